@@ -1,0 +1,39 @@
+"""The admin's page of tags, and the base of the pages of all other models."""
+
+from collections.abc import Iterable
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest
+
+from core.models import Tag
+
+
+class InventoryAdmin(admin.ModelAdmin):
+    """Relations are picked by searching; the time stamps are shown and the columns cost no extra queries."""
+
+    readonly_fields = ("created", "last_updated")
+    list_per_page = 50
+    save_on_top = True
+
+    def forward_relations(self) -> Iterable[models.Field]:
+        meta = self.opts
+        return (field for field in (*meta.fields, *meta.many_to_many) if field.remote_field)
+
+    def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
+        return [
+            field.name
+            for field in self.forward_relations()
+            if self.admin_site.is_registered(field.related_model) and field.name not in self.raw_id_fields
+        ]
+
+    def get_list_select_related(self, request: HttpRequest) -> list[str]:
+        columns = set(self.get_list_display(request))
+        return [field.name for field in self.opts.fields if field.remote_field and field.name in columns]
+
+
+@admin.register(Tag)
+class TagAdmin(InventoryAdmin):
+    list_display = ("name", "slug", "color", "description")
+    search_fields = ("name", "slug", "description")
+    prepopulated_fields = {"slug": ("name",)}

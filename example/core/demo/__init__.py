@@ -1,0 +1,16 @@
+"""A believable small company: four sites, its hardware, networks, lines and virtual machines."""
+
+from core.demo.hardware import load_hardware
+from core.demo.lines import load_lines
+from core.demo.machines import load_machines
+from core.demo.networks import load_networks
+from core.demo.organization import load_organization
+from core.demo.seeding import Seeder
+
+
+def load() -> int:
+    """Create what is missing; returns how many objects were created."""
+    seeder = Seeder()
+    for part in (load_organization, load_networks, load_hardware, load_machines, load_lines):
+        part(seeder)
+    return seeder.created

@@ -1,0 +1,23 @@
+from typing import Any, TypeVar
+
+from django.db import models
+
+from core.models import Tag
+
+M = TypeVar("M", bound=models.Model)
+
+
+class Seeder:
+    """Gets objects by what identifies them and creates those that are missing."""
+
+    def __init__(self) -> None:
+        self.created = 0
+
+    def get(self, model: type[M], tags: tuple[str, ...] = (), defaults: Any = None, **identity: Any) -> M:
+        """`identity` finds the object; `defaults` and `tags` (by slug) are for a new one only."""
+        instance, created = model._default_manager.get_or_create(**identity, defaults=defaults or {})
+        if created:
+            self.created += 1
+            if tags:
+                instance.tags.add(*Tag.objects.filter(slug__in=tags))
+        return instance

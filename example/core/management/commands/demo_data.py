@@ -1,0 +1,36 @@
+from argparse import ArgumentParser
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand
+from django.db import transaction
+from rest_framework.authtoken.models import Token
+
+from core.demo import load
+
+
+class Command(BaseCommand):
+    help = "Fill the database with a small company and an administrator; running it again changes nothing."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--username", default="admin")
+        parser.add_argument("--password", default="admin")
+        parser.add_argument("--token", help="the administrator's API token; random unless given")
+
+    @transaction.atomic
+    def handle(self, *, username: str, password: str, token: str | None, **options: Any) -> None:
+        created = load()
+        api_token = self.administrator_token(username, password, token)
+        self.stdout.write(f"{created} objects created. Administrator: {username}, API token: {api_token}")
+
+    def administrator_token(self, username: str, password: str, key: str | None) -> str:
+        users = get_user_model().objects
+        user = users.filter(username=username).first() or users.create_superuser(
+            username, f"{username}@example.com", password
+        )
+        if not user.check_password(password):
+            user.set_password(password)
+            user.save(update_fields=["password"])
+        if key:
+            Token.objects.filter(user=user).exclude(key=key).delete()
+        return Token.objects.get_or_create(user=user, defaults={"key": key} if key else {})[0].key

@@ -1,0 +1,143 @@
+from core.api.fields import RelatedCountField
+from core.api.relations import NestedObjectField
+from core.api.serializers import BOOKKEEPING, IDENTITY, TaggedSerializer
+from dcim.models import Device, Interface, Rack, RackGroup, Site
+
+
+class SiteSerializer(TaggedSerializer):
+    device_count = RelatedCountField("devices")
+    prefix_count = RelatedCountField("prefixes")
+    rack_count = RelatedCountField("racks")
+    virtualmachine_count = RelatedCountField("virtual_machines")
+    vlan_count = RelatedCountField("vlans")
+
+    class Meta:
+        model = Site
+        fields = (
+            *IDENTITY,
+            "name",
+            "slug",
+            "status",
+            "tenant",
+            "facility",
+            "time_zone",
+            "description",
+            "physical_address",
+            "shipping_address",
+            "latitude",
+            "longitude",
+            "comments",
+            *BOOKKEEPING,
+            "device_count",
+            "prefix_count",
+            "rack_count",
+            "virtualmachine_count",
+            "vlan_count",
+        )
+        brief_fields = ("name", "slug", "description")
+
+
+class RackGroupSerializer(TaggedSerializer):
+    rack_count = RelatedCountField("racks")
+
+    class Meta:
+        model = RackGroup
+        fields = (*IDENTITY, "name", "slug", "site", "description", *BOOKKEEPING, "rack_count")
+        brief_fields = ("name", "slug", "description")
+
+
+class RackSerializer(TaggedSerializer):
+    device_count = RelatedCountField("devices")
+
+    class Meta:
+        model = Rack
+        fields = (
+            *IDENTITY,
+            "name",
+            "facility_id",
+            "site",
+            "group",
+            "tenant",
+            "status",
+            "role",
+            "serial",
+            "asset_tag",
+            "form_factor",
+            "width",
+            "u_height",
+            "starting_unit",
+            "weight",
+            "max_weight",
+            "weight_unit",
+            "desc_units",
+            "description",
+            "comments",
+            *BOOKKEEPING,
+            "device_count",
+        )
+        brief_fields = ("name", "description")
+
+
+class DeviceSerializer(TaggedSerializer):
+    primary_ip = NestedObjectField(read_only=True)
+    interface_count = RelatedCountField("interfaces")
+
+    class Meta:
+        model = Device
+        fields = (
+            *IDENTITY,
+            "name",
+            "device_type",
+            "role",
+            "tenant",
+            "platform",
+            "serial",
+            "asset_tag",
+            "site",
+            "rack",
+            "position",
+            "face",
+            "status",
+            "airflow",
+            "primary_ip",
+            "primary_ip4",
+            "primary_ip6",
+            "cluster",
+            "description",
+            "comments",
+            "local_context_data",
+            *BOOKKEEPING,
+            "interface_count",
+        )
+        brief_fields = ("name", "description")
+
+
+class InterfaceSerializer(TaggedSerializer):
+    count_ipaddresses = RelatedCountField("ip_addresses")
+
+    class Meta:
+        model = Interface
+        fields = (
+            *IDENTITY,
+            "device",
+            "name",
+            "label",
+            "type",
+            "enabled",
+            "parent",
+            "lag",
+            "mtu",
+            "mac_address",
+            "speed",
+            "duplex",
+            "mgmt_only",
+            "description",
+            "mode",
+            "untagged_vlan",
+            "tagged_vlans",
+            "mark_connected",
+            "vrf",
+            *BOOKKEEPING,
+            "count_ipaddresses",
+        )
+        brief_fields = ("device", "name", "description")

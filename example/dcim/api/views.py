@@ -1,0 +1,85 @@
+from core.api.views import InventoryViewSet
+from dcim.api.serializers import (
+    DeviceSerializer,
+    InterfaceSerializer,
+    RackGroupSerializer,
+    RackSerializer,
+    SiteSerializer,
+)
+from dcim.models import Device, Interface, Rack, RackGroup, Site
+
+
+class SiteViewSet(InventoryViewSet):
+    queryset = Site.objects.select_related("tenant").prefetch_related("tags")
+    serializer_class = SiteSerializer
+    filterset_fields = ("name", "slug", "status", "facility", "tenant_id", "tenant__slug")
+    search_fields = ("name", "slug", "facility", "description", "physical_address", "comments")
+
+
+class RackGroupViewSet(InventoryViewSet):
+    queryset = RackGroup.objects.select_related("site").prefetch_related("tags")
+    serializer_class = RackGroupSerializer
+    filterset_fields = ("name", "slug", "site_id", "site__slug")
+    search_fields = ("name", "slug", "description")
+
+
+class RackViewSet(InventoryViewSet):
+    queryset = Rack.objects.select_related("site", "group", "tenant").prefetch_related("tags")
+    serializer_class = RackSerializer
+    filterset_fields = (
+        "name",
+        "status",
+        "role",
+        "serial",
+        "asset_tag",
+        "site_id",
+        "site__slug",
+        "group_id",
+        "group__slug",
+        "tenant_id",
+        "tenant__slug",
+    )
+    search_fields = ("name", "facility_id", "serial", "asset_tag", "description", "comments")
+
+
+class DeviceViewSet(InventoryViewSet):
+    queryset = Device.objects.select_related(
+        "site", "rack", "tenant", "cluster", "primary_ip4", "primary_ip6"
+    ).prefetch_related("tags")
+    serializer_class = DeviceSerializer
+    filterset_fields = (
+        "name",
+        "status",
+        "role",
+        "device_type",
+        "platform",
+        "serial",
+        "asset_tag",
+        "site_id",
+        "site__slug",
+        "rack_id",
+        "tenant_id",
+        "tenant__slug",
+        "cluster_id",
+    )
+    search_fields = ("name", "serial", "asset_tag", "device_type", "description", "comments")
+
+
+class InterfaceViewSet(InventoryViewSet):
+    queryset = Interface.objects.select_related(
+        "device", "parent__device", "lag__device", "untagged_vlan", "vrf"
+    ).prefetch_related("tags", "tagged_vlans")
+    serializer_class = InterfaceSerializer
+    filterset_fields = (
+        "name",
+        "type",
+        "enabled",
+        "mgmt_only",
+        "mode",
+        "mac_address",
+        "device_id",
+        "device__name",
+        "device__site__slug",
+        "vrf_id",
+    )
+    search_fields = ("name", "label", "mac_address", "description")

@@ -1,0 +1,35 @@
+"""When to try again after a failed attempt. Pure: numbers in, a number or None out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# A receiver that is overloaded, or did not answer in time, is given at least a minute, as Svix does.
+OVERLOAD_WAIT = 60.0
+
+
+def next_wait(
+    schedule: Sequence[float],
+    attempts: int,
+    *,
+    jitter: float = 0.0,
+    chance: float = 0.5,
+    overloaded: bool = False,
+    retry_after: float | None = None,
+) -> float | None:
+    """Seconds to wait after the ``attempts``-th failed attempt (1 for the first), or None to give up.
+
+    ``chance`` (0 to 1, drawn at random by the caller) picks the place within ``±jitter`` (a fraction) of the
+    planned wait. ``overloaded`` says that the receiver timed out or answered 429. ``retry_after`` is what it
+    asked for in seconds: obeyed between the planned wait and twice that.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts counts from 1, not {attempts}")
+    if attempts > len(schedule):
+        return None
+    planned = schedule[attempts - 1]
+    if overloaded:
+        planned = max(planned, OVERLOAD_WAIT)
+    if retry_after is not None:
+        return min(max(planned, retry_after), 2 * planned)
+    return max(0.0, planned * (1 + jitter * (2 * chance - 1)))

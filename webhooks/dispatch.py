@@ -1,0 +1,57 @@
+"""Fans new Events out: one Delivery for each Webhook that wanted the Event when it happened."""
+
+from __future__ import annotations
+
+from django.utils import timezone
+
+from webhooks.clock import DatabaseNow
+from webhooks.conf import conf
+from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.transactions import atomically
+
+
+def dispatch() -> int:
+    """Dispatch a batch of Events. Returns how many; several workers may do it at once.
+
+    An Event waits until every earlier one of its object is dispatched, so that lanes fill in order.
+    """
+    if not Event.objects.undispatched().exists():
+        return 0
+    return atomically(_dispatch, Event.objects.db)
+
+
+def _dispatch() -> int:
+    undispatched = Event.objects.undispatched().order_by("pk").select_for_update(skip_locked=True)
+    events = list(undispatched.only("pk", "object_type", "object_id", "webhook_ids")[: conf.batch])
+    overtaking = set(Event.objects.overtaking([event.pk for event in events]).values_list("pk", flat=True))
+    ready = [event for event in events if event.pk not in overtaking]
+    _deliver_to_lanes(ready)
+    Event.objects.filter(pk__in=[event.pk for event in ready]).update(dispatched_at=DatabaseNow())
+    return len(ready)
+
+
+def _deliver_to_lanes(events: list[Event]) -> None:
+    wanted = {pk for event in events for pk in event.webhook_ids}
+    ordered = dict(Webhook.objects.filter(pk__in=wanted).values_list("pk", "ordered"))
+    deliveries = [
+        _delivery(event, webhook_id, ordered[webhook_id])
+        for event in events
+        for webhook_id in event.webhook_ids
+        if webhook_id in ordered
+    ]
+    Delivery.objects.bulk_create(deliveries)
+    waiting = [delivery.pk for delivery in deliveries if delivery.state == State.WAITING]
+    if waiting:
+        Delivery.objects.lock_heads(waiting)
+        Delivery.objects.promote(waiting)
+
+
+def _delivery(event: Event, webhook_id: int, is_ordered: bool) -> Delivery:
+    return Delivery(
+        event=event,
+        webhook_id=webhook_id,
+        lane=event.lane,
+        in_lane=is_ordered,
+        state=State.WAITING if is_ordered else State.PENDING,
+        created=timezone.now(),
+    )

@@ -1,0 +1,65 @@
+"""One worker's work: dispatch, deliver and sweep, in slices of a few seconds."""
+
+from __future__ import annotations
+
+import time
+
+from webhooks import dispatch, sweep
+from webhooks.conf import conf
+from webhooks.delivery import Courier
+from webhooks.models import Event, Webhook
+
+
+class Drain:
+    """Lives as long as its worker process, and keeps what is under way from one slice to the next."""
+
+    def __init__(self, worker: str) -> None:
+        self._courier = Courier(worker)
+        self._swept = 0.0
+        self._stopping = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is claimed or under way."""
+        return self._courier.is_idle
+
+    def run(self, seconds: float) -> None:
+        """Work until there is nothing to do, or ``seconds`` are over; what is under way then stays so.
+
+        Raises DatabaseError when the database is away; call it again later.
+        """
+        deadline = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < deadline:
+            self._sweep()
+            dispatched = dispatch.dispatch()
+            done = self._courier.turn(wait=0.02)
+            if not dispatched and not done and self._courier.is_idle:
+                return
+
+    def finish(self) -> None:
+        """Wait for what is under way, and meanwhile serve the webhooks that are not kept waiting.
+
+        For a process that ends with its slice: a receiver that hangs must not keep the others from theirs.
+        """
+        under_way = self._courier.held()
+        while not self._stopping and under_way & self._courier.held():
+            self._courier.turn(wait=0.02, only_free=True)
+        while not self._courier.is_idle and not self._stopping:
+            self._courier.turn(wait=0.02, claim=False)
+
+    def has_more(self) -> bool:
+        """Whether something is due now."""
+        return Event.objects.undispatched().exists() or Webhook.objects.with_due_deliveries().exists()
+
+    def stop(self) -> None:
+        """Claim nothing more. Safe to call from a signal handler."""
+        self._stopping = True
+
+    def close(self, grace: float) -> None:
+        """Finish what is under way, within ``grace`` seconds, and hand back the rest."""
+        self._courier.close(grace)
+
+    def _sweep(self) -> None:
+        if time.monotonic() - self._swept > conf.sweep_interval:
+            sweep.sweep()
+            self._swept = time.monotonic()

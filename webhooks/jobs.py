@@ -1,0 +1,161 @@
+"""Wake-ups: the RQ job that tells a worker there is something to do. It carries no data.
+
+The path of ``drain`` is stored in Redis with every queued job: do not rename it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import django_rq
+from django.conf import settings
+from django.core.signals import setting_changed
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, WatchError
+from redis.retry import Retry
+from rq import Queue, get_current_job
+
+from webhooks.conf import conf
+from webhooks.drain import Drain
+
+logger = logging.getLogger(__name__)
+
+DRAIN = "webhooks.jobs.drain"
+
+# A wake-up that is lost with its worker keeps others away for this many seconds at the most.
+FLAG_SECONDS = 5
+
+# A drain on the stock worker may outlast its slice by the longest timeout of a webhook, twice.
+JOB_SECONDS = 600
+
+
+class Outage:
+    """Remembers that Redis failed, so that saves leave it alone for a while and one warning is logged."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._is_out = False
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def began(self, error: Exception) -> None:
+        with self._lock:
+            self._until = time.monotonic() + conf.redis_pause
+            is_new, self._is_out = not self._is_out, True
+        if is_new:
+            logger.warning(
+                "Redis does not answer (%s). Events are recorded all the same; they go out when a worker looks "
+                "for them, which the stock rq worker does only when it is woken.", error,
+            )  # fmt: skip
+
+    def ended(self) -> None:
+        if self._is_out:
+            self._is_out = False
+            logger.warning("Redis answers again.")
+
+
+outage = Outage()
+
+
+def wake_up() -> None:
+    """Wake a worker, unless a wake-up waits already. Never raises, and never waits for a Redis that is away."""
+    if not outage.is_over:
+        return
+    try:
+        _push(_queue(conf.queue))
+    except (RedisError, OSError) as error:
+        outage.began(error)
+    else:
+        outage.ended()
+
+
+def _push(queue: Queue) -> None:
+    if not queue.is_async:
+        queue.enqueue_call(DRAIN)
+        return
+    with queue.connection.pipeline() as pipe:
+        pipe.watch(_flag(queue.name))
+        if pipe.exists(_flag(queue.name)):
+            return
+        pipe.multi()
+        # In one step with the push: a flag without a job would keep everybody asleep.
+        pipe.set(_flag(queue.name), 1, ex=FLAG_SECONDS)
+        queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, pipeline=pipe)
+        try:
+            pipe.execute()
+        except WatchError:
+            return  # somebody else woke a worker meanwhile
+
+
+def clear_flag() -> None:
+    """From now on a change pushes another wake-up: called before a worker looks for work, never after."""
+    _queue(conf.queue).connection.delete(_flag(conf.queue))
+
+
+def _flag(queue: str) -> str:
+    return f"webhooks:wake-up:{queue}"
+
+
+@functools.cache
+def _queue(name: str) -> Queue:
+    queue: Queue = django_rq.get_queue(name, commit_mode="auto", connection=_impatient(name))
+    return queue
+
+
+def _impatient(name: str) -> Redis:
+    """A connection of its own that gives up early: redis-py would retry for seconds inside a save."""
+    connection = django_rq.get_connection(name)
+    if "USE_REDIS_CACHE" not in settings.RQ_QUEUES[name]:  # that one is the cache's own, with its own timeouts
+        connection.connection_pool.connection_kwargs.update(
+            socket_connect_timeout=conf.redis_timeout,
+            socket_timeout=conf.redis_timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
+    return connection
+
+
+def _forget_connections(setting: str, **kwargs: Any) -> None:
+    if setting in ("RQ_QUEUES", "WEBHOOKS"):
+        _queue.cache_clear()
+
+
+setting_changed.connect(_forget_connections)
+
+_worker_drains = False
+
+
+@contextmanager
+def worker_drains() -> Iterator[None]:
+    """In this block the worker itself drains, beside its jobs: a wake-up has nothing left to do."""
+    global _worker_drains
+    _worker_drains = True
+    try:
+        yield
+    finally:
+        _worker_drains = False
+
+
+def drain() -> None:
+    """Deliver what is due, for a slice. This is the job that a wake-up runs on the stock worker."""
+    if _worker_drains or not conf.enabled:
+        return
+    clear_flag()
+    job = get_current_job()
+    work = Drain(str(job.worker_name) if job and job.worker_name else "")
+    try:
+        work.run(conf.slice)
+        work.finish()
+    finally:
+        work.close(grace=0)
+    if work.has_more():
+        wake_up()

@@ -1,0 +1,8 @@
+"""Webhook, Event, Delivery, Attempt: the rows that are the truth."""
+
+from webhooks.managers import State
+from webhooks.models.delivery import Attempt, Delivery
+from webhooks.models.event import Action, Event
+from webhooks.models.webhook import ContentType, Webhook
+
+__all__ = ["Action", "Attempt", "ContentType", "Delivery", "Event", "State", "Webhook"]

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from webhooks.ids import new_id
+from webhooks.managers import ENDED_STATES, HEAD_STATES, DeliveryQuerySet, State
+from webhooks.models.event import Event
+from webhooks.models.webhook import Webhook
+
+
+class Delivery(models.Model):
+    """One Event to one Webhook. Its id is the ``webhook-id`` that every attempt carries."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries")
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
+    created = models.DateTimeField(default=timezone.now)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+
+    lane = models.CharField(max_length=460, help_text="The object whose changes go one after the other.")
+    in_lane = models.BooleanField(default=True, help_text="Whether it waits for its turn, and others wait for it.")
+    head_since = models.DateTimeField(null=True, blank=True)
+
+    next_attempt_at = models.DateTimeField(default=timezone.now)
+    claim = models.UUIDField(null=True, blank=True, editable=False, help_text="Which claim of a worker holds it.")
+    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+
+    attempt_count = models.PositiveIntegerField(default=0)
+    failures = models.PositiveIntegerField(default=0, help_text="Failed attempts since it was last retried by hand.")
+    reason = models.TextField(blank=True, help_text="Why the last attempt failed.")
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.UniqueConstraint(
+                fields=["webhook", "lane"],
+                condition=models.Q(state__in=HEAD_STATES, in_lane=True),
+                name="webhooks_delivery_one_head",
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["webhook", "next_attempt_at"],
+                condition=models.Q(state=State.PENDING),
+                name="webhooks_delivery_due",
+            ),
+            models.Index(
+                fields=["webhook", "lane", "event"],
+                condition=models.Q(state=State.WAITING),
+                name="webhooks_delivery_waiting",
+            ),
+            models.Index(
+                fields=["lease_until"], condition=models.Q(state=State.SENDING), name="webhooks_delivery_leased"
+            ),
+            models.Index(
+                fields=["head_since"],
+                condition=models.Q(state=State.PENDING, in_lane=True, failures__gt=0),
+                name="webhooks_delivery_holding",
+            ),
+            models.Index(
+                fields=["state", "finished_at"],
+                condition=models.Q(state__in=ENDED_STATES),
+                name="webhooks_delivery_ended",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class Attempt(models.Model):
+    """One HTTP request of a Delivery, and what came back."""
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField()
+    started_at = models.DateTimeField()
+    duration_ms = models.PositiveIntegerField(help_text="Milliseconds.")
+    url = models.CharField(max_length=500)
+    succeeded = models.BooleanField()
+    reason = models.TextField(blank=True, help_text="Why it failed.")
+    status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="The HTTP status, if one came.")
+    response_headers = models.JSONField(default=dict, blank=True)
+    response_body = models.TextField(blank=True, help_text="The beginning of it.")
+    worker = models.CharField(max_length=100, blank=True)
+
+    class Meta:
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}"

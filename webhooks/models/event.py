@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from webhooks.managers import EventQuerySet
+
+
+class Action(models.TextChoices):
+    CREATED = "created", "created"
+    UPDATED = "updated", "updated"
+    DELETED = "deleted", "deleted"
+
+
+class Event(models.Model):
+    """One committed change of one object, frozen as it was. Its id is the ``sequence`` of the payload."""
+
+    timestamp = models.DateTimeField(default=timezone.now)
+    action = models.CharField(max_length=20, choices=Action.choices)
+    object_type = models.CharField(max_length=200, help_text="The model's label, such as dcim.site.")
+    object_id = models.CharField(max_length=255)
+    object_repr = models.CharField(max_length=200, blank=True)
+    data = models.TextField(blank=True, help_text="What the serializer gave, as the JSON text that is sent.")
+    snapshots = models.TextField(blank=True, help_text="The state before and after, as the JSON text that is sent.")
+    username = models.CharField(max_length=150, blank=True)
+    request_id = models.CharField(max_length=200, blank=True)
+    request = models.TextField(blank=True, help_text="What the payload shows of the HTTP request, as JSON text.")
+    webhook_ids = models.JSONField(default=list, help_text="The webhooks that wanted it when it happened.")
+    dispatched_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True, help_text="Why no payload could be made: nothing of this event is sent.")
+
+    objects = EventQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-pk"]
+        indexes = [
+            models.Index(
+                fields=["id"],
+                name="webhooks_event_undispatched",
+                condition=models.Q(dispatched_at=None, error=""),
+            ),
+            models.Index(
+                fields=["timestamp"], name="webhooks_event_failed", condition=~models.Q(error="")
+            ),
+            models.Index(fields=["object_type", "object_id", "id"], name="webhooks_event_object"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.object_type} {self.object_id} {self.action}"
+
+    @property
+    def lane(self) -> str:
+        """The name of the lane that its deliveries go in, within each webhook."""
+        return f"{self.object_type}:{self.object_id}"

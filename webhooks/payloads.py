@@ -1,0 +1,97 @@
+"""An object as JSON, and an Event as the body of a request."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from django.db import models
+from rest_framework.utils.encoders import JSONEncoder
+
+from webhooks.registry import Registration
+
+if TYPE_CHECKING:
+    from webhooks.models import Event
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An object as it was: two JSON texts and its name."""
+
+    data: str
+    state: str
+    name: str
+
+
+def reread(registration: Registration, pk: Any, using: str, lock: bool = False) -> models.Model | None:
+    """The row as the transaction sees it now, or None when it is gone.
+
+    The instance at hand may be stale: another transaction may have changed other columns since it was
+    loaded. ``lock`` takes the lock that an UPDATE would hold, and so waits for those who change the row.
+    """
+    if registration.queryset is not None:
+        rows = registration.queryset().using(using)
+    else:
+        rows = registration.model._base_manager.using(using)
+    if lock:
+        locked = registration.model._base_manager.using(using).select_for_update(no_key=True, of=("self",))
+        if registration.queryset is None:
+            rows = locked
+        else:
+            # An annotated queryset groups its rows, and PostgreSQL locks no groups.
+            list(locked.filter(pk=pk).values_list("pk"))
+    return rows.filter(pk=pk).first()
+
+
+def freeze(registration: Registration, instance: models.Model) -> Frozen:
+    """Serialize an object with the project's own serializer. Raises whatever that raises."""
+    serializer = registration.serializer_class()(instance, context={"request": None})
+    data = serializer.data
+    shown = {field: value for field, value in _columns(instance) if field in data}
+    return Frozen(to_json(data), to_json(shown), str(instance))
+
+
+def _columns(instance: models.Model) -> list[tuple[str, Any]]:
+    return [(field.name, field.value_from_object(instance)) for field in instance._meta.concrete_fields]
+
+
+def to_json(value: Any) -> str:
+    """JSON text as REST framework writes it, in ASCII. Raises ValueError for NaN and infinite numbers."""
+    return json.dumps(value, cls=JSONEncoder, separators=(",", ":"), allow_nan=False)
+
+
+def snapshots(before: str | None, after: str | None) -> str:
+    """The ``snapshots`` of the payload, from two JSON texts."""
+    return f'{{"prechange":{before or "null"},"postchange":{after or "null"}}}'
+
+
+def json_body(event: Event) -> bytes:
+    """The body that receivers get, in NetBox's form with more beside it (``docs/payload.md``)."""
+    envelope = to_json(_envelope(event))[:-1]
+    request = event.request or "null"
+    parts = f'{envelope},"request":{request},"data":{event.data},"snapshots":{event.snapshots or snapshots(None, None)}}}'
+    return parts.encode()
+
+
+def form_body(event: Event) -> bytes:
+    """The same as a form: one field for each key of the payload, and JSON text where a value is not plain."""
+    fields = _envelope(event) | {
+        "request": event.request or "null",
+        "data": event.data,
+        "snapshots": event.snapshots or snapshots(None, None),
+    }
+    return urlencode(fields).encode()
+
+
+def _envelope(event: Event) -> dict[str, Any]:
+    return {
+        "event": event.action,
+        "timestamp": event.timestamp.isoformat(),
+        "object_type": event.object_type,
+        "model": event.object_type.rpartition(".")[2],
+        "username": event.username,
+        "request_id": event.request_id,
+        "sequence": event.pk,
+    }

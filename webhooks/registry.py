@@ -1,0 +1,143 @@
+"""Which models may have webhooks, and which serializer turns each into JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+from django.dispatch import Signal
+from django.utils.module_loading import import_string
+
+# Sent with ``model`` after a model was registered, so that receivers can be connected for it.
+registered = Signal()
+
+
+@dataclass(frozen=True)
+class Registration:
+    """One registered model: ``label`` is "dcim.site"; ``serializer`` a class, a dotted path, or empty for
+    the convention; ``queryset`` a callable that gives the queryset to read the object from, with the
+    annotations that its serializer wants."""
+
+    model: type[models.Model]
+    serializer: Any = None
+    queryset: Callable[[], models.QuerySet[Any]] | None = None
+
+    @property
+    def label(self) -> str:
+        return self.model._meta.label_lower
+
+    def serializer_class(self) -> type[Any]:
+        """The serializer class. Raises ImproperlyConfigured, naming what was looked for."""
+        if isinstance(self.serializer, str):
+            return _imported(self.serializer, self.label)
+        return self.serializer or _imported(conventional_path(self.model), self.label)
+
+
+_registrations: dict[type[models.Model], Registration] = {}
+
+
+def register(
+    model: type[models.Model] | str,
+    serializer: Any = None,
+    queryset: Callable[[], models.QuerySet[Any]] | None = None,
+) -> None:
+    """Let webhooks be defined for ``model``: a class, or its label "dcim.Site".
+
+    ``serializer`` is a DRF serializer class or its dotted path; without it, the class named
+    ``<app>.api.serializers.<Model>Serializer`` is used. ``queryset`` (a callable) gives the queryset that
+    the object is read from. Registering a model again replaces its registration.
+
+    Raises LookupError for a label that names no model, and ImproperlyConfigured for an abstract or a proxy
+    model: a change of a proxy is a change of its concrete model.
+    """
+    if isinstance(model, str):
+        model = apps.get_model(model)
+    if model._meta.abstract or model._meta.proxy:
+        kind = "an abstract" if model._meta.abstract else "a proxy"
+        raise ImproperlyConfigured(
+            f"webhooks cannot be registered for {model.__module__}.{model.__name__}, which is {kind} model: "
+            "register the concrete model that holds its rows."
+        )
+    _registrations[model] = Registration(model, serializer, queryset)
+    registered.send(sender=model, model=model)
+
+
+def unregister(model: type[models.Model]) -> None:
+    """Forget a model; nothing happens for one that is not registered."""
+    _registrations.pop(model, None)
+
+
+def register_listed(labels: Iterable[str]) -> None:
+    """Register the models of the ``MODELS`` setting. Those registered in code keep what they said."""
+    for label in labels:
+        for model in _listed(label):
+            if model not in _registrations:
+                register(model)
+
+
+def _listed(label: str) -> Iterator[type[models.Model]]:
+    app_label, _, name = label.partition(".")
+    if name != "*":
+        yield apps.get_model(label)
+        return
+    for model in apps.get_app_config(app_label).get_models():
+        if not model._meta.proxy and has_conventional_serializer(model):
+            yield model
+
+
+def registrations() -> list[Registration]:
+    """All registrations, sorted by label."""
+    return sorted(_registrations.values(), key=lambda registration: registration.label)
+
+
+def registration_of(model: type[models.Model]) -> Registration | None:
+    """The registration of a model class or of the concrete model behind a proxy."""
+    return _registrations.get(model._meta.concrete_model or model)
+
+
+def registration_by_label(label: str) -> Registration | None:
+    """The registration of "dcim.site", or None where there is none or no such model."""
+    try:
+        return registration_of(apps.get_model(label))
+    except (LookupError, ValueError):
+        return None
+
+
+def registrations_touched(model: type[models.Model]) -> list[Registration]:
+    """The registrations that a save of ``model`` concerns: its own and those of the parents it inherits rows from."""
+    concrete = model._meta.concrete_model or model
+    family = [concrete, *concrete._meta.get_parent_list()]
+    return [_registrations[member] for member in family if member in _registrations]
+
+
+def conventional_path(model: type[models.Model]) -> str:
+    """Where NetBox-style projects keep the serializer of a model."""
+    return f"{apps.get_app_config(model._meta.app_label).name}.api.serializers.{model.__name__}Serializer"
+
+
+def has_conventional_serializer(model: type[models.Model]) -> bool:
+    module_path, _, name = conventional_path(model).rpartition(".")
+    try:
+        module = import_module(module_path)
+    except ModuleNotFoundError as error:
+        # Only "this app has no such module" means no: an import that fails inside it must be seen.
+        if error.name and module_path.startswith(error.name):
+            return False
+        raise
+    return hasattr(module, name)
+
+
+def _imported(path: str, label: str) -> type[Any]:
+    try:
+        imported: type[Any] = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"No serializer for {label}: importing {path} failed ({error}). Name one in "
+            f"webhooks.register({label!r}, serializer=…), or define {path}."
+        ) from error
+    return imported

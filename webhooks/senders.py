@@ -1,0 +1,84 @@
+"""Threads that do nothing but HTTP: requests in, outcomes out."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Hashable
+
+from webhooks.transport import Outcome, Request, Transport
+
+# Where requests take longer than this (seconds), others should not wait for them. Threads cost throughput
+# where receivers are faster, so there is one until there is a reason for more.
+PATIENCE = 0.005
+
+
+class Senders:
+    """At most ``most`` threads. Only one thread may call the methods; the others only send."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._inbox: queue.SimpleQueue[tuple[Hashable, Request] | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[Hashable, Outcome]] = queue.SimpleQueue()
+        self._threads = 0
+        self._last_news = 0.0
+        self._pace = 0.0
+        self.in_flight = 0
+
+    @property
+    def free(self) -> int:
+        """How many more requests may be handed over."""
+        return self._most - self.in_flight
+
+    def send(self, key: Hashable, request: Request) -> None:
+        """Hand a request over; its outcome comes out of ``outcomes`` with this key."""
+        self.in_flight += 1
+        self._inbox.put((key, request))
+        if not self._threads:
+            self._start()
+
+    def outcomes(self, wait: float) -> list[tuple[Hashable, Outcome]]:
+        """What has ended: waits up to ``wait`` seconds for the first one, and takes all that are there."""
+        ended = []
+        try:
+            ended.append(self._outbox.get(timeout=wait) if wait > 0 else self._outbox.get_nowait())
+            while True:
+                ended.append(self._outbox.get_nowait())
+        except queue.Empty:
+            self._note(ended)
+        return ended
+
+    def _note(self, ended: list[tuple[Hashable, Outcome]]) -> None:
+        """Learn how fast requests end, and start another thread where that is too slow for what waits."""
+        now = time.monotonic()
+        if ended:
+            self._pace = sum(outcome.duration_ms for _, outcome in ended) / len(ended) / 1000
+            self._last_news = now
+            self.in_flight -= len(ended)
+        is_slow = max(self._pace, now - self._last_news) > PATIENCE
+        if is_slow and self._threads < min(self._most, self.in_flight) and not self._inbox.empty():
+            self._start()
+
+    def close(self) -> None:
+        """Let the threads end after what they are sending; they are daemons, and hold up nobody's exit."""
+        for _ in range(self._threads):
+            self._inbox.put(None)
+        self._threads = 0
+
+    def _grow(self) -> None:
+        is_crowded = self.in_flight > self._threads and not self._inbox.empty()
+        if is_crowded and self._threads < self._most and time.monotonic() - self._started > PATIENCE:
+            self._start()
+
+    def _start(self) -> None:
+        self._threads += 1
+        self._last_news = time.monotonic()
+        threading.Thread(target=self._work, name=f"webhooks-sender-{self._threads}", daemon=True).start()
+
+    def _work(self) -> None:
+        transport = Transport()
+        while (job := self._inbox.get()) is not None:
+            key, request = job
+            self._outbox.put((key, transport.send(request)))
+        transport.close()

@@ -1,0 +1,77 @@
+"""What nobody else would do: take back expired claims, free lanes, repair promotions, forget old rows."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
+
+from webhooks.conf import conf
+from webhooks.models import Attempt, Delivery, Event
+from webhooks.transactions import atomically
+
+# Rows that one sweep takes of each kind, so that it stays short.
+MOST = 500
+
+
+def sweep() -> int:
+    """Do all of it once, in short transactions. Returns how many rows it changed."""
+    return take_back() + free_lanes() + repair_promotions() + prune()
+
+
+def take_back() -> int:
+    """Hand back what dead or stalled workers had claimed."""
+    return Delivery.objects.filter(pk__in=_some(Delivery.objects.abandoned())).abandoned().release()
+
+
+def free_lanes() -> int:
+    """Let the deliveries behind a head pass that has kept them waiting for too long."""
+    return atomically(_free_lanes, Delivery.objects.db)
+
+
+def _free_lanes() -> int:
+    ids = _some(Delivery.objects.overstaying(conf.lane_wait).select_for_update(skip_locked=True))
+    Delivery.objects.filter(pk__in=ids).leave_lane()
+    Delivery.objects.promote(ids)
+    return len(ids)
+
+
+def repair_promotions() -> int:
+    """Give lanes that lost their head another one."""
+    stranded = _some(Delivery.objects.stranded())
+    return atomically(lambda: Delivery.objects.promote(stranded), Delivery.objects.db) if stranded else 0
+
+
+def prune() -> int:
+    """Delete deliveries and failed events that are past their retention."""
+    return sum(_prune(state, days) for state, days in conf.retention.items()) + _prune_events()
+
+
+def _prune(state: str, days: float) -> int:
+    old = _before(days)
+    ended = dict(
+        Delivery.objects.filter(state=state, finished_at__lt=old)[:MOST].values_list("pk", "event_id")
+    )
+    with transaction.atomic(Delivery.objects.db):
+        Attempt.objects.filter(delivery__in=ended)._raw_delete(Attempt.objects.db)
+        Delivery.objects.filter(pk__in=ended)._raw_delete(Delivery.objects.db)
+        events = Event.objects.filter(pk__in=set(ended.values()))
+        events.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk")))).delete()
+    return len(ended)
+
+
+def _prune_events() -> int:
+    ids = _some(Event.objects.failed().filter(timestamp__lt=_before(conf.retention["failed"])))
+    Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
+    return len(ids)
+
+
+def _before(days: float) -> datetime:
+    return timezone.now() - timedelta(days=days)
+
+
+def _some(queryset: QuerySet[Any]) -> list[Any]:
+    return list(queryset.values_list("pk", flat=True)[:MOST])

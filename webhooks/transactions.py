@@ -1,0 +1,36 @@
+"""Transactions that try again where several workers meet."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import IntegrityError, OperationalError, transaction
+
+T = TypeVar("T")
+
+TRIES = 5
+
+# PostgreSQL: serialization failure, deadlock, lock not available.
+CONFLICTS = {"40001", "40P01", "55P03"}
+
+
+def atomically(work: Callable[[], T], using: str) -> T:
+    """Run ``work`` in a transaction, again when another transaction got in its way: both then see what the other
+    did. Raises IntegrityError or OperationalError when that happens five times in a row, or for any other reason.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with transaction.atomic(using):
+                return work()
+        except (IntegrityError, OperationalError) as error:
+            if not tries_left or not _is_conflict(error):
+                raise
+        time.sleep(random.uniform(0, 0.02))  # noqa: S311 - only spreads the tries
+    raise AssertionError("unreachable")
+
+
+def _is_conflict(error: Exception) -> bool:
+    return isinstance(error, IntegrityError) or getattr(error.__cause__, "sqlstate", None) in CONFLICTS

@@ -1,0 +1,56 @@
+"""Whose turn it is: fair turns between webhooks, and a cap on what is in flight for each. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+FIRST_CAP = 2
+
+
+class Turns(Generic[T]):
+    """What waits in this worker, by webhook. A webhook's cap begins at two, grows by one with each answer in
+    time, up to ``most``, and falls to one when a request times out."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._queues: dict[int, deque[T]] = {}
+        self._caps: dict[int, int] = defaultdict(lambda: min(FIRST_CAP, most))
+        self._in_flight: dict[int, int] = defaultdict(int)
+
+    def __len__(self) -> int:
+        return sum(len(waiting) for waiting in self._queues.values())
+
+    def waiting(self, webhook: int) -> int:
+        return len(self._queues.get(webhook, ()))
+
+    def cap(self, webhook: int) -> int:
+        return self._caps[webhook]
+
+    def add(self, webhook: int, item: T) -> None:
+        self._queues.setdefault(webhook, deque()).append(item)
+
+    def take(self) -> T | None:
+        """The next one that may be sent, or None; the webhook that it is of goes to the end of the row."""
+        for webhook in list(self._queues):
+            if self._in_flight[webhook] < self._caps[webhook]:
+                waiting = self._queues.pop(webhook)
+                item = waiting.popleft()
+                if waiting:
+                    self._queues[webhook] = waiting
+                self._in_flight[webhook] += 1
+                return item
+        return None
+
+    def ended(self, webhook: int, timed_out: bool) -> None:
+        """One that was taken has ended."""
+        self._in_flight[webhook] -= 1
+        self._caps[webhook] = 1 if timed_out else min(self._caps[webhook] + 1, self._most)
+
+    def clear(self) -> list[T]:
+        """Take out all that waits."""
+        left = [item for waiting in self._queues.values() for item in waiting]
+        self._queues.clear()
+        return left
