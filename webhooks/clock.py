@@ -9,8 +9,16 @@ from django.db.models import DateTimeField, Func
 from django.utils import timezone
 
 
+def moment(connection: Any, seconds: float = 0) -> tuple[str, list[Any]]:
+    """SQL and parameters for the time ``seconds`` from now. SQLite lives in this process, and so does its clock."""
+    if connection.vendor == "postgresql":
+        return "(STATEMENT_TIMESTAMP() + make_interval(secs => %s))", [seconds]
+    value = timezone.now() + timedelta(seconds=seconds)
+    return "%s", [connection.ops.adapt_datetimefield_value(value)]
+
+
 class DatabaseNow(Func):
-    """The database's time, ``seconds`` from now. SQLite lives in this process, so its clock is the process's."""
+    """The same as an expression of the ORM."""
 
     output_field = DateTimeField()
 
@@ -18,9 +26,5 @@ class DatabaseNow(Func):
         super().__init__()
         self.seconds = seconds
 
-    def as_postgresql(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, list[Any]]:
-        return "(STATEMENT_TIMESTAMP() + make_interval(secs => %s))", [self.seconds]
-
-    def as_sqlite(self, compiler: Any, connection: Any, **_: Any) -> tuple[str, list[Any]]:
-        moment = timezone.now() + timedelta(seconds=self.seconds)
-        return "%s", [connection.ops.adapt_datetimefield_value(moment)]
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> tuple[str, list[Any]]:
+        return moment(connection, self.seconds)

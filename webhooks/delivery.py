@@ -16,11 +16,11 @@ from dataclasses import dataclass
 
 from django.db import DatabaseError
 
-from webhooks import backoff, payloads, signing
+from webhooks import backoff, payloads, signing, sql
 from webhooks.conf import conf
-from webhooks.managers import Claim
-from webhooks.models import Attempt, ContentType, Delivery, Webhook
+from webhooks.models import Attempt, ContentType, Delivery, State, Webhook
 from webhooks.senders import Senders
+from webhooks.sql import Claim, Verdict
 from webhooks.transport import Outcome, Request
 from webhooks.transactions import atomically
 from webhooks.turns import Turns
@@ -89,7 +89,7 @@ class Courier:
         self._senders.close()
 
     def _claim(self, only_free: bool) -> int:
-        webhooks = set(Webhook.objects.with_due_deliveries().values_list("pk", flat=True))
+        webhooks = set(sql.webhooks_with_due(Delivery.objects.db))
         if only_free:
             webhooks -= {claimed.webhook.pk for claimed in self._held.values()}
         share = max(1, conf.batch // max(1, len(webhooks)))
@@ -97,15 +97,16 @@ class Courier:
         if not room:
             return 0
         claim = Claim(uuid.uuid4(), conf.lease)
-        return self._take(claim) if Delivery.objects.claim(room, claim) else 0
+        return self._take(Delivery.objects.claim(room, claim), claim.token)
 
-    def _take(self, claim: Claim) -> int:
+    def _take(self, ids: list[uuid.UUID], token: uuid.UUID) -> int:
         """Line up what was claimed, with its event and the webhook as it is now."""
-        deliveries = Delivery.objects.held(claim.token).select_related("event", "webhook")
-        for delivery in deliveries.order_by("next_attempt_at"):
-            self._held[delivery.pk] = Claimed(delivery, claim.token)
-            self._turns.add(delivery.webhook_id, self._held[delivery.pk])
-        return len(deliveries)
+        if ids:
+            deliveries = Delivery.objects.filter(pk__in=ids).select_related("event", "webhook")
+            for delivery in deliveries.order_by("next_attempt_at"):
+                self._held[delivery.pk] = Claimed(delivery, token)
+                self._turns.add(delivery.webhook_id, self._held[delivery.pk])
+        return len(ids)
 
     def _hand_over(self) -> None:
         while self._senders.free and (claimed := self._turns.take()):
@@ -130,14 +131,14 @@ class Courier:
         outcomes, self._outcomes = self._outcomes, []
         claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
         try:
-            promoted = atomically(lambda: record(outcomes, self._worker, claim), Delivery.objects.db)
+            taken = atomically(lambda: record(outcomes, self._worker, claim), Delivery.objects.db)
         except DatabaseError:
             self._outcomes = outcomes + self._outcomes
             raise
         for claimed, _ in outcomes:
             self._forget(claimed)
-        if claim and promoted:
-            self._take(claim)
+        if claim:
+            self._take(taken, claim.token)
         self._recorded = time.monotonic()
         return len(outcomes)
 
@@ -178,41 +179,30 @@ def request_for(delivery: Delivery) -> Request:
     )
 
 
-def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | None = None) -> int:
+def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | None = None) -> list[uuid.UUID]:
     """Write attempts down, move their deliveries on, and promote what waited behind those that ended.
 
     Outcomes whose claim was taken back meanwhile are dropped: whoever holds the delivery now records it.
-    Call it ``atomically``. Returns how many were promoted, and with a ``claim`` taken.
+    Call it ``atomically``. With a ``claim``, what was promoted is taken at once; returns the ids of that.
     """
-    mine = _still_held(outcomes)
-    Attempt.objects.bulk_create([_attempt(claimed, outcome, worker) for claimed, outcome in mine])
-    succeeded = [claimed.delivery.pk for claimed, outcome in mine if outcome.succeeded]
-    waits, given_up, reasons = {}, {}, {}
-    for claimed, outcome in mine:
-        if outcome.succeeded:
-            continue
-        pk = claimed.delivery.pk
-        wait = _next_wait(claimed.delivery, outcome)
-        if wait is None:
-            given_up[pk] = outcome.reason
-        else:
-            waits[pk], reasons[pk] = wait, outcome.reason
-    deliveries = Delivery.objects.all()
-    if succeeded:
-        deliveries.filter(pk__in=succeeded).succeed()
-    if given_up:
-        deliveries.give_up(given_up)
-    if waits:
-        deliveries.postpone(waits, reasons)
-    ended = [*succeeded, *given_up]
-    return deliveries.promote(ended, claim) if ended else 0
+    using = Delivery.objects.db
+    verdicts = {claimed.delivery.pk: _verdict(claimed, outcome) for claimed, outcome in outcomes}
+    mine = sql.record(using, verdicts.values())
+    Attempt.objects.bulk_create(
+        _attempt(claimed, outcome, worker) for claimed, outcome in outcomes if claimed.delivery.pk in mine
+    )
+    return sql.promote(using, [pk for pk in mine if verdicts[pk].state != State.PENDING], claim)
 
 
-def _still_held(outcomes: list[tuple[Claimed, Outcome]]) -> list[tuple[Claimed, Outcome]]:
-    ids = [claimed.delivery.pk for claimed, _ in outcomes]
-    locked = Delivery.objects.filter(pk__in=ids).order_by("pk").select_for_update(no_key=True)
-    claims = dict(locked.values_list("pk", "claim"))
-    return [(claimed, outcome) for claimed, outcome in outcomes if claims.get(claimed.delivery.pk) == claimed.token]
+def _verdict(claimed: Claimed, outcome: Outcome) -> Verdict:
+    wait = None if outcome.succeeded else _next_wait(claimed.delivery, outcome)
+    if outcome.succeeded:
+        state = State.SUCCEEDED
+    else:
+        state = State.FAILED if wait is None else State.PENDING
+    return Verdict(
+        claimed.delivery.pk, claimed.token, state, int(not outcome.succeeded), wait or 0, outcome.reason
+    )
 
 
 def _next_wait(delivery: Delivery, outcome: Outcome) -> float | None:

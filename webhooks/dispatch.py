@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.utils import timezone
 
+from webhooks import sql
 from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, State, Webhook
@@ -15,7 +16,7 @@ def dispatch() -> int:
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order.
     """
-    if not Event.objects.undispatched().exists():
+    if not sql.has_undispatched(Event.objects.db):
         return 0
     return atomically(_dispatch, Event.objects.db)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from webhooks import dispatch, sweep
+from webhooks import dispatch, sql, sweep
 from webhooks.conf import conf
 from webhooks.delivery import Courier
-from webhooks.models import Event, Webhook
+from webhooks.models import Event
 
 
 class Drain:
@@ -49,7 +49,8 @@ class Drain:
 
     def has_more(self) -> bool:
         """Whether something is due now."""
-        return Event.objects.undispatched().exists() or Webhook.objects.with_due_deliveries().exists()
+        using = Event.objects.db
+        return sql.has_undispatched(using) or bool(sql.webhooks_with_due(using))
 
     def stop(self) -> None:
         """Claim nothing more. Safe to call from a signal handler."""

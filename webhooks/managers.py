@@ -2,9 +2,10 @@
 
 waiting -> pending        its turn in the lane has come (``promote``)
 pending -> sending        a worker claims it (``claim``)
-sending -> succeeded      the receiver took it (``succeed``)
-sending -> pending        it is to be tried again (``postpone``), or its claim was handed back or ran out (``release``)
-sending -> failed         it is given up (``give_up``)
+sending -> succeeded      the receiver took it (``sql.record``)
+sending -> pending        it is to be tried again (``sql.record``)
+sending -> failed         it is given up (``sql.record``)
+sending -> pending        its claim was handed back or ran out (``release``)
 failed, discarded -> waiting, pending   an admin retries it (``retry``)
 waiting, pending, failed -> discarded   an admin discards it (``discard``)
 """
@@ -12,14 +13,15 @@ waiting, pending, failed -> discarded   an admin discards it (``discard``)
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, models
-from django.db.models import Case, Exists, F, OuterRef, Q, Subquery, Value, When
+from django.db import models
+from django.db.models import Exists, OuterRef
 
+from webhooks import sql
 from webhooks.clock import DatabaseNow
+from webhooks.sql import Claim
 from webhooks.transactions import atomically
 
 if TYPE_CHECKING:
@@ -41,25 +43,9 @@ OPEN_STATES = (State.WAITING, *HEAD_STATES)
 ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
 
 
-@dataclass(frozen=True)
-class Claim:
-    """What a worker writes on deliveries to take them: its token, and for how many seconds."""
-
-    token: uuid.UUID
-    lease: float
-
-    def fields(self) -> dict[str, Any]:
-        return {"state": State.SENDING, "claim": self.token, "lease_until": DatabaseNow(self.lease)}
-
-
 class WebhookQuerySet(models.QuerySet["Webhook"]):
     def enabled(self) -> WebhookQuerySet:
         return self.filter(enabled=True)
-
-    def with_due_deliveries(self) -> WebhookQuerySet:
-        """Those that a worker may send to now and that have something to send."""
-        deliveries = self.model._meta.get_field("deliveries").related_model.objects
-        return self.enabled().filter(Exists(deliveries.due().filter(webhook=OuterRef("pk"))))
 
 
 class EventQuerySet(models.QuerySet["Event"]):
@@ -111,40 +97,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             webhook=OuterRef("webhook"), lane=OuterRef("lane"), state__in=HEAD_STATES, in_lane=True
         )
 
-    def claim(self, room: Mapping[int, int], claim: Claim) -> int:
-        """Take due deliveries: up to ``room[webhook id]`` of each webhook. Rows that another worker is claiming
-        are passed over. Returns how many were taken; ``held`` finds them."""
-
-        def take() -> int:
-            return self.filter(pk__in=self._claimable(room)).update(**claim.fields())
-
-        return atomically(take, self.db)
-
-    def _claimable(self, room: Mapping[int, int]) -> list[uuid.UUID]:
-        if connections[self.db].vendor == "postgresql":
-            return self._claimable_at_once(room)
-        found: list[uuid.UUID] = []
-        for webhook, most in room.items():
-            of_webhook = self.due().filter(webhook=webhook).order_by("next_attempt_at")
-            found += of_webhook.values_list("pk", flat=True)[:most]
-        return found
-
-    def _claimable_at_once(self, room: Mapping[int, int]) -> list[uuid.UUID]:
-        # One index range for each webhook, so what is due for one webhook never costs another one anything.
-        with connections[self.db].cursor() as cursor:
-            cursor.execute(
-                f"""
-                SELECT due.id FROM unnest(%s::bigint[], %s::int[]) AS turn (webhook_id, most)
-                CROSS JOIN LATERAL (
-                    SELECT id FROM {self.model._meta.db_table}
-                    WHERE webhook_id = turn.webhook_id AND state = 'pending'
-                      AND next_attempt_at <= STATEMENT_TIMESTAMP()
-                    ORDER BY next_attempt_at LIMIT turn.most FOR UPDATE SKIP LOCKED
-                ) AS due
-                """,
-                [list(room), list(room.values())],
-            )
-            return [row[0] for row in cursor.fetchall()]
+    def claim(self, room: Mapping[int, int], claim: Claim) -> list[uuid.UUID]:
+        """Take due deliveries, up to ``room[webhook id]`` of each webhook. Returns their ids."""
+        return atomically(lambda: sql.claim(self.db, room, claim), self.db)
 
     def renew(self, lease: float) -> int:
         return self.update(lease_until=DatabaseNow(lease))
@@ -153,30 +108,6 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """Hand claimed ones back; the attempt, if there was one, does not count."""
         return self.filter(state=State.SENDING).update(
             state=State.PENDING, claim=None, lease_until=None, next_attempt_at=DatabaseNow()
-        )
-
-    def succeed(self) -> int:
-        return self.filter(state=State.SENDING).update(
-            state=State.SUCCEEDED,
-            finished_at=DatabaseNow(),
-            claim=None,
-            lease_until=None,
-            attempt_count=F("attempt_count") + 1,
-            reason="",
-        )
-
-    def postpone(self, waits: Mapping[uuid.UUID, float], reasons: Mapping[uuid.UUID, str]) -> int:
-        """Try each again in its number of seconds."""
-        return self.filter(pk__in=list(waits), state=State.SENDING).update(
-            state=State.PENDING,
-            next_attempt_at=_by_id({pk: DatabaseNow(wait) for pk, wait in waits.items()}),
-            failures=F("failures") + 1,
-            **_attempted(reasons),
-        )
-
-    def give_up(self, reasons: Mapping[uuid.UUID, str]) -> int:
-        return self.filter(pk__in=list(reasons), state=State.SENDING).update(
-            state=State.FAILED, finished_at=DatabaseNow(), failures=F("failures") + 1, **_attempted(reasons)
         )
 
     def leave_lane(self) -> int:
@@ -191,25 +122,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         heads = self.filter(Exists(mine), state__in=HEAD_STATES, in_lane=True)
         list(heads.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
 
-    def promote(self, beside: Sequence[uuid.UUID], claim: Claim | None = None) -> int:
+    def promote(self, beside: Collection[uuid.UUID]) -> None:
         """In the lanes of these deliveries, make the first waiting one the head where there is none.
 
-        With a ``claim`` the new heads of webhooks that are enabled are taken at once. Returns how many became
-        heads. Raises IntegrityError beside another promotion in the same lane: call it ``atomically``.
+        Raises IntegrityError beside another promotion in the same lane: call it ``atomically``.
         """
-        lane = self.model._base_manager.filter(
-            webhook=OuterRef("webhook"), lane=OuterRef("lane"), state=State.WAITING
-        )
-        first = Subquery(lane.order_by("event_id").values("pk")[:1])
-        successors = self.model._base_manager.filter(pk__in=beside).annotate(first=first).values("first")
-        headless = self.filter(~Exists(self._heads_beside()), pk__in=successors, state=State.WAITING)
-        became_head = {"next_attempt_at": DatabaseNow(), "head_since": DatabaseNow()}
-        if claim is None:
-            return headless.update(state=State.PENDING, **became_head)
-        webhooks = self.model._meta.get_field("webhook").related_model.objects
-        enabled = Exists(webhooks.enabled().filter(pk=OuterRef("webhook")))
-        taken = headless.filter(enabled).update(**became_head, **claim.fields())
-        return taken + headless.filter(~enabled).update(state=State.PENDING, **became_head)
+        sql.promote(self.db, beside)
 
     def retry(self) -> int:
         """Put failed or discarded ones back into their lanes, with the whole schedule before them."""
@@ -240,16 +158,3 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         everything.filter(pk__in=ids).update(state=State.DISCARDED, finished_at=DatabaseNow())
         everything.promote(ids)
         return len(ids)
-
-
-def _attempted(reasons: Mapping[uuid.UUID, str]) -> dict[str, Any]:
-    return {
-        "claim": None,
-        "lease_until": None,
-        "attempt_count": F("attempt_count") + 1,
-        "reason": _by_id({pk: Value(reason) for pk, reason in reasons.items()}),
-    }
-
-
-def _by_id(values: Mapping[uuid.UUID, Any]) -> Case:
-    return Case(*(When(pk=pk, then=value) for pk, value in values.items()))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +19,15 @@ from django.utils import timezone
 
 from webhooks import jobs, payloads, subscriptions
 from webhooks.context import current_actor
-from webhooks.models import Action, Event
+from webhooks.managers import DeliveryQuerySet
+from webhooks.models import Action, Delivery, Event, State
 from webhooks.registry import Registration
 from webhooks.subscriptions import Subscriptions
 
 logger = logging.getLogger(__name__)
+
+# Deliveries that one transaction retries or discards.
+CHUNK = 1000
 
 # What a transaction did to an object in all, by whether it existed before and whether it exists now.
 NET_ACTION = {
@@ -112,6 +117,27 @@ def _open_scope(using: str, wanted: Subscriptions | None = None) -> Scope:
     scope = Scope(using, wanted or subscriptions.current(using))
     transaction.on_commit(scope, using=using, robust=True)
     return scope
+
+
+def retry(deliveries: DeliveryQuerySet) -> int:
+    """Send failed or discarded ones among these again, in their lanes, and wake a worker. Returns how many."""
+    return _in_chunks(deliveries.filter(state__in=(State.FAILED, State.DISCARDED)), DeliveryQuerySet.retry)
+
+
+def discard(deliveries: DeliveryQuerySet) -> int:
+    """End those among these that are not under way, without sending them. Returns how many."""
+    chosen = deliveries.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
+    return _in_chunks(chosen, DeliveryQuerySet.discard)
+
+
+def _in_chunks(deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
+    """Change them a few at a time: there may be a hundred thousand, and workers wait for the rows meanwhile."""
+    changed = 0
+    ids = list(deliveries.values_list("pk", flat=True))
+    for start in range(0, len(ids), CHUNK):
+        changed += change(Delivery.objects.filter(pk__in=ids[start : start + CHUNK]))
+    transaction.on_commit(jobs.wake_up, using=deliveries.db, robust=True)
+    return changed
 
 
 def forget_subscriptions(using: str) -> None:

@@ -36,6 +36,10 @@ class Delivery(models.Model):
     class Meta:
         ordering = ["-pk"]
         verbose_name_plural = "deliveries"
+        permissions = [
+            ("retry_delivery", "Can send failed deliveries again"),
+            ("discard_delivery", "Can discard deliveries"),
+        ]
         constraints = [
             models.UniqueConstraint(
                 fields=["webhook", "lane"],
