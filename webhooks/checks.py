@@ -1,0 +1,147 @@
+"""System checks: what an operator would otherwise find out from webhooks that never arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+from django.urls import NoReverseMatch, reverse
+
+from webhooks import jobs, outbox, registry
+from webhooks.conf import conf
+
+MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
+
+
+@register("webhooks")
+def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if conf.unknown_keys:
+        yield Error(
+            f"The setting WEBHOOKS has keys that mean nothing: {', '.join(conf.unknown_keys)}.",
+            hint="docs/settings.md lists those that do.",
+            id="webhooks.E002",
+        )
+    yield from _bad_values()
+
+
+def _bad_values() -> Iterator[CheckMessage]:
+    for key, message in conf.bad_values():
+        yield Error(f'The setting WEBHOOKS["{key}"] {message}.', hint="See docs/settings.md.", id="webhooks.E007")
+
+
+@register("webhooks")
+def check_queue(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if not conf.enabled:
+        return
+    if not apps.is_installed("django_rq"):
+        yield Error(
+            "django_rq is not in INSTALLED_APPS, so there is no manage.py rqworker to deliver webhooks.",
+            hint='Add "django_rq" to INSTALLED_APPS.',
+            id="webhooks.E006",
+        )
+    if conf.queue not in getattr(settings, "RQ_QUEUES", {}):
+        yield Error(
+            f'RQ_QUEUES has no queue "{conf.queue}", so no worker can be woken.',
+            hint=f'Add "{conf.queue}": {{"HOST": "localhost", "PORT": 6379, "DB": 0}} to RQ_QUEUES, or name '
+            'another queue in WEBHOOKS["QUEUE"].',
+            id="webhooks.E001",
+        )
+
+
+@register("webhooks")
+def check_models(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if not conf.enabled:
+        return
+    for label in conf.models:
+        try:
+            list(registry.listed(label))
+        except (LookupError, ImproperlyConfigured) as error:
+            yield Error(
+                f'WEBHOOKS["MODELS"] lists "{label}", which names no model: {error}',
+                hint='Use "app_label.model", or "app_label.*" for all models of an app that have a serializer.',
+                id="webhooks.E003",
+            )
+    if not registry.registrations():
+        yield Warning(
+            "Webhooks are enabled, but no model is registered, so none can be picked.",
+            hint='List models in WEBHOOKS["MODELS"], or call webhooks.register() in an AppConfig.ready().',
+            id="webhooks.W005",
+        )
+    for registration in registry.registrations():
+        yield from _check_registration(registration)
+
+
+def _check_registration(registration: registry.Registration) -> Iterator[CheckMessage]:
+    try:
+        registration.serializer_class()
+    except ImproperlyConfigured as error:
+        yield Error(str(error), obj=registration.model, id="webhooks.E004")
+    alias = router.db_for_write(registration.model)
+    if alias != outbox.database():
+        yield Error(
+            f'{registration.label} is kept in the database "{alias}", but webhooks keeps its tables in '
+            f'"{outbox.database()}": a change and its Event could not be committed together.',
+            hint="Route both to one database, or do not register the model.",
+            obj=registration.model,
+            id="webhooks.E005",
+        )
+
+
+@register("webhooks")
+def check_host(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if not conf.enabled:
+        return
+    if MIDDLEWARE not in settings.MIDDLEWARE:
+        yield Warning(
+            "Webhooks cannot tell which user and which request made a change.",
+            hint=f'Add "{MIDDLEWARE}" to MIDDLEWARE, after AuthenticationMiddleware.',
+            id="webhooks.W001",
+        )
+    try:
+        reverse("webhooks_backend_status")
+    except NoReverseMatch:
+        yield Warning(
+            "The status page of webhooks has no URL.",
+            hint='Add path("admin/", include("webhooks.urls")) to your urls.py, before admin.site.urls.',
+            id="webhooks.W004",
+        )
+
+
+@register("webhooks")
+def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if not conf.enabled:
+        return
+    alias = outbox.database()
+    database = connections[alias]
+    if database.vendor == "sqlite" and database.settings_dict["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
+        yield Warning(
+            "SQLite without BEGIN IMMEDIATE answers “database is locked” when two transactions meet.",
+            hint=f'Set DATABASES["{alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
+            id="webhooks.W002",
+        )
+    if not database.settings_dict["ATOMIC_REQUESTS"]:
+        yield Warning(
+            "A process that is killed between a save and its signal loses the Event: requests are not atomic.",
+            hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = True, so that a change and its Event are '
+            "committed together.",
+            id="webhooks.W003",
+        )
+
+
+@register("webhooks", deploy=True)
+def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if not conf.enabled or conf.queue not in getattr(settings, "RQ_QUEUES", {}):
+        return
+    problem = jobs.unreachable()
+    if problem:
+        yield Warning(
+            f"Redis does not answer: {problem}",
+            hint=f'Start it, or correct RQ_QUEUES["{conf.queue}"]. Without it, events are only delivered by '
+            "workers of the shipped class, which look for them by themselves.",
+            id="webhooks.W006",
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.conf import settings
@@ -11,6 +11,10 @@ T = TypeVar("T")
 
 # Standard Webhooks, "Retry schedule": seconds from one failed attempt to the next.
 STANDARD_RETRY_SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+
+
+# The states whose deliveries are deleted after a while.
+RETAINED = {"succeeded", "failed", "discarded"}
 
 
 class Settings:
@@ -27,7 +31,15 @@ class Settings:
     @property
     def unknown_keys(self) -> list[str]:
         """Keys of the setting that mean nothing here, most likely misspelt."""
-        return sorted(set(self._all) - known_keys())
+        return sorted(set(self._all) - set(RULES))
+
+    def bad_values(self) -> list[tuple[str, str]]:
+        """Keys whose value cannot be used, each with what it must be."""
+        return [
+            (key, f"{RULES[key][0]}, not {value!r}")
+            for key, value in self._all.items()
+            if key in RULES and not RULES[key][1](value)
+        ]
 
     @property
     def enabled(self) -> bool:
@@ -118,13 +130,63 @@ class Settings:
         return self._get("IDLE_POLL", 1)
 
 
-def known_keys() -> set[str]:
-    """Every key that ``settings.WEBHOOKS`` may have."""
-    return {
-        "ENABLED", "MODELS", "QUEUE", "RETRY_SCHEDULE", "RETRY_JITTER", "TIMEOUT", "LEASE", "LANE_WAIT",
-        "SENDERS", "BATCH", "SLICE", "SWEEP_INTERVAL", "REDIS_TIMEOUT", "REDIS_PAUSE", "RESPONSE_BYTES",
-        "USER_AGENT", "RETENTION_DAYS", "IDLE_POLL",
-    }  # fmt: skip
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_natural(value: Any) -> bool:
+    return _is_positive(value) and isinstance(value, int)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list | tuple) and all(map(is_right, value))
+
+
+def _is_retention(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) <= RETAINED and all(map(_is_positive, value.values()))
+
+
+Rule = tuple[str, Callable[[Any], bool]]
+
+POSITIVE: Rule = ("must be a number above 0", _is_positive)
+NATURAL: Rule = ("must be a whole number above 0", _is_natural)
+TEXT: Rule = ("must be a text", _is_text)
+
+# What the value of each key must be like, in words and as a test.
+RULES: dict[str, Rule] = {
+    "ENABLED": ("must be True or False", lambda value: isinstance(value, bool)),
+    "MODELS": (
+        'must be a list of labels such as "dcim.site" or "dcim.*"',
+        _is_list_of(lambda label: _is_text(label) and "." in label),
+    ),
+    "QUEUE": TEXT,
+    "RETRY_SCHEDULE": (
+        "must be a list of numbers of seconds, [] for no retries",
+        _is_list_of(lambda wait: _is_number(wait) and wait >= 0),
+    ),
+    "RETRY_JITTER": ("must be a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "TIMEOUT": ("must be a number of seconds from 1 to 120", lambda value: _is_number(value) and 1 <= value <= 120),
+    "LEASE": POSITIVE,
+    "LANE_WAIT": POSITIVE,
+    "SENDERS": NATURAL,
+    "BATCH": NATURAL,
+    "SLICE": POSITIVE,
+    "SWEEP_INTERVAL": POSITIVE,
+    "REDIS_TIMEOUT": POSITIVE,
+    "REDIS_PAUSE": POSITIVE,
+    "RESPONSE_BYTES": NATURAL,
+    "USER_AGENT": TEXT,
+    "RETENTION_DAYS": ("must map succeeded, failed or discarded to a number of days", _is_retention),
+    "IDLE_POLL": POSITIVE,
+}
 
 
 conf = Settings()

@@ -21,7 +21,8 @@ from webhooks.conf import conf
 from webhooks.models import Attempt, ContentType, Delivery, State, Webhook
 from webhooks.senders import Senders
 from webhooks.sql import Claim, Verdict
-from webhooks.transport import Outcome, Request
+from webhooks.outcomes import Outcome
+from webhooks.transport import Request
 from webhooks.transactions import atomically
 from webhooks.turns import Turns
 

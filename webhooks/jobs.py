@@ -79,6 +79,15 @@ def wake_up() -> None:
         outage.ended()
 
 
+def unreachable() -> str:
+    """Why Redis cannot be reached, or nothing."""
+    try:
+        _queue(conf.queue).connection.ping()
+    except (RedisError, OSError) as error:
+        return str(error)
+    return ""
+
+
 def _push(queue: Queue) -> None:
     if not queue.is_async:
         queue.enqueue_call(DRAIN)

@@ -73,17 +73,23 @@ def unregister(model: type[models.Model]) -> None:
 
 
 def register_listed(labels: Iterable[str]) -> None:
-    """Register the models of the ``MODELS`` setting. Those registered in code keep what they said."""
+    """Register the models of the ``MODELS`` setting. Those registered in code keep what they said; labels that
+    name nothing are left to ``manage.py check`` (webhooks.E003)."""
     for label in labels:
-        for model in _listed(label):
+        try:
+            models_listed = list(listed(label))
+        except LookupError:
+            continue
+        for model in models_listed:
             if model not in _registrations:
                 register(model)
 
 
-def _listed(label: str) -> Iterator[type[models.Model]]:
+def listed(label: str) -> Iterator[type[models.Model]]:
+    """The models that "dcim.site" or "dcim.*" names. Raises LookupError, saying what there is none of."""
     app_label, _, name = label.partition(".")
     if name != "*":
-        yield apps.get_model(label)
+        yield apps.get_model(app_label, name)
         return
     for model in apps.get_app_config(app_label).get_models():
         if not model._meta.proxy and has_conventional_serializer(model):

@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import Hashable
 
-from webhooks.transport import Outcome, Request, Transport
+from webhooks.outcomes import Outcome
+from webhooks.transport import Request, Transport
 
 # Where requests take longer than this (seconds), others should not wait for them. Threads cost throughput
 # where receivers are faster, so there is one until there is a reason for more.

@@ -1,23 +1,31 @@
-"""One POST through requests, and what came of it: an Outcome, which is a value and never an exception."""
+"""One POST through requests, and what came of it: an Outcome, never an exception."""
 
 from __future__ import annotations
 
-import socket
-import ssl
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
+from typing import Any
 
 import requests
-import urllib3.exceptions
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.util.ssl_ import create_urllib3_context
+
+from webhooks import deadlines
+from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
+
+# What is kept of an answer's headers, as GitLab does.
+HEADERS_KEPT = 50
+HEADER_LENGTH = 1024
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is sent: ``timeout`` in seconds; ``verify`` is True, False, or the path of a CA file."""
+    """What is sent: ``timeout`` in seconds for all of it; ``verify`` is True, False, or the path of a CA file;
+    ``keep`` is how many bytes of the answer's body are read."""
 
     url: str
     headers: dict[str, str]
@@ -27,30 +35,8 @@ class Request:
     keep: int = 8192
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came back: ``reason`` is empty for a success; ``retry_after`` is what the receiver asked for, in seconds."""
-
-    started_at: datetime
-    duration_ms: int
-    reason: str = ""
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: str = ""
-    timed_out: bool = False
-    retry_after: float | None = None
-
-    @property
-    def succeeded(self) -> bool:
-        return not self.reason
-
-    @property
-    def overloaded(self) -> bool:
-        return self.timed_out or self.status == requests.codes.too_many_requests
-
-
 class Transport:
-    """Sends requests over connections that it keeps open. One for each sender thread."""
+    """Sends requests over connections that it keeps open. Each sender thread has its own."""
 
     def __init__(self) -> None:
         self._session = requests.Session()
@@ -58,108 +44,99 @@ class Transport:
         self._session.trust_env = False
         # One receiver's cookies are none of the next webhook's business.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers.clear()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, _Adapter())
 
     def send(self, request: Request) -> Outcome:
-        """POST, without following redirects."""
+        """POST, without following redirects. Returns within ``request.timeout`` seconds, and a moment."""
         started_at, clock = datetime.now(UTC), time.monotonic()
         try:
-            with self._session.post(
-                request.url,
-                data=request.body,
-                headers=request.headers,
-                timeout=request.timeout,
-                verify=request.verify,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
-                outcome = _answered(response, request, started_at)
+            with deadlines.deadline(request.timeout):
+                outcome = self._post_afresh(request, started_at)
         except Exception as error:
             # Whatever a receiver or a setting provokes is a failed attempt with a reason.
-            outcome = Outcome(started_at, 0, reason=explain(error, request.timeout), timed_out=_is_timeout(error))
-        return _timed(outcome, clock)
+            reason = explain(error, request.timeout)
+            outcome = Outcome(started_at, 0, reason=reason, timed_out=is_timeout(error))
+        return replace(outcome, duration_ms=round((time.monotonic() - clock) * 1000))
 
     def close(self) -> None:
         self._session.close()
 
+    def _post_afresh(self, request: Request, started_at: datetime) -> Outcome:
+        try:
+            return self._post(request, started_at)
+        except requests.ConnectionError as error:
+            # A kept connection that the receiver closed while nobody used it says nothing about the receiver.
+            if deadlines.has_connected() or not is_disconnect(error):
+                raise
+            return self._post(request, started_at)
 
-def _timed(outcome: Outcome, since: float) -> Outcome:
-    return Outcome(**{**outcome.__dict__, "duration_ms": round((time.monotonic() - since) * 1000)})
+    def _post(self, request: Request, started_at: datetime) -> Outcome:
+        with self._session.post(
+            request.url,
+            data=request.body,
+            headers=request.headers,
+            timeout=request.timeout,
+            verify=request.verify,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            body = response.raw.read(request.keep, decode_content=True)
+            return _outcome(response, body, started_at)
 
 
-def _answered(response: requests.Response, request: Request, started_at: datetime) -> Outcome:
-    body = response.raw.read(request.keep, decode_content=True)
+def _outcome(response: requests.Response, body: bytes, started_at: datetime) -> Outcome:
+    headers = list(response.headers.items())[:HEADERS_KEPT]
     return Outcome(
         started_at,
         0,
-        reason=_judge(response),
+        reason=judge(response.status_code, response.reason or "", response.headers.get("Location", "")),
         status=response.status_code,
-        headers={name: value.replace("\0", "") for name, value in response.headers.items()},
-        body=body.decode(response.encoding or "utf-8", "replace").replace("\0", ""),
+        headers={_text(name): _text(value[:HEADER_LENGTH]) for name, value in headers},
+        body=_text(body.decode(_encoding(response), "replace")),
         retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
     )
 
 
-def _judge(response: requests.Response) -> str:
-    if response.is_redirect or 300 <= response.status_code < 400:
-        location = response.headers.get("Location", "nowhere")
-        return f"HTTP {response.status_code}: redirects to {location[:200]}, which is not followed"
-    if response.ok:
-        return ""
-    return f"HTTP {response.status_code} {response.reason or ''}".strip()
-
-
-def retry_after(value: str | None, now: datetime) -> float | None:
-    """Seconds that a Retry-After header asks for, from a number or a date; None for none, or nonsense."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
+def _encoding(response: requests.Response) -> str:
     try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+        "".encode(response.encoding or "utf-8")
+    except LookupError:
+        return "utf-8"
+    return response.encoding or "utf-8"
 
 
-def explain(error: BaseException, timeout: float) -> str:
-    """Why a request failed, in words for an admin."""
-    chain = list(_causes(error))
-    for cause in chain:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"TLS certificate not trusted: {cause.verify_message}"
-    for cause in chain:
-        if isinstance(cause, ssl.SSLError):
-            return f"TLS failed: {cause.reason or cause}"
-        if isinstance(cause, socket.gaierror):
-            return f"the name does not resolve: {cause.strerror}"
-        if isinstance(cause, ConnectionRefusedError):
-            return "connection refused"
-        if isinstance(cause, ConnectionResetError | BrokenPipeError):
-            return "connection closed by the receiver before it answered"
-    if _is_timeout(error):
-        return f"no answer within {timeout:g} s"
-    for cause in chain:
-        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, requests.RequestException):
-            return f"connection failed: {cause.strerror}"
-        if isinstance(cause, urllib3.exceptions.ProtocolError) or "RemoteDisconnected" in type(cause).__name__:
-            return "connection closed by the receiver before it answered"
-    return f"{type(error).__name__}: {error}"
+def _text(text: str) -> str:
+    """Text that every database takes."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _is_timeout(error: BaseException) -> bool:
-    timeouts = (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)
-    return any(isinstance(cause, timeouts) for cause in _causes(error))
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> Any:
+        return deadlines.connect(self._dns_host, self.port)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that lies under it: requests and urllib3 wrap the real one in arguments and reasons."""
-    seen: list[BaseException] = []
-    ahead: list[object] = [error]
-    while ahead:
-        cause = ahead.pop(0)
-        if isinstance(cause, BaseException) and not any(cause is other for other in seen):
-            seen.append(cause)
-            ahead += [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
-            yield cause
+class _TLSConnection(HTTPSConnection):
+    def _new_conn(self) -> Any:
+        return deadlines.connect(self._dns_host, self.port)
+
+    def connect(self) -> None:
+        # A context of its own for each connection: what one webhook trusts, the next one need not.
+        self.ssl_context = create_urllib3_context()
+        self.ssl_context.sslsocket_class = deadlines.TimedTLSSocket
+        super().connect()
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TLSPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TLSConnection
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}

@@ -1,0 +1,114 @@
+"""Sockets that keep to one deadline in all, whatever the other side does.
+
+The timeouts of ``requests`` are per read: a receiver that sends a byte a second never meets one. These sockets
+look at the time that is left before each operation instead. A deadline belongs to the thread that sends.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_thread = threading.local()
+
+Address = tuple[socket.AddressFamily, Any]
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Everything that this thread does with the sockets of this module must end within ``seconds``."""
+    _thread.end = time.monotonic() + seconds
+    _thread.has_connected = False
+    try:
+        yield
+    finally:
+        del _thread.end
+
+
+def has_connected() -> bool:
+    """Whether a new connection was made since the deadline was set, or an old one was used."""
+    return bool(_thread.has_connected)
+
+
+def left() -> float:
+    """Seconds that are left. Raises TimeoutError when none are."""
+    seconds: float = _thread.end - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError("the deadline has passed")
+    return seconds
+
+
+class _Timed:
+    """Gives each operation no more than what is left."""
+
+    def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        return self._timed().recv_into(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def recv(self, *args: Any, **kwargs: Any) -> bytes:
+        return self._timed().recv(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def send(self, *args: Any, **kwargs: Any) -> int:
+        return self._timed().send(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def sendall(self, *args: Any, **kwargs: Any) -> None:
+        self._timed().sendall(*args, **kwargs)
+
+    def _timed(self) -> Any:
+        self.settimeout(left())  # type: ignore[attr-defined]
+        return super()
+
+
+class TimedSocket(_Timed, socket.socket):
+    pass
+
+
+class TimedTLSSocket(_Timed, ssl.SSLSocket):
+    pass
+
+
+def connect(host: str, port: int) -> TimedSocket:
+    """A connection to the first address of ``host`` that takes it. Raises OSError, or what ``resolve`` raises."""
+    errors = []
+    for family, address in resolve(host, port):
+        connection = TimedSocket(family, socket.SOCK_STREAM)
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(left())
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            errors.append(error)
+        else:
+            # A TLS handshake takes its time from here.
+            connection.settimeout(left())
+            _thread.has_connected = True
+            return connection
+    raise errors[-1]
+
+
+def resolve(host: str, port: int) -> list[Address]:
+    """The addresses of a name, in the system's order. Raises socket.gaierror, and TimeoutError where resolving
+    takes longer than what is left: the system's resolver cannot be interrupted, so another thread waits for it."""
+    answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put([(family, address) for family, _, _, _, address in found])
+        except OSError as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="webhooks-resolver", daemon=True).start()
+    try:
+        answer = answers.get(timeout=left())
+    except queue.Empty:
+        raise TimeoutError(f"the name {host} took too long to resolve") from None
+    if isinstance(answer, OSError):
+        raise answer
+    return answer

@@ -1,0 +1,111 @@
+"""What came of a request: a value, with the reason of a failure in words for an admin."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+TOO_MANY_REQUESTS = 429
+GONE = 410
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``reason`` is empty for a success; ``retry_after`` is what the receiver asked for, in seconds."""
+
+    started_at: datetime
+    duration_ms: int
+    reason: str = ""
+    status: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""
+    timed_out: bool = False
+    retry_after: float | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        return not self.reason
+
+    @property
+    def is_gone(self) -> bool:
+        return self.status == GONE
+
+    @property
+    def overloaded(self) -> bool:
+        return self.timed_out or self.status == TOO_MANY_REQUESTS
+
+
+def judge(status: int, phrase: str, location: str) -> str:
+    """Why an answer is no success, or nothing: below 400 is one, redirects excepted."""
+    if 300 <= status < 400:
+        return f"HTTP {status}: redirects to {location[:200] or 'nowhere'}, which is not followed"
+    return f"HTTP {status} {phrase}".strip() if status >= 400 else ""
+
+
+def retry_after(value: str | None, now: datetime) -> float | None:
+    """Seconds that a Retry-After header asks for, from a number or a date; None for none, or nonsense."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdecimal():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - now).total_seconds())
+
+
+def explain(error: BaseException, timeout: float) -> str:
+    """Why a request failed; ``timeout`` in seconds is what it had in all."""
+    if is_timeout(error):
+        return f"no answer within {timeout:g} s"
+    return next(filter(None, map(_known, _causes(error))), f"{type(error).__name__}: {error}")
+
+
+def is_timeout(error: BaseException) -> bool:
+    # A refused second address may follow a timeout on the first: only then is it no timeout.
+    return any(isinstance(cause, TimeoutError) for cause in _causes(error))
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Whether the other side closed the connection."""
+    return any(isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in _causes(error))
+
+
+def _known(cause: BaseException) -> str:
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return f"TLS certificate not trusted: {cause.verify_message}"
+        case ssl.SSLError():
+            return f"TLS failed: {cause.reason or cause}"
+        case socket.gaierror():
+            return f"the name does not resolve: {cause.strerror}"
+        case ConnectionRefusedError():
+            return "connection refused"
+        case ConnectionResetError() | BrokenPipeError():
+            return "connection closed by the receiver before it answered"
+        case http.client.HTTPException():
+            return f"the answer is no valid HTTP: {type(cause).__name__} {cause}"[:500]
+        case OSError(strerror=str() as text):
+            return f"connection failed: {text}"
+    return ""
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that lies under it, innermost last: requests and urllib3 keep the real one in their
+    arguments and reasons."""
+    seen: list[BaseException] = []
+    ahead: list[object] = [error]
+    while ahead:
+        cause = ahead.pop(0)
+        if isinstance(cause, BaseException) and not any(cause is other for other in seen):
+            seen.append(cause)
+            ahead += [getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args]
+            yield cause
