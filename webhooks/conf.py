@@ -13,6 +13,9 @@ T = TypeVar("T")
 STANDARD_RETRY_SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 
 
+# Doubling from a minute to an hour, so that a receiver that is back is not kept waiting for longer.
+STANDARD_PROBE_SCHEDULE = (60, 120, 240, 480, 960, 1920, 3600)
+
 # The states whose deliveries are deleted after a while.
 RETAINED = {"succeeded", "failed", "discarded"}
 
@@ -125,6 +128,26 @@ class Settings:
         return {"succeeded": 30, "failed": 90, "discarded": 30, **self._get("RETENTION_DAYS", {})}
 
     @property
+    def pause_after(self) -> int:
+        """How many failed attempts in a row pause a webhook."""
+        return self._get("PAUSE_AFTER", 10)
+
+    @property
+    def probe_schedule(self) -> Sequence[float]:
+        """Seconds from the pause to the first probe, from that to the second, …; the last one repeats."""
+        return self._get("PROBE_SCHEDULE", STANDARD_PROBE_SCHEDULE)
+
+    @property
+    def disable_after(self) -> float:
+        """Seconds of nothing but failures after which a webhook is disabled."""
+        return self._get("DISABLE_AFTER", 5 * 86400)
+
+    @property
+    def notify(self) -> Sequence[str]:
+        """E-mail addresses that hear when a webhook was disabled; without any, Django's ``ADMINS`` do."""
+        return self._get("NOTIFY", ())
+
+    @property
     def idle_poll(self) -> float:
         """Seconds between two looks of an idle worker of the shipped class at the database."""
         return self._get("IDLE_POLL", 1)
@@ -186,6 +209,13 @@ RULES: dict[str, Rule] = {
     "USER_AGENT": TEXT,
     "RETENTION_DAYS": ("must map succeeded, failed or discarded to a number of days", _is_retention),
     "IDLE_POLL": POSITIVE,
+    "PAUSE_AFTER": NATURAL,
+    "PROBE_SCHEDULE": (
+        "must be a list of numbers of seconds above 0, with at least one",
+        lambda value: bool(value) and _is_list_of(_is_positive)(value),
+    ),
+    "DISABLE_AFTER": POSITIVE,
+    "NOTIFY": ("must be a list of e-mail addresses", _is_list_of(_is_text)),
 }
 
 

@@ -6,7 +6,7 @@ import time
 
 from webhooks import dispatch, sql, sweep
 from webhooks.conf import conf
-from webhooks.delivery import Courier
+from webhooks.courier import Courier
 from webhooks.models import Event
 
 

@@ -47,6 +47,13 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
     def enabled(self) -> WebhookQuerySet:
         return self.filter(enabled=True)
 
+    def paused(self) -> WebhookQuerySet:
+        return self.enabled().exclude(probe_at=None)
+
+    def resume(self) -> int:
+        """Send to paused ones again at once, as though they had not failed."""
+        return self.paused().update(probe_at=None, probes=0, failures_in_a_row=0, failing_since=None)
+
 
 class EventQuerySet(models.QuerySet["Event"]):
     def undispatched(self) -> EventQuerySet:
@@ -83,9 +90,15 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.filter(state=State.SENDING, lease_until__lt=DatabaseNow())
 
     def overstaying(self, seconds: float) -> DeliveryQuerySet:
-        """Failing heads that have kept their lane for longer than ``seconds``."""
+        """Failing heads that have kept their lane for longer than ``seconds``, of webhooks that are not stopped:
+        where nothing is sent, it is not the head that keeps the others waiting."""
         return self.filter(
-            state=State.PENDING, in_lane=True, failures__gt=0, head_since__lt=DatabaseNow(-seconds)
+            state=State.PENDING,
+            in_lane=True,
+            failures__gt=0,
+            head_since__lt=DatabaseNow(-seconds),
+            webhook__enabled=True,
+            webhook__probe_at=None,
         )
 
     def stranded(self) -> DeliveryQuerySet:

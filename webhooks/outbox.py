@@ -18,9 +18,10 @@ from django.db import connections, router, transaction
 from django.utils import timezone
 
 from webhooks import jobs, payloads, subscriptions
+from webhooks.clock import DatabaseNow
 from webhooks.context import current_actor
 from webhooks.managers import DeliveryQuerySet
-from webhooks.models import Action, Delivery, Event, State
+from webhooks.models import Action, Delivery, Event, State, Webhook
 from webhooks.registry import Registration
 from webhooks.subscriptions import Subscriptions
 
@@ -120,8 +121,14 @@ def _open_scope(using: str, wanted: Subscriptions | None = None) -> Scope:
 
 
 def retry(deliveries: DeliveryQuerySet) -> int:
-    """Send failed or discarded ones among these again, in their lanes, and wake a worker. Returns how many."""
-    return _in_chunks(deliveries.filter(state__in=(State.FAILED, State.DISCARDED)), DeliveryQuerySet.retry)
+    """Send failed or discarded ones among these again, in their lanes, and wake a worker. Returns how many.
+
+    Webhooks of theirs that are paused are probed at once."""
+    chosen = deliveries.filter(state__in=(State.FAILED, State.DISCARDED))
+    webhooks = set(chosen.order_by().values_list("webhook", flat=True).distinct())
+    retried = _in_chunks(chosen, DeliveryQuerySet.retry)
+    Webhook.objects.filter(pk__in=webhooks).paused().update(probe_at=DatabaseNow())
+    return retried
 
 
 def discard(deliveries: DeliveryQuerySet) -> int:
@@ -167,7 +174,8 @@ def _write(scope: Scope, change: Change, trace: Trace, action: Action, webhook_i
             if state:
                 _upsert(scope, change, trace, {"action": action, "webhook_ids": webhook_ids, "error": "", **state})
     except Exception as error:
-        logger.exception("The payload of %s could not be made: its event stands as failed", change)
+        # The traceback stands in the event, where an admin sees it.
+        logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
         failed = {"data": "", "snapshots": "", "error": _clean("".join(traceback.format_exception(error)))}
         with transaction.atomic(scope.using):
             _upsert(scope, change, trace, {"action": action, "webhook_ids": webhook_ids, **failed})

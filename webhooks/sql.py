@@ -44,20 +44,29 @@ class Verdict:
     reason: str
 
 
-def webhooks_with_due(using: str) -> list[int]:
-    """The ids of the enabled webhooks that have something to send now."""
+@dataclass(frozen=True)
+class Due:
+    """A webhook that has something to send now; one that is paused gets a single delivery, as a probe."""
+
+    id: int
+    is_probe: bool
+
+
+def webhooks_with_due(using: str) -> list[Due]:
+    """The enabled webhooks that have something to send now: those that are paused only when a probe is due."""
     now, now_params = moment(connections[using])
     found = _rows(
         using,
         f"""
-        SELECT id FROM webhooks_webhook WHERE enabled AND EXISTS (
+        SELECT id, probe_at IS NOT NULL FROM webhooks_webhook
+        WHERE enabled AND (probe_at IS NULL OR probe_at <= {now}) AND EXISTS (
             SELECT 1 FROM webhooks_delivery
             WHERE webhook_id = webhooks_webhook.id AND state = 'pending' AND next_attempt_at <= {now}
         )
         """,
-        now_params,
+        [*now_params, *now_params],
     )
-    return [row[0] for row in found]
+    return [Due(pk, bool(is_probe)) for pk, is_probe in found]
 
 
 def has_undispatched(using: str) -> bool:
@@ -119,7 +128,7 @@ def _due_by_webhook(using: str, room: Mapping[int, int]) -> list[uuid.UUID]:
 def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = None) -> list[uuid.UUID]:
     """In the lanes of these deliveries, make the first waiting one the head where there is none.
 
-    With a ``claim``, new heads of enabled webhooks are taken at once; their ids are returned. Raises
+    With a ``claim``, new heads of webhooks that are enabled and not paused are taken at once; their ids are returned. Raises
     IntegrityError beside another promotion in the same lane: call it ``atomically``.
     """
     if not beside:
@@ -127,7 +136,7 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
     connection = connections[using]
     now, now_params = moment(connection)
     lease, lease_params = moment(connection, claim.lease if claim else 0)
-    taken = "(SELECT enabled FROM webhooks_webhook WHERE id = webhook_id)" if claim else "1 = 0"
+    taken = "(SELECT enabled AND probe_at IS NULL FROM webhooks_webhook WHERE id = webhook_id)" if claim else "1 = 0"
     found = _rows(
         using,
         f"""

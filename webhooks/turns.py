@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -49,8 +50,13 @@ class Turns(Generic[T]):
         self._in_flight[webhook] -= 1
         self._caps[webhook] = 1 if timed_out else min(self._caps[webhook] + 1, self._most)
 
-    def clear(self) -> list[T]:
-        """Take out all that waits."""
-        left = [item for waiting in self._queues.values() for item in waiting]
-        self._queues.clear()
-        return left
+    def drop(self, webhook: int) -> list[T]:
+        """Take out what waits for one webhook."""
+        return list(self._queues.pop(webhook, ()))
+
+    def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:
+        """Take out what waits and is unwanted."""
+        removed = [item for waiting in self._queues.values() for item in waiting if is_unwanted(item)]
+        kept = {pk: deque(i for i in waiting if not is_unwanted(i)) for pk, waiting in self._queues.items()}
+        self._queues = {webhook: waiting for webhook, waiting in kept.items() if waiting}
+        return removed

@@ -1,12 +1,13 @@
 """Settings of the example project; whatever differs between machines comes from the environment.
 
 DATABASE_URL, REDIS_URL, EXAMPLE_DATA_DIR, SECRET_KEY, DEBUG, ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS, LOG_LEVEL,
-WEBHOOKS_ENABLED.
+WEBHOOKS_ENABLED, and WEBHOOKS_RETRY_SCHEDULE: the seconds between the attempts of a failing delivery ("5,300,1800").
 """
 
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dj_database_url
 
@@ -74,7 +75,7 @@ TEMPLATES = [
 # A request and the webhook Events of its changes are committed together, or not at all.
 database: dict[str, Any] = dict(
     dj_database_url.config(
-        default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}", conn_max_age=60, conn_health_checks=True
+        default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}", conn_max_age=60, conn_health_checks=True
     )
 )
 database["ATOMIC_REQUESTS"] = True
@@ -125,10 +126,12 @@ RQ_CONNECTION: dict[str, Any] = (
 RQ_QUEUES = {name: {**RQ_CONNECTION, "DEFAULT_TIMEOUT": 360} for name in ("webhooks", "default")}
 RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}
 
-WEBHOOKS = {
+WEBHOOKS: dict[str, Any] = {
     "ENABLED": env_bool("WEBHOOKS_ENABLED", True),
     "MODELS": ["dcim.*", "ipam.*", "tenancy.*", "circuits.*", "virtualization.*"],
 }
+if "WEBHOOKS_RETRY_SCHEDULE" in os.environ:
+    WEBHOOKS["RETRY_SCHEDULE"] = [float(wait) for wait in env_list("WEBHOOKS_RETRY_SCHEDULE", [])]
 
 LOGGING = {
     "version": 1,

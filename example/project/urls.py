@@ -9,6 +9,7 @@ admin.site.site_title = "Small NetBox"
 
 urlpatterns = [
     path("", TemplateView.as_view(template_name="index.html"), name="index"),
+    path("admin/", include("webhooks.urls")),
     path("admin/", admin.site.urls),
     path("django-rq/", include("django_rq.urls")),
     path("api/", RootView.as_view(), name="api-root"),

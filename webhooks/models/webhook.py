@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, URLValidator
@@ -64,6 +66,17 @@ class Webhook(models.Model):
         default=True,
         help_text="Send the changes of one object one after the other, each only when the one before has ended.",
     )
+
+    # Kept by ``health``.
+    last_success_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_failure_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_failure = models.TextField(blank=True, editable=False)
+    failures_in_a_row = models.PositiveIntegerField(default=0, editable=False)
+    failing_since = models.DateTimeField(null=True, blank=True, editable=False)
+    probe_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Set while it is paused.")
+    probes = models.PositiveIntegerField(default=0, editable=False)
+    disabled_reason = models.TextField(blank=True, editable=False, help_text="Why it was disabled by itself.")
+
     created = models.DateTimeField(auto_now_add=True)
     last_updated = models.DateTimeField(auto_now=True)
 
@@ -81,6 +94,22 @@ class Webhook(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.enabled and self.disabled_reason:
+            # Somebody enabled it again after it had been disabled by itself: it starts afresh.
+            self.forget_failures()
+        super().save(*args, **kwargs)
+
+    def forget_failures(self) -> None:
+        """As though it had never failed; save it to make that so."""
+        self.disabled_reason = ""
+        self.failing_since = self.probe_at = None
+        self.failures_in_a_row = self.probes = 0
+
+    @property
+    def is_paused(self) -> bool:
+        return self.enabled and self.probe_at is not None
 
     def clean(self) -> None:
         errors = {}

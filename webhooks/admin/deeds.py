@@ -1,0 +1,138 @@
+"""Retry and Discard: what an admin may do to deliveries, with a log entry for each and a message in words."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from django.contrib import messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth import get_permission_codename
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from webhooks import outbox
+from webhooks.admin.display import deliveries
+from webhooks.ids import new_id
+from webhooks.managers import State
+from webhooks.models import Delivery
+
+# How many ids are read at once, and how many deliveries change in one transaction.
+READ, CHUNK = 10_000, 500
+
+# Up to this many, each has a log entry of its own; beyond, one tells of all.
+LOGGED_EACH = 100
+
+# Seconds after which a request stops, and says what is left, before a web server's patience ends.
+BUDGET = 20.0
+
+
+@dataclass(frozen=True)
+class Deed:
+    """Something to do to deliveries; ``changes`` are the states that it takes them out of."""
+
+    name: str
+    changes: tuple[State, ...]
+    perform: Callable[[QuerySet[Delivery]], int]
+    done: str
+    done_one: str
+    left: str
+    left_one: str
+    logged: str
+
+    def allowed(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}")
+
+
+RETRY = Deed(
+    "retry",
+    (State.FAILED, State.DISCARDED),
+    lambda chosen: outbox.retry(chosen),
+    done="will be sent again",
+    done_one="will be sent again",
+    left="were not failed or discarded and stay as they are",
+    left_one="was not failed or discarded and stays as it is",
+    logged="Retried.",
+)
+DISCARD = Deed(
+    "discard",
+    (State.WAITING, State.PENDING, State.FAILED),
+    lambda chosen: outbox.discard(chosen),
+    done="are discarded and will not be sent",
+    done_one="is discarded and will not be sent",
+    left="had ended or are being sent, and stay as they are",
+    left_one="had ended or is being sent, and stays as it is",
+    logged="Discarded.",
+)
+
+
+@dataclass
+class Progress:
+    """How many deliveries were looked at, how many changed, and whether time ran out before the last."""
+
+    seen: int = 0
+    changed: int = 0
+    is_cut_short: bool = False
+    logged: list[uuid.UUID] = field(default_factory=list)
+
+
+def perform(deed: Deed, request: HttpRequest, chosen: QuerySet[Delivery]) -> Progress:
+    """Do it to all of ``chosen`` that it applies to, oldest first, log it, and tell the user."""
+    progress = Progress()
+    deadline = time.monotonic() + BUDGET
+    for ids in _chunks(chosen):
+        applicable = Delivery.objects.filter(pk__in=ids, state__in=deed.changes)
+        if len(progress.logged) <= LOGGED_EACH:
+            progress.logged += applicable.order_by("pk").values_list("pk", flat=True)
+        progress.changed += deed.perform(Delivery.objects.filter(pk__in=ids))
+        progress.seen += len(ids)
+        if time.monotonic() > deadline:
+            progress.is_cut_short = True
+            break
+    _log(deed, request, progress)
+    _tell(deed, request, progress)
+    return progress
+
+
+def _chunks(chosen: QuerySet[Delivery]) -> Iterator[list[uuid.UUID]]:
+    """The ids, in the order of time: in a lane the first must come first. None that is made from now on."""
+    ordered = chosen.filter(pk__lte=new_id()).order_by("pk").values_list("pk", flat=True)
+    ids = list(ordered[:READ])
+    while ids:
+        for start in range(0, len(ids), CHUNK):
+            yield ids[start : start + CHUNK]
+        ids = list(ordered.filter(pk__gt=ids[-1])[:READ])
+
+
+def _log(deed: Deed, request: HttpRequest, progress: Progress) -> None:
+    user = int(request.user.pk or 0)
+    if not progress.changed:
+        return
+    if progress.changed <= LOGGED_EACH:
+        logged = Delivery.objects.filter(pk__in=progress.logged)
+        LogEntry.objects.log_actions(user, logged, CHANGE, deed.logged)
+        return
+    LogEntry.objects.create(
+        user_id=user,
+        content_type=ContentType.objects.get_for_model(Delivery),
+        object_repr=deliveries(progress.changed),
+        action_flag=CHANGE,
+        change_message=deed.logged,
+    )
+
+
+def _tell(deed: Deed, request: HttpRequest, progress: Progress) -> None:
+    left = progress.seen - progress.changed
+    parts = []
+    if progress.changed or not left:
+        parts.append(f"{deliveries(progress.changed)} {deed.done_one if progress.changed == 1 else deed.done}")
+    if left:
+        parts.append(f"{left:,} {deed.left_one if left == 1 else deed.left}")
+    messages.add_message(
+        request, messages.SUCCESS if progress.changed else messages.WARNING, f"{'; '.join(parts)}."
+    )
+    if progress.is_cut_short:
+        messages.warning(request, "There were too many for one request: do it again for the rest.")

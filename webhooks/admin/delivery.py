@@ -1,0 +1,180 @@
+"""Deliveries: to look into, to retry and to discard; never to edit."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
+
+from webhooks import payloads
+from webhooks.admin import deeds, filters, lookup
+from webhooks.admin.deeds import DISCARD, RETRY, Deed
+from webhooks.admin.display import EMPTY, indented, pill, short, when
+from webhooks.admin.lane import lane_of
+from webhooks.admin.paging import CappedPaginator
+from webhooks.admin.readonly import ReadOnlyAdmin
+from webhooks.managers import State
+from webhooks.models import ContentType, Delivery, Event
+
+# So many attempts are shown, the newest.
+MOST_ATTEMPTS = 50
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnlyAdmin):
+    list_display = (
+        "state_pill", "object", "action", "to", "attempt_count", "reason_in_short", "made", "next_attempt",
+    )  # fmt: skip
+    list_display_links = ("state_pill", "object")
+    list_filter = (
+        filters.StateFilter,
+        "webhook",
+        filters.EventTypeFilter,
+        filters.EventActionFilter,
+        filters.AgeFilter,
+    )
+    list_select_related = ("event", "webhook")
+    change_form_template = "webhooks/admin/delivery.html"
+    actions = ("retry_chosen", "discard_chosen")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        # What may be long is not needed in lists.
+        heavy = ("data", "snapshots", "request", "error", "webhook_ids")
+        return super().get_queryset(request).defer(*(f"event__{name}" for name in heavy), "webhook__secret")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
+    ) -> tuple[QuerySet[Delivery], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if (pk := lookup.as_uuid(term)) and Delivery.objects.filter(pk=pk).exists():
+            return queryset.filter(pk=pk), False
+        return queryset.filter(event__in=lookup.event_ids(term)), False
+
+    # The list
+
+    @admin.display(description="state")
+    def state_pill(self, delivery: Delivery) -> SafeString:
+        return pill(delivery.state)
+
+    @admin.display(description="object")
+    def object(self, delivery: Delivery) -> SafeString:
+        return named(delivery.event)
+
+    @admin.display(description="action")
+    def action(self, delivery: Delivery) -> str:
+        return delivery.event.action
+
+    @admin.display(description="webhook")
+    def to(self, delivery: Delivery) -> SafeString | str:
+        return short(delivery.webhook.name, 40)
+
+    @admin.display(description="last reason")
+    def reason_in_short(self, delivery: Delivery) -> SafeString | str:
+        return short(delivery.reason, 60)
+
+    @admin.display(description="created")
+    def made(self, delivery: Delivery) -> SafeString | str:
+        return when(delivery.created)
+
+    @admin.display(description="next attempt")
+    def next_attempt(self, delivery: Delivery) -> SafeString | str:
+        if delivery.state != State.PENDING:
+            return EMPTY
+        return when(delivery.next_attempt_at) if delivery.webhook.enabled else "when enabled"
+
+    # Retry and Discard
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return RETRY.allowed(request)
+
+    def has_discard_permission(self, request: HttpRequest) -> bool:
+        return DISCARD.allowed(request)
+
+    @admin.action(description="Retry the selected deliveries", permissions=["retry"])
+    def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+        deeds.perform(RETRY, request, _as_counted(request, chosen))
+
+    @admin.action(description="Discard the selected deliveries", permissions=["discard"])
+    def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+        deeds.perform(DISCARD, request, _as_counted(request, chosen))
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                f"<path:object_id>/{deed.name}/",
+                self.admin_site.admin_view(require_POST(self._doing(deed))),
+                name=f"webhooks_delivery_{deed.name}",
+            )
+            for deed in (RETRY, DISCARD)
+        ]
+        return [*own, *super().get_urls()]
+
+    def _doing(self, deed: Deed) -> Any:
+        def view(request: HttpRequest, object_id: str) -> HttpResponse:
+            if not deed.allowed(request) or not self.has_view_permission(request):
+                raise PermissionDenied
+            delivery = self.get_object(request, object_id)
+            if delivery is None:
+                raise Http404(f"There is no delivery {object_id}.")
+            deeds.perform(deed, request, Delivery.objects.filter(pk=delivery.pk))
+            return redirect("admin:webhooks_delivery_change", delivery.pk)
+
+        return view
+
+    # One delivery
+
+    def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
+        attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
+        body = body_of(obj)
+        return {
+            "delivery": obj,
+            "event": obj.event,
+            "webhook": obj.webhook,
+            "lane": lane_of(obj),
+            "attempts": attempts,
+            "is_capped": len(attempts) < obj.attempts.count(),
+            "is_form": obj.webhook.content_type == ContentType.FORM,
+            "body": body,
+            "payload": indented(payloads.json_body(obj.event).decode()),
+            "may_retry": RETRY.allowed(request) and obj.state in RETRY.changes,
+            "may_discard": DISCARD.allowed(request) and obj.state in DISCARD.changes,
+            "made": when(obj.created),
+            "changed": when(obj.event.timestamp),
+            "finished": when(obj.finished_at),
+            "next_attempt": when(obj.next_attempt_at),
+            "state_pill": pill(obj.state),
+        }
+
+    class Media:
+        css: ClassVar = {"all": ["webhooks/admin.css"]}
+
+
+def named(event: Event) -> SafeString:
+    """An object as people know it, and as the machine does."""
+    return format_html(
+        '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}</span>',
+        event.object_repr or event.object_id, event.object_type, event.object_id,
+    )  # fmt: skip
+
+
+def body_of(delivery: Delivery) -> str:
+    """The body that the next attempt would send, to the byte."""
+    is_form = delivery.webhook.content_type == ContentType.FORM
+    return (payloads.form_body if is_form else payloads.json_body)(delivery.event).decode()
+
+
+def _as_counted(request: HttpRequest, chosen: QuerySet[Delivery]) -> QuerySet[Delivery]:
+    """What "select all" promised: the admin counted no further than its paginator does."""
+    if request.POST.get("select_across") != "1":
+        return chosen
+    return Delivery.objects.filter(pk__in=list(chosen.values_list("pk", flat=True)[: CappedPaginator.most]))

@@ -1,0 +1,105 @@
+"""Filters of the lists: their choices come from the registry and the settings, never from a scan of the rows."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+
+from webhooks import registry
+from webhooks.managers import OPEN_STATES, State
+from webhooks.models import Action
+
+Choices = list[tuple[str, str]]
+
+
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [("open", "not ended"), *((state.value, str(state.label)) for state in State)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() == "open":
+            return queryset.filter(state__in=OPEN_STATES)
+        return queryset.filter(state=self.value()) if self.value() in State.values else queryset
+
+
+class TypeFilter(admin.SimpleListFilter):
+    """By the model of the object: one of those registered."""
+
+    title = "model"
+    parameter_name = "model"
+    field = "object_type"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(registration.label, registration.label) for registration in registry.registrations()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+
+
+class ActionFilter(admin.SimpleListFilter):
+    title = "action"
+    parameter_name = "event_action"  # "action" is the admin's own name for what to do with the chosen rows
+    field = "action"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(action.value, str(action.label)) for action in Action]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+
+
+class EventTypeFilter(TypeFilter):
+    field = "event__object_type"
+
+
+class EventActionFilter(ActionFilter):
+    field = "event__action"
+
+
+class FailedEventFilter(admin.SimpleListFilter):
+    title = "payload"
+    parameter_name = "payload"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [("failed", "could not be made"), ("made", "made")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() == "failed":
+            return queryset.exclude(error="")
+        return queryset.filter(error="") if self.value() == "made" else queryset
+
+
+class AgeFilter(admin.SimpleListFilter):
+    """By when a delivery was made. Its id tells, and has an index where the time has none."""
+
+    title = "time"
+    parameter_name = "within"
+    spans: ClassVar[dict[str, tuple[str, timedelta]]] = {
+        "hour": ("the last hour", timedelta(hours=1)),
+        "day": ("the last 24 hours", timedelta(days=1)),
+        "week": ("the last 7 days", timedelta(days=7)),
+        "month": ("the last 30 days", timedelta(days=30)),
+    }
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(key, label) for key, (label, _) in self.spans.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() not in self.spans:
+            return queryset
+        _, age = self.spans[str(self.value())]
+        return queryset.filter(pk__gte=first_id(timezone.now() - age))
+
+
+def first_id(moment: datetime) -> uuid.UUID:
+    """A UUID that sorts before every version 7 one made from this moment on."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)

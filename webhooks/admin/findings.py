@@ -1,0 +1,197 @@
+"""Why did nothing arrive? The situation judged, in sentences, the gravest first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from itertools import islice
+
+from webhooks.admin.display import count_of, deliveries, span
+from webhooks.admin.situation import CAP, Situation, Standing
+from webhooks.admin.tallies import CAP as WEBHOOK_CAP
+from webhooks.backend import Backend
+from webhooks.managers import State
+
+# Seconds that something may be due without anybody having a reason to wonder.
+PATIENCE = 60
+
+# So many webhooks are named for each kind of trouble.
+MOST_NAMED = 10
+
+SHIPPED = "webhooks.workers.WebhookWorker"
+
+
+class Level(StrEnum):
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+    GOOD = "good"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence; ``remedy`` says what to do, and ``command`` is what to type."""
+
+    level: Level
+    text: str
+    remedy: str = ""
+    command: str = ""
+
+
+def judge(situation: Situation, backend: Backend, is_enabled: bool, now: datetime) -> list[Finding]:
+    """All that is wrong, or the one finding that nothing is."""
+    found = [
+        *_switched_off(is_enabled),
+        *_redis(backend),
+        *_workers(backend),
+        *_stuck(situation, backend, is_enabled, now),
+        *_webhooks(situation, now),
+        *_failed(situation),
+    ]
+    return sorted(found, key=lambda finding: list(Level).index(finding.level)) or [_all_well(situation)]
+
+
+def _switched_off(is_enabled: bool) -> Iterator[Finding]:
+    if not is_enabled:
+        yield Finding(
+            Level.ERROR,
+            "Webhooks are turned off: no change is recorded, nothing is sent, and what is on file waits.",
+            'To turn them on, set WEBHOOKS = {"ENABLED": True} in the settings and restart the site and the workers.',
+        )
+
+
+def _redis(backend: Backend) -> Iterator[Finding]:
+    if backend.error:
+        yield Finding(
+            Level.ERROR,
+            f"Redis does not answer: {backend.error}",
+            "Changes are recorded all the same, and are sent when Redis is back. Until then nobody can say here "
+            "which workers are alive; one of the shipped class that is running delivers even without Redis.",
+        )
+
+
+def _workers(backend: Backend) -> Iterator[Finding]:
+    if backend.error:
+        return
+    command = f"python manage.py rqworker {backend.queue}"
+    if not backend.workers:
+        yield Finding(
+            Level.ERROR, "No worker is alive: nothing is delivered until one is started.", command=command
+        )
+    elif not backend.serving:
+        alive = count_of(len(backend.workers), "worker")
+        yield Finding(
+            Level.ERROR,
+            f"No worker that is alive serves the queue “{backend.queue}” ({alive} registered): nothing is "
+            "delivered until one does.",
+            command=command,
+        )
+    elif not any(worker.is_shipped for worker in backend.serving):
+        yield Finding(
+            Level.WARNING,
+            "Only rq's stock worker is running, which works when a change wakes it: retries that fall due, and "
+            "what a worker that died had claimed, wait for the next change.",
+            f'Set RQ = {{"WORKER_CLASS": "{SHIPPED}"}} in the settings, or start the worker with:',
+            f"{command} --worker-class {SHIPPED}",
+        )
+    for worker in [worker for worker in backend.workers if worker.is_silent][:MOST_NAMED]:
+        yield Finding(
+            Level.WARNING,
+            f"The worker “{worker.name}” has not been heard of for {span(worker.silence)}: it hangs or was killed.",
+            "What it had claimed is taken back by another worker. Redis forgets it after a few minutes.",
+        )
+
+
+def _stuck(situation: Situation, backend: Backend, is_enabled: bool, now: datetime) -> Iterator[Finding]:
+    if not is_enabled:
+        return
+    since = situation.undispatched_since
+    if since and (now - since).total_seconds() > PATIENCE:
+        count = count_of(situation.undispatched, "change", cap=CAP)
+        yield Finding(
+            Level.ERROR, f"{count} recorded and not taken up by a worker, the oldest for {_age(since, now)}."
+        )
+    for standing in [one for one in situation.webhooks if _is_late(one, now)][:MOST_NAMED]:
+        has_worker = bool(backend.serving)
+        yield Finding(
+            Level.WARNING if has_worker else Level.ERROR,
+            f"Deliveries of “{standing.name}” are due and not sent, the oldest for {_due(standing, now)}.",
+            "The workers have more to do than they get done, or hang." if has_worker else "",
+        )
+
+
+def _is_late(standing: Standing, now: datetime) -> bool:
+    is_sent_to = standing.enabled and not standing.is_paused
+    return bool(is_sent_to and standing.due_since and (now - standing.due_since).total_seconds() > PATIENCE)
+
+
+def _due(standing: Standing, now: datetime) -> str:
+    return _age(standing.due_since, now) if standing.due_since else ""
+
+
+def _age(since: datetime, now: datetime) -> str:
+    return span((now - since).total_seconds())
+
+
+def _webhooks(situation: Situation, now: datetime) -> Iterator[Finding]:
+    if not situation.webhooks:
+        yield Finding(Level.WARNING, "No webhook is defined: no change is recorded or sent.", "Add one.")
+    elif not any(standing.enabled for standing in situation.webhooks) and not situation.has_more_webhooks:
+        yield Finding(Level.WARNING, "Every webhook is disabled: no change is recorded or sent.", "Enable one.")
+    for describe in (_disabled, _paused, _failing):
+        yield from islice(filter(None, (describe(one, now) for one in situation.webhooks)), MOST_NAMED)
+
+
+def _disabled(standing: Standing, now: datetime) -> Finding | None:
+    if standing.enabled or not (standing.open or standing.disabled_reason):
+        return None
+    by_itself = f"“{standing.name}” was disabled by itself: {standing.disabled_reason}. "
+    verb = "waits" if standing.open == 1 else "wait"
+    waits = f"{deliveries(standing.open, WEBHOOK_CAP)} of “{standing.name}” {verb} because the webhook is disabled."
+    text = (by_itself if standing.disabled_reason else "") + (waits if standing.open else "")
+    return Finding(Level.WARNING, text.strip(), "Enable it, or discard them." if standing.open else "Enable it.")
+
+
+def _paused(standing: Standing, now: datetime) -> Finding | None:
+    if not standing.is_paused or standing.probe_at is None:
+        return None
+    wait = (standing.probe_at - now).total_seconds()
+    return Finding(
+        Level.WARNING,
+        f"“{standing.name}” is paused, for its last {standing.failures_in_a_row:,} attempts failed, the last one "
+        f"with: {standing.last_failure}. {deliveries(standing.open, WEBHOOK_CAP)} on file; the next probe is "
+        f"{f'in {span(wait)}' if wait > 0 else 'due'}.",
+        "It goes on by itself when a probe succeeds; you can also resume it below.",
+    )
+
+
+def _failing(standing: Standing, now: datetime) -> Finding | None:
+    if not standing.enabled or standing.is_paused or not (standing.failures_in_a_row and standing.retrying):
+        return None
+    is_one = standing.retrying == 1
+    who = "It is" if is_one else f"{deliveries(standing.retrying, WEBHOOK_CAP)} are"
+    return Finding(
+        Level.WARNING,
+        f"“{standing.name}” did not take its last delivery: {standing.last_failure}. "
+        f"{who} tried again by {'itself' if is_one else 'themselves'}.",
+    )
+
+
+def _failed(situation: Situation) -> Iterator[Finding]:
+    failed = situation.counts.get(State.FAILED, 0)
+    if failed:
+        yield Finding(
+            Level.WARNING,
+            f"{deliveries(failed, CAP)} failed for good and {'is' if failed == 1 else 'are'} not tried again "
+            "unless you retry.",
+        )
+    if situation.failed_events:
+        count = count_of(situation.failed_events, "change", cap=CAP)
+        yield Finding(Level.WARNING, f"No payload could be made of {count}: nothing was sent for it.")
+
+
+def _all_well(situation: Situation) -> Finding:
+    waits = f"{deliveries(situation.open, CAP)} under way" if situation.open else "nothing is waiting"
+    return Finding(Level.GOOD, f"All is well: {waits}, nothing has failed, and a worker is alive.")

@@ -1,0 +1,123 @@
+"""The form that defines a webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from django import forms
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.forms.models import ModelChoiceIterator
+
+from webhooks.models import Webhook
+from webhooks.models.webhook import registered_object_types
+
+NO_ACTION = "Choose at least one action: created, updated or deleted."
+NO_MODEL = "Choose at least one model."
+
+
+def model_name(content_type: ContentType) -> str:
+    model = content_type.model_class()
+    return str(model._meta.verbose_name_plural if model else content_type.model)
+
+
+def app_name(label: str) -> str:
+    try:
+        return str(apps.get_app_config(label).verbose_name)
+    except LookupError:
+        return label
+
+
+class ByApp(ModelChoiceIterator):
+    """The choices in groups, one for each app, each in alphabetical order."""
+
+    def __iter__(self) -> Iterator[Any]:
+        queryset: QuerySet[ContentType] = self.queryset  # type: ignore[assignment]
+        by_app = sorted(queryset, key=lambda one: (app_name(one.app_label), model_name(one)))
+        for label, content_types in groupby(by_app, key=lambda one: app_name(one.app_label)):
+            yield label, [self.choice(content_type) for content_type in content_types]
+
+
+class ModelsWidget(forms.CheckboxSelectMultiple):
+    """Checkboxes under a heading for each app. A script adds "all" and "none" to each heading."""
+
+    template_name = "webhooks/admin/models_widget.html"
+
+    class Media:
+        css = {"all": ["webhooks/admin.css"]}  # noqa: RUF012
+        js = ["webhooks/admin.js"]  # noqa: RUF012
+
+
+class ModelsField(forms.ModelMultipleChoiceField):
+    iterator = ByApp
+    widget = ModelsWidget
+
+    def label_from_instance(self, obj: Any) -> str:
+        return model_name(obj)
+
+
+class SecretField(forms.CharField):
+    """Write-only: what is stored is never shown, and an empty input changes nothing."""
+
+    widget = forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}, render_value=False)
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool(data)
+
+
+class WebhookForm(forms.ModelForm):
+    object_types = ModelsField(
+        queryset=ContentType.objects.none(), label="models", error_messages={"required": NO_MODEL}
+    )
+    secret = SecretField(required=False, max_length=255)
+    clear_secret = forms.BooleanField(
+        required=False, label="clear the secret", help_text="Requests are no longer signed."
+    )
+
+    class Meta:
+        model = Webhook
+        fields = "__all__"  # noqa: DJ007 - the admin's fieldsets say which
+        widgets = {"payload_url": forms.URLInput(attrs={"class": "vURLField"})}  # noqa: RUF012
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stored_secret = self.instance.secret
+        self.fields["object_types"].queryset = registered_object_types()  # type: ignore[attr-defined]
+        self.fields["object_types"].help_text = self._dropped()
+        self.fields["secret"].help_text = self._about_secret()
+        if not self.stored_secret:
+            del self.fields["clear_secret"]
+
+    def _dropped(self) -> str:
+        """A warning of the models that were chosen once and are no longer registered."""
+        if not self.instance.pk:
+            return ""
+        registered = self.fields["object_types"].queryset  # type: ignore[attr-defined]
+        dropped = self.instance.object_types.exclude(pk__in=registered.values("pk"))
+        names = ", ".join(f"{one.app_label}.{one.model}" for one in dropped)
+        return f"Chosen too, but no longer registered, and dropped when you save: {names}." if names else ""
+
+    def _about_secret(self) -> str:
+        about = "Signs each request, so that the receiver can tell that it came from here. It is never shown again."
+        if self.stored_secret:
+            return f"A secret is set. Leave this empty to keep it. {about}"
+        return f"No secret is set: requests are not signed. {about}"
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted")):
+            self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
+        cleaned["secret"] = self._secret(cleaned)
+        return cleaned
+
+    def _secret(self, cleaned: dict[str, Any]) -> str:
+        entered = cleaned.get("secret") or ""
+        if not cleaned.get("clear_secret"):
+            return entered or self.stored_secret
+        if entered:
+            self.add_error("clear_secret", "Either enter a new secret or clear the one that is set, not both.")
+        return ""

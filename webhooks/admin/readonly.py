@@ -1,0 +1,48 @@
+"""What the lists of deliveries and of events have in common: long, and only to be read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+
+from webhooks.admin import lookup
+from webhooks.admin.paging import CappedPaginator
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Nothing can be added, changed or deleted. ``detail`` gives the template what it shows of one row."""
+
+    paginator = CappedPaginator
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_max_show_all = 0
+    list_per_page = 100
+    ordering = ("-pk",)
+    sortable_by = ()
+    search_fields = ("pk",)  # shows the search box; get_search_results looks where there are indexes
+    search_help_text = lookup.HELP
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        return ()  # the template shows them
+
+    def detail(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def render_change_form(
+        self, request: HttpRequest, context: Any, *args: Any, obj: models.Model | None = None, **kwargs: Any
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= self.detail(request, obj)
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)

@@ -1,0 +1,86 @@
+"""What the rows say about how things stand, for the status page: a fixed number of bounded queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
+
+from webhooks.admin import tallies
+from webhooks.managers import OPEN_STATES, State
+from webhooks.models import Delivery, Event, Webhook
+
+# Counts of all deliveries in a state go up to this.
+CAP = 10_000
+
+# More webhooks than this are left to the list of webhooks.
+MOST_WEBHOOKS = 200
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How one webhook is doing. Counts go up to one more than ``tallies.CAP``; ``probe_at`` is set while paused."""
+
+    pk: int
+    name: str
+    enabled: bool = True
+    pending: int = 0
+    waiting: int = 0
+    sending: int = 0
+    failed: int = 0
+    retrying: int = 0
+    due_since: datetime | None = None
+    last_success_at: datetime | None = None
+    last_failure_at: datetime | None = None
+    last_failure: str = ""
+    failures_in_a_row: int = 0
+    probe_at: datetime | None = None
+    disabled_reason: str = ""
+
+    @property
+    def open(self) -> int:
+        """How many are not sent yet."""
+        return self.pending + self.waiting + self.sending
+
+    @property
+    def is_paused(self) -> bool:
+        return self.enabled and self.probe_at is not None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """``counts`` go up to one more than ``CAP``; ``undispatched_since`` is the time of the oldest such event."""
+
+    counts: dict[State, int] = field(default_factory=dict)
+    undispatched: int = 0
+    undispatched_since: datetime | None = None
+    failed_events: int = 0
+    webhooks: tuple[Standing, ...] = ()
+    has_more_webhooks: bool = False
+
+    @property
+    def open(self) -> int:
+        return sum(self.counts.get(state, 0) for state in OPEN_STATES)
+
+
+def read() -> Situation:
+    webhooks = list(tallies.with_tallies(Webhook.objects.order_by("name"))[: MOST_WEBHOOKS + 1])
+    undispatched = Event.objects.undispatched()
+    return Situation(
+        counts={state: _capped(Delivery.objects.filter(state=state)) for state in State},
+        undispatched=_capped(undispatched),
+        undispatched_since=undispatched.order_by("pk").values_list("timestamp", flat=True).first(),
+        failed_events=_capped(Event.objects.failed()),
+        webhooks=tuple(_standing(webhook) for webhook in webhooks[:MOST_WEBHOOKS]),
+        has_more_webhooks=len(webhooks) > MOST_WEBHOOKS,
+    )
+
+
+def _capped(queryset: QuerySet[Any]) -> int:
+    return queryset.order_by().values("pk")[: CAP + 1].count()
+
+
+def _standing(webhook: Webhook) -> Standing:
+    return Standing(**{each.name: getattr(webhook, each.name) for each in fields(Standing)})

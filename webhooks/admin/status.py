@@ -1,0 +1,210 @@
+"""/admin/webhook-backend-status/: why did nothing arrive?"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from webhooks import backend
+from webhooks.admin import deeds, findings, situation, switches, tallies
+from webhooks.admin.deeds import RETRY
+from webhooks.admin.display import count_of, exactly, number, short, webhook_state, when
+from webhooks.admin.lookup import as_uuid
+from webhooks.admin.paging import CappedPaginator
+from webhooks.admin.situation import Situation, Standing
+from webhooks.conf import conf
+from webhooks.managers import State
+from webhooks.models import Delivery, Event, Webhook
+
+PER_PAGE = 25
+
+MOST_EVENTS = 10
+
+# Where django-rq's pages may be mounted, by the name of their first one.
+RQ_PAGES = ("django_rq:home", "admin:django_rq_home", "rq_home")
+
+COUNTED = {
+    State.PENDING: "due now or at its next attempt",
+    State.WAITING: "behind an earlier one of its object",
+    State.SENDING: "claimed by a worker",
+    State.FAILED: "given up, until you retry",
+    State.SUCCEEDED: "on file",
+    State.DISCARDED: "on file",
+}
+
+
+@require_safe
+def show(request: HttpRequest) -> HttpResponse:
+    _demand_view(request)
+    now, seen, redis = timezone.now(), situation.read(), backend.read()
+    context = {
+        **_chrome(request, "Webhook status"),
+        "findings": findings.judge(seen, redis, conf.enabled, now),
+        "as_of": exactly(now),
+        "is_enabled": conf.enabled,
+        "backend": redis,
+        "wake_ups": count_of(redis.wake_ups, "wake-up"),
+        "workers": [{"row": worker, "heartbeat": when(worker.last_heartbeat)} for worker in redis.workers],
+        "rq_url": _rq_url(),
+        "tiles": _tiles(seen),
+        "undispatched": number(seen.undispatched, situation.CAP),
+        "undispatched_since": when(seen.undispatched_since),
+        "webhooks": [_webhook(standing) for standing in seen.webhooks],
+        "has_more_webhooks": seen.has_more_webhooks,
+        "failed": _failed(request),
+        "failed_count": number(seen.counts[State.FAILED], situation.CAP),
+        "failed_events": _failed_events(),
+        "failed_event_count": number(seen.failed_events, situation.CAP),
+    }
+    return TemplateResponse(request, "webhooks/admin/status.html", context)
+
+
+@require_POST
+@transaction.non_atomic_requests
+def retry(request: HttpRequest) -> HttpResponse:
+    """Retry the deliveries that were ticked, or the one whose button was pressed."""
+    _demand_retry(request)
+    pressed = request.POST.getlist("only") or request.POST.getlist("delivery")
+    chosen = [pk for pk in map(as_uuid, pressed) if pk]
+    if chosen:
+        deeds.perform(RETRY, request, Delivery.objects.filter(pk__in=chosen))
+    else:
+        messages.warning(request, "No delivery was selected: nothing is retried.")
+    return redirect("webhooks:status")
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@transaction.non_atomic_requests
+def retry_all(request: HttpRequest) -> HttpResponse:
+    """Ask, and then retry all that failed; of one webhook, where the address names one."""
+    _demand_retry(request)
+    webhook = _webhook_named(request)
+    chosen = Delivery.objects.failed()
+    if webhook:
+        chosen = chosen.filter(webhook=webhook)
+    if request.method == "POST":
+        deeds.perform(RETRY, request, chosen)
+        return redirect("webhooks:status")
+    context = {
+        **_chrome(request, "Retry all failed deliveries"),
+        "count": number(chosen.count()),
+        "is_one": chosen.count() == 1,
+        "webhook": webhook,
+    }
+    return TemplateResponse(request, "webhooks/admin/retry_all.html", context)
+
+
+@require_POST
+def resume(request: HttpRequest) -> HttpResponse:
+    """Send to a paused webhook again at once."""
+    _demand_view(request)
+    if not request.user.has_perm("webhooks.change_webhook"):
+        raise PermissionDenied
+    pk = request.POST.get("webhook", "")
+    switches.resume(request, Webhook.objects.filter(pk=int(pk) if pk.isdecimal() else 0))
+    return redirect("webhooks:status")
+
+
+def _demand_view(request: HttpRequest) -> None:
+    if not request.user.has_perm("webhooks.view_delivery"):
+        raise PermissionDenied
+
+
+def _demand_retry(request: HttpRequest) -> None:
+    _demand_view(request)
+    if not RETRY.allowed(request):
+        raise PermissionDenied
+
+
+def _chrome(request: HttpRequest, title: str) -> dict[str, Any]:
+    user = request.user
+    return {
+        **admin.site.each_context(request),
+        "title": title,
+        "opts": Delivery._meta,
+        "may_retry": RETRY.allowed(request),
+        "may_change_webhooks": user.has_perm("webhooks.change_webhook"),
+        "may_see_webhooks": user.has_perm("webhooks.view_webhook"),
+        "may_see_events": user.has_perm("webhooks.view_event"),
+    }
+
+
+def _rq_url() -> str:
+    for name in RQ_PAGES:
+        try:
+            return reverse(name)
+        except NoReverseMatch:
+            continue
+    return ""
+
+
+def _webhook_named(request: HttpRequest) -> Webhook | None:
+    pk = request.GET.get("webhook", "")
+    return Webhook.objects.filter(pk=int(pk)).first() if pk.isdecimal() else None
+
+
+def _tiles(seen: Situation) -> list[dict[str, Any]]:
+    return [
+        {
+            "state": state,
+            "number": number(seen.counts[state], situation.CAP),
+            "is_zero": not seen.counts[state],
+            "meaning": meaning,
+            "url": deliveries_url(state=state),
+        }
+        for state, meaning in COUNTED.items()
+    ]
+
+
+def _webhook(standing: Standing) -> dict[str, Any]:
+    counts = [(state, getattr(standing, state)) for state in tallies.TALLIED]
+    return {
+        "row": standing,
+        "state": webhook_state(standing),
+        "counts": [
+            {
+                "number": number(count, tallies.CAP) if count else "",
+                "url": deliveries_url(state=state, webhook__id__exact=standing.pk),
+            }
+            for state, count in counts
+        ],
+        "succeeded_at": when(standing.last_success_at),
+        "failed_at": when(standing.last_failure_at),
+        "reason": short(standing.last_failure, 70),
+        "probe": when(standing.probe_at) if standing.is_paused else "",
+    }
+
+
+def deliveries_url(**filters: Any) -> str:
+    return f"{reverse('admin:webhooks_delivery_changelist')}?{urlencode(filters)}"
+
+
+def _failed(request: HttpRequest) -> Any:
+    """A page of the failed deliveries, the newest first."""
+    heavy = ("event__data", "event__snapshots", "event__request", "event__error", "webhook__secret")
+    failed = Delivery.objects.failed().select_related("event", "webhook").defer(*heavy)
+    page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
+    rows = [
+        {"row": delivery, "failed_at": when(delivery.finished_at), "reason": short(delivery.reason, 90)}
+        for delivery in page
+    ]
+    return {"page": page, "rows": rows}
+
+
+def _failed_events() -> list[dict[str, Any]]:
+    events: QuerySet[Event] = Event.objects.failed().order_by("-timestamp")[:MOST_EVENTS]
+    return [
+        {"row": event, "at": when(event.timestamp), "error": short(event.error.strip().rpartition("\n")[2], 120)}
+        for event in events
+    ]

@@ -1,0 +1,48 @@
+"""Enable, disable and resume webhooks: each with a log entry, and told in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from django.contrib import messages
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from webhooks import jobs
+from webhooks.admin.display import count_of
+from webhooks.models import Webhook
+
+
+def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
+    """Enable or disable them. What is on file for those that are enabled goes out."""
+    changed = list(chosen.filter(enabled=not enabled))
+    for webhook in changed:
+        webhook.enabled = enabled
+        webhook.save()
+    word = "enabled" if enabled else "disabled"
+    _finish(request, changed, f"{word.capitalize()}.", f"{word} now", chosen.count() - len(changed), f"{word} already")
+
+
+def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+    """Send to paused ones again at once, without waiting for their next probe."""
+    paused = list(Webhook.objects.filter(pk__in=chosen.values("pk")).paused())
+    Webhook.objects.filter(pk__in=[webhook.pk for webhook in paused]).resume()
+    _finish(request, paused, "Resumed.", "sent to again", chosen.count() - len(paused), "not paused")
+
+
+def _finish(
+    request: HttpRequest, changed: Sequence[Webhook], logged: str, done: str, left: int, otherwise: str
+) -> None:
+    if changed:
+        LogEntry.objects.log_actions(int(request.user.pk or 0), changed, CHANGE, logged)
+        transaction.on_commit(partial(jobs.wake_up))
+    parts = [_sentence(len(changed), "is", "are", done)] if changed or not left else []
+    parts += [_sentence(left, "was", "were", otherwise)] if left else []
+    messages.add_message(request, messages.SUCCESS if changed else messages.WARNING, f"{'; '.join(parts)}.")
+
+
+def _sentence(count: int, one: str, many: str, what: str) -> str:
+    return f"{count_of(count, 'webhook')} {one if count == 1 else many} {what}"

@@ -1,0 +1,44 @@
+"""How many deliveries each webhook has in which state, for many webhooks at once.
+
+Counted no further than a cap, through indexes: so neither a webhook with a million deliveries nor a
+thousand webhooks make a page slow, and the number of queries never grows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
+
+from webhooks.clock import DatabaseNow
+from webhooks.managers import State
+from webhooks.models import Delivery, Webhook
+
+# Counts say "1,000+" beyond this.
+CAP = 1000
+
+TALLIED = (State.PENDING, State.WAITING, State.SENDING, State.FAILED)
+
+
+class CappedCount(Subquery):
+    """The number of rows of a subquery, which is sliced so that it ends."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped)"
+    output_field = IntegerField()
+
+
+def _capped(queryset: QuerySet[Any]) -> CappedCount:
+    return CappedCount(queryset.order_by().values("pk")[: CAP + 1])
+
+
+def with_tallies(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """Webhooks with ``pending``, ``waiting``, ``sending``, ``failed`` and ``retrying`` counted, and the time since
+    when the oldest pending one is or will be due as ``due_since``."""
+    mine = Delivery.objects.filter(webhook=OuterRef("pk"))
+    pending = mine.filter(state=State.PENDING)
+    return webhooks.annotate(
+        **{state.value: _capped(mine.filter(state=state)) for state in TALLIED},
+        # Whatever is pending for a time to come has failed before.
+        retrying=_capped(pending.filter(next_attempt_at__gt=DatabaseNow())),
+        due_since=Subquery(pending.order_by("next_attempt_at").values("next_attempt_at")[:1]),
+    )

@@ -1,0 +1,154 @@
+"""Webhooks: what an admin defines."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from django.contrib import admin
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from webhooks import jobs
+from webhooks.admin import deletion, switches, tallies
+from webhooks.admin.display import EMPTY, number, short, webhook_state, when
+from webhooks.admin.forms import WebhookForm
+from webhooks.managers import OPEN_STATES, State
+from webhooks.models import Webhook
+
+# So many models are named in the list.
+SHORT = 3
+
+ACTIONS = ("on_created", "on_updated", "on_deleted")
+CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
+
+
+@admin.register(Webhook)
+class WebhookAdmin(admin.ModelAdmin):
+    form = WebhookForm
+    list_display = (
+        "name", "state", "url", "models_in_short", "actions_in_short", "open", "failed", "last_result",
+    )  # fmt: skip
+    list_filter = ("enabled",)
+    search_fields = ("name", "payload_url")
+    actions = ("enable", "disable", "resume")
+    sortable_by = ("name", "state", "url")
+    save_on_top = False
+
+    class Media:
+        css: ClassVar = {"all": ["webhooks/admin.css"]}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
+        return tallies.with_tallies(super().get_queryset(request)).prefetch_related("object_types")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
+        may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
+        if not may_edit:
+            return self._fieldsets(models="models_in_full", secret=("secret_in_words",))
+        has_secret = bool(obj and obj.secret)
+        return self._fieldsets("object_types", ("secret", "clear_secret") if has_secret else ("secret",))
+
+    def _fieldsets(self, models: str, secret: tuple[str, ...]) -> Any:
+        return (
+            (None, {"fields": ("name", "enabled")}),
+            ("What is sent", {"fields": (models, ACTIONS)}),
+            ("Where to", {"fields": ("payload_url", "content_type", *secret)}),
+            ("How", {"fields": CONNECTION}),
+        )
+
+    # The list
+
+    @admin.display(description="state", ordering="enabled")
+    def state(self, webhook: Webhook) -> SafeString:
+        return webhook_state(webhook)
+
+    @admin.display(description="URL", ordering="payload_url")
+    def url(self, webhook: Webhook) -> SafeString | str:
+        return short(webhook.payload_url, 48)
+
+    @admin.display(description="models")
+    def models_in_short(self, webhook: Webhook) -> str:
+        labels = self._labels(webhook)
+        more = f" and {len(labels) - SHORT} more" if len(labels) > SHORT else ""
+        return f"{', '.join(labels[:SHORT])}{more}" or EMPTY
+
+    @admin.display(description="models")
+    def models_in_full(self, webhook: Webhook) -> str:
+        by_app = groupby(self._labels(webhook), key=lambda label: label.partition(".")[0])
+        return "; ".join(", ".join(labels) for _, labels in by_app) or EMPTY
+
+    def _labels(self, webhook: Webhook) -> list[str]:
+        return sorted(f"{one.app_label}.{one.model}" for one in webhook.object_types.all())
+
+    @admin.display(description="actions")
+    def actions_in_short(self, webhook: Webhook) -> str:
+        return ", ".join(str(action.label) for action in webhook.actions)
+
+    @admin.display(description="not sent yet")
+    def open(self, webhook: Any) -> SafeString | str:
+        count = sum(getattr(webhook, state) for state in OPEN_STATES)
+        return self._count(webhook, "open", count)
+
+    @admin.display(description="failed")
+    def failed(self, webhook: Any) -> SafeString | str:
+        return self._count(webhook, State.FAILED, webhook.failed)
+
+    def _count(self, webhook: Webhook, state: str, count: int) -> SafeString | str:
+        if not count:
+            return EMPTY
+        query = urlencode({"webhook__id__exact": webhook.pk, "state": state})
+        address = reverse("admin:webhooks_delivery_changelist")
+        return format_html('<a href="{}?{}">{}</a>', address, query, number(count, tallies.CAP))
+
+    @admin.display(description="last result")
+    def last_result(self, webhook: Webhook) -> SafeString | str:
+        if webhook.failures_in_a_row and webhook.last_failure_at:
+            return format_html("{} {}", short(webhook.last_failure, 40), when(webhook.last_failure_at))
+        if webhook.last_success_at:
+            return format_html("accepted {}", when(webhook.last_success_at))
+        return EMPTY
+
+    @admin.display(description="secret")
+    def secret_in_words(self, webhook: Webhook) -> str:
+        return "A secret is set." if webhook.secret else "No secret is set: requests are not signed."
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
+        return ("models_in_full", "secret_in_words")
+
+    # What changes
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if form.instance.enabled:
+            transaction.on_commit(jobs.wake_up)
+
+    @admin.action(description="Enable the selected webhooks", permissions=["change"])
+    def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        switches.turn(request, chosen, enabled=True)
+
+    @admin.action(description="Disable the selected webhooks", permissions=["change"])
+    def disable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        switches.turn(request, chosen, enabled=False)
+
+    @admin.action(description="Resume the selected webhooks now", permissions=["change"])
+    def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        switches.resume(request, chosen)
+
+    # What is deleted
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
+        lines, totals = deletion.in_words(chosen)
+        allowed = self.has_delete_permission(request)
+        return lines, totals, set() if allowed else {"webhook"}, []
+
+    def delete_model(self, request: HttpRequest, obj: Webhook) -> None:
+        deletion.delete(Webhook.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        deletion.delete(Webhook.objects.filter(pk__in=queryset.values("pk")))

@@ -1,0 +1,165 @@
+"""Delivers for one worker process: claims, hands over, collects, records and renews, turn by turn.
+
+The thread that calls the courier is the only one to touch the database, in short transactions, and never
+sends. The senders' threads only send.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+
+from django.db import DatabaseError
+
+from webhooks import health, sql
+from webhooks.conf import conf
+from webhooks.delivery import Claimed, record, request_for
+from webhooks.models import Delivery
+from webhooks.outcomes import Outcome
+from webhooks.senders import Senders
+from webhooks.sql import Claim
+from webhooks.transactions import atomically
+from webhooks.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+# Outcomes are recorded together: at the latest after this many seconds, or when this many have come.
+RECORD_EVERY = 0.02
+RECORD_MOST = 50
+
+
+class Courier:
+    """Delivers for one worker process. Not thread-safe."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._senders = Senders(conf.senders)
+        self._turns: Turns[Claimed] = Turns(conf.senders)
+        self._held: dict[uuid.UUID, Claimed] = {}
+        self._outcomes: list[tuple[Claimed, Outcome]] = []
+        self._renewed = self._recorded = time.monotonic()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is claimed, under way, or waiting to be recorded."""
+        return not self._held
+
+    def held(self) -> set[uuid.UUID]:
+        """The ids of the deliveries that this worker has claimed and not recorded yet."""
+        return set(self._held)
+
+    def turn(self, wait: float, claim: bool = True, only_free: bool = False) -> bool:
+        """Claim what there is room for, hand it to the senders, wait up to ``wait`` seconds for outcomes, and
+        record them. ``only_free`` claims for webhooks alone that have nothing under way here.
+
+        Returns whether anything was done. Raises DatabaseError, after which it may be called again.
+        """
+        self._renew()
+        has_room = claim and len(self._turns) <= conf.batch // 2
+        claimed = self._claim(only_free) if has_room else 0
+        self._hand_over()
+        recorded = self._collect(wait if self._senders.in_flight else 0, take_next=claim and not only_free)
+        return bool(claimed or recorded)
+
+    def close(self, grace: float) -> None:
+        """Give what is under way ``grace`` seconds to end, record that, and hand the rest back uncounted."""
+        self._release(self._turns.remove(lambda claimed: True))
+        deadline = time.monotonic() + grace
+        while self._senders.in_flight and (left := deadline - time.monotonic()) > 0:
+            self._collect(min(left, RECORD_EVERY))
+            self._renew()
+        self._record()
+        self._release(list(self._held.values()))
+        self._senders.close()
+
+    def _claim(self, only_free: bool) -> int:
+        due = sql.webhooks_with_due(Delivery.objects.db)
+        busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
+        share = max(1, conf.batch // max(1, len(due)))
+        room = {
+            webhook.id: 1 if webhook.is_probe else share - self._turns.waiting(webhook.id)
+            for webhook in due
+            if webhook.id not in busy and (not webhook.is_probe or health.begin_probe(webhook.id))
+        }
+        room = {webhook: most for webhook, most in room.items() if most > 0}
+        if not room:
+            return 0
+        claim = Claim(uuid.uuid4(), conf.lease)
+        return self._take(Delivery.objects.claim(room, claim), claim.token)
+
+    def _take(self, ids: list[uuid.UUID], token: uuid.UUID) -> int:
+        """Line up what was claimed, with its event and the webhook as it is now."""
+        if ids:
+            deliveries = Delivery.objects.filter(pk__in=ids).select_related("event", "webhook")
+            for delivery in deliveries.order_by("next_attempt_at"):
+                self._held[delivery.pk] = Claimed(delivery, token)
+                self._turns.add(delivery.webhook_id, self._held[delivery.pk])
+        return len(ids)
+
+    def _hand_over(self) -> None:
+        while self._senders.free and (claimed := self._turns.take()):
+            self._senders.send(claimed, request_for(claimed.delivery))
+
+    def _collect(self, wait: float, take_next: bool = False) -> int:
+        for claimed, outcome in self._senders.outcomes(min(wait, RECORD_EVERY)):
+            self._turns.ended(claimed.webhook.pk, outcome.timed_out)
+            self._outcomes.append((claimed, outcome))
+        is_time = bool(self._outcomes) and (
+            len(self._outcomes) >= RECORD_MOST
+            or not self._senders.in_flight
+            or time.monotonic() - self._recorded > RECORD_EVERY
+        )
+        return self._record(take_next) if is_time else 0
+
+    def _record(self, take_next: bool = False) -> int:
+        """Write down what came of the attempts that are still this worker's to record.
+
+        ``take_next`` claims whatever comes up behind them at once: it spares a lane a claim for each delivery.
+        """
+        outcomes, self._outcomes = self._outcomes, []
+        claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
+        try:
+            recorded = atomically(lambda: record(outcomes, self._worker, claim), Delivery.objects.db)
+        except DatabaseError:
+            self._outcomes = outcomes + self._outcomes
+            raise
+        self._forget(claimed for claimed, _ in outcomes)
+        if claim:
+            self._take(recorded.taken, claim.token)
+        for webhook in recorded.stopped:
+            self._release(self._turns.drop(webhook))
+        self._recorded = time.monotonic()
+        return len(outcomes)
+
+    def _forget(self, claims: Iterable[Claimed]) -> None:
+        for claimed in claims:
+            if self._held.get(claimed.delivery.pk) is claimed:
+                del self._held[claimed.delivery.pk]
+
+    def _renew(self) -> None:
+        """Prolong the leases, well before they end. What was taken away meanwhile is not sent any more: this
+        process may have been stopped for longer than a lease."""
+        if time.monotonic() - self._renewed < conf.lease / 3:
+            return
+        lost: set[uuid.UUID] = set()
+        for token, ids in _by_token(self._held.values()).items():
+            held = Delivery.objects.filter(pk__in=ids).held(token)
+            if held.renew(conf.lease) < len(ids):
+                lost |= set(ids) - set(held.values_list("pk", flat=True))
+        self._forget(self._turns.remove(lambda claimed: claimed.delivery.pk in lost))
+        self._renewed = time.monotonic()
+
+    def _release(self, claims: list[Claimed]) -> None:
+        for token, ids in _by_token(claims).items():
+            Delivery.objects.filter(pk__in=ids).held(token).release()
+        self._forget(claims)
+
+
+def _by_token(claims: Iterable[Claimed]) -> dict[uuid.UUID, list[uuid.UUID]]:
+    grouped = defaultdict(list)
+    for claimed in claims:
+        grouped[claimed.token].append(claimed.delivery.pk)
+    return grouped

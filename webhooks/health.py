@@ -1,0 +1,154 @@
+"""Pauses a webhook whose attempts keep failing, probes it, resumes it, and in the end disables it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth import get_user_model
+from django.contrib.contenttypes.models import ContentType
+from django.core.mail import mail_admins, send_mail
+from django.db import transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from webhooks.clock import DatabaseNow
+from webhooks.conf import conf
+from webhooks.models import Webhook
+from webhooks.outcomes import Outcome
+
+logger = logging.getLogger(__name__)
+
+# A probe has this many seconds, more than any attempt may take, before another worker makes another one.
+PROBE_SECONDS = 180
+
+# Successes of a healthy webhook are noted this often (seconds): its row is not to become the bottleneck.
+SUCCESS_NOTED_EVERY = 5
+
+
+@dataclass(frozen=True)
+class Health:
+    """What a webhook's failures in a row have come to. ``probe_at`` is set while it is paused."""
+
+    failures_in_a_row: int
+    failing_since: datetime | None
+    probe_at: datetime | None
+    probes: int
+    disabled_reason: str = ""
+
+
+def begin_probe(webhook_id: int) -> bool:
+    """Whether this worker may send a paused webhook the one delivery that its probe is."""
+    due = Webhook.objects.paused().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
+    return bool(due.update(probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1))
+
+
+def note(webhook_id: int, outcomes: Sequence[Outcome]) -> bool:
+    """Take notice of attempts, in their order. Returns whether the webhook may be sent to. Call it in a transaction."""
+    if outcomes[-1].succeeded:
+        _recovered(webhook_id)
+        return True
+    webhook = Webhook.objects.select_for_update(no_key=True).filter(pk=webhook_id).first()
+    if webhook is None or not webhook.enabled:
+        return False
+    before = Health(webhook.failures_in_a_row, webhook.failing_since, webhook.probe_at, webhook.probes)
+    after = after_failures(before, outcomes, timezone.now())
+    _write(webhook, after, outcomes[-1])
+    return after.probe_at is None and not after.disabled_reason
+
+
+def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -> Health:
+    """What becomes of a webhook's health with outcomes of which the last one failed. Pure."""
+    trailing = _trailing_failures(outcomes)
+    is_new = trailing < len(outcomes)
+    failures = trailing if is_new else health.failures_in_a_row + trailing
+    since = now if is_new or health.failing_since is None else health.failing_since
+    probe_at = None if is_new else health.probe_at
+    probes = 0 if is_new else health.probes
+    if failures >= conf.pause_after:
+        wait = conf.probe_schedule[min(probes, len(conf.probe_schedule) - 1)]
+        probe_at = now + timedelta(seconds=wait)
+    return Health(failures, since, probe_at, probes, _reason_to_disable(outcomes, since, now))
+
+
+def _trailing_failures(outcomes: Sequence[Outcome]) -> int:
+    count = 0
+    for outcome in reversed(outcomes):
+        if outcome.succeeded:
+            break
+        count += 1
+    return count
+
+
+def _reason_to_disable(outcomes: Sequence[Outcome], since: datetime, now: datetime) -> str:
+    if any(outcome.is_gone for outcome in outcomes):
+        return "the receiver answered 410 Gone: it wants no more deliveries"
+    if (now - since).total_seconds() > conf.disable_after:
+        return f"every attempt since {since:%Y-%m-%d %H:%M} UTC failed, the last one with: {outcomes[-1].reason}"
+    return ""
+
+
+def _recovered(webhook_id: int) -> None:
+    stale = timezone.now() - timedelta(seconds=SUCCESS_NOTED_EVERY)
+    news = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | Q(last_success_at__lt=stale)
+    Webhook.objects.filter(news, pk=webhook_id).update(
+        failures_in_a_row=0, failing_since=None, probe_at=None, probes=0, last_success_at=timezone.now()
+    )
+
+
+def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:
+    Webhook.objects.filter(pk=webhook.pk).update(
+        failures_in_a_row=health.failures_in_a_row,
+        failing_since=health.failing_since,
+        probe_at=health.probe_at,
+        probes=health.probes,
+        enabled=not health.disabled_reason,
+        disabled_reason=health.disabled_reason,
+        last_failure_at=timezone.now(),
+        last_failure=outcome.reason,
+    )
+    if health.disabled_reason:
+        _announce(webhook, health.disabled_reason)
+    elif health.probe_at and not webhook.probe_at:
+        logger.warning("Webhook %s is paused: %s", webhook, outcome.reason)
+
+
+def _announce(webhook: Webhook, reason: str) -> None:
+    """Say that a webhook was disabled: in the log, in the admin's history, and by e-mail."""
+    logger.error("Webhook %s was disabled: %s", webhook, reason)
+    superuser = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
+    if superuser:  # an entry of the admin's history must have a user
+        LogEntry.objects.create(
+            user=superuser,
+            content_type=ContentType.objects.get_for_model(Webhook),
+            object_id=str(webhook.pk),
+            object_repr=str(webhook)[:200],
+            action_flag=CHANGE,
+            change_message=f"Disabled by itself: {reason}",
+        )
+    transaction.on_commit(partial(_mail_aside, webhook.name, reason), using=Webhook.objects.db, robust=True)
+
+
+def _mail_aside(name: str, reason: str) -> None:
+    # A mail server may take its time, and the caller has leases to renew.
+    threading.Thread(target=_mail, args=(name, reason), name="webhooks-mail", daemon=True).start()
+
+
+def _mail(name: str, reason: str) -> None:
+    subject = f"Webhook {name} was disabled"
+    text = (
+        f"The webhook {name} was disabled: {reason}.\n\nIts deliveries stay on file. Correct what is wrong and "
+        "enable the webhook in the admin to send them, or discard them there."
+    )
+    try:
+        if conf.notify:
+            send_mail(subject, text, None, list(conf.notify))
+        else:
+            mail_admins(subject, text)
+    except Exception:
+        logger.exception("The e-mail that says that webhook %s was disabled could not be sent", name)
