@@ -7,7 +7,7 @@ import time
 from webhooks import dispatch, sql, sweep
 from webhooks.conf import conf
 from webhooks.courier import Courier
-from webhooks.models import Event
+from webhooks.models import Event, Sweep
 
 
 class Drain:
@@ -47,11 +47,6 @@ class Drain:
         while not self._courier.is_idle and not self._stopping:
             self._courier.turn(wait=0.02, claim=False)
 
-    def has_more(self) -> bool:
-        """Whether something is due now."""
-        using = Event.objects.db
-        return sql.has_undispatched(using) or bool(sql.webhooks_with_due(using))
-
     def stop(self) -> None:
         """Claim nothing more. Safe to call from a signal handler."""
         self._stopping = True
@@ -61,6 +56,14 @@ class Drain:
         self._courier.close(grace)
 
     def _sweep(self) -> None:
-        if time.monotonic() - self._swept > conf.sweep_interval:
+        if time.monotonic() - self._swept < conf.sweep_interval:
+            return
+        self._swept = time.monotonic()
+        if Sweep.begin(conf.sweep_interval):
             sweep.sweep()
-            self._swept = time.monotonic()
+
+
+def has_more() -> bool:
+    """Whether something is due now."""
+    using = Event.objects.db
+    return sql.has_undispatched(using) or bool(sql.webhooks_with_due(using))

@@ -23,7 +23,7 @@ from redis.retry import Retry
 from rq import Queue, get_current_job
 
 from webhooks.conf import conf
-from webhooks.drain import Drain
+from webhooks.drain import Drain, has_more
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,12 @@ def wake_up() -> None:
         outage.began(error)
     else:
         outage.ended()
+
+
+def wake_up_if_due() -> None:
+    """Wake a worker when there is something to do for it."""
+    if has_more():
+        wake_up()
 
 
 def unreachable() -> str:
@@ -166,5 +172,4 @@ def drain() -> None:
         work.finish()
     finally:
         work.close(grace=0)
-    if work.has_more():
-        wake_up()
+    wake_up_if_due()

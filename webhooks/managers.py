@@ -60,8 +60,8 @@ class EventQuerySet(models.QuerySet["Event"]):
         return self.filter(dispatched_at=None, error="")
 
     def failed(self) -> EventQuerySet:
-        """Those whose payload could not be made."""
-        return self.exclude(error="")
+        """Those whose payload could not be made, and that nobody has replayed yet."""
+        return self.filter(dispatched_at=None).exclude(error="")
 
     def overtaking(self, ids: Sequence[int]) -> EventQuerySet:
         """Those of ``ids`` for which an earlier event of the same object, not among them, is not dispatched yet."""

@@ -86,7 +86,8 @@ def form_body(event: Event) -> bytes:
 
 
 def _envelope(event: Event) -> dict[str, Any]:
-    return {
+    replay = {"replay_of": event.replay_of} if event.replay_of else {}
+    return replay | {
         "event": event.action,
         "timestamp": event.timestamp.isoformat(),
         "object_type": event.object_type,

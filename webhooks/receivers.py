@@ -39,12 +39,18 @@ def watch(model: type[models.Model]) -> None:
     load the rows that it could otherwise delete at once.
     """
     for sender in [model, *_descendants(model)]:
-        _connect(signals.post_save, on_saved, sender)
-        _connect(signals.pre_delete, on_deleting, sender)
+        _watch_class(sender)
     for field in model._meta.many_to_many:
         through = field.remote_field.through
         if through is not None:
             _connect(signals.m2m_changed, on_many_to_many_changed, through)
+
+
+def _watch_class(sender: type[models.Model]) -> None:
+    if sender._meta.parents:
+        _connect(signals.pre_save, on_child_saving, sender)
+    _connect(signals.post_save, on_saved, sender)
+    _connect(signals.pre_delete, on_deleting, sender)
 
 
 def _descendants(model: type[models.Model]) -> list[type[models.Model]]:
@@ -61,9 +67,24 @@ def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None
 
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
     """A model class that is made while the site runs may be a proxy or a child of a registered one."""
-    for registration in registry.registrations():
-        if issubclass(sender, registration.model):
-            watch(registration.model)
+    if any(issubclass(sender, registration.model) for registration in registry.registrations()):
+        _watch_class(sender)
+
+
+def on_child_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
+    """A child may be made of a parent row that was there before, which is then no new parent."""
+    if raw or not instance._state.adding:
+        return
+    instance._webhooks_made_of = {  # type: ignore[attr-defined]
+        registration.model
+        for registration in registry.registrations_touched(sender)
+        if registration.model is not sender and _is_stored(registration.model, instance, using)
+    }
+
+
+def _is_stored(model: type[models.Model], instance: models.Model, using: str) -> bool:
+    key = getattr(instance, model._meta.pk.attname)
+    return key is not None and model._base_manager.using(using).filter(pk=key).exists()
 
 
 def on_saved(
@@ -71,10 +92,12 @@ def on_saved(
 ) -> None:
     if raw:
         return  # a fixture is loaded: its rows may refer to others that are not there yet
-    action = Action.CREATED if created else Action.UPDATED
+    made_of = instance.__dict__.pop("_webhooks_made_of", ())
     for registration in registry.registrations_touched(sender):
+        is_new = created and registration.model not in made_of
         # An inherited row has a key of its own, which the child carries under the parent's name for it.
-        _record(registration, getattr(instance, registration.model._meta.pk.attname), action, using)
+        key = getattr(instance, registration.model._meta.pk.attname)
+        _record(registration, key, Action.CREATED if is_new else Action.UPDATED, using)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
@@ -96,15 +119,28 @@ def on_many_to_many_changed(
 ) -> None:
     """The objects that hold the field have changed, from whichever side the relation was edited."""
     holders = model if reverse else type(instance)
-    if action == "pre_clear" and reverse:
+    has_other_ends = reverse or _is_symmetrical(holders, sender)
+    if action == "pre_clear" and has_other_ends:
         # After the clearing nobody can tell which objects had pointed here.
         instance._webhooks_cleared = _holding(holders, sender, instance, using)  # type: ignore[attr-defined]
     elif action == "post_clear":
-        pks = getattr(instance, "_webhooks_cleared", ()) if reverse else [instance.pk]
-        _relations_changed(holders, pks, using)
+        others = instance.__dict__.pop("_webhooks_cleared", [])
+        _relations_changed(holders, others if reverse else [instance.pk, *others], using)
     elif action in ("post_add", "post_remove") and pk_set:
-        pks = pk_set if reverse else [instance.pk]
-        _relations_changed(holders, [*pks, *pk_set] if _is_symmetrical(holders, sender) else pks, using)
+        if action == "post_add" and has_other_ends and not reverse:
+            _mirror(_field_through(holders, sender), instance, pk_set, using)
+        others = list(pk_set) if has_other_ends else []
+        _relations_changed(holders, others if reverse else [instance.pk, *others], using)
+
+
+def _mirror(field: models.ManyToManyField[Any, Any], instance: models.Model, pks: set[Any], using: str) -> None:
+    """Django signals an addition to a symmetrical relation before it writes the rows of the other direction, and
+    then adds those that are missing. Written here already, they are in what the other ends send."""
+    through = field.remote_field.through
+    if through._meta.auto_created:
+        here, there = (f"{name}_id" for name in (field.m2m_field_name(), field.m2m_reverse_field_name()))
+        rows = [through(**{here: pk, there: instance.pk}) for pk in pks]
+        through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
 
 
 def _relations_changed(model: type[models.Model], pks: Iterable[Any], using: str) -> None:

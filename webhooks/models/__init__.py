@@ -1,8 +1,9 @@
-"""Webhook, Event, Delivery, Attempt: the rows that are the truth."""
+"""Webhook, Event, Delivery, Attempt: the rows that are the truth; and who sweeps."""
 
 from webhooks.managers import State
 from webhooks.models.delivery import Attempt, Delivery
 from webhooks.models.event import Action, Event
+from webhooks.models.sweep import Sweep
 from webhooks.models.webhook import ContentType, Webhook
 
-__all__ = ["Action", "Attempt", "ContentType", "Delivery", "Event", "State", "Webhook"]
+__all__ = ["Action", "Attempt", "ContentType", "Delivery", "Event", "State", "Sweep", "Webhook"]

@@ -27,6 +27,9 @@ class Event(models.Model):
     request = models.TextField(blank=True, help_text="What the payload shows of the HTTP request, as JSON text.")
     webhook_ids = models.JSONField(default=list, help_text="The webhooks that wanted it when it happened.")
     dispatched_at = models.DateTimeField(null=True, blank=True)
+    replay_of = models.BigIntegerField(
+        null=True, blank=True, help_text="The failed event that this one was made for, with the data of a later day."
+    )
     error = models.TextField(blank=True, help_text="Why no payload could be made: nothing of this event is sent.")
 
     objects = EventQuerySet.as_manager()
@@ -40,7 +43,9 @@ class Event(models.Model):
                 condition=models.Q(dispatched_at=None, error=""),
             ),
             models.Index(
-                fields=["timestamp"], name="webhooks_event_failed", condition=~models.Q(error="")
+                fields=["timestamp"],
+                name="webhooks_event_failed",
+                condition=~models.Q(error="") & models.Q(dispatched_at=None),
             ),
             models.Index(fields=["object_type", "object_id", "id"], name="webhooks_event_object"),
         ]

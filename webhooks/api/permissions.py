@@ -1,0 +1,30 @@
+"""Who may do what: Django's model permissions, for reading too."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from rest_framework.permissions import DjangoModelPermissions
+from rest_framework.request import Request
+
+VIEW = ["%(app_label)s.view_%(model_name)s"]
+
+
+class ModelPermissions(DjangoModelPermissions):
+    """REST framework's own lets everybody who is logged in read: payloads are not for everybody."""
+
+    perms_map: ClassVar = {**DjangoModelPermissions.perms_map, "GET": VIEW, "HEAD": VIEW, "OPTIONS": VIEW}
+
+
+class DeedPermissions(ModelPermissions):
+    """For a view set whose POSTs do something to rows: that takes the permission named by ``deed`` and the model,
+    such as ``webhooks.retry_delivery``, besides that to view."""
+
+    perms_map: ClassVar = {**ModelPermissions.perms_map, "POST": VIEW}
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        may_view = super().has_permission(request, view)
+        if not may_view or request.method != "POST" or not view.deed:
+            return may_view
+        model = view.queryset.model._meta
+        return request.user.has_perm(f"{model.app_label}.{view.deed}_{model.model_name}")

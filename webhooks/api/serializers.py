@@ -1,0 +1,160 @@
+"""How webhooks, events and deliveries look in the REST API."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any, ClassVar
+
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import NON_FIELD_ERRORS
+from django.core.exceptions import ValidationError as ModelValidationError
+from rest_framework import serializers
+from rest_framework.settings import api_settings
+
+from webhooks import payloads, registry
+from webhooks.models import Attempt, Delivery, Event, State, Webhook
+
+NOT_REGISTERED = (
+    "No webhook can be sent for {refused}: not registered. These are: {registered}. For another one, name it in "
+    'the setting WEBHOOKS["MODELS"] or call webhooks.register() for it.'
+)
+
+
+class ObjectTypesField(serializers.ListField):
+    """Content types as labels: ``["dcim.site"]``. Only those of registered models are accepted."""
+
+    child = serializers.CharField()
+    default_error_messages: ClassVar = {
+        "empty": "Choose at least one model.",
+        "not_a_list": 'Must be a list of labels, such as ["dcim.site"].',
+        "not_registered": NOT_REGISTERED,
+    }
+
+    def to_internal_value(self, data: Any) -> list[ContentType]:
+        labels = {label.lower() for label in super().to_internal_value(data)}
+        registered = {item.label: item.model for item in registry.registrations()}
+        if refused := sorted(labels - set(registered)):
+            self.fail("not_registered", refused=", ".join(refused), registered=", ".join(registered) or "none")
+        return list(ContentType.objects.get_for_models(*(registered[label] for label in labels)).values())
+
+    def to_representation(self, data: Any) -> list[str]:
+        return sorted(f"{one.app_label}.{one.model}" for one in data.all())
+
+
+class WebhookSerializer(serializers.ModelSerializer[Webhook]):
+    """The secret goes in and never comes out: where it is left out it stays, and ``""`` clears it."""
+
+    object_types = ObjectTypesField(allow_empty=False)
+    has_secret = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Webhook
+        fields = (
+            "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
+            "payload_url", "content_type", "secret", "has_secret", "ssl_verification", "ca_file_path", "timeout",
+            "ordered", "is_paused", "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
+            "created", "last_updated",
+        )  # fmt: skip
+        read_only_fields = (
+            "is_paused", "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
+        )  # fmt: skip
+        extra_kwargs: ClassVar = {"secret": {"write_only": True, "style": {"input_type": "password"}}}
+
+    def get_has_secret(self, webhook: Webhook) -> bool:
+        return bool(webhook.secret)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Judge it by the model's own rules, so that the API and the admin accept the same."""
+        candidate = copy.copy(self.instance) if self.instance else Webhook()
+        for name in attrs.keys() - {"object_types"}:
+            setattr(candidate, name, attrs[name])
+        try:
+            candidate.full_clean()
+        except ModelValidationError as error:
+            raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
+        return attrs
+
+
+def _named(errors: dict[str, Any]) -> dict[str, Any]:
+    return {api_settings.NON_FIELD_ERRORS_KEY if key == NON_FIELD_ERRORS else key: errors[key] for key in errors}
+
+
+class JSONTextField(serializers.Field[Any, Any, Any, Any]):
+    """JSON text of a column, as what it says; null where there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(read_only=True)
+
+    def to_representation(self, value: str) -> Any:
+        return json.loads(value) if value else None
+
+
+class EventSummarySerializer(serializers.ModelSerializer[Event]):
+    class Meta:
+        model = Event
+        fields = ("id", "timestamp", "action", "object_type", "object_id", "object_repr")
+
+
+class EventSerializer(serializers.ModelSerializer[Event]):
+    """``error`` is the traceback of why no payload could be made; nothing is sent of such an event."""
+
+    class Meta:
+        model = Event
+        fields = (*EventSummarySerializer.Meta.fields, "username", "request_id", "dispatched_at", "error")
+
+
+class EventDetailSerializer(EventSerializer):
+    data = JSONTextField()
+    snapshots = JSONTextField()
+    request = JSONTextField()
+
+    class Meta(EventSerializer.Meta):
+        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "request")
+
+
+class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
+    class Meta:
+        model = Webhook
+        fields = ("id", "name")
+
+
+class DeliverySerializer(serializers.ModelSerializer[Delivery]):
+    """``id`` is the ``webhook-id`` that the receiver gets; ``next_attempt_at`` is set while it is pending."""
+
+    event = EventSummarySerializer()
+    webhook = WebhookSummarySerializer()
+    next_attempt_at = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Delivery
+        fields: tuple[str, ...] = (
+            "id", "event", "webhook", "state", "attempt_count", "reason", "next_attempt_at", "created", "finished_at",
+        )  # fmt: skip
+
+    def get_next_attempt_at(self, delivery: Delivery) -> Any:
+        if delivery.state != State.PENDING:
+            return None
+        return serializers.DateTimeField().to_representation(delivery.next_attempt_at)
+
+
+class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+    class Meta:
+        model = Attempt
+        fields = (
+            "number", "started_at", "duration_ms", "url", "succeeded", "reason", "status", "response_headers",
+            "response_body", "worker",
+        )  # fmt: skip
+
+
+class DeliveryDetailSerializer(DeliverySerializer):
+    """``payload`` is what is sent, and ``attempts`` what came back, the newest first."""
+
+    payload = serializers.SerializerMethodField()
+    attempts = AttemptSerializer(many=True)
+
+    class Meta(DeliverySerializer.Meta):
+        fields = (*DeliverySerializer.Meta.fields, "payload", "attempts")
+
+    def get_payload(self, delivery: Delivery) -> Any:
+        return json.loads(payloads.json_body(delivery.event))

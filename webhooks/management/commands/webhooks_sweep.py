@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from webhooks import jobs, sweep
+from webhooks.models import Sweep
+
+
+class Command(BaseCommand):
+    help = (
+        "Takes back expired claims, frees lanes, forgets old rows, and wakes a worker for what is due. Workers of "
+        "the shipped class do all of this by themselves; run it from cron, every minute, where only stock workers run."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        Sweep.begin(interval=0)
+        changed = sweep.sweep()
+        jobs.wake_up_if_due()
+        self.stdout.write(f"{changed} rows changed.")
