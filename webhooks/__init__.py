@@ -24,11 +24,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from webhooks.context import actor
+    from webhooks.outbox import batch
+    from webhooks.querysets import WebhookManager
     from webhooks.registry import register, unregister
 
-__all__ = ["actor", "register", "unregister"]
+__all__ = ["WebhookManager", "actor", "batch", "register", "unregister"]
 
-_HOMES = {"actor": "webhooks.context", "register": "webhooks.registry", "unregister": "webhooks.registry"}
+_HOMES = {
+    "WebhookManager": "webhooks.querysets",
+    "actor": "webhooks.context",
+    "batch": "webhooks.outbox",
+    "register": "webhooks.registry",
+    "unregister": "webhooks.registry",
+}
 
 
 def __getattr__(name: str) -> Any:

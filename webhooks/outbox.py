@@ -1,34 +1,28 @@
-"""Records Events in the transaction of the change itself, one for each object and transaction.
-
-What a transaction has seen so far lives in a ``Scope``, which is the transaction's own on_commit callback:
-Django drops it with a rollback, of a savepoint too. It may remember more than there is, for Django does not
-know of ``transaction.savepoint()``: so it is only a hint, and the rows decide.
-"""
+"""Records Events in the transaction of the change itself, one for each object and transaction."""
 
 from __future__ import annotations
 
 import json
 import logging
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from django.db import connections, router, transaction
+from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from webhooks import jobs, payloads, subscriptions
-from webhooks.clock import DatabaseNow
+from webhooks import jobs, payloads, registry, subscriptions
 from webhooks.context import current_actor
-from webhooks.managers import DeliveryQuerySet
-from webhooks.models import Action, Delivery, Event, State, Webhook
+from webhooks.models import Action, Event
 from webhooks.registry import Registration
-from webhooks.subscriptions import Subscriptions
+from webhooks.scopes import Batch, Change, Scope, State, Trace, batching, existing, open_scope
 
 logger = logging.getLogger(__name__)
 
-# Deliveries that one transaction retries or discards.
-CHUNK = 1000
+# Events that one statement inserts.
+INSERT_MOST = 1000
 
 # What a transaction did to an object in all, by whether it existed before and whether it exists now.
 NET_ACTION = {
@@ -37,50 +31,6 @@ NET_ACTION = {
     (True, False): Action.DELETED,
     (False, False): None,
 }
-
-
-@dataclass(frozen=True)
-class Change:
-    """One signalled change. ``lock`` is set where the change itself did not lock the object's row."""
-
-    registration: Registration
-    pk: Any
-    action: Action
-    lock: bool
-
-    @property
-    def label(self) -> str:
-        return self.registration.label
-
-    def __str__(self) -> str:
-        return f"{self.label} {self.pk} {self.action}"
-
-
-@dataclass
-class Trace:
-    """What one transaction did to one object: whether it was there before, and the Events recorded for it."""
-
-    existed: bool
-    event_ids: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Scope:
-    """What one transaction has recorded so far. Django calls it when the transaction commits."""
-
-    using: str
-    wanted: Subscriptions
-    traces: dict[tuple[str, str], Trace] = field(default_factory=dict)
-    has_events: bool = False
-
-    def __call__(self) -> None:
-        if self.has_events:
-            jobs.wake_up()
-
-    def trace(self, change: Change) -> Trace:
-        first = Trace(existed=change.action != Action.CREATED)
-        return self.traces.setdefault((change.label, str(change.pk)), first)
-
 
 def database() -> str:
     """The alias of the database that the app's tables are in."""
@@ -95,11 +45,18 @@ def record(registration: Registration, pk: Any, action: Action, using: str, lock
     """
     try:
         if connections[using].in_atomic_block:
-            _record(_open_scope(using), Change(registration, pk, action, lock))
+            _record(open_scope(using, jobs.wake_up), Change(registration, pk, action, lock))
         else:
             _record_alone(Change(registration, pk, action, lock=True), using)
     except Exception:
         logger.exception("No webhook will hear that %s %s was %s", registration.label, pk, action)
+
+
+def wants(model: type[models.Model], using: str) -> bool:
+    """Whether any enabled webhook wants anything of this model, or of those that it inherits rows from."""
+    scope = existing(using)
+    wanted = scope.wanted if scope else subscriptions.current(using)
+    return any(wanted.touch(item.label) for item in registry.registrations_touched(model))
 
 
 def _record_alone(change: Change, using: str) -> None:
@@ -107,106 +64,179 @@ def _record_alone(change: Change, using: str) -> None:
     wanted = subscriptions.current(using)
     if wanted.touch(change.label):
         with transaction.atomic(using):
-            _record(_open_scope(using, wanted), change)
+            _record(open_scope(using, jobs.wake_up, wanted), change)
 
 
-def _open_scope(using: str, wanted: Subscriptions | None = None) -> Scope:
-    """The scope of the transaction that is open on this connection, made at its first change."""
-    for _, callback, _ in reversed(connections[using].run_on_commit):
-        if isinstance(callback, Scope):
-            return callback
-    scope = Scope(using, wanted or subscriptions.current(using))
-    transaction.on_commit(scope, using=using, robust=True)
-    return scope
+@contextmanager
+def batch(using: str | None = None) -> Iterator[None]:
+    """Record the changes of this block together at its end: for bulk work. Opens a transaction.
+
+    The objects are read again at the end, all of a model in one query, and their Events inserted in one more.
+    A batch within a batch adds to the outer one.
+    """
+    using = using or database()
+    with transaction.atomic(using):
+        scope = open_scope(using, jobs.wake_up)
+        with batching(scope) as gathered:
+            yield
+        if gathered:
+            _close(scope, gathered)
 
 
-def retry(deliveries: DeliveryQuerySet) -> int:
-    """Send failed or discarded ones among these again, in their lanes, and wake a worker. Returns how many.
-
-    Webhooks of theirs that are paused are probed at once."""
-    chosen = deliveries.filter(state__in=(State.FAILED, State.DISCARDED))
-    webhooks = set(chosen.order_by().values_list("webhook", flat=True).distinct())
-    retried = _in_chunks(chosen, DeliveryQuerySet.retry)
-    Webhook.objects.filter(pk__in=webhooks).paused().update(probe_at=DatabaseNow())
-    return retried
+def _close(scope: Scope, gathered: Batch) -> None:
+    try:
+        with transaction.atomic(scope.using):
+            _record_together(scope, gathered)
+    except Exception:
+        logger.exception("No webhook will hear of %d changes of a batch", len(scope.pending(gathered)))
 
 
-def discard(deliveries: DeliveryQuerySet) -> int:
-    """End those among these that are not under way, without sending them. Returns how many."""
-    chosen = deliveries.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
-    return _in_chunks(chosen, DeliveryQuerySet.discard)
-
-
-def _in_chunks(deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
-    """Change them a few at a time: there may be a hundred thousand, and workers wait for the rows meanwhile."""
-    changed = 0
-    ids = list(deliveries.values_list("pk", flat=True))
-    for start in range(0, len(ids), CHUNK):
-        changed += change(Delivery.objects.filter(pk__in=ids[start : start + CHUNK]))
-    transaction.on_commit(jobs.wake_up, using=deliveries.db, robust=True)
-    return changed
-
-
-def forget_subscriptions(using: str) -> None:
-    """Look the subscriptions up again, since a webhook was changed in the transaction that is open."""
-    for _, callback, _ in connections[using].run_on_commit:
-        if isinstance(callback, Scope):
-            callback.wanted = subscriptions.current(using)
+def prepare_deletion(changes: Sequence[Change], using: str) -> None:
+    """Within a batch: read objects that are about to be deleted all at once, not one by one."""
+    scope = open_scope(using, jobs.wake_up)
+    if scope.batch:
+        wanted = [change for change in changes if scope.wanted.touch(change.label)]
+        scope.batch.prepared.update(_states(scope, wanted))
 
 
 def _record(scope: Scope, change: Change) -> None:
     if not scope.wanted.touch(change.label):
         return
     trace = scope.trace(change)
-    action = NET_ACTION[trace.existed, change.action != Action.DELETED]
-    webhook_ids = scope.wanted.matching(change.label, action) if action else []
-    if action and webhook_ids:
-        _write(scope, change, trace, action, webhook_ids)
-    elif trace.event_ids:
-        Event.objects.using(scope.using).filter(pk__in=trace.event_ids)._raw_delete(scope.using)
+    if scope.batch is None:
+        _settle(scope, change, trace, None)
+    elif change.action == Action.DELETED:
+        state = scope.batch.prepared.pop(change.key, None)
+        scope.postpone(scope.batch, change, state or _read_or_failed(scope, change))
+    else:
+        scope.postpone(scope.batch, change, None)
 
 
-def _write(scope: Scope, change: Change, trace: Trace, action: Action, webhook_ids: list[int]) -> None:
+def _settle(scope: Scope, change: Change, trace: Trace, state: State | None) -> None:
+    """Make the object's Event what the transaction has come to; ``state`` is the object's, where it is known."""
+    action, webhook_ids = _net(scope, change, trace)
+    if not (action and webhook_ids):
+        _withdraw(scope, trace)
+        return
     try:
         # The savepoint: an error of the database inside a serializer must not abort the change's transaction.
         with transaction.atomic(scope.using):
-            state = _freeze(change, action, scope.using)
-            if state:
-                _upsert(scope, change, trace, {"action": action, "webhook_ids": webhook_ids, "error": "", **state})
+            known = _read(scope, change) if state is None else state
+            if known:
+                _upsert(scope, change, trace, _columns(action, webhook_ids, known))
     except Exception as error:
-        # The traceback stands in the event, where an admin sees it.
-        logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
-        failed = {"data": "", "snapshots": "", "error": _clean("".join(traceback.format_exception(error)))}
         with transaction.atomic(scope.using):
-            _upsert(scope, change, trace, {"action": action, "webhook_ids": webhook_ids, **failed})
+            _upsert(scope, change, trace, _columns(action, webhook_ids, _failed(change, error)))
 
 
-def _freeze(change: Change, action: Action, using: str) -> dict[str, Any] | None:
-    instance = payloads.reread(change.registration, change.pk, using, change.lock)
-    if instance is None:
-        return None
+def _withdraw(scope: Scope, trace: Trace) -> None:
+    if trace.event_ids:
+        with transaction.atomic(scope.using):
+            Event.objects.using(scope.using).filter(pk__in=trace.event_ids)._raw_delete(scope.using)
+
+
+def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, list[int]]:
+    action = NET_ACTION[trace.existed, change.action != Action.DELETED]
+    return action, scope.wanted.matching(change.label, action) if action else []
+
+
+def _record_together(scope: Scope, gathered: Batch) -> None:
+    pending = scope.pending(gathered)
+    unknown = [one.change for one in pending if one.state is None]
+    states = {one.change.key: one.state for one in pending if one.state is not None} | _states(scope, unknown)
+    new: list[tuple[Trace, Event]] = []
+    for change in (one.change for one in pending):
+        trace, state = scope.trace(change), states[change.key]
+        action, webhook_ids = _net(scope, change, trace)
+        if action and webhook_ids and state and not trace.event_ids:
+            new.append((trace, _event(change, _columns(action, webhook_ids, state))))
+        else:
+            _settle(scope, change, trace, state)
+    for trace, event in zip((trace for trace, _ in new), _insert(scope, [event for _, event in new]), strict=True):
+        trace.event_ids.append(event.pk)
+
+
+def _insert(scope: Scope, events: list[Event]) -> list[Event]:
+    scope.has_events = scope.has_events or bool(events)
+    return Event.objects.using(scope.using).bulk_create(events, batch_size=INSERT_MOST)
+
+
+def _states(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], State]:
+    """The states of many objects, in one query for each model beside the serializer's own."""
+    try:
+        with transaction.atomic(scope.using):
+            return dict(_states_at_once(scope, changes))
+    except Exception:
+        # One of them cannot be serialized: each by itself, so that the others can.
+        return {change.key: _read_or_failed(scope, change) for change in changes}
+
+
+def _states_at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[str, str], State]]:
+    by_model: dict[Registration, list[Change]] = defaultdict(list)
+    for change in changes:
+        by_model[change.registration].append(change)
+    for registration, those in by_model.items():
+        lock = any(change.lock for change in those)
+        instances = payloads.reread_all(registration, [change.pk for change in those], scope.using, lock)
+        for change in those:
+            instance = instances.get(str(change.pk))
+            yield change.key, _object_columns(change, instance) if instance else {}
+
+
+def _read_or_failed(scope: Scope, change: Change) -> State:
+    try:
+        with transaction.atomic(scope.using):
+            return _read(scope, change)
+    except Exception as error:
+        return _failed(change, error)
+
+
+def _read(scope: Scope, change: Change) -> State:
+    """The object's columns of an Event; none when the object is gone. Raises whatever its serializer raises."""
+    instances = payloads.reread_all(change.registration, [change.pk], scope.using, change.lock)
+    return _object_columns(change, instances[str(change.pk)]) if instances else {}
+
+
+def _failed(change: Change, error: Exception) -> State:
+    """The columns of an Event whose payload cannot be made: an admin sees the traceback there."""
+    logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
+    return {"data": "", "snapshots": "", "error": clean("".join(traceback.format_exception(error)))}
+
+
+def _object_columns(change: Change, instance: models.Model) -> State:
     frozen = payloads.freeze(change.registration, instance)
-    is_deleted = action == Action.DELETED
-    snapshots = payloads.snapshots(frozen.state, None) if is_deleted else payloads.snapshots(None, frozen.state)
-    return {"data": frozen.data, "snapshots": snapshots, "object_repr": _clean(frozen.name, 200)}
+    before, after = (frozen.state, None) if change.action == Action.DELETED else (None, frozen.state)
+    snapshots = payloads.snapshots(before, after)
+    return {"data": frozen.data, "snapshots": snapshots, "object_repr": clean(frozen.name, 200), "error": ""}
 
 
-def _upsert(scope: Scope, change: Change, trace: Trace, values: dict[str, Any]) -> None:
+def _columns(action: Action, webhook_ids: list[int], state: State) -> dict[str, Any]:
     actor = current_actor()
-    values |= {
+    return {
+        **state,
+        "action": action,
+        "webhook_ids": webhook_ids,
         "timestamp": timezone.now(),
-        "username": _clean(actor.username, 150),
-        "request_id": _clean(actor.request_id, 200),
+        "username": clean(actor.username, 150),
+        "request_id": clean(actor.request_id, 200),
         "request": json.dumps(actor.request) if actor.request else "",
     }
-    events = Event.objects.using(scope.using)
+
+
+def _upsert(scope: Scope, change: Change, trace: Trace, columns: dict[str, Any]) -> None:
     # The UPDATE decides, not the memory: the row may be gone with a savepoint that was rolled back.
-    if not (trace.event_ids and events.filter(pk__in=trace.event_ids).update(**values)):
-        event = events.create(object_type=change.label, object_id=str(change.pk), **values)
+    recorded = Event.objects.using(scope.using).filter(pk__in=trace.event_ids) if trace.event_ids else None
+    if recorded is None or not recorded.update(**columns):
+        event = _event(change, columns)
+        event.save(using=scope.using, force_insert=True)
         trace.event_ids.append(event.pk)
     scope.has_events = True
 
 
-def _clean(text: str, length: int | None = None) -> str:
+def _event(change: Change, columns: dict[str, Any]) -> Event:
+    return Event(object_type=change.label, object_id=str(change.pk), **columns)
+
+
+def clean(text: str, length: int | None = None) -> str:
     """Text as every database takes it: no NUL, no lone surrogates, no longer than its column."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]

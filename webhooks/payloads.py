@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -25,24 +26,25 @@ class Frozen:
     name: str
 
 
-def reread(registration: Registration, pk: Any, using: str, lock: bool = False) -> models.Model | None:
-    """The row as the transaction sees it now, or None when it is gone.
+def reread_all(
+    registration: Registration, pks: Sequence[Any], using: str, lock: bool = False
+) -> dict[str, models.Model]:
+    """The rows of these keys as the transaction sees them now, by their keys as text; those that are gone are not
+    among them.
 
-    The instance at hand may be stale: another transaction may have changed other columns since it was
-    loaded. ``lock`` takes the lock that an UPDATE would hold, and so waits for those who change the row.
+    The instances at hand may be stale: another transaction may have changed other columns since they were
+    loaded. ``lock`` takes the lock that an UPDATE would hold, and so waits for those who change the rows.
     """
-    if registration.queryset is not None:
-        rows = registration.queryset().using(using)
-    else:
-        rows = registration.model._base_manager.using(using)
+    rows = registration.model._base_manager.using(using)
     if lock:
-        locked = registration.model._base_manager.using(using).select_for_update(no_key=True, of=("self",))
-        if registration.queryset is None:
-            rows = locked
-        else:
-            # An annotated queryset groups its rows, and PostgreSQL locks no groups.
-            list(locked.filter(pk=pk).values_list("pk"))
-    return rows.filter(pk=pk).first()
+        rows = rows.select_for_update(no_key=True, of=("self",))
+    if registration.queryset is not None:
+        if lock:
+            # Its annotations group its rows, and PostgreSQL locks no groups.
+            list(rows.filter(pk__in=pks).order_by("pk").values_list("pk"))
+        rows = registration.queryset().using(using)
+    found = rows.filter(pk=pks[0]) if len(pks) == 1 else rows.filter(pk__in=pks)
+    return {str(instance.pk): instance for instance in found.order_by("pk")}
 
 
 def freeze(registration: Registration, instance: models.Model) -> Frozen:

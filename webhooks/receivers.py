@@ -10,7 +10,7 @@ from django.apps import apps
 from django.db import models
 from django.db.models import signals
 
-from webhooks import outbox, registry
+from webhooks import outbox, registry, scopes
 from webhooks.conf import conf
 from webhooks.models import Action, Webhook
 from webhooks.models.webhook import refuse_unregistered
@@ -97,14 +97,17 @@ def on_saved(
         is_new = created and registration.model not in made_of
         # An inherited row has a key of its own, which the child carries under the parent's name for it.
         key = getattr(instance, registration.model._meta.pk.attname)
-        _record(registration, key, Action.CREATED if is_new else Action.UPDATED, using)
+        # Only the sender's own row is sure to be locked: a save need not touch those that it inherits.
+        is_inherited = registration is not registry.registration_of(sender)
+        _record(registration, key, Action.CREATED if is_new else Action.UPDATED, using, lock=is_inherited)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     # Django signals the deletion of each inherited row by itself, so only the sender's own model counts.
     registration = registry.registration_of(sender)
     if registration is not None:
-        _record(registration, instance.pk, Action.DELETED, using)
+        # Locked from here on, so that no update comes between this Event and the deletion.
+        _record(registration, instance.pk, Action.DELETED, using, lock=True)
 
 
 def on_many_to_many_changed(
@@ -178,8 +181,8 @@ def on_object_types_changed(sender: Any, action: str, pk_set: set[int] | None, u
     if action == "pre_add" and pk_set:
         refuse_unregistered(pk_set)
     elif action.startswith("post_"):
-        outbox.forget_subscriptions(using)
+        scopes.forget_subscriptions(using)
 
 
 def on_webhook_changed(sender: Any, using: str, **kwargs: Any) -> None:
-    outbox.forget_subscriptions(using)
+    scopes.forget_subscriptions(using)

@@ -25,11 +25,11 @@ from typing import Any
 from unittest import mock
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import connections
 
-from webhooks import jobs, outbox, registry, subscriptions
+from webhooks import jobs, outbox, registry, scopes, subscriptions
 from webhooks.conf import conf
-from webhooks.drain import Drain
+from webhooks.drain import Drain, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
 from webhooks.subscriptions import Subscriptions
 
@@ -87,7 +87,7 @@ def deliver(seconds: float = 30) -> list[Attempt]:
         drain.finish()
     finally:
         drain.close(grace=0)
-    if drain.has_more():
+    if has_more():
         raise TimeoutError(f"There are deliveries left to send after {seconds:g} seconds.")
     made = Attempt.objects.filter(pk__gt=last).order_by("pk")
     return list(made.select_related("delivery__event", "delivery__webhook"))
@@ -117,8 +117,8 @@ def _subscribed(labels: list[str]) -> Iterator[None]:
 
     def current(using: str) -> Subscriptions:
         wanted = real(using).by_change
-        mine = {(label, action): [NOBODY] for label in labels for action in Action}
-        return Subscriptions({**wanted, **{change: nobody + wanted.get(change, []) for change, nobody in mine.items()}})
+        mine = [(label, action) for label in labels for action in Action]
+        return Subscriptions({**wanted, **{change: [NOBODY, *wanted.get(change, [])] for change in mine}})
 
     with mock.patch.object(subscriptions, "current", current):
         yield
@@ -132,12 +132,15 @@ def _own_scope(using: str) -> Iterator[None]:
     if not connection.in_atomic_block:
         yield
         return
-    scope = outbox.Scope(using, subscriptions.current(using))
-    transaction.on_commit(scope, using=using, robust=True)
+    earlier = scopes.existing(using)
+    connection._webhooks_scope = None  # type: ignore[attr-defined]
     try:
         yield
     finally:
-        connection.run_on_commit = [entry for entry in connection.run_on_commit if entry[1] is not scope]
+        connection.run_on_commit = [
+            entry for entry in connection.run_on_commit if entry[1] is earlier or not isinstance(entry[1], scopes.Scope)
+        ]
+        connection._webhooks_scope = earlier  # type: ignore[attr-defined]
 
 
 def _captured(event: Event, names: dict[int, str]) -> CapturedEvent:

@@ -1,15 +1,23 @@
 """The status page. Include it before the admin's own addresses: ``path("admin/", include("webhooks.urls"))``."""
 
+from collections.abc import Callable
+from typing import Any
+
 from django.contrib import admin
-from django.urls import path
+from django.urls import URLPattern, path
 
 from webhooks.admin import status
 
-app_name = "webhooks"
+NAME = "webhooks_backend_status"
+
+
+def _page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
+    return path(f"webhook-backend-status/{address}", admin.site.admin_view(view), name=name)
+
 
 urlpatterns = [
-    path("webhook-backend-status/", admin.site.admin_view(status.show), name="status"),
-    path("webhook-backend-status/resume/", admin.site.admin_view(status.resume), name="status-resume"),
-    path("webhook-backend-status/retry/", admin.site.admin_view(status.retry), name="status-retry"),
-    path("webhook-backend-status/retry-all/", admin.site.admin_view(status.retry_all), name="status-retry-all"),
+    _page("", status.show, NAME),
+    _page("resume/", status.resume, f"{NAME}_resume"),
+    _page("retry/", status.retry, f"{NAME}_retry"),
+    _page("retry-all/", status.retry_all, f"{NAME}_retry_all"),
 ]

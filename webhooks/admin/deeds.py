@@ -14,7 +14,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from webhooks import outbox
+from webhooks import retries
 from webhooks.admin.display import deliveries
 from webhooks.ids import new_id
 from webhooks.managers import State
@@ -50,7 +50,7 @@ class Deed:
 RETRY = Deed(
     "retry",
     (State.FAILED, State.DISCARDED),
-    lambda chosen: outbox.retry(chosen),
+    lambda chosen: retries.retry(chosen),
     done="will be sent again",
     done_one="will be sent again",
     left="were not failed or discarded and stay as they are",
@@ -60,7 +60,7 @@ RETRY = Deed(
 DISCARD = Deed(
     "discard",
     (State.WAITING, State.PENDING, State.FAILED),
-    lambda chosen: outbox.discard(chosen),
+    lambda chosen: retries.discard(chosen),
     done="are discarded and will not be sent",
     done_one="is discarded and will not be sent",
     left="had ended or are being sent, and stay as they are",

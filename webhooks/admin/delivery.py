@@ -31,7 +31,7 @@ MOST_ATTEMPTS = 50
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
     list_display = (
-        "state_pill", "object", "action", "to", "attempt_count", "reason_in_short", "made", "next_attempt",
+        "state_pill", "object", "action", "to", "attempts_made", "reason_in_short", "made", "next_attempt",
     )  # fmt: skip
     list_display_links = ("state_pill", "object")
     list_filter = (
@@ -76,11 +76,15 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="webhook")
     def to(self, delivery: Delivery) -> SafeString | str:
-        return short(delivery.webhook.name, 40)
+        return short(delivery.webhook.name, 32)
+
+    @admin.display(description="attempts")
+    def attempts_made(self, delivery: Delivery) -> int:
+        return delivery.attempt_count
 
     @admin.display(description="last reason")
     def reason_in_short(self, delivery: Delivery) -> SafeString | str:
-        return short(delivery.reason, 60)
+        return short(delivery.reason, 48)
 
     @admin.display(description="created")
     def made(self, delivery: Delivery) -> SafeString | str:

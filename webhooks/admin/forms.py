@@ -12,6 +12,8 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms.models import ModelChoiceIterator
+from django.utils.html import escape
+from django.utils.text import capfirst
 
 from webhooks.models import Webhook
 from webhooks.models.webhook import registered_object_types
@@ -22,7 +24,7 @@ NO_MODEL = "Choose at least one model."
 
 def model_name(content_type: ContentType) -> str:
     model = content_type.model_class()
-    return str(model._meta.verbose_name_plural if model else content_type.model)
+    return capfirst(str(model._meta.verbose_name_plural if model else content_type.model))
 
 
 def app_name(label: str) -> str:
@@ -71,11 +73,11 @@ class SecretField(forms.CharField):
 
 class WebhookForm(forms.ModelForm):
     object_types = ModelsField(
-        queryset=ContentType.objects.none(), label="models", error_messages={"required": NO_MODEL}
+        queryset=ContentType.objects.none(), label="Models", error_messages={"required": NO_MODEL}
     )
     secret = SecretField(required=False, max_length=255)
     clear_secret = forms.BooleanField(
-        required=False, label="clear the secret", help_text="Requests are no longer signed."
+        required=False, label="Clear the secret", help_text="Requests are no longer signed."
     )
 
     class Meta:
@@ -99,7 +101,7 @@ class WebhookForm(forms.ModelForm):
         registered = self.fields["object_types"].queryset  # type: ignore[attr-defined]
         dropped = self.instance.object_types.exclude(pk__in=registered.values("pk"))
         names = ", ".join(f"{one.app_label}.{one.model}" for one in dropped)
-        return f"Chosen too, but no longer registered, and dropped when you save: {names}." if names else ""
+        return f"Chosen too, but no longer registered, and dropped when you save: {escape(names)}." if names else ""
 
     def _about_secret(self) -> str:
         about = "Signs each request, so that the receiver can tell that it came from here. It is never shown again."

@@ -81,7 +81,7 @@ def retry(request: HttpRequest) -> HttpResponse:
         deeds.perform(RETRY, request, Delivery.objects.filter(pk__in=chosen))
     else:
         messages.warning(request, "No delivery was selected: nothing is retried.")
-    return redirect("webhooks:status")
+    return redirect("webhooks_backend_status")
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -95,7 +95,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
         chosen = chosen.filter(webhook=webhook)
     if request.method == "POST":
         deeds.perform(RETRY, request, chosen)
-        return redirect("webhooks:status")
+        return redirect("webhooks_backend_status")
     context = {
         **_chrome(request, "Retry all failed deliveries"),
         "count": number(chosen.count()),
@@ -113,7 +113,7 @@ def resume(request: HttpRequest) -> HttpResponse:
         raise PermissionDenied
     pk = request.POST.get("webhook", "")
     switches.resume(request, Webhook.objects.filter(pk=int(pk) if pk.isdecimal() else 0))
-    return redirect("webhooks:status")
+    return redirect("webhooks_backend_status")
 
 
 def _demand_view(request: HttpRequest) -> None:

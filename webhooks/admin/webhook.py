@@ -58,7 +58,7 @@ class WebhookAdmin(admin.ModelAdmin):
             (None, {"fields": ("name", "enabled")}),
             ("What is sent", {"fields": (models, ACTIONS)}),
             ("Where to", {"fields": ("payload_url", "content_type", *secret)}),
-            ("How", {"fields": CONNECTION}),
+            ("How it is sent", {"fields": CONNECTION}),
         )
 
     # The list

@@ -7,7 +7,7 @@ import uuid
 from datetime import datetime
 from typing import Any, ClassVar
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 from rest_framework.filters import BaseFilterBackend
@@ -31,7 +31,7 @@ class FirstIdField(serializers.DateTimeField):
 
 
 class Filters(serializers.Serializer[Any]):
-    """``lookups`` says what each parameter is compared with; where it is silent, the field of that name."""
+    """``lookups`` says what each parameter is compared with."""
 
     lookups: ClassVar[dict[str, str]] = {}
 
@@ -39,10 +39,11 @@ class Filters(serializers.Serializer[Any]):
         # Partial: what is not given is not looked at, while what is given must have a value.
         super().__init__(data=request.query_params, partial=True)
 
-    def condition(self) -> Q:
+    def narrow(self, queryset: Any) -> Any:
         """Raises ValidationError, which REST framework answers as a 400."""
         self.is_valid(raise_exception=True)
-        return Q(**{self.lookups.get(name, name): value for name, value in self.validated_data.items()})
+        given = {name: value for name, value in self.validated_data.items() if name in self.lookups}
+        return queryset.filter(**{self.lookups[name]: value for name, value in given.items()})
 
 
 class ObjectFilters(Filters):
@@ -59,16 +60,17 @@ class ObjectFilters(Filters):
 
 
 class EventFilters(ObjectFilters):
-    action = serializers.CharField()
-    failed = serializers.BooleanField(help_text="Whether no payload could be made.")
-    request_id = serializers.CharField()
+    """``failed=true``: those whose payload could not be made, and that were not replayed since."""
 
-    def condition(self) -> Q:
-        self.is_valid(raise_exception=True)
-        given = dict(self.validated_data)
-        failed = given.pop("failed", None)
-        wanted = Q(**given)
-        return wanted if failed is None else wanted & (~Q(error="") if failed else Q(error=""))
+    failed = serializers.BooleanField()
+
+    lookups: ClassVar = {"object_type": "object_type", "object_id": "object_id"}
+
+    def narrow(self, queryset: Any) -> Any:
+        events = super().narrow(queryset)
+        if "failed" not in self.validated_data:
+            return events
+        return events.failed() if self.validated_data["failed"] else events.filter(error="")
 
 
 class DeliveryFilters(ObjectFilters):
@@ -81,6 +83,7 @@ class DeliveryFilters(ObjectFilters):
 
     lookups: ClassVar = {
         "state": "state__in",
+        "webhook": "webhook",
         "object_type": "event__object_type",
         "object_id": "event__object_id",
         "created_after": "pk__gte",
@@ -92,4 +95,4 @@ class QueryParameters(BaseFilterBackend):
     """Filters a list by the view's ``filters_class``."""
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
-        return queryset if view.detail else queryset.filter(view.filters_class(request).condition())
+        return queryset if view.detail else view.filters_class(request).narrow(queryset)

@@ -15,7 +15,7 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
 
-from webhooks import jobs, outbox
+from webhooks import jobs, retries
 from webhooks.admin import deletion
 from webhooks.api import serializers
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryParameters
@@ -113,12 +113,12 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     @action(detail=True, methods=["post"], deed="retry")
     def retry(self, request: Request, pk: str) -> Response:
         """Send a failed or discarded delivery again."""
-        return self._do(outbox.retry, "only failed and discarded deliveries can be sent again")
+        return self._do(retries.retry, "only failed and discarded deliveries can be sent again")
 
     @action(detail=True, methods=["post"], deed="discard")
     def discard(self, request: Request, pk: str) -> Response:
         """End a delivery without sending it."""
-        return self._do(outbox.discard, "only waiting, pending and failed deliveries can be discarded")
+        return self._do(retries.discard, "only waiting, pending and failed deliveries can be discarded")
 
     def _do(self, perform: Callable[[Any], int], otherwise: str) -> Response:
         delivery = self.get_object()
@@ -130,11 +130,11 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     def retry_many(self, request: Request) -> Response:
         """Send all failed ones again that the query parameters choose, the discarded ones only with
         ``state=discarded``. At least one parameter is demanded."""
-        chosen = Delivery.objects.filter(_deliberate(request).condition())
+        chosen = _deliberate(request).narrow(Delivery.objects.all())
         if "state" not in request.query_params:
             chosen = chosen.failed()
         # The oldest first: in a lane it goes before the others.
-        return Response({"retried": outbox.retry(chosen.order_by("pk"))})
+        return Response({"retried": retries.retry(chosen.order_by("pk"))})
 
 
 def _deliberate(request: Request) -> DeliveryFilters:

@@ -1,0 +1,98 @@
+"""What an admin does about deliveries and events that failed: retry, discard, replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from webhooks import jobs, outbox, payloads, registry
+from webhooks.clock import DatabaseNow
+from webhooks.managers import DeliveryQuerySet
+from webhooks.models import Action, Delivery, Event, State, Webhook
+
+# Deliveries that one transaction retries or discards.
+CHUNK = 1000
+
+
+def retry(deliveries: DeliveryQuerySet) -> int:
+    """Send failed or discarded ones among these again, in their lanes, and wake a worker. Returns how many.
+
+    Webhooks of theirs that are paused are probed at once."""
+    chosen = deliveries.filter(state__in=(State.FAILED, State.DISCARDED))
+    webhooks = set(chosen.order_by().values_list("webhook", flat=True).distinct())
+    retried = _in_chunks(chosen, DeliveryQuerySet.retry)
+    Webhook.objects.filter(pk__in=webhooks).paused().update(probe_at=DatabaseNow())
+    return retried
+
+
+def discard(deliveries: DeliveryQuerySet) -> int:
+    """End those among these that are not under way, without sending them. Returns how many."""
+    chosen = deliveries.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
+    return _in_chunks(chosen, DeliveryQuerySet.discard)
+
+
+def _in_chunks(deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
+    """Change them a few at a time: there may be a hundred thousand, and workers wait for the rows meanwhile."""
+    changed = 0
+    ids = list(deliveries.values_list("pk", flat=True))
+    for start in range(0, len(ids), CHUNK):
+        changed += change(Delivery.objects.filter(pk__in=ids[start : start + CHUNK]))
+    transaction.on_commit(jobs.wake_up, using=deliveries.db, robust=True)
+    return changed
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The new Event of a failed one, or why there is none."""
+
+    failed: Event
+    event: Event | None
+    problem: str = ""
+
+
+def replay(events: Iterable[Event]) -> list[Replayed]:
+    """Make new Events for failed ones, with the data of today, and wake a worker.
+
+    An object that was deleted cannot be read any more: its new Event has its key and name only. One whose
+    payload still cannot be made, or that is gone although it was not deleted then, stays as it is.
+    """
+    replayed = [_replay(event) for event in events]
+    transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)
+    return replayed
+
+
+def _replay(failed: Event) -> Replayed:
+    with transaction.atomic(outbox.database()):
+        if not Event.objects.failed().select_for_update().filter(pk=failed.pk).exists():
+            return Replayed(failed, None, "it has been replayed already")
+        try:
+            with transaction.atomic(outbox.database()):
+                columns = _columns_of_today(failed)
+        except Exception as error:
+            return Replayed(failed, None, f"its payload still cannot be made: {error}")
+        if columns is None:
+            return Replayed(failed, None, "the object is gone")
+        event = _copy(failed, columns)
+        Event.objects.filter(pk=failed.pk).update(dispatched_at=DatabaseNow())
+        return Replayed(failed, event)
+
+
+def _columns_of_today(failed: Event) -> dict[str, Any] | None:
+    if failed.action == Action.DELETED:
+        return {"data": payloads.to_json({"id": failed.object_id, "display": failed.object_repr}), "snapshots": ""}
+    registration = registry.registration_by_label(failed.object_type)
+    if registration is None:
+        raise LookupError(f"{failed.object_type} is not registered any more")
+    instances = payloads.reread_all(registration, [failed.object_id], outbox.database())
+    if not instances:
+        return None
+    frozen = payloads.freeze(registration, instances[failed.object_id])
+    return {"data": frozen.data, "snapshots": payloads.snapshots(None, frozen.state), "object_repr": frozen.name[:200]}
+
+
+def _copy(failed: Event, columns: dict[str, Any]) -> Event:
+    same = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request", "webhook_ids")
+    return Event.objects.create(replay_of=failed.pk, **{name: getattr(failed, name) for name in same} | columns)

@@ -1,0 +1,152 @@
+"""What one transaction has seen so far.
+
+A ``Scope`` lives in the transaction's own list of on_commit callbacks: Django drops it with a rollback, of a
+savepoint too. It may remember more than there is, for Django does not know of ``transaction.savepoint()``: so
+it is only a hint, and the rows decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import connections, transaction
+
+from webhooks import subscriptions
+from webhooks.models import Action
+from webhooks.registry import Registration
+from webhooks.subscriptions import Subscriptions
+
+
+@dataclass(frozen=True)
+class Change:
+    """One signalled change. ``lock`` is set where the change itself did not lock the object's row."""
+
+    registration: Registration
+    pk: Any
+    action: Action
+    lock: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.registration.label
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names the object."""
+        return self.label, str(self.pk)
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.pk} {self.action}"
+
+
+@dataclass
+class Trace:
+    """What one transaction did to one object: whether it was there before, and the Events recorded for it."""
+
+    existed: bool
+    event_ids: list[int] = field(default_factory=list)
+
+
+# The columns of an Event that tell of its object.
+State = dict[str, Any]
+
+
+@dataclass
+class Batch:
+    """The changes that are to be recorded together. ``prepared`` holds objects that are about to be deleted."""
+
+    prepared: dict[tuple[str, str], State] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A change of a batch, with the object's state where nobody can read it later. It is an on_commit callback
+    that does nothing, so that a rollback drops it."""
+
+    batch: Batch
+    change: Change
+    state: State | None
+
+    def __call__(self) -> None:
+        pass
+
+
+@dataclass
+class Scope:
+    """Django calls it when the transaction commits; ``wake`` is called then if there are Events."""
+
+    using: str
+    wanted: Subscriptions
+    wake: Callable[[], None]
+    traces: dict[tuple[str, str], Trace] = field(default_factory=dict)
+    batch: Batch | None = None
+    has_events: bool = False
+    position: int = 0
+
+    def __call__(self) -> None:
+        if self.has_events:
+            self.wake()
+
+    def trace(self, change: Change) -> Trace:
+        return self.traces.setdefault(change.key, Trace(existed=change.action != Action.CREATED))
+
+    def postpone(self, batch: Batch, change: Change, state: State | None) -> None:
+        """Leave a change to the end of the batch."""
+        transaction.on_commit(Pending(batch, change, state), using=self.using, robust=True)
+
+    def pending(self, batch: Batch) -> list[Pending]:
+        """The last change of each object in the batch that was not rolled back, in the order of those changes."""
+        last: dict[tuple[str, str], Pending] = {}
+        for _, callback, _ in connections[self.using].run_on_commit:
+            if isinstance(callback, Pending) and callback.batch is batch:
+                last.pop(callback.change.key, None)
+                last[callback.change.key] = callback
+        return list(last.values())
+
+    def _is_in(self, callbacks: list[Any]) -> bool:
+        if self.position < len(callbacks) and callbacks[self.position][1] is self:
+            return True
+        places = [place for place, (_, callback, _) in enumerate(callbacks) if callback is self]
+        self.position = places[0] if places else 0
+        return bool(places)
+
+
+def existing(using: str) -> Scope | None:
+    """The scope of the transaction that is open on this connection, if it has one."""
+    connection = connections[using]
+    scope: Scope | None = getattr(connection, "_webhooks_scope", None)
+    return scope if scope and scope._is_in(connection.run_on_commit) else None
+
+
+def open_scope(using: str, wake: Callable[[], None], wanted: Subscriptions | None = None) -> Scope:
+    """The scope of the transaction that is open on this connection, made at its first change."""
+    scope = existing(using)
+    if scope is None:
+        connection = connections[using]
+        scope = Scope(using, wanted or subscriptions.current(using), wake, position=len(connection.run_on_commit))
+        transaction.on_commit(scope, using=using, robust=True)
+        connection._webhooks_scope = scope  # type: ignore[attr-defined]
+    return scope
+
+
+def forget_subscriptions(using: str) -> None:
+    """Look the subscriptions up again, since a webhook was changed in the transaction that is open."""
+    scope = existing(using)
+    if scope:
+        scope.wanted = subscriptions.current(using)
+
+
+@contextmanager
+def batching(scope: Scope) -> Iterator[Batch | None]:
+    """Gather the scope's changes in this block. Gives None inside another batch, which then gathers them."""
+    if scope.batch:
+        yield None
+        return
+    scope.batch = Batch()
+    try:
+        yield scope.batch
+    finally:
+        scope.batch = None
