@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from webhooks.context import actor
     from webhooks.outbox import batch
-    from webhooks.querysets import WebhookManager
+    from webhooks.querysets import TrackedQuerySet, WebhookManager
     from webhooks.registry import register, unregister
 
-__all__ = ["WebhookManager", "actor", "batch", "register", "unregister"]
+__all__ = ["TrackedQuerySet", "WebhookManager", "actor", "batch", "register", "unregister"]
 
 _HOMES = {
+    "TrackedQuerySet": "webhooks.querysets",
     "WebhookManager": "webhooks.querysets",
     "actor": "webhooks.context",
     "batch": "webhooks.outbox",

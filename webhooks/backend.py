@@ -116,9 +116,7 @@ def _address(connection: Redis) -> str:
 def _workers(connection: Redis) -> tuple[Worker, ...]:
     keys = sorted(get_keys(connection=connection))[:MOST_WORKERS]
     hashes = _all_at_once(connection, "hgetall", keys)
-    found = [
-        (key, decode_redis_hash(raw, decode_values=True)) for key, raw in zip(keys, hashes, strict=True) if raw
-    ]
+    found = [(key, decode_redis_hash(raw, decode_values=True)) for key, raw in zip(keys, hashes, strict=True) if raw]
     jobs = _jobs(connection, [values["current_job"] for _, values in found if values.get("current_job")])
     return tuple(_worker(key, values, jobs) for key, values in found if not values.get("death"))
 

@@ -36,7 +36,7 @@ class Courier:
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._senders = Senders(conf.senders)
+        self._senders: Senders[Claimed] = Senders(conf.senders)
         self._turns: Turns[Claimed] = Turns(conf.senders)
         self._held: dict[uuid.UUID, Claimed] = {}
         self._outcomes: list[tuple[Claimed, Outcome]] = []

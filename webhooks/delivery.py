@@ -36,9 +36,7 @@ def request_for(delivery: Delivery) -> Request:
     headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
     headers |= signing.headers(webhook.secret, str(delivery.pk), int(time.time()), body)
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
-    return Request(
-        webhook.payload_url, headers, body, webhook.timeout or conf.timeout, verify, conf.response_bytes
-    )
+    return Request(webhook.payload_url, headers, body, webhook.timeout or conf.timeout, verify, conf.response_bytes)
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,12 @@ def _note_health(outcomes: list[tuple[Claimed, Outcome]]) -> set[int]:
 
 
 def _verdict(claimed: Claimed, outcome: Outcome) -> Verdict:
-    wait = None if outcome.succeeded else _next_wait(claimed.delivery, outcome)
+    pk, token = claimed.delivery.pk, claimed.token
     if outcome.succeeded:
-        state = State.SUCCEEDED
-    else:
-        state = State.FAILED if wait is None else State.PENDING
-    return Verdict(
-        claimed.delivery.pk, claimed.token, state, int(not outcome.succeeded), wait or 0, outcome.reason
-    )
+        return Verdict(pk, token, State.SUCCEEDED, failed=0, wait=0, reason="")
+    wait = _next_wait(claimed.delivery, outcome)
+    state = State.FAILED if wait is None else State.PENDING
+    return Verdict(pk, token, state, failed=1, wait=wait or 0, reason=outcome.reason)
 
 
 def _next_wait(delivery: Delivery, outcome: Outcome) -> float | None:

@@ -25,7 +25,7 @@ from webhooks.sql import Claim
 from webhooks.transactions import atomically
 
 if TYPE_CHECKING:
-    from webhooks.models import Delivery, Event, Webhook
+    from webhooks.models import Delivery, Event, Webhook  # noqa: F401 - named in the classes' bases
 
 
 class State(models.TextChoices):

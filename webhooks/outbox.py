@@ -32,6 +32,7 @@ NET_ACTION = {
     (False, False): None,
 }
 
+
 def database() -> str:
     """The alias of the database that the app's tables are in."""
     return router.db_for_write(Event)

@@ -73,7 +73,9 @@ def json_body(event: Event) -> bytes:
     """The body that receivers get, in NetBox's form with more beside it (``docs/payload.md``)."""
     envelope = to_json(_envelope(event))[:-1]
     request = event.request or "null"
-    parts = f'{envelope},"request":{request},"data":{event.data},"snapshots":{event.snapshots or snapshots(None, None)}}}'
+    parts = (
+        f'{envelope},"request":{request},"data":{event.data},"snapshots":{event.snapshots or snapshots(None, None)}}}'
+    )
     return parts.encode()
 
 

@@ -17,7 +17,7 @@ from webhooks.scopes import Change
 M = TypeVar("M", bound=models.Model)
 
 
-class WebhookQuerySet(models.QuerySet[M]):
+class TrackedQuerySet(models.QuerySet[M]):
     """Mix it into a queryset of your own, before ``QuerySet``. ``bulk_update`` needs nothing: it calls ``update``."""
 
     def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
@@ -71,4 +71,4 @@ class WebhookQuerySet(models.QuerySet[M]):
                 outbox.record(registration, pk, action, self.db)
 
 
-WebhookManager = models.Manager.from_queryset(WebhookQuerySet)
+WebhookManager = models.Manager.from_queryset(TrackedQuerySet)

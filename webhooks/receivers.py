@@ -139,7 +139,7 @@ def on_many_to_many_changed(
 def _mirror(field: models.ManyToManyField[Any, Any], instance: models.Model, pks: set[Any], using: str) -> None:
     """Django signals an addition to a symmetrical relation before it writes the rows of the other direction, and
     then adds those that are missing. Written here already, they are in what the other ends send."""
-    through = field.remote_field.through
+    through: Any = field.remote_field.through
     if through._meta.auto_created:
         here, there = (f"{name}_id" for name in (field.m2m_field_name(), field.m2m_reverse_field_name()))
         rows = [through(**{here: pk, there: instance.pk}) for pk in pks]

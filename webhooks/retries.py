@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from webhooks import jobs, outbox, payloads, registry
 from webhooks.clock import DatabaseNow
@@ -17,7 +18,7 @@ from webhooks.models import Action, Delivery, Event, State, Webhook
 CHUNK = 1000
 
 
-def retry(deliveries: DeliveryQuerySet) -> int:
+def retry(deliveries: QuerySet[Delivery]) -> int:
     """Send failed or discarded ones among these again, in their lanes, and wake a worker. Returns how many.
 
     Webhooks of theirs that are paused are probed at once."""
@@ -28,13 +29,13 @@ def retry(deliveries: DeliveryQuerySet) -> int:
     return retried
 
 
-def discard(deliveries: DeliveryQuerySet) -> int:
+def discard(deliveries: QuerySet[Delivery]) -> int:
     """End those among these that are not under way, without sending them. Returns how many."""
     chosen = deliveries.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
     return _in_chunks(chosen, DeliveryQuerySet.discard)
 
 
-def _in_chunks(deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
+def _in_chunks(deliveries: QuerySet[Delivery], change: Callable[[DeliveryQuerySet], int]) -> int:
     """Change them a few at a time: there may be a hundred thousand, and workers wait for the rows meanwhile."""
     changed = 0
     ids = list(deliveries.values_list("pk", flat=True))

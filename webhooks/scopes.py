@@ -100,7 +100,8 @@ class Scope:
     def pending(self, batch: Batch) -> list[Pending]:
         """The last change of each object in the batch that was not rolled back, in the order of those changes."""
         last: dict[tuple[str, str], Pending] = {}
-        for _, callback, _ in connections[self.using].run_on_commit:
+        for registered in connections[self.using].run_on_commit:
+            callback = registered[1]
             if isinstance(callback, Pending) and callback.batch is batch:
                 last.pop(callback.change.key, None)
                 last[callback.change.key] = callback
@@ -109,7 +110,7 @@ class Scope:
     def _is_in(self, callbacks: list[Any]) -> bool:
         if self.position < len(callbacks) and callbacks[self.position][1] is self:
             return True
-        places = [place for place, (_, callback, _) in enumerate(callbacks) if callback is self]
+        places = [place for place, callback in enumerate(callbacks) if callback[1] is self]
         self.position = places[0] if places else 0
         return bool(places)
 

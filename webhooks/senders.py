@@ -5,23 +5,25 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Hashable
+from typing import Generic, TypeVar
 
 from webhooks.outcomes import Outcome
 from webhooks.transport import Request, Transport
+
+K = TypeVar("K")
 
 # Where requests take longer than this (seconds), others should not wait for them. Threads cost throughput
 # where receivers are faster, so there is one until there is a reason for more.
 PATIENCE = 0.005
 
 
-class Senders:
+class Senders(Generic[K]):
     """At most ``most`` threads. Only one thread may call the methods; the others only send."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._inbox: queue.SimpleQueue[tuple[Hashable, Request] | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[tuple[Hashable, Outcome]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[K, Request] | None] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[K, Outcome]] = queue.SimpleQueue()
         self._threads = 0
         self._last_news = 0.0
         self._pace = 0.0
@@ -32,14 +34,14 @@ class Senders:
         """How many more requests may be handed over."""
         return self._most - self.in_flight
 
-    def send(self, key: Hashable, request: Request) -> None:
+    def send(self, key: K, request: Request) -> None:
         """Hand a request over; its outcome comes out of ``outcomes`` with this key."""
         self.in_flight += 1
         self._inbox.put((key, request))
         if not self._threads:
             self._start()
 
-    def outcomes(self, wait: float) -> list[tuple[Hashable, Outcome]]:
+    def outcomes(self, wait: float) -> list[tuple[K, Outcome]]:
         """What has ended: waits up to ``wait`` seconds for the first one, and takes all that are there."""
         ended = []
         try:
@@ -50,7 +52,7 @@ class Senders:
             self._note(ended)
         return ended
 
-    def _note(self, ended: list[tuple[Hashable, Outcome]]) -> None:
+    def _note(self, ended: list[tuple[K, Outcome]]) -> None:
         """Learn how fast requests end, and start another thread where that is too slow for what waits."""
         now = time.monotonic()
         if ended:
@@ -66,11 +68,6 @@ class Senders:
         for _ in range(self._threads):
             self._inbox.put(None)
         self._threads = 0
-
-    def _grow(self) -> None:
-        is_crowded = self.in_flight > self._threads and not self._inbox.empty()
-        if is_crowded and self._threads < self._most and time.monotonic() - self._started > PATIENCE:
-            self._start()
 
     def _start(self) -> None:
         self._threads += 1

@@ -128,8 +128,8 @@ def _due_by_webhook(using: str, room: Mapping[int, int]) -> list[uuid.UUID]:
 def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = None) -> list[uuid.UUID]:
     """In the lanes of these deliveries, make the first waiting one the head where there is none.
 
-    With a ``claim``, new heads of webhooks that are enabled and not paused are taken at once; their ids are returned. Raises
-    IntegrityError beside another promotion in the same lane: call it ``atomically``.
+    With a ``claim``, new heads of webhooks that are enabled and not paused are taken at once; their ids are
+    returned. Raises IntegrityError beside another promotion in the same lane: call it ``atomically``.
     """
     if not beside:
         return []

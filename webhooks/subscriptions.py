@@ -28,7 +28,7 @@ def current(using: str) -> Subscriptions:
     rows = Webhook.objects.using(using).enabled().order_by("pk").values_list(
         "pk", "on_created", "on_updated", "on_deleted", "object_types__app_label", "object_types__model"
     )  # fmt: skip
-    found = defaultdict(list)
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for pk, on_created, on_updated, on_deleted, app_label, model in rows:
         wanted = {Action.CREATED: on_created, Action.UPDATED: on_updated, Action.DELETED: on_deleted}
         for action in (action for action, is_wanted in wanted.items() if is_wanted):

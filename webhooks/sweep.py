@@ -42,7 +42,8 @@ def _free_lanes() -> int:
 def repair_promotions() -> int:
     """Give lanes that lost their head another one."""
     stranded = _some(Delivery.objects.stranded())
-    return atomically(lambda: Delivery.objects.promote(stranded), Delivery.objects.db) if stranded else 0
+    atomically(lambda: Delivery.objects.promote(stranded), Delivery.objects.db)
+    return len(stranded)
 
 
 def prune() -> int:
@@ -52,9 +53,7 @@ def prune() -> int:
 
 def _prune(state: str, days: float) -> int:
     old = _before(days)
-    ended = dict(
-        Delivery.objects.filter(state=state, finished_at__lt=old)[:MOST].values_list("pk", "event_id")
-    )
+    ended = dict(Delivery.objects.filter(state=state, finished_at__lt=old)[:MOST].values_list("pk", "event_id"))
     with transaction.atomic(Delivery.objects.db):
         Attempt.objects.filter(delivery__in=ended)._raw_delete(Attempt.objects.db)
         Delivery.objects.filter(pk__in=ended)._raw_delete(Delivery.objects.db)

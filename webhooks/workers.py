@@ -104,7 +104,7 @@ class WebhookWorker(Worker):
             self._stay_in_touch()
             found = self.queue_class.dequeue_any(
                 self._ordered_queues,
-                conf.idle_poll if wait else None,
+                conf.idle_poll if wait else None,  # type: ignore[arg-type]  # Redis takes fractions
                 connection=self.connection,
                 job_class=self.job_class,
                 serializer=self.serializer,
