@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.db.models import DateTimeField, Func
 from django.utils import timezone
 
@@ -15,6 +16,17 @@ def moment(connection: Any, seconds: float = 0) -> tuple[str, list[Any]]:
         return "(STATEMENT_TIMESTAMP() + make_interval(secs => %s))", [seconds]
     value = timezone.now() + timedelta(seconds=seconds)
     return "%s", [connection.ops.adapt_datetimefield_value(value)]
+
+
+def utc(moment: datetime) -> datetime:
+    """A moment as UTC, also where the host keeps naive local time."""
+    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    return aware.astimezone(UTC)
+
+
+def stored(moment: datetime) -> datetime:
+    """An aware moment as the host's database columns take it: naive local time where ``USE_TZ`` is off."""
+    return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 
 class DatabaseNow(Func):

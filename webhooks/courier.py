@@ -12,11 +12,11 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 
-from django.db import DatabaseError
+from django.db import DataError, Error
 
 from webhooks import health, sql
 from webhooks.conf import conf
-from webhooks.delivery import Claimed, record, request_for
+from webhooks.delivery import Claimed, Recorded, record, request_for
 from webhooks.models import Delivery
 from webhooks.outcomes import Outcome
 from webhooks.senders import Senders
@@ -55,7 +55,7 @@ class Courier:
         """Claim what there is room for, hand it to the senders, wait up to ``wait`` seconds for outcomes, and
         record them. ``only_free`` claims for webhooks alone that have nothing under way here.
 
-        Returns whether anything was done. Raises DatabaseError, after which it may be called again.
+        Returns whether anything was done. Raises django.db.Error, after which it may be called again.
         """
         self._renew()
         has_room = claim and len(self._turns) <= conf.batch // 2
@@ -122,8 +122,8 @@ class Courier:
         outcomes, self._outcomes = self._outcomes, []
         claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
         try:
-            recorded = atomically(lambda: record(outcomes, self._worker, claim), Delivery.objects.db)
-        except DatabaseError:
+            recorded = _record(outcomes, self._worker, claim)
+        except Error:
             self._outcomes = outcomes + self._outcomes
             raise
         self._forget(claimed for claimed, _ in outcomes)
@@ -132,6 +132,7 @@ class Courier:
         for webhook in recorded.stopped:
             self._release(self._turns.drop(webhook))
         self._recorded = time.monotonic()
+        self._hand_over()  # before anything else: a lane waits for it
         return len(outcomes)
 
     def _forget(self, claims: Iterable[Claimed]) -> None:
@@ -156,6 +157,19 @@ class Courier:
         for token, ids in _by_token(claims).items():
             Delivery.objects.filter(pk__in=ids).held(token).release()
         self._forget(claims)
+
+
+def _record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | None) -> Recorded:
+    try:
+        return atomically(lambda: record(outcomes, worker, claim), Delivery.objects.db)
+    except DataError as error:
+        # Something in an answer that the database will not take must not keep the delivery from its end.
+        logger.exception("An answer could not be stored")
+        plain = [
+            (claimed, outcome.without_answer(f"; its answer could not be stored: {error}"))
+            for claimed, outcome in outcomes
+        ]
+        return atomically(lambda: record(plain, worker, claim), Delivery.objects.db)
 
 
 def _by_token(claims: Iterable[Claimed]) -> dict[uuid.UUID, list[uuid.UUID]]:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from webhooks import backoff, health, payloads, signing, sql
+from webhooks.clock import stored
 from webhooks.conf import conf
 from webhooks.models import Attempt, ContentType, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
@@ -54,6 +55,7 @@ def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | 
     Call it ``atomically``. With a ``claim``, what was promoted is taken at once.
     """
     using = Delivery.objects.db
+    sql.relax(using)
     verdicts = {claimed.delivery.pk: _verdict(claimed, outcome) for claimed, outcome in outcomes}
     held = sql.record(using, verdicts.values())
     mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.delivery.pk in held]
@@ -63,10 +65,10 @@ def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | 
 
 
 def _note_health(outcomes: list[tuple[Claimed, Outcome]]) -> set[int]:
-    by_webhook: dict[int, list[Outcome]] = defaultdict(list)
+    by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
     for claimed, outcome in outcomes:
-        by_webhook[claimed.webhook.pk].append(outcome)
-    return {pk for pk, those in by_webhook.items() if not health.note(pk, those)}
+        by_webhook[claimed.webhook].append(outcome)
+    return {webhook.pk for webhook, those in by_webhook.items() if not health.note(webhook, those)}
 
 
 def _verdict(claimed: Claimed, outcome: Outcome) -> Verdict:
@@ -93,7 +95,7 @@ def _attempt(claimed: Claimed, outcome: Outcome, worker: str) -> Attempt:
     return Attempt(
         delivery=claimed.delivery,
         number=claimed.delivery.attempt_count + 1,
-        started_at=outcome.started_at,
+        started_at=stored(outcome.started_at),
         duration_ms=outcome.duration_ms,
         url=claimed.webhook.payload_url,
         succeeded=outcome.succeeded,

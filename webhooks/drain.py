@@ -14,7 +14,7 @@ class Drain:
     """Lives as long as its worker process, and keeps what is under way from one slice to the next."""
 
     def __init__(self, worker: str) -> None:
-        self._courier = Courier(worker)
+        self._courier = Courier(worker[:100])
         self._swept = 0.0
         self._stopping = False
 
@@ -26,7 +26,7 @@ class Drain:
     def run(self, seconds: float) -> None:
         """Work until there is nothing to do, or ``seconds`` are over; what is under way then stays so.
 
-        Raises DatabaseError when the database is away; call it again later.
+        Raises django.db.Error when the database is away; call it again later.
         """
         deadline = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < deadline:

@@ -48,18 +48,25 @@ def begin_probe(webhook_id: int) -> bool:
     return bool(due.update(probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1))
 
 
-def note(webhook_id: int, outcomes: Sequence[Outcome]) -> bool:
-    """Take notice of attempts, in their order. Returns whether the webhook may be sent to. Call it in a transaction."""
+def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
+    """Take notice of attempts, in their order; ``webhook`` may be some moments old. Returns whether it may be sent
+    to. Call it in a transaction."""
     if outcomes[-1].succeeded:
-        _recovered(webhook_id)
+        if len(outcomes) > 1 or _is_news(webhook):
+            _recovered(webhook.pk)
         return True
-    webhook = Webhook.objects.select_for_update(no_key=True).filter(pk=webhook_id).first()
-    if webhook is None or not webhook.enabled:
+    fresh = Webhook.objects.select_for_update(no_key=True).filter(pk=webhook.pk).first()
+    if fresh is None or not fresh.enabled:
         return False
-    before = Health(webhook.failures_in_a_row, webhook.failing_since, webhook.probe_at, webhook.probes)
+    before = Health(fresh.failures_in_a_row, fresh.failing_since, fresh.probe_at, fresh.probes)
     after = after_failures(before, outcomes, timezone.now())
-    _write(webhook, after, outcomes[-1])
+    _write(fresh, after, outcomes[-1])
     return after.probe_at is None and not after.disabled_reason
+
+
+def _is_news(webhook: Webhook) -> bool:
+    is_noted = webhook.last_success_at and webhook.last_success_at > _stale()
+    return bool(webhook.failures_in_a_row or not is_noted)
 
 
 def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -> Health:
@@ -94,11 +101,14 @@ def _reason_to_disable(outcomes: Sequence[Outcome], since: datetime, now: dateti
 
 
 def _recovered(webhook_id: int) -> None:
-    stale = timezone.now() - timedelta(seconds=SUCCESS_NOTED_EVERY)
-    news = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | Q(last_success_at__lt=stale)
+    news = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | Q(last_success_at__lt=_stale())
     Webhook.objects.filter(news, pk=webhook_id).update(
         failures_in_a_row=0, failing_since=None, probe_at=None, probes=0, last_success_at=timezone.now()
     )
+
+
+def _stale() -> datetime:
+    return timezone.now() - timedelta(seconds=SUCCESS_NOTED_EVERY)
 
 
 def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:

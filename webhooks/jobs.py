@@ -114,7 +114,10 @@ def _push(queue: Queue) -> None:
 
 def clear_flag() -> None:
     """From now on a change pushes another wake-up: called before a worker looks for work, never after."""
-    _queue(conf.queue).connection.delete(_flag(conf.queue))
+    try:
+        _queue(conf.queue).connection.delete(_flag(conf.queue))
+    except (RedisError, OSError) as error:
+        outage.began(error)  # it expires by itself
 
 
 def _flag(queue: str) -> str:

@@ -6,7 +6,7 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -30,6 +30,11 @@ class Outcome:
     @property
     def succeeded(self) -> bool:
         return not self.reason
+
+    def without_answer(self, why: str) -> Outcome:
+        """The same, but for what the receiver wrote, and with a word about that where it failed."""
+        reason = f"{self.reason[:200]}{why}" if self.reason else ""
+        return replace(self, headers={}, body="", reason=reason)
 
     @property
     def is_gone(self) -> bool:

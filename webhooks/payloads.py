@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from django.db import models
 from rest_framework.utils.encoders import JSONEncoder
 
+from webhooks.clock import utc
 from webhooks.registry import Registration
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _envelope(event: Event) -> dict[str, Any]:
     replay = {"replay_of": event.replay_of} if event.replay_of else {}
     return replay | {
         "event": event.action,
-        "timestamp": event.timestamp.isoformat(),
+        "timestamp": utc(event.timestamp).isoformat(),
         "object_type": event.object_type,
         "model": event.object_type.rpartition(".")[2],
         "username": event.username,

@@ -7,7 +7,6 @@ authenticity"; ``X-Hook-Signature`` is what NetBox's receivers check.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 
@@ -23,7 +22,7 @@ def key_of(secret: str) -> bytes:
         return secret.encode()
     try:
         return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError(f"a secret that begins with {PREFIX} must go on in base64: {error}") from error
 
 

@@ -166,6 +166,14 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
     return [_uuid(row[0]) for row in found if row[1] == "sending"]
 
 
+def relax(using: str) -> None:
+    """Let the transaction commit without waiting for the disk. What a crash of the database then takes back is
+    attempted again, under the same id; that a crash of a worker loses nothing does not depend on it."""
+    if _is_postgresql(using):
+        with connections[using].cursor() as cursor:
+            cursor.execute("SET LOCAL synchronous_commit TO OFF")
+
+
 def record(using: str, verdicts: Collection[Verdict]) -> set[uuid.UUID]:
     """Move deliveries on after their attempts. Returns the ids of those that were still held under their token:
     another worker's, whose claim came later, stay as they are."""

@@ -31,7 +31,6 @@ from webhooks import jobs, outbox, registry, scopes, subscriptions
 from webhooks.conf import conf
 from webhooks.drain import Drain, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
-from webhooks.subscriptions import Subscriptions
 
 # Stands in an Event for the test that wants it. No row has this key, so nothing is delivered to it.
 NOBODY = 0
@@ -115,10 +114,10 @@ def _subscribed(labels: list[str]) -> Iterator[None]:
     """Let every change of these be wanted, besides what the defined webhooks want."""
     real = subscriptions.current
 
-    def current(using: str) -> Subscriptions:
+    def current(using: str) -> subscriptions.Subscriptions:
         wanted = real(using).by_change
         mine = [(label, action) for label in labels for action in Action]
-        return Subscriptions({**wanted, **{change: [NOBODY, *wanted.get(change, [])] for change in mine}})
+        return subscriptions.Subscriptions({**wanted, **{change: [NOBODY, *wanted.get(change, [])] for change in mine}})
 
     with mock.patch.object(subscriptions, "current", current):
         yield
@@ -144,13 +143,9 @@ def _own_scope(using: str) -> Iterator[None]:
 
 
 def _captured(event: Event, names: dict[int, str]) -> CapturedEvent:
+    same = ("action", "object_type", "object_id", "username", "request_id", "error")
     return CapturedEvent(
-        action=event.action,
-        object_type=event.object_type,
-        object_id=event.object_id,
         data=json.loads(event.data) if event.data else None,
         webhooks=[names[pk] for pk in event.webhook_ids if pk in names],
-        username=event.username,
-        request_id=event.request_id,
-        error=event.error,
+        **{name: getattr(event, name) for name in same},
     )

@@ -1,7 +1,8 @@
 """The shipped worker class: an rq worker that also delivers by itself.
 
 Between its jobs it looks for Events and Deliveries, so that it needs no wake-up, no scheduler and no second
-daemon; it runs wake-ups without a fork and keeps its connections. Jobs of others run as on rq's own worker.
+daemon. It answers wake-ups without a fork and keeps its connections, and it goes on delivering while Redis is
+away. Jobs of others run as on rq's own worker.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import Error, connections
+from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.retry import Retry
 from rq import Queue, SimpleWorker, Worker
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
@@ -21,62 +24,103 @@ from webhooks import jobs
 from webhooks.conf import conf
 from webhooks.drain import Drain
 
-# Seconds that in-flight requests have to finish after SIGTERM; supervisord's stopwaitsecs must be longer.
+# Seconds that requests under way have to end after SIGTERM; supervisord's stopwaitsecs must be longer.
 WARM_SECONDS = 12
 
+# Seconds between two signs of life, between two tries of a Redis that is away, and until it counts as away.
 HEARTBEAT_SECONDS = 10
+REDIS_RETRY_SECONDS = 2
+REDIS_SECONDS = 5
+
+REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
 
 class WebhookWorker(Worker):
-    """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``."""
+    """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It
+    delivers if it listens to the queue of the setting ``QUEUE``."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._drain = Drain(self.name)
         self._is_delivering = False
-        self._beat = 0.0
-        self._redis_is_away = False
+        self._next_beat = 0.0
+        self._redis_since = 0.0  # when Redis is next to be tried; 0 while it answers
+        # redis-py would go on trying for seconds, which the deliveries have better use for.
+        patience = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 1}
+        self.connection.connection_pool.connection_kwargs.update(patience)
 
     @property
-    def dequeue_timeout(self) -> int:
-        # Also bounds how long a read from a Redis that went silent may take.
-        return 5
+    def connection_timeout(self) -> int:
+        return REDIS_SECONDS
 
     def work(self, *args: Any, **kwargs: Any) -> bool:
         with jobs.worker_drains():
             return super().work(*args, **kwargs)
 
+    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
+        """Register with Redis; until it answers, deliver without it."""
+        while not self._stop_requested:
+            try:
+                super().bootstrap(*args, **kwargs)
+            except REDIS_AWAY as error:
+                self._redis_failed(error)
+                self._deliver()
+                time.sleep(REDIS_RETRY_SECONDS)
+            else:
+                self._redis_answered()
+                return
+
+    def check_for_suspension(self, burst: bool) -> None:
+        try:
+            super().check_for_suspension(burst)
+        except REDIS_AWAY as error:
+            self._redis_failed(error)
+
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
-        """Deliver until a job of somebody else comes. ``timeout`` None is rq's burst mode: stop when all is done."""
-        idle_since = time.monotonic()
-        self._stay_in_touch(WorkerStatus.IDLE)
+        """Deliver until there is a job. ``timeout`` None is rq's burst mode: give up when all is done."""
+        busy_at = time.monotonic()
         while not self._stop_requested:
             self._deliver()
             if not self._drain.is_idle:
-                idle_since = time.monotonic()
+                busy_at = time.monotonic()
             found = self._dequeue(wait=timeout is not None and self._drain.is_idle)
             if found:
                 return found
             is_done = timeout is None and self._drain.is_idle
-            if is_done or (max_idle_time and time.monotonic() - idle_since > max_idle_time):
+            if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
                 return None
         raise StopRequested
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        if job.func_name == jobs.DRAIN:
-            SimpleWorker.execute_job(self, job, queue)  # type: ignore[arg-type]
+        if job.func_name != jobs.DRAIN:
+            self._execute_aside(job, queue)
             return
-        # Its requests cannot be recorded while this process waits for the child, which must not share its
-        # database connection either.
+        try:
+            SimpleWorker.execute_job(self, job, queue)  # type: ignore[arg-type]
+        except REDIS_AWAY as error:
+            self._redis_failed(error)
+
+    def _execute_aside(self, job: Job, queue: Queue) -> None:
+        # What is under way could not be recorded while this process waits for the child, and the child must not
+        # share its database connection.
         self._drain.close(grace=WARM_SECONDS)
         self._drain = Drain(self.name)
         connections.close_all()
         super().execute_job(job, queue)
 
+    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().heartbeat(*args, **kwargs)
+        except REDIS_AWAY as error:
+            self._redis_failed(error)
+
     def teardown(self) -> None:
-        self._drain.close(grace=WARM_SECONDS)
+        try:
+            self._drain.close(grace=WARM_SECONDS)
+        except Error as error:
+            self.log.warning("What was under way could not be recorded and will be sent again: %s", error)
         super().teardown()
 
     def _shutdown(self) -> None:
@@ -87,19 +131,22 @@ class WebhookWorker(Worker):
             super()._shutdown()
 
     def _deliver(self) -> None:
-        if not conf.enabled:
+        if not conf.enabled or conf.queue not in self.queue_names():
             return
         self._is_delivering = True
         try:
             self._drain.run(conf.slice)
-        except DatabaseError as error:
-            self.log.warning("Worker %s: the database does not answer (%s), trying again", self.name, error)
+        except Error as error:
+            self.log.warning("The database does not answer, trying again: %s", error)
             connections.close_all()
             time.sleep(1)
         finally:
             self._is_delivering = False
 
     def _dequeue(self, wait: bool) -> tuple[Job, Queue] | None:
+        if time.monotonic() < self._redis_since:
+            time.sleep(conf.idle_poll if wait else 0)
+            return None
         try:
             self._stay_in_touch()
             found = self.queue_class.dequeue_any(
@@ -112,33 +159,42 @@ class WebhookWorker(Worker):
             )
         except DequeueTimeout:
             found = None
-        except (RedisConnectionError, RedisTimeoutError) as error:
-            self._note_redis(error)
-            time.sleep(conf.idle_poll)
+        except REDIS_AWAY as error:
+            self._redis_failed(error)
             return None
-        self._note_redis(None)
+        self._redis_answered()
         return self._took(*found) if found else None
 
     def _took(self, job: Job, queue: Queue) -> tuple[Job, Queue]:
         self.reorder_queues(reference_queue=queue)
-        job.redis_server_version = self.get_redis_server_version()
         if job.func_name == jobs.DRAIN:
             jobs.clear_flag()
             self._deliver()
         else:
+            job.redis_server_version = self.get_redis_server_version()
             self.log.info("%s: %s (%s)", queue.name, job.description, job.id)
         return job, queue
 
-    def _stay_in_touch(self, state: WorkerStatus | None = None) -> None:
-        if state:
-            self.set_state(state)
-        if time.monotonic() - self._beat > HEARTBEAT_SECONDS:
-            self.heartbeat()
-            self._beat = time.monotonic()
-            if self.should_run_maintenance_tasks:
-                self.run_maintenance_tasks()
+    def _stay_in_touch(self) -> None:
+        """Tell Redis that this worker is alive, also one that has forgotten everything meanwhile."""
+        if time.monotonic() < self._next_beat:
+            return
+        if not self.connection.hexists(self.key, "birth"):
+            self.connection.delete(self.key)
+            self.register_birth()
+        self.set_state(WorkerStatus.IDLE)
+        super().heartbeat()
+        self._next_beat = time.monotonic() + HEARTBEAT_SECONDS
+        if self.should_run_maintenance_tasks:
+            self.run_maintenance_tasks()
 
-    def _note_redis(self, error: Exception | None) -> None:
-        if error and not self._redis_is_away:
-            self.log.warning("Worker %s: Redis does not answer (%s); delivering without it", self.name, error)
-        self._redis_is_away = error is not None
+    def _redis_failed(self, error: Exception) -> None:
+        if not self._redis_since:
+            self.log.warning("Redis does not answer (%s): delivering without it", error)
+        self._redis_since = time.monotonic() + REDIS_RETRY_SECONDS
+        self._next_beat = 0.0
+
+    def _redis_answered(self) -> None:
+        if self._redis_since:
+            self.log.warning("Redis answers again")
+        self._redis_since = 0.0

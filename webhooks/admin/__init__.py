@@ -1,9 +1,10 @@
 """The admin: webhooks to define, events and deliveries to look into, and the status page.
 
 webhook, delivery, event   one model each
-status                     /admin/webhook-backend-status/: what it shows is read in ``situation``, judged in ``findings``
-deeds                      Retry and Discard, for one delivery or for 90,000
+status                     /admin/webhook-backend-status/: read in ``situation``, judged in ``findings``
+deeds, replaying, switches Retry and Discard; replay; enable, disable and resume
 forms, deletion            editing and deleting a webhook
+lane                       who waits behind whom
 display, filters, lookup, paging, tallies   how things look, and how they are found and counted quickly
 """
 

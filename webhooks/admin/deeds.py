@@ -131,8 +131,6 @@ def _tell(deed: Deed, request: HttpRequest, progress: Progress) -> None:
         parts.append(f"{deliveries(progress.changed)} {deed.done_one if progress.changed == 1 else deed.done}")
     if left:
         parts.append(f"{left:,} {deed.left_one if left == 1 else deed.left}")
-    messages.add_message(
-        request, messages.SUCCESS if progress.changed else messages.WARNING, f"{'; '.join(parts)}."
-    )
+    messages.add_message(request, messages.SUCCESS if progress.changed else messages.WARNING, f"{'; '.join(parts)}.")
     if progress.is_cut_short:
         messages.warning(request, "There were too many for one request: do it again for the rest.")

@@ -10,6 +10,7 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
@@ -17,7 +18,7 @@ from django.views.decorators.http import require_POST
 from webhooks import payloads
 from webhooks.admin import deeds, filters, lookup
 from webhooks.admin.deeds import DISCARD, RETRY, Deed
-from webhooks.admin.display import EMPTY, indented, pill, short, when
+from webhooks.admin.display import indented, pill, short, when
 from webhooks.admin.lane import lane_of
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
@@ -30,9 +31,7 @@ MOST_ATTEMPTS = 50
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
-    list_display = (
-        "state_pill", "object", "action", "to", "attempts_made", "reason_in_short", "made", "next_attempt",
-    )  # fmt: skip
+    list_display = ("state_pill", "object", "to", "attempts_made", "reason_in_short", "made")
     list_display_links = ("state_pill", "object")
     list_filter = (
         filters.StateFilter,
@@ -68,11 +67,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="object")
     def object(self, delivery: Delivery) -> SafeString:
-        return named(delivery.event)
-
-    @admin.display(description="action")
-    def action(self, delivery: Delivery) -> str:
-        return delivery.event.action
+        return named(delivery.event, delivery.event.action)
 
     @admin.display(description="webhook")
     def to(self, delivery: Delivery) -> SafeString | str:
@@ -87,14 +82,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return short(delivery.reason, 48)
 
     @admin.display(description="created")
-    def made(self, delivery: Delivery) -> SafeString | str:
-        return when(delivery.created)
-
-    @admin.display(description="next attempt")
-    def next_attempt(self, delivery: Delivery) -> SafeString | str:
-        if delivery.state != State.PENDING:
-            return EMPTY
-        return when(delivery.next_attempt_at) if delivery.webhook.enabled else "when enabled"
+    def made(self, delivery: Delivery) -> SafeString:
+        return format_html('{} <span class="wh-quiet wh-below">{}</span>', when(delivery.created), _next(delivery))
 
     # Retry and Discard
 
@@ -163,12 +152,23 @@ class DeliveryAdmin(ReadOnlyAdmin):
         css: ClassVar = {"all": ["webhooks/admin.css"]}
 
 
-def named(event: Event) -> SafeString:
-    """An object as people know it, and as the machine does."""
+def named(event: Event, action: str = "") -> SafeString:
+    """An object as people know it, and as the machine does; and what was done to it."""
     return format_html(
-        '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}</span>',
-        event.object_repr or event.object_id, event.object_type, event.object_id,
+        '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}{}</span>',
+        event.object_repr or event.object_id, event.object_type, event.object_id, f", {action}" if action else "",
     )  # fmt: skip
+
+
+def _next(delivery: Delivery) -> SafeString | str:
+    if delivery.state != State.PENDING:
+        return ""
+    if not delivery.webhook.enabled:
+        return "next when enabled"
+    if delivery.webhook.is_paused:
+        return "next when resumed"
+    is_due = delivery.next_attempt_at <= timezone.now()
+    return "due now" if is_due else format_html("next {}", when(delivery.next_attempt_at))
 
 
 def body_of(delivery: Delivery) -> str:

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-EMPTY = "–"
+EMPTY = "\N{EN DASH}"
 
 UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
+from django.views.decorators.http import require_POST
 
 from webhooks.admin import filters, lookup
+from webhooks.admin.deeds import RETRY
 from webhooks.admin.delivery import named
 from webhooks.admin.display import EMPTY, indented, pill, short, when
 from webhooks.admin.readonly import ReadOnlyAdmin
+from webhooks.admin.replaying import replay
 from webhooks.models import Event
 
 # So many of an event's deliveries are shown.
@@ -24,6 +30,7 @@ class EventAdmin(ReadOnlyAdmin):
     list_display = ("object", "action", "time", "user", "payload")
     list_filter = (filters.FailedEventFilter, filters.TypeFilter, filters.ActionFilter)
     change_form_template = "webhooks/admin/event.html"
+    actions = ("replay_chosen",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         return super().get_queryset(request).defer("data", "snapshots", "request", "webhook_ids")
@@ -48,12 +55,40 @@ class EventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="payload")
     def payload(self, event: Event) -> SafeString:
-        return pill("failed", "could not be made") if event.error else pill("made")
+        if not event.error:
+            return pill("made")
+        return pill("failed", "could not be made") if event.dispatched_at is None else pill("waiting", "made again")
+
+    # Replay
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return RETRY.allowed(request)
+
+    @admin.action(description="Send the selected failed changes with the data of today", permissions=["retry"])
+    def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
+        replay(request, chosen)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self._replay))
+        return [path("<path:object_id>/replay/", view, name="webhooks_event_replay"), *super().get_urls()]
+
+    def _replay(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        if not self.has_retry_permission(request) or not self.has_view_permission(request):
+            raise PermissionDenied
+        event = self.get_object(request, object_id)
+        if event is None:
+            raise Http404(f"There is no event {object_id}.")
+        replay(request, Event.objects.filter(pk=event.pk))
+        return redirect("admin:webhooks_event_change", event.pk)
+
+    # One event
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
         deliveries = obj.deliveries.select_related("webhook").defer("webhook__secret").order_by("pk")
         return {
             "event": obj,
+            "replayed_as": _replay_of(obj),
+            "may_replay": RETRY.allowed(request) and obj.error and obj.dispatched_at is None,
             "changed": when(obj.timestamp),
             "dispatched": when(obj.dispatched_at),
             "data": indented(obj.data),
@@ -67,3 +102,11 @@ class EventAdmin(ReadOnlyAdmin):
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}
+
+
+def _replay_of(failed: Event) -> Event | None:
+    """The event that was made for one that had failed."""
+    if not failed.error:
+        return None
+    same_object = Event.objects.filter(object_type=failed.object_type, object_id=failed.object_id)
+    return same_object.filter(pk__gt=failed.pk, replay_of=failed.pk).first()

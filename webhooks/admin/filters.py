@@ -70,11 +70,13 @@ class FailedEventFilter(admin.SimpleListFilter):
     parameter_name = "payload"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [("failed", "could not be made"), ("made", "made")]
+        return [("failed", "could not be made"), ("replayed", "made again later"), ("made", "made")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() == "failed":
-            return queryset.exclude(error="")
+            return queryset.filter(dispatched_at=None).exclude(error="")
+        if self.value() == "replayed":
+            return queryset.exclude(dispatched_at=None).exclude(error="")
         return queryset.filter(error="") if self.value() == "made" else queryset
 
 

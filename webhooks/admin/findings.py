@@ -77,9 +77,7 @@ def _workers(backend: Backend) -> Iterator[Finding]:
         return
     command = f"python manage.py rqworker {backend.queue}"
     if not backend.workers:
-        yield Finding(
-            Level.ERROR, "No worker is alive: nothing is delivered until one is started.", command=command
-        )
+        yield Finding(Level.ERROR, "No worker is alive: nothing is delivered until one is started.", command=command)
     elif not backend.serving:
         alive = count_of(len(backend.workers), "worker")
         yield Finding(
@@ -110,9 +108,7 @@ def _stuck(situation: Situation, backend: Backend, is_enabled: bool, now: dateti
     since = situation.undispatched_since
     if since and (now - since).total_seconds() > PATIENCE:
         count = count_of(situation.undispatched, "change", cap=CAP)
-        yield Finding(
-            Level.ERROR, f"{count} recorded and not taken up by a worker, the oldest for {_age(since, now)}."
-        )
+        yield Finding(Level.ERROR, f"{count} recorded and not taken up by a worker, the oldest for {_age(since, now)}.")
     for standing in [one for one in situation.webhooks if _is_late(one, now)][:MOST_NAMED]:
         has_worker = bool(backend.serving)
         yield Finding(

@@ -38,7 +38,7 @@ class ByApp(ModelChoiceIterator):
     """The choices in groups, one for each app, each in alphabetical order."""
 
     def __iter__(self) -> Iterator[Any]:
-        queryset: QuerySet[ContentType] = self.queryset  # type: ignore[assignment]
+        queryset: QuerySet[ContentType] = self.queryset
         by_app = sorted(queryset, key=lambda one: (app_name(one.app_label), model_name(one)))
         for label, content_types in groupby(by_app, key=lambda one: app_name(one.app_label)):
             yield label, [self.choice(content_type) for content_type in content_types]
@@ -50,8 +50,8 @@ class ModelsWidget(forms.CheckboxSelectMultiple):
     template_name = "webhooks/admin/models_widget.html"
 
     class Media:
-        css = {"all": ["webhooks/admin.css"]}  # noqa: RUF012
-        js = ["webhooks/admin.js"]  # noqa: RUF012
+        css = {"all": ["webhooks/admin.css"]}
+        js = ["webhooks/admin.js"]
 
 
 class ModelsField(forms.ModelMultipleChoiceField):
@@ -82,8 +82,8 @@ class WebhookForm(forms.ModelForm):
 
     class Meta:
         model = Webhook
-        fields = "__all__"  # noqa: DJ007 - the admin's fieldsets say which
-        widgets = {"payload_url": forms.URLInput(attrs={"class": "vURLField"})}  # noqa: RUF012
+        fields = "__all__"
+        widgets = {"payload_url": forms.URLInput(attrs={"class": "vURLField"})}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.paginator import Paginator
+from django.db.models import QuerySet
 from django.utils.functional import cached_property
 
 
-class CappedPaginator(Paginator):  # type: ignore[type-arg]  # not generic at run time
+class CappedPaginator(Paginator):
     """Counts no further than ``most``, and pages through that many: the first of what the order puts first."""
 
     most = 10_000
 
     @cached_property
     def _counted(self) -> int:
-        return int(self.object_list.order_by().values("pk")[: self.most + 1].count())  # type: ignore[union-attr]
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        return rows.order_by().values("pk")[: self.most + 1].count()
 
     @cached_property
-    def count(self) -> int:  # type: ignore[override]
+    def count(self) -> int:
         return min(self._counted, self.most)
 
     @property

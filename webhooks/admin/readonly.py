@@ -41,8 +41,14 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         raise NotImplementedError
 
     def render_change_form(
-        self, request: HttpRequest, context: Any, *args: Any, obj: models.Model | None = None, **kwargs: Any
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Any = None,
     ) -> HttpResponse:
         if obj is not None:
             context |= self.detail(request, obj)
-        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+        return super().render_change_form(request, context, add, change, form_url, obj)

@@ -14,6 +14,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
+from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from webhooks import backend
@@ -182,8 +183,14 @@ def _webhook(standing: Standing) -> dict[str, Any]:
         "succeeded_at": when(standing.last_success_at),
         "failed_at": when(standing.last_failure_at),
         "reason": short(standing.last_failure, 70),
-        "probe": when(standing.probe_at) if standing.is_paused else "",
+        "probe": _probe(standing),
     }
+
+
+def _probe(standing: Standing) -> SafeString | str:
+    if not standing.is_paused or standing.probe_at is None:
+        return ""
+    return when(standing.probe_at) if standing.probe_at > timezone.now() else "due"
 
 
 def deliveries_url(**filters: Any) -> str:

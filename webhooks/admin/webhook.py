@@ -31,13 +31,10 @@ CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
 @admin.register(Webhook)
 class WebhookAdmin(admin.ModelAdmin):
     form = WebhookForm
-    list_display = (
-        "name", "state", "url", "models_in_short", "actions_in_short", "open", "failed", "last_result",
-    )  # fmt: skip
-    list_filter = ("enabled",)
+    list_display = ("called", "state", "sends", "open", "failed", "last_result")
     search_fields = ("name", "payload_url")
     actions = ("enable", "disable", "resume")
-    sortable_by = ("name", "state", "url")
+    sortable_by = ("called", "state")
     save_on_top = False
 
     class Media:
@@ -67,15 +64,17 @@ class WebhookAdmin(admin.ModelAdmin):
     def state(self, webhook: Webhook) -> SafeString:
         return webhook_state(webhook)
 
-    @admin.display(description="URL", ordering="payload_url")
-    def url(self, webhook: Webhook) -> SafeString | str:
-        return short(webhook.payload_url, 48)
+    @admin.display(description="webhook", ordering="name")
+    def called(self, webhook: Webhook) -> SafeString:
+        url = short(webhook.payload_url, 60)
+        return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', webhook.name, url)
 
-    @admin.display(description="models")
-    def models_in_short(self, webhook: Webhook) -> str:
-        labels = self._labels(webhook)
+    @admin.display(description="sends")
+    def sends(self, webhook: Webhook) -> SafeString:
+        labels, actions = self._labels(webhook), ", ".join(str(action.label) for action in webhook.actions)
         more = f" and {len(labels) - SHORT} more" if len(labels) > SHORT else ""
-        return f"{', '.join(labels[:SHORT])}{more}" or EMPTY
+        models = f"{', '.join(labels[:SHORT])}{more}" or EMPTY
+        return format_html('{} <span class="wh-quiet wh-below">{}</span>', models, actions)
 
     @admin.display(description="models")
     def models_in_full(self, webhook: Webhook) -> str:
@@ -84,10 +83,6 @@ class WebhookAdmin(admin.ModelAdmin):
 
     def _labels(self, webhook: Webhook) -> list[str]:
         return sorted(f"{one.app_label}.{one.model}" for one in webhook.object_types.all())
-
-    @admin.display(description="actions")
-    def actions_in_short(self, webhook: Webhook) -> str:
-        return ", ".join(str(action.label) for action in webhook.actions)
 
     @admin.display(description="not sent yet")
     def open(self, webhook: Any) -> SafeString | str:

@@ -64,7 +64,7 @@ class EventFilters(ObjectFilters):
 
     failed = serializers.BooleanField()
 
-    lookups: ClassVar = {"object_type": "object_type", "object_id": "object_id"}
+    lookups = {"object_type": "object_type", "object_id": "object_id"}
 
     def narrow(self, queryset: Any) -> Any:
         events = super().narrow(queryset)
@@ -81,7 +81,7 @@ class DeliveryFilters(ObjectFilters):
     created_after = FirstIdField()
     created_before = FirstIdField()
 
-    lookups: ClassVar = {
+    lookups = {
         "state": "state__in",
         "webhook": "webhook",
         "object_type": "event__object_type",

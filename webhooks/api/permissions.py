@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from rest_framework.permissions import DjangoModelPermissions
 from rest_framework.request import Request
@@ -13,14 +13,14 @@ VIEW = ["%(app_label)s.view_%(model_name)s"]
 class ModelPermissions(DjangoModelPermissions):
     """REST framework's own lets everybody who is logged in read: payloads are not for everybody."""
 
-    perms_map: ClassVar = {**DjangoModelPermissions.perms_map, "GET": VIEW, "HEAD": VIEW, "OPTIONS": VIEW}
+    perms_map = {**DjangoModelPermissions.perms_map, "GET": VIEW, "HEAD": VIEW, "OPTIONS": VIEW}
 
 
 class DeedPermissions(ModelPermissions):
     """For a view set whose POSTs do something to rows: that takes the permission named by ``deed`` and the model,
     such as ``webhooks.retry_delivery``, besides that to view."""
 
-    perms_map: ClassVar = {**ModelPermissions.perms_map, "POST": VIEW}
+    perms_map = {**ModelPermissions.perms_map, "POST": VIEW}
 
     def has_permission(self, request: Request, view: Any) -> bool:
         may_view = super().has_permission(request, view)

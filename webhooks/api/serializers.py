@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import NON_FIELD_ERRORS
@@ -14,6 +14,9 @@ from rest_framework.settings import api_settings
 
 from webhooks import payloads, registry
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
+
+# So many attempts of a delivery are shown, the newest.
+MOST_ATTEMPTS = 100
 
 NOT_REGISTERED = (
     "No webhook can be sent for {refused}: not registered. These are: {registered}. For another one, name it in "
@@ -25,7 +28,7 @@ class ObjectTypesField(serializers.ListField):
     """Content types as labels: ``["dcim.site"]``. Only those of registered models are accepted."""
 
     child = serializers.CharField()
-    default_error_messages: ClassVar = {
+    default_error_messages = {
         "empty": "Choose at least one model.",
         "not_a_list": 'Must be a list of labels, such as ["dcim.site"].',
         "not_registered": NOT_REGISTERED,
@@ -59,7 +62,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         read_only_fields = (
             "is_paused", "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
         )  # fmt: skip
-        extra_kwargs: ClassVar = {"secret": {"write_only": True, "style": {"input_type": "password"}}}
+        extra_kwargs = {"secret": {"write_only": True, "style": {"input_type": "password"}}}
 
     def get_has_secret(self, webhook: Webhook) -> bool:
         return bool(webhook.secret)
@@ -101,11 +104,18 @@ class EventSerializer(serializers.ModelSerializer[Event]):
 
     class Meta:
         model = Event
-        fields = (*EventSummarySerializer.Meta.fields, "username", "request_id", "dispatched_at", "error")
+        fields: tuple[str, ...] = (
+            *EventSummarySerializer.Meta.fields,
+            "username",
+            "request_id",
+            "dispatched_at",
+            "replay_of",
+            "error",
+        )
 
 
 class EventDetailSerializer(EventSerializer):
-    data = JSONTextField()
+    data = JSONTextField()  # type: ignore[assignment]
     snapshots = JSONTextField()
     request = JSONTextField()
 
@@ -151,10 +161,13 @@ class DeliveryDetailSerializer(DeliverySerializer):
     """``payload`` is what is sent, and ``attempts`` what came back, the newest first."""
 
     payload = serializers.SerializerMethodField()
-    attempts = AttemptSerializer(many=True)
+    attempts = serializers.SerializerMethodField()
 
     class Meta(DeliverySerializer.Meta):
         fields = (*DeliverySerializer.Meta.fields, "payload", "attempts")
 
     def get_payload(self, delivery: Delivery) -> Any:
         return json.loads(payloads.json_body(delivery.event))
+
+    def get_attempts(self, delivery: Delivery) -> Any:
+        return AttemptSerializer(delivery.attempts.order_by("-pk")[:MOST_ATTEMPTS], many=True).data

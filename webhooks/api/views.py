@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Prefetch, QuerySet
+from django.db.models import QuerySet
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
@@ -21,10 +21,7 @@ from webhooks.api import serializers
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryParameters
 from webhooks.api.pagination import NewestFirst
 from webhooks.api.permissions import DeedPermissions, ModelPermissions
-from webhooks.models import Attempt, Delivery, Event, Webhook
-
-# So many attempts of a delivery are shown, the newest.
-MOST_ATTEMPTS = 100
+from webhooks.models import Delivery, Event, Webhook
 
 # What may be long, or is nobody's business, and lists do not show.
 HEAVY = ("data", "snapshots", "request", "webhook_ids")
@@ -103,9 +100,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
 
     def get_queryset(self) -> QuerySet[Delivery]:
         deliveries = super().get_queryset()
-        if not self.detail:
-            return deliveries.defer("event__error", *(f"event__{name}" for name in HEAVY))
-        return deliveries.prefetch_related(Prefetch("attempts", Attempt.objects.order_by("-pk")[:MOST_ATTEMPTS]))
+        return deliveries if self.detail else deliveries.defer("event__error", *(f"event__{name}" for name in HEAVY))
 
     def get_serializer_class(self) -> Any:
         return serializers.DeliveryDetailSerializer if self.detail else serializers.DeliverySerializer
