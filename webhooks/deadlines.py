@@ -48,6 +48,10 @@ class _Timed:
     """Gives each operation no more than what is left."""
 
     def recv_into(self, *args: Any, **kwargs: Any) -> int:
+        if hasattr(socket, "TCP_QUICKACK"):
+            # A receiver that writes its headers and its body apart waits for our acknowledgement between them,
+            # which Linux puts off by 40 ms: measured, 45 ms a request against 2.
+            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # type: ignore[attr-defined]
         return self._timed().recv_into(*args, **kwargs)  # type: ignore[no-any-return]
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:

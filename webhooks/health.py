@@ -17,7 +17,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from webhooks.clock import DatabaseNow
+from webhooks.clock import DatabaseNow, utc
 from webhooks.conf import conf
 from webhooks.models import Webhook
 from webhooks.outcomes import Outcome
@@ -96,7 +96,7 @@ def _reason_to_disable(outcomes: Sequence[Outcome], since: datetime, now: dateti
     if any(outcome.is_gone for outcome in outcomes):
         return "the receiver answered 410 Gone: it wants no more deliveries"
     if (now - since).total_seconds() > conf.disable_after:
-        return f"every attempt since {since:%Y-%m-%d %H:%M} UTC failed, the last one with: {outcomes[-1].reason}"
+        return f"every attempt since {utc(since):%Y-%m-%d %H:%M} UTC failed, the last one with: {outcomes[-1].reason}"
     return ""
 
 

@@ -125,8 +125,7 @@ def _subscribed(labels: list[str]) -> Iterator[None]:
 
 @contextmanager
 def _own_scope(using: str) -> Iterator[None]:
-    """Let the open transaction forget, for this block, what it has recorded so far. Outside of a transaction
-    every change is a transaction of its own anyway."""
+    """Let the open transaction forget, for this block, what it has recorded so far."""
     connection = connections[using]
     if not connection.in_atomic_block:
         yield
