@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import django_rq
 from django.conf import settings
 from django.utils import timezone
 from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 from rq import Queue
 from rq.job import Job
 from rq.utils import decode_redis_hash, utcparse
 from rq.worker_registration import get_keys
 
 from webhooks.conf import conf
+from webhooks.redis_access import impatient
 
 # Seconds that a page may wait for Redis, for the connection and for each answer.
 TIMEOUT = 0.5
@@ -79,7 +77,7 @@ class Backend:
 def read() -> Backend:
     """Ask Redis. Takes about a second at the most, and says what went wrong in ``error``."""
     try:
-        connection = _connection(conf.queue)
+        connection = impatient(conf.queue, TIMEOUT)
     except Exception as error:
         # Whatever a host wrote into RQ_QUEUES: the page that tells of it must not fail on it.
         return Backend(conf.queue, error=_misconfigured(error))
@@ -94,15 +92,6 @@ def _misconfigured(error: Exception) -> str:
     if conf.queue not in getattr(settings, "RQ_QUEUES", {}):
         return f"the setting RQ_QUEUES has no queue {conf.queue!r}"
     return f"the setting RQ_QUEUES[{conf.queue!r}] is not usable: {type(error).__name__}: {error}"
-
-
-def _connection(queue: str) -> Redis:
-    connection: Redis = django_rq.get_connection(queue)
-    if "USE_REDIS_CACHE" not in settings.RQ_QUEUES[queue]:  # that one is the cache's own, with its own timeouts
-        connection.connection_pool.connection_kwargs.update(
-            socket_connect_timeout=TIMEOUT, socket_timeout=TIMEOUT, retry=Retry(NoBackoff(), 0)
-        )
-    return connection
 
 
 def _address(connection: Redis) -> str:

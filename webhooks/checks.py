@@ -31,7 +31,8 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 def _bad_values() -> Iterator[CheckMessage]:
     for key, message in conf.bad_values():
-        yield Error(f'The setting WEBHOOKS["{key}"] {message}.', hint="See docs/settings.md.", id="webhooks.E007")
+        name = f'WEBHOOKS["{key}"]' if key else "WEBHOOKS"
+        yield Error(f"The setting {name} {message}.", hint="See docs/settings.md.", id="webhooks.E007")
 
 
 @register("webhooks")

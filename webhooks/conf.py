@@ -25,11 +25,13 @@ class Settings:
 
     @property
     def _all(self) -> Mapping[str, Any]:
-        return getattr(settings, "WEBHOOKS", None) or {}
+        value = getattr(settings, "WEBHOOKS", None)
+        return value if isinstance(value, Mapping) else {}
 
     def _get(self, key: str, default: T) -> T:
+        """The value, or the default in place of one that cannot be used, which ``manage.py check`` reports."""
         value: T = self._all.get(key, default)
-        return value
+        return value if RULES[key][1](value) else default
 
     @property
     def unknown_keys(self) -> list[str]:
@@ -37,7 +39,10 @@ class Settings:
         return sorted(set(self._all) - set(RULES))
 
     def bad_values(self) -> list[tuple[str, str]]:
-        """Keys whose value cannot be used, each with what it must be."""
+        """Keys whose value cannot be used, each with what it must be; no key for the setting itself."""
+        value = getattr(settings, "WEBHOOKS", {})
+        if not isinstance(value, Mapping):
+            return [("", f"must be a dictionary, not {value!r}")]
         return [
             (key, f"{RULES[key][0]}, not {value!r}")
             for key, value in self._all.items()

@@ -58,8 +58,7 @@ class Courier:
         Returns whether anything was done. Raises django.db.Error, after which it may be called again.
         """
         self._renew()
-        has_room = claim and len(self._turns) <= conf.batch // 2
-        claimed = self._claim(only_free) if has_room else 0
+        claimed = self._claim(only_free) if claim else 0
         self._hand_over()
         recorded = self._collect(wait if self._senders.in_flight else 0, take_next=claim and not only_free)
         return bool(claimed or recorded)
@@ -80,11 +79,11 @@ class Courier:
         busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
         share = max(1, conf.batch // max(1, len(due)))
         room = {
-            webhook.id: 1 if webhook.is_probe else share - self._turns.waiting(webhook.id)
+            webhook.id: 1 if webhook.is_probe else self._turns.room(webhook.id, share)
             for webhook in due
             if webhook.id not in busy and (not webhook.is_probe or health.begin_probe(webhook.id))
         }
-        room = {webhook: most for webhook, most in room.items() if most > 0}
+        room = {webhook: most for webhook, most in room.items() if most}
         if not room:
             return 0
         claim = Claim(uuid.uuid4(), conf.lease)

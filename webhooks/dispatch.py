@@ -26,12 +26,15 @@ def _dispatch() -> int:
     events = list(undispatched.only("pk", "object_type", "object_id", "webhook_ids")[: conf.batch])
     overtaking = set(Event.objects.overtaking([event.pk for event in events]).values_list("pk", flat=True))
     ready = [event for event in events if event.pk not in overtaking]
-    _deliver_to_lanes(ready)
+    wanted = _deliver_to_lanes(ready)
+    unwanted = [event.pk for event in ready if event.pk not in wanted]
+    Event.objects.filter(pk__in=unwanted).delete()  # nobody is left who wanted it
     Event.objects.filter(pk__in=[event.pk for event in ready]).update(dispatched_at=DatabaseNow())
     return len(ready)
 
 
-def _deliver_to_lanes(events: list[Event]) -> None:
+def _deliver_to_lanes(events: list[Event]) -> set[int]:
+    """Line up the events' deliveries. Returns the ids of the events that have any."""
     wanted = {pk for event in events for pk in event.webhook_ids}
     ordered = dict(Webhook.objects.filter(pk__in=wanted).values_list("pk", "ordered"))
     deliveries = [
@@ -45,6 +48,7 @@ def _deliver_to_lanes(events: list[Event]) -> None:
     if waiting:
         Delivery.objects.lock_heads(waiting)
         Delivery.objects.promote(waiting)
+    return {delivery.event_id for delivery in deliveries}
 
 
 def _delivery(event: Event, webhook_id: int, is_ordered: bool) -> Delivery:

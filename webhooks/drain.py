@@ -9,13 +9,16 @@ from webhooks.conf import conf
 from webhooks.courier import Courier
 from webhooks.models import Event, Sweep
 
+# Seconds between two sweeps of what nobody waits for.
+SWEEP_ALL_EVERY = 30
+
 
 class Drain:
     """Lives as long as its worker process, and keeps what is under way from one slice to the next."""
 
     def __init__(self, worker: str) -> None:
         self._courier = Courier(worker[:100])
-        self._swept = 0.0
+        self._swept = self._swept_all = 0.0
         self._stopping = False
 
     @property
@@ -59,8 +62,13 @@ class Drain:
         if time.monotonic() - self._swept < conf.sweep_interval:
             return
         self._swept = time.monotonic()
-        if Sweep.begin(conf.sweep_interval):
+        if not Sweep.begin(conf.sweep_interval):
+            return
+        if time.monotonic() - self._swept_all > SWEEP_ALL_EVERY:
             sweep.sweep()
+            self._swept_all = time.monotonic()
+        else:
+            sweep.mend()
 
 
 def has_more() -> bool:

@@ -14,16 +14,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import django_rq
-from django.conf import settings
 from django.core.signals import setting_changed
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, WatchError
-from redis.retry import Retry
 from rq import Queue, get_current_job
 
 from webhooks.conf import conf
 from webhooks.drain import Drain, has_more
+from webhooks.redis_access import impatient
 
 logger = logging.getLogger(__name__)
 
@@ -126,20 +123,8 @@ def _flag(queue: str) -> str:
 
 @functools.cache
 def _queue(name: str) -> Queue:
-    queue: Queue = django_rq.get_queue(name, commit_mode="auto", connection=_impatient(name))
+    queue: Queue = django_rq.get_queue(name, commit_mode="auto", connection=impatient(name, conf.redis_timeout))
     return queue
-
-
-def _impatient(name: str) -> Redis:
-    """A connection of its own that gives up early: redis-py would retry for seconds inside a save."""
-    connection = django_rq.get_connection(name)
-    if "USE_REDIS_CACHE" not in settings.RQ_QUEUES[name]:  # that one is the cache's own, with its own timeouts
-        connection.connection_pool.connection_kwargs.update(
-            socket_connect_timeout=conf.redis_timeout,
-            socket_timeout=conf.redis_timeout,
-            retry=Retry(NoBackoff(), 0),
-        )
-    return connection
 
 
 def _forget_connections(setting: str, **kwargs: Any) -> None:

@@ -18,6 +18,7 @@ from webhooks.context import current_actor
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
 from webhooks.scopes import Batch, Change, Scope, State, Trace, batching, existing, open_scope
+from webhooks.texts import clean
 
 logger = logging.getLogger(__name__)
 
@@ -236,8 +237,3 @@ def _upsert(scope: Scope, change: Change, trace: Trace, columns: dict[str, Any])
 
 def _event(change: Change, columns: dict[str, Any]) -> Event:
     return Event(object_type=change.label, object_id=str(change.pk), **columns)
-
-
-def clean(text: str, length: int | None = None) -> str:
-    """Text as every database takes it: no NUL, no lone surrogates, no longer than its column."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]

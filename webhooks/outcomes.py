@@ -10,8 +10,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from webhooks.texts import clean
+
 TOO_MANY_REQUESTS = 429
 GONE = 410
+
+# Characters that are kept of a reason, some of which the receiver wrote.
+REASON_LENGTH = 500
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,8 @@ class Outcome:
 def judge(status: int, phrase: str, location: str) -> str:
     """Why an answer is no success, or nothing: below 400 is one, redirects excepted."""
     if 300 <= status < 400:
-        return f"HTTP {status}: redirects to {location[:200] or 'nowhere'}, which is not followed"
-    return f"HTTP {status} {phrase}".strip() if status >= 400 else ""
+        return clean(f"HTTP {status}: redirects to {location[:200] or 'nowhere'}, which is not followed")
+    return clean(f"HTTP {status} {phrase}".strip(), REASON_LENGTH) if status >= 400 else ""
 
 
 def retry_after(value: str | None, now: datetime) -> float | None:
@@ -71,7 +76,8 @@ def explain(error: BaseException, timeout: float) -> str:
     """Why a request failed; ``timeout`` in seconds is what it had in all."""
     if is_timeout(error):
         return f"no answer within {timeout:g} s"
-    return next(filter(None, map(_known, _causes(error))), f"{type(error).__name__}: {error}")
+    reason = next(filter(None, map(_known, _causes(error))), f"{type(error).__name__}: {error}")
+    return clean(reason, REASON_LENGTH)
 
 
 def is_timeout(error: BaseException) -> bool:
@@ -97,7 +103,7 @@ def _known(cause: BaseException) -> str:
         case ConnectionResetError() | BrokenPipeError():
             return "connection closed by the receiver before it answered"
         case http.client.HTTPException():
-            return f"the answer is no valid HTTP: {type(cause).__name__} {cause}"[:500]
+            return f"the answer is no valid HTTP: {type(cause).__name__} {cause}"
         case OSError(strerror=str() as text):
             return f"connection failed: {text}"
     return ""

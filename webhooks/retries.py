@@ -38,7 +38,7 @@ def discard(deliveries: QuerySet[Delivery]) -> int:
 def _in_chunks(deliveries: QuerySet[Delivery], change: Callable[[DeliveryQuerySet], int]) -> int:
     """Change them a few at a time: there may be a hundred thousand, and workers wait for the rows meanwhile."""
     changed = 0
-    ids = list(deliveries.values_list("pk", flat=True))
+    ids = list(deliveries.order_by("pk").values_list("pk", flat=True))
     for start in range(0, len(ids), CHUNK):
         changed += change(Delivery.objects.filter(pk__in=ids[start : start + CHUNK]))
     transaction.on_commit(jobs.wake_up, using=deliveries.db, robust=True)

@@ -19,7 +19,12 @@ MOST = 500
 
 def sweep() -> int:
     """Do all of it once, in short transactions. Returns how many rows it changed."""
-    return take_back() + free_lanes() + repair_promotions() + prune()
+    return mend() + repair_promotions() + prune()
+
+
+def mend() -> int:
+    """The part that deliveries wait for."""
+    return take_back() + free_lanes()
 
 
 def take_back() -> int:
@@ -63,7 +68,11 @@ def _prune(state: str, days: float) -> int:
 
 
 def _prune_events() -> int:
-    ids = _some(Event.objects.failed().filter(timestamp__lt=_before(conf.retention["failed"])))
+    """Delete failed events, replayed or not, and those whose deliveries are gone."""
+    old = _before(max(conf.retention.values()))
+    failed = Event.objects.failed().filter(timestamp__lt=_before(conf.retention["failed"]))
+    bare = Event.objects.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk"))), dispatched_at__lt=old)
+    ids = _some(failed) + _some(bare)
     Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
     return len(ids)
 

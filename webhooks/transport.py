@@ -12,10 +12,11 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 from webhooks import deadlines
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
+from webhooks.texts import clean
 
 # What is kept of an answer's headers, as GitLab does.
 HEADERS_KEPT = 50
@@ -93,8 +94,8 @@ def _outcome(response: requests.Response, body: bytes, started_at: datetime) -> 
         0,
         reason=judge(response.status_code, response.reason or "", response.headers.get("Location", "")),
         status=response.status_code,
-        headers={_text(name): _text(value[:HEADER_LENGTH]) for name, value in headers},
-        body=_text(body.decode(_encoding(response), "replace")),
+        headers={clean(name): clean(value, HEADER_LENGTH) for name, value in headers},
+        body=clean(body.decode(_encoding(response), "replace")),
         retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
     )
 
@@ -105,11 +106,6 @@ def _encoding(response: requests.Response) -> str:
     except LookupError:
         return "utf-8"
     return response.encoding or "utf-8"
-
-
-def _text(text: str) -> str:
-    """Text that every database takes."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 class _Connection(HTTPConnection):
@@ -123,7 +119,7 @@ class _TLSConnection(HTTPSConnection):
 
     def connect(self) -> None:
         # A context of its own for each connection: what one webhook trusts, the next one need not.
-        self.ssl_context = create_urllib3_context()
+        self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
         self.ssl_context.sslsocket_class = deadlines.TimedTLSSocket
         super().connect()
 

@@ -10,6 +10,9 @@ T = TypeVar("T")
 
 FIRST_CAP = 2
 
+# How many of a webhook may wait here for each one that may be in flight.
+WAITING_PER_SENT = 4
+
 
 class Turns(Generic[T]):
     """What waits in this worker, by webhook. A webhook's cap begins at two, grows by one with each answer in
@@ -29,6 +32,13 @@ class Turns(Generic[T]):
 
     def cap(self, webhook: int) -> int:
         return self._caps[webhook]
+
+    def room(self, webhook: int, share: int) -> int:
+        """How many more of a webhook to take in at once: nothing before half of its share is gone. A share is no
+        more than a few times what may be in flight: what waits for one that hangs had better wait elsewhere."""
+        most = min(share, WAITING_PER_SENT * self._caps[webhook])
+        waiting = self.waiting(webhook)
+        return most - waiting if waiting <= most // 2 else 0
 
     def add(self, webhook: int, item: T) -> None:
         self._queues.setdefault(webhook, deque()).append(item)

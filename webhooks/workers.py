@@ -21,6 +21,7 @@ from rq.job import Job
 from rq.worker import WorkerStatus
 
 from webhooks import jobs
+from webhooks.backend import CLASS_FIELD
 from webhooks.conf import conf
 from webhooks.drain import Drain
 
@@ -69,6 +70,11 @@ class WebhookWorker(Worker):
             else:
                 self._redis_answered()
                 return
+
+    def register_birth(self) -> None:
+        super().register_birth()
+        # Tells the status page that this worker needs no waking.
+        self.connection.hset(self.key, CLASS_FIELD, f"{type(self).__module__}.{type(self).__qualname__}")
 
     def check_for_suspension(self, burst: bool) -> None:
         try:

@@ -1,24 +1,12 @@
-"""Deleting webhooks with all their deliveries, of which there may be a hundred thousand."""
+"""What the deletion of webhooks takes along, in words."""
 
 from __future__ import annotations
 
-from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 
 from webhooks.admin.display import deliveries
 from webhooks.managers import OPEN_STATES, State
-from webhooks.models import Attempt, Delivery, Webhook
-
-
-def delete(webhooks: QuerySet[Webhook]) -> None:
-    """Delete them and what goes with them, in one transaction and without loading it."""
-    using = webhooks.db
-    with transaction.atomic(using):
-        # A delivery that a worker adds meanwhile waits for this lock, and then finds no webhook.
-        pks = list(webhooks.order_by("pk").select_for_update(of=("self",)).values_list("pk", flat=True))
-        Attempt.objects.using(using).filter(delivery__webhook__in=pks)._raw_delete(using)
-        Delivery.objects.using(using).filter(webhook__in=pks)._raw_delete(using)
-        Webhook.objects.using(using).filter(pk__in=pks).delete()
+from webhooks.models import Webhook
 
 
 def in_words(webhooks: QuerySet[Webhook]) -> tuple[list[str | list[str]], dict[str, int]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -12,6 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from webhooks import registry
+from webhooks.ids import first_id
 from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Action
 
@@ -100,8 +100,3 @@ class AgeFilter(admin.SimpleListFilter):
             return queryset
         _, age = self.spans[str(self.value())]
         return queryset.filter(pk__gte=first_id(timezone.now() - age))
-
-
-def first_id(moment: datetime) -> uuid.UUID:
-    """A UUID that sorts before every version 7 one made from this moment on."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)

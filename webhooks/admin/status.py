@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
@@ -97,10 +97,11 @@ def retry_all(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         deeds.perform(RETRY, request, chosen)
         return redirect("webhooks_backend_status")
+    count = chosen.count()
     context = {
         **_chrome(request, "Retry all failed deliveries"),
-        "count": number(chosen.count()),
-        "is_one": chosen.count() == 1,
+        "count": number(count),
+        "is_one": count == 1,
         "webhook": webhook,
     }
     return TemplateResponse(request, "webhooks/admin/retry_all.html", context)
@@ -151,8 +152,11 @@ def _rq_url() -> str:
 
 
 def _webhook_named(request: HttpRequest) -> Webhook | None:
-    pk = request.GET.get("webhook", "")
-    return Webhook.objects.filter(pk=int(pk)).first() if pk.isdecimal() else None
+    """The webhook of ``?webhook=``. Raises Http404 where there is none of that id: it must not mean all."""
+    if "webhook" not in request.GET:
+        return None
+    pk = request.GET["webhook"]
+    return get_object_or_404(Webhook, pk=int(pk) if pk.isdecimal() else 0)
 
 
 def _tiles(seen: Situation) -> list[dict[str, Any]]:

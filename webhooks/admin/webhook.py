@@ -14,8 +14,9 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from webhooks import jobs
-from webhooks.admin import deletion, switches, tallies
+from webhooks import deletion, jobs
+from webhooks.admin import switches, tallies
+from webhooks.admin.deletion import in_words
 from webhooks.admin.display import EMPTY, number, short, webhook_state, when
 from webhooks.admin.forms import WebhookForm
 from webhooks.managers import OPEN_STATES, State
@@ -138,7 +139,7 @@ class WebhookAdmin(admin.ModelAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
-        lines, totals = deletion.in_words(chosen)
+        lines, totals = in_words(chosen)
         allowed = self.has_delete_permission(request)
         return lines, totals, set() if allowed else {"webhook"}, []
 

@@ -13,7 +13,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
 
-from webhooks.admin.filters import first_id
+from webhooks.ids import first_id
 from webhooks.managers import State
 
 BIGGEST_KEY = 2**63 - 1

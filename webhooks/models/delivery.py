@@ -14,7 +14,8 @@ class Delivery(models.Model):
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries")
-    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
+    # Its index is the one below that begins with it.
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
     created = models.DateTimeField(default=timezone.now)
     state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
 
@@ -48,6 +49,7 @@ class Delivery(models.Model):
             ),
         ]
         indexes = [
+            models.Index(fields=["webhook", "state", "finished_at"], name="webhooks_delivery_of_webhook"),
             models.Index(
                 fields=["webhook", "next_attempt_at"],
                 condition=models.Q(state=State.PENDING),

@@ -47,6 +47,12 @@ class Event(models.Model):
                 name="webhooks_event_failed",
                 condition=~models.Q(error="") & models.Q(dispatched_at=None),
             ),
+            models.Index(
+                fields=["dispatched_at"],
+                name="webhooks_event_dispatched",
+                condition=models.Q(dispatched_at__isnull=False),
+            ),
+            models.Index(fields=["request_id"], name="webhooks_event_request", condition=~models.Q(request_id="")),
             models.Index(fields=["object_type", "object_id", "id"], name="webhooks_event_object"),
         ]
 

@@ -135,12 +135,18 @@ def registered_object_types() -> models.QuerySet[DjangoContentType]:
     return DjangoContentType.objects.filter(pk__in=pks).order_by("app_label", "model")
 
 
+def _is_registered(label: str) -> bool:
+    # A proxy's registration is its concrete model's, whose label its changes go by.
+    registration = registry.registration_by_label(label)
+    return registration is not None and registration.label == label
+
+
 def refuse_unregistered(pks: set[int]) -> None:
     """Raise ValidationError, naming them, when some of these content types are of models that nobody registered."""
     refused = [
         f"{content_type.app_label}.{content_type.model}"
         for content_type in DjangoContentType.objects.filter(pk__in=pks)
-        if registry.registration_by_label(f"{content_type.app_label}.{content_type.model}") is None
+        if not _is_registered(f"{content_type.app_label}.{content_type.model}")
     ]
     if refused:
         raise ValidationError(

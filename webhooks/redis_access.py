@@ -1,0 +1,20 @@
+"""Connections to the Redis of a queue that give up early: redis-py's defaults would try for seconds."""
+
+from __future__ import annotations
+
+import django_rq
+from django.conf import settings
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+
+def impatient(queue: str, seconds: float) -> Redis:
+    """A connection of its own, as ``RQ_QUEUES`` says, that waits ``seconds`` at the most to connect and for each
+    answer. Raises whatever an unusable setting provokes."""
+    connection: Redis = django_rq.get_connection(queue)
+    if "USE_REDIS_CACHE" not in settings.RQ_QUEUES[queue]:  # that one is the cache's own, with its own timeouts
+        connection.connection_pool.connection_kwargs.update(
+            socket_connect_timeout=seconds, socket_timeout=seconds, retry=Retry(NoBackoff(), 0)
+        )
+    return connection
