@@ -35,7 +35,8 @@ CLASS_FIELD = "worker_class"
 
 @dataclass(frozen=True)
 class Worker:
-    """An rq worker as it registered itself. ``queues`` are names; ``job`` describes what it runs, or is empty."""
+    """An rq worker as it registered itself. ``queues`` are names; ``job`` describes what it runs, or is empty;
+    ``silence`` is the time since its last sign of life, in seconds."""
 
     name: str
     queues: tuple[str, ...] = ()
@@ -43,14 +44,10 @@ class Worker:
     state: str = ""
     born: datetime | None = None
     last_heartbeat: datetime | None = None
+    silence: float = 0.0
     host: str = ""
     pid: str = ""
     job: str = ""
-
-    @property
-    def silence(self) -> float:
-        """Seconds since its last sign of life."""
-        return (_now() - self.last_heartbeat).total_seconds() if self.last_heartbeat else 0.0
 
     @property
     def is_silent(self) -> bool:
@@ -128,13 +125,15 @@ def _all_at_once(connection: Redis, command: str, keys: Iterable[Any], *argument
 
 def _worker(key: str, values: dict[str, str], jobs: dict[str, str]) -> Worker:
     job_id = values.get("current_job", "")
+    heard_of = _moment(values.get("last_heartbeat"))
     return Worker(
         name=key.rpartition(":worker:")[2],
         queues=tuple(name for name in values.get("queues", "").split(",") if name),
         is_shipped=bool(values.get(CLASS_FIELD)),
         state=values.get("state", "?"),
         born=_moment(values.get("birth")),
-        last_heartbeat=_moment(values.get("last_heartbeat")),
+        last_heartbeat=heard_of,
+        silence=(timezone.now() - heard_of).total_seconds() if heard_of else 0.0,
         host=values.get("hostname", ""),
         pid=values.get("pid", ""),
         job=jobs.get(job_id) or job_id,
@@ -147,7 +146,3 @@ def _moment(text: str | None) -> datetime | None:
         return None
     moment = utcparse(text)
     return moment if settings.USE_TZ else timezone.make_naive(moment)
-
-
-def _now() -> datetime:
-    return timezone.now()

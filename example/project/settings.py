@@ -1,7 +1,7 @@
 """Settings of the example project; whatever differs between machines comes from the environment.
 
 DATABASE_URL, REDIS_URL, EXAMPLE_DATA_DIR, SECRET_KEY, DEBUG, ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS, LOG_LEVEL,
-WEBHOOKS_ENABLED, and WEBHOOKS_RETRY_SCHEDULE: the seconds between the attempts of a failing delivery ("5,300,1800").
+WEBHOOKS_ENABLED, WEBHOOKS_RETRY_SCHEDULE (seconds between the attempts of a failing delivery: "5,300,1800").
 """
 
 import os

@@ -19,4 +19,5 @@ urlpatterns = [
     path("api/ipam/", include("ipam.api.urls")),
     path("api/tenancy/", include("tenancy.api.urls")),
     path("api/virtualization/", include("virtualization.api.urls")),
+    path("api/webhooks/", include("webhooks.api.urls")),
 ]

@@ -11,7 +11,7 @@ from django.contrib import messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.auth import get_permission_codename
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from webhooks import retries
@@ -98,13 +98,15 @@ def perform(deed: Deed, request: HttpRequest, chosen: QuerySet[Delivery]) -> Pro
 
 
 def _chunks(chosen: QuerySet[Delivery]) -> Iterator[list[uuid.UUID]]:
-    """The ids, in the order of time: in a lane the first must come first. None that is made from now on."""
-    ordered = chosen.filter(pk__lte=new_id()).order_by("pk").values_list("pk", flat=True)
-    ids = list(ordered[:READ])
-    while ids:
-        for start in range(0, len(ids), CHUNK):
-            yield ids[start : start + CHUNK]
-        ids = list(ordered.filter(pk__gt=ids[-1])[:READ])
+    """The ids, in the order of the events: in a lane the first must come first. None that is made from now on."""
+    made = chosen.filter(pk__lte=new_id())
+    ordered = made.order_by("event_id", "pk").values_list("event_id", "pk")
+    rows = list(ordered[:READ])
+    while rows:
+        for start in range(0, len(rows), CHUNK):
+            yield [pk for _, pk in rows[start : start + CHUNK]]
+        event_id, last = rows[-1]
+        rows = list(ordered.filter(Q(event_id__gt=event_id) | Q(event_id=event_id, pk__gt=last))[:READ])
 
 
 def _log(deed: Deed, request: HttpRequest, progress: Progress) -> None:

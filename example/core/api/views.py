@@ -60,7 +60,7 @@ class RootView(APIView):
     """The parts of this API."""
 
     permission_classes = (IsAuthenticated,)
-    parts = ("circuits", "dcim", "extras", "ipam", "tenancy", "virtualization")
+    parts = ("circuits", "dcim", "extras", "ipam", "tenancy", "virtualization", "webhooks")
 
     def get(self, request: Request) -> Response:
         return Response({part: reverse("api-root", request=request) + f"{part}/" for part in self.parts})

@@ -1,0 +1,50 @@
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType as DjangoContentType
+from django.core.management.base import BaseCommand
+from django.db import transaction
+from webhooks.models import ContentType, Webhook
+
+
+@dataclass(frozen=True)
+class Plan:
+    name: str
+    models: tuple[str, ...]
+    path: str
+    content_type: ContentType = ContentType.JSON
+
+
+PLANS = (
+    Plan("Sites and racks", ("dcim.site", "dcim.rackgroup", "dcim.rack"), "sites"),
+    Plan("Prefixes and addresses", ("ipam.prefix", "ipam.ipaddress"), "addresses", ContentType.FORM),
+    Plan("Tenants, to a receiver that fails twice", ("tenancy.tenant",), "tenants/fails-2-times"),
+    Plan("Circuits, to a receiver that always fails", ("circuits.circuit",), "circuits/always-fails"),
+)
+
+
+class Command(BaseCommand):
+    help = "Define a few webhooks for the demo's receiver; running it again changes their URL and secret."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("receiver", help="the URL that the paths of the webhooks are added to")
+        parser.add_argument("--secret", default="", help="what they sign with; without it they do not sign")
+
+    @transaction.atomic
+    def handle(self, *, receiver: str, secret: str, **options: Any) -> None:
+        for plan in PLANS:
+            self.define(plan, receiver.rstrip("/"), secret)
+        self.stdout.write(f"{len(PLANS)} webhooks send to {receiver}.")
+
+    def define(self, plan: Plan, receiver: str, secret: str) -> None:
+        values = {
+            "payload_url": f"{receiver}/{plan.path}",
+            "content_type": plan.content_type,
+            "secret": secret,
+            **dict.fromkeys(("on_created", "on_updated", "on_deleted"), True),
+        }
+        webhook, _ = Webhook.objects.update_or_create(name=plan.name, defaults=values)
+        models = map(apps.get_model, plan.models)
+        webhook.object_types.set(DjangoContentType.objects.get_for_models(*models).values())

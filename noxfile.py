@@ -1,0 +1,27 @@
+"""The oldest and the newest versions that are supported together: ``nox``, or ``nox -s newest -- -k lanes``."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["oldest", "newest"]
+
+OLDEST = ("django~=5.2.0", "rq~=2.12.0", "django-rq~=4.0.0", "redis~=5.2.0", "djangorestframework~=3.16.0")
+NEWEST = ("django~=6.1.0", "rq~=3.0", "django-rq>=4.2")
+
+
+@nox.session(python="3.11")
+def oldest(session: nox.Session) -> None:
+    run_tests(session, OLDEST)
+
+
+@nox.session(python=["3.13", "3.14"])
+def newest(session: nox.Session) -> None:
+    run_tests(session, NEWEST)
+
+
+def run_tests(session: nox.Session, versions: tuple[str, ...]) -> None:
+    # In one step, so that pip weighs these versions together with what the package itself demands.
+    session.install("--editable", ".[test]", *versions)
+    session.run("pytest", *session.posargs)

@@ -1,0 +1,240 @@
+"""The main job with real worker processes: someone saves, the URL gets it, the admin sees it and retries.
+
+Everything runs on both databases, and with both worker classes where that matters.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.test import Client
+from rest_framework.authtoken.models import Token
+from rest_framework.utils.encoders import JSONEncoder
+
+from core.models import Tag
+from dcim.api.serializers import SiteSerializer
+from dcim.models import Site
+from tests.inbox import Inbox, Received
+from tests.makers import make_webhook
+from tests.waiting import until
+from tests.figures import Figures
+from tests.testapp.models import Label
+from tests.workers import SHIPPED, STOCK, Worker, Workers
+from webhooks import retries
+from webhooks.models import Attempt, Delivery, Event, State
+
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]
+
+both_workers = pytest.mark.parametrize("worker_class", [SHIPPED, STOCK], ids=["shipped", "stock"])
+
+SITE_FORM = {
+    "name": "Berlin", "slug": "berlin", "status": "active", "tenant": "", "facility": "", "time_zone": "",
+    "physical_address": "", "shipping_address": "", "latitude": "", "longitude": "", "description": "",
+    "comments": "", "custom_field_data": "{}",
+}  # fmt: skip
+
+
+@pytest.fixture
+def admin() -> User:
+    return User.objects.create_superuser("alice", "alice@example.org", "secret")
+
+
+def serialized(site: Site) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(json.dumps(SiteSerializer(Site.objects.get(pk=site.pk)).data, cls=JSONEncoder))
+    return data
+
+
+def wait_until_all_succeeded(count: int, seconds: float = 20) -> None:
+    def report() -> str:
+        states = list(Delivery.objects.values_list("state", "reason"))
+        return f"{count} deliveries to succeed; {Event.objects.count()} events, deliveries: {states[:5]}"
+
+    until(lambda: Delivery.objects.filter(state=State.SUCCEEDED).count() >= count, seconds, report)
+
+
+def the_only(received: list[Received]) -> dict[str, Any]:
+    assert len(received) == 1, [one.json for one in received]
+    return received[0].json
+
+
+@both_workers
+def test_a_save_by_every_way_reaches_the_url_exactly_once(
+    workers: Workers, inbox: Inbox, admin: User, worker_class: str
+) -> None:
+    make_webhook(Site, url=inbox.url())
+    worker = workers.start(worker_class)
+    worker.wait_until_listening()
+
+    browser = Client()
+    browser.force_login(admin)
+    answer = browser.post("/admin/dcim/site/add/", SITE_FORM)
+    assert answer.status_code == 302, answer.content.decode()
+    site = Site.objects.get(slug="berlin")
+    by_form = serialized(site)
+
+    token = Token.objects.create(user=admin).key
+    answer = Client().patch(
+        f"/api/dcim/sites/{site.pk}/",
+        json.dumps({"facility": "Hall 3"}),
+        content_type="application/json",
+        headers={"Authorization": f"Token {token}"},
+    )
+    assert answer.status_code == 200, answer.content.decode()
+    by_api = serialized(site)
+
+    workers.manage("shell", "-c", "from dcim.models import Site; s = Site.objects.get(slug='berlin'); s.comments = 'by shell'; s.save()")
+    by_shell = serialized(site)
+
+    workers.manage("rename_site", "berlin", "Berlin Mitte")
+    by_command = serialized(site)
+
+    answer = browser.post(f"/admin/dcim/site/{site.pk}/delete/", {"post": "yes"})
+    assert answer.status_code == 302, answer.content.decode()
+
+    wait_until_all_succeeded(5)
+    assert worker.stop() == 0
+    bodies = [one.json for one in inbox.received()]
+    assert [body["event"] for body in bodies] == ["created", "updated", "updated", "updated", "deleted"]
+    assert [body["data"] for body in bodies] == [by_form, by_api, by_shell, by_command, by_command]
+    assert [body["username"] for body in bodies] == ["alice", "alice", "", "", "alice"]
+    assert all(body["object_type"] == "dcim.site" for body in bodies)
+    sequences = [body["sequence"] for body in bodies]
+    assert sequences == sorted(set(sequences))
+    assert bodies[1]["request"]["method"] == "PATCH"
+    assert bodies[1]["request"]["path"] == f"/api/dcim/sites/{site.pk}/"
+    ids = [one.headers["webhook-id"] for one in inbox.received()]
+    assert ids == [str(pk) for pk in Delivery.objects.order_by("event_id").values_list("pk", flat=True)]
+
+
+@both_workers
+def test_a_tag_added_in_the_same_transaction_is_in_the_one_post(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+    make_webhook(Site, url=inbox.url())
+    worker = workers.start(worker_class)
+    worker.wait_until_listening()
+    tag = Tag.objects.create(name="Red", slug="red")
+    with transaction.atomic():
+        Site.objects.create(name="Berlin", slug="berlin").tags.add(tag)
+    wait_until_all_succeeded(1)
+    worker.stop()
+    body = the_only(inbox.received())
+    assert body["event"] == "created"
+    assert [tag["slug"] for tag in body["data"]["tags"]] == ["red"]
+
+
+def test_a_tag_chosen_in_the_admins_form_is_in_the_one_post(workers: Workers, inbox: Inbox, admin: User) -> None:
+    make_webhook(Site, url=inbox.url())
+    tag = Tag.objects.create(name="Red", slug="red")
+    browser = Client()
+    browser.force_login(admin)
+    browser.post("/admin/dcim/site/add/", {**SITE_FORM, "tags": [tag.pk]})
+    worker = workers.start()
+    wait_until_all_succeeded(1)
+    worker.stop()
+    body = the_only(inbox.received())
+    assert [tag["slug"] for tag in body["data"]["tags"]] == ["red"]
+
+
+@both_workers
+def test_a_change_that_is_rolled_back_sends_nothing(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+    make_webhook(Site, url=inbox.url())
+    worker = workers.start(worker_class)
+    worker.wait_until_listening()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        Site.objects.create(name="Never", slug="never")
+        1 / 0  # noqa: B018
+    Site.objects.create(name="Berlin", slug="berlin")  # what comes after it has arrived, so would it have
+    wait_until_all_succeeded(1)
+    worker.stop()
+    assert the_only(inbox.received())["data"]["name"] == "Berlin"
+
+
+@both_workers
+def test_a_failing_url_ends_as_failed_and_goes_out_after_a_retry(
+    workers: Workers, inbox: Inbox, worker_class: str
+) -> None:
+    make_webhook(Site, url=inbox.url("fail-first/2"))
+    workers.start(worker_class, RETRY_SCHEDULE=[0.1], RETRY_JITTER=0).wait_until_listening()
+    site = Site.objects.create(name="Berlin", slug="berlin")
+    if worker_class == STOCK:
+        # The stock worker is not woken for a retry that comes due; the next change or webhooks_sweep does that.
+        until(lambda: Attempt.objects.count() == 1, 20, "the first attempt")
+        time.sleep(0.2)
+        Site.objects.create(name="Another", slug="another").delete()
+        until(lambda: Delivery.objects.filter(event__object_id=str(site.pk), state=State.FAILED), 20, "the delivery to fail")
+    else:
+        until(lambda: Delivery.objects.failed().count() == 1, 20, "the delivery to fail")
+    delivery = Delivery.objects.get(event__object_id=str(site.pk))
+    assert delivery.reason == "HTTP 503 Status"
+    assert [attempt.status for attempt in delivery.attempts.all()] == [503, 503]
+    site.name = "changed since"
+    Site.objects.filter(pk=site.pk).update(name="changed since")
+    assert retries.retry(Delivery.objects.filter(pk=delivery.pk)) == 1
+    until(lambda: Delivery.objects.get(pk=delivery.pk).state == State.SUCCEEDED, 20, "the retry to succeed")
+    mine = [one for one in inbox.received() if one.headers["webhook-id"] == str(delivery.pk)]
+    assert len(mine) == 3
+    assert len({one.body for one in mine}) == 1, "a retry sends the data as they were"
+    assert [attempt.number for attempt in delivery.attempts.all()] == [1, 2, 3]
+
+
+@both_workers
+def test_what_was_saved_before_the_worker_started_goes_out(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+    make_webhook(Site, url=inbox.url())
+    Site.objects.create(name="Berlin", slug="berlin")
+    workers.start(worker_class)
+    inbox.wait_for(1)
+
+
+def test_the_shipped_worker_needs_no_wake_up(workers: Workers, inbox: Inbox, redis: Any) -> None:
+    make_webhook(Site, url=inbox.url())
+    workers.start().wait_until_listening()
+    Site.objects.create(name="Berlin", slug="berlin")
+    redis.flushdb()
+    inbox.wait_for(1, seconds=10)
+    Event.objects.create(action="created", object_type="dcim.site", object_id="7", data="{}", webhook_ids=[make_webhook(Site, url=inbox.url()).pk])
+    inbox.wait_for(2, seconds=10)
+
+
+@both_workers
+def test_a_thousand_changes_of_a_thousand_objects_arrive_within_five_seconds(
+    workers: Workers, inbox: Inbox, worker_class: str, figures: Figures
+) -> None:
+    make_webhook(Label, url=inbox.url())
+    with transaction.atomic():
+        for number in range(1000):
+            Label.objects.create(name=f"label {number}")
+    assert Event.objects.count() == 1000
+    worker = workers.start(worker_class)
+    received = inbox.wait_for(1000, seconds=30)
+    took = last_after_start(received, worker, figures)
+    assert len({one.json["data"]["id"] for one in received}) == len(received) == 1000
+    assert took <= 5, f"{took:.1f} s from the worker's start"
+
+
+@both_workers
+def test_a_thousand_changes_of_one_object_arrive_in_order_within_fifteen_seconds(
+    workers: Workers, inbox: Inbox, worker_class: str, figures: Figures
+) -> None:
+    make_webhook(Label, url=inbox.url(), on="u")
+    label = Label.objects.create(name="label")
+    for number in range(1000):
+        label.name = str(number)
+        label.save()
+    assert Event.objects.count() == 1000
+    worker = workers.start(worker_class)
+    received = inbox.wait_for(1000, seconds=60)
+    took = last_after_start(received, worker, figures)
+    assert [one.json["data"]["name"] for one in received] == [str(number) for number in range(1000)]
+    assert took <= 15, f"{took:.1f} s from the worker's start"
+
+
+def last_after_start(received: list[Received], worker: Worker, figures: Figures) -> float:
+    """Seconds from the worker's start, when it says that it listens, to the last request."""
+    last = max(one.at for one in received)
+    took, cold = last - worker.listening_at(), last - worker.started_at
+    figures(f"{len(received)} received {took:.2f} s after the worker listened, {cold:.2f} s after its process began")
+    return took

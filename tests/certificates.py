@@ -1,0 +1,27 @@
+"""Certificates made on the fly, trusted by nobody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Paths of PEM files: the authority's, and a server's certificate with its key."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
+def make_certificate(directory: Path, host: str = "127.0.0.1") -> Certificate:
+    authority = trustme.CA()
+    server = authority.issue_cert(host)
+    paths = [directory / name for name in ("authority.pem", "certificate.pem", "key.pem")]
+    authority.cert_pem.write_to_path(str(paths[0]))
+    paths[1].write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))
+    server.private_key_pem.write_to_path(str(paths[2]))
+    return Certificate(*map(str, paths))

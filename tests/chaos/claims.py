@@ -1,0 +1,80 @@
+"""Which worker holds which claims, by PostgreSQL's own account: workers connect under names of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import uuid
+
+from django.db import connection
+
+from tests.waiting import until
+from tests.workers import Worker
+
+_WATCH = """
+CREATE TABLE chaos_claim (token uuid PRIMARY KEY, worker text NOT NULL);
+CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos_claim VALUES (NEW.claim, current_setting('application_name')) ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_claims AFTER UPDATE OF claim ON webhooks_delivery FOR EACH ROW
+    WHEN (NEW.claim IS NOT NULL AND NEW.claim IS DISTINCT FROM OLD.claim) EXECUTE FUNCTION chaos_note();
+"""
+
+_UNWATCH = """
+DROP TRIGGER IF EXISTS chaos_claims ON webhooks_delivery;
+DROP FUNCTION IF EXISTS chaos_note;
+DROP TABLE IF EXISTS chaos_claim;
+"""
+
+
+def watch() -> None:
+    """From now on PostgreSQL notes who takes a claim."""
+    with connection.cursor() as cursor:
+        cursor.execute(_UNWATCH + _WATCH)
+
+
+def unwatch() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_UNWATCH)
+
+
+def held(name: str) -> set[uuid.UUID]:
+    """The ids of the deliveries that stand as claimed by this worker."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM webhooks_delivery JOIN chaos_claim ON token = claim WHERE state = 'sending' AND worker = %s",
+            [name],
+        )
+        return {row[0] for row in cursor.fetchall()}
+
+
+def claimants() -> set[str]:
+    """The names of the workers that have claimed anything so far."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT DISTINCT worker FROM chaos_claim")
+        return {row[0] for row in cursor.fetchall()}
+
+
+def kill_holder(worker: Worker, name: str) -> set[uuid.UUID]:
+    """SIGKILL a worker that holds claims, and return what it held. One that holds none lives on.
+
+    It is frozen first, so that what stands in the rows is what it leaves behind.
+    """
+    if not held(name):
+        return set()
+    os.kill(worker.pid, signal.SIGSTOP)
+    until(lambda: not _is_busy(name), 5, f"the statements of {name} to end")
+    mine = held(name)
+    if mine:
+        worker.kill()
+    else:
+        os.kill(worker.pid, signal.SIGCONT)
+    return mine
+
+
+def _is_busy(name: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND state = 'active'", [name])
+        return cursor.fetchone() is not None

@@ -1,0 +1,51 @@
+"""Fixtures of the tests that kill real processes and real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.chaos import claims
+from tests.chaos.crew import Crew, Writer
+from tests.chaos.writer import Plan
+from tests.testapp.models import Label
+from tests.workers import LOGS
+
+
+@pytest.fixture
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form was asked for."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture
+def crew(request: pytest.FixtureRequest, tmp_path: Any, database: str, redis: Any, redis_url: str) -> Iterator[Crew]:
+    """Starts workers, whose claims PostgreSQL watches, and ends them with the test."""
+    started = Crew(tmp_path, redis_url)
+    request.node.stash[LOGS] = started.logs
+    claims.watch()
+    yield started
+    started.stop_all()
+    claims.unwatch()
+
+
+@pytest.fixture
+def writers(crew: Crew) -> Iterator[Callable[[Plan], Writer]]:
+    """Starts a writer."""
+    started: list[Writer] = []
+
+    def start(plan: Plan) -> Writer:
+        started.append(Writer(plan, crew))
+        return started[-1]
+
+    yield start
+    for writer in started:
+        writer.stop()
+
+
+@pytest.fixture
+def labels(database: str) -> list[int]:
+    """The ids of fifty labels, made before any webhook wants to hear of them."""
+    return [label.pk for label in Label.objects.bulk_create([Label(name="new") for _ in range(50)])]

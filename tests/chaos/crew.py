@@ -1,0 +1,81 @@
+"""Workers and writers in processes of their own, known to PostgreSQL by name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import ledger
+from tests.chaos.writer import Plan
+from tests.inbox import ROOT
+from tests.workers import SHIPPED, Worker, Workers
+
+
+class Crew(Workers):
+    """Workers by name: the name is that of their database connections too."""
+
+    def __init__(self, directory: Path, redis_url: str) -> None:
+        super().__init__(directory, redis_url)
+        self.by_name: dict[str, Worker] = {}
+        self._next_name = ""
+
+    def environment(self, **webhooks: Any) -> dict[str, str]:
+        environment = super().environment(**webhooks)
+        return environment | {"DATABASE_URL": f"{environment['DATABASE_URL']}?application_name={self._next_name}"}
+
+    def hire(self, worker_class: str = SHIPPED, **webhooks: Any) -> str:
+        """Start a worker, and return its name."""
+        self._next_name = f"worker{len(self.logs)}"
+        self.by_name[self._next_name] = self.start(worker_class, **webhooks)
+        return self._next_name
+
+
+class Writer:
+    """A writer process, which can be killed and replaced until its plan is carried out."""
+
+    def __init__(self, plan: Plan, crew: Crew) -> None:
+        self.plan, self._crew = plan, crew
+        self.kills = 0
+        self.log = crew.directory / f"writer-{plan.name}.log"
+        crew.logs.append(self.log)
+        self._start(plan)
+
+    def _start(self, plan: Plan) -> None:
+        command = [sys.executable, "-m", "tests.chaos.writer", plan.dump()]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self._crew.environment(), stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def kill(self) -> None:
+        """SIGKILL it, whatever it is doing, and start another one for what is left."""
+        if self.process.poll() is not None:
+            return
+        self.process.kill()
+        self.process.wait(5)
+        self.kills += 1
+        left = self.plan.changes - ledger.count(self.plan.name)
+        if left > 0:
+            self._start(replace(self.plan, changes=left, seed=self.plan.seed + self.kills))
+
+    @property
+    def has_begun(self) -> bool:
+        return self.log.stat().st_size > 0
+
+    def is_done(self) -> bool:
+        """Whether it ended. Raises AssertionError where it failed."""
+        status = self.process.poll()
+        assert status in (None, 0), f"writer {self.plan.name} ended with {status}:\n{self.log.read_text()[-3000:]}"
+        return status == 0
+
+    def told(self, what: str) -> int:
+        """How many lines of its log begin with this word."""
+        return sum(line.startswith(f"{what} ") for line in self.log.read_text().splitlines())
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(5)

@@ -1,0 +1,95 @@
+"""The transactions of a writer: over one or many labels, and some of them rolled back in every way there is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from django.db import OperationalError, transaction
+
+from tests.chaos import ledger
+from tests.chaos.writer import Plan
+from tests.testapp.models import Label
+
+
+class Mishap(Exception):
+    pass
+
+
+class Work:
+    """``done`` is how many changes were committed; ``tell`` hears what is about to be done."""
+
+    def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
+        self.plan, self.tell = plan, tell
+        self.chance = random.Random(plan.seed)
+        self.done = self._count = 0
+
+    def transaction(self) -> None:
+        changes = self._changes()
+        if self.chance.random() < self.plan.rollbacks:
+            self._come_to_nothing(changes)
+        else:
+            self._try(changes)
+
+    def _changes(self) -> list[ledger.Change]:
+        many = self.chance.randint(2, self.plan.most) if self.plan.most > 1 and self.chance.random() < 0.5 else 1
+        many = min(many, max(1, self.plan.changes - self.done))
+        labels = self.chance.sample(self.plan.labels, many)
+        # In one order everywhere: no two transactions then wait for each other.
+        labels = labels if self.plan.is_deadlocking else sorted(labels)
+        return [(pk, self._value()) for pk in labels]
+
+    def _value(self) -> str:
+        self._count += 1
+        return f"{self.plan.name}-{self.plan.seed}-{self._count}"
+
+    def _try(self, changes: list[ledger.Change]) -> None:
+        self.tell(f"commit {changes}")
+        try:
+            with transaction.atomic():
+                self._make(changes)
+        except OperationalError as error:
+            if "deadlock detected" not in str(error):
+                raise
+            self.tell(f"deadlock {changes}")
+        else:
+            self.done += len(changes)
+
+    def _make(self, changes: list[ledger.Change]) -> None:
+        for pk, value in changes:
+            Label(pk=pk, name=value).save(force_update=True)
+        ledger.note(changes)
+
+    def _come_to_nothing(self, changes: list[ledger.Change]) -> None:
+        how = self.chance.choice([self._raise, self._roll_back_a_block, self._roll_back_a_savepoint, self._roll_back_in_part])
+        self.tell(f"{how.__name__.strip('_')} {changes}")
+        how(changes)
+
+    def _raise(self, changes: list[ledger.Change]) -> None:
+        try:
+            with transaction.atomic():
+                self._make(changes)
+                raise Mishap
+        except Mishap:
+            pass
+
+    def _roll_back_a_block(self, changes: list[ledger.Change]) -> None:
+        with transaction.atomic():
+            self._raise(changes)
+
+    def _roll_back_a_savepoint(self, changes: list[ledger.Change]) -> None:
+        with transaction.atomic():
+            savepoint = transaction.savepoint()
+            self._make(changes)
+            transaction.savepoint_rollback(savepoint)
+
+    def _roll_back_in_part(self, changes: list[ledger.Change]) -> None:
+        """The same objects, changed again after a savepoint was rolled back: only the last values count."""
+        again = [(pk, self._value()) for pk, _ in changes]
+        self.tell(f"commit {again}")
+        with transaction.atomic():
+            savepoint = transaction.savepoint()
+            self._make(changes)
+            transaction.savepoint_rollback(savepoint)
+            self._make(again)
+        self.done += len(again)

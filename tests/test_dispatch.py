@@ -1,0 +1,172 @@
+"""From Events to Deliveries, in the order of their lanes."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from tests.draining import states
+from tests.makers import make_delivery, make_event, make_webhook
+from tests.testapp.models import Thing
+from tests.threads import Beside
+from webhooks.dispatch import dispatch
+from webhooks.models import Delivery, Event, State, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def webhook(database: str) -> Webhook:
+    return make_webhook(Thing)
+
+
+def dispatch_all() -> int:
+    return sum(iter(dispatch, 0))
+
+
+def test_an_event_becomes_one_delivery_for_each_webhook_that_wanted_it(webhook: Webhook) -> None:
+    other, uninterested = make_webhook(Thing), make_webhook(Thing)
+    event = make_event(webhook, other)
+    assert dispatch() == 1
+    assert set(Delivery.objects.values_list("webhook", "event")) == {(webhook.pk, event.pk), (other.pk, event.pk)}
+    assert not uninterested.deliveries.exists()
+    event.refresh_from_db()
+    assert event.dispatched_at is not None
+
+
+def test_nothing_is_dispatched_twice(webhook: Webhook) -> None:
+    make_event(webhook)
+    assert dispatch() == 1
+    assert dispatch() == 0
+    assert Delivery.objects.count() == 1
+
+
+def test_the_first_of_a_lane_is_pending_and_those_behind_it_wait(webhook: Webhook) -> None:
+    for object_id in ("1", "1", "2", "1"):
+        make_event(webhook, object_id=object_id)
+    dispatch()
+    assert states() == [State.PENDING, State.WAITING, State.PENDING, State.WAITING]
+
+
+def test_lanes_of_different_webhooks_are_apart(webhook: Webhook) -> None:
+    other = make_webhook(Thing)
+    make_event(webhook)
+    make_event(other)
+    dispatch()
+    assert states() == [State.PENDING, State.PENDING]
+
+
+def test_objects_of_different_models_with_the_same_key_have_lanes_of_their_own(webhook: Webhook) -> None:
+    make_event(webhook)
+    make_event(webhook, object_type="testapp.label")
+    dispatch()
+    assert states() == [State.PENDING, State.PENDING]
+
+
+@pytest.mark.parametrize("head", [State.PENDING, State.SENDING])
+def test_an_event_waits_behind_a_head_that_is_there(webhook: Webhook, head: State) -> None:
+    make_delivery(webhook, head)
+    make_event(webhook)
+    dispatch()
+    assert states() == [head, State.WAITING]
+
+
+@pytest.mark.parametrize("ended", [State.SUCCEEDED, State.FAILED, State.DISCARDED])
+def test_an_event_does_not_wait_behind_one_that_has_ended(webhook: Webhook, ended: State) -> None:
+    make_delivery(webhook, ended)
+    make_event(webhook)
+    dispatch()
+    assert states() == [ended, State.PENDING]
+
+
+def test_an_event_does_not_wait_behind_one_that_left_its_lane(webhook: Webhook) -> None:
+    make_delivery(webhook, State.PENDING, in_lane=False)
+    make_event(webhook)
+    dispatch()
+    assert states() == [State.PENDING, State.PENDING]
+
+
+def test_unordered_deliveries_have_no_lane(database: str) -> None:
+    unordered = make_webhook(Thing, ordered=False)
+    for _ in range(3):
+        make_event(unordered)
+    dispatch()
+    assert states() == [State.PENDING] * 3
+
+
+def test_an_event_whose_payload_failed_is_never_dispatched(webhook: Webhook) -> None:
+    make_event(webhook, error="Traceback…", data="")
+    make_event(webhook)
+    assert dispatch_all() == 1
+    assert Delivery.objects.get().event.error == ""
+
+
+def test_a_webhook_that_is_gone_gets_nothing(webhook: Webhook) -> None:
+    gone = make_webhook(Thing)
+    make_event(webhook, gone)
+    make_event(gone)
+    gone.delete()
+    assert dispatch_all() == 2
+    assert [delivery.webhook for delivery in Delivery.objects.all()] == [webhook]
+    assert not Event.objects.undispatched().exists()
+
+
+def test_a_webhook_that_was_disabled_since_keeps_what_it_wanted_then(webhook: Webhook) -> None:
+    make_event(webhook)
+    Webhook.objects.update(enabled=False)
+    dispatch()
+    assert states() == [State.PENDING]
+
+
+def test_many_events_are_dispatched_in_batches_and_in_order(webhook: Webhook, webhooks_settings: Any) -> None:
+    webhooks_settings(BATCH=7)
+    ids = [make_event(webhook, object_id=str(number % 5)).pk for number in range(50)]
+    assert dispatch() == 7
+    assert sorted(Delivery.objects.values_list("event_id", flat=True)) == ids[:7]
+    assert dispatch_all() == 43
+    assert Delivery.objects.filter(state=State.PENDING).count() == 5
+
+
+@pytest.mark.postgresql
+def test_a_later_event_waits_for_an_earlier_one_that_another_worker_is_dispatching(webhook: Webhook) -> None:
+    first, second, other = (make_event(webhook, object_id=object_id) for object_id in ("1", "1", "2"))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            list(Event.objects.select_for_update().filter(pk=first.pk))
+            held.set()
+            assert go_on.wait(10)
+
+    worker = Beside(hold)
+    assert held.wait(10)
+    assert dispatch() == 1
+    assert Delivery.objects.get().event == other
+    go_on.set()
+    worker.join()
+    assert dispatch_all() == 2
+    assert list(Delivery.objects.filter(lane=first.lane).order_by("event_id").values_list("event_id", "state")) == [
+        (first.pk, State.PENDING),
+        (second.pk, State.WAITING),
+    ]
+
+
+@pytest.mark.parametrize("objects", [1, 10])
+def test_several_workers_at_once_dispatch_each_event_once(webhook: Webhook, webhooks_settings: Any, objects: int) -> None:
+    webhooks_settings(BATCH=10)
+    for number in range(200):
+        make_event(webhook, object_id=str(number % objects))
+
+    def work() -> None:
+        while Event.objects.undispatched().exists():
+            dispatch()
+
+    for worker in [Beside(work) for _ in range(4)]:
+        worker.join(60)
+    assert Delivery.objects.values("event", "webhook").distinct().count() == Delivery.objects.count() == 200
+    assert Delivery.objects.filter(state=State.PENDING).count() == objects
+    first = dict(Delivery.objects.order_by("lane", "-event_id").values_list("lane", "event_id"))
+    assert set(Delivery.objects.filter(state=State.PENDING).values_list("event_id", flat=True)) == set(first.values())

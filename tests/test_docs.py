@@ -1,0 +1,126 @@
+"""The pages in docs/ against the code: what an operator looks up must be there, and what is there must be so."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook as Reference
+
+from webhooks import signing
+from webhooks.conf import RULES, conf
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+
+# A row of a table whose first cell is code: | `KEY` | `default` | …
+ROW = re.compile(r"^\| `([^`]+)` \| (.*)$", re.MULTILINE)
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def rows(name: str) -> dict[str, str]:
+    return dict(ROW.findall(page(name)))
+
+
+def test_every_setting_is_described_and_no_other() -> None:
+    assert set(rows("settings.md")) == set(RULES)
+
+
+PROPERTIES = {"RETENTION_DAYS": "retention"}
+
+
+@pytest.mark.parametrize("key", sorted(RULES))
+def test_a_setting_has_the_default_that_its_description_tells(key: str, settings: Any) -> None:
+    settings.WEBHOOKS = {}
+    told = re.match(r"`([^`]+)`", rows("settings.md")[key])
+    assert told, f"no default is told for {key}"
+    default = getattr(conf, PROPERTIES.get(key, key.lower()))
+    expected = list(default) if isinstance(default, tuple) else default
+    assert ast.literal_eval(told[1]) == expected
+
+
+def test_every_check_is_described_and_no_other() -> None:
+    ids = set(re.findall(r'id="(webhooks\.[EW]\d{3})"', (ROOT / "webhooks" / "checks.py").read_text()))
+    assert ids
+    described = {name for name in rows("install.md") if re.fullmatch(r"webhooks\.[EW]\d{3}", name)}
+    assert described == ids
+
+
+def test_every_room_is_described() -> None:
+    package = ROOT / "webhooks"
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in package.glob("*/__init__.py")} - {"migrations"}
+    rooms = page("how-it-works.md").partition("## Rooms")[2].partition("\n## ")[0]
+    named = {name for row in re.findall(r"^\| (.*?) \|", rooms, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == modules | packages
+
+
+# The request of payload.md, which a reader may try a receiver with.
+
+
+def fenced(title: str) -> str:
+    found = re.search(rf'^```text title="{title}"\n(.*?)\n```', page("payload.md"), re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def body() -> bytes:
+    return fenced("body").encode()
+
+
+@pytest.fixture
+def headers() -> dict[str, str]:
+    pairs = (line.split(": ", 1) for line in fenced("headers").splitlines())
+    return {name.lower(): value for name, value in pairs}
+
+
+def snippets() -> list[dict[str, Any]]:
+    found = []
+    for source in PYTHON.findall(page("payload.md")):
+        names: dict[str, Any] = {}
+        exec(compile(source, "payload.md", "exec"), names)
+        found.append(names)
+    return found
+
+
+@pytest.fixture
+def at_that_time(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) -> None:
+    monkeypatch.setattr("time.time", lambda: float(headers["webhook-timestamp"]))
+    monkeypatch.setattr(Reference, "_Webhook__verify_timestamp", lambda self, value: _moment(value))
+
+
+def _moment(timestamp: str) -> Any:
+    return datetime.fromtimestamp(float(timestamp), tz=UTC)
+
+
+def test_the_request_of_the_page_is_signed_as_the_code_signs(body: bytes, headers: dict[str, str]) -> None:
+    [secret] = {names["SECRET"] for names in snippets()}
+    made = signing.headers(secret, headers["webhook-id"], int(headers["webhook-timestamp"]), body)
+    assert {name.lower(): value for name, value in made.items()} == headers
+
+
+@pytest.mark.usefixtures("at_that_time")
+def test_the_snippets_of_the_page_take_its_request_and_no_other(body: bytes, headers: dict[str, str]) -> None:
+    by_package, by_hand, as_netbox = snippets()
+    assert by_package["verified"](body, headers)["object_type"] == "tenancy.tenantgroup"
+    for check in (by_hand["is_genuine"], as_netbox["is_genuine"]):
+        assert check(body, headers)
+        assert not check(body.replace(b"created", b"deleted"), headers)
+    with pytest.raises(Exception, match="No matching signature"):
+        by_package["verified"](body.replace(b"created", b"deleted"), headers)
+
+
+def test_a_plain_secret_verifies_by_hand(headers: dict[str, str]) -> None:
+    _, by_hand, _ = snippets()
+    assert by_hand["key_of"]("plain") == signing.key_of("plain")
+    assert by_hand["key_of"]("whsec_" + base64.b64encode(b"key").decode()) == b"key"

@@ -1,0 +1,147 @@
+"""Pausing, probing, resuming and disabling a webhook that keeps failing."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from tests.draining import drain, states
+from tests.inbox import Inbox
+from tests.makers import make_event, make_webhook
+from tests.testapp.models import Thing
+from tests.waiting import until
+from webhooks.health import Health, after_failures
+from webhooks.models import Delivery, State, Webhook
+from webhooks.outcomes import Outcome
+
+NOW = timezone.now()
+FINE = Health(0, None, None, 0)
+
+
+def outcome(reason: str = "HTTP 500", status: int = 500) -> Outcome:
+    return Outcome(NOW, 1, reason=reason, status=status)
+
+
+OK = Outcome(NOW, 1, status=200)
+
+
+@pytest.mark.parametrize(
+    ("before", "outcomes", "failures"),
+    [(0, [outcome()], 1), (4, [outcome()] * 3, 7), (4, [outcome(), OK, outcome()], 1), (9, [OK, outcome(), outcome()], 2)],
+)
+def test_failures_are_counted_from_the_last_success(before: int, outcomes: list[Outcome], failures: int) -> None:
+    assert after_failures(Health(before, NOW, None, 0), outcomes, NOW).failures_in_a_row == failures
+
+
+def test_enough_failures_pause_a_webhook_until_its_first_probe(webhooks_settings: Any) -> None:
+    webhooks_settings(PAUSE_AFTER=3, PROBE_SCHEDULE=[60, 120])
+    assert after_failures(FINE, [outcome()] * 2, NOW).probe_at is None
+    assert after_failures(FINE, [outcome()] * 3, NOW).probe_at == NOW + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(("probes", "wait"), [(0, 60), (1, 120), (2, 120), (50, 120)])
+def test_probes_come_at_growing_intervals(webhooks_settings: Any, probes: int, wait: int) -> None:
+    webhooks_settings(PAUSE_AFTER=3, PROBE_SCHEDULE=[60, 120])
+    health = after_failures(Health(5, NOW, NOW, probes), [outcome()], NOW)
+    assert health.probe_at == NOW + timedelta(seconds=wait)
+
+
+def test_nothing_but_failures_for_too_long_disables(webhooks_settings: Any) -> None:
+    webhooks_settings(DISABLE_AFTER=3600)
+    since = NOW - timedelta(seconds=3500)
+    assert not after_failures(Health(50, since, NOW, 3), [outcome()], NOW).disabled_reason
+    late = after_failures(Health(50, since, NOW, 3), [outcome("no answer within 10 s")], NOW + timedelta(seconds=200))
+    assert "no answer within 10 s" in late.disabled_reason
+
+
+def test_gone_disables_at_once() -> None:
+    assert "410" in after_failures(FINE, [outcome("HTTP 410 Gone", 410)], NOW).disabled_reason
+
+
+# With a receiver
+
+
+@pytest.fixture
+def paused(database: str, inbox: Inbox, webhooks_settings: Any) -> Webhook:
+    """A webhook that failed three times and has two deliveries that nobody tried."""
+    webhooks_settings(PAUSE_AFTER=3, RETRY_SCHEDULE=[3600], PROBE_SCHEDULE=[3600])
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/3"))
+    for number in range(3):
+        make_event(webhook, object_id=str(number))
+    drain()
+    assert len(inbox.received()) == 3
+    for number in range(3, 5):
+        make_event(webhook, object_id=str(number))
+    drain()
+    webhook.refresh_from_db()
+    return webhook
+
+
+def test_a_paused_webhook_is_not_sent_to_and_its_deliveries_queue(paused: Webhook, inbox: Inbox) -> None:
+    assert paused.is_paused
+    assert paused.enabled
+    assert paused.last_failure == "HTTP 503 Status"
+    assert len(inbox.received()) == 3
+    assert states() == [State.PENDING] * 5
+
+
+def test_a_probe_that_succeeds_resumes(paused: Webhook, inbox: Inbox) -> None:
+    Webhook.objects.update(probe_at=timezone.now())
+    drain()
+    paused.refresh_from_db()
+    assert not paused.is_paused
+    assert (paused.failures_in_a_row, paused.failing_since, paused.probes) == (0, None, 0)
+    assert len(inbox.received()) == 5
+    assert Delivery.objects.filter(state=State.SUCCEEDED).count() == 2
+
+
+def test_a_probe_is_a_single_delivery(paused: Webhook, inbox: Inbox) -> None:
+    Webhook.objects.update(probe_at=timezone.now(), payload_url=inbox.url("status/500"))
+    drain()
+    paused.refresh_from_db()
+    assert len(inbox.received()) == 4
+    assert paused.probe_at > timezone.now() + timedelta(seconds=3000)
+    assert paused.probes == 1
+
+
+def test_an_admin_may_resume_at_once(paused: Webhook, inbox: Inbox) -> None:
+    assert Webhook.objects.resume() == 1
+    drain()
+    assert len(inbox.received()) == 5
+
+
+def test_a_receiver_that_is_gone_disables_its_webhook_and_says_why(
+    database: str, inbox: Inbox, mailoutbox: list[Any]
+) -> None:
+    User.objects.create_superuser("root")
+    webhook = make_webhook(Thing, url=inbox.url("status/410"), name="the CMDB")
+    for _ in range(2):
+        make_event(webhook)
+    drain()
+    webhook.refresh_from_db()
+    assert not webhook.enabled
+    assert "410" in webhook.disabled_reason
+    assert len(inbox.received()) == 1
+    assert "410" in LogEntry.objects.get().change_message
+    until(lambda: mailoutbox, 5, "the e-mail")
+    assert "the CMDB" in mailoutbox[0].subject
+    assert mailoutbox[0].to == ["admin@example.org"]
+
+
+def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("status/410"))
+    make_event(webhook)
+    drain()
+    webhook.refresh_from_db()
+    webhook.payload_url, webhook.enabled = inbox.url("ok"), True
+    webhook.save()
+    make_event(webhook, object_id="2")
+    drain()
+    webhook.refresh_from_db()
+    assert (webhook.disabled_reason, webhook.failures_in_a_row) == ("", 0)
+    assert len(inbox.received("ok")) == 1

@@ -1,0 +1,669 @@
+"""What a transaction leaves in the outbox: once for each object, with its last state, or nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models import signals
+from django.test.utils import CaptureQueriesContext
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.makers import actions, events, last_data, make_webhook, recorded
+from tests.tables import empty_all_tables
+from tests.testapp.api.serializers import ThingSerializer
+from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
+from tests.threads import Beside
+from webhooks.models import Event, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+class Rollback(Exception):
+    """Leaves an atomic block."""
+
+
+@pytest.fixture
+def thing() -> Thing:
+    return Thing.objects.create(name="thing")
+
+
+# Every pair of changes of one object in one transaction, with a rollback between them
+
+
+@dataclass
+class Subject:
+    """One object with a key of its own, made, changed, tagged, deleted and made again."""
+
+    pk: int
+    label: Label
+    count: int = 0
+
+    def create(self) -> None:
+        Thing.objects.create(pk=self.pk, name=self.next_name())
+
+    def update(self) -> None:
+        thing = Thing.objects.get(pk=self.pk)
+        thing.name = self.next_name()
+        thing.save()
+
+    def tag(self) -> None:
+        thing = Thing.objects.get(pk=self.pk)
+        if thing.labels.exists():
+            thing.labels.clear()
+        else:
+            self.label.things.add(thing)
+
+    def delete(self) -> None:
+        Thing.objects.get(pk=self.pk).delete()
+
+    def next_name(self) -> str:
+        self.count += 1
+        return f"name {self.count}"
+
+    def state(self) -> dict[str, Any] | None:
+        thing = Thing.objects.filter(pk=self.pk).first()
+        return dict(ThingSerializer(thing).data) if thing else None
+
+
+def sequences(exists: bool, most: int) -> Iterator[tuple[str, ...]]:
+    """Every sequence of up to ``most`` changes that is possible for an object that exists, or does not."""
+    yield ()
+    if most:
+        for change in ("update", "tag", "delete") if exists else ("create",):
+            for rest in sequences(change in ("update", "tag") or change == "create", most - 1):
+                yield (change, *rest)
+
+
+def exists_after(changes: tuple[str, ...], exists: bool) -> bool:
+    return changes[-1] != "delete" if changes else exists
+
+
+def in_atomic_that_fails(subject: Subject, changes: tuple[str, ...]) -> None:
+    try:
+        with transaction.atomic():
+            apply(subject, changes)
+            raise Rollback
+    except Rollback:
+        pass
+
+
+def bare_savepoint() -> str | None:
+    """One that Django's on_commit does not know of. Django 6.1 gave the function another name."""
+    return getattr(transaction, "savepoint_create", transaction.savepoint)()
+
+
+def in_bare_savepoint(subject: Subject, changes: tuple[str, ...]) -> None:
+    savepoint = bare_savepoint()
+    apply(subject, changes)
+    transaction.savepoint_rollback(savepoint)
+
+
+def apply(subject: Subject, changes: tuple[str, ...]) -> None:
+    for change in changes:
+        getattr(subject, change)()
+
+
+ROLLBACKS: dict[str, Callable[[Subject, tuple[str, ...]], None]] = {
+    "atomic": in_atomic_that_fails,
+    "savepoint": in_bare_savepoint,
+}
+
+
+def expected(existed: bool, exists: bool, changed: bool) -> list[str]:
+    net = {(False, True): "created", (True, True): "updated", (True, False): "deleted", (False, False): None}
+    action = net[existed, exists]
+    return [action] if action and changed else []
+
+
+def judge(subject: Subject, existed: bool, changed: bool, before: dict[str, Any] | None) -> str:
+    """What is wrong with the Events of a transaction that has just been committed; empty if nothing."""
+    state = subject.state()
+    found = [(event.action, json.loads(event.data)) for event in events() if event.object_id == str(subject.pk)]
+    wanted = expected(existed, state is not None, changed)
+    if [action for action, _ in found] != wanted:
+        return f"{[action for action, _ in found]} instead of {wanted}"
+    if found and state is not None and found[0][1] != state:
+        return f"{found[0][1]} instead of {state}"
+    if found and state is None and found[0][1]["id"] != subject.pk:
+        return f"deleted with {found[0][1]}"
+    return ""
+
+
+@pytest.mark.parametrize("existed", [True, False], ids=["object that was there", "new object"])
+@pytest.mark.parametrize("rollback", ROLLBACKS)
+def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none(rollback: str, existed: bool) -> None:
+    label = Label.objects.create(name="red")
+    make_webhook(Thing)
+    keys = itertools.count(1000)
+    wrong, tried = [], 0
+    for before in sequences(existed, 1):
+        for undone in sequences(exists_after(before, existed), 2):
+            for after in sequences(exists_after(before, existed), 1):
+                subject = Subject(next(keys), label)
+                if existed:
+                    subject.create()
+                    Event.objects.all().delete()
+                old = subject.state()
+                with transaction.atomic():
+                    apply(subject, before)
+                    if undone:
+                        ROLLBACKS[rollback](subject, undone)
+                    apply(subject, after)
+                problem = judge(subject, existed, bool(before or after), old)
+                tried += 1
+                if problem:
+                    wrong.append(f"{before} [{undone} rolled back] {after}: {problem}")
+    assert not wrong, f"{len(wrong)} of {tried} sequences: " + "\n".join(wrong)
+    assert tried >= 16
+
+
+NESTED = st.recursive(
+    st.sampled_from(["change", "delete or create", "tag"]),
+    lambda inner: st.tuples(st.sampled_from(["atomic", "savepoint", "kept"]), st.lists(inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+@given(steps=st.lists(NESTED, max_size=6), existed=st.booleans())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+def test_a_transaction_of_any_shape_is_one_event_or_none(steps: list[Any], existed: bool) -> None:
+    empty_all_tables()
+    subject = Subject(1, Label.objects.create(name="red"))
+    if existed:
+        subject.create()
+    make_webhook(Thing)
+    with transaction.atomic():
+        changed = run_nested(subject, steps)
+    problem = judge(subject, existed, changed, None)
+    assert not problem, problem
+
+
+def run_nested(subject: Subject, steps: list[Any]) -> bool:
+    """Run the steps, and tell whether any of them counts."""
+    changed = False
+    for step in steps:
+        if isinstance(step, str):
+            exists = subject.state() is not None
+            if step == "change":
+                (subject.update if exists else subject.create)()
+            elif step == "delete or create":
+                (subject.delete if exists else subject.create)()
+            elif exists:
+                subject.tag()
+            else:
+                continue
+            changed = True
+            continue
+        kind, inner = step
+        if kind == "savepoint":
+            savepoint = bare_savepoint()
+            run_nested(subject, inner)
+            transaction.savepoint_rollback(savepoint)
+        elif kind == "atomic":
+            try:
+                with transaction.atomic():
+                    run_nested(subject, inner)
+                    raise Rollback
+            except Rollback:
+                pass
+        else:
+            with transaction.atomic():
+                changed |= run_nested(subject, inner)
+    return changed
+
+
+# One transaction, one Event for each object
+
+
+def test_several_changes_of_several_objects_are_one_event_each_in_the_order_of_their_first() -> None:
+    make_webhook(Thing)
+    with transaction.atomic():
+        first = Thing.objects.create(name="first")
+        second = Thing.objects.create(name="second")
+        first.name = "first again"
+        first.save()
+    assert recorded() == [("created", "testapp.thing", str(first.pk)), ("created", "testapp.thing", str(second.pk))]
+    assert json.loads(events()[0].data)["name"] == "first again"
+
+
+def test_a_label_added_in_the_same_transaction_is_in_the_one_event() -> None:
+    label = Label.objects.create(name="red")
+    make_webhook(Thing)
+    with transaction.atomic():
+        Thing.objects.create(name="thing").labels.add(label)
+    assert actions() == ["created"]
+    assert last_data()["labels"] == ["red"]
+
+
+def test_without_a_transaction_each_change_is_an_event_of_its_own(thing: Thing) -> None:
+    make_webhook(Thing)
+    thing.save()
+    thing.save()
+    assert actions() == ["updated", "updated"]
+
+
+def test_two_transactions_are_two_events(thing: Thing) -> None:
+    make_webhook(Thing)
+    for _ in range(2):
+        with transaction.atomic():
+            thing.save()
+            thing.save()
+    assert actions() == ["updated", "updated"]
+
+
+def test_a_transaction_that_is_rolled_back_leaves_nothing_and_the_next_starts_afresh(thing: Thing, redis: Any) -> None:
+    make_webhook(Thing)
+    with pytest.raises(Rollback), transaction.atomic():
+        thing.save()
+        thing.delete()
+        raise Rollback
+    assert events() == []
+    assert redis.llen("rq:queue:webhooks") == 0
+    Thing.objects.get(name="thing").save()
+    assert actions() == ["updated"]
+
+
+def test_a_commit_wakes_a_worker_once(redis: Any) -> None:
+    make_webhook(Thing)
+    with transaction.atomic():
+        for number in range(10):
+            Thing.objects.create(name=f"thing {number}")
+        assert redis.llen("rq:queue:webhooks") == 0
+    assert redis.llen("rq:queue:webhooks") == 1
+
+
+def test_the_wake_up_survives_the_rollback_of_a_savepoint_beside_the_event(thing: Thing, redis: Any) -> None:
+    make_webhook(Thing)
+    with transaction.atomic():
+        try:
+            with transaction.atomic():
+                thing.save()
+                raise Rollback
+        except Rollback:
+            pass
+        thing.save()
+    assert actions() == ["updated"]
+    assert redis.llen("rq:queue:webhooks") == 1
+
+
+def test_an_object_that_was_created_unheard_and_then_updated_sends_nothing() -> None:
+    make_webhook(Thing, on="u")
+    with transaction.atomic():
+        thing = Thing.objects.create(name="new")
+        thing.save()
+        thing.labels.add(Label.objects.create(name="red"))
+    assert events() == []
+    thing.save()
+    assert actions() == ["updated"]
+
+
+def test_an_object_that_was_updated_and_then_deleted_sends_nothing_to_those_who_want_only_updates(thing: Thing) -> None:
+    make_webhook(Thing, on="u")
+    with transaction.atomic():
+        thing.save()
+        thing.delete()
+    assert events() == []
+
+
+def test_each_webhook_gets_what_the_transaction_came_to(thing: Thing) -> None:
+    make_webhook(Thing, on="u")
+    deletions = make_webhook(Thing, on="d")
+    with transaction.atomic():
+        thing.save()
+        thing.delete()
+    assert actions() == ["deleted"]
+    assert events()[0].webhook_ids == [deletions.pk]
+
+
+def test_an_event_names_all_webhooks_that_wanted_it() -> None:
+    wanted = [make_webhook(Thing).pk, make_webhook(Thing, on="c").pk]
+    make_webhook(Thing, on="d")
+    make_webhook(Label)
+    Thing.objects.create(name="thing")
+    assert events()[0].webhook_ids == wanted
+
+
+def test_transactions_ended_by_hand_are_an_event_each(thing: Thing) -> None:
+    make_webhook(Thing)
+    transaction.set_autocommit(False)
+    try:
+        thing.name = "first"
+        thing.save()
+        transaction.commit()
+        thing.name = "undone"
+        thing.save()
+        transaction.rollback()
+        thing.name = "second"
+        thing.save()
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    assert [json.loads(event.data)["name"] for event in events()] == ["first", "second"]
+
+
+# The last Event always carries the last state
+
+
+def test_a_stale_instance_does_not_bring_back_old_values(thing: Thing) -> None:
+    make_webhook(Thing)
+    stale = Thing.objects.get(pk=thing.pk)
+    Thing.objects.filter(pk=thing.pk).update(status="retired")
+    stale.name = "renamed"
+    stale.save(update_fields=["name"])
+    assert (last_data()["name"], last_data()["status"]) == ("renamed", "retired")
+
+
+def test_a_field_that_was_set_but_not_saved_is_not_sent(thing: Thing) -> None:
+    make_webhook(Thing)
+    thing.name, thing.status = "saved", "not saved"
+    with transaction.atomic():
+        thing.save(update_fields=["name"])
+    assert (last_data()["name"], last_data()["status"]) == ("saved", "active")
+
+
+def test_an_expression_is_sent_as_the_value_that_it_came_to(thing: Thing) -> None:
+    from django.db.models import F
+    from django.db.models.functions import Concat
+
+    make_webhook(Thing)
+    thing.name = Concat(F("name"), F("status"))
+    thing.save()
+    assert last_data()["name"] == "thingactive"
+
+
+def test_a_save_that_changes_no_row_is_not_heard(thing: Thing) -> None:
+    make_webhook(Thing)
+    thing.save(update_fields=[])
+    assert events() == []
+
+
+def test_two_transactions_that_add_different_labels_end_with_both(thing: Thing, database: str) -> None:
+    red, blue = Label.objects.create(name="red"), Label.objects.create(name="blue")
+    make_webhook(Thing)
+    has_added, may_commit = threading.Event(), threading.Event()
+
+    def add_red() -> None:
+        with transaction.atomic():
+            Thing.objects.get(pk=thing.pk).labels.add(red)
+            has_added.set()
+            assert may_commit.wait(10)
+
+    def add_blue() -> None:
+        with transaction.atomic():
+            Thing.objects.get(pk=thing.pk).labels.add(blue)
+
+    first = Beside(add_red)
+    assert has_added.wait(10)
+    second = Beside(add_blue)
+    if database == "postgresql":
+        second.wait_until_blocked_or_done()
+    may_commit.set()
+    first.join()
+    second.join()
+    assert actions() == ["updated", "updated"]
+    assert sorted(last_data()["labels"]) == ["blue", "red"]
+
+
+@pytest.mark.postgresql
+def test_two_transactions_that_save_different_fields_end_with_both(thing: Thing) -> None:
+    make_webhook(Thing)
+    stale = Thing.objects.get(pk=thing.pk)
+    stale.status = "retired"
+    with transaction.atomic():
+        thing.name = "renamed"
+        thing.save(update_fields=["name"])
+        other = Beside(lambda: stale.save(update_fields=["status"]))
+        other.wait_until_blocked_or_done()
+    other.join()
+    assert (last_data()["name"], last_data()["status"]) == ("renamed", "retired")
+
+
+@pytest.mark.postgresql
+def test_a_deletion_comes_after_whatever_was_changed_before_it(thing: Thing) -> None:
+    make_webhook(Thing)
+    reached, go_on = threading.Event(), threading.Event()
+
+    def pause(sender: Any, **kwargs: Any) -> None:
+        reached.set()
+        assert go_on.wait(10)
+
+    def delete() -> None:
+        Thing.objects.get(pk=thing.pk).delete()
+
+    def update() -> None:
+        thing.name = "changed meanwhile"
+        try:
+            thing.save(update_fields=["name"])
+        except DatabaseError:
+            pass  # it was deleted first
+
+    signals.pre_delete.connect(pause, sender=Thing)
+    try:
+        deleting = Beside(delete)
+        assert reached.wait(10)
+        updating = Beside(update)
+        updating.wait_until_blocked_or_done()
+        go_on.set()
+        deleting.join()
+        updating.join()
+    finally:
+        signals.pre_delete.disconnect(pause, sender=Thing)
+    assert actions()[-1] == "deleted", recorded()
+
+
+@pytest.mark.postgresql
+def test_a_parent_is_sent_in_its_last_state_when_only_its_child_was_saved() -> None:
+    restaurant = Restaurant.objects.create(name="old name")
+    make_webhook(Place)
+    with transaction.atomic():
+        place = Place.objects.get(pk=restaurant.pk)
+        place.name = "new name"
+        place.save()
+
+        def change_the_child() -> None:
+            with transaction.atomic():
+                child = Restaurant.objects.get(pk=restaurant.pk)
+                child.cuisine = "french"
+                child.save(update_fields=["cuisine"])
+
+        other = Beside(change_the_child)
+        other.wait_until_blocked_or_done()
+    other.join()
+    assert last_data(Place)["name"] == "new name"
+
+
+@pytest.mark.postgresql
+def test_a_save_does_not_wait_for_a_worker_that_dispatches(thing: Thing) -> None:
+    make_webhook(Thing)
+    thing.save()
+    with transaction.atomic():
+        list(Event.objects.select_for_update().all())
+        Beside(lambda: Thing.objects.get(pk=thing.pk).save()).join(3)
+    assert actions() == ["updated", "updated"]
+
+
+@pytest.mark.postgresql
+def test_a_save_does_not_wait_for_an_admin_who_edits_the_webhook(thing: Thing) -> None:
+    webhook = make_webhook(Thing)
+    with transaction.atomic():
+        Webhook.objects.select_for_update().get(pk=webhook.pk).save()
+        Beside(lambda: Thing.objects.get(pk=thing.pk).save()).join(3)
+    assert actions() == ["updated"]
+
+
+# What a change costs
+
+
+def statements(work: Callable[[], Any]) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    return [query["sql"] for query in captured.captured_queries]
+
+
+def in_transaction(work: Callable[[], Any]) -> list[str]:
+    with transaction.atomic():
+        return statements(work)
+
+
+def test_a_change_that_nobody_wants_costs_one_query_for_its_transaction() -> None:
+    bare = len(in_transaction(lambda: Unregistered.objects.create(name="a")))
+    with transaction.atomic():
+        first = statements(lambda: Thing.objects.create(name="a"))
+        second = statements(lambda: Thing.objects.create(name="b"))
+    assert len(first) == bare + 1, first
+    assert "webhooks_webhook" in first[-1]
+    assert len(second) == bare, second
+
+
+def test_without_a_transaction_a_change_that_nobody_wants_costs_one_query() -> None:
+    bare = len(statements(lambda: Unregistered.objects.create(name="a")))
+    assert len(statements(lambda: Thing.objects.create(name="a"))) == bare + 1
+
+
+def test_nothing_is_serialized_that_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_webhook(Thing, on="d")
+    make_webhook(Label)
+    monkeypatch.setattr(ThingSerializer, "to_representation", lambda *args: pytest.fail("serialized"))
+    with transaction.atomic():
+        thing = Thing.objects.create(name="a")
+        thing.save()
+    assert events() == []
+
+
+@pytest.mark.parametrize("webhooks", [1, 100])
+@pytest.mark.parametrize("change", ["save", "delete", "add"])
+def test_a_change_costs_four_queries_beside_the_serializers_own(webhooks: int, change: str) -> None:
+    things = [Thing.objects.create(name=f"thing {number}") for number in range(3)]
+    label = Label.objects.create(name="red")
+    changes: dict[str, Callable[[Thing], Any]] = {
+        "save": lambda thing: thing.save(),
+        "delete": lambda thing: thing.delete(),
+        "add": lambda thing: thing.labels.add(label),
+    }
+    with transaction.atomic():
+        statements(lambda: changes[change](things[0]))
+        bare = statements(lambda: changes[change](things[1]))
+    for _ in range(webhooks):
+        make_webhook(Thing)
+    serializing = statements(lambda: ThingSerializer(Thing.objects.get(pk=things[2].pk)).data)
+    with transaction.atomic():
+        Thing.objects.create(name="the first looks the webhooks up")
+        watched = statements(lambda: changes[change](things[2]))
+    assert len(watched) == len(bare) + 4 + len(serializing) - 1, "\n".join(watched)
+    assert len(events()[-1].webhook_ids) == webhooks
+
+
+def test_the_first_change_of_a_transaction_looks_the_webhooks_up_once() -> None:
+    make_webhook(Thing)
+    with transaction.atomic():
+        first = statements(lambda: Thing.objects.create(name="a"))
+        second = statements(lambda: Thing.objects.create(name="b"))
+    assert len(first) == len(second) + 1
+
+
+# A serializer that fails
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [("raises", "this serializer is broken"), ("bad sql", "nowhere"), ("nan", "JSON"), ("not json", "object")],
+)
+@pytest.mark.parametrize("mode", ["autocommit", "atomic"])
+def test_a_serializer_that_fails_spoils_its_event_and_not_the_save(
+    behaviour: str, told: str, mode: str, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Fragile, Label)
+    if mode == "atomic":
+        with transaction.atomic():
+            Fragile.objects.create(name="a", behaviour=behaviour)
+            Label.objects.create(name="after")
+    else:
+        Fragile.objects.create(name="a", behaviour=behaviour)
+        Label.objects.create(name="after")
+    assert Fragile.objects.get().name == "a"
+    assert actions(Label) == ["created"]
+    [event] = events(Fragile)
+    assert (event.action, event.data) == ("created", "")
+    assert "Traceback" in event.error
+    assert told in event.error
+    assert list(Event.objects.failed()) == [event]
+    assert event not in Event.objects.undispatched()
+    assert "testapp.fragile" in app_log.text
+
+
+def test_a_serializer_that_fails_spoils_a_deletion_neither() -> None:
+    fragile = Fragile.objects.create(name="a", behaviour="bad sql")
+    make_webhook(Fragile)
+    fragile.delete()
+    assert not Fragile.objects.exists()
+    assert actions() == ["deleted"]
+    assert events()[0].error
+
+
+def test_an_event_that_failed_is_whole_again_after_a_later_change_of_the_same_transaction() -> None:
+    make_webhook(Fragile)
+    with transaction.atomic():
+        fragile = Fragile.objects.create(name="a", behaviour="raises")
+        fragile.behaviour = "fine"
+        fragile.save()
+    [event] = events()
+    assert (event.action, event.error) == ("created", "")
+    assert json.loads(event.data)["behaviour"] == "fine"
+
+
+def test_an_event_that_was_whole_fails_with_a_later_change_of_the_same_transaction() -> None:
+    make_webhook(Fragile)
+    with transaction.atomic():
+        fragile = Fragile.objects.create(name="a")
+        fragile.behaviour = "raises"
+        fragile.save()
+    [event] = events()
+    assert (event.action, event.data) == ("created", "")
+    assert event.error
+
+
+def test_an_error_of_the_outbox_itself_is_logged_and_the_save_succeeds(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing)
+    monkeypatch.setattr(Event._meta, "db_table", "nowhere")
+    with transaction.atomic():
+        thing = Thing.objects.create(name="a")
+        Label.objects.create(name="the transaction goes on")
+    assert Thing.objects.filter(pk=thing.pk).exists()
+    assert f"testapp.thing {thing.pk}" in app_log.text
+
+
+def test_a_lookup_of_webhooks_that_fails_is_logged_and_the_save_succeeds(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing)
+    with monkeypatch.context() as patched:
+        patched.setattr(Webhook._meta, "db_table", "nowhere")
+        Thing.objects.create(name="a")
+    assert Thing.objects.filter(name="a").exists()
+    assert "testapp.thing" in app_log.text
+
+
+@pytest.mark.parametrize("text", ["NUL \x00 inside", "x" * 150, "lone \ud800 surrogate"])
+def test_names_that_a_database_cannot_hold_do_not_lose_the_event(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_webhook(Thing)
+    monkeypatch.setattr(Thing, "__str__", lambda self: text * 3)
+    Thing.objects.create(name="a")
+    [event] = events()
+    assert not event.error
+    assert len(event.object_repr) <= 200
+
+
+def test_long_keys_are_recorded_whole() -> None:
+    make_webhook(Country)
+    Country.objects.create(code="k" * 100, name="n" * 200)
+    assert events()[0].object_id == "k" * 100

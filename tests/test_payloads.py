@@ -1,0 +1,161 @@
+"""The body that receivers get."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from django.utils import timezone
+from hypothesis import given
+from hypothesis import strategies as st
+from rest_framework.renderers import JSONRenderer
+
+from dcim.api.serializers import SiteSerializer
+from dcim.models import Site
+from ipam.models import Prefix
+from tests.makers import events, make_webhook
+from tests.testapp.models import Label, Thing
+from webhooks import payloads
+from webhooks.models import Event
+
+WHEN = datetime(2026, 11, 24, 13, 19, 33, 120456, tzinfo=UTC)
+
+KEYS = {
+    "event", "timestamp", "object_type", "model", "username", "request_id", "request", "sequence", "data", "snapshots",
+}  # fmt: skip
+
+
+def an_event(**fields: Any) -> Event:
+    defaults: dict[str, Any] = {
+        "pk": 4711,
+        "action": "created",
+        "timestamp": WHEN,
+        "object_type": "dcim.site",
+        "object_id": "1",
+        "data": '{"id":1,"name":"R\\u00fcm"}',
+        "username": "jstretch",
+        "request_id": "c3fb7a2e",
+        "request": '{"id":"c3fb7a2e","method":"POST"}',
+    }
+    return Event(**defaults | fields)
+
+
+def test_the_body_has_netboxes_keys_and_more() -> None:
+    assert json.loads(payloads.json_body(an_event())) == {
+        "event": "created",
+        "timestamp": "2026-11-24T13:19:33.120456+00:00",
+        "object_type": "dcim.site",
+        "model": "site",
+        "username": "jstretch",
+        "request_id": "c3fb7a2e",
+        "request": {"id": "c3fb7a2e", "method": "POST"},
+        "sequence": 4711,
+        "data": {"id": 1, "name": "Rüm"},
+        "snapshots": {"prechange": None, "postchange": None},
+    }
+
+
+def test_a_change_outside_of_a_request_has_no_request() -> None:
+    body = json.loads(payloads.json_body(an_event(request="", request_id="", username="")))
+    assert (body["request"], body["request_id"], body["username"]) == (None, "", "")
+
+
+def test_the_form_has_the_same_keys_with_json_where_a_value_is_not_plain() -> None:
+    form = parse_qs(payloads.form_body(an_event()).decode(), strict_parsing=True)
+    body = json.loads(payloads.json_body(an_event()))
+    assert set(form) == set(body) == KEYS
+    for key, [value] in form.items():
+        plain = isinstance(body[key], str)
+        assert (value if plain else json.loads(value)) == body[key]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(data=st.dictionaries(st.text(), JSON), name=st.text(), request=st.none() | st.dictionaries(st.text(), JSON))
+def test_every_body_is_valid_json_and_every_form_carries_the_same(data: Any, name: str, request: Any) -> None:
+    event = an_event(
+        data=payloads.to_json(data), username=name, request=json.dumps(request) if request is not None else ""
+    )
+    body = json.loads(payloads.json_body(event))
+    assert set(body) == KEYS
+    assert (body["data"], body["username"], body["request"]) == (data, name, request)
+    form = parse_qs(payloads.form_body(event).decode(), keep_blank_values=True, strict_parsing=True)
+    assert json.loads(form["data"][0]) == data
+    if "\ud800" <= max(name, default="") <= "\udfff":
+        return
+    assert form["username"] == [name]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_json_does_not_have_are_refused(value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        payloads.to_json({"value": value})
+
+
+def test_values_are_written_as_rest_framework_writes_them() -> None:
+    values = {"a": Decimal("1.50"), "b": WHEN, "c": timedelta(seconds=90), "d": uuid.uuid4(), "e": "ü"}
+    assert json.loads(payloads.to_json(values)) == json.loads(JSONRenderer().render(values))
+
+
+# From a saved object
+
+
+@pytest.mark.usefixtures("database")
+def test_data_are_what_the_projects_own_serializer_gives() -> None:
+    make_webhook(Site)
+    site = Site.objects.create(name="Berlin", slug="berlin", latitude=Decimal("52.520008"))
+    site.refresh_from_db()
+    [event] = events()
+    expected = json.loads(payloads.to_json(SiteSerializer(site, context={"request": None}).data))
+    assert json.loads(payloads.json_body(event))["data"] == expected
+    assert expected["status"] == {"value": "active", "label": "Active"}
+
+
+@pytest.mark.usefixtures("database")
+def test_fields_that_are_no_json_by_themselves_are_sent() -> None:
+    make_webhook(Prefix)
+    Prefix.objects.create(prefix="192.0.2.0/24")
+    [event] = events()
+    assert not event.error, event.error
+    assert json.loads(event.data)["prefix"] == "192.0.2.0/24"
+    assert json.loads(event.snapshots)["postchange"]["prefix"] == "192.0.2.0/24"
+
+
+@pytest.mark.usefixtures("database")
+def test_snapshots_show_the_columns_after_a_change_and_before_a_deletion() -> None:
+    make_webhook(Thing)
+    thing = Thing.objects.create(name="a")
+    thing.labels.add(Label.objects.create(name="red"))
+    pk = thing.pk
+    thing.delete()
+    created, updated, deleted = (json.loads(event.snapshots) for event in events())
+    columns = {"id": pk, "name": "a", "status": "active"}
+    assert created == {"prechange": None, "postchange": columns}
+    assert updated["postchange"] == columns
+    assert deleted == {"prechange": columns, "postchange": None}
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
+def test_the_timestamp_is_now_in_utc_whatever_the_hosts_time_zone(settings: Any, use_tz: bool, zone: str) -> None:
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, zone
+    make_webhook(Thing)
+    before = datetime.now(UTC)
+    Thing.objects.create(name="a")
+    [event] = events()
+    stamp = datetime.fromisoformat(json.loads(payloads.json_body(event))["timestamp"])
+    assert stamp.tzinfo is not None, "without an offset nobody knows when that was"
+    assert stamp.utcoffset() == timedelta(0)
+    assert before - timedelta(seconds=1) <= stamp <= datetime.now(UTC)
+    assert timezone.is_aware(event.timestamp) == use_tz

@@ -1,0 +1,327 @@
+"""One POST over real sockets, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import Certificate, make_certificate
+from tests.inbox import Inbox, ReceiverProcess
+from tests.servers import free_port
+from webhooks import outcomes
+from webhooks.outcomes import Outcome
+from webhooks.transport import Request, Transport
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    opened = Transport()
+    yield opened
+    opened.close()
+
+
+def request(url: str, timeout: float = 10, **fields: object) -> Request:
+    headers = {"Content-Type": "application/json", "User-Agent": "tests", "webhook-id": "1"}
+    return Request(url, headers, b'{"a":1}', timeout, **fields)  # type: ignore[arg-type]
+
+
+def test_a_success_tells_status_headers_body_and_duration(transport: Transport, inbox: Inbox) -> None:
+    before = datetime.now(UTC)
+    outcome = transport.send(request(inbox.url("slow/0.1")))
+    assert outcome.succeeded
+    assert (outcome.reason, outcome.status, outcome.body) == ("", 200, "at last")
+    assert outcome.headers["Content-Length"] == "7"
+    assert 100 <= outcome.duration_ms < 5000
+    assert before <= outcome.started_at <= datetime.now(UTC)
+    [received] = inbox.received()
+    assert (received.method, received.json) == ("POST", {"a": 1})
+
+
+def test_only_the_headers_that_were_asked_for_and_those_of_http_are_sent(transport: Transport, inbox: Inbox) -> None:
+    transport.send(request(inbox.url()))
+    assert set(inbox.received()[0].headers) <= {
+        "host", "content-length", "content-type", "user-agent", "webhook-id", "accept-encoding", "accept", "connection",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "succeeded"), [(200, True), (201, True), (204, True), (400, False), (404, False), (500, False), (503, False)])
+def test_a_status_is_judged_as_requests_judges_it(transport: Transport, inbox: Inbox, status: int, succeeded: bool) -> None:
+    outcome = transport.send(request(inbox.url(f"status/{status}")))
+    assert (outcome.status, outcome.succeeded) == (status, succeeded)
+    assert outcome.reason.startswith("" if succeeded else f"HTTP {status}")
+    assert bool(outcome.reason) != succeeded
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed_and_its_target_is_never_touched(transport: Transport, inbox: Inbox, status: int) -> None:
+    outcome = transport.send(request(inbox.url(f"redirect/{status}/ok")))
+    assert not outcome.succeeded
+    assert outcome.status == status
+    assert outcome.reason == f"HTTP {status}: redirects to /{inbox.name}/ok, which is not followed"
+    assert [one.path for one in inbox.received()] == [f"/{inbox.name}/redirect/{status}/ok"]
+
+
+def test_a_refused_connection_says_so(transport: Transport) -> None:
+    outcome = transport.send(request(f"http://127.0.0.1:{free_port()}/"))
+    assert outcome.reason == "connection refused"
+    assert (outcome.status, outcome.timed_out) == (None, False)
+
+
+def test_a_name_that_does_not_resolve_says_so(transport: Transport) -> None:
+    outcome = transport.send(request("http://no-such-host.invalid/"))
+    assert outcome.reason.startswith("the name does not resolve")
+
+
+@pytest.mark.parametrize("behaviour", ["close", "half"])
+def test_a_connection_closed_too_early_says_so(transport: Transport, inbox: Inbox, behaviour: str) -> None:
+    outcome = transport.send(request(inbox.url(behaviour)))
+    assert not outcome.succeeded or behaviour == "half"
+    if not outcome.succeeded:
+        assert "closed" in outcome.reason or "incomplete" in outcome.reason.lower(), outcome.reason
+
+
+def test_an_answer_that_is_not_http_says_so(transport: Transport, inbox: Inbox) -> None:
+    outcome = transport.send(request(inbox.url("garbage")))
+    assert not outcome.succeeded
+    assert "HTTP" in outcome.reason
+    assert "Traceback" not in outcome.reason
+
+
+@pytest.mark.parametrize("url", ["http://", "nonsense", "ftp://127.0.0.1/", "http://[::1", "http://127.0.0.1:99999/", "http://\x00/"])
+def test_an_impossible_url_is_a_failed_attempt_and_no_exception(transport: Transport, url: str) -> None:
+    outcome = transport.send(request(url, timeout=3))
+    assert not outcome.succeeded
+    assert outcome.reason
+
+
+# Deadlines
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "slow/30", "drip-header", "drip-body"])
+def test_an_attempt_ends_in_time_whatever_the_receiver_does(transport: Transport, inbox: Inbox, behaviour: str) -> None:
+    started = time.monotonic()
+    outcome = transport.send(request(inbox.url(behaviour), timeout=1))
+    took = time.monotonic() - started
+    assert took < 2
+    assert outcome.reason == "no answer within 1 s"
+    assert outcome.timed_out
+    assert outcome.overloaded
+    assert 900 <= outcome.duration_ms <= 2000
+
+
+def test_a_tls_handshake_that_stalls_ends_in_time(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        outcome = transport.send(request(f"https://127.0.0.1:{silent.getsockname()[1]}/", timeout=1))
+    assert time.monotonic() - started < 2
+    assert outcome.timed_out
+
+
+def test_a_connection_that_nobody_accepts_ends_in_time(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        started = time.monotonic()
+        outcome = transport.send(request(f"http://127.0.0.1:{full.getsockname()[1]}/", timeout=1))
+        took = time.monotonic() - started
+        for filler in fillers:
+            filler.close()
+    assert took < 2
+    assert outcome.timed_out, outcome
+
+
+@pytest.mark.parametrize("behaviour", ["endless", "huge-header", "gzip-bomb", "big/100000000"])
+def test_a_flood_takes_neither_time_nor_memory(transport: Transport, inbox: Inbox, behaviour: str) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    outcome = transport.send(request(inbox.url(behaviour), timeout=3))
+    assert time.monotonic() - started < 4
+    assert len(outcome.body) <= 8192
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 20, f"{grown:.0f} MB"
+
+
+# What is kept of an answer
+
+
+@pytest.mark.parametrize("keep", [8192, 100])
+def test_no_more_than_the_first_bytes_of_a_body_are_kept(transport: Transport, inbox: Inbox, keep: int) -> None:
+    outcome = transport.send(request(inbox.url("big/100000"), keep=keep))
+    assert outcome.succeeded
+    assert outcome.body == "y" * keep
+
+
+def test_a_connection_is_used_again_and_not_after_a_body_that_was_left_unread(transport: Transport, inbox: Inbox) -> None:
+    for behaviour in ("ok", "ok", "big/100000", "ok", "ok"):
+        assert transport.send(request(inbox.url(behaviour))).succeeded
+    connections = [one.connection for one in inbox.received()]
+    assert connections[0] == connections[1] == connections[2] != connections[3] == connections[4]
+
+
+def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(transport: Transport) -> None:
+    process = ReceiverProcess()
+    inbox = Inbox(process)
+    try:
+        assert transport.send(request(inbox.url("status/204"))).succeeded
+        outcome = transport.send(request(inbox.url("close")))
+        assert not outcome.succeeded
+        assert "closed" in outcome.reason
+    finally:
+        process.stop()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            for _ in range(2):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        assert transport.send(request(url)).succeeded
+        time.sleep(0.05)
+        assert transport.send(request(url)).succeeded
+        thread.join(5)
+
+
+def test_cookies_are_not_kept(transport: Transport, inbox: Inbox) -> None:
+    transport.send(request(inbox.url("cookie")))
+    transport.send(request(inbox.url("ok")))
+    assert "cookie" not in inbox.received()[1].headers
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
+def test_text_is_decoded_as_the_receiver_says_and_without_nuls(transport: Transport, inbox: Inbox, encoding: str) -> None:
+    assert transport.send(request(inbox.url(f"text/{encoding}"))).body.lstrip("\ufeff") == "Grüße!"
+
+
+def test_the_environment_has_no_say(transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login root password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1/")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1/")
+    fresh = Transport()
+    outcome = fresh.send(request(inbox.url()))
+    fresh.close()
+    assert outcome.succeeded, outcome.reason
+    assert "authorization" not in inbox.received()[0].headers
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="module")
+def secure_process(certificate: Certificate) -> Iterator[ReceiverProcess]:
+    process = ReceiverProcess(certificate.certificate, certificate.key)
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def secure_url(secure_process: ReceiverProcess) -> str:
+    return Inbox(secure_process).url()
+
+
+def test_a_certificate_that_nobody_trusts_is_refused(transport: Transport, secure_url: str) -> None:
+    outcome = transport.send(request(secure_url))
+    assert outcome.reason.startswith("TLS certificate not trusted: ")
+    assert "issuer" in outcome.reason or "self-signed" in outcome.reason
+
+
+def test_a_ca_file_makes_it_trusted(transport: Transport, secure_url: str, certificate: Certificate) -> None:
+    assert transport.send(request(secure_url, verify=certificate.authority)).succeeded
+
+
+def test_verification_may_be_off(transport: Transport, secure_url: str) -> None:
+    assert transport.send(request(secure_url, verify=False)).succeeded
+
+
+def test_what_one_webhook_trusts_the_next_need_not(transport: Transport, secure_url: str, certificate: Certificate) -> None:
+    answers = [
+        transport.send(request(secure_url, verify=verify)).succeeded
+        for verify in (True, False, True, certificate.authority, True, False, True)
+    ]
+    assert answers == [False, True, False, True, False, True, False]
+
+
+def test_a_certificate_for_another_name_is_refused(transport: Transport, tmp_path: Path) -> None:
+    other = make_certificate(tmp_path, "example.org")
+    process = ReceiverProcess(other.certificate, other.key)
+    try:
+        outcome = transport.send(request(Inbox(process).url(), verify=other.authority))
+    finally:
+        process.stop()
+    assert outcome.reason.startswith("TLS certificate not trusted: ")
+
+
+def test_a_ca_file_that_is_not_there_is_a_reason(transport: Transport, secure_url: str) -> None:
+    outcome = transport.send(request(secure_url, verify="/nowhere/ca.pem"))
+    assert "/nowhere/ca.pem" in outcome.reason
+
+
+def test_a_receiver_without_tls_is_a_reason(transport: Transport, inbox: Inbox) -> None:
+    outcome = transport.send(request(inbox.url().replace("http:", "https:")))
+    assert outcome.reason.startswith("TLS failed"), outcome.reason
+
+
+# Retry-After
+
+
+NOW = datetime(2026, 11, 24, 13, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("120", 120),
+        (" 7 ", 7),
+        ("0", 0),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        ("Tue, 24 Nov 2026 13:01:30 GMT", 90),
+        ("Tue, 24 Nov 2026 12:00:00 GMT", 0),
+        ("Tue, 24 Nov 2026 14:01:30 +0100", 90),
+        ("²", None),
+        ("9" * 400, None),
+        ("Tue, 99 Nov 2026 13:01:30 GMT", None),
+        ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_or_nonsense(value: str | None, seconds: float | None) -> None:
+    found = outcomes.retry_after(value, NOW)
+    if value and len(value) > 100:
+        assert found is None or found > 1e9
+    else:
+        assert found == seconds
+
+
+def test_what_the_receiver_asks_for_is_in_the_outcome(transport: Transport, inbox: Inbox) -> None:
+    outcome = transport.send(request(inbox.url("retry-after/429/30")))
+    assert (outcome.status, outcome.retry_after, outcome.overloaded) == (429, 30, True)
+
+
+def test_an_outcome_is_a_value() -> None:
+    first, second = (Outcome(NOW, 5, reason="HTTP 503") for _ in range(2))
+    assert first == second
+    assert not first.succeeded
+    assert json.dumps(first.reason)

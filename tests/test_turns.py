@@ -1,0 +1,112 @@
+"""Fair turns between webhooks, and a cap on what is in flight for each."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhooks.turns import Turns
+
+
+def take_all(turns: Turns[str]) -> list[str]:
+    taken = []
+    while (item := turns.take()) is not None:
+        taken.append(item)
+    return taken
+
+
+def test_nothing_waits_at_first() -> None:
+    turns: Turns[str] = Turns(8)
+    assert turns.take() is None
+    assert len(turns) == turns.waiting(1) == 0
+
+
+def test_webhooks_take_turns_and_each_ones_items_keep_their_order() -> None:
+    turns: Turns[str] = Turns(8)
+    for item in ("a1", "a2", "a3"):
+        turns.add(1, item)
+    turns.add(2, "b1")
+    assert take_all(turns) == ["a1", "b1", "a2"], "a third one of the same webhook is above its cap"
+
+
+def test_a_cap_grows_with_each_answer_up_to_the_most() -> None:
+    turns: Turns[str] = Turns(4)
+    for number in range(100):
+        turns.add(1, str(number))
+    caps = [turns.cap(1)]
+    for _ in range(5):
+        turns.take()
+        turns.ended(1, timed_out=False)
+        caps.append(turns.cap(1))
+    assert caps == [2, 3, 4, 4, 4, 4]
+
+
+def test_a_cap_falls_to_one_on_a_timeout_and_grows_again() -> None:
+    turns: Turns[str] = Turns(8)
+    for _ in range(3):
+        turns.add(1, "x")
+        turns.take()
+        turns.ended(1, timed_out=False)
+    turns.add(1, "y")
+    turns.take()
+    turns.ended(1, timed_out=True)
+    assert turns.cap(1) == 1
+    for item in ("a", "b"):
+        turns.add(1, item)
+    assert take_all(turns) == ["a"]
+    turns.ended(1, timed_out=False)
+    assert turns.cap(1) == 2
+
+
+def test_a_webhook_at_its_cap_does_not_hold_up_the_others() -> None:
+    turns: Turns[str] = Turns(8)
+    for number in range(50):
+        turns.add(1, f"hung {number}")
+    assert take_all(turns) == ["hung 0", "hung 1"]
+    turns.add(2, "fine")
+    assert take_all(turns) == ["fine"]
+    assert turns.waiting(1) == 48
+
+
+def test_one_sender_is_shared_one_by_one() -> None:
+    turns: Turns[str] = Turns(1)
+    assert turns.cap(7) == 1
+    for item in ("a", "b"):
+        turns.add(7, item)
+    assert take_all(turns) == ["a"]
+
+
+STEPS = st.lists(
+    st.tuples(st.just("add"), st.integers(1, 4))
+    | st.tuples(st.just("take"), st.none())
+    | st.tuples(st.sampled_from(["answer", "timeout"]), st.integers(1, 4)),
+    max_size=200,
+)
+
+
+@given(steps=STEPS, most=st.integers(1, 6))
+def test_nothing_is_lost_doubled_or_reordered_and_no_cap_is_passed(steps: list[tuple[str, int]], most: int) -> None:
+    turns: Turns[tuple[int, int]] = Turns(most)
+    added: list[tuple[int, int]] = []
+    taken: list[tuple[int, int]] = []
+    flying: Counter[int] = Counter()
+    for step, webhook in steps:
+        if step == "add":
+            added.append((webhook, len(added)))
+            turns.add(webhook, added[-1])
+        elif step == "take":
+            if item := turns.take():
+                taken.append(item)
+                flying[item[0]] += 1
+                assert flying[item[0]] <= turns.cap(item[0]) <= most
+            else:
+                assert all(flying[w] >= turns.cap(w) for w in range(1, 5) if turns.waiting(w))
+        elif flying[webhook]:
+            flying[webhook] -= 1
+            turns.ended(webhook, timed_out=step == "timeout")
+    assert len(turns) == len(added) - len(taken)
+    for webhook in range(1, 5):
+        mine = [item for item in added if item[0] == webhook]
+        assert [item for item in taken if item[0] == webhook] == mine[: len(mine) - turns.waiting(webhook)]

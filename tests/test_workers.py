@@ -1,0 +1,186 @@
+"""The shipped worker class, in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import django_rq
+import pytest
+from redis import Redis
+
+from tests.inbox import Inbox
+from tests.makers import make_delivery, make_event, make_webhook
+from tests.servers import free_port, own_valkey
+from tests.testapp.models import Thing
+from tests.waiting import until
+from tests.workers import SHIPPED, STOCK, Workers
+from webhooks.models import Attempt, Delivery, State, Sweep
+
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]
+
+
+def count(state: State) -> int:
+    return Delivery.objects.filter(state=state).count()
+
+
+def test_due_retries_go_out_by_themselves(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url("fail-first/2"))
+    workers.start(SHIPPED, RETRY_SCHEDULE=[0.5, 0.5], RETRY_JITTER=0).wait_until_listening()
+    Thing.objects.create(name="a")
+    until(lambda: count(State.SUCCEEDED) == 1, 15, "the delivery to succeed")
+    assert Attempt.objects.count() == 3
+
+
+def test_what_a_dead_worker_had_claimed_is_sent_again_by_another(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url("slow/2"))
+    first = workers.start(SHIPPED, LEASE=2)
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    first.kill()
+    assert count(State.SENDING) == 1
+    workers.start(SHIPPED, LEASE=2)
+    until(lambda: count(State.SUCCEEDED) == 1, 20, "the delivery to succeed")
+    received = inbox.received()
+    assert len(received) == 2
+    assert len({(one.headers["webhook-id"], one.body) for one in received}) == 1
+
+
+def test_a_worker_that_was_stopped_for_longer_than_its_lease_overwrites_nothing(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url("slow/1"))
+    stalled = workers.start(SHIPPED, LEASE=1)
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    os.kill(stalled.pid, signal.SIGSTOP)
+    try:
+        workers.start(SHIPPED, LEASE=1).wait_until_listening()
+        until(lambda: count(State.SUCCEEDED) == 1, 20, "the other worker to deliver")
+    finally:
+        os.kill(stalled.pid, signal.SIGCONT)
+    Thing.objects.create(name="b")
+    until(lambda: count(State.SUCCEEDED) == 2, 20, "both workers to go on")
+    assert Attempt.objects.count() == 2
+    assert stalled.stop() == 0
+
+
+def test_a_warm_stop_finishes_what_is_under_way(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url("slow/2"))
+    worker = workers.start()
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    started = time.monotonic()
+    assert worker.stop(15) == 0
+    assert time.monotonic() - started < 8
+    assert count(State.SUCCEEDED) == 1
+
+
+def test_a_warm_stop_of_an_idle_worker_is_quick(workers: Workers) -> None:
+    worker = workers.start()
+    worker.wait_until_listening()
+    started = time.monotonic()
+    assert worker.stop(15) == 0
+    assert time.monotonic() - started < 8
+
+
+def test_a_second_signal_exits_at_once_and_loses_nothing(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url("slow/30"), timeout=60)
+    worker = workers.start(SHIPPED, LEASE=2)
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    worker.process.terminate()
+    until(lambda: "warm shut down" in worker.text, 5, "the warm shut down")
+    time.sleep(1.1)  # rq takes two signals within a second for one
+    worker.process.terminate()
+    worker.process.wait(3)
+    assert count(State.SENDING) + count(State.PENDING) == 1
+
+
+def test_burst_mode_delivers_and_ends(workers: Workers, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(50):
+        make_event(webhook, object_id=str(number))
+    worker = workers.start(SHIPPED, "--burst")
+    assert worker.process.wait(30) == 0
+    assert count(State.SUCCEEDED) == 50
+
+
+def test_jobs_of_others_run_beside_the_deliveries(workers: Workers, inbox: Inbox, tmp_path: Path) -> None:
+    workers.start().wait_until_listening()
+    made = tmp_path / "made by a job"
+    django_rq.get_queue("webhooks").enqueue("pathlib.Path.touch", made)
+    until(made.exists, 15, "the job of somebody else")
+    make_webhook(Thing, url=inbox.url())
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+
+
+def test_a_job_of_somebody_else_that_fails_is_no_harm(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    workers.start().wait_until_listening()
+    django_rq.get_queue("webhooks").enqueue("operator.truediv", 1, 0)
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    until(lambda: count(State.SUCCEEDED) == 1, 10, "the delivery to be recorded")
+
+
+def test_the_worker_sweeps(workers: Workers, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    make_delivery(webhook, State.WAITING)
+    workers.start()
+    until(lambda: count(State.SUCCEEDED) == 1, 20, "the stranded delivery to go out")
+    assert Sweep.last() is not None
+
+
+def test_connections_are_kept_from_one_wake_up_to_the_next(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    workers.start().wait_until_listening()
+    for number in range(5):
+        Thing.objects.create(name=str(number))
+        inbox.wait_for(number + 1)
+    assert len({one.connection for one in inbox.received()}) == 1
+
+
+def test_events_go_out_while_redis_is_away_and_when_it_is_back(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    port = free_port()
+    with own_valkey(port) as (server, url):
+        workers.redis_url = url
+        worker = workers.start()
+        worker.wait_until_listening()
+        server.terminate()
+        Thing.objects.create(name="while it is away")
+        inbox.wait_for(1, seconds=10)
+    with own_valkey(port) as (server, url):
+        until(lambda: Redis.from_url(url).keys("rq:worker*"), 30, "the worker to be known to the new Redis")
+        Thing.objects.create(name="when it is back")
+        inbox.wait_for(2, seconds=10)
+        assert worker.process.poll() is None
+        worker.stop()
+
+
+def test_a_redis_that_was_emptied_is_no_loss(workers: Workers, inbox: Inbox, redis: Any) -> None:
+    make_webhook(Thing, url=inbox.url())
+    workers.start().wait_until_listening()
+    for number in range(20):
+        Thing.objects.create(name=str(number))
+        redis.flushdb()
+    inbox.wait_for(20)
+    until(lambda: count(State.SUCCEEDED) == 20, 10, "all to be recorded")
+    assert len(inbox.received()) == 20
+
+
+@pytest.mark.parametrize("worker_class", [SHIPPED, STOCK], ids=["shipped", "stock"])
+def test_several_workers_share_and_send_each_once(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(300):
+        make_event(webhook, object_id=str(number % 50))
+    started = [workers.start(worker_class, SLICE=0.3) for _ in range(2)]
+    for worker in started:
+        worker.wait_until_listening()
+    Thing.objects.create(name="the one that wakes them")
+    until(lambda: count(State.SUCCEEDED) == 301, 30, lambda: f"all to succeed; {count(State.SUCCEEDED)} did")
+    assert len(inbox.received()) == 301
+    assert Attempt.objects.count() == 301

@@ -1,0 +1,93 @@
+"""Found by the convention; Unregistered has none."""
+
+from typing import Any
+
+from django.db import connection
+from rest_framework import serializers
+
+from tests.testapp import models
+
+
+class LabelSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Label
+        fields = ("id", "name")
+
+
+class ThingSerializer(serializers.ModelSerializer):
+    labels = serializers.SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = models.Thing
+        fields = ("id", "name", "status", "labels", "friends", "heroes", "groups")
+
+
+class PartSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Part
+        fields = ("id", "name", "thing", "spare_of")
+
+
+class PlaceSerializer(serializers.ModelSerializer):
+    labels = serializers.SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = models.Place
+        fields = ("id", "name", "labels")
+
+
+class RestaurantSerializer(PlaceSerializer):
+    class Meta:
+        model = models.Restaurant
+        fields = ("id", "name", "labels", "cuisine")
+
+
+class DinerSerializer(PlaceSerializer):
+    class Meta:
+        model = models.Diner
+        fields = ("id", "name", "labels", "cuisine", "is_open")
+
+
+class AnnexSerializer(PlaceSerializer):
+    class Meta:
+        model = models.Annex
+        fields = ("main", "name", "labels", "floor")
+
+
+class GadgetSerializer(serializers.ModelSerializer):
+    labels = serializers.SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = models.Gadget
+        fields = ("id", "name", "labels")
+
+
+class CountrySerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Country
+        fields = ("code", "name")
+
+
+class SecretiveSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Secretive
+        fields = ("id", "name", "hidden")
+
+
+class FragileSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Fragile
+        fields = ("id", "name", "behaviour")
+
+    def to_representation(self, instance: models.Fragile) -> dict[str, Any]:
+        data = super().to_representation(instance)
+        if instance.behaviour == "raises":
+            raise RuntimeError("this serializer is broken")
+        if instance.behaviour == "bad sql":
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT nothing FROM nowhere")
+        if instance.behaviour == "nan":
+            data["value"] = float("nan")
+        if instance.behaviour == "not json":
+            data["value"] = object()
+        return data

@@ -1,0 +1,113 @@
+"""Models of every awkward kind that Django allows: keys, inheritance, relations."""
+
+import uuid
+from typing import Any
+
+from django.db import models
+
+
+class Label(models.Model):
+    name = models.CharField(max_length=50)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Thing(models.Model):
+    name = models.CharField(max_length=50)
+    status = models.CharField(max_length=20, default="active")
+    labels = models.ManyToManyField(Label, related_name="things", blank=True)
+    friends = models.ManyToManyField("self", blank=True)
+    heroes = models.ManyToManyField("self", symmetrical=False, related_name="fans", blank=True)
+    groups = models.ManyToManyField(Label, through="Membership", related_name="members")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    thing = models.ForeignKey(Thing, models.CASCADE)
+    label = models.ForeignKey(Label, models.CASCADE)
+    role = models.CharField(max_length=20, default="member")
+
+
+class ThingProxy(Thing):
+    class Meta:
+        proxy = True
+
+
+class ThingProxyOfProxy(ThingProxy):
+    class Meta:
+        proxy = True
+
+
+class Part(models.Model):
+    """Goes with its Thing."""
+
+    thing = models.ForeignKey(Thing, models.CASCADE, related_name="parts")
+    name = models.CharField(max_length=50)
+    spare_of = models.ForeignKey("self", models.SET_NULL, null=True, blank=True, related_name="spares")
+
+
+class Place(models.Model):
+    name = models.CharField(max_length=50)
+    labels = models.ManyToManyField(Label, related_name="places", blank=True)
+
+
+class Restaurant(Place):
+    cuisine = models.CharField(max_length=50, default="any")
+
+
+class Diner(Restaurant):
+    is_open = models.BooleanField(default=True)
+
+
+class DinerProxy(Diner):
+    class Meta:
+        proxy = True
+
+
+class Annex(Place):
+    """Its link to the parent row has another name and is its key."""
+
+    main = models.OneToOneField(Place, models.CASCADE, parent_link=True, primary_key=True, related_name="annex_of")
+    floor = models.IntegerField(default=0)
+
+
+class Gadget(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=50)
+    labels = models.ManyToManyField(Label, related_name="gadgets", blank=True)
+
+
+class Country(models.Model):
+    code = models.CharField(max_length=100, primary_key=True)
+    name = models.CharField(max_length=200)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class HiddenManager(models.Manager):
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().filter(hidden=False)
+
+
+class Secretive(models.Model):
+    """Its default manager does not see all of its rows."""
+
+    name = models.CharField(max_length=50)
+    hidden = models.BooleanField(default=False)
+    objects = HiddenManager()
+
+
+class Fragile(models.Model):
+    """Its serializer does what its ``behaviour`` says."""
+
+    name = models.CharField(max_length=50)
+    behaviour = models.CharField(max_length=20, default="fine")
+
+
+class Unregistered(models.Model):
+    name = models.CharField(max_length=50)
+    labels = models.ManyToManyField(Label, related_name="unregistered", blank=True)
