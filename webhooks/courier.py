@@ -40,7 +40,8 @@ class Courier:
         self._turns: Turns[Claimed] = Turns(conf.senders)
         self._held: dict[uuid.UUID, Claimed] = {}
         self._outcomes: list[tuple[Claimed, Outcome]] = []
-        self._renewed = self._recorded = time.monotonic()
+        self._renewed = -conf.lease  # renewing is due at once
+        self._recorded = time.monotonic()
 
     @property
     def is_idle(self) -> bool:
@@ -99,13 +100,18 @@ class Courier:
         return len(ids)
 
     def _hand_over(self) -> None:
+        if time.monotonic() > self._senders.good_until:
+            return  # the next turn begins by looking at what is still held
         while self._senders.free and (claimed := self._turns.take()):
             self._senders.send(claimed, request_for(claimed.delivery))
 
     def _collect(self, wait: float, take_next: bool = False) -> int:
         for claimed, outcome in self._senders.outcomes(min(wait, RECORD_EVERY)):
-            self._turns.ended(claimed.webhook.pk, outcome.timed_out)
-            self._outcomes.append((claimed, outcome))
+            self._turns.ended(claimed.webhook.pk, outcome is not None and outcome.timed_out)
+            if outcome:
+                self._outcomes.append((claimed, outcome))
+            else:
+                self._release([claimed])
         is_time = bool(self._outcomes) and (
             len(self._outcomes) >= RECORD_MOST
             or not self._senders.in_flight
@@ -126,11 +132,11 @@ class Courier:
             self._outcomes = outcomes + self._outcomes
             raise
         self._forget(claimed for claimed, _ in outcomes)
-        if claim:
-            self._take(recorded.taken, claim.token)
+        self._recorded = time.monotonic()
         for webhook in recorded.stopped:
             self._release(self._turns.drop(webhook))
-        self._recorded = time.monotonic()
+        if claim:
+            self._take(recorded.taken, claim.token)
         self._hand_over()  # before anything else: a lane waits for it
         return len(outcomes)
 
@@ -142,7 +148,8 @@ class Courier:
     def _renew(self) -> None:
         """Prolong the leases, well before they end. What was taken away meanwhile is not sent any more: this
         process may have been stopped for longer than a lease."""
-        if time.monotonic() - self._renewed < conf.lease / 3:
+        now = time.monotonic()
+        if now - self._renewed < conf.lease / 3:
             return
         lost: set[uuid.UUID] = set()
         for token, ids in _by_token(self._held.values()).items():
@@ -150,7 +157,8 @@ class Courier:
             if held.renew(conf.lease) < len(ids):
                 lost |= set(ids) - set(held.values_list("pk", flat=True))
         self._forget(self._turns.remove(lambda claimed: claimed.delivery.pk in lost))
-        self._renewed = time.monotonic()
+        self._renewed = now
+        self._senders.good_until = now + conf.lease
 
     def _release(self, claims: list[Claimed]) -> None:
         for token, ids in _by_token(claims).items():

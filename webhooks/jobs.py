@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import functools
 import logging
+import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import django_rq
 from django.core.signals import setting_changed
+from redis import Redis
 from redis.exceptions import RedisError, WatchError
 from rq import Queue, get_current_job
 
@@ -69,7 +71,7 @@ def wake_up() -> None:
     if not outage.is_over:
         return
     try:
-        _push(_queue(conf.queue))
+        _in_time(lambda: _push(_queue(conf.queue)))
     except (RedisError, OSError) as error:
         outage.began(error)
     else:
@@ -91,18 +93,50 @@ def unreachable() -> str:
     return ""
 
 
-def _push(queue: Queue) -> None:
-    if not queue.is_async:
-        queue.enqueue_call(DRAIN)
+def _in_time(work: Callable[[], None]) -> None:
+    """Run it within what a save may lose. Raises whatever it raises, and TimeoutError.
+
+    Redis keeps to its timeouts by itself; what may take longer is the resolver of its host's name, which cannot be
+    interrupted, so another thread waits for that."""
+    if not _has_name(_queue(conf.queue).connection):
+        work()
         return
-    with queue.connection.pipeline() as pipe:
-        pipe.watch(_flag(queue.name))
-        if pipe.exists(_flag(queue.name)):
+    ends: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+    threading.Thread(target=_report, args=(work, ends), name="webhooks-wake-up", daemon=True).start()
+    try:
+        error = ends.get(timeout=2 * conf.redis_timeout)
+    except queue.Empty:
+        raise TimeoutError("the name of its host takes too long to resolve") from None
+    if error:
+        raise error
+
+
+def _report(work: Callable[[], None], ends: queue.SimpleQueue[Exception | None]) -> None:
+    try:
+        work()
+    except Exception as error:
+        ends.put(error)
+    else:
+        ends.put(None)
+
+
+def _has_name(connection: Redis) -> bool:
+    host = connection.connection_pool.connection_kwargs.get("host", "localhost")
+    return host != "localhost" and not host.replace(".", "").isdecimal() and ":" not in host
+
+
+def _push(rq_queue: Queue) -> None:
+    if not rq_queue.is_async:
+        rq_queue.enqueue_call(DRAIN)
+        return
+    with rq_queue.connection.pipeline() as pipe:
+        pipe.watch(_flag(rq_queue.name))
+        if pipe.exists(_flag(rq_queue.name)):
             return
         pipe.multi()
         # In one step with the push: a flag without a job would keep everybody asleep.
-        pipe.set(_flag(queue.name), 1, ex=FLAG_SECONDS)
-        queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, pipeline=pipe)
+        pipe.set(_flag(rq_queue.name), 1, ex=FLAG_SECONDS)
+        rq_queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, pipeline=pipe)
         try:
             pipe.execute()
         except WatchError:
@@ -123,8 +157,8 @@ def _flag(queue: str) -> str:
 
 @functools.cache
 def _queue(name: str) -> Queue:
-    queue: Queue = django_rq.get_queue(name, commit_mode="auto", connection=impatient(name, conf.redis_timeout))
-    return queue
+    found: Queue = django_rq.get_queue(name, commit_mode="auto", connection=impatient(name, conf.redis_timeout))
+    return found
 
 
 def _forget_connections(setting: str, **kwargs: Any) -> None:

@@ -129,11 +129,17 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def lock_heads(self, deliveries: Iterable[uuid.UUID]) -> None:
         """Lock the heads of these deliveries' lanes, so that whoever ends one sees what was just added behind it."""
+        locked: set[uuid.UUID] = set()
+        # A lane may have got another head while the lock of its last one was waited for.
+        while not (heads := self._lock_heads(deliveries)) <= locked:
+            locked |= heads
+
+    def _lock_heads(self, deliveries: Iterable[uuid.UUID]) -> set[uuid.UUID]:
         mine = self.model._base_manager.filter(
             pk__in=list(deliveries), webhook=OuterRef("webhook"), lane=OuterRef("lane")
         )
         heads = self.filter(Exists(mine), state__in=HEAD_STATES, in_lane=True)
-        list(heads.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+        return set(heads.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
 
     def promote(self, beside: Collection[uuid.UUID]) -> None:
         """In the lanes of these deliveries, make the first waiting one the head where there is none.
@@ -157,6 +163,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         everything.filter(pk__in=beside).update(
             state=State.PENDING, in_lane=False, next_attempt_at=DatabaseNow(), **again
         )
+        everything.lock_heads(in_lane)
         everything.promote(in_lane)
         return len(ordered)
 

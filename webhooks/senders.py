@@ -23,11 +23,14 @@ class Senders(Generic[K]):
     def __init__(self, most: int) -> None:
         self._most = most
         self._inbox: queue.SimpleQueue[tuple[K, Request] | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[tuple[K, Outcome]] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[K, Outcome | None]] = queue.SimpleQueue()
         self._threads = 0
         self._last_news = 0.0
         self._pace = 0.0
         self.in_flight = 0
+        # Nothing is sent after this time (monotonic), which the caller keeps moving on: this process may have been
+        # stopped for so long that what it was to send is somebody else's by now.
+        self.good_until = 0.0
 
     @property
     def free(self) -> int:
@@ -41,8 +44,9 @@ class Senders(Generic[K]):
         if not self._threads:
             self._start()
 
-    def outcomes(self, wait: float) -> list[tuple[K, Outcome]]:
-        """What has ended: waits up to ``wait`` seconds for the first one, and takes all that are there."""
+    def outcomes(self, wait: float) -> list[tuple[K, Outcome | None]]:
+        """What has ended, with no outcome where it was too late to send it: waits up to ``wait`` seconds for the
+        first one, and takes all that are there."""
         ended = []
         try:
             ended.append(self._outbox.get(timeout=wait) if wait > 0 else self._outbox.get_nowait())
@@ -52,11 +56,11 @@ class Senders(Generic[K]):
             self._note(ended)
         return ended
 
-    def _note(self, ended: list[tuple[K, Outcome]]) -> None:
+    def _note(self, ended: list[tuple[K, Outcome | None]]) -> None:
         """Learn how fast requests end, and start another thread where that is too slow for what waits."""
         now = time.monotonic()
         if ended:
-            self._pace = sum(outcome.duration_ms for _, outcome in ended) / len(ended) / 1000
+            self._pace = sum(outcome.duration_ms for _, outcome in ended if outcome) / len(ended) / 1000
             self._last_news = now
             self.in_flight -= len(ended)
         is_slow = max(self._pace, now - self._last_news) > PATIENCE
@@ -78,5 +82,6 @@ class Senders(Generic[K]):
         transport = Transport()
         while (job := self._inbox.get()) is not None:
             key, request = job
-            self._outbox.put((key, transport.send(request)))
+            is_good = time.monotonic() < self.good_until
+            self._outbox.put((key, transport.send(request) if is_good else None))
         transport.close()

@@ -8,6 +8,7 @@ away. Jobs of others run as on rq's own worker.
 from __future__ import annotations
 
 import time
+from types import FrameType
 from typing import Any
 
 from django.db import Error, connections
@@ -44,6 +45,7 @@ class WebhookWorker(Worker):
         super().__init__(*args, **kwargs)
         self._drain = Drain(self.name)
         self._is_delivering = False
+        self._grace = WARM_SECONDS
         self._next_beat = 0.0
         self._redis_since = 0.0  # when Redis is next to be tried; 0 while it answers
         # redis-py would go on trying for seconds, which the deliveries have better use for.
@@ -122,9 +124,16 @@ class WebhookWorker(Worker):
         except REDIS_AWAY as error:
             self._redis_failed(error)
 
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            super().request_force_stop(signum, frame)
+        except SystemExit:
+            self._grace = 0  # what is under way comes back when its lease ends
+            raise
+
     def teardown(self) -> None:
         try:
-            self._drain.close(grace=WARM_SECONDS)
+            self._drain.close(self._grace)
         except Error as error:
             self.log.warning("What was under way could not be recorded and will be sent again: %s", error)
         super().teardown()
