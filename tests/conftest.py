@@ -136,7 +136,9 @@ def inbox(receiver_process: ReceiverProcess) -> Inbox:
 
 
 @pytest.fixture
-def workers(request: pytest.FixtureRequest, tmp_path: Any, database: str, redis: Any, redis_url: str) -> Iterator[Workers]:
+def workers(
+    request: pytest.FixtureRequest, tmp_path: Any, database: str, redis: Any, redis_url: str
+) -> Iterator[Workers]:
     """Starts real worker processes, and ends them with the test."""
     started = Workers(tmp_path, redis_url)
     request.node.stash[LOGS] = started.logs

@@ -82,4 +82,5 @@ class Inbox:
         return self.received(behaviour)
 
     def _report(self, count: int) -> str:
-        return f"{count} requests at the receiver; {len(self.received())} came: {[one.path for one in self.received()[:20]]}"
+        came = [one.path for one in self.received()]
+        return f"{count} requests at the receiver; {len(came)} came: {came[:20]}"

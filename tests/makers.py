@@ -16,7 +16,9 @@ from webhooks.models import Delivery, Event, State, Webhook
 _count = 0
 
 
-def make_webhook(*wanted: type[models.Model], on: str = "cud", url: str = "http://127.0.0.1:1/", **fields: Any) -> Webhook:
+def make_webhook(
+    *wanted: type[models.Model], on: str = "cud", url: str = "http://127.0.0.1:1/", **fields: Any
+) -> Webhook:
     """An enabled webhook for these models; ``on`` has the first letters of its actions."""
     global _count
     _count += 1

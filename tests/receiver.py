@@ -40,7 +40,9 @@ class Connection:
                 continue
             with LOCK:
                 INBOXES[inbox].append(request)
-                request["nth"] = sum(other["path"] == request["path"] for other in INBOXES[inbox]) if "first" in rest else 0
+                request["nth"] = (
+                    sum(other["path"] == request["path"] for other in INBOXES[inbox]) if "first" in rest else 0
+                )
             behaviour, *arguments = rest.split("?")[0].split("/")
             if BEHAVIOURS.get(behaviour, not_found)(self, request, *arguments) is False:
                 return

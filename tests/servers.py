@@ -31,7 +31,7 @@ def valkey() -> Iterator[str]:
         assert not keys, f"REDIS_URL names a database with {keys} keys in it; the tests need an empty one"
         yield url
         return
-    with own_valkey() as (server, url):
+    with own_valkey() as (_server, url):
         yield url
 
 

@@ -12,8 +12,8 @@ import django
 
 os.environ.setdefault("EXAMPLE_DATA_DIR", os.path.join(tempfile.gettempdir(), "webhooks-tests"))
 
-from project.settings import *  # noqa: E402, F403
-from project.settings import INSTALLED_APPS, LOGGING, RQ_QUEUES, WEBHOOKS  # noqa: E402
+from project.settings import *  # noqa: F403
+from project.settings import INSTALLED_APPS, LOGGING, RQ_QUEUES, WEBHOOKS
 
 INSTALLED_APPS = [*INSTALLED_APPS, "tests.testapp"]
 WEBHOOKS = {

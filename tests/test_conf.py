@@ -88,7 +88,7 @@ COUNT = """
 import django; django.setup()
 from django.db.models import signals
 from dcim.models import Site
-def hears(signal): return sum(len(part) for part in (signal._live_receivers(Site) if django.VERSION < (5,) else signal._live_receivers(Site)[:2]))
+def hears(signal): return sum(len(part) for part in signal._live_receivers(Site)[:2])
 print([hears(signal) for signal in (signals.post_save, signals.pre_delete)])
 """
 

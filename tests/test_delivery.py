@@ -162,7 +162,12 @@ def test_unordered_deliveries_do_not_wait_for_each_other(inbox: Inbox, webhooks_
 
 @pytest.mark.parametrize(
     ("behaviour", "least", "most"),
-    [("retry-after/503/7", 7, 7.1), ("retry-after/503/1000000", 10, 10.1), ("retry-after/429/1", 60, 60.1), ("status/503", 5, 5.1)],
+    [
+        ("retry-after/503/7", 7, 7.1),
+        ("retry-after/503/1000000", 10, 10.1),
+        ("retry-after/429/1", 60, 60.1),
+        ("status/503", 5, 5.1),
+    ],
 )
 def test_a_receiver_may_ask_for_more_time_within_bounds(
     inbox: Inbox, webhooks_settings: Any, behaviour: str, least: float, most: float
@@ -176,7 +181,9 @@ def test_a_receiver_may_ask_for_more_time_within_bounds(
     assert due <= timezone.now() + timedelta(seconds=most)
 
 
-def test_an_attempt_is_made_from_the_webhook_as_it_is_and_the_event_as_it_was(inbox: Inbox, webhooks_settings: Any) -> None:
+def test_an_attempt_is_made_from_the_webhook_as_it_is_and_the_event_as_it_was(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
     webhooks_settings(RETRY_SCHEDULE=[0])
     make_webhook(Thing, url=inbox.url("status/500/old"))
     thing = Thing.objects.create(name="as it was")
@@ -205,8 +212,13 @@ def test_a_webhooks_own_timeout_counts(inbox: Inbox, webhooks_settings: Any) -> 
     assert 900 < attempt.duration_ms < 2000
 
 
-@pytest.mark.parametrize("behaviour", ["text/utf-8", "garbage", "huge-header", "gzip-bomb", "endless", "big/100000", "half", "redirect/307/ok"])
-def test_whatever_a_receiver_answers_the_attempt_is_on_file(inbox: Inbox, webhooks_settings: Any, behaviour: str) -> None:
+@pytest.mark.parametrize(
+    "behaviour",
+    ["text/utf-8", "garbage", "huge-header", "gzip-bomb", "endless", "big/100000", "half", "redirect/307/ok"],
+)
+def test_whatever_a_receiver_answers_the_attempt_is_on_file(
+    inbox: Inbox, webhooks_settings: Any, behaviour: str
+) -> None:
     webhooks_settings(RETRY_SCHEDULE=[])
     make_event(make_webhook(Thing, url=inbox.url(behaviour), timeout=2))
     drain()
@@ -282,7 +294,9 @@ def test_a_delivery_that_is_discarded_as_it_is_sent_goes_out_and_is_recorded(inb
 
 
 @pytest.mark.parametrize("behaviour", ["hang", "drip-body", "endless"])
-def test_an_endpoint_that_misbehaves_does_not_hold_up_the_others(inbox: Inbox, webhooks_settings: Any, behaviour: str) -> None:
+def test_an_endpoint_that_misbehaves_does_not_hold_up_the_others(
+    inbox: Inbox, webhooks_settings: Any, behaviour: str
+) -> None:
     webhooks_settings(RETRY_SCHEDULE=[])
     bad = make_webhook(Thing, url=inbox.url(behaviour), timeout=2)
     good = make_webhook(Thing, url=inbox.url())
@@ -402,7 +416,9 @@ def test_two_workers_at_once_send_each_delivery_once_and_in_order(inbox: Inbox) 
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
-def test_without_time_zones_everything_works_the_same(inbox: Inbox, settings: Any, zone: str, webhooks_settings: Any) -> None:
+def test_without_time_zones_everything_works_the_same(
+    inbox: Inbox, settings: Any, zone: str, webhooks_settings: Any
+) -> None:
     settings.USE_TZ, settings.TIME_ZONE = False, zone
     webhooks_settings(RETRY_SCHEDULE=[0])
     make_webhook(Thing, Label, url=inbox.url("fail-first/1"), secret=SECRET)

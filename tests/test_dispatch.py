@@ -155,7 +155,9 @@ def test_a_later_event_waits_for_an_earlier_one_that_another_worker_is_dispatchi
 
 
 @pytest.mark.parametrize("objects", [1, 10])
-def test_several_workers_at_once_dispatch_each_event_once(webhook: Webhook, webhooks_settings: Any, objects: int) -> None:
+def test_several_workers_at_once_dispatch_each_event_once(
+    webhook: Webhook, webhooks_settings: Any, objects: int
+) -> None:
     webhooks_settings(BATCH=10)
     for number in range(200):
         make_event(webhook, object_id=str(number % objects))

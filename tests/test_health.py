@@ -32,7 +32,12 @@ OK = Outcome(NOW, 1, status=200)
 
 @pytest.mark.parametrize(
     ("before", "outcomes", "failures"),
-    [(0, [outcome()], 1), (4, [outcome()] * 3, 7), (4, [outcome(), OK, outcome()], 1), (9, [OK, outcome(), outcome()], 2)],
+    [
+        (0, [outcome()], 1),
+        (4, [outcome()] * 3, 7),
+        (4, [outcome(), OK, outcome()], 1),
+        (9, [OK, outcome(), outcome()], 2),
+    ],
 )
 def test_failures_are_counted_from_the_last_success(before: int, outcomes: list[Outcome], failures: int) -> None:
     assert after_failures(Health(before, NOW, None, 0), outcomes, NOW).failures_in_a_row == failures

@@ -118,7 +118,9 @@ def test_the_job_delivers_on_rqs_own_worker(burst: Any, inbox: Inbox) -> None:
     assert inbox.received()[0].json["data"]["name"] == "a"
 
 
-def test_the_job_clears_the_flag_before_it_looks(burst: Any, redis: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_job_clears_the_flag_before_it_looks(
+    burst: Any, redis: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen = []
     run = jobs.Drain.run
 
@@ -134,7 +136,9 @@ def test_the_job_clears_the_flag_before_it_looks(burst: Any, redis: Any, inbox: 
     assert not any(seen)
 
 
-def test_a_slice_that_ends_with_work_left_wakes_the_next(burst: Any, redis: Any, inbox: Inbox, webhooks_settings: Any) -> None:
+def test_a_slice_that_ends_with_work_left_wakes_the_next(
+    burst: Any, redis: Any, inbox: Inbox, webhooks_settings: Any
+) -> None:
     webhooks_settings(SLICE=0.05)
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(300):
@@ -145,7 +149,9 @@ def test_a_slice_that_ends_with_work_left_wakes_the_next(burst: Any, redis: Any,
     assert redis.llen(QUEUE) == 0
 
 
-def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(burst: Any, inbox: Inbox, webhooks_settings: Any) -> None:
+def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(
+    burst: Any, inbox: Inbox, webhooks_settings: Any
+) -> None:
     webhooks_settings(RETRY_SCHEDULE=[], SLICE=0.2)
     hung, fine = make_webhook(Thing, url=inbox.url("hang"), timeout=2), make_webhook(Thing, url=inbox.url())
     for number in range(20):

@@ -241,7 +241,9 @@ def test_only_the_holder_of_a_one_way_relation_to_its_own_model_changes(thing: T
     assert last_data()["heroes"] == []
 
 
-def test_a_relation_with_a_model_of_its_own_is_heard_when_it_is_edited_as_a_relation(thing: Thing, label: Label) -> None:
+def test_a_relation_with_a_model_of_its_own_is_heard_when_it_is_edited_as_a_relation(
+    thing: Thing, label: Label
+) -> None:
     make_webhook(Thing)
     thing.groups.add(label, through_defaults={"role": "owner"})
     label.members.clear()
@@ -343,7 +345,10 @@ def test_a_relation_that_a_child_inherits_changes_the_parent_too(label: Label) -
     diner = Diner.objects.create(name="Joe's")
     make_webhook(Place, Diner)
     diner.labels.add(label)
-    assert sorted(recorded()) == [("updated", "testapp.diner", str(diner.pk)), ("updated", "testapp.place", str(diner.pk))]
+    assert sorted(recorded()) == [
+        ("updated", "testapp.diner", str(diner.pk)),
+        ("updated", "testapp.place", str(diner.pk)),
+    ]
     assert last_data(Place)["labels"] == last_data(Diner)["labels"] == ["red"]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
@@ -19,9 +17,8 @@ from webhooks import registry
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
-    yield
 
 
 def registration(model: type[models.Model]) -> registry.Registration:
@@ -137,7 +134,9 @@ def test_an_object_is_read_through_the_queryset_that_was_registered() -> None:
             model = Thing
             fields = ("id", "name", "label_count")
 
-    webhooks.register(Thing, serializer=Counted, queryset=lambda: Thing.objects.annotate(label_count=models.Count("labels")))
+    webhooks.register(
+        Thing, serializer=Counted, queryset=lambda: Thing.objects.annotate(label_count=models.Count("labels"))
+    )
     make_webhook(Thing)
     thing = Thing.objects.create(name="a")
     thing.labels.add(Label.objects.create(name="red"), Label.objects.create(name="blue"))

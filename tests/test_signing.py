@@ -79,7 +79,12 @@ def test_the_receivers_library_accepts_every_signature(key: bytes, data: dict[st
     assert standardwebhooks.Webhook(secret).verify(body, headers) == data
 
 
-@given(key=st.binary(min_size=1, max_size=64), body=st.binary(min_size=1), place=st.integers(min_value=0), flip=st.integers(1, 255))
+@given(
+    key=st.binary(min_size=1, max_size=64),
+    body=st.binary(min_size=1),
+    place=st.integers(min_value=0),
+    flip=st.integers(1, 255),
+)
 def test_a_body_that_was_changed_has_another_signature(key: bytes, body: bytes, place: int, flip: int) -> None:
     secret = "whsec_" + base64.b64encode(key).decode()
     place %= len(body)

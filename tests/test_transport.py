@@ -52,8 +52,13 @@ def test_only_the_headers_that_were_asked_for_and_those_of_http_are_sent(transpo
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("status", "succeeded"), [(200, True), (201, True), (204, True), (400, False), (404, False), (500, False), (503, False)])
-def test_a_status_is_judged_as_requests_judges_it(transport: Transport, inbox: Inbox, status: int, succeeded: bool) -> None:
+@pytest.mark.parametrize(
+    ("status", "succeeded"),
+    [(200, True), (201, True), (204, True), (400, False), (404, False), (500, False), (503, False)],
+)
+def test_a_status_is_judged_as_requests_judges_it(
+    transport: Transport, inbox: Inbox, status: int, succeeded: bool
+) -> None:
     outcome = transport.send(request(inbox.url(f"status/{status}")))
     assert (outcome.status, outcome.succeeded) == (status, succeeded)
     assert outcome.reason.startswith("" if succeeded else f"HTTP {status}")
@@ -61,7 +66,9 @@ def test_a_status_is_judged_as_requests_judges_it(transport: Transport, inbox: I
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_and_its_target_is_never_touched(transport: Transport, inbox: Inbox, status: int) -> None:
+def test_a_redirect_is_not_followed_and_its_target_is_never_touched(
+    transport: Transport, inbox: Inbox, status: int
+) -> None:
     outcome = transport.send(request(inbox.url(f"redirect/{status}/ok")))
     assert not outcome.succeeded
     assert outcome.status == status
@@ -95,7 +102,9 @@ def test_an_answer_that_is_not_http_says_so(transport: Transport, inbox: Inbox) 
     assert "Traceback" not in outcome.reason
 
 
-@pytest.mark.parametrize("url", ["http://", "nonsense", "ftp://127.0.0.1/", "http://[::1", "http://127.0.0.1:99999/", "http://\x00/"])
+@pytest.mark.parametrize(
+    "url", ["http://", "nonsense", "ftp://127.0.0.1/", "http://[::1", "http://127.0.0.1:99999/", "http://\x00/"]
+)
 def test_an_impossible_url_is_a_failed_attempt_and_no_exception(transport: Transport, url: str) -> None:
     outcome = transport.send(request(url, timeout=3))
     assert not outcome.succeeded
@@ -161,7 +170,9 @@ def test_no_more_than_the_first_bytes_of_a_body_are_kept(transport: Transport, i
     assert outcome.body == "y" * keep
 
 
-def test_a_connection_is_used_again_and_not_after_a_body_that_was_left_unread(transport: Transport, inbox: Inbox) -> None:
+def test_a_connection_is_used_again_and_not_after_a_body_that_was_left_unread(
+    transport: Transport, inbox: Inbox
+) -> None:
     for behaviour in ("ok", "ok", "big/100000", "ok", "ok"):
         assert transport.send(request(inbox.url(behaviour))).succeeded
     connections = [one.connection for one in inbox.received()]
@@ -203,11 +214,15 @@ def test_cookies_are_not_kept(transport: Transport, inbox: Inbox) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "utf-16"])
-def test_text_is_decoded_as_the_receiver_says_and_without_nuls(transport: Transport, inbox: Inbox, encoding: str) -> None:
+def test_text_is_decoded_as_the_receiver_says_and_without_nuls(
+    transport: Transport, inbox: Inbox, encoding: str
+) -> None:
     assert transport.send(request(inbox.url(f"text/{encoding}"))).body.lstrip("\ufeff") == "Grüße!"
 
 
-def test_the_environment_has_no_say(transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_has_no_say(
+    transport: Transport, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login root password secret\n")
     monkeypatch.setenv("NETRC", str(netrc))
@@ -254,7 +269,9 @@ def test_verification_may_be_off(transport: Transport, secure_url: str) -> None:
     assert transport.send(request(secure_url, verify=False)).succeeded
 
 
-def test_what_one_webhook_trusts_the_next_need_not(transport: Transport, secure_url: str, certificate: Certificate) -> None:
+def test_what_one_webhook_trusts_the_next_need_not(
+    transport: Transport, secure_url: str, certificate: Certificate
+) -> None:
     answers = [
         transport.send(request(secure_url, verify=verify)).succeeded
         for verify in (True, False, True, certificate.authority, True, False, True)

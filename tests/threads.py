@@ -24,7 +24,7 @@ class Beside:
     def _run(self) -> None:
         try:
             self.result = self._work()
-        except BaseException as error:  # noqa: BLE001 - raised again by join
+        except BaseException as error:
             self._error = error
         finally:
             connections.close_all()

@@ -23,7 +23,7 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if conf.unknown_keys:
         yield Error(
             f"The setting WEBHOOKS has keys that mean nothing: {', '.join(conf.unknown_keys)}.",
-            hint="docs/settings.md lists those that do.",
+            hint="The documentation's page on settings lists those that do.",
             id="webhooks.E002",
         )
     yield from _bad_values()
@@ -32,7 +32,9 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 def _bad_values() -> Iterator[CheckMessage]:
     for key, message in conf.bad_values():
         name = f'WEBHOOKS["{key}"]' if key else "WEBHOOKS"
-        yield Error(f"The setting {name} {message}.", hint="See docs/settings.md.", id="webhooks.E007")
+        yield Error(
+            f"The setting {name} {message}.", hint="See the documentation's page on settings.", id="webhooks.E007"
+        )
 
 
 @register("webhooks")

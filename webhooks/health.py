@@ -51,7 +51,7 @@ def begin_probe(webhook_id: int) -> bool:
 def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
     """Take notice of attempts, in their order; ``webhook`` may be some moments old. Returns whether it may be sent
     to. Call it in a transaction."""
-    if outcomes[-1].succeeded:
+    if outcomes[-1].succeeded and not any(outcome.is_gone for outcome in outcomes):
         if len(outcomes) > 1 or _is_news(webhook):
             _recovered(webhook.pk)
         return True
@@ -60,7 +60,7 @@ def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
         return False
     before = Health(fresh.failures_in_a_row, fresh.failing_since, fresh.probe_at, fresh.probes)
     after = after_failures(before, outcomes, timezone.now())
-    _write(fresh, after, outcomes[-1])
+    _write(fresh, after, next(outcome for outcome in reversed(outcomes) if not outcome.succeeded))
     return after.probe_at is None and not after.disabled_reason
 
 
@@ -70,7 +70,7 @@ def _is_news(webhook: Webhook) -> bool:
 
 
 def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -> Health:
-    """What becomes of a webhook's health with outcomes of which the last one failed. Pure."""
+    """What becomes of a webhook's health with outcomes of which one failed. Pure."""
     trailing = _trailing_failures(outcomes)
     is_new = trailing < len(outcomes)
     failures = trailing if is_new else health.failures_in_a_row + trailing

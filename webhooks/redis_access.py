@@ -8,6 +8,17 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+# Any of these says where Redis is.
+PLACES = ("URL", "HOST", "UNIX_SOCKET_PATH", "SENTINELS", "USE_REDIS_CACHE")
+
+
+def fill_in(queue: str) -> None:
+    """Complete the entry of ``RQ_QUEUES``: where it does not say, Redis is DB 0 on localhost, without a password."""
+    entry = getattr(settings, "RQ_QUEUES", {}).get(queue)
+    if isinstance(entry, dict) and ("HOST" in entry or not any(place in entry for place in PLACES)):
+        for key, value in {"HOST": "localhost", "PORT": 6379, "DB": 0}.items():
+            entry.setdefault(key, value)
+
 
 def impatient(queue: str, seconds: float) -> Redis:
     """A connection of its own, as ``RQ_QUEUES`` says, that waits ``seconds`` at the most to connect and for each

@@ -214,8 +214,9 @@ def _outcomes(using: str, verdicts: Collection[Verdict]) -> tuple[str, list[Any]
     else:
         rows = [row | {"wait": str(moment(connection, row["wait"])[1][0])} for row in rows]
         table = """(
-            SELECT value ->> 'id' AS delivery_id, value ->> 'token' AS token, value ->> 'state' AS new_state,
-                   value ->> 'failed' AS failed, value ->> 'reason' AS new_reason, value ->> 'wait' AS next_at
+            SELECT json_extract(value, '$.id') AS delivery_id, json_extract(value, '$.token') AS token,
+                   json_extract(value, '$.state') AS new_state, json_extract(value, '$.failed') AS failed,
+                   json_extract(value, '$.reason') AS new_reason, json_extract(value, '$.wait') AS next_at
             FROM json_each(%s)
         ) AS outcome"""
     return table, [json.dumps(rows)]

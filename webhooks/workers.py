@@ -7,11 +7,13 @@ away. Jobs of others run as on rq's own worker.
 
 from __future__ import annotations
 
+import logging
 import time
 from types import FrameType
 from typing import Any
 
 from django.db import Error, connections
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -34,6 +36,8 @@ HEARTBEAT_SECONDS = 10
 REDIS_RETRY_SECONDS = 2
 REDIS_SECONDS = 5
 
+logger = logging.getLogger(__name__)
+
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
 
@@ -41,16 +45,17 @@ class WebhookWorker(Worker):
     """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It
     delivers if it listens to the queue of the setting ``QUEUE``."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, connection: Redis, **kwargs: Any) -> None:
+        # redis-py would go on trying for seconds, which the deliveries have better use for.
+        patience = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 1}
+        connection.connection_pool.connection_kwargs.update(patience)
+        _wait_for(connection)
+        super().__init__(*args, connection=connection, **kwargs)
         self._drain = Drain(self.name)
         self._is_delivering = False
         self._grace = WARM_SECONDS
         self._next_beat = 0.0
         self._redis_since = 0.0  # when Redis is next to be tried; 0 while it answers
-        # redis-py would go on trying for seconds, which the deliveries have better use for.
-        patience = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 1}
-        self.connection.connection_pool.connection_kwargs.update(patience)
 
     @property
     def connection_timeout(self) -> int:
@@ -213,3 +218,18 @@ class WebhookWorker(Worker):
         if self._redis_since:
             self.log.warning("Redis answers again")
         self._redis_since = 0.0
+
+
+def _wait_for(connection: Redis) -> None:
+    """rq asks Redis for its own address when a worker is made, and would end where Redis is away."""
+    is_told = False
+    while True:
+        try:
+            connection.ping()
+        except REDIS_AWAY as error:
+            if not is_told:
+                logger.warning("Redis does not answer, waiting for it: %s", error)
+            is_told = True
+            time.sleep(REDIS_RETRY_SECONDS)
+        else:
+            return

@@ -19,11 +19,11 @@ from rest_framework.utils.encoders import JSONEncoder
 from core.models import Tag
 from dcim.api.serializers import SiteSerializer
 from dcim.models import Site
+from tests.figures import Figures
 from tests.inbox import Inbox, Received
 from tests.makers import make_webhook
-from tests.waiting import until
-from tests.figures import Figures
 from tests.testapp.models import Label
+from tests.waiting import until
 from tests.workers import SHIPPED, STOCK, Worker, Workers
 from webhooks import retries
 from webhooks.models import Attempt, Delivery, Event, State
@@ -87,7 +87,11 @@ def test_a_save_by_every_way_reaches_the_url_exactly_once(
     assert answer.status_code == 200, answer.content.decode()
     by_api = serialized(site)
 
-    workers.manage("shell", "-c", "from dcim.models import Site; s = Site.objects.get(slug='berlin'); s.comments = 'by shell'; s.save()")
+    workers.manage(
+        "shell",
+        "-c",
+        "from dcim.models import Site; s = Site.objects.get(slug='berlin'); s.comments = 'by shell'; s.save()",
+    )
     by_shell = serialized(site)
 
     workers.manage("rename_site", "berlin", "Berlin Mitte")
@@ -112,7 +116,9 @@ def test_a_save_by_every_way_reaches_the_url_exactly_once(
 
 
 @both_workers
-def test_a_tag_added_in_the_same_transaction_is_in_the_one_post(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+def test_a_tag_added_in_the_same_transaction_is_in_the_one_post(
+    workers: Workers, inbox: Inbox, worker_class: str
+) -> None:
     make_webhook(Site, url=inbox.url())
     worker = workers.start(worker_class)
     worker.wait_until_listening()
@@ -165,7 +171,11 @@ def test_a_failing_url_ends_as_failed_and_goes_out_after_a_retry(
         until(lambda: Attempt.objects.count() == 1, 20, "the first attempt")
         time.sleep(0.2)
         Site.objects.create(name="Another", slug="another").delete()
-        until(lambda: Delivery.objects.filter(event__object_id=str(site.pk), state=State.FAILED), 20, "the delivery to fail")
+        until(
+            lambda: Delivery.objects.filter(event__object_id=str(site.pk), state=State.FAILED),
+            20,
+            "the delivery to fail",
+        )
     else:
         until(lambda: Delivery.objects.failed().count() == 1, 20, "the delivery to fail")
     delivery = Delivery.objects.get(event__object_id=str(site.pk))
@@ -195,7 +205,13 @@ def test_the_shipped_worker_needs_no_wake_up(workers: Workers, inbox: Inbox, red
     Site.objects.create(name="Berlin", slug="berlin")
     redis.flushdb()
     inbox.wait_for(1, seconds=10)
-    Event.objects.create(action="created", object_type="dcim.site", object_id="7", data="{}", webhook_ids=[make_webhook(Site, url=inbox.url()).pk])
+    Event.objects.create(
+        action="created",
+        object_type="dcim.site",
+        object_id="7",
+        data="{}",
+        webhook_ids=[make_webhook(Site, url=inbox.url()).pk],
+    )
     inbox.wait_for(2, seconds=10)
 
 

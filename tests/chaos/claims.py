@@ -44,7 +44,8 @@ def held(name: str) -> set[uuid.UUID]:
     """The ids of the deliveries that stand as claimed by this worker."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id FROM webhooks_delivery JOIN chaos_claim ON token = claim WHERE state = 'sending' AND worker = %s",
+            "SELECT id FROM webhooks_delivery JOIN chaos_claim ON token = claim "
+            "WHERE state = 'sending' AND worker = %s",
             [name],
         )
         return {row[0] for row in cursor.fetchall()}

@@ -94,7 +94,7 @@ def test_nothing_is_lost_invented_or_reordered_while_workers_and_writers_are_kil
         for number, writer in enumerate(crowd, start=1):
             if not writer.kills and ledger.count(writer.plan.name) > number * changes // 20:
                 writer.kill()
-        return all([writer.is_done() for writer in crowd]) and not unfinished()
+        return all(writer.is_done() for writer in crowd) and not unfinished()
 
     until(go_on, 900 if is_long else 90, report)
     took = time.monotonic() - began
@@ -103,8 +103,8 @@ def test_nothing_is_lost_invented_or_reordered_while_workers_and_writers_are_kil
     intended = sum(line.count("(") for writer in crowd for line in writer.log.read_text().splitlines())
     figures(
         f"{account}; {killer.kills} workers killed holding {killer.orphaned.total()} claims, "
-        f"{sum(writer.kills for writer in crowd)} writers killed, {intended - account.committed} changes died with them, "
-        f"{took:.0f} s"
+        f"{sum(writer.kills for writer in crowd)} writers killed, {intended - account.committed} changes died with "
+        f"them, {took:.0f} s"
     )
     ledger.check_rows()
     account.check()

@@ -61,7 +61,9 @@ class Work:
         ledger.note(changes)
 
     def _come_to_nothing(self, changes: list[ledger.Change]) -> None:
-        how = self.chance.choice([self._raise, self._roll_back_a_block, self._roll_back_a_savepoint, self._roll_back_in_part])
+        how = self.chance.choice(
+            [self._raise, self._roll_back_a_block, self._roll_back_a_savepoint, self._roll_back_in_part]
+        )
         self.tell(f"{how.__name__.strip('_')} {changes}")
         how(changes)
 
