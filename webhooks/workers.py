@@ -45,12 +45,13 @@ class WebhookWorker(Worker):
     """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It
     delivers if it listens to the queue of the setting ``QUEUE``."""
 
-    def __init__(self, *args: Any, connection: Redis, **kwargs: Any) -> None:
+    def __init__(self, queues: Any, **kwargs: Any) -> None:
+        connection: Redis = kwargs["connection"]
         # redis-py would go on trying for seconds, which the deliveries have better use for.
         patience = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 1}
         connection.connection_pool.connection_kwargs.update(patience)
         _wait_for(connection)
-        super().__init__(*args, connection=connection, **kwargs)
+        super().__init__(queues, **kwargs)
         self._drain = Drain(self.name)
         self._is_delivering = False
         self._grace = WARM_SECONDS
