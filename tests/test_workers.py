@@ -20,7 +20,7 @@ from tests.waiting import until
 from tests.workers import SHIPPED, STOCK, Workers
 from webhooks.models import Attempt, Delivery, State, Sweep
 
-pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("database")
 
 
 def count(state: State) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import connection, connections
 
 from tests.waiting import until
+
+T = TypeVar("T")
 
 
 class Beside:
@@ -43,6 +45,12 @@ class Beside:
     def wait_until_blocked_or_done(self) -> None:
         """PostgreSQL: until the other thread waits for a lock, or has ended."""
         until(lambda: not self.is_running or _someone_waits_for_a_lock(), 10, "the other transaction to block or end")
+
+
+def aside(work: Callable[[], T]) -> T:
+    """Do ``work`` in another thread: where this one has an event loop, Django refuses to use a database."""
+    done: T = Beside(work).join()
+    return done
 
 
 def _someone_waits_for_a_lock() -> bool:

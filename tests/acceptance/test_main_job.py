@@ -28,7 +28,7 @@ from tests.workers import SHIPPED, STOCK, Worker, Workers
 from webhooks import retries
 from webhooks.models import Attempt, Delivery, Event, State
 
-pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("database")
 
 both_workers = pytest.mark.parametrize("worker_class", [SHIPPED, STOCK], ids=["shipped", "stock"])
 
@@ -215,6 +215,7 @@ def test_the_shipped_worker_needs_no_wake_up(workers: Workers, inbox: Inbox, red
     inbox.wait_for(2, seconds=10)
 
 
+@pytest.mark.timing
 @both_workers
 def test_a_thousand_changes_of_a_thousand_objects_arrive_within_five_seconds(
     workers: Workers, inbox: Inbox, worker_class: str, figures: Figures
@@ -231,6 +232,7 @@ def test_a_thousand_changes_of_a_thousand_objects_arrive_within_five_seconds(
     assert took <= 5, f"{took:.1f} s from the worker's start"
 
 
+@pytest.mark.timing
 @both_workers
 def test_a_thousand_changes_of_one_object_arrive_in_order_within_fifteen_seconds(
     workers: Workers, inbox: Inbox, worker_class: str, figures: Figures

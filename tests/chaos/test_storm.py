@@ -2,76 +2,24 @@
 
 from __future__ import annotations
 
-import random
 import time
-import uuid
-from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from tests.chaos import claims, ledger
+from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
+from tests.chaos.killer import Killer
 from tests.chaos.writer import Plan
 from tests.figures import Figures
 from tests.inbox import Inbox
 from tests.makers import make_webhook
 from tests.testapp.models import Label
-from tests.waiting import until
-from webhooks.models import Delivery, Event, State
+from webhooks.models import Event
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
 
-# What dead workers held is to be taken back soon: a lease of three seconds, and a look for it every half second.
-WORKER = {"LEASE": 3, "SWEEP_INTERVAL": 0.5}
-KILL_EVERY = 0.5
-
-
-class Killer:
-    """Kills, every half second, one worker that holds claims, and hires another in its place.
-
-    A worker is left half a second from its first claim on: it takes longer to start than it would live.
-    """
-
-    def __init__(self, crew: Crew, workers: int, most: int) -> None:
-        self.crew, self.most = crew, most
-        self.alive = [crew.hire(**WORKER) for _ in range(workers)]
-        self.kills = 0
-        self.orphaned: Counter[uuid.UUID] = Counter()
-        self._last = time.monotonic()
-        self._working_since: dict[str, float] = {}
-
-    def strike(self) -> None:
-        now = time.monotonic()
-        for name in claims.claimants():
-            self._working_since.setdefault(name, now)
-        if now - self._last > KILL_EVERY and self.kills < self.most:
-            ripe = [name for name in self.alive if now - self._working_since.get(name, now) > KILL_EVERY]
-            any(self._kill(name) for name in random.sample(ripe, len(ripe)))
-
-    def _kill(self, name: str) -> bool:
-        left_behind = claims.kill_holder(self.crew.by_name[name], name)
-        if left_behind:
-            self.orphaned.update(left_behind)
-            self.kills += 1
-            self.alive.remove(name)
-            self.alive.append(self.crew.hire(**WORKER))
-            self._last = time.monotonic()
-        return bool(left_behind)
-
-    def check_repeats(self, account: ledger.Account) -> None:
-        """Each delivery came again no more often than a worker was killed that held it."""
-        unexplained = account.repeated - Counter({str(pk): times for pk, times in self.orphaned.items()})
-        assert not unexplained, f"{account}; without a kill to explain it: {unexplained}"
-
-
-def unfinished() -> int:
-    return Event.objects.undispatched().count() + Delivery.objects.exclude(state=State.SUCCEEDED).count()
-
-
-def report() -> str:
-    states = Counter(Delivery.objects.values_list("state", flat=True))
-    return f"all to be delivered; {Event.objects.undispatched().count()} undispatched events, deliveries {dict(states)}"
+URL = "slow/0.01"
 
 
 def test_nothing_is_lost_invented_or_reordered_while_workers_and_writers_are_killed(
@@ -83,28 +31,15 @@ def test_nothing_is_lost_invented_or_reordered_while_workers_and_writers_are_kil
     is_long: bool,
 ) -> None:
     changes = 10_000 if is_long else 600
-    url = "slow/0.01"
-    make_webhook(Label, url=inbox.url(url))
+    make_webhook(Label, url=inbox.url(URL))
     began = time.monotonic()
-    killer = Killer(crew, workers=3, most=1000 if is_long else 15)
-    crowd = [writers(Plan(f"w{n}", changes // 4, labels, pause=0.1)) for n in range(4)]
-
-    def go_on() -> bool:
-        killer.strike()
-        for number, writer in enumerate(crowd, start=1):
-            if not writer.kills and ledger.count(writer.plan.name) > number * changes // 20:
-                writer.kill()
-        return all(writer.is_done() for writer in crowd) and not unfinished()
-
-    until(go_on, 900 if is_long else 90, report)
-    took = time.monotonic() - began
-    received = inbox.received(url)
-    account = ledger.settle(received)
-    intended = sum(line.count("(") for writer in crowd for line in writer.log.read_text().splitlines())
+    killer = Killer(crew, workers=3, most=1000 if is_long else 12)
+    crowd = [writers(Plan(f"w{n}", changes // 4, labels, pause=0.05)) for n in range(4)]
+    storm.rage(killer, crowd, 1700 if is_long else 120)
+    account = ledger.settle(inbox.received(URL))
     figures(
-        f"{account}; {killer.kills} workers killed holding {killer.orphaned.total()} claims, "
-        f"{sum(writer.kills for writer in crowd)} writers killed, {intended - account.committed} changes died with "
-        f"them, {took:.0f} s"
+        f"{account}; {killer}; {sum(writer.kills for writer in crowd)} writers killed, "
+        f"{storm.intended(crowd) - account.committed} changes died with them; {time.monotonic() - began:.0f} s"
     )
     ledger.check_rows()
     account.check()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 
-from django.db import OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
 from tests.chaos import ledger
 from tests.chaos.writer import Plan
@@ -48,16 +49,28 @@ class Work:
         try:
             with transaction.atomic():
                 self._make(changes)
-        except OperationalError as error:
-            if "deadlock detected" not in str(error):
-                raise
-            self.tell(f"deadlock {changes}")
+        except (InterfaceError, OperationalError) as error:
+            self._recover(error, changes)
         else:
             self.done += len(changes)
+
+    def _recover(self, error: Exception, changes: list[ledger.Change]) -> None:
+        if "deadlock detected" in str(error):
+            self.tell(f"deadlock {changes}")
+            return
+        self.tell(f"disconnected {changes}: {error!r}")
+        connection.close()
+        time.sleep(0.2)
+        try:
+            self.done = ledger.count(self.plan.name)  # the server may have taken the last transaction, or not
+        except (InterfaceError, OperationalError):
+            connection.close()
 
     def _make(self, changes: list[ledger.Change]) -> None:
         for pk, value in changes:
             Label(pk=pk, name=value).save(force_update=True)
+            if self.plan.is_deadlocking:
+                time.sleep(0.005)
         ledger.note(changes)
 
     def _come_to_nothing(self, changes: list[ledger.Change]) -> None:

@@ -1,0 +1,56 @@
+"""Kills workers that hold claims, and counts what they leave behind."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections import Counter
+
+from tests.chaos import claims, ledger
+from tests.chaos.crew import Crew
+
+# What dead workers held is to be taken back soon: a lease of three seconds, and a look for it every half second.
+WORKER = {"LEASE": 3, "SWEEP_INTERVAL": 0.5}
+KILL_EVERY = 0.5
+
+
+class Killer:
+    """Kills, every half second, one worker that holds claims, and hires another in its place.
+
+    A worker is left half a second from its first claim on: it takes longer to start than it would live.
+    """
+
+    def __init__(self, crew: Crew, workers: int, most: int) -> None:
+        self.crew, self.most = crew, most
+        self.alive = [crew.hire(**WORKER) for _ in range(workers)]
+        self.kills = 0
+        self.orphaned: Counter[uuid.UUID] = Counter()
+        self._last = time.monotonic()
+        self._working_since: dict[str, float] = {}
+
+    def __str__(self) -> str:
+        return f"{self.kills} workers killed that held {self.orphaned.total()} claims"
+
+    def strike(self) -> None:
+        now = time.monotonic()
+        for name in claims.claimants():
+            self._working_since.setdefault(name, now)
+        if now - self._last > KILL_EVERY and self.kills < self.most:
+            ripe = [name for name in self.alive if now - self._working_since.get(name, now) > KILL_EVERY]
+            any(self._kill(name) for name in random.sample(ripe, len(ripe)))
+
+    def _kill(self, name: str) -> bool:
+        left_behind = claims.kill_holder(self.crew.by_name[name], name)
+        if left_behind:
+            self.orphaned.update(left_behind)
+            self.kills += 1
+            self.alive.remove(name)
+            self.alive.append(self.crew.hire(**WORKER))
+            self._last = time.monotonic()
+        return bool(left_behind)
+
+    def check_repeats(self, account: ledger.Account) -> None:
+        """Each delivery came again no more often than a worker was killed that held it."""
+        unexplained = account.repeated - Counter({str(pk): times for pk, times in self.orphaned.items()})
+        assert not unexplained, f"{account}; without a kill to explain it: {unexplained}"
