@@ -88,3 +88,14 @@ def test_a_secret_is_never_shown_again(page: Page) -> None:
     assert "c2VjcmV0LXRoYXQ" not in page.content()
     page.get_by_role("button", name="Save", exact=True).first.click()
     assert aside(lambda: Webhook.objects.get().secret) == "whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA=="
+
+
+def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> None:
+    page.goto("/admin/webhooks/webhook/add/")
+    dcim = page.locator(".wh-models-app", has_text="DCIM")
+    boxes = dcim.locator("input[type=checkbox]")
+    dcim.get_by_role("button", name="Select all of DCIM").click()
+    expect(dcim.locator("input:checked")).to_have_count(boxes.count())
+    expect(page.locator(".wh-models-app input:checked")).to_have_count(boxes.count())
+    dcim.get_by_role("button", name="Select none of DCIM").click()
+    expect(page.locator(".wh-models-app input:checked")).to_have_count(0)

@@ -1,0 +1,195 @@
+"""Redis dies, comes back empty and is emptied, or does not answer: nothing is lost, and no save waits for it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+
+from tests.chaos import ledger, storm
+from tests.chaos.crew import Crew, Writer
+from tests.chaos.killer import Killer
+from tests.chaos.writer import Plan
+from tests.figures import Figures
+from tests.inbox import ROOT, Inbox
+from tests.makers import make_webhook
+from tests.redis_outages import OUTAGES
+from tests.servers import free_port, own_valkey
+from tests.testapp.models import Label
+from tests.waiting import until
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+URL = "slow/0.01"
+
+
+class Valkey:
+    """A server that is killed and started again on the same port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        self._context = own_valkey(self.port)
+        self._server, url = self._context.__enter__()
+        assert url == self.url, "it came back on another port"
+        self.pid: int = self._server._process.pid
+
+    def kill(self) -> None:
+        self._server._process.kill()
+        self._server._process.wait(5)
+
+    def restart_empty(self) -> int:
+        """How many keys were lost."""
+        keys = int(Redis.from_url(self.url).dbsize())
+        self.kill()
+        self.revive()
+        return keys
+
+    def revive(self) -> None:
+        """Start it again after it was killed; nothing was written to the disk."""
+        self._context.__exit__(None, None, None)
+        self.start()
+
+    def flush(self) -> int:
+        keys = int(Redis.from_url(self.url).dbsize())
+        Redis.from_url(self.url).flushall()
+        return keys
+
+    def freeze(self) -> None:
+        """It accepts connections and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self._server.is_running():
+            self.thaw()
+        self._context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def valkey(crew: Crew) -> Iterator[Valkey]:
+    """The Redis of this test's workers and writers."""
+    server = Valkey()
+    crew.redis_url = server.url
+    yield server
+    crew.stop_all()
+    server.stop()
+
+
+def test_the_storm_goes_on_while_redis_is_killed_and_emptied(
+    crew: Crew,
+    writers: Callable[[Plan], Writer],
+    valkey: Valkey,
+    labels: list[int],
+    inbox: Inbox,
+    figures: Figures,
+    is_long: bool,
+) -> None:
+    changes = 10_000 if is_long else 400
+    make_webhook(Label, url=inbox.url(URL))
+    began = time.monotonic()
+    killer = Killer(crew, workers=3, most=1000 if is_long else 5)
+    crowd = [writers(Plan(f"w{n}", changes // 4, labels, pause=0.05)) for n in range(4)]
+    blows = [valkey.flush, valkey.restart_empty, valkey.flush, valkey.restart_empty]
+    lost_keys: list[int] = []
+
+    def strike_redis() -> None:
+        if len(lost_keys) < len(blows) and ledger.count() > (len(lost_keys) + 1) * changes // 6:
+            lost_keys.append(blows[len(lost_keys)]())
+
+    storm.rage(killer, crowd, 1700 if is_long else 120, also=strike_redis)
+    account = ledger.settle(inbox.received(URL))
+    figures(
+        f"{account}; Valkey lost {lost_keys} keys in 2 kills and 2 FLUSHALLs, {killer}, "
+        f"{sum(writer.kills for writer in crowd)} writers killed; {time.monotonic() - began:.0f} s"
+    )
+    ledger.check_rows()
+    account.check()
+    killer.check_repeats(account)
+    assert len(lost_keys) == 4
+    assert account.committed >= changes
+
+
+def save(crew: Crew, redis_url: str, count: int) -> tuple[list[float], list[str]]:
+    """Save so many labels in another process, each in a transaction. Returns the milliseconds and the log lines."""
+    crew.redis_url = redis_url
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.chaos.saver", str(count)],
+        cwd=ROOT, env=crew.environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout), [line for line in done.stderr.splitlines() if "webhooks.jobs" in line]
+
+
+@pytest.mark.parametrize("kind", OUTAGES)
+def test_a_save_hardly_waits_for_a_redis_that_is_away(
+    crew: Crew, redis_url: str, inbox: Inbox, figures: Figures, kind: str
+) -> None:
+    make_webhook(Label, url=inbox.url())
+    usual, lines = save(crew, redis_url, 40)
+    assert lines == []
+    with OUTAGES[kind]() as url:
+        away, lines = save(crew, url, 40)
+    first, rest = away[0] - usual[0], statistics.median(away[1:]) - statistics.median(usual[1:])
+    figures(f"first save {first:+.0f} ms, the rest {rest:+.1f} ms (median), {len(lines)} lines logged")
+    assert first < 100 + 60, "the connect timeout, and what a busy machine takes"
+    assert rest < 5
+    assert len(lines) == 1
+    assert "WARNING" in lines[0]
+    crew.redis_url = redis_url
+    crew.by_name[crew.hire()].wait_until_listening()
+    began = time.time()
+    assert max(one.at for one in inbox.wait_for(80, seconds=10)) - began < 10
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_worker_goes_on_without_redis_and_with_it_again(
+    crew: Crew, valkey: Valkey, inbox: Inbox, figures: Figures, how: str
+) -> None:
+    make_webhook(Label, url=inbox.url())
+    worker = crew.by_name[crew.hire()]
+    save(crew, valkey.url, 1)
+    inbox.wait_for(1)
+    valkey.kill() if how == "killed" else valkey.freeze()
+    save(crew, valkey.url, 10)
+    began = time.time()
+    without = max(one.at for one in inbox.wait_for(11, seconds=15)) - began
+    if how == "killed":
+        valkey.revive()
+    else:
+        valkey.thaw()
+    save(crew, valkey.url, 10)
+    began = time.time()
+    again = max(one.at for one in inbox.wait_for(21, seconds=15)) - began
+    until(lambda: "Redis answers again" in worker.text, 30, "the worker to find Redis again")
+    figures(f"the last of 10 changes arrived {without:.1f} s after it was saved without Redis, {again:.1f} s with it again")
+    assert max(without, again) < 10
+    assert worker.process.poll() is None
+    assert len(inbox.received()) == 21
+
+
+def test_what_was_saved_without_redis_and_worker_goes_out_when_both_are_back(
+    crew: Crew, inbox: Inbox, figures: Figures
+) -> None:
+    make_webhook(Label, url=inbox.url())
+    port = free_port()
+    save(crew, f"redis://127.0.0.1:{port}/0", 20)
+    crew.redis_url = f"redis://127.0.0.1:{port}/0"
+    crew.hire()
+    began = time.time()
+    early = max(one.at for one in inbox.wait_for(20, seconds=20)) - began
+    figures(f"20 changes went out {early:.1f} s after the worker's start, Redis still away")
+    assert early < 10
