@@ -22,6 +22,7 @@ from typing import Any
 
 Request = dict[str, Any]
 INBOXES: dict[str, list[Request]] = defaultdict(list)
+SEEN: set[str] = set()
 LOCK = threading.Lock()
 
 
@@ -97,6 +98,28 @@ def fail_first(connection: Connection, request: Request, times: str, *_: str) ->
 def slow(connection: Connection, request: Request, seconds: str, *_: str) -> None:
     time.sleep(float(seconds))
     connection.answer(200, b"at last")
+
+
+def refuse_some(connection: Connection, request: Request, one_in: str, seconds: str, *_: str) -> None:
+    """Takes its time, and answers 503 to the first request of one in so many deliveries."""
+    time.sleep(float(seconds))
+    pk = dict(request["headers"])["webhook-id"]
+    with LOCK:
+        is_first = pk not in SEEN
+        SEEN.add(pk)
+    connection.answer(503 if is_first and int(pk.replace("-", ""), 16) % int(one_in) == 0 else 200)
+
+
+def continues(connection: Connection, request: Request, *_: str) -> bool:
+    """Promises an answer over and over."""
+    while True:
+        connection.sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)
+
+
+def header_flood(connection: Connection, request: Request, *_: str) -> bool:
+    connection.sock.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sock.sendall(b"X-More: more\r\n" * 1000)
 
 
 def hang(connection: Connection, request: Request, *_: str) -> bool:
@@ -177,7 +200,8 @@ BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "ok": ok, "status": status, "fail-first": fail_first, "slow": slow, "hang": hang, "drip-header": drip_header,
     "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect, "close": close, "half": half,
     "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb, "cookie": cookie,
-    "retry-after": retry_after, "text": text,
+    "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
+    "header-flood": header_flood,
 }  # fmt: skip
 
 

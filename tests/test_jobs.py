@@ -182,6 +182,7 @@ def timed(work: Any) -> float:
     return time.monotonic() - started
 
 
+@pytest.mark.timing
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("outage", OUTAGES)
 @pytest.mark.parametrize("mode", ["autocommit", "atomic"])

@@ -122,7 +122,7 @@ def test_an_event_that_nobody_wants_any_more_goes_in_time(webhook: Webhook) -> N
     gone = make_webhook(Thing)
     make_delivery(gone, State.SUCCEEDED, finished_at=AGO)
     make_event(gone, timestamp=AGO, dispatched_at=AGO)
-    Event.objects.update(timestamp=AGO)
+    Event.objects.update(timestamp=AGO, dispatched_at=AGO)
     gone.delete()
     sweep.prune()
     assert not Event.objects.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from webhooks import sql
@@ -28,7 +29,8 @@ def _dispatch() -> int:
     ready = [event for event in events if event.pk not in overtaking]
     wanted = _deliver_to_lanes(ready)
     unwanted = [event.pk for event in ready if event.pk not in wanted]
-    Event.objects.filter(pk__in=unwanted).delete()  # nobody is left who wanted it
+    bare = ~Exists(Delivery.objects.filter(event=OuterRef("pk")))
+    Event.objects.filter(bare, pk__in=unwanted)._raw_delete(Event.objects.db)  # nobody is left who wanted them
     Event.objects.filter(pk__in=[event.pk for event in ready]).update(dispatched_at=DatabaseNow())
     return len(ready)
 

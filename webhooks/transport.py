@@ -131,6 +131,11 @@ class _Pool(urllib3.HTTPConnectionPool):
 class _TLSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
+    def _validate_conn(self, conn: Any) -> None:
+        # urllib3 warns of each request whose certificate is not verified; here an admin has said so, in the webhook.
+        if conn.is_closed:
+            conn.connect()
+
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:

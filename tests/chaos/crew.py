@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +25,8 @@ class Crew(Workers):
 
     def environment(self, **webhooks: Any) -> dict[str, str]:
         environment = super().environment(**webhooks)
+        if "EXTRA_PYTHONPATH" in environment:
+            environment["PYTHONPATH"] = f"{environment['EXTRA_PYTHONPATH']}{os.pathsep}{environment['PYTHONPATH']}"
         return environment | {"DATABASE_URL": f"{environment['DATABASE_URL']}?application_name={self._next_name}"}
 
     def hire(self, worker_class: str = SHIPPED, **webhooks: Any) -> str:

@@ -175,7 +175,9 @@ def test_a_worker_goes_on_without_redis_and_with_it_again(
     began = time.time()
     again = max(one.at for one in inbox.wait_for(21, seconds=15)) - began
     until(lambda: "Redis answers again" in worker.text, 30, "the worker to find Redis again")
-    figures(f"the last of 10 changes arrived {without:.1f} s after it was saved without Redis, {again:.1f} s with it again")
+    figures(
+        f"the last of 10 changes arrived {without:.1f} s after it was saved without Redis, {again:.1f} s with it again"
+    )
     assert max(without, again) < 10
     assert worker.process.poll() is None
     assert len(inbox.received()) == 21
@@ -187,9 +189,12 @@ def test_what_was_saved_without_redis_and_worker_goes_out_when_both_are_back(
     make_webhook(Label, url=inbox.url())
     port = free_port()
     save(crew, f"redis://127.0.0.1:{port}/0", 20)
-    crew.redis_url = f"redis://127.0.0.1:{port}/0"
-    crew.hire()
-    began = time.time()
-    early = max(one.at for one in inbox.wait_for(20, seconds=20)) - began
-    figures(f"20 changes went out {early:.1f} s after the worker's start, Redis still away")
-    assert early < 10
+    worker = crew.by_name[crew.hire()]
+    until(lambda: "Redis does not answer" in worker.text or inbox.received(), 20, "the worker to miss Redis")
+    with own_valkey(port) as (_, url):
+        assert url == crew.redis_url
+        began = time.time()
+        late = max(one.at for one in inbox.wait_for(20, seconds=20)) - began
+        figures(f"20 changes went out {late:.1f} s after Redis was back")
+        assert late < 10
+        crew.stop_all()

@@ -45,7 +45,9 @@ def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the
     received = inbox.received()
     late = [one for one in received if one.at > began + MOMENT]
     done = Delivery.objects.filter(state=State.SUCCEEDED).count()
-    figures(f"SIGTERM with {held} claims, {len(received)} requests under way: exit {status} after {took:.1f} s, {done} recorded")
+    figures(
+        f"SIGTERM with {held} claims, {len(received)} requests under way: exit {status} after {took:.1f} s, {done} recorded"
+    )
     assert status == 0
     assert took <= 15
     assert held > len(received), "some of what was claimed was not sent yet"
@@ -53,7 +55,9 @@ def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the
     assert done == len(inbox.received("slow/4"))
     assert Attempt.objects.count() == done, "what was cut off does not count"
     handed_back = Delivery.objects.exclude(state=State.SUCCEEDED)
-    assert set(handed_back.values_list("state", "claim", "lease_until", "attempt_count")) == {(State.PENDING, None, None, 0)}
+    assert set(handed_back.values_list("state", "claim", "lease_until", "attempt_count")) == {
+        (State.PENDING, None, None, 0)
+    }
 
     hung.delete()
     Webhook.objects.update(payload_url=inbox.url())
@@ -78,7 +82,9 @@ def test_a_second_signal_exits_at_once_and_loses_nothing(crew: Crew, inbox: Inbo
     took = time.monotonic() - clock
     left = Delivery.objects.filter(state=State.SENDING).count()
     under_way = len(inbox.received())
-    figures(f"{under_way} requests under way, exit {took:.2f} s after the second signal, {left} claims left to their lease")
+    figures(
+        f"{under_way} requests under way, exit {took:.2f} s after the second signal, {left} claims left to their lease"
+    )
     Webhook.objects.update(payload_url=inbox.url())
     crew.hire(LEASE=3)
     until(lambda: Delivery.objects.filter(state=State.SUCCEEDED).count() == 20, 20, "everything to be delivered")

@@ -41,7 +41,9 @@ def test_heavy_dispatch_beside_records_strands_nothing(
 
     def is_over() -> bool:
         under_way = Delivery.objects.filter(state__in=(State.PENDING, State.SENDING)).exists()
-        return all([writer.is_done() for writer in crowd]) and not Event.objects.undispatched().exists() and not under_way
+        return (
+            all([writer.is_done() for writer in crowd]) and not Event.objects.undispatched().exists() and not under_way
+        )
 
     until(is_over, 60, storm.report)
     stranded = Delivery.objects.stranded().count()
@@ -81,7 +83,7 @@ def beside_a_head_that_moves_up(change: Callable[[], Any], after_promotion: list
     webhook = make_webhook(Label)
     first = make_delivery(webhook, State.SENDING)
     second = make_delivery(webhook, State.WAITING)
-    is_added, may_commit = threading.Event(), threading.Event()
+    is_added = threading.Event()
 
     def record_the_first() -> None:
         with transaction.atomic():
@@ -109,7 +111,6 @@ def beside_a_head_that_moves_up(change: Callable[[], Any], after_promotion: list
     changing.join()
     assert second_record, "the change promoted nothing"
     second_record[0].join()
-    may_commit.set()
 
 
 def locked(delivery: Delivery) -> bool:

@@ -1,0 +1,106 @@
+"""Many producers and many consumers, and an admin who retries what fails meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos import ledger, storm
+from tests.chaos.crew import Crew, Writer
+from tests.chaos.writer import Plan
+from tests.figures import Figures
+from tests.inbox import Inbox, Received
+from tests.makers import make_webhook
+from tests.testapp.models import Label
+from tests.waiting import until
+from webhooks import retries
+from webhooks.models import Attempt, Delivery, Event, State
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(900)]
+
+# A receiver of several requests of one object at once sees them closer together than each one takes.
+SECONDS = 0.02
+
+
+def overlapping(received: list[Received]) -> list[tuple[int, float]]:
+    """Objects of which a request came before the one before it can have been answered."""
+    moments: dict[int, list[float]] = defaultdict(list)
+    for one in received:
+        moments[one.json["data"]["id"]].append(one.at)
+    return [
+        (pk, later - earlier)
+        for pk, times in moments.items()
+        for earlier, later in zip(times, times[1:], strict=False)
+        if later - earlier < SECONDS
+    ]
+
+
+def wait_until_all_work(crew: Crew) -> None:
+    for worker in crew.by_name.values():
+        worker.wait_until_listening(120)
+
+
+def test_each_delivery_is_attempted_exactly_once(
+    crew: Crew,
+    writers: Callable[[Plan], Writer],
+    labels: list[int],
+    inbox: Inbox,
+    figures: Figures,
+    is_long: bool,
+) -> None:
+    many, deliveries, busy = (20, 4000, 15) if is_long else (6, 600, 4)
+    url = f"slow/{SECONDS}"
+    make_webhook(Label, url=inbox.url(url))
+    # A lease that an overloaded machine can renew: nobody dies here.
+    for _ in range(many):
+        crew.hire(LEASE=30)
+    wait_until_all_work(crew)
+    crowd = [writers(Plan(f"w{n}-", deliveries // many, labels, pause=0.02)) for n in range(many)]
+    began = time.monotonic()
+    until(lambda: all([w.is_done() for w in crowd]) and not storm.unfinished(), 600 if is_long else 90, storm.report)
+    account = ledger.settle(inbox.received(url))
+    consumers = Attempt.objects.order_by().values("worker").distinct().count()
+    figures(f"{many} producers, {consumers} of {many} consumers sent some; {account}; {time.monotonic() - began:.0f} s")
+    account.check()
+    assert not account.repeated
+    assert account.arrived == Attempt.objects.count() == Delivery.objects.count() >= deliveries
+    assert not overlapping(inbox.received(url))
+    assert consumers >= busy
+
+
+def test_order_holds_while_an_admin_retries_what_failed(
+    crew: Crew,
+    writers: Callable[[Plan], Writer],
+    labels: list[int],
+    inbox: Inbox,
+    figures: Figures,
+    is_long: bool,
+) -> None:
+    deliveries = 4000 if is_long else 400
+    url = f"refuse-some/4/{SECONDS}"
+    make_webhook(Label, url=inbox.url(url))
+    for _ in range(3):
+        crew.hire(LEASE=30, RETRY_SCHEDULE=[], PAUSE_AFTER=1000, BATCH=20)
+    crowd = [writers(Plan(f"w{n}", deliveries // 4, labels[:10], most=4, pause=0.02)) for n in range(4)]
+    retried = 0
+
+    def go_on() -> bool:
+        nonlocal retried
+        retried += retries.retry(Delivery.objects.failed())
+        return all([writer.is_done() for writer in crowd]) and not storm.unfinished()
+
+    until(go_on, 600 if is_long else 90, storm.report)
+    received = inbox.received(url)
+    account = ledger.settle(received)
+    figures(f"{account}; {retried} retried by hand in 10 lanes meanwhile")
+    account.check()
+    refused = Attempt.objects.filter(succeeded=False).count()
+    assert retried == refused > deliveries // 10
+    assert account.repeated.total() == refused, "each that was refused came once more, and nothing else"
+    assert set(account.repeated.values()) == {1}
+    assert not overlapping(received), "never two of one object at once"
+    assert Event.objects.count() == account.committed
+    assert not Delivery.objects.exclude(state=State.SUCCEEDED).exists()

@@ -1,0 +1,141 @@
+"""Receivers that misbehave in every way hurt nobody but themselves."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.crew import Crew
+from tests.figures import Figures
+from tests.inbox import Inbox
+from tests.makers import make_webhook
+from tests.testapp.models import Label, Thing
+from tests.waiting import until
+from webhooks.models import Attempt
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
+
+TIMEOUT = 2
+MEGABYTE = 1024
+
+# What the receiver does, and whether it can count as a success: a body that goes on for ever has begun well.
+BEHAVIOURS = {
+    "hang": False,
+    "drip-header": False,
+    "drip-body": False,
+    "endless": True,
+    "huge-header": False,
+    "gzip-bomb": True,
+    "redirect/302/ok": False,
+    "continues": False,
+    "header-flood": False,
+    "close": False,
+    "garbage": False,
+}
+
+# Resolving this name takes a minute, in processes that find this on their path.
+SLOW_NAME = "slow-name.example"
+SLOW_RESOLVER = f"""
+import socket, time
+
+real = socket.getaddrinfo
+
+def getaddrinfo(host, *args, **kwargs):
+    if host == {SLOW_NAME!r}:
+        time.sleep(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    return real(host, *args, **kwargs)
+
+socket.getaddrinfo = getaddrinfo
+"""
+
+
+@pytest.fixture
+def slow_resolver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "site"
+    directory.mkdir()
+    (directory / "sitecustomize.py").write_text(SLOW_RESOLVER)
+    monkeypatch.setenv("EXTRA_PYTHONPATH", str(directory))
+
+
+@pytest.fixture
+def stalled_port() -> Iterator[int]:
+    """Connections are made, and no handshake is ever answered."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield server.getsockname()[1]
+
+
+def peak_memory(pid: int) -> int:
+    """The most memory that the process has had since ``forget_peak``, in KiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+@pytest.mark.usefixtures("slow_resolver")
+def test_whatever_receivers_do_attempts_end_in_time_memory_stays_and_others_are_served(
+    crew: Crew, inbox: Inbox, stalled_port: int, figures: Figures
+) -> None:
+    make_webhook(Label, url=inbox.url())
+    crew_worker = crew.by_name[crew.hire(RETRY_SCHEDULE=[], PAUSE_AFTER=1000)]
+    for number in range(20):
+        Label.objects.create(name=f"warm {number}")
+    inbox.wait_for(20, behaviour="ok")
+    urls = {behaviour: inbox.url(behaviour) for behaviour in BEHAVIOURS}
+    urls |= {"stalled TLS": f"https://127.0.0.1:{stalled_port}/", "slow name": f"http://{SLOW_NAME}/"}
+    for name, url in urls.items():
+        make_webhook(Thing, url=url, name=name, timeout=TIMEOUT)
+    forget_peak(crew_worker.pid)
+    before = peak_memory(crew_worker.pid)
+
+    for number in range(4):
+        Thing.objects.create(name=f"thing {number}")
+    saved = {}
+    deadline = time.monotonic() + 30
+    ended: dict[str, list[Attempt]] = {}
+    while not (len(ended) == len(urls) and len(saved) >= 40):
+        assert time.monotonic() < deadline, f"no attempt ended of {set(urls) - set(ended)}"
+        label = Label.objects.create(name=f"healthy {len(saved)}")
+        saved[label.pk] = time.time()
+        until(lambda: time.time() - saved[label.pk] > 0.1, 1, "a tenth of a second to pass")  # noqa: B023
+        ended = attempts_by_webhook(set(urls))
+    # All of each webhook: what hangs goes on one by one, so the second round shows that nothing is held up for good.
+    until(lambda: min(map(len, attempts_by_webhook(set(urls)).values())) >= 3, 30, "three attempts at each")
+    after = peak_memory(crew_worker.pid)
+
+    ended = attempts_by_webhook(set(urls))
+    waits = {
+        one.json["data"]["id"]: one.at - saved[one.json["data"]["id"]]
+        for one in inbox.received("ok")[20:]
+        if one.json["model"] == "label"
+    }
+    longest = {name: max(attempt.duration_ms for attempt in attempts) for name, attempts in ended.items()}
+    figures(
+        f"{sum(map(len, ended.values()))} attempts at {len(urls)} bad receivers, the longest {max(longest.values())} ms "
+        f"(timeout {TIMEOUT} s); peak memory {(after - before) / MEGABYTE:+.1f} MB; {len(waits)} healthy deliveries, "
+        f"the slowest after {max(waits.values()):.2f} s"
+    )
+    assert max(longest.values()) <= (TIMEOUT + 1) * 1000, longest
+    assert {name for name, attempts in ended.items() if any(a.succeeded for a in attempts)} <= {
+        name for name, may_succeed in BEHAVIOURS.items() if may_succeed
+    }
+    assert set(waits) == set(saved), "all of the healthy webhook's deliveries arrived"
+    assert max(waits.values()) < 2
+    assert after - before < 20 * MEGABYTE
+    assert crew_worker.process.poll() is None
+
+
+def attempts_by_webhook(names: set[str]) -> dict[str, list[Attempt]]:
+    found: dict[str, list[Attempt]] = defaultdict(list)
+    for attempt in Attempt.objects.select_related("delivery__webhook"):
+        if attempt.delivery.webhook.name in names:
+            found[attempt.delivery.webhook.name].append(attempt)
+    return found

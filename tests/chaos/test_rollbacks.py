@@ -1,0 +1,53 @@
+"""Half of the transactions come to nothing, in every way there is: exactly the committed changes arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos import ledger, postgresql, storm
+from tests.chaos.crew import Crew, Writer
+from tests.chaos.writer import Plan
+from tests.figures import Figures
+from tests.inbox import Inbox
+from tests.makers import make_webhook
+from tests.testapp.models import Label
+from tests.waiting import until
+from webhooks.models import Event
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(900)]
+
+WAYS = ("raise", "roll_back_a_block", "roll_back_a_savepoint", "roll_back_in_part", "deadlock")
+
+
+def test_exactly_what_was_committed_arrives(
+    crew: Crew,
+    writers: Callable[[Plan], Writer],
+    labels: list[int],
+    inbox: Inbox,
+    figures: Figures,
+    is_long: bool,
+) -> None:
+    changes = 5000 if is_long else 400
+    make_webhook(Label, url=inbox.url())
+    crew.hire()
+    with postgresql.setting("deadlock_timeout", "50ms"):
+        plans = [
+            Plan(f"w{n}", changes // 4, labels[:8], most=5, pause=0, rollbacks=0.6, is_deadlocking=True)
+            for n in range(4)
+        ]
+        crowd = [writers(plan) for plan in plans]
+        until(
+            lambda: all([w.is_done() for w in crowd]) and not storm.unfinished(), 600 if is_long else 90, storm.report
+        )
+    account = ledger.settle(inbox.received())
+    told = {way: sum(writer.told(way) for writer in crowd) for way in WAYS}
+    came_to_nothing = sum(told.values()) - told["roll_back_in_part"]
+    begun = sum(writer.told("commit") for writer in crowd)
+    figures(f"{account}; of {begun} transactions meant to commit and {came_to_nothing} that came to nothing: {told}")
+    ledger.check_rows()
+    account.check()
+    assert not account.repeated
+    assert Event.objects.count() == account.committed
+    assert all(told.values()), "each way occurred"
