@@ -31,7 +31,7 @@ def rage(killer: Killer, crowd: list[Writer], seconds: float, also: Callable[[],
         for number, writer in enumerate(crowd, start=1):
             if not writer.kills and ledger.count(writer.plan.name) > number * writer.plan.changes // 5:
                 writer.kill()
-        return all([writer.is_done() for writer in crowd]) and not unfinished()
+        return all(writer.is_done() for writer in crowd) and not unfinished()
 
     until(go_on, seconds, report)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def overlapping(received: list[Received]) -> list[tuple[int, float]]:
     return [
         (pk, later - earlier)
         for pk, times in moments.items()
-        for earlier, later in zip(times, times[1:], strict=False)
+        for earlier, later in itertools.pairwise(times)
         if later - earlier < SECONDS
     ]
 
@@ -60,7 +61,7 @@ def test_each_delivery_is_attempted_exactly_once(
     wait_until_all_work(crew)
     crowd = [writers(Plan(f"w{n}-", deliveries // many, labels, pause=0.02)) for n in range(many)]
     began = time.monotonic()
-    until(lambda: all([w.is_done() for w in crowd]) and not storm.unfinished(), 600 if is_long else 90, storm.report)
+    until(lambda: all(w.is_done() for w in crowd) and not storm.unfinished(), 600 if is_long else 90, storm.report)
     account = ledger.settle(inbox.received(url))
     consumers = Attempt.objects.order_by().values("worker").distinct().count()
     figures(f"{many} producers, {consumers} of {many} consumers sent some; {account}; {time.monotonic() - began:.0f} s")
@@ -90,7 +91,7 @@ def test_order_holds_while_an_admin_retries_what_failed(
     def go_on() -> bool:
         nonlocal retried
         retried += retries.retry(Delivery.objects.failed())
-        return all([writer.is_done() for writer in crowd]) and not storm.unfinished()
+        return all(writer.is_done() for writer in crowd) and not storm.unfinished()
 
     until(go_on, 600 if is_long else 90, storm.report)
     received = inbox.received(url)

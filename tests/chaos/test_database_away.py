@@ -51,7 +51,7 @@ def test_workers_reconnect_and_nothing_is_lost(
             postgresql.restart(mode)
             away.append(time.monotonic() - began)
             risked |= at_risk(mode)
-        until(lambda: all([writer.is_done() for writer in crowd]) and not storm.unfinished(), 60, storm.report)
+        until(lambda: all(writer.is_done() for writer in crowd) and not storm.unfinished(), 60, storm.report)
         account = ledger.settle(inbox.received())
         torn = sum(writer.told("disconnected") for writer in crowd)
         figures(

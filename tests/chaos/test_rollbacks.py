@@ -38,9 +38,7 @@ def test_exactly_what_was_committed_arrives(
             for n in range(4)
         ]
         crowd = [writers(plan) for plan in plans]
-        until(
-            lambda: all([w.is_done() for w in crowd]) and not storm.unfinished(), 600 if is_long else 90, storm.report
-        )
+        until(lambda: all(w.is_done() for w in crowd) and not storm.unfinished(), 600 if is_long else 90, storm.report)
     account = ledger.settle(inbox.received())
     told = {way: sum(writer.told(way) for writer in crowd) for way in WAYS}
     came_to_nothing = sum(told.values()) - told["roll_back_in_part"]

@@ -41,9 +41,7 @@ def test_heavy_dispatch_beside_records_strands_nothing(
 
     def is_over() -> bool:
         under_way = Delivery.objects.filter(state__in=(State.PENDING, State.SENDING)).exists()
-        return (
-            all([writer.is_done() for writer in crowd]) and not Event.objects.undispatched().exists() and not under_way
-        )
+        return all(writer.is_done() for writer in crowd) and not Event.objects.undispatched().exists() and not under_way
 
     until(is_over, 60, storm.report)
     stranded = Delivery.objects.stranded().count()
@@ -75,7 +73,7 @@ def after_promotion(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[
             calls.pop()()
 
     monkeypatch.setattr(DeliveryQuerySet, "promote", promote)
-    yield calls
+    return calls
 
 
 def beside_a_head_that_moves_up(change: Callable[[], Any], after_promotion: list[Callable[[], None]]) -> None:

@@ -27,10 +27,13 @@ class Work:
 
     def transaction(self) -> None:
         changes = self._changes()
-        if self.chance.random() < self.plan.rollbacks:
-            self._come_to_nothing(changes)
-        else:
-            self._try(changes)
+        try:
+            if self.chance.random() < self.plan.rollbacks:
+                self._come_to_nothing(changes)
+            else:
+                self._commit(changes)
+        except (InterfaceError, OperationalError) as error:
+            self._recover(error, changes)
 
     def _changes(self) -> list[ledger.Change]:
         many = self.chance.randint(2, self.plan.most) if self.plan.most > 1 and self.chance.random() < 0.5 else 1
@@ -44,15 +47,11 @@ class Work:
         self._count += 1
         return f"{self.plan.name}-{self.plan.seed}-{self._count}"
 
-    def _try(self, changes: list[ledger.Change]) -> None:
+    def _commit(self, changes: list[ledger.Change]) -> None:
         self.tell(f"commit {changes}")
-        try:
-            with transaction.atomic():
-                self._make(changes)
-        except (InterfaceError, OperationalError) as error:
-            self._recover(error, changes)
-        else:
-            self.done += len(changes)
+        with transaction.atomic():
+            self._make(changes)
+        self.done += len(changes)
 
     def _recover(self, error: Exception, changes: list[ledger.Change]) -> None:
         if "deadlock detected" in str(error):
