@@ -129,17 +129,14 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def lock_heads(self, deliveries: Iterable[uuid.UUID]) -> None:
         """Lock the heads of these deliveries' lanes, so that whoever ends one sees what was just added behind it."""
-        locked: set[uuid.UUID] = set()
-        # A lane may have got another head while the lock of its last one was waited for.
-        while not (heads := self._lock_heads(deliveries)) <= locked:
-            locked |= heads
-
-    def _lock_heads(self, deliveries: Iterable[uuid.UUID]) -> set[uuid.UUID]:
         mine = self.model._base_manager.filter(
             pk__in=list(deliveries), webhook=OuterRef("webhook"), lane=OuterRef("lane")
         )
-        heads = self.filter(Exists(mine), state__in=HEAD_STATES, in_lane=True)
-        return set(heads.select_for_update(no_key=True).order_by("pk").values_list("pk", flat=True))
+        heads = self.filter(Exists(mine), state__in=HEAD_STATES, in_lane=True).order_by("pk")
+        locked: set[uuid.UUID] = set()
+        # A lane may get another head while the lock of its last one is waited for: so look again, without a lock.
+        while unlocked := set(heads.values_list("pk", flat=True)) - locked:
+            locked |= set(heads.filter(pk__in=unlocked).select_for_update(no_key=True).values_list("pk", flat=True))
 
     def promote(self, beside: Collection[uuid.UUID]) -> None:
         """In the lanes of these deliveries, make the first waiting one the head where there is none.

@@ -119,7 +119,8 @@ def test_whatever_receivers_do_attempts_end_in_time_memory_stays_and_others_are_
     }
     longest = {name: max(attempt.duration_ms for attempt in attempts) for name, attempts in ended.items()}
     figures(
-        f"{sum(map(len, ended.values()))} attempts at {len(urls)} bad receivers, the longest {max(longest.values())} ms "
+        f"{sum(map(len, ended.values()))} attempts at {len(urls)} bad receivers, the longest "
+        f"{max(longest.values())} ms "
         f"(timeout {TIMEOUT} s); peak memory {(after - before) / MEGABYTE:+.1f} MB; {len(waits)} healthy deliveries, "
         f"the slowest after {max(waits.values()):.2f} s"
     )

@@ -46,7 +46,8 @@ def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the
     late = [one for one in received if one.at > began + MOMENT]
     done = Delivery.objects.filter(state=State.SUCCEEDED).count()
     figures(
-        f"SIGTERM with {held} claims, {len(received)} requests under way: exit {status} after {took:.1f} s, {done} recorded"
+        f"SIGTERM with {held} claims, {len(received)} requests under way: exit {status} after {took:.1f} s, "
+        f"{done} recorded"
     )
     assert status == 0
     assert took <= 15
