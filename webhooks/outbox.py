@@ -128,7 +128,7 @@ def _settle(scope: Scope, change: Change, trace: Trace, state: State | None) -> 
                 _upsert(scope, change, trace, _columns(action, webhook_ids, known))
     except Exception as error:
         with transaction.atomic(scope.using):
-            _upsert(scope, change, trace, _columns(action, webhook_ids, _failed(change, error)))
+            _upsert(scope, change, trace, _columns(action, webhook_ids, _failed(scope, change, error)))
 
 
 def _withdraw(scope: Scope, trace: Trace) -> None:
@@ -190,7 +190,7 @@ def _read_or_failed(scope: Scope, change: Change) -> State:
         with transaction.atomic(scope.using):
             return _read(scope, change)
     except Exception as error:
-        return _failed(change, error)
+        return _failed(scope, change, error)
 
 
 def _read(scope: Scope, change: Change) -> State:
@@ -199,10 +199,22 @@ def _read(scope: Scope, change: Change) -> State:
     return _object_columns(change, instances[str(change.pk)]) if instances else {}
 
 
-def _failed(change: Change, error: Exception) -> State:
+def _failed(scope: Scope, change: Change, error: Exception) -> State:
     """The columns of an Event whose payload cannot be made: an admin sees the traceback there."""
     logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
-    return {"data": "", "snapshots": "", "error": clean("".join(traceback.format_exception(error)))}
+    trace = clean("".join(traceback.format_exception(error)))
+    return {"data": "", "snapshots": "", "object_repr": _name(scope, change), "error": trace}
+
+
+def _name(scope: Scope, change: Change) -> str:
+    """What the object is called, or nothing where that cannot be read either."""
+    try:
+        with transaction.atomic(scope.using):
+            instances = payloads.reread_all(change.registration, [change.pk], scope.using)
+            return clean(str(instances[str(change.pk)]), 200)
+    except Exception as error:
+        logger.warning("The name of %s cannot be read either: %s", change, error)
+        return ""
 
 
 def _object_columns(change: Change, instance: models.Model) -> State:

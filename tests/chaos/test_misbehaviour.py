@@ -38,6 +38,9 @@ BEHAVIOURS = {
     "garbage": False,
 }
 
+# These are sure to use up the timeout: a figure that says so proves that they did misbehave.
+HANGING = {"hang", "drip-header", "drip-body", "continues", "stalled TLS", "slow name"}
+
 # Resolving this name takes a minute, in processes that find this on their path.
 SLOW_NAME = "slow-name.example"
 SLOW_RESOLVER = f"""
@@ -125,6 +128,7 @@ def test_whatever_receivers_do_attempts_end_in_time_memory_stays_and_others_are_
         f"the slowest after {max(waits.values()):.2f} s"
     )
     assert max(longest.values()) <= (TIMEOUT + 1) * 1000, longest
+    assert min(longest[name] for name in HANGING) >= TIMEOUT * 1000, longest
     assert {name for name, attempts in ended.items() if any(a.succeeded for a in attempts)} <= {
         name for name, may_succeed in BEHAVIOURS.items() if may_succeed
     }

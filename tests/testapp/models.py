@@ -5,6 +5,8 @@ from typing import Any
 
 from django.db import models
 
+from webhooks import WebhookManager
+
 
 class Label(models.Model):
     name = models.CharField(max_length=50)
@@ -111,3 +113,20 @@ class Fragile(models.Model):
 class Unregistered(models.Model):
     name = models.CharField(max_length=50)
     labels = models.ManyToManyField(Label, related_name="unregistered", blank=True)
+
+
+class Tracked(models.Model):
+    """Its manager's bulk operations are Events."""
+
+    name = models.CharField(max_length=50)
+    status = models.CharField(max_length=20, default="active")
+
+    objects = WebhookManager()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TrackedPart(models.Model):
+    whole = models.ForeignKey(Tracked, models.CASCADE, related_name="parts")
+    name = models.CharField(max_length=50)

@@ -91,3 +91,15 @@ class FragileSerializer(serializers.ModelSerializer):
         if instance.behaviour == "not json":
             data["value"] = object()
         return data
+
+
+class TrackedSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Tracked
+        fields = ("id", "name", "status")
+
+
+class TrackedPartSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.TrackedPart
+        fields = ("id", "name", "whole")

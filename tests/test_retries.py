@@ -1,0 +1,98 @@
+"""What an admin does about what failed: retry, discard, replay."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.makers import events, make_delivery, make_webhook
+from tests.testapp.models import Thing
+from webhooks import retries
+from webhooks.models import Delivery, Event, State, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes ThingSerializer raise until it is called."""
+    from tests.testapp.api.serializers import ThingSerializer
+
+    def refuse(self: Any, instance: Thing) -> Any:
+        raise ValueError("the serializer is broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ThingSerializer, "to_representation", refuse)
+        yield patched.undo
+
+
+def test_a_failed_event_is_made_anew_with_the_data_of_today_and_says_so(broken: Any) -> None:
+    make_webhook(Thing)
+    thing = Thing.objects.create(name="then")
+    failed = Event.objects.failed().get()
+    broken()
+    Thing.objects.filter(pk=thing.pk).update(name="today")
+    [replayed] = retries.replay([failed])
+    assert replayed.event is not None
+    assert (replayed.event.action, replayed.event.replay_of) == ("created", failed.pk)
+    assert json.loads(replayed.event.data)["name"] == "today"
+    assert replayed.event.webhook_ids == failed.webhook_ids
+    assert not Event.objects.failed().exists()
+
+
+def test_a_deletion_that_cannot_be_read_any_more_is_told_by_key_and_name(broken: Any) -> None:
+    thing = Thing.objects.create(name="gone")
+    make_webhook(Thing)
+    pk = thing.pk
+    thing.delete()
+    [replayed] = retries.replay(Event.objects.failed())
+    assert replayed.event is not None
+    assert json.loads(replayed.event.data) == {"id": str(pk), "display": "gone"}
+
+
+def test_an_event_whose_payload_still_cannot_be_made_stays_as_it_is(broken: Any) -> None:
+    make_webhook(Thing)
+    Thing.objects.create(name="a")
+    [replayed] = retries.replay(Event.objects.failed())
+    assert replayed.event is None
+    assert "the serializer is broken" in replayed.problem
+    assert Event.objects.failed().count() == len(events()) == 1
+
+
+def test_an_event_is_replayed_once(broken: Any) -> None:
+    make_webhook(Thing)
+    Thing.objects.create(name="a")
+    failed = Event.objects.failed().get()
+    broken()
+    first, second = [*retries.replay([failed]), *retries.replay([failed])]
+    assert first.event
+    assert (second.event, second.problem) == (None, "it has been replayed already")
+
+
+def test_many_are_retried_in_the_order_of_their_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "CHUNK", 2)
+    webhook = make_webhook(Thing)
+    deliveries = [make_delivery(webhook, State.FAILED) for _ in range(5)]
+    assert retries.retry(Delivery.objects.all()) == 5
+    states = dict(Delivery.objects.values_list("pk", "state"))
+    assert [states[delivery.pk] for delivery in deliveries] == [State.PENDING, *[State.WAITING] * 4]
+
+
+def test_a_retry_probes_a_paused_webhook_at_once() -> None:
+    from django.utils import timezone
+
+    webhook = make_webhook(Thing, probe_at=timezone.now() + timedelta(hours=1))
+    make_delivery(webhook, State.FAILED)
+    retries.retry(Delivery.objects.all())
+    assert Webhook.objects.get().probe_at <= timezone.now()
+
+
+def test_what_is_discarded_lets_the_next_one_pass() -> None:
+    webhook = make_webhook(Thing)
+    first, second = make_delivery(webhook, State.PENDING), make_delivery(webhook, State.WAITING)
+    assert retries.discard(Delivery.objects.filter(pk=first.pk)) == 1
+    states = dict(Delivery.objects.values_list("pk", "state"))
+    assert (states[first.pk], states[second.pk]) == (State.DISCARDED, State.PENDING)
