@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -102,12 +103,16 @@ def test_a_wake_up_is_pushed_only_for_what_is_due(redis: Any) -> None:
 
 
 @pytest.fixture
-def burst(database: str, redis: Any) -> Any:
+def burst(database: str, redis: Any) -> Iterator[Any]:
     def work() -> None:
         worker = SimpleWorker([django_rq.get_queue("webhooks")], connection=django_rq.get_connection("webhooks"))
         worker.work(burst=True, logging_level="WARNING")
 
-    return work
+    # rq takes these over for good, and would turn a Ctrl-C into the failure of a later test.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield work
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def test_the_job_delivers_on_rqs_own_worker(burst: Any, inbox: Inbox) -> None:

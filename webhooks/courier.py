@@ -106,12 +106,15 @@ class Courier:
             self._senders.send(claimed, request_for(claimed.delivery))
 
     def _collect(self, wait: float, take_next: bool = False) -> int:
+        too_late = []
         for claimed, outcome in self._senders.outcomes(min(wait, RECORD_EVERY)):
             self._turns.ended(claimed.webhook.pk, outcome is not None and outcome.timed_out)
             if outcome:
                 self._outcomes.append((claimed, outcome))
             else:
-                self._release([claimed])
+                too_late.append(claimed)
+        if too_late:
+            self._release(too_late)
         is_time = bool(self._outcomes) and (
             len(self._outcomes) >= RECORD_MOST
             or not self._senders.in_flight
@@ -161,9 +164,15 @@ class Courier:
         self._senders.good_until = now + conf.lease
 
     def _release(self, claims: list[Claimed]) -> None:
-        for token, ids in _by_token(claims).items():
-            Delivery.objects.filter(pk__in=ids).held(token).release()
-        self._forget(claims)
+        try:
+            atomically(lambda: _hand_back(claims), Delivery.objects.db)
+        finally:
+            self._forget(claims)  # where that failed: a lease that nobody renews ends by itself
+
+
+def _hand_back(claims: list[Claimed]) -> None:
+    for token, ids in _by_token(claims).items():
+        Delivery.objects.filter(pk__in=ids).held(token).release()
 
 
 def _record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | None) -> Recorded:
