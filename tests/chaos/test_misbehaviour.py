@@ -18,7 +18,7 @@ from tests.testapp.models import Label, Thing
 from tests.waiting import until
 from webhooks.models import Attempt
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timing]
 
 TIMEOUT = 2
 MEGABYTE = 1024

@@ -134,6 +134,7 @@ def save(crew: Crew, redis_url: str, count: int) -> tuple[list[float], list[str]
     return json.loads(done.stdout), [line for line in done.stderr.splitlines() if "webhooks.jobs" in line]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("kind", OUTAGES)
 def test_a_save_hardly_waits_for_a_redis_that_is_away(
     crew: Crew, redis_url: str, inbox: Inbox, figures: Figures, kind: str
