@@ -59,6 +59,8 @@ class Connection:
             headers.append((name.strip(), value.strip()))
         length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
         body = self.file.read(length)
+        if len(body) < length:
+            return None  # its sender was killed in the midst of it: no request has come
         return {
             "at": time.time(),
             "method": method,

@@ -94,7 +94,12 @@ class Courier:
         """Line up what was claimed, with its event and the webhook as it is now."""
         if ids:
             deliveries = Delivery.objects.filter(pk__in=ids).select_related("event", "webhook")
-            for delivery in deliveries.order_by("next_attempt_at"):
+            try:
+                taken = list(deliveries.order_by("next_attempt_at"))
+            except Error:
+                Delivery.objects.filter(pk__in=ids).held(token).release()
+                raise
+            for delivery in taken:
                 self._held[delivery.pk] = Claimed(delivery, token)
                 self._turns.add(delivery.webhook_id, self._held[delivery.pk])
         return len(ids)
