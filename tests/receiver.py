@@ -57,6 +57,8 @@ class Connection:
         while (line := self.file.readline()) not in (b"\r\n", b"\n", b""):
             name, _, value = line.decode("latin-1").partition(":")
             headers.append((name.strip(), value.strip()))
+        if not line:
+            return None  # cut off in its headers
         length = next((int(value) for name, value in headers if name.lower() == "content-length"), 0)
         body = self.file.read(length)
         if len(body) < length:
