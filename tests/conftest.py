@@ -97,7 +97,7 @@ def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def redis_url() -> Iterator[str]:
-    """The Redis of this session, in RQ_QUEUES too."""
+    """The Redis that all tests use, in RQ_QUEUES too."""
     with servers.valkey() as url:
         point_queues_to(url)
         yield url

@@ -1,4 +1,4 @@
-"""Restarting the PostgreSQL of this session."""
+"""Restarting the PostgreSQL that the tests run on."""
 
 from __future__ import annotations
 
