@@ -132,6 +132,8 @@ class Courier:
 
         ``take_next`` claims whatever comes up behind them at once: it spares a lane a claim for each delivery.
         """
+        if not self._outcomes:
+            return 0
         outcomes, self._outcomes = self._outcomes, []
         claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
         try:
@@ -141,8 +143,8 @@ class Courier:
             raise
         self._forget(claimed for claimed, _ in outcomes)
         self._recorded = time.monotonic()
-        for webhook in recorded.stopped:
-            self._release(self._turns.drop(webhook))
+        if recorded.stopped:
+            self._release([claimed for webhook in recorded.stopped for claimed in self._turns.drop(webhook)])
         if claim:
             self._take(recorded.taken, claim.token)
         self._hand_over()  # before anything else: a lane waits for it

@@ -17,7 +17,7 @@ from webhooks import jobs, payloads, registry, subscriptions
 from webhooks.context import current_actor
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
-from webhooks.scopes import Batch, Change, Scope, State, Trace, batching, existing, open_scope
+from webhooks.scopes import Batch, Change, ObjectState, Scope, Trace, batching, existing, open_scope
 from webhooks.texts import clean
 
 logger = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ def _record(scope: Scope, change: Change) -> None:
         scope.postpone(scope.batch, change, None)
 
 
-def _settle(scope: Scope, change: Change, trace: Trace, state: State | None) -> None:
+def _settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None) -> None:
     """Make the object's Event what the transaction has come to; ``state`` is the object's, where it is known."""
     action, webhook_ids = _net(scope, change, trace)
     if not (action and webhook_ids):
@@ -163,7 +163,7 @@ def _insert(scope: Scope, events: list[Event]) -> list[Event]:
     return Event.objects.using(scope.using).bulk_create(events, batch_size=INSERT_MOST)
 
 
-def _states(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], State]:
+def _states(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], ObjectState]:
     """The states of many objects, in one query for each model beside the serializer's own."""
     try:
         with transaction.atomic(scope.using):
@@ -173,7 +173,7 @@ def _states(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], St
         return {change.key: _read_or_failed(scope, change) for change in changes}
 
 
-def _states_at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[str, str], State]]:
+def _states_at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[str, str], ObjectState]]:
     by_model: dict[Registration, list[Change]] = defaultdict(list)
     for change in changes:
         by_model[change.registration].append(change)
@@ -185,7 +185,7 @@ def _states_at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[t
             yield change.key, _object_columns(change, instance) if instance else {}
 
 
-def _read_or_failed(scope: Scope, change: Change) -> State:
+def _read_or_failed(scope: Scope, change: Change) -> ObjectState:
     try:
         with transaction.atomic(scope.using):
             return _read(scope, change)
@@ -193,13 +193,13 @@ def _read_or_failed(scope: Scope, change: Change) -> State:
         return _failed(scope, change, error)
 
 
-def _read(scope: Scope, change: Change) -> State:
+def _read(scope: Scope, change: Change) -> ObjectState:
     """The object's columns of an Event; none when the object is gone. Raises whatever its serializer raises."""
     instances = payloads.reread_all(change.registration, [change.pk], scope.using, change.lock)
     return _object_columns(change, instances[str(change.pk)]) if instances else {}
 
 
-def _failed(scope: Scope, change: Change, error: Exception) -> State:
+def _failed(scope: Scope, change: Change, error: Exception) -> ObjectState:
     """The columns of an Event whose payload cannot be made: an admin sees the traceback there."""
     logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
     trace = clean("".join(traceback.format_exception(error)))
@@ -217,14 +217,14 @@ def _name(scope: Scope, change: Change) -> str:
         return ""
 
 
-def _object_columns(change: Change, instance: models.Model) -> State:
+def _object_columns(change: Change, instance: models.Model) -> ObjectState:
     frozen = payloads.freeze(change.registration, instance)
     before, after = (frozen.state, None) if change.action == Action.DELETED else (None, frozen.state)
     snapshots = payloads.snapshots(before, after)
     return {"data": frozen.data, "snapshots": snapshots, "object_repr": clean(frozen.name, 200), "error": ""}
 
 
-def _columns(action: Action, webhook_ids: list[int], state: State) -> dict[str, Any]:
+def _columns(action: Action, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
     actor = current_actor()
     return {
         **state,

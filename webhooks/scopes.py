@@ -51,14 +51,14 @@ class Trace:
 
 
 # The columns of an Event that tell of its object.
-State = dict[str, Any]
+ObjectState = dict[str, Any]
 
 
 @dataclass
 class Batch:
     """The changes that are to be recorded together. ``prepared`` holds objects that are about to be deleted."""
 
-    prepared: dict[tuple[str, str], State] = field(default_factory=dict)
+    prepared: dict[tuple[str, str], ObjectState] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Pending:
 
     batch: Batch
     change: Change
-    state: State | None
+    state: ObjectState | None
 
     def __call__(self) -> None:
         pass
@@ -93,7 +93,7 @@ class Scope:
     def trace(self, change: Change) -> Trace:
         return self.traces.setdefault(change.key, Trace(existed=change.action != Action.CREATED))
 
-    def postpone(self, batch: Batch, change: Change, state: State | None) -> None:
+    def postpone(self, batch: Batch, change: Change, state: ObjectState | None) -> None:
         """Leave a change to the end of the batch."""
         transaction.on_commit(Pending(batch, change, state), using=self.using, robust=True)
 

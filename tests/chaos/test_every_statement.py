@@ -1,0 +1,90 @@
+"""Whichever statement of a worker fails, and whatever lease ends then: the worker goes on, and all is delivered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+
+from tests.figures import Figures
+from tests.inbox import Inbox
+from tests.makers import make_event, make_webhook
+from tests.tables import empty_all_tables
+from tests.testapp.models import Label
+from webhooks.drain import Drain
+from webhooks.models import Delivery, Event, State, Webhook
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
+
+
+class Fault:
+    """Lets one statement fail, counted from 1."""
+
+    def __init__(self, nth: int) -> None:
+        self.nth, self.seen, self.failed = nth, 0, ""
+
+    def __call__(self, execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        self.seen += 1
+        if self.seen == self.nth:
+            self.failed = sql
+            raise OperationalError("this statement was made to fail")
+        return execute(sql, params, many, context)
+
+
+def work(drain: Drain, is_done: Callable[[], bool], seconds: float) -> bool:
+    """What the worker does: run, and go on after an error."""
+    deadline = time.monotonic() + seconds
+    while not is_done() and time.monotonic() < deadline:
+        try:
+            drain.run(0.2)
+        except OperationalError as error:
+            assert "made to fail" in str(error)
+    return is_done()
+
+
+def fail_at(nth: int, inbox: Inbox) -> Fault:
+    good = make_webhook(Label, url=inbox.url())
+    bad = make_webhook(Label, url=inbox.url("status/503"))
+    for number in range(4):
+        make_event(good, object_type="testapp.label", object_id=str(number % 3))
+    # More than are sent before it is paused, so that some are handed back then.
+    for number in range(12):
+        make_event(bad, object_type="testapp.label", object_id=str(number))
+    drain, fault = Drain("test"), Fault(nth)
+
+    def is_done() -> bool:
+        undone = Delivery.objects.filter(webhook=good).exclude(state=State.SUCCEEDED)
+        # What could not be handed back comes back when its lease ends: nobody may keep it, or renew it for ever.
+        kept = Delivery.objects.filter(state=State.SENDING)
+        return not (Event.objects.undispatched().exists() or undone.exists() or kept.exists()) and drain.is_idle
+
+    try:
+        with connection.execute_wrapper(fault):
+            try:
+                drain.run(0.2)
+            except OperationalError as error:
+                assert "made to fail" in str(error)
+        assert work(drain, is_done, 10), (
+            f"after statement {nth} failed ({fault.failed}): idle {drain.is_idle}, "
+            f"{list(Delivery.objects.values_list('webhook__name', 'state', 'lease_until'))}"
+        )
+        assert Webhook.objects.get(pk=bad.pk).is_paused
+    finally:
+        drain.close(grace=0)
+    return fault
+
+
+def test_whichever_statement_fails_the_worker_goes_on(
+    database: str, inbox: Inbox, webhooks_settings: Any, figures: Figures
+) -> None:
+    webhooks_settings(PAUSE_AFTER=2, LEASE=0.3, SWEEP_INTERVAL=0.05, SENDERS=4, RETRY_SCHEDULE=[1000])
+    nth = 1
+    while fail_at(nth, inbox).failed:
+        empty_all_tables()
+        nth += 1
+        assert nth < 500
+    figures(f"each of {nth - 1} statements failed once")
+    assert nth > 20
