@@ -10,8 +10,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import django_rq
@@ -19,6 +18,7 @@ from django.core.signals import setting_changed
 from redis import Redis
 from redis.exceptions import RedisError, WatchError
 from rq import Queue, get_current_job
+from rq.job import Job
 
 from webhooks.conf import conf
 from webhooks.drain import Drain, has_more
@@ -152,6 +152,15 @@ def clear_flag() -> None:
         outage.began(error)  # it expires by itself
 
 
+def swallow(job: Job, queue: Queue) -> None:
+    """Drop a wake-up without running it, for a worker that looks for work by itself; the next change pushes another."""
+    with job.connection.pipeline() as pipe:
+        pipe.delete(_flag(queue.name), job.key)
+        # Where rq keeps what a worker has taken from its only queue and not begun yet.
+        pipe.lrem(queue.intermediate_queue_key, 1, job.id)
+        pipe.execute()
+
+
 def _flag(queue: str) -> str:
     return f"webhooks:wake-up:{queue}"
 
@@ -169,23 +178,10 @@ def _forget_connections(setting: str, **kwargs: Any) -> None:
 
 setting_changed.connect(_forget_connections)
 
-_worker_drains = False
-
-
-@contextmanager
-def worker_drains() -> Iterator[None]:
-    """In this block the worker itself drains, beside its jobs: a wake-up has nothing left to do."""
-    global _worker_drains
-    _worker_drains = True
-    try:
-        yield
-    finally:
-        _worker_drains = False
-
 
 def drain() -> None:
     """Deliver what is due, for a slice. This is the job that a wake-up runs on the stock worker."""
-    if _worker_drains or not conf.enabled:
+    if not conf.enabled:
         return
     clear_flag()
     job = get_current_job()

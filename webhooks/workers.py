@@ -1,7 +1,7 @@
 """The shipped worker class: an rq worker that also delivers by itself.
 
 Between its jobs it looks for Events and Deliveries, so that it needs no wake-up, no scheduler and no second
-daemon. It answers wake-ups without a fork and keeps its connections, and it goes on delivering while Redis is
+daemon. It takes wake-ups without running them and keeps its connections, and it goes on delivering while Redis is
 away. Jobs of others run as on rq's own worker.
 """
 
@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from rq import Queue, SimpleWorker, Worker
+from rq import Queue, Worker
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
@@ -62,10 +62,6 @@ class WebhookWorker(Worker):
     def connection_timeout(self) -> int:
         return REDIS_SECONDS
 
-    def work(self, *args: Any, **kwargs: Any) -> bool:
-        with jobs.worker_drains():
-            return super().work(*args, **kwargs)
-
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Register with Redis; until it answers, deliver without it."""
         while not self._stop_requested:
@@ -100,23 +96,15 @@ class WebhookWorker(Worker):
             if not self._drain.is_idle:
                 busy_at = time.monotonic()
             found = self._dequeue(wait=timeout is not None and self._drain.is_idle)
-            if found:
+            if found is None:
+                is_done = timeout is None and self._drain.is_idle
+                if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
+                    return None
+            elif found[0].func_name != jobs.DRAIN:
                 return found
-            is_done = timeout is None and self._drain.is_idle
-            if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
-                return None
         raise StopRequested
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        if job.func_name != jobs.DRAIN:
-            self._execute_aside(job, queue)
-            return
-        try:
-            SimpleWorker.execute_job(self, job, queue)  # type: ignore[arg-type]
-        except REDIS_AWAY as error:
-            self._redis_failed(error)
-
-    def _execute_aside(self, job: Job, queue: Queue) -> None:
         # What is under way could not be recorded while this process waits for the child, and the child must not
         # share its database connection.
         self._drain.close(grace=WARM_SECONDS)
@@ -178,23 +166,25 @@ class WebhookWorker(Worker):
                 serializer=self.serializer,
                 death_penalty_class=self.death_penalty_class,
             )
+            if found:
+                self._took(*found)
         except DequeueTimeout:
             found = None
         except REDIS_AWAY as error:
             self._redis_failed(error)
             return None
         self._redis_answered()
-        return self._took(*found) if found else None
+        return found
 
-    def _took(self, job: Job, queue: Queue) -> tuple[Job, Queue]:
+    def _took(self, job: Job, queue: Queue) -> None:
         self.reorder_queues(reference_queue=queue)
         if job.func_name == jobs.DRAIN:
-            jobs.clear_flag()
-            self._deliver()
+            # No more than a hint, and not worth the bookkeeping of a job: each of its steps would wait for a Redis
+            # that is away.
+            jobs.swallow(job, queue)
         else:
             job.redis_server_version = self.get_redis_server_version()
             self.log.info("%s: %s (%s)", queue.name, job.description, job.id)
-        return job, queue
 
     def _stay_in_touch(self) -> None:
         """Tell Redis that this worker is alive, also one that has forgotten everything meanwhile."""
