@@ -11,6 +11,7 @@ from typing import Any
 import django_rq
 import pytest
 from redis import Redis
+from rq import Queue
 
 from tests.inbox import Inbox
 from tests.makers import make_delivery, make_event, make_webhook
@@ -19,6 +20,7 @@ from tests.testapp.models import Thing
 from tests.waiting import until
 from tests.workers import SHIPPED, STOCK, Workers
 from webhooks.models import Attempt, Delivery, State, Sweep
+from webhooks.workers import WebhookWorker
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -159,6 +161,15 @@ def test_events_go_out_while_redis_is_away_and_when_it_is_back(workers: Workers,
         inbox.wait_for(2, seconds=10)
         assert worker.process.poll() is None
         worker.stop()
+
+
+@pytest.mark.parametrize("step", ["run_maintenance_tasks", "heartbeat"])
+def test_a_redis_that_leaves_in_the_middle_of_a_step_of_rq_does_not_end_the_worker(step: str) -> None:
+    with own_valkey(free_port()) as (server, url):
+        connection = Redis.from_url(url)
+        worker = WebhookWorker([Queue("webhooks", connection=connection)], connection=connection)
+        server.terminate()
+        getattr(worker, step)()
 
 
 def test_a_redis_that_was_emptied_is_no_loss(workers: Workers, inbox: Inbox, redis: Any) -> None:

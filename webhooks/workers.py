@@ -86,6 +86,12 @@ class WebhookWorker(Worker):
         except REDIS_AWAY as error:
             self._redis_failed(error)
 
+    def run_maintenance_tasks(self) -> None:
+        try:
+            super().run_maintenance_tasks()
+        except REDIS_AWAY as error:
+            self._redis_failed(error)
+
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
     ) -> tuple[Job, Queue] | None:
