@@ -26,6 +26,7 @@ from webhooks.delivery import Claimed
 from webhooks.drain import Drain
 from webhooks.models import Attempt, ContentType, Delivery, Event, State, Webhook
 from webhooks.outcomes import Outcome
+from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -338,7 +339,8 @@ def test_hung_endpoints_cannot_take_all_senders(inbox: Inbox, webhooks_settings:
 
 
 def claimed(delivery: Delivery, token: uuid.UUID) -> Claimed:
-    return Claimed(Delivery.objects.select_related("event", "webhook").get(pk=delivery.pk), token)
+    event, webhook = Bodies(delivery.event), Webhook.objects.get(pk=delivery.webhook_id)
+    return Claimed(delivery.pk, token, webhook, event, delivery.attempt_count, delivery.failures)
 
 
 def outcome(**fields: Any) -> Outcome:

@@ -15,10 +15,11 @@ from tests.draining import states
 from tests.makers import make_delivery, make_webhook
 from tests.testapp.models import Thing
 from tests.threads import Beside
-from webhooks import sql
 from webhooks.managers import ENDED_STATES, OPEN_STATES
 from webhooks.models import Delivery, State, Webhook
-from webhooks.sql import Claim, Verdict
+from webhooks.sql import claims, records
+from webhooks.sql.claims import Claim
+from webhooks.sql.records import Verdict
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -36,13 +37,14 @@ def state_of(delivery: Delivery) -> str:
 
 def claim(webhook: Webhook, most: int = 100, lease: float = 15) -> tuple[list[uuid.UUID], uuid.UUID]:
     token = uuid.uuid4()
-    return Delivery.objects.claim({webhook.pk: most}, Claim(token, lease)), token
+    return [one.id for one in Delivery.objects.claim({webhook.pk: most}, Claim(token, lease))], token
 
 
 def record(delivery: Delivery, state: State, wait: float = 0, token: uuid.UUID | None = None) -> bool:
     token = token or Delivery.objects.get(pk=delivery.pk).claim or uuid.uuid4()
     with transaction.atomic():
-        return bool(sql.record(USING, [Verdict(delivery.pk, token, state, int(state != State.SUCCEEDED), wait, "why")]))
+        verdict = Verdict(delivery.pk, token, state, int(state != State.SUCCEEDED), wait, "why")
+        return bool(records.record(USING, [verdict]))
 
 
 CHANGES: dict[str, Callable[[Delivery], Any]] = {
@@ -234,8 +236,8 @@ def test_a_promotion_with_a_claim_takes_the_next_one_of_a_webhook_that_may_be_se
         lane(one, State.SUCCEEDED, State.WAITING)
     token = uuid.uuid4()
     with transaction.atomic():
-        taken = sql.promote(USING, list(Delivery.objects.values_list("pk", flat=True)), Claim(token, 15))
-    assert [Delivery.objects.get(pk=pk).webhook for pk in taken] == [webhook]
+        taken = claims.promote(USING, list(Delivery.objects.values_list("pk", flat=True)), Claim(token, 15))
+    assert [one.webhook_id for one in taken] == [webhook.pk]
     assert [one.deliveries.order_by("event_id").last().state for one in (webhook, stopped, paused)] == [
         State.SENDING,
         State.PENDING,
@@ -311,8 +313,8 @@ def test_those_that_retry_and_those_that_send_at_once_never_make_two_heads(webho
             ids, token = claim(webhook)
             for pk in ids:
                 with transaction.atomic():
-                    sql.record(USING, [Verdict(pk, token, State.SUCCEEDED, 0, 0, "")])
-                    sql.promote(USING, [pk])
+                    records.record(USING, [Verdict(pk, token, State.SUCCEEDED, 0, 0, "")])
+                    claims.promote(USING, [pk])
 
     for thread in [Beside(retry), Beside(retry), Beside(send), Beside(send)]:
         thread.join(60)

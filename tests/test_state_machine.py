@@ -26,6 +26,7 @@ from webhooks.delivery import Claimed
 from webhooks.dispatch import dispatch
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
+from webhooks.turns import Turns
 
 RETRY_SCHEDULE = [100, 200]
 
@@ -48,25 +49,31 @@ class Requests:
 
     def __init__(self, most: int, sent: Callable[[Claimed], None]) -> None:
         self._most, self._sent = most, sent
+        self._turns: Turns[Claimed] = Turns(most)
+        self.room, self.drop, self.remove = self._turns.room, self._turns.drop, self._turns.remove
         self.under_way: list[Claimed] = []
         self._ended: list[tuple[Claimed, Outcome | None]] = []
         self.good_until = 0.0
 
     @property
-    def in_flight(self) -> int:
-        return len(self.under_way) + len(self._ended)
+    def is_busy(self) -> bool:
+        return bool(self.under_way or self._ended)
 
-    @property
-    def free(self) -> int:
-        return self._most - self.in_flight
+    def add(self, webhook: int, item: Claimed) -> None:
+        self._turns.add(webhook, item)
+        self._begin()
 
-    def send(self, key: Claimed, request: Any) -> None:
-        self._sent(key)
-        self.under_way.append(key)
+    def _begin(self) -> None:
+        while len(self.under_way) < self._most and (taken := self._turns.take()):
+            self._sent(taken[1])
+            self.under_way.append(taken[1])
 
     def end(self, which: int, how: str) -> None:
         claimed = self.under_way.pop(which % len(self.under_way))
-        self._ended.append((claimed, Outcome(datetime.now(UTC), 1, **OUTCOMES[how])))
+        outcome = Outcome(datetime.now(UTC), 1, **OUTCOMES[how])
+        self._turns.ended(claimed.webhook.pk, outcome.timed_out)
+        self._ended.append((claimed, outcome))
+        self._begin()
 
     def outcomes(self, wait: float) -> list[tuple[Claimed, Outcome | None]]:
         ended, self._ended = self._ended, []
@@ -92,7 +99,7 @@ class Machine(RuleBasedStateMachine):
         return courier
 
     def on_sent(self, claimed: Claimed) -> None:
-        row = Delivery.objects.get(pk=claimed.delivery.pk)
+        row = Delivery.objects.get(pk=claimed.id)
         assert (row.state, row.claim) == (State.SENDING, claimed.token), f"{row.state} was sent, by a claim of the past"
         lane = self.first_sent[row.webhook_id, row.lane]
         if row.pk not in self.sent and row.webhook.ordered and row.pk not in self.ever_discarded:

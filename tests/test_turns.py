@@ -12,8 +12,8 @@ from webhooks.turns import Turns
 
 def take_all(turns: Turns[str]) -> list[str]:
     taken = []
-    while (item := turns.take()) is not None:
-        taken.append(item)
+    while (job := turns.take()) is not None:
+        taken.append(job[1])
     return taken
 
 
@@ -97,15 +97,18 @@ def test_nothing_is_lost_doubled_or_reordered_and_no_cap_is_passed(steps: list[t
             added.append((webhook, len(added)))
             turns.add(webhook, added[-1])
         elif step == "take":
-            if item := turns.take():
-                taken.append(item)
-                flying[item[0]] += 1
-                assert flying[item[0]] <= turns.cap(item[0]) <= most
+            if job := turns.take():
+                taken.append(job[1])
+                flying[job[0]] += 1
+                assert job[0] == job[1][0]
+                assert flying[job[0]] <= turns.cap(job[0]) <= most
             else:
                 assert all(flying[w] >= turns.cap(w) for w in range(1, 5) if turns.waiting(w))
         elif flying[webhook]:
             flying[webhook] -= 1
             turns.ended(webhook, timed_out=step == "timeout")
+        assert turns.in_flight == flying.total()
+        assert turns.ready() == sum(min(turns.waiting(w), max(0, turns.cap(w) - flying[w])) for w in range(1, 5))
     assert len(turns) == len(added) - len(taken)
     for webhook in range(1, 5):
         mine = [item for item in added if item[0] == webhook]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.db.models import DateTimeField, Func
@@ -27,6 +27,14 @@ def utc(moment: datetime) -> datetime:
 def stored(moment: datetime) -> datetime:
     """An aware moment as the host's database columns take it: naive local time where ``USE_TZ`` is off."""
     return moment if settings.USE_TZ else timezone.make_naive(moment)
+
+
+def loaded(value: Any) -> datetime:
+    """A moment as a column gave it, without the ORM: SQLite has text, which is UTC where ``USE_TZ`` is on."""
+    if not isinstance(value, str):
+        return cast(datetime, value)
+    moment = datetime.fromisoformat(value)
+    return moment.replace(tzinfo=UTC) if settings.USE_TZ else moment
 
 
 class DatabaseNow(Func):

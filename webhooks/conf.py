@@ -96,7 +96,7 @@ class Settings:
     @property
     def batch(self) -> int:
         """How many rows one statement of a worker takes at the most."""
-        return self._get("BATCH", 100)
+        return self._get("BATCH", 250)
 
     @property
     def slice(self) -> float:

@@ -14,21 +14,19 @@ from collections.abc import Iterable
 
 from django.db import DataError, Error
 
-from webhooks import health, sql
+from webhooks import health
 from webhooks.conf import conf
-from webhooks.delivery import Claimed, Recorded, record, request_for
+from webhooks.delivery import Claimed, Recorded, load, record, request_for
 from webhooks.models import Delivery
 from webhooks.outcomes import Outcome
-from webhooks.senders import Senders
-from webhooks.sql import Claim
+from webhooks.senders import MANY, Senders
+from webhooks.sql.claims import Claim, Taken, webhooks_with_due
 from webhooks.transactions import atomically
-from webhooks.turns import Turns
 
 logger = logging.getLogger(__name__)
 
-# Outcomes are recorded together: at the latest after this many seconds, or when this many have come.
+# Outcomes are recorded together: at the latest after this many seconds, or when many have come.
 RECORD_EVERY = 0.02
-RECORD_MOST = 50
 
 
 class Courier:
@@ -36,8 +34,7 @@ class Courier:
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._senders: Senders[Claimed] = Senders(conf.senders)
-        self._turns: Turns[Claimed] = Turns(conf.senders)
+        self._senders: Senders[Claimed] = Senders(conf.senders, request_for)
         self._held: dict[uuid.UUID, Claimed] = {}
         self._outcomes: list[tuple[Claimed, Outcome]] = []
         self._renewed = -conf.lease  # renewing is due at once
@@ -53,22 +50,21 @@ class Courier:
         return set(self._held)
 
     def turn(self, wait: float, claim: bool = True, only_free: bool = False) -> bool:
-        """Claim what there is room for, hand it to the senders, wait up to ``wait`` seconds for outcomes, and
-        record them. ``only_free`` claims for webhooks alone that have nothing under way here.
+        """Claim what there is room for, wait up to ``wait`` seconds for what the senders bring, and record that.
+        ``only_free`` claims for webhooks alone that have nothing under way here.
 
         Returns whether anything was done. Raises django.db.Error, after which it may be called again.
         """
         self._renew()
         claimed = self._claim(only_free) if claim else 0
-        self._hand_over()
-        recorded = self._collect(wait if self._senders.in_flight else 0, take_next=claim and not only_free)
+        recorded = self._collect(wait if self._senders.is_busy else 0, take_next=claim and not only_free)
         return bool(claimed or recorded)
 
     def close(self, grace: float) -> None:
         """Give what is under way ``grace`` seconds to end, record that, and hand the rest back uncounted."""
-        self._release(self._turns.remove(lambda claimed: True))
+        self._release(self._senders.remove(lambda claimed: True))
         deadline = time.monotonic() + grace
-        while self._senders.in_flight and (left := deadline - time.monotonic()) > 0:
+        while self._senders.is_busy and (left := deadline - time.monotonic()) > 0:
             self._collect(min(left, RECORD_EVERY))
             self._renew()
         self._record()
@@ -76,11 +72,11 @@ class Courier:
         self._senders.close()
 
     def _claim(self, only_free: bool) -> int:
-        due = sql.webhooks_with_due(Delivery.objects.db)
+        due = webhooks_with_due(Delivery.objects.db)
         busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
         share = max(1, conf.batch // max(1, len(due)))
         room = {
-            webhook.id: 1 if webhook.is_probe else self._turns.room(webhook.id, share)
+            webhook.id: 1 if webhook.is_probe else self._senders.room(webhook.id, share)
             for webhook in due
             if webhook.id not in busy and (not webhook.is_probe or health.begin_probe(webhook.id))
         }
@@ -90,30 +86,23 @@ class Courier:
         claim = Claim(uuid.uuid4(), conf.lease)
         return self._take(Delivery.objects.claim(room, claim), claim.token)
 
-    def _take(self, ids: list[uuid.UUID], token: uuid.UUID) -> int:
-        """Line up what was claimed, with its event and the webhook as it is now."""
-        if ids:
-            deliveries = Delivery.objects.filter(pk__in=ids).select_related("event", "webhook")
+    def _take(self, taken: list[Taken], token: uuid.UUID) -> int:
+        """Line up what was claimed."""
+        if taken:
+            ids = [one.id for one in taken]
             try:
-                taken = list(deliveries.order_by("next_attempt_at"))
+                claims = load(taken, token)
             except Error:
                 Delivery.objects.filter(pk__in=ids).held(token).release()
                 raise
-            for delivery in taken:
-                self._held[delivery.pk] = Claimed(delivery, token)
-                self._turns.add(delivery.webhook_id, self._held[delivery.pk])
-        return len(ids)
-
-    def _hand_over(self) -> None:
-        if time.monotonic() > self._senders.good_until:
-            return  # the next turn begins by looking at what is still held
-        while self._senders.free and (claimed := self._turns.take()):
-            self._senders.send(claimed, request_for(claimed.delivery))
+            for claimed in claims:
+                self._held[claimed.id] = claimed
+                self._senders.add(claimed.webhook.pk, claimed)
+        return len(taken)
 
     def _collect(self, wait: float, take_next: bool = False) -> int:
         too_late = []
         for claimed, outcome in self._senders.outcomes(min(wait, RECORD_EVERY)):
-            self._turns.ended(claimed.webhook.pk, outcome is not None and outcome.timed_out)
             if outcome:
                 self._outcomes.append((claimed, outcome))
             else:
@@ -121,9 +110,7 @@ class Courier:
         if too_late:
             self._release(too_late)
         is_time = bool(self._outcomes) and (
-            len(self._outcomes) >= RECORD_MOST
-            or not self._senders.in_flight
-            or time.monotonic() - self._recorded > RECORD_EVERY
+            len(self._outcomes) >= MANY or not self._senders.is_busy or time.monotonic() - self._recorded > RECORD_EVERY
         )
         return self._record(take_next) if is_time else 0
 
@@ -144,16 +131,15 @@ class Courier:
         self._forget(claimed for claimed, _ in outcomes)
         self._recorded = time.monotonic()
         if recorded.stopped:
-            self._release([claimed for webhook in recorded.stopped for claimed in self._turns.drop(webhook)])
+            self._release([claimed for webhook in recorded.stopped for claimed in self._senders.drop(webhook)])
         if claim:
             self._take(recorded.taken, claim.token)
-        self._hand_over()  # before anything else: a lane waits for it
         return len(outcomes)
 
     def _forget(self, claims: Iterable[Claimed]) -> None:
         for claimed in claims:
-            if self._held.get(claimed.delivery.pk) is claimed:
-                del self._held[claimed.delivery.pk]
+            if self._held.get(claimed.id) is claimed:
+                del self._held[claimed.id]
 
     def _renew(self) -> None:
         """Prolong the leases, well before they end. What was taken away meanwhile is not sent any more: this
@@ -166,7 +152,7 @@ class Courier:
             held = Delivery.objects.filter(pk__in=ids).held(token)
             if held.renew(conf.lease) < len(ids):
                 lost |= set(ids) - set(held.values_list("pk", flat=True))
-        self._forget(self._turns.remove(lambda claimed: claimed.delivery.pk in lost))
+        self._forget(self._senders.remove(lambda claimed: claimed.id in lost))
         self._renewed = now
         self._senders.good_until = now + conf.lease
 
@@ -198,5 +184,5 @@ def _record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim |
 def _by_token(claims: Iterable[Claimed]) -> dict[uuid.UUID, list[uuid.UUID]]:
     grouped = defaultdict(list)
     for claimed in claims:
-        grouped[claimed.token].append(claimed.delivery.pk)
+        grouped[claimed.token].append(claimed.id)
     return grouped

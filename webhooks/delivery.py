@@ -6,36 +6,51 @@ import random
 import time
 import uuid
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from webhooks import backoff, health, payloads, signing, sql
-from webhooks.clock import stored
+from webhooks import backoff, health, signing
 from webhooks.conf import conf
-from webhooks.models import Attempt, ContentType, Delivery, State, Webhook
+from webhooks.models import ContentType, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
-from webhooks.sql import Claim, Verdict
+from webhooks.payloads import Bodies
+from webhooks.sql import events, records
+from webhooks.sql.claims import Claim, Taken, promote
+from webhooks.sql.records import Verdict
 from webhooks.transport import Request
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Claimed:
     """One delivery that this worker holds, under the token of the claim that took it."""
 
-    delivery: Delivery
+    id: uuid.UUID
     token: uuid.UUID
+    webhook: Webhook
+    event: Bodies
+    attempt_count: int
+    failures: int
 
-    @property
-    def webhook(self) -> Webhook:
-        return self.delivery.webhook
+
+def load(taken: Sequence[Taken], token: uuid.UUID) -> list[Claimed]:
+    """What was taken, with its events, and the webhooks as they are now."""
+    using = Delivery.objects.db
+    found = {event.pk: Bodies(event) for event in events.read(using, {one.event_id for one in taken})}
+    webhooks = Webhook.objects.in_bulk({one.webhook_id for one in taken})
+    return [
+        Claimed(one.id, token, webhooks[one.webhook_id], found[one.event_id], one.attempt_count, one.failures)
+        for one in taken
+        if one.webhook_id in webhooks and one.event_id in found  # else deleted a moment ago, with its deliveries
+    ]
 
 
-def request_for(delivery: Delivery) -> Request:
+def request_for(claimed: Claimed) -> Request:
     """The request of the next attempt: the webhook as it is now, the event as it was."""
-    webhook = delivery.webhook
-    is_form = webhook.content_type == ContentType.FORM
-    body = payloads.form_body(delivery.event) if is_form else payloads.json_body(delivery.event)
+    webhook = claimed.webhook
+    body = claimed.event.body(as_form=webhook.content_type == ContentType.FORM)
     headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
-    headers |= signing.headers(webhook.secret, str(delivery.pk), int(time.time()), body)
+    headers |= signing.headers(webhook.secret, str(claimed.id), int(time.time()), body)
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
     return Request(webhook.payload_url, headers, body, webhook.timeout or conf.timeout, verify, conf.response_bytes)
 
@@ -44,7 +59,7 @@ def request_for(delivery: Delivery) -> Request:
 class Recorded:
     """The deliveries that were promoted and taken, and the webhooks that are not to be sent to any more."""
 
-    taken: list[uuid.UUID]
+    taken: list[Taken]
     stopped: set[int]
 
 
@@ -55,12 +70,12 @@ def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | 
     Call it ``atomically``. With a ``claim``, what was promoted is taken at once.
     """
     using = Delivery.objects.db
-    sql.relax(using)
-    verdicts = {claimed.delivery.pk: _verdict(claimed, outcome) for claimed, outcome in outcomes}
-    held = sql.record(using, verdicts.values())
-    mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.delivery.pk in held]
-    Attempt.objects.bulk_create(_attempt(claimed, outcome, worker) for claimed, outcome in mine)
-    taken = sql.promote(using, [pk for pk in held if verdicts[pk].state != State.PENDING], claim)
+    records.relax(using)
+    verdicts = {claimed.id: _verdict(claimed, outcome) for claimed, outcome in outcomes}
+    held = records.record(using, verdicts.values())
+    mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.id in held]
+    records.add_attempts(using, [_attempt(using, claimed, outcome, worker) for claimed, outcome in mine])
+    taken = promote(using, [pk for pk in held if verdicts[pk].state != State.PENDING], claim)
     return Recorded(taken, _note_health(mine))
 
 
@@ -72,18 +87,18 @@ def _note_health(outcomes: list[tuple[Claimed, Outcome]]) -> set[int]:
 
 
 def _verdict(claimed: Claimed, outcome: Outcome) -> Verdict:
-    pk, token = claimed.delivery.pk, claimed.token
+    pk, token = claimed.id, claimed.token
     if outcome.succeeded:
         return Verdict(pk, token, State.SUCCEEDED, failed=0, wait=0, reason="")
-    wait = _next_wait(claimed.delivery, outcome)
+    wait = _next_wait(claimed, outcome)
     state = State.FAILED if wait is None else State.PENDING
     return Verdict(pk, token, state, failed=1, wait=wait or 0, reason=outcome.reason)
 
 
-def _next_wait(delivery: Delivery, outcome: Outcome) -> float | None:
+def _next_wait(claimed: Claimed, outcome: Outcome) -> float | None:
     return backoff.next_wait(
         conf.retry_schedule,
-        delivery.failures + 1,
+        claimed.failures + 1,
         jitter=conf.retry_jitter,
         chance=random.random(),  # noqa: S311 - spreads load, guards nothing
         overloaded=outcome.overloaded,
@@ -91,17 +106,17 @@ def _next_wait(delivery: Delivery, outcome: Outcome) -> float | None:
     )
 
 
-def _attempt(claimed: Claimed, outcome: Outcome, worker: str) -> Attempt:
-    return Attempt(
-        delivery=claimed.delivery,
-        number=claimed.delivery.attempt_count + 1,
-        started_at=stored(outcome.started_at),
-        duration_ms=outcome.duration_ms,
-        url=claimed.webhook.payload_url,
-        succeeded=outcome.succeeded,
-        reason=outcome.reason,
-        status=outcome.status,
-        response_headers=outcome.headers,
-        response_body=outcome.body,
-        worker=worker,
-    )
+def _attempt(using: str, claimed: Claimed, outcome: Outcome, worker: str) -> dict[str, Any]:
+    return {
+        "delivery_id": claimed.id.hex,
+        "number": claimed.attempt_count + 1,
+        "started_at": records.time_text(using, outcome.started_at),
+        "duration_ms": outcome.duration_ms,
+        "url": claimed.webhook.payload_url,
+        "succeeded": outcome.succeeded,
+        "reason": outcome.reason,
+        "status": outcome.status,
+        "response_headers": outcome.headers,
+        "response_body": outcome.body,
+        "worker": worker,
+    }

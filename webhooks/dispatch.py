@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from django.db.models import Exists, OuterRef
-from django.utils import timezone
+from collections.abc import Sequence
 
-from webhooks import sql
-from webhooks.clock import DatabaseNow
+from django.db.models import Exists, OuterRef
+
 from webhooks.conf import conf
+from webhooks.ids import new_id
 from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.sql import dispatching
+from webhooks.sql.claims import lock_heads, promote
+from webhooks.sql.dispatching import New, Undispatched
 from webhooks.transactions import atomically
 
 
@@ -17,25 +20,23 @@ def dispatch() -> int:
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order.
     """
-    if not sql.has_undispatched(Event.objects.db):
+    using = Event.objects.db
+    return atomically(lambda: _dispatch(using), using) if dispatching.has_undispatched(using) else 0
+
+
+def _dispatch(using: str) -> int:
+    events = dispatching.lock_undispatched(using, conf.batch)
+    if not events:
         return 0
-    return atomically(_dispatch, Event.objects.db)
-
-
-def _dispatch() -> int:
-    undispatched = Event.objects.undispatched().order_by("pk").select_for_update(skip_locked=True)
-    events = list(undispatched.only("pk", "object_type", "object_id", "webhook_ids")[: conf.batch])
-    overtaking = set(Event.objects.overtaking([event.pk for event in events]).values_list("pk", flat=True))
-    ready = [event for event in events if event.pk not in overtaking]
-    wanted = _deliver_to_lanes(ready)
-    unwanted = [event.pk for event in ready if event.pk not in wanted]
-    bare = ~Exists(Delivery.objects.filter(event=OuterRef("pk")))
-    Event.objects.filter(bare, pk__in=unwanted)._raw_delete(Event.objects.db)  # nobody is left who wanted them
-    Event.objects.filter(pk__in=[event.pk for event in ready]).update(dispatched_at=DatabaseNow())
+    overtaking = dispatching.overtaking(using, events)
+    ready = [event for event in events if event.id not in overtaking]
+    wanted = _deliver_to_lanes(using, ready)
+    _delete_unwanted([event.id for event in ready if event.id not in wanted])
+    dispatching.mark_dispatched(using, [event.id for event in ready])
     return len(ready)
 
 
-def _deliver_to_lanes(events: list[Event]) -> set[int]:
+def _deliver_to_lanes(using: str, events: Sequence[Undispatched]) -> set[int]:
     """Line up the events' deliveries. Returns the ids of the events that have any."""
     wanted = {pk for event in events for pk in event.webhook_ids}
     ordered = dict(Webhook.objects.filter(pk__in=wanted).values_list("pk", "ordered"))
@@ -45,20 +46,21 @@ def _deliver_to_lanes(events: list[Event]) -> set[int]:
         for webhook_id in event.webhook_ids
         if webhook_id in ordered
     ]
-    Delivery.objects.bulk_create(deliveries)
-    waiting = [delivery.pk for delivery in deliveries if delivery.state == State.WAITING]
+    dispatching.add_deliveries(using, deliveries)
+    waiting = [delivery.id for delivery in deliveries if delivery.in_lane]
     if waiting:
-        Delivery.objects.lock_heads(waiting)
-        Delivery.objects.promote(waiting)
+        lock_heads(using, waiting)
+        promote(using, waiting)
     return {delivery.event_id for delivery in deliveries}
 
 
-def _delivery(event: Event, webhook_id: int, is_ordered: bool) -> Delivery:
-    return Delivery(
-        event=event,
-        webhook_id=webhook_id,
-        lane=event.lane,
-        in_lane=is_ordered,
-        state=State.WAITING if is_ordered else State.PENDING,
-        created=timezone.now(),
-    )
+def _delivery(event: Undispatched, webhook_id: int, is_ordered: bool) -> New:
+    state = State.WAITING if is_ordered else State.PENDING
+    return New(new_id(), event.id, webhook_id, event.lane, is_ordered, state)
+
+
+def _delete_unwanted(events: Sequence[int]) -> None:
+    """Delete those that nobody wants any more."""
+    if events:
+        bare = ~Exists(Delivery.objects.filter(event=OuterRef("pk")))
+        Event.objects.filter(bare, pk__in=events)._raw_delete(Event.objects.db)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 
-from webhooks import dispatch, sql, sweep
+from webhooks import dispatch, sweep
 from webhooks.conf import conf
 from webhooks.courier import Courier
 from webhooks.models import Event, Sweep
+from webhooks.sql.claims import webhooks_with_due
+from webhooks.sql.dispatching import has_undispatched
 
 # Seconds between two sweeps of what nobody waits for.
 SWEEP_ALL_EVERY = 30
@@ -74,4 +76,4 @@ class Drain:
 def has_more() -> bool:
     """Whether something is due now."""
     using = Event.objects.db
-    return sql.has_undispatched(using) or bool(sql.webhooks_with_due(using))
+    return has_undispatched(using) or bool(webhooks_with_due(using))

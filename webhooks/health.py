@@ -52,7 +52,7 @@ def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
     """Take notice of attempts, in their order; ``webhook`` may be some moments old. Returns whether it may be sent
     to. Call it in a transaction."""
     if outcomes[-1].succeeded and not any(outcome.is_gone for outcome in outcomes):
-        if len(outcomes) > 1 or _is_news(webhook):
+        if _is_news(webhook) or any(not outcome.succeeded for outcome in outcomes):
             _recovered(webhook.pk)
         return True
     fresh = Webhook.objects.select_for_update(no_key=True).filter(pk=webhook.pk).first()

@@ -2,9 +2,9 @@
 
 waiting -> pending        its turn in the lane has come (``promote``)
 pending -> sending        a worker claims it (``claim``)
-sending -> succeeded      the receiver took it (``sql.record``)
-sending -> pending        it is to be tried again (``sql.record``)
-sending -> failed         it is given up (``sql.record``)
+sending -> succeeded      the receiver took it (``sql.records``)
+sending -> pending        it is to be tried again (``sql.records``)
+sending -> failed         it is given up (``sql.records``)
 sending -> pending        its claim was handed back or ran out (``release``)
 failed, discarded -> waiting, pending   an admin retries it (``retry``)
 waiting, pending, failed -> discarded   an admin discards it (``discard``)
@@ -13,15 +13,15 @@ waiting, pending, failed -> discarded   an admin discards it (``discard``)
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import Exists, OuterRef
 
-from webhooks import sql
 from webhooks.clock import DatabaseNow
-from webhooks.sql import Claim
+from webhooks.sql import claims
+from webhooks.sql.claims import Claim, Taken
 from webhooks.transactions import atomically
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             webhook=OuterRef("webhook"), lane=OuterRef("lane"), state__in=HEAD_STATES, in_lane=True
         )
 
-    def claim(self, room: Mapping[int, int], claim: Claim) -> list[uuid.UUID]:
-        """Take due deliveries, up to ``room[webhook id]`` of each webhook. Returns their ids."""
-        return atomically(lambda: sql.claim(self.db, room, claim), self.db)
+    def claim(self, room: Mapping[int, int], claim: Claim) -> list[Taken]:
+        """Take due deliveries, up to ``room[webhook id]`` of each webhook."""
+        return atomically(lambda: claims.claim(self.db, room, claim), self.db)
 
     def renew(self, lease: float) -> int:
         return self.update(lease_until=DatabaseNow(lease))
@@ -127,23 +127,16 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """Let those behind pass; the delivery itself goes on beside the lane."""
         return self.update(in_lane=False)
 
-    def lock_heads(self, deliveries: Iterable[uuid.UUID]) -> None:
+    def lock_heads(self, deliveries: Collection[uuid.UUID]) -> None:
         """Lock the heads of these deliveries' lanes, so that whoever ends one sees what was just added behind it."""
-        mine = self.model._base_manager.filter(
-            pk__in=list(deliveries), webhook=OuterRef("webhook"), lane=OuterRef("lane")
-        )
-        heads = self.filter(Exists(mine), state__in=HEAD_STATES, in_lane=True).order_by("pk")
-        locked: set[uuid.UUID] = set()
-        # A lane may get another head while the lock of its last one is waited for: so look again, without a lock.
-        while unlocked := set(heads.values_list("pk", flat=True)) - locked:
-            locked |= set(heads.filter(pk__in=unlocked).select_for_update(no_key=True).values_list("pk", flat=True))
+        claims.lock_heads(self.db, deliveries)
 
     def promote(self, beside: Collection[uuid.UUID]) -> None:
         """In the lanes of these deliveries, make the first waiting one the head where there is none.
 
         Raises IntegrityError beside another promotion in the same lane: call it ``atomically``.
         """
-        sql.promote(self.db, beside)
+        claims.promote(self.db, beside)
 
     def retry(self) -> int:
         """Put failed or discarded ones back into their lanes, with the whole schedule before them."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import Any, Protocol
 from urllib.parse import urlencode
 
 from django.db import models
@@ -13,9 +14,6 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from webhooks.clock import utc
 from webhooks.registry import Registration
-
-if TYPE_CHECKING:
-    from webhooks.models import Event
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,34 @@ def snapshots(before: str | None, after: str | None) -> str:
     return f'{{"prechange":{before or "null"},"postchange":{after or "null"}}}'
 
 
-def json_body(event: Event) -> bytes:
+class Told(Protocol):
+    """What of an Event the body of a request tells."""
+
+    @property
+    def pk(self) -> int: ...
+    @property
+    def timestamp(self) -> datetime: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def object_type(self) -> str: ...
+    @property
+    def username(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def request(self) -> str: ...
+    @property
+    def replay_of(self) -> int | None: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def snapshots(self) -> str: ...
+
+
+def json_body(event: Told) -> bytes:
     """The body that receivers get, in NetBox's form with more beside it (``docs/payload.md``)."""
-    envelope = to_json(_envelope(event))[:-1]
+    envelope = _plain_json(_envelope(event))[:-1]
     request = event.request or "null"
     parts = (
         f'{envelope},"request":{request},"data":{event.data},"snapshots":{event.snapshots or snapshots(None, None)}}}'
@@ -80,7 +103,11 @@ def json_body(event: Event) -> bytes:
     return parts.encode()
 
 
-def form_body(event: Event) -> bytes:
+# Of a dictionary of text and numbers, in ASCII as ``to_json`` writes it.
+_plain_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def form_body(event: Told) -> bytes:
     """The same as a form: one field for each key of the payload, and JSON text where a value is not plain."""
     fields = _envelope(event) | {
         "request": event.request or "null",
@@ -90,7 +117,20 @@ def form_body(event: Event) -> bytes:
     return urlencode(fields).encode()
 
 
-def _envelope(event: Event) -> dict[str, Any]:
+class Bodies:
+    """The bodies of one Event, each made once, however many webhooks get it."""
+
+    def __init__(self, event: Told) -> None:
+        self._event = event
+        self._made: dict[bool, bytes] = {}
+
+    def body(self, as_form: bool) -> bytes:
+        if as_form not in self._made:
+            self._made[as_form] = (form_body if as_form else json_body)(self._event)
+        return self._made[as_form]
+
+
+def _envelope(event: Told) -> dict[str, Any]:
     replay = {"replay_of": event.replay_of} if event.replay_of else {}
     return replay | {
         "event": event.action,

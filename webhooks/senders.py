@@ -2,76 +2,121 @@
 
 from __future__ import annotations
 
-import queue
+import logging
 import threading
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from webhooks.outcomes import Outcome
+from webhooks.outcomes import REASON_LENGTH, Outcome
+from webhooks.texts import clean
 from webhooks.transport import Request, Transport
+from webhooks.turns import Turns
+
+logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 
-# Where requests take longer than this (seconds), others should not wait for them. Threads cost throughput
-# where receivers are faster, so there is one until there is a reason for more.
+# While one thread waits for an answer, another makes its request; more cost throughput where receivers are fast.
+FEW = 2
+
+# Where requests take longer than this (seconds), others should not wait for them: there are more threads then.
 PATIENCE = 0.005
+
+# Seconds for which it does not matter that nobody claims or records, as long as receivers are fast: fewer and larger
+# transactions cost less.
+FLOWING = 0.08
+
+# Outcomes that are worth waking the caller for while there is more to send.
+MANY = 100
 
 
 class Senders(Generic[K]):
-    """At most ``most`` threads. Only one thread may call the methods; the others only send."""
+    """At most ``most`` threads, which take what waits in fair turns between the webhooks.
 
-    def __init__(self, most: int) -> None:
+    ``request_of`` makes the request of an item, in the thread that sends it. Only one thread may call the methods.
+    """
+
+    def __init__(self, most: int, request_of: Callable[[K], Request]) -> None:
         self._most = most
-        self._inbox: queue.SimpleQueue[tuple[K, Request] | None] = queue.SimpleQueue()
-        self._outbox: queue.SimpleQueue[tuple[K, Outcome | None]] = queue.SimpleQueue()
-        self._threads = 0
-        self._last_news = 0.0
-        self._pace = 0.0
-        self.in_flight = 0
+        self._request_of = request_of
+        self._transport = Transport(most)
+        self._turns: Turns[K] = Turns(most)
+        self._ended: list[tuple[K, Outcome | None]] = []
+        self._lock = threading.Lock()  # guards what stands above
+        self._work_is_there = threading.Condition(self._lock)
+        self._news_is_there = threading.Condition(self._lock)
+        self._threads = self._idle = 0
+        self._last_news = self._last_end = self._pace = 0.0
+        self._is_closed = False
         # Nothing is sent after this time (monotonic), which the caller keeps moving on: this process may have been
         # stopped for so long that what it was to send is somebody else's by now.
         self.good_until = 0.0
 
     @property
-    def free(self) -> int:
-        """How many more requests may be handed over."""
-        return self._most - self.in_flight
+    def is_busy(self) -> bool:
+        """Whether an outcome is there or to come."""
+        with self._lock:
+            return bool(self._ended or self._turns.in_flight or self._turns.ready())
 
-    def send(self, key: K, request: Request) -> None:
-        """Hand a request over; its outcome comes out of ``outcomes`` with this key."""
-        self.in_flight += 1
-        self._inbox.put((key, request))
+    def room(self, webhook: int, share: int) -> int:
+        """How many more of a webhook to take in at once."""
+        with self._lock:
+            return self._turns.room(webhook, share)
+
+    def add(self, webhook: int, item: K) -> None:
+        """Line an item up to be sent; it comes out of ``outcomes``."""
+        with self._lock:
+            self._turns.add(webhook, item)
+            if self._idle:
+                self._work_is_there.notify()
         if not self._threads:
             self._start()
 
+    def drop(self, webhook: int) -> list[K]:
+        """Take out what waits for one webhook."""
+        with self._lock:
+            return self._turns.drop(webhook)
+
+    def remove(self, is_unwanted: Callable[[K], bool]) -> list[K]:
+        """Take out what waits and is unwanted."""
+        with self._lock:
+            return self._turns.remove(is_unwanted)
+
     def outcomes(self, wait: float) -> list[tuple[K, Outcome | None]]:
-        """What has ended, with no outcome where it was too late to send it: waits up to ``wait`` seconds for the
-        first one, and takes all that are there."""
-        ended = []
-        try:
-            ended.append(self._outbox.get(timeout=wait) if wait > 0 else self._outbox.get_nowait())
-            while True:
-                ended.append(self._outbox.get_nowait())
-        except queue.Empty:
-            self._note(ended)
+        """What has ended, with no outcome where it was too late to send it. Waits up to ``wait`` seconds until many
+        have ended, or everything has, and for longer while the threads get on quickly with what is there."""
+        with self._lock:
+            if wait > 0 and not self._is_news():
+                self._news_is_there.wait(wait)
+                if self._turns.ready() and time.monotonic() - self._last_end < PATIENCE and not self._is_news():
+                    self._news_is_there.wait(FLOWING)
+            ended, self._ended = self._ended, []
+            missing = self._missing_threads(ended)
+        for _ in range(missing):
+            self._start()
         return ended
 
-    def _note(self, ended: list[tuple[K, Outcome | None]]) -> None:
-        """Learn how fast requests end, and start another thread where that is too slow for what waits."""
+    def close(self) -> None:
+        """Let the threads end after what they are sending; they are daemons, and hold up nobody's exit."""
+        with self._lock:
+            self._is_closed = True
+            self._work_is_there.notify_all()
+        self._transport.close()
+
+    def _is_news(self) -> bool:
+        return len(self._ended) >= MANY or not (self._turns.in_flight or self._turns.ready())
+
+    def _missing_threads(self, ended: list[tuple[K, Outcome | None]]) -> int:
+        """Learn how fast requests end, and how many more threads to start where that is too slow for what waits."""
         now = time.monotonic()
         if ended:
             self._pace = sum(outcome.duration_ms for _, outcome in ended if outcome) / len(ended) / 1000
             self._last_news = now
-            self.in_flight -= len(ended)
         is_slow = max(self._pace, now - self._last_news) > PATIENCE
-        if is_slow and self._threads < min(self._most, self.in_flight) and not self._inbox.empty():
-            self._start()
-
-    def close(self) -> None:
-        """Let the threads end after what they are sending; they are daemons, and hold up nobody's exit."""
-        for _ in range(self._threads):
-            self._inbox.put(None)
-        self._threads = 0
+        useful = self._turns.in_flight + self._turns.ready()
+        return max(0, min(useful, self._most if is_slow else min(FEW, self._most)) - self._threads)
 
     def _start(self) -> None:
         self._threads += 1
@@ -79,9 +124,35 @@ class Senders(Generic[K]):
         threading.Thread(target=self._work, name=f"webhooks-sender-{self._threads}", daemon=True).start()
 
     def _work(self) -> None:
-        transport = Transport()
-        while (job := self._inbox.get()) is not None:
-            key, request = job
+        while (job := self._next()) is not None:
+            webhook, item = job
             is_good = time.monotonic() < self.good_until
-            self._outbox.put((key, transport.send(request) if is_good else None))
-        transport.close()
+            outcome = self._send(item) if is_good else None
+            with self._lock:
+                self._turns.ended(webhook, outcome is not None and outcome.timed_out)
+                self._ended.append((item, outcome))
+                self._last_end = time.monotonic()
+                if self._idle and self._turns.ready():
+                    self._work_is_there.notify()
+                if self._is_news():
+                    self._news_is_there.notify()
+
+    def _send(self, item: K) -> Outcome:
+        try:
+            request = self._request_of(item)
+        except Exception as error:
+            # What one webhook is set to must not end the thread: it is a failed attempt, with its reason.
+            logger.exception("A request could not be made")
+            return Outcome(datetime.now(UTC), 0, reason=clean(f"the request could not be made: {error}", REASON_LENGTH))
+        return self._transport.send(request)
+
+    def _next(self) -> tuple[int, K] | None:
+        """What to send next; waits for it. None when there is nothing any more."""
+        with self._lock:
+            while not self._is_closed:
+                if job := self._turns.take():
+                    return job
+                self._idle += 1
+                self._work_is_there.wait()
+                self._idle -= 1
+        return None

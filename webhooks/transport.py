@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.utils import get_encoding_from_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
@@ -21,6 +22,10 @@ from webhooks.texts import clean
 # What is kept of an answer's headers, as GitLab does.
 HEADERS_KEPT = 50
 HEADER_LENGTH = 1024
+
+
+# Receivers to which connections are kept; beyond that, those that were not used for longest are closed.
+RECEIVERS = 100
 
 
 @dataclass(frozen=True)
@@ -37,17 +42,12 @@ class Request:
 
 
 class Transport:
-    """Sends requests over connections that it keeps open. Each sender thread has its own."""
+    """Sends requests over connections that it keeps open, up to ``most`` to each receiver. Threads may share it."""
 
-    def __init__(self) -> None:
-        self._session = requests.Session()
-        # No proxy, no .netrc and no CA bundle from the environment: only the webhook says how to send.
-        self._session.trust_env = False
-        # One receiver's cookies are none of the next webhook's business.
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        self._session.headers.clear()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter())
+    def __init__(self, most: int = 1) -> None:
+        # The adapter alone, without a session: no cookies, no proxy, no .netrc and no CA bundle from the environment,
+        # no redirects, and none of the time that a session takes to look for them.
+        self._adapter = _Adapter(pool_connections=RECEIVERS, pool_maxsize=most)
 
     def send(self, request: Request) -> Outcome:
         """POST, without following redirects. Returns within ``request.timeout`` seconds, and a moment."""
@@ -62,7 +62,7 @@ class Transport:
         return replace(outcome, duration_ms=round((time.monotonic() - clock) * 1000))
 
     def close(self) -> None:
-        self._session.close()
+        self._adapter.close()
 
     def _post_afresh(self, request: Request, started_at: datetime) -> Outcome:
         try:
@@ -74,46 +74,76 @@ class Transport:
             return self._post(request, started_at)
 
     def _post(self, request: Request, started_at: datetime) -> Outcome:
-        with self._session.post(
-            request.url,
-            data=request.body,
-            headers=request.headers,
-            timeout=request.timeout,
-            verify=request.verify,
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            body = response.raw.read(request.keep, decode_content=True)
-            return _outcome(response, body, started_at)
+        response = self._adapter.send(_prepared(request), stream=True, timeout=request.timeout, verify=request.verify)
+        with response.raw as raw:
+            body = raw.read(request.keep, decode_content=True)
+            return _outcome(raw, body, started_at)
 
 
-def _outcome(response: requests.Response, body: bytes, started_at: datetime) -> Outcome:
+def _prepared(request: Request) -> requests.PreparedRequest:
+    prepared = _prepared_for(request.url).copy()
+    prepared.headers.update(request.headers)
+    prepared.headers["Content-Length"] = str(len(request.body))
+    prepared.body = request.body
+    return prepared
+
+
+@functools.lru_cache(maxsize=256)
+def _prepared_for(url: str) -> requests.PreparedRequest:
+    """What is the same in every request to this URL: parsing it takes longer than all the rest."""
+    prepared = requests.PreparedRequest()
+    prepared.prepare(method="POST", url=url)
+    return prepared
+
+
+def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime) -> Outcome:
     headers = list(response.headers.items())[:HEADERS_KEPT]
     return Outcome(
         started_at,
         0,
-        reason=judge(response.status_code, response.reason or "", response.headers.get("Location", "")),
-        status=response.status_code,
+        reason=judge(response.status, response.reason or "", response.headers.get("Location", "")),
+        status=response.status,
         headers={clean(name): clean(value, HEADER_LENGTH) for name, value in headers},
         body=clean(body.decode(_encoding(response), "replace")),
         retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
     )
 
 
-def _encoding(response: requests.Response) -> str:
+def _encoding(response: urllib3.BaseHTTPResponse) -> str:
+    encoding = get_encoding_from_headers(response.headers) or "utf-8"
     try:
-        "".encode(response.encoding or "utf-8")
+        "".encode(encoding)
     except LookupError:
         return "utf-8"
-    return response.encoding or "utf-8"
+    return encoding
 
 
-class _Connection(HTTPConnection):
+class _Whole:
+    """Sends the head and the body of a request in one piece: a packet, and a wake-up of the receiver, less."""
+
+    _parts: list[bytes] | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._parts = []
+        try:
+            super().request(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            parts, self._parts = self._parts, None
+        super().send(b"".join(parts))  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        if self._parts is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._parts.append(data)
+
+
+class _Connection(_Whole, HTTPConnection):
     def _new_conn(self) -> Any:
         return deadlines.connect(self._dns_host, self.port)
 
 
-class _TLSConnection(HTTPSConnection):
+class _TLSConnection(_Whole, HTTPSConnection):
     def _new_conn(self) -> Any:
         return deadlines.connect(self._dns_host, self.port)
 
@@ -141,3 +171,9 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        # Only what is used here: no cookies are looked for, and no headers copied.
+        response = requests.Response()
+        response.raw = resp
+        return response

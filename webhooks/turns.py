@@ -11,7 +11,7 @@ T = TypeVar("T")
 FIRST_CAP = 2
 
 # How many of a webhook may wait here for each one that may be in flight.
-WAITING_PER_SENT = 4
+WAITING_PER_SENT = 8
 
 
 class Turns(Generic[T]):
@@ -23,6 +23,7 @@ class Turns(Generic[T]):
         self._queues: dict[int, deque[T]] = {}
         self._caps: dict[int, int] = defaultdict(lambda: min(FIRST_CAP, most))
         self._in_flight: dict[int, int] = defaultdict(int)
+        self._taken = 0
 
     def __len__(self) -> int:
         return sum(len(waiting) for waiting in self._queues.values())
@@ -43,21 +44,36 @@ class Turns(Generic[T]):
     def add(self, webhook: int, item: T) -> None:
         self._queues.setdefault(webhook, deque()).append(item)
 
-    def take(self) -> T | None:
-        """The next one that may be sent, or None; the webhook that it is of goes to the end of the row."""
-        for webhook in list(self._queues):
-            if self._in_flight[webhook] < self._caps[webhook]:
-                waiting = self._queues.pop(webhook)
-                item = waiting.popleft()
-                if waiting:
-                    self._queues[webhook] = waiting
-                self._in_flight[webhook] += 1
-                return item
-        return None
+    @property
+    def in_flight(self) -> int:
+        """How many were taken and have not ended."""
+        return self._taken
+
+    def ready(self) -> int:
+        """How many may be taken now."""
+        return sum(
+            min(len(waiting), max(0, self._caps[webhook] - self._in_flight[webhook]))
+            for webhook, waiting in self._queues.items()
+        )
+
+    def take(self) -> tuple[int, T] | None:
+        """The next one that may be sent with its webhook, which goes to the end of the row, or None."""
+        free = (webhook for webhook in self._queues if self._in_flight[webhook] < self._caps[webhook])
+        webhook = next(free, None)
+        if webhook is None:
+            return None
+        waiting = self._queues.pop(webhook)
+        item = waiting.popleft()
+        if waiting:
+            self._queues[webhook] = waiting
+        self._in_flight[webhook] += 1
+        self._taken += 1
+        return webhook, item
 
     def ended(self, webhook: int, timed_out: bool) -> None:
         """One that was taken has ended."""
         self._in_flight[webhook] -= 1
+        self._taken -= 1
         self._caps[webhook] = 1 if timed_out else min(self._caps[webhook] + 1, self._most)
 
     def drop(self, webhook: int) -> list[T]:

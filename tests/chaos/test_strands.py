@@ -20,11 +20,12 @@ from tests.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Label
 from tests.threads import Beside
 from tests.waiting import until
-from webhooks import sql
 from webhooks.dispatch import dispatch
 from webhooks.managers import DeliveryQuerySet
 from webhooks.models import Delivery, Event, State, Sweep
-from webhooks.sql import Claim, Verdict
+from webhooks.sql import claims, records
+from webhooks.sql.claims import Claim
+from webhooks.sql.records import Verdict
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -57,8 +58,8 @@ def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
     delivery.refresh_from_db()
     assert delivery.claim
     verdict = Verdict(delivery.pk, delivery.claim, State.SUCCEEDED, failed=0, wait=0, reason="")
-    assert sql.record("default", [verdict]) == {delivery.pk}
-    return sql.promote("default", [delivery.pk], then)
+    assert records.record("default", [verdict]) == {delivery.pk}
+    return [one.id for one in claims.promote("default", [delivery.pk], then)]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from django.db import models
 from django.utils import timezone
 
 from webhooks.managers import EventQuerySet
+from webhooks.sql.dispatching import lane_name
 
 
 class Action(models.TextChoices):
@@ -62,4 +63,4 @@ class Event(models.Model):
     @property
     def lane(self) -> str:
         """The name of the lane that its deliveries go in, within each webhook."""
-        return f"{self.object_type}:{self.object_id}"
+        return lane_name(self.object_type, self.object_id)
