@@ -1,14 +1,14 @@
 """Every experiment, in the order of the table.
 
-A new one is a module in ``experiments/`` with an Experiment, and its line here. What saves cost goes to ``saves``,
-where ``Saves.time`` compares the same saves under several conditions.
+A new one is a module in ``experiments/`` with an Experiment, and its line here. What saves cost goes to ``saves``:
+``Saves.each`` times the same saves under any number of conditions, in turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scripts.benchmark.experiments import throughput
+from scripts.benchmark.experiments import claims, deletes, hanging, latency, memory, saves, scaling, size, throughput
 from scripts.benchmark.figures import Experiment
 
 EXPERIMENTS: Sequence[Experiment] = (
@@ -16,6 +16,16 @@ EXPERIMENTS: Sequence[Experiment] = (
     throughput.ON_STOCK,
     throughput.SLOW,
     throughput.CPU,
+    latency.IDLE,
+    saves.UNSUBSCRIBED,
+    saves.SUBSCRIBED,
+    saves.CROWD,
+    hanging.ENDPOINTS,
+    size.ON_RECORD,
+    claims.BACKLOGS,
+    deletes.CASCADE,
+    memory.GROWTH,
+    scaling.WORKERS,
 )
 
 

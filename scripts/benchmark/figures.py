@@ -71,11 +71,11 @@ class Target:
 
 
 def times_at_least(limit: float) -> Target:
-    return Target(f"≥ {limit:g} ×", lambda summary: summary.ratio is not None and summary.ratio >= limit)
+    return Target(f"≥ {limit:g} times", lambda summary: summary.ratio is not None and summary.ratio >= limit)
 
 
 def times_at_most(limit: float) -> Target:
-    return Target(f"≤ {limit:g} ×", lambda summary: summary.ratio is not None and summary.ratio <= limit)
+    return Target(f"≤ {limit:g} times", lambda summary: summary.ratio is not None and summary.ratio <= limit)
 
 
 def value_at_most(limit: float, unit: str) -> Target:

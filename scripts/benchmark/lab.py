@@ -23,6 +23,7 @@ from tests.workers import SHIPPED, Worker, Workers
 from webhooks import jobs
 from webhooks.models import Webhook
 
+SECRET = "whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms="  # noqa: S105 - of receivers of this benchmark's own
 SETTINGS = "scripts.benchmark.settings"
 
 
@@ -66,12 +67,14 @@ class Lab:
 
     def webhook(self, url: str, *models: Any, **fields: Any) -> Webhook:
         """An enabled webhook with a secret, for every change of these models."""
-        return make_webhook(*models, url=url, secret="whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms=", **fields)
+        return make_webhook(*models, url=url, **{"secret": SECRET, **fields})
 
-    def fill(self, webhook: Webhook, count: int) -> None:
-        """Commit so many Events that wait for their dispatch, each of an object of its own, and wake a worker."""
-        templates.insert_events(count, webhook_ids=[webhook.pk])
+    def fill(self, webhook: Webhook, count: int) -> int:
+        """Commit so many Events that wait for their dispatch, each of an object of its own, and wake a worker.
+        Returns the highest id that an Event had before."""
+        before = templates.insert_events(count, webhook_ids=[webhook.pk])
         jobs.wake_up()
+        return before
 
     @contextmanager
     def workers(self, worker_class: str = SHIPPED, count: int = 1, **webhooks: Any) -> Iterator[list[Worker]]:

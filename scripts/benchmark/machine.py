@@ -48,7 +48,9 @@ def _processor() -> str:
 
 def _postgresql() -> dict[str, str]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", [list(POSTGRESQL_SETTINGS)])
+        cursor.execute(
+            "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name", [list(POSTGRESQL_SETTINGS)]
+        )
         settings = dict(cursor.fetchall())
         cursor.execute("SHOW server_version")
         return {"version": cursor.fetchone()[0], **settings}

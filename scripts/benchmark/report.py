@@ -32,17 +32,17 @@ def _line(cells: Any) -> str:
 def _cells(result: Result, judged: bool) -> list[str]:
     figure, summary = result.figure, result.summary
     what = f"{figure.what} (`{figure.name}`)"
-    target = figure.target.text if figure.target else "–"
+    target = figure.target.text if figure.target else "-"
     if summary is None:
-        return [what, "not measured", figure.against, "–", target, "–"]
-    baseline = "–" if summary.baseline is None else f"{number(summary.baseline)} {figure.unit}: {figure.against}"
-    ratio = "–" if summary.ratio is None else f"{summary.ratio:.2f}"
+        return [what, "not measured", figure.against, "-", target, "-"]
+    baseline = "-" if summary.baseline is None else f"{number(summary.baseline)} {figure.unit}: {figure.against}"
+    ratio = "-" if summary.ratio is None else f"{summary.ratio:.2f}"
     return [what, f"{number(summary.value)} {figure.unit}", baseline, ratio, target, _verdict(result, judged)]
 
 
 def _verdict(result: Result, judged: bool) -> str:
     if not judged or result.met is None:
-        return "–"
+        return "-"
     return "yes" if result.met else "**no**"
 
 

@@ -82,6 +82,4 @@ def measure_cpu(lab: Lab) -> Iterator[Reading]:
         yield {"cpu": Run(1000 * drained.cpu / drained.count, 1000 * looped.cpu / looped.count)}
 
 
-CPU = Experiment(
-    "cpu", (Figure("cpu", "CPU of the worker per delivery", "ms", LOOP, times_at_most(1)),), measure_cpu
-)
+CPU = Experiment("cpu", (Figure("cpu", "CPU of the worker per delivery", "ms", LOOP, times_at_most(1)),), measure_cpu)
