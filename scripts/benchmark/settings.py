@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
+
+os.environ.setdefault("EXAMPLE_DATA_DIR", os.path.join(tempfile.gettempdir(), "webhooks-bench"))
 
 from project.settings import *  # noqa: F403
 from project.settings import WEBHOOKS as EXAMPLE

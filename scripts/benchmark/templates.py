@@ -46,7 +46,7 @@ def take(lab: Lab) -> list[Request]:
 def insert_events(count: int, webhook_ids: Sequence[int], **overrides: str) -> int:
     """Insert so many Events, each of an object of its own, that nobody has dispatched, in one statement. ``overrides``
     are SQL by column, where ``g.n`` counts from 0 and ``t`` is the template. Returns the highest id before."""
-    before = one_value("SELECT coalesce(max(id), 0) FROM webhooks_event")
+    before = highest_event()
     columns = {
         "object_id": f"({before} + g.n)::text",
         "data": f"""regexp_replace(t.data, '"id":[0-9]+', '"id":' || ({before} + g.n))""",
@@ -57,7 +57,7 @@ def insert_events(count: int, webhook_ids: Sequence[int], **overrides: str) -> i
     }
     source = f"generate_series(0, {count - 1}) AS g (n) JOIN bench.webhooks_event AS t ON t.n = g.n %% {COUNT}"
     _insert(Event, columns, f"{source} ORDER BY g.n", [json.dumps(list(webhook_ids))])
-    return int(before)
+    return before
 
 
 def insert_deliveries(webhook_id: int, after: int, **overrides: str) -> None:
@@ -78,10 +78,25 @@ def insert_attempts(after: int) -> None:
     _insert(Attempt, {"delivery_id": "d.id"}, f"{source} AND d.finished_at IS NOT NULL")
 
 
+def remove(after: int) -> None:
+    """Delete the Events with an id above ``after``, and what came of them."""
+    deliveries = f"SELECT id FROM webhooks_delivery WHERE event_id > {after}"
+    execute(f"DELETE FROM webhooks_attempt WHERE delivery_id IN ({deliveries})")
+    execute(f"DELETE FROM webhooks_delivery WHERE event_id > {after}")
+    execute(f"DELETE FROM webhooks_event WHERE id > {after}")
+
+
+def highest_event() -> int:
+    """The highest id of an Event so far, or 0."""
+    return int(one_value("SELECT coalesce(max(id), 0) FROM webhooks_event"))
+
+
 def _insert(model: type[models.Model], overrides: Mapping[str, str], source: str, params: Sequence[Any] = ()) -> None:
-    fields = [field for field in model._meta.concrete_fields if field.column in overrides or not field.primary_key]
-    names = ", ".join(field.column for field in fields)
-    values = ", ".join(overrides.get(field.column, f"t.{field.column}") for field in fields)
+    columns = {str(field.column): f"t.{field.column}" for field in model._meta.concrete_fields}
+    if (key := str(model._meta.pk.column)) not in overrides:
+        del columns[key]  # the database gives the next one
+    columns |= overrides
+    names, values = ", ".join(columns), ", ".join(columns.values())
     execute(f"INSERT INTO {model._meta.db_table} ({names}) SELECT {values} FROM {source}", params)
 
 

@@ -14,9 +14,9 @@ from scripts.benchmark.conditions import Condition, Work, medians
 from scripts.benchmark.errors import NotMeasured
 from scripts.benchmark.figures import Experiment, Figure, Reading, Run, times_at_most
 from scripts.benchmark.lab import Lab
-from scripts.benchmark.templates import settle
+from scripts.benchmark.templates import highest_event, remove, settle
 from webhooks import sql
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Delivery, Webhook
 from webhooks.sql import Claim
 
 AT_ONCE = 100
@@ -33,16 +33,14 @@ def claim_hundred() -> list[uuid.UUID]:
 @contextmanager
 def claiming(lab: Lab, database: str, webhook: Webhook) -> Iterator[Work]:
     with lab.on(database):
+        before = highest_event()
         history.due(webhook, 2 * AT_ONCE)
         claim_hundred()  # a new connection has to learn the tables first
         claimed: list[uuid.UUID] = []
         yield lambda: claimed.extend(claim_hundred())
         if len(claimed) != AT_ONCE:
             raise NotMeasured(f"a claim of {AT_ONCE} took {len(claimed)}")
-        taken = Delivery.objects.filter(state=State.SENDING)
-        events = Event.objects.filter(pk__in=list(taken.values_list("event_id", flat=True)))
-        taken._raw_delete(taken.db)
-        events._raw_delete(events.db)
+        remove(after=before)
 
 
 def prepare(lab: Lab, database: str, fill: Callable[[], None]) -> None:

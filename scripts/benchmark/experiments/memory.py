@@ -41,13 +41,13 @@ def grow(lab: Lab, few: int, many: int) -> tuple[float, float]:
     return taken[0], taken[1]
 
 
+WHAT = f"memory of a worker after {LATE:,} deliveries"
+
 GROWTH = Experiment(
     "memory",
     (
-        Figure(
-            "memory", f"memory of a worker after {LATE:,} deliveries", "MB", f"after {EARLY:,}", times_at_most(1.05)
-        ),
-        Figure("memory-stock", "the same", "MB", "an idle stock rqworker", more_at_most(25, "MB")),
+        Figure("memory", WHAT, "MB", f"after {EARLY:,}", times_at_most(1.05)),
+        Figure("memory-stock", WHAT, "MB", "an idle stock rqworker", more_at_most(25, "MB")),
     ),
     measure,
 )

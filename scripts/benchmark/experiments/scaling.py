@@ -44,8 +44,14 @@ def figures(name: str, times: float) -> tuple[Figure, ...]:
     what = f"{name} workers of {SENDERS} senders, a receiver of 50 ms"
     return (
         Figure(f"{name}-workers", what, "deliveries/s", ONE, times_at_least(times)),
-        Figure(f"{name}-workers-cpu", "CPU of the workers per delivery", "ms", ONE, times_at_most(1.15)),
-        Figure(f"{name}-workers-database", "CPU of PostgreSQL per delivery", "ms", ONE, times_at_most(1.15)),
+        Figure(f"{name}-workers-cpu", f"CPU of {name} workers per delivery", "ms", ONE, times_at_most(1.15)),
+        Figure(
+            f"{name}-workers-database",
+            f"CPU of PostgreSQL per delivery of {name} workers",
+            "ms",
+            ONE,
+            times_at_most(1.15),
+        ),
     )
 
 

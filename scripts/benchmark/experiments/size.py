@@ -18,8 +18,8 @@ from scripts.benchmark.errors import NotMeasured
 from scripts.benchmark.figures import Experiment, Figure, Reading, Run, times_at_most
 from scripts.benchmark.inventory import make_devices
 from scripts.benchmark.lab import Lab
-from scripts.benchmark.templates import settle
-from webhooks.models import Event, Webhook
+from scripts.benchmark.templates import highest_event, remove, settle
+from webhooks.models import Webhook
 
 ON_FILE, WAITING, OBJECTS, FEW = 1_000_000, 100_000, 50, 10_000
 NOWHERE = "http://127.0.0.1:1/"
@@ -32,7 +32,7 @@ class Site:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
-        self.devices = make_devices(100)
+        self.devices = make_devices(lab.size(100, 10))
         self.webhook = lab.webhook(NOWHERE, Device)
         self.client = Client()
         self.client.force_login(get_user_model().objects.create_superuser("admin"))
@@ -48,13 +48,17 @@ class Site:
         with self.lab.on(database):
             mailbox = self.lab.mailbox()
             Webhook.objects.filter(pk=self.webhook.pk).update(payload_url=mailbox.url)
-            return 1000 / deliver_more(self.lab, self.webhook, mailbox, count).rate
+            before = highest_event()
+            drained = deliver_more(self.lab, self.webhook, mailbox, count)
+            remove(after=before)
+            return 1000 / drained.rate
 
     @contextmanager
     def saving(self, database: str) -> Iterator[Work]:
         with self.warm(database, self.save):
+            before = highest_event()
             yield self.save
-            Event.objects.undispatched()._raw_delete("default")
+            remove(after=before)
 
     @contextmanager
     def showing(self, database: str) -> Iterator[Work]:
@@ -89,7 +93,7 @@ def measure(lab: Lab) -> Iterator[Reading]:
 
 
 def reading(site: Site, lab: Lab) -> Reading:
-    count, rounds = lab.size(3000, 100), lab.size(5, 1)
+    count, rounds = lab.size(3000, 60), lab.size(5, 1)
     few, many = (site.deliver(database, count) for database in (SMALL, LARGE))
 
     def compare(condition: Callable[[str], object]) -> Run:
