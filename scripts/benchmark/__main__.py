@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import textwrap
 from pathlib import Path
 
 import django
@@ -15,11 +16,11 @@ import django
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 5, 1
 
-EPILOG = """
-Baselines are measured in the same run, in turn with what they are compared with. The exit status is 0 whether or not
-targets are met, and 1 when a figure could not be measured. A full run takes about half an hour, and needs the machine
-for itself. REDIS_URL (an empty database) and DATABASE_URL (PostgreSQL) point it at servers of yours.
-"""
+DESCRIPTION = """\
+Measures what the app costs and delivers, against baselines, and prints a table in Markdown. Baselines are measured in
+the same run, in turn with what they are compared with. The exit status is 0 whether or not targets are met, and 1 when
+a figure could not be measured. A full run takes about half an hour, and needs the machine for itself. REDIS_URL (an
+empty database) and DATABASE_URL (PostgreSQL) point it at servers of yours."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     django.setup()
     from scripts.benchmark import catalogue
 
-    parser = _parser()
+    parser = _parser([figure.name for experiment in catalogue.EXPERIMENTS for figure in experiment.figures])
     given = parser.parse_args(arguments)
     try:
         experiments = catalogue.chosen(given.only)
@@ -47,9 +48,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if any(result.failure for result in found) else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("scripts/bench", description=__doc__, epilog=EPILOG)
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="one figure; may be repeated")
+def _parser(names: list[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "scripts/bench",
+        description=DESCRIPTION,
+        epilog=textwrap.fill(f"The figures: {', '.join(names)}.", 100, break_on_hyphens=False),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only this figure, and those that come from the same runs; may be repeated",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
     parser.add_argument("--quick", action="store_true", help="whether everything can be measured: tiny, no verdicts")
     parser.add_argument("--runs", type=int, metavar="N", help=f"{FULL_RUNS}, or {QUICK_RUNS} with --quick")

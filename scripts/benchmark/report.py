@@ -46,6 +46,15 @@ def _verdict(result: Result, judged: bool) -> str:
     return "yes" if result.met else "**no**"
 
 
+def brief(result: Result) -> str:
+    """One line, for whoever waits for the table."""
+    figure, summary = result.figure, result.summary
+    if summary is None:
+        return f"{figure.name}: not measured"
+    ratio = "" if summary.ratio is None else f", {summary.ratio:.2f} times {figure.against}"
+    return f"{figure.name}: {number(summary.value)} {figure.unit}{ratio}"
+
+
 def _runs(found: Sequence[Result]) -> str:
     counts = sorted({len(result.runs) for result in found if result.runs}) or [0]
     least, most = counts[0], counts[-1]

@@ -13,6 +13,7 @@ from typing import Any
 from scripts.benchmark.figures import Experiment, Reading, Result, results
 from scripts.benchmark.lab import Lab, Size, open_lab
 from scripts.benchmark.machine import describe
+from scripts.benchmark.report import brief
 
 
 def run(experiments: Sequence[Experiment], size: Size) -> tuple[dict[str, Any], list[Result]]:
@@ -33,7 +34,10 @@ def _attempt(experiment: Experiment, lab: Lab) -> list[Result]:
         traceback.print_exc()
         failure = f"{type(error).__name__}: {error}"
     _say(f"{experiment.name}: {failure or 'done'} after {time.monotonic() - started:.0f} s")
-    return results(experiment, readings, failure)
+    found = results(experiment, readings, failure)
+    for result in found:
+        _say(f"  {brief(result)}")
+    return found
 
 
 def _measure(experiment: Experiment, lab: Lab, readings: list[Reading]) -> None:

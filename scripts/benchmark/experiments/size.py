@@ -27,7 +27,7 @@ STATUS = "/admin/webhook-backend-status/"
 SMALL, LARGE = "small", "large"
 
 
-class Site:
+class Inventory:
     """The project with its devices, one webhook and somebody who is logged in; all of that is in both databases."""
 
     def __init__(self, lab: Lab) -> None:
@@ -84,23 +84,27 @@ class Site:
 
 
 def measure(lab: Lab) -> Iterator[Reading]:
-    site = Site(lab)
+    inventory = Inventory(lab)
     with lab.copies(SMALL, LARGE):
-        site.fill(SMALL, lab.size(FEW, 500), lab.size(FEW // 10, 100))
-        site.fill(LARGE, lab.size(ON_FILE, 2000), lab.size(WAITING, 200))
+        inventory.fill(SMALL, lab.size(FEW, 500), lab.size(FEW // 10, 100))
+        inventory.fill(LARGE, lab.size(ON_FILE, 2000), lab.size(WAITING, 200))
         while True:
-            yield reading(site, lab)
+            yield reading(inventory, lab)
 
 
-def reading(site: Site, lab: Lab) -> Reading:
+def reading(inventory: Inventory, lab: Lab) -> Reading:
     count, rounds = lab.size(3000, 60), lab.size(5, 1)
-    few, many = (site.deliver(database, count) for database in (SMALL, LARGE))
+    few, many = (inventory.deliver(database, count) for database in (SMALL, LARGE))
 
     def compare(condition: Callable[[str], object]) -> Run:
         small, large = medians(rounds, partial(condition, SMALL), partial(condition, LARGE))  # type: ignore[arg-type]
         return Run(1000 * large, 1000 * small)
 
-    return {"size-drain": Run(many, few), "size-save": compare(site.saving), "size-status": compare(site.showing)}
+    return {
+        "size-drain": Run(many, few),
+        "size-save": compare(inventory.saving),
+        "size-status": compare(inventory.showing),
+    }
 
 
 WHERE = f"with {ON_FILE:,} deliveries on file, {WAITING:,} of them waiting"
