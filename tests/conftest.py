@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings as django_settings
 from django.contrib.contenttypes.models import ContentType
-from django.test.signals import setting_changed
 
 from tests import servers
 from tests.figures import MEASURED, Figures
@@ -99,15 +97,8 @@ def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
 def redis_url() -> Iterator[str]:
     """The Redis that all tests use, in RQ_QUEUES too."""
     with servers.valkey() as url:
-        point_queues_to(url)
+        servers.point_queues_to(url)
         yield url
-
-
-def point_queues_to(url: str) -> None:
-    for queue in django_settings.RQ_QUEUES.values():
-        queue.clear()
-        queue["URL"] = url
-    setting_changed.send(sender=None, setting="RQ_QUEUES", value=django_settings.RQ_QUEUES, enter=True)
 
 
 @pytest.fixture

@@ -30,15 +30,18 @@ class Received:
 
     @property
     def json(self) -> dict[str, Any]:
-        return json.loads(self.body)
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
 
 
 class ReceiverProcess:
     """A receiver that belongs to this test session."""
 
+    module = "tests.receiver"
+
     def __init__(self, *certificate: str) -> None:
         self.token = secrets.token_hex(8)
-        command = [sys.executable, "-m", "tests.receiver", self.token, *certificate]
+        command = [sys.executable, "-m", self.module, self.token, *certificate]
         self.process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline())  # type: ignore[union-attr]
         self.scheme = "https" if certificate else "http"
@@ -47,7 +50,8 @@ class ReceiverProcess:
 
     def get(self, path: str) -> bytes:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=10) as response:
-            return response.read()
+            answer: bytes = response.read()
+        return answer
 
     def stop(self) -> None:
         self.process.terminate()

