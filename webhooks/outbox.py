@@ -242,7 +242,7 @@ def _upsert(scope: Scope, change: Change, trace: Trace, columns: dict[str, Any])
     recorded = Event.objects.using(scope.using).filter(pk__in=trace.event_ids) if trace.event_ids else None
     if recorded is None or not recorded.update(**columns):
         event = _event(change, columns)
-        event.save(using=scope.using, force_insert=True)
+        event.insert(scope.using)
         trace.event_ids.append(event.pk)
     scope.has_events = True
 

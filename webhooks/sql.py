@@ -74,6 +74,13 @@ def has_undispatched(using: str) -> bool:
     return bool(_rows(using, "SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL AND error = '' LIMIT 1", []))
 
 
+def insert(using: str, table: str, columns: Mapping[str, Any]) -> Any:
+    """Insert a row of values that the database's adapter takes as they are. Returns its id."""
+    names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    statement = f"INSERT INTO {table} ({names}) VALUES ({places}) RETURNING id"
+    return _rows(using, statement, list(columns.values()))[0][0]
+
+
 def claim(using: str, room: Mapping[int, int], claim: Claim) -> list[uuid.UUID]:
     """Take due deliveries, up to ``room[webhook id]`` of each webhook, and return their ids.
 
