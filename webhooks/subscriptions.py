@@ -11,7 +11,6 @@ from django.db import connections
 
 from webhooks.models import Action, Webhook
 
-
 # In the order of the columns of the statement.
 ACTIONS = (Action.CREATED, Action.UPDATED, Action.DELETED)
 
