@@ -90,6 +90,32 @@ def test_the_flag_and_the_job_are_there_together_or_not_at_all(redis: Any, monke
     assert redis.llen(QUEUE) == 1, "after a flush the next change wakes a worker again"
 
 
+def test_a_wake_up_takes_one_round_trip_where_one_waits_and_two_where_none_does(
+    redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.wake_up()  # Redis knows the script from now on
+    redis.flushdb()
+    client = jobs._queue("webhooks").connection
+    sent: list[str] = []
+    execute = client.execute_command
+    monkeypatch.setattr(
+        client, "execute_command", lambda *words, **how: sent.append(words[0]) or execute(*words, **how)
+    )
+    jobs.wake_up()
+    assert sent == ["EXISTS", "EVALSHA"]
+    jobs.wake_up()
+    assert sent == ["EXISTS", "EVALSHA", "EXISTS"]
+    assert redis.llen(QUEUE) == 1
+
+
+def test_a_redis_that_was_restarted_and_knows_no_script_is_told_it_again(redis: Any) -> None:
+    jobs.wake_up()
+    redis.flushdb()
+    redis.script_flush()
+    jobs.wake_up()
+    assert len(queued(redis)) == 1
+
+
 @pytest.mark.usefixtures("database")
 def test_a_wake_up_is_pushed_only_for_what_is_due(redis: Any) -> None:
     jobs.wake_up_if_due()

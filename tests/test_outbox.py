@@ -514,7 +514,10 @@ def in_transaction(work: Callable[[], Any]) -> list[str]:
         return statements(work)
 
 
-def test_a_change_that_nobody_wants_costs_one_query_for_its_transaction() -> None:
+@pytest.mark.parametrize("webhooks", [0, 100])
+def test_a_change_that_nobody_wants_costs_one_query_for_its_transaction(webhooks: int) -> None:
+    for _ in range(webhooks):
+        make_webhook(Label, Place)
     bare = len(in_transaction(lambda: Unregistered.objects.create(name="a")))
     with transaction.atomic():
         first = statements(lambda: Thing.objects.create(name="a"))
@@ -562,12 +565,28 @@ def test_a_change_costs_four_queries_beside_the_serializers_own(webhooks: int, c
     assert len(events()[-1].webhook_ids) == webhooks
 
 
-def test_the_first_change_of_a_transaction_looks_the_webhooks_up_once() -> None:
-    make_webhook(Thing)
+@pytest.mark.parametrize("webhooks", [1, 100])
+def test_the_first_change_of_a_transaction_looks_the_webhooks_up_once(webhooks: int) -> None:
+    for _ in range(webhooks):
+        make_webhook(Thing, Label)
     with transaction.atomic():
         first = statements(lambda: Thing.objects.create(name="a"))
         second = statements(lambda: Thing.objects.create(name="b"))
     assert len(first) == len(second) + 1
+
+
+def test_an_event_is_inserted_as_it_would_be_saved() -> None:
+    values = {"action": "created", "object_type": "testapp.thing", "object_id": "1", "object_repr": "ü", "data": "{}"}
+    inserted, saved = Event(**values, webhook_ids=[1, 2]), Event(**values, webhook_ids=[1, 2])
+    saved.timestamp = inserted.timestamp
+    inserted.insert("default")
+    saved.save()
+    first, second = Event.objects.filter(pk__in=[inserted.pk, saved.pk]).order_by("pk").values()
+    assert (first.pop("id"), second.pop("id")) == (inserted.pk, saved.pk)
+    assert first == second
+    inserted.object_repr = "changed"
+    inserted.save()
+    assert Event.objects.count() == 2
 
 
 # A serializer that fails

@@ -16,7 +16,8 @@ from typing import Any
 import django_rq
 from django.core.signals import setting_changed
 from redis import Redis
-from redis.exceptions import RedisError, WatchError
+from redis.commands.core import Script
+from redis.exceptions import RedisError
 from rq import Queue, get_current_job
 from rq.job import Job
 
@@ -130,18 +131,31 @@ def _push(rq_queue: Queue) -> None:
     if not rq_queue.is_async:
         rq_queue.enqueue_call(DRAIN)
         return
-    with rq_queue.connection.pipeline() as pipe:
-        pipe.watch(_flag(rq_queue.name))
-        if pipe.exists(_flag(rq_queue.name)):
-            return
-        pipe.multi()
-        # In one step with the push: a flag without a job would keep everybody asleep.
-        pipe.set(_flag(rq_queue.name), 1, ex=FLAG_SECONDS)
+    if rq_queue.connection.exists(_flag(rq_queue.name)):
+        return  # a burst of changes ends here, each with one round trip: making a job costs more than that
+    with rq_queue.connection.pipeline() as pipe:  # only gathers what rq would send
         rq_queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, pipeline=pipe)
-        try:
-            pipe.execute()
-        except WatchError:
-            return  # somebody else woke a worker meanwhile
+        words = [word for command, _ in pipe.command_stack for word in (len(command), *command)]
+    _push_script(rq_queue.name)(keys=[_flag(rq_queue.name)], args=[FLAG_SECONDS, *words])
+
+
+# The flag is looked at again and set in one step with the push: a flag without a job would keep everybody asleep. No
+# transaction of Redis can decide that, and watching the flag takes three more round trips, while a save waits for
+# each. So rq's commands come along as words, each command with their number before it.
+PUSH = """
+if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
+local at = 2
+while ARGV[at] do
+    redis.call(unpack(ARGV, at + 1, at + ARGV[at]))
+    at = at + ARGV[at] + 1
+end
+return 1
+"""
+
+
+@functools.cache
+def _push_script(name: str) -> Script:
+    return _queue(name).connection.register_script(PUSH)
 
 
 def clear_flag() -> None:
@@ -174,6 +188,7 @@ def _queue(name: str) -> Queue:
 def _forget_connections(setting: str, **kwargs: Any) -> None:
     if setting in ("RQ_QUEUES", "WEBHOOKS"):
         _queue.cache_clear()
+        _push_script.cache_clear()
 
 
 setting_changed.connect(_forget_connections)

@@ -47,7 +47,9 @@ def record(registration: Registration, pk: Any, action: Action, using: str, lock
     """
     try:
         if connections[using].in_atomic_block:
-            _record(open_scope(using, jobs.wake_up), Change(registration, pk, action, lock))
+            scope = open_scope(using, jobs.wake_up)
+            if scope.wanted.touch(registration.label):
+                _record(scope, Change(registration, pk, action, lock))
         else:
             _record_alone(Change(registration, pk, action, lock=True), using)
     except Exception:
@@ -102,8 +104,6 @@ def prepare_deletion(changes: Sequence[Change], using: str) -> None:
 
 
 def _record(scope: Scope, change: Change) -> None:
-    if not scope.wanted.touch(change.label):
-        return
     trace = scope.trace(change)
     if scope.batch is None:
         _settle(scope, change, trace, None)
@@ -242,7 +242,7 @@ def _upsert(scope: Scope, change: Change, trace: Trace, columns: dict[str, Any])
     recorded = Event.objects.using(scope.using).filter(pk__in=trace.event_ids) if trace.event_ids else None
     if recorded is None or not recorded.update(**columns):
         event = _event(change, columns)
-        event.save(using=scope.using, force_insert=True)
+        event.insert(scope.using)
         trace.event_ids.append(event.pk)
     scope.has_events = True
 

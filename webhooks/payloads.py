@@ -42,8 +42,9 @@ def reread_all(
             # Its annotations group its rows, and PostgreSQL locks no groups.
             list(rows.filter(pk__in=pks).order_by("pk").values_list("pk"))
         rows = registration.queryset().using(using)
-    found = rows.filter(pk=pks[0]) if len(pks) == 1 else rows.filter(pk__in=pks)
-    return {str(instance.pk): instance for instance in found.order_by("pk")}
+    # The order is that of the locks, and costs a fifth more where there is a single row.
+    found = rows.filter(pk=pks[0]).order_by() if len(pks) == 1 else rows.filter(pk__in=pks).order_by("pk")
+    return {str(instance.pk): instance for instance in found}
 
 
 def freeze(registration: Registration, instance: models.Model) -> Frozen:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
 
@@ -27,7 +28,7 @@ class Registration:
     serializer: Any = None
     queryset: Callable[[], models.QuerySet[Any]] | None = None
 
-    @property
+    @cached_property
     def label(self) -> str:
         return self.model._meta.label_lower
 
@@ -116,9 +117,13 @@ def registration_by_label(label: str) -> Registration | None:
 
 def registrations_touched(model: type[models.Model]) -> list[Registration]:
     """The registrations that a save of ``model`` concerns: its own and those of the parents it inherits rows from."""
+    return [_registrations[member] for member in _family(model) if member in _registrations]
+
+
+@cache  # every save asks
+def _family(model: type[models.Model]) -> tuple[type[models.Model], ...]:
     concrete = model._meta.concrete_model or model
-    family = [concrete, *concrete._meta.get_parent_list()]
-    return [_registrations[member] for member in family if member in _registrations]
+    return (concrete, *concrete._meta.get_parent_list())
 
 
 def conventional_path(model: type[models.Model]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from webhooks.models import Action, Webhook
+from webhooks.models import Action
+from webhooks.sql import wanted
 
 
 @dataclass(frozen=True)
@@ -20,17 +22,22 @@ class Subscriptions:
 
     def touch(self, object_type: str) -> bool:
         """Whether any webhook wants anything of "dcim.site"."""
-        return any((object_type, action) in self.by_change for action in Action)
+        return object_type in self._object_types
+
+    @cached_property
+    def _object_types(self) -> set[str]:
+        return {object_type for object_type, _ in self.by_change}
 
 
 def current(using: str) -> Subscriptions:
-    """The subscriptions as of now, in one query."""
-    rows = Webhook.objects.using(using).enabled().order_by("pk").values_list(
-        "pk", "on_created", "on_updated", "on_deleted", "object_types__app_label", "object_types__model"
-    )  # fmt: skip
+    """The subscriptions as of now, in one query.
+
+    Nothing of it is kept for the next transaction: there is no way of editing a webhook, in this process or another,
+    that could be missed.
+    """
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for pk, on_created, on_updated, on_deleted, app_label, model in rows:
-        wanted = {Action.CREATED: on_created, Action.UPDATED: on_updated, Action.DELETED: on_deleted}
-        for action in (action for action, is_wanted in wanted.items() if is_wanted):
-            found[f"{app_label}.{model}", action].append(pk)
-    return Subscriptions(dict(found))
+    for row in wanted.read(using):
+        wants = {Action.CREATED: row.created, Action.UPDATED: row.updated, Action.DELETED: row.deleted}
+        for action in (action for action, is_wanted in wants.items() if is_wanted):
+            found[f"{row.app_label}.{row.model}", action] += row.webhook_ids
+    return Subscriptions({change: sorted(ids) for change, ids in found.items()})

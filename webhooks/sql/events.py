@@ -1,10 +1,10 @@
-"""Reading the Events that deliveries are of."""
+"""Writing an Event down, and reading those that deliveries are of."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 from webhooks.clock import loaded
 from webhooks.sql.dialect import number_list, numbers, rows
@@ -35,3 +35,10 @@ def read(using: str, ids: Collection[int]) -> list[EventRow]:
         [number_list(using, ids)],
     )
     return [EventRow(pk, loaded(timestamp), *rest) for pk, timestamp, *rest in found]
+
+
+def insert(using: str, columns: Mapping[str, Any]) -> int:
+    """Insert an Event of values that the database's adapter takes as they are. Returns its id."""
+    names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
+    statement = f"INSERT INTO webhooks_event ({names}) VALUES ({places}) RETURNING id"
+    return cast(int, rows(using, statement, list(columns.values()))[0][0])

@@ -15,9 +15,8 @@ from scripts.benchmark.errors import NotMeasured
 from scripts.benchmark.figures import Experiment, Figure, Reading, Run, times_at_most
 from scripts.benchmark.lab import Lab
 from scripts.benchmark.templates import highest_event, remove, settle
-from webhooks import sql
 from webhooks.models import Delivery, Webhook
-from webhooks.sql import Claim
+from webhooks.sql.claims import Claim, webhooks_with_due
 
 AT_ONCE = 100
 BACKLOG = 100_000
@@ -26,8 +25,8 @@ NOWHERE = "http://127.0.0.1:1/"
 
 def claim_hundred() -> list[uuid.UUID]:
     """What a worker does to take work: look which webhooks have some, and claim."""
-    room = {webhook.id: AT_ONCE for webhook in sql.webhooks_with_due(Delivery.objects.db)}
-    return Delivery.objects.claim(room, Claim(uuid.uuid4(), lease=15))
+    room = {webhook.id: AT_ONCE for webhook in webhooks_with_due(Delivery.objects.db)}
+    return [one.id for one in Delivery.objects.claim(room, Claim(uuid.uuid4(), lease=15))]
 
 
 @contextmanager
