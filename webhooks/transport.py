@@ -14,7 +14,7 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-from webhooks import deadlines
+from webhooks import deadlines, dialling
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
 from webhooks.texts import clean
 
@@ -41,7 +41,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._session = requests.Session()
-        # No proxy, no .netrc and no CA bundle from the environment: only the webhook says how to send.
+        # No proxy, no .netrc and no CA bundle from the environment: only the webhook and the setting say how to send.
         self._session.trust_env = False
         # One receiver's cookies are none of the next webhook's business.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -110,12 +110,12 @@ def _encoding(response: requests.Response) -> str:
 
 class _Connection(HTTPConnection):
     def _new_conn(self) -> Any:
-        return deadlines.connect(self._dns_host, self.port)
+        return dialling.connect("http", self._dns_host, self.port)
 
 
 class _TLSConnection(HTTPSConnection):
     def _new_conn(self) -> Any:
-        return deadlines.connect(self._dns_host, self.port)
+        return dialling.connect("https", self._dns_host, self.port)
 
     def connect(self) -> None:
         # A context of its own for each connection: what one webhook trusts, the next one need not.
