@@ -231,18 +231,27 @@ def _host(text: str) -> str:
     if not _NUMBER.fullmatch(host.rpartition(".")[2]):
         return host
     # Whatever ends in a number is an address to a resolver, octal, hexadecimal and short ones too.
-    if host != text.removesuffix(".") or not address_of(host):
-        raise BadURL(f'"{text}" is an odd way to write {_guess(host)}: write that.')
+    if host != text or not address_of(host):
+        raise BadURL(_odd(text, _guess(host)))
     return host
 
 
 def _ascii(text: str) -> str:
-    if text.isascii():
-        return text.lower()
+    """As urllib3 encodes names, which maps nothing but capitals."""
     try:
-        return idna.encode(text, uts46=True).decode()  # as requests does it
+        return ".".join(
+            label if label.isascii() else idna.encode(label, strict=True, std3_rules=True).decode()
+            for label in text.lower().split(".")
+        )
     except ValueError:
-        raise BadURL(f'"{text}" is no name of a host.') from None
+        # Full-width or circled digits, an ideographic full stop
+        plain = unicodedata.normalize("NFKC", text).replace("。", ".")
+        reason = _odd(text, plain) if plain.isascii() else f'"{text}" is no name of a host.'
+        raise BadURL(reason) from None
+
+
+def _odd(text: str, plain: str) -> str:
+    return f'"{text}" is an odd way to write {plain}: write that.'
 
 
 def _guess(host: str) -> str:

@@ -37,7 +37,7 @@ def judged(to: Destination, name: str) -> list[Address]:
         address = address_of(text)
         reason = policy.objection_to(address) if address else f"{text} is no address"
         if reason:
-            raise Refused(reason if to.address else f"{to.host} resolves to {reason}")
+            raise Refused(reason if to.address else f"{to.host} resolves to a forbidden address: {reason}")
     return addresses
 
 
