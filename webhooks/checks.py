@@ -31,17 +31,17 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 def _bad_values() -> Iterator[CheckMessage]:
     for key, message in conf.bad_values():
+        name = f'WEBHOOKS["{key}"]' if key else "WEBHOOKS"
         if key in GUARDS:
             yield Error(
-                f'The setting WEBHOOKS["{key}"] {message}.',
+                f"The setting {name} {message}.",
                 hint="Nothing is sent until it is corrected: its default might allow what it was to deny.",
                 id="webhooks.E008",
             )
-            continue
-        name = f'WEBHOOKS["{key}"]' if key else "WEBHOOKS"
-        yield Error(
-            f"The setting {name} {message}.", hint="See the documentation's page on settings.", id="webhooks.E007"
-        )
+        else:
+            yield Error(
+                f"The setting {name} {message}.", hint="See the documentation's page on settings.", id="webhooks.E007"
+            )
 
 
 @register("webhooks")

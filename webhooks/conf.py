@@ -153,10 +153,15 @@ class Settings:
         return self._get("NOTIFY", ())
 
     @property
+    def guards(self) -> dict[str, Any]:
+        """What the setting says about destinations, as it stands there."""
+        return {key: value for key, value in self._all.items() if key in GUARDS}
+
+    @property
     def broken_guard(self) -> str:
         """A key about destinations whose value cannot be used, if there is one. Its default might allow what the
         value was to deny, so nothing may be sent."""
-        return next((key for key in GUARDS if key in self._all and not RULES[key][1](self._all[key])), "")
+        return next((key for key, value in self.guards.items() if not RULES[key][1](value)), "")
 
     @property
     def allow_networks(self) -> Sequence[str]:
@@ -323,10 +328,10 @@ RULES: dict[str, Rule] = {
 }
 
 # What guards destinations: a bad value of these is not replaced by its default.
-GUARDS = (
+GUARDS = {
     "ALLOW_NETWORKS", "DENY_NETWORKS", "DENY_PRIVATE", "ALLOW_HOSTS", "DENY_HOSTS", "ALLOW_PORTS", "DENY_PORTS",
     "ALLOW_SCHEMES", "PROXY",
-)  # fmt: skip
+}  # fmt: skip
 
 # May have a password in it, which a message does not repeat.
 SECRET = {"PROXY"}

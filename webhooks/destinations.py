@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import idna
@@ -84,6 +85,12 @@ def ends_at(address: Address) -> tuple[Address, ...]:
     return (address,)
 
 
+@lru_cache(maxsize=1024)
+def kind_of(address: Address) -> str:
+    """What an address that is blocked by itself is; empty for others."""
+    return next((kind for kind, those in BLOCKED if _containing(address, those)), "")
+
+
 class BadURL(ValueError):
     """A URL that nothing can be sent to, or that is spelt such that two programs may read two things."""
 
@@ -149,7 +156,7 @@ class Policy:
         return next(filter(None, (self._blocked(address, one) for one in targets)), "")
 
     def _blocked(self, address: Address, one: Address) -> str:
-        kind = next((kind for kind, those in BLOCKED if _containing(one, those)), "")
+        kind = kind_of(one)
         if not kind and self.deny_private and _containing(one, PRIVATE):
             kind = "private"
         if not kind or self._is_allowed(one, kind):

@@ -6,7 +6,8 @@ next. A kept connection is not judged again: the setting is read when a process 
 
 from __future__ import annotations
 
-from functools import lru_cache
+import copy
+from typing import Any
 
 from webhooks import deadlines, destinations, tunnels
 from webhooks.conf import conf
@@ -60,34 +61,31 @@ def objection(url: str) -> str:
     return ""
 
 
+# The setting as it was read last, and what it came to: reading it anew for each connection takes longer than the rest.
+_known: tuple[dict[str, Any], Policy] = ({}, Policy())
+
+
 def _policy() -> Policy:
+    """What the setting says now. Raises Refused where it cannot be used."""
+    global _known
+    said = conf.guards
+    if said != _known[0]:
+        _known = copy.deepcopy(said), _read()
+    return _known[1]
+
+
+def _read() -> Policy:
     if key := conf.broken_guard:
         raise Refused(f'WEBHOOKS["{key}"] cannot be used, so nothing is sent: see manage.py check')
-    networks = tuple(conf.allow_networks), tuple(conf.deny_networks), conf.deny_private
-    hosts = tuple(conf.allow_hosts), tuple(conf.deny_hosts)
-    return _built(*networks, *hosts, tuple(conf.allow_ports), tuple(conf.deny_ports), tuple(conf.allow_schemes))
-
-
-@lru_cache(maxsize=8)
-def _built(
-    allow_networks: tuple[str, ...],
-    deny_networks: tuple[str, ...],
-    deny_private: bool,
-    allow_hosts: tuple[str, ...],
-    deny_hosts: tuple[str, ...],
-    allow_ports: tuple[int | str, ...],
-    deny_ports: tuple[int | str, ...],
-    allow_schemes: tuple[str, ...],
-) -> Policy:
     return Policy(
-        destinations.networks(allow_networks),
-        destinations.networks(deny_networks),
-        deny_private,
-        allow_hosts,
-        deny_hosts,
-        tuple(map(_ports, allow_ports)),
-        tuple(map(_ports, deny_ports)),
-        allow_schemes,
+        allow_networks=destinations.networks(conf.allow_networks),
+        deny_networks=destinations.networks(conf.deny_networks),
+        deny_private=conf.deny_private,
+        allow_hosts=tuple(conf.allow_hosts),
+        deny_hosts=tuple(conf.deny_hosts),
+        allow_ports=tuple(map(_ports, conf.allow_ports)),
+        deny_ports=tuple(map(_ports, conf.deny_ports)),
+        allow_schemes=tuple(conf.allow_schemes),
     )
 
 
