@@ -197,6 +197,16 @@ def test_what_was_fine_when_saved_is_refused_when_it_is_dialled(
     assert dialled == []
 
 
+def test_a_transport_that_was_refused_sends_again_once_the_name_points_elsewhere(
+    transport: Transport, webhooks_settings: Change, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks_settings(ALLOW_NETWORKS=["127.0.0.1"])
+    url = inbox.url().replace("127.0.0.1", "rebind.example")
+    with name_server({"rebind.example": [["127.0.0.2"], ["169.254.169.254"], ["127.0.0.1"]]}) as server:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve_at(server))
+        assert [send(transport, url).succeeded for _ in range(4)] == [False, False, True, True]
+
+
 # When a webhook is saved
 
 
