@@ -24,7 +24,7 @@ from webhooks.transport import Request, Transport
 Change = Callable[..., None]
 Names = dict[str, list[str]]
 
-LOOPBACK = ["127.0.0.0/8", "::1/128"]
+BODY = b'{"a":1}'
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def transport() -> Iterator[Transport]:
 
 
 def send(transport: Transport, url: str, **fields: Any) -> Outcome:
-    return transport.send(Request(url, {"Content-Type": "application/json"}, b'{"a":1}', 5, **fields))
+    return transport.send(Request(url, {"Content-Type": "application/json"}, BODY, 5, **fields))
 
 
 @pytest.fixture
@@ -162,6 +162,16 @@ def test_nothing_is_sent_while_a_guard_cannot_be_used(
     assert inbox.received() == []
 
 
+def test_the_setting_is_read_live_although_it_is_kept_as_it_was_read(
+    webhooks_settings: Change, transport: Transport, inbox: Inbox, settings: Any
+) -> None:
+    webhooks_settings(DENY_NETWORKS=["10.0.0.0/8"])
+    assert dialling.objection(inbox.url()) == ""
+    settings.WEBHOOKS["DENY_NETWORKS"].append("127.0.0.0/8")
+    assert "is in 127.0.0.0/8" in dialling.objection(inbox.url())
+    assert "is in 127.0.0.0/8" in send(transport, inbox.url()).reason
+
+
 # Names that change their mind
 
 
@@ -258,7 +268,10 @@ def test_a_redirect_to_the_metadata_service_is_not_followed(transport: Transport
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
-                asked.append(connection.recv(65536))
+                request = connection.recv(65536)
+                while not request.endswith(BODY):
+                    request += connection.recv(65536)
+                asked.append(request)
                 connection.sendall(
                     b"HTTP/1.1 307 Temporary Redirect\r\nLocation: http://169.254.169.254/latest/meta-data/\r\n"
                     b"Content-Length: 0\r\n\r\n"
@@ -314,7 +327,10 @@ class TLSReceiver:
                 return
             try:
                 with self._context.wrap_socket(plain, server_side=True) as connection:
-                    self.heads.append(connection.recv(65536))
+                    request = connection.recv(65536)
+                    while not request.endswith(BODY):
+                        request += connection.recv(65536)
+                    self.heads.append(request)
                     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             except OSError:
                 plain.close()
