@@ -123,18 +123,20 @@ def redis(redis_url: str) -> Iterator[Any]:
     client.close()
 
 
+_getaddrinfo = socket.getaddrinfo
+
+
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """What names resolve to in this process: those that a test puts in. No test asks a name server."""
     known: dict[str, list[str]] = {}
-    real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
         name = host.decode() if isinstance(host, bytes) else host
         if name in known:
-            return [one for address in known[name] for one in real(address, port, *args, **kwargs)]
+            return [one for address in known[name] for one in _getaddrinfo(address, port, *args, **kwargs)]
         if name in (None, "localhost") or is_address(name):
-            return real(host, port, *args, **kwargs)
+            return _getaddrinfo(host, port, *args, **kwargs)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
@@ -148,9 +150,6 @@ def is_address(name: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-_getaddrinfo = socket.getaddrinfo
 
 
 @pytest.fixture(scope="session")

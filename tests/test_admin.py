@@ -109,7 +109,7 @@ class TestDefiningAWebhook:
             ({"payload_url": "javascript:alert(1)"}, "Enter an http:// or https:// URL."),
             ({"payload_url": "http://2130706433/"}, "is an odd way to write 127.0.0.1: write that."),
             ({"payload_url": "http://169.254.169.254/"}, "169.254.169.254 is a cloud metadata address, where nothing"),
-            ({"payload_url": "http://u:p@cmdb.example/"}, "a user name or a password in it, which are not sent."),
+            ({"payload_url": "http://u:p@cmdb.example/"}, "a user name or a password in it, which everybody would see"),
             ({"payload_url": "http://bad.example/"}, "bad.example resolves to a forbidden address: 169.254.0.1 is"),
             ({"payload_url": ""}, "This field is required."),
             ({"timeout": "121"}, "less than or equal to 120"),

@@ -11,7 +11,7 @@ import requests
 from tests.addresses import ADDRESSES, is_forbidden
 from webhooks import destinations
 from webhooks.destinations import BadURL, Destination, Policy, networks, parse
-from webhooks.transport import Transport
+from webhooks.transport import _Adapter
 
 # Spellings
 
@@ -56,10 +56,10 @@ def test_requests_would_dial_what_was_read(url: str, expected: tuple[str, str, i
 def dialled_by_requests(url: str) -> tuple[str, str, int]:
     """What requests and urllib3 make of a URL, after their own preparations."""
     prepared = requests.Request("POST", url).prepare()
-    with Transport()._session as session:
-        adapter: Any = session.get_adapter(url)
-        pool = adapter.get_connection_with_tls_context(prepared, True)
-        connection = pool._new_conn()
+    adapter = _Adapter()
+    pool: Any = adapter.get_connection_with_tls_context(prepared, True)
+    connection = pool._new_conn()
+    adapter.close()
     host = connection._dns_host.removesuffix(".").lower()
     address = destinations.address_of(host)
     return pool.scheme, str(address) if address else host, connection.port
@@ -67,7 +67,7 @@ def dialled_by_requests(url: str) -> tuple[str, str, int]:
 
 SCHEME = "Enter an http:// or https:// URL."
 UNSEEN = "The URL has a space, a backslash or an invisible character in it."
-USER = "The URL has a user name or a password in it, which are not sent."
+USER = "The URL has a user name or a password in it, which everybody would see: leave them out."
 PORT = "The port of the URL must be a number from 1 to 65535."
 
 

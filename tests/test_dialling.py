@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -117,6 +118,20 @@ def test_a_name_is_refused_when_any_of_its_addresses_is_forbidden(
 
 def test_every_address_of_a_name_is_tried_in_turn(transport: Transport, names: Names, inbox: Inbox) -> None:
     names["hooks.example"] = ["127.9.9.9", "127.0.0.1"]
+    assert send(transport, inbox.url().replace("127.0.0.1", "hooks.example")).succeeded
+
+
+def test_a_machine_without_ipv6_takes_the_ipv4_address(
+    transport: Transport, names: Names, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class WithoutIPv6(deadlines.TimedSocket):
+        def __init__(self, family: int = socket.AF_INET, *args: Any, **kwargs: Any) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+            super().__init__(family, *args, **kwargs)
+
+    monkeypatch.setattr(deadlines, "TimedSocket", WithoutIPv6)
+    names["hooks.example"] = ["::1", "127.0.0.1"]
     assert send(transport, inbox.url().replace("127.0.0.1", "hooks.example")).succeeded
 
 

@@ -80,20 +80,28 @@ def connect(addresses: list[Address]) -> TimedSocket:
     """A connection to the first of the addresses that takes it. Raises the OSError of the last one."""
     errors = []
     for family, address in addresses:
-        connection = TimedSocket(family, socket.SOCK_STREAM)
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(left())
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
+            connection = _dial(family, address)
+        except OSError as error:  # also of a family that this machine does not have
             errors.append(error)
         else:
-            # A TLS handshake takes its time from here.
-            connection.settimeout(left())
             _thread.has_connected = True
             return connection
     raise errors[-1]
+
+
+def _dial(family: socket.AddressFamily, address: Any) -> TimedSocket:
+    connection = TimedSocket(family, socket.SOCK_STREAM)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(left())
+        connection.connect(address)
+        # A TLS handshake takes its time from here.
+        connection.settimeout(left())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def resolve(host: str, port: int) -> list[Address]:

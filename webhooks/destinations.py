@@ -200,7 +200,7 @@ def parse(url: str) -> Destination:
         raise BadURL("The URL has a space, a backslash or an invisible character in it.")
     scheme, authority = found[1].lower(), found[2]
     if "@" in authority:
-        raise BadURL("The URL has a user name or a password in it, which are not sent.")
+        raise BadURL("The URL has a user name or a password in it, which everybody would see: leave them out.")
     host, port = _host_and_port(authority)
     return Destination(scheme, host, _port(port) if port else PORTS[scheme])
 

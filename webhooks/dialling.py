@@ -1,7 +1,7 @@
 """The way to a destination: its name asked for once, every address of it judged, and the very same ones dialled.
 
 Under urllib3's connection, so that what was judged is what is connected to, whichever answer a name server gives
-next. A kept connection is not judged again: the setting is read when a process starts.
+next. A kept connection is not judged again: it leads where it was judged to lead, and a request over it costs nothing.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Transport:
 
     def __init__(self) -> None:
         self._session = requests.Session()
-        # No proxy, no .netrc and no CA bundle from the environment: only the webhook and the setting say how to send.
+        # No proxy, no .netrc and no CA bundle from the environment: only the webhook says how to send.
         self._session.trust_env = False
         # One receiver's cookies are none of the next webhook's business.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))

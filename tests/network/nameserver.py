@@ -101,9 +101,7 @@ def _ask(server: tuple[str, int], name: str, kind: int) -> list[str]:
         sock.settimeout(5)
         sock.sendto(query, server)
         answer = sock.recv(4096)
-    count = struct.unpack_from(">H", answer, 6)[0]
-    size = 4 if kind == A else 16
-    records = answer[len(query) :]
-    return [str(ipaddress.ip_address(records[at - size : at])) for at in range(12 + size, len(records) + 1, 12 + size)][
-        :count
-    ]
+    # Each record: twelve bytes with a pointer to the name, and the address.
+    size, records = (4 if kind == A else 16), answer[len(query) :]
+    starts = range(12, len(records), 12 + size)
+    return [str(ipaddress.ip_address(records[start : start + size])) for start in starts]
