@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import trustme
 
@@ -17,9 +18,10 @@ class Certificate:
     key: str
 
 
-def make_certificate(directory: Path, host: str = "127.0.0.1") -> Certificate:
+def make_certificate(directory: Path, host: str = "127.0.0.1", **options: Any) -> Certificate:
+    """``options`` are those of ``trustme.CA.issue_cert``, such as ``not_after``."""
     authority = trustme.CA()
-    server = authority.issue_cert(host)
+    server = authority.issue_cert(host, **options)
     paths = [directory / name for name in ("authority.pem", "certificate.pem", "key.pem")]
     authority.cert_pem.write_to_path(str(paths[0]))
     paths[1].write_bytes(b"".join(blob.bytes() for blob in server.cert_chain_pems))

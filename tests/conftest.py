@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,6 +112,35 @@ def redis(redis_url: str) -> Iterator[Any]:
     yield client
     client.flushdb()
     client.close()
+
+
+_getaddrinfo = socket.getaddrinfo
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What names resolve to in this process: those that a test puts in. No test asks a name server."""
+    known: dict[str, list[str]] = {}
+
+    def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name in known:
+            return [one for address in known[name] for one in _getaddrinfo(address, port, *args, **kwargs)]
+        if name in (None, "localhost") or is_address(name):
+            return _getaddrinfo(host, port, *args, **kwargs)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+def is_address(name: str) -> bool:
+    """Whether the system's resolver takes it for an address, odd spellings too."""
+    try:
+        _getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -107,16 +107,33 @@ class TestDefiningAWebhook:
             ({"on_created": None}, "Choose at least one action: created, updated or deleted."),
             ({"payload_url": "ftp://cmdb.example/"}, "Enter an http:// or https:// URL."),
             ({"payload_url": "javascript:alert(1)"}, "Enter an http:// or https:// URL."),
+            ({"payload_url": "http://2130706433/"}, "is an odd way to write 127.0.0.1: write that."),
+            ({"payload_url": "http://169.254.169.254/"}, "169.254.169.254 is a cloud metadata address, where nothing"),
+            ({"payload_url": "http://u:p@cmdb.example/"}, "a user name or a password in it, which everybody would see"),
+            ({"payload_url": "http://bad.example/"}, "bad.example resolves to a forbidden address: 169.254.0.1 is"),
+            ({"payload_url": ""}, "This field is required."),
             ({"timeout": "121"}, "less than or equal to 120"),
             ({"ssl_verification": None, "ca_file_path": "/ca.pem"}, "A CA file has no effect"),
         ],
     )
     def test_a_bad_form_is_refused_and_says_why_once(
-        self, admin_client: Client, changes: dict[str, Any], error: str
+        self, admin_client: Client, names: dict[str, list[str]], changes: dict[str, Any], error: str
     ) -> None:
+        names["bad.example"] = ["10.0.0.1", "169.254.0.1"]
         response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(**changes))
         assert response.content.decode().count(error) == 1
         assert not Webhook.objects.exists()
+
+    def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        forbidden = {"payload_url": "http://169.254.169.254/"}
+        Webhook.objects.update(**forbidden)
+        told(admin_client, change_of(webhook), **form(**forbidden, enabled=None))
+        assert not Webhook.objects.get().enabled
+        response = admin_client.post(change_of(webhook), form(**forbidden))
+        assert "is a cloud metadata address" in response.content.decode()
+        assert not Webhook.objects.get().enabled
 
     def test_a_model_that_is_not_registered_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)

@@ -141,6 +141,10 @@ def test_a_webhook_that_was_defined_here_gets_its_post(api: APIClient, inbox: In
         ({"on_created": False}, "non_field_errors", "Choose at least one action: created, updated or deleted."),
         ({"payload_url": "ftp://example.com/"}, "payload_url", "Enter an http:// or https:// URL."),
         ({"payload_url": "javascript:alert(1)"}, "payload_url", "Enter an http:// or https:// URL."),
+        ({"payload_url": "http://0x7f.1/"}, "payload_url", "is an odd way to write 127.0.0.1: write that."),
+        ({"payload_url": "http://[::ffff:a9fe:a9fe]/"}, "payload_url", "which is a cloud metadata address"),
+        ({"payload_url": "http://u@example.com/"}, "payload_url", "a user name or a password in it"),
+        ({"payload_url": "http://bad.example/"}, "payload_url", "resolves to a forbidden address: 0.0.0.0 is"),
         ({"content_type": "text/plain"}, "content_type", "is not a valid choice"),
         ({"secret": "whsec_not base64"}, "secret", "must go on in base64"),
         ({"timeout": 0}, "timeout", "greater than or equal to 1"),
@@ -150,13 +154,23 @@ def test_a_webhook_that_was_defined_here_gets_its_post(api: APIClient, inbox: In
         ({"name": ""}, "name", "may not be blank"),
     ],
 )
-def test_what_makes_no_sense_is_refused_where_it_stands(api: APIClient, fields: Any, key: str, message: str) -> None:
+def test_what_makes_no_sense_is_refused_where_it_stands(
+    api: APIClient, names: dict[str, list[str]], fields: Any, key: str, message: str
+) -> None:
+    names["bad.example"] = ["0.0.0.0"]
     make_webhook(Thing, name="taken")
     answer = define(api, **fields)
     assert answer.status_code == 400
     assert list(answer.json()) == [key]
     assert message in json.dumps(answer.json()[key]).replace('\\"', '"')
     assert Webhook.objects.count() == 1
+
+
+def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(api: APIClient) -> None:
+    webhook = make_webhook(Thing, url="http://169.254.169.254/")
+    assert api.patch(f"{WEBHOOKS}{webhook.pk}/", {"enabled": False}, format="json").status_code == 200
+    answer = api.patch(f"{WEBHOOKS}{webhook.pk}/", {"enabled": True}, format="json")
+    assert (answer.status_code, list(answer.json())) == (400, ["payload_url"])
 
 
 def test_the_refusal_of_a_model_says_what_to_do(api: APIClient) -> None:

@@ -63,12 +63,12 @@ def test_nothing_is_said_where_all_is_right() -> None:
 def test_nothing_but_the_setting_itself_is_looked_at_while_webhooks_are_off(
     settings: Any, sound_database: dict[str, Any]
 ) -> None:
-    settings.WEBHOOKS = {"ENABLED": False, "MODELS": ["no.such"], "TIMEOUT": 0, "TYPO": 1}
+    settings.WEBHOOKS = {"ENABLED": False, "MODELS": ["no.such"], "TIMEOUT": 0, "DENY_PRIVATE": 1, "TYPO": 1}
     settings.RQ_QUEUES = {}
     settings.MIDDLEWARE = []
     settings.ROOT_URLCONF = ()
     sound_database["ATOMIC_REQUESTS"] = False
-    assert set(found(deploy=True)) == {"webhooks.E002", "webhooks.E007"}
+    assert set(found(deploy=True)) == {"webhooks.E002", "webhooks.E007", "webhooks.E008"}
 
 
 def test_a_queue_that_rq_queues_does_not_have_is_an_error(webhooks_settings: Change) -> None:
@@ -174,6 +174,63 @@ def test_a_value_that_cannot_be_used_is_an_error(webhooks_settings: Change, key:
     assert error.is_serious()
     assert error.msg == f'The setting WEBHOOKS["{key}"] {message}.'
     assert error.hint == "See the documentation's page on settings."
+
+
+NETWORKS = 'must be a list of networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses, not '
+PORTS = 'must be a list of ports such as 443 or "8000-8999", not '
+PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or "", not what it is'
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("DENY_NETWORKS", ["10.0.0.0/33"], NETWORKS + "['10.0.0.0/33']"),
+        ("DENY_NETWORKS", ["10.0.0.1/8"], NETWORKS + "['10.0.0.1/8']"),
+        ("ALLOW_NETWORKS", "127.0.0.0/8", NETWORKS + "'127.0.0.0/8'"),
+        ("ALLOW_NETWORKS", [2130706433], NETWORKS + "[2130706433]"),
+        ("ALLOW_NETWORKS", ["localhost"], NETWORKS + "['localhost']"),
+        ("DENY_PRIVATE", "yes", "must be True or False, not 'yes'"),
+        ("ALLOW_HOSTS", ["bücher.example"], "must be a list of hosts such as"),
+        ("DENY_HOSTS", "*", "must be a list of hosts such as"),
+        ("ALLOW_PORTS", [0], PORTS + "[0]"),
+        ("ALLOW_PORTS", ["9000-8000"], PORTS + "['9000-8000']"),
+        ("DENY_PORTS", [65536], PORTS + "[65536]"),
+        ("DENY_PORTS", ["22"], PORTS + "['22']"),
+        ("ALLOW_SCHEMES", ["https", "ftp"], "must be a list of \"https\" and \"http\", not ['https', 'ftp']"),
+        ("PROXY", "https://me:secret@proxy:3128", PROXY),
+        ("PROXY", "http://proxy:3128/path", PROXY),
+        ("PROXY", "http://proxy:0", PROXY),
+        ("PROXY", "http://proxy:port", PROXY),
+        ("PROXY", "proxy:3128", PROXY),
+        ("PROXY", None, PROXY),
+    ],
+)
+def test_a_guard_that_cannot_be_used_is_an_error_and_stops_sending(
+    webhooks_settings: Change, key: str, value: Any, message: str
+) -> None:
+    webhooks_settings(**{key: value})
+    error = found()["webhooks.E008"]
+    assert error.is_serious()
+    assert error.msg.startswith(f'The setting WEBHOOKS["{key}"] {message}')
+    assert "secret" not in error.msg
+    assert error.hint.startswith("Nothing is sent until it is corrected")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ALLOW_NETWORKS", ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]),
+        ("ALLOW_HOSTS", ["*.example.com", "hooks", "10.0.0.1", "::1"]),
+        ("DENY_PORTS", [22, "1-1023", "65535-65535"]),
+        ("ALLOW_SCHEMES", ["https"]),
+        ("PROXY", "http://me:secret@proxy.example:3128/"),
+        ("PROXY", "http://[::1]:3128"),
+        ("PROXY", ""),
+    ],
+)
+def test_a_guard_that_can_be_used_is_fine(webhooks_settings: Change, key: str, value: Any) -> None:
+    webhooks_settings(**{key: value})
+    assert found() == {}
 
 
 def test_a_missing_middleware_is_a_warning(settings: Any) -> None:

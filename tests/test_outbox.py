@@ -23,6 +23,7 @@ from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
 from tests.threads import Beside
 from webhooks.models import Event, Webhook
+from webhooks.sql.dialect import rows, run
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -654,7 +655,9 @@ def test_an_error_of_the_outbox_itself_is_logged_and_the_save_succeeds(
     monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
     make_webhook(Thing)
-    monkeypatch.setattr(Event._meta, "db_table", "nowhere")
+    monkeypatch.setattr(
+        "webhooks.sql.events.insert", lambda using, columns: run(using, "INSERT INTO nowhere VALUES (1)")
+    )
     with transaction.atomic():
         thing = Thing.objects.create(name="a")
         Label.objects.create(name="the transaction goes on")
@@ -667,7 +670,7 @@ def test_a_lookup_of_webhooks_that_fails_is_logged_and_the_save_succeeds(
 ) -> None:
     make_webhook(Thing)
     with monkeypatch.context() as patched:
-        patched.setattr(Webhook._meta, "db_table", "nowhere")
+        patched.setattr("webhooks.sql.wanted.read", lambda using: rows(using, "SELECT 1 FROM nowhere"))
         Thing.objects.create(name="a")
     assert Thing.objects.filter(name="a").exists()
     assert "testapp.thing" in app_log.text

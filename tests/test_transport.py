@@ -294,8 +294,19 @@ def test_a_ca_file_that_is_not_there_is_a_reason(transport: Transport, secure_ur
     assert "/nowhere/ca.pem" in outcome.reason
 
 
-def test_a_receiver_without_tls_is_a_reason(transport: Transport, inbox: Inbox) -> None:
-    outcome = transport.send(request(inbox.url().replace("http:", "https:")))
+def test_a_receiver_without_tls_is_a_reason(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        outcome = transport.send(request(f"https://127.0.0.1:{server.getsockname()[1]}/"))
+        thread.join(5)
     assert outcome.reason.startswith("TLS failed"), outcome.reason
 
 

@@ -13,7 +13,7 @@ from django.db import connections, router
 from django.urls import NoReverseMatch, reverse
 
 from webhooks import jobs, outbox, registry
-from webhooks.conf import conf
+from webhooks.conf import GUARDS, conf
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 
@@ -32,9 +32,16 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 def _bad_values() -> Iterator[CheckMessage]:
     for key, message in conf.bad_values():
         name = f'WEBHOOKS["{key}"]' if key else "WEBHOOKS"
-        yield Error(
-            f"The setting {name} {message}.", hint="See the documentation's page on settings.", id="webhooks.E007"
-        )
+        if key in GUARDS:
+            yield Error(
+                f"The setting {name} {message}.",
+                hint="Nothing is sent until it is corrected: its default might allow what it was to deny.",
+                id="webhooks.E008",
+            )
+        else:
+            yield Error(
+                f"The setting {name} {message}.", hint="See the documentation's page on settings.", id="webhooks.E007"
+            )
 
 
 @register("webhooks")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Any, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
 
@@ -43,11 +46,8 @@ class Settings:
         value = getattr(settings, "WEBHOOKS", {})
         if not isinstance(value, Mapping):
             return [("", f"must be a dictionary, not {value!r}")]
-        return [
-            (key, f"{RULES[key][0]}, not {value!r}")
-            for key, value in self._all.items()
-            if key in RULES and not RULES[key][1](value)
-        ]
+        bad = [(key, value) for key, value in self._all.items() if key in RULES and not RULES[key][1](value)]
+        return [(key, f"{RULES[key][0]}, not {'what it is' if key in SECRET else repr(value)}") for key, value in bad]
 
     @property
     def enabled(self) -> bool:
@@ -153,6 +153,57 @@ class Settings:
         return self._get("NOTIFY", ())
 
     @property
+    def guards(self) -> dict[str, Any]:
+        """What the setting says about destinations, as it stands there."""
+        return {key: value for key, value in self._all.items() if key in GUARDS}
+
+    @property
+    def broken_guard(self) -> str:
+        """A key about destinations whose value cannot be used, if there is one. Its default might allow what the
+        value was to deny, so nothing may be sent."""
+        return next((key for key, value in self.guards.items() if not RULES[key][1](value)), "")
+
+    @property
+    def allow_networks(self) -> Sequence[str]:
+        """Networks and addresses to send to although they are blocked by themselves, or private."""
+        return self._get("ALLOW_NETWORKS", ())
+
+    @property
+    def deny_networks(self) -> Sequence[str]:
+        return self._get("DENY_NETWORKS", ())
+
+    @property
+    def deny_private(self) -> bool:
+        return self._get("DENY_PRIVATE", False)
+
+    @property
+    def allow_hosts(self) -> Sequence[str]:
+        """Patterns; a host of a URL must match one of them."""
+        return self._get("ALLOW_HOSTS", ("*",))
+
+    @property
+    def deny_hosts(self) -> Sequence[str]:
+        return self._get("DENY_HOSTS", ())
+
+    @property
+    def allow_ports(self) -> Sequence[int | str]:
+        """Ports and ranges of them, such as "8000-8999"."""
+        return self._get("ALLOW_PORTS", ("1-65535",))
+
+    @property
+    def deny_ports(self) -> Sequence[int | str]:
+        return self._get("DENY_PORTS", ())
+
+    @property
+    def allow_schemes(self) -> Sequence[str]:
+        return self._get("ALLOW_SCHEMES", ("https", "http"))
+
+    @property
+    def proxy(self) -> str:
+        """The URL of the HTTP proxy to send through, with its user and password if it wants them; empty for none."""
+        return self._get("PROXY", "")
+
+    @property
     def idle_poll(self) -> float:
         """Seconds between two looks of an idle worker of the shipped class at the database."""
         return self._get("IDLE_POLL", 1)
@@ -182,15 +233,56 @@ def _is_retention(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) <= RETAINED and all(map(_is_positive, value.values()))
 
 
+def _is_network(value: Any) -> bool:
+    try:
+        ip_network(value)
+    except ValueError:
+        return False
+    return _is_text(value)
+
+
+def _is_host_pattern(value: Any) -> bool:
+    return _is_text(value) and re.fullmatch(r"[A-Za-z0-9*._:-]+", value) is not None
+
+
+def _is_port(value: Any) -> bool:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}-[0-9]{1,5}", value):
+        first, last = map(int, value.split("-"))
+        return 0 < first <= last < 65536
+    return _is_natural(value) and value < 65536
+
+
+def _is_proxy(value: Any) -> bool:
+    try:
+        parts = urlsplit(value) if _is_text(value) else None
+        return value == "" or (parts is not None and parts.scheme == "http" and _is_bare(parts))
+    except ValueError:
+        return False
+
+
+def _is_bare(parts: SplitResult) -> bool:
+    return bool(parts.hostname) and parts.port != 0 and parts.path in ("", "/") and not parts.query + parts.fragment
+
+
 Rule = tuple[str, Callable[[Any], bool]]
 
 POSITIVE: Rule = ("must be a number above 0", _is_positive)
 NATURAL: Rule = ("must be a whole number above 0", _is_natural)
 TEXT: Rule = ("must be a text", _is_text)
+FLAG: Rule = ("must be True or False", lambda value: isinstance(value, bool))
+NETWORKS: Rule = (
+    'must be a list of networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses',
+    _is_list_of(_is_network),
+)
+HOSTS: Rule = (
+    'must be a list of hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--',
+    _is_list_of(_is_host_pattern),
+)
+PORTS: Rule = ('must be a list of ports such as 443 or "8000-8999"', _is_list_of(_is_port))
 
 # What the value of each key must be like, in words and as a test.
 RULES: dict[str, Rule] = {
-    "ENABLED": ("must be True or False", lambda value: isinstance(value, bool)),
+    "ENABLED": FLAG,
     "MODELS": (
         'must be a list of labels such as "dcim.site" or "dcim.*"',
         _is_list_of(lambda label: _is_text(label) and "." in label),
@@ -221,7 +313,28 @@ RULES: dict[str, Rule] = {
     ),
     "DISABLE_AFTER": POSITIVE,
     "NOTIFY": ("must be a list of e-mail addresses", _is_list_of(_is_text)),
+    "ALLOW_NETWORKS": NETWORKS,
+    "DENY_NETWORKS": NETWORKS,
+    "DENY_PRIVATE": FLAG,
+    "ALLOW_HOSTS": HOSTS,
+    "DENY_HOSTS": HOSTS,
+    "ALLOW_PORTS": PORTS,
+    "DENY_PORTS": PORTS,
+    "ALLOW_SCHEMES": (
+        'must be a list of "https" and "http"',
+        _is_list_of(lambda scheme: scheme in ("https", "http")),
+    ),
+    "PROXY": ('must be the URL of an HTTP proxy such as "http://proxy:3128", or ""', _is_proxy),
 }
+
+# What guards destinations: a bad value of these is not replaced by its default.
+GUARDS = {
+    "ALLOW_NETWORKS", "DENY_NETWORKS", "DENY_PRIVATE", "ALLOW_HOSTS", "DENY_HOSTS", "ALLOW_PORTS", "DENY_PORTS",
+    "ALLOW_SCHEMES", "PROXY",
+}  # fmt: skip
+
+# May have a password in it, which a message does not repeat.
+SECRET = {"PROXY"}
 
 
 conf = Settings()

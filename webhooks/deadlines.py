@@ -76,29 +76,38 @@ class TimedTLSSocket(_Timed, ssl.SSLSocket):
     pass
 
 
-def connect(host: str, port: int) -> TimedSocket:
-    """A connection to the first address of ``host`` that takes it. Raises OSError, or what ``resolve`` raises."""
+def connect(addresses: list[Address]) -> TimedSocket:
+    """A connection to the first of the addresses that takes it. Raises the OSError of the last one."""
     errors = []
-    for family, address in resolve(host, port):
-        connection = TimedSocket(family, socket.SOCK_STREAM)
+    for family, address in addresses:
         try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.settimeout(left())
-            connection.connect(address)
-        except OSError as error:
-            connection.close()
+            connection = _dial(family, address)
+        except OSError as error:  # also of a family that this machine does not have
             errors.append(error)
         else:
-            # A TLS handshake takes its time from here.
-            connection.settimeout(left())
             _thread.has_connected = True
             return connection
     raise errors[-1]
 
 
+def _dial(family: socket.AddressFamily, address: Any) -> TimedSocket:
+    connection = TimedSocket(family, socket.SOCK_STREAM)
+    try:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.settimeout(left())
+        connection.connect(address)
+        # A TLS handshake takes its time from here.
+        connection.settimeout(left())
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of a name, in the system's order. Raises socket.gaierror, and TimeoutError where resolving
-    takes longer than what is left: the system's resolver cannot be interrupted, so another thread waits for it."""
+    """The addresses of a name, in the system's order, one at least. Raises socket.gaierror, also for what is no
+    name, and TimeoutError where resolving takes longer than what is left: the system's resolver cannot be
+    interrupted, so another thread waits for it."""
     answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
 
     def ask() -> None:
@@ -107,6 +116,9 @@ def resolve(host: str, port: int) -> list[Address]:
             answers.put([(family, address) for family, _, _, _, address in found])
         except OSError as error:
             answers.put(error)
+        except ValueError as error:
+            # A label of more than 63 characters, or a NUL: Python does not even ask.
+            answers.put(socket.gaierror(socket.EAI_NONAME, str(error)))
 
     threading.Thread(target=ask, name="webhooks-resolver", daemon=True).start()
     try:

@@ -19,6 +19,10 @@ GONE = 410
 REASON_LENGTH = 500
 
 
+class Refused(Exception):
+    """A connection that was not made, with the reason for an admin: it is the app that refuses, or the proxy."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """``reason`` is empty for a success; ``retry_after`` is what the receiver asked for, in seconds."""
@@ -92,6 +96,8 @@ def is_disconnect(error: BaseException) -> bool:
 
 def _known(cause: BaseException) -> str:
     match cause:
+        case Refused():
+            return str(cause)
         case ssl.SSLCertVerificationError():
             return f"TLS certificate not trusted: {cause.verify_message}"
         case ssl.SSLError():

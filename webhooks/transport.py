@@ -15,7 +15,7 @@ from requests.utils import get_encoding_from_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-from webhooks import deadlines
+from webhooks import deadlines, dialling
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
 from webhooks.texts import clean
 
@@ -140,12 +140,12 @@ class _Whole:
 
 class _Connection(_Whole, HTTPConnection):
     def _new_conn(self) -> Any:
-        return deadlines.connect(self._dns_host, self.port)
+        return dialling.connect("http", self._dns_host, self.port)
 
 
 class _TLSConnection(_Whole, HTTPSConnection):
     def _new_conn(self) -> Any:
-        return deadlines.connect(self._dns_host, self.port)
+        return dialling.connect("https", self._dns_host, self.port)
 
     def connect(self) -> None:
         # A context of its own for each connection: what one webhook trusts, the next one need not.

@@ -129,6 +129,8 @@ RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}
 WEBHOOKS: dict[str, Any] = {
     "ENABLED": env_bool("WEBHOOKS_ENABLED", True),
     "MODELS": ["dcim.*", "ipam.*", "tenancy.*", "circuits.*", "virtualization.*"],
+    # The demo's receiver is on this machine. Elsewhere leave it out: who listens on loopback trusts callers.
+    "ALLOW_NETWORKS": ["127.0.0.0/8", "::1/128"],
 }
 if "WEBHOOKS_RETRY_SCHEDULE" in os.environ:
     WEBHOOKS["RETRY_SCHEDULE"] = [float(wait) for wait in env_list("WEBHOOKS_RETRY_SCHEDULE", [])]

@@ -104,7 +104,7 @@ class Migration(migrations.Migration):
                 ('on_created', models.BooleanField(default=False, help_text='Send when an object is created.', verbose_name='created')),
                 ('on_updated', models.BooleanField(default=False, help_text='Send when an object is updated.', verbose_name='updated')),
                 ('on_deleted', models.BooleanField(default=False, help_text='Send when an object is deleted.', verbose_name='deleted')),
-                ('payload_url', models.CharField(help_text='Where to POST to.', max_length=500, validators=[django.core.validators.URLValidator(message='Enter an http:// or https:// URL.', schemes=['http', 'https'])], verbose_name='payload URL')),
+                ('payload_url', models.CharField(help_text='Where to POST to.', max_length=500, verbose_name='payload URL')),
                 ('content_type', models.CharField(choices=[('application/json', 'JSON'), ('application/x-www-form-urlencoded', 'form')], default='application/json', help_text='How the body is written.', max_length=100)),
                 ('secret', models.CharField(blank=True, help_text='Signs each request, so that the receiver can tell that it came from here.', max_length=255)),
                 ('ssl_verification', models.BooleanField(default=True, help_text='Refuse a receiver whose certificate is not trusted.', verbose_name='TLS verification')),

@@ -4,10 +4,10 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator, URLValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
-from webhooks import registry, signing
+from webhooks import destinations, dialling, registry, signing
 from webhooks.managers import WebhookQuerySet
 from webhooks.models.event import Action
 
@@ -33,12 +33,7 @@ class Webhook(models.Model):
     on_created = models.BooleanField("created", default=False, help_text="Send when an object is created.")
     on_updated = models.BooleanField("updated", default=False, help_text="Send when an object is updated.")
     on_deleted = models.BooleanField("deleted", default=False, help_text="Send when an object is deleted.")
-    payload_url = models.CharField(
-        "payload URL",
-        max_length=500,
-        validators=[URLValidator(schemes=["http", "https"], message="Enter an http:// or https:// URL.")],
-        help_text="Where to POST to.",
-    )
+    payload_url = models.CharField("payload URL", max_length=500, help_text="Where to POST to.")
     content_type = models.CharField(
         max_length=100, choices=ContentType.choices, default=ContentType.JSON, help_text="How the body is written."
     )
@@ -119,6 +114,10 @@ class Webhook(models.Model):
             errors["secret"] = str(error)
         if self.ca_file_path and not self.ssl_verification:
             errors["ca_file_path"] = "A CA file has no effect while TLS verification is off: clear one of the two."
+        # A disabled one is sent nowhere: whoever finds that it no longer may be can still switch it off.
+        judge = dialling.objection if self.enabled else destinations.misspelt
+        if self.payload_url and (reason := judge(self.payload_url)):
+            errors["payload_url"] = reason
         if errors:
             raise ValidationError(errors)
 
