@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from scripts.benchmark import session
 from scripts.benchmark.catalogue import EXPERIMENTS, chosen
+from scripts.benchmark.errors import NotMeasured
 from scripts.benchmark.figures import (
     Experiment,
     Figure,
+    Reading,
     Result,
     Run,
     Target,
@@ -20,6 +26,7 @@ from scripts.benchmark.figures import (
     times_at_most,
     value_at_most,
 )
+from scripts.benchmark.lab import Lab, Size
 from scripts.benchmark.receiver import header, whole
 from scripts.benchmark.report import as_json, number, table
 
@@ -71,6 +78,17 @@ def test_what_a_run_does_not_give_was_not_measured() -> None:
     assert other.failure == "0 of 1 runs gave it"
     failed, _ = results(experiment, [{"rate": Run(1, 1)}], "the worker ended")
     assert (failed.failure, failed.summary, failed.met) == ("the worker ended", None, None)
+
+
+def test_what_goes_wrong_is_told_and_leaves_the_others_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    def measure(lab: Lab) -> Iterator[Reading]:
+        yield {"rate": Run(1, 1)}
+        raise NotMeasured("the receiver is gone")
+
+    lab: Any = SimpleNamespace(size=Size(runs=2, is_quick=True), empty=lambda: None)
+    [result] = session.attempt(Experiment("one", (RATE,), measure), lab)
+    assert result.failure == "NotMeasured: the receiver is gone"
+    assert "rate: not measured" in capsys.readouterr().err
 
 
 def test_the_table_has_a_line_for_each_figure_and_says_why_one_has_no_numbers() -> None:

@@ -51,7 +51,7 @@ def brief(result: Result) -> str:
     figure, summary = result.figure, result.summary
     if summary is None:
         return f"{figure.name}: not measured"
-    ratio = "" if summary.ratio is None else f", {summary.ratio:.2f} times {figure.against}"
+    ratio = "" if summary.ratio is None else f", ratio {summary.ratio:.2f}"
     return f"{figure.name}: {number(summary.value)} {figure.unit}{ratio}"
 
 

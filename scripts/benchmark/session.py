@@ -20,11 +20,12 @@ def run(experiments: Sequence[Experiment], size: Size) -> tuple[dict[str, Any], 
     """Describe the machine, and measure; what goes wrong with one experiment stands in its results."""
     with open_lab(size) as lab:
         machine = describe()
-        found = [result for experiment in experiments for result in _attempt(experiment, lab)]
+        found = [result for experiment in experiments for result in attempt(experiment, lab)]
     return machine, found
 
 
-def _attempt(experiment: Experiment, lab: Lab) -> list[Result]:
+def attempt(experiment: Experiment, lab: Lab) -> list[Result]:
+    """The results of one experiment; none of its failures is raised."""
     started = time.monotonic()
     readings: list[Reading] = []
     failure = ""
