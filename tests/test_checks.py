@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
-from django.db import models
+from django.db import OperationalError, models
 from django.urls import include, path
 
 from tests import servers
 from tests.inbox import ROOT
 from tests.testapp.models import Unregistered
-from webhooks import checks, registry
+from webhooks import checks, registry, rekeying
 
 Change = Callable[..., None]
 
@@ -54,6 +54,14 @@ def sound_database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     database = SimpleNamespace(vendor="sqlite", settings_dict=sound)
     monkeypatch.setattr(checks, "connections", {"default": database})
     return sound
+
+
+@pytest.fixture(autouse=True)
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What no key decrypts, in place of the database's answer, which ``test_rekeying`` tests."""
+    names: list[tuple[str, str]] = []
+    monkeypatch.setattr(rekeying, "unreadable", lambda: names)
+    return names
 
 
 def test_nothing_is_said_where_all_is_right() -> None:
@@ -292,6 +300,38 @@ def test_a_redis_that_does_not_answer_is_a_warning_when_deploying(settings: Any)
     assert message.msg.startswith("Redis does not answer: ")
     assert "refused" in message.msg
     assert 'Start it, or correct RQ_QUEUES["webhooks"].' in message.hint
+
+
+@pytest.mark.parametrize("keys", ["a key", ["short"], ["0" * 44], [b"0" * 44], [None]])
+def test_keys_that_cannot_be_used_are_an_error_that_does_not_repeat_them(webhooks_settings: Change, keys: Any) -> None:
+    webhooks_settings(ENCRYPTION_KEYS=keys)
+    [error] = found(deploy=True).values()
+    assert (error.id, error.is_serious()) == ("webhooks.E009", True)
+    assert error.msg == (
+        'The setting WEBHOOKS["ENCRYPTION_KEYS"] must be a list of keys as Fernet.generate_key() makes them, '
+        "not what it is."
+    )
+    assert "webhooks that have one send nothing" in error.hint
+
+
+def test_a_secret_that_no_key_decrypts_is_an_error_that_names_it(
+    settings: Any, unreadable: list[tuple[str, str]]
+) -> None:
+    unreadable.append(("CMDB", "secret"))
+    assert "webhooks.E010" not in found()
+    message = found(deploy=True)["webhooks.E010"]
+    assert message.is_serious()
+    assert message.msg == "The secret of webhook “CMDB” cannot be decrypted with any key in the settings."
+    assert "SECRET_KEY_FALLBACKS" in message.hint
+    assert "webhooks_rotate_keys" in message.hint
+
+
+def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_table() -> list[Any]:
+        raise OperationalError("no such table: webhooks_webhook")
+
+    monkeypatch.setattr(rekeying, "unreadable", no_table)
+    assert found(deploy=True) == {}
 
 
 def test_every_id_of_a_check_has_a_test_here() -> None:

@@ -9,10 +9,10 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 from django.urls import NoReverseMatch, reverse
 
-from webhooks import jobs, outbox, registry
+from webhooks import jobs, outbox, registry, rekeying
 from webhooks.conf import GUARDS, conf
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
@@ -32,7 +32,13 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 def _bad_values() -> Iterator[CheckMessage]:
     for key, message in conf.bad_values():
         name = f'WEBHOOKS["{key}"]' if key else "WEBHOOKS"
-        if key in GUARDS:
+        if key == "ENCRYPTION_KEYS":
+            yield Error(
+                f"The setting {name} {message}.",
+                hint="Until it is corrected no secret can be read or saved, and webhooks that have one send nothing.",
+                id="webhooks.E009",
+            )
+        elif key in GUARDS:
             yield Error(
                 f"The setting {name} {message}.",
                 hint="Nothing is sent until it is corrected: its default might allow what it was to deny.",
@@ -140,6 +146,23 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
             hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = True, so that a change and its Event are '
             "committed together.",
             id="webhooks.W003",
+        )
+
+
+@register("webhooks", deploy=True)
+def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if conf.are_keys_broken:
+        return  # which is an error of its own
+    try:
+        unreadable = rekeying.unreadable()
+    except DatabaseError:
+        return  # no tables yet, or no database: others say so
+    for webhook, name in unreadable:
+        yield Error(
+            f"The {name} of webhook “{webhook}” cannot be decrypted with any key in the settings.",
+            hint='Put the key it was encrypted with back, at the end of WEBHOOKS["ENCRYPTION_KEYS"] or in '
+            "SECRET_KEY_FALLBACKS, then run manage.py webhooks_rotate_keys; or enter it again in the admin.",
+            id="webhooks.E010",
         )
 
 

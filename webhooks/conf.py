@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
@@ -204,6 +205,22 @@ class Settings:
         return self._get("PROXY", "")
 
     @property
+    def encryption_keys(self) -> Sequence[str]:
+        """Fernet keys, the newest first: it encrypts, all decrypt. Without any, ``SECRET_KEY`` does."""
+        return self._get("ENCRYPTION_KEYS", ())
+
+    @property
+    def are_keys_broken(self) -> bool:
+        """Whether that value cannot be used. Then nothing may be encrypted with another key instead."""
+        keys = self._all.get("ENCRYPTION_KEYS", ())
+        return not RULES["ENCRYPTION_KEYS"][1](keys)
+
+    @property
+    def secret_overlap(self) -> float:
+        """Seconds for which a secret that was replaced goes on signing beside the new one."""
+        return self._get("SECRET_OVERLAP", 86400)
+
+    @property
     def idle_poll(self) -> float:
         """Seconds between two looks of an idle worker of the shipped class at the database."""
         return self._get("IDLE_POLL", 1)
@@ -256,6 +273,13 @@ def _is_proxy(value: Any) -> bool:
     try:
         parts = urlsplit(value) if _is_text(value) else None
         return value == "" or (parts is not None and parts.scheme == "http" and _is_bare(parts))
+    except ValueError:
+        return False
+
+
+def _is_key(value: Any) -> bool:
+    try:
+        return _is_text(value) and len(base64.urlsafe_b64decode(value)) == 32
     except ValueError:
         return False
 
@@ -325,6 +349,8 @@ RULES: dict[str, Rule] = {
         _is_list_of(lambda scheme: scheme in ("https", "http")),
     ),
     "PROXY": ('must be the URL of an HTTP proxy such as "http://proxy:3128", or ""', _is_proxy),
+    "ENCRYPTION_KEYS": ("must be a list of keys as Fernet.generate_key() makes them", _is_list_of(_is_key)),
+    "SECRET_OVERLAP": ("must be a number of seconds", lambda value: _is_number(value) and value >= 0),
 }
 
 # What guards destinations: a bad value of these is not replaced by its default.
@@ -333,8 +359,8 @@ GUARDS = {
     "ALLOW_SCHEMES", "PROXY",
 }  # fmt: skip
 
-# May have a password in it, which a message does not repeat.
-SECRET = {"PROXY"}
+# May have a password in it, or is one, which a message does not repeat.
+SECRET = {"PROXY", "ENCRYPTION_KEYS"}
 
 
 conf = Settings()

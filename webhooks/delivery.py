@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks import backoff, health, signing
+from webhooks import backoff, headerlines, health, signing
 from webhooks.conf import conf
 from webhooks.models import ContentType, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
@@ -19,6 +19,7 @@ from webhooks.sql import events, records
 from webhooks.sql.claims import Claim, Taken, promote
 from webhooks.sql.records import Verdict
 from webhooks.transport import Request
+from webhooks.vault import Secret, Unreadable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,9 +51,29 @@ def request_for(claimed: Claimed) -> Request:
     webhook = claimed.webhook
     body = claimed.event.body(as_form=webhook.content_type == ContentType.FORM)
     headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
-    headers |= signing.headers(webhook.secret, str(claimed.id), int(time.time()), body)
+    secret_headers = _revealed(webhook, "secret_headers")
+    headers |= headerlines.parse(secret_headers)
+    headers |= signing.headers(
+        _revealed(webhook, "secret"), str(claimed.id), int(time.time()), body, previous=webhook.overlapping_secret()
+    )
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
-    return Request(webhook.payload_url, headers, body, webhook.timeout or conf.timeout, verify, conf.response_bytes)
+    return Request(
+        webhook.payload_url,
+        headers,
+        body,
+        webhook.timeout or conf.timeout,
+        verify,
+        conf.response_bytes,
+        headerlines.hidden(secret_headers),
+    )
+
+
+def _revealed(webhook: Webhook, name: str) -> str:
+    secret: Secret = getattr(webhook, name)
+    try:
+        return secret.reveal()
+    except Unreadable as error:
+        raise Unreadable(f"the {name.replace('_', ' ')} of webhook “{webhook}” cannot be used: {error}") from None
 
 
 @dataclass(frozen=True)

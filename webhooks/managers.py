@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models import Exists, OuterRef
+from django.utils import timezone
 
 from webhooks.clock import DatabaseNow
 from webhooks.sql import claims
@@ -53,6 +54,11 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
     def resume(self) -> int:
         """Send to paused ones again at once, as though they had not failed."""
         return self.paused().update(probe_at=None, probes=0, failures_in_a_row=0, failing_since=None)
+
+    def forget_previous_secrets(self) -> int:
+        """Delete the secrets that were replaced and sign no longer."""
+        over = self.filter(previous_secret_until__lte=timezone.now())
+        return over.update(previous_secret="", previous_secret_until=None)
 
 
 class EventQuerySet(models.QuerySet["Event"]):

@@ -21,9 +21,13 @@ def key_of(secret: str) -> bytes:
     if not secret.startswith(PREFIX):
         return secret.encode()
     try:
-        return base64.b64decode(secret.removeprefix(PREFIX), validate=True)
+        key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
     except ValueError as error:
         raise ValueError(f"a secret that begins with {PREFIX} must go on in base64: {error}") from error
+    if not key:
+        # Everybody knows the empty key.
+        raise ValueError(f"a secret that begins with {PREFIX} must go on in base64: nothing follows")
+    return key
 
 
 def standard_signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
@@ -37,13 +41,17 @@ def hook_signature(secret: str, body: bytes) -> str:
     return hmac.digest(secret.encode(), body, hashlib.sha512).hex()
 
 
-def headers(secret: str, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers that identify and sign one attempt; without a secret there is an id and a time, but no signature."""
+def headers(secret: str, message_id: str, timestamp: int, body: bytes, *, previous: str = "") -> dict[str, str]:
+    """The headers that identify and sign one attempt; without a secret there is an id and a time, but no signature.
+
+    The ``previous`` secret signs, too. X-Hook-Signature has room for one signature only: the new secret's.
+    """
     identified = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
     if not secret:
         return identified
+    secrets = [secret, previous] if previous else [secret]
     return {
         **identified,
-        "webhook-signature": standard_signature(secret, message_id, timestamp, body),
+        "webhook-signature": " ".join(standard_signature(one, message_id, timestamp, body) for one in secrets),
         "X-Hook-Signature": hook_signature(secret, body),
     }

@@ -10,7 +10,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.models import Attempt, Delivery, Event
+from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.transactions import atomically
 
 # Rows that one sweep takes of each kind, so that it stays short.
@@ -52,8 +52,9 @@ def repair_promotions() -> int:
 
 
 def prune() -> int:
-    """Delete deliveries and failed events that are past their retention."""
-    return sum(_prune(state, days) for state, days in conf.retention.items()) + _prune_events()
+    """Delete deliveries and failed events that are past their retention, and secrets that sign no longer."""
+    pruned = sum(_prune(state, days) for state, days in conf.retention.items()) + _prune_events()
+    return pruned + Webhook.objects.forget_previous_secrets()
 
 
 def _prune(state: str, days: float) -> int:

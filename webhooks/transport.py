@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 from webhooks import deadlines, dialling
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
-from webhooks.texts import clean
+from webhooks.texts import clean, hide
 
 # What is kept of an answer's headers, as GitLab does.
 HEADERS_KEPT = 50
@@ -31,14 +31,15 @@ RECEIVERS = 100
 @dataclass(frozen=True)
 class Request:
     """What is sent: ``timeout`` in seconds for all of it; ``verify`` is True, False, or the path of a CA file;
-    ``keep`` is how many bytes of the answer's body are read."""
+    ``keep`` is how many bytes of the answer's body are read; ``hidden`` are texts that nothing kept of it may have."""
 
     url: str
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
     body: bytes
     timeout: float
     verify: bool | str = True
     keep: int = 8192
+    hidden: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Transport:
@@ -57,7 +58,7 @@ class Transport:
                 outcome = self._post_afresh(request, started_at)
         except Exception as error:
             # Whatever a receiver or a setting provokes is a failed attempt with a reason.
-            reason = explain(error, request.timeout)
+            reason = hide(explain(error, request.timeout), request.hidden)
             outcome = Outcome(started_at, 0, reason=reason, timed_out=is_timeout(error))
         return replace(outcome, duration_ms=round((time.monotonic() - clock) * 1000))
 
@@ -77,7 +78,7 @@ class Transport:
         response = self._adapter.send(_prepared(request), stream=True, timeout=request.timeout, verify=request.verify)
         with response.raw as raw:
             body = raw.read(request.keep, decode_content=True)
-            return _outcome(raw, body, started_at)
+            return _outcome(raw, body, started_at, request.hidden)
 
 
 def _prepared(request: Request) -> requests.PreparedRequest:
@@ -96,15 +97,15 @@ def _prepared_for(url: str) -> requests.PreparedRequest:
     return prepared
 
 
-def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime) -> Outcome:
-    headers = list(response.headers.items())[:HEADERS_KEPT]
+def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime, hidden: tuple[str, ...]) -> Outcome:
+    headers = {name: hide(value, hidden) for name, value in response.headers.items()}
     return Outcome(
         started_at,
         0,
-        reason=judge(response.status, response.reason or "", response.headers.get("Location", "")),
+        reason=judge(response.status, hide(response.reason or "", hidden), headers.get("Location", "")),
         status=response.status,
-        headers={clean(name): clean(value, HEADER_LENGTH) for name, value in headers},
-        body=clean(body.decode(_encoding(response), "replace")),
+        headers={clean(name): clean(value, HEADER_LENGTH) for name, value in list(headers.items())[:HEADERS_KEPT]},
+        body=clean(hide(body.decode(_encoding(response), "replace"), hidden)),
         retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
     )
 

@@ -24,6 +24,7 @@ from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.managers import State
 from webhooks.models import ContentType, Delivery, Event
+from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
 # So many attempts are shown, the newest.
 MOST_ATTEMPTS = 50
@@ -47,7 +48,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         # What may be long is not needed in lists.
         heavy = ("data", "snapshots", "request", "error", "webhook_ids")
-        return super().get_queryset(request).defer(*(f"event__{name}" for name in heavy), "webhook__secret")
+        return super().get_queryset(request).defer(*(f"event__{name}" for name in heavy), *SECRETS_OF_WEBHOOK)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str

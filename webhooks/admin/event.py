@@ -20,6 +20,7 @@ from webhooks.admin.display import EMPTY, indented, pill, short, when
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.admin.replaying import replay
 from webhooks.models import Event
+from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
 # So many of an event's deliveries are shown.
 MOST_DELIVERIES = 100
@@ -84,7 +85,7 @@ class EventAdmin(ReadOnlyAdmin):
     # One event
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        deliveries = obj.deliveries.select_related("webhook").defer("webhook__secret").order_by("pk")
+        deliveries = obj.deliveries.select_related("webhook").defer(*SECRETS_OF_WEBHOOK).order_by("pk")
         return {
             "event": obj,
             "replayed_as": _replay_of(obj),

@@ -136,8 +136,19 @@ def _webhooks(situation: Situation, now: datetime) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "No webhook is defined: no change is recorded or sent.", "Add one.")
     elif not any(standing.enabled for standing in situation.webhooks) and not situation.has_more_webhooks:
         yield Finding(Level.WARNING, "Every webhook is disabled: no change is recorded or sent.", "Enable one.")
-    for describe in (_disabled, _paused, _failing):
+    for describe in (_unreadable, _disabled, _paused, _failing):
         yield from islice(filter(None, (describe(one, now) for one in situation.webhooks)), MOST_NAMED)
+
+
+def _unreadable(standing: Standing, now: datetime) -> Finding | None:
+    if not standing.unreadable or not standing.enabled:
+        return None
+    return Finding(
+        Level.ERROR,
+        f"The {' and the '.join(standing.unreadable)} of “{standing.name}” cannot be decrypted with the keys in the "
+        "settings: every attempt fails, and its deliveries stay on file.",
+        "Put the key back that is missing in the settings, or enter it again at the webhook. Then retry what failed.",
+    )
 
 
 def _disabled(standing: Standing, now: datetime) -> Finding | None:

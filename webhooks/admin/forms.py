@@ -12,11 +12,14 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms.models import ModelChoiceIterator
-from django.utils.html import escape
+from django.utils.html import escape, format_html
 from django.utils.text import capfirst
 
+from webhooks.admin.display import exactly
+from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Webhook
 from webhooks.models.webhook import registered_object_types
+from webhooks.vault import Secret
 
 NO_ACTION = "Choose at least one action: created, updated or deleted."
 NO_MODEL = "Choose at least one model."
@@ -62,23 +65,50 @@ class ModelsField(forms.ModelMultipleChoiceField):
         return model_name(obj)
 
 
-class SecretField(forms.CharField):
-    """Write-only: what is stored is never shown, and an empty input changes nothing."""
+class WriteOnly(forms.CharField):
+    """What is stored is never shown, nor what was entered, and an empty input changes nothing."""
 
-    widget = forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}, render_value=False)
+    default_validators = [refuse_encrypted]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         return bool(data)
+
+    def clean(self, value: Any) -> Any:
+        return Secret(super().clean(value))
+
+
+class SecretField(WriteOnly):
+    widget = forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}, render_value=False)
+
+
+class EmptyTextarea(forms.Textarea):
+    def format_value(self, value: Any) -> str:
+        return ""
+
+
+class SecretLinesField(WriteOnly):
+    widget = EmptyTextarea(attrs={"class": "vLargeTextField", "rows": 3, "autocomplete": "off", "spellcheck": "false"})
 
 
 class WebhookForm(forms.ModelForm):
     object_types = ModelsField(
         queryset=ContentType.objects.none(), label="Models", error_messages={"required": NO_MODEL}
     )
-    secret = SecretField(required=False, max_length=255)
+    secret = SecretField(
+        required=False,
+        max_length=255,
+        help_text="Signs each request, so that the receiver can tell that it came from here.",
+    )
     clear_secret = forms.BooleanField(
         required=False, label="Clear the secret", help_text="Requests are no longer signed."
     )
+    forget_previous_secret = forms.BooleanField(required=False, label="Stop signing with the replaced secret now")
+    secret_headers = SecretLinesField(
+        required=False,
+        max_length=8192,
+        help_text="Headers that nobody is to see, such as Authorization. A line “Name: value” for each.",
+    )
+    clear_secret_headers = forms.BooleanField(required=False, label="Clear the secret headers")
 
     class Meta:
         model = Webhook
@@ -87,12 +117,20 @@ class WebhookForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.stored_secret = self.instance.secret
+        self.stored = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
         self.fields["object_types"].queryset = registered_object_types()  # type: ignore[attr-defined]
         self.fields["object_types"].help_text = self._dropped()
-        self.fields["secret"].help_text = self._about_secret()
-        if not self.stored_secret:
-            del self.fields["clear_secret"]
+        self.fields["secret"].help_text = self._about("secret")
+        self.fields["secret_headers"].help_text = self._about("secret_headers")
+        for name, stored in self.stored.items():
+            if not stored:
+                del self.fields[f"clear_{name}"]
+        until = self.instance.previous_secret_until
+        if until and self.instance.previous_secret:
+            told = format_html("Beside the new one, it signs until {}.", exactly(until))
+            self.fields["forget_previous_secret"].help_text = told
+        else:
+            del self.fields["forget_previous_secret"]
 
     def _dropped(self) -> str:
         """A warning of the models that were chosen once and are no longer registered."""
@@ -103,23 +141,41 @@ class WebhookForm(forms.ModelForm):
         names = ", ".join(f"{one.app_label}.{one.model}" for one in dropped)
         return f"Chosen too, but no longer registered, and dropped when you save: {escape(names)}." if names else ""
 
-    def _about_secret(self) -> str:
-        about = "Signs each request, so that the receiver can tell that it came from here. It is never shown again."
-        if self.stored_secret:
-            return f"A secret is set. Leave this empty to keep it. {about}"
-        return f"No secret is set: requests are not signed. {about}"
+    def _about(self, name: str) -> str:
+        about = f"{self.fields[name].help_text} What is entered is never shown again."
+        keep = "Leave this empty to keep it. " if self.stored[name] else ""
+        return f"{in_words(self.instance, name)} {keep}{about}"
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
-        cleaned["secret"] = self._secret(cleaned)
+        cleaned["secret_headers"] = self._kept(cleaned, "secret_headers")
+        cleaned["secret"] = self._kept(cleaned, "secret")
+        self.instance.sign_with(cleaned["secret"])
+        if cleaned.get("forget_previous_secret"):
+            self.instance.forget_previous_secret()
         return cleaned
 
-    def _secret(self, cleaned: dict[str, Any]) -> str:
-        entered = cleaned.get("secret") or ""
-        if not cleaned.get("clear_secret"):
-            return entered or self.stored_secret
+    def _kept(self, cleaned: dict[str, Any], name: str) -> Secret:
+        entered: Secret = cleaned.get(name) or Secret()
+        if not cleaned.get(f"clear_{name}"):
+            return entered or self.stored[name]
         if entered:
-            self.add_error("clear_secret", "Either enter a new secret or clear the one that is set, not both.")
-        return ""
+            self.add_error(f"clear_{name}", "Either enter something new or clear what is set, not both.")
+        return Secret()
+
+
+WORDS = {
+    "secret": ("A secret is set", "No secret is set: requests are not signed."),
+    "secret_headers": ("A text with secret headers is set", "No secret headers are set."),
+}
+
+
+def in_words(webhook: Webhook, name: str) -> str:
+    """What may be known of a field that is not shown."""
+    secret: Secret = getattr(webhook, name)
+    is_set, is_not = WORDS[name]
+    if secret.problem:
+        return f"{is_set}, but no attempt can be made with it: {secret.problem}."
+    return f"{is_set}." if secret else is_not

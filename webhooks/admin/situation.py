@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
@@ -38,6 +39,7 @@ class Standing:
     failures_in_a_row: int = 0
     probe_at: datetime | None = None
     disabled_reason: str = ""
+    unreadable: Sequence[str] = ()
 
     @property
     def open(self) -> int:

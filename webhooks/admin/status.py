@@ -27,6 +27,7 @@ from webhooks.admin.situation import Situation, Standing
 from webhooks.conf import conf
 from webhooks.managers import State
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
 PER_PAGE = 25
 
@@ -203,7 +204,7 @@ def deliveries_url(**filters: Any) -> str:
 
 def _failed(request: HttpRequest) -> Any:
     """A page of the failed deliveries, the newest first."""
-    heavy = ("event__data", "event__snapshots", "event__request", "event__error", "webhook__secret")
+    heavy = ("event__data", "event__snapshots", "event__request", "event__error", *SECRETS_OF_WEBHOOK)
     failed = Delivery.objects.failed().select_related("event", "webhook").defer(*heavy)
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
     rows = [

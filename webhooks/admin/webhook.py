@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -11,14 +12,16 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.views.decorators.debug import sensitive_post_parameters
 
 from webhooks import deletion, jobs
+from webhooks.admin import deletion as deleting
 from webhooks.admin import switches, tallies
-from webhooks.admin.deletion import in_words
 from webhooks.admin.display import EMPTY, number, short, webhook_state, when
-from webhooks.admin.forms import WebhookForm
+from webhooks.admin.forms import WebhookForm, in_words
 from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Webhook
 
@@ -47,15 +50,20 @@ class WebhookAdmin(admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
         may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if not may_edit:
-            return self._fieldsets(models="models_in_full", secret=("secret_in_words",))
-        has_secret = bool(obj and obj.secret)
-        return self._fieldsets("object_types", ("secret", "clear_secret") if has_secret else ("secret",))
+            return self._fieldsets("models_in_full", ("secret_in_words",), ("secret_headers_in_words",))
+        secret = ["secret"]
+        if obj and obj.secret:
+            secret.append("clear_secret")
+        if obj and obj.previous_secret and obj.previous_secret_until:
+            secret.append("forget_previous_secret")
+        headers = ["secret_headers", "clear_secret_headers"] if obj and obj.secret_headers else ["secret_headers"]
+        return self._fieldsets("object_types", secret, headers)
 
-    def _fieldsets(self, models: str, secret: tuple[str, ...]) -> Any:
+    def _fieldsets(self, models: str, secret: Sequence[str], headers: Sequence[str]) -> Any:
         return (
             (None, {"fields": ("name", "enabled")}),
             ("What is sent", {"fields": (models, ACTIONS)}),
-            ("Where to", {"fields": ("payload_url", "content_type", *secret)}),
+            ("Where to", {"fields": ("payload_url", "content_type", *secret, *headers)}),
             ("How it is sent", {"fields": CONNECTION}),
         )
 
@@ -111,12 +119,21 @@ class WebhookAdmin(admin.ModelAdmin):
 
     @admin.display(description="secret")
     def secret_in_words(self, webhook: Webhook) -> str:
-        return "A secret is set." if webhook.secret else "No secret is set: requests are not signed."
+        return in_words(webhook, "secret")
+
+    @admin.display(description="secret headers")
+    def secret_headers_in_words(self, webhook: Webhook) -> str:
+        return in_words(webhook, "secret_headers")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        return ("models_in_full", "secret_in_words")
+        return ("models_in_full", "secret_in_words", "secret_headers_in_words")
 
     # What changes
+
+    @method_decorator(sensitive_post_parameters("secret", "secret_headers"))
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        # Where something goes wrong, the report that is mailed to the admins has no secret in it.
+        return super().changeform_view(request, *args, **kwargs)
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
@@ -139,7 +156,7 @@ class WebhookAdmin(admin.ModelAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
-        lines, totals = in_words(chosen)
+        lines, totals = deleting.in_words(chosen)
         allowed = self.has_delete_permission(request)
         return lines, totals, set() if allowed else {"webhook"}, []
 

@@ -13,7 +13,9 @@ from rest_framework import serializers
 from rest_framework.settings import api_settings
 
 from webhooks import payloads, registry
+from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.vault import Secret
 
 # So many attempts of a delivery are shown, the newest.
 MOST_ATTEMPTS = 100
@@ -45,38 +47,66 @@ class ObjectTypesField(serializers.ListField):
         return sorted(f"{one.app_label}.{one.model}" for one in data.all())
 
 
-class WebhookSerializer(serializers.ModelSerializer[Webhook]):
-    """The secret goes in and never comes out: where it is left out it stays, and ``""`` clears it."""
+class SecretField(serializers.CharField):
+    """Goes in and never comes out: where it is left out it stays, and ``""`` clears it."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        style = {"input_type": "password"}
+        super().__init__(required=False, allow_blank=True, write_only=True, style=style, **kwargs)
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        return Secret(super().run_validation(data))
+
+
+class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     object_types = ObjectTypesField(allow_empty=False)
+    secret = SecretField(max_length=255, validators=[refuse_encrypted])
+    secret_headers = SecretField(max_length=8192, validators=[refuse_encrypted], trim_whitespace=False)
     has_secret = serializers.SerializerMethodField()
+    has_secret_headers = serializers.SerializerMethodField()
+    unreadable = serializers.ReadOnlyField(help_text="What cannot be decrypted, and makes every attempt fail.")
+    forget_previous_secret = serializers.BooleanField(write_only=True, required=False)
 
     class Meta:
         model = Webhook
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
-            "payload_url", "content_type", "secret", "has_secret", "ssl_verification", "ca_file_path", "timeout",
+            "payload_url", "content_type", "secret", "has_secret", "previous_secret_until", "forget_previous_secret",
+            "secret_headers", "has_secret_headers", "unreadable", "ssl_verification", "ca_file_path", "timeout",
             "ordered", "is_paused", "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
             "created", "last_updated",
         )  # fmt: skip
         read_only_fields = (
-            "is_paused", "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
+            "previous_secret_until", "is_paused", "disabled_reason", "last_success_at", "last_failure_at",
+            "last_failure",
         )  # fmt: skip
-        extra_kwargs = {"secret": {"write_only": True, "style": {"input_type": "password"}}}
 
     def get_has_secret(self, webhook: Webhook) -> bool:
         return bool(webhook.secret)
 
+    def get_has_secret_headers(self, webhook: Webhook) -> bool:
+        return bool(webhook.secret_headers)
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Judge it by the model's own rules, so that the API and the admin accept the same."""
         candidate = copy.copy(self.instance) if self.instance else Webhook()
-        for name in attrs.keys() - {"object_types"}:
+        for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
             setattr(candidate, name, attrs[name])
         try:
             candidate.full_clean()
         except ModelValidationError as error:
             raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
         return attrs
+
+    def create(self, validated_data: dict[str, Any]) -> Webhook:
+        validated_data.pop("forget_previous_secret", None)
+        return super().create(validated_data)
+
+    def update(self, instance: Webhook, validated_data: dict[str, Any]) -> Webhook:
+        instance.sign_with(validated_data.pop("secret", instance.secret))
+        if validated_data.pop("forget_previous_secret", False):
+            instance.forget_previous_secret()
+        return super().update(instance, validated_data)
 
 
 def _named(errors: dict[str, Any]) -> dict[str, Any]:

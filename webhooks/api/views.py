@@ -7,6 +7,8 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.request import Request
@@ -21,6 +23,7 @@ from webhooks.api.filters import DeliveryFilters, EventFilters, QueryParameters
 from webhooks.api.pagination import NewestFirst
 from webhooks.api.permissions import DeedPermissions, ModelPermissions
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
 # What may be long, or is nobody's business, and lists do not show.
 HEAVY = ("data", "snapshots", "request", "webhook_ids")
@@ -31,6 +34,7 @@ class Conflict(APIException):
     default_code = "conflict"
 
 
+@method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
 class WebhookViewSet(ModelViewSet[Webhook]):
     """Webhooks: which changes of which models are sent where."""
 
@@ -89,7 +93,7 @@ class EventViewSet(ReadOnlyModelViewSet[Event]):
 class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     """Deliveries: what is sent, what came of it, Retry and Discard."""
 
-    queryset = Delivery.objects.select_related("event", "webhook").defer("webhook__secret")
+    queryset = Delivery.objects.select_related("event", "webhook").defer(*SECRETS_OF_WEBHOOK)
     permission_classes = (DeedPermissions,)
     pagination_class = NewestFirst
     filter_backends = (QueryParameters,)

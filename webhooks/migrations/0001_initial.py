@@ -3,7 +3,9 @@
 import django.core.validators
 import django.db.models.deletion
 import django.utils.timezone
+import webhooks.encrypted
 import webhooks.ids
+import webhooks.models.webhook
 from django.db import migrations, models
 
 
@@ -106,7 +108,10 @@ class Migration(migrations.Migration):
                 ('on_deleted', models.BooleanField(default=False, help_text='Send when an object is deleted.', verbose_name='deleted')),
                 ('payload_url', models.CharField(help_text='Where to POST to.', max_length=500, verbose_name='payload URL')),
                 ('content_type', models.CharField(choices=[('application/json', 'JSON'), ('application/x-www-form-urlencoded', 'form')], default='application/json', help_text='How the body is written.', max_length=100)),
-                ('secret', models.CharField(blank=True, help_text='Signs each request, so that the receiver can tell that it came from here.', max_length=255)),
+                ('secret', webhooks.encrypted.EncryptedTextField(blank=True, help_text='Signs each request, so that the receiver can tell that it came from here.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.webhook.check_secret])),
+                ('previous_secret', webhooks.encrypted.EncryptedTextField(blank=True, editable=False)),
+                ('previous_secret_until', models.DateTimeField(blank=True, editable=False, help_text='Until then the secret that was replaced signs, too.', null=True)),
+                ('secret_headers', webhooks.encrypted.EncryptedTextField(blank=True, help_text='Headers that nobody is to see, such as Authorization. A line “Name: value” for each.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.webhook.check_headers])),
                 ('ssl_verification', models.BooleanField(default=True, help_text='Refuse a receiver whose certificate is not trusted.', verbose_name='TLS verification')),
                 ('ca_file_path', models.CharField(blank=True, help_text="A PEM file on the worker's machine with the certificates to trust instead of the usual ones.", max_length=4096, verbose_name='CA file')),
                 ('timeout', models.PositiveSmallIntegerField(blank=True, help_text='Seconds that one attempt may take in all, 1 to 120. Empty: the setting TIMEOUT.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(120)])),

@@ -1,15 +1,24 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxValueValidator, MinValueValidator
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models
+from django.utils import timezone
 
-from webhooks import destinations, dialling, registry, signing
+from webhooks import destinations, dialling, headerlines, registry, signing
+from webhooks.conf import conf
+from webhooks.encrypted import EncryptedTextField
 from webhooks.managers import WebhookQuerySet
 from webhooks.models.event import Action
+from webhooks.vault import Secret
+
+# What is encrypted; and how a query of deliveries names it, to leave it out.
+SECRETS = ("secret", "previous_secret", "secret_headers")
+SECRETS_OF_WEBHOOK = tuple(f"webhook__{name}" for name in SECRETS)
 
 
 class ContentType(models.TextChoices):
@@ -17,6 +26,18 @@ class ContentType(models.TextChoices):
 
     JSON = "application/json", "JSON"
     FORM = "application/x-www-form-urlencoded", "form"
+
+
+def check_secret(value: str) -> None:
+    try:
+        signing.key_of(value)
+    except ValueError as error:
+        raise ValidationError(str(error)) from error
+
+
+def check_headers(value: str) -> None:
+    if reason := headerlines.objection(value):
+        raise ValidationError(reason)
 
 
 class Webhook(models.Model):
@@ -37,10 +58,21 @@ class Webhook(models.Model):
     content_type = models.CharField(
         max_length=100, choices=ContentType.choices, default=ContentType.JSON, help_text="How the body is written."
     )
-    secret = models.CharField(
+    secret = EncryptedTextField(
         max_length=255,
         blank=True,
+        validators=[MaxLengthValidator(255), check_secret],
         help_text="Signs each request, so that the receiver can tell that it came from here.",
+    )
+    previous_secret = EncryptedTextField(blank=True, editable=False)
+    previous_secret_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Until then the secret that was replaced signs, too."
+    )
+    secret_headers = EncryptedTextField(
+        max_length=8192,
+        blank=True,
+        validators=[MaxLengthValidator(8192), check_headers],
+        help_text="Headers that nobody is to see, such as Authorization. A line “Name: value” for each.",
     )
     ssl_verification = models.BooleanField(
         "TLS verification", default=True, help_text="Refuse a receiver whose certificate is not trusted."
@@ -102,16 +134,39 @@ class Webhook(models.Model):
         self.failing_since = self.probe_at = None
         self.failures_in_a_row = self.probes = 0
 
+    def sign_with(self, secret: Secret) -> None:
+        """Sign with this from now on. The secret that it replaces signs beside it for ``SECRET_OVERLAP``, so that
+        receivers can change over without a gap; without a new secret nothing signs any more. Save it to make that so.
+        """
+        replaced, self.secret = self.secret, secret
+        if secret == replaced:
+            return
+        self.forget_previous_secret()
+        if secret and replaced and not replaced.problem and conf.secret_overlap:
+            self.previous_secret = replaced
+            self.previous_secret_until = timezone.now() + timedelta(seconds=conf.secret_overlap)
+
+    def forget_previous_secret(self) -> None:
+        """Sign with nothing but the secret itself; save it to make that so."""
+        self.previous_secret, self.previous_secret_until = Secret(), None
+
+    def overlapping_secret(self) -> str:
+        """The secret that was replaced, as long as it signs, too. One that cannot be read does not keep the new one
+        from signing: ``check --deploy`` tells of it."""
+        is_over = self.previous_secret_until is None or self.previous_secret_until <= timezone.now()
+        return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
+
+    @property
+    def unreadable(self) -> list[str]:
+        """What no key in the settings decrypts, in words: attempts fail until it is put right."""
+        return [name.replace("_", " ") for name in ("secret", "secret_headers") if getattr(self, name).problem]
+
     @property
     def is_paused(self) -> bool:
         return self.enabled and self.probe_at is not None
 
     def clean(self) -> None:
         errors = {}
-        try:
-            signing.key_of(self.secret)
-        except ValueError as error:
-            errors["secret"] = str(error)
         if self.ca_file_path and not self.ssl_verification:
             errors["ca_file_path"] = "A CA file has no effect while TLS verification is off: clear one of the two."
         # A disabled one is sent nowhere: whoever finds that it no longer may be can still switch it off.

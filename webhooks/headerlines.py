@@ -1,0 +1,79 @@
+"""Headers written as text, a line ``Name: value`` for each. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from urllib.parse import quote
+
+# RFC 9110, section 5.6.2: what a name is made of; and 5.5: what a value may be, of which only ASCII is sure to arrive.
+NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+VALUE = re.compile(r"[\t\x20-\x7e]*")
+
+# RFC 9110, section 7.6.1, and what a proxy takes for itself; then what belongs to the message and to the connection.
+HOP_BY_HOP = {
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
+}  # fmt: skip
+OWN = {"host", "content-length", "content-type", "content-encoding", "expect", "x-hook-signature"}
+OWN_PREFIX = "webhook-"
+
+MOST = 50
+
+# A word of a value that has at least so many characters is a secret by itself: "Bearer" is not, what follows it is.
+WORD = 8
+
+
+def objection(text: str) -> str:
+    """Why these lines cannot be sent, empty if they can. Names headers, never values."""
+    try:
+        parse(text)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str) -> tuple[tuple[str, str], ...]:
+    lines = [(number, line) for number, line in enumerate(re.split(r"\r?\n", text), 1) if line.strip()]
+    if len(lines) > MOST:
+        raise ValueError(f"There are {len(lines)} headers; {MOST} are the most.")
+    found: dict[str, tuple[str, str]] = {}
+    for number, line in lines:
+        name, value = _pair(number, line)
+        if name.lower() in found:
+            raise ValueError(f"Line {number}: {name} is there twice.")
+        found[name.lower()] = (name, value)
+    return tuple(found.values())
+
+
+def parse(text: str) -> dict[str, str]:
+    """Names to values. Raises ValueError, which says which line is wrong and never has a value in it."""
+    return dict(_parsed(text))
+
+
+@lru_cache(maxsize=256)
+def hidden(text: str) -> tuple[str, ...]:
+    """What a receiver might repeat of the values, in the spellings that it might choose, the longest first."""
+    values = [value for _, value in _parsed(text)]
+    words = {word for value in values for word in value.split() if len(word) >= WORD} | set(values)
+    spellings = {spelt for word in words for spelt in (word, json.dumps(word)[1:-1], quote(word), quote(word, safe=""))}
+    return tuple(sorted(spellings, key=lambda one: (-len(one), one)))
+
+
+def _pair(number: int, line: str) -> tuple[str, str]:
+    name, colon, value = (part.strip(" \t") for part in line.partition(":"))
+    if not colon or not NAME.fullmatch(name):
+        raise ValueError(f"Line {number}: write a header as Name: value.")
+    if is_own(name):
+        raise ValueError(f"Line {number}: {name} cannot be set, it belongs to the request itself or to its signature.")
+    if not value or not VALUE.fullmatch(value):
+        raise ValueError(f"Line {number}: the value of {name} must be visible ASCII characters, and some.")
+    return name, value
+
+
+def is_own(name: str) -> bool:
+    """Whether the sender sets this header itself, or nobody may."""
+    name = name.lower()
+    return name in HOP_BY_HOP | OWN or name.startswith(OWN_PREFIX)

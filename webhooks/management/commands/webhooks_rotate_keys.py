@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from webhooks import rekeying
+from webhooks.vault import Unreadable
+
+
+class Command(BaseCommand):
+    help = (
+        'Encrypts the secrets of all webhooks anew with the newest key: the first of WEBHOOKS["ENCRYPTION_KEYS"], or '
+        "the one that SECRET_KEY gives. Afterwards older keys can be taken out of the settings. May be run again."
+    )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            tally = rekeying.renew()
+        except Unreadable as error:
+            raise CommandError(f"Nothing was done: {error}.") from error
+        self.stdout.write(
+            f"{tally.renewed} encrypted anew, {tally.current} had the newest key, {len(tally.unreadable)} unreadable."
+        )
+        if tally.unreadable:
+            which = "; ".join(f"the {name} of “{webhook}”" for webhook, name in tally.unreadable)
+            raise CommandError(f"Not readable with any key, and left as it is: {which}. Keep or put back the old key.")
