@@ -27,16 +27,23 @@ if TYPE_CHECKING:
     from webhooks.outbox import batch
     from webhooks.querysets import TrackedQuerySet, WebhookManager
     from webhooks.registry import register, unregister
+    from webhooks.verifying import ReplayWindow, VerificationError, verify
 
-__all__ = ["TrackedQuerySet", "WebhookManager", "actor", "batch", "register", "unregister"]
+__all__ = [
+    "ReplayWindow", "TrackedQuerySet", "VerificationError", "WebhookManager", "actor", "batch", "register",
+    "unregister", "verify",
+]  # fmt: skip
 
 _HOMES = {
+    "ReplayWindow": "webhooks.verifying",
     "TrackedQuerySet": "webhooks.querysets",
+    "VerificationError": "webhooks.verifying",
     "WebhookManager": "webhooks.querysets",
     "actor": "webhooks.context",
     "batch": "webhooks.outbox",
     "register": "webhooks.registry",
     "unregister": "webhooks.registry",
+    "verify": "webhooks.verifying",
 }
 
 

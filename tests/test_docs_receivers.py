@@ -1,0 +1,152 @@
+"""The receivers of docs/receivers.md, run as they stand there, over real sockets."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.draining import drain, states
+from tests.inbox import ROOT
+from tests.makers import make_webhook
+from tests.testapp.models import Thing
+from tests.waiting import until
+from webhooks import signing
+from webhooks.models import State, Webhook
+from webhooks.vault import Secret
+
+SECRETS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a plain one, ümlaut included"]
+BODY = b'{"event": "updated", "object_type": "dcim.site", "data": {"id": 7}}'
+
+
+def code(title: str) -> str:
+    page = (ROOT / "docs" / "receivers.md").read_text()
+    [found] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+class Running:
+    """A receiver in a process of its own; ``said`` is what it printed."""
+
+    def __init__(self, command: list[str], secret: str) -> None:
+        environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0", "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        self.said: list[str] = []
+        threading.Thread(target=self._listen, daemon=True).start()
+        until(lambda: self.said or self.process.poll() is not None, 30, "the receiver to start")
+        self.url = f"http://127.0.0.1:{self.said.pop(0).removeprefix('port ')}/"
+
+    def _listen(self) -> None:
+        for line in self.process.stdout or ():
+            self.said.append(line.strip())
+
+    def post(self, headers: dict[str, str], body: bytes = BODY) -> int:
+        request = urllib.request.Request(self.url, body, headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=10) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    def wait_for(self, count: int) -> list[str]:
+        until(lambda: len(self.said) >= count, 10, lambda: f"{count} lines, not {self.said}")
+        return self.said
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def command_of(language: str, directory: Path) -> list[str]:
+    if language == "python":
+        path = directory / "receiver.py"
+        path.write_text(code(path.name))
+        return [sys.executable, "-W", "error", str(path)]
+    node = shutil.which("node")
+    if not node:
+        assert not os.environ.get("CI"), "no node on this machine, and nothing may be left out here"
+        pytest.skip("no node on this machine: install it (Debian: apt-get install nodejs)")
+    path = directory / "receiver.mjs"
+    path.write_text(code(path.name))
+    return [node, str(path)]
+
+
+@pytest.fixture(params=SECRETS, ids=["whsec", "plain"])
+def secret(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["python", "javascript"])
+def receiver(request: pytest.FixtureRequest, tmp_path: Path, secret: str) -> Iterator[Running]:
+    running = Running(command_of(request.param, tmp_path), secret)
+    yield running
+    running.stop()
+
+
+def signed(secret: str, message: str = "msg", age: int = 0, body: bytes = BODY, previous: str = "") -> dict[str, str]:
+    return signing.headers(secret, message, int(time.time()) - age, body, previous=previous)
+
+
+def test_what_is_signed_is_taken_once(receiver: Running, secret: str) -> None:
+    assert receiver.post(signed(secret)) == 204
+    assert receiver.post(signed(secret, age=-1)) == 204, "the same delivery, tried again"
+    assert receiver.post(signed(secret, "another")) == 204
+    assert receiver.wait_for(2) == ["updated dcim.site 7"] * 2
+
+
+def test_both_secrets_of_an_overlap_are_taken(receiver: Running, secret: str) -> None:
+    assert receiver.post(signed("the new one", previous=secret)) == 204
+    assert receiver.post(signed(secret, "other", previous="the old one")) == 204
+
+
+@pytest.mark.parametrize("age", [310, -310])
+def test_a_time_that_is_off_is_refused(receiver: Running, secret: str, age: int) -> None:
+    assert receiver.post(signed(secret, age=age)) == 401
+
+
+def test_what_is_forged_is_refused(receiver: Running, secret: str) -> None:
+    good = signed(secret)
+    assert receiver.post(good, BODY.replace(b"7", b"8")) == 401
+    assert receiver.post(signed(secret + "QUJD")) == 401
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        assert receiver.post({key: value for key, value in good.items() if key != name}) == 401
+        assert receiver.post(good | {name: "1"}) == 401
+    for signature in ("v1,", "v1", good["webhook-signature"][3:], "v2" + good["webhook-signature"][2:], "ä" * 44):
+        assert receiver.post(good | {"webhook-signature": signature.encode().decode("latin-1")}) == 401
+    assert len(receiver.wait_for(13)) == 13, receiver.said
+    assert not [line for line in receiver.said if not line.startswith("refused: ")]
+
+
+def test_the_very_same_request_is_refused_the_second_time(receiver: Running, secret: str) -> None:
+    headers = signed(secret)
+    assert receiver.post(headers) == 204
+    assert receiver.post(headers) == 401
+    assert len(receiver.wait_for(2)) == 2
+
+
+def test_a_change_reaches_it_before_and_after_its_secret_was_replaced(
+    database: str, receiver: Running, secret: str
+) -> None:
+    webhook = make_webhook(Thing, url=receiver.url, secret=secret)
+    thing = Thing.objects.create(name="a")
+    drain()
+    webhook = Webhook.objects.get()
+    webhook.sign_with(Secret("whsec_" + "QUJD" * 8))
+    webhook.save()
+    thing.save()
+    drain()
+    assert states() == [State.SUCCEEDED] * 2
+    assert receiver.wait_for(2) == [f"created testapp.thing {thing.pk}", f"updated testapp.thing {thing.pk}"]
