@@ -188,6 +188,13 @@ def cookie(connection: Connection, request: Request, *_: str) -> None:
     connection.answer(200, b"ok", "Set-Cookie: session=secret; Path=/\r\n")
 
 
+def echo(connection: Connection, request: Request, code: str = "200", *_: str) -> None:
+    """Repeats what it was sent: in its body, and the headers of it in headers of its own."""
+    lines = [f"{name}: {value}" for name, value in request["headers"]]
+    body = "\n".join(lines).encode("latin-1") + b"\n\n" + base64.b64decode(request["body"])
+    connection.answer(int(code), body, "".join(f"X-You-Sent-{line}\r\n" for line in lines))
+
+
 def retry_after(connection: Connection, request: Request, code: str, seconds: str, *_: str) -> None:
     connection.answer(int(code), b"later", f"Retry-After: {seconds}\r\n")
 
@@ -205,7 +212,7 @@ BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect, "close": close, "half": half,
     "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb, "cookie": cookie,
     "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
-    "header-flood": header_flood,
+    "header-flood": header_flood, "echo": echo,
 }  # fmt: skip
 
 

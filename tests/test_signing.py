@@ -61,7 +61,7 @@ def test_a_secret_stands_for_its_key(secret: str, key: bytes) -> None:
     assert signing.key_of(secret) == key
 
 
-@pytest.mark.parametrize("secret", ["whsec_not base64!", "whsec_abc", "whsec_ä"])
+@pytest.mark.parametrize("secret", ["whsec_not base64!", "whsec_abc", "whsec_ä", "whsec_"])
 def test_a_prefixed_secret_that_is_not_base64_is_refused(secret: str) -> None:
     with pytest.raises(ValueError, match="base64"):
         signing.key_of(secret)
@@ -69,6 +69,14 @@ def test_a_prefixed_secret_that_is_not_base64_is_refused(secret: str) -> None:
 
 def test_without_a_secret_there_is_an_id_and_a_time_and_no_signature() -> None:
     assert signing.headers("", MESSAGE, STAMP, BODY) == {"webhook-id": MESSAGE, "webhook-timestamp": str(STAMP)}
+
+
+def test_the_previous_secret_signs_beside_the_new_one_in_one_header() -> None:
+    both = signing.headers(SECRET, MESSAGE, STAMP, BODY, previous="plain")
+    new, old = both["webhook-signature"].split(" ")
+    assert new == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert old == signing.standard_signature("plain", MESSAGE, STAMP, BODY)
+    assert both["X-Hook-Signature"] == signing.hook_signature(SECRET, BODY)
 
 
 @given(key=st.binary(min_size=1, max_size=64), data=st.dictionaries(st.text(), st.integers()), message=st.uuids())

@@ -50,7 +50,7 @@ def _renew(webhook: Webhook, name: str, tally: Tally) -> None:
         tally.unreadable.append((webhook.name, name))
         return
     # Only where it is still what was read: an admin may have entered another one.
-    same = Webhook.objects.filter(pk=webhook.pk, **{name: secret.stored})
+    same = Webhook.objects.filter(pk=webhook.pk, **{name: secret})
     tally.renewed += same.update(**{name: renewed})
 
 

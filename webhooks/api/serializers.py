@@ -15,6 +15,7 @@ from rest_framework.settings import api_settings
 from webhooks import payloads, registry
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models.webhook import SECRETS
 from webhooks.vault import Secret
 
 # So many attempts of a delivery are shown, the newest.
@@ -55,7 +56,7 @@ class SecretField(serializers.CharField):
         super().__init__(required=False, allow_blank=True, write_only=True, style=style, **kwargs)
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
-        return Secret(super().run_validation(data))
+        return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
 
 
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
@@ -87,6 +88,16 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     def get_has_secret_headers(self, webhook: Webhook) -> bool:
         return bool(webhook.secret_headers)
 
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, dict):
+            # A report of an error shows what the frames of the call have in them.
+            data = {name: Secret(data[name]) if _is_secret(name, data[name]) else data[name] for name in data}
+        return super().run_validation(data)
+
+    def get_initial(self) -> Any:
+        # What the browsable API fills a form with that was refused.
+        return {name: value for name, value in super().get_initial().items() if not _is_secret(name, value)}
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Judge it by the model's own rules, so that the API and the admin accept the same."""
         candidate = copy.copy(self.instance) if self.instance else Webhook()
@@ -107,6 +118,10 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         if validated_data.pop("forget_previous_secret", False):
             instance.forget_previous_secret()
         return super().update(instance, validated_data)
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    return name in SECRETS and isinstance(value, str)
 
 
 def _named(errors: dict[str, Any]) -> dict[str, Any]:

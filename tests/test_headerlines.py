@@ -1,0 +1,70 @@
+"""Headers written as lines: which are taken, which are refused, and what of them is hidden."""
+
+from __future__ import annotations
+
+import pytest
+
+from webhooks import headerlines
+from webhooks.texts import hide
+
+
+def test_lines_are_headers_in_their_order() -> None:
+    text = "Authorization:  Bearer abc \r\n\n  X-Token : a:b=c\nX-Empty-Looking: -\t-"
+    assert headerlines.parse(text) == {"Authorization": "Bearer abc", "X-Token": "a:b=c", "X-Empty-Looking": "-\t-"}
+    assert headerlines.parse("") == headerlines.parse(" \n ") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("hush", "Line 1: write a header as Name: value."),
+        (": hush", "Line 1: write a header"),
+        ("X Y: hush", "Line 1: write a header"),
+        ("Ä: hush", "Line 1: write a header"),
+        ("X-A\0: hush", "Line 1: write a header"),
+        ("X-A: 1\nX-B: hush\rX-C: hush", "Line 2: the value of X-B must be visible ASCII"),
+        ("X-A: hush\0", "Line 1: the value of X-A must be"),
+        ("X-A: hush\x0b", "Line 1: the value of X-A must be"),
+        ("X-A: hush\x85X-B: 1", "Line 1: the value of X-A must be"),
+        ("X-A: hüsh", "Line 1: the value of X-A must be"),
+        ("X-A:", "Line 1: the value of X-A must be"),
+        ("X-A: hush\nx-a: hush", "Line 2: x-a is there twice."),
+        ("\n".join(f"X-{number}: hush" for number in range(51)), "There are 51 headers; 50 are the most."),
+        *(
+            (f"{name}: hush", f"Line 1: {name} cannot be set")
+            for name in (
+                "Host", "content-length", "Content-Type", "Transfer-Encoding", "Connection", "Keep-Alive", "TE",
+                "Trailer", "Upgrade", "Proxy-Authorization", "Proxy-Connection", "Proxy-Authenticate", "Expect",
+                "webhook-id", "Webhook-Signature", "WEBHOOK-ANYTHING", "X-Hook-Signature", "Content-Encoding",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sent_is_refused_without_repeating_a_value(text: str, reason: str) -> None:
+    said = headerlines.objection(text)
+    assert said.startswith(reason)
+    assert "hush" not in said
+    with pytest.raises(ValueError, match=r"Line|headers"):
+        headerlines.parse(text)
+
+
+HIDDEN = headerlines.hidden('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Odd: a"b\\c/d e')
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nothing of it", "nothing of it"),
+        ("you sent Bearer tok-12345678!", "you sent ********!"),
+        ("token tok-12345678 is wrong", "token ******** is wrong"),
+        ("Bearer is not secret", "Bearer is not secret"),
+        ('{"odd": "a\\"b\\\\c/d e"}', '{"odd": "********"}'),
+        ("q=a%22b%5Cc%2Fd%20e&", "q=********&"),
+        ("cut off at tok-123", "cut off at ********"),
+        ("cut off at Bearer tok-1234567", "cut off at ********"),
+        ("no cut at tok", "no cut at tok"),
+        ("pin 42", "pin ********"),
+    ],
+)
+def test_what_a_receiver_repeats_is_hidden(text: str, shown: str) -> None:
+    assert hide(text, HIDDEN) == shown
