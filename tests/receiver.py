@@ -195,6 +195,12 @@ def echo(connection: Connection, request: Request, code: str = "200", *_: str) -
     connection.answer(int(code), body, "".join(f"X-You-Sent-{line}\r\n" for line in lines))
 
 
+def parrot(connection: Connection, request: Request, *_: str) -> bool:
+    """Repeats the headers that it was sent where a status line should stand."""
+    connection.sock.sendall("; ".join(f"{name}={value}" for name, value in request["headers"]).encode() + b"\r\n\r\n")
+    return False
+
+
 def retry_after(connection: Connection, request: Request, code: str, seconds: str, *_: str) -> None:
     connection.answer(int(code), b"later", f"Retry-After: {seconds}\r\n")
 
@@ -212,7 +218,7 @@ BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect, "close": close, "half": half,
     "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb, "cookie": cookie,
     "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
-    "header-flood": header_flood, "echo": echo,
+    "header-flood": header_flood, "echo": echo, "parrot": parrot,
 }  # fmt: skip
 
 

@@ -88,6 +88,9 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     def get_has_secret_headers(self, webhook: Webhook) -> bool:
         return bool(webhook.secret_headers)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.instance!r}>"  # REST framework's own has what was sent
+
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, dict):
             # A report of an error shows what the frames of the call have in them.
