@@ -183,6 +183,42 @@ class TestSecret:
         signed.refresh_from_db()
         assert signed.secret == "hush-hush"
 
+    @pytest.mark.parametrize(
+        ("sent", "kept"),
+        [
+            ({}, "X-Token: hush"),
+            ({"secret_headers": "X-Other: new"}, "X-Other: new"),
+            ({"clear_secret_headers": "on"}, ""),
+        ],
+    )
+    def test_secret_headers_are_handled_alike(
+        self, admin_client: Client, signed: Webhook, sent: dict[str, str], kept: str
+    ) -> None:
+        Webhook.objects.update(secret_headers="X-Token: hush")
+        shown = page(admin_client, change_of(signed))
+        assert "A text with secret headers is set. Leave this empty to keep it." in shown
+        assert "X-Token" not in shown
+        told(admin_client, change_of(signed), **form(name="signed", **sent))
+        assert Webhook.objects.get().secret_headers == kept
+
+    def test_bad_secret_headers_are_refused_without_being_shown(self, admin_client: Client, signed: Webhook) -> None:
+        response = admin_client.post(change_of(signed), form(secret_headers="X-Token: hush\nHost: hush"))
+        shown = response.content.decode()
+        assert "Line 2: Host cannot be set" in shown
+        assert "hush" not in shown
+
+    def test_what_the_database_keeps_cannot_be_entered(self, admin_client: Client, signed: Webhook) -> None:
+        response = admin_client.post(change_of(signed), form(secret=signed.secret.stored))
+        assert "would be taken for an encrypted one" in response.content.decode()
+
+    def test_keys_that_cannot_be_used_are_said_so_at_the_field(
+        self, admin_client: Client, webhooks_settings: Any
+    ) -> None:
+        webhooks_settings(ENCRYPTION_KEYS=["no key"])
+        response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(secret="new"))
+        assert "ENCRYPTION_KEYS" in response.content.decode()
+        assert not Webhook.objects.exists()
+
     def test_a_save_that_leaves_it_is_not_logged_as_a_change_of_it(self, admin_client: Client, signed: Webhook) -> None:
         told(admin_client, change_of(signed), **form(name="renamed"))
         assert "ecret" not in LogEntry.objects.get().change_message

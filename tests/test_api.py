@@ -221,6 +221,30 @@ def test_a_secret_stays_unless_another_is_given_and_is_cleared_by_an_empty_one(a
     assert Webhook.objects.get().secret == ""
 
 
+def test_secret_headers_are_handled_like_the_secret(api: APIClient) -> None:
+    made = define(api, secret_headers="X-Token: hush")
+    pk = made.json()["id"]
+    assert made.json()["has_secret_headers"] is True
+    assert Webhook.objects.get().secret_headers == "X-Token: hush"
+    refused = api.patch(detail(WEBHOOKS, pk), {"secret_headers": "webhook-id: hush"}, format="json")
+    assert refused.status_code == 400
+    assert refused.json()["secret_headers"] == [
+        "Line 1: webhook-id cannot be set, it belongs to the request itself or to its signature."
+    ]
+    cleared = api.patch(detail(WEBHOOKS, pk), {"secret_headers": ""}, format="json")
+    assert cleared.json()["has_secret_headers"] is False
+    assert not [answer for answer in (made, refused, cleared) if b"hush" in answer.content]
+
+
+def test_what_the_database_keeps_cannot_be_entered_and_a_missing_key_is_told(api: APIClient, settings: Any) -> None:
+    pk = define(api, secret="first").json()["id"]
+    answer = api.patch(detail(WEBHOOKS, pk), {"secret": Webhook.objects.get().secret.stored}, format="json")
+    assert "would be taken for an encrypted one" in answer.json()["secret"][0]
+    settings.SECRET_KEY = "changed, and the old one forgotten"
+    told = api.get(detail(WEBHOOKS, pk)).json()
+    assert (told["has_secret"], told["unreadable"]) == (True, ["secret"])
+
+
 def test_a_secret_is_in_no_answer(api: APIClient) -> None:
     secret = "tell-nobody-1234"
     made = define(api, secret=secret)

@@ -102,9 +102,9 @@ class Secret:
 
     def reveal(self) -> str:
         """The text. Raises Unreadable where no key fits."""
-        if self._text is not None:
-            return self._text
-        return decrypt(self._stored or "")
+        if self._text is None:
+            self._text = decrypt(self._stored or "")  # a worker asks again for each request of a batch
+        return self._text
 
     @property
     def stored(self) -> str:

@@ -259,6 +259,18 @@ def export(search: Search, tmp_path: Any) -> None:
         search.look("pickles and reprs", "repr", f"{webhook!r} {webhook.__dict__}")
 
 
+@pytest.mark.parametrize("name", PLANTED)
+def test_the_search_finds_what_is_there(name: str, redis: Any) -> None:
+    User.objects.create(username=PLANTED[name])
+    redis.hset("rq:job:1", "data", zlib.compress(pickle.dumps(PLANTED[name])))
+    search = Search()
+    search.rows()
+    search.redis(redis)
+    search.look("log lines", "log", f"{{'secret': {PLANTED[name]!r}}}")
+    assert Counter(found.partition(":")[0] for found in search.found).keys() >= {"values in tables auth_user.username"}
+    assert [found.rpartition(": ")[2] for found in search.found] == [name] * 3
+
+
 def wait_for_attempts(count: int) -> None:
     until(lambda: Attempt.objects.count() >= count, 60, lambda: f"{count} attempts, not {Attempt.objects.count()}")
 
