@@ -1,8 +1,8 @@
 """Which Events a webhook wants, by what is in them: NetBox's condition format. Pure: JSON in, yes or no out.
 
-The format is that of NetBox 4.7 (https://netboxlabs.com/docs/netbox/reference/conditions/), where a condition is judged
-over the payload's ``data`` with its ``snapshots`` beside the fields. ``docs/conditions.md`` describes it, and lists where
-this differs from NetBox.
+The format is that of NetBox 4.7 (https://netboxlabs.com/docs/netbox/reference/conditions/), where a condition is
+judged over the payload's ``data`` with its ``snapshots`` beside the fields. ``docs/conditions.md`` describes it, and
+lists where this differs from NetBox.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Unanswerable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an Event is wanted; if a condition had no answer for it, why. ``late`` says that a pattern took too long."""
+    """Whether an Event is wanted, and why a condition had no answer for it. ``late``: a pattern took too long."""
 
     matches: bool
     problem: str = ""
@@ -139,7 +139,9 @@ class _Reader:
         _check_keys(node, place)
         attr = node["attr"]
         if not isinstance(attr, str):
-            raise ConditionError(_at(place, "attr"), f"'attr' must be text, a path such as 'site.slug', not {_kind(attr)}")
+            raise ConditionError(
+                _at(place, "attr"), f"'attr' must be text, a path such as 'site.slug', not {_kind(attr)}"
+            )
         op = node.get("op", "eq")
         judge = _on_change(op, attr) if _named(op, CHANGES) else self._comparison(op, attr, node, place)
         if node.get("negate"):
@@ -148,7 +150,9 @@ class _Reader:
 
     def _comparison(self, op: Any, attr: str, node: dict[str, Any], place: str) -> _Judge:
         if not _named(op, _COMPARE):
-            raise ConditionError(_at(place, "op"), f"there is no operator {_shown(op)}; use one of {', '.join(OPERATORS)}")
+            raise ConditionError(
+                _at(place, "op"), f"there is no operator {_shown(op)}; use one of {', '.join(OPERATORS)}"
+            )
         if "value" not in node:
             raise ConditionError(place, f"'value' is missing, which {op!r} compares with")
         value = node["value"]
@@ -179,16 +183,20 @@ class _Reader:
             node, depth = waiting.pop()
             self._values += 1
             if self._values > VALUES or depth > GROUPS:
-                raise ConditionError(place, f"a rule may hold {VALUES:,} values, lists in lists {GROUPS} deep; shorten it")
+                raise ConditionError(
+                    place, f"a rule may hold {VALUES:,} values, lists in lists {GROUPS} deep; shorten it"
+                )
             inner = node if isinstance(node, list) else node.values() if isinstance(node, dict) else ()
             waiting += [(item, depth + 1) for item in inner]
 
 
 def _check_keys(node: dict[str, Any], place: str) -> None:
     if unknown := [key for key in node if key not in ("attr", "op", "value", "negate")]:
-        key = sorted(unknown, key=str)[0]
+        key = min(unknown, key=str)
         hint = f"; write {key.lower()!r}" if str(key).lower() in ("and", "or", "attr", "op", "value", "negate") else ""
-        raise ConditionError(_at(place, key), f"a condition has no {_shown(key)}{hint or f'; it looks like {_EXAMPLE}'}")
+        raise ConditionError(
+            _at(place, key), f"a condition has no {_shown(key)}{hint or f'; it looks like {_EXAMPLE}'}"
+        )
     if "attr" not in node:
         raise ConditionError(place, f"'attr' is missing; a condition looks like {_EXAMPLE}")
     if _named(node.get("op"), CHANGES) and node.get("value") is not None:
@@ -209,10 +217,8 @@ _NO_SNAPSHOT = object()
 
 def _walk(value: Any, steps: list[str], attr: str) -> Any:
     for step in steps:
-        if isinstance(value, list):
-            value = [_step(member, step, attr) for member in value]
-        else:
-            value = _step(value, step, attr)
+        many = isinstance(value, list)
+        value = [_step(member, step, attr) for member in value] if many else _step(value, step, attr)
     return value
 
 

@@ -1,8 +1,8 @@
 r"""Regular expressions that people write into rules, matched in bounded time. Pure.
 
-Python's ``re`` decides what is a pattern, as in NetBox, and says where a broken one is broken. Once it matches it cannot
-be stopped: a pattern such as ``(?:.*,){30}P`` goes back and forth for ever, while a save waits. So the matching is
-done by the package ``regex``, which gives up when its time is over.
+Python's ``re`` decides what is a pattern, as in NetBox, and says where a broken one is broken. Once it matches it
+cannot be stopped: a pattern such as ``(?:.*,){30}P`` goes back and forth for ever, while a save waits. So the matching
+is done by the package ``regex``, which gives up when its time is over.
 """
 
 from __future__ import annotations
