@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from webhooks.paths import MISSING, NO_SNAPSHOT, SIDES, Facts, Unanswerable, kind, lookup, resolver
 from webhooks.patterns import Deadline, Pattern, PatternError, TooSlow
 
 GROUPS = 20  # and, or within each other
@@ -20,12 +21,9 @@ VALUES = 10_000  # values in one rule, those in lists counted
 SECONDS = 0.1  # for all patterns of one evaluation
 
 CHANGES = ("changed", "unchanged")
-SIDES = ("prechange", "postchange")
 
-_Facts = Mapping[str, Any]
-_Judge = Callable[[_Facts, Deadline], bool]
+_Judge = Callable[[Facts, Deadline], bool]
 _Compare = Callable[[Any, Any, Deadline], bool]
-_MISSING = object()
 
 
 class ConditionError(ValueError):
@@ -38,10 +36,6 @@ class ConditionError(ValueError):
         super().__init__(f"{place}: {problem}" if place else problem)
         self.place = place
         self.problem = problem
-
-
-class _Unanswerable(Exception):
-    """A condition has no answer for this Event, and so the whole rule does not match, as in NetBox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +53,15 @@ class Condition:
     def __init__(self, judge: _Judge) -> None:
         self._judge = judge
 
-    def matches(self, facts: _Facts) -> bool:
+    def matches(self, facts: Facts) -> bool:
         """Whether an Event with these ``facts`` is wanted. Never raises."""
         return self.judge(facts).matches
 
-    def judge(self, facts: _Facts) -> Verdict:
+    def judge(self, facts: Facts) -> Verdict:
         """The same, with the reason where a condition had no answer. Never raises."""
         try:
             return _YES if self._judge(facts, Deadline(SECONDS)) else _NO
-        except _Unanswerable as error:
+        except Unanswerable as error:
             return Verdict(False, str(error))
         except TooSlow:
             return Verdict(False, f"a pattern took longer than {SECONDS} s to match; write a simpler one", late=True)
@@ -90,7 +84,7 @@ def changed(prechange: Mapping[str, Any] | None, postchange: Mapping[str, Any] |
     """
     before, after = prechange or {}, postchange or {}
     return sorted(
-        name for name in before.keys() | after.keys() if before.get(name, _MISSING) != after.get(name, _MISSING)
+        name for name in before.keys() | after.keys() if before.get(name, MISSING) != after.get(name, MISSING)
     )
 
 
@@ -109,7 +103,7 @@ class _Reader:
 
     def read(self, node: Any, place: str, depth: int) -> _Judge:
         if not isinstance(node, dict):
-            raise ConditionError(place, f"a condition must be an object such as {_EXAMPLE}, not {_kind(node)}")
+            raise ConditionError(place, f"a condition must be an object such as {_EXAMPLE}, not {kind(node)}")
         for name in ("and", "or"):
             if name in node:
                 return self._group(name, node, place, depth)
@@ -126,7 +120,7 @@ class _Reader:
         if members in ({}, ""):
             members = []
         if not isinstance(members, list):
-            raise ConditionError(place, f"{name!r} must hold a list of conditions, not {_kind(members)}")
+            raise ConditionError(place, f"{name!r} must hold a list of conditions, not {kind(members)}")
         judges = tuple(self.read(member, f"{place}[{index}]", depth + 1) for index, member in enumerate(members))
         if name == "and":
             return lambda facts, deadline: all(judge(facts, deadline) for judge in judges)
@@ -140,7 +134,7 @@ class _Reader:
         attr = node["attr"]
         if not isinstance(attr, str):
             raise ConditionError(
-                _at(place, "attr"), f"'attr' must be text, a path such as 'site.slug', not {_kind(attr)}"
+                _at(place, "attr"), f"'attr' must be text, a path such as 'site.slug', not {kind(attr)}"
             )
         op = node.get("op", "eq")
         judge = _on_change(op, attr) if _named(op, CHANGES) else self._comparison(op, attr, node, place)
@@ -157,18 +151,18 @@ class _Reader:
             raise ConditionError(place, f"'value' is missing, which {op!r} compares with")
         value = node["value"]
         self._check_value(op, value, _at(place, "value"))
-        compare, resolve = _COMPARE[op], _resolver(attr)
+        compare, resolve = _COMPARE[op], resolver(attr)
         if op == "regex":
             value = _pattern(value, _at(place, "value"))
 
-        def judge(facts: _Facts, deadline: Deadline) -> bool:
+        def judge(facts: Facts, deadline: Deadline) -> bool:
             found = resolve(facts)
-            if found is _NO_SNAPSHOT:
+            if found is NO_SNAPSHOT:
                 return op in ("eq", "in") and compare(None, value, deadline)
             try:
                 return compare(found, value, deadline)
             except TypeError:
-                raise _Unanswerable(f"{op!r} cannot judge {attr!r}, which is {_kind(found)} there") from None
+                raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is {kind(found)} there") from None
 
         return judge
 
@@ -177,7 +171,7 @@ class _Reader:
         if isinstance(value, dict):
             raise ConditionError(place, f"{op!r} compares with {wanted}, not with an object")
         if type(value) not in kinds:
-            raise ConditionError(place, f"{op!r} compares with {wanted}, not with {_kind(value)}")
+            raise ConditionError(place, f"{op!r} compares with {wanted}, not with {kind(value)}")
         waiting = [(value, 0)]
         while waiting:
             node, depth = waiting.pop()
@@ -210,77 +204,18 @@ def _pattern(source: str, place: str) -> Pattern:
         raise ConditionError(place, str(error)) from error
 
 
-# The way to a value. A list on it stands for all its members: tags.slug is the list of the slugs.
-
-_NO_SNAPSHOT = object()
-
-
-def _walk(value: Any, steps: list[str], attr: str) -> Any:
-    for step in steps:
-        many = isinstance(value, list)
-        value = [_step(member, step, attr) for member in value] if many else _step(value, step, attr)
-    return value
-
-
-def _step(value: Any, step: str, attr: str) -> Any:
-    if not isinstance(value, dict):
-        raise _Unanswerable(f"there is no {attr!r}: {step!r} was looked for in {_kind(value)}")
-    try:
-        return value[step]
-    except KeyError:
-        raise _Unanswerable(f"there is no {attr!r}: {step!r} is missing") from None
-
-
-def _resolver(attr: str) -> Callable[[_Facts], Any]:
-    steps = attr.split(".")
-    first, side, rest = steps[0], steps[1:2], steps[2:]
-    if first == "snapshots" and side and side[0] in SIDES:
-        return lambda facts: _in_snapshot(facts, side[0], rest, attr)
-    if len(steps) == 1:
-        return lambda facts: _step(facts, attr, attr)
-    return lambda facts: _walk(facts, steps, attr)
-
-
-def _in_snapshot(facts: _Facts, side: str, steps: list[str], attr: str) -> Any:
-    """A value in a snapshot; ``_NO_SNAPSHOT`` where there is none but the path is one of the other snapshot's."""
-    snapshots = facts.get("snapshots")
-    if not isinstance(snapshots, dict) or side not in snapshots or snapshots[side] is not None or not steps:
-        return _walk(facts, ["snapshots", side, *steps], attr)
-    other = snapshots.get(SIDES[1 - SIDES.index(side)])
-    if other is not None and steps != [""] and _lookup(other, steps) is _MISSING:
-        raise _Unanswerable(f"there is no {attr!r}, and the other snapshot has none either")
-    return _NO_SNAPSHOT
-
-
-def _lookup(value: Any, steps: list[str]) -> Any:
-    """The value at a path, or ``_MISSING``; what lies beyond an empty list is missing too."""
-    try:
-        found = _walk(value, steps, "")
-    except _Unanswerable:
-        return _MISSING
-    return _MISSING if _beyond_nothing(value, steps) else found
-
-
-def _beyond_nothing(value: Any, steps: list[str]) -> bool:
-    for step in steps:
-        if value == []:
-            return True
-        value = [member[step] for member in value] if isinstance(value, list) else value[step]
-    return False
-
-
 def _on_change(op: str, attr: str) -> _Judge:
     steps = attr.split(".")
     unchanged = op == "unchanged"
 
-    def judge(facts: _Facts, deadline: Deadline) -> bool:
+    def judge(facts: Facts, deadline: Deadline) -> bool:
         snapshots = facts.get("snapshots")
         sides = [snapshots.get(side) for side in SIDES] if isinstance(snapshots, dict) else [None, None]
         if sides == [None, None]:
-            raise _Unanswerable(f"{op!r} cannot judge {attr!r}: this Event has no snapshots")
-        before, after = (_MISSING if side is None else _lookup(side, steps) for side in sides)
-        if before is _MISSING and after is _MISSING:
-            raise _Unanswerable(f"{op!r} cannot judge {attr!r}, which is in neither snapshot")
+            raise Unanswerable(f"{op!r} cannot judge {attr!r}: this Event has no snapshots")
+        before, after = (MISSING if side is None else lookup(side, steps) for side in sides)
+        if before is MISSING and after is MISSING:
+            raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is in neither snapshot")
         return bool(before == after) is unchanged
 
     return judge
@@ -331,14 +266,7 @@ _VALUES: dict[str, tuple[tuple[type, ...], str]] = {
     "regex": ((str,), "text, a regular expression"),
 }
 
-# Words for what JSON holds.
-
 _EXAMPLE = '{"attr": "status.value", "value": "active"}'
-_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
-
-
-def _kind(value: Any) -> str:
-    return _KINDS.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)
 
 
 def _named(name: Any, names: Any) -> bool:
