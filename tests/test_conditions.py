@@ -78,6 +78,7 @@ def test_what_netbox_saves_is_saved_but_for_what_it_could_not_use() -> None:
         ({"attr": None, "op": "changed"}, "attr", "must be text"),
         ({"and": [{"attr": "a", "value": 1}] * 501}, "and[500]", "500 conditions"),
         ({"attr": "a", "op": "in", "value": [1] * 10_000}, "value", "10,000 values"),
+        ({"or": [{"attr": "a", "op": "regex", "value": "a" * 1_000}] * 11}, "or[10].value", "10,000 characters in all"),
     ],
 )
 def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, problem: str | None) -> None:

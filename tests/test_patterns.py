@@ -85,6 +85,13 @@ def test_a_pattern_that_would_take_for_ever_gives_up() -> None:
     assert time.perf_counter() - began < 5
 
 
+def test_waiting_does_not_use_up_the_time() -> None:
+    deadline = Deadline(0.05)
+    assert Pattern("a").matches("a", deadline)
+    time.sleep(0.1)
+    assert Pattern("a").matches("a", deadline)
+
+
 def test_all_patterns_of_an_evaluation_share_one_deadline() -> None:
     deadline = Deadline(0.0)
     with pytest.raises(TooSlow):

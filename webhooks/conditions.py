@@ -18,6 +18,7 @@ from webhooks.patterns import Deadline, Pattern, PatternError, TooSlow
 GROUPS = 20  # and, or within each other
 CONDITIONS = 500  # in one rule
 VALUES = 10_000  # values in one rule, those in lists counted
+PATTERNS = 10_000  # characters of all patterns of one rule: a long one takes up to 60 ms to compile
 SECONDS = 0.1  # for all patterns of one evaluation
 
 CHANGES = ("changed", "unchanged")
@@ -99,7 +100,7 @@ class _Reader:
     """Reads one rule, and counts what it holds."""
 
     def __init__(self) -> None:
-        self._conditions = self._values = 0
+        self._conditions = self._values = self._patterns = 0
 
     def read(self, node: Any, place: str, depth: int) -> _Judge:
         if not isinstance(node, dict):
@@ -153,7 +154,7 @@ class _Reader:
         self._check_value(op, value, _at(place, "value"))
         compare, resolve = _COMPARE[op], resolver(attr)
         if op == "regex":
-            value = _pattern(value, _at(place, "value"))
+            value = self._pattern(value, _at(place, "value"))
 
         def judge(facts: Facts, deadline: Deadline) -> bool:
             found = resolve(facts)
@@ -165,6 +166,15 @@ class _Reader:
                 raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is {kind(found)} there") from None
 
         return judge
+
+    def _pattern(self, source: str, place: str) -> Pattern:
+        self._patterns += len(source)
+        if self._patterns > PATTERNS:
+            raise ConditionError(place, f"the patterns of a rule may have {PATTERNS:,} characters in all; shorten them")
+        try:
+            return Pattern(source)
+        except PatternError as error:
+            raise ConditionError(place, str(error)) from error
 
     def _check_value(self, op: str, value: Any, place: str) -> None:
         kinds, wanted = _VALUES[op]
@@ -195,13 +205,6 @@ def _check_keys(node: dict[str, Any], place: str) -> None:
         raise ConditionError(place, f"'attr' is missing; a condition looks like {_EXAMPLE}")
     if _named(node.get("op"), CHANGES) and node.get("value") is not None:
         raise ConditionError(_at(place, "value"), f"{node['op']!r} compares the snapshots; remove 'value'")
-
-
-def _pattern(source: str, place: str) -> Pattern:
-    try:
-        return Pattern(source)
-    except PatternError as error:
-        raise ConditionError(place, str(error)) from error
 
 
 def _on_change(op: str, attr: str) -> _Judge:

@@ -37,7 +37,10 @@ class TooSlow(Exception):
 
 
 class Deadline:
-    """What all matching of one evaluation may take together, in seconds. It runs from the first match."""
+    """What one evaluation may take, in seconds of this thread's processor time, from its first match on.
+
+    Not of the clock on the wall: on a busy machine a thread may wait for longer, and its rule would not match.
+    """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -45,7 +48,7 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds left. Raises TooSlow when there are none."""
-        now = time.monotonic()
+        now = time.thread_time()
         if self._end is None:
             self._end = now + self._seconds
         if now >= self._end:
