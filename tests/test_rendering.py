@@ -39,6 +39,12 @@ DIFFERENT = {
 }
 
 
+NOT_YOURS = [
+    *("Host", "content-length", "Transfer-Encoding", "connection", "Keep-Alive", "TE", "trailer", "upgrade"),
+    *("Proxy-Authorization", "webhook-id", "Webhook-Signature", "webhook-timestamp", "x-hook-signature"),
+]
+
+
 def render(kind: str, template: str, context: Any = UPDATE) -> Any:
     return getattr(rendering, kind)(template, context)
 
@@ -98,6 +104,7 @@ def test_a_broken_template_is_refused_when_saved(template: str, line: int | None
         (": 1", 1, "cannot be the name"),
         ("X-A: {{ event }} \x07", 1, "control character"),
         ("X-A: \u2603", 1, "beyond Latin-1"),
+        *((f"X-A: 1\n{name}: {{{{ event }}}}", 2, f"{name} is not for a template to set") for name in NOT_YOURS),
     ],
 )
 def test_a_line_that_can_be_no_header_is_refused_when_saved(lines: str, line: int, problem: str) -> None:

@@ -26,6 +26,11 @@ Kind = Literal["body", "headers", "url"]
 # RFC 9110, 5.6.2 (token), and what http.client lets through as a value.
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# RFC 9110, 7.6.1, and what frames, addresses, identifies or signs the request: a template must not say otherwise.
+_OURS = {
+    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
+    *("transfer-encoding", "upgrade", "content-length", "host", "x-hook-signature"),
+}
 _OPEN = "\ue000"  # stands for what is known only when rendered
 
 
@@ -40,6 +45,11 @@ class TemplateError(ValueError):
 
 class RenderingError(TemplateError):
     """A template that could be read but not rendered with these data."""
+
+
+def is_template(source: str) -> bool:
+    """Whether there is anything in it to render."""
+    return "{" in source and any(mark in source for mark in ("{{", "{%", "{#"))
 
 
 def check(kind: Kind, source: str) -> None:
@@ -130,6 +140,8 @@ def _header(line: str, number: int | None) -> tuple[str, str]:
         raise refuse(f"there is no colon in {_shown(line)}; a header is written as 'Name: value'", number)
     if not _NAME.fullmatch(name):
         raise refuse(f"{_shown(name)} cannot be the name of a header", number)
+    if name.lower() in _OURS or name.lower().startswith("webhook-"):
+        raise refuse(f"{name} is not for a template to set; leave it out", number)
     if _UNWRITABLE.search(value):
         raise refuse(f"the value of {name} has a control character in it; use | header_safe", number)
     try:
