@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks import backoff, health, signing
+from webhooks import backoff, health
+from webhooks.composing import compose
 from webhooks.conf import conf
-from webhooks.models import ContentType, Delivery, State, Webhook
+from webhooks.models import Delivery, State, Webhook
 from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies
 from webhooks.sql import events, records
@@ -46,13 +46,8 @@ def load(taken: Sequence[Taken], token: uuid.UUID) -> list[Claimed]:
 
 
 def request_for(claimed: Claimed) -> Request:
-    """The request of the next attempt: the webhook as it is now, the event as it was."""
-    webhook = claimed.webhook
-    body = claimed.event.body(as_form=webhook.content_type == ContentType.FORM)
-    headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
-    headers |= signing.headers(webhook.secret, str(claimed.id), int(time.time()), body)
-    verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
-    return Request(webhook.payload_url, headers, body, webhook.timeout or conf.timeout, verify, conf.response_bytes)
+    """The request of the next attempt: the webhook as it is now, the event as it was. Raises Refused."""
+    return compose(claimed.webhook, claimed.event, str(claimed.id))
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,7 @@ def _attempt(using: str, claimed: Claimed, outcome: Outcome, worker: str) -> dic
         "number": claimed.attempt_count + 1,
         "started_at": records.time_text(using, outcome.started_at),
         "duration_ms": outcome.duration_ms,
-        "url": claimed.webhook.payload_url,
+        "url": outcome.url or claimed.webhook.payload_url,
         "succeeded": outcome.succeeded,
         "reason": outcome.reason,
         "status": outcome.status,

@@ -86,7 +86,7 @@ class Attempt(models.Model):
     number = models.PositiveIntegerField()
     started_at = models.DateTimeField()
     duration_ms = models.PositiveIntegerField(help_text="Milliseconds.")
-    url = models.CharField(max_length=500)
+    url = models.CharField(max_length=2000)
     succeeded = models.BooleanField()
     reason = models.TextField(blank=True, help_text="Why it failed.")
     status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="The HTTP status, if one came.")
