@@ -47,15 +47,16 @@ class WebhookAdmin(admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
         may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if not may_edit:
-            return self._fieldsets(models="models_in_full", secret=("secret_in_words",))
+            return self._fieldsets("models_in_full", ("secret_in_words",), "headers_in_words")
         has_secret = bool(obj and obj.secret)
         return self._fieldsets("object_types", ("secret", "clear_secret") if has_secret else ("secret",))
 
-    def _fieldsets(self, models: str, secret: tuple[str, ...]) -> Any:
+    def _fieldsets(self, models: str, secret: tuple[str, ...], headers: str = "additional_headers") -> Any:
         return (
             (None, {"fields": ("name", "enabled")}),
             ("What is sent", {"fields": (models, ACTIONS)}),
-            ("Where to", {"fields": ("payload_url", "content_type", *secret)}),
+            ("Where to", {"fields": ("payload_url", "http_method", *secret)}),
+            ("Headers and body", {"fields": ("content_type", headers, "body_template")}),
             ("How it is sent", {"fields": CONNECTION}),
         )
 
@@ -113,8 +114,13 @@ class WebhookAdmin(admin.ModelAdmin):
     def secret_in_words(self, webhook: Webhook) -> str:
         return "A secret is set." if webhook.secret else "No secret is set: requests are not signed."
 
+    @admin.display(description="additional headers")
+    def headers_in_words(self, webhook: Webhook) -> str:
+        # There may be tokens among them.
+        return "Set, and shown to those who may change the webhook." if webhook.additional_headers else EMPTY
+
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        return ("models_in_full", "secret_in_words")
+        return ("models_in_full", "secret_in_words", "headers_in_words")
 
     # What changes
 

@@ -46,7 +46,8 @@ class ObjectTypesField(serializers.ListField):
 
 
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
-    """The secret goes in and never comes out: where it is left out it stays, and ``""`` clears it."""
+    """The secret goes in and never comes out: where it is left out it stays, and ``""`` clears it. Additional headers,
+    which may have tokens in them, come out for those who may change webhooks; others get null."""
 
     object_types = ObjectTypesField(allow_empty=False)
     has_secret = serializers.SerializerMethodField()
@@ -55,8 +56,9 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         model = Webhook
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
-            "payload_url", "content_type", "secret", "has_secret", "ssl_verification", "ca_file_path", "timeout",
-            "ordered", "is_paused", "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
+            "payload_url", "http_method", "content_type", "additional_headers", "body_template", "secret", "has_secret",
+            "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
+            "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
             "created", "last_updated",
         )  # fmt: skip
         read_only_fields = (
@@ -66,6 +68,13 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     def get_has_secret(self, webhook: Webhook) -> bool:
         return bool(webhook.secret)
+
+    def to_representation(self, instance: Webhook) -> Any:
+        shown = super().to_representation(instance)
+        request = self.context.get("request")
+        if request is None or not request.user.has_perm("webhooks.change_webhook"):
+            shown["additional_headers"] = None
+        return shown
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Judge it by the model's own rules, so that the API and the admin accept the same."""
