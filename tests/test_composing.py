@@ -120,6 +120,13 @@ def test_an_attempt_records_the_url_that_it_went_to(inbox: Inbox) -> None:
     assert Attempt.objects.get().url == inbox.url("status/500/7/" + "x" * 1500)
 
 
+def test_a_url_that_is_too_long_to_be_recorded_does_not_keep_the_attempt_from_it(inbox: Inbox) -> None:
+    send(make_webhook(Thing, url=inbox.url("ok/{{ 'a ' * 900 }}.")))
+    assert len(inbox.received()[0].path) > 2000
+    assert len(Attempt.objects.get().url) == 2000
+    assert states() == [State.SUCCEEDED]
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [

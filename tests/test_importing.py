@@ -301,6 +301,10 @@ class TestCommand:
             ("null", "neither a webhook nor an event rule"),
             ('{"detail": "Invalid token."}', "neither a webhook nor an event rule"),
             ('[{"id": {}, "payload_url": ""}]', "neither a webhook nor an event rule"),
+            (
+                '[{"id": 1, "payload_url": "", "name": "a"}, {"id": 1, "payload_url": "", "name": "b"}]',
+                "one server at a",
+            ),
             ('{"results": [1]}', "neither a webhook nor an event rule"),
         ],
     )

@@ -13,6 +13,7 @@ from webhooks import backoff, health
 from webhooks.composing import compose
 from webhooks.conf import conf
 from webhooks.models import Delivery, State, Webhook
+from webhooks.models.delivery import URL_LENGTH
 from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies
 from webhooks.sql import events, records
@@ -107,7 +108,7 @@ def _attempt(using: str, claimed: Claimed, outcome: Outcome, worker: str) -> dic
         "number": claimed.attempt_count + 1,
         "started_at": records.time_text(using, outcome.started_at),
         "duration_ms": outcome.duration_ms,
-        "url": outcome.url or claimed.webhook.payload_url,
+        "url": (outcome.url or claimed.webhook.payload_url)[:URL_LENGTH],
         "succeeded": outcome.succeeded,
         "reason": outcome.reason,
         "status": outcome.status,

@@ -76,7 +76,9 @@ class Answers:
                 f"{source} is no answer of /api/extras/webhooks/ or /api/extras/event-rules/: there is something in it "
                 "that is neither a webhook nor an event rule"
             )
-        self.items[kind][item["id"]] = item
+        known = self.items[kind].setdefault(item["id"], item)
+        if known.get("name") != item.get("name"):
+            raise Unreadable(f"two {kind} have the id {item['id']}: import from one server at a time")
         return kind
 
 
