@@ -36,6 +36,9 @@ HEARTBEAT_SECONDS = 10
 REDIS_RETRY_SECONDS = 2
 REDIS_SECONDS = 5
 
+# Seconds for which a wake-up is waited for while requests are under way, whose ends are not seen meanwhile.
+BUSY_POLL = 0.015
+
 logger = logging.getLogger(__name__)
 
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
@@ -99,11 +102,12 @@ class WebhookWorker(Worker):
         busy_at = time.monotonic()
         while not self._stop_requested:
             self._deliver()
-            if not self._drain.is_idle:
+            if self._drain.is_under_way:
                 busy_at = time.monotonic()
-            found = self._dequeue(wait=timeout is not None and self._drain.is_idle)
+            is_burst = timeout is None
+            found = self._dequeue(wait=0 if is_burst else BUSY_POLL if self._drain.is_under_way else conf.idle_poll)
             if found is None:
-                is_done = timeout is None and self._drain.is_idle
+                is_done = is_burst and not self._drain.is_under_way
                 if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
                     return None
             elif found[0].func_name != jobs.DRAIN:
@@ -150,7 +154,7 @@ class WebhookWorker(Worker):
             return
         self._is_delivering = True
         try:
-            self._drain.run(conf.slice)
+            self._drain.run(conf.slice, patient=False)
         except Error as error:
             self.log.warning("The database does not answer, trying again: %s", error)
             connections.close_all()
@@ -158,15 +162,16 @@ class WebhookWorker(Worker):
         finally:
             self._is_delivering = False
 
-    def _dequeue(self, wait: bool) -> tuple[Job, Queue] | None:
+    def _dequeue(self, wait: float) -> tuple[Job, Queue] | None:
+        """The next job, which this waits for, for so many seconds."""
         if time.monotonic() < self._redis_since:
-            time.sleep(conf.idle_poll if wait else 0)
+            time.sleep(wait)
             return None
         try:
             self._stay_in_touch()
             found = self.queue_class.dequeue_any(
                 self._ordered_queues,
-                conf.idle_poll if wait else None,  # type: ignore[arg-type]  # Redis takes fractions
+                wait or None,  # type: ignore[arg-type]  # Redis takes fractions
                 connection=self.connection,
                 job_class=self.job_class,
                 serializer=self.serializer,
