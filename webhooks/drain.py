@@ -79,8 +79,9 @@ class Drain:
         if not Sweep.begin(conf.sweep_interval):
             return
         if time.monotonic() - self._swept_all > SWEEP_ALL_EVERY:
-            sweep.sweep()
-            self._swept_all = time.monotonic()
+            is_done = sweep.sweep() < sweep.MOST
+            if is_done:  # else more has to go than one sweep takes: the next one goes on with it
+                self._swept_all = time.monotonic()
         else:
             sweep.mend()
 
