@@ -1,4 +1,4 @@
-"""Delivers for one worker process: claims, hands over, collects, records and renews, turn by turn.
+"""Delivers for one worker process: claims, collects, records and renews, turn by turn.
 
 The thread that calls the courier is the only one to touch the database, in short transactions, and never
 sends. The senders' threads only send.
@@ -55,14 +55,13 @@ class Courier:
 
         Returns whether anything was done. Raises django.db.Error, after which it may be called again.
         """
-        self._renew()
+        self.renew()
         claimed = self._claim(only_free) if claim else 0
         collected = self._collect(wait if self._senders.is_busy else 0, take_next=claim and not only_free)
         return bool(claimed or collected)
 
     def offer(self, coming: Mapping[int, int]) -> Claim:
         """A claim on what is just coming up, so many of each webhook, for those that there is room for."""
-        self._renew()
         share = _share(len(coming))
         fitting = {webhook for webhook, count in coming.items() if count <= self._senders.room(webhook, share)}
         return Claim(uuid.uuid4(), conf.lease, frozenset(fitting))
@@ -73,7 +72,7 @@ class Courier:
         deadline = time.monotonic() + grace
         while self._senders.is_busy and (left := deadline - time.monotonic()) > 0:
             self._collect(min(left, RECORD_EVERY))
-            self._renew()
+            self.renew()
         self._record()
         self._release(list(self._held.values()))
         self._senders.close()
@@ -146,7 +145,7 @@ class Courier:
             if self._held.get(claimed.id) is claimed:
                 del self._held[claimed.id]
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Prolong the leases, well before they end. What was taken away meanwhile is not sent any more: this
         process may have been stopped for longer than a lease."""
         now = time.monotonic()

@@ -67,6 +67,7 @@ class Drain:
         self._courier.close(grace)
 
     def _dispatch(self) -> int:
+        self._courier.renew()  # what it takes here is sent at once
         dispatched = dispatch.dispatch(self._courier.offer)
         if dispatched.token:
             self._courier.take(dispatched.taken, dispatched.token)
