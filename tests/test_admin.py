@@ -80,7 +80,8 @@ def form(**changes: Any) -> dict[str, Any]:
     sites = ContentType.objects.get_for_model(Site)
     filled = {
         "name": "CMDB", "enabled": "on", "object_types": [sites.pk], "on_created": "on",
-        "payload_url": "https://cmdb.example/hook", "content_type": "application/json", "secret": "",
+        "payload_url": "https://cmdb.example/hook", "http_method": "POST", "content_type": "application/json",
+        "additional_headers": "", "body_template": "", "secret": "",
         "ssl_verification": "on", "ca_file_path": "", "timeout": "", "ordered": "on",
     }  # fmt: skip
     return {name: value for name, value in (filled | changes).items() if value is not None}
@@ -112,6 +113,15 @@ class TestDefiningAWebhook:
             ({"payload_url": "http://u:p@cmdb.example/"}, "a user name or a password in it, which everybody would see"),
             ({"payload_url": "http://bad.example/"}, "bad.example resolves to a forbidden address: 169.254.0.1 is"),
             ({"payload_url": ""}, "This field is required."),
+            ({"payload_url": "https://cmdb.example/{{ data.id"}, "Line 1: unexpected end of template"),
+            ({"payload_url": "ftp://cmdb.example/{{ data.id }}"}, "Enter an http:// or https:// URL."),
+            ({"payload_url": "http://169.254.169.254/{{ data.id }}"}, "is a cloud metadata address, where nothing"),
+            ({"body_template": "{\r\n{{ data.id }\r\n}"}, "Line 2: unexpected"),
+            ({"body_template": "{{ data.id | nope }}"}, "Line 1: No filter named"),
+            ({"additional_headers": "X-A: 1\r\nno colon"}, "Line 2: there is no colon in"),
+            ({"additional_headers": "X-A: 1\r\nhost: a.example"}, "Line 2: host is not for a template to set"),
+            ({"content_type": "json"}, "Enter a content type, such as application/json."),
+            ({"http_method": "HEAD"}, "HEAD is not one of the available choices"),
             ({"timeout": "121"}, "less than or equal to 120"),
             ({"ssl_verification": None, "ca_file_path": "/ca.pem"}, "A CA file has no effect"),
         ],
@@ -123,6 +133,39 @@ class TestDefiningAWebhook:
         response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(**changes))
         assert response.content.decode().count(error) == 1
         assert not Webhook.objects.exists()
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://cmdb.example/{{ data.id }}",
+            "https://{{ data.host }}/in",
+            "{% if data.site %}https://a.example/{% else %}https://b.example/{% endif %}",
+            "http{{ 's' }}://cmdb.example/",
+            "HTTPS://cmdb.example:8443{{ path }}",
+        ],
+    )
+    def test_templates_are_taken_as_they_are(self, admin_client: Client, url: str) -> None:
+        headers = "X-Event: {{ event }}\r\nX-By: {{ username | header_safe }}"
+        said = {"http_method": "PATCH", "content_type": "text/x; charset=utf-8", "body_template": "{{ data | tojson }}"}
+        told(
+            admin_client,
+            reverse("admin:webhooks_webhook_add"),
+            **form(payload_url=url, additional_headers=headers, **said),
+        )
+        webhook = Webhook.objects.get()
+        assert {name: getattr(webhook, name) for name in said} == said
+        assert (webhook.payload_url, webhook.additional_headers.splitlines()) == (url, headers.splitlines())
+
+    def test_the_usual_content_types_are_suggested(self, admin_client: Client) -> None:
+        shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
+        assert 'list="id_content_type_suggestions"' in shown
+        assert '<option value="application/x-www-form-urlencoded">' in shown
+
+    def test_who_may_only_view_sees_no_headers(self, webhook: Webhook) -> None:
+        Webhook.objects.update(additional_headers="Authorization: Token t0ps3cret")
+        shown = page(staff("view_webhook"), change_of(webhook))
+        assert "shown to those who may change the webhook" in shown
+        assert "t0ps3cret" not in shown
 
     def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(
         self, admin_client: Client, webhook: Webhook
@@ -408,6 +451,15 @@ class TestOneDelivery:
     def test_a_form_is_shown_as_a_form(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(content_type="application/x-www-form-urlencoded")
         assert "event=updated&amp;timestamp=" in page(admin_client, change_of(make_delivery(webhook)))
+
+    def test_a_body_from_a_template_is_shown_as_it_is_sent(self, admin_client: Client, webhook: Webhook) -> None:
+        Webhook.objects.update(body_template="<{{ event }} of {{ model }}>")
+        assert "&lt;updated of site&gt;" in page(admin_client, change_of(make_delivery(webhook)))
+
+    def test_a_template_that_fails_shows_why_nothing_is_sent(self, admin_client: Client, webhook: Webhook) -> None:
+        Webhook.objects.update(body_template="{{ data.nope.deeper }}")
+        shown = page(admin_client, change_of(make_delivery(webhook)))
+        assert "Nothing is sent: the body could not be rendered: line 1: UndefinedError" in shown
 
     def test_nothing_that_an_object_or_a_receiver_says_becomes_markup(self, admin_client: Client) -> None:
         webhook = make_webhook(Site, name=f"hook {NASTY}", url=f"https://x.example/?{NASTY}")

@@ -106,7 +106,10 @@ def test_the_answer_has_every_field_but_the_secret(api: APIClient) -> None:
         "on_updated": False,
         "on_deleted": False,
         "payload_url": "https://example.com/in",
+        "http_method": "POST",
         "content_type": "application/json",
+        "additional_headers": "",
+        "body_template": "",
         "has_secret": True,
         "previous_secret_until": None,
         "has_secret_headers": False,
@@ -148,7 +151,13 @@ def test_a_webhook_that_was_defined_here_gets_its_post(api: APIClient, inbox: In
         ({"payload_url": "http://[::ffff:a9fe:a9fe]/"}, "payload_url", "which is a cloud metadata address"),
         ({"payload_url": "http://u@example.com/"}, "payload_url", "a user name or a password in it"),
         ({"payload_url": "http://bad.example/"}, "payload_url", "resolves to a forbidden address: 0.0.0.0 is"),
-        ({"content_type": "text/plain"}, "content_type", "is not a valid choice"),
+        ({"payload_url": "https://{{ a }/"}, "payload_url", "Line 1: unexpected '}'"),
+        ({"payload_url": "ftp://{{ a }}/"}, "payload_url", "Enter an http:// or https:// URL."),
+        ({"http_method": "HEAD"}, "http_method", "is not a valid choice"),
+        ({"content_type": "plain"}, "content_type", "Enter a content type"),
+        ({"content_type": "text/plain;\nX-A: 1"}, "content_type", "Enter a content type"),
+        ({"additional_headers": "X-A: 1\nwebhook-id: 1"}, "additional_headers", "Line 2: webhook-id is not for a"),
+        ({"body_template": "\n\n{% if %}"}, "body_template", "Line 1: Expected an expression"),
         ({"secret": "whsec_not base64"}, "secret", "must go on in base64"),
         ({"timeout": 0}, "timeout", "greater than or equal to 1"),
         ({"timeout": 121}, "timeout", "less than or equal to 120"),
@@ -167,6 +176,14 @@ def test_what_makes_no_sense_is_refused_where_it_stands(
     assert list(answer.json()) == [key]
     assert message in json.dumps(answer.json()[key]).replace('\\"', '"')
     assert Webhook.objects.count() == 1
+
+
+def test_headers_are_shown_to_those_who_may_change_webhooks(api: APIClient) -> None:
+    pk = define(api, additional_headers="Authorization: Token t", body_template="{{ data }}").json()["id"]
+    assert api.get(detail(WEBHOOKS, pk)).json()["additional_headers"] == "Authorization: Token t"
+    for client in (client_of("view_webhook"), client_of("view_webhook", "add_webhook")):
+        shown = client.get(detail(WEBHOOKS, pk)).json()
+        assert (shown["additional_headers"], shown["body_template"]) == (None, "{{ data }}")
 
 
 def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(api: APIClient) -> None:

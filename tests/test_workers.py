@@ -163,6 +163,23 @@ def test_events_go_out_while_redis_is_away_and_when_it_is_back(workers: Workers,
         worker.stop()
 
 
+def test_a_worker_that_starts_while_redis_is_away_delivers_and_registers_when_it_is_there(
+    workers: Workers, inbox: Inbox
+) -> None:
+    make_webhook(Thing, url=inbox.url())
+    port = free_port()
+    workers.redis_url = f"redis://127.0.0.1:{port}/0"
+    worker = workers.start()
+    Thing.objects.create(name="before there is a Redis")
+    inbox.wait_for(1)
+    with own_valkey(port) as (_, url):
+        until(lambda: Redis.from_url(url).keys("rq:worker*"), 30, "the worker to be known to Redis")
+        worker.wait_until_listening()
+        Thing.objects.create(name="when it is there")
+        inbox.wait_for(2, seconds=10)
+        assert worker.stop() == 0
+
+
 @pytest.mark.parametrize("step", ["run_maintenance_tasks", "heartbeat"])
 def test_a_redis_that_leaves_in_the_middle_of_a_step_of_rq_does_not_end_the_worker(step: str) -> None:
     with own_valkey(free_port()) as (server, url):

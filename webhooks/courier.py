@@ -1,4 +1,4 @@
-"""Delivers for one worker process: claims, hands over, collects, records and renews, turn by turn.
+"""Delivers for one worker process: claims, collects, records and renews, turn by turn.
 
 The thread that calls the courier is the only one to touch the database, in short transactions, and never
 sends. The senders' threads only send.
@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from django.db import DataError, Error
 
@@ -55,10 +55,16 @@ class Courier:
 
         Returns whether anything was done. Raises django.db.Error, after which it may be called again.
         """
-        self._renew()
+        self.renew()
         claimed = self._claim(only_free) if claim else 0
-        recorded = self._collect(wait if self._senders.is_busy else 0, take_next=claim and not only_free)
-        return bool(claimed or recorded)
+        collected = self._collect(wait if self._senders.is_busy else 0, take_next=claim and not only_free)
+        return bool(claimed or collected)
+
+    def offer(self, coming: Mapping[int, int]) -> Claim:
+        """A claim on what is just coming up, so many of each webhook, for those that there is room for."""
+        share = _share(len(coming))
+        fitting = {webhook for webhook, count in coming.items() if count <= self._senders.room(webhook, share)}
+        return Claim(uuid.uuid4(), conf.lease, frozenset(fitting))
 
     def close(self, grace: float) -> None:
         """Give what is under way ``grace`` seconds to end, record that, and hand the rest back uncounted."""
@@ -66,7 +72,7 @@ class Courier:
         deadline = time.monotonic() + grace
         while self._senders.is_busy and (left := deadline - time.monotonic()) > 0:
             self._collect(min(left, RECORD_EVERY))
-            self._renew()
+            self.renew()
         self._record()
         self._release(list(self._held.values()))
         self._senders.close()
@@ -74,7 +80,7 @@ class Courier:
     def _claim(self, only_free: bool) -> int:
         due = webhooks_with_due(Delivery.objects.db)
         busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
-        share = max(1, conf.batch // max(1, len(due)))
+        share = _share(len(due))
         room = {
             webhook.id: 1 if webhook.is_probe else self._senders.room(webhook.id, share)
             for webhook in due
@@ -84,9 +90,9 @@ class Courier:
         if not room:
             return 0
         claim = Claim(uuid.uuid4(), conf.lease)
-        return self._take(Delivery.objects.claim(room, claim), claim.token)
+        return self.take(Delivery.objects.claim(room, claim), claim.token)
 
-    def _take(self, taken: list[Taken], token: uuid.UUID) -> int:
+    def take(self, taken: Sequence[Taken], token: uuid.UUID) -> int:
         """Line up what was claimed."""
         if taken:
             ids = [one.id for one in taken]
@@ -101,26 +107,25 @@ class Courier:
         return len(taken)
 
     def _collect(self, wait: float, take_next: bool = False) -> int:
-        too_late = []
-        for claimed, outcome in self._senders.outcomes(min(wait, RECORD_EVERY)):
-            if outcome:
-                self._outcomes.append((claimed, outcome))
-            else:
-                too_late.append(claimed)
-        if too_late:
+        """Returns how many have ended."""
+        ended = self._senders.outcomes(min(wait, RECORD_EVERY))
+        self._outcomes += [(claimed, outcome) for claimed, outcome in ended if outcome]
+        if too_late := [claimed for claimed, outcome in ended if not outcome]:
             self._release(too_late)
-        is_time = bool(self._outcomes) and (
+        is_time = (
             len(self._outcomes) >= MANY or not self._senders.is_busy or time.monotonic() - self._recorded > RECORD_EVERY
         )
-        return self._record(take_next) if is_time else 0
+        if is_time:
+            self._record(take_next)
+        return len(ended)
 
-    def _record(self, take_next: bool = False) -> int:
+    def _record(self, take_next: bool = False) -> None:
         """Write down what came of the attempts that are still this worker's to record.
 
         ``take_next`` claims whatever comes up behind them at once: it spares a lane a claim for each delivery.
         """
         if not self._outcomes:
-            return 0
+            return
         outcomes, self._outcomes = self._outcomes, []
         claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
         try:
@@ -133,15 +138,14 @@ class Courier:
         if recorded.stopped:
             self._release([claimed for webhook in recorded.stopped for claimed in self._senders.drop(webhook)])
         if claim:
-            self._take(recorded.taken, claim.token)
-        return len(outcomes)
+            self.take(recorded.taken, claim.token)
 
     def _forget(self, claims: Iterable[Claimed]) -> None:
         for claimed in claims:
             if self._held.get(claimed.id) is claimed:
                 del self._held[claimed.id]
 
-    def _renew(self) -> None:
+    def renew(self) -> None:
         """Prolong the leases, well before they end. What was taken away meanwhile is not sent any more: this
         process may have been stopped for longer than a lease."""
         now = time.monotonic()
@@ -161,6 +165,11 @@ class Courier:
             atomically(lambda: _hand_back(claims), Delivery.objects.db)
         finally:
             self._forget(claims)  # where that failed: a lease that nobody renews ends by itself
+
+
+def _share(webhooks: int) -> int:
+    """How many deliveries of each of so many webhooks to take at once."""
+    return max(1, conf.batch // max(1, webhooks))
 
 
 def _hand_back(claims: list[Claimed]) -> None:

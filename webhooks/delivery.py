@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import random
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks import backoff, headerlines, health, signing
+from webhooks import backoff, health
+from webhooks.composing import compose
 from webhooks.conf import conf
-from webhooks.models import ContentType, Delivery, State, Webhook
+from webhooks.models import Delivery, State, Webhook
+from webhooks.models.delivery import URL_LENGTH
 from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies
 from webhooks.sql import events, records
 from webhooks.sql.claims import Claim, Taken, promote
 from webhooks.sql.records import Verdict
 from webhooks.transport import Request
-from webhooks.vault import Secret, Unreadable
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,33 +47,8 @@ def load(taken: Sequence[Taken], token: uuid.UUID) -> list[Claimed]:
 
 
 def request_for(claimed: Claimed) -> Request:
-    """The request of the next attempt: the webhook as it is now, the event as it was."""
-    webhook = claimed.webhook
-    body = claimed.event.body(as_form=webhook.content_type == ContentType.FORM)
-    headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
-    secret_headers = _revealed(webhook, "secret_headers")
-    headers |= headerlines.parse(secret_headers)
-    headers |= signing.headers(
-        _revealed(webhook, "secret"), str(claimed.id), int(time.time()), body, previous=webhook.overlapping_secret()
-    )
-    verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
-    return Request(
-        webhook.payload_url,
-        headers,
-        body,
-        webhook.timeout or conf.timeout,
-        verify,
-        conf.response_bytes,
-        headerlines.hidden(secret_headers),
-    )
-
-
-def _revealed(webhook: Webhook, name: str) -> str:
-    secret: Secret = getattr(webhook, name)
-    try:
-        return secret.reveal()
-    except Unreadable as error:
-        raise Unreadable(f"the {name.replace('_', ' ')} of webhook “{webhook}” cannot be used: {error}") from None
+    """The request of the next attempt: the webhook as it is now, the event as it was. Raises Refused."""
+    return compose(claimed.webhook, claimed.event, str(claimed.id))
 
 
 @dataclass(frozen=True)
@@ -133,7 +108,7 @@ def _attempt(using: str, claimed: Claimed, outcome: Outcome, worker: str) -> dic
         "number": claimed.attempt_count + 1,
         "started_at": records.time_text(using, outcome.started_at),
         "duration_ms": outcome.duration_ms,
-        "url": claimed.webhook.payload_url,
+        "url": (outcome.url or claimed.webhook.payload_url)[:URL_LENGTH],
         "succeeded": outcome.succeeded,
         "reason": outcome.reason,
         "status": outcome.status,

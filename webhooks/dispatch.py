@@ -2,56 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from django.db.models import Exists, OuterRef
 
 from webhooks.conf import conf
 from webhooks.ids import new_id
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Delivery, Event, State
 from webhooks.sql import dispatching
-from webhooks.sql.claims import lock_heads, promote
+from webhooks.sql.claims import Claim, Taken, lock_heads, promote
 from webhooks.sql.dispatching import New, Undispatched
 from webhooks.transactions import atomically
 
+# Asked how many deliveries come up for each webhook; answers with a claim on those that its worker has room for.
+Offer = Callable[[Counter[int]], Claim]
 
-def dispatch() -> int:
-    """Dispatch a batch of Events. Returns how many; several workers may do it at once.
 
-    An Event waits until every earlier one of its object is dispatched, so that lanes fill in order.
+@dataclass(frozen=True)
+class Dispatched:
+    """How many Events were dispatched, and what of that the worker has taken at once, under the token of its claim."""
+
+    events: int = 0
+    taken: Sequence[Taken] = ()
+    token: uuid.UUID | None = None
+
+
+def dispatch(offer: Offer | None = None) -> Dispatched:
+    """Dispatch a batch of Events; several workers may do it at once.
+
+    An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. With an ``offer``,
+    deliveries that become the heads of their lanes are taken in the same transaction: that spares them a claim.
     """
     using = Event.objects.db
-    return atomically(lambda: _dispatch(using), using) if dispatching.has_undispatched(using) else 0
+    if not dispatching.has_undispatched(using):
+        return Dispatched()
+    return atomically(lambda: _dispatch(using, offer), using)
 
 
-def _dispatch(using: str) -> int:
+def _dispatch(using: str, offer: Offer | None) -> Dispatched:
     events = dispatching.lock_undispatched(using, conf.batch)
     if not events:
-        return 0
+        return Dispatched()
     overtaking = dispatching.overtaking(using, events)
     ready = [event for event in events if event.id not in overtaking]
-    wanted = _deliver_to_lanes(using, ready)
+    deliveries = _deliveries(using, ready)
+    dispatching.add_deliveries(using, deliveries)
+    claim = offer(Counter(delivery.webhook_id for delivery in deliveries if delivery.in_lane)) if offer else None
+    taken = _begin_lanes(using, [delivery.id for delivery in deliveries if delivery.in_lane], claim)
+    wanted = {delivery.event_id for delivery in deliveries}
     _delete_unwanted([event.id for event in ready if event.id not in wanted])
     dispatching.mark_dispatched(using, [event.id for event in ready])
-    return len(ready)
+    return Dispatched(len(ready), taken, claim.token if claim else None)
 
 
-def _deliver_to_lanes(using: str, events: Sequence[Undispatched]) -> set[int]:
-    """Line up the events' deliveries. Returns the ids of the events that have any."""
-    wanted = {pk for event in events for pk in event.webhook_ids}
-    ordered = dict(Webhook.objects.filter(pk__in=wanted).values_list("pk", "ordered"))
-    deliveries = [
+def _deliveries(using: str, events: Sequence[Undispatched]) -> list[New]:
+    ordered = dispatching.are_ordered(using, {pk for event in events for pk in event.webhook_ids})
+    return [
         _delivery(event, webhook_id, ordered[webhook_id])
         for event in events
         for webhook_id in event.webhook_ids
         if webhook_id in ordered
     ]
-    dispatching.add_deliveries(using, deliveries)
-    waiting = [delivery.id for delivery in deliveries if delivery.in_lane]
-    if waiting:
-        lock_heads(using, waiting)
-        promote(using, waiting)
-    return {delivery.event_id for delivery in deliveries}
+
+
+def _begin_lanes(using: str, waiting: Sequence[uuid.UUID], claim: Claim | None) -> Sequence[Taken]:
+    if not waiting:
+        return ()
+    lock_heads(using, waiting)
+    return promote(using, waiting, claim)
 
 
 def _delivery(event: Undispatched, webhook_id: int, is_ordered: bool) -> New:

@@ -11,6 +11,10 @@ from webhooks.models import Event, Sweep
 from webhooks.sql.claims import webhooks_with_due
 from webhooks.sql.dispatching import has_undispatched
 
+# Seconds that a turn waits for what is under way.
+PATIENT = 0.02
+IMPATIENT = 0.005
+
 # Seconds between two sweeps of what nobody waits for.
 SWEEP_ALL_EVERY = 30
 
@@ -24,21 +28,23 @@ class Drain:
         self._stopping = False
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing is claimed or under way."""
-        return self._courier.is_idle
+    def is_under_way(self) -> bool:
+        """Whether anything is claimed."""
+        return not self._courier.is_idle
 
-    def run(self, seconds: float) -> None:
+    def run(self, seconds: float, patient: bool = True) -> None:
         """Work until there is nothing to do, or ``seconds`` are over; what is under way then stays so.
 
-        Raises django.db.Error when the database is away; call it again later.
+        One that is not ``patient`` returns as soon as there is nothing to do but wait for what is under way, for a
+        caller that waits for wake-ups meanwhile. Raises django.db.Error when the database is away; call it again
+        later.
         """
         deadline = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < deadline:
-            self._sweep()
-            dispatched = dispatch.dispatch()
-            done = self._courier.turn(wait=0.02)
-            if not dispatched and not done and self._courier.is_idle:
+            dispatched = self._dispatch()
+            done = self._courier.turn(wait=PATIENT if patient else IMPATIENT)
+            self._sweep()  # last: what has just been committed does not wait for it
+            if not dispatched and not done and not (patient and self.is_under_way):
                 return
 
     def finish(self) -> None:
@@ -60,6 +66,13 @@ class Drain:
         """Finish what is under way, within ``grace`` seconds, and hand back the rest."""
         self._courier.close(grace)
 
+    def _dispatch(self) -> int:
+        self._courier.renew()  # what it takes here is sent at once
+        dispatched = dispatch.dispatch(self._courier.offer)
+        if dispatched.token:
+            self._courier.take(dispatched.taken, dispatched.token)
+        return dispatched.events
+
     def _sweep(self) -> None:
         if time.monotonic() - self._swept < conf.sweep_interval:
             return
@@ -67,8 +80,9 @@ class Drain:
         if not Sweep.begin(conf.sweep_interval):
             return
         if time.monotonic() - self._swept_all > SWEEP_ALL_EVERY:
-            sweep.sweep()
-            self._swept_all = time.monotonic()
+            is_done = sweep.sweep() < sweep.MOST
+            if is_done:  # else more has to go than one sweep takes: the next one goes on with it
+                self._swept_all = time.monotonic()
         else:
             sweep.mend()
 

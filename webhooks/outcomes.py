@@ -20,12 +20,14 @@ REASON_LENGTH = 500
 
 
 class Refused(Exception):
-    """A connection that was not made, with the reason for an admin: it is the app that refuses, or the proxy."""
+    """A request or a connection that was not made, with the reason for an admin: it is the app that refuses, or the
+    proxy."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """``reason`` is empty for a success; ``retry_after`` is what the receiver asked for, in seconds."""
+    """``reason`` is empty for a success; ``retry_after`` is what the receiver asked for, in seconds; ``url`` is where
+    the request went, empty where none could be made."""
 
     started_at: datetime
     duration_ms: int
@@ -35,6 +37,7 @@ class Outcome:
     body: str = ""
     timed_out: bool = False
     retry_after: float | None = None
+    url: str = ""
 
     @property
     def succeeded(self) -> bool:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -129,6 +130,12 @@ class Bodies:
         if as_form not in self._made:
             self._made[as_form] = (form_body if as_form else json_body)(self._event)
         return self._made[as_form]
+
+    @cached_property
+    def context(self) -> dict[str, Any]:
+        """What templates see: the payload. Nobody may change it, for others share it."""
+        context: dict[str, Any] = json.loads(self.body(as_form=False))
+        return context
 
 
 def _envelope(event: Told) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from webhooks.outcomes import REASON_LENGTH, Outcome
+from webhooks.outcomes import REASON_LENGTH, Outcome, Refused
 from webhooks.texts import clean
 from webhooks.transport import Request, Transport
 from webhooks.turns import Turns
@@ -140,6 +140,8 @@ class Senders(Generic[K]):
     def _send(self, item: K) -> Outcome:
         try:
             request = self._request_of(item)
+        except Refused as error:
+            return Outcome(datetime.now(UTC), 0, reason=clean(str(error), REASON_LENGTH))
         except Exception as error:
             # What one webhook is set to must not end the thread: it is a failed attempt, with its reason.
             logger.exception("A request could not be made")

@@ -14,7 +14,7 @@ from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.transactions import atomically
 
 # Rows that one sweep takes of each kind, so that it stays short.
-MOST = 500
+MOST = 1000
 
 
 def sweep() -> int:

@@ -1,4 +1,4 @@
-"""One POST through requests, and what came of it: an Outcome, never an exception."""
+"""One request through requests, and what came of it: an Outcome, never an exception."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class Request:
     timeout: float
     verify: bool | str = True
     keep: int = 8192
+    method: str = "POST"
     hidden: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -51,30 +52,30 @@ class Transport:
         self._adapter = _Adapter(pool_connections=RECEIVERS, pool_maxsize=most)
 
     def send(self, request: Request) -> Outcome:
-        """POST, without following redirects. Returns within ``request.timeout`` seconds, and a moment."""
+        """Send it, without following redirects. Returns within ``request.timeout`` seconds, and a moment."""
         started_at, clock = datetime.now(UTC), time.monotonic()
         try:
             with deadlines.deadline(request.timeout):
-                outcome = self._post_afresh(request, started_at)
+                outcome = self._send_afresh(request, started_at)
         except Exception as error:
             # Whatever a receiver or a setting provokes is a failed attempt with a reason.
             reason = hide(explain(error, request.timeout), request.hidden)
             outcome = Outcome(started_at, 0, reason=reason, timed_out=is_timeout(error))
-        return replace(outcome, duration_ms=round((time.monotonic() - clock) * 1000))
+        return replace(outcome, url=request.url, duration_ms=round((time.monotonic() - clock) * 1000))
 
     def close(self) -> None:
         self._adapter.close()
 
-    def _post_afresh(self, request: Request, started_at: datetime) -> Outcome:
+    def _send_afresh(self, request: Request, started_at: datetime) -> Outcome:
         try:
-            return self._post(request, started_at)
+            return self._send(request, started_at)
         except requests.ConnectionError as error:
             # A kept connection that the receiver closed while nobody used it says nothing about the receiver.
             if deadlines.has_connected() or not is_disconnect(error):
                 raise
-            return self._post(request, started_at)
+            return self._send(request, started_at)
 
-    def _post(self, request: Request, started_at: datetime) -> Outcome:
+    def _send(self, request: Request, started_at: datetime) -> Outcome:
         response = self._adapter.send(_prepared(request), stream=True, timeout=request.timeout, verify=request.verify)
         with response.raw as raw:
             body = raw.read(request.keep, decode_content=True)
@@ -82,7 +83,7 @@ class Transport:
 
 
 def _prepared(request: Request) -> requests.PreparedRequest:
-    prepared = _prepared_for(request.url).copy()
+    prepared = _prepared_for(request.method, request.url).copy()
     prepared.headers.update(request.headers)
     prepared.headers["Content-Length"] = str(len(request.body))
     prepared.body = request.body
@@ -90,10 +91,10 @@ def _prepared(request: Request) -> requests.PreparedRequest:
 
 
 @functools.lru_cache(maxsize=256)
-def _prepared_for(url: str) -> requests.PreparedRequest:
-    """What is the same in every request to this URL: parsing it takes longer than all the rest."""
+def _prepared_for(method: str, url: str) -> requests.PreparedRequest:
+    """What is the same in every such request to this URL: parsing it takes longer than all the rest."""
     prepared = requests.PreparedRequest()
-    prepared.prepare(method="POST", url=url)
+    prepared.prepare(method=method, url=url)
     return prepared
 
 

@@ -8,7 +8,9 @@ away. Jobs of others run as on rq's own worker.
 from __future__ import annotations
 
 import logging
+import os
 import time
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -36,6 +38,9 @@ HEARTBEAT_SECONDS = 10
 REDIS_RETRY_SECONDS = 2
 REDIS_SECONDS = 5
 
+# Seconds for which a wake-up is waited for while requests are under way, whose ends are not seen meanwhile.
+BUSY_POLL = 0.015
+
 logger = logging.getLogger(__name__)
 
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
@@ -48,15 +53,28 @@ class WebhookWorker(Worker):
     def __init__(self, queues: Any, **kwargs: Any) -> None:
         connection: Redis = kwargs["connection"]
         # redis-py would go on trying for seconds, which the deliveries have better use for.
-        patience = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 1}
+        patience = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 1, "socket_timeout": REDIS_SECONDS}
         connection.connection_pool.connection_kwargs.update(patience)
-        _wait_for(connection)
+        self._grace = WARM_SECONDS
+        self._is_delivering = False
+        self._wait_for(connection, [getattr(queue, "name", queue) for queue in queues])
         super().__init__(queues, **kwargs)
         self._drain = Drain(self.name)
-        self._is_delivering = False
-        self._grace = WARM_SECONDS
         self._next_beat = 0.0
         self._redis_since = 0.0  # when Redis is next to be tried; 0 while it answers
+
+    def _wait_for(self, connection: Redis, queues: Sequence[str]) -> None:
+        """rq asks Redis for its own address when a worker is made, and would end where Redis is away: deliver without
+        it until it is there."""
+        self._drain = Drain(f"process {os.getpid()}")
+        is_told = False
+        while not _answers(connection):
+            if not is_told:
+                logger.warning("Redis does not answer: delivering without it, and waiting for it")
+                is_told = True
+            self._deliver(queues)
+            time.sleep(0 if self._drain.is_under_way else conf.idle_poll)
+        self._drain.close(self._grace)
 
     @property
     def connection_timeout(self) -> int:
@@ -69,7 +87,7 @@ class WebhookWorker(Worker):
                 super().bootstrap(*args, **kwargs)
             except REDIS_AWAY as error:
                 self._redis_failed(error)
-                self._deliver()
+                self._deliver(self.queue_names())
                 time.sleep(REDIS_RETRY_SECONDS)
             else:
                 self._redis_answered()
@@ -98,12 +116,13 @@ class WebhookWorker(Worker):
         """Deliver until there is a job. ``timeout`` None is rq's burst mode: give up when all is done."""
         busy_at = time.monotonic()
         while not self._stop_requested:
-            self._deliver()
-            if not self._drain.is_idle:
+            self._deliver(self.queue_names())
+            if self._drain.is_under_way:
                 busy_at = time.monotonic()
-            found = self._dequeue(wait=timeout is not None and self._drain.is_idle)
+            is_burst = timeout is None
+            found = self._dequeue(wait=0 if is_burst else BUSY_POLL if self._drain.is_under_way else conf.idle_poll)
             if found is None:
-                is_done = timeout is None and self._drain.is_idle
+                is_done = is_burst and not self._drain.is_under_way
                 if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
                     return None
             elif found[0].func_name != jobs.DRAIN:
@@ -145,28 +164,29 @@ class WebhookWorker(Worker):
         else:
             super()._shutdown()
 
-    def _deliver(self) -> None:
-        if not conf.enabled or conf.queue not in self.queue_names():
+    def _deliver(self, queues: Sequence[str]) -> None:
+        if not conf.enabled or conf.queue not in queues:
             return
         self._is_delivering = True
         try:
-            self._drain.run(conf.slice)
+            self._drain.run(conf.slice, patient=False)
         except Error as error:
-            self.log.warning("The database does not answer, trying again: %s", error)
+            logger.warning("The database does not answer, trying again: %s", error)
             connections.close_all()
             time.sleep(1)
         finally:
             self._is_delivering = False
 
-    def _dequeue(self, wait: bool) -> tuple[Job, Queue] | None:
+    def _dequeue(self, wait: float) -> tuple[Job, Queue] | None:
+        """The next job, which this waits for, for so many seconds."""
         if time.monotonic() < self._redis_since:
-            time.sleep(conf.idle_poll if wait else 0)
+            time.sleep(wait)
             return None
         try:
             self._stay_in_touch()
             found = self.queue_class.dequeue_any(
                 self._ordered_queues,
-                conf.idle_poll if wait else None,  # type: ignore[arg-type]  # Redis takes fractions
+                wait or None,  # type: ignore[arg-type]  # Redis takes fractions
                 connection=self.connection,
                 job_class=self.job_class,
                 serializer=self.serializer,
@@ -217,16 +237,9 @@ class WebhookWorker(Worker):
         self._redis_since = 0.0
 
 
-def _wait_for(connection: Redis) -> None:
-    """rq asks Redis for its own address when a worker is made, and would end where Redis is away."""
-    is_told = False
-    while True:
-        try:
-            connection.ping()
-        except REDIS_AWAY as error:
-            if not is_told:
-                logger.warning("Redis does not answer, waiting for it: %s", error)
-            is_told = True
-            time.sleep(REDIS_RETRY_SECONDS)
-        else:
-            return
+def _answers(connection: Redis) -> bool:
+    try:
+        connection.ping()
+    except REDIS_AWAY:
+        return False
+    return True

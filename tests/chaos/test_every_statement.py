@@ -59,7 +59,9 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
         undone = Delivery.objects.filter(webhook=good).exclude(state=State.SUCCEEDED)
         # What could not be handed back comes back when its lease ends: nobody may keep it, or renew it for ever.
         kept = Delivery.objects.filter(state=State.SENDING)
-        return not (Event.objects.undispatched().exists() or undone.exists() or kept.exists()) and drain.is_idle
+        return (
+            not (Event.objects.undispatched().exists() or undone.exists() or kept.exists()) and not drain.is_under_way
+        )
 
     try:
         with connection.execute_wrapper(fault):
@@ -68,7 +70,7 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
             except OperationalError as error:
                 assert "made to fail" in str(error)
         assert work(drain, is_done, 10), (
-            f"after statement {nth} failed ({fault.failed}): idle {drain.is_idle}, "
+            f"after statement {nth} failed ({fault.failed}): under way {drain.is_under_way}, "
             f"{list(Delivery.objects.values_list('webhook__name', 'state', 'lease_until'))}"
         )
         assert Webhook.objects.get(pk=bad.pk).is_paused

@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import payloads
+from webhooks import composing, payloads
 from webhooks.admin import deeds, filters, lookup
 from webhooks.admin.deeds import DISCARD, RETRY, Deed
 from webhooks.admin.display import indented, pill, short, when
@@ -23,8 +23,10 @@ from webhooks.admin.lane import lane_of
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.managers import State
-from webhooks.models import ContentType, Delivery, Event
+from webhooks.models import Delivery, Event
 from webhooks.models.webhook import SECRETS_OF_WEBHOOK
+from webhooks.outcomes import Refused
+from webhooks.payloads import Bodies
 
 # So many attempts are shown, the newest.
 MOST_ATTEMPTS = 50
@@ -137,7 +139,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "lane": lane_of(obj),
             "attempts": attempts,
             "is_capped": len(attempts) < obj.attempts.count(),
-            "is_form": obj.webhook.content_type == ContentType.FORM,
+            "is_form": obj.webhook.is_form and not obj.webhook.body_template,
             "body": body,
             "payload": indented(payloads.json_body(obj.event).decode()),
             "may_retry": RETRY.allowed(request) and obj.state in RETRY.changes,
@@ -173,9 +175,11 @@ def _next(delivery: Delivery) -> SafeString | str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """The body that the next attempt would send, to the byte."""
-    is_form = delivery.webhook.content_type == ContentType.FORM
-    return (payloads.form_body if is_form else payloads.json_body)(delivery.event).decode()
+    """The body that the next attempt would send, to the byte; or why there is none."""
+    try:
+        return composing.body_of(delivery.webhook, Bodies(delivery.event)).decode()
+    except Refused as error:
+        return f"Nothing is sent: {error}."
 
 
 def _as_counted(request: HttpRequest, chosen: QuerySet[Delivery]) -> QuerySet[Delivery]:

@@ -17,11 +17,13 @@ from django.utils.text import capfirst
 
 from webhooks.admin.display import exactly
 from webhooks.encrypted import refuse_encrypted
+from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import registered_object_types
 from webhooks.vault import Secret
 
 NO_ACTION = "Choose at least one action: created, updated or deleted."
+CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
 NO_MODEL = "Choose at least one model."
 
 
@@ -63,6 +65,22 @@ class ModelsField(forms.ModelMultipleChoiceField):
 
     def label_from_instance(self, obj: Any) -> str:
         return model_name(obj)
+
+
+class SuggestingInput(forms.TextInput):
+    """Free text, with the usual values to pick from."""
+
+    template_name = "webhooks/admin/suggesting_input.html"
+
+    def __init__(self, suggestions: list[str], attrs: dict[str, Any] | None = None) -> None:
+        super().__init__(attrs)
+        self.suggestions = suggestions
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        context = super().get_context(name, value, attrs)
+        list_id = f"{context['widget']['attrs'].get('id', name)}_suggestions"
+        context["widget"]["attrs"]["list"] = list_id
+        return context | {"list_id": list_id, "suggestions": self.suggestions}
 
 
 class WriteOnly(forms.CharField):
@@ -113,7 +131,13 @@ class WebhookForm(forms.ModelForm):
     class Meta:
         model = Webhook
         fields = "__all__"
-        widgets = {"payload_url": forms.URLInput(attrs={"class": "vURLField"})}
+        widgets = {
+            # Not an input of type "url": browsers refuse templates in it.
+            "payload_url": forms.TextInput(attrs={"class": "vURLField", "spellcheck": "false"}),
+            "content_type": SuggestingInput(BodyType.values, {"class": "vTextField"}),
+            "additional_headers": forms.Textarea(attrs=CODE | {"rows": 4}),
+            "body_template": forms.Textarea(attrs=CODE | {"rows": 10}),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

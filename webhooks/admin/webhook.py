@@ -7,17 +7,20 @@ from itertools import groupby
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_POST
 
-from webhooks import deletion, jobs
+from webhooks import deletion, jobs, pinging
 from webhooks.admin import deletion as deleting
 from webhooks.admin import switches, tallies
 from webhooks.admin.display import EMPTY, number, short, webhook_state, when
@@ -35,6 +38,7 @@ CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
 @admin.register(Webhook)
 class WebhookAdmin(admin.ModelAdmin):
     form = WebhookForm
+    change_form_template = "webhooks/admin/webhook.html"
     list_display = ("called", "state", "sends", "open", "failed", "last_result")
     search_fields = ("name", "payload_url")
     actions = ("enable", "disable", "resume")
@@ -50,20 +54,23 @@ class WebhookAdmin(admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
         may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if not may_edit:
-            return self._fieldsets("models_in_full", ("secret_in_words",), ("secret_headers_in_words",))
+            return self._fieldsets(
+                "models_in_full", ("secret_in_words",), "headers_in_words", ("secret_headers_in_words",)
+            )
         secret = ["secret"]
         if obj and obj.secret:
             secret.append("clear_secret")
         if obj and obj.previous_secret and obj.previous_secret_until:
             secret.append("forget_previous_secret")
-        headers = ["secret_headers", "clear_secret_headers"] if obj and obj.secret_headers else ["secret_headers"]
-        return self._fieldsets("object_types", secret, headers)
+        hidden = ["secret_headers", "clear_secret_headers"] if obj and obj.secret_headers else ["secret_headers"]
+        return self._fieldsets("object_types", secret, "additional_headers", hidden)
 
-    def _fieldsets(self, models: str, secret: Sequence[str], headers: Sequence[str]) -> Any:
+    def _fieldsets(self, models: str, secret: Sequence[str], headers: str, hidden: Sequence[str]) -> Any:
         return (
             (None, {"fields": ("name", "enabled")}),
             ("What is sent", {"fields": (models, ACTIONS)}),
-            ("Where to", {"fields": ("payload_url", "content_type", *secret, *headers)}),
+            ("Where to", {"fields": ("payload_url", "http_method", *secret)}),
+            ("Headers and body", {"fields": ("content_type", headers, *hidden, "body_template")}),
             ("How it is sent", {"fields": CONNECTION}),
         )
 
@@ -125,8 +132,13 @@ class WebhookAdmin(admin.ModelAdmin):
     def secret_headers_in_words(self, webhook: Webhook) -> str:
         return in_words(webhook, "secret_headers")
 
+    @admin.display(description="additional headers")
+    def headers_in_words(self, webhook: Webhook) -> str:
+        # There may be tokens among them.
+        return "Set, and shown to those who may change the webhook." if webhook.additional_headers else EMPTY
+
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        return ("models_in_full", "secret_in_words", "secret_headers_in_words")
+        return ("models_in_full", "secret_in_words", "headers_in_words", "secret_headers_in_words")
 
     # What changes
 
@@ -151,6 +163,33 @@ class WebhookAdmin(admin.ModelAdmin):
     @admin.action(description="Resume the selected webhooks now", permissions=["change"])
     def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
         switches.resume(request, chosen)
+
+    # A test
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self._ping))
+        return [path("<path:object_id>/ping/", view, name="webhooks_webhook_ping"), *super().get_urls()]
+
+    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
+        webhook = self.get_object(request, object_id)
+        may_ping = webhook is not None and webhook.enabled and self.has_change_permission(request, webhook)
+        return super().change_view(request, object_id, form_url, (extra_context or {}) | {"may_ping": may_ping})
+
+    def _ping(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        webhook = self.get_object(request, object_id)
+        if webhook is None:
+            raise Http404(f"There is no webhook {object_id}.")
+        if not self.has_change_permission(request, webhook):
+            raise PermissionDenied
+        if webhook.enabled:
+            event = pinging.ping(webhook)
+            self.log_change(request, webhook, "Sent a test.")
+            page = reverse("admin:webhooks_event_change", args=[event.pk])
+            said = format_html('A test is on its way: <a href="{}">event {}</a> shows its delivery.', page, event.pk)
+            messages.success(request, said)
+        else:
+            messages.warning(request, "Nothing is sent to a disabled webhook: enable it first.")
+        return redirect("admin:webhooks_webhook_change", webhook.pk)
 
     # What is deleted
 

@@ -60,6 +60,9 @@ class SecretField(serializers.CharField):
 
 
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
+    """Additional headers, which may have tokens in them, come out for those who may change webhooks; others get null.
+    Secret headers and the secret come out for nobody."""
+
     object_types = ObjectTypesField(allow_empty=False)
     secret = SecretField(max_length=255, validators=[refuse_encrypted])
     secret_headers = SecretField(max_length=8192, validators=[refuse_encrypted], trim_whitespace=False)
@@ -72,9 +75,10 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         model = Webhook
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
-            "payload_url", "content_type", "secret", "has_secret", "previous_secret_until", "forget_previous_secret",
-            "secret_headers", "has_secret_headers", "unreadable", "ssl_verification", "ca_file_path", "timeout",
-            "ordered", "is_paused", "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
+            "payload_url", "http_method", "content_type", "additional_headers", "body_template", "secret", "has_secret",
+            "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
+            "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
+            "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
             "created", "last_updated",
         )  # fmt: skip
         read_only_fields = (
@@ -100,6 +104,13 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     def get_initial(self) -> Any:
         # What the browsable API fills a form with that was refused.
         return {name: value for name, value in super().get_initial().items() if not _is_secret(name, value)}
+
+    def to_representation(self, instance: Webhook) -> Any:
+        shown = super().to_representation(instance)
+        request = self.context.get("request")
+        if request is None or not request.user.has_perm("webhooks.change_webhook"):
+            shown["additional_headers"] = None
+        return shown
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Judge it by the model's own rules, so that the API and the admin accept the same."""

@@ -4,6 +4,6 @@ from webhooks.managers import State
 from webhooks.models.delivery import Attempt, Delivery
 from webhooks.models.event import Action, Event
 from webhooks.models.sweep import Sweep
-from webhooks.models.webhook import ContentType, Webhook
+from webhooks.models.webhook import ContentType, Method, Webhook
 
-__all__ = ["Action", "Attempt", "ContentType", "Delivery", "Event", "State", "Sweep", "Webhook"]
+__all__ = ["Action", "Attempt", "ContentType", "Delivery", "Event", "Method", "State", "Sweep", "Webhook"]

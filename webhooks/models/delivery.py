@@ -79,6 +79,10 @@ class Delivery(models.Model):
         return str(self.pk)
 
 
+# Characters that are kept of the URL of an attempt: a template can make longer ones.
+URL_LENGTH = 2000
+
+
 class Attempt(models.Model):
     """One HTTP request of a Delivery, and what came back."""
 
@@ -86,7 +90,7 @@ class Attempt(models.Model):
     number = models.PositiveIntegerField()
     started_at = models.DateTimeField()
     duration_ms = models.PositiveIntegerField(help_text="Milliseconds.")
-    url = models.CharField(max_length=500)
+    url = models.CharField(max_length=URL_LENGTH)
     succeeded = models.BooleanField()
     reason = models.TextField(blank=True, help_text="Why it failed.")
     status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="The HTTP status, if one came.")

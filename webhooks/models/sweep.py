@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
+
+from webhooks.sql.records import relax
 
 
 class Sweep(models.Model):
@@ -22,6 +24,8 @@ class Sweep(models.Model):
     def begin(cls, interval: float) -> bool:
         """Whether it is this caller's turn: nobody has swept for ``interval`` seconds."""
         now = timezone.now()
-        if cls.objects.filter(pk=1, swept_at__lt=now - timedelta(seconds=interval)).update(swept_at=now):
-            return True
+        with transaction.atomic(cls.objects.db):
+            relax(cls.objects.db)
+            if cls.objects.filter(pk=1, swept_at__lt=now - timedelta(seconds=interval)).update(swept_at=now):
+                return True
         return cls.objects.get_or_create(pk=1, defaults={"swept_at": now})[1]

@@ -5,27 +5,42 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
 from django.utils import timezone
 
-from webhooks import destinations, dialling, headerlines, registry, signing
+from webhooks import headerlines, registry, signing
 from webhooks.conf import conf
 from webhooks.encrypted import EncryptedTextField
 from webhooks.managers import WebhookQuerySet
 from webhooks.models.event import Action
+from webhooks.models.templates import problems as template_problems
 from webhooks.vault import Secret
 
 # What is encrypted; and how a query of deliveries names it, to leave it out.
 SECRETS = ("secret", "previous_secret", "secret_headers")
 SECRETS_OF_WEBHOOK = tuple(f"webhook__{name}" for name in SECRETS)
 
+# RFC 9110, 8.3.1: type and subtype, and any parameters that can be written in a header.
+_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+MEDIA_TYPE = rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z"
+
 
 class ContentType(models.TextChoices):
-    """How the body of a request is written."""
+    """How the body of a request is usually written; a webhook may name any other."""
 
     JSON = "application/json", "JSON"
     FORM = "application/x-www-form-urlencoded", "form"
+
+
+class Method(models.TextChoices):
+    """The HTTP methods that a request may have. Each sends the body."""
+
+    GET = "GET", "GET"
+    POST = "POST", "POST"
+    PUT = "PUT", "PUT"
+    PATCH = "PATCH", "PATCH"
+    DELETE = "DELETE", "DELETE"
 
 
 def check_secret(value: str) -> None:
@@ -54,10 +69,20 @@ class Webhook(models.Model):
     on_created = models.BooleanField("created", default=False, help_text="Send when an object is created.")
     on_updated = models.BooleanField("updated", default=False, help_text="Send when an object is updated.")
     on_deleted = models.BooleanField("deleted", default=False, help_text="Send when an object is deleted.")
-    payload_url = models.CharField("payload URL", max_length=500, help_text="Where to POST to.")
-    content_type = models.CharField(
-        max_length=100, choices=ContentType.choices, default=ContentType.JSON, help_text="How the body is written."
+    payload_url = models.CharField(
+        "payload URL", max_length=500, help_text="Where requests go. May be a template: https://…/{{ data.id }}."
     )
+    http_method = models.CharField("HTTP method", max_length=10, choices=Method.choices, default=Method.POST)
+    content_type = models.CharField(
+        max_length=100,
+        default=ContentType.JSON,
+        validators=[RegexValidator(MEDIA_TYPE, "Enter a content type, such as application/json.")],
+        help_text="How the body is written: application/json, application/x-www-form-urlencoded, or any other.",
+    )
+    additional_headers = models.TextField(
+        blank=True, help_text="A template, with one header in each line: Name: value."
+    )
+    body_template = models.TextField(blank=True, help_text="The template of the body. Empty: the whole payload.")
     secret = EncryptedTextField(
         max_length=255,
         blank=True,
@@ -169,12 +194,15 @@ class Webhook(models.Model):
         errors = {}
         if self.ca_file_path and not self.ssl_verification:
             errors["ca_file_path"] = "A CA file has no effect while TLS verification is off: clear one of the two."
-        # A disabled one is sent nowhere: whoever finds that it no longer may be can still switch it off.
-        judge = dialling.objection if self.enabled else destinations.misspelt
-        if self.payload_url and (reason := judge(self.payload_url)):
-            errors["payload_url"] = reason
+        errors |= template_problems(self.payload_url, self.enabled, self.additional_headers, self.body_template)
         if errors:
             raise ValidationError(errors)
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the payload is written as a form, where no template writes the body."""
+        said = self.content_type
+        return said != ContentType.JSON and said.partition(";")[0].strip().lower() == ContentType.FORM
 
     @property
     def actions(self) -> list[Action]:

@@ -22,10 +22,12 @@ _HEAD_OF_THE_SAME_LANE = """
 
 @dataclass(frozen=True)
 class Claim:
-    """What a worker writes on deliveries to take them: its token, and for how many seconds."""
+    """What a worker writes on deliveries to take them: its token, and for how many seconds; it may be for those of
+    some webhooks only."""
 
     token: uuid.UUID
     lease: float
+    webhooks: Collection[int] | None = None
 
 
 class Taken(NamedTuple):
@@ -134,7 +136,7 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
     connection = connections[using]
     now, now_params = moment(connection)
     lease, lease_params = moment(connection, claim.lease if claim else 0)
-    taken = "(SELECT enabled AND probe_at IS NULL FROM webhooks_webhook WHERE id = webhook_id)" if claim else "1 = 0"
+    taken = _may_be_taken(claim)
     found = rows(
         using,
         f"""
@@ -162,6 +164,13 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
         ],
     )
     return _taken([row[:-1] for row in found if row[-1] == "sending"])
+
+
+def _may_be_taken(claim: Claim | None) -> str:
+    if claim is None or claim.webhooks == frozenset():
+        return "1 = 0"
+    chosen = f"webhook_id IN ({', '.join(map(str, claim.webhooks))}) AND" if claim.webhooks else ""
+    return f"({chosen} (SELECT enabled AND probe_at IS NULL FROM webhooks_webhook WHERE id = webhook_id))"
 
 
 def lock_heads(using: str, deliveries: Collection[uuid.UUID]) -> None:

@@ -75,6 +75,12 @@ def overtaking(using: str, events: Sequence[Undispatched]) -> set[int]:
     return {event.id for event in events if first.get((event.object_type, event.object_id), event.id) < event.id}
 
 
+def are_ordered(using: str, webhooks: Collection[int]) -> dict[int, bool]:
+    """Whether these webhooks are ordered; those that were deleted are left out."""
+    statement = f"SELECT id, ordered FROM webhooks_webhook WHERE id IN {numbers(using)}"
+    return {pk: bool(ordered) for pk, ordered in rows(using, statement, [number_list(using, webhooks)])}
+
+
 def add_deliveries(using: str, deliveries: Sequence[New]) -> None:
     if not deliveries:
         return

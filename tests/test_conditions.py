@@ -1,0 +1,191 @@
+"""NetBox's conditions: judged as NetBox judges them, and refused with the place of the error."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhooks import conditions
+from webhooks.conditions import ConditionError, changed, facts, parse
+
+CAPTURED = Path(__file__).parent / "captured"
+JUDGED = json.loads((CAPTURED / "netbox_conditions.json").read_text())
+SAVED = json.loads((CAPTURED / "netbox_conditions_valid.json").read_text())
+
+# Saved by NetBox, and of no use to it later.
+REFUSED_HERE = [
+    {"attr": 1, "value": 1},
+    {"attr": {}, "value": 1},
+    {"attr": "a", "op": "regex", "value": "("},
+]
+
+
+def matches(rule: Any, data: dict[str, Any], snapshots: Any = None) -> bool:
+    return parse(rule).matches(facts(data, snapshots))
+
+
+def test_every_captured_condition_is_judged_as_netbox_judges_it() -> None:
+    assert len(JUDGED) == 1_494
+    for case in JUDGED:
+        expected = case["rule_result"]
+        if isinstance(expected, bool):
+            assert parse(case["conditions"]).matches(case["data"]) is expected, case
+        else:  # an error that got out of NetBox is met here when the rule is saved
+            with pytest.raises(ConditionError):
+                parse(case["conditions"])
+
+
+def test_what_netbox_saves_is_saved_but_for_what_it_could_not_use() -> None:
+    assert len(SAVED) == 110
+    differences = []
+    for case in SAVED:
+        try:
+            parse(case["conditions"])
+        except ConditionError:
+            if case["valid"]:
+                differences.append(case["conditions"])
+        else:
+            assert case["valid"], case
+    assert differences == REFUSED_HERE
+
+
+@pytest.mark.parametrize(
+    ("rule", "place", "problem"),
+    [
+        ([], "", None),
+        (True, "", "must be an object"),
+        ({"attr": "a"}, "", "'value' is missing"),
+        ({"value": 1}, "", "'attr' is missing"),
+        ({"AND": []}, "AND", "write 'and'"),
+        ({"attr": "a", "value": 1, "foo": 2}, "foo", "has no 'foo'"),
+        ({"and": [], "negate": True}, "", "remove 'negate'"),
+        ({"and": 1}, "and", "must hold a list"),
+        (
+            {"and": [{"attr": "a", "value": 1}, {"or": [{"attr": "b", "op": "is", "value": 1}]}]},
+            "and[1].or[0].op",
+            "'is'",
+        ),
+        ({"or": [{"attr": "a", "op": "regex", "value": "a("}]}, "or[0].value", "unterminated subpattern at position 1"),
+        ({"attr": "a", "op": "in", "value": "abc"}, "value", "compares with a list, not with text"),
+        ({"attr": "a", "op": "gt", "value": True}, "value", "compares with a number"),
+        ({"attr": "a", "op": "changed", "value": 1}, "value", "remove 'value'"),
+        ({"attr": None, "op": "changed"}, "attr", "must be text"),
+        ({"and": [{"attr": "a", "value": 1}] * 501}, "and[500]", "500 conditions"),
+        ({"attr": "a", "op": "in", "value": [1] * 10_000}, "value", "10,000 values"),
+        ({"or": [{"attr": "a", "op": "regex", "value": "a" * 1_000}] * 11}, "or[10].value", "10,000 characters in all"),
+    ],
+)
+def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, problem: str | None) -> None:
+    if problem is None:
+        assert parse(rule).matches({})
+        return
+    with pytest.raises(ConditionError, match=re.escape(problem)) as caught:
+        parse(rule)
+    assert caught.value.place == place
+    assert str(caught.value).startswith(place)
+
+
+def nested(depth: int) -> dict[str, Any]:
+    rule: dict[str, Any] = {"attr": "a", "value": 1}
+    for _ in range(depth):
+        rule = {"and": [rule]}
+    return rule
+
+
+def test_groups_may_be_nested_twenty_deep() -> None:
+    assert matches(nested(20), {"a": 1})
+    with pytest.raises(ConditionError, match="nested 20 deep"):
+        parse(nested(21))
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ({"attr": "nope", "value": 1}, "there is no 'nope': 'nope' is missing"),
+        ({"attr": "name.x", "value": 1}, "there is no 'name.x': 'x' was looked for in text"),
+        ({"attr": "name", "op": "gt", "value": 1}, "'gt' cannot judge 'name', which is text there"),
+        ({"attr": "name", "op": "changed"}, "'changed' cannot judge 'name': this Event has no snapshots"),
+        (
+            {"or": [{"attr": "nope", "value": 1}, {"attr": "name", "value": "x"}]},
+            "there is no 'nope': 'nope' is missing",
+        ),
+    ],
+)
+def test_a_condition_without_an_answer_says_why(rule: Any, problem: str) -> None:
+    verdict = parse(rule).judge(facts({"name": "x"}, None))
+    assert (verdict.matches, verdict.problem, verdict.late) == (False, problem, False)
+
+
+def test_a_pattern_that_takes_too_long_does_not_hold_up_a_save() -> None:
+    rule = parse({"or": [{"attr": "text", "op": "regex", "value": "(?:.*,){30}P"}, {"attr": "text", "value": ""}]})
+    verdict = rule.judge(facts({"text": ",".join("a" * 5_000)}, None))
+    assert not verdict.matches
+    assert verdict.late
+    assert "longer than 0.1 s" in verdict.problem
+
+
+def test_fields_are_not_hidden_by_snapshots_nor_snapshots_by_a_field() -> None:
+    assert facts({"a": 1, "snapshots": "mine"}, {"prechange": None}) == {"a": 1, "snapshots": {"prechange": None}}
+    assert facts(None, None) == {"snapshots": None}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "names"),
+    [
+        ({"a": 1, "b": 2, "c": [1]}, {"a": 1, "b": 3, "c": [1, 2]}, ["b", "c"]),
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": None}, {"b": None}, ["a", "b"]),
+        (None, {"b": 1, "a": None}, ["a", "b"]),
+        ({"a": 1}, None, ["a"]),
+        (None, None, []),
+        ({"a": 1}, {"a": 1.0}, []),
+        ({"a": {"x": 1}}, {"a": {"x": 2}}, ["a"]),
+    ],
+)
+def test_changed_fields_are_those_that_differ(before: Any, after: Any, names: list[str]) -> None:
+    assert changed(before, after) == names
+
+
+# Anything that JSON can hold, and rules that are nearly right.
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+names = st.sampled_from(["a", "b", "snapshots", "prechange", "postchange", ""])
+values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
+paths = st.lists(names, min_size=1, max_size=4).map(".".join)
+singles = st.fixed_dictionaries(
+    {"attr": paths | values, "op": st.sampled_from(conditions.OPERATORS) | values},
+    optional={"value": values, "negate": values, "odd": values},
+)
+rules = st.recursive(
+    singles | values,
+    lambda inner: st.dictionaries(st.sampled_from(["and", "or"]), st.lists(inner, max_size=3) | inner, max_size=2),
+)
+
+
+@given(rules, values)
+def test_any_json_is_either_refused_or_judged(rule: Any, data: Any) -> None:
+    try:
+        condition = parse(rule)
+    except ConditionError as error:
+        assert error.problem
+        return
+    for given_facts in (data if isinstance(data, dict) else {}, facts({"a": data}, {"prechange": data})):
+        verdict = condition.judge(given_facts)
+        assert isinstance(verdict.matches, bool)
+        assert not (verdict.matches and verdict.problem)
+
+
+def test_data_nested_beyond_reason_are_not_compared() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    other: list[Any] = []
+    for _ in range(100_000):
+        other = [other]
+    snapshots = {"prechange": {"a": deep}, "postchange": {"a": other}}
+    assert not matches({"attr": "a", "op": "unchanged"}, {}, snapshots)

@@ -1,0 +1,98 @@
+"""Regular expressions that come to an end."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from webhooks.patterns import LENGTH, Deadline, Pattern, PatternError, TooSlow
+
+
+def matches(pattern: str, text: str) -> bool:
+    return Pattern(pattern).matches(text, Deadline(1.0))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("act", "active"),
+        (r"core-(0[1-9]|1[0-2])$", "core-12"),
+        (r"(?P<q>['\"]).*(?P=q)$", '"x"'),
+        ("a(?<=a)b", "ab"),
+        ("(?!x)a", "a"),
+        ("a{e}", "a{e}"),
+        ("foo{i<=1}", "foo{i<=1}"),
+        ("a{,2}$", "aa"),
+        ("{", "{"),
+        (r"\{[{\[]", "{["),
+        ("[[:alpha:]]", ":]"),
+        (r"\N{DIGIT ONE}", "1"),
+        ("a*+b", "aab"),
+    ],
+)
+def test_a_pattern_means_what_it_means_to_python(pattern: str, text: str) -> None:
+    assert matches(pattern, text)
+
+
+@pytest.mark.parametrize(("pattern", "text"), [("ctive", "active"), ("a{e}", "xx"), ("[[:alpha:]]", "b]")])
+def test_a_pattern_does_not_match_what_it_does_not_for_python(pattern: str, text: str) -> None:
+    assert not matches(pattern, text)
+
+
+@given(st.text("ab{},[]()|*+?^$\\w1:<>e", max_size=12), st.text("ab{}[]:1e", max_size=6))
+def test_any_pattern_is_judged_as_python_judges_it(pattern: str, text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            expected = re.match(pattern, text) is not None
+        except re.error:
+            with pytest.raises(PatternError):
+                Pattern(pattern)
+            return
+    try:
+        assert matches(pattern, text) == expected
+    except PatternError as error:  # what only regex cannot read is refused, never judged otherwise
+        assert "broken" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reason"),
+    [
+        ("(", "missing ), unterminated subpattern at position 0"),
+        ("*", "nothing to repeat at position 0"),
+        (r"\p{L}", r"bad escape \p at position 0"),
+        ("(?R)", "unknown extension ?R at position 1"),
+        ("(" * 400 + ")" * 400, "nested too deeply"),
+        ("a" * (LENGTH + 1), "1,001 characters"),
+        ("a{99999999999999999999}", "repeats too often"),
+    ],
+)
+def test_a_broken_pattern_is_refused_with_the_place_of_the_error(pattern: str, reason: str) -> None:
+    with pytest.raises(PatternError, match=re.escape(reason)):
+        Pattern(pattern)
+
+
+def test_a_pattern_that_would_take_for_ever_gives_up() -> None:
+    pattern = Pattern("(?:.*,){30}P")
+    began = time.perf_counter()
+    with pytest.raises(TooSlow):
+        pattern.matches(",".join("a" * 5_000), Deadline(0.05))
+    assert time.perf_counter() - began < 5
+
+
+def test_waiting_does_not_use_up_the_time() -> None:
+    deadline = Deadline(0.05)
+    assert Pattern("a").matches("a", deadline)
+    time.sleep(0.1)
+    assert Pattern("a").matches("a", deadline)
+
+
+def test_all_patterns_of_an_evaluation_share_one_deadline() -> None:
+    deadline = Deadline(0.0)
+    with pytest.raises(TooSlow):
+        Pattern("a").matches("a", deadline)

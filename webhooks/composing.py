@@ -1,0 +1,85 @@
+"""The request that a webhook makes of an Event: URL, headers and body, written plainly or by templates."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from webhooks import destinations, headerlines, rendering, signing
+from webhooks.conf import conf
+from webhooks.models import Webhook
+from webhooks.outcomes import Refused
+from webhooks.payloads import Bodies
+from webhooks.rendering import TemplateError
+from webhooks.transport import Request
+from webhooks.vault import Secret, Unreadable
+
+T = TypeVar("T")
+
+
+def compose(webhook: Webhook, event: Bodies, message_id: str) -> Request:
+    """The request of an attempt that is made now. Raises Refused where the templates give none."""
+    url, body = url_of(webhook, event), body_of(webhook, event)
+    headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
+    if webhook.additional_headers:
+        headers |= _headers_of(webhook, event)
+    secret_headers = _revealed(webhook, "secret_headers")
+    if secret_headers:
+        # Whatever their case: what is secret is what is sent.
+        secret_names = {name.lower() for name in headerlines.parse(secret_headers)}
+        headers = {name: value for name, value in headers.items() if name.lower() not in secret_names}
+        headers |= headerlines.parse(secret_headers)
+    secret, previous = _revealed(webhook, "secret"), webhook.overlapping_secret()
+    headers |= signing.headers(secret, message_id, int(time.time()), body, previous=previous)
+    verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
+    timeout = webhook.timeout or conf.timeout
+    hidden = headerlines.hidden(secret_headers)
+    return Request(url, headers, body, timeout, verify, conf.response_bytes, webhook.http_method, hidden)
+
+
+def _revealed(webhook: Webhook, name: str) -> str:
+    secret: Secret = getattr(webhook, name)
+    try:
+        return secret.reveal()
+    except Unreadable as error:
+        raise Refused(f"the {name.replace('_', ' ')} of webhook “{webhook}” cannot be used: {error}") from None
+
+
+def body_of(webhook: Webhook, event: Bodies) -> bytes:
+    """Raises Refused where the template fails."""
+    if not webhook.body_template:
+        return event.body(as_form=webhook.is_form)
+    # Half of a surrogate pair, which JSON can carry and UTF-8 cannot, is written as a question mark.
+    return _rendered("body", lambda: rendering.body(webhook.body_template, event.context)).encode(errors="replace")
+
+
+def url_of(webhook: Webhook, event: Bodies) -> str:
+    """Raises Refused where the template fails, or makes what is no URL to send to."""
+    url = webhook.payload_url
+    if not rendering.is_template(url):
+        return url
+    rendered = _rendered("URL", lambda: rendering.url(url, event.context)).strip().replace(" ", "%20")
+    if reason := destinations.misspelt(rendered):
+        raise Refused(f"the URL came out as {rendered[:200]!r}: {reason}")
+    return rendered
+
+
+def _headers_of(webhook: Webhook, event: Bodies) -> dict[str, str]:
+    lines = webhook.additional_headers
+    if rendering.is_template(lines):
+        return _rendered("headers", lambda: rendering.headers(lines, event.context))
+    return _rendered("headers", lambda: _plain_headers(lines))
+
+
+@functools.lru_cache(maxsize=256)
+def _plain_headers(lines: str) -> dict[str, str]:
+    return rendering.headers(lines, {})
+
+
+def _rendered(what: str, render: Callable[[], T]) -> T:
+    try:
+        return render()
+    except TemplateError as error:
+        raise Refused(f"the {what} could not be rendered: {error}") from error

@@ -1,0 +1,184 @@
+"""How large the results of a template's filters, methods and operators become, known before they are made. Pure.
+
+Only what can make much from little is here; anything else is about as large as what goes in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from webhooks.budgets import BITS, VALUE, Budget, OverBudget
+
+SLOW = 100_000  # characters for filters that take longer than they should
+PRECISION = 100  # decimal places
+_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
+_NUMBERS = re.compile(r"\d+")
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str) else len(str(value))
+
+
+def _width(value: Any) -> int:
+    return value if isinstance(value, int) else _length(value) if isinstance(value, str) else 0
+
+
+# The arguments have the names that Jinja2 or Python give them, for they may be passed by name.
+
+
+def _padded(budget: Budget, value: Any, width: Any = 80, fillchar: Any = " ") -> None:
+    budget.afford(_width(width))
+
+
+def _expanded(budget: Budget, value: str, tabsize: Any = 8) -> None:
+    budget.afford(value.count("\t") * _width(tabsize))
+
+
+def _replaced(budget: Budget, s: Any, old: Any, new: Any, count: Any = None) -> None:
+    budget.afford(str(s).count(str(old)) * _length(new))
+
+
+def _joined(budget: Budget, value: Any, d: Any = "", attribute: Any = None) -> None:
+    if isinstance(value, Iterable):
+        budget.afford(sum(1 for _ in value) * (_length(d) + VALUE))
+
+
+def _indented(budget: Budget, s: Any, width: Any = 4, first: Any = False, blank: Any = False) -> None:
+    budget.afford((len(str(s).splitlines()) + 1) * _width(width))
+
+
+def _wrapped(
+    budget: Budget,
+    s: Any,
+    width: Any = 79,
+    break_long_words: Any = True,
+    wrapstring: Any = None,
+    break_on_hyphens: Any = True,
+) -> None:
+    _slow(budget, s)
+    lines = len(str(s)) // max(_width(width), 1) + str(s).count("\n") + 1
+    budget.afford(lines * _length("\n" if wrapstring is None else wrapstring))
+
+
+def _batched(budget: Budget, value: Any, linecount: Any, fill_with: Any = None) -> None:
+    budget.afford(_width(linecount) * budget.size(fill_with))
+
+
+def _sliced(budget: Budget, value: Any, slices: Any, fill_with: Any = None) -> None:
+    budget.afford(_width(slices) * budget.size(fill_with))
+
+
+def _rounded(budget: Budget, value: Any, precision: Any = 0, method: Any = "common") -> None:
+    if abs(_width(precision)) > PRECISION:
+        raise OverBudget(f"numbers can be rounded to {PRECISION} places")
+
+
+def _whole(budget: Budget, value: Any, default: Any = 0, base: Any = 10) -> None:
+    if isinstance(value, str) and len(value) > BITS // 3:
+        raise OverBudget(f"a number has more than {BITS:,} bits")
+
+
+def _as_json(budget: Budget, value: Any, indent: Any = None) -> None:
+    if indent is not None and _width(indent) > 16:
+        raise OverBudget("JSON can be indented by 16 characters")
+
+
+def _slow(budget: Budget, value: Any, *others: Any, **more: Any) -> None:
+    if budget.size(value) > SLOW:
+        raise OverBudget(f"this filter takes {SLOW:,} characters")
+    if budget.size((*others, *more.values())) > 1_000:
+        raise OverBudget("the arguments of this filter are too long")
+
+
+def _summed(budget: Budget, iterable: Any, attribute: Any = None, start: Any = 0) -> None:
+    if not isinstance(start, int | float):
+        raise OverBudget("only numbers can be summed; to put texts together use join")
+
+
+def _printed(budget: Budget, value: Any, *values: Any, **named: Any) -> None:
+    """For ``%`` and the filter ``format``."""
+    places = widths = 0
+    for found in _PERCENT.finditer(str(value)):
+        places += 1
+        for width in found.groups():
+            if width == "*":
+                raise OverBudget("the width in a format must be written as a number")
+            widths += _capped(width)
+    budget.afford(widths + places * budget.size((values, named)))
+
+
+def spec(budget: Budget, text: str) -> None:
+    """The part of a ``str.format`` field behind the colon."""
+    budget.afford(sum(_capped(number) for number in _NUMBERS.findall(text)))
+
+
+def _capped(number: str | None) -> int:
+    """Digits that a width is written with, as a number; an absurdly long one is absurdly large all the same."""
+    return int(number[:15]) if number else 0
+
+
+_Check = Callable[..., None]
+
+FILTERS: dict[str, _Check] = {
+    "batch": _batched,
+    "center": _padded,
+    "format": _printed,
+    "indent": _indented,
+    "int": _whole,
+    "join": _joined,
+    "pprint": _slow,
+    "replace": _replaced,
+    "round": _rounded,
+    "slice": _sliced,
+    "striptags": _slow,
+    "sum": _summed,
+    "tojson": _as_json,
+    "urlize": _slow,
+    "wordwrap": _wrapped,
+    "xmlattr": _slow,
+}
+
+METHODS: dict[str, _Check] = {
+    "center": _padded,
+    "expandtabs": _expanded,
+    "join": lambda budget, between, items: _joined(budget, items, between),
+    "ljust": _padded,
+    "replace": _replaced,
+    "rjust": _padded,
+    "striptags": _slow,
+    "zfill": _padded,
+}
+
+
+def operation(budget: Budget, operator: str, left: Any, right: Any) -> None:
+    """Raises OverBudget for ``left operator right`` that would be too large."""
+    if operator == "**":
+        _power(left, right)
+    elif operator == "%" and isinstance(left, str):
+        _printed(budget, left, right)
+    elif operator == "*":
+        _times(budget, left, right)
+        _times(budget, right, left)
+    elif operator == "+" and not isinstance(left, int | float):
+        budget.afford(budget.size(left) + budget.size(right))
+
+
+def _times(budget: Budget, value: Any, count: Any) -> None:
+    if not isinstance(count, int):
+        return
+    if isinstance(value, int):
+        _bits(value.bit_length() + count.bit_length())
+    elif not isinstance(value, float):
+        budget.afford(budget.size(value) * max(count, 0))
+
+
+def _power(base: Any, exponent: Any) -> None:
+    if isinstance(base, int) and isinstance(exponent, int):
+        _bits(base.bit_length() * abs(exponent))
+
+
+def _bits(count: int) -> None:
+    if count > BITS:
+        raise OverBudget(f"a number would have more than {BITS:,} bits")

@@ -1,0 +1,2 @@
+"""Webhooks and event rules of NetBox and Nautobot, read from what their REST APIs answer: ``answers`` reads,
+``plans`` translates, ``making`` judges and makes."""

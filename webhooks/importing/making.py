@@ -1,0 +1,81 @@
+"""Which of the plans can be made, and making them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from webhooks import registry
+from webhooks.importing.answers import Answers
+from webhooks.importing.plans import Plan, Skipped, plans
+from webhooks.models import Webhook
+
+_FIELDS = {field.name for field in Webhook._meta.get_fields()}
+KEEP_CONDITIONS = "conditions" in _FIELDS
+
+
+@dataclass
+class Judged:
+    """``present`` are webhooks of that name that are there already, each with the fields that differ."""
+
+    to_make: list[Plan] = field(default_factory=list)
+    present: list[tuple[Plan, list[str]]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def judge(answers: Answers, disabled: bool = False) -> Judged:
+    """What would be made, and what not; all of it ``disabled``, if wanted. Changes nothing."""
+    judged, registered = Judged(), {item.label for item in registry.registrations()}
+    taken: dict[str, str] = {}
+    for plan in plans(answers, registered, KEEP_CONDITIONS):
+        if isinstance(plan, Skipped):
+            judged.skipped.append(plan)
+            continue
+        plan.fields["enabled"] = plan.fields["enabled"] and not disabled
+        if existing := Webhook.objects.filter(name=plan.name).first():
+            judged.present.append((plan, _differences(existing, plan)))
+        elif reason := _objection(plan, taken):
+            judged.skipped.append(Skipped(plan.origin, reason))
+        else:
+            taken[plan.name] = plan.origin
+            judged.to_make.append(plan)
+    return judged
+
+
+@transaction.atomic
+def make(wanted: Iterable[Plan]) -> None:
+    """Make all of them, or none."""
+    for plan in wanted:
+        webhook = Webhook.objects.create(**_columns(plan))
+        webhook.object_types.set(_content_types(plan))
+
+
+def _columns(plan: Plan) -> dict[str, Any]:
+    return {name: value for name, value in plan.fields.items() if name in _FIELDS}
+
+
+def _content_types(plan: Plan) -> list[ContentType]:
+    models = [item.model for item in registry.registrations() if item.label in plan.object_types]
+    return list(ContentType.objects.get_for_models(*models).values())
+
+
+def _objection(plan: Plan, taken: dict[str, str]) -> str:
+    if plan.name in taken:
+        return f"{taken[plan.name]} has the same name"
+    try:
+        Webhook(**_columns(plan)).full_clean()
+    except ValidationError as error:
+        refused = [f"{name}: {' '.join(messages)}" for name, messages in error.message_dict.items()]
+        return f"refused: {'; '.join(refused)}"
+    return ""
+
+
+def _differences(existing: Webhook, plan: Plan) -> list[str]:
+    names = [name for name, value in _columns(plan).items() if getattr(existing, name) != value]
+    object_types = {f"{one.app_label}.{one.model}" for one in existing.object_types.all()}
+    return names + (["object_types"] if object_types != set(plan.object_types) else [])

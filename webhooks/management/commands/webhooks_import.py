@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from webhooks.importing import answers, making
+from webhooks.importing.making import Judged
+from webhooks.importing.plans import Plan
+
+TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 - the name of a variable
+ACTIONS = {"on_created": "created", "on_updated": "updated", "on_deleted": "deleted"}
+EXTRAS = {
+    "secret": "signed",
+    "additional_headers": "with headers",
+    "body_template": "with a body template",
+    "conditions": "with conditions",
+}
+
+
+class Command(BaseCommand):
+    help = (
+        "Makes webhooks of the webhooks and event rules of NetBox or Nautobot, from what their REST APIs answer. Shows "
+        "what it will make and what has no equal, and asks. What is there already, by its name, is left as it is."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "sources",
+            nargs="+",
+            metavar="SOURCE",
+            help="A JSON file with an answer of /api/extras/webhooks/ or /api/extras/event-rules/, one for each page; "
+            "or the URL of a NetBox or Nautobot.",
+        )
+        parser.add_argument(
+            "--token-file",
+            help=f"A file with the API token for the URL. Otherwise the environment variable {TOKEN} is used.",
+        )
+        parser.add_argument("--disabled", action="store_true", help="Make all of them disabled.")
+        parser.add_argument("--dry-run", action="store_true", help="Show what would be made, and make nothing.")
+        parser.add_argument("--yes", action="store_true", help="Do not ask. Without a terminal nothing is asked.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            found = answers.read(options["sources"], _token(options["token_file"]))
+        except answers.Unreadable as error:
+            raise CommandError(_shown(str(error))) from None
+        judged = making.judge(found, options["disabled"])
+        self._show(judged, found.missing)
+        if options["dry_run"]:
+            self._say("Nothing was made: this was a dry run.")
+        elif not judged.to_make:
+            self._say("There is nothing to make.")
+        elif options["yes"] or not sys.stdin.isatty() or self._is_wanted(len(judged.to_make)):
+            making.make(judged.to_make)
+            self._say(f"Made {_count(len(judged.to_make))}.")
+        else:
+            self._say("Nothing was made.")
+
+    def _is_wanted(self, count: int) -> bool:
+        return input(f"Make {_count(count)}? [y/N] ").strip().lower() in ("y", "yes")
+
+    def _show(self, judged: Judged, missing: list[str]) -> None:
+        self._section("To make", [line for plan in judged.to_make for line in _lines(plan)])
+        self._section("There already, and left as they are", [_present(*one) for one in judged.present])
+        self._section("Not made", [f"{one.origin}: {one.reason}" for one in judged.skipped])
+        self._section("Not read", missing)
+        self._say(
+            f"{_count(len(judged.to_make))} to make, {len(judged.present)} there already, "
+            f"{len(judged.skipped)} with no equal or refused."
+        )
+
+    def _section(self, title: str, lines: list[str]) -> None:
+        if lines:
+            self._say(f"{title}:")
+            for line in lines:
+                self._say(f"  {line}")
+            self._say("")
+
+    def _say(self, text: str) -> None:
+        self.stdout.write(_shown(text))
+
+
+def _token(path: str | None) -> str:
+    try:
+        token = (Path(path).read_text() if path else os.environ.get(TOKEN, "")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"The token cannot be read from {path}: {type(error).__name__}") from None
+    if not re.fullmatch(r"[\x21-\x7e]*", token):
+        # Said here, for what goes wrong with a header below this is told with the header.
+        raise CommandError("The token has spaces, line breaks or other characters in it that no token has.")
+    return token
+
+
+def _lines(plan: Plan) -> list[str]:
+    fields = plan.fields
+    actions = [word for name, word in ACTIONS.items() if fields[name]]
+    said = [fields["content_type"], *(word for name, word in EXTRAS.items() if fields.get(name))]
+    return [
+        plan.name if fields["enabled"] else f"{plan.name} (disabled)",
+        f"  from {plan.origin}",
+        f"  {', '.join(actions)}: {', '.join(plan.object_types)}",
+        f"  {fields['http_method']} {fields['payload_url']}",
+        f"  {', '.join(said)}",
+        *(f"  ! {what}" for what in plan.unequal),
+    ]
+
+
+def _present(plan: Plan, differences: list[str]) -> str:
+    return f"{plan.name}: differs in {', '.join(differences)}" if differences else plan.name
+
+
+def _count(count: int) -> str:
+    return f"{count} webhook{'' if count == 1 else 's'}"
+
+
+def _shown(text: str) -> str:
+    """Without control characters, which would speak to the terminal: names come from elsewhere."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,90 @@
+r"""Regular expressions that people write into rules, matched in bounded time. Pure.
+
+Python's ``re`` decides what is a pattern, as in NetBox, and says where a broken one is broken. Once it matches it
+cannot be stopped: a pattern such as ``(?:.*,){30}P`` goes back and forth for ever, while a save waits. So the matching
+is done by the package ``regex``, which gives up when its time is over.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+
+import regex
+
+LENGTH = 1_000  # characters of a pattern
+
+# What re and regex read alike, and a brace or a bracket that only regex gives a meaning to (fuzzy matching, [:alpha:]).
+_PIECES = re.compile(
+    r"""
+      (?P<escape> \\ (?: N\{[^}]*\} | . ) )
+    | (?P<set>    \[ \^? \]? (?: \\. | [^\]\\] )* \] )
+    | (?P<repeat> \{ (?: \d+ (?:,\d*)? | ,\d* ) \} )
+    | (?P<brace>  \{ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_BRACKETS = re.compile(r"\\.|\[", re.DOTALL)
+
+
+class PatternError(ValueError):
+    """A pattern that is refused: what is wrong, and where in it."""
+
+
+class TooSlow(Exception):
+    """The time was over before it was known whether the text matches."""
+
+
+class Deadline:
+    """What one evaluation may take, in seconds of this thread's processor time, from its first match on.
+
+    Not of the clock on the wall: on a busy machine a thread may wait for longer, and its rule would not match.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._end: float | None = None
+
+    def left(self) -> float:
+        """Seconds left. Raises TooSlow when there are none."""
+        now = time.thread_time()
+        if self._end is None:
+            self._end = now + self._seconds
+        if now >= self._end:
+            raise TooSlow
+        return self._end - now
+
+
+class Pattern:
+    """A compiled pattern. Raises PatternError for a broken one."""
+
+    def __init__(self, source: str) -> None:
+        if len(source) > LENGTH:
+            raise PatternError(f"the pattern has {len(source):,} characters; {LENGTH:,} are allowed")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                re.compile(source)
+                self._compiled = regex.compile(_PIECES.sub(_as_re_reads_it, source), regex.VERSION0)
+        except (re.error, regex.error) as error:
+            raise PatternError(f"the pattern is broken: {error}") from error
+        except (RecursionError, OverflowError, MemoryError, ValueError) as error:
+            raise PatternError("the pattern is nested too deeply or repeats too often; write a simpler one") from error
+
+    def matches(self, text: str, deadline: Deadline) -> bool:
+        """Whether the pattern fits the beginning of the text, as ``re.match`` has it. Raises TooSlow."""
+        try:
+            return self._compiled.match(text, timeout=deadline.left()) is not None
+        except (TimeoutError, MemoryError) as error:
+            raise TooSlow from error
+
+
+def _as_re_reads_it(piece: re.Match[str]) -> str:
+    match piece.lastgroup:
+        case "brace":
+            return r"\{"
+        case "set":
+            return "[" + _BRACKETS.sub(lambda found: r"\[" if found[0] == "[" else found[0], piece[0][1:])
+        case _:
+            return piece[0]

@@ -1,0 +1,37 @@
+"""A test of a webhook: an Event of no object, sent as every other."""
+
+from __future__ import annotations
+
+import json
+
+from django.db import transaction
+
+from webhooks import jobs, outbox, payloads
+from webhooks.clock import DatabaseNow
+from webhooks.context import current_actor
+from webhooks.ids import new_id
+from webhooks.models import Event, Webhook
+from webhooks.texts import clean
+
+ACTION = "ping"
+OBJECT_TYPE = "webhooks.ping"
+
+
+def ping(webhook: Webhook) -> Event:
+    """Record a test of one webhook, and wake a worker. A paused one is probed at once."""
+    actor, key = current_actor(), str(new_id())
+    event = Event.objects.create(
+        action=ACTION,
+        object_type=OBJECT_TYPE,
+        # A key of its own: a test that fails keeps no later one waiting in its lane.
+        object_id=key,
+        object_repr=f"test of {webhook.name}",
+        data=payloads.to_json({"id": key, "display": f"test of {webhook.name}"}),
+        webhook_ids=[webhook.pk],
+        username=clean(actor.username, 150),
+        request_id=clean(actor.request_id, 200),
+        request=json.dumps(actor.request) if actor.request else "",
+    )
+    Webhook.objects.filter(pk=webhook.pk).paused().update(probe_at=DatabaseNow())
+    transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)
+    return event

@@ -1,0 +1,278 @@
+"""Jinja2 for templates that admins write: they see what they are given, change nothing, and come to an end. Pure.
+
+Jinja2's sandbox keeps templates from Python's inner parts, not from running for ever. Here loops, macros, calls,
+filters, tests, operators and literals are made to pay from a budget (``budgets``), and what grows is checked before it
+does (``growth``).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from types import BuiltinMethodType, MethodType
+from typing import Any, NoReturn
+
+from jinja2 import TemplateAssertionError, nodes, pass_context
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
+from jinja2.utils import Namespace, generate_lorem_ipsum
+from jinja2.visitor import NodeTransformer
+from markupsafe import Markup
+
+from webhooks import growth
+from webhooks.budgets import STEP, OverBudget, current
+
+RANGE = 100_000  # as in NetBox
+
+# What a template may call on plain values. Among the methods of text are none that make bytes or a mapping of it.
+_TEXT = """
+capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii isdecimal
+isdigit isidentifier islower isnumeric isprintable isspace istitle isupper join ljust lower lstrip partition
+removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip
+striptags swapcase title unescape upper zfill
+"""
+_METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
+    (str, frozenset(_TEXT.split())),
+    (dict, frozenset({"copy", "get", "items", "keys", "values"})),
+    ((list, tuple), frozenset({"copy", "count", "index"})),
+    ((int, float), frozenset({"bit_length", "is_integer"})),
+)
+# Names that no template can write, for the filters that are put into it.
+_TICK, _KEEP = "tick!", "keep!"
+
+
+class _Names(Namespace):
+    def __repr__(self) -> str:  # or it would write out what it holds, without having paid
+        return "<Namespace>"
+
+
+class Sandbox(ImmutableSandboxedEnvironment):
+    """``one_line`` refuses line breaks and other control characters in what expressions write: for headers."""
+
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
+
+    def __init__(self, one_line: bool = False) -> None:
+        # Not optimized: that would run filters when a template is read, without a budget.
+        super().__init__(optimized=False, cache_size=0, finalize=_written_on_one_line if one_line else _written)
+        self.globals.update(range=_range, lipsum=_lipsum, namespace=_Names)
+        self.policies["json.dumps_function"] = _dumps
+        self.filters.update(
+            {name: _paid(function, growth.FILTERS.get(name)) for name, function in self.filters.items()}
+        )
+        self.tests.update({name: _paid(function, None) for name, function in self.tests.items()})
+        self.filters[_TICK], self.filters[_KEEP] = _tick, _keep
+        if one_line:
+            self.filters["header_safe"] = _paid(header_safe, None)
+
+    def prepared(self, source: str) -> nodes.Template:
+        """A template as Jinja2 reads it, with the payments put in. Raises TemplateSyntaxError."""
+        tree = _Payments(self).visit(self.parse(source))
+        tree.set_environment(self)
+        return tree  # type: ignore[no-any-return]
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if not super().is_safe_attribute(obj, attr, value):
+            return False
+        for kind, names in _METHODS:
+            if isinstance(obj, kind):
+                return attr in names or not callable(value)
+        return not isinstance(obj, bytes | type | BuiltinMethodType | MethodType)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        if super().wrap_str_format(value) is None:
+            return None
+        text = value.__self__
+        formatter = _EscapeFormatter(self, escape=text.escape) if isinstance(text, Markup) else _Formatter(self)
+
+        @functools.wraps(value)
+        def formatted(*args: Any, **kwargs: Any) -> str:
+            values, named = ((), args[0]) if value.__name__ == "format_map" else (args, kwargs)
+            result: str = type(text)(formatter.vformat(text, values, named))
+            return result
+
+        return formatted
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        budget = current()
+        growth.operation(budget, operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        budget.pay_for(result)
+        return result
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
+        budget = current()
+        args = tuple(_listed(value) for value in args)
+        budget.pay(STEP + budget.size((args, kwargs)))
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str) and (check := growth.METHODS.get(getattr(__obj, "__name__", ""))):
+            budget.pay_for(owner)
+            check(budget, owner, *args, **kwargs)
+        result = super().call(__context, __obj, *args, **kwargs)
+        budget.pay_for(result)
+        return result
+
+
+def _paid(function: Any, check: Callable[..., None] | None) -> Callable[..., Any]:
+    """The filter or test, made to pay for what goes in and what comes out."""
+    skipped = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @functools.wraps(function)
+    def paying(*args: Any, **kwargs: Any) -> Any:
+        budget = current()
+        given = tuple(_listed(value) for value in args[skipped:])
+        budget.pay(STEP + budget.size((given, kwargs)))
+        if check is not None:
+            check(budget, *given, **kwargs)
+        result = function(*args[:skipped], *given, **kwargs)
+        budget.pay_for(result)
+        return result
+
+    return paying
+
+
+def _listed(value: Any) -> Any:
+    """A list of what an iterator has left, so that it can be measured."""
+    if not isinstance(value, Iterator):
+        return value
+    budget = current()
+    items = []
+    for item in value:
+        budget.pay(1)
+        items.append(item)
+    return items
+
+
+def _tick(units: int) -> bool:
+    current().pay(STEP + units)
+    return True
+
+
+def _keep(value: Any) -> Any:
+    current().pay_for(value)
+    return value
+
+
+@pass_context  # so that Jinja2 does not call it when a template is read
+def _written(context: Context, value: Any) -> Any:
+    current().pay_for(value)
+    return value
+
+
+# What separates lines, for HTTP or for str.splitlines(), and other characters that no header may have.
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]+")
+
+
+@pass_context
+def _written_on_one_line(context: Context, value: Any) -> Any:
+    value = _listed(value)
+    current().pay_for(value)
+    if isinstance(value, str) and _CONTROLS.search(value):
+        raise ValueError("a value has a line break or another control character; put it through | header_safe")
+    return value
+
+
+def header_safe(value: Any) -> str:
+    """The value as text, a space in place of line breaks and other control characters."""
+    return _CONTROLS.sub(" ", str(value))
+
+
+def _range(*args: int) -> range:
+    made = range(*args)
+    if len(made) > RANGE:
+        raise OverBudget(f"a range may have {RANGE:,} numbers")
+    return made
+
+
+def _lipsum(n: int = 5, html: bool = True, min: int = 20, max: int = 100) -> str:
+    current().afford(abs(n) * (abs(min) + abs(max)) * 10)
+    return generate_lorem_ipsum(n, html, min, max)
+
+
+def _dumps(value: Any, **options: Any) -> str:
+    if options.get("indent") is None:
+        return json.dumps(value, **options)
+    budget = current()
+    parts = []
+    for part in json.JSONEncoder(**options).iterencode(value):
+        budget.pay(len(part))
+        parts.append(part)
+    return "".join(parts)
+
+
+class _Formatter(SandboxedFormatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        budget = current()
+        budget.pay_for(value)
+        growth.spec(budget, format_spec)
+        result: str = super().format_field(value, format_spec)
+        budget.pay_for(result)
+        return result
+
+
+class _EscapeFormatter(_Formatter, SandboxedEscapeFormatter):
+    pass
+
+
+class _Payments(NodeTransformer):
+    """Puts the payments into a template, and refuses what it cannot have."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        if node.test is not None:
+            node.test = nodes.And(_filter(nodes.Const(0), _TICK, node.lineno), node.test, lineno=node.lineno)
+        return _ticking(node)
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
+        return _ticking(self.generic_visit(node))
+
+    visit_CallBlock = visit_Block = visit_Macro
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        node.nodes = [_filter(part, _KEEP, node.lineno) for part in node.nodes]
+        return node
+
+    def visit_List(self, node: nodes.List) -> nodes.Node:
+        return self._kept(node, node.items)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self._kept(node, node.items) if node.ctx == "load" else self.generic_visit(node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
+        return self._kept(node, [pair.value for pair in node.items])
+
+    def _kept(self, node: Any, items: list[nodes.Expr]) -> nodes.Node:
+        self.generic_visit(node)
+        return node if all(isinstance(item, nodes.Const) for item in items) else _filter(node, _KEEP, node.lineno)
+
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
+        return self._known(node, self._sandbox.filters, "filter")
+
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:
+        return self._known(node, self._sandbox.tests, "test")
+
+    def _known(self, node: Any, names: Mapping[str, Any], kind: str) -> nodes.Node:
+        if node.name not in names:
+            raise TemplateAssertionError(f"No {kind} named {node.name!r}.", node.lineno)
+        return self.generic_visit(node)
+
+    def visit_Include(self, node: nodes.Node) -> NoReturn:
+        raise TemplateAssertionError("a template cannot take in others.", node.lineno)
+
+    visit_Import = visit_FromImport = visit_Extends = visit_Include
+
+
+def _filter(node: nodes.Expr, name: str, line: int) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=line)
+
+
+def _ticking(node: Any) -> nodes.Node:
+    """Each run of the body pays first, for the text that stands in it too."""
+    text = sum(len(found.data) for found in node.find_all(nodes.TemplateData))
+    node.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(text), _TICK, node.lineno), lineno=node.lineno))
+    return node  # type: ignore[no-any-return]
