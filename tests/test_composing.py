@@ -206,3 +206,11 @@ def test_a_url_that_is_not_spelt_plainly_is_never_sent_to() -> None:
     webhook = make_webhook(Thing, url="http://h.example{{ ':0' }}/")
     with pytest.raises(Refused, match="The port of the URL"):
         composing.url_of(webhook, Bodies(make_event(webhook, data=DATA)))
+
+
+def test_a_secret_header_goes_before_an_additional_one_of_the_same_name_in_whatever_case(inbox: Inbox) -> None:
+    lines = {"additional_headers": "authorization: shown\nX-More: {{ event }}", "secret_headers": "Authorization: hush"}
+    send(make_webhook(Thing, url=inbox.url(), secret=SECRET, **lines))
+    [received] = inbox.received()
+    assert (received.headers["authorization"], received.headers["x-more"]) == ("hush", "updated")
+    assert standardwebhooks.Webhook(SECRET).verify(received.body, received.headers)
