@@ -125,6 +125,16 @@ def test_a_schedule_that_ends_ends_the_delivery_as_failed(inbox: Inbox, webhooks
     assert delivery.finished_at is not None
 
 
+def test_what_is_due_already_goes_before_what_is_new(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(SENDERS=1)
+    webhook = make_webhook(Thing, url=inbox.url())
+    due = [make_delivery(webhook, object_id=str(number)) for number in range(3)]
+    new = make_event(webhook, object_id="new")
+    drain()
+    order = [one.headers["webhook-id"] for one in inbox.received()]
+    assert order == [*(str(delivery.pk) for delivery in due), str(new.deliveries.get().pk)]
+
+
 def test_a_failing_head_keeps_its_lane_and_nobody_elses(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(RETRY_SCHEDULE=[3600], RETRY_JITTER=0)
     webhook = make_webhook(Thing, url=inbox.url("fail-first/1"))

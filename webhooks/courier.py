@@ -56,8 +56,8 @@ class Courier:
         Returns whether anything was done. Raises django.db.Error, after which it may be called again.
         """
         self.renew()
-        claimed = self._claim(only_free) if claim else 0
-        collected = self._collect(wait if self._senders.is_busy else 0, take_next=claim and not only_free)
+        claimed = self.claim(only_free) if claim else 0
+        collected = self.collect(wait, take_next=claim and not only_free)
         return bool(claimed or collected)
 
     def offer(self, coming: Mapping[int, int]) -> Claim:
@@ -71,13 +71,14 @@ class Courier:
         self._release(self._senders.remove(lambda claimed: True))
         deadline = time.monotonic() + grace
         while self._senders.is_busy and (left := deadline - time.monotonic()) > 0:
-            self._collect(min(left, RECORD_EVERY))
+            self.collect(min(left, RECORD_EVERY), take_next=False)
             self.renew()
         self._record()
         self._release(list(self._held.values()))
         self._senders.close()
 
-    def _claim(self, only_free: bool) -> int:
+    def claim(self, only_free: bool = False) -> int:
+        """Take what is due and what there is room for. Returns how many."""
         due = webhooks_with_due(Delivery.objects.db)
         busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
         share = _share(len(due))
@@ -106,9 +107,9 @@ class Courier:
                 self._senders.add(claimed.webhook.pk, claimed)
         return len(taken)
 
-    def _collect(self, wait: float, take_next: bool = False) -> int:
-        """Returns how many have ended."""
-        ended = self._senders.outcomes(min(wait, RECORD_EVERY))
+    def collect(self, wait: float, take_next: bool = True) -> int:
+        """Wait up to ``wait`` seconds for what is under way, and record it when it is time. Returns how many ended."""
+        ended = self._senders.outcomes(min(wait, RECORD_EVERY) if self._senders.is_busy else 0)
         self._outcomes += [(claimed, outcome) for claimed, outcome in ended if outcome]
         if too_late := [claimed for claimed, outcome in ended if not outcome]:
             self._release(too_late)

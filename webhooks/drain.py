@@ -41,10 +41,12 @@ class Drain:
         """
         deadline = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < deadline:
-            dispatched = self._dispatch()
-            done = self._courier.turn(wait=PATIENT if patient else IMPATIENT)
+            self._courier.renew()  # what is taken here is sent at once
+            done = self._courier.claim()  # first: what is due already goes before what is new
+            done += self._dispatch()
+            done += self._courier.collect(wait=PATIENT if patient else IMPATIENT)
             self._sweep()  # last: what has just been committed does not wait for it
-            if not dispatched and not done and not (patient and self.is_under_way):
+            if not done and not (patient and self.is_under_way):
                 return
 
     def finish(self) -> None:
@@ -67,7 +69,6 @@ class Drain:
         self._courier.close(grace)
 
     def _dispatch(self) -> int:
-        self._courier.renew()  # what it takes here is sent at once
         dispatched = dispatch.dispatch(self._courier.offer)
         if dispatched.token:
             self._courier.take(dispatched.taken, dispatched.token)
