@@ -155,7 +155,9 @@ def test_a_url_that_is_too_long_to_be_recorded_does_not_keep_the_attempt_from_it
     ],
 )
 def test_what_templates_make_wrong_is_a_failed_attempt_with_the_reason(fields: dict[str, str], reason: str) -> None:
-    send(make_webhook(Thing, url=fields.pop("payload_url", "http://127.0.0.1:1/"), **fields))
+    webhook = make_webhook(Thing)
+    Webhook.objects.filter(pk=webhook.pk).update(**fields)
+    send(webhook)
     delivery, attempt = Delivery.objects.get(), Attempt.objects.get()
     assert delivery.state == State.FAILED
     assert reason in attempt.reason

@@ -66,14 +66,18 @@ def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
 def after_promotion(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
     """What is called between a promotion by a dispatch or a retry and its commit."""
     calls: list[Callable[[], None]] = []
-    real = DeliveryQuerySet.promote
 
-    def promote(self: DeliveryQuerySet, beside: Any) -> None:
-        real(self, beside)
-        while calls:
-            calls.pop()()
+    def then_call(real: Callable[..., Any]) -> Callable[..., Any]:
+        def promote(*arguments: Any) -> Any:
+            result = real(*arguments)
+            while calls:
+                calls.pop()()
+            return result
 
-    monkeypatch.setattr(DeliveryQuerySet, "promote", promote)
+        return promote
+
+    monkeypatch.setattr("webhooks.dispatch.promote", then_call(claims.promote))
+    monkeypatch.setattr(DeliveryQuerySet, "promote", then_call(DeliveryQuerySet.promote))
     return calls
 
 
