@@ -113,6 +113,7 @@ def test_whatever_receivers_do_attempts_end_in_time_memory_stays_and_others_are_
     # All of each webhook: what hangs goes on one by one, so the second round shows that nothing is held up for good.
     until(lambda: min(map(len, attempts_by_webhook(set(urls)).values())) >= 3, 30, "three attempts at each")
     after = peak_memory(crew_worker.pid)
+    inbox.wait_for(20 + len(saved), behaviour="ok")  # the last one was saved a moment ago
 
     ended = attempts_by_webhook(set(urls))
     waits = {
