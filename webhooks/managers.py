@@ -13,7 +13,7 @@ waiting, pending, failed -> discarded   an admin discards it (``discard``)
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -68,13 +68,6 @@ class EventQuerySet(models.QuerySet["Event"]):
     def failed(self) -> EventQuerySet:
         """Those whose payload could not be made, and that nobody has replayed yet."""
         return self.filter(dispatched_at=None).exclude(error="")
-
-    def overtaking(self, ids: Sequence[int]) -> EventQuerySet:
-        """Those of ``ids`` for which an earlier event of the same object, not among them, is not dispatched yet."""
-        same_object = self.undispatched().filter(
-            object_type=OuterRef("object_type"), object_id=OuterRef("object_id"), pk__lt=OuterRef("pk")
-        )
-        return self.filter(Exists(same_object.exclude(pk__in=ids)), pk__in=ids)
 
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
