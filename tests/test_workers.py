@@ -10,6 +10,7 @@ from typing import Any
 
 import django_rq
 import pytest
+from django.db import OperationalError, connection
 from redis import Redis
 from rq import Queue
 
@@ -19,6 +20,7 @@ from tests.servers import free_port, own_valkey
 from tests.testapp.models import Thing
 from tests.waiting import until
 from tests.workers import SHIPPED, STOCK, Workers
+from webhooks import sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
 from webhooks.workers import WebhookWorker
 
@@ -178,6 +180,34 @@ def test_a_worker_that_starts_while_redis_is_away_delivers_and_registers_when_it
         Thing.objects.create(name="when it is there")
         inbox.wait_for(2, seconds=10)
         assert worker.stop() == 0
+
+
+def test_a_worker_that_starts_while_the_database_is_away_waits_for_it(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nobody = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    monkeypatch.setattr("tests.workers.database_url", lambda: nobody)
+    worker = workers.start()
+    until(lambda: "The database does not answer" in worker.text or worker.process.poll() is not None, 30, "its word")
+    worker.wait_until_listening()
+    assert worker.stop() == 0
+
+
+def test_a_database_that_leaves_while_a_request_is_under_way_does_not_end_the_worker(
+    inbox: Inbox, redis: Any, app_log: pytest.LogCaptureFixture, webhooks_settings: Any
+) -> None:
+    def fail(*statement: Any) -> None:
+        raise OperationalError("the database is away")
+
+    webhooks_settings(LEASE=1)
+    make_event(make_webhook(Thing, url=inbox.url("slow/1")))
+    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
+    worker._deliver(["webhooks"])
+    inbox.wait_for(1)
+    with connection.execute_wrapper(fail):
+        worker.teardown()
+    assert "will be sent again: the database is away" in app_log.text
+    until(lambda: sweep.take_back() == 1, 10, "its lease to end")
 
 
 @pytest.mark.parametrize("step", ["run_maintenance_tasks", "heartbeat"])

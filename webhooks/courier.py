@@ -67,15 +67,20 @@ class Courier:
         return Claim(uuid.uuid4(), conf.lease, frozenset(fitting))
 
     def close(self, grace: float) -> None:
-        """Give what is under way ``grace`` seconds to end, record that, and hand the rest back uncounted."""
-        self._release(self._senders.remove(lambda claimed: True))
-        deadline = time.monotonic() + grace
-        while self._senders.is_busy and (left := deadline - time.monotonic()) > 0:
-            self.collect(min(left, RECORD_EVERY), take_next=False)
-            self.renew()
-        self._record()
-        self._release(list(self._held.values()))
-        self._senders.close()
+        """Give what is under way ``grace`` seconds to end, record that, and hand the rest back uncounted.
+
+        Raises django.db.Error when the database is away; what was held comes back when its lease ends.
+        """
+        try:
+            self._release(self._senders.remove(lambda claimed: True))
+            deadline = time.monotonic() + grace
+            while self._senders.is_busy and (left := deadline - time.monotonic()) > 0:
+                self.collect(min(left, RECORD_EVERY), take_next=False)
+                self.renew()
+            self._record()
+            self._release(list(self._held.values()))
+        finally:
+            self._senders.close()
 
     def claim(self, only_free: bool = False) -> int:
         """Take what is due and what there is room for. Returns how many."""
@@ -162,6 +167,8 @@ class Courier:
         self._senders.good_until = now + conf.lease
 
     def _release(self, claims: list[Claimed]) -> None:
+        if not claims:
+            return  # asks nothing of a database that may be away
         try:
             atomically(lambda: _hand_back(claims), Delivery.objects.db)
         finally:

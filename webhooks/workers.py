@@ -74,7 +74,7 @@ class WebhookWorker(Worker):
                 is_told = True
             self._deliver(queues)
             time.sleep(0 if self._drain.is_under_way else conf.idle_poll)
-        self._drain.close(self._grace)
+        self._end_drain(self._grace)
 
     @property
     def connection_timeout(self) -> int:
@@ -132,7 +132,7 @@ class WebhookWorker(Worker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         # What is under way could not be recorded while this process waits for the child, and the child must not
         # share its database connection.
-        self._drain.close(grace=WARM_SECONDS)
+        self._end_drain(WARM_SECONDS)
         self._drain = Drain(self.name)
         connections.close_all()
         super().execute_job(job, queue)
@@ -151,10 +151,7 @@ class WebhookWorker(Worker):
             raise
 
     def teardown(self) -> None:
-        try:
-            self._drain.close(self._grace)
-        except Error as error:
-            self.log.warning("What was under way could not be recorded and will be sent again: %s", error)
+        self._end_drain(self._grace)
         super().teardown()
 
     def _shutdown(self) -> None:
@@ -176,6 +173,14 @@ class WebhookWorker(Worker):
             time.sleep(1)
         finally:
             self._is_delivering = False
+
+    def _end_drain(self, grace: float) -> None:
+        """Finish what is under way, in so many seconds; a database that is away must not end the worker there."""
+        try:
+            self._drain.close(grace)
+        except Error as error:
+            logger.warning("What was under way could not be recorded and will be sent again: %s", error)
+            connections.close_all()
 
     def _dequeue(self, wait: float) -> tuple[Job, Queue] | None:
         """The next job, which this waits for, for so many seconds."""
