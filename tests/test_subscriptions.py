@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,11 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.makers import make_webhook
-from tests.testapp.models import Label, Thing
+from tests.testapp.models import Label, Place, Thing
 from tests.threads import Beside
 from webhooks import subscriptions
 from webhooks.models import Action, Webhook
+from webhooks.subscriptions import Demand
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -56,6 +58,32 @@ def test_it_is_one_query_whose_answer_does_not_grow_with_the_webhooks() -> None:
     with connection.cursor() as cursor:
         cursor.execute(query["sql"])
         assert len(cursor.fetchall()) == 2
+
+
+def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
+    rule = {"attr": "name", "value": "ä"}
+    for _ in range(100):
+        make_webhook(Thing, Label)
+    conditions = make_webhook(Thing, Label, Place, conditions=rule)
+    fields = make_webhook(Thing, changed_fields=["name", "labels"], only_changes=True)
+    before = make_webhook(Thing, prechange=True)
+    shown = make_webhook(Thing, body_template="{{ snapshots.prechange.name }}")
+    make_webhook(Thing, conditions=rule, enabled=False)
+    with CaptureQueriesContext(connection) as captured:
+        found = subscriptions.current("default")
+    [query] = captured.captured_queries
+    assert len(found.matching("testapp.thing", Action.UPDATED)) == 104
+    text = found.demands[conditions.pk].conditions
+    assert json.loads(text) == rule
+    assert found.demands == {
+        conditions.pk: Demand(conditions.pk, conditions=text),
+        fields.pk: Demand(fields.pk, changed_fields=("name", "labels"), only_changes=True),
+        before.pk: Demand(before.pk, prechange=True),
+        shown.pk: Demand(shown.pk, shows_before=True),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(query["sql"])
+        assert len(cursor.fetchall()) == 3 + 4
 
 
 # An edit is seen by the next transaction, whoever made it, and however

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import traceback
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,11 +11,12 @@ from typing import Any
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
-from webhooks import jobs, payloads, registry, subscriptions
+from webhooks import jobs, registry, states, subscriptions
 from webhooks.context import current_actor
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
 from webhooks.scopes import Batch, Change, ObjectState, Scope, Trace, batching, existing, open_scope
+from webhooks.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.texts import clean
 
 logger = logging.getLogger(__name__)
@@ -100,7 +99,7 @@ def prepare_deletion(changes: Sequence[Change], using: str) -> None:
     scope = open_scope(using, jobs.wake_up)
     if scope.batch:
         wanted = [change for change in changes if scope.wanted.touch(change.label)]
-        scope.batch.prepared.update(_states(scope, wanted))
+        scope.batch.prepared.update(states.read_all(scope, wanted))
 
 
 def _record(scope: Scope, change: Change) -> None:
@@ -109,32 +108,61 @@ def _record(scope: Scope, change: Change) -> None:
         _settle(scope, change, trace, None)
     elif change.action == Action.DELETED:
         state = scope.batch.prepared.pop(change.key, None)
-        scope.postpone(scope.batch, change, state or _read_or_failed(scope, change))
+        scope.postpone(scope.batch, change, state or states.read_or_failed(scope, change))
     else:
         scope.postpone(scope.batch, change, None)
 
 
-def _settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None) -> None:
+def _settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None, guard: Guard | None = None) -> None:
     """Make the object's Event what the transaction has come to; ``state`` is the object's, where it is known."""
-    action, webhook_ids = _net(scope, change, trace)
-    if not (action and webhook_ids):
-        _withdraw(scope, trace)
+    action, candidates = _net(scope, change, trace)
+    if not (action and candidates):
+        _withdraw(scope, trace.event_ids + trace.undecided_ids)
         return
     try:
         # The savepoint: an error of the database inside a serializer must not abort the change's transaction.
         with transaction.atomic(scope.using):
-            known = _read(scope, change) if state is None else state
+            known = states.read(scope, change) if state is None else state
             if known:
-                _upsert(scope, change, trace, _columns(action, webhook_ids, known))
+                _conclude(scope, change, trace, _selected(scope, action, candidates, known, guard), known)
+    except Spoilt:
+        _settle(scope, change, trace, state, guard=_savepoint(scope))
     except Exception as error:
         with transaction.atomic(scope.using):
-            _upsert(scope, change, trace, _columns(action, webhook_ids, _failed(scope, change, error)))
+            _conclude(scope, change, trace, Selection(action, candidates), states.failed(scope, change, error))
 
 
-def _withdraw(scope: Scope, trace: Trace) -> None:
-    if trace.event_ids:
+def _savepoint(scope: Scope) -> Guard:
+    return lambda: transaction.atomic(scope.using)
+
+
+def _selected(
+    scope: Scope, action: Action, candidates: list[int], state: ObjectState, guard: Guard | None
+) -> Selection:
+    """Which candidates want the object's Event as it is. Nobody can look into a payload that could not be made."""
+    if state["error"]:
+        return Selection(action, candidates)
+    occasion = Occasion(action, state["data"], state["snapshots"], current_actor())
+    return select(candidates, scope.wanted, occasion, guard)
+
+
+def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, state: ObjectState) -> None:
+    """Write the Event for those who want it, and one of their own for those of whom that cannot be told."""
+    for event_ids, webhook_ids, error in (
+        (trace.event_ids, selection.wanting, state["error"]),
+        (trace.undecided_ids, selection.undecided, clean(selection.error)),
+    ):
+        if webhook_ids:
+            columns = _columns(selection.action, webhook_ids, state | {"error": error})
+            _upsert(scope, change, event_ids, columns)
+        else:
+            _withdraw(scope, event_ids)
+
+
+def _withdraw(scope: Scope, event_ids: Sequence[int]) -> None:
+    if event_ids:
         with transaction.atomic(scope.using):
-            Event.objects.using(scope.using).filter(pk__in=trace.event_ids)._raw_delete(scope.using)
+            Event.objects.using(scope.using).filter(pk__in=event_ids)._raw_delete(scope.using)
 
 
 def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, list[int]]:
@@ -145,83 +173,32 @@ def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, lis
 def _record_together(scope: Scope, gathered: Batch) -> None:
     pending = scope.pending(gathered)
     unknown = [one.change for one in pending if one.state is None]
-    states = {one.change.key: one.state for one in pending if one.state is not None} | _states(scope, unknown)
-    new: list[tuple[Trace, Event]] = []
+    known = {one.change.key: one.state for one in pending if one.state is not None} | states.read_all(scope, unknown)
+    new: list[tuple[list[int], Event]] = []
     for change in (one.change for one in pending):
-        trace, state = scope.trace(change), states[change.key]
-        action, webhook_ids = _net(scope, change, trace)
-        if action and webhook_ids and state and not trace.event_ids:
-            new.append((trace, _event(change, _columns(action, webhook_ids, state))))
-        else:
+        trace, state = scope.trace(change), known[change.key]
+        selection = _plainly(scope, change, trace, state)
+        if selection is None:
             _settle(scope, change, trace, state)
-    for trace, event in zip((trace for trace, _ in new), _insert(scope, [event for _, event in new]), strict=True):
-        trace.event_ids.append(event.pk)
+        elif selection.wanting:
+            new.append((trace.event_ids, _event(change, _columns(selection.action, selection.wanting, state))))
+    for event_ids, event in zip((ids for ids, _ in new), _insert(scope, [event for _, event in new]), strict=True):
+        event_ids.append(event.pk)
+
+
+def _plainly(scope: Scope, change: Change, trace: Trace, state: ObjectState) -> Selection | None:
+    """Who wants the new Event of an object; None where there is more to it, or less."""
+    action, candidates = _net(scope, change, trace)
+    if not (action and candidates and state) or trace.event_ids or trace.undecided_ids:
+        return None
+    guard = _savepoint(scope) if scope.wanted.demanding(candidates) else None
+    selection = _selected(scope, action, candidates, state, guard)
+    return None if selection.undecided else selection
 
 
 def _insert(scope: Scope, events: list[Event]) -> list[Event]:
     scope.has_events = scope.has_events or bool(events)
     return Event.objects.using(scope.using).bulk_create(events, batch_size=INSERT_MOST)
-
-
-def _states(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], ObjectState]:
-    """The states of many objects, in one query for each model beside the serializer's own."""
-    try:
-        with transaction.atomic(scope.using):
-            return dict(_states_at_once(scope, changes))
-    except Exception:
-        # One of them cannot be serialized: each by itself, so that the others can.
-        return {change.key: _read_or_failed(scope, change) for change in changes}
-
-
-def _states_at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[str, str], ObjectState]]:
-    by_model: dict[Registration, list[Change]] = defaultdict(list)
-    for change in changes:
-        by_model[change.registration].append(change)
-    for registration, those in by_model.items():
-        lock = any(change.lock for change in those)
-        instances = payloads.reread_all(registration, [change.pk for change in those], scope.using, lock)
-        for change in those:
-            instance = instances.get(str(change.pk))
-            yield change.key, _object_columns(change, instance) if instance else {}
-
-
-def _read_or_failed(scope: Scope, change: Change) -> ObjectState:
-    try:
-        with transaction.atomic(scope.using):
-            return _read(scope, change)
-    except Exception as error:
-        return _failed(scope, change, error)
-
-
-def _read(scope: Scope, change: Change) -> ObjectState:
-    """The object's columns of an Event; none when the object is gone. Raises whatever its serializer raises."""
-    instances = payloads.reread_all(change.registration, [change.pk], scope.using, change.lock)
-    return _object_columns(change, instances[str(change.pk)]) if instances else {}
-
-
-def _failed(scope: Scope, change: Change, error: Exception) -> ObjectState:
-    """The columns of an Event whose payload cannot be made: an admin sees the traceback there."""
-    logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
-    trace = clean("".join(traceback.format_exception(error)))
-    return {"data": "", "snapshots": "", "object_repr": _name(scope, change), "error": trace}
-
-
-def _name(scope: Scope, change: Change) -> str:
-    """What the object is called, or nothing where that cannot be read either."""
-    try:
-        with transaction.atomic(scope.using):
-            instances = payloads.reread_all(change.registration, [change.pk], scope.using)
-            return clean(str(instances[str(change.pk)]), 200)
-    except Exception as error:
-        logger.warning("The name of %s cannot be read either: %s", change, error)
-        return ""
-
-
-def _object_columns(change: Change, instance: models.Model) -> ObjectState:
-    frozen = payloads.freeze(change.registration, instance)
-    before, after = (frozen.state, None) if change.action == Action.DELETED else (None, frozen.state)
-    snapshots = payloads.snapshots(before, after)
-    return {"data": frozen.data, "snapshots": snapshots, "object_repr": clean(frozen.name, 200), "error": ""}
 
 
 def _columns(action: Action, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
@@ -237,13 +214,13 @@ def _columns(action: Action, webhook_ids: list[int], state: ObjectState) -> dict
     }
 
 
-def _upsert(scope: Scope, change: Change, trace: Trace, columns: dict[str, Any]) -> None:
+def _upsert(scope: Scope, change: Change, event_ids: list[int], columns: dict[str, Any]) -> None:
     # The UPDATE decides, not the memory: the row may be gone with a savepoint that was rolled back.
-    recorded = Event.objects.using(scope.using).filter(pk__in=trace.event_ids) if trace.event_ids else None
+    recorded = Event.objects.using(scope.using).filter(pk__in=event_ids) if event_ids else None
     if recorded is None or not recorded.update(**columns):
         event = _event(change, columns)
         event.insert(scope.using)
-        trace.event_ids.append(event.pk)
+        event_ids.append(event.pk)
     scope.has_events = True
 
 

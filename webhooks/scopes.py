@@ -44,10 +44,12 @@ class Change:
 
 @dataclass
 class Trace:
-    """What one transaction did to one object: whether it was there before, and the Events recorded for it."""
+    """What one transaction did to one object: whether it was there before, the Events recorded for it, and those
+    for the webhooks of which it could not be told whether they want it."""
 
     existed: bool
     event_ids: list[int] = field(default_factory=list)
+    undecided_ids: list[int] = field(default_factory=list)
 
 
 # The columns of an Event that tell of its object.

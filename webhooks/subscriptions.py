@@ -1,20 +1,40 @@
-"""Which webhooks want which change."""
+"""Which webhooks want which change, and what they demand of it beyond its model and action."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 from webhooks.models import Action
 from webhooks.sql import wanted
 
 
 @dataclass(frozen=True)
+class Demand:
+    """What one webhook demands of an Event beyond its model and action.
+
+    ``conditions`` are JSON text, or empty; ``shows_before`` says that one of its templates tells of the state before.
+    """
+
+    webhook_id: int
+    conditions: str = ""
+    changed_fields: tuple[str, ...] = ()
+    only_changes: bool = False
+    prechange: bool = False
+    shows_before: bool = False
+
+
+@dataclass(frozen=True)
 class Subscriptions:
-    """The enabled webhooks as one transaction saw them: ids by object type and action."""
+    """The enabled webhooks as one transaction saw them: ids by object type and action, and the demands of those that
+    have any, by id."""
 
     by_change: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    demands: dict[int, Demand] = field(default_factory=dict)
 
     def matching(self, object_type: str, action: Action) -> list[int]:
         """The ids of the webhooks that want this action on "dcim.site", in order."""
@@ -23,6 +43,10 @@ class Subscriptions:
     def touch(self, object_type: str) -> bool:
         """Whether any webhook wants anything of "dcim.site"."""
         return object_type in self._object_types
+
+    def demanding(self, webhook_ids: Iterable[int]) -> bool:
+        """Whether any of these has demands."""
+        return bool(self.demands) and not self.demands.keys().isdisjoint(webhook_ids)
 
     @cached_property
     def _object_types(self) -> set[str]:
@@ -36,8 +60,28 @@ def current(using: str) -> Subscriptions:
     that could be missed.
     """
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in wanted.read(using):
+    everything, demands = wanted.read(using)
+    for row in everything:
         wants = {Action.CREATED: row.created, Action.UPDATED: row.updated, Action.DELETED: row.deleted}
         for action in (action for action, is_wanted in wants.items() if is_wanted):
             found[f"{row.app_label}.{row.model}", action] += row.webhook_ids
-    return Subscriptions({change: sorted(ids) for change, ids in found.items()})
+    by_change = {change: sorted(ids) for change, ids in found.items()}
+    return Subscriptions(by_change, {demand.webhook_id: demand for demand in map(_demand, demands)})
+
+
+@lru_cache(maxsize=1024)  # the text of most is the same in each transaction
+def _demand(text: str) -> Demand:
+    told: dict[str, Any] = json.loads(text)
+    return Demand(
+        webhook_id=told["webhook_id"],
+        conditions=told["conditions"] or "",
+        changed_fields=_names(told["changed_fields"]),
+        only_changes=bool(told["only_changes"]),
+        prechange=bool(told["prechange"]),
+        shows_before=bool(told["shows_before"]),
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = json.loads(text)
+    return tuple(map(str, names)) if isinstance(names, list) else ()

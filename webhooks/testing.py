@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -115,9 +115,10 @@ def _subscribed(labels: list[str]) -> Iterator[None]:
     real = subscriptions.current
 
     def current(using: str) -> subscriptions.Subscriptions:
-        wanted = real(using).by_change
+        wanted = real(using)
         mine = [(label, action) for label in labels for action in Action]
-        return subscriptions.Subscriptions({**wanted, **{change: [NOBODY, *wanted.get(change, [])] for change in mine}})
+        everything = {change: [NOBODY, *wanted.matching(*change)] for change in mine}
+        return replace(wanted, by_change=wanted.by_change | everything)
 
     with mock.patch.object(subscriptions, "current", current):
         yield

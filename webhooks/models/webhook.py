@@ -69,6 +69,18 @@ class Webhook(models.Model):
     on_created = models.BooleanField("created", default=False, help_text="Send when an object is created.")
     on_updated = models.BooleanField("updated", default=False, help_text="Send when an object is updated.")
     on_deleted = models.BooleanField("deleted", default=False, help_text="Send when an object is deleted.")
+    conditions = models.JSONField(
+        null=True, blank=True, help_text="Send only what these match, in NetBox's format. Empty: everything."
+    )
+    changed_fields = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Send an update only when one of these fields changed. Empty: whatever changed.",
+    )
+    only_changes = models.BooleanField("only changes", default=False, help_text="Send no update that changed nothing.")
+    prechange = models.BooleanField(
+        "state before", default=False, help_text="Send the state before an update, too. It costs a query to know."
+    )
     payload_url = models.CharField(
         "payload URL", max_length=500, help_text="Where requests go. May be a template: https://…/{{ data.id }}."
     )

@@ -18,18 +18,50 @@ class Wanted(NamedTuple):
     webhook_ids: list[int]
 
 
-def read(using: str) -> list[Wanted]:
-    """The database gathers the ids: its answer has a few rows for each model, not one for each webhook and model."""
-    ids = "STRING_AGG(webhook.id::text, ',')" if is_postgresql(using) else "GROUP_CONCAT(webhook.id)"
-    found = rows(
-        using,
-        f"""
+# What a webhook demands beyond models and actions, by the names of ``subscriptions.Demand``. Columns of JSON are taken
+# as text, so that what is read of it can be remembered by that text.
+_DEMANDS = {
+    "webhook_id": "id",
+    "conditions": "CAST(conditions AS text)",
+    "changed_fields": "CAST(changed_fields AS text)",
+    "only_changes": "only_changes",
+    "prechange": "prechange",
+    "shows_before": "({templates} LIKE '%%snapshots%%' OR {templates} LIKE '%%changed%%')",
+}
+_TEMPLATES = "(payload_url || ' ' || additional_headers || ' ' || body_template)"
+_DEMANDING = """
+    conditions IS NOT NULL OR CAST(changed_fields AS text) <> '[]' OR only_changes OR prechange OR {shows_before}
+"""
+
+
+def read(using: str) -> tuple[list[Wanted], list[str]]:
+    """Who wants what, and what those who demand more demand, as JSON text for each.
+
+    The database gathers the ids: its answer has a few rows for each model, not one for each webhook and model, and
+    one more for each webhook that has demands.
+    """
+    wanted, demands = [], []
+    for app_label, model, created, updated, deleted, told in rows(using, _statement(is_postgresql(using))):
+        if model:
+            wanted.append(Wanted(app_label, model, created, updated, deleted, [int(pk) for pk in told.split(",")]))
+        else:
+            demands.append(told)
+    return wanted, demands
+
+
+def _statement(for_postgresql: bool) -> str:
+    ids = "STRING_AGG(webhook.id::text, ',')" if for_postgresql else "GROUP_CONCAT(webhook.id)"
+    build = "json_build_object" if for_postgresql else "json_object"
+    columns = {name: column.format(templates=_TEMPLATES) for name, column in _DEMANDS.items()}
+    demand = ", ".join(f"'{name}', {column}" for name, column in columns.items())
+    return f"""
         SELECT kind.app_label, kind.model, on_created, on_updated, on_deleted, ids FROM (
             SELECT contenttype_id, on_created, on_updated, on_deleted, {ids} AS ids
             FROM webhooks_webhook AS webhook
             JOIN webhooks_webhook_object_types AS chosen ON chosen.webhook_id = webhook.id
             WHERE enabled GROUP BY contenttype_id, on_created, on_updated, on_deleted
         ) AS wanted JOIN django_content_type AS kind ON kind.id = contenttype_id
-        """,
-    )
-    return [Wanted(row[0], row[1], row[2], row[3], row[4], [int(pk) for pk in row[5].split(",")]) for row in found]
+        UNION ALL
+        SELECT '', '', on_created, on_updated, on_deleted, CAST({build}({demand}) AS text)
+        FROM webhooks_webhook WHERE enabled AND ({_DEMANDING.format(**columns)})
+        """

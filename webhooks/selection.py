@@ -1,0 +1,101 @@
+"""Which of the webhooks that match an Event's model and action want it as it is."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+from django.db import DatabaseError
+
+from webhooks import conditions
+from webhooks.conditions import Condition, Verdict
+from webhooks.context import Actor
+from webhooks.models import Action
+from webhooks.subscriptions import Demand, Subscriptions
+
+
+class Spoilt(Exception):
+    """An error of the database in judging demands: ask again, each webhook in a savepoint of its own."""
+
+
+class Undecided(Exception):
+    """It cannot be told whether a webhook wants an Event: its demands cannot be read, or judging them failed."""
+
+
+@dataclass
+class Occasion:
+    """What has become of an object, as webhooks are asked about it; ``data`` and ``snapshots`` are JSON texts, which
+    are only parsed where somebody looks into them."""
+
+    action: Action
+    data: str
+    snapshots: str
+    actor: Actor
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What conditions are judged over."""
+        return conditions.facts(json.loads(self.data), json.loads(self.snapshots or "null"))
+
+    def verdict(self, text: str) -> Verdict:
+        """How these conditions are judged; once, however many webhooks have the same. Raises ConditionError."""
+        if text not in self.verdicts:
+            self.verdicts[text] = _parsed(text).judge(self.facts)
+        return self.verdicts[text]
+
+
+@dataclass
+class Selection:
+    """Those who want the Event of this action; and those of whom it cannot be told, with the tracebacks of why."""
+
+    action: Action
+    wanting: list[int] = field(default_factory=list)
+    undecided: list[int] = field(default_factory=list)
+    error: str = ""
+
+
+# Put around the asking of one webhook: a savepoint, so that an error of the database in it spoils no other.
+Guard = Callable[[], AbstractContextManager[Any]]
+
+
+def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, guard: Guard | None = None) -> Selection:
+    """Ask each candidate that has demands. Raises Spoilt where an error of the database calls for a ``guard``."""
+    selection = Selection(occasion.action)
+    if not wanted.demanding(candidates):
+        selection.wanting = candidates
+        return selection
+    for webhook_id in candidates:
+        try:
+            with guard() if guard else nullcontext():
+                wants_it = webhook_id not in wanted.demands or wants(wanted.demands[webhook_id], occasion)
+        except Exception as error:
+            if isinstance(error, DatabaseError) and not guard:
+                raise Spoilt from error
+            selection.undecided.append(webhook_id)
+            selection.error += f"Webhook {webhook_id}: {''.join(traceback.format_exception(error))}\n"
+        else:
+            selection.wanting += [webhook_id] if wants_it else []
+    return selection
+
+
+def wants(demand: Demand, occasion: Occasion) -> bool:
+    """Whether a webhook that demands this wants such an Event. Raises Undecided, or whatever judging raises."""
+    return not demand.conditions or _matches(demand.conditions, occasion)
+
+
+def _matches(text: str, occasion: Occasion) -> bool:
+    verdict = occasion.verdict(text)
+    if verdict.late:
+        raise Undecided(verdict.problem)
+    return verdict.matches
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Condition:
+    return conditions.parse(json.loads(text))
