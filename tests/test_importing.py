@@ -16,7 +16,6 @@ from django.core.management import CommandError, call_command
 
 from tests.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.importing import making
 from webhooks.importing.answers import Answers, Unreadable, read
 from webhooks.importing.plans import Plan, Skipped, plans
 from webhooks.models import Webhook
@@ -45,9 +44,9 @@ def answers(*items: Any) -> Answers:
     return found
 
 
-def planned(found: Answers, keep_conditions: bool = True) -> tuple[dict[str, Plan], dict[str, str]]:
+def planned(found: Answers) -> tuple[dict[str, Plan], dict[str, str]]:
     """What would be made, by name, and why the rest is not, by its origin."""
-    made = list(plans(found, HERE, keep_conditions))
+    made = list(plans(found, HERE))
     return (
         {one.name: one for one in made if isinstance(one, Plan)},
         {one.origin: one.reason for one in made if isinstance(one, Skipped)},
@@ -114,16 +113,6 @@ def test_what_has_no_equal_is_named() -> None:
     assert made["Plain text"].unequal == ("not registered here: ipam.asn, vpn.tunnel, wireless.wirelesslan",)
 
 
-def test_without_a_place_for_conditions_they_are_named_and_nothing_is_sent_that_was_not_wanted() -> None:
-    kept, _ = planned(read(NETBOX))
-    made, _ = planned(read(NETBOX), keep_conditions=False)
-    for name, plan in made.items():
-        wanted = kept[name].fields.get("conditions")
-        assert "conditions" not in plan.fields
-        assert plan.fields["enabled"] == (kept[name].fields["enabled"] and not wanted)
-        assert any("its conditions" in what for what in plan.unequal) == bool(wanted)
-
-
 def test_a_webhook_of_nautobot_says_itself_what_it_wants() -> None:
     made, skipped = planned(read([NAUTOBOT]))
     assert list(made) == ["03 several types, PUT, CA path", "16 many types, update only"]
@@ -141,7 +130,7 @@ def test_a_webhook_of_nautobot_says_itself_what_it_wants() -> None:
 
 def test_all_webhooks_of_nautobot_can_be_made_where_their_models_are() -> None:
     everywhere = {label for item in captured("nautobot_webhooks.json")["results"] for label in item["content_types"]}
-    made = [one for one in plans(read([NAUTOBOT]), everywhere, True) if isinstance(one, Plan)]
+    made = [one for one in plans(read([NAUTOBOT]), everywhere) if isinstance(one, Plan)]
     assert len(made) == 16
     auth = next(one for one in made if one.name.startswith("10 "))
     assert auth.fields["payload_url"] == "http://receiver.example:9099/h10/auth"
@@ -205,13 +194,12 @@ def test_rules_of_older_versions_are_read_too() -> None:
 
 @pytest.mark.usefixtures("db")
 class TestCommand:
-    def test_it_shows_what_it_makes_and_makes_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(making, "KEEP_CONDITIONS", False)
+    def test_it_shows_what_it_makes_and_makes_it(self) -> None:
         shown = run(*NETBOX, yes=True)
-        assert "CMDB: devices and racks (disabled)\n" in shown
+        assert "  CMDB: devices and racks\n" in shown
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
         assert "    created, updated, deleted: dcim.device, dcim.interface, dcim.rack\n" in shown
-        assert "    ! its conditions: without them" in shown
+        assert "    application/json, signed, with headers, with a body template, with conditions\n" in shown
         assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501
         assert "11 webhooks to make, 0 there already, 9 with no equal or refused." in shown
         assert shown.endswith("Made 11 webhooks.\n")
@@ -222,6 +210,12 @@ class TestCommand:
             ["created", "updated", "deleted"],
         )
         assert [one.model for one in webhook.object_types.all()] == ["site"]
+        cmdb = Webhook.objects.get(name="CMDB: devices and racks")
+        assert (cmdb.enabled, cmdb.conditions, cmdb.prechange) == (
+            True,
+            {"attr": "status.value", "value": "active"},
+            True,
+        )
 
     def test_no_secret_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shown = run(*NETBOX, NAUTOBOT, dry_run=True)
@@ -240,7 +234,7 @@ class TestCommand:
     def test_what_is_there_already_is_left_as_it_is_and_its_differences_named(self) -> None:
         make_webhook(Thing, name="Everything about sites", url="https://mine.example/", secret="mine")
         shown = run(*NETBOX, yes=True)
-        assert "  Everything about sites: differs in payload_url, secret, object_types\n" in shown
+        assert "  Everything about sites: differs in payload_url, secret, prechange, object_types\n" in shown
         assert Webhook.objects.get(name="Everything about sites").payload_url == "https://mine.example/"
 
     def test_a_dry_run_makes_nothing(self) -> None:

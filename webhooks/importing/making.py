@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
@@ -14,9 +13,6 @@ from webhooks import registry
 from webhooks.importing.answers import Answers
 from webhooks.importing.plans import Plan, Skipped, plans
 from webhooks.models import Webhook
-
-_FIELDS = {field.name for field in Webhook._meta.get_fields()}
-KEEP_CONDITIONS = "conditions" in _FIELDS
 
 
 @dataclass
@@ -32,7 +28,7 @@ def judge(answers: Answers, disabled: bool = False) -> Judged:
     """What would be made, and what not; all of it ``disabled``, if wanted. Changes nothing."""
     judged, registered = Judged(), {item.label for item in registry.registrations()}
     taken: dict[str, str] = {}
-    for plan in plans(answers, registered, KEEP_CONDITIONS):
+    for plan in plans(answers, registered):
         if isinstance(plan, Skipped):
             judged.skipped.append(plan)
             continue
@@ -51,12 +47,8 @@ def judge(answers: Answers, disabled: bool = False) -> Judged:
 def make(wanted: Iterable[Plan]) -> None:
     """Make all of them, or none."""
     for plan in wanted:
-        webhook = Webhook.objects.create(**_columns(plan))
+        webhook = Webhook.objects.create(**plan.fields)
         webhook.object_types.set(_content_types(plan))
-
-
-def _columns(plan: Plan) -> dict[str, Any]:
-    return {name: value for name, value in plan.fields.items() if name in _FIELDS}
 
 
 def _content_types(plan: Plan) -> list[ContentType]:
@@ -68,7 +60,7 @@ def _objection(plan: Plan, taken: dict[str, str]) -> str:
     if plan.name in taken:
         return f"{taken[plan.name]} has the same name"
     try:
-        Webhook(**_columns(plan)).full_clean()
+        Webhook(**plan.fields).full_clean()
     except ValidationError as error:
         refused = [f"{name}: {' '.join(messages)}" for name, messages in error.message_dict.items()]
         return f"refused: {'; '.join(refused)}"
@@ -76,6 +68,6 @@ def _objection(plan: Plan, taken: dict[str, str]) -> str:
 
 
 def _differences(existing: Webhook, plan: Plan) -> list[str]:
-    names = [name for name, value in _columns(plan).items() if getattr(existing, name) != value]
+    names = [name for name, value in plan.fields.items() if getattr(existing, name) != value]
     object_types = {f"{one.app_label}.{one.model}" for one in existing.object_types.all()}
     return names + (["object_types"] if object_types != set(plan.object_types) else [])

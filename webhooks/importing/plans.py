@@ -52,24 +52,24 @@ class _Unfit(Exception):
     pass
 
 
-def plans(answers: Answers, registered: Collection[str], keep_conditions: bool) -> Iterator[Plan | Skipped]:
+def plans(answers: Answers, registered: Collection[str]) -> Iterator[Plan | Skipped]:
     """What becomes of everything that was read. ``registered`` are the labels of the models that may have webhooks."""
     webhooks = {webhook["id"]: webhook for webhook in answers.webhooks}
     used = set()
     for rule in answers.rules:
         if _choice(rule, "action_type") == "webhook":
             used.add(_target(rule))
-        yield _planned(_of_rule, rule, webhooks.get(_target(rule)), registered, keep_conditions)
+        yield _planned(_of_rule, rule, webhooks.get(_target(rule)), registered)
     for pk, webhook in webhooks.items():
         if _subscribes(webhook):
-            yield _planned(_of_webhook, webhook, webhook, registered, keep_conditions)
+            yield _planned(_of_webhook, webhook, webhook, registered)
         elif pk not in used:
             yield Skipped(_called("webhook", webhook), "no event rule uses it")
 
 
-def _planned(translate: Any, rule: Item, webhook: Item | None, registered: Collection[str], keep: bool) -> Any:
+def _planned(translate: Any, rule: Item, webhook: Item | None, registered: Collection[str]) -> Any:
     try:
-        return translate(rule, webhook, registered, keep)
+        return translate(rule, webhook, registered)
     except _Unfit as error:
         return Skipped(_called("webhook" if rule is webhook else "event rule", rule), str(error))
 
@@ -83,21 +83,21 @@ def _subscribes(webhook: Item) -> bool:
     return any(key in webhook for key in ("content_types", "object_types", *FLAGS))
 
 
-def _of_rule(rule: Item, webhook: Item | None, registered: Collection[str], keep: bool) -> Plan:
+def _of_rule(rule: Item, webhook: Item | None, registered: Collection[str]) -> Plan:
     kind = _choice(rule, "action_type")
     if kind != "webhook":
         raise _Unfit(f"its action is a {kind or 'nothing'}: only webhooks have an equal here")
     if webhook is None:
         raise _Unfit(f"its webhook {rule.get('action_object_id')} is not among those that were read")
     origin = f"{_called('event rule', rule)} with {_called('webhook', webhook)}"
-    return _plan(origin, rule, webhook, registered, keep)
+    return _plan(origin, rule, webhook, registered)
 
 
-def _of_webhook(rule: Item, webhook: Item, registered: Collection[str], keep: bool) -> Plan:
-    return _plan(_called("webhook", webhook), webhook, webhook, registered, keep)
+def _of_webhook(rule: Item, webhook: Item, registered: Collection[str]) -> Plan:
+    return _plan(_called("webhook", webhook), webhook, webhook, registered)
 
 
-def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str], keep: bool) -> Plan:
+def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -> Plan:
     unequal: list[str] = []
     object_types = _object_types(rule, registered, unequal)
     fields = {
@@ -107,7 +107,7 @@ def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str], k
         **_request(webhook, unequal),
     }
     if wanted := rule.get("conditions"):
-        fields |= _conditions(wanted, keep, unequal)
+        fields["conditions"] = _conditions(wanted)
     # There every webhook gets the state before; here only those that ask for it.
     fields["prechange"] = True
     unequal += _left_out(rule, webhook)
@@ -186,15 +186,12 @@ def _timeout(webhook: Item, unequal: list[str]) -> int | None:
     return min(seconds, LONGEST_TIMEOUT)
 
 
-def _conditions(wanted: Any, keep: bool, unequal: list[str]) -> dict[str, Any]:
+def _conditions(wanted: Any) -> Any:
     try:
         conditions.parse(wanted)
     except ConditionError as error:
         raise _Unfit(f"its conditions are refused: {error}") from error
-    if keep:
-        return {"conditions": wanted}
-    unequal.append("its conditions: without them it would get every change, so it is made disabled")
-    return {"enabled": False}
+    return wanted
 
 
 def _left_out(*items: Item) -> list[str]:
