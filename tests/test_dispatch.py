@@ -44,6 +44,18 @@ def test_nothing_is_dispatched_twice(webhook: Webhook) -> None:
     assert Delivery.objects.count() == 1
 
 
+def test_what_a_crash_took_back_is_dispatched_again_under_the_same_ids(webhook: Webhook) -> None:
+    make_event(webhook, make_webhook(Thing))
+    with transaction.atomic():
+        dispatch()
+        lost = set(Delivery.objects.values_list("pk", flat=True))
+        transaction.set_rollback(True)
+    assert not Delivery.objects.exists()
+    dispatch()
+    assert set(Delivery.objects.values_list("pk", flat=True)) == lost
+    assert len(lost) == 2
+
+
 def test_the_first_of_a_lane_is_pending_and_those_behind_it_wait(webhook: Webhook) -> None:
     for object_id in ("1", "1", "2", "1"):
         make_event(webhook, object_id=object_id)

@@ -18,6 +18,7 @@ from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies
 from webhooks.sql import events, records
 from webhooks.sql.claims import Claim, Taken, promote
+from webhooks.sql.dialect import relax
 from webhooks.sql.records import Verdict
 from webhooks.transport import Request
 
@@ -66,7 +67,7 @@ def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | 
     Call it ``atomically``. With a ``claim``, what was promoted is taken at once.
     """
     using = Delivery.objects.db
-    records.relax(using)
+    relax(using)
     verdicts = {claimed.id: _verdict(claimed, outcome) for claimed, outcome in outcomes}
     held = records.record(using, verdicts.values())
     mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.id in held]

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from django.db.models import Exists, OuterRef
 
 from webhooks.conf import conf
-from webhooks.ids import new_id
+from webhooks.ids import delivery_id
 from webhooks.models import Delivery, Event, State
 from webhooks.sql import dispatching
 from webhooks.sql.claims import Claim, Taken, lock_heads, promote
+from webhooks.sql.dialect import relax
 from webhooks.sql.dispatching import New, Undispatched
 from webhooks.transactions import atomically
 
@@ -43,6 +44,7 @@ def dispatch(offer: Offer | None = None) -> Dispatched:
 
 
 def _dispatch(using: str, offer: Offer | None) -> Dispatched:
+    relax(using)
     events = dispatching.lock_undispatched(using, conf.batch)
     if not events:
         return Dispatched()
@@ -77,7 +79,8 @@ def _begin_lanes(using: str, waiting: Sequence[uuid.UUID], claim: Claim | None) 
 
 def _delivery(event: Undispatched, webhook_id: int, is_ordered: bool) -> New:
     state = State.WAITING if is_ordered else State.PENDING
-    return New(new_id(), event.id, webhook_id, event.lane, is_ordered, state)
+    pk = delivery_id(event.timestamp, event.id, webhook_id)
+    return New(pk, event.id, webhook_id, event.lane, is_ordered, state)
 
 
 def _delete_unwanted(events: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from django.db import models, transaction
 from django.utils import timezone
 
-from webhooks.sql.records import relax
+from webhooks.sql.dialect import relax
 
 
 class Sweep(models.Model):

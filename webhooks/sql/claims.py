@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 
 from webhooks.clock import moment
-from webhooks.sql.dialect import is_postgresql, rows, to_uuid, uuid_list, uuid_parameter, uuids
+from webhooks.sql.dialect import is_postgresql, relax, rows, to_uuid, uuid_list, uuid_parameter, uuids
 
 # The only heads of a lane are pending or being sent, and still in it.
 _HEAD_OF_THE_SAME_LANE = """
@@ -74,6 +74,7 @@ def claim(using: str, room: Mapping[int, int], claim: Claim) -> list[Taken]:
 
     Rows that another worker is claiming are passed over. Call it in a transaction.
     """
+    relax(using)
     due = _due_at_once(using, room) if is_postgresql(using) else _due_by_webhook(using, room)
     lease, lease_params = moment(connections[using], claim.lease)
     found = rows(

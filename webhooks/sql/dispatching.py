@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from django.db import connections
 
-from webhooks.clock import moment
+from webhooks.clock import loaded, moment, utc
 from webhooks.sql.dialect import is_postgresql, number_list, numbers, rows, run, table
 
 _UNDISPATCHED = "dispatched_at IS NULL AND error = ''"
@@ -21,7 +22,10 @@ def lane_name(object_type: str, object_id: str) -> str:
 
 
 class Undispatched(NamedTuple):
+    """An Event that waits for its deliveries; ``timestamp`` is aware."""
+
     id: int
+    timestamp: datetime
     object_type: str
     object_id: str
     webhook_ids: list[int]
@@ -53,12 +57,15 @@ def lock_undispatched(using: str, most: int) -> list[Undispatched]:
     found = rows(
         using,
         f"""
-        SELECT id, object_type, object_id, webhook_ids FROM webhooks_event
+        SELECT id, timestamp, object_type, object_id, webhook_ids FROM webhooks_event
         WHERE {_UNDISPATCHED} ORDER BY id LIMIT %s {lock}
         """,
         [most],
     )
-    return [Undispatched(pk, label, key, json.loads(webhook_ids)) for pk, label, key, webhook_ids in found]
+    return [
+        Undispatched(pk, utc(loaded(timestamp)), label, key, json.loads(webhook_ids))
+        for pk, timestamp, label, key, webhook_ids in found
+    ]
 
 
 def overtaking(using: str, events: Sequence[Undispatched]) -> set[int]:

@@ -27,13 +27,6 @@ class Verdict:
     reason: str
 
 
-def relax(using: str) -> None:
-    """Let the transaction commit without waiting for the disk. What a crash of the database then takes back is
-    attempted again, under the same id; that a crash of a worker loses nothing does not depend on it."""
-    if is_postgresql(using):
-        run(using, "SET LOCAL synchronous_commit TO OFF")
-
-
 def record(using: str, verdicts: Collection[Verdict]) -> set[uuid.UUID]:
     """Move deliveries on after their attempts. Returns the ids of those that were still held under their token:
     another worker's, whose claim came later, stay as they are."""
