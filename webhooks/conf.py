@@ -60,6 +60,11 @@ class Settings:
         return self._get("MODELS", ())
 
     @property
+    def base_url(self) -> str:
+        """Where the site is, such as ``"https://netbox.example.org"``; empty where payloads have paths instead."""
+        return self._get("BASE_URL", "").rstrip("/")
+
+    @property
     def queue(self) -> str:
         """The name in ``RQ_QUEUES`` of the queue that wake-ups go to."""
         return self._get("QUEUE", "webhooks")
@@ -277,6 +282,15 @@ def _is_proxy(value: Any) -> bool:
         return False
 
 
+def _is_base_url(value: Any) -> bool:
+    try:
+        parts = urlsplit(value) if _is_text(value) else None
+        is_address = parts is not None and parts.scheme in ("http", "https") and _is_bare(parts)
+        return value == "" or (is_address and not re.search(r"[@\\\s]", value))
+    except ValueError:
+        return False
+
+
 def _is_key(value: Any) -> bool:
     try:
         return _is_text(value) and len(base64.urlsafe_b64decode(value)) == 32
@@ -310,6 +324,10 @@ RULES: dict[str, Rule] = {
     "MODELS": (
         'must be a list of labels such as "dcim.site" or "dcim.*"',
         _is_list_of(lambda label: _is_text(label) and "." in label),
+    ),
+    "BASE_URL": (
+        'must be the URL of the site without a path, such as "https://netbox.example.org", or ""',
+        _is_base_url,
     ),
     "QUEUE": TEXT,
     "RETRY_SCHEDULE": (

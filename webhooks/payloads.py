@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -15,6 +15,8 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from webhooks.clock import utc
 from webhooks.registry import Registration
+from webhooks.sensitive import without
+from webhooks.site_request import serializer_context
 
 
 @dataclass(frozen=True)
@@ -48,21 +50,43 @@ def reread_all(
     return {str(instance.pk): instance for instance in found}
 
 
-def freeze(registration: Registration, instance: models.Model) -> Frozen:
-    """Serialize an object with the project's own serializer. Raises whatever that raises."""
-    serializer = registration.serializer_class()(instance, context={"request": None})
-    data = serializer.data
-    shown = {field: value for field, value in _columns(instance) if field in data}
-    return Frozen(to_json(data), to_json(shown), str(instance))
+def freeze(registration: Registration, instance: models.Model, serializer: str = "") -> Frozen:
+    """Serialize an object with the project's own serializer, of a name or the default one. Raises whatever that
+    raises."""
+    data = registration.serializer_class(serializer)(instance, context=serializer_context()).data
+    shown = {field: value for field, value in _columns(instance) if field in data} if _has_keys(data) else {}
+    return Frozen(_without_secrets(registration, data), _without_secrets(registration, shown), str(instance))
 
 
 def _columns(instance: models.Model) -> list[tuple[str, Any]]:
     return [(field.name, field.value_from_object(instance)) for field in instance._meta.concrete_fields]
 
 
-def to_json(value: Any) -> str:
-    """JSON text as REST framework writes it, in ASCII. Raises ValueError for NaN and infinite numbers."""
-    return json.dumps(value, cls=JSONEncoder, separators=(",", ":"), allow_nan=False)
+def _has_keys(data: Any) -> bool:
+    return isinstance(data, Mapping)
+
+
+def _without_secrets(registration: Registration, data: Any) -> str:
+    """JSON text of what may be sent of an object."""
+    if _has_keys(data):
+        data = {key: value for key, value in data.items() if not registration.is_left_out(key)}
+    return to_json(data, registration.is_sensitive)
+
+
+def to_json(value: Any, is_left_out: Callable[[str], bool] | None = None) -> str:
+    """JSON text as REST framework writes it, in ASCII, without the keys that are left out, at any depth. Raises
+    ValueError for NaN and infinite numbers, and TypeError for what cannot be written."""
+    if is_left_out is None:
+        return _encoder(_PLAIN.default).encode(value)
+    # What only the encoder takes apart, a generator for one, may have keys in it as well.
+    return _encoder(lambda item: without(_PLAIN.default(item), is_left_out)).encode(without(value, is_left_out))
+
+
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    return json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=default)
+
+
+_PLAIN = JSONEncoder()
 
 
 def snapshots(before: str | None, after: str | None) -> str:

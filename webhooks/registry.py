@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib import import_module
 from typing import Any
@@ -14,29 +15,56 @@ from django.db import models
 from django.dispatch import Signal
 from django.utils.module_loading import import_string
 
+from webhooks.sensitive import is_sensitive, sensitive_fields
+
 # Sent with ``model`` after a model was registered, so that receivers can be connected for it.
 registered = Signal()
+
+
+# What a serializer may be called beside the default one, which has no name.
+SERIALIZER_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
 @dataclass(frozen=True)
 class Registration:
     """One registered model: ``label`` is "dcim.site"; ``serializer`` a class, a dotted path, or empty for
     the convention; ``queryset`` a callable that gives the queryset to read the object from, with the
-    annotations that its serializer wants."""
+    annotations that its serializer wants; ``serializers`` others by their names; ``exclude`` the fields that are
+    left out of what is sent; ``include_sensitive`` those that are not, although their names say so."""
 
     model: type[models.Model]
     serializer: Any = None
     queryset: Callable[[], models.QuerySet[Any]] | None = None
+    serializers: Mapping[str, Any] = field(default_factory=dict)
+    exclude: frozenset[str] = frozenset()
+    include_sensitive: frozenset[str] = frozenset()
 
     @cached_property
     def label(self) -> str:
         return self.model._meta.label_lower
 
-    def serializer_class(self) -> type[Any]:
-        """The serializer class. Raises ImproperlyConfigured, naming what was looked for."""
-        if isinstance(self.serializer, str):
-            return _imported(self.serializer, self.label)
-        return self.serializer or _imported(conventional_path(self.model), self.label)
+    def serializer_class(self, name: str = "") -> type[Any]:
+        """The serializer class of this name, or the default one. Raises ImproperlyConfigured, naming what was
+        looked for."""
+        if name and name not in self.serializers:
+            raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
+        said: Any = self.serializers[name] if name else self.serializer
+        if said is None:
+            said = conventional_path(self.model)
+        return _imported(said, self.label) if isinstance(said, str) else said
+
+    @cached_property
+    def _secretly(self) -> frozenset[str]:
+        fields = [(one.name, type(one).__name__) for one in self.model._meta.get_fields()]
+        return sensitive_fields(self.model.__name__, fields) - self.include_sensitive
+
+    def is_left_out(self, name: str) -> bool:
+        """Whether this field of the object itself is not sent."""
+        return name in self.exclude or name in self._secretly or self.is_sensitive(name)
+
+    def is_sensitive(self, name: str) -> bool:
+        """Whether a key of this name is not sent, however deep in the data it stands."""
+        return is_sensitive(name) and name not in self.include_sensitive
 
 
 _registrations: dict[type[models.Model], Registration] = {}
@@ -46,15 +74,24 @@ def register(
     model: type[models.Model] | str,
     serializer: Any = None,
     queryset: Callable[[], models.QuerySet[Any]] | None = None,
+    *,
+    serializers: Mapping[str, Any] | None = None,
+    exclude: Collection[str] = (),
+    include_sensitive: Collection[str] = (),
 ) -> None:
     """Let webhooks be defined for ``model``: a class, or its label "dcim.Site".
 
     ``serializer`` is a DRF serializer class or its dotted path; without it, the class named
-    ``<app>.api.serializers.<Model>Serializer`` is used. ``queryset`` (a callable) gives the queryset that
-    the object is read from. Registering a model again replaces its registration.
+    ``<app>.api.serializers.<Model>Serializer`` is used. ``serializers`` are others, by names that a webhook can
+    choose: ``{"brief": BriefSiteSerializer}``. ``queryset`` (a callable) gives the queryset that the object is
+    read from.
+
+    ``exclude`` names fields that are left out of the data, whatever the serializer, and of the snapshots. Fields
+    whose names say that they are secret (``webhooks.sensitive``) are left out by themselves, nested ones too,
+    unless ``include_sensitive`` names them. Registering a model again replaces its registration.
 
     Raises LookupError for a label that names no model, and ImproperlyConfigured for an abstract or a proxy
-    model: a change of a proxy is a change of its concrete model.
+    model (a change of a proxy is a change of its concrete model), and for names that cannot be used.
     """
     if isinstance(model, str):
         model = apps.get_model(model)
@@ -64,8 +101,33 @@ def register(
             f"webhooks cannot be registered for {model.__module__}.{model.__name__}, which is {kind} model: "
             "register the concrete model that holds its rows."
         )
-    _registrations[model] = Registration(model, serializer, queryset)
+    _registrations[model] = Registration(
+        model,
+        serializer,
+        queryset,
+        _named_serializers(model, serializers or {}),
+        _names(model, "exclude", exclude),
+        _names(model, "include_sensitive", include_sensitive),
+    )
     registered.send(sender=model, model=model)
+
+
+def _named_serializers(model: type[models.Model], serializers: Mapping[str, Any]) -> dict[str, Any]:
+    for name, serializer in serializers.items():
+        if not isinstance(name, str) or not SERIALIZER_NAME.fullmatch(name):
+            raise ImproperlyConfigured(
+                f"A serializer of {model._meta.label_lower} cannot be called {name!r}: use up to 50 letters, digits, "
+                "hyphens and underscores."
+            )
+        if not serializer:
+            raise ImproperlyConfigured(f"The serializer {name!r} of {model._meta.label_lower} is {serializer!r}.")
+    return dict(serializers)
+
+
+def _names(model: type[models.Model], what: str, names: Any) -> frozenset[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ImproperlyConfigured(f"{what} of {model._meta.label_lower} must be a list of names, not {names!r}.")
+    return frozenset(names)
 
 
 def unregister(model: type[models.Model]) -> None:

@@ -3,6 +3,9 @@
 import uuid
 from typing import Any
 
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
 from webhooks import WebhookManager
@@ -130,3 +133,49 @@ class Tracked(models.Model):
 class TrackedPart(models.Model):
     whole = models.ForeignKey(Tracked, models.CASCADE, related_name="parts")
     name = models.CharField(max_length=50)
+
+
+class Described(models.Model):
+    """What the rows of several models have in common, without a table of its own."""
+
+    description = models.CharField(max_length=50, blank=True)
+    labels = models.ManyToManyField(Label, related_name="%(class)ss", blank=True)
+
+    class Meta:
+        abstract = True
+
+
+class Note(models.Model):
+    """Hangs on an object of any model."""
+
+    text = models.CharField(max_length=50)
+    # Its table is made before that of the app, which has migrations.
+    content_type = models.ForeignKey(ContentType, models.CASCADE, db_constraint=False)
+    object_id = models.CharField(max_length=100)
+    about = GenericForeignKey()
+
+
+class Specimen(Described):
+    """Has a column of every kind that can be assigned as something else than it is read as."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    country = models.ForeignKey(Country, models.CASCADE, null=True)
+    gadget = models.ForeignKey(Gadget, models.SET_NULL, null=True)
+    weight = models.DecimalField(max_digits=8, decimal_places=2, null=True)
+    number = models.IntegerField(default=0)
+    found_on = models.DateField(null=True)
+    found_at = models.DateTimeField(null=True)
+    lasted = models.DurationField(null=True)
+    extra = models.JSONField(default=dict)
+    notes = GenericRelation(Note)
+
+    def __str__(self) -> str:
+        return self.description
+
+
+class Member(AbstractBaseUser):
+    """A user that logs in by e-mail, with a key of its own."""
+
+    email = models.EmailField(primary_key=True)
+    USERNAME_FIELD = "email"
+    objects = BaseUserManager()

@@ -103,3 +103,26 @@ class TrackedPartSerializer(serializers.ModelSerializer):
     class Meta:
         model = models.TrackedPart
         fields = ("id", "name", "whole")
+
+
+class NoteSerializer(serializers.ModelSerializer):
+    about = serializers.StringRelatedField()
+
+    class Meta:
+        model = models.Note
+        fields = ("id", "text", "about")
+
+
+class SpecimenSerializer(serializers.ModelSerializer):
+    notes = serializers.SlugRelatedField("text", many=True, read_only=True)
+    labels = serializers.SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = models.Specimen
+        fields = "__all__"
+
+
+class MemberSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Member
+        fields = ("email", "password", "last_login")

@@ -1,0 +1,51 @@
+"""Which fields are left out of what is sent, because their names say that nobody is to know them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+# Looked for anywhere in a name, without what stands between its words: "auth_password", "webhookSecret", "API-Key".
+PARTS = (
+    "password", "passwd", "passphrase", "passcode", "secret", "token", "credential", "apikey", "accesskey", "authkey",
+    "encryptionkey", "masterkey", "privatekey", "sessionkey", "sharedkey", "signingkey",
+)  # fmt: skip
+# Whole words of a name: shorter ones stand in many others.
+WORDS = {"psk", "pwd"}
+# What holds the secret itself in a model that is called after it, such as Token or APIKey.
+HOLDERS = {"key", "value", "digest", "hash", "plaintext"}
+
+_BETWEEN_WORDS = re.compile(r"[^0-9A-Za-z]+|(?<=[a-z0-9])(?=[A-Z])")
+
+
+@lru_cache(maxsize=4096)  # every key of everything that is sent is looked at
+def is_sensitive(name: str) -> bool:
+    """Whether a field of this name is left out unless somebody asks for it."""
+    words = [word.lower() for word in _BETWEEN_WORDS.split(name)]
+    joined = "".join(words)
+    return any(part in joined for part in PARTS) or not WORDS.isdisjoint(words)
+
+
+def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Of a model's fields, given as their names and the names of their classes, those that are sensitive though their
+    own names do not say so: encrypted ones, and the key itself in a model such as Token."""
+    holders = HOLDERS if is_sensitive(model_name) else set()
+    return frozenset(
+        name for name, kind in fields if name in holders or "encrypted" in kind.lower() or is_sensitive(kind)
+    )
+
+
+def without(value: Any, is_left_out: Callable[[str], bool]) -> Any:
+    """A value of JSON's kinds without the keys that are left out, at any depth. What is no mapping, list or tuple
+    stays as it is."""
+    if isinstance(value, Mapping):
+        return {
+            key: without(item, is_left_out)
+            for key, item in value.items()
+            if not (isinstance(key, str) and is_left_out(key))
+        }
+    if isinstance(value, list | tuple):
+        return [without(item, is_left_out) for item in value]
+    return value
