@@ -112,7 +112,7 @@ def register(
     registered.send(sender=model, model=model)
 
 
-def _named_serializers(model: type[models.Model], serializers: Mapping[str, Any]) -> dict[str, Any]:
+def _named_serializers(model: type[models.Model], serializers: Mapping[Any, Any]) -> dict[str, Any]:
     for name, serializer in serializers.items():
         if not isinstance(name, str) or not SERIALIZER_NAME.fullmatch(name):
             raise ImproperlyConfigured(
