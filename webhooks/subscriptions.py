@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
+
+from django.db import Error, transaction
 
 from webhooks.models import Action
 from webhooks.sql import wanted
@@ -60,13 +63,29 @@ def current(using: str) -> Subscriptions:
     that could be missed.
     """
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    everything, demands = wanted.read(using)
+    everything, demands = _read(using)
     for row in everything:
         wants = {Action.CREATED: row.created, Action.UPDATED: row.updated, Action.DELETED: row.deleted}
         for action in (action for action, is_wanted in wants.items() if is_wanted):
             found[f"{row.app_label}.{row.model}", action] += row.webhook_ids
     by_change = {change: sorted(ids) for change, ids in found.items()}
     return Subscriptions(by_change, {demand.webhook_id: demand for demand in map(_demand, demands)})
+
+
+_answered: set[str] = set()
+
+
+def _read(using: str) -> tuple[list[wanted.Wanted], list[str]]:
+    """Until the tables of this database have answered once, ask them inside a savepoint: before they are migrated they
+    fail, and must not take the transaction of the change along. Later on the savepoint is saved."""
+    try:
+        with nullcontext() if using in _answered else transaction.atomic(using):
+            found = wanted.read(using)
+    except Error:
+        _answered.discard(using)
+        raise
+    _answered.add(using)
+    return found
 
 
 @lru_cache(maxsize=1024)  # the text of most is the same in each transaction
