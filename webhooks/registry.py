@@ -35,7 +35,7 @@ class Registration:
     model: type[models.Model]
     serializer: Any = None
     queryset: Callable[[], models.QuerySet[Any]] | None = None
-    serializers: Mapping[str, Any] = field(default_factory=dict)
+    serializers: Mapping[str, Any] = field(default_factory=dict, hash=False)
     exclude: frozenset[str] = frozenset()
     include_sensitive: frozenset[str] = frozenset()
 
