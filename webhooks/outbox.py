@@ -45,12 +45,13 @@ def record(registration: Registration, pk: Any, action: Action, using: str, lock
     logged, and stands in a failed Event where that can still be written.
     """
     try:
-        if connections[using].in_atomic_block:
+        scope = existing(using)  # first: a deletion that cascades comes here for each row, most of which nobody wants
+        if scope is None and connections[using].in_atomic_block:
             scope = open_scope(using, jobs.wake_up)
-            if scope.wanted.touch(registration.label):
-                _record(scope, Change(registration, pk, action, lock))
-        else:
+        if scope is None:
             _record_alone(Change(registration, pk, action, lock=True), using)
+        elif scope.wanted.touch(registration.label):
+            _record(scope, Change(registration, pk, action, lock))
     except Exception:
         logger.exception("No webhook will hear that %s %s was %s", registration.label, pk, action)
 

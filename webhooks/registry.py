@@ -25,7 +25,7 @@ registered = Signal()
 SERIALIZER_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Registration:
     """One registered model: ``label`` is "dcim.site"; ``serializer`` a class, a dotted path, or empty for
     the convention; ``queryset`` a callable that gives the queryset to read the object from, with the

@@ -7,12 +7,14 @@ it is only a hint, and the rows decide.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks import subscriptions
 from webhooks.models import Action
@@ -80,7 +82,7 @@ class Pending:
 class Scope:
     """Django calls it when the transaction commits; ``wake`` is called then if there are Events."""
 
-    using: str
+    connection: BaseDatabaseWrapper
     wanted: Subscriptions
     wake: Callable[[], None]
     traces: dict[tuple[str, str], Trace] = field(default_factory=dict)
@@ -92,6 +94,10 @@ class Scope:
         if self.has_events:
             self.wake()
 
+    @property
+    def using(self) -> str:
+        return self.connection.alias
+
     def trace(self, change: Change) -> Trace:
         return self.traces.setdefault(change.key, Trace(existed=change.action != Action.CREATED))
 
@@ -102,14 +108,16 @@ class Scope:
     def pending(self, batch: Batch) -> list[Pending]:
         """The last change of each object in the batch that was not rolled back, in the order of those changes."""
         last: dict[tuple[str, str], Pending] = {}
-        for registered in connections[self.using].run_on_commit:
+        for registered in self.connection.run_on_commit:
             callback = registered[1]
             if isinstance(callback, Pending) and callback.batch is batch:
                 last.pop(callback.change.key, None)
                 last[callback.change.key] = callback
         return list(last.values())
 
-    def _is_in(self, callbacks: list[Any]) -> bool:
+    @property
+    def is_open(self) -> bool:
+        callbacks = self.connection.run_on_commit
         if self.position < len(callbacks) and callbacks[self.position][1] is self:
             return True
         places = [place for place, callback in enumerate(callbacks) if callback[1] is self]
@@ -117,11 +125,20 @@ class Scope:
         return bool(places)
 
 
+# The latest scope of each database, by its alias. Connections are each thread's own, too; to ask Django for one takes
+# longer than all the rest of what a row that nobody wants costs, and a deletion may cascade to thousands.
+_here = threading.local()
+
+
 def existing(using: str) -> Scope | None:
-    """The scope of the transaction that is open on this connection, if it has one."""
-    connection = connections[using]
-    scope: Scope | None = getattr(connection, "_webhooks_scope", None)
-    return scope if scope and scope._is_in(connection.run_on_commit) else None
+    """The scope of the transaction that is open on this thread's connection, if it has one."""
+    scope: Scope | None = _here.__dict__.get(using)
+    return scope if scope and scope.is_open else None
+
+
+def go_on_with(using: str, scope: Scope | None) -> None:
+    """Make this the scope of the transaction that is open on this thread's connection."""
+    _here.__dict__[using] = scope
 
 
 def open_scope(using: str, wake: Callable[[], None], wanted: Subscriptions | None = None) -> Scope:
@@ -129,9 +146,9 @@ def open_scope(using: str, wake: Callable[[], None], wanted: Subscriptions | Non
     scope = existing(using)
     if scope is None:
         connection = connections[using]
-        scope = Scope(using, wanted or subscriptions.current(using), wake, position=len(connection.run_on_commit))
+        scope = Scope(connection, wanted or subscriptions.current(using), wake, position=len(connection.run_on_commit))
         transaction.on_commit(scope, using=using, robust=True)
-        connection._webhooks_scope = scope  # type: ignore[attr-defined]
+        go_on_with(using, scope)
     return scope
 
 

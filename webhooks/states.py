@@ -23,8 +23,9 @@ def read_all(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], O
     try:
         with transaction.atomic(scope.using):
             return dict(_at_once(scope, changes))
-    except Exception:
+    except Exception as error:
         # One of them cannot be serialized: each by itself, so that the others can.
+        logger.warning("%d objects cannot be read at once, and are read one by one: %s", len(changes), error)
         return {change.key: read_or_failed(scope, change) for change in changes}
 
 

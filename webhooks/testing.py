@@ -132,14 +132,14 @@ def _own_scope(using: str) -> Iterator[None]:
         yield
         return
     earlier = scopes.existing(using)
-    connection._webhooks_scope = None  # type: ignore[attr-defined]
+    scopes.go_on_with(using, None)
     try:
         yield
     finally:
         connection.run_on_commit = [
             entry for entry in connection.run_on_commit if entry[1] is earlier or not isinstance(entry[1], scopes.Scope)
         ]
-        connection._webhooks_scope = earlier  # type: ignore[attr-defined]
+        scopes.go_on_with(using, earlier)
 
 
 def _captured(event: Event, names: dict[int, str]) -> CapturedEvent:
