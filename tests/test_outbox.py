@@ -689,7 +689,7 @@ def test_a_lookup_of_webhooks_that_fails_is_logged_and_the_save_succeeds(
 ) -> None:
     make_webhook(Thing)
     with monkeypatch.context() as patched:
-        patched.setattr("webhooks.sql.wanted.read", lambda using: rows(using, "SELECT 1 FROM nowhere"))
+        patched.setattr("webhooks.sql.wanted.read", lambda using, *more: rows(using, "SELECT 1 FROM nowhere"))
         Thing.objects.create(name="a")
     assert Thing.objects.filter(name="a").exists()
     assert "testapp.thing" in app_log.text

@@ -10,11 +10,13 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.renderers import JSONRenderer
 
+from core.models import Tag
 from dcim.api.serializers import SiteSerializer
 from dcim.models import Site
 from ipam.models import Prefix
@@ -27,6 +29,7 @@ WHEN = datetime(2026, 11, 24, 13, 19, 33, 120456, tzinfo=UTC)
 
 KEYS = {
     "event", "timestamp", "object_type", "model", "username", "request_id", "request", "sequence", "data", "snapshots",
+    "changed",
 }  # fmt: skip
 
 
@@ -57,6 +60,7 @@ def test_the_body_has_netboxes_keys_and_more() -> None:
         "sequence": 4711,
         "data": {"id": 1, "name": "Rüm"},
         "snapshots": {"prechange": None, "postchange": None},
+        "changed": None,
     }
 
 
@@ -139,10 +143,29 @@ def test_snapshots_show_the_columns_after_a_change_and_before_a_deletion() -> No
     pk = thing.pk
     thing.delete()
     created, updated, deleted = (json.loads(event.snapshots) for event in events())
-    columns = {"id": pk, "name": "a", "status": "active"}
-    assert created == {"prechange": None, "postchange": columns}
-    assert updated["postchange"] == columns
-    assert deleted == {"prechange": columns, "postchange": None}
+    new = {"id": pk, "name": "a", "status": "active", "labels": [], "friends": [], "heroes": [], "groups": []}
+    labelled = new | {"labels": ["red"]}
+    assert created == {"prechange": None, "postchange": new}
+    assert updated == {"prechange": None, "postchange": labelled}
+    assert deleted == {"prechange": labelled, "postchange": None}
+
+
+@pytest.mark.usefixtures("database")
+def test_snapshots_have_tags_and_custom_fields_as_netboxs_have_them() -> None:
+    make_webhook(Site, prechange=True)
+    edge, alpha = (Tag.objects.create(name=name, slug=name.lower()) for name in ("Edge", "Alpha"))
+    site = Site.objects.create(name="a", slug="a", custom_field_data={"zone": "a"})
+    with transaction.atomic():
+        site.tags.set([edge, alpha])
+        site.custom_field_data = {"zone": "b"}
+        site.save()
+    snapshots = json.loads(events()[-1].snapshots)
+    before, after = snapshots["prechange"], snapshots["postchange"]
+    assert (before["tags"], after["tags"]) == ([], ["Alpha", "Edge"])
+    assert (before["custom_fields"], after["custom_fields"]) == ({"zone": "a"}, {"zone": "b"})
+    assert (before["status"], before["tenant"]) == ("active", None)
+    assert "last_updated" not in before  # it says that there was a save, not what changed
+    assert json.loads(events()[-1].changed) == ["custom_fields", "tags"]
 
 
 @pytest.mark.usefixtures("database")

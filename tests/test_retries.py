@@ -62,6 +62,45 @@ def test_an_event_whose_payload_still_cannot_be_made_stays_as_it_is(broken: Any)
     assert Event.objects.failed().count() == len(events()) == 1
 
 
+SLOW = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}
+
+
+def test_who_wants_the_data_of_today_is_judged_anew() -> None:
+    thing = Thing.objects.create(name="before")
+    fixed, without = make_webhook(Thing, conditions=SLOW, prechange=True), make_webhook(Thing, conditions=SLOW)
+    thing.name = "a" * 46 + "b"
+    thing.save()
+    [failed] = events()
+    assert failed.webhook_ids == [fixed.pk, without.pk]
+    [still] = retries.replay([failed])
+    assert "took longer" in still.problem
+    assert Event.objects.failed().count() == 1
+    for webhook, value in ((fixed, "today"), (without, "never")):
+        webhook.conditions = {"attr": "name", "value": value}
+        webhook.enabled = False  # which makes no difference to what it wants
+        webhook.save()
+    Thing.objects.filter(pk=thing.pk).update(name="today")
+    [replayed] = retries.replay([failed])
+    assert replayed.event
+    assert (replayed.event.webhook_ids, replayed.event.changed) == ([fixed.pk], '["name"]')
+    assert json.loads(replayed.event.snapshots)["prechange"]["name"] == "before"
+    assert not Event.objects.failed().exists()
+
+
+def test_what_nobody_wants_any_more_is_done_with() -> None:
+    webhook = make_webhook(Thing, conditions=SLOW)
+    thing = Thing.objects.create(name="a" * 46 + "b")
+    thing.delete()
+    created, deleted = Event.objects.failed().order_by("pk")
+    assert json.loads(deleted.data)["name"] == "a" * 46 + "b"
+    webhook.conditions = {"attr": "name", "value": "something else"}
+    webhook.save()
+    gone, unwanted = retries.replay([created, deleted])
+    assert gone.problem == "the object is gone"
+    assert (unwanted.event, unwanted.problem) == (None, "no webhook of it wants the object as it is today")
+    assert list(Event.objects.failed()) == [created]
+
+
 def test_an_event_is_replayed_once(broken: Any) -> None:
     make_webhook(Thing)
     Thing.objects.create(name="a")

@@ -11,7 +11,7 @@ from django.db import connection, transaction
 
 from tests.makers import actions, events, make_webhook
 from tests.testapp.models import Label, Thing
-from webhooks import batch, selection
+from webhooks import batch, conditions
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -75,8 +75,8 @@ def test_what_a_transaction_comes_to_is_what_counts() -> None:
 
 def test_the_same_conditions_are_judged_once_for_each_event(monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[Any] = []
-    judge = selection.Condition.judge
-    monkeypatch.setattr(selection.Condition, "judge", lambda self, facts: (judged.append(self), judge(self, facts))[1])
+    judge = conditions.Condition.judge
+    monkeypatch.setattr(conditions.Condition, "judge", lambda self, facts: (judged.append(self), judge(self, facts))[1])
     for _ in range(50):
         make_webhook(Thing, conditions=ACTIVE)
     Thing.objects.create(name="a")
@@ -115,14 +115,14 @@ def test_a_condition_that_fails_costs_neither_the_save_nor_the_others_their_even
     if isinstance(broken, list):
         Webhook.objects.filter(pk__in=[webhook.pk for webhook in failing]).update(conditions=broken)
     elif broken:
-        of_slow, judge = selection._parsed(json.dumps(SLOW)), selection.Condition.judge
+        of_slow, judge = conditions.parsed(json.dumps(SLOW)), conditions.Condition.judge
         monkeypatch.setattr(
-            selection,
-            "_parsed",
-            lambda text: of_slow if "regex" in text else selection.conditions.parse(json.loads(text)),
+            conditions,
+            "parsed",
+            lambda text: of_slow if "regex" in text else conditions.parse(json.loads(text)),
         )
         monkeypatch.setattr(
-            selection.Condition, "judge", lambda self, facts: (broken if self is of_slow else judge)(self, facts)
+            conditions.Condition, "judge", lambda self, facts: (broken if self is of_slow else judge)(self, facts)
         )
     mode(lambda: (Thing.objects.create(name=LONG_NAME), Label.objects.create(name="the transaction goes on")))
     assert Thing.objects.get().name == LONG_NAME

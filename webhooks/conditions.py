@@ -7,9 +7,11 @@ lists where this differs from NetBox.
 
 from __future__ import annotations
 
+import json
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from webhooks.paths import MISSING, NO_SNAPSHOT, SIDES, Facts, Unanswerable, kind, lookup, resolver
@@ -49,10 +51,11 @@ class Verdict:
 
 
 class Condition:
-    """Conditions that were read, to be judged many times."""
+    """Conditions that were read, to be judged many times. ``needs_before``: they look at the state before a change."""
 
-    def __init__(self, judge: _Judge) -> None:
+    def __init__(self, judge: _Judge, needs_before: bool = False) -> None:
         self._judge = judge
+        self.needs_before = needs_before
 
     def matches(self, facts: Facts) -> bool:
         """Whether an Event with these ``facts`` is wanted. Never raises."""
@@ -93,7 +96,15 @@ def parse(conditions: Any) -> Condition:
     """Read conditions as they come from JSON. None, or anything empty, matches every Event. Raises ConditionError."""
     if not conditions:
         return Condition(lambda facts, deadline: True)
-    return Condition(_Reader().read(conditions, "", 0))
+    reader = _Reader()
+    judge = reader.read(conditions, "", 0)
+    return Condition(judge, reader.needs_before)
+
+
+@lru_cache(maxsize=1024)
+def parsed(text: str) -> Condition:
+    """The same from JSON text; what was read is remembered by its text. Raises ConditionError."""
+    return parse(json.loads(text))
 
 
 class _Reader:
@@ -101,6 +112,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._conditions = self._values = self._patterns = 0
+        self.needs_before = False
 
     def read(self, node: Any, place: str, depth: int) -> _Judge:
         if not isinstance(node, dict):
@@ -138,6 +150,7 @@ class _Reader:
                 _at(place, "attr"), f"'attr' must be text, a path such as 'site.slug', not {kind(attr)}"
             )
         op = node.get("op", "eq")
+        self.needs_before |= _named(op, CHANGES) or (attr.startswith("snapshots") and not attr.startswith(_AFTER))
         judge = _on_change(op, attr) if _named(op, CHANGES) else self._comparison(op, attr, node, place)
         if node.get("negate"):
             return lambda facts, deadline: not judge(facts, deadline)
@@ -269,6 +282,7 @@ _VALUES: dict[str, tuple[tuple[type, ...], str]] = {
     "regex": ((str,), "text, a regular expression"),
 }
 
+_AFTER = "snapshots.postchange."
 _EXAMPLE = '{"attr": "status.value", "value": "active"}'
 
 

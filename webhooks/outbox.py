@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import connections, models, router, transaction
-from django.utils import timezone
 
-from webhooks import jobs, registry, states, subscriptions
-from webhooks.context import current_actor
+from webhooks import jobs, registry, settling, snapshots, states, subscriptions
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
-from webhooks.scopes import Batch, Change, ObjectState, Scope, Trace, batching, existing, open_scope
-from webhooks.selection import Guard, Occasion, Selection, Spoilt, select
-from webhooks.texts import clean
+from webhooks.scopes import Batch, Change, Scope, batching, existing, open_scope
+from webhooks.snapshots import Before
+from webhooks.subscriptions import Subscriptions
 
 logger = logging.getLogger(__name__)
-
-# Events that one statement inserts.
-INSERT_MOST = 1000
-
-# What a transaction did to an object in all, by whether it existed before and whether it exists now.
-NET_ACTION = {
-    (False, True): Action.CREATED,
-    (True, True): Action.UPDATED,
-    (True, False): Action.DELETED,
-    (False, False): None,
-}
 
 
 def database() -> str:
@@ -38,7 +25,55 @@ def database() -> str:
     return router.db_for_write(Event)
 
 
-def record(registration: Registration, pk: Any, action: Action, using: str, lock: bool = False) -> None:
+@dataclass(frozen=True)
+class Foreseen:
+    """What was known before a save in autocommit mode: the subscriptions, and the objects by their types."""
+
+    wanted: Subscriptions
+    befores: dict[str, Before]
+
+
+def foresee(objects: Mapping[Registration, Sequence[Any]], using: str, relation: str = "") -> Foreseen | None:
+    """Read objects that are about to change, where somebody needs their state before; ``relation`` names the relation
+    to many of theirs that is about to change. Outside a transaction, hand what it returns to ``record``.
+
+    Never raises. There is no savepoint around the query: what could abort it (a deadlock, a lock that is not given)
+    would meet the change itself in the next statement.
+    """
+    try:
+        scope = existing(using)
+        if scope is None and connections[using].in_atomic_block:
+            scope = open_scope(using, jobs.wake_up)
+        if scope is None:
+            return _foreseen_alone(objects, using)
+        for registration, pks in objects.items():
+            states.remember(scope, registration, pks, relation)
+    except Exception:
+        logger.exception("The state before a change cannot be read: %s", _named(objects))
+    return None
+
+
+def _foreseen_alone(objects: Mapping[Registration, Sequence[Any]], using: str) -> Foreseen:
+    wanted, befores = subscriptions.current(using), {}
+    for registration, pks in objects.items():
+        if wanted.need_before(registration.label):
+            rows = snapshots.read(registration, pks, using, lock=False)
+            befores[registration.label] = Before(rows.get(str(pks[0])))
+    return Foreseen(wanted, befores)
+
+
+def _named(objects: Mapping[Registration, Sequence[Any]]) -> str:
+    return ", ".join(f"{registration.label} {pk}" for registration, pks in objects.items() for pk in pks)
+
+
+def record(
+    registration: Registration,
+    pk: Any,
+    action: Action,
+    using: str,
+    lock: bool = False,
+    foreseen: Foreseen | None = None,
+) -> None:
     """Record that an object was created or updated, or is about to be deleted, on database ``using``.
 
     ``lock`` is for a change that did not lock the object's row itself. Never raises: what goes wrong is
@@ -49,7 +84,7 @@ def record(registration: Registration, pk: Any, action: Action, using: str, lock
         if scope is None and connections[using].in_atomic_block:
             scope = open_scope(using, jobs.wake_up)
         if scope is None:
-            _record_alone(Change(registration, pk, action, lock=True), using)
+            _record_alone(Change(registration, pk, action, lock=True), using, foreseen)
         elif scope.wanted.touch(registration.label):
             _record(scope, Change(registration, pk, action, lock))
     except Exception:
@@ -63,12 +98,15 @@ def wants(model: type[models.Model], using: str) -> bool:
     return any(wanted.touch(item.label) for item in registry.registrations_touched(model))
 
 
-def _record_alone(change: Change, using: str) -> None:
+def _record_alone(change: Change, using: str, foreseen: Foreseen | None) -> None:
     """Record a change that is committed already: in autocommit mode Django signals a save after its commit."""
-    wanted = subscriptions.current(using)
+    wanted = foreseen.wanted if foreseen else subscriptions.current(using)
     if wanted.touch(change.label):
         with transaction.atomic(using):
-            _record(open_scope(using, jobs.wake_up, wanted), change)
+            scope = open_scope(using, jobs.wake_up, wanted)
+            if foreseen and change.label in foreseen.befores:
+                scope.keep(change.key, foreseen.befores[change.label])
+            _record(scope, change)
 
 
 @contextmanager
@@ -90,7 +128,7 @@ def batch(using: str | None = None) -> Iterator[None]:
 def _close(scope: Scope, gathered: Batch) -> None:
     try:
         with transaction.atomic(scope.using):
-            _record_together(scope, gathered)
+            settling.settle_together(scope, gathered)
     except Exception:
         logger.exception("No webhook will hear of %d changes of a batch", len(scope.pending(gathered)))
 
@@ -106,124 +144,9 @@ def prepare_deletion(changes: Sequence[Change], using: str) -> None:
 def _record(scope: Scope, change: Change) -> None:
     trace = scope.trace(change)
     if scope.batch is None:
-        _settle(scope, change, trace, None)
+        settling.settle(scope, change, trace, None)
     elif change.action == Action.DELETED:
         state = scope.batch.prepared.pop(change.key, None)
         scope.postpone(scope.batch, change, state or states.read_or_failed(scope, change))
     else:
         scope.postpone(scope.batch, change, None)
-
-
-def _settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None, guard: Guard | None = None) -> None:
-    """Make the object's Event what the transaction has come to; ``state`` is the object's, where it is known."""
-    action, candidates = _net(scope, change, trace)
-    if not (action and candidates):
-        _withdraw(scope, trace.event_ids + trace.undecided_ids)
-        return
-    try:
-        # The savepoint: an error of the database inside a serializer must not abort the change's transaction.
-        with transaction.atomic(scope.using):
-            known = states.read(scope, change) if state is None else state
-            if known:
-                _conclude(scope, change, trace, _selected(scope, action, candidates, known, guard), known)
-    except Spoilt:
-        _settle(scope, change, trace, state, guard=_savepoint(scope))
-    except Exception as error:
-        with transaction.atomic(scope.using):
-            _conclude(scope, change, trace, Selection(action, candidates), states.failed(scope, change, error))
-
-
-def _savepoint(scope: Scope) -> Guard:
-    return lambda: transaction.atomic(scope.using)
-
-
-def _selected(
-    scope: Scope, action: Action, candidates: list[int], state: ObjectState, guard: Guard | None
-) -> Selection:
-    """Which candidates want the object's Event as it is. Nobody can look into a payload that could not be made."""
-    if state["error"]:
-        return Selection(action, candidates)
-    occasion = Occasion(action, state["data"], state["snapshots"], current_actor())
-    return select(candidates, scope.wanted, occasion, guard)
-
-
-def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, state: ObjectState) -> None:
-    """Write the Event for those who want it, and one of their own for those of whom that cannot be told."""
-    for event_ids, webhook_ids, error in (
-        (trace.event_ids, selection.wanting, state["error"]),
-        (trace.undecided_ids, selection.undecided, clean(selection.error)),
-    ):
-        if webhook_ids:
-            columns = _columns(selection.action, webhook_ids, state | {"error": error})
-            _upsert(scope, change, event_ids, columns)
-        else:
-            _withdraw(scope, event_ids)
-
-
-def _withdraw(scope: Scope, event_ids: Sequence[int]) -> None:
-    if event_ids:
-        with transaction.atomic(scope.using):
-            Event.objects.using(scope.using).filter(pk__in=event_ids)._raw_delete(scope.using)
-
-
-def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, list[int]]:
-    action = NET_ACTION[trace.existed, change.action != Action.DELETED]
-    return action, scope.wanted.matching(change.label, action) if action else []
-
-
-def _record_together(scope: Scope, gathered: Batch) -> None:
-    pending = scope.pending(gathered)
-    unknown = [one.change for one in pending if one.state is None]
-    known = {one.change.key: one.state for one in pending if one.state is not None} | states.read_all(scope, unknown)
-    new: list[tuple[list[int], Event]] = []
-    for change in (one.change for one in pending):
-        trace, state = scope.trace(change), known[change.key]
-        selection = _plainly(scope, change, trace, state)
-        if selection is None:
-            _settle(scope, change, trace, state)
-        elif selection.wanting:
-            new.append((trace.event_ids, _event(change, _columns(selection.action, selection.wanting, state))))
-    for event_ids, event in zip((ids for ids, _ in new), _insert(scope, [event for _, event in new]), strict=True):
-        event_ids.append(event.pk)
-
-
-def _plainly(scope: Scope, change: Change, trace: Trace, state: ObjectState) -> Selection | None:
-    """Who wants the new Event of an object; None where there is more to it, or less."""
-    action, candidates = _net(scope, change, trace)
-    if not (action and candidates and state) or trace.event_ids or trace.undecided_ids:
-        return None
-    guard = _savepoint(scope) if scope.wanted.demanding(candidates) else None
-    selection = _selected(scope, action, candidates, state, guard)
-    return None if selection.undecided else selection
-
-
-def _insert(scope: Scope, events: list[Event]) -> list[Event]:
-    scope.has_events = scope.has_events or bool(events)
-    return Event.objects.using(scope.using).bulk_create(events, batch_size=INSERT_MOST)
-
-
-def _columns(action: Action, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
-    actor = current_actor()
-    return {
-        **state,
-        "action": action,
-        "webhook_ids": webhook_ids,
-        "timestamp": timezone.now(),
-        "username": clean(actor.username, 150),
-        "request_id": clean(actor.request_id, 200),
-        "request": json.dumps(actor.request) if actor.request else "",
-    }
-
-
-def _upsert(scope: Scope, change: Change, event_ids: list[int], columns: dict[str, Any]) -> None:
-    # The UPDATE decides, not the memory: the row may be gone with a savepoint that was rolled back.
-    recorded = Event.objects.using(scope.using).filter(pk__in=event_ids) if event_ids else None
-    if recorded is None or not recorded.update(**columns):
-        event = _event(change, columns)
-        event.insert(scope.using)
-        event_ids.append(event.pk)
-    scope.has_events = True
-
-
-def _event(change: Change, columns: dict[str, Any]) -> Event:
-    return Event(object_type=change.label, object_id=str(change.pk), **columns)

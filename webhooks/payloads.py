@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Protocol
@@ -13,19 +13,25 @@ from urllib.parse import urlencode
 from django.db import models
 from rest_framework.utils.encoders import JSONEncoder
 
+from webhooks import conditions
+from webhooks import snapshots as snapshots_of
 from webhooks.clock import utc
 from webhooks.registry import Registration
 from webhooks.sensitive import without
 from webhooks.site_request import serializer_context
+from webhooks.snapshots import Before
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """An object as it was: two JSON texts and its name."""
+    """An object as it is and as it was: JSON texts, and its name. ``before`` and ``changed`` are empty where the state
+    before is not known."""
 
     data: str
     state: str
     name: str
+    before: str = ""
+    changed: str = ""
 
 
 def reread_all(
@@ -50,16 +56,23 @@ def reread_all(
     return {str(instance.pk): instance for instance in found}
 
 
-def freeze(registration: Registration, instance: models.Model, serializer: str = "") -> Frozen:
+def freeze(
+    registration: Registration, instance: models.Model, serializer: str = "", before: Before | None = None
+) -> Frozen:
     """Serialize an object with the project's own serializer, of a name or the default one. Raises whatever that
     raises."""
-    data = registration.serializer_class(serializer)(instance, context=serializer_context()).data
-    shown = {field: value for field, value in _columns(instance) if field in data} if _has_keys(data) else {}
-    return Frozen(_without_secrets(registration, data), _without_secrets(registration, shown), str(instance))
+    writer = registration.serializer_class(serializer)(instance, context=serializer_context())
+    data = writer.data
+    after = snapshots_of.taken(writer, data, instance)
+    frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after), str(instance))
+    earlier = snapshots_of.earlier(writer, data, after, before) if before else None
+    return frozen if earlier is None else _compared(frozen, _without_secrets(registration, earlier))
 
 
-def _columns(instance: models.Model) -> list[tuple[str, Any]]:
-    return [(field.name, field.value_from_object(instance)) for field in instance._meta.concrete_fields]
+def _compared(frozen: Frozen, before: str) -> Frozen:
+    # As JSON: what the receiver cannot tell apart has not changed.
+    changed = conditions.changed(json.loads(before), json.loads(frozen.state))
+    return replace(frozen, before=before, changed=to_json(changed))
 
 
 def _has_keys(data: Any) -> bool:
@@ -117,16 +130,16 @@ class Told(Protocol):
     def data(self) -> str: ...
     @property
     def snapshots(self) -> str: ...
+    @property
+    def changed(self) -> str: ...
 
 
 def json_body(event: Told) -> bytes:
     """The body that receivers get, in NetBox's form with more beside it (``docs/payload.md``)."""
     envelope = _plain_json(_envelope(event))[:-1]
     request = event.request or "null"
-    parts = (
-        f'{envelope},"request":{request},"data":{event.data},"snapshots":{event.snapshots or snapshots(None, None)}}}'
-    )
-    return parts.encode()
+    compared = f'"snapshots":{event.snapshots or snapshots(None, None)},"changed":{event.changed or "null"}'
+    return f'{envelope},"request":{request},"data":{event.data},{compared}}}'.encode()
 
 
 # Of a dictionary of text and numbers, in ASCII as ``to_json`` writes it.
@@ -139,6 +152,7 @@ def form_body(event: Told) -> bytes:
         "request": event.request or "null",
         "data": event.data,
         "snapshots": event.snapshots or snapshots(None, None),
+        "changed": event.changed or "null",
     }
     return urlencode(fields).encode()
 

@@ -38,6 +38,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         with outbox.batch(self.db):
             # Which rows these are may depend on the very columns that change.
             pks = list(self.order_by().select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+            outbox.foresee(dict.fromkeys(self._registrations(), pks), self.db)
             changed = self.model._base_manager.using(self.db).filter(pk__in=pks)
             rows = models.QuerySet.update(changed, **kwargs)
             self._record(pks, Action.UPDATED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -49,6 +49,7 @@ def watch(model: type[models.Model]) -> None:
 def _watch_class(sender: type[models.Model]) -> None:
     if sender._meta.parents:
         _connect(signals.pre_save, on_child_saving, sender)
+    _connect(signals.pre_save, on_saving, sender)
     _connect(signals.post_save, on_saved, sender)
     _connect(signals.pre_delete, on_deleting, sender)
 
@@ -69,6 +70,30 @@ def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
     """A model class that is made while the site runs may be a proxy or a child of a registered one."""
     if any(issubclass(sender, registration.model) for registration in registry.registrations()):
         _watch_class(sender)
+
+
+def on_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
+    """What is there will be gone after the save."""
+    if raw or using != outbox.database():
+        return
+    stored = {
+        registration: [key]
+        for registration in registry.registrations_touched(sender)
+        if (key := _key(registration, instance)) is not None and not _is_surely_new(registration.model, instance)
+    }
+    if stored:
+        foreseen = outbox.foresee(stored, using)
+        instance._webhooks_foreseen = foreseen  # type: ignore[attr-defined]
+
+
+def _key(registration: Registration, instance: models.Model) -> Any:
+    # An inherited row has a key of its own, which the child carries under the parent's name for it.
+    return getattr(instance, registration.model._meta.pk.attname)
+
+
+def _is_surely_new(model: type[models.Model], instance: models.Model) -> bool:
+    """Django inserts a new instance whose key has a default without looking whether it is there."""
+    return instance._state.adding and (model._meta.pk.has_default() or model._meta.pk.has_db_default())
 
 
 def on_child_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
@@ -92,14 +117,13 @@ def on_saved(
 ) -> None:
     if raw:
         return  # a fixture is loaded: its rows may refer to others that are not there yet
-    made_of = instance.__dict__.pop("_webhooks_made_of", ())
+    made_of, foreseen = (instance.__dict__.pop(f"_webhooks_{name}", None) for name in ("made_of", "foreseen"))
     for registration in registry.registrations_touched(sender):
-        is_new = created and registration.model not in made_of
-        # An inherited row has a key of its own, which the child carries under the parent's name for it.
-        key = getattr(instance, registration.model._meta.pk.attname)
+        is_new = created and registration.model not in (made_of or ())
         # Only the sender's own row is sure to be locked: a save need not touch those that it inherits.
         is_inherited = registration is not registry.registration_of(sender)
-        _record(registration, key, Action.CREATED if is_new else Action.UPDATED, using, lock=is_inherited)
+        action = Action.CREATED if is_new else Action.UPDATED
+        _record(registration, _key(registration, instance), action, using, is_inherited, foreseen)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
@@ -123,17 +147,23 @@ def on_many_to_many_changed(
     """The objects that hold the field have changed, from whichever side the relation was edited."""
     holders = model if reverse else type(instance)
     has_other_ends = reverse or _is_symmetrical(holders, sender)
-    if action == "pre_clear" and has_other_ends:
-        # After the clearing nobody can tell which objects had pointed here.
-        instance._webhooks_cleared = _holding(holders, sender, instance, using)  # type: ignore[attr-defined]
-    elif action == "post_clear":
-        others = instance.__dict__.pop("_webhooks_cleared", [])
-        _relations_changed(holders, others if reverse else [instance.pk, *others], using)
-    elif action in ("post_add", "post_remove") and pk_set:
-        if action == "post_add" and has_other_ends and not reverse:
-            _mirror(_field_through(holders, sender), instance, pk_set, using)
+    if action.endswith("_clear"):
+        if action == "pre_clear" and has_other_ends:
+            # After the clearing nobody can tell which objects had pointed here.
+            instance._webhooks_cleared = _holding(holders, sender, instance, using)  # type: ignore[attr-defined]
+        others = instance.__dict__.get("_webhooks_cleared", [])
+    elif pk_set:
         others = list(pk_set) if has_other_ends else []
-        _relations_changed(holders, others if reverse else [instance.pk, *others], using)
+    else:
+        return
+    pks = others if reverse else [instance.pk, *others]
+    if action.startswith("pre_"):
+        _relations_changing(holders, pks, _field_through(holders, sender), using)
+        return
+    instance.__dict__.pop("_webhooks_cleared", None)
+    if action == "post_add" and has_other_ends and not reverse:
+        _mirror(_field_through(holders, sender), instance, pk_set or set(), using)
+    _relations_changed(holders, pks, using)
 
 
 def _mirror(field: models.ManyToManyField[Any, Any], instance: models.Model, pks: set[Any], using: str) -> None:
@@ -144,6 +174,18 @@ def _mirror(field: models.ManyToManyField[Any, Any], instance: models.Model, pks
         here, there = (f"{name}_id" for name in (field.m2m_field_name(), field.m2m_reverse_field_name()))
         rows = [through(**{here: pk, there: instance.pk}) for pk in pks]
         through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
+
+
+def _relations_changing(
+    model: type[models.Model], pks: Sequence[Any], field: models.ManyToManyField[Any, Any], using: str
+) -> None:
+    touched = {one: pks for one in registry.registrations_touched(model) if _has(one, field)}
+    if pks and touched and using == outbox.database():
+        outbox.foresee(touched, using, field.name)
+
+
+def _has(registration: Registration, field: models.ManyToManyField[Any, Any]) -> bool:
+    return any(one.name == field.name for one in registration.model._meta.many_to_many)
 
 
 def _relations_changed(model: type[models.Model], pks: Iterable[Any], using: str) -> None:
@@ -167,9 +209,16 @@ def _field_through(model: type[models.Model], through: Any) -> models.ManyToMany
     return next(field for field in model._meta.many_to_many if field.remote_field.through is through)
 
 
-def _record(registration: Registration, pk: Any, action: Action, using: str, lock: bool = False) -> None:
+def _record(
+    registration: Registration,
+    pk: Any,
+    action: Action,
+    using: str,
+    lock: bool = False,
+    foreseen: outbox.Foreseen | None = None,
+) -> None:
     if using == outbox.database():
-        outbox.record(registration, pk, action, using, lock)
+        outbox.record(registration, pk, action, using, lock, foreseen)
     else:
         logger.error(
             "%s %s was %s on the database %r, but webhooks keeps its tables on %r: nothing can be sent for it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 
-from webhooks import jobs, outbox, payloads, registry
+from webhooks import jobs, outbox, payloads, registry, subscriptions
 from webhooks.clock import DatabaseNow
+from webhooks.context import Actor
 from webhooks.managers import DeliveryQuerySet
 from webhooks.models import Action, Delivery, Event, State, Webhook
+from webhooks.selection import Occasion, Undecided, select
+from webhooks.snapshots import Before
+from webhooks.texts import clean
 
 # Deliveries that one transaction retries or discards.
 CHUNK = 1000
@@ -58,7 +63,8 @@ def replay(events: Iterable[Event]) -> list[Replayed]:
     """Make new Events for failed ones, with the data of today, and wake a worker.
 
     An object that was deleted cannot be read any more: its new Event has its key and name only. One whose
-    payload still cannot be made, or that is gone although it was not deleted then, stays as it is.
+    payload still cannot be made, or that is gone although it was not deleted then, stays as it is. Who wants the new
+    one is judged anew; where nobody does, the failed one is done with.
     """
     replayed = [_replay(event) for event in events]
     transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)
@@ -72,28 +78,53 @@ def _replay(failed: Event) -> Replayed:
         try:
             with transaction.atomic(outbox.database()):
                 columns = _columns_of_today(failed)
+                webhook_ids = _who_wants(failed, columns) if columns else []
+        except Undecided as error:
+            return Replayed(failed, None, f"it still cannot be told who wants it: {error}")
         except Exception as error:
             return Replayed(failed, None, f"its payload still cannot be made: {error}")
         if columns is None:
             return Replayed(failed, None, "the object is gone")
-        event = _copy(failed, columns)
+        event = _copy(failed, columns | {"webhook_ids": webhook_ids}) if webhook_ids else None
         Event.objects.filter(pk=failed.pk).update(dispatched_at=DatabaseNow())
-        return Replayed(failed, event)
+        return Replayed(failed, event, "" if event else "no webhook of it wants the object as it is today")
 
 
 def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     if failed.action == Action.DELETED:
-        return {"data": payloads.to_json({"id": failed.object_id, "display": failed.object_repr}), "snapshots": ""}
+        if failed.data:  # what could not be told is who wants it
+            return {"data": failed.data, "snapshots": failed.snapshots, "changed": ""}
+        known = {"id": failed.object_id, "display": failed.object_repr}
+        return {"data": payloads.to_json(known), "snapshots": "", "changed": ""}
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")
     instances = payloads.reread_all(registration, [failed.object_id], outbox.database())
     if not instances:
         return None
-    frozen = payloads.freeze(registration, instances[failed.object_id])
-    return {"data": frozen.data, "snapshots": payloads.snapshots(None, frozen.state), "object_repr": frozen.name[:200]}
+    earlier = json.loads(failed.snapshots)["prechange"] if failed.snapshots else None
+    before = Before(deleted=earlier) if failed.action == Action.UPDATED and earlier is not None else None
+    frozen = payloads.freeze(registration, instances[failed.object_id], before=before)
+    return {
+        "data": frozen.data,
+        "snapshots": payloads.snapshots(frozen.before, frozen.state),
+        "changed": frozen.changed,
+        "object_repr": clean(frozen.name, 200),
+    }
+
+
+def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
+    """Which of its webhooks want the data of today. Raises Undecided where that cannot be told of one."""
+    if failed.action == Action.DELETED and not failed.data:
+        return list(failed.webhook_ids)  # of the object there is nothing left to judge
+    compared = {name: columns[name] for name in ("data", "snapshots", "changed")}
+    occasion = Occasion(Action(failed.action), **compared, actor=Actor(failed.username, failed.request_id))
+    selection = select(failed.webhook_ids, subscriptions.current(outbox.database(), enabled_only=False), occasion)
+    if selection.undecided:
+        raise Undecided(selection.error.strip().rpartition("\n")[2])
+    return selection.wanting
 
 
 def _copy(failed: Event, columns: dict[str, Any]) -> Event:
-    same = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request", "webhook_ids")
+    same = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")
     return Event.objects.create(replay_of=failed.pk, **{name: getattr(failed, name) for name in same} | columns)

@@ -19,6 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from webhooks import subscriptions
 from webhooks.models import Action
 from webhooks.registry import Registration
+from webhooks.snapshots import Before
 from webhooks.subscriptions import Subscriptions
 
 
@@ -86,9 +87,11 @@ class Scope:
     wanted: Subscriptions
     wake: Callable[[], None]
     traces: dict[tuple[str, str], Trace] = field(default_factory=dict)
+    befores: dict[tuple[str, str], list[Before]] = field(default_factory=dict)
     batch: Batch | None = None
     has_events: bool = False
     position: int = 0
+    _callbacks: list[Any] | None = None
 
     def __call__(self) -> None:
         if self.has_events:
@@ -100,6 +103,21 @@ class Scope:
 
     def trace(self, change: Change) -> Trace:
         return self.traces.setdefault(change.key, Trace(existed=change.action != Action.CREATED))
+
+    def keep(self, key: tuple[str, str], before: Before) -> None:
+        """Remember what an object was before the first change of the transaction."""
+        transaction.on_commit(before, using=self.using, robust=True)
+        self.befores.setdefault(key, []).append(before)
+
+    def before(self, key: tuple[str, str]) -> Before | None:
+        """What is remembered of an object; not what was read under a lock that a rollback has given back."""
+        callbacks = self.connection.run_on_commit
+        if callbacks is not self._callbacks:  # Django makes a new list of what is left after a rollback
+            left = {id(registered[1]) for registered in callbacks}
+            self.befores = {key: [one for one in kept if id(one) in left] for key, kept in self.befores.items()}
+            self._callbacks = callbacks
+        kept = self.befores.get(key)
+        return kept[-1] if kept else None
 
     def postpone(self, batch: Batch, change: Change, state: ObjectState | None) -> None:
         """Leave a change to the end of the batch."""

@@ -7,15 +7,16 @@ import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from django.db import DatabaseError
 
 from webhooks import conditions
-from webhooks.conditions import Condition, Verdict
+from webhooks.conditions import Verdict
 from webhooks.context import Actor
 from webhooks.models import Action
+from webhooks.paths import MISSING, SIDES, lookup
 from webhooks.subscriptions import Demand, Subscriptions
 
 
@@ -29,12 +30,13 @@ class Undecided(Exception):
 
 @dataclass
 class Occasion:
-    """What has become of an object, as webhooks are asked about it; ``data`` and ``snapshots`` are JSON texts, which
-    are only parsed where somebody looks into them."""
+    """What has become of an object, as webhooks are asked about it; ``data``, ``snapshots`` and ``changed`` are JSON
+    texts, which are only parsed where somebody looks into them."""
 
     action: Action
     data: str
     snapshots: str
+    changed: str
     actor: Actor
     verdicts: dict[str, Verdict] = field(default_factory=dict)
 
@@ -43,10 +45,16 @@ class Occasion:
         """What conditions are judged over."""
         return conditions.facts(json.loads(self.data), json.loads(self.snapshots or "null"))
 
+    @cached_property
+    def names_changed(self) -> list[str] | None:
+        """The fields that an update changed; None where that is not known, or it is none."""
+        names: list[str] | None = json.loads(self.changed) if self.changed else None
+        return names if self.action == Action.UPDATED else None
+
     def verdict(self, text: str) -> Verdict:
         """How these conditions are judged; once, however many webhooks have the same. Raises ConditionError."""
         if text not in self.verdicts:
-            self.verdicts[text] = _parsed(text).judge(self.facts)
+            self.verdicts[text] = conditions.parsed(text).judge(self.facts)
         return self.verdicts[text]
 
 
@@ -86,7 +94,28 @@ def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, gua
 
 def wants(demand: Demand, occasion: Occasion) -> bool:
     """Whether a webhook that demands this wants such an Event. Raises Undecided, or whatever judging raises."""
+    if not _changes_enough(demand, occasion):
+        return False
     return not demand.conditions or _matches(demand.conditions, occasion)
+
+
+def _changes_enough(demand: Demand, occasion: Occasion) -> bool:
+    """Where it is not known what changed, it may be what the webhook waits for."""
+    changed = occasion.names_changed
+    if changed is None:
+        return True
+    if demand.only_changes and not changed:
+        return False
+    return not demand.changed_fields or any(_differs(name, changed, occasion) for name in demand.changed_fields)
+
+
+def _differs(name: str, changed: list[str], occasion: Occasion) -> bool:
+    field, *steps = name.split(".")
+    if field not in changed or not steps:
+        return field in changed
+    snapshots = occasion.facts["snapshots"]
+    before, after = (lookup(snapshots[side][field], steps) if field in snapshots[side] else MISSING for side in SIDES)
+    return bool(before != after)
 
 
 def _matches(text: str, occasion: Occasion) -> bool:
@@ -94,8 +123,3 @@ def _matches(text: str, occasion: Occasion) -> bool:
     if verdict.late:
         raise Undecided(verdict.problem)
     return verdict.matches
-
-
-@lru_cache(maxsize=1024)
-def _parsed(text: str) -> Condition:
-    return conditions.parse(json.loads(text))

@@ -12,6 +12,8 @@ from typing import Any
 
 from django.db import Error, transaction
 
+from webhooks import conditions
+from webhooks.conditions import ConditionError
 from webhooks.models import Action
 from webhooks.sql import wanted
 
@@ -29,6 +31,17 @@ class Demand:
     only_changes: bool = False
     prechange: bool = False
     shows_before: bool = False
+
+    @cached_property
+    def needs_before(self) -> bool:
+        """Whether the state before an update has to be known for it."""
+        return bool(
+            self.prechange
+            or self.shows_before
+            or self.only_changes
+            or self.changed_fields
+            or (self.conditions and _look_back(self.conditions))
+        )
 
 
 @dataclass(frozen=True)
@@ -51,19 +64,32 @@ class Subscriptions:
         """Whether any of these has demands."""
         return bool(self.demands) and not self.demands.keys().isdisjoint(webhook_ids)
 
+    def need_before(self, object_type: str) -> bool:
+        """Whether the state before an update of "dcim.site" has to be known for any webhook."""
+        return object_type in self._looking_back
+
+    @cached_property
+    def _looking_back(self) -> set[str]:
+        theirs = {webhook_id for webhook_id, demand in self.demands.items() if demand.needs_before}
+        return {
+            object_type
+            for (object_type, action), webhook_ids in (self.by_change.items() if theirs else ())
+            if action == Action.UPDATED and not theirs.isdisjoint(webhook_ids)
+        }
+
     @cached_property
     def _object_types(self) -> set[str]:
         return {object_type for object_type, _ in self.by_change}
 
 
-def current(using: str) -> Subscriptions:
+def current(using: str, enabled_only: bool = True) -> Subscriptions:
     """The subscriptions as of now, in one query.
 
     Nothing of it is kept for the next transaction: there is no way of editing a webhook, in this process or another,
     that could be missed.
     """
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    everything, demands = _read(using)
+    everything, demands = _read(using, enabled_only)
     for row in everything:
         wants = {Action.CREATED: row.created, Action.UPDATED: row.updated, Action.DELETED: row.deleted}
         for action in (action for action, is_wanted in wants.items() if is_wanted):
@@ -75,12 +101,12 @@ def current(using: str) -> Subscriptions:
 _answered: set[str] = set()
 
 
-def _read(using: str) -> tuple[list[wanted.Wanted], list[str]]:
+def _read(using: str, enabled_only: bool) -> tuple[list[wanted.Wanted], list[str]]:
     """Until the tables of this database have answered once, ask them inside a savepoint: before they are migrated they
     fail, and must not take the transaction of the change along. Later on the savepoint is saved."""
     try:
         with nullcontext() if using in _answered else transaction.atomic(using):
-            found = wanted.read(using)
+            found = wanted.read(using, enabled_only)
     except Error:
         _answered.discard(using)
         raise
@@ -99,6 +125,13 @@ def _demand(text: str) -> Demand:
         prechange=bool(told["prechange"]),
         shows_before=bool(told["shows_before"]),
     )
+
+
+def _look_back(text: str) -> bool:
+    try:
+        return conditions.parsed(text).needs_before
+    except ConditionError:
+        return False  # nothing can be judged by them, which each Event then tells
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -114,8 +114,8 @@ def _subscribed(labels: list[str]) -> Iterator[None]:
     """Let every change of these be wanted, besides what the defined webhooks want."""
     real = subscriptions.current
 
-    def current(using: str) -> subscriptions.Subscriptions:
-        wanted = real(using)
+    def current(using: str, enabled_only: bool = True) -> subscriptions.Subscriptions:
+        wanted = real(using, enabled_only)
         mine = [(label, action) for label in labels for action in Action]
         everything = {change: [NOBODY, *wanted.matching(*change)] for change in mine}
         return replace(wanted, by_change=wanted.by_change | everything)

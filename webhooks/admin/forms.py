@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -11,6 +12,7 @@ from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
+from django.forms.fields import InvalidJSONInput
 from django.forms.models import ModelChoiceIterator
 from django.utils.html import escape, format_html
 from django.utils.text import capfirst
@@ -19,6 +21,7 @@ from webhooks.admin.display import exactly
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
+from webhooks.models.demands import refuse_unknown_fields
 from webhooks.models.webhook import registered_object_types
 from webhooks.vault import Secret
 
@@ -83,6 +86,32 @@ class SuggestingInput(forms.TextInput):
         return context | {"list_id": list_id, "suggestions": self.suggestions}
 
 
+class NamesField(forms.CharField):
+    """Names with commas or spaces between them."""
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return list(dict.fromkeys((super().to_python(value) or "").replace(",", " ").split()))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool((initial or []) != self.to_python(data))
+
+
+class ConditionsField(forms.JSONField):
+    """JSON text, indented for those who read it. A script shows rows in its place, where they can express it."""
+
+    widget = forms.Textarea(attrs=CODE | {"rows": 6, "data-wh-conditions": ""})
+
+    def prepare_value(self, value: Any) -> Any:
+        if value in (None, "", {}, []):
+            return ""
+        if isinstance(value, InvalidJSONInput):
+            return value
+        return json.dumps(value, ensure_ascii=False, indent=2)
+
+
 class WriteOnly(forms.CharField):
     """What is stored is never shown, nor what was entered, and an empty input changes nothing."""
 
@@ -111,6 +140,14 @@ class SecretLinesField(WriteOnly):
 class WebhookForm(forms.ModelForm):
     object_types = ModelsField(
         queryset=ContentType.objects.none(), label="Models", error_messages={"required": NO_MODEL}
+    )
+    conditions = ConditionsField(required=False, help_text="Send only what these match. Empty: everything.")
+    changed_fields = NamesField(
+        required=False,
+        label="Changed fields",
+        widget=forms.TextInput(attrs={"class": "vTextField"}),
+        help_text="Names, such as: status, tags. An update is sent only when one of these changed. Empty: whatever "
+        "changed. What is created or deleted is sent anyway.",
     )
     secret = SecretField(
         required=False,
@@ -174,12 +211,20 @@ class WebhookForm(forms.ModelForm):
         cleaned = super().clean() or self.cleaned_data
         if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
+        self._check_names(cleaned)
         cleaned["secret_headers"] = self._kept(cleaned, "secret_headers")
         cleaned["secret"] = self._kept(cleaned, "secret")
         self.instance.sign_with(cleaned["secret"])
         if cleaned.get("forget_previous_secret"):
             self.instance.forget_previous_secret()
         return cleaned
+
+    def _check_names(self, cleaned: dict[str, Any]) -> None:
+        models = [f"{one.app_label}.{one.model}" for one in cleaned.get("object_types") or ()]
+        try:
+            refuse_unknown_fields(cleaned.get("changed_fields") or [], models)
+        except ValidationError as error:
+            self.add_error("changed_fields", error)
 
     def _kept(self, cleaned: dict[str, Any], name: str) -> Secret:
         entered: Secret = cleaned.get(name) or Secret()

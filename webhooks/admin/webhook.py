@@ -32,6 +32,7 @@ from webhooks.models import Webhook
 SHORT = 3
 
 ACTIONS = ("on_created", "on_updated", "on_deleted")
+DEMANDS = ("conditions", "changed_fields", ("only_changes", "prechange"))
 CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
 
 
@@ -69,6 +70,7 @@ class WebhookAdmin(admin.ModelAdmin):
         return (
             (None, {"fields": ("name", "enabled")}),
             ("What is sent", {"fields": (models, ACTIONS)}),
+            ("Of these, only", {"fields": DEMANDS}),
             ("Where to", {"fields": ("payload_url", "http_method", *secret)}),
             ("Headers and body", {"fields": ("content_type", headers, *hidden, "body_template")}),
             ("How it is sent", {"fields": CONNECTION}),

@@ -15,6 +15,7 @@ from rest_framework.settings import api_settings
 from webhooks import payloads, registry
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models.demands import refuse_unknown_fields
 from webhooks.models.webhook import SECRETS
 from webhooks.vault import Secret
 
@@ -75,7 +76,9 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         model = Webhook
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
-            "payload_url", "http_method", "content_type", "additional_headers", "body_template", "secret", "has_secret",
+            "conditions", "changed_fields",
+            "only_changes", "prechange", "payload_url", "http_method", "content_type", "additional_headers",
+            "body_template", "secret", "has_secret",
             "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
             "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
             "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
@@ -121,7 +124,16 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
             candidate.full_clean()
         except ModelValidationError as error:
             raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
-        return attrs
+        self._check_names(candidate.changed_fields, attrs.get("object_types"))
+        return attrs | ({"conditions": candidate.conditions} if "conditions" in attrs else {})
+
+    def _check_names(self, names: list[str], object_types: list[ContentType] | None) -> None:
+        if object_types is None:
+            object_types = list(self.instance.object_types.all()) if self.instance else []
+        try:
+            refuse_unknown_fields(names, [f"{one.app_label}.{one.model}" for one in object_types])
+        except ModelValidationError as error:
+            raise serializers.ValidationError({"changed_fields": error.messages}) from error
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
@@ -176,10 +188,11 @@ class EventSerializer(serializers.ModelSerializer[Event]):
 class EventDetailSerializer(EventSerializer):
     data = JSONTextField()  # type: ignore[assignment]
     snapshots = JSONTextField()
+    changed = JSONTextField()
     request = JSONTextField()
 
     class Meta(EventSerializer.Meta):
-        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "request")
+        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "request")
 
 
 class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):

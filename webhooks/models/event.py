@@ -24,6 +24,9 @@ class Event(models.Model):
     object_repr = models.CharField(max_length=200, blank=True)
     data = models.TextField(blank=True, help_text="What the serializer gave, as the JSON text that is sent.")
     snapshots = models.TextField(blank=True, help_text="The state before and after, as the JSON text that is sent.")
+    changed = models.TextField(
+        blank=True, help_text="The names of what an update changed, as JSON text; empty where that is not known."
+    )
     username = models.CharField(max_length=150, blank=True)
     request_id = models.CharField(max_length=200, blank=True)
     request = models.TextField(blank=True, help_text="What the payload shows of the HTTP request, as JSON text.")

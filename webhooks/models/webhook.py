@@ -13,6 +13,7 @@ from webhooks import headerlines, registry, signing
 from webhooks.conf import conf
 from webhooks.encrypted import EncryptedTextField
 from webhooks.managers import WebhookQuerySet
+from webhooks.models.demands import problems as demand_problems
 from webhooks.models.event import Action
 from webhooks.models.templates import problems as template_problems
 from webhooks.vault import Secret
@@ -206,6 +207,8 @@ class Webhook(models.Model):
         errors = {}
         if self.ca_file_path and not self.ssl_verification:
             errors["ca_file_path"] = "A CA file has no effect while TLS verification is off: clear one of the two."
+        self.conditions = self.conditions or None
+        errors |= demand_problems(self.conditions, self.changed_fields)
         errors |= template_problems(self.payload_url, self.enabled, self.additional_headers, self.body_template)
         if errors:
             raise ValidationError(errors)

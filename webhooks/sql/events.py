@@ -23,13 +23,15 @@ class EventRow(NamedTuple):
     replay_of: int | None
     data: str
     snapshots: str
+    changed: str
 
 
 def read(using: str, ids: Collection[int]) -> list[EventRow]:
     found = rows(
         using,
         f"""
-        SELECT id, timestamp, action, object_type, username, request_id, request, replay_of, data, snapshots
+        SELECT id, timestamp, action, object_type, username, request_id, request, replay_of, data, snapshots,
+            changed
         FROM webhooks_event WHERE id IN {numbers(using)}
         """,
         [number_list(using, ids)],

@@ -34,14 +34,16 @@ _DEMANDING = """
 """
 
 
-def read(using: str) -> tuple[list[Wanted], list[str]]:
+def read(using: str, enabled_only: bool = True) -> tuple[list[Wanted], list[str]]:
     """Who wants what, and what those who demand more demand, as JSON text for each.
 
     The database gathers the ids: its answer has a few rows for each model, not one for each webhook and model, and
     one more for each webhook that has demands.
     """
     wanted, demands = [], []
-    for app_label, model, created, updated, deleted, told in rows(using, _statement(is_postgresql(using))):
+    for app_label, model, created, updated, deleted, told in rows(
+        using, _statement(is_postgresql(using), enabled_only)
+    ):
         if model:
             wanted.append(Wanted(app_label, model, created, updated, deleted, [int(pk) for pk in told.split(",")]))
         else:
@@ -49,7 +51,8 @@ def read(using: str) -> tuple[list[Wanted], list[str]]:
     return wanted, demands
 
 
-def _statement(for_postgresql: bool) -> str:
+def _statement(for_postgresql: bool, enabled_only: bool) -> str:
+    chosen = "enabled" if enabled_only else "1 = 1"
     ids = "STRING_AGG(webhook.id::text, ',')" if for_postgresql else "GROUP_CONCAT(webhook.id)"
     build = "json_build_object" if for_postgresql else "json_object"
     columns = {name: column.format(templates=_TEMPLATES) for name, column in _DEMANDS.items()}
@@ -58,10 +61,10 @@ def _statement(for_postgresql: bool) -> str:
         SELECT kind.app_label, kind.model, on_created, on_updated, on_deleted, ids FROM (
             SELECT contenttype_id, on_created, on_updated, on_deleted, {ids} AS ids
             FROM webhooks_webhook AS webhook
-            JOIN webhooks_webhook_object_types AS chosen ON chosen.webhook_id = webhook.id
-            WHERE enabled GROUP BY contenttype_id, on_created, on_updated, on_deleted
+            JOIN webhooks_webhook_object_types AS picked ON picked.webhook_id = webhook.id
+            WHERE {chosen} GROUP BY contenttype_id, on_created, on_updated, on_deleted
         ) AS wanted JOIN django_content_type AS kind ON kind.id = contenttype_id
         UNION ALL
         SELECT '', '', on_created, on_updated, on_deleted, CAST({build}({demand}) AS text)
-        FROM webhooks_webhook WHERE enabled AND ({_DEMANDING.format(**columns)})
+        FROM webhooks_webhook WHERE {chosen} AND ({_DEMANDING.format(**columns)})
         """

@@ -1,0 +1,99 @@
+"""What is wrong with the demands of a webhook is told when it is saved: by the model, the admin and the API."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from rest_framework.test import APIClient
+
+from dcim.models import Device, Site
+from tests.makers import make_webhook
+from webhooks.models import Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+RULE = {"and": [{"attr": "status.value", "value": "active"}, {"attr": "name", "op": "is", "value": "x"}]}
+PLACE = "and[1].op: there is no operator 'is'; use one of eq"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "told"),
+    [
+        ({"conditions": RULE}, "conditions", PLACE),
+        ({"conditions": [1]}, "conditions", "A condition must be an object"),
+        ({"conditions": {"attr": "name", "value": "a\x00b"}}, "conditions", "U+0000"),
+        ({"conditions": {"attr": "name", "value": "\ud800"}}, "conditions", "half of a pair"),
+        ({"conditions": {"attr": "name", "value": float("nan")}}, "conditions", "NaN"),
+        ({"changed_fields": "status"}, "changed_fields", "list of names"),
+        ({"changed_fields": ["status", 1]}, "changed_fields", "list of names"),
+    ],
+)
+def test_the_model_refuses_what_it_cannot_use_and_says_where(fields: dict[str, Any], field: str, told: str) -> None:
+    webhook = make_webhook(Site)
+    for name, value in fields.items():
+        setattr(webhook, name, value)
+    with pytest.raises(ValidationError) as caught:
+        webhook.full_clean()
+    assert told in caught.value.message_dict[field][0]
+
+
+@pytest.mark.parametrize("empty", [None, {}, [], ""])
+def test_empty_conditions_are_none(empty: Any) -> None:
+    webhook = make_webhook(Site)
+    webhook.conditions = empty
+    webhook.full_clean()
+    assert webhook.conditions is None
+
+
+@pytest.fixture
+def api(admin_user: Any) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(admin_user)
+    return client
+
+
+def test_the_api_takes_them_and_names_what_it_refuses(api: APIClient) -> None:
+    webhook = make_webhook(Site, Device)
+    address = f"/api/webhooks/webhooks/{webhook.pk}/"
+    taken = {"conditions": RULE["and"][0], "changed_fields": ["tags", "custom_fields.zone", "rack"], "prechange": True}
+    answer = api.patch(address, taken, format="json")
+    assert answer.status_code == 200, answer.json()
+    assert {name: answer.json()[name] for name in taken} == taken
+    assert PLACE in api.patch(address, {"conditions": RULE}, format="json").json()["conditions"][0]
+    refused = api.patch(address, {"changed_fields": ["tags", "colour", "device_count"]}, format="json").json()
+    assert "'colour', 'device_count'" in refused["changed_fields"][0]
+    assert "custom_fields" in refused["changed_fields"][0]
+    # A name that only a model has which is no longer chosen.
+    refused = api.patch(address, {"object_types": ["dcim.site"]}, format="json").json()
+    assert "'rack'" in refused["changed_fields"][0]
+    assert api.patch(address, {"conditions": {}}, format="json").json()["conditions"] is None
+
+
+def the_form(**fields: Any) -> dict[str, Any]:
+    sites = ContentType.objects.get_for_model(Site).pk
+    return {
+        "name": "a", "payload_url": "http://127.0.0.1:1/", "object_types": [sites], "on_updated": "on", "enabled": "on",
+        "http_method": "POST", "content_type": "application/json", "ordered": "on", "ssl_verification": "on", **fields,
+    }  # fmt: skip
+
+
+def test_the_form_takes_them_and_names_what_it_refuses(admin_client: Any) -> None:
+    address = "/admin/webhooks/webhook/add/"
+    wrong = {"conditions": json.dumps(RULE), "changed_fields": "status colour"}
+    page = admin_client.post(address, the_form(**wrong)).content.decode()
+    assert "and[1].op: there is no operator" in page
+    assert "No chosen model has &#x27;colour&#x27;" in page
+    assert "&quot;is&quot;" in page, "what was entered is still there"
+    assert "Enter a valid JSON" in admin_client.post(address, the_form(conditions="{")).content.decode()
+    right = {"conditions": json.dumps(RULE["and"][0]), "changed_fields": "status, tags", "only_changes": "on"}
+    assert admin_client.post(address, the_form(**right)).status_code == 302
+    webhook = Webhook.objects.get()
+    assert (webhook.conditions, webhook.changed_fields) == (RULE["and"][0], ["status", "tags"])
+    assert (webhook.only_changes, webhook.prechange) == (True, False)
+    page = admin_client.get(f"/admin/webhooks/webhook/{webhook.pk}/change/").content.decode()
+    assert "status, tags" in page
+    assert "&quot;status.value&quot;" in page

@@ -1,0 +1,397 @@
+"""What an object was before its change: in the payload, and in what webhooks demand of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models import F, Value
+from django.db.models.functions import Concat
+from django.test.utils import CaptureQueriesContext
+
+from tests.makers import actions, events, make_webhook
+from tests.test_outbox import ROLLBACKS, Rollback, Subject
+from tests.testapp.models import Country, Diner, Gadget, Label, Place, Restaurant, Thing, ThingProxy, Tracked
+from tests.threads import Beside
+from webhooks import batch
+from webhooks.models import Event
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def thing() -> Thing:
+    return Thing.objects.create(name="old")
+
+
+def sides(event: Event | None = None) -> tuple[Any, Any]:
+    snapshots = json.loads((event or events()[-1]).snapshots)
+    return snapshots["prechange"], snapshots["postchange"]
+
+
+def changed(event: Event | None = None) -> Any:
+    return json.loads((event or events()[-1]).changed or "null")
+
+
+def autocommit(change: Callable[[], Any]) -> None:
+    change()
+
+
+def in_transaction(change: Callable[[], Any]) -> None:
+    with transaction.atomic():
+        change()
+
+
+def in_batch(change: Callable[[], Any]) -> None:
+    with batch():
+        change()
+
+
+MODES = pytest.mark.parametrize("mode", [autocommit, in_transaction, in_batch])
+
+
+def rename(thing: Any) -> None:
+    thing.name = "new"
+    thing.save()
+
+
+def rename_stale(thing: Thing) -> None:
+    stale = Thing.objects.get(pk=thing.pk)
+    Thing.objects.filter(pk=thing.pk).update(name="newer than the instance")
+    stale.name, stale.status = "new", "stale"
+    stale.save(update_fields=["name"])
+
+
+def rename_deferred(thing: Thing) -> None:
+    rename(Thing.objects.only("id").get(pk=thing.pk))
+
+
+def rename_by_expression(thing: Thing) -> None:
+    thing.name = Concat(F("name"), Value("er"))
+    thing.save()
+
+
+def rename_by_a_proxy(thing: Thing) -> None:
+    rename(ThingProxy.objects.get(pk=thing.pk))
+
+
+def rename_by_a_new_instance(thing: Thing) -> None:
+    Thing(pk=thing.pk, name="new").save()
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("change", "before", "after"),
+    [
+        (rename, "old", "new"),
+        (rename_stale, "newer than the instance", "new"),
+        (rename_deferred, "old", "new"),
+        (rename_by_expression, "old", "older"),
+        (rename_by_a_proxy, "old", "new"),
+        (rename_by_a_new_instance, "old", "new"),
+    ],
+)
+def test_an_update_tells_what_was_there_before_and_what_changed(
+    thing: Thing, mode: Callable[..., None], change: Callable[[Thing], None], before: str, after: str
+) -> None:
+    make_webhook(Thing, prechange=True)
+    mode(lambda: change(thing))
+    old, new = sides()
+    assert (old["name"], new["name"]) == (before, after)
+    assert changed() == ["name"]
+    assert {**old, "name": after} == new
+
+
+@MODES
+def test_what_was_created_or_deleted_has_one_side(mode: Callable[..., None]) -> None:
+    make_webhook(Thing, prechange=True)
+    mode(lambda: Thing.objects.create(name="a"))
+    before, after = sides()
+    assert (before, after["name"], changed()) == (None, "a", None)
+    mode(lambda: Thing.objects.get().delete())
+    before, after = sides()
+    assert (before["name"], after, changed()) == ("a", None, None)
+
+
+def test_where_nobody_needs_it_the_state_before_is_not_known(thing: Thing) -> None:
+    make_webhook(Thing)
+    make_webhook(Label, prechange=True)
+    make_webhook(Thing, on="d", only_changes=True)
+    rename(thing)
+    assert (sides()[0], changed()) == (None, None)
+
+
+def test_of_several_changes_the_first_state_and_the_last_count(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        rename(thing)
+        thing.name, thing.status = "newest", "retired"
+        thing.save()
+    assert (sides()[0]["name"], sides()[1]["name"]) == ("old", "newest")
+    assert changed() == ["name", "status"]
+
+
+def test_what_was_deleted_and_made_again_tells_what_it_was(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    thing.labels.add(Label.objects.create(name="red"))
+    pk = thing.pk
+    with transaction.atomic():
+        thing.status = "retired"
+        thing.save()
+        thing.delete()
+        Thing.objects.create(pk=pk, name="new")
+    assert (events()[-1].action, changed()) == ("updated", ["labels", "name"])
+    assert (sides()[0]["labels"], sides()[0]["status"]) == (["red"], "active")
+
+
+@MODES
+def test_relations_to_many_are_compared_too(thing: Thing, mode: Callable[..., None]) -> None:
+    make_webhook(Thing, prechange=True)
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+    friend = Thing.objects.create(name="friend")
+
+    def both() -> None:
+        thing.labels.add(red, blue)
+        blue.things.remove(thing)
+
+    table: list[tuple[Callable[[], Any], list[str], list[str]]] = [
+        (lambda: thing.labels.add(red), [], ["red"]),
+        (lambda: blue.things.add(thing), ["red"], ["blue", "red"]),
+        (lambda: thing.labels.set([blue]), ["blue", "red"], ["blue"]),
+        (lambda: blue.things.clear(), ["blue"], []),
+    ]
+    for change, before, after in table:
+        Event.objects.all().delete()
+        mode(change)
+        old, new = sides(events()[0])[0], sides()[1]
+        assert (old["labels"], new["labels"]) == (before, after)
+        assert changed() == ["labels"]
+    with transaction.atomic():
+        both()
+    assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels"])
+    mode(lambda: friend.friends.add(thing))
+    told = {event.object_id: (sides(event), changed(event)) for event in events()[-2:]}
+    for one, other in ((thing, friend), (friend, thing)):
+        (old, new), names = told[str(one.pk)]
+        assert (old["friends"], new["friends"], names) == ([], [other.pk], ["friends"])
+
+
+@MODES
+def test_inherited_rows_have_a_state_before_of_their_own(mode: Callable[..., None]) -> None:
+    diner = Diner.objects.create(name="old")
+    make_webhook(Place, Restaurant, Diner, prechange=True)
+    mode(lambda: rename(Diner.objects.get(pk=diner.pk)))
+    for model in (Place, Restaurant, Diner):
+        [event] = events(model)
+        assert (sides(event)[0]["name"], changed(event)) == ("old", ["name"])
+
+
+def test_keys_of_other_kinds_are_found_again() -> None:
+    gadget, country = Gadget.objects.create(name="old"), Country.objects.create(code="x", name="old")
+    make_webhook(Gadget, Country, prechange=True)
+    rename(gadget)
+    rename(country)
+    assert [changed(event) for event in events()] == [["name"], ["name"]]
+    with transaction.atomic():
+        loaded = Gadget.objects.get()
+        loaded.pk = str(loaded.pk)
+        loaded.save()
+    assert changed() == []
+
+
+# Rolled back
+
+
+@pytest.mark.parametrize("rollback", ROLLBACKS)
+@pytest.mark.parametrize("undone", [("update",), ("tag",), ("update", "delete"), ("delete", "create", "tag")])
+@pytest.mark.parametrize("first", [(), ("update",), ("tag",)])
+def test_what_is_rolled_back_changes_nothing_of_the_state_before(
+    rollback: str, undone: tuple[str, ...], first: tuple[str, ...]
+) -> None:
+    subject = Subject(1, Label.objects.create(name="red"))
+    subject.create()
+    make_webhook(Thing, prechange=True)
+    before = subject.state()
+    assert before
+    with transaction.atomic():
+        for change in first:
+            getattr(subject, change)()
+        ROLLBACKS[rollback](subject, undone)
+        subject.update()
+    after = subject.state()
+    assert after
+    assert (sides()[0]["name"], sides()[0]["labels"]) == (before["name"], before["labels"])
+    assert changed() == sorted(name for name in after if after[name] != before[name])
+
+
+@pytest.mark.postgresql
+def test_what_another_changes_after_a_rollback_gave_the_lock_back_is_what_was_before(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        with pytest.raises(Rollback), transaction.atomic():
+            rename(thing)
+            raise Rollback
+        Beside(lambda: Thing.objects.filter(pk=thing.pk).update(name="meanwhile")).join()
+        thing.name = "last"
+        thing.save()
+    assert (sides()[0]["name"], sides()[1]["name"]) == ("meanwhile", "last")
+
+
+@pytest.mark.postgresql
+def test_two_transactions_each_tell_their_own_change(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+
+    def other() -> None:
+        with transaction.atomic():
+            mine = Thing.objects.get(pk=thing.pk)
+            mine.status = "retired"
+            mine.save(update_fields=["status"])
+            mine.labels.add(blue)
+
+    with transaction.atomic():
+        thing.name = "new"
+        thing.save(update_fields=["name"])
+        thing.labels.add(red)
+        beside = Beside(other)
+        beside.wait_until_blocked_or_done()
+    beside.join()
+    first, second = events()
+    assert (changed(first), sides(first)[1]["labels"]) == (["labels", "name"], ["red"])
+    assert (changed(second), sides(second)[0]["labels"]) == (["labels", "status"], ["red"])
+
+
+# What webhooks demand
+
+
+@MODES
+def test_a_webhook_may_want_only_updates_of_some_fields(thing: Thing, mode: Callable[..., None]) -> None:
+    make_webhook(Thing, changed_fields=["status", "labels"])
+    label = Label.objects.create(name="red")
+    mode(lambda: rename(thing))
+    assert actions() == []
+    thing.status = "retired"
+    mode(lambda: thing.save())
+    mode(lambda: label.things.add(thing))
+    mode(lambda: Thing.objects.create(name="created passes"))
+    mode(lambda: thing.delete())
+    assert actions() == ["updated", "updated", "created", "deleted"]
+
+
+@MODES
+def test_a_webhook_may_want_no_update_that_changes_nothing(thing: Thing, mode: Callable[..., None]) -> None:
+    make_webhook(Thing, only_changes=True)
+    mode(lambda: thing.save())
+    assert actions() == []
+    mode(lambda: rename(thing))
+    assert actions() == ["updated"]
+
+
+def test_a_change_that_is_undone_in_the_transaction_changes_nothing(thing: Thing) -> None:
+    label = Label.objects.create(name="red")
+    make_webhook(Thing, only_changes=True)
+    with transaction.atomic():
+        rename(thing)
+        thing.labels.add(label)
+        assert actions() == ["updated"]
+        thing.name = "old"
+        thing.save()
+        thing.labels.clear()
+    assert actions() == []
+
+
+def test_conditions_may_look_at_the_change(thing: Thing) -> None:
+    retired = make_webhook(
+        Thing,
+        conditions={
+            "and": [
+                {"attr": "snapshots.prechange.status", "value": "active"},
+                {"attr": "status", "value": "retired"},
+            ]
+        },
+    )
+    renamed = make_webhook(Thing, conditions={"attr": "name", "op": "changed"})
+    rename(thing)
+    thing.status = "retired"
+    thing.save()
+    thing.save()
+    assert [event.webhook_ids for event in events()] == [[renamed.pk], [retired.pk]]
+
+
+# Bulk operations, and what it costs
+
+
+def statements(work: Callable[[], Any]) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    return [query["sql"] for query in captured.captured_queries]
+
+
+@pytest.mark.parametrize("count", [2, 50])
+def test_bulk_operations_read_all_old_rows_in_one_query(count: int) -> None:
+    rows = Tracked.objects.bulk_create([Tracked(name=f"old {number}") for number in range(count)])
+
+    def update() -> None:
+        Tracked.objects.filter(name__startswith="old").update(status="retired")
+
+    def bulk_update() -> None:
+        for row in rows:
+            row.name = "new"
+        Tracked.objects.bulk_update(rows, ["name"])
+
+    webhook = make_webhook(Tracked)
+    without = [len(statements(update)), len(statements(bulk_update))]
+    Tracked.objects.update(status="active")
+    for number, row in enumerate(rows):
+        Tracked.objects.filter(pk=row.pk).update(name=f"old {number}")
+    Event.objects.all().delete()
+    webhook.prechange = True
+    webhook.save()
+    # The old rows, and a savepoint in which all are asked who has demands.
+    assert [len(statements(update)), len(statements(bulk_update))] == [one + 3 for one in without]
+    assert [changed(event) for event in events()] == [["status"]] * count + [["name"]] * count
+    assert sides()[0]["name"].startswith("old")
+
+
+@pytest.mark.parametrize("webhooks", [1, 50])
+def test_the_state_before_costs_one_query_for_each_object_and_none_where_nobody_needs_it(webhooks: int) -> None:
+    label = Label.objects.create(name="red")
+
+    def costs() -> list[int]:
+        thing = Thing.objects.create(name="old")
+        with transaction.atomic():
+            Thing.objects.create(name="the first looks the webhooks up")
+            return [
+                len(statements(lambda: rename(thing))),
+                len(statements(lambda: rename(thing))),
+                len(statements(lambda: Thing.objects.create(name="a"))),
+                len(statements(lambda: thing.labels.add(label))),
+                len(statements(lambda: thing.delete())),
+            ]
+
+    def alone() -> list[int]:
+        thing = Thing.objects.create(name="old")
+        return [len(statements(lambda: rename(thing))), len(statements(lambda: Thing.objects.create(name="a")))]
+
+    for _ in range(webhooks):
+        make_webhook(Thing)
+    plain, plain_alone = costs(), alone()
+    for _ in range(webhooks):
+        make_webhook(Thing, prechange=True)
+    # What a relation held is one more, for each relation that changes.
+    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1, 0, 0, 1, 0]
+    assert [ours - one for ours, one in zip(alone(), plain_alone, strict=True)] == [1, 0]
+
+
+def test_a_save_that_fails_leaves_nothing_behind(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    thing.name = None  # type: ignore[assignment]
+    with pytest.raises(DatabaseError):
+        thing.save()
+    with transaction.atomic():
+        thing.name = "new"
+        thing.save()
+    assert (changed(), sides()[0]["name"]) == (["name"], "old")

@@ -1,0 +1,56 @@
+"""What is wrong with the demands of a webhook, told when it is saved."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+
+from webhooks import conditions, registry, snapshots
+from webhooks.conditions import ConditionError
+
+UNWRITABLE = "They hold what no database takes as JSON: NaN, infinity, the character U+0000 or half of a pair."
+
+
+def problems(wanted: Any, changed_fields: Any) -> dict[str, str]:
+    """The fields of a webhook that are refused, each with the reason and its place."""
+    found = {"conditions": _of_conditions(wanted), "changed_fields": _of_names(changed_fields)}
+    return {field: reason for field, reason in found.items() if reason}
+
+
+def _of_conditions(wanted: Any) -> str:
+    try:
+        conditions.parse(wanted)
+        json.dumps(wanted, allow_nan=False, ensure_ascii=False).encode()
+    except ConditionError as error:
+        return f"{str(error)[:1].upper()}{str(error)[1:]}." if not error.place else f"{error}."
+    except ValueError:
+        return UNWRITABLE
+    return UNWRITABLE if "\\u0000" in json.dumps(wanted) else ""
+
+
+def _of_names(given: Any) -> str:
+    if not isinstance(given, list) or not all(isinstance(name, str) and name.strip() for name in given):
+        return 'Must be a list of names of fields, such as ["status", "tags"].'
+    return ""
+
+
+def refuse_unknown_fields(names: Sequence[str], labels: Iterable[str]) -> None:
+    """Raise ValidationError where no model among these, such as "dcim.site", shows a field of that name.
+
+    A name may go on behind a dot, into what the field holds: "custom_fields.zone"."""
+    known: set[str] = set()
+    for label in labels:
+        registration = registry.registration_by_label(label)
+        try:
+            known |= snapshots.names(registration) if registration else set()
+        except ImproperlyConfigured:
+            continue  # a check tells of a serializer that is not there
+    unknown = [name for name in names if name.partition(".")[0] not in known]
+    if unknown:
+        raise ValidationError(
+            f"No chosen model has {', '.join(map(repr, unknown))} in its payload, or it is no field that is stored. "
+            f"There are: {', '.join(sorted(known)) or 'none'}."
+        )

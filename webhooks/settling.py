@@ -1,0 +1,154 @@
+"""Makes an object's Event what its transaction has come to: new, changed, or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from webhooks import states
+from webhooks.context import current_actor
+from webhooks.models import Action, Event
+from webhooks.scopes import Batch, Change, ObjectState, Scope, Trace
+from webhooks.selection import Guard, Occasion, Selection, Spoilt, select
+from webhooks.texts import clean
+
+# Events that one statement inserts.
+INSERT_MOST = 1000
+
+# What a transaction did to an object in all, by whether it existed before and whether it exists now.
+NET_ACTION = {
+    (False, True): Action.CREATED,
+    (True, True): Action.UPDATED,
+    (True, False): Action.DELETED,
+    (False, False): None,
+}
+
+
+def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None, guard: Guard | None = None) -> None:
+    """Make the object's Event what the transaction has come to; ``state`` is the object's, where it is known."""
+    action, candidates = _net(scope, change, trace)
+    if not (action and candidates):
+        _withdraw(scope, trace.event_ids + trace.undecided_ids)
+        return
+    try:
+        # The savepoint: an error of the database inside a serializer must not abort the change's transaction.
+        with transaction.atomic(scope.using):
+            known = states.read(scope, change) if state is None else state
+            if known:
+                _conclude(scope, change, trace, _selected(scope, action, candidates, known, guard), known)
+    except Spoilt:
+        settle(scope, change, trace, state, guard=_savepoint(scope))
+    except Exception as error:
+        with transaction.atomic(scope.using):
+            _conclude(scope, change, trace, Selection(action, candidates), states.failed(scope, change, error))
+
+
+def _savepoint(scope: Scope) -> Guard:
+    return lambda: transaction.atomic(scope.using)
+
+
+def _selected(
+    scope: Scope, action: Action, candidates: list[int], state: ObjectState, guard: Guard | None
+) -> Selection:
+    """Which candidates want the object's Event as it is. Nobody can look into a payload that could not be made."""
+    if state["error"]:
+        return Selection(action, candidates)
+    occasion = Occasion(action, state["data"], state["snapshots"], state["changed"], current_actor())
+    return select(candidates, scope.wanted, occasion, guard)
+
+
+def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, state: ObjectState) -> None:
+    """Write the Event for those who want it, and one of their own for those of whom that cannot be told."""
+    for event_ids, webhook_ids, error in (
+        (trace.event_ids, selection.wanting, state["error"]),
+        (trace.undecided_ids, selection.undecided, clean(selection.error)),
+    ):
+        if webhook_ids:
+            columns = _columns(selection.action, webhook_ids, state | {"error": error})
+            _upsert(scope, change, event_ids, columns)
+        else:
+            _withdraw(scope, event_ids)
+
+
+def _withdraw(scope: Scope, event_ids: Sequence[int]) -> None:
+    if event_ids:
+        with transaction.atomic(scope.using):
+            Event.objects.using(scope.using).filter(pk__in=event_ids)._raw_delete(scope.using)
+
+
+def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, list[int]]:
+    action = NET_ACTION[trace.existed, change.action != Action.DELETED]
+    return action, scope.wanted.matching(change.label, action) if action else []
+
+
+def settle_together(scope: Scope, gathered: Batch) -> None:
+    """The same for all objects of a batch, with as few queries as for one."""
+    pending = scope.pending(gathered)
+    unknown = [one.change for one in pending if one.state is None]
+    known = {one.change.key: one.state for one in pending if one.state is not None} | states.read_all(scope, unknown)
+    selections = _selections(scope, [(one.change, known[one.change.key]) for one in pending])
+    new: list[tuple[list[int], Event]] = []
+    for change, selection in zip((one.change for one in pending), selections, strict=True):
+        trace, state = scope.trace(change), known[change.key]
+        if selection is None:
+            settle(scope, change, trace, state)
+        elif selection.wanting:
+            new.append((trace.event_ids, _event(change, _columns(selection.action, selection.wanting, state))))
+    for event_ids, event in zip((ids for ids, _ in new), _insert(scope, [event for _, event in new]), strict=True):
+        event_ids.append(event.pk)
+
+
+def _selections(scope: Scope, objects: Sequence[tuple[Change, ObjectState]]) -> list[Selection | None]:
+    """Who wants the new Event of each object; None where there is more to it than a new Event."""
+    if not scope.wanted.demands:
+        return [_plainly(scope, change, state, None) for change, state in objects]
+    try:
+        with transaction.atomic(scope.using):
+            return [_plainly(scope, change, state, None) for change, state in objects]
+    except Spoilt:
+        return [_plainly(scope, change, state, _savepoint(scope)) for change, state in objects]
+
+
+def _plainly(scope: Scope, change: Change, state: ObjectState, guard: Guard | None) -> Selection | None:
+    trace = scope.trace(change)
+    action, candidates = _net(scope, change, trace)
+    if not (action and candidates and state) or trace.event_ids or trace.undecided_ids:
+        return None
+    selection = _selected(scope, action, candidates, state, guard)
+    return None if selection.undecided else selection
+
+
+def _insert(scope: Scope, events: list[Event]) -> list[Event]:
+    scope.has_events = scope.has_events or bool(events)
+    return Event.objects.using(scope.using).bulk_create(events, batch_size=INSERT_MOST)
+
+
+def _columns(action: Action, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
+    actor = current_actor()
+    return {
+        **state,
+        "action": action,
+        "webhook_ids": webhook_ids,
+        "timestamp": timezone.now(),
+        "username": clean(actor.username, 150),
+        "request_id": clean(actor.request_id, 200),
+        "request": json.dumps(actor.request) if actor.request else "",
+    }
+
+
+def _upsert(scope: Scope, change: Change, event_ids: list[int], columns: dict[str, Any]) -> None:
+    # The UPDATE decides, not the memory: the row may be gone with a savepoint that was rolled back.
+    recorded = Event.objects.using(scope.using).filter(pk__in=event_ids) if event_ids else None
+    if recorded is None or not recorded.update(**columns):
+        event = _event(change, columns)
+        event.insert(scope.using)
+        event_ids.append(event.pk)
+    scope.has_events = True
+
+
+def _event(change: Change, columns: dict[str, Any]) -> Event:
+    return Event(object_type=change.label, object_id=str(change.pk), **columns)
