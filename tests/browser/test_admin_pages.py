@@ -99,3 +99,57 @@ def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> 
     expect(page.locator(".wh-models-app input:checked")).to_have_count(boxes.count())
     dcim.get_by_role("button", name="Select none of DCIM").click()
     expect(page.locator(".wh-models-app input:checked")).to_have_count(0)
+
+
+def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cannot_show_is_kept(page: Page) -> None:
+    def change_some_sites() -> None:
+        make_webhook(Site, name="Everything")
+        for name, status in (("Berlin", "active"), ("Ghent", "planned"), ("Lyon", "active")):
+            Site.objects.create(name=name, slug=name.lower(), status=status)
+
+    aside(change_some_sites)
+    page.goto("/admin/webhooks/webhook/add/")
+    page.fill("#id_name", "Active sites")
+    page.fill("#id_payload_url", "http://127.0.0.1:1/")
+    page.get_by_label("Sites", exact=True).check()
+    page.check("#id_on_created")
+    expect(page.locator("#id_conditions")).to_be_hidden()
+
+    rows, result = page.locator(".wh-rows li"), page.locator(".wh-trial")
+    for number, (path, operator, value) in enumerate(
+        [("status.value", "in", 'active, "42"'), ("name", "regex", "B.*"), ("id", "changed", "")]
+    ):
+        page.get_by_role("button", name="Add a condition").click()
+        rows.nth(number).get_by_label("Path").fill(path)
+        rows.nth(number).get_by_label("Operator").select_option(operator)
+        if value:
+            rows.nth(number).get_by_label("Value").fill(value)
+    page.get_by_role("button", name="Try it on the last events").click()
+    expect(result).to_have_text("Of the last 3 events, 1 would have been sent and 2 not.")
+    rows.nth(1).get_by_role("button", name="Remove").click()
+    rows.nth(1).get_by_label("not").check()
+    page.locator(".wh-rule select").first.select_option("or")
+    rows.nth(0).get_by_label("Path").fill("statuss")
+    page.get_by_role("button", name="Try it on the last events").click()
+    expect(result).to_contain_text("For 3 there is no answer")
+    expect(result).to_contain_text("'statuss' is missing")
+    rows.nth(0).get_by_label("Path").fill("status.value")
+    page.get_by_role("button", name="Save", exact=True).first.click()
+    expect(page.locator(".messagelist .success")).to_contain_text("Active sites")
+    rule = {
+        "or": [
+            {"attr": "status.value", "op": "in", "value": ["active", "42"]},
+            {"attr": "id", "op": "changed", "negate": True},
+        ]
+    }
+    webhook = aside(lambda: Webhook.objects.get(name="Active sites"))
+    assert webhook.conditions == rule
+
+    nested = {"and": [{"or": [{"attr": "name", "value": "Berlin"}]}, {"attr": "id", "op": "gt", "value": 1.5}]}
+    aside(lambda: Webhook.objects.filter(pk=webhook.pk).update(conditions=nested))
+    page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
+    expect(page.locator("#id_conditions")).to_be_visible()
+    expect(page.locator(".wh-note")).to_contain_text("Rows cannot show this rule")
+    page.get_by_role("button", name="Save", exact=True).first.click()
+    expect(page.locator(".messagelist .success")).to_contain_text("Active sites")
+    assert aside(lambda: Webhook.objects.get(pk=webhook.pk)).conditions == nested

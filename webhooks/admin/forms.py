@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.forms.models import ModelChoiceIterator
+from django.urls import reverse
 from django.utils.html import escape, format_html
 from django.utils.text import capfirst
 
@@ -99,10 +100,21 @@ class NamesField(forms.CharField):
         return bool((initial or []) != self.to_python(data))
 
 
+class ConditionsWidget(forms.Textarea):
+    class Media:
+        js = ["webhooks/conditions.js"]
+
+    def __init__(self) -> None:
+        super().__init__(CODE | {"rows": 6, "data-wh-conditions": ""})
+
+    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
+        return super().get_context(name, value, (attrs or {}) | {"data-url": reverse("admin:webhooks_webhook_try")})
+
+
 class ConditionsField(forms.JSONField):
     """JSON text, indented for those who read it. A script shows rows in its place, where they can express it."""
 
-    widget = forms.Textarea(attrs=CODE | {"rows": 6, "data-wh-conditions": ""})
+    widget = ConditionsWidget
 
     def prepare_value(self, value: Any) -> Any:
         if value in (None, "", {}, []):

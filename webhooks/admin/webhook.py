@@ -11,7 +11,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
@@ -22,7 +22,7 @@ from django.views.decorators.http import require_POST
 
 from webhooks import deletion, jobs, pinging
 from webhooks.admin import deletion as deleting
-from webhooks.admin import switches, tallies
+from webhooks.admin import switches, tallies, trial
 from webhooks.admin.display import EMPTY, number, short, webhook_state, when
 from webhooks.admin.forms import WebhookForm, in_words
 from webhooks.managers import OPEN_STATES, State
@@ -32,7 +32,7 @@ from webhooks.models import Webhook
 SHORT = 3
 
 ACTIONS = ("on_created", "on_updated", "on_deleted")
-DEMANDS = ("conditions", "changed_fields", ("only_changes", "prechange"))
+DEMANDS = ("conditions", "changed_fields", "only_changes", "prechange")
 CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
 
 
@@ -170,7 +170,18 @@ class WebhookAdmin(admin.ModelAdmin):
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self._ping))
-        return [path("<path:object_id>/ping/", view, name="webhooks_webhook_ping"), *super().get_urls()]
+        trying = self.admin_site.admin_view(require_POST(self._try))
+        return [
+            path("try/", trying, name="webhooks_webhook_try"),
+            path("<path:object_id>/ping/", view, name="webhooks_webhook_ping"),
+            *super().get_urls(),
+        ]
+
+    def _try(self, request: HttpRequest) -> HttpResponse:
+        """What the demands in the form would have come to, judged over events on file."""
+        if not (self.has_add_permission(request) or self.has_change_permission(request)):
+            raise PermissionDenied
+        return JsonResponse({"text": trial.in_words(request)})
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         webhook = self.get_object(request, object_id)

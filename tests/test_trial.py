@@ -1,0 +1,108 @@
+"""What conditions would have come to, judged over the events on file, before they are saved."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+
+from tests.makers import make_event, make_webhook
+from tests.testapp.models import Label, Thing
+from webhooks.admin import trial
+from webhooks.models import Event, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+ADDRESS = "/admin/webhooks/webhook/try/"
+
+
+@pytest.fixture
+def client() -> Client:
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("admin"))
+    return client
+
+
+def tried(client: Client, conditions: Any = None, *models: Any, **fields: str) -> str:
+    chosen = [ContentType.objects.get_for_model(model).pk for model in models or (Thing,)]
+    text = conditions if isinstance(conditions, str) else json.dumps(conditions)
+    posted = {"on_created": "on", "on_updated": "on", "object_types": chosen, "conditions": text} | fields
+    answer = client.post(ADDRESS, posted)
+    assert answer.status_code == 200, answer.content
+    told: str = answer.json()["text"]
+    return told
+
+
+def test_it_counts_the_last_events_of_the_chosen_models_and_actions(client: Client) -> None:
+    make_webhook(Thing, Label)
+    for status in ("active", "active", "retired"):
+        Thing.objects.create(name=status, status=status)
+    Label.objects.create(name="active")
+    Thing.objects.first().delete()  # type: ignore[union-attr]
+    active = {"attr": "status", "value": "active"}
+    assert tried(client, active) == "Of the last 3 events, 2 would have been sent and 1 not."
+    assert tried(client) == "Of the last 3 events, 3 would have been sent and 0 not."
+    told = tried(client, active, Thing, Label)
+    assert told.startswith("Of the last 4 events, 2 would have been sent and 1 not. For 1 there is no answer")
+    assert "testapp.label active: there is no 'status'" in told
+    assert (Webhook.objects.count(), Event.objects.count()) == (1, 5)
+
+
+def test_where_the_state_before_was_not_recorded_there_is_no_answer(client: Client) -> None:
+    webhook = make_webhook(Thing)
+    thing = Thing.objects.create(name="a")
+    thing.save()
+    webhook.prechange = True
+    webhook.save()
+    thing.save()
+    thing.name = "b"
+    thing.save()
+    for demands in ({"changed_fields": "name"}, {"only_changes": "on"}):
+        told = tried(client, None, **demands)
+        assert told.startswith("Of the last 4 events, 2 would have been sent and 1 not. For 1 there is no answer")
+        assert "was not recorded" in told
+    assert "For 1 there is no answer" in tried(client, {"attr": "name", "op": "changed"})
+
+
+@pytest.mark.parametrize(
+    ("conditions", "told"),
+    [
+        ("{", "The conditions are refused: they are no JSON."),
+        ("[" * 100_000, "The conditions are refused: they are no JSON."),
+        ({"and": [{"attr": "a", "op": "is"}]}, "The conditions are refused: and[0].op: there is no operator 'is'"),
+        (None, "There are no events of these models and actions to try it on."),
+    ],
+)
+def test_what_cannot_be_tried_says_why(client: Client, conditions: Any, told: str) -> None:
+    assert told in tried(client, conditions)
+
+
+def test_a_slow_pattern_is_not_tried_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "SECONDS", 0)
+    for key in range(5):
+        make_event(object_id=str(key), data=json.dumps({"name": "a" * 46 + "b"}))
+    told = tried(client, {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})
+    assert told.startswith("Of the last 1 event, 0 would have been sent and 0 not. For 1 there is no answer")
+    assert "took longer" in told
+
+
+def test_models_and_actions_come_first(client: Client) -> None:
+    for posted in ({"object_types": ["1"]}, {"on_created": "on"}, {"on_created": "on", "object_types": ["x", "²"]}):
+        assert "Choose at least one" in client.post(ADDRESS, posted).json()["text"]
+
+
+def test_only_who_may_define_webhooks_may_try() -> None:
+    user = get_user_model().objects.create_user("viewer", password="x", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_webhook", "view_event"]))
+    client = Client()
+    assert client.post(ADDRESS, {}).status_code == 302
+    client.force_login(user)
+    assert client.post(ADDRESS, {}).status_code == 403
+    assert client.get(ADDRESS).status_code == 405
+    user.user_permissions.add(Permission.objects.get(codename="add_webhook"))
+    assert client.post(ADDRESS, {}).status_code == 200

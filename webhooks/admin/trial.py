@@ -1,0 +1,94 @@
+"""How many of the last events would have gone to a webhook with these demands, before it is saved."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.http import HttpRequest
+
+from webhooks import conditions
+from webhooks.admin.display import count_of
+from webhooks.admin.forms import ConditionsField, NamesField
+from webhooks.conditions import ConditionError
+from webhooks.context import Actor
+from webhooks.models import Action, Event
+from webhooks.selection import Occasion, Undecided, wants
+from webhooks.subscriptions import Demand
+
+# So many are tried, the newest of the chosen models, and for so many seconds.
+MOST = 200
+SECONDS = 2.0
+
+ACTIONS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
+
+
+def in_words(request: HttpRequest) -> str:
+    """What the form of a webhook, as it was posted, would have come to."""
+    labels = _labels(request.POST.getlist("object_types"))
+    actions = [action for name, action in ACTIONS.items() if request.POST.get(name)]
+    if not labels or not actions:
+        return "Choose at least one model and one action first."
+    try:
+        demand = _demand(request.POST)
+    except ConditionError as error:
+        return f"The conditions are refused: {error}."
+    events = Event.objects.filter(object_type__in=labels, action__in=actions, error="").order_by("-pk")[:MOST]
+    return _told(demand, list(events))
+
+
+def _labels(chosen: Sequence[str]) -> list[str]:
+    found = ContentType.objects.filter(pk__in=[pk for pk in chosen if pk.isdecimal() and len(pk) < 10])
+    return [f"{one.app_label}.{one.model}" for one in found]
+
+
+def _demand(posted: Any) -> Demand:
+    text = posted.get("conditions", "").strip()
+    try:
+        wanted = json.loads(text) if text else None
+        conditions.parse(wanted)
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, ConditionError) else ConditionError("", "they are no JSON") from error
+    return Demand(
+        0,
+        ConditionsField().prepare_value(wanted),
+        tuple(NamesField().to_python(posted.get("changed_fields", ""))),
+        only_changes=bool(posted.get("only_changes")),
+    )
+
+
+def _told(demand: Demand, events: Sequence[Event]) -> str:
+    counts: Counter[str] = Counter()
+    reason, end = "", time.monotonic() + SECONDS
+    for event in events:
+        answer, why = _answer(demand, event)
+        counts[answer] += 1
+        reason = reason or (f"{event.object_type} {event.object_repr or event.object_id}: {why}" if why else "")
+        if time.monotonic() > end:
+            break
+    if not counts:
+        return "There are no events of these models and actions to try it on."
+    told = (
+        f"Of the last {count_of(counts.total(), 'event')}, {counts['matched']:,} would have been sent and "
+        f"{counts['not matched']:,} not."
+    )
+    if counts["no answer"]:
+        told += f" For {counts['no answer']:,} there is no answer, and they would not have been sent; {reason}."
+    return told
+
+
+def _answer(demand: Demand, event: Event) -> tuple[str, str]:
+    occasion = Occasion(Action(event.action), event.data, event.snapshots, event.changed, Actor(event.username))
+    if event.action == Action.UPDATED and not event.changed and demand.needs_before:
+        return "no answer", "what was there before was not recorded, for no webhook needed it"
+    try:
+        if wants(demand, occasion):
+            return "matched", ""
+    except Undecided as error:
+        return "no answer", str(error)
+    problem = occasion.verdicts[demand.conditions].problem if demand.conditions in occasion.verdicts else ""
+    return ("no answer", problem) if problem else ("not matched", "")
