@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from webhooks.context import actor
+    from webhooks.custom_events import send
     from webhooks.outbox import batch
     from webhooks.querysets import TrackedQuerySet, WebhookManager
-    from webhooks.registry import register, unregister
+    from webhooks.registry import register, register_event, unregister, unregister_event
     from webhooks.verifying import ReplayWindow, VerificationError, verify
 
 __all__ = [
     "ReplayWindow", "TrackedQuerySet", "VerificationError", "WebhookManager", "actor", "batch", "register",
-    "unregister", "verify",
+    "register_event", "send", "unregister", "unregister_event", "verify",
 ]  # fmt: skip
 
 _HOMES = {
@@ -42,7 +43,10 @@ _HOMES = {
     "actor": "webhooks.context",
     "batch": "webhooks.outbox",
     "register": "webhooks.registry",
+    "register_event": "webhooks.registry",
+    "send": "webhooks.custom_events",
     "unregister": "webhooks.registry",
+    "unregister_event": "webhooks.registry",
     "verify": "webhooks.verifying",
 }
 

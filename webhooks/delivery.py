@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks import backoff, health
+from webhooks import backoff, health, payloads
 from webhooks.composing import compose
 from webhooks.conf import conf
 from webhooks.models import Delivery, State, Webhook
@@ -19,6 +19,7 @@ from webhooks.payloads import Bodies
 from webhooks.sql import events, records
 from webhooks.sql.claims import Claim, Taken, promote
 from webhooks.sql.dialect import relax
+from webhooks.sql.events import EventRow
 from webhooks.sql.records import Verdict
 from webhooks.transport import Request
 
@@ -38,13 +39,29 @@ class Claimed:
 def load(taken: Sequence[Taken], token: uuid.UUID) -> list[Claimed]:
     """What was taken, with its events, and the webhooks as they are now."""
     using = Delivery.objects.db
-    found = {event.pk: Bodies(event) for event in events.read(using, {one.event_id for one in taken})}
+    found = {event.pk: event for event in events.read(using, {one.event_id for one in taken})}
     webhooks = Webhook.objects.in_bulk({one.webhook_id for one in taken})
+    bodies: dict[tuple[int, str], Bodies] = {}
     return [
-        Claimed(one.id, token, webhooks[one.webhook_id], found[one.event_id], one.attempt_count, one.failures)
+        Claimed(
+            one.id,
+            token,
+            webhooks[one.webhook_id],
+            _bodies(bodies, found[one.event_id], one.webhook_id),
+            one.attempt_count,
+            one.failures,
+        )
         for one in taken
         if one.webhook_id in webhooks and one.event_id in found  # else deleted a moment ago, with its deliveries
     ]
+
+
+def _bodies(made: dict[tuple[int, str], Bodies], event: EventRow, webhook_id: int) -> Bodies:
+    """Those of an Event as one serializer wrote it, shared by all webhooks that chose that."""
+    serializer = payloads.serializer_for(event, webhook_id) if event.variants else ""
+    if (event.pk, serializer) not in made:
+        made[event.pk, serializer] = Bodies(payloads.written_by(event, serializer))
+    return made[event.pk, serializer]
 
 
 def request_for(claimed: Claimed) -> Request:

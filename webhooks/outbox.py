@@ -91,6 +91,24 @@ def record(
         logger.exception("No webhook will hear that %s %s was %s", registration.label, pk, action)
 
 
+def announce(event: Event, using: str) -> None:
+    """Record an Event that is no change, for the webhooks that want its action. Never raises."""
+    try:
+        if connections[using].in_atomic_block:
+            settling.announce(open_scope(using, jobs.wake_up), event)
+        else:
+            _announce_alone(event, using)
+    except Exception:
+        logger.exception("No webhook will hear of %s", event)
+
+
+def _announce_alone(event: Event, using: str) -> None:
+    wanted = subscriptions.current(using)
+    if wanted.listening(event.action):
+        with transaction.atomic(using):
+            settling.announce(open_scope(using, jobs.wake_up, wanted), event)
+
+
 def wants(model: type[models.Model], using: str) -> bool:
     """Whether any enabled webhook wants anything of this model, or of those that it inherits rows from."""
     scope = existing(using)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlencode
 
 from django.db import models
@@ -132,14 +132,68 @@ class Told(Protocol):
     def snapshots(self) -> str: ...
     @property
     def changed(self) -> str: ...
+    @property
+    def variants(self) -> str: ...
+
+
+# What an Event has of each serializer.
+TEXTS = ("data", "snapshots", "changed")
+
+
+def texts_for(chosen: Mapping[str, list[int]], shown: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The columns of an Event that has what each serializer shows, for the webhooks that chose it: the Event's own are
+    those of the first, and ``variants`` has the others."""
+    main = next(iter(chosen))
+    variants = {
+        name: {"webhooks": webhook_ids, **(shown.get(name, {}) if name != main else {})}
+        for name, webhook_ids in chosen.items()
+        if name
+    }
+    own = {name: shown.get(main, {}).get(name, "") for name in TEXTS}
+    return own | {"variants": json.dumps(variants) if variants else ""}
+
+
+def chosen_serializers(event: Any) -> dict[str, list[int]]:
+    """The webhooks of an Event by the serializers that they had chosen, the default one first."""
+    chosen: dict[str, list[int]] = {}
+    for webhook_id in event.webhook_ids:
+        chosen.setdefault(serializer_for(event, webhook_id), []).append(webhook_id)
+    return dict(sorted(chosen.items())) or {"": []}
+
+
+def serializer_for(event: Told, webhook_id: int) -> str:
+    """The name of the serializer that a webhook had chosen when an Event happened; empty for the default one."""
+    variants = json.loads(event.variants or "{}")
+    return next((name for name, one in variants.items() if webhook_id in one["webhooks"]), "")
+
+
+def written_by(event: Told, serializer: str) -> Told:
+    """The Event as the serializer of this name had written it."""
+    texts = json.loads(event.variants or "{}").get(serializer, {})
+    return cast(Told, _Variant(event, texts)) if "data" in texts else event
+
+
+def sent_to(event: Told, webhook_id: int) -> Told:
+    """The Event as a webhook gets it."""
+    return written_by(event, serializer_for(event, webhook_id))
+
+
+class _Variant:
+    """An Event with some of its texts replaced."""
+
+    def __init__(self, event: Told, texts: dict[str, str]) -> None:
+        self._event, self._texts = event, texts
+
+    def __getattr__(self, name: str) -> Any:
+        return self._texts[name] if name in self._texts else getattr(self._event, name)
 
 
 def json_body(event: Told) -> bytes:
     """The body that receivers get, in NetBox's form with more beside it (``docs/payload.md``)."""
     envelope = _plain_json(_envelope(event))[:-1]
-    request = event.request or "null"
+    request, data = event.request or "null", event.data or "null"
     compared = f'"snapshots":{event.snapshots or snapshots(None, None)},"changed":{event.changed or "null"}'
-    return f'{envelope},"request":{request},"data":{event.data},{compared}}}'.encode()
+    return f'{envelope},"request":{request},"data":{data},{compared}}}'.encode()
 
 
 # Of a dictionary of text and numbers, in ASCII as ``to_json`` writes it.
@@ -150,7 +204,7 @@ def form_body(event: Told) -> bytes:
     """The same as a form: one field for each key of the payload, and JSON text where a value is not plain."""
     fields = _envelope(event) | {
         "request": event.request or "null",
-        "data": event.data,
+        "data": event.data or "null",
         "snapshots": event.snapshots or snapshots(None, None),
         "changed": event.changed or "null",
     }

@@ -11,9 +11,9 @@ from webhooks.clock import DatabaseNow
 from webhooks.context import current_actor
 from webhooks.ids import new_id
 from webhooks.models import Event, Webhook
+from webhooks.models.event import PING
 from webhooks.texts import clean
 
-ACTION = "ping"
 OBJECT_TYPE = "webhooks.ping"
 
 
@@ -21,7 +21,7 @@ def ping(webhook: Webhook) -> Event:
     """Record a test of one webhook, and wake a worker. A paused one is probed at once."""
     actor, key = current_actor(), str(new_id())
     event = Event.objects.create(
-        action=ACTION,
+        action=PING,
         object_type=OBJECT_TYPE,
         # A key of its own: a test that fails keeps no later one waiting in its lane.
         object_id=key,

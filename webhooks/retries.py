@@ -15,7 +15,8 @@ from webhooks.clock import DatabaseNow
 from webhooks.context import Actor
 from webhooks.managers import DeliveryQuerySet
 from webhooks.models import Action, Delivery, Event, State, Webhook
-from webhooks.selection import Occasion, Undecided, select
+from webhooks.payloads import Frozen
+from webhooks.selection import Occasion, Selection, Undecided, select
 from webhooks.snapshots import Before
 from webhooks.texts import clean
 
@@ -91,11 +92,14 @@ def _replay(failed: Event) -> Replayed:
 
 
 def _columns_of_today(failed: Event) -> dict[str, Any] | None:
+    """What a new Event of the same object tells; for those that had chosen other serializers, as these write it."""
+    if failed.action not in Action:
+        return {"data": failed.data}  # of a custom event; what could not be told is who wants it
     if failed.action == Action.DELETED:
-        if failed.data:  # what could not be told is who wants it
-            return {"data": failed.data, "snapshots": failed.snapshots, "changed": ""}
+        if failed.data:  # the same
+            return {"data": failed.data, "snapshots": failed.snapshots, "changed": "", "variants": failed.variants}
         known = {"id": failed.object_id, "display": failed.object_repr}
-        return {"data": payloads.to_json(known), "snapshots": "", "changed": ""}
+        return {"data": payloads.to_json(known), "snapshots": "", "changed": "", "variants": ""}
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")
@@ -104,22 +108,28 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
         return None
     earlier = json.loads(failed.snapshots)["prechange"] if failed.snapshots else None
     before = Before(deleted=earlier) if failed.action == Action.UPDATED and earlier is not None else None
-    frozen = payloads.freeze(registration, instances[failed.object_id], before=before)
-    return {
-        "data": frozen.data,
-        "snapshots": payloads.snapshots(frozen.before, frozen.state),
-        "changed": frozen.changed,
-        "object_repr": clean(frozen.name, 200),
-    }
+    instance, chosen = instances[failed.object_id], payloads.chosen_serializers(failed)
+    shown = {name: _shown(payloads.freeze(registration, instance, name, before)) for name in chosen}
+    return payloads.texts_for(chosen, shown) | {"object_repr": clean(str(instance), 200)}
+
+
+def _shown(frozen: Frozen) -> dict[str, str]:
+    snapshots = payloads.snapshots(frozen.before, frozen.state)
+    return {"data": frozen.data, "snapshots": snapshots, "changed": frozen.changed}
 
 
 def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
     """Which of its webhooks want the data of today. Raises Undecided where that cannot be told of one."""
     if failed.action == Action.DELETED and not failed.data:
         return list(failed.webhook_ids)  # of the object there is nothing left to judge
-    compared = {name: columns[name] for name in ("data", "snapshots", "changed")}
-    occasion = Occasion(Action(failed.action), **compared, actor=Actor(failed.username, failed.request_id))
-    selection = select(failed.webhook_ids, subscriptions.current(outbox.database(), enabled_only=False), occasion)
+    anew = Event(webhook_ids=failed.webhook_ids, action=failed.action, **columns)
+    wanted = subscriptions.current(outbox.database(), enabled_only=False)
+    selection = Selection(failed.action)
+    for serializer, those in payloads.chosen_serializers(anew).items():
+        told = payloads.written_by(anew, serializer)
+        texts = {name: getattr(told, name) for name in payloads.TEXTS}
+        occasion = Occasion(failed.action, **texts, actor=Actor(failed.username, failed.request_id))
+        selection.add(select(those, wanted, occasion))
     if selection.undecided:
         raise Undecided(selection.error.strip().rpartition("\n")[2])
     return selection.wanting

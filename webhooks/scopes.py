@@ -17,7 +17,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks import subscriptions
-from webhooks.models import Action
+from webhooks.models import Action, Event
 from webhooks.registry import Registration
 from webhooks.snapshots import Before
 from webhooks.subscriptions import Subscriptions
@@ -79,6 +79,17 @@ class Pending:
         pass
 
 
+@dataclass(frozen=True, eq=False)
+class Announced:
+    """An Event of no change in a batch, written already; it is an on_commit callback like ``Pending``."""
+
+    batch: Batch
+    event: Event
+
+    def __call__(self) -> None:
+        pass
+
+
 @dataclass
 class Scope:
     """Django calls it when the transaction commits; ``wake`` is called then if there are Events."""
@@ -123,14 +134,20 @@ class Scope:
         """Leave a change to the end of the batch."""
         transaction.on_commit(Pending(batch, change, state), using=self.using, robust=True)
 
-    def pending(self, batch: Batch) -> list[Pending]:
-        """The last change of each object in the batch that was not rolled back, in the order of those changes."""
-        last: dict[tuple[str, str], Pending] = {}
+    def announce(self, batch: Batch, event: Event) -> None:
+        """Leave an Event of no change to the end of the batch, so that it keeps its place among the changes."""
+        transaction.on_commit(Announced(batch, event), using=self.using, robust=True)
+
+    def pending(self, batch: Batch) -> list[Pending | Announced]:
+        """What is left to the end of the batch and was not rolled back, in order: of each object the last change, and
+        all that was announced."""
+        last: dict[Any, Pending | Announced] = {}
         for registered in self.connection.run_on_commit:
             callback = registered[1]
-            if isinstance(callback, Pending) and callback.batch is batch:
-                last.pop(callback.change.key, None)
-                last[callback.change.key] = callback
+            if isinstance(callback, Pending | Announced) and callback.batch is batch:
+                key = callback.change.key if isinstance(callback, Pending) else callback
+                last.pop(key, None)
+                last[key] = callback
         return list(last.values())
 
     @property

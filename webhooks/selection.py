@@ -33,7 +33,7 @@ class Occasion:
     """What has become of an object, as webhooks are asked about it; ``data``, ``snapshots`` and ``changed`` are JSON
     texts, which are only parsed where somebody looks into them."""
 
-    action: Action
+    action: str
     data: str
     snapshots: str
     changed: str
@@ -62,10 +62,19 @@ class Occasion:
 class Selection:
     """Those who want the Event of this action; and those of whom it cannot be told, with the tracebacks of why."""
 
-    action: Action
+    action: str
     wanting: list[int] = field(default_factory=list)
     undecided: list[int] = field(default_factory=list)
     error: str = ""
+
+    def add(self, other: Selection) -> None:
+        """Take another one's webhooks in, in order."""
+        self.wanting = sorted([*self.wanting, *other.wanting])
+        self.leave_undecided(other.undecided, other.error)
+
+    def leave_undecided(self, webhook_ids: list[int], error: str) -> None:
+        self.undecided = sorted([*self.undecided, *webhook_ids])
+        self.error += error
 
 
 # Put around the asking of one webhook: a savepoint, so that an error of the database in it spoils no other.
@@ -80,7 +89,7 @@ def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, gua
         return selection
     for webhook_id in candidates:
         try:
-            with guard() if guard else nullcontext():
+            with guard() if guard and wanted.demanding([webhook_id]) else nullcontext():
                 wants_it = webhook_id not in wanted.demands or wants(wanted.demands[webhook_id], occasion)
         except Exception as error:
             if isinstance(error, DatabaseError) and not guard:

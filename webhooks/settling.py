@@ -12,12 +12,15 @@ from django.utils import timezone
 from webhooks import states
 from webhooks.context import current_actor
 from webhooks.models import Action, Event
-from webhooks.scopes import Batch, Change, ObjectState, Scope, Trace
+from webhooks.scopes import Announced, Batch, Change, ObjectState, Pending, Scope, Trace
 from webhooks.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.texts import clean
 
 # Events that one statement inserts.
 INSERT_MOST = 1000
+
+# What whoever announces an Event says of it.
+TOLD = ("object_type", "object_id", "object_repr", "data")
 
 # What a transaction did to an object in all, by whether it existed before and whether it exists now.
 NET_ACTION = {
@@ -37,7 +40,8 @@ def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None
     try:
         # The savepoint: an error of the database inside a serializer must not abort the change's transaction.
         with transaction.atomic(scope.using):
-            known = states.read(scope, change) if state is None else state
+            serializers = list(scope.wanted.by_serializer(candidates))
+            known = states.read(scope, change, serializers) if state is None else state
             if known:
                 _conclude(scope, change, trace, _selected(scope, action, candidates, known, guard), known)
     except Spoilt:
@@ -57,8 +61,15 @@ def _selected(
     """Which candidates want the object's Event as it is. Nobody can look into a payload that could not be made."""
     if state["error"]:
         return Selection(action, candidates)
-    occasion = Occasion(action, state["data"], state["snapshots"], state["changed"], current_actor())
-    return select(candidates, scope.wanted, occasion, guard)
+    selection = Selection(action)
+    for serializer, those in scope.wanted.by_serializer(candidates).items():
+        if serializer not in state["shown"]:
+            # It failed, or somebody chose it after the state was read.
+            selection.leave_undecided(those, state["spoilt"].get(serializer, f"Serializer {serializer} was not run.\n"))
+        else:
+            occasion = Occasion(action, actor=current_actor(), **state["shown"][serializer])
+            selection.add(select(those, scope.wanted, occasion, guard))
+    return selection
 
 
 def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, state: ObjectState) -> None:
@@ -68,7 +79,7 @@ def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, 
         (trace.undecided_ids, selection.undecided, clean(selection.error)),
     ):
         if webhook_ids:
-            columns = _columns(selection.action, webhook_ids, state | {"error": error})
+            columns = _columns(scope, selection.action, webhook_ids, state | {"error": error})
             _upsert(scope, change, event_ids, columns)
         else:
             _withdraw(scope, event_ids)
@@ -87,17 +98,23 @@ def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, lis
 
 def settle_together(scope: Scope, gathered: Batch) -> None:
     """The same for all objects of a batch, with as few queries as for one."""
-    pending = scope.pending(gathered)
+    everything = scope.pending(gathered)
+    pending = [one for one in everything if isinstance(one, Pending)]
     unknown = [one.change for one in pending if one.state is None]
     known = {one.change.key: one.state for one in pending if one.state is not None} | states.read_all(scope, unknown)
-    selections = _selections(scope, [(one.change, known[one.change.key]) for one in pending])
+    selections = iter(_selections(scope, [(one.change, known[one.change.key]) for one in pending]))
     new: list[tuple[list[int], Event]] = []
-    for change, selection in zip((one.change for one in pending), selections, strict=True):
+    for one in everything:
+        if isinstance(one, Announced):
+            new.append(([], one.event))
+            continue
+        change, selection = one.change, next(selections)
         trace, state = scope.trace(change), known[change.key]
         if selection is None:
             settle(scope, change, trace, state)
         elif selection.wanting:
-            new.append((trace.event_ids, _event(change, _columns(selection.action, selection.wanting, state))))
+            columns = _columns(scope, selection.action, selection.wanting, state)
+            new.append((trace.event_ids, _event(change, columns)))
     for event_ids, event in zip((ids for ids, _ in new), _insert(scope, [event for _, event in new]), strict=True):
         event_ids.append(event.pk)
 
@@ -127,10 +144,13 @@ def _insert(scope: Scope, events: list[Event]) -> list[Event]:
     return Event.objects.using(scope.using).bulk_create(events, batch_size=INSERT_MOST)
 
 
-def _columns(action: Action, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
+def _columns(scope: Scope, action: str, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
+    return states.columns(state, scope.wanted.by_serializer(webhook_ids)) | _circumstances(action, webhook_ids)
+
+
+def _circumstances(action: str, webhook_ids: list[int]) -> dict[str, Any]:
     actor = current_actor()
     return {
-        **state,
         "action": action,
         "webhook_ids": webhook_ids,
         "timestamp": timezone.now(),
@@ -152,3 +172,28 @@ def _upsert(scope: Scope, change: Change, event_ids: list[int], columns: dict[st
 
 def _event(change: Change, columns: dict[str, Any]) -> Event:
     return Event(object_type=change.label, object_id=str(change.pk), **columns)
+
+
+def announce(scope: Scope, event: Event) -> None:
+    """Record an Event that is no change, for the webhooks that want its action. It is merged with no other."""
+    candidates = scope.wanted.listening(event.action)
+    if not candidates:
+        return
+    occasion = Occasion(event.action, event.data, "", "", current_actor())
+    try:
+        selection = select(candidates, scope.wanted, occasion)
+    except Spoilt:
+        selection = select(candidates, scope.wanted, occasion, _savepoint(scope))
+    for webhook_ids, error in ((selection.wanting, ""), (selection.undecided, clean(selection.error))):
+        if webhook_ids:
+            _insert_announced(scope, event, _circumstances(event.action, webhook_ids) | {"error": error})
+
+
+def _insert_announced(scope: Scope, event: Event, columns: dict[str, Any]) -> None:
+    told = Event(**{name: getattr(event, name) for name in TOLD}, **columns)
+    if scope.batch:
+        scope.announce(scope.batch, told)
+        return
+    with transaction.atomic(scope.using):
+        told.insert(scope.using)
+    scope.has_events = True

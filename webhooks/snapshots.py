@@ -87,7 +87,8 @@ def taken(serializer: Any, data: Any, row: models.Model) -> Snapshot:
 def earlier(serializer: Any, data: Any, after: Snapshot, before: Before) -> Snapshot | None:
     """The snapshot of the state before, from the one after; None where it is not known."""
     if before.deleted is not None:
-        return before.deleted
+        # It has what any serializer showed.
+        return {name: value for name, value in before.deleted.items() if name in after}
     if before.row is None:
         return None
     shown = after | _columns(serializer, data, before.row)

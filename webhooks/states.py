@@ -1,4 +1,8 @@
-"""The state of an object, as the columns of an Event that tell of it; and what it was before."""
+"""The state of an object, as the columns of an Event that tell of it; and what it was before.
+
+A state has what each serializer that somebody chose shows of the object (``shown``), or the traceback of why it shows
+nothing (``spoilt``): one that fails takes nothing away from the webhooks that chose another.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import json
 import logging
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db import models, transaction
@@ -22,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 
 def read_all(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], ObjectState]:
-    """The states of many objects, in one query for each model beside the serializer's own."""
+    """The states of many objects, as every serializer shows them that somebody chose for their models; in one query
+    for each model beside the serializers' own."""
     try:
         with transaction.atomic(scope.using):
             return dict(_at_once(scope, changes))
@@ -39,30 +44,32 @@ def _at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[st
     for registration, those in by_model.items():
         lock = any(change.lock for change in those)
         instances = payloads.reread_all(registration, [change.pk for change in those], scope.using, lock)
+        names = scope.wanted.serializers(registration.label)
         for change in those:
             instance = instances.get(str(change.pk))
-            yield change.key, _object_columns(scope, change, instance) if instance else {}
+            yield change.key, _state(instance, _all(scope, change, instance, names)) if instance else {}
 
 
 def read_or_failed(scope: Scope, change: Change) -> ObjectState:
     try:
         with transaction.atomic(scope.using):
-            return read(scope, change)
+            return read(scope, change, scope.wanted.serializers(change.label))
     except Exception as error:
         return failed(scope, change, error)
 
 
-def read(scope: Scope, change: Change) -> ObjectState:
-    """The object's columns of an Event; none when the object is gone. Raises whatever its serializer raises."""
+def read(scope: Scope, change: Change, serializers: Sequence[str]) -> ObjectState:
+    """The object as these serializers show it; nothing when it is gone. Raises what a serializer raises, unless
+    another does not."""
     instances = payloads.reread_all(change.registration, [change.pk], scope.using, change.lock)
-    return _object_columns(scope, change, instances[str(change.pk)]) if instances else {}
+    return _one(scope, change, instances[str(change.pk)], serializers) if instances else {}
 
 
 def failed(scope: Scope, change: Change, error: Exception) -> ObjectState:
-    """The columns of an Event whose payload cannot be made: an admin sees the traceback there."""
+    """The state of an object whose payload cannot be made: an admin sees the traceback there."""
     logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
     trace = clean("".join(traceback.format_exception(error)))
-    return {"data": "", "snapshots": "", "changed": "", "object_repr": _name(scope, change), "error": trace}
+    return {"object_repr": _name(scope, change), "error": trace, "shown": {}, "spoilt": {}}
 
 
 def _name(scope: Scope, change: Change) -> str:
@@ -76,15 +83,61 @@ def _name(scope: Scope, change: Change) -> str:
         return ""
 
 
-def _object_columns(scope: Scope, change: Change, instance: models.Model) -> ObjectState:
-    is_deleted = change.action == Action.DELETED
-    frozen = payloads.freeze(change.registration, instance, before=_before(scope, change))
-    before, after = (frozen.state, None) if is_deleted else (frozen.before, frozen.state)
-    columns = {"data": frozen.data, "snapshots": payloads.snapshots(before, after), "changed": frozen.changed}
-    if is_deleted:
-        columns["changed"] = ""
-        _keep_deleted(scope, change, frozen.before or frozen.state)
-    return columns | {"object_repr": clean(frozen.name, 200), "error": ""}
+def _one(scope: Scope, change: Change, instance: models.Model, serializers: Sequence[str]) -> ObjectState:
+    if len(serializers) == 1:
+        return _state(instance, _all(scope, change, instance, serializers))
+    try:
+        with transaction.atomic(scope.using):
+            return _state(instance, _all(scope, change, instance, serializers))
+    except Exception:
+        # One of them failed: each in a savepoint of its own, so that an error of the database spoils no other.
+        return _each(scope, change, instance, serializers)
+
+
+Shown = dict[str, dict[str, str]]
+
+
+def _all(scope: Scope, change: Change, instance: models.Model, serializers: Sequence[str]) -> Shown:
+    before = _before(scope, change)
+    return {name: _shown(scope, change, instance, name, before) for name in serializers}
+
+
+def _each(scope: Scope, change: Change, instance: models.Model, serializers: Sequence[str]) -> ObjectState:
+    shown: Shown = {}
+    spoilt: dict[str, str] = {}
+    before = _before(scope, change)
+    for name in serializers:
+        try:
+            with transaction.atomic(scope.using):
+                shown[name] = _shown(scope, change, instance, name, before)
+        except Exception as error:
+            if len(spoilt) == len(serializers) - 1:
+                raise
+            called = name or "(default)"
+            logger.error("The serializer %s of %s failed, those who chose it get nothing: %s", called, change, error)
+            spoilt[name] = f"Serializer {called}: {''.join(traceback.format_exception(error))}\n"
+    return _state(instance, shown, spoilt)
+
+
+def _state(instance: models.Model, shown: Shown, spoilt: dict[str, str] | None = None) -> ObjectState:
+    return {"object_repr": clean(str(instance), 200), "error": "", "shown": shown, "spoilt": spoilt or {}}
+
+
+def _shown(
+    scope: Scope, change: Change, instance: models.Model, serializer: str, before: Before | None
+) -> dict[str, str]:
+    frozen = payloads.freeze(change.registration, instance, serializer, before)
+    if change.action != Action.DELETED:
+        compared = payloads.snapshots(frozen.before, frozen.state)
+        return {"data": frozen.data, "snapshots": compared, "changed": frozen.changed}
+    _keep_deleted(scope, change, frozen.before or frozen.state)
+    return {"data": frozen.data, "snapshots": payloads.snapshots(frozen.state, None), "changed": ""}
+
+
+def columns(state: ObjectState, chosen: Mapping[str, list[int]]) -> dict[str, Any]:
+    """The columns of an Event for webhooks that chose these serializers."""
+    same = {name: state[name] for name in ("object_repr", "error")}
+    return same | payloads.texts_for(chosen, state["shown"])
 
 
 def _before(scope: Scope, change: Change) -> Before | None:
@@ -97,8 +150,9 @@ def _keep_deleted(scope: Scope, change: Change, snapshot: str) -> None:
     """The object may be created anew in the same transaction, which is an update then."""
     if scope.wanted.need_before(change.label):
         known = scope.before(change.key)
-        if known is None or known.deleted is None:
-            scope.keep(change.key, Before(deleted=json.loads(snapshot)))
+        # Each serializer adds what it shows; of those that were there already, the first deletion counts.
+        earlier = known.deleted if known and known.deleted else {}
+        scope.keep(change.key, Before(deleted=json.loads(snapshot) | earlier))
 
 
 # Before the change

@@ -31,6 +31,13 @@ class Demand:
     only_changes: bool = False
     prechange: bool = False
     shows_before: bool = False
+    serializer: str = ""
+    custom_events: tuple[str, ...] = ()
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it depends on an Event's data if the webhook wants it."""
+        return bool(self.conditions or self.changed_fields or self.only_changes)
 
     @cached_property
     def needs_before(self) -> bool:
@@ -51,6 +58,23 @@ class Subscriptions:
 
     by_change: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     demands: dict[int, Demand] = field(default_factory=dict)
+    by_event: dict[str, list[int]] = field(default_factory=dict)
+
+    def listening(self, event: str) -> list[int]:
+        """The ids of the webhooks that want this custom event, in order."""
+        return self.by_event.get(event, [])
+
+    def by_serializer(self, webhook_ids: Iterable[int]) -> dict[str, list[int]]:
+        """These webhooks by the names of the serializers that they chose; the default one has none, and is first."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for webhook_id in webhook_ids:
+            found[self.demands[webhook_id].serializer if webhook_id in self.demands else ""].append(webhook_id)
+        return dict(sorted(found.items()))
+
+    def serializers(self, object_type: str) -> list[str]:
+        """The names of the serializers that any webhook wants of "dcim.site", whatever the action."""
+        ids = {pk for (label, _), those in self.by_change.items() if label == object_type for pk in those}
+        return list(self.by_serializer(ids))
 
     def matching(self, object_type: str, action: Action) -> list[int]:
         """The ids of the webhooks that want this action on "dcim.site", in order."""
@@ -61,8 +85,8 @@ class Subscriptions:
         return object_type in self._object_types
 
     def demanding(self, webhook_ids: Iterable[int]) -> bool:
-        """Whether any of these has demands."""
-        return bool(self.demands) and not self.demands.keys().isdisjoint(webhook_ids)
+        """Whether any of these has demands that are to be judged."""
+        return bool(self.demands) and any(pk in self.demands and self.demands[pk].is_judged for pk in webhook_ids)
 
     def need_before(self, object_type: str) -> bool:
         """Whether the state before an update of "dcim.site" has to be known for any webhook."""
@@ -95,7 +119,16 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
         for action in (action for action, is_wanted in wants.items() if is_wanted):
             found[f"{row.app_label}.{row.model}", action] += row.webhook_ids
     by_change = {change: sorted(ids) for change, ids in found.items()}
-    return Subscriptions(by_change, {demand.webhook_id: demand for demand in map(_demand, demands)})
+    demanding = {demand.webhook_id: demand for demand in map(_demand, demands)}
+    return Subscriptions(by_change, demanding, _by_event(demanding.values()))
+
+
+def _by_event(demands: Iterable[Demand]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = defaultdict(list)
+    for demand in demands:
+        for event in demand.custom_events:
+            found[event].append(demand.webhook_id)
+    return {event: sorted(ids) for event, ids in found.items()}
 
 
 _answered: set[str] = set()
@@ -124,6 +157,8 @@ def _demand(text: str) -> Demand:
         only_changes=bool(told["only_changes"]),
         prechange=bool(told["prechange"]),
         shows_before=bool(told["shows_before"]),
+        serializer=told["serializer"],
+        custom_events=_names(told["custom_events"]),
     )
 
 

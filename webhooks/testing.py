@@ -58,15 +58,16 @@ def capture(subscribe: Iterable[str] | None = None) -> Iterator[list[CapturedEve
     The block counts as a transaction of its own: an object that was there before it is ``updated`` in it, and
     several changes of one object in it are one Event. Take two blocks for what would be two requests.
 
-    Changes of every registered model are collected, whether or not a webhook is defined for it; ``subscribe``
-    narrows that to labels such as ``["dcim.site"]``, and ``[]`` to what the webhooks in the database want.
-    Nothing is sent, and Redis is not asked. Raises LookupError for a label that is not registered.
+    Changes of every registered model and custom events are collected, whether or not a webhook is defined for them;
+    ``subscribe`` narrows that to labels such as ``["dcim.site"]``, and ``[]`` to what the webhooks in the database
+    want. Nothing is sent, and Redis is not asked. Raises LookupError for a label that is not registered.
     """
     _demand_enabled()
     labels = _labels(subscribe)
     last = _last(Event)
     captured: list[CapturedEvent] = []
-    with _subscribed(labels), mock.patch.object(jobs, "wake_up"), _own_scope(outbox.database()):
+    announced = list(registry.custom_events()) if subscribe is None else []
+    with _subscribed(labels, announced), mock.patch.object(jobs, "wake_up"), _own_scope(outbox.database()):
         yield captured
     names = dict(Webhook.objects.values_list("pk", "name"))
     captured += [_captured(event, names) for event in Event.objects.filter(pk__gt=last).order_by("pk")]
@@ -110,7 +111,7 @@ def _labels(subscribe: Iterable[str] | None) -> list[str]:
 
 
 @contextmanager
-def _subscribed(labels: list[str]) -> Iterator[None]:
+def _subscribed(labels: list[str], custom_events: list[str]) -> Iterator[None]:
     """Let every change of these be wanted, besides what the defined webhooks want."""
     real = subscriptions.current
 
@@ -118,7 +119,8 @@ def _subscribed(labels: list[str]) -> Iterator[None]:
         wanted = real(using, enabled_only)
         mine = [(label, action) for label in labels for action in Action]
         everything = {change: [NOBODY, *wanted.matching(*change)] for change in mine}
-        return replace(wanted, by_change=wanted.by_change | everything)
+        announced = {name: [NOBODY, *wanted.listening(name)] for name in custom_events}
+        return replace(wanted, by_change=wanted.by_change | everything, by_event=wanted.by_event | announced)
 
     with mock.patch.object(subscriptions, "current", current):
         yield

@@ -1,6 +1,9 @@
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
 from core.admin import InventoryAdmin
+from dcim import audits
 from dcim.models import Device, Interface, Rack, RackGroup, Site
 
 
@@ -25,6 +28,13 @@ class RackAdmin(InventoryAdmin):
     list_display = ("name", "site", "group", "status", "role", "tenant", "u_height")
     list_filter = ("status", "role", "site", "tags")
     search_fields = ("name", "facility_id", "serial", "asset_tag", "site__name")
+    actions = ("audit",)
+
+    @admin.action(description="Audit the selected racks", permissions=["change"])
+    def audit(self, request: HttpRequest, racks: QuerySet[Rack]) -> None:
+        for rack in racks.select_related("site"):
+            audits.audit(rack, f"by {request.user} in the admin")
+        messages.success(request, "Webhooks are told of the audit.")
 
 
 @admin.register(Device)

@@ -4,3 +4,12 @@ from django.apps import AppConfig
 class DCIMConfig(AppConfig):
     name = "dcim"
     verbose_name = "DCIM"
+
+    def ready(self) -> None:
+        import webhooks
+
+        from dcim.audits import RACK_AUDITED
+
+        webhooks.register("dcim.Site", serializers={"brief": "dcim.api.serializers.BriefSiteSerializer"})
+        webhooks.register("dcim.Device", serializers={"brief": "dcim.api.serializers.BriefDeviceSerializer"})
+        webhooks.register_event(RACK_AUDITED, label="Rack audited")

@@ -49,7 +49,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         # What may be long is not needed in lists.
-        heavy = ("data", "snapshots", "request", "error", "webhook_ids")
+        heavy = ("data", "variants", "snapshots", "request", "error", "webhook_ids")
         return super().get_queryset(request).defer(*(f"event__{name}" for name in heavy), *SECRETS_OF_WEBHOOK)
 
     def get_search_results(
@@ -141,7 +141,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "is_capped": len(attempts) < obj.attempts.count(),
             "is_form": obj.webhook.is_form and not obj.webhook.body_template,
             "body": body,
-            "payload": indented(payloads.json_body(obj.event).decode()),
+            "payload": indented(_bodies_of(obj).body(as_form=False).decode()),
             "may_retry": RETRY.allowed(request) and obj.state in RETRY.changes,
             "may_discard": DISCARD.allowed(request) and obj.state in DISCARD.changes,
             "made": when(obj.created),
@@ -177,9 +177,13 @@ def _next(delivery: Delivery) -> SafeString | str:
 def body_of(delivery: Delivery) -> str:
     """The body that the next attempt would send, to the byte; or why there is none."""
     try:
-        return composing.body_of(delivery.webhook, Bodies(delivery.event)).decode()
+        return composing.body_of(delivery.webhook, _bodies_of(delivery)).decode()
     except Refused as error:
         return f"Nothing is sent: {error}."
+
+
+def _bodies_of(delivery: Delivery) -> Bodies:
+    return Bodies(payloads.sent_to(delivery.event, delivery.webhook_id))
 
 
 def _as_counted(request: HttpRequest, chosen: QuerySet[Delivery]) -> QuerySet[Delivery]:

@@ -13,6 +13,7 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
+from webhooks import payloads
 from webhooks.admin import filters, lookup
 from webhooks.admin.deeds import RETRY
 from webhooks.admin.delivery import named
@@ -34,7 +35,7 @@ class EventAdmin(ReadOnlyAdmin):
     actions = ("replay_chosen",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        return super().get_queryset(request).defer("data", "snapshots", "request", "webhook_ids")
+        return super().get_queryset(request).defer("data", "variants", "snapshots", "request", "webhook_ids")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
@@ -93,6 +94,7 @@ class EventAdmin(ReadOnlyAdmin):
             "changed": when(obj.timestamp),
             "dispatched": when(obj.dispatched_at),
             "data": indented(obj.data),
+            "variants": _variants_of(obj),
             "snapshots": indented(obj.snapshots),
             "request_shown": indented(obj.request),
             "deliveries": [
@@ -103,6 +105,16 @@ class EventAdmin(ReadOnlyAdmin):
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}
+
+
+def _variants_of(event: Event) -> list[dict[str, str]]:
+    """What each serializer gave, where webhooks had chosen other ones than the default one."""
+    if not event.variants:
+        return []
+    chosen = payloads.chosen_serializers(event)
+    return [
+        {"serializer": name or "default", "data": indented(payloads.written_by(event, name).data)} for name in chosen
+    ]
 
 
 def _replay_of(failed: Event) -> Event | None:

@@ -14,6 +14,7 @@ from webhooks import registry
 from webhooks.ids import first_id
 from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Action
+from webhooks.models.event import PING
 
 Choices = list[tuple[str, str]]
 
@@ -51,7 +52,8 @@ class ActionFilter(admin.SimpleListFilter):
     field = "action"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(action.value, str(action.label)) for action in Action]
+        known = [(action.value, str(action.label)) for action in Action]
+        return [*known, *((name, name) for name in registry.custom_events()), (PING, PING)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(**{self.field: self.value()}) if self.value() else queryset

@@ -18,17 +18,16 @@ from django.urls import reverse
 from django.utils.html import escape, format_html
 from django.utils.text import capfirst
 
+from webhooks import registry
 from webhooks.admin.display import exactly
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.demands import refuse_unknown_fields
-from webhooks.models.webhook import registered_object_types
+from webhooks.models.webhook import NO_ACTION, registered_object_types
 from webhooks.vault import Secret
 
-NO_ACTION = "Choose at least one action: created, updated or deleted."
 CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
-NO_MODEL = "Choose at least one model."
 
 
 def model_name(content_type: ContentType) -> str:
@@ -150,8 +149,12 @@ class SecretLinesField(WriteOnly):
 
 
 class WebhookForm(forms.ModelForm):
-    object_types = ModelsField(
-        queryset=ContentType.objects.none(), label="Models", error_messages={"required": NO_MODEL}
+    object_types = ModelsField(queryset=ContentType.objects.none(), label="Models", required=False)
+    custom_events = forms.MultipleChoiceField(
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        label="Events",
+        help_text="What is no change of a model. These are sent whatever models are chosen, and need none.",
     )
     conditions = ConditionsField(required=False, help_text="Send only what these match. Empty: everything.")
     changed_fields = NamesField(
@@ -183,6 +186,7 @@ class WebhookForm(forms.ModelForm):
         widgets = {
             # Not an input of type "url": browsers refuse templates in it.
             "payload_url": forms.TextInput(attrs={"class": "vURLField", "spellcheck": "false"}),
+            "serializer": SuggestingInput([], {"class": "vTextField"}),
             "content_type": SuggestingInput(BodyType.values, {"class": "vTextField"}),
             "additional_headers": forms.Textarea(attrs=CODE | {"rows": 4}),
             "body_template": forms.Textarea(attrs=CODE | {"rows": 10}),
@@ -193,6 +197,11 @@ class WebhookForm(forms.ModelForm):
         self.stored = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
         self.fields["object_types"].queryset = registered_object_types()  # type: ignore[attr-defined]
         self.fields["object_types"].help_text = self._dropped()
+        self.fields["custom_events"].choices = self._events()  # type: ignore[attr-defined]
+        if "serializer" in self.fields:  # not where it is only read
+            self.fields["serializer"].widget.suggestions = registry.serializer_names()
+        for name in {"custom_events", "serializer"} - set(offered(self.instance)):
+            self.fields.pop(name, None)
         self.fields["secret"].help_text = self._about("secret")
         self.fields["secret_headers"].help_text = self._about("secret_headers")
         for name, stored in self.stored.items():
@@ -214,6 +223,12 @@ class WebhookForm(forms.ModelForm):
         names = ", ".join(f"{one.app_label}.{one.model}" for one in dropped)
         return f"Chosen too, but no longer registered, and dropped when you save: {escape(names)}." if names else ""
 
+    def _events(self) -> list[tuple[str, str]]:
+        """Those that are registered; one that was chosen and no longer is can be seen, and is refused if it stays."""
+        known = registry.custom_events()
+        gone = {name: f"{name} (no longer registered)" for name in self.instance.custom_events if name not in known}
+        return [*((name, f"{label} ({name})") for name, label in known.items()), *gone.items()]
+
     def _about(self, name: str) -> str:
         about = f"{self.fields[name].help_text} What is entered is never shown again."
         keep = "Leave this empty to keep it. " if self.stored[name] else ""
@@ -221,7 +236,8 @@ class WebhookForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted")):
+        self.instance.picked = list(cleaned.get("object_types") or [])
+        if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted", "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
         self._check_names(cleaned)
         cleaned["secret_headers"] = self._kept(cleaned, "secret_headers")
@@ -245,6 +261,12 @@ class WebhookForm(forms.ModelForm):
         if entered:
             self.add_error(f"clear_{name}", "Either enter something new or clear what is set, not both.")
         return Secret()
+
+
+def offered(webhook: Webhook | None) -> list[str]:
+    """The fields that are of use only where the site has registered something for them."""
+    registered = {"custom_events": registry.custom_events(), "serializer": registry.serializer_names()}
+    return [name for name, known in registered.items() if known or (webhook and getattr(webhook, name))]
 
 
 WORDS = {

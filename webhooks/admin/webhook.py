@@ -24,7 +24,7 @@ from webhooks import deletion, jobs, pinging
 from webhooks.admin import deletion as deleting
 from webhooks.admin import switches, tallies, trial
 from webhooks.admin.display import EMPTY, number, short, webhook_state, when
-from webhooks.admin.forms import WebhookForm, in_words
+from webhooks.admin.forms import WebhookForm, in_words, offered
 from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Webhook
 
@@ -56,7 +56,7 @@ class WebhookAdmin(admin.ModelAdmin):
         may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if not may_edit:
             return self._fieldsets(
-                "models_in_full", ("secret_in_words",), "headers_in_words", ("secret_headers_in_words",)
+                obj, "models_in_full", ("secret_in_words",), "headers_in_words", ("secret_headers_in_words",)
             )
         secret = ["secret"]
         if obj and obj.secret:
@@ -64,12 +64,14 @@ class WebhookAdmin(admin.ModelAdmin):
         if obj and obj.previous_secret and obj.previous_secret_until:
             secret.append("forget_previous_secret")
         hidden = ["secret_headers", "clear_secret_headers"] if obj and obj.secret_headers else ["secret_headers"]
-        return self._fieldsets("object_types", secret, "additional_headers", hidden)
+        return self._fieldsets(obj, "object_types", secret, "additional_headers", hidden)
 
-    def _fieldsets(self, models: str, secret: Sequence[str], headers: str, hidden: Sequence[str]) -> Any:
+    def _fieldsets(
+        self, obj: Webhook | None, models: str, secret: Sequence[str], headers: str, hidden: Sequence[str]
+    ) -> Any:
         return (
             (None, {"fields": ("name", "enabled")}),
-            ("What is sent", {"fields": (models, ACTIONS)}),
+            ("What is sent", {"fields": (models, ACTIONS, *offered(obj))}),
             ("Of these, only", {"fields": DEMANDS}),
             ("Where to", {"fields": ("payload_url", "http_method", *secret)}),
             ("Headers and body", {"fields": ("content_type", headers, *hidden, "body_template")}),
@@ -89,7 +91,8 @@ class WebhookAdmin(admin.ModelAdmin):
 
     @admin.display(description="sends")
     def sends(self, webhook: Webhook) -> SafeString:
-        labels, actions = self._labels(webhook), ", ".join(str(action.label) for action in webhook.actions)
+        labels = self._labels(webhook)
+        actions = ", ".join([*(str(action.label) for action in webhook.actions), *webhook.custom_events])
         more = f" and {len(labels) - SHORT} more" if len(labels) > SHORT else ""
         models = f"{', '.join(labels[:SHORT])}{more}" or EMPTY
         return format_html('{} <span class="wh-quiet wh-below">{}</span>', models, actions)

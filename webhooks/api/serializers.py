@@ -33,7 +33,6 @@ class ObjectTypesField(serializers.ListField):
 
     child = serializers.CharField()
     default_error_messages = {
-        "empty": "Choose at least one model.",
         "not_a_list": 'Must be a list of labels, such as ["dcim.site"].',
         "not_registered": NOT_REGISTERED,
     }
@@ -64,7 +63,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     """Additional headers, which may have tokens in them, come out for those who may change webhooks; others get null.
     Secret headers and the secret come out for nobody."""
 
-    object_types = ObjectTypesField(allow_empty=False)
+    object_types = ObjectTypesField(required=False)
+    custom_events = serializers.ListField(child=serializers.CharField(), required=False)
     secret = SecretField(max_length=255, validators=[refuse_encrypted])
     secret_headers = SecretField(max_length=8192, validators=[refuse_encrypted], trim_whitespace=False)
     has_secret = serializers.SerializerMethodField()
@@ -76,7 +76,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         model = Webhook
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
-            "conditions", "changed_fields",
+            "custom_events", "serializer", "conditions", "changed_fields",
             "only_changes", "prechange", "payload_url", "http_method", "content_type", "additional_headers",
             "body_template", "secret", "has_secret",
             "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
@@ -120,16 +120,16 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         candidate = copy.copy(self.instance) if self.instance else Webhook()
         for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
             setattr(candidate, name, attrs[name])
+        stored = list(self.instance.object_types.all()) if self.instance else []
+        candidate.picked = attrs.get("object_types", stored)
         try:
             candidate.full_clean()
         except ModelValidationError as error:
             raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
-        self._check_names(candidate.changed_fields, attrs.get("object_types"))
+        self._check_names(candidate.changed_fields, list(candidate.picked))
         return attrs | ({"conditions": candidate.conditions} if "conditions" in attrs else {})
 
-    def _check_names(self, names: list[str], object_types: list[ContentType] | None) -> None:
-        if object_types is None:
-            object_types = list(self.instance.object_types.all()) if self.instance else []
+    def _check_names(self, names: list[str], object_types: list[ContentType]) -> None:
         try:
             refuse_unknown_fields(names, [f"{one.app_label}.{one.model}" for one in object_types])
         except ModelValidationError as error:
@@ -189,10 +189,11 @@ class EventDetailSerializer(EventSerializer):
     data = JSONTextField()  # type: ignore[assignment]
     snapshots = JSONTextField()
     changed = JSONTextField()
+    variants = JSONTextField()
     request = JSONTextField()
 
     class Meta(EventSerializer.Meta):
-        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "request")
+        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "variants", "request")
 
 
 class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
@@ -239,7 +240,7 @@ class DeliveryDetailSerializer(DeliverySerializer):
         fields = (*DeliverySerializer.Meta.fields, "payload", "attempts")
 
     def get_payload(self, delivery: Delivery) -> Any:
-        return json.loads(payloads.json_body(delivery.event))
+        return json.loads(payloads.json_body(payloads.sent_to(delivery.event, delivery.webhook_id)))
 
     def get_attempts(self, delivery: Delivery) -> Any:
         return AttemptSerializer(delivery.attempts.order_by("-pk")[:MOST_ATTEMPTS], many=True).data

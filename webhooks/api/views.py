@@ -26,7 +26,7 @@ from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
 # What may be long, or is nobody's business, and lists do not show.
-HEAVY = ("data", "snapshots", "request", "webhook_ids")
+HEAVY = ("data", "variants", "snapshots", "request", "webhook_ids")
 
 
 class Conflict(APIException):

@@ -14,15 +14,25 @@ class Action(models.TextChoices):
     DELETED = "deleted", "deleted"
 
 
+# The action of a test of a webhook.
+PING = "ping"
+
+
 class Event(models.Model):
     """One committed change of one object, frozen as it was. Its id is the ``sequence`` of the payload."""
 
     timestamp = models.DateTimeField(default=timezone.now)
-    action = models.CharField(max_length=20, choices=Action.choices)
-    object_type = models.CharField(max_length=200, help_text="The model's label, such as dcim.site.")
+    # One of ``Action``, the name of a custom event, or "ping".
+    action = models.CharField(max_length=100)
+    object_type = models.CharField(
+        max_length=200, blank=True, help_text="The model's label, such as dcim.site. Empty: it is of no object."
+    )
     object_id = models.CharField(max_length=255)
     object_repr = models.CharField(max_length=200, blank=True)
     data = models.TextField(blank=True, help_text="What the serializer gave, as the JSON text that is sent.")
+    variants = models.TextField(
+        blank=True, help_text="What other serializers gave, by their names, and the webhooks that chose them."
+    )
     snapshots = models.TextField(blank=True, help_text="The state before and after, as the JSON text that is sent.")
     changed = models.TextField(
         blank=True, help_text="The names of what an update changed, as JSON text; empty where that is not known."

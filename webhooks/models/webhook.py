@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +26,10 @@ SECRETS_OF_WEBHOOK = tuple(f"webhook__{name}" for name in SECRETS)
 # RFC 9110, 8.3.1: type and subtype, and any parameters that can be written in a header.
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 MEDIA_TYPE = rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z"
+
+
+NO_ACTION = "Choose at least one action: created, updated or deleted, or an event."
+NO_MODEL = "Choose at least one model."
 
 
 class ContentType(models.TextChoices):
@@ -65,11 +70,21 @@ class Webhook(models.Model):
         help_text="A disabled webhook gets no new deliveries; those on file wait until it is enabled again.",
     )
     object_types = models.ManyToManyField(
-        DjangoContentType, related_name="+", verbose_name="models", help_text="Changes of these are sent."
+        DjangoContentType, related_name="+", blank=True, verbose_name="models", help_text="Changes of these are sent."
     )
     on_created = models.BooleanField("created", default=False, help_text="Send when an object is created.")
     on_updated = models.BooleanField("updated", default=False, help_text="Send when an object is updated.")
     on_deleted = models.BooleanField("deleted", default=False, help_text="Send when an object is deleted.")
+    custom_events = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Events that are no change of a model. They are sent whatever models are chosen.",
+    )
+    serializer = models.CharField(
+        max_length=50,
+        blank=True,
+        help_text="The name of the serializer that writes the data of a change. Empty: the usual one of each model.",
+    )
     conditions = models.JSONField(
         null=True, blank=True, help_text="Send only what these match, in NetBox's format. Empty: everything."
     )
@@ -147,13 +162,19 @@ class Webhook(models.Model):
 
     objects = WebhookQuerySet.as_manager()
 
+    # The models that are about to be picked: they are judged before they can be saved.
+    picked: Collection[DjangoContentType] | None = None
+
     class Meta:
         ordering = ["name"]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(on_created=True) | models.Q(on_updated=True) | models.Q(on_deleted=True),
+                condition=models.Q(on_created=True)
+                | models.Q(on_updated=True)
+                | models.Q(on_deleted=True)
+                | ~models.Q(custom_events=[]),
                 name="webhooks_webhook_wants_an_action",
-                violation_error_message="Choose at least one action: created, updated or deleted.",
+                violation_error_message=NO_ACTION,
             ),
         ]
 
@@ -209,9 +230,21 @@ class Webhook(models.Model):
             errors["ca_file_path"] = "A CA file has no effect while TLS verification is off: clear one of the two."
         self.conditions = self.conditions or None
         errors |= demand_problems(self.conditions, self.changed_fields)
+        errors |= self._problems_of_what_is_sent()
         errors |= template_problems(self.payload_url, self.enabled, self.additional_headers, self.body_template)
         if errors:
             raise ValidationError(errors)
+
+    def _problems_of_what_is_sent(self) -> dict[str, str]:
+        errors = {}
+        if self.picked is not None and not self.picked and self.actions:
+            errors["object_types"] = NO_MODEL
+        picked = self.picked if self.picked is not None else self.object_types.all() if self.pk else ()
+        if without := registry.without_serializer(self.serializer, [f"{one.app_label}.{one.model}" for one in picked]):
+            errors["serializer"] = f"There is no serializer called “{self.serializer}” of {', '.join(without)}."
+        if reason := registry.unknown_events(self.custom_events):
+            errors["custom_events"] = reason
+        return errors
 
     @property
     def is_form(self) -> bool:

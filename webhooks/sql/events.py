@@ -24,6 +24,7 @@ class EventRow(NamedTuple):
     data: str
     snapshots: str
     changed: str
+    variants: str
 
 
 def read(using: str, ids: Collection[int]) -> list[EventRow]:
@@ -31,7 +32,7 @@ def read(using: str, ids: Collection[int]) -> list[EventRow]:
         using,
         f"""
         SELECT id, timestamp, action, object_type, username, request_id, request, replay_of, data, snapshots,
-            changed
+            changed, variants
         FROM webhooks_event WHERE id IN {numbers(using)}
         """,
         [number_list(using, ids)],

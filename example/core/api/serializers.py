@@ -72,6 +72,13 @@ class TaggedSerializer(InventorySerializer):
     custom_fields = CustomFieldsField()
 
 
+class BriefSerializer(InventorySerializer):
+    """Mixed into the serializer of a model: always its brief form."""
+
+    def __init__(self, instance: models.Model | None = None, **kwargs: Any) -> None:
+        super().__init__(instance, **{**kwargs, "nested": True})
+
+
 class TagSerializer(InventorySerializer):
     class Meta:
         model = Tag

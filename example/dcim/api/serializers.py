@@ -1,6 +1,6 @@
 from core.api.fields import RelatedCountField
 from core.api.relations import NestedObjectField
-from core.api.serializers import BOOKKEEPING, IDENTITY, TaggedSerializer
+from core.api.serializers import BOOKKEEPING, IDENTITY, BriefSerializer, TaggedSerializer
 from dcim.models import Device, Interface, Rack, RackGroup, Site
 
 
@@ -35,6 +35,10 @@ class SiteSerializer(TaggedSerializer):
             "vlan_count",
         )
         brief_fields = ("name", "slug", "description")
+
+
+class BriefSiteSerializer(BriefSerializer, SiteSerializer):
+    """For webhooks whose receivers only want to know which site it is."""
 
 
 class RackGroupSerializer(TaggedSerializer):
@@ -110,6 +114,10 @@ class DeviceSerializer(TaggedSerializer):
             "interface_count",
         )
         brief_fields = ("name", "description")
+
+
+class BriefDeviceSerializer(BriefSerializer, DeviceSerializer):
+    """For webhooks whose receivers only want to know which device it is."""
 
 
 class InterfaceSerializer(TaggedSerializer):

@@ -1,4 +1,9 @@
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
 from core.api.views import InventoryViewSet
+from dcim import audits
 from dcim.api.serializers import (
     DeviceSerializer,
     InterfaceSerializer,
@@ -40,6 +45,11 @@ class RackViewSet(InventoryViewSet):
         "tenant__slug",
     )
     search_fields = ("name", "facility_id", "serial", "asset_tag", "description", "comments")
+
+    @action(detail=True, methods=["post"])
+    def audit(self, request: Request, pk: str) -> Response:
+        """Tell webhooks that the rack was audited, with a ``note``."""
+        return Response(audits.audit(self.get_object(), str(request.data.get("note", ""))))
 
 
 class DeviceViewSet(InventoryViewSet):

@@ -1,0 +1,51 @@
+"""``webhooks.send()``: Events that are no change of a model, under registered names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+
+from webhooks import outbox, payloads, registry
+from webhooks.conf import conf
+from webhooks.models import Event
+from webhooks.texts import clean
+
+
+def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
+    """Send an event, such as "dcim.rack_audited", to the webhooks that want it.
+
+    ``name`` was given to ``webhooks.register_event()``. ``obj`` is the object that it is about: the event goes in the
+    lane of its changes. ``data`` is sent as it is, and must be what REST framework can write as JSON. It is recorded
+    in the transaction that is open, and never merged with another.
+
+    Raises ValueError for a name that is not registered, for an object that has no key, and for data that cannot be
+    written, and TypeError for an ``obj`` that is no instance of a model. Nothing else: trouble with the database or
+    with Redis is logged, as for a save.
+    """
+    if name not in registry.custom_events():
+        raise ValueError(registry.unknown_events([name]))
+    object_type, key, called = _about(name, obj)
+    event = Event(
+        action=name, object_type=object_type, object_id=key, object_repr=clean(called, 200), data=_written(name, data)
+    )
+    if conf.enabled:
+        outbox.announce(event, outbox.database())
+
+
+def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
+    if obj is None:
+        return "", name, registry.custom_events()[name]
+    if not isinstance(obj, models.Model):
+        raise TypeError(f"The event {name} must be about an object of a model or None, not {obj!r}.")
+    if obj.pk is None:
+        raise ValueError(f"The event {name} cannot be about {obj!r}, which is not saved, or deleted already.")
+    concrete = obj._meta.concrete_model or type(obj)
+    return concrete._meta.label_lower, str(obj.pk), str(obj)
+
+
+def _written(name: str, data: Any) -> str:
+    try:
+        return payloads.to_json(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"The data of the event {name} cannot be written as JSON: {error}") from error
