@@ -12,6 +12,7 @@ from django.db.models import F, Value
 from django.db.models.functions import Concat
 from django.test.utils import CaptureQueriesContext
 
+from dcim.models import Site
 from tests.makers import actions, events, make_webhook
 from tests.test_outbox import ROLLBACKS, Rollback, Subject
 from tests.testapp.models import Country, Diner, Gadget, Label, Place, Restaurant, Thing, ThingProxy, Tracked
@@ -395,3 +396,28 @@ def test_a_save_that_fails_leaves_nothing_behind(thing: Thing) -> None:
         thing.name = "new"
         thing.save()
     assert (changed(), sides()[0]["name"]) == (["name"], "old")
+
+
+@MODES
+def test_where_the_state_before_cannot_be_read_the_save_and_its_event_go_on_without(
+    thing: Thing, mode: Callable[..., None], monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing, changed_fields=["status"])
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise ValueError("a field of it cannot be read")
+
+    monkeypatch.setattr("webhooks.snapshots.read", refuse)
+    mode(lambda: rename(thing))
+    assert Thing.objects.get().name == "new"
+    assert (actions(), sides()[0], changed()) == (["updated"], None, None)
+    assert f"testapp.thing {thing.pk}" in app_log.text
+
+
+@pytest.mark.parametrize("name", ["status", "custom_fields", "custom_fields.zone", "custom_fields.room"])
+def test_a_name_may_go_on_into_what_a_field_holds(name: str) -> None:
+    site = Site.objects.create(name="a", slug="a", custom_field_data={"zone": "a", "room": {"floor": 1}})
+    make_webhook(Site, on="u", changed_fields=[name])
+    site.custom_field_data = {"zone": "b", "room": {"floor": 1}}
+    site.save()
+    assert actions() == (["updated"] if name in ("custom_fields", "custom_fields.zone") else [])

@@ -25,6 +25,12 @@ def database() -> str:
     return router.db_for_write(Event)
 
 
+def looks_back(using: str) -> bool:
+    """Whether somebody may need to know what is about to change; asked at each save, so without a query."""
+    scope = existing(using)
+    return scope is None or scope.wanted.looks_back
+
+
 @dataclass(frozen=True)
 class Foreseen:
     """What was known before a save in autocommit mode: the subscriptions, and the objects by their types."""

@@ -74,7 +74,7 @@ def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
 
 def on_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
     """What is there will be gone after the save."""
-    if raw or using != outbox.database():
+    if raw or not outbox.looks_back(using) or using != outbox.database():
         return
     stored = {
         registration: [key]
@@ -180,7 +180,7 @@ def _relations_changing(
     model: type[models.Model], pks: Sequence[Any], field: models.ManyToManyField[Any, Any], using: str
 ) -> None:
     touched = {one: pks for one in registry.registrations_touched(model) if _has(one, field)}
-    if pks and touched and using == outbox.database():
+    if pks and touched and outbox.looks_back(using) and using == outbox.database():
         outbox.foresee(touched, using, field.name)
 
 

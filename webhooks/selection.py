@@ -77,6 +77,11 @@ class Selection:
         self.error += error
 
 
+_UNDECIDED = (
+    "It could not be told whether webhook {} wants this, so nothing of it was sent there. Put its conditions right and "
+    "send this with the data of today.\n{}\n"
+)
+
 # Put around the asking of one webhook: a savepoint, so that an error of the database in it spoils no other.
 Guard = Callable[[], AbstractContextManager[Any]]
 
@@ -95,7 +100,7 @@ def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, gua
             if isinstance(error, DatabaseError) and not guard:
                 raise Spoilt from error
             selection.undecided.append(webhook_id)
-            selection.error += f"Webhook {webhook_id}: {''.join(traceback.format_exception(error))}\n"
+            selection.error += _UNDECIDED.format(webhook_id, "".join(traceback.format_exception(error)))
         else:
             selection.wanting += [webhook_id] if wants_it else []
     return selection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from webhooks.models import Action, Event
 from webhooks.scopes import Announced, Batch, Change, ObjectState, Pending, Scope, Trace
 from webhooks.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.texts import clean
+
+logger = logging.getLogger(__name__)
 
 # Events that one statement inserts.
 INSERT_MOST = 1000
@@ -74,6 +77,10 @@ def _selected(
 
 def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, state: ObjectState) -> None:
     """Write the Event for those who want it, and one of their own for those of whom that cannot be told."""
+    if selection.undecided:
+        logger.error(
+            "It cannot be told whether webhooks %s want %s: %s", selection.undecided, change, _last_line(selection)
+        )
     for event_ids, webhook_ids, error in (
         (trace.event_ids, selection.wanting, state["error"]),
         (trace.undecided_ids, selection.undecided, clean(selection.error)),
@@ -83,6 +90,10 @@ def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, 
             _upsert(scope, change, event_ids, columns)
         else:
             _withdraw(scope, event_ids)
+
+
+def _last_line(selection: Selection) -> str:
+    return selection.error.strip().rpartition("\n")[2]
 
 
 def _withdraw(scope: Scope, event_ids: Sequence[int]) -> None:

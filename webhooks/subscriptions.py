@@ -93,6 +93,11 @@ class Subscriptions:
         return object_type in self._looking_back
 
     @cached_property
+    def looks_back(self) -> bool:
+        """Whether the state before has to be known for anybody, of anything."""
+        return bool(self._looking_back)
+
+    @cached_property
     def _looking_back(self) -> set[str]:
         theirs = {webhook_id for webhook_id, demand in self.demands.items() if demand.needs_before}
         return {

@@ -20,6 +20,7 @@ EXPERIMENTS: Sequence[Experiment] = (
     saves.UNSUBSCRIBED,
     saves.SUBSCRIBED,
     saves.CROWD,
+    saves.BEFORE,
     hanging.ENDPOINTS,
     size.ON_RECORD,
     claims.BACKLOGS,

@@ -106,6 +106,17 @@ def measure_crowd(lab: Lab) -> Iterator[Reading]:
         yield {"save-crowd": Run(many, one)}
 
 
+def measure_before(lab: Lab) -> Iterator[Reading]:
+    saves = Saves(lab)
+    without, looking_back = [lab.webhook(NOWHERE, Device)], [lab.webhook(NOWHERE, Device)]
+    Webhook.objects.filter(pk=looking_back[0].pk).update(prechange=True)
+    conditions: list[Condition] = [lambda: saves.told(looking_back), lambda: saves.told(without)]
+    while True:
+        ours, plain = saves.each(lab.size(15, 2), *conditions)
+        statements = [saves.queries(condition) for condition in conditions]
+        yield {"save-before": Run(ours, plain), "save-before-queries": Run(*statements)}
+
+
 MICROSECONDS = "µs"
 IN_ALL = f"in a transaction of {AT_ONCE}"
 ONE = f"a save of a device with one subscriber, {IN_ALL}"
@@ -151,4 +162,24 @@ CROWD = Experiment(
         ),
     ),
     measure_crowd,
+)
+BEFORE = Experiment(
+    "save-before",
+    (
+        Figure(
+            "save-before",
+            f"a save of a device whose state before is wanted, {IN_ALL}",
+            MICROSECONDS,
+            "with a subscriber that does not want it",
+            times_at_most(1.25),
+        ),
+        Figure(
+            "save-before-queries",
+            f"statements of a save of a device whose state before is wanted, {IN_ALL}",
+            "statements",
+            "with a subscriber that does not want it",
+            more_at_most(1, "statements"),
+        ),
+    ),
+    measure_before,
 )
