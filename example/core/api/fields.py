@@ -48,6 +48,19 @@ class ChoiceField(serializers.ChoiceField):
         return {"value": getattr(value, "value", value), "label": str(self.choices.get(value, value))}
 
 
+class TextOrNullField(serializers.CharField):
+    """Text that is null where there is none; the column holds an empty text."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "required": False, "allow_blank": True})
+
+    def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
+        return super().validate_empty_values("" if data is None else data)
+
+    def to_representation(self, value: Any) -> str | None:
+        return super().to_representation(value) or None
+
+
 class FamilyField(serializers.Field):
     """``{"value": 4, "label": "IPv4"}`` of a model with a property `family`."""
 

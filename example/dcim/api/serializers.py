@@ -1,10 +1,11 @@
-from core.api.fields import RelatedCountField
+from core.api.fields import RelatedCountField, TextOrNullField
 from core.api.relations import NestedObjectField
 from core.api.serializers import BOOKKEEPING, IDENTITY, BriefSerializer, TaggedSerializer
 from dcim.models import Device, Interface, Rack, RackGroup, Site
 
 
 class SiteSerializer(TaggedSerializer):
+    time_zone = TextOrNullField(max_length=63)
     device_count = RelatedCountField("devices")
     prefix_count = RelatedCountField("prefixes")
     rack_count = RelatedCountField("racks")
