@@ -137,6 +137,20 @@ def test_a_registered_model_whose_serializer_is_named_is_right(register: Callabl
     assert found() == {}
 
 
+def test_a_serializer_of_a_name_that_is_not_there_is_an_error(register: Callable[..., None]) -> None:
+    good = "tests.testapp.api.serializers.ThingSerializer"
+    register(Unregistered, serializer=good, serializers={"brief": "tests.testapp.api.serializers.Nothing"})
+    assert "importing tests.testapp.api.serializers.Nothing failed" in found()["webhooks.E004"].msg
+
+
+def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Callable[..., None]) -> None:
+    good = "tests.testapp.api.serializers.ThingSerializer"
+    register(Unregistered, serializer=good, exclude=["name", "status", "nmae"])
+    message = found()["webhooks.W007"]
+    assert message.obj == Unregistered
+    assert message.msg.startswith("nmae cannot be left out of what is sent of testapp.unregistered")
+
+
 class Elsewhere:
     """Routes one model to another database."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -94,7 +94,9 @@ def check_models(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 def _check_registration(registration: registry.Registration) -> Iterator[CheckMessage]:
     try:
-        registration.serializer_class()
+        classes = [registration.serializer_class(name) for name in ("", *registration.serializers)]
+        if registration.exclude:
+            yield from _check_exclude(registration, classes)
     except ImproperlyConfigured as error:
         yield Error(str(error), obj=registration.model, id="webhooks.E004")
     alias = router.db_for_write(registration.model)
@@ -105,6 +107,21 @@ def _check_registration(registration: registry.Registration) -> Iterator[CheckMe
             hint="Route both to one database, or do not register the model.",
             obj=registration.model,
             id="webhooks.E005",
+        )
+
+
+def _check_exclude(registration: registry.Registration, classes: Sequence[Any]) -> Iterator[CheckMessage]:
+    fields = [getattr(one(), "fields", None) for one in classes]
+    if None in fields:
+        return  # what such a serializer gives is only known when it gives it
+    known = {field.name for field in registration.model._meta.get_fields()}.union(*(each or () for each in fields))
+    if unknown := sorted(set(registration.exclude) - known):
+        yield Warning(
+            f"{', '.join(unknown)} cannot be left out of what is sent of {registration.label}: neither the model nor a "
+            "serializer of it has such a field.",
+            hint="Correct exclude=… in webhooks.register(): under its real name the field is sent.",
+            obj=registration.model,
+            id="webhooks.W007",
         )
 
 

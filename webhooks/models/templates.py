@@ -38,5 +38,5 @@ def _refusal(kind: rendering.Kind, source: str) -> str:
     try:
         rendering.check(kind, source)
     except TemplateError as error:
-        return f"{str(error)[:1].upper()}{str(error)[1:]}."
+        return f"{str(error)[:1].upper()}{str(error)[1:].rstrip('.')}."
     return ""
