@@ -598,6 +598,20 @@ class TestEvents:
         for text in ("AMS1", "jstretch", "&quot;name&quot;: &quot;AMS1&quot;", change_of(delivery), "CMDB"):
             assert text in shown
 
+    @pytest.mark.parametrize(("changed", "shown"), [('["name","tags"]', "name, tags"), ("[]", "nothing"), ("", None)])
+    def test_one_shows_what_changed_where_that_is_known(
+        self, admin_client: Client, changed: str, shown: str | None
+    ) -> None:
+        found = page(admin_client, change_of(make_event(12, "AMS1", changed=changed)))
+        assert ("<dt>Fields</dt>" in found) == (shown is not None)
+        assert shown is None or f"<dt>Fields</dt><dd>{shown}</dd>" in found
+
+    def test_one_of_which_nobody_knows_who_wants_it_says_so(self, admin_client: Client) -> None:
+        failed = make_event(1, "AMS1", error="It could not be told", dispatched_at=None)
+        assert "It could not be told who wants this change" in page(admin_client, change_of(failed))
+        Event.objects.update(dispatched_at=failed.timestamp)
+        assert "no webhook wanted it then" in page(admin_client, change_of(failed))
+
     def test_a_failed_one_shows_its_traceback_and_can_be_found(self, admin_client: Client, webhook: Webhook) -> None:
         failed = make_event(1, "broken", data="", error="Traceback:\nKeyError: 'name'", dispatched_at=None)
         make_event(2, "sound")

@@ -63,12 +63,12 @@ def _parents(model: type[models.Model], path: str = "") -> list[str]:
     return found
 
 
-def names(registration: Registration) -> set[str]:
+def names(registration: Registration, serializer: str = "") -> set[str]:
     """The names that snapshots of a model have: of columns and relations to many that its payload shows."""
     model = registration.model
     columns = {one.name for one in model._meta.concrete_fields if not getattr(one, "auto_now", False)}
     many = {one.name for one in model._meta.many_to_many}
-    fields = getattr(registration.serializer_class()(), "fields", None)
+    fields = getattr(registration.serializer_class(serializer)(), "fields", None)
     if fields is None:
         shown = columns | many
     else:

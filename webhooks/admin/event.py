@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -92,6 +93,7 @@ class EventAdmin(ReadOnlyAdmin):
             "replayed_as": _replay_of(obj),
             "may_replay": RETRY.allowed(request) and obj.error and obj.dispatched_at is None,
             "changed": when(obj.timestamp),
+            "fields": ", ".join(json.loads(obj.changed)) or "nothing" if obj.changed else "",
             "dispatched": when(obj.dispatched_at),
             "data": indented(obj.data),
             "variants": _variants_of(obj),

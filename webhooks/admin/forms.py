@@ -23,7 +23,6 @@ from webhooks.admin.display import exactly
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.demands import refuse_unknown_fields
 from webhooks.models.webhook import NO_ACTION, registered_object_types
 from webhooks.vault import Secret
 
@@ -239,20 +238,12 @@ class WebhookForm(forms.ModelForm):
         self.instance.picked = list(cleaned.get("object_types") or [])
         if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted", "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
-        self._check_names(cleaned)
         cleaned["secret_headers"] = self._kept(cleaned, "secret_headers")
         cleaned["secret"] = self._kept(cleaned, "secret")
         self.instance.sign_with(cleaned["secret"])
         if cleaned.get("forget_previous_secret"):
             self.instance.forget_previous_secret()
         return cleaned
-
-    def _check_names(self, cleaned: dict[str, Any]) -> None:
-        models = [f"{one.app_label}.{one.model}" for one in cleaned.get("object_types") or ()]
-        try:
-            refuse_unknown_fields(cleaned.get("changed_fields") or [], models)
-        except ValidationError as error:
-            self.add_error("changed_fields", error)
 
     def _kept(self, cleaned: dict[str, Any], name: str) -> Secret:
         entered: Secret = cleaned.get(name) or Secret()

@@ -15,7 +15,6 @@ from rest_framework.settings import api_settings
 from webhooks import payloads, registry
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
-from webhooks.models.demands import refuse_unknown_fields
 from webhooks.models.webhook import SECRETS
 from webhooks.vault import Secret
 
@@ -126,14 +125,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
             candidate.full_clean()
         except ModelValidationError as error:
             raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
-        self._check_names(candidate.changed_fields, list(candidate.picked))
         return attrs | ({"conditions": candidate.conditions} if "conditions" in attrs else {})
-
-    def _check_names(self, names: list[str], object_types: list[ContentType]) -> None:
-        try:
-            refuse_unknown_fields(names, [f"{one.app_label}.{one.model}" for one in object_types])
-        except ModelValidationError as error:
-            raise serializers.ValidationError({"changed_fields": error.messages}) from error
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)

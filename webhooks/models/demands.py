@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.exceptions import ImproperlyConfigured
 
 from webhooks import conditions, registry, snapshots
 from webhooks.conditions import ConditionError
@@ -37,20 +37,20 @@ def _of_names(given: Any) -> str:
     return ""
 
 
-def refuse_unknown_fields(names: Sequence[str], labels: Iterable[str]) -> None:
-    """Raise ValidationError where no model among these, such as "dcim.site", shows a field of that name.
+def unknown_fields(names: Sequence[str], labels: Sequence[str], serializer: str) -> str:
+    """What is wrong with names of fields that no model among these, such as "dcim.site", shows with this serializer.
 
     A name may go on behind a dot, into what the field holds: "custom_fields.zone"."""
     known: set[str] = set()
-    for label in labels:
-        registration = registry.registration_by_label(label)
+    for registration in filter(None, map(registry.registration_by_label, labels)):
         try:
-            known |= snapshots.names(registration) if registration else set()
+            known |= snapshots.names(registration, serializer)
         except ImproperlyConfigured:
-            continue  # a check tells of a serializer that is not there
+            continue  # told elsewhere: of the serializer, or by a check
     unknown = [name for name in names if name.partition(".")[0] not in known]
-    if unknown:
-        raise ValidationError(
-            f"No chosen model has {', '.join(map(repr, unknown))} in its payload, or it is no field that is stored. "
-            f"There are: {', '.join(sorted(known)) or 'none'}."
-        )
+    if not unknown or not labels:
+        return ""
+    return (
+        f"No chosen model has {', '.join(map(repr, unknown))} in its payload, or it is no field that is stored. "
+        f"There are: {', '.join(sorted(known)) or 'none'}."
+    )

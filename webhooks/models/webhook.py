@@ -15,6 +15,7 @@ from webhooks.conf import conf
 from webhooks.encrypted import EncryptedTextField
 from webhooks.managers import WebhookQuerySet
 from webhooks.models.demands import problems as demand_problems
+from webhooks.models.demands import unknown_fields
 from webhooks.models.event import Action
 from webhooks.models.templates import problems as template_problems
 from webhooks.vault import Secret
@@ -229,8 +230,8 @@ class Webhook(models.Model):
         if self.ca_file_path and not self.ssl_verification:
             errors["ca_file_path"] = "A CA file has no effect while TLS verification is off: clear one of the two."
         self.conditions = self.conditions or None
-        errors |= demand_problems(self.conditions, self.changed_fields)
-        errors |= self._problems_of_what_is_sent()
+        problems = demand_problems(self.conditions, self.changed_fields)
+        errors |= problems if "changed_fields" in problems else problems | self._problems_of_what_is_sent()
         errors |= template_problems(self.payload_url, self.enabled, self.additional_headers, self.body_template)
         if errors:
             raise ValidationError(errors)
@@ -240,8 +241,11 @@ class Webhook(models.Model):
         if self.picked is not None and not self.picked and self.actions:
             errors["object_types"] = NO_MODEL
         picked = self.picked if self.picked is not None else self.object_types.all() if self.pk else ()
-        if without := registry.without_serializer(self.serializer, [f"{one.app_label}.{one.model}" for one in picked]):
+        labels = [f"{one.app_label}.{one.model}" for one in picked]
+        if without := registry.without_serializer(self.serializer, labels):
             errors["serializer"] = f"There is no serializer called “{self.serializer}” of {', '.join(without)}."
+        if reason := unknown_fields(self.changed_fields, labels, self.serializer):
+            errors["changed_fields"] = reason
         if reason := registry.unknown_events(self.custom_events):
             errors["custom_events"] = reason
         return errors
