@@ -233,6 +233,18 @@ def registry_types(*models: Any) -> Any:
     return ContentType.objects.get_for_models(*models).values()
 
 
+def test_conditions_are_tried_on_what_the_chosen_serializer_gave(admin_client: Client) -> None:
+    webhooks.register(Site, serializers={"shouted": Shouted})
+    make_webhook(Site)
+    make_webhook(Site, serializer="shouted")
+    Site.objects.create(name="Berlin", slug="berlin")
+    [site_type] = registry_types(Site)
+    fields = {"object_types": [site_type.pk], "on_created": "on", "conditions": '{"attr": "name", "value": "BERLIN"}'}
+    for serializer, told in (("", "0 would have been sent"), ("shouted", "1 would have been sent")):
+        answer = admin_client.post("/admin/webhooks/webhook/try/", fields | {"serializer": serializer})
+        assert told in answer.json()["text"]
+
+
 def test_the_pages_of_an_event_and_a_delivery_show_what_each_got(
     admin_client: Client, api: APIClient, names: dict[str, list[str]]
 ) -> None:

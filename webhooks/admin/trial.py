@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest
 
-from webhooks import conditions
+from webhooks import conditions, payloads
 from webhooks.admin.display import count_of
 from webhooks.admin.forms import ConditionsField, NamesField
 from webhooks.conditions import ConditionError
@@ -58,6 +58,7 @@ def _demand(posted: Any) -> Demand:
         ConditionsField().prepare_value(wanted),
         tuple(NamesField().to_python(posted.get("changed_fields", ""))),
         only_changes=bool(posted.get("only_changes")),
+        serializer=posted.get("serializer", "").strip(),
     )
 
 
@@ -82,7 +83,8 @@ def _told(demand: Demand, events: Sequence[Event]) -> str:
 
 
 def _answer(demand: Demand, event: Event) -> tuple[str, str]:
-    occasion = Occasion(Action(event.action), event.data, event.snapshots, event.changed, Actor(event.username))
+    told = payloads.written_by(event, demand.serializer)  # where a webhook had chosen that one then
+    occasion = Occasion(event.action, told.data, told.snapshots, told.changed, Actor(event.username))
     if event.action == Action.UPDATED and not event.changed and demand.needs_before:
         return "no answer", "what was there before was not recorded, for no webhook needed it"
     try:
