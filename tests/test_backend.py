@@ -75,6 +75,7 @@ def test_a_redis_that_refuses_is_told_in_words(settings: Any) -> None:
     assert seen.address == f"127.0.0.1:{port}, database 2"
 
 
+@pytest.mark.alone
 def test_a_redis_that_is_silent_costs_a_second(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings.RQ_QUEUES = {"webhooks": {"HOST": "127.0.0.1", "PORT": silent.getsockname()[1], "DB": 0}}

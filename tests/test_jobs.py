@@ -180,6 +180,7 @@ def test_a_slice_that_ends_with_work_left_wakes_the_next(
     assert redis.llen(QUEUE) == 0
 
 
+@pytest.mark.alone
 def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(
     burst: Any, inbox: Inbox, webhooks_settings: Any
 ) -> None:
@@ -241,6 +242,7 @@ def test_a_save_succeeds_promptly_and_its_event_stands_when_redis_is_away(
     assert app_log.text.count("Redis does not answer") == 1
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_outage_costs_one_timeout_and_one_warning_at_a_time(
     away: Any, outage: str, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
@@ -256,6 +258,7 @@ def test_an_outage_costs_one_timeout_and_one_warning_at_a_time(
     assert app_log.text.count("Redis does not answer") == 1
 
 
+@pytest.mark.timing
 def test_a_name_that_takes_long_to_resolve_is_an_outage_too(away: Any) -> None:
     away("redis://no-such-host.invalid:6379/0")
     jobs.wake_up()

@@ -39,7 +39,7 @@ def test_a_success_tells_status_headers_body_and_duration(transport: Transport, 
     assert outcome.succeeded
     assert (outcome.reason, outcome.status, outcome.body) == ("", 200, "at last")
     assert outcome.headers["Content-Length"] == "7"
-    assert 100 <= outcome.duration_ms < 5000
+    assert 100 <= outcome.duration_ms < 10_000
     assert before <= outcome.started_at <= datetime.now(UTC)
     [received] = inbox.received()
     assert (received.method, received.json) == ("POST", {"a": 1})
@@ -114,6 +114,7 @@ def test_an_impossible_url_is_a_failed_attempt_and_no_exception(transport: Trans
 # Deadlines
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("behaviour", ["hang", "slow/30", "drip-header", "drip-body"])
 def test_an_attempt_ends_in_time_whatever_the_receiver_does(transport: Transport, inbox: Inbox, behaviour: str) -> None:
     started = time.monotonic()
@@ -126,6 +127,7 @@ def test_an_attempt_ends_in_time_whatever_the_receiver_does(transport: Transport
     assert 900 <= outcome.duration_ms <= 2000
 
 
+@pytest.mark.alone
 def test_a_tls_handshake_that_stalls_ends_in_time(transport: Transport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
@@ -134,6 +136,7 @@ def test_a_tls_handshake_that_stalls_ends_in_time(transport: Transport) -> None:
     assert outcome.timed_out
 
 
+@pytest.mark.alone
 def test_a_connection_that_nobody_accepts_ends_in_time(transport: Transport) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         fillers = [socket.socket() for _ in range(4)]
@@ -149,6 +152,7 @@ def test_a_connection_that_nobody_accepts_ends_in_time(transport: Transport) -> 
     assert outcome.timed_out, outcome
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("behaviour", ["endless", "huge-header", "gzip-bomb", "big/100000000"])
 def test_a_flood_takes_neither_time_nor_memory(transport: Transport, inbox: Inbox, behaviour: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -204,7 +208,7 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_no_failure(transport: Tr
         assert transport.send(request(url)).succeeded
         time.sleep(0.05)
         assert transport.send(request(url)).succeeded
-        thread.join(5)
+        thread.join(30)
 
 
 def test_cookies_are_not_kept(transport: Transport, inbox: Inbox) -> None:
@@ -306,7 +310,7 @@ def test_a_receiver_without_tls_is_a_reason(transport: Transport) -> None:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         outcome = transport.send(request(f"https://127.0.0.1:{server.getsockname()[1]}/"))
-        thread.join(5)
+        thread.join(30)
     assert outcome.reason.startswith("TLS failed"), outcome.reason
 
 

@@ -162,6 +162,7 @@ def test_a_proxy_whose_name_does_not_resolve_is_a_reason(webhooks_settings: Call
     assert outcome.reason == "the proxy proxy.example:3128 cannot be reached: Name or service not known"
 
 
+@pytest.mark.alone
 def test_a_proxy_that_hangs_or_drips_ends_in_time(webhooks_settings: Callable[..., None], inbox: Inbox) -> None:
     def drip(client: Any) -> None:
         for _ in range(100):
