@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,13 +49,13 @@ class ReceiverProcess:
             assert self.get("__id") == self.token.encode(), f"something else answers on port {self.port}"
 
     def get(self, path: str) -> bytes:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=10 * PATIENCE) as response:
             answer: bytes = response.read()
         return answer
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(5)
+        self.process.wait(5 * PATIENCE)
         self.process.stdout.close()  # type: ignore[union-attr]
 
 

@@ -63,7 +63,7 @@ class Proxy:
             back = threading.Thread(target=_copy, args=(upstream, client), daemon=True)
             back.start()
             _copy(client, upstream)
-            back.join(5)
+            back.join(30)
 
 
 def _copy(source: socket.socket, sink: socket.socket) -> None:

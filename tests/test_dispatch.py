@@ -151,10 +151,10 @@ def test_a_later_event_waits_for_an_earlier_one_that_another_worker_is_dispatchi
         with transaction.atomic():
             list(Event.objects.select_for_update().filter(pk=first.pk))
             held.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
 
     worker = Beside(hold)
-    assert held.wait(10)
+    assert held.wait(60)
     assert dispatch().events == 1
     assert Delivery.objects.get().event == other
     go_on.set()

@@ -53,7 +53,7 @@ class Running:
     def post(self, headers: dict[str, str], body: bytes = BODY) -> int:
         request = urllib.request.Request(self.url, body, headers, method="POST")
         try:
-            with urllib.request.urlopen(request, timeout=10) as response:
+            with urllib.request.urlopen(request, timeout=40) as response:
                 return int(response.status)
         except urllib.error.HTTPError as error:
             with error:
@@ -65,7 +65,7 @@ class Running:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(40)
         if self.process.stdout:
             self.process.stdout.close()
 

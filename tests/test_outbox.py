@@ -417,14 +417,14 @@ def test_two_transactions_that_add_different_labels_end_with_both(thing: Thing, 
         with transaction.atomic():
             Thing.objects.get(pk=thing.pk).labels.add(red)
             has_added.set()
-            assert may_commit.wait(10)
+            assert may_commit.wait(60)
 
     def add_blue() -> None:
         with transaction.atomic():
             Thing.objects.get(pk=thing.pk).labels.add(blue)
 
     first = Beside(add_red)
-    assert has_added.wait(10)
+    assert has_added.wait(60)
     second = Beside(add_blue)
     if database == "postgresql":
         second.wait_until_blocked_or_done()
@@ -456,7 +456,7 @@ def test_a_deletion_comes_after_whatever_was_changed_before_it(thing: Thing) -> 
 
     def pause(sender: Any, **kwargs: Any) -> None:
         reached.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
 
     def delete() -> None:
         Thing.objects.get(pk=thing.pk).delete()
@@ -469,7 +469,7 @@ def test_a_deletion_comes_after_whatever_was_changed_before_it(thing: Thing) -> 
     signals.pre_delete.connect(pause, sender=Thing)
     try:
         deleting = Beside(delete)
-        assert reached.wait(10)
+        assert reached.wait(60)
         updating = Beside(update)
         updating.wait_until_blocked_or_done()
         go_on.set()

@@ -18,11 +18,11 @@ from tests.inbox import Inbox
 from tests.makers import make_delivery, make_event, make_webhook
 from tests.servers import free_port, own_valkey
 from tests.testapp.models import Thing
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.workers import SHIPPED, STOCK, Workers
 from webhooks import sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
-from webhooks.workers import WebhookWorker
+from webhooks.workers import WARM_SECONDS, WebhookWorker
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -40,12 +40,14 @@ def test_due_retries_go_out_by_themselves(workers: Workers, inbox: Inbox) -> Non
 
 
 def test_what_a_dead_worker_had_claimed_is_sent_again_by_another(workers: Workers, inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url("slow/2"))
+    webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=300)
     first = workers.start(SHIPPED, LEASE=2)
     Thing.objects.create(name="a")
     inbox.wait_for(1)
     first.kill()
     assert count(State.SENDING) == 1
+    webhook.payload_url = inbox.url()
+    webhook.save()
     workers.start(SHIPPED, LEASE=2)
     until(lambda: count(State.SUCCEEDED) == 1, 20, "the delivery to succeed")
     received = inbox.received()
@@ -54,11 +56,13 @@ def test_what_a_dead_worker_had_claimed_is_sent_again_by_another(workers: Worker
 
 
 def test_a_worker_that_was_stopped_for_longer_than_its_lease_overwrites_nothing(workers: Workers, inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url("slow/1"))
+    webhook = make_webhook(Thing, url=inbox.url("slow/3"), timeout=60)
     stalled = workers.start(SHIPPED, LEASE=1)
     Thing.objects.create(name="a")
     inbox.wait_for(1)
     os.kill(stalled.pid, signal.SIGSTOP)
+    webhook.payload_url = inbox.url()
+    webhook.save()
     try:
         workers.start(SHIPPED, LEASE=1).wait_until_listening()
         until(lambda: count(State.SUCCEEDED) == 1, 20, "the other worker to deliver")
@@ -66,8 +70,8 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_overwrites_nothing(
         os.kill(stalled.pid, signal.SIGCONT)
     Thing.objects.create(name="b")
     until(lambda: count(State.SUCCEEDED) == 2, 20, "both workers to go on")
-    assert Attempt.objects.count() == 2
     assert stalled.stop() == 0
+    assert Attempt.objects.count() == 2
 
 
 def test_a_warm_stop_finishes_what_is_under_way(workers: Workers, inbox: Inbox) -> None:
@@ -75,9 +79,7 @@ def test_a_warm_stop_finishes_what_is_under_way(workers: Workers, inbox: Inbox) 
     worker = workers.start()
     Thing.objects.create(name="a")
     inbox.wait_for(1)
-    started = time.monotonic()
-    assert worker.stop(15) == 0
-    assert time.monotonic() - started < 8
+    assert worker.stop() == 0
     assert count(State.SUCCEEDED) == 1
 
 
@@ -85,12 +87,12 @@ def test_a_warm_stop_of_an_idle_worker_is_quick(workers: Workers) -> None:
     worker = workers.start()
     worker.wait_until_listening()
     started = time.monotonic()
-    assert worker.stop(15) == 0
-    assert time.monotonic() - started < 8
+    assert worker.stop() == 0
+    assert time.monotonic() - started < WARM_SECONDS
 
 
 def test_a_second_signal_exits_at_once_and_loses_nothing(workers: Workers, inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url("slow/30"), timeout=60)
+    make_webhook(Thing, url=inbox.url("hang"), timeout=300)
     worker = workers.start(SHIPPED, LEASE=2)
     Thing.objects.create(name="a")
     inbox.wait_for(1)
@@ -98,7 +100,7 @@ def test_a_second_signal_exits_at_once_and_loses_nothing(workers: Workers, inbox
     until(lambda: "warm shut down" in worker.text, 5, "the warm shut down")
     time.sleep(1.1)  # rq takes two signals within a second for one
     worker.process.terminate()
-    worker.process.wait(3)
+    worker.process.wait(WARM_SECONDS - 2)  # what is under way is not waited for any longer
     assert count(State.SENDING) + count(State.PENDING) == 1
 
 
@@ -107,7 +109,7 @@ def test_burst_mode_delivers_and_ends(workers: Workers, inbox: Inbox) -> None:
     for number in range(50):
         make_event(webhook, object_id=str(number))
     worker = workers.start(SHIPPED, "--burst")
-    assert worker.process.wait(30) == 0
+    assert worker.process.wait(30 * PATIENCE) == 0
     assert count(State.SUCCEEDED) == 50
 
 

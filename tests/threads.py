@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from django.db import connection, connections
 
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Beside:
         return self._thread.is_alive()
 
     def join(self, seconds: float = 20) -> Any:
-        self._thread.join(seconds)
+        self._thread.join(seconds := seconds * PATIENCE)
         assert not self._thread.is_alive(), f"still not done after {seconds:g} s"
         if self._error:
             raise self._error

@@ -8,10 +8,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Deadlines are given for a machine that does nothing else. They are there to end a test that waits in vain, so they
+# are stretched: other tests run beside this one, and the machine may stall.
+PATIENCE = 4
+
 
 def until(condition: Callable[[], T], seconds: float, what: str | Callable[[], str], every: float = 0.05) -> T:
-    """Wait until ``condition`` gives something true, and return it. Raises AssertionError after ``seconds``."""
-    deadline = time.monotonic() + seconds
+    """Wait until ``condition`` gives something true, and return it. Raises AssertionError after ``seconds``,
+    stretched."""
+    deadline = time.monotonic() + (seconds := seconds * PATIENCE)
     while not (result := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds:g} s in vain for {what() if callable(what) else what}")

@@ -17,7 +17,7 @@ import pytest
 
 from tests.inbox import ROOT
 from tests.servers import database_url
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 SHIPPED, STOCK = "webhooks.workers.WebhookWorker", "rq.worker.Worker"
 
@@ -52,12 +52,12 @@ class Worker:
         """SIGTERM, as supervisord does it. Returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+        return self.process.wait(seconds * PATIENCE)
 
     def kill(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(5)
+        self.process.wait(5 * PATIENCE)
 
 
 class Workers:
@@ -105,7 +105,7 @@ class Workers:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=60 * PATIENCE,
             check=False,
         )
         assert done.returncode == 0, f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}"

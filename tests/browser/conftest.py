@@ -12,11 +12,11 @@ from contextlib import suppress
 
 import pytest
 from django.contrib.auth import get_user_model
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.inbox import ROOT
 from tests.servers import free_port
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 from tests.workers import Workers
 
 FLAGS = [
@@ -56,11 +56,11 @@ def site(workers: Workers) -> Iterator[str]:
         yield f"http://{address}"
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(10 * PATIENCE)
 
 
 def answers(url: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(url, timeout=2) as response:
+    with suppress(OSError), urllib.request.urlopen(url, timeout=2 * PATIENCE) as response:
         return bool(response.status == 200)
     return False
 
@@ -73,8 +73,9 @@ def page(site: str) -> Iterator[Page]:
     problems: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        expect.set_options(timeout=15_000 * PATIENCE)
         opened = browser.new_page(base_url=site)
-        opened.set_default_timeout(15_000)
+        opened.set_default_timeout(15_000 * PATIENCE)
         opened.on("pageerror", lambda error: problems.append(str(error)))
         opened.goto("/admin/")
         opened.fill("#id_username", "admin")

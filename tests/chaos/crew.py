@@ -12,6 +12,7 @@ from typing import Any
 from tests.chaos import ledger
 from tests.chaos.writer import Plan
 from tests.inbox import ROOT
+from tests.waiting import PATIENCE
 from tests.workers import SHIPPED, Worker, Workers
 
 
@@ -58,7 +59,7 @@ class Writer:
         if self.process.poll() is not None:
             return
         self.process.kill()
-        self.process.wait(5)
+        self.process.wait(5 * PATIENCE)
         self.kills += 1
         left = self.plan.changes - ledger.count(self.plan.name)
         if left > 0:
@@ -81,4 +82,4 @@ class Writer:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(5)
+            self.process.wait(5 * PATIENCE)

@@ -10,8 +10,9 @@ from collections import Counter
 from tests.chaos import claims, ledger
 from tests.chaos.crew import Crew
 
-# What dead workers held is to be taken back soon: a lease of three seconds, and a look for it every half second.
-WORKER = {"LEASE": 3, "SWEEP_INTERVAL": 0.5}
+# What dead workers held is to be taken back soon: a lease of six seconds, which a worker that lives can
+# renew on a busy machine too, and a look for it every half second.
+WORKER = {"LEASE": 6, "SWEEP_INTERVAL": 0.5}
 KILL_EVERY = 0.5
 
 

@@ -56,11 +56,14 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
     drain, fault = Drain("test"), Fault(nth)
 
     def is_done() -> bool:
+        is_paused = Webhook.objects.get(pk=bad.pk).is_paused
         undone = Delivery.objects.filter(webhook=good).exclude(state=State.SUCCEEDED)
         # What could not be handed back comes back when its lease ends: nobody may keep it, or renew it for ever.
         kept = Delivery.objects.filter(state=State.SENDING)
         return (
-            not (Event.objects.undispatched().exists() or undone.exists() or kept.exists()) and not drain.is_under_way
+            is_paused
+            and not (Event.objects.undispatched().exists() or undone.exists() or kept.exists())
+            and not drain.is_under_way
         )
 
     try:
@@ -69,11 +72,10 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
                 drain.run(0.2)
             except OperationalError as error:
                 assert "made to fail" in str(error)
-        assert work(drain, is_done, 10), (
+        assert work(drain, is_done, 60), (
             f"after statement {nth} failed ({fault.failed}): under way {drain.is_under_way}, "
             f"{list(Delivery.objects.values_list('webhook__name', 'state', 'lease_until'))}"
         )
-        assert Webhook.objects.get(pk=bad.pk).is_paused
     finally:
         drain.close(grace=0)
     return fault

@@ -24,7 +24,7 @@ from tests.makers import make_webhook
 from tests.redis_outages import OUTAGES
 from tests.servers import free_port, own_valkey
 from tests.testapp.models import Label
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -47,7 +47,7 @@ class Valkey:
 
     def kill(self) -> None:
         self._server._process.kill()
-        self._server._process.wait(5)
+        self._server._process.wait(5 * PATIENCE)
 
     def restart_empty(self) -> int:
         """How many keys were lost."""
@@ -128,7 +128,7 @@ def save(crew: Crew, redis_url: str, count: int) -> tuple[list[float], list[str]
     crew.redis_url = redis_url
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos.saver", str(count)],
-        cwd=ROOT, env=crew.environment(), capture_output=True, text=True, timeout=60, check=False,
+        cwd=ROOT, env=crew.environment(), capture_output=True, text=True, timeout=60 * PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), [line for line in done.stderr.splitlines() if "webhooks.jobs" in line]

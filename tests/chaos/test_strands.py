@@ -91,7 +91,7 @@ def beside_a_head_that_moves_up(change: Callable[[], Any], after_promotion: list
     def record_the_first() -> None:
         with transaction.atomic():
             assert succeed(first, Claim(uuid.uuid4(), 15)) == [second.pk]
-            is_added.wait(10)
+            assert is_added.wait(60)
 
     def record_the_second() -> None:
         with transaction.atomic():

@@ -98,7 +98,7 @@ def _ask(server: tuple[str, int], name: str, kind: int) -> list[str]:
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.rstrip(".").split("."))
     query = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", kind, 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(20)
         sock.sendto(query, server)
         answer = sock.recv(4096)
     # Each record: twelve bytes with a pointer to the name, and the address.
