@@ -28,7 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=[SQLITE, POSTGRESQL],
         help="Run what touches a database only on this kind of database. Default: on both.",
     )
-    parser.addoption("--long", action="store_true", help="Run the tests in tests/chaos in their long form.")
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="Run the tests that have a long form in it: those in tests/chaos, and some that try many examples.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

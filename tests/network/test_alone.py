@@ -18,7 +18,7 @@ UNSHARE = ["unshare", "--map-root-user", "--mount", "--net"]
 
 def is_possible() -> bool:
     try:
-        return subprocess.run([*UNSHARE, "true"], capture_output=True, timeout=10, check=False).returncode == 0
+        return subprocess.run([*UNSHARE, "true"], capture_output=True, timeout=60, check=False).returncode == 0
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""Ten thousand URLs, most of them meant to be misread: none gets through to where nothing may be sent."""
+"""Very many URLs, most of them meant to be misread: none gets through to where nothing may be sent."""
 
 from __future__ import annotations
 
@@ -124,13 +124,14 @@ class Dialled:
 
 @pytest.mark.slow
 def test_no_url_whatever_gets_through_to_a_forbidden_address(
-    webhooks_settings: Any, names: dict[str, list[str]], figures: Figures
+    webhooks_settings: Any, names: dict[str, list[str]], figures: Figures, request: pytest.FixtureRequest
 ) -> None:
     webhooks_settings(ALLOW_NETWORKS=[])
     names |= {name: [text] for name, text in NAMES.items()}
     network, transport, read = Dialled(), Transport(), 0
+    many = 10_000 if request.config.getoption("--long") else 1000
 
-    @settings(max_examples=10_000, deadline=None, database=None)
+    @settings(max_examples=many, deadline=None, database=None)
     @given(st.integers(0, 9).flatmap(lambda one: urls() if one else st.text(max_size=40)))
     def judge(url: str) -> None:
         nonlocal read
@@ -151,12 +152,12 @@ def test_no_url_whatever_gets_through_to_a_forbidden_address(
     with mock.patch.object(deadlines.TimedSocket, "connect", lambda sock, address: network.connect(sock, address)):
         judge()
     transport.close()
-    figures(f"10,000 URLs, {read} of them plain, {network.total} dialled, none where nothing may be sent")
-    assert network.total > 300
-    assert read > 1000
+    figures(f"{many} URLs, {read} of them plain, {network.total} dialled, none where nothing may be sent")
+    assert network.total > many * 0.03
+    assert read > many * 0.1
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(st.ip_addresses() | SPECIAL.map(ipaddress.ip_address) | ipv4s())
 def test_two_opinions_on_any_address_agree(address: Any) -> None:
     assert bool(Policy().objection_to(address)) == is_forbidden(str(address))
