@@ -7,9 +7,10 @@ import os
 import secrets
 import shutil
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -155,6 +156,24 @@ def _swap_default(database: dict[str, Any]) -> None:
     connections.settings = connections.configure_settings(settings.DATABASES)
     if hasattr(connections._connections, "default"):  # type: ignore[attr-defined]
         del connections["default"]
+
+
+def nobody_writes() -> bool:
+    """Whether no other connection to the default database has a transaction open, on SQLite one that writes."""
+    connection = connections["default"]
+    if connection.vendor == SQLITE:
+        with closing(sqlite3.connect(connection.settings_dict["NAME"], timeout=0, isolation_level=None)) as beside:
+            try:
+                beside.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT NOT EXISTS (SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+            "AND backend_type = 'client backend' AND pid <> pg_backend_pid() AND state <> 'idle')"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def database_url() -> str:

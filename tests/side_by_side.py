@@ -93,7 +93,8 @@ def processes(config: pytest.Config) -> int:
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (option.keyword or option.lf)
     excludes = not option.markexpr or option.markexpr.startswith("not ")
     is_watched = option.maxfail or option.collectonly or option.capture == "no"
-    return min(os.cpu_count() or 1, 4) if is_whole and excludes and not is_watched else 0
+    wanted = is_whole and excludes and not is_watched
+    return min((os.cpu_count() or 1) + 1, 4) if wanted else 0  # one more than there are processors: tests wait a lot
 
 
 def configure(config: pytest.Config) -> None:

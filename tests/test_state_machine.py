@@ -257,7 +257,7 @@ def test_invariants_hold_whatever_happens(
     database: str, webhooks_settings: Any, request: pytest.FixtureRequest
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=RETRY_SCHEDULE, PAUSE_AFTER=3, BATCH=4, SENDERS=3)
-    examples = 1000 if request.config.getoption("--long") else 25
+    examples = 1000 if request.config.getoption("--long") else 10
     run_state_machine_as_test(
         Machine,
         settings=settings(

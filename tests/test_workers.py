@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -60,14 +58,14 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_overwrites_nothing(
     stalled = workers.start(SHIPPED, LEASE=1)
     Thing.objects.create(name="a")
     inbox.wait_for(1)
-    os.kill(stalled.pid, signal.SIGSTOP)
+    stalled.freeze()
     webhook.payload_url = inbox.url()
     webhook.save()
     try:
         workers.start(SHIPPED, LEASE=1).wait_until_listening()
         until(lambda: count(State.SUCCEEDED) == 1, 20, "the other worker to deliver")
     finally:
-        os.kill(stalled.pid, signal.SIGCONT)
+        stalled.thaw()
     Thing.objects.create(name="b")
     until(lambda: count(State.SUCCEEDED) == 2, 20, "both workers to go on")
     assert stalled.stop() == 0

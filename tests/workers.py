@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.inbox import ROOT
-from tests.servers import database_url
+from tests.servers import database_url, nobody_writes
 from tests.waiting import PATIENCE, until
 
 SHIPPED, STOCK = "webhooks.workers.WebhookWorker", "rq.worker.Worker"
@@ -53,6 +53,19 @@ class Worker:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds * PATIENCE)
+
+    def freeze(self) -> None:
+        """SIGSTOP, at a moment when no transaction is open: its locks would hold up all others, the test as well."""
+        until(self._is_frozen_idle, 20, "the worker to be between two transactions")
+
+    def _is_frozen_idle(self) -> bool:
+        self.process.send_signal(signal.SIGSTOP)
+        if not (is_idle := nobody_writes()):
+            self.thaw()
+        return is_idle
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self.process.poll() is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import pytest
@@ -36,7 +34,7 @@ def test_a_worker_that_wakes_up_after_its_lease_overwrites_nothing_and_sends_not
         make_event(webhook, object_type="testapp.label", object_id=str(number))
     stalled = crew.hire(LEASE=2, SWEEP_INTERVAL=0.5)
     inbox.wait_for(2)
-    os.kill(crew.by_name[stalled].pid, signal.SIGSTOP)
+    crew.by_name[stalled].freeze()
     try:
         held = len(claims.held(stalled))
         done = succeeded()
@@ -47,7 +45,7 @@ def test_a_worker_that_wakes_up_after_its_lease_overwrites_nothing_and_sends_not
         crew.by_name[other].stop()
         before, sent = rows(), len(inbox.received())
     finally:
-        os.kill(crew.by_name[stalled].pid, signal.SIGCONT)
+        crew.by_name[stalled].thaw()
     # It is awake, and through with what it had, once it delivers something new.
     event = make_event(webhook, object_type="testapp.label", object_id="new")
     until(lambda: succeeded() == 9, 30, "the one that was stopped to go on")
