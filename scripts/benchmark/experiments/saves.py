@@ -112,7 +112,7 @@ def measure_before(lab: Lab) -> Iterator[Reading]:
     Webhook.objects.filter(pk=looking_back[0].pk).update(prechange=True)
     conditions: list[Condition] = [lambda: saves.told(looking_back), lambda: saves.told(without)]
     while True:
-        ours, plain = saves.each(lab.size(15, 2), *conditions)
+        ours, plain = saves.each(lab.size(6, 2), *conditions)
         statements = [saves.queries(condition) for condition in conditions]
         yield {"save-before": Run(ours, plain), "save-before-queries": Run(*statements)}
 
