@@ -238,7 +238,7 @@ class Webhook(models.Model):
 
     def _problems_of_what_is_sent(self) -> dict[str, str]:
         errors = {}
-        if self.picked is not None and not self.picked and self.actions:
+        if self.picked is not None and not self.picked and (self.actions or not self.custom_events):
             errors["object_types"] = NO_MODEL
         picked = self.picked if self.picked is not None else self.object_types.all() if self.pk else ()
         labels = [f"{one.app_label}.{one.model}" for one in picked]
