@@ -3,7 +3,8 @@
     python3 scripts/in_venv.py EXTRA PYTHON-ARGUMENTS...
 
 EXTRA names the optional dependencies of pyproject.toml that the command needs: demo, docs or test. They are
-installed again only when pyproject.toml has changed. PYTHON (an interpreter) chooses another Python.
+installed again only when pyproject.toml has changed. PYTHON (an interpreter) chooses another Python. With LOCKED set,
+the very files that .ci/requirements.txt names are installed, and none whose hash is not there.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 OLDEST = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = ROOT / "pyproject.toml"
+LOCK = ROOT / ".ci" / "requirements.txt"
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 # Says that this script made the environment, for which place, and with which Python.
@@ -37,7 +39,9 @@ def main(extra: str, arguments: list[str]) -> None:
     with _alone():
         if not _is_usable():
             _make()
-        if _stamp(extra) != _wanted():
+        if os.environ.get("LOCKED"):
+            extra = "locked"  # it has what every extra names
+        if _stamp(extra) != _wanted(extra):
             _install(extra)
     os.execv(PYTHON, [str(PYTHON), *arguments])
 
@@ -82,10 +86,15 @@ def _make() -> None:
 
 
 def _install(extra: str) -> None:
-    print(f"Installing what the extra {extra!r} of pyproject.toml names; the first time takes a minute ...", flush=True)
     pip = [str(PYTHON), "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
-    _run([*pip, "--editable", f"{ROOT}[{extra}]"], hint="Is PyPI reachable?")
-    _stamp_path(extra).write_text(_wanted())
+    if extra == "locked":
+        print(f"Installing what {LOCK.relative_to(ROOT)} names; the first time takes a minute ...", flush=True)
+        _run([*pip, "--require-hashes", "--requirement", str(LOCK)], hint="Is PyPI reachable? scripts/lock renews it.")
+        _run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], hint="scripts/lock renews the lock.")
+    else:
+        print(f"Installing what the extra {extra!r} of pyproject.toml names; it may take a minute ...", flush=True)
+        _run([*pip, "--editable", f"{ROOT}[{extra}]"], hint="Is PyPI reachable?")
+    _stamp_path(extra).write_text(_wanted(extra))
 
 
 def _stamp_path(extra: str) -> Path:
@@ -97,8 +106,9 @@ def _stamp(extra: str) -> str | None:
     return path.read_text() if path.exists() else None
 
 
-def _wanted() -> str:
-    return hashlib.sha256(PYPROJECT.read_bytes()).hexdigest()
+def _wanted(extra: str) -> str:
+    files = [PYPROJECT, LOCK] if extra == "locked" else [PYPROJECT]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _run(command: list[str], hint: str) -> None:

@@ -114,7 +114,7 @@ def _next_wait(claimed: Claimed, outcome: Outcome) -> float | None:
         conf.retry_schedule,
         claimed.failures + 1,
         jitter=conf.retry_jitter,
-        chance=random.random(),  # noqa: S311 - spreads load, guards nothing
+        chance=random.random(),  # noqa: S311 # nosec B311 # spreads load, guards nothing
         overloaded=outcome.overloaded,
         retry_after=outcome.retry_after,
     )

@@ -28,7 +28,7 @@ def atomically(work: Callable[[], T], using: str) -> T:
         except (IntegrityError, OperationalError) as error:
             if not tries_left or not _is_conflict(error):
                 raise
-        time.sleep(random.uniform(0, 0.02))  # noqa: S311 - only spreads the tries
+        time.sleep(random.uniform(0, 0.02))  # noqa: S311 # nosec B311 # only spreads the tries
     raise AssertionError("unreachable")
 
 

@@ -19,13 +19,14 @@ from demo import ports
 
 EXAMPLE = Path(__file__).resolve().parent.parent
 ROOT = EXAMPLE.parent
-USERNAME = PASSWORD = "admin"  # noqa: S105 - it listens on the loopback address only
+USERNAME = PASSWORD = "admin"  # noqa: S105 # nosec B105 # it listens on the loopback address only
 
 # Of the caller's environment no more than this: a DATABASE_URL that is set there must not be touched.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
 
 # The path of a Unix socket has room for 104 bytes on some systems, and supervisord adds its process id.
 SOCKET_NAME = "supervisor.sock"
+SHORT = "/tmp"  # noqa: S108 # nosec B108 # only a directory of a name that nobody knows is made there
 LONGEST_SOCKET_PATH = 104 - len(".1234567") - 1
 
 
@@ -141,7 +142,7 @@ def _new_directory(home: Path) -> Path:
     path = Path(tempfile.mkdtemp(prefix="run-", dir=home))
     if len(os.fsencode(path / SOCKET_NAME)) > LONGEST_SOCKET_PATH:
         path.rmdir()
-        path = Path(tempfile.mkdtemp(prefix="webhooks-demo-", dir="/tmp"))
+        path = Path(tempfile.mkdtemp(prefix="webhooks-demo-", dir=SHORT))
     (path / "logs").mkdir()
     return path
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-import xmlrpc.client
+import xmlrpc.client  # nosec B411 # asks the supervisord that it started itself
 from contextlib import suppress
 from pathlib import Path
 from typing import Any

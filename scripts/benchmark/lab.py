@@ -23,7 +23,7 @@ from tests.workers import SHIPPED, Worker, Workers
 from webhooks import jobs
 from webhooks.models import Webhook
 
-SECRET = "whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms="  # noqa: S105 - of receivers of this benchmark's own
+SECRET = "whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms="  # noqa: S105 # nosec B105 # of its own receivers
 SETTINGS = "scripts.benchmark.settings"
 
 

@@ -82,7 +82,7 @@ class Answers:
         return kind
 
 
-def read(sources: Iterable[str], token: str = "") -> Answers:
+def read(sources: Iterable[str], token: str = "") -> Answers:  # nosec B107 # none by default
     """Read files and URLs. Of a URL that does not lead into the API, both lists are asked for; the ``token`` goes
     to the origin of each URL and nowhere else. Raises Unreadable."""
     answers = Answers()

@@ -34,7 +34,7 @@ def commit(work: Callable[[], object]) -> float:
 
 def rest() -> None:
     """Let everything come to rest, for no regular time: nothing should keep step with it."""
-    time.sleep(random.uniform(0.06, 0.14))  # noqa: S311 - guards nothing
+    time.sleep(random.uniform(0.06, 0.14))  # noqa: S311 # nosec B311 # guards nothing
 
 
 def milliseconds(committed: Mapping[str, float], mailbox: Mailbox) -> list[float]:

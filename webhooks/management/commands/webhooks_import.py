@@ -12,13 +12,13 @@ from webhooks.importing import answers, making
 from webhooks.importing.making import Judged
 from webhooks.importing.plans import Plan
 
-TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 - the name of a variable
+TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
 ACTIONS = {"on_created": "created", "on_updated": "updated", "on_deleted": "deleted"}
 EXTRAS = {
-    "secret": "signed",
-    "additional_headers": "with headers",
-    "body_template": "with a body template",
-    "conditions": "with conditions",
+    "signed": "secret",
+    "with headers": "additional_headers",
+    "with a body template": "body_template",
+    "with conditions": "conditions",
 }
 
 
@@ -99,7 +99,7 @@ def _token(path: str | None) -> str:
 def _lines(plan: Plan) -> list[str]:
     fields = plan.fields
     actions = [word for name, word in ACTIONS.items() if fields[name]]
-    said = [fields["content_type"], *(word for name, word in EXTRAS.items() if fields.get(name))]
+    said = [fields["content_type"], *(word for word, name in EXTRAS.items() if fields.get(name))]
     return [
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
         f"  from {plan.origin}",
