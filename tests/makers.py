@@ -34,6 +34,11 @@ def make_webhook(
     return webhook
 
 
+def to_view_objects() -> models.Q:
+    """The permissions to view whatever is not of the app itself."""
+    return models.Q(codename__startswith="view_") & ~models.Q(content_type__app_label="webhooks")
+
+
 def events(model: type[models.Model] | None = None) -> list[Event]:
     """What was recorded, in order; of one model, or all of it."""
     found = Event.objects.order_by("pk")

@@ -11,6 +11,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
+from django.db.models import Q
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -18,7 +19,7 @@ from django.utils import timezone
 
 from dcim.models import Device, Site
 from tests.deliveries import make_attempt, make_deliveries, make_delivery, make_event
-from tests.makers import make_webhook
+from tests.makers import make_webhook, to_view_objects
 from webhooks.admin import lookup
 from webhooks.admin.filters import first_id
 from webhooks.admin.paging import CappedPaginator
@@ -34,9 +35,9 @@ EVENTS = reverse("admin:webhooks_event_changelist")
 
 
 def staff(*permissions: str) -> Client:
-    """The browser of somebody who may do only this, such as ``view_delivery``."""
+    """The browser of somebody who may do only this, such as ``view_delivery``, and view the objects of the site."""
     user = User.objects.create_user(f"user {uuid4()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
     client = Client()
     client.force_login(user)
     return client
@@ -639,12 +640,12 @@ class TestEvents:
         )
         address = reverse("admin:webhooks_event_replay", args=[failed.pk])
         assert address in page(admin_client, change_of(failed))
-        assert told(admin_client, address) == ["1 change is sent with the data of today."]
+        assert told(admin_client, address) == ["1 change is sent now."]
         made = Event.objects.get(replay_of=failed.pk)
         assert '"Lisbon"' in made.data
         assert change_of(made) in page(admin_client, change_of(failed))
         assert change_of(failed) in page(admin_client, change_of(made))
-        assert LogEntry.objects.get().change_message == "Replayed with the data of today."
+        assert LogEntry.objects.get().change_message == "Replayed."
 
     def test_one_that_cannot_be_sent_again_says_why(self, admin_client: Client, webhook: Webhook) -> None:
         gone = make_event(99, "gone", data="", error="KeyError", dispatched_at=None, webhook_ids=[webhook.pk])

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from tests.inbox import Inbox
-from tests.makers import make_webhook
+from tests.makers import make_webhook, to_view_objects
 from tests.testapp.models import Label, Thing
 from webhooks import ids
 from webhooks.admin.filters import first_id
@@ -27,11 +27,11 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 def client_of(*permissions: str, **fields: Any) -> APIClient:
-    """A client that is logged in as somebody with these permissions of the app."""
+    """A client that is logged in as somebody with these permissions of the app, and those to view objects."""
     user = User.objects.create(username=f"user {User.objects.count()}", **fields)
     found = Permission.objects.filter(codename__in=permissions, content_type__app_label="webhooks")
     assert found.count() == len(permissions)
-    user.user_permissions.set(found)
+    user.user_permissions.set(found | Permission.objects.filter(to_view_objects()))
     client = APIClient()
     client.force_authenticate(user)
     return client
@@ -107,6 +107,7 @@ def test_the_answer_has_every_field_but_the_secret(api: APIClient) -> None:
         "on_deleted": False,
         "custom_events": [],
         "serializer": "",
+        "excluded_usernames": [],
         "payload_url": "https://example.com/in",
         "http_method": "POST",
         "content_type": "application/json",

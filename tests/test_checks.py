@@ -348,6 +348,13 @@ def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.M
     assert found(deploy=True) == {}
 
 
+def test_a_policy_of_rights_that_cannot_be_imported_is_an_error(webhooks_settings: Change) -> None:
+    webhooks_settings(MAY_VIEW="nowhere.to.be_found")
+    error = found()["webhooks.E011"]
+    assert error.is_serious()
+    assert "nowhere.to.be_found, which cannot be imported" in error.msg
+
+
 def test_every_id_of_a_check_has_a_test_here() -> None:
     ids = {word.strip('",)') for word in Path(checks.__file__).read_text().split() if word.startswith('id="webhooks.')}
     tested = Path(__file__).read_text()

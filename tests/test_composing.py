@@ -216,3 +216,27 @@ def test_a_secret_header_goes_before_an_additional_one_of_the_same_name_in_whate
     [received] = inbox.received()
     assert (received.headers["authorization"], received.headers["x-more"]) == ("hush", "updated")
     assert standardwebhooks.Webhook(SECRET).verify(received.body, received.headers)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        (
+            {"secret": "whsec_planted-secret"},
+            "the secret of webhook “CMDB” cannot be used: a secret that begins with whsec_",
+        ),
+        (
+            {"secret_headers": "Proxy-Authorization: planted-secret"},
+            "the secret headers of webhook “CMDB” cannot be used: ",
+        ),
+        ({"secret_headers": "planted-secret"}, "the secret headers of webhook “CMDB” cannot be used: Line 1: write"),
+    ],
+)
+def test_a_secret_that_nobody_judged_fails_in_words_and_in_no_report(
+    inbox: Inbox, app_log: pytest.LogCaptureFixture, fields: dict[str, str], told: str
+) -> None:
+    send(make_webhook(Thing, url=inbox.url(), name="CMDB", **fields))
+    reason = Attempt.objects.get().reason
+    assert reason.startswith(told)
+    assert "planted" not in reason
+    assert not app_log.records

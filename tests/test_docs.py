@@ -64,6 +64,16 @@ def test_every_room_is_described() -> None:
     assert named == modules | packages
 
 
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    threats = [row for row in page("threat-model.md").splitlines() if row.startswith(("| to ", "| the same"))]
+    assert len(threats) > 40
+    for row in threats:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, f"no test is named in: {row}"
+        for path, name in named:
+            assert re.search(rf"^def {name}\(", (ROOT / "tests" / path).read_text(), re.MULTILINE), f"{path}::{name}"
+
+
 # The request of payload.md, which a reader may try a receiver with.
 
 

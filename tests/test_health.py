@@ -90,7 +90,7 @@ def paused(database: str, inbox: Inbox, webhooks_settings: Any) -> Webhook:
 def test_a_paused_webhook_is_not_sent_to_and_its_deliveries_queue(paused: Webhook, inbox: Inbox) -> None:
     assert paused.is_paused
     assert paused.enabled
-    assert paused.last_failure == "HTTP 503 Status"
+    assert paused.last_failure == "HTTP 503 Service Unavailable"
     assert len(inbox.received()) == 3
     assert states() == [State.PENDING] * 5
 

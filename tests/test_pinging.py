@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db.models import Q
 from django.test import Client
 from django.urls import reverse
 
 from dcim.models import Site
 from tests.draining import drain, states
 from tests.inbox import Inbox
-from tests.makers import make_event, make_webhook
+from tests.makers import make_event, make_webhook, to_view_objects
 from webhooks.models import Event, State, Webhook
 from webhooks.pinging import ping
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 def client_of(*permissions: str) -> Client:
     user = User.objects.create_user("tester", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
     client = Client()
     client.force_login(user)
     return client

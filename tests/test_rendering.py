@@ -42,6 +42,7 @@ DIFFERENT = {
 NOT_YOURS = [
     *("Host", "content-length", "Transfer-Encoding", "connection", "Keep-Alive", "TE", "trailer", "upgrade"),
     *("Proxy-Authorization", "webhook-id", "Webhook-Signature", "webhook-timestamp", "x-hook-signature"),
+    *("Proxy-Anything", "HTTP2-Settings", "Content-Encoding", "Expect", "X-Webhook-Depth", "Proxy-Connection"),
 ]
 
 
@@ -280,7 +281,6 @@ def test_a_budget_that_was_overdrawn_pays_for_nothing_more() -> None:
 @pytest.mark.parametrize(
     ("kind", "template", "problem"),
     [
-        ("body", "{{ 'é' * 600000 }}", "the body has 1,200,000 bytes; 1,000,000 are allowed"),
         ("headers", "X-A: {{ 'x' * 16000 }}", "the headers has"),
         ("url", "http://h.example/{{ 'x' * 2000 }}", "the url has 2,017 bytes"),
     ],

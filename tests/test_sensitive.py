@@ -15,7 +15,7 @@ from rest_framework.authtoken.models import Token
 import webhooks
 from dcim.models import Site
 from tests.makers import events, last_data, make_webhook
-from webhooks import payloads, registry
+from webhooks import jsontext, registry
 from webhooks.sensitive import is_sensitive, sensitive_fields, without
 
 
@@ -63,7 +63,7 @@ def test_keys_are_left_out_however_deep_they_stand_and_whatever_holds_them() -> 
 
 
 def test_keys_within_what_only_the_encoder_takes_apart_are_left_out_too() -> None:
-    text = payloads.to_json({"rows": ({"x": 1, "y": n} for n in range(2))}, lambda name: name == "x")
+    text = jsontext.written({"rows": ({"x": 1, "y": n} for n in range(2))}, lambda name: name == "x")
     assert json.loads(text) == {"rows": [{"y": 0}, {"y": 1}]}
 
 

@@ -81,7 +81,7 @@ def read() -> Backend:
     try:
         queue = Queue(conf.queue, connection=connection)
         return Backend(conf.queue, _address(connection), "", queue.count, _workers(connection))
-    except (RedisError, OSError) as error:
+    except (RedisError, OSError, ValueError) as error:  # ValueError: what somebody else wrote there cannot be read
         return Backend(conf.queue, _address(connection), str(error) or type(error).__name__)
 
 

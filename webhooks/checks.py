@@ -11,6 +11,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 from django.urls import NoReverseMatch, reverse
+from django.utils.module_loading import import_string
 
 from webhooks import jobs, outbox, registry, rekeying
 from webhooks.conf import GUARDS, conf
@@ -163,6 +164,18 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
             hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = True, so that a change and its Event are '
             "committed together.",
             id="webhooks.W003",
+        )
+
+
+@register("webhooks")
+def check_rights(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    try:
+        import_string(conf.may_view)
+    except ImportError as error:
+        yield Error(
+            f'WEBHOOKS["MAY_VIEW"] names {conf.may_view}, which cannot be imported: {error}',
+            hint="Until it is corrected, nobody but superusers sees events and deliveries.",
+            id="webhooks.E011",
         )
 
 

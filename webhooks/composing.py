@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from webhooks import destinations, headerlines, rendering, signing
+from webhooks import destinations, headerlines, payloads, rendering, signing
 from webhooks.conf import conf
+from webhooks.context import DEPTH
 from webhooks.models import Webhook
 from webhooks.outcomes import Refused
-from webhooks.payloads import Bodies
+from webhooks.payloads import Bodies, Unsendable
 from webhooks.rendering import TemplateError
 from webhooks.transport import Request
 from webhooks.vault import Secret, Unreadable
@@ -25,18 +26,33 @@ def compose(webhook: Webhook, event: Bodies, message_id: str) -> Request:
     headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
     if webhook.additional_headers:
         headers |= _headers_of(webhook, event)
-    secret_headers = _revealed(webhook, "secret_headers")
-    if secret_headers:
-        # Whatever their case: what is secret is what is sent.
-        secret_names = {name.lower() for name in headerlines.parse(secret_headers)}
-        headers = {name: value for name, value in headers.items() if name.lower() not in secret_names}
-        headers |= headerlines.parse(secret_headers)
-    secret, previous = _revealed(webhook, "secret"), webhook.overlapping_secret()
-    headers |= signing.headers(secret, message_id, int(time.time()), body, previous=previous)
+    secret_headers = _secret_headers(webhook)
+    # Whatever their case: what is secret is what is sent.
+    secret_names = {name.lower() for name in secret_headers}
+    headers = {name: value for name, value in headers.items() if name.lower() not in secret_names}
+    headers |= secret_headers | _signatures(webhook, message_id, body)
+    headers[DEPTH] = str(event.depth)
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
     timeout = webhook.timeout or conf.timeout
-    hidden = headerlines.hidden(secret_headers)
+    hidden = headerlines.hidden(_revealed(webhook, "secret_headers"))
     return Request(url, headers, body, timeout, verify, conf.response_bytes, webhook.http_method, hidden)
+
+
+def _secret_headers(webhook: Webhook) -> dict[str, str]:
+    try:
+        return headerlines.parse(_revealed(webhook, "secret_headers"))
+    except ValueError as error:
+        # Saved by code that judged nothing, or by an older version. Said here and in words: a report of an error would
+        # have the variables of this call in it.
+        raise Refused(f"the secret headers of webhook “{webhook}” cannot be used: {error}") from None
+
+
+def _signatures(webhook: Webhook, message_id: str, body: bytes) -> dict[str, str]:
+    secret, previous = _revealed(webhook, "secret"), webhook.overlapping_secret()
+    try:
+        return signing.headers(secret, message_id, int(time.time()), body, previous=previous)
+    except ValueError as error:
+        raise Refused(f"the secret of webhook “{webhook}” cannot be used: {error}") from None
 
 
 def _revealed(webhook: Webhook, name: str) -> str:
@@ -48,10 +64,21 @@ def _revealed(webhook: Webhook, name: str) -> str:
 
 
 def body_of(webhook: Webhook, event: Bodies) -> bytes:
-    """Raises Refused where the template fails."""
+    """Raises Refused where the template fails, or writes too much."""
+    if not webhook.body_template and not webhook.is_form:
+        return event.body(as_form=False)  # whose size was judged when it happened
+    body = _written_body(webhook, event)
+    try:
+        payloads.refuse_too_large("the body", len(body))
+    except Unsendable as error:
+        raise Refused(str(error)) from None
+    return body
+
+
+def _written_body(webhook: Webhook, event: Bodies) -> bytes:
     if not webhook.body_template:
-        return event.body(as_form=webhook.is_form)
-    # Half of a surrogate pair, which JSON can carry and UTF-8 cannot, is written as a question mark.
+        return event.body(as_form=True)
+    # Half of a surrogate pair, which a template can make and UTF-8 cannot carry, is written as a question mark.
     return _rendered("body", lambda: rendering.body(webhook.body_template, event.context)).encode(errors="replace")
 
 

@@ -125,6 +125,11 @@ class Settings:
         return self._get("REDIS_PAUSE", 5)
 
     @property
+    def payload_bytes(self) -> int:
+        """How many bytes a payload may have."""
+        return self._get("PAYLOAD_BYTES", 1_000_000)
+
+    @property
     def response_bytes(self) -> int:
         """How many bytes of a response body are kept."""
         return self._get("RESPONSE_BYTES", 8192)
@@ -157,6 +162,16 @@ class Settings:
     def notify(self) -> Sequence[str]:
         """E-mail addresses that hear when a webhook was disabled; without any, Django's ``ADMINS`` do."""
         return self._get("NOTIFY", ())
+
+    @property
+    def may_view(self) -> str:
+        """The path of a callable: a user and Events in, those out that the user may view."""
+        return self._get("MAY_VIEW", "webhooks.rights.by_model")
+
+    @property
+    def max_depth(self) -> int:
+        """How many changes a chain may have of which each was caused by a webhook that told of the one before."""
+        return self._get("MAX_DEPTH", 3)
 
     @property
     def guards(self) -> dict[str, Any]:
@@ -344,6 +359,7 @@ RULES: dict[str, Rule] = {
     "SWEEP_INTERVAL": POSITIVE,
     "REDIS_TIMEOUT": POSITIVE,
     "REDIS_PAUSE": POSITIVE,
+    "PAYLOAD_BYTES": NATURAL,
     "RESPONSE_BYTES": NATURAL,
     "USER_AGENT": TEXT,
     "RETENTION_DAYS": ("must map succeeded, failed or discarded to a number of days", _is_retention),
@@ -355,6 +371,11 @@ RULES: dict[str, Rule] = {
     ),
     "DISABLE_AFTER": POSITIVE,
     "NOTIFY": ("must be a list of e-mail addresses", _is_list_of(_is_text)),
+    "MAY_VIEW": (
+        'must be the path of a callable such as "webhooks.rights.by_model"',
+        lambda value: _is_text(value) and "." in value,
+    ),
+    "MAX_DEPTH": NATURAL,
     "ALLOW_NETWORKS": NETWORKS,
     "DENY_NETWORKS": NETWORKS,
     "DENY_PRIVATE": FLAG,

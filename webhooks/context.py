@@ -11,14 +11,21 @@ from typing import Any
 
 from django.http import HttpRequest
 
+from webhooks.conf import conf
+
+# Each request of a webhook says with it how long the chain of changes is that it belongs to.
+DEPTH = "X-Webhook-Depth"
+
 
 @dataclass(frozen=True)
 class Actor:
-    """``username`` and ``request_id`` go into the payload; ``request`` is what it shows of the HTTP request."""
+    """``username`` and ``request_id`` go into the payload; ``request`` is what it shows of the HTTP request. ``depth``
+    is 1 where no webhook caused what is done, 2 where one did that told of such a change, and so on."""
 
     username: str = ""
     request_id: str = ""
     request: dict[str, Any] | None = None
+    depth: int = 1
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,15 @@ class RequestActor:
             "GET": self.http.GET.dict(),
             "user": username,
         }
-        return Actor(username, request_id, request)
+        return Actor(username, request_id, request, caused_by(self.http.headers.get(DEPTH, "")) + 1)
+
+
+def caused_by(header: str) -> int:
+    """The depth of the change that a request comes from, by its header; 0 for none, and for what cannot be one.
+
+    Whoever sends it can only shorten how far their own changes reach."""
+    is_number = header.isascii() and header.isdecimal() and len(header) < 10
+    return int(header) if is_number and int(header) <= conf.max_depth else 0
 
 
 _current: ContextVar[Actor | RequestActor | None] = ContextVar("webhooks_actor", default=None)
@@ -55,9 +70,10 @@ def current_actor() -> Actor:
 
 
 @contextmanager
-def actor(username: str = "", request_id: str = "") -> Iterator[None]:
-    """Name who makes the changes in this block, for code that runs outside a request."""
-    with acting(Actor(username, request_id)):
+def actor(username: str = "", request_id: str = "", depth: int = 1) -> Iterator[None]:
+    """Name who makes the changes in this block, for code that runs outside a request. ``depth`` is one more than that
+    of the webhook's request that caused them, where one did."""
+    with acting(Actor(username, request_id, depth=depth)):
         yield
 
 

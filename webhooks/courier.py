@@ -6,7 +6,6 @@ sends. The senders' threads only send.
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections import defaultdict
@@ -17,13 +16,14 @@ from django.db import DataError, Error
 from webhooks import health
 from webhooks.conf import conf
 from webhooks.delivery import Claimed, Recorded, load, record, request_for
+from webhooks.logs import logger_of
 from webhooks.models import Delivery
 from webhooks.outcomes import Outcome
 from webhooks.senders import MANY, Senders
 from webhooks.sql.claims import Claim, Taken, webhooks_with_due
 from webhooks.transactions import atomically
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # Outcomes are recorded together: at the latest after this many seconds, or when many have come.
 RECORD_EVERY = 0.02

@@ -8,7 +8,9 @@ from django.db import models
 
 from webhooks import outbox, payloads, registry
 from webhooks.conf import conf
+from webhooks.jsontext import Unwritable, written
 from webhooks.models import Event
+from webhooks.payloads import Unsendable
 from webhooks.texts import clean
 
 
@@ -26,9 +28,12 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     if name not in registry.custom_events():
         raise ValueError(registry.unknown_events([name]))
     object_type, key, called = _about(name, obj)
-    event = Event(
-        action=name, object_type=object_type, object_id=key, object_repr=clean(called, 200), data=_written(name, data)
-    )
+    told = _written(name, data)
+    event = Event(action=name, object_type=object_type, object_id=key, object_repr=clean(called, 200), data=told)
+    try:
+        payloads.refuse_too_large(f"the data of the event {name}", len(told))
+    except Unsendable as error:
+        event.data, event.error = "", f"{error}."
     if conf.enabled:
         outbox.announce(event, outbox.database())
 
@@ -46,6 +51,6 @@ def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
 
 def _written(name: str, data: Any) -> str:
     try:
-        return payloads.to_json(data)
-    except (TypeError, ValueError, RecursionError) as error:
+        return written(data)
+    except Unwritable as error:
         raise ValueError(f"The data of the event {name} cannot be written as JSON: {error}") from error

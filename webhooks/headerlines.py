@@ -11,13 +11,13 @@ from urllib.parse import quote
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 VALUE = re.compile(r"[\t\x20-\x7e]*")
 
-# RFC 9110, section 7.6.1, and what a proxy takes for itself; then what belongs to the message and to the connection.
+# RFC 9110, section 7.6.1, and what a proxy takes for itself; what frames the message; what says who sends it, and why.
 HOP_BY_HOP = {
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade",
+    "connection", "http2-settings", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
 }  # fmt: skip
-OWN = {"host", "content-length", "content-type", "content-encoding", "expect", "x-hook-signature"}
-OWN_PREFIX = "webhook-"
+FRAME = {"host", "content-length", "content-encoding", "expect"}
+SIGNED = {"x-hook-signature", "x-webhook-depth"}
+OWN_PREFIXES = ("webhook-", "proxy-")
 
 MOST = 50
 
@@ -66,7 +66,7 @@ def _pair(number: int, line: str) -> tuple[str, str]:
     name, colon, value = (part.strip(" \t") for part in line.partition(":"))
     if not colon or not NAME.fullmatch(name):
         raise ValueError(f"Line {number}: write a header as Name: value.")
-    if is_own(name):
+    if is_own(name) or name.lower() == "content-type":  # which the webhook says
         raise ValueError(f"Line {number}: {name} cannot be set, it belongs to the request itself or to its signature.")
     if not value or not VALUE.fullmatch(value):
         raise ValueError(f"Line {number}: the value of {name} must be visible ASCII characters, and some.")
@@ -76,4 +76,4 @@ def _pair(number: int, line: str) -> tuple[str, str]:
 def is_own(name: str) -> bool:
     """Whether the sender sets this header itself, or nobody may."""
     name = name.lower()
-    return name in HOP_BY_HOP | OWN or name.startswith(OWN_PREFIX)
+    return name in HOP_BY_HOP | FRAME | SIGNED or name.startswith(OWN_PREFIXES)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
+from http.client import responses
 
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.contrib.auth import get_user_model
-from django.contrib.contenttypes.models import ContentType
 from django.core.mail import mail_admins, send_mail
 from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
+from webhooks import history, rendering
 from webhooks.clock import DatabaseNow, utc
 from webhooks.conf import conf
+from webhooks.logs import logger_of
 from webhooks.models import Webhook
-from webhooks.outcomes import Outcome
+from webhooks.outcomes import NO_HTTP, Outcome
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # A probe has this many seconds, more than any attempt may take, before another worker makes another one.
 PROBE_SECONDS = 180
@@ -55,6 +54,7 @@ def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
         if _is_news(webhook) or any(not outcome.succeeded for outcome in outcomes):
             _recovered(webhook.pk)
         return True
+    outcomes = [replace(outcome, reason=_in_general(webhook, outcome)) for outcome in outcomes]
     fresh = Webhook.objects.select_for_update(no_key=True).filter(pk=webhook.pk).first()
     if fresh is None or not fresh.enabled:
         return False
@@ -62,6 +62,21 @@ def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
     after = after_failures(before, outcomes, timezone.now())
     _write(fresh, after, next(outcome for outcome in reversed(outcomes) if not outcome.succeeded))
     return after.probe_at is None and not after.disabled_reason
+
+
+def _in_general(webhook: Webhook, outcome: Outcome) -> str:
+    """Why an attempt failed, without anything of an object, from templates or from what a receiver repeats: all who
+    may see the webhook read it, whatever else they may see."""
+    if outcome.succeeded:
+        return ""
+    if outcome.status is not None:
+        return f"HTTP {outcome.status} {responses.get(outcome.status, '')}".strip()
+    templates = (webhook.payload_url, webhook.additional_headers, webhook.body_template)
+    if outcome.reason.startswith(NO_HTTP):
+        return NO_HTTP
+    if outcome.timed_out or not any(map(rendering.is_template, templates)):
+        return outcome.reason
+    return "no request could be made or sent: its deliveries tell why"
 
 
 def _is_news(webhook: Webhook) -> bool:
@@ -131,16 +146,7 @@ def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:
 def _announce(webhook: Webhook, reason: str) -> None:
     """Say that a webhook was disabled: in the log, in the admin's history, and by e-mail."""
     logger.error("Webhook %s was disabled: %s", webhook, reason)
-    superuser = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
-    if superuser:  # an entry of the admin's history must have a user
-        LogEntry.objects.create(
-            user=superuser,
-            content_type=ContentType.objects.get_for_model(Webhook),
-            object_id=str(webhook.pk),
-            object_repr=str(webhook)[:200],
-            action_flag=CHANGE,
-            change_message=f"Disabled by itself: {reason}",
-        )
+    history.note_by_itself(webhook, history.CHANGE, f"Disabled by itself: {reason}")
     transaction.on_commit(partial(_mail_aside, webhook.name, reason), using=Webhook.objects.db, robust=True)
 
 

@@ -6,7 +6,6 @@ The path of ``drain`` is stored in Redis with every queued job: do not rename it
 from __future__ import annotations
 
 import functools
-import logging
 import queue
 import threading
 import time
@@ -23,9 +22,10 @@ from rq.job import Job
 
 from webhooks.conf import conf
 from webhooks.drain import Drain, has_more
+from webhooks.logs import logger_of
 from webhooks.redis_access import impatient
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 DRAIN = "webhooks.jobs.drain"
 

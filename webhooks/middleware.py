@@ -1,4 +1,5 @@
-"""Records which request and which user a change came from; works under WSGI and ASGI."""
+"""Records which request and which user a change came from, and how deep in a chain of webhooks it is; works under
+WSGI and ASGI."""
 
 from __future__ import annotations
 

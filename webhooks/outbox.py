@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from typing import Any
 from django.db import connections, models, router, transaction
 
 from webhooks import jobs, registry, settling, snapshots, states, subscriptions
+from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
 from webhooks.scopes import Batch, Change, Scope, batching, existing, open_scope
 from webhooks.snapshots import Before
 from webhooks.subscriptions import Subscriptions
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def database() -> str:

@@ -18,6 +18,8 @@ GONE = 410
 # Characters that are kept of a reason, some of which the receiver wrote.
 REASON_LENGTH = 500
 
+NO_HTTP = "the answer is no valid HTTP"
+
 
 class Refused(Exception):
     """A request or a connection that was not made, with the reason for an admin: it is the app that refuses, or the
@@ -112,7 +114,7 @@ def _known(cause: BaseException) -> str:
         case ConnectionResetError() | BrokenPipeError():
             return "connection closed by the receiver before it answered"
         case http.client.HTTPException():
-            return f"the answer is no valid HTTP: {type(cause).__name__} {cause}"
+            return f"{NO_HTTP}: {type(cause).__name__} {cause}"
         case OSError(strerror=str() as text):
             return f"connection failed: {text}"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -11,15 +11,19 @@ from typing import Any, Protocol, cast
 from urllib.parse import urlencode
 
 from django.db import models
-from rest_framework.utils.encoders import JSONEncoder
 
 from webhooks import conditions
 from webhooks import snapshots as snapshots_of
 from webhooks.clock import utc
+from webhooks.conf import conf
+from webhooks.jsontext import Unwritable, written
 from webhooks.registry import Registration
-from webhooks.sensitive import without
 from webhooks.site_request import serializer_context
 from webhooks.snapshots import Before
+
+
+class Unsendable(Exception):
+    """Data that no receiver could be sent: too much, or nothing that JSON has. Says in words what is the matter."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +64,32 @@ def freeze(
     registration: Registration, instance: models.Model, serializer: str = "", before: Before | None = None
 ) -> Frozen:
     """Serialize an object with the project's own serializer, of a name or the default one. Raises whatever that
-    raises."""
+    raises, and Unsendable."""
     writer = registration.serializer_class(serializer)(instance, context=serializer_context())
     data = writer.data
     after = snapshots_of.taken(writer, data, instance)
-    frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after), str(instance))
     earlier = snapshots_of.earlier(writer, data, after, before) if before else None
-    return frozen if earlier is None else _compared(frozen, _without_secrets(registration, earlier))
+    what = f"the payload of {registration.label} {instance.pk}"
+    try:
+        frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after), str(instance))
+        if earlier is not None:
+            frozen = _compared(frozen, _without_secrets(registration, earlier))
+    except Unwritable as error:
+        raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
+    refuse_too_large(what, len(frozen.data) + len(frozen.state) + len(frozen.before))
+    return frozen
+
+
+def refuse_too_large(what: str, size: int) -> None:
+    """Raise Unsendable, in words, for more bytes than ``PAYLOAD_BYTES``."""
+    if size > conf.payload_bytes:
+        raise Unsendable(f"{what} has {size:,} bytes; PAYLOAD_BYTES allows {conf.payload_bytes:,}")
 
 
 def _compared(frozen: Frozen, before: str) -> Frozen:
     # As JSON: what the receiver cannot tell apart has not changed.
     changed = conditions.changed(json.loads(before), json.loads(frozen.state))
-    return replace(frozen, before=before, changed=to_json(changed))
+    return replace(frozen, before=before, changed=written(changed))
 
 
 def _has_keys(data: Any) -> bool:
@@ -83,23 +100,7 @@ def _without_secrets(registration: Registration, data: Any) -> str:
     """JSON text of what may be sent of an object."""
     if _has_keys(data):
         data = {key: value for key, value in data.items() if not registration.is_left_out(key)}
-    return to_json(data, registration.is_sensitive)
-
-
-def to_json(value: Any, is_left_out: Callable[[str], bool] | None = None) -> str:
-    """JSON text as REST framework writes it, in ASCII, without the keys that are left out, at any depth. Raises
-    ValueError for NaN and infinite numbers, and TypeError for what cannot be written."""
-    if is_left_out is None:
-        return _encoder(_PLAIN.default).encode(value)
-    # What only the encoder takes apart, a generator for one, may have keys in it as well.
-    return _encoder(lambda item: without(_PLAIN.default(item), is_left_out)).encode(without(value, is_left_out))
-
-
-def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
-    return json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=default)
-
-
-_PLAIN = JSONEncoder()
+    return written(data, registration.is_sensitive)
 
 
 def snapshots(before: str | None, after: str | None) -> str:
@@ -124,6 +125,8 @@ class Told(Protocol):
     def request_id(self) -> str: ...
     @property
     def request(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
     @property
     def replay_of(self) -> int | None: ...
     @property
@@ -196,7 +199,7 @@ def json_body(event: Told) -> bytes:
     return f'{envelope},"request":{request},"data":{data},{compared}}}'.encode()
 
 
-# Of a dictionary of text and numbers, in ASCII as ``to_json`` writes it.
+# Of a dictionary of text and numbers, in ASCII as ``written`` writes it.
 _plain_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -217,6 +220,10 @@ class Bodies:
     def __init__(self, event: Told) -> None:
         self._event = event
         self._made: dict[bool, bytes] = {}
+
+    @property
+    def depth(self) -> int:
+        return self._event.depth
 
     def body(self, as_form: bool) -> bytes:
         if as_form not in self._made:

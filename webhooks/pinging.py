@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from django.db import transaction
 
-from webhooks import jobs, outbox, payloads
+from webhooks import jobs, outbox
 from webhooks.clock import DatabaseNow
 from webhooks.context import current_actor
 from webhooks.ids import new_id
+from webhooks.jsontext import written
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING
 from webhooks.texts import clean
@@ -26,11 +25,11 @@ def ping(webhook: Webhook) -> Event:
         # A key of its own: a test that fails keeps no later one waiting in its lane.
         object_id=key,
         object_repr=f"test of {webhook.name}",
-        data=payloads.to_json({"id": key, "display": f"test of {webhook.name}"}),
+        data=written({"id": key, "display": f"test of {webhook.name}"}),
         webhook_ids=[webhook.pk],
         username=clean(actor.username, 150),
         request_id=clean(actor.request_id, 200),
-        request=json.dumps(actor.request) if actor.request else "",
+        request=written(actor.request) if actor.request else "",
     )
     Webhook.objects.filter(pk=webhook.pk).paused().update(probe_at=DatabaseNow())
     transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)

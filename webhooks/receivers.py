@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,11 +11,12 @@ from django.db.models import signals
 
 from webhooks import outbox, registry, scopes
 from webhooks.conf import conf
+from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
 from webhooks.models.webhook import refuse_unregistered
 from webhooks.registry import Registration
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def connect() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from jinja2 import Template, TemplateSyntaxError, nodes
 
+from webhooks import headerlines
 from webhooks.budgets import Budget, OverBudget, spending
 from webhooks.sandbox import Sandbox
 
@@ -19,18 +20,12 @@ SOURCE = 50_000  # characters of a template
 UNITS = 10_000_000  # characters, or half a million turns of loops
 LARGEST = 2_000_000  # characters of one value
 SECONDS = 1.0  # of processor time
-OUTPUT = {"body": 1_000_000, "headers": 16_000, "url": 2_000}  # bytes
+OUTPUT = {"headers": 16_000, "url": 2_000}  # bytes; what a body may have is a setting
 
 Kind = Literal["body", "headers", "url"]
 
-# RFC 9110, 5.6.2 (token), and what http.client lets through as a value.
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-# RFC 9110, 7.6.1, and what frames, addresses, identifies or signs the request: a template must not say otherwise.
-_OURS = {
-    *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
-    *("transfer-encoding", "upgrade", "content-length", "host", "x-hook-signature"),
-}
+# What no value may have: beside ASCII's, the control characters of Latin-1, which some receivers take for line breaks.
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _OPEN = "\ue000"  # stands for what is known only when rendered
 
 
@@ -87,8 +82,8 @@ def _render(kind: Kind, source: str, context: Mapping[str, Any]) -> str:
             raise RenderingError("a macro, block or loop calls itself too often", _line_of(error)) from error
         except Exception as error:
             raise RenderingError(f"{type(error).__name__}: {error}", _line_of(error)) from error
-    size = len(rendered.encode(errors="replace"))
-    if size > OUTPUT[kind]:
+    size = len(rendered.encode(errors="replace")) if kind in OUTPUT else 0
+    if size and size > OUTPUT[kind]:
         raise RenderingError(f"the {kind} has {size:,} bytes; {OUTPUT[kind]:,} are allowed")
     return rendered
 
@@ -138,9 +133,9 @@ def _header(line: str, number: int | None) -> tuple[str, str]:
     name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
     if not colon:
         raise refuse(f"there is no colon in {_shown(line)}; a header is written as 'Name: value'", number)
-    if not _NAME.fullmatch(name):
+    if not headerlines.NAME.fullmatch(name):
         raise refuse(f"{_shown(name)} cannot be the name of a header", number)
-    if name.lower() in _OURS or name.lower().startswith("webhook-"):
+    if headerlines.is_own(name):
         raise refuse(f"{name} is not for a template to set; leave it out", number)
     if _UNWRITABLE.search(value):
         raise refuse(f"the value of {name} has a control character in it; use | header_safe", number)

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from webhooks import jobs, outbox, payloads, registry, subscriptions
 from webhooks.clock import DatabaseNow
 from webhooks.context import Actor
+from webhooks.jsontext import written
 from webhooks.managers import DeliveryQuerySet
 from webhooks.models import Action, Delivery, Event, State, Webhook
 from webhooks.payloads import Frozen
@@ -93,13 +94,16 @@ def _replay(failed: Event) -> Replayed:
 
 def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     """What a new Event of the same object tells; for those that had chosen other serializers, as these write it."""
+    if failed.is_cut:
+        # They could be made, and stay what they were.
+        return {name: getattr(failed, name) for name in ("data", "snapshots", "changed", "variants")}
     if failed.action not in Action:
         return {"data": failed.data}  # of a custom event; what could not be told is who wants it
     if failed.action == Action.DELETED:
         if failed.data:  # the same
             return {"data": failed.data, "snapshots": failed.snapshots, "changed": "", "variants": failed.variants}
         known = {"id": failed.object_id, "display": failed.object_repr}
-        return {"data": payloads.to_json(known), "snapshots": "", "changed": "", "variants": ""}
+        return {"data": written(known), "snapshots": "", "changed": "", "variants": ""}
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")
@@ -120,8 +124,8 @@ def _shown(frozen: Frozen) -> dict[str, str]:
 
 def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
     """Which of its webhooks want the data of today. Raises Undecided where that cannot be told of one."""
-    if failed.action == Action.DELETED and not failed.data:
-        return list(failed.webhook_ids)  # of the object there is nothing left to judge
+    if failed.is_cut or (failed.action == Action.DELETED and not failed.data):
+        return list(failed.webhook_ids)  # it was judged already; or of the object there is nothing left to judge
     anew = Event(webhook_ids=failed.webhook_ids, action=failed.action, **columns)
     wanted = subscriptions.current(outbox.database(), enabled_only=False)
     selection = Selection(failed.action)

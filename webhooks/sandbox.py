@@ -161,7 +161,7 @@ def _written(context: Context, value: Any) -> Any:
 
 
 # What separates lines, for HTTP or for str.splitlines(), and other characters that no header may have.
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]+")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 @pass_context

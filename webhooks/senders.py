@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from webhooks.logs import logger_of
 from webhooks.outcomes import REASON_LENGTH, Outcome, Refused
 from webhooks.texts import clean
 from webhooks.transport import Request, Transport
 from webhooks.turns import Turns
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 K = TypeVar("K")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +9,20 @@ from django.db import transaction
 from django.utils import timezone
 
 from webhooks import states
+from webhooks.conf import conf
 from webhooks.context import current_actor
+from webhooks.jsontext import written
+from webhooks.logs import logger_of
 from webhooks.models import Action, Event
+from webhooks.models.event import CUT
 from webhooks.scopes import Announced, Batch, Change, ObjectState, Pending, Scope, Trace
 from webhooks.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.texts import clean
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
+
+# What the column holds; however deep a host says that something is.
+DEEPEST = 32767
 
 # Events that one statement inserts.
 INSERT_MOST = 1000
@@ -104,7 +109,7 @@ def _withdraw(scope: Scope, event_ids: Sequence[int]) -> None:
 
 def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, list[int]]:
     action = NET_ACTION[trace.existed, change.action != Action.DELETED]
-    return action, scope.wanted.matching(change.label, action) if action else []
+    return action, scope.wanted.matching(change.label, action, current_actor().username) if action else []
 
 
 def settle_together(scope: Scope, gathered: Batch) -> None:
@@ -156,10 +161,11 @@ def _insert(scope: Scope, events: list[Event]) -> list[Event]:
 
 
 def _columns(scope: Scope, action: str, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
-    return states.columns(state, scope.wanted.by_serializer(webhook_ids)) | _circumstances(action, webhook_ids)
+    told = states.columns(state, scope.wanted.by_serializer(webhook_ids))
+    return told | _circumstances(action, webhook_ids, state["error"])
 
 
-def _circumstances(action: str, webhook_ids: list[int]) -> dict[str, Any]:
+def _circumstances(action: str, webhook_ids: list[int], error: str) -> dict[str, Any]:
     actor = current_actor()
     return {
         "action": action,
@@ -167,8 +173,20 @@ def _circumstances(action: str, webhook_ids: list[int]) -> dict[str, Any]:
         "timestamp": timezone.now(),
         "username": clean(actor.username, 150),
         "request_id": clean(actor.request_id, 200),
-        "request": json.dumps(actor.request) if actor.request else "",
+        "request": written(actor.request) if actor.request else "",
+        "depth": min(actor.depth, DEEPEST),
+        "error": error or _cut(actor.depth),
     }
+
+
+def _cut(depth: int) -> str:
+    """Why a change is not sent that is too deep in a chain: receivers that write back would go on for ever."""
+    if depth <= conf.max_depth:
+        return ""
+    return (
+        f"{CUT}depth {depth} of a chain of changes that webhooks caused; MAX_DEPTH allows {conf.max_depth}. "
+        "Replay it to send it as the first of a new chain."
+    )
 
 
 def _upsert(scope: Scope, change: Change, event_ids: list[int], columns: dict[str, Any]) -> None:
@@ -187,8 +205,11 @@ def _event(change: Change, columns: dict[str, Any]) -> Event:
 
 def announce(scope: Scope, event: Event) -> None:
     """Record an Event that is no change, for the webhooks that want its action. It is merged with no other."""
-    candidates = scope.wanted.listening(event.action)
+    candidates = scope.wanted.listening(event.action, current_actor().username)
     if not candidates:
+        return
+    if event.error:
+        _insert_announced(scope, event, _circumstances(event.action, candidates, event.error))
         return
     occasion = Occasion(event.action, event.data, "", "", current_actor())
     try:
@@ -197,7 +218,7 @@ def announce(scope: Scope, event: Event) -> None:
         selection = select(candidates, scope.wanted, occasion, _savepoint(scope))
     for webhook_ids, error in ((selection.wanting, ""), (selection.undecided, clean(selection.error))):
         if webhook_ids:
-            _insert_announced(scope, event, _circumstances(event.action, webhook_ids) | {"error": error})
+            _insert_announced(scope, event, _circumstances(event.action, webhook_ids, error))
 
 
 def _insert_announced(scope: Scope, event: Event, columns: dict[str, Any]) -> None:

@@ -7,7 +7,6 @@ nothing (``spoilt``): one that fails takes nothing away from the webhooks that c
 from __future__ import annotations
 
 import json
-import logging
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,13 +15,15 @@ from typing import Any
 from django.db import models, transaction
 
 from webhooks import payloads, snapshots
+from webhooks.logs import logger_of
 from webhooks.models import Action
+from webhooks.payloads import Unsendable
 from webhooks.registry import Registration
 from webhooks.scopes import Change, ObjectState, Scope
 from webhooks.snapshots import Before
 from webhooks.texts import clean
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 def read_all(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], ObjectState]:
@@ -68,8 +69,12 @@ def read(scope: Scope, change: Change, serializers: Sequence[str]) -> ObjectStat
 def failed(scope: Scope, change: Change, error: Exception) -> ObjectState:
     """The state of an object whose payload cannot be made: an admin sees the traceback there."""
     logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
-    trace = clean("".join(traceback.format_exception(error)))
-    return {"object_repr": _name(scope, change), "error": trace, "shown": {}, "spoilt": {}}
+    return {"object_repr": _name(scope, change), "error": clean(_why(error)), "shown": {}, "spoilt": {}}
+
+
+def _why(error: Exception) -> str:
+    # What is refused in words needs no traceback.
+    return f"{error}." if isinstance(error, Unsendable) else "".join(traceback.format_exception(error))
 
 
 def _name(scope: Scope, change: Change) -> str:
@@ -115,7 +120,7 @@ def _each(scope: Scope, change: Change, instance: models.Model, serializers: Seq
                 raise
             called = name or "(default)"
             logger.error("The serializer %s of %s failed, those who chose it get nothing: %s", called, change, error)
-            spoilt[name] = f"Serializer {called}: {''.join(traceback.format_exception(error))}\n"
+            spoilt[name] = f"Serializer {called}: {_why(error)}\n"
     return _state(instance, shown, spoilt)
 
 

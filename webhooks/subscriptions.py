@@ -33,6 +33,7 @@ class Demand:
     shows_before: bool = False
     serializer: str = ""
     custom_events: tuple[str, ...] = ()
+    excluded_usernames: tuple[str, ...] = ()
 
     @property
     def is_judged(self) -> bool:
@@ -60,9 +61,9 @@ class Subscriptions:
     demands: dict[int, Demand] = field(default_factory=dict)
     by_event: dict[str, list[int]] = field(default_factory=dict)
 
-    def listening(self, event: str) -> list[int]:
-        """The ids of the webhooks that want this custom event, in order."""
-        return self.by_event.get(event, [])
+    def listening(self, event: str, username: str = "") -> list[int]:
+        """The ids of the webhooks that want this custom event from this user, in order."""
+        return self._unless_excluded(self.by_event.get(event, []), username)
 
     def by_serializer(self, webhook_ids: Iterable[int]) -> dict[str, list[int]]:
         """These webhooks by the names of the serializers that they chose; the default one has none, and is first."""
@@ -76,9 +77,12 @@ class Subscriptions:
         ids = {pk for (label, _), those in self.by_change.items() if label == object_type for pk in those}
         return list(self.by_serializer(ids))
 
-    def matching(self, object_type: str, action: Action) -> list[int]:
-        """The ids of the webhooks that want this action on "dcim.site", in order."""
-        return self.by_change.get((object_type, action), [])
+    def matching(self, object_type: str, action: Action, username: str = "") -> list[int]:
+        """The ids of the webhooks that want this action on "dcim.site" from this user, in order."""
+        return self._unless_excluded(self.by_change.get((object_type, action), []), username)
+
+    def _unless_excluded(self, found: list[int], username: str) -> list[int]:
+        return [pk for pk in found if username not in self._excluded.get(pk, ())] if self._excluded else found
 
     def touch(self, object_type: str) -> bool:
         """Whether any webhook wants anything of "dcim.site"."""
@@ -105,6 +109,10 @@ class Subscriptions:
             for (object_type, action), webhook_ids in (self.by_change.items() if theirs else ())
             if action == Action.UPDATED and not theirs.isdisjoint(webhook_ids)
         }
+
+    @cached_property
+    def _excluded(self) -> dict[int, tuple[str, ...]]:
+        return {pk: demand.excluded_usernames for pk, demand in self.demands.items() if demand.excluded_usernames}
 
     @cached_property
     def _object_types(self) -> set[str]:
@@ -164,6 +172,7 @@ def _demand(text: str) -> Demand:
         shows_before=bool(told["shows_before"]),
         serializer=told["serializer"],
         custom_events=_names(told["custom_events"]),
+        excluded_usernames=_names(told["excluded_usernames"]),
     )
 
 

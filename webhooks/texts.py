@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+# What cannot be seen, and so deceives: control characters, and what turns the direction of a text around. Line breaks
+# and tabs are kept apart, for there are places where they belong.
+_CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
+_UNSEEN = re.compile(f"[{_CONTROLS}]")
+_UNSEEN_OR_BREAK = re.compile(f"[{_CONTROLS}\t\n\r\u061c\u200e\u200f]")
 
 HIDDEN = "********"
 
@@ -13,6 +20,12 @@ FEW = 4
 def clean(text: str, length: int | None = None) -> str:
     """Without NUL and lone surrogates, and no longer than ``length`` characters."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]
+
+
+def written_out(text: str, breaks: bool = False) -> str:
+    """The text with what cannot be seen written out: ``\\u202e``. With ``breaks``, line breaks and tabs as well."""
+    unseen = _UNSEEN_OR_BREAK if breaks else _UNSEEN
+    return unseen.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def hide(text: str, secrets: Sequence[str]) -> str:

@@ -103,7 +103,9 @@ def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: dateti
     return Outcome(
         started_at,
         0,
-        reason=judge(response.status, hide(response.reason or "", hidden), headers.get("Location", "")),
+        reason=judge(
+            response.status, hide(response.reason or "", hidden), hide(response.headers.get("Location", ""), hidden)
+        ),
         status=response.status,
         headers={clean(name): clean(value, HEADER_LENGTH) for name, value in list(headers.items())[:HEADERS_KEPT]},
         body=clean(hide(body.decode(_encoding(response), "replace"), hidden)),

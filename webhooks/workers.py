@@ -7,7 +7,6 @@ away. Jobs of others run as on rq's own worker.
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from webhooks import jobs
 from webhooks.backend import CLASS_FIELD
 from webhooks.conf import conf
 from webhooks.drain import Drain
+from webhooks.logs import logger_of
 
 # Seconds that requests under way have to end after SIGTERM; supervisord's stopwaitsecs must be longer.
 WARM_SECONDS = 12
@@ -41,7 +41,7 @@ REDIS_SECONDS = 5
 # Seconds for which a wake-up is waited for while requests are under way, whose ends are not seen meanwhile.
 BUSY_POLL = 0.015
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 

@@ -225,7 +225,8 @@ def provoke(search: Search, browser: Client, api: APIClient, monkeypatch: pytest
 def show(search: Search, browser: Client, api: APIClient) -> None:
     """Every page of the admin and every address of the API."""
     viewer = staff("view_webhook", "view_delivery", "view_event")
-    pages = [reverse("admin:index"), reverse("webhooks_backend_status"), "/django-rq/", "/admin/django_rq/dashboard/"]
+    pages = [reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status")]
+    pages += [reverse("webhooks_backend_status_retry_all"), "/django-rq/", "/admin/django_rq/dashboard/"]
     rows = {"webhook": Webhook.objects.all(), "delivery": Delivery.objects.all(), "event": []}
     rows["event"] = [delivery.event for delivery in Delivery.objects.all()[:5]]
     for model, found in rows.items():

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db.models import Count, Q, QuerySet
 
+from webhooks import rights
 from webhooks.admin.display import deliveries
 from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Webhook
 
 
-def in_words(webhooks: QuerySet[Webhook]) -> tuple[list[str | list[str]], dict[str, int]]:
-    """What would be deleted: lines for each webhook, and how many of what in all."""
+def in_words(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:
+    """What would be deleted: lines for each webhook, and how many of what in all. Deliveries that the user may not see
+    are not counted."""
+    is_partial = rights.is_partial(user)
+    seen = Q(deliveries__event__in=rights.visible_events(user)) if is_partial else Q()
     counted = webhooks.order_by("name").annotate(
-        total=Count("deliveries"),
-        unsent=Count("deliveries", filter=Q(deliveries__state__in=OPEN_STATES)),
-        given_up=Count("deliveries", filter=Q(deliveries__state=State.FAILED)),
+        total=Count("deliveries", filter=seen),
+        unsent=Count("deliveries", filter=seen & Q(deliveries__state__in=OPEN_STATES)),
+        given_up=Count("deliveries", filter=seen & Q(deliveries__state=State.FAILED)),
     )
     lines: list[str | list[str]] = []
     totals = {"webhooks": 0, "deliveries": 0}
     for name, total, unsent, given_up in counted.values_list("name", "total", "unsent", "given_up"):
-        lines += [f"Webhook: {name}", [_line(total, unsent, given_up)]]
+        unseen = " So do those of objects that you may not view, if there are any." if is_partial else ""
+        lines += [f"Webhook: {name}", [_line(total, unsent, given_up) + unseen]]
         totals["webhooks"] += 1
         totals["deliveries"] += total
     return lines, totals

@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import composing, payloads
+from webhooks import composing, payloads, rights
 from webhooks.admin import deeds, filters, lookup
 from webhooks.admin.deeds import DISCARD, RETRY, Deed
 from webhooks.admin.display import indented, pill, short, when
@@ -50,7 +50,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         # What may be long is not needed in lists.
         heavy = ("data", "variants", "snapshots", "request", "error", "webhook_ids")
-        return super().get_queryset(request).defer(*(f"event__{name}" for name in heavy), *SECRETS_OF_WEBHOOK)
+        visible = rights.visible_deliveries(request.user, super().get_queryset(request))
+        return visible.defer(*(f"event__{name}" for name in heavy), *SECRETS_OF_WEBHOOK)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
@@ -60,7 +61,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
             return queryset, False
         if (pk := lookup.as_uuid(term)) and Delivery.objects.filter(pk=pk).exists():
             return queryset.filter(pk=pk), False
-        return queryset.filter(event__in=lookup.event_ids(term)), False
+        found = lookup.event_ids(term, rights.visible_events(request.user))
+        return queryset.filter(event__in=found), False
 
     # The list
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from django.http import HttpResponse, HttpResponseBase
+from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+
+from webhooks.texts import clean, written_out
+
+R = TypeVar("R", bound=HttpResponseBase)
 
 EMPTY = "\N{EN DASH}"
 
@@ -89,6 +95,18 @@ def deliveries(count: int, cap: int | None = None) -> str:
 def indented(text: str) -> str:
     """JSON text with line breaks and its characters readable; text that is no JSON as it is."""
     try:
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    except ValueError:
+        return clean(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+    except (ValueError, RecursionError):
         return text
+
+
+def undisguised(response: R) -> R:
+    """A page on which nothing that cannot be seen deceives the reader: names, answers and reasons come from others, and
+    one character turns the direction of a whole line around."""
+    if isinstance(response, TemplateResponse):
+        response.add_post_render_callback(_write_out)
+    return response
+
+
+def _write_out(response: HttpResponse) -> None:
+    response.content = written_out(response.content.decode()).encode()

@@ -14,7 +14,7 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import payloads
+from webhooks import payloads, rights
 from webhooks.admin import filters, lookup
 from webhooks.admin.deeds import RETRY
 from webhooks.admin.delivery import named
@@ -36,13 +36,16 @@ class EventAdmin(ReadOnlyAdmin):
     actions = ("replay_chosen",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        return super().get_queryset(request).defer("data", "variants", "snapshots", "request", "webhook_ids")
+        visible = rights.visible_events(request.user, super().get_queryset(request))
+        return visible.defer("data", "variants", "snapshots", "request", "webhook_ids")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
     ) -> tuple[QuerySet[Event], bool]:
         term = search_term.strip()
-        return queryset.filter(pk__in=lookup.event_ids(term)) if term else queryset, False
+        if not term:
+            return queryset, False
+        return queryset.filter(pk__in=lookup.event_ids(term, rights.visible_events(request.user))), False
 
     @admin.display(description="object")
     def object(self, event: Event) -> SafeString:
@@ -60,6 +63,8 @@ class EventAdmin(ReadOnlyAdmin):
     def payload(self, event: Event) -> SafeString:
         if not event.error:
             return pill("made")
+        if event.is_cut:
+            return pill("failed", "cut") if event.dispatched_at is None else pill("waiting", "sent later")
         return pill("failed", "could not be made") if event.dispatched_at is None else pill("waiting", "made again")
 
     # Replay
@@ -67,7 +72,7 @@ class EventAdmin(ReadOnlyAdmin):
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return RETRY.allowed(request)
 
-    @admin.action(description="Send the selected failed changes with the data of today", permissions=["retry"])
+    @admin.action(description="Send the selected failed changes now", permissions=["retry"])
     def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
         replay(request, chosen)
 

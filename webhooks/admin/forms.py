@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.apps import apps
@@ -18,7 +18,7 @@ from django.urls import reverse
 from django.utils.html import escape, format_html
 from django.utils.text import capfirst
 
-from webhooks import registry
+from webhooks import registry, rights
 from webhooks.admin.display import exactly
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import ContentType as BodyType
@@ -147,7 +147,26 @@ class SecretLinesField(WriteOnly):
     widget = EmptyTextarea(attrs={"class": "vLargeTextField", "rows": 3, "autocomplete": "off", "spellcheck": "false"})
 
 
+class LinesField(forms.CharField):
+    """A list of names, a line for each."""
+
+    widget = forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"})
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        return [name.strip() for name in str(value or "").splitlines() if name.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool((initial or []) != self.to_python(data))
+
+
 class WebhookForm(forms.ModelForm):
+    """``user`` is whose rights decide; without one, nobody's do."""
+
+    user: ClassVar[Any] = None
+
     object_types = ModelsField(queryset=ContentType.objects.none(), label="Models", required=False)
     custom_events = forms.MultipleChoiceField(
         required=False,
@@ -162,6 +181,12 @@ class WebhookForm(forms.ModelForm):
         widget=forms.TextInput(attrs={"class": "vTextField"}),
         help_text="Names, such as: status, tags. An update is sent only when one of these changed. Empty: whatever "
         "changed. What is created or deleted is sent anyway.",
+    )
+    excluded_usernames = LinesField(
+        required=False,
+        label="Users left out",
+        help_text="Changes that these users make are not sent: for a receiver that writes back, under a name of its "
+        "own. A line for each.",
     )
     secret = SecretField(
         required=False,
@@ -238,12 +263,26 @@ class WebhookForm(forms.ModelForm):
         self.instance.picked = list(cleaned.get("object_types") or [])
         if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted", "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
+        self._refuse_to_send()
+        self._refuse_to_redirect()
         cleaned["secret_headers"] = self._kept(cleaned, "secret_headers")
         cleaned["secret"] = self._kept(cleaned, "secret")
         self.instance.sign_with(cleaned["secret"])
         if cleaned.get("forget_previous_secret"):
             self.instance.forget_previous_secret()
         return cleaned
+
+    def _refuse_to_send(self) -> None:
+        before = set(self.instance.object_types.all()) if self.instance.pk else set()
+        if self.user and (refusal := rights.refusal_to_send(self.user, set(self.instance.picked) - before)):
+            self.add_error("object_types", refusal)
+
+    def _refuse_to_redirect(self) -> None:
+        changed = [name for name in rights.WHERE_TO if name in self.changed_data]
+        if self.user and self.instance.pk and changed:
+            stored = Webhook.objects.get(pk=self.instance.pk)
+            if refusal := rights.refusal_to_redirect(self.user, stored):
+                self.add_error(changed[0], refusal)
 
     def _kept(self, cleaned: dict[str, Any], name: str) -> Secret:
         entered: Secret = cleaned.get(name) or Secret()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from webhooks import registry
 from webhooks.models import Event
@@ -28,11 +28,11 @@ def as_uuid(term: str) -> uuid.UUID | None:
         return None
 
 
-def event_ids(term: str) -> list[int]:
-    """The newest events that a search means, by id."""
+def event_ids(term: str, events: QuerySet[Event]) -> list[int]:
+    """The newest of these events that a search means, by id."""
     found: list[int] = []
     for query in _meanings(term.strip()):
-        found += Event.objects.filter(query).order_by("-pk").values_list("pk", flat=True)[:MOST]
+        found += events.filter(query).order_by("-pk").values_list("pk", flat=True)[:MOST]
     return found
 
 

@@ -9,6 +9,7 @@ from django.db import models
 from django.http import HttpRequest, HttpResponse
 
 from webhooks.admin import lookup
+from webhooks.admin.display import undisguised
 from webhooks.admin.paging import CappedPaginator
 
 
@@ -51,4 +52,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         if obj is not None:
             context |= self.detail(request, obj)
-        return super().render_change_form(request, context, add, change, form_url, obj)
+        return undisguised(super().render_change_form(request, context, add, change, form_url, obj))
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return undisguised(super().changelist_view(request, *args, **kwargs))
+
+    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return undisguised(super().history_view(request, *args, **kwargs))

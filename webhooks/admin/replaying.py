@@ -1,4 +1,4 @@
-"""Replay: changes whose payload could not be made, sent with the data of today."""
+"""Replay: changes whose payload could not be made, sent with the data of today; and those that were cut."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
     replayed = retries.replay(failed[:MOST])
     made = [one for one in replayed if one.event]
     if made:
-        LogEntry.objects.log_actions(
-            int(request.user.pk or 0), [one.failed for one in made], CHANGE, "Replayed with the data of today."
-        )
+        LogEntry.objects.log_actions(int(request.user.pk or 0), [one.failed for one in made], CHANGE, "Replayed.")
         verb = "is" if len(made) == 1 else "are"
-        messages.success(request, f"{count_of(len(made), 'change')} {verb} sent with the data of today.")
+        messages.success(request, f"{count_of(len(made), 'change')} {verb} sent now.")
     problems = [one for one in replayed if not one.event]
     for one in problems[:MOST_TOLD]:
         name = one.failed.object_repr or f"{one.failed.object_type} {one.failed.object_id}"

@@ -9,9 +9,10 @@ from typing import Any
 
 from django.db.models import QuerySet
 
+from webhooks import rights
 from webhooks.admin import tallies
 from webhooks.managers import OPEN_STATES, State
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.models import Event, Webhook
 
 # Counts of all deliveries in a state go up to this.
 CAP = 10_000
@@ -67,14 +68,16 @@ class Situation:
         return sum(self.counts.get(state, 0) for state in OPEN_STATES)
 
 
-def read() -> Situation:
-    webhooks = list(tallies.with_tallies(Webhook.objects.order_by("name"))[: MOST_WEBHOOKS + 1])
-    undispatched = Event.objects.undispatched()
+def read(user: Any) -> Situation:
+    """What the user may see of it."""
+    deliveries = rights.visible_deliveries(user)
+    webhooks = list(tallies.with_tallies(Webhook.objects.order_by("name"), deliveries)[: MOST_WEBHOOKS + 1])
+    undispatched = rights.visible_events(user, Event.objects.undispatched())
     return Situation(
-        counts={state: _capped(Delivery.objects.filter(state=state)) for state in State},
+        counts={state: _capped(deliveries.filter(state=state)) for state in State},
         undispatched=_capped(undispatched),
         undispatched_since=undispatched.order_by("pk").values_list("timestamp", flat=True).first(),
-        failed_events=_capped(Event.objects.failed()),
+        failed_events=_capped(rights.visible_events(user, Event.objects.failed())),
         webhooks=tuple(_standing(webhook) for webhook in webhooks[:MOST_WEBHOOKS]),
         has_more_webhooks=len(webhooks) > MOST_WEBHOOKS,
     )

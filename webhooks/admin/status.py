@@ -8,7 +8,6 @@ from urllib.parse import urlencode
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.template.response import TemplateResponse
@@ -17,10 +16,10 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from webhooks import backend
+from webhooks import backend, rights
 from webhooks.admin import deeds, findings, situation, switches, tallies
 from webhooks.admin.deeds import RETRY
-from webhooks.admin.display import count_of, exactly, number, short, webhook_state, when
+from webhooks.admin.display import count_of, exactly, number, short, undisguised, webhook_state, when
 from webhooks.admin.lookup import as_uuid
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.situation import Situation, Standing
@@ -49,12 +48,13 @@ COUNTED = {
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
     _demand_view(request)
-    now, seen, redis = timezone.now(), situation.read(), backend.read()
+    now, seen, redis = timezone.now(), situation.read(request.user), backend.read()
     context = {
         **_chrome(request, "Webhook status"),
         "findings": findings.judge(seen, redis, conf.enabled, now),
         "as_of": exactly(now),
         "is_enabled": conf.enabled,
+        "is_partial": rights.is_partial(request.user),
         "backend": redis,
         "wake_ups": count_of(redis.wake_ups, "wake-up"),
         "workers": [{"row": worker, "heartbeat": when(worker.last_heartbeat)} for worker in redis.workers],
@@ -66,10 +66,10 @@ def show(request: HttpRequest) -> HttpResponse:
         "has_more_webhooks": seen.has_more_webhooks,
         "failed": _failed(request),
         "failed_count": number(seen.counts[State.FAILED], situation.CAP),
-        "failed_events": _failed_events(),
+        "failed_events": _failed_events(request),
         "failed_event_count": number(seen.failed_events, situation.CAP),
     }
-    return TemplateResponse(request, "webhooks/admin/status.html", context)
+    return undisguised(TemplateResponse(request, "webhooks/admin/status.html", context))
 
 
 @require_POST
@@ -80,7 +80,7 @@ def retry(request: HttpRequest) -> HttpResponse:
     pressed = request.POST.getlist("only") or request.POST.getlist("delivery")
     chosen = [pk for pk in map(as_uuid, pressed) if pk]
     if chosen:
-        deeds.perform(RETRY, request, Delivery.objects.filter(pk__in=chosen))
+        deeds.perform(RETRY, request, rights.visible_deliveries(request.user).filter(pk__in=chosen))
     else:
         messages.warning(request, "No delivery was selected: nothing is retried.")
     return redirect("webhooks_backend_status")
@@ -92,7 +92,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
     """Ask, and then retry all that failed; of one webhook, where the address names one."""
     _demand_retry(request)
     webhook = _webhook_named(request)
-    chosen = Delivery.objects.failed()
+    chosen = rights.visible_deliveries(request.user, Delivery.objects.failed())
     if webhook:
         chosen = chosen.filter(webhook=webhook)
     if request.method == "POST":
@@ -105,7 +105,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
         "is_one": count == 1,
         "webhook": webhook,
     }
-    return TemplateResponse(request, "webhooks/admin/retry_all.html", context)
+    return undisguised(TemplateResponse(request, "webhooks/admin/retry_all.html", context))
 
 
 @require_POST
@@ -205,7 +205,8 @@ def deliveries_url(**filters: Any) -> str:
 def _failed(request: HttpRequest) -> Any:
     """A page of the failed deliveries, the newest first."""
     heavy = ("event__data", "event__snapshots", "event__request", "event__error", *SECRETS_OF_WEBHOOK)
-    failed = Delivery.objects.failed().select_related("event", "webhook").defer(*heavy)
+    visible = rights.visible_deliveries(request.user, Delivery.objects.failed())
+    failed = visible.select_related("event", "webhook").defer(*heavy)
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
     rows = [
         {"row": delivery, "failed_at": when(delivery.finished_at), "reason": short(delivery.reason, 90)}
@@ -214,8 +215,8 @@ def _failed(request: HttpRequest) -> Any:
     return {"page": page, "rows": rows}
 
 
-def _failed_events() -> list[dict[str, Any]]:
-    events: QuerySet[Event] = Event.objects.failed().order_by("-timestamp")[:MOST_EVENTS]
+def _failed_events(request: HttpRequest) -> list[dict[str, Any]]:
+    events = rights.visible_events(request.user, Event.objects.failed()).order_by("-timestamp")[:MOST_EVENTS]
     return [
         {"row": event, "at": when(event.timestamp), "error": short(event.error.strip().rpartition("\n")[2], 120)}
         for event in events

@@ -31,10 +31,10 @@ def _capped(queryset: QuerySet[Any]) -> CappedCount:
     return CappedCount(queryset.order_by().values("pk")[: CAP + 1])
 
 
-def with_tallies(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """Webhooks with ``pending``, ``waiting``, ``sending``, ``failed`` and ``retrying`` counted, and the time since
-    when the oldest pending one is or will be due as ``due_since``."""
-    mine = Delivery.objects.filter(webhook=OuterRef("pk"))
+def with_tallies(webhooks: QuerySet[Webhook], deliveries: QuerySet[Delivery]) -> QuerySet[Webhook]:
+    """Webhooks with how many of these deliveries each has: ``pending``, ``waiting``, ``sending``, ``failed`` and
+    ``retrying``; and the time since when the oldest pending one is or will be due, as ``due_since``."""
+    mine = deliveries.filter(webhook=OuterRef("pk"))
     pending = mine.filter(state=State.PENDING)
     return webhooks.annotate(
         **{state.value: _capped(mine.filter(state=state)) for state in TALLIED},

@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest
 
-from webhooks import conditions, payloads
+from webhooks import conditions, payloads, rights
 from webhooks.admin.display import count_of
 from webhooks.admin.forms import ConditionsField, NamesField
 from webhooks.conditions import ConditionError
@@ -37,8 +37,9 @@ def in_words(request: HttpRequest) -> str:
         demand = _demand(request.POST)
     except ConditionError as error:
         return f"The conditions are refused: {error}."
-    events = Event.objects.filter(object_type__in=labels, action__in=actions, error="").order_by("-pk")[:MOST]
-    return _told(demand, list(events))
+    # Only of what may be seen: the answers would tell of the others, one condition after the other.
+    visible = rights.visible_events(request.user, Event.objects.filter(object_type__in=labels, action__in=actions))
+    return _told(demand, list(visible.filter(error="").order_by("-pk")[:MOST]))
 
 
 def _labels(chosen: Sequence[str]) -> list[str]:

@@ -20,10 +20,10 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from webhooks import deletion, jobs, pinging
+from webhooks import deletion, jobs, pinging, rights
 from webhooks.admin import deletion as deleting
 from webhooks.admin import switches, tallies, trial
-from webhooks.admin.display import EMPTY, number, short, webhook_state, when
+from webhooks.admin.display import EMPTY, number, short, undisguised, webhook_state, when
 from webhooks.admin.forms import WebhookForm, in_words, offered
 from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Webhook
@@ -50,7 +50,12 @@ class WebhookAdmin(admin.ModelAdmin):
         css: ClassVar = {"all": ["webhooks/admin.css"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
-        return tallies.with_tallies(super().get_queryset(request)).prefetch_related("object_types")
+        deliveries = rights.visible_deliveries(request.user)
+        return tallies.with_tallies(super().get_queryset(request), deliveries).prefetch_related("object_types")
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change, **kwargs)
+        return type(form.__name__, (form,), {"user": request.user})
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
         may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
@@ -72,11 +77,22 @@ class WebhookAdmin(admin.ModelAdmin):
         return (
             (None, {"fields": ("name", "enabled")}),
             ("What is sent", {"fields": (models, ACTIONS, *offered(obj))}),
-            ("Of these, only", {"fields": DEMANDS}),
+            ("Of these, only", {"fields": (*DEMANDS, "excluded_usernames")}),
             ("Where to", {"fields": ("payload_url", "http_method", *secret)}),
             ("Headers and body", {"fields": ("content_type", headers, *hidden, "body_template")}),
             ("How it is sent", {"fields": CONNECTION}),
         )
+
+    # What is not a form shows nothing that deceives; a form gives back what is in it.
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return undisguised(super().changelist_view(request, *args, **kwargs))
+
+    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return undisguised(super().history_view(request, *args, **kwargs))
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return undisguised(super().delete_view(request, *args, **kwargs))
 
     # The list
 
@@ -211,7 +227,7 @@ class WebhookAdmin(admin.ModelAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
-        lines, totals = deleting.in_words(chosen)
+        lines, totals = deleting.in_words(chosen, request.user)
         allowed = self.has_delete_permission(request)
         return lines, totals, set() if allowed else {"webhook"}, []
 

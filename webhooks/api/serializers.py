@@ -12,7 +12,7 @@ from django.core.exceptions import ValidationError as ModelValidationError
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from webhooks import payloads, registry
+from webhooks import payloads, registry, rights
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.webhook import SECRETS
@@ -76,8 +76,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
             "custom_events", "serializer", "conditions", "changed_fields",
-            "only_changes", "prechange", "payload_url", "http_method", "content_type", "additional_headers",
-            "body_template", "secret", "has_secret",
+            "only_changes", "prechange", "excluded_usernames", "payload_url", "http_method", "content_type",
+            "additional_headers", "body_template", "secret", "has_secret",
             "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
             "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
             "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
@@ -114,8 +114,21 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
             shown["additional_headers"] = None
         return shown
 
+    def _refuse(self, attrs: dict[str, Any]) -> None:
+        """Raise ValidationError for what the user of the request may not have sent, or not send elsewhere."""
+        user, webhook = self.context["request"].user, self.instance
+        before = set(webhook.object_types.all()) if webhook else set()
+        if refusal := rights.refusal_to_send(user, set(attrs.get("object_types", ())) - before):
+            raise serializers.ValidationError({"object_types": [refusal]})
+        if webhook is None:
+            return
+        moved = [name for name in rights.WHERE_TO if name in attrs and attrs[name] != getattr(webhook, name)]
+        if moved and (refusal := rights.refusal_to_redirect(user, webhook)):
+            raise serializers.ValidationError({moved[0]: [refusal]})
+
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Judge it by the model's own rules, so that the API and the admin accept the same."""
+        self._refuse(attrs)
         candidate = copy.copy(self.instance) if self.instance else Webhook()
         for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
             setattr(candidate, name, attrs[name])
@@ -171,6 +184,7 @@ class EventSerializer(serializers.ModelSerializer[Event]):
             *EventSummarySerializer.Meta.fields,
             "username",
             "request_id",
+            "depth",
             "dispatched_at",
             "replay_of",
             "error",

@@ -17,7 +17,7 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
 
-from webhooks import deletion, jobs, outbox, retries
+from webhooks import deletion, history, jobs, outbox, retries, rights
 from webhooks.api import serializers
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryParameters
 from webhooks.api.pagination import NewestFirst
@@ -59,9 +59,15 @@ class WebhookViewSet(ModelViewSet[Webhook]):
 
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
         self._save(serializer)
+        webhook: Webhook = serializer.instance  # type: ignore[assignment]
+        history.note(self.request.user, webhook, history.ADDITION, [{"added": {}}])
 
     def perform_update(self, serializer: BaseSerializer[Webhook]) -> None:
+        webhook: Webhook = serializer.instance  # type: ignore[assignment]
+        before = history.state_of(webhook)
         self._save(serializer)
+        if changes := history.differing(webhook, before, serializer.validated_data):
+            history.note(self.request.user, webhook, history.CHANGE, changes)
 
     def _save(self, serializer: BaseSerializer[Webhook]) -> None:
         if serializer.save().enabled:
@@ -69,7 +75,9 @@ class WebhookViewSet(ModelViewSet[Webhook]):
             transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)
 
     def perform_destroy(self, instance: Webhook) -> None:
-        deletion.delete(Webhook.objects.filter(pk=instance.pk))
+        with transaction.atomic(outbox.database()):
+            history.note(self.request.user, instance, history.DELETION)
+            deletion.delete(Webhook.objects.filter(pk=instance.pk))
 
 
 class EventViewSet(ReadOnlyModelViewSet[Event]):
@@ -83,7 +91,7 @@ class EventViewSet(ReadOnlyModelViewSet[Event]):
     lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Event]:
-        events = super().get_queryset()
+        events = rights.visible_events(self.request.user, super().get_queryset())
         return events if self.detail else events.defer(*HEAVY)
 
     def get_serializer_class(self) -> Any:
@@ -102,7 +110,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     deed = ""
 
     def get_queryset(self) -> QuerySet[Delivery]:
-        deliveries = super().get_queryset()
+        deliveries = rights.visible_deliveries(self.request.user, super().get_queryset())
         return deliveries if self.detail else deliveries.defer("event__error", *(f"event__{name}" for name in HEAVY))
 
     def get_serializer_class(self) -> Any:
@@ -128,7 +136,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     def retry_many(self, request: Request) -> Response:
         """Send all failed ones again that the query parameters choose, the discarded ones only with
         ``state=discarded``. At least one parameter is demanded."""
-        chosen = _deliberate(request).narrow(Delivery.objects.all())
+        chosen = _deliberate(request).narrow(rights.visible_deliveries(request.user))
         if "state" not in request.query_params:
             chosen = chosen.failed()
         # The oldest first: in a lane it goes before the others.

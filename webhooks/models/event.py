@@ -17,6 +17,9 @@ class Action(models.TextChoices):
 # The action of a test of a webhook.
 PING = "ping"
 
+# How the error of an Event begins that was not sent because of its depth.
+CUT = "Cut: "
+
 
 class Event(models.Model):
     """One committed change of one object, frozen as it was. Its id is the ``sequence`` of the payload."""
@@ -39,6 +42,9 @@ class Event(models.Model):
     )
     username = models.CharField(max_length=150, blank=True)
     request_id = models.CharField(max_length=200, blank=True)
+    depth = models.PositiveSmallIntegerField(
+        default=1, help_text="1 where no webhook caused the change, one more than that of the change it told of else."
+    )
     request = models.TextField(blank=True, help_text="What the payload shows of the HTTP request, as JSON text.")
     webhook_ids = models.JSONField(default=list, help_text="The webhooks that wanted it when it happened.")
     dispatched_at = models.DateTimeField(null=True, blank=True)
@@ -83,6 +89,11 @@ class Event(models.Model):
         }
         self.pk = events.insert(using, values)
         self._state.adding, self._state.db = False, using
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it was not sent because it is too deep in a chain, though its payload could be made."""
+        return self.error.startswith(CUT)
 
     @property
     def lane(self) -> str:

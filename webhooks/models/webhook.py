@@ -13,16 +13,22 @@ from django.utils import timezone
 from webhooks import headerlines, registry, signing
 from webhooks.conf import conf
 from webhooks.encrypted import EncryptedTextField
+from webhooks.logs import one_line
 from webhooks.managers import WebhookQuerySet
 from webhooks.models.demands import problems as demand_problems
 from webhooks.models.demands import unknown_fields
 from webhooks.models.event import Action
 from webhooks.models.templates import problems as template_problems
+from webhooks.texts import written_out
 from webhooks.vault import Secret
 
 # What is encrypted; and how a query of deliveries names it, to leave it out.
 SECRETS = ("secret", "previous_secret", "secret_headers")
 SECRETS_OF_WEBHOOK = tuple(f"webhook__{name}" for name in SECRETS)
+
+# As in Django's own model of users, and in an Event.
+USERNAME_LENGTH = 150
+MOST_USERNAMES = 100
 
 # RFC 9110, 8.3.1: type and subtype, and any parameters that can be written in a header.
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
@@ -62,10 +68,27 @@ def check_headers(value: str) -> None:
         raise ValidationError(reason)
 
 
+def check_visible(value: str) -> None:
+    """Raise ValidationError for a text with characters that cannot be seen, and deceive."""
+    if written_out(value, breaks=True) != value:
+        raise ValidationError(f"There are characters in it that cannot be seen: {one_line(value)}")
+
+
+def check_usernames(value: Any) -> None:
+    """Raise ValidationError for what is no list of names, each of them once."""
+    is_list = isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
+    if not is_list or len(set(value)) != len(value):
+        raise ValidationError("Enter a list of user names, each of them once.")
+    if len(value) > MOST_USERNAMES:
+        raise ValidationError(f"There are {len(value)} names; {MOST_USERNAMES} are the most.")
+    if odd := [name for name in value if len(name) > USERNAME_LENGTH or not name.isprintable()]:
+        raise ValidationError(f"No user can have this name: {one_line(odd[0][:USERNAME_LENGTH])}")
+
+
 class Webhook(models.Model):
     """What an admin defines: which changes of which models go to which URL, and how."""
 
-    name = models.CharField(max_length=150, unique=True)
+    name = models.CharField(max_length=150, unique=True, validators=[check_visible])
     enabled = models.BooleanField(
         default=True,
         help_text="A disabled webhook gets no new deliveries; those on file wait until it is enabled again.",
@@ -97,6 +120,13 @@ class Webhook(models.Model):
     only_changes = models.BooleanField("only changes", default=False, help_text="Send no update that changed nothing.")
     prechange = models.BooleanField(
         "state before", default=False, help_text="Send the state before an update, too. It costs a query to know."
+    )
+    excluded_usernames = models.JSONField(
+        "users left out",
+        default=list,
+        blank=True,
+        validators=[check_usernames],
+        help_text="Changes that these users make are not sent: for a receiver that writes back, under its own name.",
     )
     payload_url = models.CharField(
         "payload URL", max_length=500, help_text="Where requests go. May be a template: https://…/{{ data.id }}."

@@ -20,6 +20,7 @@ class EventRow(NamedTuple):
     username: str
     request_id: str
     request: str
+    depth: int
     replay_of: int | None
     data: str
     snapshots: str
@@ -31,7 +32,7 @@ def read(using: str, ids: Collection[int]) -> list[EventRow]:
     found = rows(
         using,
         f"""
-        SELECT id, timestamp, action, object_type, username, request_id, request, replay_of, data, snapshots,
+        SELECT id, timestamp, action, object_type, username, request_id, request, depth, replay_of, data, snapshots,
             changed, variants
         FROM webhooks_event WHERE id IN {numbers(using)}
         """,

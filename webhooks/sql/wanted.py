@@ -28,12 +28,13 @@ _DEMANDS = {
     "prechange": "prechange",
     "serializer": "serializer",
     "custom_events": "CAST(custom_events AS text)",
+    "excluded_usernames": "CAST(excluded_usernames AS text)",
     "shows_before": "({templates} LIKE '%%snapshots%%' OR {templates} LIKE '%%changed%%')",
 }
 _TEMPLATES = "(payload_url || ' ' || additional_headers || ' ' || body_template)"
 _DEMANDING = """
     conditions IS NOT NULL OR CAST(changed_fields AS text) <> '[]' OR only_changes OR prechange OR {shows_before}
-    OR serializer <> '' OR CAST(custom_events AS text) <> '[]'
+    OR serializer <> '' OR CAST(custom_events AS text) <> '[]' OR CAST(excluded_usernames AS text) <> '[]'
 """
 
 

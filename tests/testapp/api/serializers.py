@@ -1,6 +1,6 @@
 """Found by the convention; Unregistered has none."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import connection
 from rest_framework import serializers
@@ -75,6 +75,8 @@ class SecretiveSerializer(serializers.ModelSerializer):
 
 
 class FragileSerializer(serializers.ModelSerializer):
+    more: ClassVar[dict[str, Any]] = {}
+
     class Meta:
         model = models.Fragile
         fields = ("id", "name", "behaviour")
@@ -90,7 +92,7 @@ class FragileSerializer(serializers.ModelSerializer):
             data["value"] = float("nan")
         if instance.behaviour == "not json":
             data["value"] = object()
-        return data
+        return data | self.more
 
 
 class TrackedSerializer(serializers.ModelSerializer):

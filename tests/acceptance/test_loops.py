@@ -1,0 +1,121 @@
+"""A receiver that writes back into the site, over real sockets: it does not go on for ever."""
+
+from __future__ import annotations
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.staticfiles.handlers import StaticFilesHandler
+from django.test.testcases import LiveServerThread
+from rest_framework.authtoken.models import Token
+
+from dcim.models import Site
+from tests.makers import make_webhook
+from tests.waiting import until
+from tests.workers import Workers
+from webhooks import retries
+from webhooks.context import DEPTH
+from webhooks.models import Delivery, Event, State
+
+MAX_DEPTH = 3
+
+
+@pytest.fixture
+def site_url(database: str, redis: Any) -> Iterator[str]:
+    """The example project, served by this process."""
+    server = LiveServerThread("127.0.0.1", StaticFilesHandler, connections_override={})
+    server.daemon = True
+    server.start()
+    assert server.is_ready.wait(20)
+    assert server.error is None
+    yield f"http://127.0.0.1:{server.port}"
+    server.terminate()
+
+
+def patch(site_url: str, token: str, site: int, comment: str, depth: str = "") -> None:
+    headers = {"Authorization": f"Token {token}", "Content-Type": "application/json"}
+    if depth:
+        headers[DEPTH] = depth
+    body = json.dumps({"comments": comment}).encode()
+    request = urllib.request.Request(f"{site_url}/api/dcim/sites/{site}/", body, headers, method="PATCH")
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        assert answer.status == 200
+
+
+class WritesBack(ThreadingHTTPServer):
+    """Changes the object that it is told of, each time, and says so or not."""
+
+    daemon_threads = True
+
+    def __init__(self, site_url: str, token: str, says_so: bool) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.site_url, self.token, self.says_so = site_url, token, says_so
+        self.depths: list[str] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: WritesBack
+
+    def do_POST(self) -> None:
+        payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        depth = self.headers[DEPTH]
+        self.server.depths.append(depth)
+        said = depth if self.server.says_so else ""
+        patch(self.server.site_url, self.server.token, payload["data"]["id"], f"seen {len(self.server.depths)}", said)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def serve(server: WritesBack) -> str:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}/"
+
+
+def all_ended() -> bool:
+    is_open = Delivery.objects.exclude(state__in=(State.SUCCEEDED, State.FAILED)).exists()
+    return not is_open and not Event.objects.undispatched().exists()
+
+
+def test_a_receiver_that_writes_back_gets_as_many_as_a_chain_may_have(workers: Workers, site_url: str) -> None:
+    token = Token.objects.create(user=User.objects.create_superuser("robot")).key
+    site = Site.objects.create(name="Berlin", slug="berlin")
+    with WritesBack(site_url, token, says_so=True) as receiver:
+        make_webhook(Site, on="u", url=serve(receiver))
+        workers.start(MAX_DEPTH=MAX_DEPTH)
+        patch(site_url, token, site.pk, "the first")
+        until(lambda: Event.objects.failed().exists() and all_ended(), 60, lambda: f"the end, not {receiver.depths}")
+        assert receiver.depths == ["1", "2", "3"]
+        [cut] = Event.objects.failed()
+        assert (cut.depth, cut.is_cut, json.loads(cut.data)["comments"]) == (4, True, "seen 3")
+        assert set(Delivery.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
+
+        # An admin may begin another chain with it.
+        retries.replay([cut])
+        until(lambda: Event.objects.failed().exists() and all_ended(), 60, lambda: f"the end, not {receiver.depths}")
+        assert receiver.depths == ["1", "2", "3"] * 2
+        receiver.shutdown()
+
+
+def test_a_receiver_whose_changes_are_left_out_gets_one(workers: Workers, site_url: str) -> None:
+    robot = Token.objects.create(user=User.objects.create_superuser("robot")).key
+    person = Token.objects.create(user=User.objects.create_superuser("person")).key
+    site = Site.objects.create(name="Berlin", slug="berlin")
+    with WritesBack(site_url, robot, says_so=False) as receiver:
+        make_webhook(Site, on="u", url=serve(receiver), excluded_usernames=["robot"])
+        workers.start()
+        for number in (1, 2):
+            patch(site_url, person, site.pk, f"change {number}")
+            until(lambda number=number: len(receiver.depths) == number and all_ended(), 60, "one request for each")
+        assert receiver.depths == ["1", "1"]
+        assert Site.objects.get().comments == "seen 2"
+        receiver.shutdown()

@@ -1,0 +1,66 @@
+"""No name, URL or reason can forge a line of the log."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from webhooks import logs
+from webhooks.logs import logger_of, one_line
+
+HOSTILE = [
+    "a\nERROR root: all is lost", "a\r\nb", "\x1b[2J\x1b[31mred", "\x9b31m", "a\x85b", "a\u2028b\u2029c", "a\x0bb\x0cc",
+    "\u202egnp.exe", "\u2066a\u2069", "\ufeffa", "\0", "\x08\x08", "a\x1cb\x1db\x1ec", "\ud800", "%s %(x)s {0}",
+]  # fmt: skip
+
+
+@pytest.fixture
+def stream() -> Iterator[io.StringIO]:
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    yield handler.stream
+    root.removeHandler(handler)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_record_stays_one_line_that_can_be_seen(text: str, stream: io.StringIO) -> None:
+    logger_of("webhooks.test").error("The payload of %s (%d) could not be made: %s", text, 5, ValueError(text))
+    [line] = stream.getvalue().splitlines()
+    assert line.startswith("ERROR webhooks.test: The payload of ")
+    assert line.isprintable()
+    assert line.isascii()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_line_of_a_traceback_looks_like_a_record(text: str, stream: io.StringIO) -> None:
+    try:
+        raise ValueError(text)
+    except ValueError:
+        logger_of("webhooks.test").exception("It failed")
+    first, *trace = stream.getvalue().splitlines()
+    assert first == "ERROR webhooks.test: It failed"
+    assert trace[-1].startswith("  | ")
+    assert all(line.startswith("  | ") and line.isprintable() for line in trace)
+    assert any("ValueError" in line for line in trace)
+
+
+def test_what_can_be_seen_stays_as_it_is() -> None:
+    assert one_line("Rüm “日本” 😀 a\\nb") == "Rüm “日本” 😀 a\\nb"
+
+
+def test_every_logger_of_the_app_is_such_a_one() -> None:
+    package = Path(logs.__file__).parent
+    makers = [path for path in package.rglob("*.py") if "getLogger" in path.read_text()]
+    assert makers == [package / "logs.py"]
+    users = [path for path in package.glob("*.py") if "logger_of(__name__)" in path.read_text()]
+    assert len(users) >= 7
+    for path in users:
+        import_module(f"webhooks.{path.stem}")
+        assert any(isinstance(one, logs.OneLine) for one in logging.getLogger(f"webhooks.{path.stem}").filters)

@@ -1,0 +1,346 @@
+"""Who may see what: in the admin, on the status page and in the REST API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, models
+from django.db.models import Q, QuerySet
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from dcim.models import Device, Site
+from tests.deliveries import make_attempt, make_delivery, make_event
+from tests.makers import make_webhook
+from tests.test_admin import form, page
+from tests.testapp.models import Gadget, Thing
+from webhooks import rights
+from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.pinging import ping
+
+STATUS = reverse("webhooks_backend_status")
+API = "/api/webhooks"
+NEW = {"name": "new", "on_created": True, "payload_url": "http://127.0.0.1:9/", "object_types": ["dcim.site"]}
+OURS = (
+    "view_webhook", "change_webhook", "add_webhook", "delete_webhook", "view_delivery", "view_event", "retry_delivery",
+    "discard_delivery",
+)  # fmt: skip
+
+# Stands in all that tells of a site, and in nothing that tells of a device.
+MARK = "xyzzy"
+
+
+def somebody(*permissions: str, **fields: Any) -> User:
+    """Who may do all that the app lets one do, and beside it only this, such as ``view_site``."""
+    user = User.objects.create_user(f"user {User.objects.count()}", is_staff=True, **fields)
+    mine = Q(content_type__app_label="webhooks", codename__in=OURS) | Q(codename__in=permissions)
+    user.user_permissions.set(Permission.objects.filter(mine))
+    return user
+
+
+def browser(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def api(user: User) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+@pytest.fixture
+def webhook(db: None, redis: Any) -> Webhook:
+    webhook = make_webhook(Site, Device, name="CMDB", url="http://127.0.0.1:1/{{ data.name }}")
+    Webhook.objects.update(failures_in_a_row=1)
+    return webhook
+
+
+def of_site(webhook: Webhook, key: int = 1, state: State = State.FAILED, **fields: Any) -> Delivery:
+    event = make_event(key, f"{MARK} {key}", username=MARK, request=json.dumps({"path": MARK}))
+    delivery = make_delivery(webhook, state, event, reason=f"the URL came out as {MARK}", **fields)
+    make_attempt(delivery, url=f"http://{MARK}/", response_body=MARK, response_headers={"X": MARK})
+    return delivery
+
+
+def of_device(webhook: Webhook, key: int = 2) -> Delivery:
+    return make_delivery(webhook, event=make_event(key, "plugh", object_type="dcim.device"))
+
+
+def pages_of(delivery: Delivery) -> list[str]:
+    """Every page of the admin on which it, or its event, could be seen."""
+    event = delivery.event
+    lists = [f"admin:webhooks_{model}_changelist" for model in ("webhook", "delivery", "event")]
+    return [
+        STATUS, reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), *map(reverse, lists),
+        reverse("webhooks_backend_status_retry_all"),
+        f"{reverse('admin:webhooks_delivery_changelist')}?q={MARK}",
+        f"{reverse('admin:webhooks_delivery_changelist')}?q={delivery.pk}",
+        f"{reverse('admin:webhooks_delivery_changelist')}?q=dcim.site:1",
+        f"{reverse('admin:webhooks_event_changelist')}?q={MARK}",
+        *(reverse(f"admin:webhooks_delivery_{what}", args=[delivery.pk]) for what in ("change", "history")),
+        *(reverse(f"admin:webhooks_event_{what}", args=[event.pk]) for what in ("change", "history")),
+        *(
+            reverse(f"admin:webhooks_webhook_{what}", args=[delivery.webhook_id])
+            for what in ("change", "history", "delete")
+        ),
+    ]  # fmt: skip
+
+
+def addresses_of(delivery: Delivery) -> list[str]:
+    return [
+        f"{API}/webhooks/", f"{API}/webhooks/{delivery.webhook_id}/",
+        f"{API}/deliveries/", f"{API}/deliveries/?state=failed", f"{API}/deliveries/{delivery.pk}/",
+        f"{API}/events/", f"{API}/events/?failed=true", f"{API}/events/{delivery.event_id}/",
+    ]  # fmt: skip
+
+
+def answers(user: User, delivery: Delivery) -> dict[str, str]:
+    """What each page and address says; search terms that a page repeats are none of its own words."""
+    found = {}
+    for address in pages_of(delivery):
+        said = browser(user).get(address, follow=True).content.decode()
+        found[address] = said.replace(f'value="{MARK}"', "").replace(f"q={MARK}", "")
+    for address in addresses_of(delivery):
+        found[address] = api(user).get(address, HTTP_ACCEPT="application/json").content.decode()
+    return found
+
+
+def test_who_may_not_view_an_object_reads_nothing_of_it_anywhere(webhook: Webhook) -> None:
+    hidden = of_site(webhook)
+    make_event(7, f"{MARK} 7", data="", error=f"Traceback\nKeyError: '{MARK}'", dispatched_at=None)
+    of_device(webhook)
+    shown = {who: answers(user, hidden) for who, user in (
+        ("nobody", somebody()), ("of devices", somebody("view_device")), ("of sites", somebody("view_site")),
+        ("root", somebody(is_superuser=True)),
+    )}  # fmt: skip
+    for who in ("nobody", "of devices"):
+        assert [address for address, said in shown[who].items() if MARK in said] == []
+    for who in ("of sites", "root"):
+        telling = {address for address, said in shown[who].items() if MARK in said}
+        assert {STATUS, reverse("admin:webhooks_delivery_changelist"), f"{API}/events/"} < telling
+        assert {reverse("admin:webhooks_event_change", args=[hidden.event_id])} < telling
+    assert "plugh" in shown["of devices"][STATUS]
+    assert "plugh" not in shown["of sites"][STATUS]
+
+
+@pytest.mark.parametrize("permissions", [(), ("view_device",), ("view_site",)])
+def test_counts_tell_only_of_what_may_be_seen(webhook: Webhook, permissions: tuple[str, ...]) -> None:
+    for key in range(1, 8):
+        of_site(webhook, key)
+    make_delivery(webhook, State.WAITING, make_event(8))
+    make_event(9, data="", error="KeyError", dispatched_at=None)
+    make_event(10, dispatched_at=None)
+    of_device(webhook)
+    user = somebody(*permissions)
+    response = browser(user).get(STATUS)
+    failed, waiting, odd = {(): (0, 0, 0), ("view_device",): (1, 0, 0), ("view_site",): (7, 1, 1)}[permissions]
+    tiles = {tile["state"]: tile["number"] for tile in response.context["tiles"]}
+    assert (tiles[State.FAILED], tiles[State.WAITING]) == (str(failed), str(waiting))
+    [row] = response.context["webhooks"]
+    assert [count["number"] for count in row["counts"]] == ["", str(waiting or ""), "", str(failed or "")]
+    assert (response.context["undispatched"], response.context["failed_event_count"]) == (str(odd), str(odd))
+    assert "Only deliveries and events of objects that you may view" in response.content.decode()
+    listed = browser(user).get(reverse("admin:webhooks_webhook_changelist"))
+    [one] = listed.context["cl"].result_list
+    assert (one.failed, one.waiting) == (failed, waiting)
+    asked = page(browser(user), reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
+    assert f"{failed + waiting} deliver" in asked or "No deliveries" in asked
+    assert "of objects that you may not view" in asked
+
+
+def test_nothing_can_be_done_to_what_may_not_be_seen(webhook: Webhook) -> None:
+    hidden = of_site(webhook)
+    odd = make_event(7, data="", error="KeyError", dispatched_at=None)
+    seen = of_device(webhook)
+    user = somebody("view_device")
+    for deed in ("retry", "discard"):
+        address = reverse(f"admin:webhooks_delivery_{deed}", args=[hidden.pk])
+        assert browser(user).post(address).status_code == 404
+        assert api(user).post(f"{API}/deliveries/{hidden.pk}/{deed}/").status_code == 404
+        browser(user).post(
+            reverse("admin:webhooks_delivery_changelist"),
+            {"action": f"{deed}_chosen", "_selected_action": [hidden.pk], "select_across": "1"},
+        )
+    assert browser(user).post(reverse("admin:webhooks_event_replay", args=[odd.pk])).status_code == 404
+    browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [hidden.pk]})
+    assert api(user).post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0}
+    states = dict(Delivery.objects.values_list("pk", "state"))
+    assert states[hidden.pk] == State.FAILED
+    assert states[seen.pk] == State.DISCARDED  # by "select all", which goes as far as one sees
+    browser(user).post(reverse("webhooks_backend_status_retry_all"))
+    assert Delivery.objects.get(pk=hidden.pk).state == State.FAILED
+    assert Event.objects.failed().count() == 1
+
+
+def test_a_test_of_a_webhook_is_of_no_object_and_may_be_seen(webhook: Webhook) -> None:
+    event = ping(webhook)
+    assert rights.visible_events(somebody()).get() == event
+
+
+# What may be sent
+
+
+def test_only_who_may_view_a_model_may_have_it_sent(webhook: Webhook) -> None:
+    user = somebody("view_device")
+    answer = browser(user).post(reverse("admin:webhooks_webhook_add"), form(name="new"))
+    told = "You may not view dcim.site, so you may not send it: that takes dcim.view_site."
+    assert answer.context["adminform"].form.errors["object_types"] == [told]
+    answer = api(user).post(f"{API}/webhooks/", NEW, format="json")
+    assert (answer.status_code, answer.json()) == (400, {"object_types": [told]})
+    assert not Webhook.objects.filter(name="new").exists()
+
+    answer = api(user).post(f"{API}/webhooks/", NEW | {"object_types": ["dcim.device"]}, format="json")
+    assert answer.status_code == 201, answer.content
+    answer = api(user).patch(f"{API}/webhooks/{answer.json()['id']}/", {"object_types": ["dcim.site"]}, format="json")
+    assert answer.json() == {"object_types": [told]}
+
+
+def test_what_others_picked_stays_and_goes_nowhere_else(webhook: Webhook) -> None:
+    user, address = somebody("view_device"), f"{API}/webhooks/{webhook.pk}/"
+    change = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    picked = ContentType.objects.get_for_models(Site, Device).values()
+    kept = form(
+        name="renamed", payload_url=webhook.payload_url, object_types=[one.pk for one in picked], on_created="on",
+        on_updated="on", on_deleted="on",
+    )  # fmt: skip
+    assert browser(user).post(change, kept).status_code == 302
+    assert Webhook.objects.get().name == "renamed"
+    told = "This webhook sends dcim.site, which you may not view, so you may not change where to."
+    for name, value in (("payload_url", "http://127.0.0.1:666/"), ("ssl_verification", False), ("ca_file_path", "/x")):
+        answer = api(user).patch(address, {name: value}, format="json")
+        assert (answer.status_code, answer.json()) == (400, {name: [told]})
+    answer = browser(user).post(change, kept | {"payload_url": "http://127.0.0.1:666/"})
+    assert answer.context["adminform"].form.errors["payload_url"] == [told]
+
+    # Nor by dropping the model first, while something of it waits to be sent.
+    waiting = of_site(webhook, state=State.PENDING)
+    assert api(user).patch(address, {"object_types": ["dcim.device"]}, format="json").status_code == 200
+    answer = api(user).patch(address, {"payload_url": "http://127.0.0.1:666/"}, format="json")
+    assert "wait to be sent" in answer.json()["payload_url"][0]
+    waiting.delete()
+    assert api(user).patch(address, {"payload_url": "http://127.0.0.1:666/"}, format="json").status_code == 200
+
+
+# Each object by itself
+
+
+class Restricting(models.QuerySet[Any]):
+    """As NetBox's: of things, a user may view those that are called after them."""
+
+    def restrict(self, user: Any, action: str) -> QuerySet[Any]:
+        assert action == "view"
+        return self.filter(name=user.username)
+
+
+def restrict(monkeypatch: pytest.MonkeyPatch, *restricted: type[models.Model]) -> None:
+    for model in restricted:
+        monkeypatch.setattr(
+            model._default_manager, "restrict",
+            lambda user, action, model=model: Restricting(model).restrict(user, action), raising=False,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [Thing, Gadget])
+def test_restrictions_of_objects_hold_for_their_events(
+    webhook: Webhook, model: Any, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
+) -> None:
+    webhooks_settings(MAY_VIEW="webhooks.rights.by_restriction")
+    restrict(monkeypatch, Thing, Gadget)
+    user = somebody("view_thing", "view_gadget", "view_site")
+    mine, other, gone = (model.objects.create(name=name) for name in (user.username, "other", "gone"))
+    label = model._meta.label_lower
+    for row in (mine, other, gone):
+        make_delivery(webhook, event=make_event(str(row.pk), f"named {row.name}", object_type=label))
+    of_site(webhook)
+    gone.delete()
+
+    seen = set(rights.visible_events(user).values_list("object_repr", flat=True))
+    assert seen == {f"named {user.username}", "named gone", f"{MARK} 1"}
+    assert rights.visible_deliveries(user).count() == 3
+    shown = answers(user, Delivery.objects.get(event__object_repr="named other"))
+    assert not [address for address, said in shown.items() if "named other" in said]
+    assert "named gone" in shown[f"{API}/deliveries/"]
+    # Without the permission for the model nothing of it is seen, whether it is there or gone.
+    assert set(rights.visible_events(somebody("view_site")).values_list("object_type", flat=True)) == {"dcim.site"}
+    assert rights.visible_events(somebody(is_superuser=True)).count() == 4
+
+
+@pytest.mark.parametrize("policy", ["by_model", "by_restriction"])
+def test_queries_do_not_grow_with_rows(
+    webhook: Webhook, policy: str, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
+) -> None:
+    webhooks_settings(MAY_VIEW=f"webhooks.rights.{policy}")
+    restrict(monkeypatch, Thing)
+    user = somebody("view_site", "view_thing")
+    counts: list[list[int]] = []
+    for keys in (range(1, 3), range(3, 30)):
+        for key in keys:
+            of_site(webhook, key)
+            make_event(key, data="", error="KeyError", dispatched_at=None, object_type="testapp.thing")
+        addresses = (STATUS, reverse("admin:webhooks_delivery_changelist"), reverse("admin:webhooks_event_changelist"))
+        user.get_all_permissions()  # asked for once in any request
+        counts.append([queries(lambda one=one: browser(user).get(one)) for one in addresses])
+        counts[-1] += [queries(lambda one=one: api(user).get(f"{API}/{one}/")) for one in ("deliveries", "events")]
+    assert counts[0] == counts[1]
+
+
+def queries(ask: Callable[[], Any]) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        assert ask().status_code == 200
+    return len(captured)
+
+
+def only_device(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    return events.filter(object_type="dcim.device")
+
+
+def test_a_host_decides_by_a_callable_of_its_own(webhook: Webhook, webhooks_settings: Any) -> None:
+    webhooks_settings(MAY_VIEW="tests.test_rights.only_device")
+    of_site(webhook)
+    seen = of_device(webhook)
+    assert rights.visible_deliveries(somebody("view_site")).get() == seen
+    assert rights.visible_deliveries(somebody(is_superuser=True)).get() == seen
+
+
+def test_where_the_callable_cannot_be_had_nobody_but_superusers_sees_anything(
+    webhook: Webhook, webhooks_settings: Any
+) -> None:
+    webhooks_settings(MAY_VIEW="nowhere.to.be_found")
+    of_site(webhook)
+    assert not rights.visible_events(somebody("view_site")).exists()
+    assert rights.visible_events(somebody(is_superuser=True)).exists()
+
+
+# The admin's history
+
+
+def test_the_history_tells_of_every_change_by_the_api_and_of_no_secret(db: None, redis: Any) -> None:
+    user = somebody("view_site")
+    pk = api(user).post(f"{API}/webhooks/", NEW | {"secret": "planted secret"}, format="json").json()["id"]
+    for change in (
+        {"enabled": False}, {"secret": "another planted one"}, {"name": "new"},
+        {"secret_headers": "X-Planted: 12345678"},
+        {"object_types": ["dcim.site"], "timeout": 5}, {"enabled": True},
+    ):  # fmt: skip
+        assert api(user).patch(f"{API}/webhooks/{pk}/", change, format="json").status_code == 200
+    api(user).delete(f"{API}/webhooks/{pk}/")
+    told = [
+        (entry.user, entry.get_change_message() or ("Deleted." if entry.is_deletion() else ""))
+        for entry in LogEntry.objects.order_by("pk")
+    ]
+    said = [
+        "Added.", "Changed Enabled.", "Changed Secret.", "Changed Secret headers.", "Changed Timeout.",
+        "Changed Enabled.", "Deleted.",
+    ]  # fmt: skip
+    assert told == [(user, words) for words in said]
+    assert "lanted" not in str(list(LogEntry.objects.values()))

@@ -1,0 +1,100 @@
+"""A value as JSON text that every database and every receiver can hold, or in words why there is none. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any
+
+from rest_framework.utils.encoders import JSONEncoder
+
+from webhooks.sensitive import without
+
+# Levels of lists and objects within each other. Parsers give up at a depth of their own, some at a hundred.
+DEEPEST = 100
+
+# An escape of JSON: a pair of surrogates; or half of one, which is no character; or any other.
+_ESCAPE = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\.")
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+_STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+
+
+class Unwritable(ValueError):
+    """A value that JSON does not have, or that nobody could read; says which and where."""
+
+
+def written(value: Any, is_left_out: Callable[[str], bool] | None = None) -> str:
+    """JSON text as REST framework writes it, in ASCII, without the keys that are left out, at any depth. Halves of
+    surrogate pairs, which strict parsers refuse, become replacement characters. Raises Unwritable."""
+    try:
+        text = _text(value, is_left_out)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Unwritable(next(_objections("data", value), "") or str(error)) from error
+    if depth(text) > DEEPEST:
+        raise Unwritable(_too_deep("data"))
+    return whole(text)
+
+
+def _text(value: Any, is_left_out: Callable[[str], bool] | None) -> str:
+    if is_left_out is None:
+        return _encoder(_PLAIN.default).encode(value)
+    # What only the encoder takes apart, a generator for one, may have keys in it as well.
+    return _encoder(lambda item: without(_PLAIN.default(item), is_left_out)).encode(without(value, is_left_out))
+
+
+def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
+    return json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=default)
+
+
+_PLAIN = JSONEncoder()
+
+
+def whole(text: str) -> str:
+    """JSON text in ASCII, without halves of surrogate pairs."""
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return _ESCAPE.sub(lambda found: r"\ufffd" if len(found[0]) == 6 and found[0][2] in "dD" else found[0], text)
+
+
+def depth(text: str) -> int:
+    """How many levels of lists and objects a JSON text has within each other."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return 0  # at any rate no more than may be
+    steps = (_STEP[found[0]] for found in _BRACKET.finditer(text) if found[0][0] != '"')
+    return max(accumulate(steps), default=0)
+
+
+def _objections(place: str, value: Any, level: int = 0) -> Iterator[str]:
+    if level > DEEPEST:
+        yield _too_deep(place)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _of_leaf(place, {key: None})
+            yield from _objections(f"{place}.{str(key)[:50]}", inner, level + 1)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _objections(f"{place}[{number}]", inner, level + 1)
+    else:
+        yield from _of_leaf(place, value)
+
+
+def _of_leaf(place: str, value: Any) -> Iterator[str]:
+    try:
+        json.dumps(value, cls=JSONEncoder, allow_nan=False)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        if isinstance(value, float):
+            yield f"{_shown(place)} is {value}, which JSON does not have"
+        elif isinstance(value, int):
+            yield f"{_shown(place)} is a number with more digits than can be read again"
+        else:
+            yield f"{_shown(place)}: {error}"
+
+
+def _too_deep(place: str) -> str:
+    return f"{_shown(place.partition('.')[0])} is nested more than {DEEPEST} levels deep"
+
+
+def _shown(place: str) -> str:
+    return place if len(place) <= 200 else f"{place[:197]}..."

@@ -1,0 +1,139 @@
+"""Who may see what: Events, and Deliveries of them, of objects that a user may view; and which changes they may have
+sent.
+
+The setting ``MAY_VIEW`` names one of these, or a callable of the host's own: a user and Events in, those Events out
+that the user may view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_permission_codename
+from django.contrib.contenttypes.models import ContentType
+from django.db import connections, models
+from django.db.models import Q, QuerySet, Value
+from django.db.models.functions import Cast, Concat, Substr
+from django.utils.module_loading import import_string
+
+from webhooks import pinging, registry
+from webhooks.conf import conf
+from webhooks.managers import OPEN_STATES
+from webhooks.models import Delivery, Event, Webhook
+
+MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
+
+# Whoever changes one of these has the changes sent elsewhere, or to whoever is in between.
+WHERE_TO = ("payload_url", "ssl_verification", "ca_file_path")
+
+
+def visible_events(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
+    """Those of ``events`` (all, if none are given) that the user may view."""
+    return _may_view()(user, Event.objects.all() if events is None else events)
+
+
+def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) -> QuerySet[Delivery]:
+    """Those of ``deliveries`` whose Events the user may view."""
+    deliveries = Delivery.objects.all() if deliveries is None else deliveries
+    return deliveries.filter(event__in=visible_events(user)) if is_partial(user) else deliveries
+
+
+def is_partial(user: Any) -> bool:
+    """Whether there may be Events that the user may not view."""
+    query = visible_events(user).query
+    return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)
+
+
+def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    """Of models that the user has Django's permission to view, such as ``dcim.view_site``. The default."""
+    return events if _sees_all(user) else events.filter(object_type__in=_viewable(user))
+
+
+def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    """As ``by_model``; and of registered models whose managers have NetBox's ``restrict(user, action)``, only of the
+    objects that it gives. Of an object that is gone, the permission for its model decides."""
+    if _sees_all(user):
+        return events
+    restricted = [one.model for one in registry.registrations() if hasattr(one.model._default_manager, "restrict")]
+    allowed = set(_viewable(user))
+    seen = Q(object_type__in=sorted(allowed - {model._meta.label_lower for model in restricted}))
+    for model in restricted:
+        if model._meta.label_lower in allowed:
+            seen |= of_objects(model._default_manager.restrict(user, "view"))  # type: ignore[attr-defined]
+    return events.filter(seen)
+
+
+def of_objects(objects: QuerySet[Any]) -> Q:
+    """Events of these objects, and of those of their model that are gone: for a ``MAY_VIEW`` of the host's own."""
+    model = objects.model._meta.concrete_model
+    rows = model._base_manager.using(objects.db)
+    known = Q(object_id__in=_keys(objects)) | ~Q(object_id__in=_keys(rows))
+    return Q(object_type=model._meta.label_lower) & known
+
+
+def unviewable(user: Any, content_types: Iterable[ContentType]) -> list[str]:
+    """The labels of those models that the user may not view: nor may they have their changes sent."""
+    picked = [(f"{one.app_label}.{one.model}", one.model_class()) for one in content_types]
+    return sorted(label for label, model in picked if model is None or not _may_view_model(user, model))
+
+
+def refusal_to_send(user: Any, content_types: Iterable[ContentType]) -> str:
+    """Why the user may not have changes of these models sent; empty if they may."""
+    refused = unviewable(user, content_types)
+    needed = ", ".join(label.replace(".", ".view_") for label in refused)
+    return f"You may not view {', '.join(refused)}, so you may not send it: that takes {needed}." if refused else ""
+
+
+def refusal_to_redirect(user: Any, webhook: Webhook) -> str:
+    """Why the user may not say where the webhook sends to; empty if they may. What it sends, and what waits to be
+    sent, would reach whom they choose."""
+    refused = unviewable(user, webhook.object_types.all())
+    if refused:
+        return f"This webhook sends {', '.join(refused)}, which you may not view, so you may not change where to."
+    waiting = Delivery.objects.filter(webhook=webhook, state__in=OPEN_STATES)
+    if is_partial(user) and waiting.exclude(event__in=visible_events(user)).exists():
+        return "Deliveries of objects that you may not view wait to be sent, so you may not change where to."
+    return ""
+
+
+def _may_view() -> MayView:
+    """The callable of the setting; where it cannot be had, nobody but superusers sees anything (webhooks.E011)."""
+    try:
+        found: MayView = import_string(conf.may_view)
+    except ImportError:
+        return _nothing
+    return found
+
+
+def _nothing(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    return events if _sees_all(user) else events.none()
+
+
+def _sees_all(user: Any) -> bool:
+    return bool(user.is_active and user.is_superuser)
+
+
+def _viewable(user: Any) -> list[str]:
+    """The labels of the models that the user may view; and those of Events of no object: tests, and custom ones."""
+    labels = [model._meta.label_lower for model in apps.get_models() if _may_view_model(user, model)]
+    return [*labels, pinging.OBJECT_TYPE, ""]
+
+
+def _may_view_model(user: Any, model: type[models.Model]) -> bool:
+    meta = model._meta
+    return bool(user.has_perm(f"{meta.app_label}.{get_permission_codename('view', meta)}"))
+
+
+def _keys(objects: QuerySet[Any]) -> QuerySet[Any]:
+    """Their keys, as Events have them: as text."""
+    key = objects.model._meta.pk
+    while isinstance(key, models.ForeignKey):
+        key = key.target_field
+    text: Any = Cast("pk", models.TextField())
+    if isinstance(key, models.UUIDField) and not connections[objects.db].features.has_native_uuid_field:
+        parts = [Substr(text, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))]
+        text = Concat(parts[0], *(piece for part in parts[1:] for piece in (Value("-"), part)))
+    found: QuerySet[Any] = objects.order_by().annotate(webhooks_key=text).values("webhooks_key")
+    return found
