@@ -362,3 +362,23 @@ def test_an_audit_of_a_rack_arrives_in_its_lane(way: str, api: APIClient, admin_
     assert request.json["data"]["devices"] == [{"name": "sw1", "position": 2.0}]
     assert request.json["username"] == "admin"
     assert outbox.database() == "default"
+
+
+def test_data_that_are_too_large_stand_as_failed_in_words(db: None, webhooks_settings: Any) -> None:
+    webhooks_settings(PAYLOAD_BYTES=10)
+    webhook = listening()
+    webhooks.send(CHECKED, data="x" * 9)
+    [event] = events()
+    assert (event.error, event.data, event.webhook_ids) == (
+        f"the data of the event {CHECKED} has 11 bytes; PAYLOAD_BYTES allows 10.", "", [webhook.pk]
+    )  # fmt: skip
+
+
+def test_events_of_users_that_are_left_out_are_not_sent(db: None) -> None:
+    listening(excluded_usernames=["robot"])
+    with webhooks.actor("robot"):
+        webhooks.send(CHECKED)
+    assert not events()
+    with webhooks.actor("person", depth=4):
+        webhooks.send(CHECKED)
+    assert events()[0].is_cut

@@ -187,6 +187,25 @@ def test_a_test_of_a_webhook_is_of_no_object_and_may_be_seen(webhook: Webhook) -
     assert rights.visible_events(somebody()).get() == event
 
 
+def test_conditions_are_tried_on_what_may_be_seen_alone(webhook: Webhook) -> None:
+    of_site(webhook)
+    asked = {
+        "on_updated": "on", "object_types": [ContentType.objects.get_for_model(Site).pk],
+        "conditions": json.dumps({"attr": "name", "value": f"{MARK} 1"}),
+    }  # fmt: skip
+    address = reverse("admin:webhooks_webhook_try")
+    told = [browser(user).post(address, asked).json()["text"] for user in (somebody(), somebody("view_site"))]
+    assert told == [
+        "There are no events of these models and actions to try it on.",
+        "Of the last 1 event, 1 would have been sent and 0 not.",
+    ]
+
+
+def test_events_of_no_object_may_be_seen(webhook: Webhook) -> None:
+    event = make_event("core.backed_up", object_type="", action="core.backed_up")
+    assert rights.visible_events(somebody()).get() == event
+
+
 # What may be sent
 
 
