@@ -8,6 +8,7 @@ import re
 from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.admin.models import CHANGE, LogEntry
@@ -143,7 +144,7 @@ def fill(text: str, redis: Any) -> Webhook:
 
 def register_worker(text: str, redis: Any) -> None:
     """A living worker, as whoever can write into Redis makes one up."""
-    worker = Worker([Queue("webhooks", connection=redis)], name="plain", connection=redis)
+    worker = Worker([Queue("webhooks", connection=redis)], name=uuid4().hex, connection=redis)
     worker.register_birth()
     key = f"rq:worker:{text}"
     redis.hset(key, mapping=redis.hgetall(worker.key))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Page, expect
 
 from dcim.models import Site
 from tests.inbox import Inbox
 from tests.makers import make_webhook
+from tests.test_hostile_pages import MARK, TOGETHER, fill, pages
 from tests.threads import aside
 from tests.waiting import until
 from tests.workers import Workers
@@ -155,3 +158,18 @@ def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cann
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".messagelist .success")).to_contain_text("Active sites")
     assert aside(lambda: Webhook.objects.get(pk=webhook.pk)).conditions == nested
+
+
+def test_nothing_that_others_write_runs_in_the_browser(page: Page, redis: Any) -> None:
+    # What would run is a function that there is not: the page would report an error, which fails the test.
+    addresses: list[str] = []
+    for name in ("markup", "more markup", "text"):
+        aside(lambda name=name: fill(TOGETHER[name], redis))
+    aside(lambda: addresses.extend(pages()))
+    for address in addresses:
+        page.goto(address)
+    assert len(addresses) > 100
+    page.goto(STATUS)
+    assert MARK in page.content()
+    made_up = "iframe, img[src=x], svg[onload], [onmouseover], [onfocus]"
+    assert page.locator(made_up).count() == 0
