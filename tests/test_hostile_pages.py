@@ -128,7 +128,7 @@ def fill(text: str, redis: Any) -> Webhook:
         )  # fmt: skip
         delivery = make_delivery(webhook, state, event, reason=text)
         make_attempt(
-            delivery, url=text, reason=text, response_headers={text: text, "X": text}, response_body=text,
+            delivery, url=text[:2000], reason=text, response_headers={text: text, "X": text}, response_body=text,
             worker=text[:100],
         )  # fmt: skip
         for row in (event, delivery, webhook):
