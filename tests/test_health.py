@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -150,3 +151,20 @@ def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inb
     webhook.refresh_from_db()
     assert (webhook.disabled_reason, webhook.failures_in_a_row) == ("", 0)
     assert len(inbox.received("ok")) == 1
+
+
+def test_what_a_webhook_remembers_has_nothing_of_an_object_in_it(
+    database: str, inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    hidden = {"data": json.dumps({"name": "xyzzy"})}
+    make_event(make_webhook(Thing, url="http://{{ data.name }}.invalid/"), **hidden)
+    make_event(make_webhook(Thing, url=inbox.url(), body_template="{{ data.name.upper().nothing.more }}"), **hidden)
+    make_event(make_webhook(Thing, url=inbox.url(), additional_headers="X {{ data.name }}: 1"), **hidden)
+    make_event(make_webhook(Thing, url=inbox.url("status/418")), **hidden)
+    drain()
+    remembered = set(Webhook.objects.values_list("last_failure", flat=True))
+    unsaid = "no request could be made or sent: its deliveries tell why"
+    assert remembered >= {unsaid, "HTTP 418 I'm a Teapot"}
+    assert "xyzzy" not in str(remembered)
+    assert "xyzzy" in str(list(Delivery.objects.values_list("reason", flat=True)))

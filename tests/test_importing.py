@@ -12,6 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 
 from tests.makers import make_webhook
@@ -216,6 +218,17 @@ class TestCommand:
             {"attr": "status.value", "value": "active"},
             True,
         )
+
+    def test_the_history_tells_what_was_imported_and_from_where(self) -> None:
+        User.objects.create_superuser("root")
+        run(*NETBOX, yes=True)
+        entries = LogEntry.objects.order_by("pk")
+        assert len(entries) == Webhook.objects.count() == 11
+        told = {entry.object_repr: entry.change_message for entry in entries if entry.is_addition()}
+        assert told["CMDB: devices and racks"] == (
+            'Imported from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)".'
+        )
+        assert "s3cret" not in str(list(entries.values()))
 
     def test_no_secret_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shown = run(*NETBOX, NAUTOBOT, dry_run=True)
