@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +49,18 @@ def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
     return json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=default)
 
 
-_PLAIN = JSONEncoder()
+class _Encoder(JSONEncoder):
+    """REST framework's, which writes addresses and networks only from its release 3.17 on."""
+
+    def default(self, obj: Any) -> Any:
+        return str(obj) if isinstance(obj, _ADDRESSES) else super().default(obj)
+
+
+_ADDRESSES = (
+    *(ipaddress.IPv4Address, ipaddress.IPv4Network, ipaddress.IPv4Interface),
+    *(ipaddress.IPv6Address, ipaddress.IPv6Network, ipaddress.IPv6Interface),
+)
+_PLAIN = _Encoder()
 
 
 def whole(text: str) -> str:
@@ -82,7 +94,7 @@ def _objections(place: str, value: Any, level: int = 0) -> Iterator[str]:
 
 def _of_leaf(place: str, value: Any) -> Iterator[str]:
     try:
-        json.dumps(value, cls=JSONEncoder, allow_nan=False)
+        json.dumps(value, cls=_Encoder, allow_nan=False)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         if isinstance(value, float):
             yield f"{_shown(place)} is {value}, which JSON does not have"
