@@ -547,7 +547,7 @@ class TestRetryAndDiscard:
         chosen = [*make_deliveries(webhook, 3), make_delivery(webhook, State.SUCCEEDED)]
         ids = [delivery.pk for delivery in chosen]
         assert told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids) == [
-            "3 deliveries will be sent again; 1 was not failed or discarded and stays as it is."
+            "3 deliveries will be sent again; 1 is not failed, discarded or between attempts and stays as it is."
         ]
         assert LogEntry.objects.count() == 3
 

@@ -517,7 +517,8 @@ def test_any_other_delivery_is_not_sent_again(api: APIClient, state: str) -> Non
     answer = api.post(detail(DELIVERIES, delivery.pk, "retry"))
     assert answer.status_code == 409
     assert answer.json()["detail"] == (
-        f"Delivery {delivery.pk} is {state.value}: only failed and discarded deliveries can be sent again."
+        f"Delivery {delivery.pk} is {state.value}: "
+        "only what failed, was discarded or is between attempts can be sent again."
     )
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.makers import events, make_delivery, make_webhook
+from tests.draining import drain
+from tests.inbox import Inbox
+from tests.makers import events, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks import retries
 from webhooks.models import Delivery, Event, State, Webhook
@@ -27,6 +29,28 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
     with monkeypatch.context() as patched:
         patched.setattr(ThingSerializer, "to_representation", refuse)
         yield patched.undo
+
+
+def test_a_delivery_between_two_attempts_has_the_next_one_now_and_its_schedule_goes_on(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600, 7200], RETRY_JITTER=0)
+    make_event(make_webhook(Thing, url=inbox.url("fail-first/1")))
+    drain()
+    assert (Delivery.objects.get().state, len(inbox.received())) == (State.PENDING, 1)
+    drain()
+    assert len(inbox.received()) == 1, "it waits for an hour"
+    assert retries.retry(Delivery.objects.all()) == 1
+    drain()
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.attempt_count, delivery.failures) == (State.SUCCEEDED, 2, 1)
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])
+def test_what_is_due_or_under_way_or_has_succeeded_is_not_retried(state: State) -> None:
+    make_delivery(make_webhook(Thing), state)
+    assert retries.retry(Delivery.objects.all()) == 0
+    assert Delivery.objects.get().state == state
 
 
 def test_a_failed_event_is_made_anew_with_the_data_of_today_and_says_so(broken: Any) -> None:

@@ -7,6 +7,7 @@ sending -> pending        it is to be tried again (``sql.records``)
 sending -> failed         it is given up (``sql.records``)
 sending -> pending        its claim was handed back or ran out (``release``)
 failed, discarded -> waiting, pending   an admin retries it (``retry``)
+pending -> pending        an admin retries it before its next attempt is due (``hasten``)
 waiting, pending, failed -> discarded   an admin discards it (``discard``)
 """
 
@@ -79,6 +80,17 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def failed(self) -> DeliveryQuerySet:
         return self.filter(state=State.FAILED)
+
+    def between_attempts(self) -> DeliveryQuerySet:
+        return self.filter(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
+
+    def retriable(self) -> DeliveryQuerySet:
+        """Those that an admin can send again: given up, discarded, or not due yet."""
+        is_later = models.Q(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
+        return self.filter(models.Q(state__in=(State.FAILED, State.DISCARDED)) | is_later)
+
+    def discardable(self) -> DeliveryQuerySet:
+        return self.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
 
     def held(self, token: uuid.UUID) -> DeliveryQuerySet:
         """Those still claimed under this token: what a worker may record or hand back."""
@@ -156,12 +168,16 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         everything.promote(in_lane)
         return len(ordered)
 
+    def hasten(self) -> int:
+        """Let those that wait for their next attempt have it now; the schedule goes on from there."""
+        return self.between_attempts().update(next_attempt_at=DatabaseNow())
+
     def discard(self) -> int:
         """End those that are not under way, without sending them; whatever waits behind them moves up."""
         return atomically(self._discard, self.db)
 
     def _discard(self) -> int:
-        chosen = self.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
+        chosen = self.discardable()
         ids = list(chosen.select_for_update(of=("self",)).values_list("pk", flat=True))
         everything = self.model.objects.using(self.db)
         everything.filter(pk__in=ids).update(state=State.DISCARDED, finished_at=DatabaseNow())

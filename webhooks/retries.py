@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
-from django.db.models import QuerySet
 
 from webhooks import jobs, outbox, payloads, registry, subscriptions
 from webhooks.clock import DatabaseNow
 from webhooks.context import Actor
 from webhooks.jsontext import written
 from webhooks.managers import DeliveryQuerySet
-from webhooks.models import Action, Delivery, Event, State, Webhook
+from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.payloads import Frozen
 from webhooks.selection import Occasion, Selection, Undecided, select
 from webhooks.snapshots import Before
@@ -25,24 +24,24 @@ from webhooks.texts import clean
 CHUNK = 1000
 
 
-def retry(deliveries: QuerySet[Delivery]) -> int:
-    """Send failed or discarded ones among these again, in their lanes, and wake a worker. Returns how many.
+def retry(deliveries: DeliveryQuerySet) -> int:
+    """Send failed or discarded ones among these again, in their lanes, and those that wait for their next attempt now;
+    and wake a worker. Returns how many.
 
     Webhooks of theirs that are paused are probed at once."""
-    chosen = deliveries.filter(state__in=(State.FAILED, State.DISCARDED))
+    chosen = deliveries.retriable()
     webhooks = set(chosen.order_by().values_list("webhook", flat=True).distinct())
-    retried = _in_chunks(chosen, DeliveryQuerySet.retry)
+    retried = _in_chunks(chosen, lambda some: some.hasten() + some.retry())
     Webhook.objects.filter(pk__in=webhooks).paused().update(probe_at=DatabaseNow())
     return retried
 
 
-def discard(deliveries: QuerySet[Delivery]) -> int:
+def discard(deliveries: DeliveryQuerySet) -> int:
     """End those among these that are not under way, without sending them. Returns how many."""
-    chosen = deliveries.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
-    return _in_chunks(chosen, DeliveryQuerySet.discard)
+    return _in_chunks(deliveries.discardable(), DeliveryQuerySet.discard)
 
 
-def _in_chunks(deliveries: QuerySet[Delivery], change: Callable[[DeliveryQuerySet], int]) -> int:
+def _in_chunks(deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
     """Change them a few at a time: there may be a hundred thousand, and workers wait for the rows meanwhile."""
     changed = 0
     ids = list(deliveries.order_by("pk").values_list("pk", flat=True))

@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from webhooks import retries
 from webhooks.admin.display import deliveries
 from webhooks.ids import new_id
-from webhooks.managers import State
+from webhooks.managers import DeliveryQuerySet
 from webhooks.models import Delivery
 
 # How many ids are read at once, and how many deliveries change in one transaction.
@@ -32,11 +32,11 @@ BUDGET = 20.0
 
 @dataclass(frozen=True)
 class Deed:
-    """Something to do to deliveries; ``changes`` are the states that it takes them out of."""
+    """Something to do to deliveries; ``applies`` narrows them to those that it changes."""
 
     name: str
-    changes: tuple[State, ...]
-    perform: Callable[[QuerySet[Delivery]], int]
+    applies: Callable[[DeliveryQuerySet], DeliveryQuerySet]
+    perform: Callable[[DeliveryQuerySet], int]
     done: str
     done_one: str
     left: str
@@ -46,20 +46,23 @@ class Deed:
     def allowed(self, request: HttpRequest) -> bool:
         return request.user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}")
 
+    def changes(self, delivery: Delivery) -> bool:
+        return self.applies(Delivery.objects.filter(pk=delivery.pk)).exists()
+
 
 RETRY = Deed(
     "retry",
-    (State.FAILED, State.DISCARDED),
+    DeliveryQuerySet.retriable,
     lambda chosen: retries.retry(chosen),
     done="will be sent again",
     done_one="will be sent again",
-    left="were not failed or discarded and stay as they are",
-    left_one="was not failed or discarded and stays as it is",
+    left="are not failed, discarded or between attempts and stay as they are",
+    left_one="is not failed, discarded or between attempts and stays as it is",
     logged="Retried.",
 )
 DISCARD = Deed(
     "discard",
-    (State.WAITING, State.PENDING, State.FAILED),
+    DeliveryQuerySet.discardable,
     lambda chosen: retries.discard(chosen),
     done="are discarded and will not be sent",
     done_one="is discarded and will not be sent",
@@ -84,7 +87,7 @@ def perform(deed: Deed, request: HttpRequest, chosen: QuerySet[Delivery]) -> Pro
     progress = Progress()
     deadline = time.monotonic() + BUDGET
     for ids in _chunks(chosen):
-        applicable = Delivery.objects.filter(pk__in=ids, state__in=deed.changes)
+        applicable = deed.applies(Delivery.objects.filter(pk__in=ids))
         if len(progress.logged) <= LOGGED_EACH:
             progress.logged += applicable.order_by("pk").values_list("pk", flat=True)
         progress.changed += deed.perform(Delivery.objects.filter(pk__in=ids))

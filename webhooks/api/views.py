@@ -118,8 +118,11 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
 
     @action(detail=True, methods=["post"], deed="retry")
     def retry(self, request: Request, pk: str) -> Response:
-        """Send a failed or discarded delivery again."""
-        return self._do(retries.retry, "only failed and discarded deliveries can be sent again")
+        """Send a failed or discarded delivery again, or one that waits for its next attempt now."""
+        return self._do(
+            retries.retry,
+            "only what failed, was discarded or is between attempts can be sent again",
+        )
 
     @action(detail=True, methods=["post"], deed="discard")
     def discard(self, request: Request, pk: str) -> Response:
@@ -134,8 +137,8 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
 
     @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", deed="retry")
     def retry_many(self, request: Request) -> Response:
-        """Send all failed ones again that the query parameters choose, the discarded ones only with
-        ``state=discarded``. At least one parameter is demanded."""
+        """Send all failed ones again that the query parameters choose, discarded and pending ones only with
+        ``state=discarded`` and ``state=pending``. At least one parameter is demanded."""
         chosen = _deliberate(request).narrow(rights.visible_deliveries(request.user))
         if "state" not in request.query_params:
             chosen = chosen.failed()
