@@ -94,7 +94,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(work: Callable[[list[
         made = make(rows)
         return queries(lambda: work(made))
 
-    assert cost(3) == cost(60)
+    assert cost(3) == cost(200)
 
 
 def test_with_nobody_subscribed_bulk_work_costs_one_query_more() -> None:
@@ -111,7 +111,7 @@ def test_a_batch_is_one_event_for_each_object_inserted_in_one_statement() -> Non
             Thing.objects.create(name=f"number {number}").labels.add(label)
     assert actions() == ["created"] * 20
     assert last_data()["labels"] == ["red"]
-    inserts = [query["sql"] for query in captured.captured_queries if 'INSERT INTO "webhooks_event"' in query["sql"]]
+    inserts = [query["sql"] for query in captured.captured_queries if "INSERT INTO webhooks_event " in query["sql"]]
     assert len(inserts) == 1
 
 

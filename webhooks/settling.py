@@ -24,8 +24,6 @@ logger = logger_of(__name__)
 # What the column holds; however deep a host says that something is.
 DEEPEST = 32767
 
-# Events that one statement inserts.
-INSERT_MOST = 1000
 
 # What whoever announces an Event says of it.
 TOLD = ("object_type", "object_id", "object_repr", "data")
@@ -157,7 +155,8 @@ def _plainly(scope: Scope, change: Change, state: ObjectState, guard: Guard | No
 
 def _insert(scope: Scope, events: list[Event]) -> list[Event]:
     scope.has_events = scope.has_events or bool(events)
-    return Event.objects.using(scope.using).bulk_create(events, batch_size=INSERT_MOST)
+    Event.insert_all(events, scope.using)
+    return events
 
 
 def _columns(scope: Scope, action: str, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:

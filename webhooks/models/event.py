@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
 from django.db import connections, models
 from django.utils import timezone
 
@@ -19,6 +23,9 @@ PING = "ping"
 
 # How the error of an Event begins that was not sent because of its depth.
 CUT = "Cut: "
+
+# Events that one statement inserts.
+INSERT_MOST = 1000
 
 
 class Event(models.Model):
@@ -89,6 +96,21 @@ class Event(models.Model):
         }
         self.pk = events.insert(using, values)
         self._state.adding, self._state.db = False, using
+
+    @classmethod
+    def insert_all(cls, new: Sequence[Event], using: str) -> None:
+        """Save new ones, a thousand with each statement, in their order."""
+        for some in (new[start : start + INSERT_MOST] for start in range(0, len(new), INSERT_MOST)):
+            for event, pk in zip(some, events.insert_all(using, [one._plain(using) for one in some]), strict=True):
+                event.pk = pk
+                event._state.adding, event._state.db = False, using
+
+    def _plain(self, using: str) -> dict[str, Any]:
+        """The values of its columns, as JSON can carry them."""
+        fields = [field for field in self._meta.local_concrete_fields if not field.primary_key]
+        values = {str(field.column): getattr(self, field.attname) for field in fields}
+        adapt = connections[using].ops.adapt_datetimefield_value
+        return {name: str(adapt(value)) if isinstance(value, datetime) else value for name, value in values.items()}
 
     @property
     def is_cut(self) -> bool:
