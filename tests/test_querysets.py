@@ -94,7 +94,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(work: Callable[[list[
         made = make(rows)
         return queries(lambda: work(made))
 
-    assert cost(3) == cost(200)
+    assert cost(3) == cost(90)  # Django itself deletes a hundred at a time
 
 
 def test_with_nobody_subscribed_bulk_work_costs_one_query_more() -> None:
