@@ -10,8 +10,9 @@ import pytest
 from django.db import connection, transaction
 
 from tests.makers import actions, events, make_webhook
+from tests.modes import MODES
 from tests.testapp.models import Label, Thing
-from webhooks import batch, conditions
+from webhooks import conditions
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -19,23 +20,6 @@ pytestmark = pytest.mark.usefixtures("database")
 ACTIVE = {"attr": "status", "value": "active"}
 SLOW = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}
 LONG_NAME = "a" * 46 + "b"
-
-
-def autocommit(change: Callable[[], Any]) -> None:
-    change()
-
-
-def in_transaction(change: Callable[[], Any]) -> None:
-    with transaction.atomic():
-        change()
-
-
-def in_batch(change: Callable[[], Any]) -> None:
-    with batch():
-        change()
-
-
-MODES = pytest.mark.parametrize("mode", [autocommit, in_transaction, in_batch])
 
 
 @MODES

@@ -14,10 +14,10 @@ from django.test.utils import CaptureQueriesContext
 
 from dcim.models import Site
 from tests.makers import actions, events, make_webhook
+from tests.modes import MODES
 from tests.test_outbox import ROLLBACKS, Rollback, Subject
 from tests.testapp.models import Country, Diner, Gadget, Label, Place, Restaurant, Thing, ThingProxy, Tracked
 from tests.threads import Beside
-from webhooks import batch
 from webhooks.models import Event
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -35,23 +35,6 @@ def sides(event: Event | None = None) -> tuple[Any, Any]:
 
 def changed(event: Event | None = None) -> Any:
     return json.loads((event or events()[-1]).changed or "null")
-
-
-def autocommit(change: Callable[[], Any]) -> None:
-    change()
-
-
-def in_transaction(change: Callable[[], Any]) -> None:
-    with transaction.atomic():
-        change()
-
-
-def in_batch(change: Callable[[], Any]) -> None:
-    with batch():
-        change()
-
-
-MODES = pytest.mark.parametrize("mode", [autocommit, in_transaction, in_batch])
 
 
 def rename(thing: Any) -> None:
