@@ -16,6 +16,7 @@ from rest_framework.test import APIClient
 import webhooks
 from dcim.models import Device, Rack, Site
 from tests.makers import actions, events, make_webhook, recorded
+from tests.modes import bare_savepoint
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
 from webhooks import context, outbox, payloads, registry, subscriptions, testing
 from webhooks.models import Event, Webhook
@@ -148,7 +149,7 @@ def test_it_is_merged_with_nothing_and_rolled_back_with_its_transaction() -> Non
         thing.save()
         webhooks.send(CHECKED, thing, 2)
         with transaction.atomic():
-            sid = transaction.savepoint()
+            sid = bare_savepoint()
             webhooks.send(CHECKED, thing, 3)
             transaction.savepoint_rollback(sid)
     assert [(event.action, json.loads(event.data)) for event in events() if event.action == CHECKED] == [

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.makers import actions, events, last_data, make_webhook, recorded
+from tests.modes import bare_savepoint
 from tests.tables import empty_all_tables
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
@@ -114,11 +115,6 @@ def in_atomic_that_fails(subject: Subject, changes: tuple[str, ...]) -> None:
             raise Rollback
     except Rollback:
         pass
-
-
-def bare_savepoint() -> str | None:
-    """One that Django's on_commit does not know of. Django 6.1 gave the function another name."""
-    return getattr(transaction, "savepoint_create", transaction.savepoint)()
 
 
 def in_bare_savepoint(subject: Subject, changes: tuple[str, ...]) -> None:

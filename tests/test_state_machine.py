@@ -5,6 +5,7 @@ Two workers, whose requests end as the machine says, or never. The rows are real
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
@@ -65,8 +66,12 @@ class Requests:
 
     def _begin(self) -> None:
         while len(self.under_way) < self._most and (taken := self._turns.take()):
-            self._sent(taken[1])
-            self.under_way.append(taken[1])
+            if time.monotonic() < self.good_until:
+                self._sent(taken[1])
+                self.under_way.append(taken[1])
+            else:  # too late to be sent, as the senders have it
+                self._turns.ended(taken[1].webhook.pk, timed_out=False)
+                self._ended.append((taken[1], None))
 
     def end(self, which: int, how: str) -> None:
         claimed = self.under_way.pop(which % len(self.under_way))
@@ -146,7 +151,9 @@ class Machine(RuleBasedStateMachine):
         courier = self.couriers[which]
         courier._renewed -= 1000
         courier._senders.good_until -= 1000
-        Delivery.objects.filter(pk__in=courier.held()).update(lease_until=timezone.now() - timedelta(seconds=1))
+        for claimed in courier._held.values():
+            held = Delivery.objects.filter(pk=claimed.id).held(claimed.token)
+            held.update(lease_until=timezone.now() - timedelta(seconds=1))
         if is_taken_back:
             sweep.take_back()
 
@@ -250,6 +257,23 @@ class Machine(RuleBasedStateMachine):
         self.rows_are_consistent()
         states = list(Delivery.objects.exclude(state=State.SUCCEEDED).values_list("state", "in_lane"))
         assert not states, f"there is no way out for {states}"
+
+
+def test_what_a_worker_sent_again_after_a_stall_is_recorded_once(database: str, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=RETRY_SCHEDULE, SENDERS=3)
+    machine = Machine()
+    machine.change(thing=1, wanted=[1])
+    machine.dispatch()
+    machine.work(which=0)
+    machine.stall(which=0, is_taken_back=True)
+    machine.work(which=0)
+    requests: Any = machine.couriers[0]._senders
+    assert len(requests.under_way) == 2, "the same delivery, under two claims"
+    requests.end(0, "error")
+    requests.end(0, "success")
+    machine.work(which=0)
+    machine.rows_are_consistent()
+    assert Delivery.objects.get().state == State.SUCCEEDED
 
 
 @pytest.mark.slow

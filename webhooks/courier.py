@@ -130,9 +130,11 @@ class Courier:
 
         ``take_next`` claims whatever comes up behind them at once: it spares a lane a claim for each delivery.
         """
-        if not self._outcomes:
+        # A claim that was taken back may have been followed by another one of this very worker: that counts, not both.
+        outcomes = [(claimed, outcome) for claimed, outcome in self._outcomes if self._held.get(claimed.id) is claimed]
+        self._outcomes = []
+        if not outcomes:
             return
-        outcomes, self._outcomes = self._outcomes, []
         claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
         try:
             recorded = _record(outcomes, self._worker, claim)

@@ -10,6 +10,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 
 from tests.chaos import ledger
 from tests.chaos.writer import Plan
+from tests.modes import bare_savepoint
 from tests.testapp.models import Label
 
 
@@ -93,7 +94,7 @@ class Work:
 
     def _roll_back_a_savepoint(self, changes: list[ledger.Change]) -> None:
         with transaction.atomic():
-            savepoint = transaction.savepoint()
+            savepoint = bare_savepoint()
             self._make(changes)
             transaction.savepoint_rollback(savepoint)
 
@@ -102,7 +103,7 @@ class Work:
         again = [(pk, self._value()) for pk, _ in changes]
         self.tell(f"commit {again}")
         with transaction.atomic():
-            savepoint = transaction.savepoint()
+            savepoint = bare_savepoint()
             self._make(changes)
             transaction.savepoint_rollback(savepoint)
             self._make(again)
