@@ -117,9 +117,10 @@ def on_saved(
 ) -> None:
     if raw:
         return  # a fixture is loaded: its rows may refer to others that are not there yet
-    made_of, foreseen = (instance.__dict__.pop(f"_webhooks_{name}", None) for name in ("made_of", "foreseen"))
+    made_of = instance.__dict__.pop("_webhooks_made_of", ())
+    foreseen = instance.__dict__.pop("_webhooks_foreseen", None)
     for registration in registry.registrations_touched(sender):
-        is_new = created and registration.model not in (made_of or ())
+        is_new = created and registration.model not in made_of
         # Only the sender's own row is sure to be locked: a save need not touch those that it inherits.
         is_inherited = registration is not registry.registration_of(sender)
         action = Action.CREATED if is_new else Action.UPDATED
