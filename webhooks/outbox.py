@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import connections, models, router, transaction
 
-from webhooks import jobs, registry, settling, snapshots, states, subscriptions
+from webhooks import jobs, settling, snapshots, states, subscriptions
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
@@ -23,6 +23,13 @@ logger = logger_of(__name__)
 def database() -> str:
     """The alias of the database that the app's tables are in."""
     return router.db_for_write(Event)
+
+
+def ignores(model: type[models.Model], using: str) -> bool:
+    """Whether this transaction knows already that nobody wants changes of a model. Asked twice at each save, which is
+    all that one that nobody wants should cost."""
+    scope = existing(using)
+    return scope is not None and scope.wanted.ignore(model)
 
 
 def looks_back(using: str) -> bool:
@@ -86,7 +93,7 @@ def record(
     logged, and stands in a failed Event where that can still be written.
     """
     try:
-        scope = existing(using)  # first: a deletion that cascades comes here for each row, most of which nobody wants
+        scope = existing(using)
         if scope is None and connections[using].in_atomic_block:
             scope = open_scope(using, jobs.wake_up)
         if scope is None:
@@ -119,7 +126,7 @@ def wants(model: type[models.Model], using: str) -> bool:
     """Whether any enabled webhook wants anything of this model, or of those that it inherits rows from."""
     scope = existing(using)
     wanted = scope.wanted if scope else subscriptions.current(using)
-    return any(wanted.touch(item.label) for item in registry.registrations_touched(model))
+    return not wanted.ignore(model)
 
 
 def _record_alone(change: Change, using: str, foreseen: Foreseen | None) -> None:

@@ -74,7 +74,7 @@ def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
 
 def on_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
     """What is there will be gone after the save."""
-    if raw or not outbox.looks_back(using) or using != outbox.database():
+    if raw or outbox.ignores(sender, using) or not outbox.looks_back(using) or using != outbox.database():
         return
     stored = {
         registration: [key]
@@ -115,10 +115,10 @@ def _is_stored(model: type[models.Model], instance: models.Model, using: str) ->
 def on_saved(
     sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
 ) -> None:
-    if raw:
-        return  # a fixture is loaded: its rows may refer to others that are not there yet
     made_of = instance.__dict__.pop("_webhooks_made_of", ())
     foreseen = instance.__dict__.pop("_webhooks_foreseen", None)
+    if raw or outbox.ignores(sender, using):
+        return  # a fixture is loaded, whose rows may refer to others that are not there yet; or nobody wants it
     for registration in registry.registrations_touched(sender):
         is_new = created and registration.model not in made_of
         # Only the sender's own row is sure to be locked: a save need not touch those that it inherits.
@@ -128,6 +128,8 @@ def on_saved(
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    if outbox.ignores(sender, using):
+        return  # first: a deletion that cascades comes here for each row, most of which nobody wants
     # Django signals the deletion of each inherited row by itself, so only the sender's own model counts.
     registration = registry.registration_of(sender)
     if registration is not None:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from django.db import Error, transaction
+from django.db import Error, models, transaction
 
-from webhooks import conditions
+from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
 from webhooks.models import Action
 from webhooks.sql import wanted
@@ -60,6 +60,7 @@ class Subscriptions:
     by_change: dict[tuple[str, str], list[int]] = field(default_factory=dict)
     demands: dict[int, Demand] = field(default_factory=dict)
     by_event: dict[str, list[int]] = field(default_factory=dict)
+    _ignored: dict[type[models.Model], bool] = field(default_factory=dict, init=False, compare=False)
 
     def listening(self, event: str, username: str = "") -> list[int]:
         """The ids of the webhooks that want this custom event from this user, in order."""
@@ -87,6 +88,14 @@ class Subscriptions:
     def touch(self, object_type: str) -> bool:
         """Whether any webhook wants anything of "dcim.site"."""
         return object_type in self._object_types
+
+    def ignore(self, model: type[models.Model]) -> bool:
+        """Whether nobody wants anything of a model, or of those that it inherits rows from."""
+        is_ignored = self._ignored.get(model)
+        if is_ignored is None:
+            touched = registry.registrations_touched(model)
+            is_ignored = self._ignored[model] = not any(self.touch(one.label) for one in touched)
+        return is_ignored
 
     def demanding(self, webhook_ids: Iterable[int]) -> bool:
         """Whether any of these has demands that are to be judged."""
