@@ -116,7 +116,7 @@ class Settings:
 
     @property
     def redis_timeout(self) -> float:
-        """Seconds that a save may lose to a Redis that does not answer, once per outage."""
+        """Seconds that a save may lose to a Redis that does not answer, once in each ``REDIS_PAUSE`` of a process."""
         return self._get("REDIS_TIMEOUT", 0.1)
 
     @property
