@@ -570,7 +570,7 @@ class TestRetryAndDiscard:
     def test_a_lane_is_retried_in_its_order(self, admin_client: Client, webhook: Webhook) -> None:
         ids = [make_delivery(webhook).pk for _ in range(3)]
         told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids[::-1])
-        assert list(Delivery.objects.order_by("pk").values_list("state", flat=True)) == [
+        assert list(Delivery.objects.order_by("event_id").values_list("state", flat=True)) == [
             "pending",
             "waiting",
             "waiting",
