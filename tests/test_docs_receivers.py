@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,9 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
+import webhooks
 from tests.draining import drain, states
 from tests.inbox import ROOT
 from tests.makers import make_webhook
@@ -35,12 +38,31 @@ def code(title: str) -> str:
     return str(found)
 
 
+# The work of a receiver begins with this, so that it can be made to fail.
+FAILING = {
+    "python": ("def work(event):\n", "    if os.path.exists('broken'):\n        raise OSError('no room')\n"),
+    "javascript": (
+        "async function work(event) {\n",
+        "  if ((await import('node:fs')).existsSync('broken')) throw new Error('no room');\n",
+    ),
+}
+
+
+def failing(language: str, text: str) -> str:
+    head, more = FAILING[language]
+    assert text.count(head) == 1
+    return text.replace(head, head + more)
+
+
 class Running:
-    """A receiver in a process of its own; ``said`` is what it printed."""
+    """A receiver in a process of its own; ``said`` is what it printed. Its work fails while there is ``broken``."""
 
     def __init__(self, command: list[str], secret: str) -> None:
         environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0", "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        self.broken = Path(command[-1]).parent / "broken"
+        self.process = subprocess.Popen(
+            command, cwd=self.broken.parent, env=environment, stdout=subprocess.PIPE, text=True
+        )
         self.said: list[str] = []
         threading.Thread(target=self._listen, daemon=True).start()
         until(lambda: self.said or self.process.poll() is not None, 30, "the receiver to start")
@@ -51,6 +73,7 @@ class Running:
             self.said.append(line.strip())
 
     def post(self, headers: dict[str, str], body: bytes = BODY) -> int:
+        headers = {"Content-Type": "application/json"} | headers
         request = urllib.request.Request(self.url, body, headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=40) as response:
@@ -73,14 +96,14 @@ class Running:
 def command_of(language: str, directory: Path) -> list[str]:
     if language == "python":
         path = directory / "receiver.py"
-        path.write_text(code(path.name))
+        path.write_text(failing(language, code(path.name)))
         return [sys.executable, "-W", "error", str(path)]
     node = shutil.which("node")
     if not node:
         assert not os.environ.get("CI"), "no node on this machine, and nothing may be left out here"
         pytest.skip("no node on this machine: install it (Debian: apt-get install nodejs)")
     path = directory / "receiver.mjs"
-    path.write_text(code(path.name))
+    path.write_text(failing(language, code(path.name)))
     return [node, str(path)]
 
 
@@ -135,6 +158,50 @@ def test_the_very_same_request_is_refused_the_second_time(receiver: Running, sec
     assert receiver.post(headers) == 204
     assert receiver.post(headers) == 401
     assert len(receiver.wait_for(2)) == 2
+
+
+@pytest.mark.parametrize("key", ["7", "ümlaut & more"])
+def test_a_form_is_taken(receiver: Running, secret: str, key: str) -> None:
+    fields = {"event": "updated", "object_type": "dcim.site", "username": "", "request": "null", "snapshots": "{}"}
+    body = urlencode(fields | {"data": json.dumps({"id": key}), "changed": "[]"}).encode()
+    headers = signed(secret, body=body) | {"Content-Type": "application/x-www-form-urlencoded"}
+    assert receiver.post(headers, body) == 204
+    assert receiver.wait_for(1) == [f"updated dcim.site {key}"]
+
+
+@pytest.mark.parametrize("data", ["null", "[1]", '"text"', "{}", "0"])
+def test_data_without_an_id_are_taken(receiver: Running, secret: str, data: str) -> None:
+    body = b'{"event": "dcim.rack_audited", "object_type": "", "data": %b}' % data.encode()
+    assert receiver.post(signed(secret, body=body), body) == 204
+    assert receiver.wait_for(1) == ["dcim.rack_audited"]
+
+
+def test_work_that_failed_is_done_at_the_next_attempt(receiver: Running, secret: str) -> None:
+    receiver.broken.touch()
+    assert receiver.post(signed(secret)) == 500
+    receiver.broken.unlink()
+    assert receiver.post(signed(secret, age=-1)) == 204
+    assert receiver.post(signed(secret, age=-2)) == 204
+    assert receiver.post(signed(secret, "another")) == 204
+    failed, *done = receiver.wait_for(3)
+    assert "no room" in failed
+    assert done == ["updated dcim.site 7"] * 2
+
+
+def test_what_cannot_be_parsed_is_answered_as_a_failure_and_ends_nothing(receiver: Running, secret: str) -> None:
+    assert receiver.post(signed(secret, body=b"{"), b"{") == 500
+    assert receiver.post(signed(secret, "another")) == 204
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_a_custom_event_without_data_reaches_it(
+    database: str, receiver: Running, secret: str, content_type: str
+) -> None:
+    make_webhook(url=receiver.url, secret=secret, content_type=content_type, custom_events=["dcim.rack_audited"])
+    webhooks.send("dcim.rack_audited")
+    drain()
+    assert states() == [State.SUCCEEDED]
+    assert receiver.wait_for(1) == ["dcim.rack_audited"]
 
 
 def test_a_change_reaches_it_before_and_after_its_secret_was_replaced(
