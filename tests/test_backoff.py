@@ -35,9 +35,12 @@ def test_what_a_receiver_asks_for_is_obeyed_within_bounds(planned: float, asked:
     assert next_wait([planned], 1, retry_after=asked) == wait
 
 
-@pytest.mark.parametrize(("planned", "wait"), [(5, 60), (300, 300)])
-def test_a_receiver_that_is_overloaded_is_given_a_minute(planned: float, wait: float) -> None:
-    assert next_wait([planned], 1, overloaded=True) == wait
+@pytest.mark.parametrize(
+    ("planned", "chance", "wait"),
+    [(5, 0.5, 60), (5, 0.0, 60), (5, 1.0, 72), (70, 0.0, 60), (300, 0.5, 300), (300, 0.0, 240)],
+)
+def test_a_receiver_that_is_overloaded_is_given_a_minute(planned: float, chance: float, wait: float) -> None:
+    assert next_wait([planned], 1, jitter=0.2, chance=chance, overloaded=True) == pytest.approx(wait)
 
 
 def test_attempts_are_counted_from_one() -> None:

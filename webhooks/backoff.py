@@ -20,8 +20,8 @@ def next_wait(
     """Seconds to wait after the ``attempts``-th failed attempt (1 for the first), or None to give up.
 
     ``chance`` (0 to 1, drawn at random by the caller) picks the place within ``±jitter`` (a fraction) of the
-    planned wait. ``overloaded`` says that the receiver timed out or answered 429. ``retry_after`` is what it
-    asked for in seconds: obeyed between the planned wait and twice that.
+    planned wait. ``overloaded`` says that the receiver timed out or answered 429: then no wait is shorter than
+    ``OVERLOAD_WAIT``. ``retry_after`` is what it asked for in seconds: obeyed between the planned wait and twice that.
     """
     if attempts < 1:
         raise ValueError(f"attempts counts from 1, not {attempts}")
@@ -32,4 +32,4 @@ def next_wait(
         planned = max(planned, OVERLOAD_WAIT)
     if retry_after is not None:
         return min(max(planned, retry_after), 2 * planned)
-    return max(0.0, planned * (1 + jitter * (2 * chance - 1)))
+    return max(OVERLOAD_WAIT if overloaded else 0.0, planned * (1 + jitter * (2 * chance - 1)))
