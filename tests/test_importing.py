@@ -15,6 +15,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from tests.makers import make_webhook
 from tests.testapp.models import Thing
@@ -80,8 +81,8 @@ def test_each_rule_of_netbox_with_a_webhook_is_one_webhook_here() -> None:
         "payload_url": "https://cmdb.example/api/{{ object_type | replace('.', '/') }}/{{ data.id }}",
         "http_method": "PUT",
         "content_type": "application/json",
-        "additional_headers": "Authorization: Token cmdb-test-value\nX-Object: {{ data.name | header_safe }}\n"
-        "X-Event: {{ event }}",
+        "additional_headers": "X-Object: {{ data.name | header_safe }}\nX-Event: {{ event }}",
+        "secret_headers": "Authorization: Token cmdb-test-value",
         "body_template": '{"id": {{ data.id }}, "name": {{ data.name | tojson }}, "event": "{{ event }}"}',
         "secret": "cmdb-s3cret",
         "ssl_verification": True,
@@ -89,7 +90,10 @@ def test_each_rule_of_netbox_with_a_webhook_is_one_webhook_here() -> None:
         "timeout": 15,
         "prechange": True,
     }
-    assert cmdb.unequal == ("left out: description, owner, tags, custom fields",)
+    assert cmdb.unequal == (
+        "headers that become secret ones, which are not shown again: Authorization",
+        "left out: description, owner, tags, custom fields",
+    )
     assert {name for name, plan in made.items() if plan.fields["payload_url"] == "https://receiver.example/netbox"} == {
         "Every common object type", "Everything about sites",
     }  # fmt: skip
@@ -123,7 +127,10 @@ def test_a_webhook_of_nautobot_says_itself_what_it_wants() -> None:
     assert len(skipped) == 15
     put = made["03 several types, PUT, CA path"]
     assert put.object_types == ("dcim.device", "dcim.interface", "ipam.ipaddress", "ipam.prefix")
-    assert put.unequal == ("not registered here: dcim.manufacturer, extras.role",)
+    assert put.unequal == (
+        "not registered here: dcim.manufacturer, extras.role",
+        "headers that become secret ones, which are not shown again: Authorization",
+    )
     fields = put.fields
     assert (fields["on_created"], fields["on_updated"], fields["on_deleted"]) == (True, True, False)
     assert (fields["http_method"], fields["content_type"]) == ("PUT", "application/xml")
@@ -136,10 +143,12 @@ def test_all_webhooks_of_nautobot_can_be_made_where_their_models_are() -> None:
     assert len(made) == 16
     auth = next(one for one in made if one.name.startswith("10 "))
     assert auth.fields["payload_url"] == "http://receiver.example:9099/h10/auth"
-    assert auth.fields["additional_headers"] == "Authorization: Basic aG9vazpwYTU1"
-    assert auth.unequal == ("the user and password in its URL: they become a header, Authorization",)
+    assert auth.fields["additional_headers"] == ""
+    assert auth.fields["secret_headers"] == "Authorization: Basic aG9vazpwYTU1"
+    assert auth.unequal == ("the user and password in its URL: they become a secret header, Authorization",)
     form = next(one for one in made if one.name.startswith("07 "))
-    assert form.fields["additional_headers"] == "X-Token: t0ken\nX-Two: {{ data.name | upper }}"
+    assert form.fields["additional_headers"] == "X-Two: {{ data.name | upper }}"
+    assert form.fields["secret_headers"] == "X-Token: t0ken"
 
 
 WEBHOOK = {"id": 1, "name": "hook", "payload_url": "https://h.example/", "secret": ""}
@@ -176,6 +185,54 @@ def test_what_cannot_be_made_says_why(rule: Any, webhook: Any, reason: str) -> N
     assert reason in next(reason for origin, reason in skipped.items() if origin.startswith("event rule"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "additional", "secret"),
+    [
+        ("", "", ""),
+        ("X-A: 1\r\nauthorization: Bearer abc\r\nX-B: 2", "X-A: 1\nX-B: 2", "authorization: Bearer abc"),
+        ("X-Api-Key: a\nCookie: b=c\nX-Auth: d", "", "X-Api-Key: a\nCookie: b=c\nX-Auth: d"),
+        ("PRIVATE-TOKEN: a\nX-Vault-Token: b", "", "PRIVATE-TOKEN: a\nX-Vault-Token: b"),
+        ("X-Token: first\nx-token: second", "", "x-token: second"),
+        ("Authorization: Token {{ data.id }}", "Authorization: Token {{ data.id }}", ""),
+        ("X-Token: {{ unended", "X-Token: {{ unended", ""),
+        ("X-Token: ", "X-Token:", ""),
+        ("X-Token: ä", "X-Token: ä", ""),
+        ("Authorization : a", "", "Authorization : a"),
+        ("X-Monkey: a\nX-Author: b\nX-Keyboard: c", "X-Monkey: a\nX-Author: b\nX-Keyboard: c", ""),
+        (
+            "X-Token: a\n{% if data.b %}\nX-Key: b\n\nno colon\n{% else %}\nCookie: c\n{% endif %}\nX-Api-Key: d",
+            "{% if data.b %}\nX-Key: b\n\nno colon\n{% else %}\nCookie: c\n{% endif %}",
+            "X-Token: a\nX-Api-Key: d",
+        ),
+        ("{# X-Token: a\nX-Token: b\n#}X-Key: c", "{# X-Token: a\nX-Token: b\n#}X-Key: c", ""),
+        ("X-C: {{ data.a\n ~ data.b\n}}\nX-Token: a", "X-C: {{ data.a\n ~ data.b\n}}", "X-Token: a"),
+    ],
+)  # fmt: skip
+def test_headers_that_let_somebody_in_become_secret_ones(lines: str, additional: str, secret: str) -> None:
+    made, _ = planned(answers(WEBHOOK | {"additional_headers": lines}, RULE))
+    plan = made["rule"]
+    assert (plan.fields["additional_headers"], plan.fields["secret_headers"]) == (additional, secret)
+    told = "headers that become secret ones, which are not shown again: "
+    names = [line.partition(":")[0].strip() for line in secret.split("\n")]
+    assert plan.unequal == ((told + ", ".join(names),) if secret else ())
+
+
+def test_the_user_of_a_url_goes_before_a_header_as_it_did_there() -> None:
+    webhook = {"payload_url": "https://u:p@h.example/", "additional_headers": "AUTHORIZATION: Bearer a"}
+    made, _ = planned(answers(WEBHOOK | webhook, RULE))
+    assert made["rule"].fields["secret_headers"] == "Authorization: Basic dTpw"
+    assert made["rule"].fields["additional_headers"] == ""
+
+
+def test_a_header_line_without_a_colon_is_left_out_and_named_without_what_it_says() -> None:
+    lines = "X-A: 1\nt0ken\n\n  X-B {{ data.id }}: 2\n\tother\nX-C: 3"
+    made, _ = planned(answers(WEBHOOK | {"additional_headers": lines}, RULE))
+    assert made["rule"].fields["additional_headers"] == "X-A: 1\n\n  X-B {{ data.id }}: 2\nX-C: 3"
+    assert made["rule"].unequal == tuple(
+        f"line {number} of its headers has no colon: left out, as it was not sent there" for number in (2, 5)
+    )
+
+
 def test_rules_of_older_versions_are_read_too() -> None:
     rule = {key: value for key, value in RULE.items() if key not in ("object_types", "event_types")}
     older = {"content_types": ["dcim.site"], "type_create": False, "type_update": True, "type_job_end": True}
@@ -201,7 +258,8 @@ class TestCommand:
         assert "  CMDB: devices and racks\n" in shown
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
         assert "    created, updated, deleted: dcim.device, dcim.interface, dcim.rack\n" in shown
-        assert "    application/json, signed, with headers, with a body template, with conditions\n" in shown
+        assert "    application/json, signed, with headers, with secret headers, with a body template, with conditions\n" in shown  # fmt: skip  # noqa: E501
+        assert "    ! headers that become secret ones, which are not shown again: Authorization\n" in shown
         assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501
         assert "11 webhooks to make, 0 there already, 9 with no equal or refused." in shown
         assert shown.endswith("Made 11 webhooks.\n")
@@ -229,6 +287,20 @@ class TestCommand:
             'Imported from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)".'
         )
         assert "s3cret" not in str(list(entries.values()))
+
+    def test_what_was_a_secret_there_is_encrypted_here(self) -> None:
+        run(*NETBOX, yes=True)
+        cmdb = Webhook.objects.get(name="CMDB: devices and racks")
+        assert cmdb.secret_headers == "Authorization: Token cmdb-test-value"
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT * FROM webhooks_webhook")
+            assert "cmdb-test-value" not in str(cursor.fetchall())
+
+    def test_a_rule_with_a_line_that_netbox_leaves_out_is_made(self, tmp_path: Path) -> None:
+        file = tmp_path / "colon.json"
+        file.write_text(json.dumps([WEBHOOK | {"additional_headers": "X-A: 1\nno colon"}, RULE]))
+        assert "    ! line 2 of its headers has no colon" in run(str(file), yes=True)
+        assert Webhook.objects.get().additional_headers == "X-A: 1"
 
     def test_no_secret_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         shown = run(*NETBOX, NAUTOBOT, dry_run=True)

@@ -1,2 +1,2 @@
 """Webhooks and event rules of NetBox and Nautobot, read from what their REST APIs answer: ``answers`` reads,
-``plans`` translates, ``making`` judges and makes."""
+``plans`` translates, with ``headers``, and ``making`` judges and makes."""

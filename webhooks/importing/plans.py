@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from webhooks import conditions
 from webhooks.conditions import ConditionError
+from webhooks.importing import headers
 from webhooks.importing.answers import Answers, Item
 from webhooks.texts import clean
 
@@ -148,10 +149,8 @@ def _actions(rule: Item, unequal: list[str]) -> dict[str, bool]:
 
 def _request(webhook: Item, unequal: list[str]) -> dict[str, Any]:
     url, credentials = _without_user(_text(webhook, "payload_url"))
-    headers = "\n".join(_text(webhook, "additional_headers").splitlines())
-    if credentials:
-        headers = f"{headers}\nAuthorization: Basic {credentials}".strip()
-        unequal.append("the user and password in its URL: they become a header, Authorization")
+    lines = "\n".join(_text(webhook, "additional_headers").splitlines())
+    additional, secret = headers.split(lines, credentials, unequal)
     verify = _flag(webhook, "ssl_verification", True)
     if webhook.get("secret") is None:
         unequal.append("its secret is not in the answer: set it by hand if it has one")
@@ -159,7 +158,8 @@ def _request(webhook: Item, unequal: list[str]) -> dict[str, Any]:
         "payload_url": url,
         "http_method": _choice(webhook, "http_method") or "POST",
         "content_type": _text(webhook, "http_content_type") or "application/json",
-        "additional_headers": headers,
+        "additional_headers": additional,
+        "secret_headers": secret,
         "body_template": _text(webhook, "body_template"),
         "secret": _text(webhook, "secret"),
         "ssl_verification": verify,

@@ -17,6 +17,7 @@ ACTIONS = {"on_created": "created", "on_updated": "updated", "on_deleted": "dele
 EXTRAS = {
     "signed": "secret",
     "with headers": "additional_headers",
+    "with secret headers": "secret_headers",
     "with a body template": "body_template",
     "with conditions": "conditions",
 }
