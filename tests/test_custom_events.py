@@ -135,6 +135,13 @@ def test_only_those_who_picked_it_get_it_whatever_models_they_picked() -> None:
     assert disabled.pk not in event.webhook_ids
 
 
+@pytest.mark.usefixtures("database")
+def test_a_webhook_that_names_it_twice_gets_it_once() -> None:
+    webhook = listening(CHECKED, CHECKED)
+    webhooks.send(CHECKED)
+    assert events()[0].webhook_ids == [webhook.pk]
+
+
 # Transactions
 
 
@@ -285,6 +292,8 @@ def test_the_database_and_the_model_want_an_action_or_an_event() -> None:
         Webhook(**PICK, custom_events=["testapp.gone", CHECKED]).full_clean()
     with pytest.raises(ValidationError, match="Give a list of names"):
         Webhook(**PICK, custom_events={"a": 1}).full_clean()
+    with pytest.raises(ValidationError, match="Name each event once"):
+        Webhook(**PICK, custom_events=[CHECKED, CHECKED]).full_clean()
     Webhook.objects.create(**PICK, custom_events=[CHECKED])
     with pytest.raises(IntegrityError), transaction.atomic():
         Webhook.objects.create(name="none", payload_url="https://a.example.com/", custom_events=[])

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import IntegrityError, OperationalError, transaction
+from django.utils import timezone
 
 from tests.draining import states
+from tests.inbox import Inbox
 from tests.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from tests.threads import Beside
 from webhooks.dispatch import dispatch
+from webhooks.drain import Drain
+from webhooks.ids import delivery_id
 from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.sql import dispatching
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -184,3 +190,73 @@ def test_several_workers_at_once_dispatch_each_event_once(
     assert Delivery.objects.filter(state=State.PENDING).count() == objects
     first = dict(Delivery.objects.order_by("lane", "-event_id").values_list("lane", "event_id"))
     assert set(Delivery.objects.filter(state=State.PENDING).values_list("event_id", flat=True)) == set(first.values())
+
+
+# An Event that cannot be dispatched
+
+
+def test_a_webhook_that_an_event_names_twice_gets_it_once(webhook: Webhook) -> None:
+    make_event(webhook, webhook)
+    assert dispatch_all() == 1
+    assert states() == [State.PENDING]
+
+
+def test_one_that_cannot_be_dispatched_stands_as_failed_and_holds_up_nobody(
+    webhook: Webhook, app_log: pytest.LogCaptureFixture
+) -> None:
+    before, odd, behind = make_event(webhook), make_event(webhook), make_event(webhook)
+    other = make_event(webhook, object_id="2")
+    Event.objects.filter(pk=odd.pk).update(webhook_ids=[{"id": webhook.pk}])
+    assert dispatch_all() == 4
+    assert list(Delivery.objects.order_by("event_id").values_list("event_id", "state")) == [
+        (before.pk, State.PENDING),
+        (behind.pk, State.WAITING),
+        (other.pk, State.PENDING),
+    ]
+    failed = Event.objects.failed().get()
+    assert failed == odd
+    assert failed.error.startswith("It could not be dispatched:\nTraceback")
+    assert f"Event {odd.pk} cannot be dispatched" in app_log.text
+
+
+def test_a_delivery_that_is_there_already_fails_its_event_alone(webhook: Webhook) -> None:
+    event, other = make_event(webhook), make_event(webhook, object_id="2")
+    pk = delivery_id(event.timestamp, event.pk, webhook.pk)
+    make_delivery(webhook, State.SUCCEEDED, event=event, pk=pk)
+    assert dispatch_all() == 2
+    assert Event.objects.failed().get() == event
+    assert Delivery.objects.get(state=State.PENDING).event == other
+
+
+@pytest.mark.parametrize("error", [OperationalError("it is away"), IntegrityError("webhooks_delivery_one_head")])
+def test_what_is_no_fault_of_an_event_fails_none(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: Any) -> None:
+        raise error
+
+    make_event(webhook)
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(dispatching, "add_deliveries", fail)
+        dispatch()
+    assert not Event.objects.failed().exists()
+    assert dispatch_all() == 1
+
+
+def test_a_dispatch_that_fails_keeps_nothing_from_being_recorded_and_swept(
+    webhook: Webhook, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OperationalError("only this")
+
+    Webhook.objects.update(payload_url=inbox.url())
+    make_delivery(webhook)
+    make_delivery(webhook, State.SENDING, object_id="2", lease_until=timezone.now() - timedelta(seconds=9))
+    make_event(webhook, object_id="3")
+    monkeypatch.setattr(dispatching, "add_deliveries", fail)
+    work = Drain("test")
+    for _ in range(20):
+        with pytest.raises(OperationalError):
+            work.run(1)
+    assert states() == [State.SUCCEEDED] * 2
+    work.close(grace=1)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from django.db import InterfaceError, OperationalError
 from django.db.models import Exists, OuterRef
 
 from webhooks.conf import conf
 from webhooks.ids import delivery_id
+from webhooks.logs import logger_of
 from webhooks.models import Delivery, Event, State
+from webhooks.models.delivery import ONE_HEAD
 from webhooks.sql import dispatching
 from webhooks.sql.claims import Claim, Taken, lock_heads, promote
 from webhooks.sql.dialect import relax
 from webhooks.sql.dispatching import New, Undispatched
+from webhooks.texts import clean
 from webhooks.transactions import atomically
+
+logger = logger_of(__name__)
 
 # Asked how many deliveries come up for each webhook; answers with a claim on those that its worker has room for.
 Offer = Callable[[Counter[int]], Claim]
@@ -40,12 +47,48 @@ def dispatch(offer: Offer | None = None) -> Dispatched:
     using = Event.objects.db
     if not dispatching.has_undispatched(using):
         return Dispatched()
-    return atomically(lambda: _dispatch(using, offer), using)
+    try:
+        return atomically(lambda: _dispatch(using, offer), using)
+    except Exception as error:
+        if not _is_of_an_event(error):
+            raise
+        logger.warning("Events could not be dispatched together, and are one by one: %s", error)
+        return _dispatch_singly(using)
 
 
 def _dispatch(using: str, offer: Offer | None) -> Dispatched:
     relax(using)
-    events = dispatching.lock_undispatched(using, conf.batch)
+    return _fan_out(using, dispatching.lock_undispatched(using, conf.batch), offer)
+
+
+def _dispatch_singly(using: str) -> Dispatched:
+    """Dispatch the Events of a batch each by itself: one that cannot be must not keep the others."""
+    done = 0
+    while done < conf.batch and atomically(lambda: _dispatch_first(using), using):
+        done += 1
+    return Dispatched(done)
+
+
+def _dispatch_first(using: str) -> int:
+    """Dispatch the first Event that waits, or let it stand as failed. Returns whether there was one, as a number."""
+    events = dispatching.lock_undispatched(using, 1)
+    try:
+        # A savepoint: the Event stays locked by this transaction whatever becomes of it.
+        return atomically(lambda: _fan_out(using, events, None), using).events
+    except Exception as error:
+        if not _is_of_an_event(error):
+            raise
+        logger.exception("Event %s cannot be dispatched, and stands as failed", events[0].id)
+        why = "It could not be dispatched:\n" + "".join(traceback.format_exception(error))
+        return Event.objects.filter(pk=events[0].id).update(error=clean(why))
+
+
+def _is_of_an_event(error: Exception) -> bool:
+    """Whether an Event is to blame, and not a database that is away, or another worker in the same lane."""
+    return not isinstance(error, OperationalError | InterfaceError) and ONE_HEAD not in str(error)
+
+
+def _fan_out(using: str, events: Sequence[Undispatched], offer: Offer | None) -> Dispatched:
     if not events:
         return Dispatched()
     overtaking = dispatching.overtaking(using, events)
@@ -65,7 +108,7 @@ def _deliveries(using: str, events: Sequence[Undispatched]) -> list[New]:
     return [
         _delivery(event, webhook_id, ordered[webhook_id])
         for event in events
-        for webhook_id in event.webhook_ids
+        for webhook_id in dict.fromkeys(event.webhook_ids)
         if webhook_id in ordered
     ]
 

@@ -43,9 +43,11 @@ class Drain:
         while not self._stopping and time.monotonic() < deadline:
             self._courier.renew()  # what is taken here is sent at once
             done = self._courier.claim()  # first: what is due already goes before what is new
-            done += self._dispatch()
-            done += self._courier.collect(wait=PATIENT if patient else IMPATIENT)
-            self._sweep()  # last: what has just been committed does not wait for it
+            try:
+                done += self._dispatch()
+            finally:  # what is under way is recorded, and sweeping goes on, whatever becomes of new Events
+                done += self._courier.collect(wait=PATIENT if patient else IMPATIENT)
+                self._sweep()  # last: what has just been committed does not wait for it
             if not done and not (patient and self.is_under_way):
                 return
 

@@ -173,6 +173,8 @@ def unknown_events(names: Any) -> str:
         return 'Give a list of names, such as ["dcim.rack_audited"].'
     unknown = ", ".join(str(name) for name in names if name not in list(_events))
     known = ", ".join(custom_events()) or "none"
+    if not unknown and len(set(names)) < len(names):
+        return "Name each event once."
     return f"No event is registered as {unknown}. These are: {known}." if unknown else ""
 
 

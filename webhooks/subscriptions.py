@@ -148,7 +148,7 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
 def _by_event(demands: Iterable[Demand]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = defaultdict(list)
     for demand in demands:
-        for event in demand.custom_events:
+        for event in dict.fromkeys(demand.custom_events):  # one named twice wants it once
             found[event].append(demand.webhook_id)
     return {event: sorted(ids) for event, ids in found.items()}
 
