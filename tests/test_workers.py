@@ -18,7 +18,7 @@ from tests.servers import free_port, own_valkey
 from tests.testapp.models import Thing
 from tests.waiting import PATIENCE, until
 from tests.workers import SHIPPED, STOCK, Workers
-from webhooks import sweep
+from webhooks import courier, sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
 from webhooks.workers import WARM_SECONDS, WebhookWorker
 
@@ -208,6 +208,24 @@ def test_a_database_that_leaves_while_a_request_is_under_way_does_not_end_the_wo
         worker.teardown()
     assert "will be sent again: the database is away" in app_log.text
     until(lambda: sweep.take_back() == 1, 10, "its lease to end")
+
+
+def test_an_error_that_nobody_foresaw_does_not_end_the_worker_and_loses_no_outcome(
+    inbox: Inbox, redis: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("nobody knows")
+
+    make_event(make_webhook(Thing, url=inbox.url()))
+    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
+    with monkeypatch.context() as patch:
+        patch.setattr(courier, "record", fail)
+        started = time.monotonic()
+        until(lambda: worker._deliver(["webhooks"]) or "nobody knows" in app_log.text, 10, "the error")
+    assert time.monotonic() - started > 0.9, "it must not spin"
+    until(lambda: worker._deliver(["webhooks"]) or count(State.SUCCEEDED), 10, "the outcome")
+    assert len(inbox.received()) == Attempt.objects.count() == 1
+    worker.teardown()
 
 
 @pytest.mark.parametrize("step", ["run_maintenance_tasks", "heartbeat"])

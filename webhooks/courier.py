@@ -138,7 +138,7 @@ class Courier:
         claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
         try:
             recorded = _record(outcomes, self._worker, claim)
-        except Error:
+        except Exception:
             self._outcomes = outcomes + self._outcomes
             raise
         self._forget(claimed for claimed, _ in outcomes)

@@ -169,17 +169,26 @@ class WebhookWorker(Worker):
             self._drain.run(conf.slice, patient=False)
         except Error as error:
             logger.warning("The database does not answer, trying again: %s", error)
-            connections.close_all()
-            time.sleep(1)
+            self._start_over()
+        except Exception:
+            logger.exception("The deliveries met an error that nobody foresaw, trying again")
+            self._start_over()
         finally:
             self._is_delivering = False
 
+    def _start_over(self) -> None:
+        """Before the next try after an error: in a moment, and over new connections."""
+        connections.close_all()
+        time.sleep(1)
+
     def _end_drain(self, grace: float) -> None:
-        """Finish what is under way, in so many seconds; a database that is away must not end the worker there."""
+        """Finish what is under way, in so many seconds; an error there, such as a database that is away, must not end
+        the worker."""
         try:
             self._drain.close(grace)
-        except Error as error:
-            logger.warning("What was under way could not be recorded and will be sent again: %s", error)
+        except Exception as error:
+            trace = None if isinstance(error, Error) else error
+            logger.warning("What was under way could not be recorded and will be sent again: %s", error, exc_info=trace)
             connections.close_all()
 
     def _dequeue(self, wait: float) -> tuple[Job, Queue] | None:
