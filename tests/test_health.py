@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.db import connection, transaction
 from django.utils import timezone
 
 from tests.draining import drain, states
@@ -16,8 +17,9 @@ from tests.inbox import Inbox
 from tests.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from tests.waiting import until
+from webhooks import health, history
 from webhooks.health import Health, after_failures
-from webhooks.models import Delivery, State, Webhook
+from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
 
 NOW = timezone.now()
@@ -67,6 +69,26 @@ def test_nothing_but_failures_for_too_long_disables(webhooks_settings: Any) -> N
 
 def test_gone_disables_at_once() -> None:
     assert "410" in after_failures(FINE, [outcome("HTTP 410 Gone", 410)], NOW).disabled_reason
+
+
+@pytest.mark.postgresql
+def test_health_is_judged_by_the_clock_of_the_database(
+    database: str, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks_settings(PAUSE_AFTER=2, PROBE_SCHEDULE=[60])
+    webhook = make_webhook(Thing)
+    now = timezone.now
+    for worker in (timedelta(days=30), timedelta(days=-30)):
+        monkeypatch.setattr(timezone, "now", lambda worker=worker: now() + worker)
+        with transaction.atomic():
+            health.note(webhook, [outcome()])
+    webhook.refresh_from_db()
+    assert webhook.enabled
+    for moment, wait in ((webhook.failing_since, 0), (webhook.last_failure_at, 0), (webhook.probe_at, 60)):
+        assert abs((moment - now()).total_seconds() - wait) < 30
+    health.note(webhook, [OK])
+    webhook.refresh_from_db()
+    assert abs((webhook.last_success_at - now()).total_seconds()) < 30
 
 
 # With a receiver
@@ -137,6 +159,28 @@ def test_a_receiver_that_is_gone_disables_its_webhook_and_says_why(
     until(lambda: mailoutbox, 5, "the e-mail")
     assert "the CMDB" in mailoutbox[0].subject
     assert mailoutbox[0].to == ["admin@example.org"]
+
+
+def failing_in_the_database(*args: Any) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nothing FROM nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "odd"), [("get_user_model", lambda: Thing), ("note", failing_in_the_database)], ids=["users", "database"]
+)
+def test_a_history_that_cannot_be_written_keeps_nothing_from_being_recorded(
+    database: str, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture, name: str, odd: Any
+) -> None:
+    User.objects.create_superuser("root")
+    monkeypatch.setattr(history, name, odd)
+    webhook = make_webhook(Thing, url=inbox.url("status/410"))
+    make_event(webhook)
+    drain()
+    webhook.refresh_from_db()
+    assert (webhook.enabled, states()) == (False, [State.PENDING])
+    assert Attempt.objects.count() == 1
+    assert "The admin's history could not be told" in app_log.text
 
 
 def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox) -> None:

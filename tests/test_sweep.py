@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.db import transaction
 from django.utils import timezone
 
 from tests.draining import states
 from tests.makers import make_delivery, make_event, make_webhook
+from tests.servers import SQLITE
 from tests.testapp.models import Thing
 from tests.threads import Beside
-from webhooks import sweep
+from webhooks import health, sweep
 from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
+from webhooks.outcomes import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -47,6 +51,62 @@ def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhoo
     head = Delivery.objects.order_by("event_id")[0]
     assert (head.in_lane, head.failures) == (False, 3)
     assert sweep.free_lanes() == 0
+
+
+def enable(webhook: Webhook) -> None:
+    Webhook.objects.update(enabled=False)
+    webhook.save()
+
+
+def resume(webhook: Webhook) -> None:
+    Webhook.objects.update(probe_at=timezone.now())
+    Webhook.objects.resume()
+
+
+def probe(webhook: Webhook, *answers: Outcome) -> None:
+    Webhook.objects.update(probe_at=timezone.now(), failures_in_a_row=9)
+    webhook.refresh_from_db()
+    with transaction.atomic():
+        health.note(webhook, answers)
+
+
+OK, NOT_OK = Outcome(AGO, 1, status=200), Outcome(AGO, 1, reason="HTTP 500", status=500)
+
+
+@pytest.mark.parametrize(
+    "end_of_stop",
+    [enable, resume, lambda webhook: probe(webhook, OK), lambda webhook: probe(webhook, OK, NOT_OK)],
+    ids=["enabled", "resumed", "probed", "probed-and-failed"],
+)
+def test_the_time_of_a_stop_does_not_make_a_head_leave(
+    webhook: Webhook, webhooks_settings: Any, end_of_stop: Callable[[Webhook], None]
+) -> None:
+    webhooks_settings(LANE_WAIT=100)
+    make_delivery(webhook, failures=3, head_since=AGO)
+    make_delivery(webhook, State.WAITING)
+    end_of_stop(webhook)
+    assert sweep.free_lanes() == 0
+    Webhook.objects.update(resumed_at=timezone.now() - timedelta(seconds=101))
+    assert sweep.free_lanes() == 1
+
+
+def test_a_success_where_nothing_was_stopped_makes_no_lane_wait_longer(webhook: Webhook) -> None:
+    make_delivery(webhook, failures=3, head_since=AGO)
+    Webhook.objects.update(failures_in_a_row=2)
+    webhook.refresh_from_db()
+    health.note(webhook, [OK])
+    webhook.refresh_from_db()
+    webhook.save()
+    assert (webhook.failures_in_a_row, webhook.resumed_at) == (0, None)
+    assert sweep.free_lanes() == 1
+
+
+@pytest.mark.postgresql
+def test_a_lane_is_freed_while_somebody_edits_its_webhook(webhook: Webhook) -> None:
+    make_delivery(webhook, failures=3, head_since=AGO)
+    with transaction.atomic():
+        Webhook.objects.select_for_update(no_key=True).get()
+        assert Beside(sweep.free_lanes).join(5) == 1
 
 
 @pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}])
@@ -92,6 +152,17 @@ def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webh
     assert set(Delivery.objects.all()) == set(kept)
     assert set(Event.objects.all()) == {delivery.event for delivery in kept}
     assert Attempt.objects.count() == 3
+
+
+@pytest.mark.postgresql
+def test_one_that_is_just_being_retried_is_kept(webhook: Webhook) -> None:
+    old = make_delivery(webhook, State.FAILED, finished_at=AGO)
+    with transaction.atomic():
+        assert Delivery.objects.filter(pk=old.pk).retry() == 1
+        pruning = Beside(sweep.prune)
+        pruning.wait_until_blocked_or_done()
+    assert pruning.join() == 0
+    assert states() == [State.PENDING]
 
 
 def test_what_has_not_ended_is_kept_whatever_its_age(webhook: Webhook) -> None:
@@ -157,6 +228,28 @@ def test_workers_take_turns_at_sweeping() -> None:
     Sweep.objects.update(swept_at=timezone.now() - timedelta(seconds=101))
     assert Sweep.begin(interval=100)
     assert Sweep.last() is not None
+
+
+@pytest.mark.parametrize("wrong", [timedelta(days=-400), timedelta(days=400)], ids=["behind", "ahead"])
+def test_a_worker_whose_clock_is_wrong_ends_no_sweeping_and_deletes_nothing(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch, django_db_setup: str, wrong: timedelta
+) -> None:
+    if django_db_setup == SQLITE:  # lives in the process of the worker, and so does its clock
+        assert Sweep.begin(interval=100)
+        Sweep.objects.update(swept_at=timezone.now() + wrong)
+    else:
+        make_delivery(webhook, State.SUCCEEDED)
+        Webhook.objects.update(previous_secret="x", previous_secret_until=timezone.now() + timedelta(days=1))
+        now = timezone.now
+        with monkeypatch.context() as patch:
+            patch.setattr(timezone, "now", lambda: now() + wrong)
+            assert Sweep.begin(interval=100)
+            assert sweep.sweep() == 0
+            assert not Sweep.begin(interval=100)
+        assert not Sweep.begin(interval=100)
+        Sweep.objects.update(swept_at=now() + timedelta(days=400))
+    assert Sweep.begin(interval=100)
+    assert not Sweep.begin(interval=100)
 
 
 def test_of_workers_that_begin_at_once_only_one_sweeps() -> None:

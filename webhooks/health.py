@@ -55,11 +55,12 @@ def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
             _recovered(webhook.pk)
         return True
     outcomes = [replace(outcome, reason=_in_general(webhook, outcome)) for outcome in outcomes]
-    fresh = Webhook.objects.select_for_update(no_key=True).filter(pk=webhook.pk).first()
+    locked = Webhook.objects.select_for_update(no_key=True).annotate(now=DatabaseNow())
+    fresh = locked.filter(pk=webhook.pk).first()
     if fresh is None or not fresh.enabled:
         return False
     before = Health(fresh.failures_in_a_row, fresh.failing_since, fresh.probe_at, fresh.probes)
-    after = after_failures(before, outcomes, timezone.now())
+    after = after_failures(before, outcomes, fresh.now)
     _write(fresh, after, next(outcome for outcome in reversed(outcomes) if not outcome.succeeded))
     return after.probe_at is None and not after.disabled_reason
 
@@ -80,8 +81,9 @@ def _in_general(webhook: Webhook, outcome: Outcome) -> str:
 
 
 def _is_news(webhook: Webhook) -> bool:
-    is_noted = webhook.last_success_at and webhook.last_success_at > _stale()
-    return bool(webhook.failures_in_a_row or not is_noted)
+    # By this worker's clock, which may be wrong: whatever looks odd is asked of the database.
+    age = (timezone.now() - webhook.last_success_at).total_seconds() if webhook.last_success_at else None
+    return bool(webhook.failures_in_a_row or age is None or not 0 <= age < SUCCESS_NOTED_EVERY)
 
 
 def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -> Health:
@@ -116,17 +118,13 @@ def _reason_to_disable(outcomes: Sequence[Outcome], since: datetime, now: dateti
 
 
 def _recovered(webhook_id: int) -> None:
-    news = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | Q(last_success_at__lt=_stale())
-    Webhook.objects.filter(news, pk=webhook_id).update(
-        failures_in_a_row=0, failing_since=None, probe_at=None, probes=0, last_success_at=timezone.now()
-    )
-
-
-def _stale() -> datetime:
-    return timezone.now() - timedelta(seconds=SUCCESS_NOTED_EVERY)
+    stale = Q(last_success_at__lt=DatabaseNow(-SUCCESS_NOTED_EVERY)) | Q(last_success_at__gt=DatabaseNow())
+    news = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | stale
+    Webhook.objects.filter(news, pk=webhook_id).recover(last_success_at=DatabaseNow())
 
 
 def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:
+    resumed = {"resumed_at": DatabaseNow()} if webhook.probe_at and not health.probe_at else {}
     Webhook.objects.filter(pk=webhook.pk).update(
         failures_in_a_row=health.failures_in_a_row,
         failing_since=health.failing_since,
@@ -134,8 +132,9 @@ def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:
         probes=health.probes,
         enabled=not health.disabled_reason,
         disabled_reason=health.disabled_reason,
-        last_failure_at=timezone.now(),
+        last_failure_at=DatabaseNow(),
         last_failure=outcome.reason,
+        **resumed,
     )
     if health.disabled_reason:
         _announce(webhook, health.disabled_reason)
@@ -146,7 +145,11 @@ def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:
 def _announce(webhook: Webhook, reason: str) -> None:
     """Say that a webhook was disabled: in the log, in the admin's history, and by e-mail."""
     logger.error("Webhook %s was disabled: %s", webhook, reason)
-    history.note_by_itself(webhook, history.CHANGE, f"Disabled by itself: {reason}")
+    try:
+        history.note_by_itself(webhook, history.CHANGE, f"Disabled by itself: {reason}")
+    except Exception:
+        # Not worth what it tells of: without that, every worker would try the same again and again.
+        logger.exception("The admin's history could not be told that webhook %s was disabled", webhook)
     transaction.on_commit(partial(_mail_aside, webhook.name, reason), using=Webhook.objects.db, robust=True)
 
 

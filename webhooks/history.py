@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.db import models
+from django.db import models, router, transaction
 from django.utils.text import capfirst
 
 __all__ = ["ADDITION", "CHANGE", "DELETION", "differing", "note", "note_by_itself", "state_of"]
@@ -28,10 +28,12 @@ def note(user: Any, row: models.Model, flag: int, message: str | list[Any] = "")
 
 
 def note_by_itself(row: models.Model, flag: int, message: str) -> None:
-    """The same where no user acts: an entry must have one, so it goes under the name of the first superuser."""
-    superuser = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
-    if superuser:
-        note(superuser, row, flag, message)
+    """The same where no user acts: an entry must have one, so it goes under the name of the first superuser. What it
+    raises, where a host's users are of another kind, leaves an open transaction as it was."""
+    with transaction.atomic(router.db_for_write(LogEntry)):
+        superuser = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
+        if superuser:
+            note(superuser, row, flag, message)
 
 
 def state_of(row: models.Model) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from django.db.models import Exists, OuterRef
-from django.utils import timezone
+from django.db.models import Case, Exists, F, OuterRef, When
 
 from webhooks.clock import DatabaseNow
 from webhooks.sql import claims
@@ -54,11 +53,17 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
     def resume(self) -> int:
         """Send to paused ones again at once, as though they had not failed."""
-        return self.paused().update(probe_at=None, probes=0, failures_in_a_row=0, failing_since=None)
+        return self.paused().recover()
+
+    def recover(self, **also: Any) -> int:
+        """End a pause, if there is one, and forget the failures; sets ``also``, too."""
+        resumed_at = Case(When(probe_at=None, then=F("resumed_at")), default=DatabaseNow())
+        fine = {"probe_at": None, "probes": 0, "failures_in_a_row": 0, "failing_since": None}
+        return self.update(resumed_at=resumed_at, **fine, **also)
 
     def forget_previous_secrets(self) -> int:
         """Delete the secrets that were replaced and sign no longer."""
-        over = self.filter(previous_secret_until__lte=timezone.now())
+        over = self.filter(previous_secret_until__lte=DatabaseNow())
         return over.update(previous_secret="", previous_secret_until=None)  # nosec B106 # none
 
 
@@ -101,9 +106,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.filter(state=State.SENDING, lease_until__lt=DatabaseNow())
 
     def overstaying(self, seconds: float) -> DeliveryQuerySet:
-        """Failing heads that have kept their lane for longer than ``seconds``, of webhooks that are not stopped:
-        where nothing is sent, it is not the head that keeps the others waiting."""
-        return self.filter(
+        """Failing heads that have kept their lane for longer than ``seconds``, of webhooks that have not been stopped
+        for so long: where nothing is sent, it is not the head that keeps the others waiting."""
+        return self.exclude(webhook__resumed_at__gt=DatabaseNow(-seconds)).filter(
             state=State.PENDING,
             in_lane=True,
             failures__gt=0,

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
-from django.utils import timezone
 
+from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
 from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.transactions import atomically
 
 # Rows that one sweep takes of each kind, so that it stays short.
 MOST = 1000
+
+DAY = 86_400  # seconds
 
 
 def sweep() -> int:
@@ -38,7 +39,7 @@ def free_lanes() -> int:
 
 
 def _free_lanes() -> int:
-    ids = _some(Delivery.objects.overstaying(conf.lane_wait).select_for_update(skip_locked=True))
+    ids = _some(Delivery.objects.overstaying(conf.lane_wait).select_for_update(skip_locked=True, of=("self",)))
     Delivery.objects.filter(pk__in=ids).leave_lane()
     Delivery.objects.promote(ids)
     return len(ids)
@@ -59,8 +60,10 @@ def prune() -> int:
 
 def _prune(state: str, days: float) -> int:
     old = _before(days)
-    ended = dict(Delivery.objects.filter(state=state, finished_at__lt=old)[:MOST].values_list("pk", "event_id"))
     with transaction.atomic(Delivery.objects.db):
+        # Locked: one that an admin is just sending again is no longer old when that commits.
+        over = Delivery.objects.filter(state=state, finished_at__lt=old).select_for_update(skip_locked=True)
+        ended = dict(over[:MOST].values_list("pk", "event_id"))
         Attempt.objects.filter(delivery__in=ended)._raw_delete(Attempt.objects.db)
         Delivery.objects.filter(pk__in=ended)._raw_delete(Delivery.objects.db)
         events = Event.objects.filter(pk__in=set(ended.values()))
@@ -78,8 +81,8 @@ def _prune_events() -> int:
     return len(ids)
 
 
-def _before(days: float) -> datetime:
-    return timezone.now() - timedelta(days=days)
+def _before(days: float) -> DatabaseNow:
+    return DatabaseNow(-days * DAY)
 
 
 def _some(queryset: QuerySet[Any]) -> list[Any]:

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from datetime import timedelta
-
 from django.db import models, transaction
-from django.utils import timezone
+from django.db.models import Q
 
+from webhooks.clock import DatabaseNow
 from webhooks.sql.dialect import relax
 
 
@@ -22,10 +21,11 @@ class Sweep(models.Model):
 
     @classmethod
     def begin(cls, interval: float) -> bool:
-        """Whether it is this caller's turn: nobody has swept for ``interval`` seconds."""
-        now = timezone.now()
+        """Whether it is this caller's turn: nobody has swept for ``interval`` seconds. A time that is further ahead
+        than that is nobody's: the clock was set back since."""
+        long_ago, ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
         with transaction.atomic(cls.objects.db):
             relax(cls.objects.db)
-            if cls.objects.filter(pk=1, swept_at__lt=now - timedelta(seconds=interval)).update(swept_at=now):
+            if cls.objects.filter(long_ago | ahead, pk=1).update(swept_at=DatabaseNow()):
                 return True
-        return cls.objects.get_or_create(pk=1, defaults={"swept_at": now})[1]
+        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]

@@ -11,6 +11,7 @@ from django.db import models
 from django.utils import timezone
 
 from webhooks import headerlines, registry, signing
+from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
 from webhooks.encrypted import EncryptedTextField
 from webhooks.logs import one_line
@@ -186,6 +187,9 @@ class Webhook(models.Model):
     failing_since = models.DateTimeField(null=True, blank=True, editable=False)
     probe_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Set while it is paused.")
     probes = models.PositiveIntegerField(default=0, editable=False)
+    resumed_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When it was last sent to again after a stop."
+    )
     disabled_reason = models.TextField(blank=True, editable=False, help_text="Why it was disabled by itself.")
 
     created = models.DateTimeField(auto_now_add=True)
@@ -216,7 +220,11 @@ class Webhook(models.Model):
         if self.enabled and self.disabled_reason:
             # Somebody enabled it again after it had been disabled by itself: it starts afresh.
             self.forget_failures()
+        rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
+        is_resumed = bool(self.enabled and self.pk) and rows.filter(enabled=False).exists()
         super().save(*args, **kwargs)
+        if is_resumed:
+            rows.update(resumed_at=DatabaseNow())
 
     def forget_failures(self) -> None:
         """As though it had never failed; save it to make that so."""
