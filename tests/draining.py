@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webhooks.drain import Drain, has_more
+from webhooks.delivery.drain import Drain, has_more
 from webhooks.models import Delivery
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.backoff import next_wait
 from webhooks.conf import STANDARD_RETRY_SCHEDULE
+from webhooks.delivery.backoff import next_wait
 
 
 @pytest.mark.parametrize(

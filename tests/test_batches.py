@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from tests.makers import make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery import load, record
-from webhooks.dispatch import dispatch
+from webhooks.delivery.attempts import load, record
+from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Attempt, Delivery
 from webhooks.outcomes import Outcome
 from webhooks.sql.claims import Claim

@@ -14,7 +14,8 @@ from tests.draining import drain, states
 from tests.inbox import Inbox
 from tests.makers import make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks import composing, rendering
+from webhooks import rendering
+from webhooks.delivery import composing
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
 from webhooks.outcomes import Refused
 from webhooks.payloads import Bodies

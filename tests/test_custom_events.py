@@ -18,7 +18,8 @@ from dcim.models import Device, Rack, Site
 from tests.makers import actions, events, make_webhook, recorded
 from tests.modes import bare_savepoint
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
-from webhooks import context, outbox, payloads, registry, subscriptions, testing
+from webhooks import actors, payloads, registry, testing
+from webhooks.capture import outbox, subscriptions
 from webhooks.models import Event, Webhook
 
 AUDITED = "dcim.rack_audited"
@@ -88,7 +89,7 @@ def test_a_mistake_is_told_to_whoever_makes_it(enabled: bool, webhooks_settings:
 def test_it_has_its_name_the_object_and_the_data_as_they_were_given() -> None:
     webhook = listening()
     thing = Thing.objects.create(name="a")
-    with context.actor(username="ann", request_id="r1"):
+    with actors.actor(username="ann", request_id="r1"):
         webhooks.send(CHECKED, thing, {"token_count": 3, "at": datetime(2026, 1, 1, tzinfo=UTC)})
     [event] = events()
     told = body(event)

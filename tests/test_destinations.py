@@ -9,9 +9,9 @@ import pytest
 import requests
 
 from tests.addresses import ADDRESSES, is_forbidden
-from webhooks import destinations
-from webhooks.destinations import BadURL, Destination, Policy, networks, parse
-from webhooks.transport import _Adapter
+from webhooks.network import destinations
+from webhooks.network.destinations import BadURL, Destination, Policy, networks, parse
+from webhooks.network.transport import _Adapter
 
 # Spellings
 

@@ -18,9 +18,9 @@ from tests.certificates import Certificate, make_certificate
 from tests.inbox import Inbox
 from tests.network.nameserver import AAAA, A, name_server, resolve_at
 from tests.proxy import proxy
-from webhooks import deadlines, dialling
+from webhooks.network import deadlines, dialling
+from webhooks.network.transport import Request, Transport
 from webhooks.outcomes import Outcome
-from webhooks.transport import Request, Transport
 
 Change = Callable[..., None]
 Names = dict[str, list[str]]

@@ -15,8 +15,8 @@ from tests.inbox import Inbox
 from tests.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from tests.threads import Beside
-from webhooks.dispatch import dispatch
-from webhooks.drain import Drain
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.drain import Drain
 from webhooks.ids import delivery_id
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.sql import dispatching

@@ -57,11 +57,22 @@ def test_every_check_is_described_and_no_other() -> None:
 
 def test_every_room_is_described() -> None:
     package = ROOT / "webhooks"
-    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
     packages = {path.parent.name for path in package.glob("*/__init__.py")} - {"migrations"}
     rooms = page("how-it-works.md").partition("## Rooms")[2].partition("\n## ")[0]
-    named = {name for row in re.findall(r"^\| (.*?) \|", rooms, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
-    assert named == modules | packages
+    app, *within = re.split(r"^Within ", rooms, flags=re.MULTILINE)
+    assert first_cells(app) == modules(package) | packages
+    for part in within:
+        name = part.split("`")[1]
+        assert first_cells(part) == modules(package / name), name
+
+
+def modules(package: Path) -> set[str]:
+    return {path.stem for path in package.glob("*.py")} - {"__init__"}
+
+
+def first_cells(text: str) -> set[str]:
+    """The names in the first column of the tables of this text."""
+    return {name for row in re.findall(r"^\| (.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
 
 
 def test_every_test_that_the_threat_model_names_exists() -> None:

@@ -17,8 +17,9 @@ from tests.inbox import Inbox
 from tests.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from tests.waiting import until
-from webhooks import health, history
-from webhooks.health import Health, after_failures
+from webhooks import admin_log
+from webhooks.delivery import health
+from webhooks.delivery.health import Health, after_failures
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
 
@@ -173,7 +174,7 @@ def test_a_history_that_cannot_be_written_keeps_nothing_from_being_recorded(
     database: str, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture, name: str, odd: Any
 ) -> None:
     User.objects.create_superuser("root")
-    monkeypatch.setattr(history, name, odd)
+    monkeypatch.setattr(admin_log, name, odd)
     webhook = make_webhook(Thing, url=inbox.url("status/410"))
     make_event(webhook)
     drain()

@@ -25,7 +25,7 @@ from tests.deliveries import make_attempt, make_delivery, make_event
 from tests.makers import make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile
-from webhooks import history
+from webhooks import admin_log
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.texts import written_out
 
@@ -132,7 +132,7 @@ def fill(text: str, redis: Any) -> Webhook:
             worker=text[:100],
         )  # fmt: skip
         for row in (event, delivery, webhook):
-            history.note(user, row, CHANGE, text)
+            admin_log.note(user, row, CHANGE, text)
     make_event(text[:200], text[:200], data="", error=f"Traceback\n{text}", dispatched_at=None)
     register_worker(text, redis)
     LogEntry.objects.create(
@@ -244,7 +244,7 @@ def test_no_line_of_the_log_is_forged_by_a_name(name: str, db: None, monkeypatch
 
         monkeypatch.setattr(FragileSerializer, "to_representation", breaks)
         Fragile.objects.create(name=text[:50])
-        monkeypatch.setattr("webhooks.outbox._record", breaks)
+        monkeypatch.setattr("webhooks.capture.outbox._record", breaks)
         Fragile.objects.create(name=text[:50])
     finally:
         logging.getLogger("webhooks").removeHandler(handler)

@@ -59,8 +59,9 @@ def test_every_logger_of_the_app_is_such_a_one() -> None:
     package = Path(logs.__file__).parent
     makers = [path for path in package.rglob("*.py") if "getLogger" in path.read_text()]
     assert makers == [package / "logs.py"]
-    users = [path for path in package.glob("*.py") if "logger_of(__name__)" in path.read_text()]
+    users = [path for path in package.rglob("*.py") if "logger_of(__name__)" in path.read_text()]
     assert len(users) >= 7
     for path in users:
-        import_module(f"webhooks.{path.stem}")
-        assert any(isinstance(one, logs.OneLine) for one in logging.getLogger(f"webhooks.{path.stem}").filters)
+        name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        import_module(name)
+        assert any(isinstance(one, logs.OneLine) for one in logging.getLogger(name).filters)

@@ -19,7 +19,7 @@ from tests.inbox import Inbox
 from tests.makers import events, make_webhook
 from tests.test_admin import form, page, told
 from webhooks import headerlines, retries
-from webhooks.context import DEPTH, caused_by
+from webhooks.actors import DEPTH, caused_by
 from webhooks.models import Event, Webhook
 from webhooks.models.webhook import MOST_USERNAMES, check_usernames
 

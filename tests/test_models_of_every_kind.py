@@ -19,7 +19,7 @@ from dcim.models import Device, Interface, Site
 from ipam.models import IPAddress
 from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.testapp.models import Country, Gadget, Label, Member, Membership, Note, Specimen, Thing
-from webhooks import context
+from webhooks import actors
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -195,7 +195,7 @@ def test_a_user_model_of_the_projects_own_is_named_by_what_it_logs_in_with(site:
     make_webhook(Site)
     request = rf.get("/")
     request.user = Member(email="ann@example.org")
-    with context.acting(context.RequestActor(request)):
+    with actors.acting(actors.RequestActor(request)):
         site.save()
     assert events()[-1].username == "ann@example.org"
 

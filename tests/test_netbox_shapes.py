@@ -20,7 +20,7 @@ from ipam.models import VLAN, VRF, IPAddress, Prefix, VLANGroup
 from tenancy.models import Tenant, TenantGroup
 from tests.makers import events, make_webhook
 from virtualization.models import Cluster, VirtualMachine
-from webhooks import context, payloads
+from webhooks import actors, payloads
 
 CAPTURED: dict[str, Any] = json.loads((Path(__file__).parent / "captured" / "netbox_payloads.json").read_text())
 
@@ -183,7 +183,7 @@ def sent(make: Callable[[], models.Model], action: str) -> Any:
     make_webhook(*types, prechange=True)
     request = RequestFactory().post("/api/dcim/sites/")
     request.user = User(username="admin")
-    with context.acting(context.RequestActor(request)):
+    with actors.acting(actors.RequestActor(request)):
         if action == "created":
             made = make()
         elif action == "updated":

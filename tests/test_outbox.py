@@ -23,7 +23,7 @@ from tests.tables import empty_all_tables
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
 from tests.threads import Beside
-from webhooks import subscriptions
+from webhooks.capture import subscriptions
 from webhooks.models import Event, Webhook
 from webhooks.sql.dialect import rows, run
 

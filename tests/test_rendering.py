@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.defaults import DEFAULT_FILTERS
 
-from webhooks import growth, rendering
-from webhooks.budgets import Budget, OverBudget
-from webhooks.rendering import RenderingError, TemplateError
+from webhooks import rendering
+from webhooks.rendering import RenderingError, TemplateError, growth
+from webhooks.rendering.budgets import Budget, OverBudget
 
 CAPTURED = json.loads((Path(__file__).parent / "captured" / "netbox_templates.json").read_text())
 CONTEXTS = CAPTURED["contexts"]

@@ -19,7 +19,8 @@ from tests.inbox import Inbox, Received
 from tests.makers import make_webhook
 from tests.test_admin import form
 from tests.testapp.models import Thing
-from webhooks import retries, sweep
+from webhooks import retries
+from webhooks.delivery import sweep
 from webhooks.models import Attempt, ContentType, Delivery, State, Webhook
 from webhooks.vault import Secret
 

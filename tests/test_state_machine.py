@@ -21,13 +21,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.makers import make_event, make_webhook
 from tests.tables import empty_all_tables
 from tests.testapp.models import Thing
-from webhooks import retries, sweep
-from webhooks.courier import Courier
-from webhooks.delivery import Claimed
-from webhooks.dispatch import dispatch
+from webhooks import retries
+from webhooks.delivery import sweep
+from webhooks.delivery.attempts import Claimed
+from webhooks.delivery.courier import Courier
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.turns import Turns
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
-from webhooks.turns import Turns
 
 RETRY_SCHEDULE = [100, 200]
 

@@ -18,11 +18,11 @@ from tests.deliveries import make_deliveries, make_delivery, make_event
 from tests.makers import make_webhook
 from tests.servers import free_port
 from tests.test_admin import page, staff, told
-from webhooks.admin import deeds, situation, tallies
+from webhooks.admin import operations, situation, tallies
 from webhooks.admin.findings import Level, judge
 from webhooks.admin.situation import Situation, Standing
-from webhooks.backend import SILENT_SHIPPED, Backend, Worker
 from webhooks.models import Delivery, State, Webhook
+from webhooks.rq_report import SILENT_SHIPPED, Backend, Worker
 
 STATUS = reverse("webhooks_backend_status")
 RETRY = reverse("webhooks_backend_status_retry")
@@ -200,8 +200,8 @@ class TestRetry:
     def test_all_are_retried_in_chunks_and_oldest_first(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(deeds, "READ", 4)
-        monkeypatch.setattr(deeds, "CHUNK", 2)
+        monkeypatch.setattr(operations, "READ", 4)
+        monkeypatch.setattr(operations, "CHUNK", 2)
         lane = [make_delivery(webhook) for _ in range(9)]
         assert told(admin_client, RETRY_ALL) == ["9 deliveries will be sent again."]
         assert Delivery.objects.get(state=State.PENDING) == lane[0]
@@ -209,8 +209,8 @@ class TestRetry:
     def test_what_one_request_cannot_do_is_left_and_said(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(deeds, "CHUNK", 2)
-        monkeypatch.setattr(deeds, "BUDGET", 0)
+        monkeypatch.setattr(operations, "CHUNK", 2)
+        monkeypatch.setattr(operations, "BUDGET", 0)
         make_deliveries(webhook, 5)
         assert told(admin_client, RETRY_ALL) == [
             "2 deliveries will be sent again.",

@@ -14,9 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from tests.makers import make_webhook
 from tests.testapp.models import Label, Place, Thing
 from tests.threads import Beside
-from webhooks import subscriptions
+from webhooks.capture import subscriptions
+from webhooks.capture.subscriptions import Demand
 from webhooks.models import Action, Webhook
-from webhooks.subscriptions import Demand
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -16,7 +16,7 @@ from tests.makers import make_delivery, make_event, make_webhook
 from tests.servers import SQLITE
 from tests.testapp.models import Thing
 from tests.threads import Beside
-from webhooks import health, sweep
+from webhooks.delivery import health, sweep
 from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
 from webhooks.outcomes import Outcome
 

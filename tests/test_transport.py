@@ -17,8 +17,8 @@ from tests.certificates import Certificate, make_certificate
 from tests.inbox import Inbox, ReceiverProcess
 from tests.servers import free_port
 from webhooks import outcomes
+from webhooks.network.transport import Request, Transport
 from webhooks.outcomes import Outcome
-from webhooks.transport import Request, Transport
 
 
 @pytest.fixture

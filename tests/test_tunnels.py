@@ -14,8 +14,8 @@ from tests.inbox import Inbox, ReceiverProcess
 from tests.network.nameserver import name_server, resolve_at
 from tests.proxy import Proxy, proxy
 from tests.servers import free_port
+from webhooks.network.transport import Request, Transport
 from webhooks.outcomes import Outcome
-from webhooks.transport import Request, Transport
 
 Names = dict[str, list[str]]
 

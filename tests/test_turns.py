@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.turns import Turns
+from webhooks.delivery.turns import Turns
 
 
 def take_all(turns: Turns[str]) -> list[str]:

@@ -256,7 +256,7 @@ def test_the_pages_of_an_event_and_a_delivery_show_what_each_got(
     assert "As the serializer “shouted” gave them" in page
     assert "As the serializer “default” gave them" in page
     assert "QUIET" in page
-    from webhooks.dispatch import dispatch
+    from webhooks.delivery.dispatch import dispatch
 
     dispatch()
     delivery = event.deliveries.get(webhook=shouted)

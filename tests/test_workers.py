@@ -18,7 +18,7 @@ from tests.servers import free_port, own_valkey
 from tests.testapp.models import Thing
 from tests.waiting import PATIENCE, until
 from tests.workers import SHIPPED, STOCK, Workers
-from webhooks import courier, sweep
+from webhooks.delivery import courier, sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
 from webhooks.workers import WARM_SECONDS, WebhookWorker
 

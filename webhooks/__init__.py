@@ -1,18 +1,28 @@
 """Webhooks for Django projects: every committed change of a registered model reaches its URLs.
 
-A change goes one way through these modules::
+A change goes one way through these rooms, from above to below::
 
-    receivers      a Django signal receiver sees the change
-    subscriptions  which enabled webhooks want it
-    payloads       the row, re-read, through the project's own serializer -> JSON
-    outbox         one Event, in the transaction of the change; one wake-up when it commits
-                   ---- process boundary ----
-    jobs, workers  an rqworker is woken, or looks by itself
-    drain          one worker's slice of work
-    dispatch       Events -> Deliveries, in the order of their lanes
-    delivery       claim -> send -> record -> promote
-    transport      one POST -> an Outcome
-    backoff        an Outcome -> when to try again, or never
+    receivers        a Django signal receiver sees the change
+    capture          the change becomes an Event, in its own transaction
+      outbox           what has the transaction come to, for this object?
+      scopes           what the transaction did so far
+      subscriptions    which enabled webhooks want this model and action; nobody: stop here
+      readings         the row, read again, through the project's own serializer (payloads) -> JSON
+      selection        which of them want the object as it is
+      settling         INSERT or UPDATE of one Event; one wake-up when it commits
+                     ---- process boundary ----
+    jobs, workers    an rqworker is woken, or looks by itself
+    delivery         the Event goes to the webhooks
+      drain            one worker's slice of work
+      dispatch         Events -> Deliveries, in the order of their lanes
+      courier          claim -> hand over -> collect -> record -> renew
+      attempts         what is sent for a Delivery, and what becomes of it
+      composing        the request, plain or from templates (rendering)
+      senders          threads that only send
+    network          one request, to addresses that were judged -> an Outcome
+    delivery
+      backoff          an Outcome -> when to try again, or never
+      health           pause, probe, resume, disable
 
 ``docs/how-it-works.md`` tells why.
 """
@@ -23,10 +33,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from webhooks.context import actor
-    from webhooks.custom_events import send
-    from webhooks.outbox import batch
-    from webhooks.querysets import TrackedQuerySet, WebhookManager
+    from webhooks.actors import actor
+    from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
+    from webhooks.capture.custom_events import send
+    from webhooks.capture.outbox import batch
     from webhooks.registry import register, register_event, unregister, unregister_event
     from webhooks.verifying import ReplayWindow, VerificationError, verify
 
@@ -37,14 +47,14 @@ __all__ = [
 
 _HOMES = {
     "ReplayWindow": "webhooks.verifying",
-    "TrackedQuerySet": "webhooks.querysets",
+    "TrackedQuerySet": "webhooks.capture.bulk",
     "VerificationError": "webhooks.verifying",
-    "WebhookManager": "webhooks.querysets",
-    "actor": "webhooks.context",
-    "batch": "webhooks.outbox",
+    "WebhookManager": "webhooks.capture.bulk",
+    "actor": "webhooks.actors",
+    "batch": "webhooks.capture.outbox",
     "register": "webhooks.registry",
     "register_event": "webhooks.registry",
-    "send": "webhooks.custom_events",
+    "send": "webhooks.capture.custom_events",
     "unregister": "webhooks.registry",
     "unregister_event": "webhooks.registry",
     "verify": "webhooks.verifying",

@@ -13,7 +13,8 @@ from django.db import DatabaseError, connections, router
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
-from webhooks import jobs, outbox, registry, rekeying
+from webhooks import jobs, registry, rekeying
+from webhooks.capture import outbox
 from webhooks.conf import GUARDS, conf
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"

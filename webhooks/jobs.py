@@ -21,7 +21,7 @@ from rq import Queue, get_current_job
 from rq.job import Job
 
 from webhooks.conf import conf
-from webhooks.drain import Drain, has_more
+from webhooks.delivery.drain import Drain, has_more
 from webhooks.logs import logger_of
 from webhooks.redis_access import impatient
 

@@ -10,7 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import sync_and_async_middleware
 
-from webhooks.context import RequestActor, acting
+from webhooks.actors import RequestActor, acting
 
 
 @sync_and_async_middleware

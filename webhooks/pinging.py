@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from webhooks import jobs, outbox
+from webhooks import jobs
+from webhooks.actors import current_actor
+from webhooks.capture import outbox
 from webhooks.clock import DatabaseNow
-from webhooks.context import current_actor
 from webhooks.ids import new_id
 from webhooks.jsontext import written
 from webhooks.models import Event, Webhook
-from webhooks.models.event import PING
+from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.texts import clean
-
-OBJECT_TYPE = "webhooks.ping"
 
 
 def ping(webhook: Webhook) -> Event:
@@ -21,7 +20,7 @@ def ping(webhook: Webhook) -> Event:
     actor, key = current_actor(), str(new_id())
     event = Event.objects.create(
         action=PING,
-        object_type=OBJECT_TYPE,
+        object_type=PING_OBJECT_TYPE,
         # A key of its own: a test that fails keeps no later one waiting in its lane.
         object_id=key,
         object_repr=f"test of {webhook.name}",

@@ -9,7 +9,8 @@ from django.apps import apps
 from django.db import models
 from django.db.models import signals
 
-from webhooks import outbox, registry, scopes
+from webhooks import registry
+from webhooks.capture import outbox, scopes
 from webhooks.conf import conf
 from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook

@@ -9,14 +9,15 @@ from typing import Any
 
 from django.db import transaction
 
-from webhooks import jobs, outbox, payloads, registry, subscriptions
+from webhooks import jobs, payloads, registry
+from webhooks.actors import Actor
+from webhooks.capture import outbox, subscriptions
+from webhooks.capture.selection import Occasion, Selection, Undecided, select
 from webhooks.clock import DatabaseNow
-from webhooks.context import Actor
 from webhooks.jsontext import written
-from webhooks.managers import DeliveryQuerySet
 from webhooks.models import Action, Delivery, Event, Webhook
+from webhooks.models.querysets import DeliveryQuerySet
 from webhooks.payloads import Frozen
-from webhooks.selection import Occasion, Selection, Undecided, select
 from webhooks.snapshots import Before
 from webhooks.texts import clean
 

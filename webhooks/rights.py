@@ -18,10 +18,11 @@ from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils.module_loading import import_string
 
-from webhooks import pinging, registry
+from webhooks import registry
 from webhooks.conf import conf
-from webhooks.managers import OPEN_STATES
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.event import PING_OBJECT_TYPE
+from webhooks.models.querysets import OPEN_STATES
 
 MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
 
@@ -118,7 +119,7 @@ def _sees_all(user: Any) -> bool:
 def _viewable(user: Any) -> list[str]:
     """The labels of the models that the user may view; and those of Events of no object: tests, and custom ones."""
     labels = [model._meta.label_lower for model in apps.get_models() if _may_view_model(user, model)]
-    return [*labels, pinging.OBJECT_TYPE, ""]
+    return [*labels, PING_OBJECT_TYPE, ""]
 
 
 def _may_view_model(user: Any, model: type[models.Model]) -> bool:

@@ -27,9 +27,10 @@ from unittest import mock
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from webhooks import jobs, outbox, registry, scopes, subscriptions
+from webhooks import jobs, registry
+from webhooks.capture import outbox, scopes, subscriptions
 from webhooks.conf import conf
-from webhooks.drain import Drain, has_more
+from webhooks.delivery.drain import Drain, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
 
 # Stands in an Event for the test that wants it. No row has this key, so nothing is delivered to it.

@@ -25,10 +25,10 @@ from rq.job import Job
 from rq.worker import WorkerStatus
 
 from webhooks import jobs
-from webhooks.backend import CLASS_FIELD
 from webhooks.conf import conf
-from webhooks.drain import Drain
+from webhooks.delivery.drain import Drain
 from webhooks.logs import logger_of
+from webhooks.rq_report import CLASS_FIELD
 
 # Seconds that requests under way have to end after SIGTERM; supervisord's stopwaitsecs must be longer.
 WARM_SECONDS = 12

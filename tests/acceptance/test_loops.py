@@ -20,7 +20,7 @@ from tests.makers import make_webhook
 from tests.waiting import until
 from tests.workers import Workers
 from webhooks import retries
-from webhooks.context import DEPTH
+from webhooks.actors import DEPTH
 from webhooks.models import Delivery, Event, State
 
 MAX_DEPTH = 3

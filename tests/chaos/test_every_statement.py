@@ -14,7 +14,7 @@ from tests.inbox import Inbox
 from tests.makers import make_event, make_webhook
 from tests.tables import empty_all_tables
 from tests.testapp.models import Label
-from webhooks.drain import Drain
+from webhooks.delivery.drain import Drain
 from webhooks.models import Delivery, Event, State, Webhook
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]

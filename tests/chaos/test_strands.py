@@ -20,9 +20,9 @@ from tests.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Label
 from tests.threads import Beside
 from tests.waiting import until
-from webhooks.dispatch import dispatch
-from webhooks.managers import DeliveryQuerySet
+from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Delivery, Event, State, Sweep
+from webhooks.models.querysets import DeliveryQuerySet
 from webhooks.sql import claims, records
 from webhooks.sql.claims import Claim
 from webhooks.sql.records import Verdict
@@ -76,7 +76,7 @@ def after_promotion(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[
 
         return promote
 
-    monkeypatch.setattr("webhooks.dispatch.promote", then_call(claims.promote))
+    monkeypatch.setattr("webhooks.delivery.dispatch.promote", then_call(claims.promote))
     monkeypatch.setattr(DeliveryQuerySet, "promote", then_call(DeliveryQuerySet.promote))
     return calls
 

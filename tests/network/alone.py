@@ -105,7 +105,7 @@ def main() -> None:
 def run(server: NameServer, case: dict[str, Any]) -> dict[str, Any]:
     from django.test import override_settings
 
-    from webhooks.transport import Request, Transport
+    from webhooks.network.transport import Request, Transport
 
     server.zone = case["zone"]
     server.questions.clear()

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.addresses import ADDRESSES, is_forbidden
 from tests.figures import Figures
-from webhooks import deadlines, destinations
-from webhooks.destinations import Policy, parse
-from webhooks.transport import Request, Transport
+from webhooks.network import deadlines, destinations
+from webhooks.network.destinations import Policy, parse
+from webhooks.network.transport import Request, Transport
 
 OCTETS = st.sampled_from([0, 1, 8, 10, 100, 127, 169, 172, 192, 198, 224, 254, 255]) | st.integers(0, 255)
 SPECIAL = st.sampled_from([text for those in ADDRESSES.values() for text in those])

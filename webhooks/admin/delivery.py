@@ -15,15 +15,16 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import composing, payloads, rights
-from webhooks.admin import deeds, filters, lookup
-from webhooks.admin.deeds import DISCARD, RETRY, Deed
+from webhooks import payloads, rights
+from webhooks.admin import filters, lookup, operations
 from webhooks.admin.display import indented, pill, short, when
 from webhooks.admin.lane import lane_of
+from webhooks.admin.operations import DISCARD, RETRY, Operation
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
-from webhooks.managers import State
+from webhooks.delivery import composing
 from webhooks.models import Delivery, Event
+from webhooks.models.querysets import State
 from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 from webhooks.outcomes import Refused
 from webhooks.payloads import Bodies
@@ -100,31 +101,31 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Retry the selected deliveries", permissions=["retry"])
     def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        deeds.perform(RETRY, request, _as_counted(request, chosen))
+        operations.perform(RETRY, request, _as_counted(request, chosen))
 
     @admin.action(description="Discard the selected deliveries", permissions=["discard"])
     def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        deeds.perform(DISCARD, request, _as_counted(request, chosen))
+        operations.perform(DISCARD, request, _as_counted(request, chosen))
 
     def get_urls(self) -> list[URLPattern]:
         own = [
             path(
-                f"<path:object_id>/{deed.name}/",
-                self.admin_site.admin_view(require_POST(self._doing(deed))),
-                name=f"webhooks_delivery_{deed.name}",
+                f"<path:object_id>/{operation.name}/",
+                self.admin_site.admin_view(require_POST(self._doing(operation))),
+                name=f"webhooks_delivery_{operation.name}",
             )
-            for deed in (RETRY, DISCARD)
+            for operation in (RETRY, DISCARD)
         ]
         return [*own, *super().get_urls()]
 
-    def _doing(self, deed: Deed) -> Any:
+    def _doing(self, operation: Operation) -> Any:
         def view(request: HttpRequest, object_id: str) -> HttpResponse:
-            if not deed.allowed(request) or not self.has_view_permission(request):
+            if not operation.allowed(request) or not self.has_view_permission(request):
                 raise PermissionDenied
             delivery = self.get_object(request, object_id)
             if delivery is None:
                 raise Http404(f"There is no delivery {object_id}.")
-            deeds.perform(deed, request, Delivery.objects.filter(pk=delivery.pk))
+            operations.perform(operation, request, Delivery.objects.filter(pk=delivery.pk))
             return redirect("admin:webhooks_delivery_change", delivery.pk)
 
         return view

@@ -16,9 +16,9 @@ from django.views.decorators.http import require_POST
 
 from webhooks import payloads, rights
 from webhooks.admin import filters, lookup
-from webhooks.admin.deeds import RETRY
 from webhooks.admin.delivery import named
 from webhooks.admin.display import EMPTY, indented, pill, short, when
+from webhooks.admin.operations import RETRY
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.admin.replaying import replay
 from webhooks.models import Event

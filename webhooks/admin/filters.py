@@ -12,9 +12,9 @@ from django.utils import timezone
 
 from webhooks import registry
 from webhooks.ids import first_id
-from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Action
 from webhooks.models.event import PING
+from webhooks.models.querysets import OPEN_STATES, State
 
 Choices = list[tuple[str, str]]
 

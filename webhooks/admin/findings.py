@@ -11,8 +11,8 @@ from itertools import islice
 from webhooks.admin.display import count_of, deliveries, span
 from webhooks.admin.situation import CAP, Situation, Standing
 from webhooks.admin.tallies import CAP as WEBHOOK_CAP
-from webhooks.backend import Backend
-from webhooks.managers import State
+from webhooks.models.querysets import State
+from webhooks.rq_report import Backend
 
 # Seconds that something may be due without anybody having a reason to wonder.
 PATIENCE = 60

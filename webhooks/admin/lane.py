@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from django.db.models import QuerySet
 
-from webhooks.managers import HEAD_STATES, State
 from webhooks.models import Delivery
+from webhooks.models.querysets import HEAD_STATES, State
 
 # Places and queues are counted up to this.
 CAP = 1000

@@ -11,8 +11,8 @@ from django.db.models import QuerySet
 
 from webhooks import rights
 from webhooks.admin import tallies
-from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Event, Webhook
+from webhooks.models.querysets import OPEN_STATES, State
 
 # Counts of all deliveries in a state go up to this.
 CAP = 10_000

@@ -16,16 +16,16 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from webhooks import backend, rights
-from webhooks.admin import deeds, findings, situation, switches, tallies
-from webhooks.admin.deeds import RETRY
+from webhooks import rights, rq_report
+from webhooks.admin import findings, operations, situation, switches, tallies
 from webhooks.admin.display import count_of, exactly, number, short, undisguised, webhook_state, when
 from webhooks.admin.lookup import as_uuid
+from webhooks.admin.operations import RETRY
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.situation import Situation, Standing
 from webhooks.conf import conf
-from webhooks.managers import State
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.querysets import State
 from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
 PER_PAGE = 25
@@ -48,7 +48,7 @@ COUNTED = {
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
     _demand_view(request)
-    now, seen, redis = timezone.now(), situation.read(request.user), backend.read()
+    now, seen, redis = timezone.now(), situation.read(request.user), rq_report.read()
     context = {
         **_chrome(request, "Webhook status"),
         "findings": findings.judge(seen, redis, conf.enabled, now),
@@ -80,7 +80,7 @@ def retry(request: HttpRequest) -> HttpResponse:
     pressed = request.POST.getlist("only") or request.POST.getlist("delivery")
     chosen = [pk for pk in map(as_uuid, pressed) if pk]
     if chosen:
-        deeds.perform(RETRY, request, rights.visible_deliveries(request.user).filter(pk__in=chosen))
+        operations.perform(RETRY, request, rights.visible_deliveries(request.user).filter(pk__in=chosen))
     else:
         messages.warning(request, "No delivery was selected: nothing is retried.")
     return redirect("webhooks_backend_status")
@@ -96,7 +96,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
     if webhook:
         chosen = chosen.filter(webhook=webhook)
     if request.method == "POST":
-        deeds.perform(RETRY, request, chosen)
+        operations.perform(RETRY, request, chosen)
         return redirect("webhooks_backend_status")
     count = chosen.count()
     context = {

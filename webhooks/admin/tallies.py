@@ -11,8 +11,8 @@ from typing import Any
 from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
 
 from webhooks.clock import DatabaseNow
-from webhooks.managers import State
 from webhooks.models import Delivery, Webhook
+from webhooks.models.querysets import State
 
 # Counts say "1,000+" beyond this.
 CAP = 1000

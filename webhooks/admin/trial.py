@@ -12,13 +12,13 @@ from django.contrib.contenttypes.models import ContentType
 from django.http import HttpRequest
 
 from webhooks import conditions, payloads, rights
+from webhooks.actors import Actor
 from webhooks.admin.display import count_of
 from webhooks.admin.forms import ConditionsField, NamesField
+from webhooks.capture.selection import Occasion, Undecided, wants
+from webhooks.capture.subscriptions import Demand
 from webhooks.conditions import ConditionError
-from webhooks.context import Actor
 from webhooks.models import Action, Event
-from webhooks.selection import Occasion, Undecided, wants
-from webhooks.subscriptions import Demand
 
 # So many are tried, the newest of the chosen models, and for so many seconds.
 MOST = 200

@@ -21,12 +21,11 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from webhooks import deletion, jobs, pinging, rights
-from webhooks.admin import deletion as deleting
-from webhooks.admin import switches, tallies, trial
+from webhooks.admin import consequences, switches, tallies, trial
 from webhooks.admin.display import EMPTY, number, short, undisguised, webhook_state, when
 from webhooks.admin.forms import WebhookForm, in_words, offered
-from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Webhook
+from webhooks.models.querysets import OPEN_STATES, State
 
 # So many models are named in the list.
 SHORT = 3
@@ -227,7 +226,7 @@ class WebhookAdmin(admin.ModelAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
-        lines, totals = deleting.in_words(chosen, request.user)
+        lines, totals = consequences.in_words(chosen, request.user)
         allowed = self.has_delete_permission(request)
         return lines, totals, set() if allowed else {"webhook"}, []
 

@@ -14,7 +14,7 @@ from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
 
 from webhooks.ids import first_id
-from webhooks.managers import State
+from webhooks.models.querysets import State
 
 BIGGEST_KEY = 2**63 - 1
 

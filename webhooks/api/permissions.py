@@ -16,15 +16,15 @@ class ModelPermissions(DjangoModelPermissions):
     perms_map = {**DjangoModelPermissions.perms_map, "GET": VIEW, "HEAD": VIEW, "OPTIONS": VIEW}
 
 
-class DeedPermissions(ModelPermissions):
-    """For a view set whose POSTs do something to rows: that takes the permission named by ``deed`` and the model,
+class OperationPermissions(ModelPermissions):
+    """For a view set whose POSTs do something to rows: that takes the permission named by ``operation`` and the model,
     such as ``webhooks.retry_delivery``, besides that to view."""
 
     perms_map = {**ModelPermissions.perms_map, "POST": VIEW}
 
     def has_permission(self, request: Request, view: Any) -> bool:
         may_view = super().has_permission(request, view)
-        if not may_view or request.method != "POST" or not view.deed:
+        if not may_view or request.method != "POST" or not view.operation:
             return may_view
         model = view.queryset.model._meta
-        return request.user.has_perm(f"{model.app_label}.{view.deed}_{model.model_name}")
+        return request.user.has_perm(f"{model.app_label}.{view.operation}_{model.model_name}")

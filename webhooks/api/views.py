@@ -17,11 +17,12 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
 
-from webhooks import deletion, history, jobs, outbox, retries, rights
+from webhooks import admin_log, deletion, jobs, retries, rights
 from webhooks.api import serializers
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryParameters
 from webhooks.api.pagination import NewestFirst
-from webhooks.api.permissions import DeedPermissions, ModelPermissions
+from webhooks.api.permissions import ModelPermissions, OperationPermissions
+from webhooks.capture import outbox
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
@@ -60,14 +61,14 @@ class WebhookViewSet(ModelViewSet[Webhook]):
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
         self._save(serializer)
         webhook: Webhook = serializer.instance  # type: ignore[assignment]
-        history.note(self.request.user, webhook, history.ADDITION, [{"added": {}}])
+        admin_log.note(self.request.user, webhook, admin_log.ADDITION, [{"added": {}}])
 
     def perform_update(self, serializer: BaseSerializer[Webhook]) -> None:
         webhook: Webhook = serializer.instance  # type: ignore[assignment]
-        before = history.state_of(webhook)
+        before = admin_log.state_of(webhook)
         self._save(serializer)
-        if changes := history.differing(webhook, before, serializer.validated_data):
-            history.note(self.request.user, webhook, history.CHANGE, changes)
+        if changes := admin_log.differing(webhook, before, serializer.validated_data):
+            admin_log.note(self.request.user, webhook, admin_log.CHANGE, changes)
 
     def _save(self, serializer: BaseSerializer[Webhook]) -> None:
         if serializer.save().enabled:
@@ -76,7 +77,7 @@ class WebhookViewSet(ModelViewSet[Webhook]):
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(outbox.database()):
-            history.note(self.request.user, instance, history.DELETION)
+            admin_log.note(self.request.user, instance, admin_log.DELETION)
             deletion.delete(Webhook.objects.filter(pk=instance.pk))
 
 
@@ -102,12 +103,12 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     """Deliveries: what is sent, what came of it, Retry and Discard."""
 
     queryset = Delivery.objects.select_related("event", "webhook").defer(*SECRETS_OF_WEBHOOK)
-    permission_classes = (DeedPermissions,)
+    permission_classes = (OperationPermissions,)
     pagination_class = NewestFirst
     filter_backends = (QueryParameters,)
     filters_class = DeliveryFilters
     lookup_value_regex = "[0-9a-fA-F-]{32,36}"
-    deed = ""
+    operation = ""
 
     def get_queryset(self) -> QuerySet[Delivery]:
         deliveries = rights.visible_deliveries(self.request.user, super().get_queryset())
@@ -116,7 +117,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     def get_serializer_class(self) -> Any:
         return serializers.DeliveryDetailSerializer if self.detail else serializers.DeliverySerializer
 
-    @action(detail=True, methods=["post"], deed="retry")
+    @action(detail=True, methods=["post"], operation="retry")
     def retry(self, request: Request, pk: str) -> Response:
         """Send a failed or discarded delivery again, or one that waits for its next attempt now."""
         return self._do(
@@ -124,7 +125,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
             "only what failed, was discarded or is between attempts can be sent again",
         )
 
-    @action(detail=True, methods=["post"], deed="discard")
+    @action(detail=True, methods=["post"], operation="discard")
     def discard(self, request: Request, pk: str) -> Response:
         """End a delivery without sending it."""
         return self._do(retries.discard, "only waiting, pending and failed deliveries can be discarded")
@@ -135,7 +136,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
             raise Conflict(f"Delivery {delivery.pk} is {delivery.state}: {otherwise}.")
         return Response(self.get_serializer(self.get_object()).data)
 
-    @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", deed="retry")
+    @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
     def retry_many(self, request: Request) -> Response:
         """Send all failed ones again that the query parameters choose, discarded and pending ones only with
         ``state=discarded`` and ``state=pending``. At least one parameter is demanded."""

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from webhooks import destinations
+from webhooks.network import destinations
 
 LARGEST = 50_000_000  # bytes of one answer
 PAGES = 1_000  # of one list

@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
-from webhooks import history, registry
+from webhooks import admin_log, registry
 from webhooks.importing.answers import Answers
 from webhooks.importing.plans import Plan, Skipped, plans
 from webhooks.models import Webhook
@@ -49,7 +49,7 @@ def make(wanted: Iterable[Plan]) -> None:
     for plan in wanted:
         webhook = Webhook.objects.create(**plan.fields)
         webhook.object_types.set(_content_types(plan))
-        history.note_by_itself(webhook, history.ADDITION, f"Imported from {plan.origin}.")
+        admin_log.note_by_itself(webhook, admin_log.ADDITION, f"Imported from {plan.origin}.")
 
 
 def _content_types(plan: Plan) -> list[ContentType]:

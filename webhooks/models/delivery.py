@@ -4,8 +4,8 @@ from django.db import models
 from django.utils import timezone
 
 from webhooks.ids import new_id
-from webhooks.managers import ENDED_STATES, HEAD_STATES, DeliveryQuerySet, State
 from webhooks.models.event import Event
+from webhooks.models.querysets import ENDED_STATES, HEAD_STATES, DeliveryQuerySet, State
 from webhooks.models.webhook import Webhook
 
 # The constraint that forbids a lane a second head.

@@ -7,7 +7,7 @@ from typing import Any
 from django.db import connections, models
 from django.utils import timezone
 
-from webhooks.managers import EventQuerySet
+from webhooks.models.querysets import EventQuerySet
 from webhooks.sql import events
 from webhooks.sql.dispatching import lane_name
 
@@ -20,6 +20,7 @@ class Action(models.TextChoices):
 
 # The action of a test of a webhook.
 PING = "ping"
+PING_OBJECT_TYPE = "webhooks.ping"
 
 # How the error of an Event begins that was not sent because of its depth.
 CUT = "Cut: "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from webhooks import destinations, dialling, rendering
+from webhooks import rendering
+from webhooks.network import destinations, dialling
 from webhooks.rendering import TemplateError
 
 # A URL up to where its path begins, and what may come before the first tag of a template that gives the rest.

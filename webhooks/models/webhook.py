@@ -15,10 +15,10 @@ from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
 from webhooks.encrypted import EncryptedTextField
 from webhooks.logs import one_line
-from webhooks.managers import WebhookQuerySet
 from webhooks.models.demands import problems as demand_problems
 from webhooks.models.demands import unknown_fields
 from webhooks.models.event import Action
+from webhooks.models.querysets import WebhookQuerySet
 from webhooks.models.templates import problems as template_problems
 from webhooks.texts import written_out
 from webhooks.vault import Secret

@@ -4,7 +4,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from webhooks import jobs, sweep
+from webhooks import jobs
+from webhooks.delivery import sweep
 from webhooks.models import Sweep
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from django.db import DatabaseError
 
 from webhooks import conditions
+from webhooks.actors import Actor
+from webhooks.capture.subscriptions import Demand, Subscriptions
 from webhooks.conditions import Verdict
-from webhooks.context import Actor
+from webhooks.conditions.paths import MISSING, SIDES, lookup
 from webhooks.models import Action
-from webhooks.paths import MISSING, SIDES, lookup
-from webhooks.subscriptions import Demand, Subscriptions
 
 
 class Spoilt(Exception):

@@ -13,8 +13,8 @@ from typing import Any, Literal
 from jinja2 import Template, TemplateSyntaxError, nodes
 
 from webhooks import headerlines
-from webhooks.budgets import Budget, OverBudget, spending
-from webhooks.sandbox import Sandbox
+from webhooks.rendering.budgets import Budget, OverBudget, spending
+from webhooks.rendering.sandbox import Sandbox
 
 SOURCE = 50_000  # characters of a template
 UNITS = 10_000_000  # characters, or half a million turns of loops

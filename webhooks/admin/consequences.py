@@ -8,8 +8,8 @@ from django.db.models import Count, Q, QuerySet
 
 from webhooks import rights
 from webhooks.admin.display import deliveries
-from webhooks.managers import OPEN_STATES, State
 from webhooks.models import Webhook
+from webhooks.models.querysets import OPEN_STATES, State
 
 
 def in_words(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:

@@ -21,9 +21,9 @@ from tests.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Label, Thing
 from tests.threads import Beside
 from tests.waiting import until
-from webhooks import delivery as delivering
-from webhooks.delivery import Claimed
-from webhooks.drain import Drain
+from webhooks.delivery import attempts as delivering
+from webhooks.delivery.attempts import Claimed
+from webhooks.delivery.drain import Drain
 from webhooks.models import Attempt, ContentType, Delivery, Event, State, Webhook
 from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies

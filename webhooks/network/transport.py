@@ -15,7 +15,7 @@ from requests.utils import get_encoding_from_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-from webhooks import deadlines, dialling
+from webhooks.network import deadlines, dialling
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
 from webhooks.texts import clean, hide
 

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from django.db import DataError, Error
 
-from webhooks import health
 from webhooks.conf import conf
-from webhooks.delivery import Claimed, Recorded, load, record, request_for
+from webhooks.delivery import health
+from webhooks.delivery.attempts import Claimed, Recorded, load, record, request_for
+from webhooks.delivery.senders import MANY, Senders
 from webhooks.logs import logger_of
 from webhooks.models import Delivery
 from webhooks.outcomes import Outcome
-from webhooks.senders import MANY, Senders
 from webhooks.sql.claims import Claim, Taken, webhooks_with_due
 from webhooks.transactions import atomically
 

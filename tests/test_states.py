@@ -15,8 +15,8 @@ from tests.draining import states
 from tests.makers import make_delivery, make_webhook
 from tests.testapp.models import Thing
 from tests.threads import Beside
-from webhooks.managers import ENDED_STATES, OPEN_STATES
 from webhooks.models import Delivery, State, Webhook
+from webhooks.models.querysets import ENDED_STATES, OPEN_STATES
 from webhooks.sql import claims, records
 from webhooks.sql.claims import Claim
 from webhooks.sql.records import Verdict

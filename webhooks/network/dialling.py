@@ -9,10 +9,10 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from webhooks import deadlines, destinations, tunnels
 from webhooks.conf import conf
-from webhooks.deadlines import Address, TimedSocket
-from webhooks.destinations import Destination, Policy, address_of
+from webhooks.network import deadlines, destinations, tunnels
+from webhooks.network.deadlines import Address, TimedSocket
+from webhooks.network.destinations import Destination, Policy, address_of
 from webhooks.outcomes import Refused
 
 # How long somebody who saves a webhook waits for a name server (seconds).

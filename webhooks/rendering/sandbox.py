@@ -21,8 +21,8 @@ from jinja2.utils import Namespace, generate_lorem_ipsum
 from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from webhooks import growth
-from webhooks.budgets import STEP, OverBudget, current
+from webhooks.rendering import growth
+from webhooks.rendering.budgets import STEP, OverBudget, current
 
 RANGE = 100_000  # as in NetBox
 

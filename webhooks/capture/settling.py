@@ -8,15 +8,15 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from webhooks import states
+from webhooks.actors import current_actor
+from webhooks.capture import readings
+from webhooks.capture.scopes import Announced, Batch, Change, ObjectState, Pending, Scope, Trace
+from webhooks.capture.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.conf import conf
-from webhooks.context import current_actor
 from webhooks.jsontext import written
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.models.event import CUT
-from webhooks.scopes import Announced, Batch, Change, ObjectState, Pending, Scope, Trace
-from webhooks.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.texts import clean
 
 logger = logger_of(__name__)
@@ -47,14 +47,14 @@ def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None
         # The savepoint: an error of the database inside a serializer must not abort the change's transaction.
         with transaction.atomic(scope.using):
             serializers = list(scope.wanted.by_serializer(candidates))
-            known = states.read(scope, change, serializers) if state is None else state
+            known = readings.read(scope, change, serializers) if state is None else state
             if known:
                 _conclude(scope, change, trace, _selected(scope, action, candidates, known, guard), known)
     except Spoilt:
         settle(scope, change, trace, state, guard=_savepoint(scope))
     except Exception as error:
         with transaction.atomic(scope.using):
-            _conclude(scope, change, trace, Selection(action, candidates), states.failed(scope, change, error))
+            _conclude(scope, change, trace, Selection(action, candidates), readings.failed(scope, change, error))
 
 
 def _savepoint(scope: Scope) -> Guard:
@@ -115,7 +115,7 @@ def settle_together(scope: Scope, gathered: Batch) -> None:
     everything = scope.pending(gathered)
     pending = [one for one in everything if isinstance(one, Pending)]
     unknown = [one.change for one in pending if one.state is None]
-    known = {one.change.key: one.state for one in pending if one.state is not None} | states.read_all(scope, unknown)
+    known = {one.change.key: one.state for one in pending if one.state is not None} | readings.read_all(scope, unknown)
     selections = iter(_selections(scope, [(one.change, known[one.change.key]) for one in pending]))
     new: list[tuple[list[int], Event]] = []
     for one in everything:
@@ -160,7 +160,7 @@ def _insert(scope: Scope, events: list[Event]) -> list[Event]:
 
 
 def _columns(scope: Scope, action: str, webhook_ids: list[int], state: ObjectState) -> dict[str, Any]:
-    told = states.columns(state, scope.wanted.by_serializer(webhook_ids))
+    told = readings.columns(state, scope.wanted.by_serializer(webhook_ids))
     return told | _circumstances(action, webhook_ids, state["error"])
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from django.db import models, transaction
 
 from webhooks import payloads, snapshots
+from webhooks.capture.scopes import Change, ObjectState, Scope
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.payloads import Unsendable
 from webhooks.registry import Registration
-from webhooks.scopes import Change, ObjectState, Scope
 from webhooks.snapshots import Before
 from webhooks.texts import clean
 

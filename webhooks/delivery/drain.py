@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from webhooks import dispatch, sweep
 from webhooks.conf import conf
-from webhooks.courier import Courier
+from webhooks.delivery import dispatch, sweep
+from webhooks.delivery.courier import Courier
 from webhooks.models import Event, Sweep
 from webhooks.sql.claims import webhooks_with_due
 from webhooks.sql.dispatching import has_undispatched

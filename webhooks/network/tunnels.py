@@ -10,8 +10,8 @@ import base64
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from webhooks import deadlines
-from webhooks.deadlines import Address, TimedSocket
+from webhooks.network import deadlines
+from webhooks.network.deadlines import Address, TimedSocket
 from webhooks.outcomes import Refused
 
 # Bytes of a proxy's answer to CONNECT.

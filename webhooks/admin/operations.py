@@ -17,8 +17,8 @@ from django.http import HttpRequest
 from webhooks import retries
 from webhooks.admin.display import deliveries
 from webhooks.ids import new_id
-from webhooks.managers import DeliveryQuerySet
 from webhooks.models import Delivery
+from webhooks.models.querysets import DeliveryQuerySet
 
 # How many ids are read at once, and how many deliveries change in one transaction.
 READ, CHUNK = 10_000, 500
@@ -31,7 +31,7 @@ BUDGET = 20.0
 
 
 @dataclass(frozen=True)
-class Deed:
+class Operation:
     """Something to do to deliveries; ``applies`` narrows them to those that it changes."""
 
     name: str
@@ -50,7 +50,7 @@ class Deed:
         return self.applies(Delivery.objects.filter(pk=delivery.pk)).exists()
 
 
-RETRY = Deed(
+RETRY = Operation(
     "retry",
     DeliveryQuerySet.retriable,
     lambda chosen: retries.retry(chosen),
@@ -60,7 +60,7 @@ RETRY = Deed(
     left_one="is not failed, discarded or between attempts and stays as it is",
     logged="Retried.",
 )
-DISCARD = Deed(
+DISCARD = Operation(
     "discard",
     DeliveryQuerySet.discardable,
     lambda chosen: retries.discard(chosen),
@@ -82,21 +82,21 @@ class Progress:
     logged: list[uuid.UUID] = field(default_factory=list)
 
 
-def perform(deed: Deed, request: HttpRequest, chosen: QuerySet[Delivery]) -> Progress:
+def perform(operation: Operation, request: HttpRequest, chosen: QuerySet[Delivery]) -> Progress:
     """Do it to all of ``chosen`` that it applies to, oldest first, log it, and tell the user."""
     progress = Progress()
     deadline = time.monotonic() + BUDGET
     for ids in _chunks(chosen):
-        applicable = deed.applies(Delivery.objects.filter(pk__in=ids))
+        applicable = operation.applies(Delivery.objects.filter(pk__in=ids))
         if len(progress.logged) <= LOGGED_EACH:
             progress.logged += applicable.order_by("pk").values_list("pk", flat=True)
-        progress.changed += deed.perform(Delivery.objects.filter(pk__in=ids))
+        progress.changed += operation.perform(Delivery.objects.filter(pk__in=ids))
         progress.seen += len(ids)
         if time.monotonic() > deadline:
             progress.is_cut_short = True
             break
-    _log(deed, request, progress)
-    _tell(deed, request, progress)
+    _log(operation, request, progress)
+    _tell(operation, request, progress)
     return progress
 
 
@@ -112,30 +112,31 @@ def _chunks(chosen: QuerySet[Delivery]) -> Iterator[list[uuid.UUID]]:
         rows = list(ordered.filter(Q(event_id__gt=event_id) | Q(event_id=event_id, pk__gt=last))[:READ])
 
 
-def _log(deed: Deed, request: HttpRequest, progress: Progress) -> None:
+def _log(operation: Operation, request: HttpRequest, progress: Progress) -> None:
     user = int(request.user.pk or 0)
     if not progress.changed:
         return
     if progress.changed <= LOGGED_EACH:
         logged = Delivery.objects.filter(pk__in=progress.logged)
-        LogEntry.objects.log_actions(user, logged, CHANGE, deed.logged)
+        LogEntry.objects.log_actions(user, logged, CHANGE, operation.logged)
         return
     LogEntry.objects.create(
         user_id=user,
         content_type=ContentType.objects.get_for_model(Delivery),
         object_repr=deliveries(progress.changed),
         action_flag=CHANGE,
-        change_message=deed.logged,
+        change_message=operation.logged,
     )
 
 
-def _tell(deed: Deed, request: HttpRequest, progress: Progress) -> None:
+def _tell(operation: Operation, request: HttpRequest, progress: Progress) -> None:
     left = progress.seen - progress.changed
     parts = []
     if progress.changed or not left:
-        parts.append(f"{deliveries(progress.changed)} {deed.done_one if progress.changed == 1 else deed.done}")
+        done = operation.done_one if progress.changed == 1 else operation.done
+        parts.append(f"{deliveries(progress.changed)} {done}")
     if left:
-        parts.append(f"{left:,} {deed.left_one if left == 1 else deed.left}")
+        parts.append(f"{left:,} {operation.left_one if left == 1 else operation.left}")
     messages.add_message(request, messages.SUCCESS if progress.changed else messages.WARNING, f"{'; '.join(parts)}.")
     if progress.is_cut_short:
         messages.warning(request, "There were too many for one request: do it again for the rest.")

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from webhooks import destinations, headerlines, payloads, rendering, signing
+from webhooks import headerlines, payloads, rendering, signing
+from webhooks.actors import DEPTH
 from webhooks.conf import conf
-from webhooks.context import DEPTH
 from webhooks.models import Webhook
+from webhooks.network import destinations
+from webhooks.network.transport import Request
 from webhooks.outcomes import Refused
 from webhooks.payloads import Bodies, Unsendable
 from webhooks.rendering import TemplateError
-from webhooks.transport import Request
 from webhooks.vault import Secret, Unreadable
 
 T = TypeVar("T")

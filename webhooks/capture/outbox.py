@@ -9,13 +9,14 @@ from typing import Any
 
 from django.db import connections, models, router, transaction
 
-from webhooks import jobs, settling, snapshots, states, subscriptions
+from webhooks import jobs, snapshots
+from webhooks.capture import readings, settling, subscriptions
+from webhooks.capture.scopes import Batch, Change, Scope, batching, existing, open_scope
+from webhooks.capture.subscriptions import Subscriptions
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
-from webhooks.scopes import Batch, Change, Scope, batching, existing, open_scope
 from webhooks.snapshots import Before
-from webhooks.subscriptions import Subscriptions
 
 logger = logger_of(__name__)
 
@@ -60,7 +61,7 @@ def foresee(objects: Mapping[Registration, Sequence[Any]], using: str, relation:
         if scope is None:
             return _foreseen_alone(objects, using)
         for registration, pks in objects.items():
-            states.remember(scope, registration, pks, relation)
+            readings.remember(scope, registration, pks, relation)
     except Exception:
         logger.exception("The state before a change cannot be read: %s", _named(objects))
     return None
@@ -169,7 +170,7 @@ def prepare_deletion(changes: Sequence[Change], using: str) -> None:
     scope = open_scope(using, jobs.wake_up)
     if scope.batch:
         wanted = [change for change in changes if scope.wanted.touch(change.label)]
-        scope.batch.prepared.update(states.read_all(scope, wanted))
+        scope.batch.prepared.update(readings.read_all(scope, wanted))
 
 
 def _record(scope: Scope, change: Change) -> None:
@@ -178,6 +179,6 @@ def _record(scope: Scope, change: Change) -> None:
         settling.settle(scope, change, trace, None)
     elif change.action == Action.DELETED:
         state = scope.batch.prepared.pop(change.key, None)
-        scope.postpone(scope.batch, change, state or states.read_or_failed(scope, change))
+        scope.postpone(scope.batch, change, state or readings.read_or_failed(scope, change))
     else:
         scope.postpone(scope.batch, change, None)

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 import webhooks
 from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.testapp.models import Label, Thing, Tracked, TrackedPart
-from webhooks import subscriptions
+from webhooks.capture import subscriptions
 from webhooks.models import Event
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 from django.db import models
 from django.db.models.deletion import Collector
 
-from webhooks import outbox, registry
+from webhooks import registry
+from webhooks.capture import outbox
+from webhooks.capture.scopes import Change
 from webhooks.conf import conf
 from webhooks.models import Action
 from webhooks.registry import Registration
-from webhooks.scopes import Change
 
 M = TypeVar("M", bound=models.Model)
 

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from webhooks import backoff, health, payloads
-from webhooks.composing import compose
+from webhooks import payloads
 from webhooks.conf import conf
+from webhooks.delivery import backoff, health
+from webhooks.delivery.composing import compose
 from webhooks.models import Delivery, State, Webhook
 from webhooks.models.delivery import URL_LENGTH
+from webhooks.network.transport import Request
 from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies
 from webhooks.sql import events, records
@@ -21,7 +23,6 @@ from webhooks.sql.claims import Claim, Taken, promote
 from webhooks.sql.dialect import relax
 from webhooks.sql.events import EventRow
 from webhooks.sql.records import Verdict
-from webhooks.transport import Request
 
 
 @dataclass(frozen=True, slots=True, eq=False)

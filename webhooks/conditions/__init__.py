@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from webhooks.paths import MISSING, NO_SNAPSHOT, SIDES, Facts, Unanswerable, kind, lookup, resolver
-from webhooks.patterns import Deadline, Pattern, PatternError, TooSlow
+from webhooks.conditions.paths import MISSING, NO_SNAPSHOT, SIDES, Facts, Unanswerable, kind, lookup, resolver
+from webhooks.conditions.patterns import Deadline, Pattern, PatternError, TooSlow
 
 GROUPS = 20  # and, or within each other
 CONDITIONS = 500  # in one rule

@@ -19,7 +19,7 @@ from django.urls import path
 import webhooks
 from tests.makers import events, last_data, make_webhook
 from tests.testapp.models import Thing
-from webhooks.context import current_actor
+from webhooks.actors import current_actor
 from webhooks.middleware import WebhooksMiddleware
 
 

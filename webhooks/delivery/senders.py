@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from webhooks.delivery.turns import Turns
 from webhooks.logs import logger_of
+from webhooks.network.transport import Request, Transport
 from webhooks.outcomes import REASON_LENGTH, Outcome, Refused
 from webhooks.texts import clean
-from webhooks.transport import Request, Transport
-from webhooks.turns import Turns
 
 logger = logger_of(__name__)
 

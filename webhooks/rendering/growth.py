@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from webhooks.budgets import BITS, VALUE, Budget, OverBudget
+from webhooks.rendering.budgets import BITS, VALUE, Budget, OverBudget
 
 SLOW = 100_000  # characters for filters that take longer than they should
 PRECISION = 100  # decimal places

@@ -13,7 +13,7 @@ from rq.utils import now
 from tests.servers import free_port
 from tests.waiting import until
 from tests.workers import SHIPPED, STOCK, Workers
-from webhooks import backend
+from webhooks import rq_report
 
 
 def register(redis: Any, name: str, *queues: str) -> Worker:
@@ -25,7 +25,7 @@ def register(redis: Any, name: str, *queues: str) -> Worker:
 
 def test_a_worker_is_shown_with_its_queues_and_its_last_sign_of_life(redis: Any) -> None:
     register(redis, "w-1", "webhooks", "default")
-    [worker] = backend.read().workers
+    [worker] = rq_report.read().workers
     assert (worker.name, worker.queues, worker.is_shipped) == ("w-1", ("webhooks", "default"), False)
     assert worker.silence < 5
     assert not worker.is_silent
@@ -33,12 +33,12 @@ def test_a_worker_is_shown_with_its_queues_and_its_last_sign_of_life(redis: Any)
 
 def test_a_worker_that_ended_is_not_shown(redis: Any) -> None:
     register(redis, "w-1", "webhooks").register_death()
-    assert backend.read().workers == ()
+    assert rq_report.read().workers == ()
 
 
 def test_a_worker_of_another_queue_does_not_serve(redis: Any) -> None:
     register(redis, "w-1", "default")
-    seen = backend.read()
+    seen = rq_report.read()
     assert len(seen.workers) == 1
     assert seen.serving == []
 
@@ -47,7 +47,7 @@ def test_its_current_job_is_told(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
     job = Queue("webhooks", connection=redis).enqueue("time.sleep", 1)
     redis.hset(worker.key, "current_job", job.id)
-    seen = backend.read()
+    seen = rq_report.read()
     assert seen.workers[0].job == "time.sleep(1)"
     assert seen.wake_ups == 1
 
@@ -55,13 +55,13 @@ def test_its_current_job_is_told(redis: Any) -> None:
 def test_a_worker_that_has_not_been_heard_of_is_silent(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
     redis.hset(worker.key, "last_heartbeat", now().replace(year=2020).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
-    assert backend.read().workers[0].is_silent
+    assert rq_report.read().workers[0].is_silent
 
 
 def test_times_are_naive_where_the_project_uses_no_time_zones(redis: Any, settings: Any) -> None:
     settings.USE_TZ = False
     register(redis, "w-1", "webhooks")
-    [worker] = backend.read().workers
+    [worker] = rq_report.read().workers
     assert worker.last_heartbeat is not None
     assert worker.last_heartbeat.tzinfo is None
     assert 0 <= worker.silence < 5
@@ -70,7 +70,7 @@ def test_times_are_naive_where_the_project_uses_no_time_zones(redis: Any, settin
 def test_a_redis_that_refuses_is_told_in_words(settings: Any) -> None:
     port = free_port()
     settings.RQ_QUEUES = {"webhooks": {"URL": f"redis://me:secret@127.0.0.1:{port}/2"}}
-    seen = backend.read()
+    seen = rq_report.read()
     assert "refused" in seen.error
     assert seen.address == f"127.0.0.1:{port}, database 2"
 
@@ -80,19 +80,19 @@ def test_a_redis_that_is_silent_costs_a_second(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings.RQ_QUEUES = {"webhooks": {"HOST": "127.0.0.1", "PORT": silent.getsockname()[1], "DB": 0}}
         began = time.monotonic()
-        assert backend.read().error
+        assert rq_report.read().error
         assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize("queues", [{}, {"webhooks": {"HOST": "localhost"}}])
 def test_settings_that_make_no_sense_are_told(settings: Any, queues: dict[str, Any]) -> None:
     settings.RQ_QUEUES = queues
-    assert "RQ_QUEUES" in backend.read().error
+    assert "RQ_QUEUES" in rq_report.read().error
 
 
 @pytest.mark.parametrize(("worker_class", "is_shipped"), [(SHIPPED, True), (STOCK, False)])
 def test_a_real_worker_tells_its_class(workers: Workers, worker_class: str, is_shipped: bool) -> None:
     workers.start(worker_class).wait_until_listening()
-    [worker] = until(lambda: backend.read().workers, 10, "the worker to be known")
+    [worker] = until(lambda: rq_report.read().workers, 10, "the worker to be known")
     assert worker.is_shipped is is_shipped
     assert worker.queues == ("webhooks",)

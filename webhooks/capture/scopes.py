@@ -16,11 +16,11 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from webhooks import subscriptions
+from webhooks.capture import subscriptions
+from webhooks.capture.subscriptions import Subscriptions
 from webhooks.models import Action, Event
 from webhooks.registry import Registration
 from webhooks.snapshots import Before
-from webhooks.subscriptions import Subscriptions
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from typing import Any
 
 from django.db import models
 
-from webhooks import outbox, payloads, registry
+from webhooks import payloads, registry
+from webhooks.capture import outbox
 from webhooks.conf import conf
 from webhooks.jsontext import Unwritable, written
 from webhooks.models import Event
