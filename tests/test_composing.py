@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,42 @@ def test_url_headers_and_body_are_rendered_with_the_names_of_netbox(inbox: Inbox
     assert received.json == {
         "by": "admin", "name": "Plain name", "was": None, "at": Event.objects.get().timestamp.isoformat(),
     }  # fmt: skip
+
+
+def nautobot(number: str) -> Any:
+    answer = json.loads((Path(__file__).parent / "captured" / "nautobot_webhooks.json").read_text())
+    [found] = [one for one in answer["results"] if one["name"].startswith(number)]
+    return found
+
+
+def test_differences_are_what_nautobot_has_beside_the_snapshots(inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url(), body_template=nautobot("02 ")["body_template"])
+    make_webhook(Thing, url=inbox.url(), body_template='{"removed": {{ snapshots.differences.removed | tojson }}}')
+    thing = Thing.objects.create(name="old")
+    thing.name = "new"
+    thing.save()
+    thing.save()
+    drain()
+    key = thing.pk
+    thing.delete()
+    drain()
+    created = {"id": key, "name": "old", "status": "active", "friends": [], "groups": [], "heroes": [], "labels": []}
+    deleted = created | {"name": "new"}
+    told = [received.json for received in inbox.received()]
+    assert [one["changed"] for one in told if "changed" in one] == [created, {"name": "new"}, {}, None]
+    assert [one["removed"] for one in told if "removed" in one] == [None, {"name": "old"}, {}, deleted]
+
+
+def test_differences_that_are_not_known_are_none(inbox: Inbox) -> None:
+    template = "{{ snapshots | tojson }}"
+    snapshots = '{"prechange":null,"postchange":{"id":7}}'
+    send(make_webhook(Thing, url=inbox.url(), body_template=template), action="updated", snapshots=snapshots)
+    send(make_webhook(Thing, url=inbox.url(), body_template=template), action="testapp.checked", snapshots="")
+    none = {"removed": None, "added": None}
+    assert [received.json for received in inbox.received()] == [
+        {"prechange": None, "postchange": {"id": 7}, "differences": none},
+        {"prechange": None, "postchange": None, "differences": none},
+    ]
 
 
 def test_the_signature_is_of_the_body_that_is_sent(inbox: Inbox) -> None:

@@ -146,6 +146,10 @@ def test_all_webhooks_of_nautobot_can_be_made_where_their_models_are() -> None:
     assert auth.fields["additional_headers"] == ""
     assert auth.fields["secret_headers"] == "Authorization: Basic aG9vazpwYTU1"
     assert auth.unequal == ("the user and password in its URL: they become a secret header, Authorization",)
+    plain = next(one for one in made if one.name.startswith("01 "))
+    assert plain.unequal == ("snapshots.differences: only templates have it, and this one sends the plain payload",)
+    template = next(one for one in made if one.name.startswith("02 "))
+    assert (template.fields["body_template"].count("differences"), template.unequal) == (2, ())
     form = next(one for one in made if one.name.startswith("07 "))
     assert form.fields["additional_headers"] == "X-Two: {{ data.name | upper }}"
     assert form.fields["secret_headers"] == "X-Token: t0ken"

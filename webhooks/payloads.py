@@ -232,8 +232,9 @@ class Bodies:
 
     @cached_property
     def context(self) -> dict[str, Any]:
-        """What templates see: the payload. Nobody may change it, for others share it."""
+        """What templates see: the payload, and what differs between the snapshots. It is shared: nobody changes it."""
         context: dict[str, Any] = json.loads(self.body(as_form=False))
+        context["snapshots"]["differences"] = snapshots_of.differences(context)
         return context
 
 

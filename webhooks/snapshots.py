@@ -76,6 +76,21 @@ def names(registration: Registration, serializer: str = "") -> set[str]:
     return {name for name in shown if not registration.is_left_out(name)}
 
 
+def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:
+    """What Nautobot has beside the two snapshots of a payload: the fields that an update changed, as they were
+    ("removed") and as they are ("added"); all of what was created or deleted; None where there is nothing to tell, or
+    it is not known."""
+    event, changed = payload["event"], payload["changed"]
+    before, after = (payload["snapshots"][side] for side in ("prechange", "postchange"))
+    if changed is not None:
+        return {"removed": _of(before, changed), "added": _of(after, changed)}
+    return {"removed": before if event == "deleted" else None, "added": after if event == "created" else None}
+
+
+def _of(snapshot: Snapshot, names: Collection[str]) -> Snapshot:
+    return {name: snapshot.get(name) for name in names}
+
+
 def taken(serializer: Any, data: Any, row: models.Model) -> Snapshot:
     """What ``data``, the serializer's output, shows of the row: columns as they are stored, under the names that the
     payload has for them, and relations to many as lists."""

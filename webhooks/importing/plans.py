@@ -111,8 +111,14 @@ def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -
         fields["conditions"] = _conditions(wanted)
     # There every webhook gets the state before; here only those that ask for it.
     fields["prechange"] = True
+    if _is_of_nautobot(webhook) and not fields["body_template"]:
+        unequal.append("snapshots.differences: only templates have it, and this one sends the plain payload")
     unequal += _left_out(rule, webhook)
     return Plan(origin, fields, object_types, tuple(unequal))
+
+
+def _is_of_nautobot(webhook: Item) -> bool:
+    return isinstance(webhook["id"], str)  # a UUID; NetBox's are numbers
 
 
 def _object_types(rule: Item, registered: Collection[str], unequal: list[str]) -> tuple[str, ...]:
