@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import socket
 import threading
@@ -237,6 +238,40 @@ def test_the_environment_has_no_say(
     fresh.close()
     assert outcome.succeeded, outcome.reason
     assert "authorization" not in inbox.received()[0].headers
+
+
+def descriptors() -> set[int]:
+    return set(map(int, os.listdir("/proc/self/fd")))
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[int]:
+    """Eleven are free below half of what this process may have. Gives the number of the last one in use."""
+    used = max(descriptors())
+    taken = list(iter(lambda: os.dup(1), used + 1))  # a new one is always the lowest that is free
+    os.close(used + 1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * (used + 11), hard))
+    yield used
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for number in taken:
+        os.close(number)
+
+
+def test_no_more_connections_are_kept_than_descriptors_allow(
+    inbox: Inbox, secure_url: str, names: dict[str, list[str]], few_descriptors: int
+) -> None:
+    hosts = [f"receiver{number}.example.com" for number in range(20)]
+    names |= {host: ["127.0.0.1"] for host in hosts}
+    urls = [url.replace("127.0.0.1", host) for host in hosts for url in (inbox.url(), secure_url)]
+    transport = Transport()
+    for url in urls * 2:
+        assert transport.send(request(url, verify=False)).succeeded
+    assert max(descriptors()) <= few_descriptors + 10 + 1, "one reads this list"
+    transport.close()
+    first, *_, last = [[one.connection for one in inbox.received()][number::20] for number in range(20)]
+    assert first[0] == first[1], "what fits is kept"
+    assert last[0] != last[1]
 
 
 # TLS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import resource
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,7 +26,8 @@ HEADERS_KEPT = 50
 HEADER_LENGTH = 1024
 
 
-# Receivers to which connections are kept; beyond that, those that were not used for longest are closed.
+# Receivers to which connections are kept; beyond that, those that were not used for longest are closed. Each may have
+# as many as there are senders: how many there may be in all, ``_Sparing`` tells.
 RECEIVERS = 100
 
 
@@ -158,11 +161,26 @@ class _TLSConnection(_Whole, HTTPSConnection):
         super().connect()
 
 
-class _Pool(urllib3.HTTPConnectionPool):
+class _Sparing:
+    """Keeps no connection while half of the descriptors that this process may have are in use: threads, the database,
+    Redis and other receivers need theirs. A new one is the lowest that is free, so its number tells how many are."""
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None and conn.sock is not None and conn.sock.fileno() >= _most_descriptors():
+            conn.close()
+        super()._put_conn(conn)  # type: ignore[misc]
+
+
+def _most_descriptors() -> float:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return math.inf if soft == resource.RLIM_INFINITY else soft / 2
+
+
+class _Pool(_Sparing, urllib3.HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _TLSPool(urllib3.HTTPSConnectionPool):
+class _TLSPool(_Sparing, urllib3.HTTPSConnectionPool):
     ConnectionCls = _TLSConnection
 
     def _validate_conn(self, conn: Any) -> None:
