@@ -21,7 +21,9 @@ from tests.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Label, Thing
 from tests.threads import Beside
 from tests.waiting import until
+from webhooks import clock
 from webhooks.delivery import attempts as delivering
+from webhooks.delivery import senders
 from webhooks.delivery.attempts import Claimed
 from webhooks.delivery.drain import Drain
 from webhooks.models import Attempt, ContentType, Delivery, Event, State, Webhook
@@ -389,6 +391,38 @@ def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox, webhooks_se
     drain()
     assert states() == [State.SUCCEEDED]
     assert len(inbox.received()) == 1
+
+
+def test_a_slice_ends_with_what_is_under_way_and_hands_back_what_is_lined_up(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])
+    webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=2)
+    for number in range(14):
+        make_event(webhook, object_id=str(number))
+    work = Drain("test")
+    work.run(0.5)
+    assert states() == [State.SENDING] * 14
+    started = time.monotonic()
+    work.finish()
+    assert time.monotonic() - started < 8
+    assert states() == [State.PENDING] * 14
+    assert 2 <= Attempt.objects.count() <= 4
+    assert Delivery.objects.filter(attempt_count=0, failures=0).count() >= 10
+    work.close(grace=0)
+
+
+def test_what_a_machine_slept_through_is_not_sent_by_a_worker_that_wakes_up(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    awake = clock.elapsed
+    # The lease is over for those who were awake.
+    monkeypatch.setattr(senders, "elapsed", lambda: awake() + 3600)
+    work = Drain("test")
+    work.run(0.5, patient=False)
+    assert inbox.received() == []
+    work.close(grace=0)
 
 
 def test_a_worker_that_closes_hands_back_what_it_has_not_sent(inbox: Inbox) -> None:

@@ -5,7 +5,6 @@ Two workers, whose requests end as the machine says, or never. The rows are real
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from tests.makers import make_event, make_webhook
 from tests.tables import empty_all_tables
 from tests.testapp.models import Thing
 from webhooks import retries
+from webhooks.clock import elapsed
 from webhooks.delivery import sweep
 from webhooks.delivery.attempts import Claimed
 from webhooks.delivery.courier import Courier
@@ -67,7 +67,7 @@ class Requests:
 
     def _begin(self) -> None:
         while len(self.under_way) < self._most and (taken := self._turns.take()):
-            if time.monotonic() < self.good_until:
+            if elapsed() < self.good_until:
                 self._sent(taken[1])
                 self.under_way.append(taken[1])
             else:  # too late to be sent, as the senders have it
@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def leases_of_the_dead_end(self) -> None:
-        held = {pk for courier in self.couriers for pk in courier.held()}
+        held = {claimed.id for courier in self.couriers for claimed in courier.held()}
         orphans = Delivery.objects.filter(state=State.SENDING).exclude(pk__in=held)
         orphans.update(lease_until=timezone.now() - timedelta(seconds=1))
         sweep.take_back()

@@ -1,13 +1,20 @@
-"""The database's clock, by which leases and due times are judged."""
+"""The database's clock, by which leases and due times are judged; and one that tells how long they have lasted."""
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from django.conf import settings
 from django.db.models import DateTimeField, Func
 from django.utils import timezone
+
+
+def elapsed() -> float:
+    """Seconds since some moment, with those that the machine was suspended for, as leases go on meanwhile. Where a
+    system has no such clock, without them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def moment(connection: Any, seconds: float = 0) -> tuple[str, list[Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from django.db import DataError, Error
 
+from webhooks.clock import elapsed
 from webhooks.conf import conf
 from webhooks.delivery import health
 from webhooks.delivery.attempts import Claimed, Recorded, load, record, request_for
@@ -45,9 +46,9 @@ class Courier:
         """Whether nothing is claimed, under way, or waiting to be recorded."""
         return not self._held
 
-    def held(self) -> set[uuid.UUID]:
-        """The ids of the deliveries that this worker has claimed and not recorded yet."""
-        return set(self._held)
+    def held(self) -> set[Claimed]:
+        """The deliveries that this worker has claimed and not recorded yet; one that is claimed again is another."""
+        return set(self._held.values())
 
     def turn(self, wait: float, claim: bool = True, only_free: bool = False) -> bool:
         """Claim what there is room for, wait up to ``wait`` seconds for what the senders bring, and record that.
@@ -66,13 +67,17 @@ class Courier:
         fitting = {webhook for webhook, count in coming.items() if count <= self._senders.room(webhook, share)}
         return Claim(uuid.uuid4(), conf.lease, frozenset(fitting))
 
+    def hand_back_waiting(self) -> None:
+        """Hand back, uncounted, what no thread has begun to send."""
+        self._release(self._senders.remove(lambda claimed: True))
+
     def close(self, grace: float) -> None:
         """Give what is under way ``grace`` seconds to end, record that, and hand the rest back uncounted.
 
         Raises django.db.Error when the database is away; what was held comes back when its lease ends.
         """
         try:
-            self._release(self._senders.remove(lambda claimed: True))
+            self.hand_back_waiting()
             deadline = time.monotonic() + grace
             while self._senders.is_busy and (left := deadline - time.monotonic()) > 0:
                 self.collect(min(left, RECORD_EVERY), take_next=False)
@@ -156,7 +161,7 @@ class Courier:
     def renew(self) -> None:
         """Prolong the leases, well before they end. What was taken away meanwhile is not sent any more: this
         process may have been stopped for longer than a lease."""
-        now = time.monotonic()
+        now = elapsed()
         if now - self._renewed < conf.lease / 3:
             return
         lost: set[uuid.UUID] = set()

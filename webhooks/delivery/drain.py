@@ -54,11 +54,14 @@ class Drain:
     def finish(self) -> None:
         """Wait for what is under way, and meanwhile serve the webhooks that are not kept waiting.
 
-        For a process that ends with its slice: a receiver that hangs must not keep the others from theirs.
+        For a process that ends with its slice: a receiver that hangs must not keep the others from theirs. It takes
+        no longer than two requests may: what has only been lined up is handed back.
         """
+        self._courier.hand_back_waiting()
         under_way = self._courier.held()
         while not self._stopping and under_way & self._courier.held():
             self._courier.turn(wait=0.02, only_free=True)
+        self._courier.hand_back_waiting()
         while not self._courier.is_idle and not self._stopping:
             self._courier.turn(wait=0.02, claim=False)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from webhooks.clock import elapsed
 from webhooks.delivery.turns import Turns
 from webhooks.logs import logger_of
 from webhooks.network.transport import Request, Transport
@@ -50,7 +51,7 @@ class Senders(Generic[K]):
         self._threads = self._idle = 0
         self._last_news = self._last_end = self._pace = 0.0
         self._is_closed = False
-        # Nothing is sent after this time (monotonic), which the caller keeps moving on: this process may have been
+        # Nothing is sent after this time (``elapsed``), which the caller keeps moving on: this process may have been
         # stopped for so long that what it was to send is somebody else's by now.
         self.good_until = 0.0
 
@@ -126,7 +127,7 @@ class Senders(Generic[K]):
     def _work(self) -> None:
         while (job := self._next()) is not None:
             webhook, item = job
-            is_good = time.monotonic() < self.good_until
+            is_good = elapsed() < self.good_until
             outcome = self._send(item) if is_good else None
             with self._lock:
                 self._turns.ended(webhook, outcome is not None and outcome.timed_out)
