@@ -196,7 +196,7 @@ def test_conditions_are_tried_on_what_may_be_seen_alone(webhook: Webhook) -> Non
     address = reverse("admin:webhooks_webhook_try")
     told = [browser(user).post(address, asked).json()["text"] for user in (somebody(), somebody("view_site"))]
     assert told == [
-        "There are no events of these models and actions to try it on.",
+        "There are no events of these kinds to try it on.",
         "Of the last 1 event, 1 would have been sent and 0 not.",
     ]
 

@@ -10,15 +10,29 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.models import ContentType
 from django.test import Client
+from rest_framework import serializers
 
+import webhooks
 from tests.makers import make_event, make_webhook
 from tests.testapp.models import Label, Thing
+from webhooks import registry
 from webhooks.admin import trial
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 
 ADDRESS = "/admin/webhooks/webhook/try/"
+
+
+class Name(serializers.Serializer):
+    name = serializers.CharField()
+
+
+class Loud(serializers.Serializer):
+    name = serializers.SerializerMethodField()
+
+    def get_name(self, label: Label) -> str:
+        return label.name.upper()
 
 
 @pytest.fixture
@@ -75,7 +89,7 @@ def test_where_the_state_before_was_not_recorded_there_is_no_answer(client: Clie
         ("{", "The conditions are refused: they are no JSON."),
         ("[" * 100_000, "The conditions are refused: they are no JSON."),
         ({"and": [{"attr": "a", "op": "is"}]}, "The conditions are refused: and[0].op: there is no operator 'is'"),
-        (None, "There are no events of these models and actions to try it on."),
+        (None, "There are no events of these kinds to try it on."),
     ],
 )
 def test_what_cannot_be_tried_says_why(client: Client, conditions: Any, told: str) -> None:
@@ -94,6 +108,47 @@ def test_a_slow_pattern_is_not_tried_for_ever(client: Client, monkeypatch: pytes
 def test_models_and_actions_come_first(client: Client) -> None:
     for posted in ({"object_types": ["1"]}, {"on_created": "on"}, {"on_created": "on", "object_types": ["x", "²"]}):
         assert "Choose at least one" in client.post(ADDRESS, posted).json()["text"]
+
+
+def test_changes_of_users_who_are_left_out_are_counted_as_not_sent(client: Client) -> None:
+    for name in ("sync", "admin", "", "sync 2"):
+        make_event(username=name)
+    assert tried(client, excluded_usernames="sync\r\n nobody \r\n") == (
+        "Of the last 4 events, 3 would have been sent and 1 not."
+    )
+
+
+def test_custom_events_can_be_tried_with_models_and_without(client: Client) -> None:
+    make_event(action="dcim.rack_audited", object_type="", object_id="", data='{"note": "fine"}')
+    make_event(action="dcim.rack_audited", object_type="dcim.rack", data="null")
+    make_event(action="dcim.other", object_type="dcim.rack", data='{"note": "fine"}')
+    make_event(data='{"note": "bad"}')
+    fine = {"attr": "note", "value": "fine"}
+    posted = {"custom_events": ["dcim.rack_audited"], "conditions": json.dumps(fine), "serializer": "brief"}
+    told = client.post(ADDRESS, posted).json()["text"]
+    assert told.startswith("Of the last 2 events, 1 would have been sent and 0 not. For 1 there is no answer"), told
+    assert tried(client, fine, custom_events="dcim.rack_audited").startswith(
+        "Of the last 3 events, 1 would have been sent and 1 not. For 1 there is no answer"
+    )
+
+
+def test_a_serializer_that_no_webhook_had_chosen_then_has_no_answer(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    webhooks.register(Label, serializer=Name, serializers={"loud": Loud, "name": Name})
+    usual, loud = make_webhook(Label), make_webhook(Label, serializer="loud")
+    Label.objects.create(name="a")
+    usual.delete()
+    Label.objects.create(name="a")
+    loud.delete()
+    make_webhook(Label)
+    Label.objects.create(name="a")
+    unknown = "there is no answer, and they would not have been sent; testapp.label a: no webhook had chosen this"
+    for serializer, name, missing in (("", "a", 1), ("loud", "A", 1), ("name", "a", 3)):
+        told = tried(client, {"attr": "name", "value": name}, Label, serializer=serializer)
+        assert told.startswith(f"Of the last 3 events, {3 - missing} would have been sent and 0 not. "), told
+        assert f"For {missing} {unknown}" in told
 
 
 def test_only_who_may_define_webhooks_may_try() -> None:

@@ -176,6 +176,13 @@ def written_by(event: Told, serializer: str) -> Told:
     return cast(Told, _Variant(event, texts)) if "data" in texts else event
 
 
+def was_written_by(event: Told, serializer: str) -> bool:
+    """Whether there are data of the serializer of this name, for some webhook that had chosen it."""
+    variants = json.loads(event.variants or "{}")
+    main = next((name for name, one in variants.items() if "data" not in one), "")
+    return serializer == main or "data" in variants.get(serializer, {})
+
+
 def sent_to(event: Told, webhook_id: int) -> Told:
     """The Event as a webhook gets it."""
     return written_by(event, serializer_for(event, webhook_id))

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
+from django.db.models import Q
 from django.http import HttpRequest
 
 from webhooks import conditions, payloads, rights
 from webhooks.actors import Actor
 from webhooks.admin.display import count_of
-from webhooks.admin.forms import ConditionsField, NamesField
+from webhooks.admin.forms import ConditionsField, LinesField, NamesField
 from webhooks.capture.selection import Occasion, Undecided, wants
 from webhooks.capture.subscriptions import Demand
 from webhooks.conditions import ConditionError
@@ -31,14 +32,16 @@ def in_words(request: HttpRequest) -> str:
     """What the form of a webhook, as it was posted, would have come to."""
     labels = _labels(request.POST.getlist("object_types"))
     actions = [action for name, action in ACTIONS.items() if request.POST.get(name)]
-    if not labels or not actions:
-        return "Choose at least one model and one action first."
+    custom_events = request.POST.getlist("custom_events")
+    if not (labels and actions) and not custom_events:
+        return "Choose at least one model and one action first, or one of the custom events."
     try:
         demand = _demand(request.POST)
     except ConditionError as error:
         return f"The conditions are refused: {error}."
     # Only of what may be seen: the answers would tell of the others, one condition after the other.
-    visible = rights.visible_events(request.user, Event.objects.filter(object_type__in=labels, action__in=actions))
+    chosen = Q(object_type__in=labels, action__in=actions) | Q(action__in=custom_events)
+    visible = rights.visible_events(request.user, Event.objects.filter(chosen))
     return _told(demand, list(visible.filter(error="").order_by("-pk")[:MOST]))
 
 
@@ -60,6 +63,7 @@ def _demand(posted: Any) -> Demand:
         tuple(NamesField().to_python(posted.get("changed_fields", ""))),
         only_changes=bool(posted.get("only_changes")),
         serializer=posted.get("serializer", "").strip(),
+        excluded_usernames=tuple(LinesField().to_python(posted.get("excluded_usernames", ""))),
     )
 
 
@@ -69,11 +73,12 @@ def _told(demand: Demand, events: Sequence[Event]) -> str:
     for event in events:
         answer, why = _answer(demand, event)
         counts[answer] += 1
-        reason = reason or (f"{event.object_type} {event.object_repr or event.object_id}: {why}" if why else "")
+        about = f"{event.object_type} {event.object_repr or event.object_id}".strip()
+        reason = reason or (f"{about}: {why}" if why else "")
         if time.monotonic() > end:
             break
     if not counts:
-        return "There are no events of these models and actions to try it on."
+        return "There are no events of these kinds to try it on."
     told = (
         f"Of the last {count_of(counts.total(), 'event')}, {counts['matched']:,} would have been sent and "
         f"{counts['not matched']:,} not."
@@ -84,7 +89,12 @@ def _told(demand: Demand, events: Sequence[Event]) -> str:
 
 
 def _answer(demand: Demand, event: Event) -> tuple[str, str]:
-    told = payloads.written_by(event, demand.serializer)  # where a webhook had chosen that one then
+    if event.username in demand.excluded_usernames:
+        return "not matched", ""
+    is_change = event.action in Action
+    if is_change and not payloads.was_written_by(event, demand.serializer):
+        return "no answer", "no webhook had chosen this serializer then"
+    told = payloads.written_by(event, demand.serializer)
     occasion = Occasion(event.action, told.data, told.snapshots, told.changed, Actor(event.username))
     if event.action == Action.UPDATED and not event.changed and demand.needs_before:
         return "no answer", "what was there before was not recorded, for no webhook needed it"
