@@ -20,6 +20,7 @@ from django.utils import timezone
 from dcim.models import Device, Site
 from tests.deliveries import make_attempt, make_deliveries, make_delivery, make_event
 from tests.makers import make_webhook, to_view_objects
+from webhooks import jobs
 from webhooks.admin import lookup
 from webhooks.admin.filters import first_id
 from webhooks.admin.paging import CappedPaginator
@@ -287,6 +288,29 @@ class TestListOfWebhooks:
         assert len(statements(admin_client, WEBHOOKS)) == few
 
     @pytest.mark.parametrize(
+        ("action", "before", "wakes"),
+        [
+            ("disable", {"enabled": True}, []),
+            ("enable", {"enabled": False}, [jobs.wake_up]),
+            ("enable", {"enabled": True}, []),
+            ("resume", {"probe_at": timezone.now()}, [jobs.wake_up]),
+        ],
+    )
+    def test_a_worker_is_woken_for_what_can_go_out_now(
+        self,
+        admin_client: Client,
+        webhook: Webhook,
+        django_capture_on_commit_callbacks: Any,
+        action: str,
+        before: dict[str, Any],
+        wakes: list[Any],
+    ) -> None:
+        Webhook.objects.update(**before)
+        with django_capture_on_commit_callbacks() as callbacks:
+            told(admin_client, WEBHOOKS, action=action, _selected_action=[webhook.pk])
+        assert callbacks == wakes
+
+    @pytest.mark.parametrize(
         ("action", "before", "after", "message"),
         [
             ("disable", {"enabled": True}, False, "1 webhook is disabled now."),
@@ -547,7 +571,8 @@ class TestRetryAndDiscard:
         chosen = [*make_deliveries(webhook, 3), make_delivery(webhook, State.SUCCEEDED)]
         ids = [delivery.pk for delivery in chosen]
         assert told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids) == [
-            "3 deliveries will be sent again; 1 is not failed, discarded or between attempts and stays as it is."
+            "3 deliveries will be sent again; "
+            "1 was left as it is: only failed, discarded or pending ones can be retried."
         ]
         assert LogEntry.objects.count() == 3
 
@@ -565,7 +590,7 @@ class TestRetryAndDiscard:
     def test_very_many_leave_one_log_entry(self, admin_client: Client, webhook: Webhook) -> None:
         ids = [delivery.pk for delivery in make_deliveries(webhook, 101)]
         told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids)
-        assert LogEntry.objects.get().object_repr == "101 deliveries"
+        assert LogEntry.objects.get().object_repr == "101 deliveries of CMDB"
 
     def test_a_lane_is_retried_in_its_order(self, admin_client: Client, webhook: Webhook) -> None:
         ids = [make_delivery(webhook).pk for _ in range(3)]

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
@@ -291,15 +292,6 @@ def test_a_secret_is_in_no_answer(api: APIClient) -> None:
         assert secret.encode() not in answer.content
 
 
-@pytest.mark.postgresql
-def test_a_webhook_is_locked_while_it_is_changed_so_that_nothing_a_worker_notes_on_it_is_undone(api: APIClient) -> None:
-    pk = define(api).json()["id"]
-    with CaptureQueriesContext(connection) as queries:
-        api.patch(detail(WEBHOOKS, pk), {"name": "books"}, format="json")
-    first = next(sql for sql in selects(queries) if 'FROM "webhooks_webhook"' in sql)
-    assert 'FOR NO KEY UPDATE OF "webhooks_webhook"' in first
-
-
 def test_a_webhook_that_disabled_itself_starts_afresh_when_it_is_enabled(api: APIClient) -> None:
     pk = define(api).json()["id"]
     Webhook.objects.update(enabled=False, disabled_reason="410 Gone", failures_in_a_row=7)
@@ -551,7 +543,7 @@ def test_all_failed_deliveries_that_a_filter_chooses_are_sent_again(api: APIClie
         make_delivery(webhook, object_id=str(number))
     make_delivery(chosen, State.SUCCEEDED, object_id="4")
     answer = retry_many(api, webhook=chosen.pk)
-    assert (answer.status_code, answer.json()) == (200, {"retried": 2})
+    assert (answer.status_code, answer.json()) == (200, {"retried": 2, "is_complete": True})
     assert states() == ["pending", "pending", "failed", "succeeded"]
 
 
@@ -559,8 +551,11 @@ def test_discarded_deliveries_are_only_sent_again_in_bulk_when_they_are_asked_fo
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.DISCARDED, object_id="1")
     make_delivery(webhook, State.FAILED, object_id="2")
-    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1}
-    assert retry_many(api, webhook=webhook.pk, state=["discarded", "failed"]).json() == {"retried": 1}
+    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1, "is_complete": True}
+    assert retry_many(api, webhook=webhook.pk, state=["discarded", "failed"]).json() == {
+        "retried": 1,
+        "is_complete": True,
+    }
     assert states() == ["pending", "pending"]
 
 
@@ -571,7 +566,7 @@ def test_in_a_lane_the_oldest_of_those_that_are_retried_goes_first(
     webhook = make_webhook(Thing)
     for minute in range(5):
         make_delivery(webhook, at=NOON + timedelta(minutes=minute))
-    assert retry_many(api, state="failed").json() == {"retried": 5}
+    assert retry_many(api, state="failed").json() == {"retried": 5, "is_complete": True}
     assert states() == ["pending", "waiting", "waiting", "waiting", "waiting"]
 
 
@@ -600,6 +595,42 @@ def test_a_bulk_retry_passes_over_no_filter_that_means_nothing(api: APIClient, p
     answer = retry_many(api, None, **{"state": "failed"} | parameters)
     assert (answer.status_code, list(answer.json())) == (400, [key])
     assert states() == ["failed"]
+
+
+@pytest.mark.parametrize(("deed", "told"), [("retry", "Retried."), ("discard", "Discarded.")])
+def test_the_history_tells_who_retried_or_discarded_a_delivery(db: None, deed: str, told: str) -> None:
+    api = client_of("view_delivery", f"{deed}_delivery")
+    delivery = make_delivery(make_webhook(Thing))
+    assert api.post(detail(DELIVERIES, delivery.pk, deed)).status_code == 200
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.change_message, entry.user) == (str(delivery.pk), told, User.objects.get())
+    api.post(detail(DELIVERIES, delivery.pk, deed))
+    assert LogEntry.objects.count() == 1, "it changed nothing"
+
+
+@pytest.mark.parametrize("most", [3, 2])
+def test_the_history_tells_who_retried_many_in_one_entry_where_they_are_too_many(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("webhooks.retries.NOTED_EACH", most)
+    for name, count in (("books", 2), ("ledger", 1)):
+        webhook = make_webhook(Thing, name=name)
+        for key in range(count):
+            make_delivery(webhook, object_id=f"{name} {key}")
+    each = sorted(str(delivery) for delivery in Delivery.objects.all())
+    assert retry_many(api, state="failed").json()["retried"] == 3
+    told = sorted(LogEntry.objects.values_list("object_repr", flat=True))
+    assert told == (each if most == 3 else ["3 deliveries of books, ledger"])
+
+
+def test_a_bulk_retry_that_one_request_cannot_do_says_so(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.retries.CHUNK", 2)
+    monkeypatch.setattr("webhooks.retries.REQUEST_SECONDS", 0)
+    webhook = make_webhook(Thing)
+    for key in range(3):
+        make_delivery(webhook, object_id=str(key))
+    assert retry_many(api, state="failed").json() == {"retried": 2, "is_complete": False}
+    assert retry_many(api, state="failed").json()["retried"] == 1
 
 
 # Events

@@ -40,7 +40,7 @@ def test_a_delivery_between_two_attempts_has_the_next_one_now_and_its_schedule_g
     assert (Delivery.objects.get().state, len(inbox.received())) == (State.PENDING, 1)
     drain()
     assert len(inbox.received()) == 1, "it waits for an hour"
-    assert retries.retry(Delivery.objects.all()) == 1
+    assert retries.retry(Delivery.objects.all()).changed == 1
     drain()
     delivery = Delivery.objects.get()
     assert (delivery.state, delivery.attempt_count, delivery.failures) == (State.SUCCEEDED, 2, 1)
@@ -49,7 +49,7 @@ def test_a_delivery_between_two_attempts_has_the_next_one_now_and_its_schedule_g
 @pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])
 def test_what_is_due_or_under_way_or_has_succeeded_is_not_retried(state: State) -> None:
     make_delivery(make_webhook(Thing), state)
-    assert retries.retry(Delivery.objects.all()) == 0
+    assert retries.retry(Delivery.objects.all()).changed == 0
     assert Delivery.objects.get().state == state
 
 
@@ -139,7 +139,7 @@ def test_many_are_retried_in_the_order_of_their_lane(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(retries, "CHUNK", 2)
     webhook = make_webhook(Thing)
     deliveries = [make_delivery(webhook, State.FAILED) for _ in range(5)]
-    assert retries.retry(Delivery.objects.all()) == 5
+    assert retries.retry(Delivery.objects.all()).changed == 5
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert [states[delivery.pk] for delivery in deliveries] == [State.PENDING, *[State.WAITING] * 4]
 
@@ -156,6 +156,6 @@ def test_a_retry_probes_a_paused_webhook_at_once() -> None:
 def test_what_is_discarded_lets_the_next_one_pass() -> None:
     webhook = make_webhook(Thing)
     first, second = make_delivery(webhook, State.PENDING), make_delivery(webhook, State.WAITING)
-    assert retries.discard(Delivery.objects.filter(pk=first.pk)) == 1
+    assert retries.discard(Delivery.objects.filter(pk=first.pk)).changed == 1
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert (states[first.pk], states[second.pk]) == (State.DISCARDED, State.PENDING)

@@ -173,7 +173,7 @@ def test_nothing_can_be_done_to_what_may_not_be_seen(webhook: Webhook) -> None:
         )
     assert browser(user).post(reverse("admin:webhooks_event_replay", args=[odd.pk])).status_code == 404
     browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [hidden.pk]})
-    assert api(user).post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0}
+    assert api(user).post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "is_complete": True}
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert states[hidden.pk] == State.FAILED
     assert states[seen.pk] == State.DISCARDED  # by "select all", which goes as far as one sees

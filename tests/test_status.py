@@ -18,10 +18,12 @@ from tests.deliveries import make_deliveries, make_delivery, make_event
 from tests.makers import make_webhook
 from tests.servers import free_port
 from tests.test_admin import page, staff, told
-from webhooks.admin import operations, situation, tallies
+from webhooks import retries
+from webhooks.admin import counting, situation
 from webhooks.admin.findings import Level, judge
 from webhooks.admin.situation import Situation, Standing
 from webhooks.models import Delivery, State, Webhook
+from webhooks.models.querysets import HEAVY, SECRETS
 from webhooks.rq_report import SILENT_SHIPPED, Backend, Worker
 
 STATUS = reverse("webhooks_backend_status")
@@ -70,6 +72,16 @@ class TestPage:
             make_event(number, error="KeyError", dispatched_at=None)
         assert len(self.statements(admin_client)) == len(few) <= 18
 
+    def test_it_reads_nothing_that_may_be_long_and_no_secret(self, admin_client: Client, webhook: Webhook) -> None:
+        make_delivery(webhook)
+        make_event(1, data="", error="KeyError", dispatched_at=None)
+        read = "".join(sql.partition(" FROM ")[0] for sql in self.statements(admin_client) if "object_repr" in sql)
+        assert '"webhooks_event"."object_repr"' in read
+        for name in HEAVY:
+            assert f'"webhooks_event"."{name}",' not in read
+        for name in SECRETS:
+            assert f'"webhooks_webhook"."{name}",' not in read
+
     def test_nothing_is_counted_to_the_end(self, admin_client: Client, webhook: Webhook) -> None:
         counting = [sql for sql in self.statements(admin_client) if "COUNT(" in sql]
         assert all(sql.count("COUNT(") == sql.count("LIMIT 1001") + sql.count("LIMIT 10001") for sql in counting)
@@ -82,8 +94,8 @@ class TestPage:
     def test_counts_stop_somewhere_and_say_so(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(situation, "CAP", 2)
-        monkeypatch.setattr(tallies, "CAP", 2)
+        monkeypatch.setattr(counting, "ALL", 2)
+        monkeypatch.setattr(counting, "EACH", 2)
         make_deliveries(webhook, 5)
         shown = page(admin_client, STATUS)
         assert "<strong>2+</strong>" in shown
@@ -200,8 +212,8 @@ class TestRetry:
     def test_all_are_retried_in_chunks_and_oldest_first(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(operations, "READ", 4)
-        monkeypatch.setattr(operations, "CHUNK", 2)
+        monkeypatch.setattr(retries, "READ", 4)
+        monkeypatch.setattr(retries, "CHUNK", 2)
         lane = [make_delivery(webhook) for _ in range(9)]
         assert told(admin_client, RETRY_ALL) == ["9 deliveries will be sent again."]
         assert Delivery.objects.get(state=State.PENDING) == lane[0]
@@ -209,8 +221,8 @@ class TestRetry:
     def test_what_one_request_cannot_do_is_left_and_said(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(operations, "CHUNK", 2)
-        monkeypatch.setattr(operations, "BUDGET", 0)
+        monkeypatch.setattr(retries, "CHUNK", 2)
+        monkeypatch.setattr(retries, "REQUEST_SECONDS", 0)
         make_deliveries(webhook, 5)
         assert told(admin_client, RETRY_ALL) == [
             "2 deliveries will be sent again.",

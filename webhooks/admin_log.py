@@ -1,4 +1,4 @@
-"""The admin's history: who changed what of a webhook, whichever way. It never tells what of a secret."""
+"""The admin's history: who did what, whichever way. Of a secret it never tells what."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models, router, transaction
 from django.utils.text import capfirst
 
-__all__ = ["ADDITION", "CHANGE", "DELETION", "differing", "note", "note_by_itself", "state_of"]
+__all__ = [
+    "ADDITION",
+    "CHANGE",
+    "DELETION",
+    "differing",
+    "note",
+    "note_by_itself",
+    "note_each",
+    "note_of_many",
+    "state_of",
+]
 
 
 def note(user: Any, row: models.Model, flag: int, message: str | list[Any] = "") -> None:
@@ -24,6 +34,23 @@ def note(user: Any, row: models.Model, flag: int, message: str | list[Any] = "")
         object_repr=str(row)[:200],
         action_flag=flag,
         change_message=json.dumps(message) if isinstance(message, list) else message,
+    )
+
+
+def note_each(user: Any, rows: Sequence[models.Model], flag: int, message: str) -> None:
+    """Write the same entry about each of some rows of one model."""
+    if rows:
+        LogEntry.objects.log_actions(user.pk, rows, flag, message)
+
+
+def note_of_many(user: Any, model: type[models.Model], which: str, flag: int, message: str) -> None:
+    """Write one entry about rows that are too many for one each; ``which`` says how many and of what."""
+    LogEntry.objects.create(
+        user_id=user.pk,
+        content_type=ContentType.objects.get_for_model(model),
+        object_repr=which[:200],
+        action_flag=flag,
+        change_message=message,
     )
 
 

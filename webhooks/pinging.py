@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from django.db import transaction
-
-from webhooks import jobs
 from webhooks.actors import current_actor
 from webhooks.capture import outbox
 from webhooks.clock import DatabaseNow
@@ -31,5 +28,5 @@ def ping(webhook: Webhook) -> Event:
         request=written(actor.request) if actor.request else "",
     )
     Webhook.objects.filter(pk=webhook.pk).paused().update(probe_at=DatabaseNow())
-    transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)
+    outbox.wake_on_commit()
     return event

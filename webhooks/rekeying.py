@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from webhooks import vault
 from webhooks.models import Webhook
-from webhooks.models.webhook import SECRETS
+from webhooks.models.querysets import SECRETS
 from webhooks.vault import Secret, Unreadable
 
 # Rows that are read at once.

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import math
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 
-from webhooks import jobs, payloads, registry
+from webhooks import admin_log, payloads, registry
 from webhooks.actors import Actor
 from webhooks.capture import outbox, subscriptions
 from webhooks.capture.selection import Occasion, Selection, Undecided, select
@@ -21,35 +25,94 @@ from webhooks.payloads import Frozen
 from webhooks.snapshots import Before
 from webhooks.texts import clean
 
-# Deliveries that one transaction retries or discards.
-CHUNK = 1000
+# How many ids are read at once, and how many deliveries change in one transaction: workers wait for the rows meanwhile.
+READ, CHUNK = 10_000, 500
+
+# Up to this many, each has an entry of its own in the history; beyond, one tells of all.
+NOTED_EACH = 100
+
+# So many webhooks are named by that one.
+MOST_NAMED = 3
+
+# Seconds that a request may take for this: it stops before a web server's patience ends.
+REQUEST_SECONDS = 20.0
 
 
-def retry(deliveries: DeliveryQuerySet) -> int:
+@dataclass
+class Done:
+    """How many deliveries were looked at, how many changed, and whether time ran out before the last."""
+
+    seen: int = 0
+    changed: int = 0
+    is_cut_short: bool = False
+    webhooks: set[int] = field(default_factory=set)
+    first: list[uuid.UUID] = field(default_factory=list)  # one more than are noted each, at the least, where there are
+
+
+def retry(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = math.inf) -> Done:
     """Send failed or discarded ones among these again, in their lanes, and those that wait for their next attempt now;
-    and wake a worker. Returns how many.
+    and wake a worker. Webhooks of theirs that are paused are probed at once.
 
-    Webhooks of theirs that are paused are probed at once."""
-    chosen = deliveries.retriable()
-    webhooks = set(chosen.order_by().values_list("webhook", flat=True).distinct())
-    retried = _in_chunks(chosen, lambda some: some.hasten() + some.retry())
-    Webhook.objects.filter(pk__in=webhooks).paused().update(probe_at=DatabaseNow())
-    return retried
-
-
-def discard(deliveries: DeliveryQuerySet) -> int:
-    """End those among these that are not under way, without sending them. Returns how many."""
-    return _in_chunks(deliveries.discardable(), DeliveryQuerySet.discard)
+    The history tells that ``user`` did it, if one is given. Stops after about so many ``seconds``."""
+    done = _in_chunks(deliveries, DeliveryQuerySet.retriable, lambda some: some.hasten() + some.retry(), seconds)
+    Webhook.objects.filter(pk__in=done.webhooks).paused().update(probe_at=DatabaseNow())
+    _note(user, done, "Retried.")
+    return done
 
 
-def _in_chunks(deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int]) -> int:
-    """Change them a few at a time: there may be a hundred thousand, and workers wait for the rows meanwhile."""
-    changed = 0
-    ids = list(deliveries.order_by("pk").values_list("pk", flat=True))
-    for start in range(0, len(ids), CHUNK):
-        changed += change(Delivery.objects.filter(pk__in=ids[start : start + CHUNK]))
-    transaction.on_commit(jobs.wake_up, using=deliveries.db, robust=True)
-    return changed
+def discard(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = math.inf) -> Done:
+    """End those among these that are not under way, without sending them; ``user`` and ``seconds`` as for ``retry``."""
+    done = _in_chunks(deliveries, DeliveryQuerySet.discardable, DeliveryQuerySet.discard, seconds)
+    _note(user, done, "Discarded.")
+    return done
+
+
+def _in_chunks(
+    deliveries: QuerySet[Delivery],
+    applies: Callable[[DeliveryQuerySet], DeliveryQuerySet],
+    change: Callable[[DeliveryQuerySet], int],
+    seconds: float,
+) -> Done:
+    """Change those that it applies to, a few at a time: there may be a hundred thousand."""
+    done, end = Done(), time.monotonic() + seconds
+    for ids in _ids(deliveries):
+        some = Delivery.objects.filter(pk__in=ids)
+        applicable = dict(applies(some).order_by("event_id", "pk").values_list("pk", "webhook"))
+        done.webhooks.update(applicable.values())
+        if len(done.first) <= NOTED_EACH:
+            done.first += applicable
+        done.changed += change(some)
+        done.seen += len(ids)
+        if time.monotonic() > end:
+            done.is_cut_short = True
+            break
+    outbox.wake_on_commit()
+    return done
+
+
+def _ids(deliveries: QuerySet[Delivery]) -> Iterator[list[uuid.UUID]]:
+    """In the order of the events: in a lane the first must come first. None of an event from now on."""
+    newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+    made = deliveries.filter(event__lte=newest)
+    ordered = made.order_by("event_id", "pk").values_list("event_id", "pk")
+    rows = list(ordered[:READ])
+    while rows:
+        for start in range(0, len(rows), CHUNK):
+            yield [pk for _, pk in rows[start : start + CHUNK]]
+        event_id, last = rows[-1]
+        rows = list(ordered.filter(Q(event_id__gt=event_id) | Q(event_id=event_id, pk__gt=last))[:READ])
+
+
+def _note(user: Any, done: Done, message: str) -> None:
+    if user is None or not done.changed:
+        return
+    if done.changed <= NOTED_EACH:
+        admin_log.note_each(user, list(Delivery.objects.filter(pk__in=done.first)), admin_log.CHANGE, message)
+        return
+    names = list(Webhook.objects.filter(pk__in=done.webhooks).values_list("name", flat=True)[:MOST_NAMED])
+    more = len(done.webhooks) - len(names)
+    of = ", ".join(names) + (f" and {more} more" if more else "")
+    admin_log.note_of_many(user, Delivery, f"{done.changed:,} deliveries of {of}", admin_log.CHANGE, message)
 
 
 @dataclass(frozen=True)
@@ -61,15 +124,18 @@ class Replayed:
     problem: str = ""
 
 
-def replay(events: Iterable[Event]) -> list[Replayed]:
-    """Make new Events for failed ones, with the data of today, and wake a worker.
+def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
+    """Make new Events for failed ones, with the data of today, and wake a worker. The history tells that ``user`` did
+    it, if one is given.
 
     An object that was deleted cannot be read any more: its new Event has its key and name only. One whose
     payload still cannot be made, or that is gone although it was not deleted then, stays as it is. Who wants the new
     one is judged anew; where nobody does, the failed one is done with.
     """
     replayed = [_replay(event) for event in events]
-    transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)
+    if user is not None:
+        admin_log.note_each(user, [one.failed for one in replayed if one.event], admin_log.CHANGE, "Replayed.")
+    outbox.wake_on_commit()
     return replayed
 
 

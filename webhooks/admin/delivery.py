@@ -17,15 +17,14 @@ from django.views.decorators.http import require_POST
 
 from webhooks import payloads, rights
 from webhooks.admin import filters, lookup, operations
-from webhooks.admin.display import indented, pill, short, when
+from webhooks.admin.display import indented, named, pill, short, when
 from webhooks.admin.lane import lane_of
 from webhooks.admin.operations import DISCARD, RETRY, Operation
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.delivery import composing
-from webhooks.models import Delivery, Event
-from webhooks.models.querysets import State
-from webhooks.models.webhook import SECRETS_OF_WEBHOOK
+from webhooks.models import Delivery
+from webhooks.models.querysets import DeliveryQuerySet, State
 from webhooks.outcomes import Refused
 from webhooks.payloads import Bodies
 
@@ -44,15 +43,12 @@ class DeliveryAdmin(ReadOnlyAdmin):
         filters.EventActionFilter,
         filters.AgeFilter,
     )
-    list_select_related = ("event", "webhook")
     change_form_template = "webhooks/admin/delivery.html"
     actions = ("retry_chosen", "discard_chosen")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
-        # What may be long is not needed in lists.
-        heavy = ("data", "variants", "snapshots", "request", "error", "webhook_ids")
-        visible = rights.visible_deliveries(request.user, super().get_queryset(request))
-        return visible.defer(*(f"event__{name}" for name in heavy), *SECRETS_OF_WEBHOOK)
+        deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
+        return rights.visible_deliveries(request.user, deliveries.light())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
@@ -156,14 +152,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}
-
-
-def named(event: Event, action: str = "") -> SafeString:
-    """An object as people know it, and as the machine does; and what was done to it."""
-    return format_html(
-        '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}{}</span>',
-        event.object_repr or event.object_id, event.object_type, event.object_id, f", {action}" if action else "",
-    )  # fmt: skip
 
 
 def _next(delivery: Delivery) -> SafeString | str:

@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
+from webhooks.models import Event
 from webhooks.texts import clean, written_out
 
 R = TypeVar("R", bound=HttpResponseBase)
@@ -90,6 +91,14 @@ def count_of(count: int, noun: str, plural: str = "", cap: int | None = None) ->
 
 def deliveries(count: int, cap: int | None = None) -> str:
     return count_of(count, "delivery", "deliveries", cap)
+
+
+def named(event: Event, action: str = "") -> SafeString:
+    """An object as people know it, and as the machine does; and what was done to it."""
+    return format_html(
+        '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}{}</span>',
+        event.object_repr or event.object_id, event.object_type, event.object_id, f", {action}" if action else "",
+    )  # fmt: skip
 
 
 def indented(text: str) -> str:

@@ -16,13 +16,12 @@ from django.views.decorators.http import require_POST
 
 from webhooks import payloads, rights
 from webhooks.admin import filters, lookup
-from webhooks.admin.delivery import named
-from webhooks.admin.display import EMPTY, indented, pill, short, when
+from webhooks.admin.display import EMPTY, indented, named, pill, short, when
 from webhooks.admin.operations import RETRY
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.admin.replaying import replay
 from webhooks.models import Event
-from webhooks.models.webhook import SECRETS_OF_WEBHOOK
+from webhooks.models.querysets import EventQuerySet
 
 # So many of an event's deliveries are shown.
 MOST_DELIVERIES = 100
@@ -36,8 +35,8 @@ class EventAdmin(ReadOnlyAdmin):
     actions = ("replay_chosen",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        visible = rights.visible_events(request.user, super().get_queryset(request))
-        return visible.defer("data", "variants", "snapshots", "request", "webhook_ids")
+        events: EventQuerySet = super().get_queryset(request)  # type: ignore[assignment]
+        return rights.visible_events(request.user, events.light())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
@@ -92,7 +91,7 @@ class EventAdmin(ReadOnlyAdmin):
     # One event
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        deliveries = obj.deliveries.select_related("webhook").defer(*SECRETS_OF_WEBHOOK).order_by("pk")
+        deliveries = obj.deliveries.light().order_by("pk")
         return {
             "event": obj,
             "replayed_as": _replay_of(obj),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
 
 from webhooks import registry
@@ -80,6 +82,11 @@ class FailedEventFilter(admin.SimpleListFilter):
         if self.value() == "replayed":
             return queryset.exclude(dispatched_at=None).exclude(error="")
         return queryset.filter(error="") if self.value() == "made" else queryset
+
+
+def deliveries_url(**filters: Any) -> str:
+    """The address of the list of deliveries that these choose."""
+    return f"{reverse('admin:webhooks_delivery_changelist')}?{urlencode(filters)}"
 
 
 class AgeFilter(admin.SimpleListFilter):

@@ -8,9 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 
+from webhooks.admin.counting import ALL, EACH
 from webhooks.admin.display import count_of, deliveries, span
-from webhooks.admin.situation import CAP, Situation, Standing
-from webhooks.admin.tallies import CAP as WEBHOOK_CAP
+from webhooks.admin.situation import Situation, Standing
 from webhooks.models.querysets import State
 from webhooks.rq_report import Backend
 
@@ -107,7 +107,7 @@ def _stuck(situation: Situation, backend: Backend, is_enabled: bool, now: dateti
         return
     since = situation.undispatched_since
     if since and (now - since).total_seconds() > PATIENCE:
-        count = count_of(situation.undispatched, "change", cap=CAP)
+        count = count_of(situation.undispatched, "change", cap=ALL)
         yield Finding(Level.ERROR, f"{count} recorded and not taken up by a worker, the oldest for {_age(since, now)}.")
     for standing in [one for one in situation.webhooks if _is_late(one, now)][:MOST_NAMED]:
         has_worker = bool(backend.serving)
@@ -156,7 +156,7 @@ def _disabled(standing: Standing, now: datetime) -> Finding | None:
         return None
     by_itself = f"“{standing.name}” was disabled by itself: {standing.disabled_reason}. "
     verb = "waits" if standing.open == 1 else "wait"
-    waits = f"{deliveries(standing.open, WEBHOOK_CAP)} of “{standing.name}” {verb} because the webhook is disabled."
+    waits = f"{deliveries(standing.open, EACH)} of “{standing.name}” {verb} because the webhook is disabled."
     text = (by_itself if standing.disabled_reason else "") + (waits if standing.open else "")
     return Finding(Level.WARNING, text.strip(), "Enable it, or discard them." if standing.open else "Enable it.")
 
@@ -168,7 +168,7 @@ def _paused(standing: Standing, now: datetime) -> Finding | None:
     return Finding(
         Level.WARNING,
         f"“{standing.name}” is paused, for its last {standing.failures_in_a_row:,} attempts failed, the last one "
-        f"with: {standing.last_failure}. {deliveries(standing.open, WEBHOOK_CAP)} on file; the next probe is "
+        f"with: {standing.last_failure}. {deliveries(standing.open, EACH)} on file; the next probe is "
         f"{f'in {span(wait)}' if wait > 0 else 'due'}.",
         "It goes on by itself when a probe succeeds; you can also resume it below.",
     )
@@ -178,7 +178,7 @@ def _failing(standing: Standing, now: datetime) -> Finding | None:
     if not standing.enabled or standing.is_paused or not (standing.failures_in_a_row and standing.retrying):
         return None
     is_one = standing.retrying == 1
-    who = "It is" if is_one else f"{deliveries(standing.retrying, WEBHOOK_CAP)} are"
+    who = "It is" if is_one else f"{deliveries(standing.retrying, EACH)} are"
     return Finding(
         Level.WARNING,
         f"“{standing.name}” did not take its last delivery: {standing.last_failure}. "
@@ -191,14 +191,14 @@ def _failed(situation: Situation) -> Iterator[Finding]:
     if failed:
         yield Finding(
             Level.WARNING,
-            f"{deliveries(failed, CAP)} failed for good and {'is' if failed == 1 else 'are'} not tried again "
+            f"{deliveries(failed, ALL)} failed for good and {'is' if failed == 1 else 'are'} not tried again "
             "unless you retry.",
         )
     if situation.failed_events:
-        count = count_of(situation.failed_events, "change", cap=CAP)
+        count = count_of(situation.failed_events, "change", cap=ALL)
         yield Finding(Level.WARNING, f"No payload could be made of {count}: nothing was sent for it.")
 
 
 def _all_well(situation: Situation) -> Finding:
-    waits = f"{deliveries(situation.open, CAP)} under way" if situation.open else "nothing is waiting"
+    waits = f"{deliveries(situation.open, ALL)} under way" if situation.open else "nothing is waiting"
     return Finding(Level.GOOD, f"All is well: {waits}, nothing has failed, and a worker is alive.")

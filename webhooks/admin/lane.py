@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import QuerySet
-
+from webhooks.admin import counting
 from webhooks.models import Delivery
 from webhooks.models.querysets import HEAD_STATES, State
-
-# Places and queues are counted up to this.
-CAP = 1000
 
 
 @dataclass(frozen=True)
 class Lane:
     """``head`` is the delivery that goes now, ``next`` the one that goes after ``delivery``. ``ahead`` and
-    ``behind`` count the deliveries before and after ``delivery``, up to one more than ``CAP``."""
+    ``behind`` count the deliveries before and after ``delivery``, up to one more than ``counting.EACH``."""
 
     delivery: Delivery
     head: Delivery | None
@@ -38,9 +34,6 @@ def lane_of(delivery: Delivery) -> Lane:
     before = waiting.filter(event_id__lt=delivery.event_id)
     after = waiting.filter(event_id__gt=delivery.event_id) if is_in else waiting.none()
     is_behind = is_in and head is not None and head.pk != delivery.pk
-    ahead = _capped(before) + 1 if is_behind else 0
-    return Lane(delivery, head, after.first(), ahead, _capped(after))
-
-
-def _capped(waiting: QuerySet[Delivery]) -> int:
-    return waiting[: CAP + 1].count()
+    ahead = counting.capped(before, counting.EACH).count() + 1 if is_behind else 0
+    behind = counting.capped(after, counting.EACH).count()
+    return Lane(delivery, head, after.first(), ahead, behind)

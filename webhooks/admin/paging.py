@@ -8,16 +8,18 @@ from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.utils.functional import cached_property
 
+from webhooks.admin import counting
+
 
 class CappedPaginator(Paginator):
     """Counts no further than ``most``, and pages through that many: the first of what the order puts first."""
 
-    most = 10_000
+    most = counting.ALL
 
     @cached_property
     def _counted(self) -> int:
         rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        return rows.order_by().values("pk")[: self.most + 1].count()
+        return counting.capped(rows, self.most).count()
 
     @cached_property
     def count(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.contrib import messages
-from django.contrib.admin.models import CHANGE, LogEntry
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
@@ -19,12 +18,11 @@ MOST_TOLD = 5
 
 
 def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
-    """Make new events for those that failed, oldest first, log it, and tell the user what came of each."""
+    """Make new events for those that failed, oldest first, and tell the user what came of each."""
     failed = chosen.filter(error__gt="").order_by("pk")
-    replayed = retries.replay(failed[:MOST])
+    replayed = retries.replay(failed[:MOST], request.user)
     made = [one for one in replayed if one.event]
     if made:
-        LogEntry.objects.log_actions(int(request.user.pk or 0), [one.failed for one in made], CHANGE, "Replayed.")
         verb = "is" if len(made) == 1 else "are"
         messages.success(request, f"{count_of(len(made), 'change')} {verb} sent now.")
     problems = [one for one in replayed if not one.event]

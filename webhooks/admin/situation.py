@@ -10,12 +10,9 @@ from typing import Any
 from django.db.models import QuerySet
 
 from webhooks import rights
-from webhooks.admin import tallies
+from webhooks.admin import counting, tallies
 from webhooks.models import Event, Webhook
 from webhooks.models.querysets import OPEN_STATES, State
-
-# Counts of all deliveries in a state go up to this.
-CAP = 10_000
 
 # More webhooks than this are left to the list of webhooks.
 MOST_WEBHOOKS = 200
@@ -23,7 +20,7 @@ MOST_WEBHOOKS = 200
 
 @dataclass(frozen=True)
 class Standing:
-    """How one webhook is doing. Counts go up to one more than ``tallies.CAP``; ``probe_at`` is set while paused."""
+    """How one webhook is doing. Counts go up to one more than ``counting.EACH``; ``probe_at`` is set while paused."""
 
     pk: int
     name: str
@@ -54,7 +51,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class Situation:
-    """``counts`` go up to one more than ``CAP``; ``undispatched_since`` is the time of the oldest such event."""
+    """``counts`` go up to one more than ``counting.ALL``; ``undispatched_since`` is the time of the oldest such
+    event."""
 
     counts: dict[State, int] = field(default_factory=dict)
     undispatched: int = 0
@@ -83,8 +81,8 @@ def read(user: Any) -> Situation:
     )
 
 
-def _capped(queryset: QuerySet[Any]) -> int:
-    return queryset.order_by().values("pk")[: CAP + 1].count()
+def _capped(rows: QuerySet[Any]) -> int:
+    return counting.capped(rows, counting.ALL).count()
 
 
 def _standing(webhook: Webhook) -> Standing:

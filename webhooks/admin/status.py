@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
@@ -17,8 +16,9 @@ from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from webhooks import rights, rq_report
-from webhooks.admin import findings, operations, situation, switches, tallies
+from webhooks.admin import counting, findings, operations, situation, switches, tallies
 from webhooks.admin.display import count_of, exactly, number, short, undisguised, webhook_state, when
+from webhooks.admin.filters import deliveries_url
 from webhooks.admin.lookup import as_uuid
 from webhooks.admin.operations import RETRY
 from webhooks.admin.paging import CappedPaginator
@@ -26,7 +26,6 @@ from webhooks.admin.situation import Situation, Standing
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.querysets import State
-from webhooks.models.webhook import SECRETS_OF_WEBHOOK
 
 PER_PAGE = 25
 
@@ -60,14 +59,14 @@ def show(request: HttpRequest) -> HttpResponse:
         "workers": [{"row": worker, "heartbeat": when(worker.last_heartbeat)} for worker in redis.workers],
         "rq_url": _rq_url(),
         "tiles": _tiles(seen),
-        "undispatched": number(seen.undispatched, situation.CAP),
+        "undispatched": number(seen.undispatched, counting.ALL),
         "undispatched_since": when(seen.undispatched_since),
         "webhooks": [_webhook(standing) for standing in seen.webhooks],
         "has_more_webhooks": seen.has_more_webhooks,
         "failed": _failed(request),
-        "failed_count": number(seen.counts[State.FAILED], situation.CAP),
+        "failed_count": number(seen.counts[State.FAILED], counting.ALL),
         "failed_events": _failed_events(request),
-        "failed_event_count": number(seen.failed_events, situation.CAP),
+        "failed_event_count": number(seen.failed_events, counting.ALL),
     }
     return undisguised(TemplateResponse(request, "webhooks/admin/status.html", context))
 
@@ -164,7 +163,7 @@ def _tiles(seen: Situation) -> list[dict[str, Any]]:
     return [
         {
             "state": state,
-            "number": number(seen.counts[state], situation.CAP),
+            "number": number(seen.counts[state], counting.ALL),
             "is_zero": not seen.counts[state],
             "meaning": meaning,
             "url": deliveries_url(state=state),
@@ -180,7 +179,7 @@ def _webhook(standing: Standing) -> dict[str, Any]:
         "state": webhook_state(standing),
         "counts": [
             {
-                "number": number(count, tallies.CAP) if count else "",
+                "number": number(count, counting.EACH) if count else "",
                 "url": deliveries_url(state=state, webhook__id__exact=standing.pk),
             }
             for state, count in counts
@@ -198,15 +197,9 @@ def _probe(standing: Standing) -> SafeString | str:
     return when(standing.probe_at) if standing.probe_at > timezone.now() else "due"
 
 
-def deliveries_url(**filters: Any) -> str:
-    return f"{reverse('admin:webhooks_delivery_changelist')}?{urlencode(filters)}"
-
-
 def _failed(request: HttpRequest) -> Any:
     """A page of the failed deliveries, the newest first."""
-    heavy = ("event__data", "event__snapshots", "event__request", "event__error", *SECRETS_OF_WEBHOOK)
-    visible = rights.visible_deliveries(request.user, Delivery.objects.failed())
-    failed = visible.select_related("event", "webhook").defer(*heavy)
+    failed = rights.visible_deliveries(request.user, Delivery.objects.failed().light())
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
     rows = [
         {"row": delivery, "failed_at": when(delivery.finished_at), "reason": short(delivery.reason, 90)}
@@ -216,7 +209,7 @@ def _failed(request: HttpRequest) -> Any:
 
 
 def _failed_events(request: HttpRequest) -> list[dict[str, Any]]:
-    events = rights.visible_events(request.user, Event.objects.failed()).order_by("-timestamp")[:MOST_EVENTS]
+    events = rights.visible_events(request.user, Event.objects.failed().light()).order_by("-timestamp")[:MOST_EVENTS]
     return [
         {"row": event, "at": when(event.timestamp), "error": short(event.error.strip().rpartition("\n")[2], 120)}
         for event in events

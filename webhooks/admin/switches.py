@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from django.contrib import messages
-from django.contrib.admin.models import CHANGE, LogEntry
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from webhooks import jobs
+from webhooks import admin_log
 from webhooks.admin.display import count_of
+from webhooks.capture import outbox
 from webhooks.models import Webhook
 
 
@@ -21,7 +19,9 @@ def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None
     changed = list(chosen.filter(enabled=not enabled))
     for webhook in changed:
         webhook.enabled = enabled
-        webhook.save()
+        webhook.save_settings(switched=True)
+    if enabled and changed:
+        outbox.wake_on_commit()
     word = "enabled" if enabled else "disabled"
     _finish(request, changed, f"{word.capitalize()}.", f"{word} now", chosen.count() - len(changed), f"{word} already")
 
@@ -30,15 +30,15 @@ def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
     """Send to paused ones again at once, without waiting for their next probe."""
     paused = list(Webhook.objects.filter(pk__in=chosen.values("pk")).paused())
     Webhook.objects.filter(pk__in=[webhook.pk for webhook in paused]).resume()
+    if paused:
+        outbox.wake_on_commit()
     _finish(request, paused, "Resumed.", "sent to again", chosen.count() - len(paused), "not paused")
 
 
 def _finish(
     request: HttpRequest, changed: Sequence[Webhook], logged: str, done: str, left: int, otherwise: str
 ) -> None:
-    if changed:
-        LogEntry.objects.log_actions(int(request.user.pk or 0), changed, CHANGE, logged)
-        transaction.on_commit(partial(jobs.wake_up))
+    admin_log.note_each(request.user, changed, admin_log.CHANGE, logged)
     parts = [_sentence(len(changed), "is", "are", done)] if changed or not left else []
     parts += [_sentence(left, "was", "were", otherwise)] if left else []
     messages.add_message(request, messages.SUCCESS if changed else messages.WARNING, f"{'; '.join(parts)}.")

@@ -10,12 +10,10 @@ from typing import Any
 
 from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
 
+from webhooks.admin import counting
 from webhooks.clock import DatabaseNow
 from webhooks.models import Delivery, Webhook
 from webhooks.models.querysets import State
-
-# Counts say "1,000+" beyond this.
-CAP = 1000
 
 TALLIED = (State.PENDING, State.WAITING, State.SENDING, State.FAILED)
 
@@ -27,8 +25,8 @@ class CappedCount(Subquery):
     output_field = IntegerField()
 
 
-def _capped(queryset: QuerySet[Any]) -> CappedCount:
-    return CappedCount(queryset.order_by().values("pk")[: CAP + 1])
+def _capped(rows: QuerySet[Any]) -> CappedCount:
+    return CappedCount(counting.capped(rows, counting.EACH))
 
 
 def with_tallies(webhooks: QuerySet[Webhook], deliveries: QuerySet[Delivery]) -> QuerySet[Webhook]:

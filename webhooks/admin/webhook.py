@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, ClassVar
-from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -20,10 +18,12 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from webhooks import deletion, jobs, pinging, rights
-from webhooks.admin import consequences, switches, tallies, trial
+from webhooks import deletion, pinging, rights
+from webhooks.admin import consequences, counting, switches, tallies, trial
 from webhooks.admin.display import EMPTY, number, short, undisguised, webhook_state, when
+from webhooks.admin.filters import deliveries_url
 from webhooks.admin.forms import WebhookForm, in_words, offered
+from webhooks.capture import outbox
 from webhooks.models import Webhook
 from webhooks.models.querysets import OPEN_STATES, State
 
@@ -132,9 +132,8 @@ class WebhookAdmin(admin.ModelAdmin):
     def _count(self, webhook: Webhook, state: str, count: int) -> SafeString | str:
         if not count:
             return EMPTY
-        query = urlencode({"webhook__id__exact": webhook.pk, "state": state})
-        address = reverse("admin:webhooks_delivery_changelist")
-        return format_html('<a href="{}?{}">{}</a>', address, query, number(count, tallies.CAP))
+        address = deliveries_url(webhook__id__exact=webhook.pk, state=state)
+        return format_html('<a href="{}">{}</a>', address, number(count, counting.EACH))
 
     @admin.display(description="last result")
     def last_result(self, webhook: Webhook) -> SafeString | str:
@@ -167,10 +166,16 @@ class WebhookAdmin(admin.ModelAdmin):
         # Where something goes wrong, the report that is mailed to the admins has no secret in it.
         return super().changeform_view(request, *args, **kwargs)
 
+    def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
+        if change:
+            obj.save_settings(switched="enabled" in form.changed_data)
+        else:
+            super().save_model(request, obj, form, change)
+
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         if form.instance.enabled:
-            transaction.on_commit(jobs.wake_up)
+            outbox.wake_on_commit()
 
     @admin.action(description="Enable the selected webhooks", permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:

@@ -15,7 +15,7 @@ from rest_framework.settings import api_settings
 from webhooks import payloads, registry, rights
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
-from webhooks.models.webhook import SECRETS
+from webhooks.models.querysets import SECRETS
 from webhooks.vault import Secret
 
 # So many attempts of a delivery are shown, the newest.
@@ -138,6 +138,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
             candidate.full_clean()
         except ModelValidationError as error:
             raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
+        if self.instance and attrs.get("enabled") == self.instance.enabled:
+            del attrs["enabled"]  # which switches nothing, even if a worker disables it meanwhile
         return attrs | ({"conditions": candidate.conditions} if "conditions" in attrs else {})
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
@@ -148,7 +150,13 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         instance.sign_with(validated_data.pop("secret", instance.secret))
         if validated_data.pop("forget_previous_secret", False):
             instance.forget_previous_secret()
-        return super().update(instance, validated_data)
+        object_types = validated_data.pop("object_types", None)
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        instance.save_settings(switched="enabled" in validated_data)
+        if object_types is not None:
+            instance.object_types.set(object_types)
+        return instance
 
 
 def _is_secret(name: str, value: Any) -> bool:

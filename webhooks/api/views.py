@@ -17,17 +17,14 @@ from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
 from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
 
-from webhooks import admin_log, deletion, jobs, retries, rights
+from webhooks import admin_log, deletion, retries, rights
 from webhooks.api import serializers
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryParameters
 from webhooks.api.pagination import NewestFirst
 from webhooks.api.permissions import ModelPermissions, OperationPermissions
 from webhooks.capture import outbox
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.models.webhook import SECRETS_OF_WEBHOOK
-
-# What may be long, or is nobody's business, and lists do not show.
-HEAVY = ("data", "variants", "snapshots", "request", "webhook_ids")
+from webhooks.retries import Done
 
 
 class Conflict(APIException):
@@ -43,12 +40,6 @@ class WebhookViewSet(ModelViewSet[Webhook]):
     serializer_class = serializers.WebhookSerializer
     permission_classes = (ModelPermissions,)
     filter_backends = ()
-
-    def get_queryset(self) -> QuerySet[Webhook]:
-        # Locked: workers write on the same row how the webhook fares, and a save must not undo that.
-        is_update = self.action in ("update", "partial_update")
-        webhooks = super().get_queryset()
-        return webhooks.select_for_update(no_key=True, of=("self",)) if is_update else webhooks
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         with transaction.atomic(outbox.database()):
@@ -73,7 +64,7 @@ class WebhookViewSet(ModelViewSet[Webhook]):
     def _save(self, serializer: BaseSerializer[Webhook]) -> None:
         if serializer.save().enabled:
             # What waited while it was disabled can go out.
-            transaction.on_commit(jobs.wake_up, using=outbox.database(), robust=True)
+            outbox.wake_on_commit()
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(outbox.database()):
@@ -92,8 +83,8 @@ class EventViewSet(ReadOnlyModelViewSet[Event]):
     lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Event]:
-        events = rights.visible_events(self.request.user, super().get_queryset())
-        return events if self.detail else events.defer(*HEAVY)
+        events = Event.objects.all() if self.detail else Event.objects.light()
+        return rights.visible_events(self.request.user, events)
 
     def get_serializer_class(self) -> Any:
         return serializers.EventDetailSerializer if self.detail else serializers.EventSerializer
@@ -102,7 +93,7 @@ class EventViewSet(ReadOnlyModelViewSet[Event]):
 class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     """Deliveries: what is sent, what came of it, Retry and Discard."""
 
-    queryset = Delivery.objects.select_related("event", "webhook").defer(*SECRETS_OF_WEBHOOK)
+    queryset = Delivery.objects.all()
     permission_classes = (OperationPermissions,)
     pagination_class = NewestFirst
     filter_backends = (QueryParameters,)
@@ -111,8 +102,8 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     operation = ""
 
     def get_queryset(self) -> QuerySet[Delivery]:
-        deliveries = rights.visible_deliveries(self.request.user, super().get_queryset())
-        return deliveries if self.detail else deliveries.defer("event__error", *(f"event__{name}" for name in HEAVY))
+        deliveries = Delivery.objects.in_full() if self.detail else Delivery.objects.light()
+        return rights.visible_deliveries(self.request.user, deliveries)
 
     def get_serializer_class(self) -> Any:
         return serializers.DeliveryDetailSerializer if self.detail else serializers.DeliverySerializer
@@ -130,9 +121,9 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
         """End a delivery without sending it."""
         return self._do(retries.discard, "only waiting, pending and failed deliveries can be discarded")
 
-    def _do(self, perform: Callable[[Any], int], otherwise: str) -> Response:
+    def _do(self, perform: Callable[[Any, Any], Done], otherwise: str) -> Response:
         delivery = self.get_object()
-        if not perform(Delivery.objects.filter(pk=delivery.pk)):
+        if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user).changed:
             raise Conflict(f"Delivery {delivery.pk} is {delivery.state}: {otherwise}.")
         return Response(self.get_serializer(self.get_object()).data)
 
@@ -143,8 +134,8 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
         chosen = _deliberate(request).narrow(rights.visible_deliveries(request.user))
         if "state" not in request.query_params:
             chosen = chosen.failed()
-        # The oldest first: in a lane it goes before the others.
-        return Response({"retried": retries.retry(chosen.order_by("pk"))})
+        done = retries.retry(chosen.retriable(), request.user, retries.REQUEST_SECONDS)
+        return Response({"retried": done.changed, "is_complete": not done.is_cut_short})
 
 
 def _deliberate(request: Request) -> DeliveryFilters:

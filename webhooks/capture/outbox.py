@@ -26,6 +26,11 @@ def database() -> str:
     return router.db_for_write(Event)
 
 
+def wake_on_commit() -> None:
+    """Wake a worker when what this transaction does is committed; at once where none is open."""
+    transaction.on_commit(jobs.wake_up, using=database(), robust=True)
+
+
 def ignores(model: type[models.Model], using: str) -> bool:
     """Whether this transaction knows already that nobody wants changes of a model. Asked twice at each save, which is
     all that one that nobody wants should cost."""

@@ -44,6 +44,13 @@ OPEN_STATES = (State.WAITING, *HEAD_STATES)
 ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
 
 
+# What of a webhook is encrypted.
+SECRETS = ("secret", "previous_secret", "secret_headers")
+
+# What of an Event may be long, and lists do not show.
+HEAVY = ("data", "variants", "snapshots", "changed", "request", "webhook_ids")
+
+
 class WebhookQuerySet(models.QuerySet["Webhook"]):
     def enabled(self) -> WebhookQuerySet:
         return self.filter(enabled=True)
@@ -72,11 +79,24 @@ class EventQuerySet(models.QuerySet["Event"]):
         return self.filter(dispatched_at=None, error="")
 
     def failed(self) -> EventQuerySet:
-        """Those whose payload could not be made, and that nobody has replayed yet."""
+        """Those of which nothing was sent, for whichever reason (``Event.failure``), and that nobody has replayed."""
         return self.filter(dispatched_at=None).exclude(error="")
+
+    def light(self) -> EventQuerySet:
+        """For lists: without what may be long, but with whether there are data, which tells the kinds of failure."""
+        has_data = models.Case(models.When(data="", then=False), default=True, output_field=models.BooleanField())
+        return self.annotate(has_data=has_data).defer(*HEAVY)
 
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    def in_full(self) -> DeliveryQuerySet:
+        """With the Event and the webhook of each, without the secrets, which are nobody's business."""
+        return self.select_related("event", "webhook").defer(*(f"webhook__{name}" for name in SECRETS))
+
+    def light(self) -> DeliveryQuerySet:
+        """For lists: the same without what may be long of the Events."""
+        return self.in_full().defer(*(f"event__{name}" for name in (*HEAVY, "error")))
+
     def due(self) -> DeliveryQuerySet:
         return self.filter(state=State.PENDING, next_attempt_at__lte=DatabaseNow())
 

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator, RegexValidator
-from django.db import models
+from django.db import models, router, transaction
 from django.utils import timezone
 
 from webhooks import headerlines, registry, signing
@@ -23,9 +23,11 @@ from webhooks.models.templates import problems as template_problems
 from webhooks.texts import written_out
 from webhooks.vault import Secret
 
-# What is encrypted; and how a query of deliveries names it, to leave it out.
-SECRETS = ("secret", "previous_secret", "secret_headers")
-SECRETS_OF_WEBHOOK = tuple(f"webhook__{name}" for name in SECRETS)
+# What workers write, on the row that people change.
+HEALTH = (
+    "last_success_at", "last_failure_at", "last_failure", "failures_in_a_row", "failing_since", "probe_at", "probes",
+    "resumed_at", "disabled_reason",
+)  # fmt: skip
 
 # As in Django's own model of users, and in an Event.
 USERNAME_LENGTH = 150
@@ -225,6 +227,22 @@ class Webhook(models.Model):
         super().save(*args, **kwargs)
         if is_resumed:
             rows.update(resumed_at=DatabaseNow())
+
+    def save_settings(self, *, switched: bool) -> None:
+        """Save what a person changed, and nothing of what workers wrote since the row was loaded: how the webhook
+        fares, and, unless the person ``switched`` it on or off, that it was disabled. Raises DoesNotExist where it
+        was deleted meanwhile.
+
+        Validate it before: the row stays locked to the end of the transaction, and workers wait for it.
+        """
+        kept = HEALTH if switched else (*HEALTH, "enabled")
+        using = router.db_for_write(Webhook, instance=self)
+        with transaction.atomic(using):
+            rows = Webhook.objects.using(using).select_for_update(no_key=True)
+            written = rows.values(*kept).get(pk=self.pk)
+            for name in kept:
+                setattr(self, name, written[name])
+            self.save(using=using)
 
     def forget_failures(self) -> None:
         """As though it had never failed; save it to make that so."""

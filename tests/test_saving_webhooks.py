@@ -1,0 +1,137 @@
+"""Admins save a webhook while workers write on the same row how it fares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from dcim.models import Site
+from tests.makers import make_webhook
+from tests.threads import Beside
+from webhooks.delivery import health
+from webhooks.models import Webhook
+from webhooks.models.webhook import HEALTH
+from webhooks.outcomes import Outcome
+
+GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410)
+REFUSED = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
+
+URL = "https://127.0.0.1/hook"
+
+Save = Callable[[Webhook, bool], Any]
+
+
+class Judging:
+    """Judging what was entered takes as long as a test wants, as it does where a name server is slow."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def judging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judging]:
+    slow, full_clean = Judging(), Webhook.full_clean
+
+    def judge(self: Webhook, *args: Any, **kwargs: Any) -> None:
+        slow.has_begun.set()
+        slow.may_end.wait(20)
+        full_clean(self, *args, **kwargs)
+
+    monkeypatch.setattr(Webhook, "full_clean", judge)
+    yield slow
+    slow.may_end.set()
+
+
+def by_admin(webhook: Webhook, enabled: bool) -> Any:
+    client = Client()
+    client.force_login(User.objects.get())
+    sites = ContentType.objects.get_for_model(Site)
+    form = {
+        "name": "renamed", "object_types": [sites.pk], "on_created": "on", "payload_url": URL, "http_method": "POST",
+        "content_type": "application/json", "ssl_verification": "on", "ordered": "on",
+    }  # fmt: skip
+    address = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    return client.post(address, form | ({"enabled": "on"} if enabled else {})).status_code
+
+
+def by_api(webhook: Webhook, enabled: bool) -> Any:
+    client = APIClient()
+    client.force_authenticate(User.objects.get())
+    changes = {"name": "renamed", "payload_url": URL, "enabled": enabled}
+    return client.patch(f"/api/webhooks/webhooks/{webhook.pk}/", changes, format="json").status_code
+
+
+def note(webhook: Webhook, outcome: Outcome) -> None:
+    """What a worker does in its main thread, which has leases to renew: it must not wait."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '1s'")
+        health.note(webhook, [outcome])
+
+
+@pytest.fixture
+def saved_beside(database: str, judging: Judging) -> Callable[[Save, bool, bool, Outcome], Webhook]:
+    """Has a webhook saved, and an outcome noted while what was entered is judged; gives the row as it is then."""
+    User.objects.create_superuser("admin")
+
+    def do(save: Save, was_enabled: bool, enabled: bool, outcome: Outcome) -> Webhook:
+        webhook = make_webhook(Site, name="CMDB", enabled=was_enabled)
+        saving = Beside(lambda: save(webhook, enabled))
+        assert judging.has_begun.wait(20)
+        note(webhook, outcome)
+        judging.may_end.set()
+        assert saving.join() in (200, 302)
+        webhook.refresh_from_db()
+        assert webhook.name == "renamed"
+        return webhook
+
+    return do
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("save", [by_admin, by_api])
+class TestASaveBesideAWorker:
+    def test_what_disabled_itself_meanwhile_stays_disabled(self, saved_beside: Any, save: Save) -> None:
+        webhook = saved_beside(save, True, True, GONE)
+        assert not webhook.enabled
+        assert "410" in webhook.disabled_reason
+
+    def test_what_was_paused_meanwhile_stays_paused(
+        self, saved_beside: Any, save: Save, webhooks_settings: Any
+    ) -> None:
+        webhooks_settings(PAUSE_AFTER=1)
+        webhook = saved_beside(save, True, True, REFUSED)
+        assert webhook.is_paused
+        assert (webhook.failures_in_a_row, webhook.last_failure) == (1, "HTTP 500 Internal Server Error")
+
+    def test_whoever_disables_it_does(self, saved_beside: Any, save: Save) -> None:
+        webhook = saved_beside(save, True, False, REFUSED)
+        assert (webhook.enabled, webhook.failures_in_a_row) == (False, 1)
+
+    def test_whoever_enables_it_does(self, saved_beside: Any, save: Save) -> None:
+        assert saved_beside(save, False, True, REFUSED).enabled
+
+
+def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> None:
+    webhook = make_webhook(Site)
+    stale = Webhook.objects.get()
+    with transaction.atomic():
+        health.note(webhook, [REFUSED])
+    stale.enabled = False
+    stale.save_settings(switched=True)
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.failures_in_a_row) == (False, 1)
+
+
+def test_all_that_no_person_changes_is_kept() -> None:
+    hidden = {field.name for field in Webhook._meta.concrete_fields if not field.editable}
+    assert set(HEALTH) == hidden - {"previous_secret", "previous_secret_until", "created", "last_updated"}
