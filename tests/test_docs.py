@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook as Reference
 
-from webhooks import signing
+from webhooks import payloads, signing
 from webhooks.conf import RULES, conf
+from webhooks.models import Event
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -128,6 +130,11 @@ def test_the_request_of_the_page_is_signed_as_the_code_signs(body: bytes, header
     [secret] = {names["SECRET"] for names in snippets()}
     made = signing.headers(secret, headers["webhook-id"], int(headers["webhook-timestamp"]), body)
     assert {name.lower(): value for name, value in made.items()} == headers
+
+
+def test_the_request_of_the_page_has_the_keys_that_are_sent(body: bytes) -> None:
+    sent = payloads.json_body(Event(pk=1, action="created", object_type="dcim.site", timestamp=datetime.now(UTC)))
+    assert list(json.loads(body)) == list(json.loads(sent))
 
 
 @pytest.mark.usefixtures("at_that_time")
