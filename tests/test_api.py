@@ -485,8 +485,9 @@ def test_lists_leave_in_the_database_what_they_do_not_show(api: APIClient) -> No
     for url in (DELIVERIES, EVENTS):
         with CaptureQueriesContext(connection) as queries:
             api.get(url)
+        read = selects(queries)[0].replace('"data" =', "")  # whether there are any is asked
         for column in ('"data"', '"snapshots"', '"secret"', '"response_body"'):
-            assert column not in selects(queries)[0]
+            assert column not in read
 
 
 # Retry and Discard
