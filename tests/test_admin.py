@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -26,6 +27,7 @@ from webhooks.admin.filters import first_id
 from webhooks.admin.paging import CappedPaginator
 from webhooks.ids import new_id
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models.event import CUT, UNDISPATCHED
 
 NASTY = '<script>alert("x")</script>'
 ESCAPED = "&lt;script&gt;alert("
@@ -481,10 +483,15 @@ class TestOneDelivery:
         Webhook.objects.update(body_template="<{{ event }} of {{ model }}>")
         assert "&lt;updated of site&gt;" in page(admin_client, change_of(make_delivery(webhook)))
 
+    def test_the_length_of_a_body_is_told_in_bytes(self, admin_client: Client, webhook: Webhook) -> None:
+        Webhook.objects.update(body_template="Zürich")
+        assert "(7 bytes)" in page(admin_client, change_of(make_delivery(webhook)))
+
     def test_a_template_that_fails_shows_why_nothing_is_sent(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="{{ data.nope.deeper }}")
         shown = page(admin_client, change_of(make_delivery(webhook)))
         assert "Nothing is sent: the body could not be rendered: line 1: UndefinedError" in shown
+        assert "bytes)" not in shown
 
     def test_nothing_that_an_object_or_a_receiver_says_becomes_markup(self, admin_client: Client) -> None:
         webhook = make_webhook(Site, name=f"hook {NASTY}", url=f"https://x.example/?{NASTY}")
@@ -638,11 +645,36 @@ class TestEvents:
         Event.objects.update(dispatched_at=failed.timestamp)
         assert "no webhook wanted it then" in page(admin_client, change_of(failed))
 
+    @pytest.mark.parametrize(
+        ("fields", "pill", "sentence", "button"),
+        [
+            ({"data": "", "error": "KeyError"}, "could not be made", "There is no payload of this change", "of today"),
+            ({"error": "Undecided"}, "undecided", "could not be told who wants", "with the data of today"),
+            ({"error": f"{CUT}depth 4"}, "cut", "too deep in a chain", "as the first of a new chain"),
+            ({"error": f"{UNDISPATCHED}KeyError"}, "not dispatched", "No deliveries could be made", "of today"),
+        ],
+    )
+    def test_each_kind_of_failure_is_told_apart(
+        self, admin_client: Client, fields: dict[str, Any], pill: str, sentence: str, button: str
+    ) -> None:
+        failed = make_event(dispatched_at=None, **fields)
+        shown = page(admin_client, change_of(failed))
+        assert sentence in shown
+        assert re.search(rf"<button[^>]*>Replay [^<]*{button}</button>", shown)
+        for listed in (shown, page(admin_client, EVENTS)):
+            assert f'wh-failed">{pill}</span>' in listed
+
+    def test_the_list_tells_the_kinds_of_failure_without_the_data(self, admin_client: Client) -> None:
+        make_event(1, dispatched_at=None, error="KeyError")
+        few = statements(admin_client, EVENTS)
+        make_event(2, dispatched_at=None, error="KeyError", data="")
+        assert len(statements(admin_client, EVENTS)) == len(few)
+
     def test_a_failed_one_shows_its_traceback_and_can_be_found(self, admin_client: Client, webhook: Webhook) -> None:
         failed = make_event(1, "broken", data="", error="Traceback:\nKeyError: 'name'", dispatched_at=None)
         make_event(2, "sound")
         assert "KeyError: &#x27;name&#x27;" in page(admin_client, change_of(failed))
-        shown = page(admin_client, EVENTS, payload="failed")
+        shown = page(admin_client, EVENTS, state="failed")
         assert "broken" in shown
         assert "sound" not in shown
 
@@ -665,7 +697,7 @@ class TestEvents:
         )
         address = reverse("admin:webhooks_event_replay", args=[failed.pk])
         assert address in page(admin_client, change_of(failed))
-        assert told(admin_client, address) == ["1 change is sent now."]
+        assert told(admin_client, address) == ["1 event is replayed."]
         made = Event.objects.get(replay_of=failed.pk)
         assert '"Lisbon"' in made.data
         assert change_of(made) in page(admin_client, change_of(failed))

@@ -105,17 +105,17 @@ def test_what_is_too_deep_stands_as_cut_and_may_begin_a_new_chain(
 
     shown = page(browser, reverse("admin:webhooks_event_change", args=[cut.pk]))
     assert "depth 2 of a chain" in shown
-    assert "Send as the first of a new chain" in shown
+    assert "Replay as the first of a new chain" in shown
     assert "cut</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
     assert "Cut: depth 2 of a chain" in page(browser, reverse("webhooks_backend_status"))
 
     # What is sent then is what it was, though the object is another by now, or none.
     site.delete()
-    assert told(browser, reverse("admin:webhooks_event_replay", args=[cut.pk])) == ["1 change is sent now."]
+    assert told(browser, reverse("admin:webhooks_event_replay", args=[cut.pk])) == ["1 event is replayed."]
     drain()
     [again] = [one for one in inbox.received() if one.json.get("replay_of") == cut.pk]
     assert (again.json["data"]["name"], again.headers[DEPTH.lower()]) == ("b", "1")
-    assert "sent later" in page(browser, reverse("admin:webhooks_event_changelist"))
+    assert "replayed</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
     [replayed] = retries.replay([cut])
     assert replayed.problem == "it has been replayed already"
 

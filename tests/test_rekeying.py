@@ -65,9 +65,9 @@ def test_what_cannot_be_read_is_named_and_left_and_the_rest_is_done(webhooks_set
     make_webhook(Site, name="kept", secret="three")
     webhooks_settings(ENCRYPTION_KEYS=[NEWEST, NEW])
     stored = Webhook.objects.get(name="lost").secret.stored
-    with pytest.raises(CommandError, match="the secret of “lost”; the previous_secret of “lost”"):
+    with pytest.raises(CommandError, match="the secret of “lost”; the previous secret of “lost”"):
         rotate()
-    assert rekeying.unreadable() == [("lost", "secret"), ("lost", "previous_secret")]
+    assert rekeying.unreadable() == [("lost", "secret"), ("lost", "previous secret")]
     assert Webhook.objects.get(name="lost").secret.stored == stored
     assert vault.is_current(Webhook.objects.get(name="kept").secret.stored)
     webhooks_settings(ENCRYPTION_KEYS=[NEWEST, OLD])

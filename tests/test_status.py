@@ -257,7 +257,7 @@ def backend(*workers: Worker, error: str = "") -> Backend:
         ([FINE], [], Level.ERROR, "No worker is alive: nothing is delivered until one is started."),
         ([FINE], [Worker("w", ("default",))], Level.ERROR, "No worker that is alive serves the queue “webhooks”"),
         ([FINE], [SILENT], Level.ERROR, "No worker that is alive serves the queue “webhooks”"),
-        ([FINE], [SHIPPED, SILENT], Level.WARNING, "The worker “w” has not been heard of for 2 min"),
+        ([FINE], [SHIPPED, SILENT], Level.WARNING, "The worker “w” has not been heard from for 2 min"),
         ([FINE], [STOCK], Level.WARNING, "Only rq's stock worker is running"),
         ([FINE], [STOCK, SHIPPED], Level.GOOD, "All is well"),
         ([], [SHIPPED], Level.WARNING, "No webhook is defined"),
@@ -268,23 +268,24 @@ def backend(*workers: Worker, error: str = "") -> Backend:
         ),
         (
             [FINE, Standing(2, "Chat", enabled=False, pending=1, disabled_reason="410 Gone")], [SHIPPED],
-            Level.WARNING, "“Chat” was disabled by itself: 410 Gone. 1 delivery of “Chat” waits because",
+            Level.WARNING, "“Chat” was disabled automatically: 410 Gone. 1 delivery of “Chat” waits because",
         ),
         (
             [Standing(1, "CMDB", failures_in_a_row=9, last_failure="HTTP 500", probe_at=NOW + timedelta(minutes=4))],
-            [SHIPPED], Level.WARNING, "“CMDB” is paused, for its last 9 attempts failed, the last one with: HTTP 500.",
+            [SHIPPED], Level.WARNING,
+            "“CMDB” is paused, because its last 9 attempts failed, the last one with: HTTP 500.",
         ),
         (
             [Standing(1, "CMDB", failures_in_a_row=1, last_failure="HTTP 500", retrying=1)],
-            [SHIPPED], Level.WARNING, "did not take its last delivery: HTTP 500. It is tried again by itself.",
+            [SHIPPED], Level.WARNING, "did not take its last delivery: HTTP 500. It is tried again automatically.",
         ),
         (
             [Standing(1, "CMDB", failures_in_a_row=3, last_failure="HTTP 500", retrying=3)],
-            [SHIPPED], Level.WARNING, "3 deliveries are tried again by themselves.",
+            [SHIPPED], Level.WARNING, "3 deliveries are tried again automatically.",
         ),
         (
             [Standing(1, "CMDB", pending=1, due_since=LONG_AGO)], [SHIPPED], Level.WARNING,
-            "Deliveries of “CMDB” are due and not sent, the oldest for 10 min.",
+            "Deliveries of “CMDB” are due and not sent; the oldest has waited 10 min.",
         ),
         ([Standing(1, "CMDB", pending=1, due_since=NOW)], [SHIPPED], Level.GOOD, "All is well"),
     ],
@@ -299,7 +300,8 @@ def test_what_is_wrong_is_found(webhooks: list[Standing], workers: list[Worker],
     [
         (Situation(counts={State.FAILED: 1}), "1 delivery failed for good and is not tried again unless you retry."),
         (Situation(counts={State.FAILED: 10_001}), "10,000+ deliveries failed for good and are not tried again"),
-        (Situation(failed_events=2), "No payload could be made of 2 changes"),
+        (Situation(failed_events=1), "1 event failed: nothing was sent of it."),
+        (Situation(failed_events=2), "2 events failed: nothing was sent of them."),
         (Situation(undispatched=5, undispatched_since=LONG_AGO), "5 changes recorded and not taken up by a worker"),
     ],
 )

@@ -192,7 +192,8 @@ def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         yield Error(
             f"The {name} of webhook “{webhook}” cannot be decrypted with any key in the settings.",
             hint='Put the key it was encrypted with back, at the end of WEBHOOKS["ENCRYPTION_KEYS"] or in '
-            "SECRET_KEY_FALLBACKS, then run manage.py webhooks_rotate_keys; or enter it again in the admin.",
+            "SECRET_KEY_FALLBACKS, then run manage.py webhooks_rotate_keys; or enter it again in the admin; a previous "
+            "secret can also be given up: “Stop signing with the replaced secret now”.",
             id="webhooks.E010",
         )
 

@@ -16,7 +16,7 @@ BATCH = 200
 
 @dataclass
 class Tally:
-    """How many texts are encrypted anew, were so already, and which ones cannot be read: webhook and field."""
+    """How many texts are encrypted anew, were so already, and which ones cannot be read: webhook and what of it."""
 
     renewed: int = 0
     current: int = 0
@@ -35,8 +35,13 @@ def renew() -> Tally:
 
 
 def unreadable() -> list[tuple[str, str]]:
-    """The names of webhooks, each with the field that no key decrypts."""
-    return [(webhook.name, name) for webhook in _with_secrets() for name in SECRETS if getattr(webhook, name).problem]
+    """The names of webhooks, each with what no key decrypts, in words."""
+    return [
+        (webhook.name, _in_words(name))
+        for webhook in _with_secrets()
+        for name in SECRETS
+        if getattr(webhook, name).problem
+    ]
 
 
 def _renew(webhook: Webhook, name: str, tally: Tally) -> None:
@@ -47,11 +52,15 @@ def _renew(webhook: Webhook, name: str, tally: Tally) -> None:
     try:
         renewed = vault.encrypt(secret.reveal())
     except Unreadable:
-        tally.unreadable.append((webhook.name, name))
+        tally.unreadable.append((webhook.name, _in_words(name)))
         return
     # Only where it is still what was read: an admin may have entered another one.
     same = Webhook.objects.filter(pk=webhook.pk, **{name: secret})
     tally.renewed += same.update(**{name: renewed})
+
+
+def _in_words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _with_secrets() -> Iterator[Webhook]:

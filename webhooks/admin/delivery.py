@@ -130,7 +130,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
-        body = body_of(obj)
+        body, refusal = body_of(obj)
         return {
             "delivery": obj,
             "event": obj.event,
@@ -139,7 +139,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "attempts": attempts,
             "is_capped": len(attempts) < obj.attempts.count(),
             "is_form": obj.webhook.is_form and not obj.webhook.body_template,
-            "body": body,
+            "body": body.decode(),
+            "body_size": len(body),
+            "refusal": refusal,
             "payload": indented(_bodies_of(obj).body(as_form=False).decode()),
             "may_retry": RETRY.allowed(request) and RETRY.changes(obj),
             "may_discard": DISCARD.allowed(request) and DISCARD.changes(obj),
@@ -165,12 +167,12 @@ def _next(delivery: Delivery) -> SafeString | str:
     return "due now" if is_due else format_html("next {}", when(delivery.next_attempt_at))
 
 
-def body_of(delivery: Delivery) -> str:
-    """The body that the next attempt would send, to the byte; or why there is none."""
+def body_of(delivery: Delivery) -> tuple[bytes, str]:
+    """The body that the next attempt would send, to the byte; or, in words, why there is none."""
     try:
-        return composing.body_of(delivery.webhook, _bodies_of(delivery)).decode()
+        return composing.body_of(delivery.webhook, _bodies_of(delivery)), ""
     except Refused as error:
-        return f"Nothing is sent: {error}."
+        return b"", f"Nothing is sent: {error}."
 
 
 def _bodies_of(delivery: Delivery) -> Bodies:

@@ -23,13 +23,16 @@ from webhooks.admin.replaying import replay
 from webhooks.models import Event
 from webhooks.models.querysets import EventQuerySet
 
+# In the list, of those that failed.
+FAILURES = {"cut": "cut", "undispatched": "not dispatched", "undecided": "undecided", "unmade": "could not be made"}
+
 # So many of an event's deliveries are shown.
 MOST_DELIVERIES = 100
 
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):
-    list_display = ("object", "action", "time", "user", "payload")
+    list_display = ("object", "action", "time", "user", "state")
     list_filter = (filters.FailedEventFilter, filters.TypeFilter, filters.ActionFilter)
     change_form_template = "webhooks/admin/event.html"
     actions = ("replay_chosen",)
@@ -58,20 +61,18 @@ class EventAdmin(ReadOnlyAdmin):
     def user(self, event: Event) -> str:
         return event.username or EMPTY
 
-    @admin.display(description="payload")
-    def payload(self, event: Event) -> SafeString:
+    @admin.display(description="state")
+    def state(self, event: Event) -> SafeString:
         if not event.error:
             return pill("made")
-        if event.is_cut:
-            return pill("failed", "cut") if event.dispatched_at is None else pill("waiting", "sent later")
-        return pill("failed", "could not be made") if event.dispatched_at is None else pill("waiting", "made again")
+        return pill("failed", FAILURES[event.failure]) if event.dispatched_at is None else pill("waiting", "replayed")
 
     # Replay
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return RETRY.allowed(request)
 
-    @admin.action(description="Send the selected failed changes now", permissions=["retry"])
+    @admin.action(description="Replay the selected failed events", permissions=["retry"])
     def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
         replay(request, chosen)
 
@@ -95,7 +96,7 @@ class EventAdmin(ReadOnlyAdmin):
         return {
             "event": obj,
             "replayed_as": _replay_of(obj),
-            "may_replay": RETRY.allowed(request) and obj.error and obj.dispatched_at is None,
+            "may_replay": RETRY.allowed(request) and obj.failure and obj.dispatched_at is None,
             "changed": when(obj.timestamp),
             "fields": ", ".join(json.loads(obj.changed)) or "nothing" if obj.changed else "",
             "dispatched": when(obj.dispatched_at),

@@ -70,11 +70,11 @@ class EventActionFilter(ActionFilter):
 
 
 class FailedEventFilter(admin.SimpleListFilter):
-    title = "payload"
-    parameter_name = "payload"
+    title = "state"
+    parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [("failed", "could not be made"), ("replayed", "made again later"), ("made", "made")]
+        return [("failed", "failed"), ("replayed", "failed and replayed"), ("made", "made")]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() == "failed":

@@ -90,14 +90,14 @@ def _workers(backend: Backend) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             "Only rq's stock worker is running, which works when a change wakes it: retries that fall due, and "
-            "what a worker that died had claimed, wait for the next change.",
+            "what a worker that died had claimed, wait for the next change or for manage.py webhooks_sweep.",
             f'Set RQ = {{"WORKER_CLASS": "{SHIPPED}"}} in the settings, or start the worker with:',
             f"{command} --worker-class {SHIPPED}",
         )
     for worker in [worker for worker in backend.workers if worker.is_silent][:MOST_NAMED]:
         yield Finding(
             Level.WARNING,
-            f"The worker “{worker.name}” has not been heard of for {span(worker.silence)}: it hangs or was killed.",
+            f"The worker “{worker.name}” has not been heard from for {span(worker.silence)}: it hangs or was killed.",
             "What it had claimed is taken back by another worker. Redis forgets it after a few minutes.",
         )
 
@@ -108,13 +108,13 @@ def _stuck(situation: Situation, backend: Backend, is_enabled: bool, now: dateti
     since = situation.undispatched_since
     if since and (now - since).total_seconds() > PATIENCE:
         count = count_of(situation.undispatched, "change", cap=ALL)
-        yield Finding(Level.ERROR, f"{count} recorded and not taken up by a worker, the oldest for {_age(since, now)}.")
+        yield Finding(Level.ERROR, f"{count} recorded and not taken up by a worker; {_waits(since, now)}.")
     for standing in [one for one in situation.webhooks if _is_late(one, now)][:MOST_NAMED]:
         has_worker = bool(backend.serving)
         yield Finding(
             Level.WARNING if has_worker else Level.ERROR,
-            f"Deliveries of “{standing.name}” are due and not sent, the oldest for {_due(standing, now)}.",
-            "The workers have more to do than they get done, or hang." if has_worker else "",
+            f"Deliveries of “{standing.name}” are due and not sent; {_waits(standing.due_since, now)}.",
+            "The workers cannot keep up, or hang." if has_worker else "",
         )
 
 
@@ -123,12 +123,8 @@ def _is_late(standing: Standing, now: datetime) -> bool:
     return bool(is_sent_to and standing.due_since and (now - standing.due_since).total_seconds() > PATIENCE)
 
 
-def _due(standing: Standing, now: datetime) -> str:
-    return _age(standing.due_since, now) if standing.due_since else ""
-
-
-def _age(since: datetime, now: datetime) -> str:
-    return span((now - since).total_seconds())
+def _waits(since: datetime | None, now: datetime) -> str:
+    return f"the oldest has waited {span((now - since).total_seconds())}" if since else ""
 
 
 def _webhooks(situation: Situation, now: datetime) -> Iterator[Finding]:
@@ -154,10 +150,10 @@ def _unreadable(standing: Standing, now: datetime) -> Finding | None:
 def _disabled(standing: Standing, now: datetime) -> Finding | None:
     if standing.enabled or not (standing.open or standing.disabled_reason):
         return None
-    by_itself = f"“{standing.name}” was disabled by itself: {standing.disabled_reason}. "
+    disabled = f"“{standing.name}” was disabled automatically: {standing.disabled_reason}. "
     verb = "waits" if standing.open == 1 else "wait"
     waits = f"{deliveries(standing.open, EACH)} of “{standing.name}” {verb} because the webhook is disabled."
-    text = (by_itself if standing.disabled_reason else "") + (waits if standing.open else "")
+    text = (disabled if standing.disabled_reason else "") + (waits if standing.open else "")
     return Finding(Level.WARNING, text.strip(), "Enable it, or discard them." if standing.open else "Enable it.")
 
 
@@ -167,22 +163,20 @@ def _paused(standing: Standing, now: datetime) -> Finding | None:
     wait = (standing.probe_at - now).total_seconds()
     return Finding(
         Level.WARNING,
-        f"“{standing.name}” is paused, for its last {standing.failures_in_a_row:,} attempts failed, the last one "
+        f"“{standing.name}” is paused, because its last {standing.failures_in_a_row:,} attempts failed, the last one "
         f"with: {standing.last_failure}. {deliveries(standing.open, EACH)} on file; the next probe is "
         f"{f'in {span(wait)}' if wait > 0 else 'due'}.",
-        "It goes on by itself when a probe succeeds; you can also resume it below.",
+        "It goes on automatically when a probe succeeds; you can also resume it below.",
     )
 
 
 def _failing(standing: Standing, now: datetime) -> Finding | None:
     if not standing.enabled or standing.is_paused or not (standing.failures_in_a_row and standing.retrying):
         return None
-    is_one = standing.retrying == 1
-    who = "It is" if is_one else f"{deliveries(standing.retrying, EACH)} are"
+    who = "It is" if standing.retrying == 1 else f"{deliveries(standing.retrying, EACH)} are"
     return Finding(
         Level.WARNING,
-        f"“{standing.name}” did not take its last delivery: {standing.last_failure}. "
-        f"{who} tried again by {'itself' if is_one else 'themselves'}.",
+        f"“{standing.name}” did not take its last delivery: {standing.last_failure}. {who} tried again automatically.",
     )
 
 
@@ -195,8 +189,12 @@ def _failed(situation: Situation) -> Iterator[Finding]:
             "unless you retry.",
         )
     if situation.failed_events:
-        count = count_of(situation.failed_events, "change", cap=ALL)
-        yield Finding(Level.WARNING, f"No payload could be made of {count}: nothing was sent for it.")
+        yield Finding(
+            Level.WARNING,
+            f"{count_of(situation.failed_events, 'event', cap=ALL)} failed: nothing was sent of "
+            f"{'it' if situation.failed_events == 1 else 'them'}.",
+            "The reason is below, with each. When it is put right, replay them.",
+        )
 
 
 def _all_well(situation: Situation) -> Finding:

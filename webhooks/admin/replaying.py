@@ -1,4 +1,4 @@
-"""Replay: changes whose payload could not be made, sent with the data of today; and those that were cut."""
+"""Replay: failed events, sent with the data of today; and those that were cut."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
     made = [one for one in replayed if one.event]
     if made:
         verb = "is" if len(made) == 1 else "are"
-        messages.success(request, f"{count_of(len(made), 'change')} {verb} sent now.")
+        messages.success(request, f"{count_of(len(made), 'event')} {verb} replayed.")
     problems = [one for one in replayed if not one.event]
     for one in problems[:MOST_TOLD]:
         name = one.failed.object_repr or f"{one.failed.object_type} {one.failed.object_id}"
         messages.error(request, f"Nothing is sent for “{name}”: {one.problem}.")
     if len(problems) > MOST_TOLD:
-        messages.error(request, f"Nothing is sent for {count_of(len(problems) - MOST_TOLD, 'more change')} either.")
+        messages.error(request, f"Nothing is sent for {count_of(len(problems) - MOST_TOLD, 'more event')} either.")
     if not replayed:
-        messages.warning(request, "Nothing to do: a payload was made of each of these.")
+        messages.warning(request, "Nothing to do: none of these failed.")
     if failed.count() > MOST:
         messages.warning(request, "There were too many for one request: do it again for the rest.")

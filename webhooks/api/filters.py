@@ -60,7 +60,7 @@ class ObjectFilters(Filters):
 
 
 class EventFilters(ObjectFilters):
-    """``failed=true``: those whose payload could not be made, and that were not replayed since."""
+    """``failed=true``: those of which nothing was sent, and that were not replayed since."""
 
     failed = serializers.BooleanField()
 

@@ -184,7 +184,7 @@ class EventSummarySerializer(serializers.ModelSerializer[Event]):
 
 
 class EventSerializer(serializers.ModelSerializer[Event]):
-    """``error`` is the traceback of why no payload could be made; nothing is sent of such an event."""
+    """``error`` says why it failed, mostly as a traceback; nothing is sent of such an event."""
 
     class Meta:
         model = Event

@@ -73,7 +73,7 @@ class WebhookViewSet(ModelViewSet[Webhook]):
 
 
 class EventViewSet(ReadOnlyModelViewSet[Event]):
-    """Events: what changed, and why no payload could be made of some."""
+    """Events: what changed, and why some failed."""
 
     queryset = Event.objects.all()
     permission_classes = (ModelPermissions,)

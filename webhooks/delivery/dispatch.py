@@ -16,6 +16,7 @@ from webhooks.ids import delivery_id
 from webhooks.logs import logger_of
 from webhooks.models import Delivery, Event, State
 from webhooks.models.delivery import ONE_HEAD
+from webhooks.models.event import UNDISPATCHED
 from webhooks.sql import dispatching
 from webhooks.sql.claims import Claim, Taken, lock_heads, promote
 from webhooks.sql.dialect import relax
@@ -79,7 +80,7 @@ def _dispatch_first(using: str) -> int:
         if not _is_of_an_event(error):
             raise
         logger.exception("Event %s cannot be dispatched, and stands as failed", events[0].id)
-        why = "It could not be dispatched:\n" + "".join(traceback.format_exception(error))
+        why = UNDISPATCHED + "".join(traceback.format_exception(error))
         return Event.objects.filter(pk=events[0].id).update(error=clean(why))
 
 

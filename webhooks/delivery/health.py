@@ -146,7 +146,7 @@ def _announce(webhook: Webhook, reason: str) -> None:
     """Say that a webhook was disabled: in the log, in the admin's history, and by e-mail."""
     logger.error("Webhook %s was disabled: %s", webhook, reason)
     try:
-        admin_log.note_by_itself(webhook, admin_log.CHANGE, f"Disabled by itself: {reason}")
+        admin_log.note_by_itself(webhook, admin_log.CHANGE, f"Disabled automatically: {reason}")
     except Exception:
         # Not worth what it tells of: without that, every worker would try the same again and again.
         logger.exception("The admin's history could not be told that webhook %s was disabled", webhook)

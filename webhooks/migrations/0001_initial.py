@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name_plural': 'deliveries',
                 'ordering': ['-pk'],
-                'permissions': [('retry_delivery', 'Can send failed deliveries again'), ('discard_delivery', 'Can discard deliveries')],
+                'permissions': [('retry_delivery', 'Can retry deliveries'), ('discard_delivery', 'Can discard deliveries')],
             },
         ),
         migrations.CreateModel(
@@ -87,8 +87,8 @@ class Migration(migrations.Migration):
                 ('request', models.TextField(blank=True, help_text='What the payload shows of the HTTP request, as JSON text.')),
                 ('webhook_ids', models.JSONField(default=list, help_text='The webhooks that wanted it when it happened.')),
                 ('dispatched_at', models.DateTimeField(blank=True, null=True)),
-                ('replay_of', models.BigIntegerField(blank=True, help_text='The failed event that this one was made for, with the data of a later day.', null=True)),
-                ('error', models.TextField(blank=True, help_text='Why no payload could be made: nothing of this event is sent.')),
+                ('replay_of', models.BigIntegerField(blank=True, help_text='The failed event that this one is the replay of.', null=True)),
+                ('error', models.TextField(blank=True, help_text='Why it failed: nothing of this event is sent.')),
             ],
             options={
                 'ordering': ['-pk'],
@@ -137,7 +137,7 @@ class Migration(migrations.Migration):
                 ('probe_at', models.DateTimeField(blank=True, editable=False, help_text='Set while it is paused.', null=True)),
                 ('probes', models.PositiveIntegerField(default=0, editable=False)),
                 ('resumed_at', models.DateTimeField(blank=True, editable=False, help_text='When it was last sent to again after a stop.', null=True)),
-                ('disabled_reason', models.TextField(blank=True, editable=False, help_text='Why it was disabled by itself.')),
+                ('disabled_reason', models.TextField(blank=True, editable=False, help_text='Why it was disabled automatically.')),
                 ('created', models.DateTimeField(auto_now_add=True)),
                 ('last_updated', models.DateTimeField(auto_now=True)),
                 ('object_types', models.ManyToManyField(blank=True, help_text='Changes of these are sent.', related_name='+', to='contenttypes.contenttype', verbose_name='models')),

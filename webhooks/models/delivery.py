@@ -41,7 +41,7 @@ class Delivery(models.Model):
         ordering = ["-pk"]
         verbose_name_plural = "deliveries"
         permissions = [
-            ("retry_delivery", "Can send failed deliveries again"),
+            ("retry_delivery", "Can retry deliveries"),
             ("discard_delivery", "Can discard deliveries"),
         ]
         constraints = [

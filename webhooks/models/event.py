@@ -22,8 +22,9 @@ class Action(models.TextChoices):
 PING = "ping"
 PING_OBJECT_TYPE = "webhooks.ping"
 
-# How the error of an Event begins that was not sent because of its depth.
+# How the error of an Event begins that was not sent because of its depth, and of one that could not be dispatched.
 CUT = "Cut: "
+UNDISPATCHED = "It could not be dispatched:\n"
 
 # Events that one statement inserts.
 INSERT_MOST = 1000
@@ -57,9 +58,9 @@ class Event(models.Model):
     webhook_ids = models.JSONField(default=list, help_text="The webhooks that wanted it when it happened.")
     dispatched_at = models.DateTimeField(null=True, blank=True)
     replay_of = models.BigIntegerField(
-        null=True, blank=True, help_text="The failed event that this one was made for, with the data of a later day."
+        null=True, blank=True, help_text="The failed event that this one is the replay of."
     )
-    error = models.TextField(blank=True, help_text="Why no payload could be made: nothing of this event is sent.")
+    error = models.TextField(blank=True, help_text="Why it failed: nothing of this event is sent.")
 
     objects = EventQuerySet.as_manager()
 
@@ -114,9 +115,23 @@ class Event(models.Model):
         return {name: str(adapt(value)) if isinstance(value, datetime) else value for name, value in values.items()}
 
     @property
+    def failure(self) -> str:
+        """Why nothing was sent of it: "cut", it is too deep in a chain; "undispatched", deliveries could not be made;
+        "undecided", it could not be told who wants it; "unmade", its payload could not be made. Empty: it did not fail.
+        """
+        if not self.error:
+            return ""
+        if self.error.startswith(CUT):
+            return "cut"
+        if self.error.startswith(UNDISPATCHED):
+            return "undispatched"
+        has_data = getattr(self, "has_data", None)  # of a list, which leaves the data themselves out
+        return "undecided" if (bool(self.data) if has_data is None else has_data) else "unmade"
+
+    @property
     def is_cut(self) -> bool:
         """Whether it was not sent because it is too deep in a chain, though its payload could be made."""
-        return self.error.startswith(CUT)
+        return self.failure == "cut"
 
     @property
     def lane(self) -> str:

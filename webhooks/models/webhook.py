@@ -192,7 +192,7 @@ class Webhook(models.Model):
     resumed_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When it was last sent to again after a stop."
     )
-    disabled_reason = models.TextField(blank=True, editable=False, help_text="Why it was disabled by itself.")
+    disabled_reason = models.TextField(blank=True, editable=False, help_text="Why it was disabled automatically.")
 
     created = models.DateTimeField(auto_now_add=True)
     last_updated = models.DateTimeField(auto_now=True)
@@ -220,7 +220,7 @@ class Webhook(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         if self.enabled and self.disabled_reason:
-            # Somebody enabled it again after it had been disabled by itself: it starts afresh.
+            # Somebody enabled it again after it had been disabled automatically: it starts afresh.
             self.forget_failures()
         rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
         is_resumed = bool(self.enabled and self.pk) and rows.filter(enabled=False).exists()

@@ -12,7 +12,7 @@ from webhooks.models import Sweep
 class Command(BaseCommand):
     help = (
         "Takes back expired claims, frees lanes, forgets old rows, and wakes a worker for what is due. Workers of "
-        "the shipped class do all of this by themselves; run it from cron, every minute, where only stock workers run."
+        "the shipped class do all of this automatically; run it from cron, every minute, where only stock workers run."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
