@@ -134,4 +134,4 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
 
 def test_all_that_no_person_changes_is_kept() -> None:
     hidden = {field.name for field in Webhook._meta.concrete_fields if not field.editable}
-    assert set(HEALTH) == hidden - {"previous_secret", "previous_secret_until", "created", "last_updated"}
+    assert set(HEALTH) == hidden - {"previous_secret", "previous_secret_until", "created", "last_updated", "deleted_at"}

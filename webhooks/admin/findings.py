@@ -49,6 +49,7 @@ def judge(situation: Situation, backend: Backend, is_enabled: bool, now: datetim
         *_stuck(situation, backend, is_enabled, now),
         *_webhooks(situation, now),
         *_failed(situation),
+        *_deleted(situation),
     ]
     return sorted(found, key=lambda finding: list(Level).index(finding.level)) or [_all_well(situation)]
 
@@ -99,6 +100,15 @@ def _workers(backend: Backend) -> Iterator[Finding]:
             Level.WARNING,
             f"The worker “{worker.name}” has not been heard from for {span(worker.silence)}: it hangs or was killed.",
             "What it had claimed is taken back by another worker. Redis forgets it after a few minutes.",
+        )
+
+
+def _deleted(situation: Situation) -> Iterator[Finding]:
+    if situation.deleted:
+        yield Finding(
+            Level.NOTE,
+            f"{count_of(situation.deleted, 'webhook')} {'is' if situation.deleted == 1 else 'are'} being deleted, with "
+            "many deliveries: workers delete these in the background, a thousand every few seconds.",
         )
 
 

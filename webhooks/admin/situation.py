@@ -52,12 +52,13 @@ class Standing:
 @dataclass(frozen=True)
 class Situation:
     """``counts`` go up to one more than ``counting.ALL``; ``undispatched_since`` is the time of the oldest such
-    event."""
+    event; ``deleted`` is how many webhooks are gone whose deliveries are not yet."""
 
     counts: dict[State, int] = field(default_factory=dict)
     undispatched: int = 0
     undispatched_since: datetime | None = None
     failed_events: int = 0
+    deleted: int = 0
     webhooks: tuple[Standing, ...] = ()
     has_more_webhooks: bool = False
 
@@ -76,6 +77,7 @@ def read(user: Any) -> Situation:
         undispatched=_capped(undispatched),
         undispatched_since=undispatched.order_by("pk").values_list("timestamp", flat=True).first(),
         failed_events=_capped(rights.visible_events(user, Event.objects.failed())),
+        deleted=_capped(Webhook.with_deleted.deleted()),
         webhooks=tuple(_standing(webhook) for webhook in webhooks[:MOST_WEBHOOKS]),
         has_more_webhooks=len(webhooks) > MOST_WEBHOOKS,
     )

@@ -1,15 +1,15 @@
-"""What nobody else would do: take back expired claims, free lanes, repair promotions, forget old rows."""
+"""What nobody else would do: take back expired claims, free lanes, repair promotions, delete old rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
 from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
-from webhooks.models import Attempt, Delivery, Event, Webhook
+from webhooks.delivery.removal import remove, remove_webhooks
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.transactions import atomically
 
 # Rows that one sweep takes of each kind, so that it stays short.
@@ -20,7 +20,7 @@ DAY = 86_400  # seconds
 
 def sweep() -> int:
     """Do all of it once, in short transactions. Returns how many rows it changed."""
-    return mend() + repair_promotions() + prune()
+    return mend() + repair_promotions() + prune() + remove_webhooks(Webhook.with_deleted.deleted(), MOST)
 
 
 def mend() -> int:
@@ -59,16 +59,7 @@ def prune() -> int:
 
 
 def _prune(state: str, days: float) -> int:
-    old = _before(days)
-    with transaction.atomic(Delivery.objects.db):
-        # Locked: one that an admin is just sending again is no longer old when that commits.
-        over = Delivery.objects.filter(state=state, finished_at__lt=old).select_for_update(skip_locked=True)
-        ended = dict(over[:MOST].values_list("pk", "event_id"))
-        Attempt.objects.filter(delivery__in=ended)._raw_delete(Attempt.objects.db)
-        Delivery.objects.filter(pk__in=ended)._raw_delete(Delivery.objects.db)
-        events = Event.objects.filter(pk__in=set(ended.values()))
-        events.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk")))).delete()
-    return len(ended)
+    return remove(Delivery.objects.filter(state=state, finished_at__lt=_before(days)), MOST)
 
 
 def _prune_events() -> int:

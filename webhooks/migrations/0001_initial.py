@@ -136,6 +136,7 @@ class Migration(migrations.Migration):
                 ('failing_since', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('probe_at', models.DateTimeField(blank=True, editable=False, help_text='Set while it is paused.', null=True)),
                 ('probes', models.PositiveIntegerField(default=0, editable=False)),
+                ('deleted_at', models.DateTimeField(blank=True, editable=False, help_text='Set while its deliveries are being deleted.', null=True)),
                 ('resumed_at', models.DateTimeField(blank=True, editable=False, help_text='When it was last sent to again after a stop.', null=True)),
                 ('disabled_reason', models.TextField(blank=True, editable=False, help_text='Why it was disabled automatically.')),
                 ('created', models.DateTimeField(auto_now_add=True)),

@@ -18,7 +18,8 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
-from django.db.models import Case, Exists, F, OuterRef, When
+from django.db.models import Case, Exists, F, OuterRef, Value, When
+from django.db.models.functions import Cast, Concat, Substr
 
 from webhooks.clock import DatabaseNow
 from webhooks.sql import claims
@@ -68,10 +69,29 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         fine = {"probe_at": None, "probes": 0, "failures_in_a_row": 0, "failing_since": None}
         return self.update(resumed_at=resumed_at, **fine, **also)
 
+    def deleted(self) -> WebhookQuerySet:
+        """Those that are out of use, and go when the last of their deliveries has gone."""
+        return self.exclude(deleted_at=None)
+
+    def take_out_of_use(self) -> int:
+        """Nobody sees them any more, nothing is sent, and their names are free."""
+        name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), Value(")"))
+        return self.update(enabled=False, deleted_at=DatabaseNow(), name=name)
+
     def forget_previous_secrets(self) -> int:
         """Delete the secrets that were replaced and sign no longer."""
         over = self.filter(previous_secret_until__lte=DatabaseNow())
         return over.update(previous_secret="", previous_secret_until=None)  # nosec B106 # none
+
+
+_Webhooks = models.Manager.from_queryset(WebhookQuerySet)
+
+
+class KeptWebhooks(_Webhooks):
+    """All but those that are being deleted."""
+
+    def get_queryset(self) -> Any:
+        return super().get_queryset().filter(deleted_at=None)
 
 
 class EventQuerySet(models.QuerySet["Event"]):

@@ -18,7 +18,7 @@ from webhooks.logs import one_line
 from webhooks.models.demands import problems as demand_problems
 from webhooks.models.demands import unknown_fields
 from webhooks.models.event import Action
-from webhooks.models.querysets import WebhookQuerySet
+from webhooks.models.querysets import KeptWebhooks, WebhookQuerySet
 from webhooks.models.templates import problems as template_problems
 from webhooks.texts import written_out
 from webhooks.vault import Secret
@@ -197,7 +197,12 @@ class Webhook(models.Model):
     created = models.DateTimeField(auto_now_add=True)
     last_updated = models.DateTimeField(auto_now=True)
 
-    objects = WebhookQuerySet.as_manager()
+    deleted_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Set while its deliveries are being deleted."
+    )
+
+    objects = KeptWebhooks()
+    with_deleted = WebhookQuerySet.as_manager()
 
     # The models that are about to be picked: they are judged before they can be saved.
     picked: Collection[DjangoContentType] | None = None

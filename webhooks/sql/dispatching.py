@@ -84,7 +84,7 @@ def overtaking(using: str, events: Sequence[Undispatched]) -> set[int]:
 
 def are_ordered(using: str, webhooks: Collection[int]) -> dict[int, bool]:
     """Whether these webhooks are ordered; those that were deleted are left out."""
-    statement = f"SELECT id, ordered FROM webhooks_webhook WHERE id IN {numbers(using)}"
+    statement = f"SELECT id, ordered FROM webhooks_webhook WHERE deleted_at IS NULL AND id IN {numbers(using)}"
     return {pk: bool(ordered) for pk, ordered in rows(using, statement, [number_list(using, webhooks)])}
 
 

@@ -56,7 +56,7 @@ def read(using: str, enabled_only: bool = True) -> tuple[list[Wanted], list[str]
 
 
 def _statement(for_postgresql: bool, enabled_only: bool) -> str:
-    chosen = "enabled" if enabled_only else "1 = 1"
+    chosen = "enabled" if enabled_only else "deleted_at IS NULL"
     ids = "STRING_AGG(webhook.id::text, ',')" if for_postgresql else "GROUP_CONCAT(webhook.id)"
     build = "json_build_object" if for_postgresql else "json_object"
     columns = {name: column.format(templates=_TEMPLATES) for name, column in _DEMANDS.items()}
