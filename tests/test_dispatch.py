@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, OperationalError, ProgrammingError, transaction
 from django.utils import timezone
 
 from tests.draining import states
@@ -228,7 +228,17 @@ def test_a_delivery_that_is_there_already_fails_its_event_alone(webhook: Webhook
     assert Delivery.objects.get(state=State.PENDING).event == other
 
 
-@pytest.mark.parametrize("error", [OperationalError("it is away"), IntegrityError("webhooks_delivery_one_head")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("the database is away"),
+        ProgrammingError("there is no such column"),
+        IntegrityError('null value in column "new" violates not-null constraint'),
+        IntegrityError('violates unique constraint "webhooks_delivery_one_head"'),
+        AttributeError("a fault of this code"),
+    ],
+    ids=["away", "older-tables", "newer-tables", "lane", "code"],
+)
 def test_what_is_no_fault_of_an_event_fails_none(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

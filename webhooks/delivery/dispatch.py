@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, IntegrityError
 from django.db.models import Exists, OuterRef
 
 from webhooks.conf import conf
 from webhooks.ids import delivery_id
 from webhooks.logs import logger_of
 from webhooks.models import Delivery, Event, State
-from webhooks.models.delivery import ONE_HEAD
 from webhooks.models.event import UNDISPATCHED
 from webhooks.sql import dispatching
 from webhooks.sql.claims import Claim, Taken, lock_heads, promote
@@ -25,6 +24,9 @@ from webhooks.texts import clean
 from webhooks.transactions import atomically
 
 logger = logger_of(__name__)
+
+# How PostgreSQL and SQLite name what forbids a second delivery of one id.
+SAME_DELIVERY = ("webhooks_delivery_pkey", "webhooks_delivery.id")
 
 # Asked how many deliveries come up for each webhook; answers with a claim on those that its worker has room for.
 Offer = Callable[[Counter[int]], Claim]
@@ -85,8 +87,11 @@ def _dispatch_first(using: str) -> int:
 
 
 def _is_of_an_event(error: Exception) -> bool:
-    """Whether an Event is to blame, and not a database that is away, or another worker in the same lane."""
-    return not isinstance(error, OperationalError | InterfaceError) and ONE_HEAD not in str(error)
+    """Whether an Event is to blame. Not a database that is away, nor another worker in the same lane, nor tables that
+    are newer than this code: those would fail every Event there is."""
+    if isinstance(error, IntegrityError):
+        return any(name in str(error) for name in SAME_DELIVERY)
+    return isinstance(error, DataError | TypeError | ValueError)
 
 
 def _fan_out(using: str, events: Sequence[Undispatched], offer: Offer | None) -> Dispatched:

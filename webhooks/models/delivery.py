@@ -8,9 +8,6 @@ from webhooks.models.event import Event
 from webhooks.models.querysets import ENDED_STATES, HEAD_STATES, DeliveryQuerySet, State
 from webhooks.models.webhook import Webhook
 
-# The constraint that forbids a lane a second head.
-ONE_HEAD = "webhooks_delivery_one_head"
-
 
 class Delivery(models.Model):
     """One Event to one Webhook. Its id is the ``webhook-id`` that every attempt carries."""
@@ -48,7 +45,7 @@ class Delivery(models.Model):
             models.UniqueConstraint(
                 fields=["webhook", "lane"],
                 condition=models.Q(state__in=HEAD_STATES, in_lane=True),
-                name=ONE_HEAD,
+                name="webhooks_delivery_one_head",
             ),
         ]
         indexes = [
