@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import AnonymousUser, User
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
@@ -19,7 +19,7 @@ from django.urls import path
 import webhooks
 from tests.makers import events, last_data, make_webhook
 from tests.testapp.models import Thing
-from webhooks.actors import current_actor
+from webhooks.actors import RequestActor, acting, current_actor
 from webhooks.middleware import WebhooksMiddleware
 
 
@@ -227,3 +227,21 @@ def test_asave_and_adelete_outside_of_a_view_are_heard() -> None:
 
     async_to_sync(work)()
     assert [event.action for event in events()] == ["created", "updated", "deleted"]
+
+
+class AwayUser:
+    """A user whose row cannot be read."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise DatabaseError("the sessions are away")
+
+
+@pytest.mark.usefixtures("database")
+def test_a_user_who_cannot_be_read_loses_no_event(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().get("/there/")
+    request.user = AwayUser()  # type: ignore[assignment]
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    assert [(event.username, event.error) for event in events()] == [("", "")]
+    assert "The user of /there/ cannot be read" in app_log.text

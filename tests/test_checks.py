@@ -14,6 +14,7 @@ import pytest
 from django.core.checks import CheckMessage, run_checks
 from django.db import OperationalError, models
 from django.urls import include, path
+from psycopg import IsolationLevel
 
 from tests import servers
 from tests.inbox import ROOT
@@ -275,6 +276,14 @@ def test_postgresql_needs_no_transaction_mode(monkeypatch: pytest.MonkeyPatch) -
     database = SimpleNamespace(vendor="postgresql", settings_dict={"OPTIONS": {}, "ATOMIC_REQUESTS": True})
     monkeypatch.setattr(checks, "connections", {"default": database})
     assert found() == {}
+
+
+@pytest.mark.parametrize(("level", "ids"), [("SERIALIZABLE", ["webhooks.W008"]), ("READ_COMMITTED", [])])
+def test_a_stricter_isolation_level_is_a_warning(level: str, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"isolation_level": IsolationLevel[level]}
+    database = SimpleNamespace(vendor="postgresql", settings_dict={"OPTIONS": options, "ATOMIC_REQUESTS": True})
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    assert list(found()) == ids
 
 
 def test_requests_that_are_not_atomic_are_a_warning(sound_database: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from tests.threads import Beside
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.drain import Drain
 from webhooks.ids import delivery_id
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.sql import dispatching
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -270,3 +270,20 @@ def test_a_dispatch_that_fails_keeps_nothing_from_being_recorded_and_swept(
             work.run(1)
     assert states() == [State.SUCCEEDED] * 2
     work.close(grace=1)
+
+
+class Replicated:
+    """Django's own example: reads go to a replica, of which there is none here."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "replica"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+def test_workers_read_where_they_write(settings: Any, inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    settings.DATABASE_ROUTERS = [Replicated()]
+    Drain("worker").run(5)
+    assert (Delivery.objects.get().state, Attempt.objects.count()) == (State.SUCCEEDED, 1)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import django_rq
 import pytest
+from django.conf import settings
+from django.core.signals import setting_changed
 from django.db import transaction
 from rq import SimpleWorker
 from rq.job import Job
@@ -287,3 +290,35 @@ def test_whether_redis_can_be_reached_is_told_with_the_reason(away: Any, redis: 
     with OUTAGES["refused"]() as url:
         away(url)
         assert "refused" in jobs.unreachable()
+
+
+@pytest.mark.usefixtures("database")
+def test_whatever_a_wake_up_meets_the_commit_and_what_hangs_on_it_go_on(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    def no_thread(*args: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    make_webhook(Thing)
+    monkeypatch.setattr(jobs, "_in_time", no_thread)
+    later: list[str] = []
+    with transaction.atomic():
+        Thing.objects.create(name="a")
+        transaction.on_commit(lambda: later.append("called"))
+    assert (actions(), later) == (["created"], ["called"])
+    assert "No worker could be woken" in app_log.text
+
+
+def test_sentinels_that_do_not_answer_keep_no_save_waiting(away: Any) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        sentinel = silent.getsockname()
+        entry = settings.RQ_QUEUES["webhooks"]
+        entry.clear()
+        entry.update(SENTINELS=[sentinel, sentinel], MASTER_NAME="main", DB=0)
+        setting_changed.send(sender=None, setting="RQ_QUEUES", value=settings.RQ_QUEUES, enter=True)
+        began = time.monotonic()
+        jobs.wake_up()
+        assert time.monotonic() - began < 2
+    assert not jobs.outage.is_over

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.modes import bare_savepoint
 from tests.tables import empty_all_tables
 from tests.testapp.api.serializers import ThingSerializer
-from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
+from tests.testapp.models import Country, Fragile, Gadget, Label, Place, Restaurant, Thing, Unregistered
 from tests.threads import Beside
 from webhooks.capture import subscriptions
 from webhooks.models import Event, Webhook
@@ -377,6 +379,81 @@ def test_transactions_ended_by_hand_are_an_event_each(thing: Thing) -> None:
     assert [json.loads(event.data)["name"] for event in events()] == ["first", "second"]
 
 
+def test_commits_by_hand_with_nothing_between_them_are_an_event_each(thing: Thing) -> None:
+    make_webhook(Thing)
+    transaction.set_autocommit(False)
+    try:
+        for name in ("first", "second"):
+            thing.name = name
+            thing.save()
+            transaction.commit()
+            Event.objects.update(dispatched_at=timezone.now())
+            transaction.commit()
+        make_webhook(Thing)
+        transaction.commit()
+        thing.save()
+        transaction.commit()
+    finally:
+        transaction.set_autocommit(True)
+    assert [json.loads(event.data)["name"] for event in events()] == ["first", "second", "second"]
+    assert [len(event.webhook_ids) for event in events()] == [1, 1, 2]
+
+
+def test_the_event_of_one_object_is_never_taken_for_that_of_another(thing: Thing) -> None:
+    """SQLite gives the id of a row that was rolled back to the next one."""
+    other, first = Thing.objects.create(name="other"), Thing.objects.create(name="first")
+    make_webhook(Thing)
+    with transaction.atomic():
+        first.save()
+        with contextlib.suppress(Rollback), transaction.atomic():
+            thing.save()
+            raise Rollback
+        other.save()
+        thing.name = "changed"
+        thing.save()
+    told = {event.object_id: json.loads(event.data)["name"] for event in events()}
+    assert told == {str(first.pk): "first", str(other.pk): "other", str(thing.pk): "changed"}
+
+
+def test_withdrawing_the_event_of_one_object_leaves_that_of_another(thing: Thing) -> None:
+    first = Thing.objects.create(name="first")
+    make_webhook(Thing)
+    with transaction.atomic():
+        first.save()
+        with contextlib.suppress(Rollback), transaction.atomic():
+            Thing.objects.create(pk=777, name="new")
+            raise Rollback
+        thing.save()
+        Thing.objects.create(pk=777, name="new").delete()
+    assert recorded() == [("updated", "testapp.thing", str(one.pk)) for one in (first, thing)]
+
+
+def test_an_edit_of_a_webhook_that_is_rolled_back_counts_for_nothing(thing: Thing) -> None:
+    webhook = make_webhook(Thing)
+    with transaction.atomic():
+        Thing.objects.create(name="before")
+        with contextlib.suppress(Rollback), transaction.atomic():
+            webhook.enabled = False
+            webhook.save()
+            Thing.objects.create(name="rolled back too")
+            raise Rollback
+        thing.save()
+    assert actions() == ["created", "updated"]
+
+
+def test_a_key_is_recorded_as_it_is_stored() -> None:
+    make_webhook(Gadget, prechange=True)
+    key = uuid.uuid4()
+    gadget = Gadget.objects.create(id=str(key).upper(), name="made")
+    again = Gadget.objects.get()
+    again.id, again.name = key.hex, "changed"  # type: ignore[assignment]
+    again.save()
+    gadget.delete()
+    assert {(event.object_id, event.error) for event in events()} == {(str(key), "")}
+    assert actions() == ["created", "updated", "deleted"]
+    assert json.loads(events()[1].snapshots)["prechange"]["name"] == "made"
+
+
 # The last Event always carries the last state
 
 
@@ -504,6 +581,21 @@ def test_a_parent_is_sent_in_its_last_state_when_only_its_child_was_saved() -> N
         other.wait_until_blocked_or_done()
     other.join()
     assert last_data(Place)["name"] == "new name"
+
+
+@pytest.mark.postgresql
+def test_two_transactions_that_save_other_tables_of_one_object_end_with_both() -> None:
+    restaurant = Restaurant.objects.create(name="old", cuisine="old")
+    make_webhook(Restaurant)
+    stale = Restaurant.objects.get(pk=restaurant.pk)
+    stale.cuisine = "new"
+    with transaction.atomic():
+        restaurant.name = "new"
+        restaurant.save(update_fields=["name"])
+        other = Beside(lambda: stale.save(update_fields=["cuisine"]))
+        other.wait_until_blocked_or_done()
+    other.join()
+    assert (last_data()["name"], last_data()["cuisine"]) == ("new", "new")
 
 
 @pytest.mark.postgresql

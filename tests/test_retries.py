@@ -7,13 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from tests.draining import drain
 from tests.inbox import Inbox
-from tests.makers import events, make_delivery, make_event, make_webhook
+from tests.makers import events, last_data, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from tests.threads import Beside
 from webhooks import retries
 from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models.event import CUT
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -123,6 +126,49 @@ def test_what_nobody_wants_any_more_is_done_with() -> None:
     assert gone.problem == "the object is gone"
     assert (unwanted.event, unwanted.problem) == (None, "no webhook of it wants the object as it is today")
     assert list(Event.objects.failed()) == [created]
+
+
+def test_a_deletion_whose_object_is_there_again_is_not_replayed(broken: Any) -> None:
+    make_webhook(Thing)
+    Thing.objects.bulk_create([Thing(pk=5, name="a")])
+    Thing.objects.get(pk=5).delete()
+    failed = Event.objects.failed().get()
+    Thing.objects.bulk_create([Thing(pk=5, name="again")])
+    broken()
+    [replayed] = retries.replay([failed])
+    assert (replayed.event, replayed.problem) == (None, "the object is there again")
+    assert Event.objects.failed().count() == 1
+
+
+def test_a_cut_event_is_not_replayed_over_what_was_told_later() -> None:
+    webhook = make_webhook(Thing)
+    first, second = (make_event(webhook, error=f"{CUT}too deep", depth=4) for _ in range(2))
+    make_event(webhook, object_id="2")
+    [replayed] = retries.replay([first])
+    assert replayed.event
+    [replayed] = retries.replay([second])
+    assert replayed.event, "what was replayed before it is older"
+    third = make_event(webhook, error=f"{CUT}too deep", depth=4)
+    make_event(webhook)
+    [replayed] = retries.replay([third])
+    assert (replayed.event, replayed.problem) == (
+        None, "a later change of the object is on file, which tells what it is now",
+    )  # fmt: skip
+
+
+@pytest.mark.postgresql
+def test_a_replay_waits_for_a_change_that_is_under_way(broken: Any) -> None:
+    make_webhook(Thing)
+    thing = Thing.objects.create(name="then")
+    failed = Event.objects.failed().get()
+    broken()
+    with transaction.atomic():
+        thing.name = "now"
+        thing.save()
+        replaying = Beside(lambda: retries.replay([failed]))
+        replaying.wait_until_blocked_or_done()
+    replaying.join()
+    assert last_data()["name"] == "now"
 
 
 def test_an_event_is_replayed_once(broken: Any) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 from django.http import HttpRequest
 
 from webhooks.conf import conf
+from webhooks.logs import logger_of
+
+logger = logger_of(__name__)
 
 # Each request of a webhook says with it how long the chain of changes is that it belongs to.
 DEPTH = "X-Webhook-Depth"
@@ -36,8 +39,7 @@ class RequestActor:
     fallback_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def read(self) -> Actor:
-        user = getattr(self.http, "user", None)
-        username = user.get_username() if user is not None and user.is_authenticated else ""
+        username = self._username()
         request_id = str(getattr(self.http, "id", "") or self.fallback_id)
         request = {
             "id": request_id,
@@ -48,6 +50,15 @@ class RequestActor:
             "user": username,
         }
         return Actor(username, request_id, request, caused_by(self.http.headers.get(DEPTH, "")) + 1)
+
+    def _username(self) -> str:
+        try:
+            user = getattr(self.http, "user", None)
+            return user.get_username() if user is not None and user.is_authenticated else ""
+        except Exception:
+            # It is looked up only here: where sessions or users are may be away.
+            logger.exception("The user of %s cannot be read: its changes are told without one", self.http.path)
+            return ""
 
 
 def caused_by(header: str) -> int:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 
@@ -147,6 +148,12 @@ def check_host(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         )
 
 
+def _reads_what_is_committed(database: BaseDatabaseWrapper) -> bool:
+    """PostgreSQL may be told to show each transaction the rows as they were at its beginning."""
+    level = database.settings_dict["OPTIONS"].get("isolation_level")
+    return level is None or getattr(level, "name", "") == "READ_COMMITTED" or database.vendor != "postgresql"
+
+
 @register("webhooks")
 def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if not conf.enabled:
@@ -158,6 +165,12 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
             "SQLite without BEGIN IMMEDIATE answers “database is locked” when two transactions meet.",
             hint=f'Set DATABASES["{alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
             id="webhooks.W002",
+        )
+    if not _reads_what_is_committed(database):
+        yield Warning(
+            "Under this isolation level an Event may lack what another transaction has just committed.",
+            hint=f'Leave out DATABASES["{alias}"]["OPTIONS"]["isolation_level"]: READ COMMITTED is the default.',
+            id="webhooks.W008",
         )
     if not database.settings_dict["ATOMIC_REQUESTS"]:
         yield Warning(

@@ -23,7 +23,7 @@ from rq.job import Job
 from webhooks.conf import conf
 from webhooks.delivery.drain import Drain, has_more
 from webhooks.logs import logger_of
-from webhooks.redis_access import impatient
+from webhooks.redis_access import impatient, sentinels
 
 logger = logger_of(__name__)
 
@@ -75,6 +75,9 @@ def wake_up() -> None:
         _in_time(lambda: _push(_queue(conf.queue)))
     except (RedisError, OSError) as error:
         outage.began(error)
+    except Exception:
+        # A process that gets no thread any more, for one: it would fail the commit that it hangs on.
+        logger.exception("No worker could be woken. The shipped worker class finds Events all the same")
     else:
         outage.ended()
 
@@ -123,6 +126,8 @@ def _report(work: Callable[[], None], ends: queue.SimpleQueue[Exception | None])
 
 
 def _has_name(connection: Redis) -> bool:
+    if sentinels(connection):
+        return True  # and one after the other may have to be asked
     host = connection.connection_pool.connection_kwargs.get("host", "localhost")
     return host != "localhost" and not host.replace(".", "").isdecimal() and ":" not in host
 

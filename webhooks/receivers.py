@@ -120,12 +120,12 @@ def on_saved(
     foreseen = instance.__dict__.pop("_webhooks_foreseen", None)
     if raw or outbox.ignores(sender, using):
         return  # a fixture is loaded, whose rows may refer to others that are not there yet; or nobody wants it
+    # Of rows in several tables, a save locks those alone of which it changes columns.
+    is_inheriting = len(registry.family(sender)) > 1
     for registration in registry.registrations_touched(sender):
         is_new = created and registration.model not in made_of
-        # Only the sender's own row is sure to be locked: a save need not touch those that it inherits.
-        is_inherited = registration is not registry.registration_of(sender)
         action = Action.CREATED if is_new else Action.UPDATED
-        _record(registration, _key(registration, instance), action, using, is_inherited, foreseen)
+        _record(registration, _key(registration, instance), action, using, is_inheriting, foreseen)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:

@@ -25,7 +25,14 @@ def impatient(queue: str, seconds: float) -> Redis:
     answer. Raises whatever an unusable setting provokes."""
     connection: Redis = django_rq.get_connection(queue)
     if "USE_REDIS_CACHE" not in settings.RQ_QUEUES[queue]:  # that one is the cache's own, with its own timeouts
-        connection.connection_pool.connection_kwargs.update(
-            socket_connect_timeout=seconds, socket_timeout=seconds, retry=Retry(NoBackoff(), 0)
-        )
+        for one in (connection, *sentinels(connection)):
+            one.connection_pool.connection_kwargs.update(
+                socket_connect_timeout=seconds, socket_timeout=seconds, retry=Retry(NoBackoff(), 0)
+            )
     return connection
+
+
+def sentinels(connection: Redis) -> list[Redis]:
+    """The Sentinels that are asked where this connection leads, if any are."""
+    manager = getattr(connection.connection_pool, "sentinel_manager", None)
+    return list(manager.sentinels) if manager else []

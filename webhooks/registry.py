@@ -43,6 +43,11 @@ class Registration:
     def label(self) -> str:
         return self.model._meta.label_lower
 
+    def key(self, given: Any) -> Any:
+        """A primary key as the database has it: an instance has it as somebody wrote it, a UUID in capitals say.
+        Raises ValidationError for what can be none."""
+        return self.model._meta.pk.to_python(given)
+
     def serializer_class(self, name: str = "") -> type[Any]:
         """The serializer class of this name, or the default one. Raises ImproperlyConfigured, naming what was
         looked for."""
@@ -233,11 +238,12 @@ def registration_by_label(label: str) -> Registration | None:
 
 def registrations_touched(model: type[models.Model]) -> list[Registration]:
     """The registrations that a save of ``model`` concerns: its own and those of the parents it inherits rows from."""
-    return [_registrations[member] for member in _family(model) if member in _registrations]
+    return [_registrations[member] for member in family(model) if member in _registrations]
 
 
 @cache  # every save asks
-def _family(model: type[models.Model]) -> tuple[type[models.Model], ...]:
+def family(model: type[models.Model]) -> tuple[type[models.Model], ...]:
+    """The concrete model, and those that it inherits rows from."""
     concrete = model._meta.concrete_model or model
     return (concrete, *concrete._meta.get_parent_list())
 

@@ -130,7 +130,8 @@ def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
 
     An object that was deleted cannot be read any more: its new Event has its key and name only. One whose
     payload still cannot be made, or that is gone although it was not deleted then, stays as it is. Who wants the new
-    one is judged anew; where nobody does, the failed one is done with.
+    one is judged anew; where nobody does, the failed one is done with. What receivers know better by now is not told
+    again.
     """
     replayed = [_replay(event) for event in events]
     if user is not None:
@@ -143,6 +144,8 @@ def _replay(failed: Event) -> Replayed:
     with transaction.atomic(outbox.database()):
         if not Event.objects.failed().select_for_update().filter(pk=failed.pk).exists():
             return Replayed(failed, None, "it has been replayed already")
+        if objection := _objection(failed):
+            return Replayed(failed, None, objection)
         try:
             with transaction.atomic(outbox.database()):
                 columns = _columns_of_today(failed)
@@ -156,6 +159,24 @@ def _replay(failed: Event) -> Replayed:
         event = _copy(failed, columns | {"webhook_ids": webhook_ids}) if webhook_ids else None
         Event.objects.filter(pk=failed.pk).update(dispatched_at=DatabaseNow())
         return Replayed(failed, event, "" if event else "no webhook of it wants the object as it is today")
+
+
+def _objection(failed: Event) -> str:
+    """Why a new Event, the latest of all then, would tell receivers what is not so any more."""
+    if failed.action not in Action:
+        return ""
+    of_the_object = Event.objects.filter(object_type=failed.object_type, object_id=failed.object_id, pk__gt=failed.pk)
+    if failed.is_cut and of_the_object.filter(Q(replay_of=None, error="") | Q(replay_of__gt=failed.pk)).exists():
+        return "a later change of the object is on file, which tells what it is now"
+    if failed.action == Action.DELETED and _is_there(failed):
+        return "the object is there again"
+    return ""
+
+
+def _is_there(failed: Event) -> bool:
+    registration = registry.registration_by_label(failed.object_type)
+    model = registration.model if registration else None
+    return bool(model and model._base_manager.using(outbox.database()).filter(pk=failed.object_id).exists())
 
 
 def _columns_of_today(failed: Event) -> dict[str, Any] | None:
@@ -173,7 +194,7 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")
-    instances = payloads.reread_all(registration, [failed.object_id], outbox.database())
+    instances = payloads.reread_all(registration, [failed.object_id], outbox.database(), lock=True)
     if not instances:
         return None
     earlier = json.loads(failed.snapshots)["prechange"] if failed.snapshots else None

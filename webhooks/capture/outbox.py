@@ -60,6 +60,7 @@ def foresee(objects: Mapping[Registration, Sequence[Any]], using: str, relation:
     would meet the change itself in the next statement.
     """
     try:
+        objects = {registration: [registration.key(pk) for pk in pks] for registration, pks in objects.items()}
         scope = existing(using)
         if scope is None and connections[using].in_atomic_block:
             scope = open_scope(using, jobs.wake_up)
@@ -103,9 +104,9 @@ def record(
         if scope is None and connections[using].in_atomic_block:
             scope = open_scope(using, jobs.wake_up)
         if scope is None:
-            _record_alone(Change(registration, pk, action, lock=True), using, foreseen)
+            _record_alone(Change(registration, registration.key(pk), action, lock=True), using, foreseen)
         elif scope.wanted.touch(registration.label):
-            _record(scope, Change(registration, pk, action, lock))
+            _record(scope, Change(registration, registration.key(pk), action, lock))
     except Exception:
         logger.exception("No webhook will hear that %s %s was %s", registration.label, pk, action)
 

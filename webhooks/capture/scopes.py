@@ -102,6 +102,7 @@ class Scope:
     batch: Batch | None = None
     has_events: bool = False
     position: int = 0
+    edited_in: list[Any] | None = None
     _callbacks: list[Any] | None = None
 
     def __call__(self) -> None:
@@ -166,9 +167,14 @@ _here = threading.local()
 
 
 def existing(using: str) -> Scope | None:
-    """The scope of the transaction that is open on this thread's connection, if it has one."""
+    """The scope of the transaction that is open on this thread's connection, if it has one. Transactions that are
+    managed by hand have none: Django does not tell when they end."""
     scope: Scope | None = _here.__dict__.get(using)
-    return scope if scope and scope.is_open else None
+    if scope is None or not scope.connection.in_atomic_block or not scope.is_open:
+        return None
+    if scope.edited_in is not None and scope.edited_in is not scope.connection.run_on_commit:
+        _look_again(scope)
+    return scope
 
 
 def go_on_with(using: str, scope: Scope | None) -> None:
@@ -191,7 +197,12 @@ def forget_subscriptions(using: str) -> None:
     """Look the subscriptions up again, since a webhook was changed in the transaction that is open."""
     scope = existing(using)
     if scope:
-        scope.wanted = subscriptions.current(using)
+        _look_again(scope)
+
+
+def _look_again(scope: Scope) -> None:
+    """And once more after a rollback, which may have undone the change; Django makes a new list of callbacks then."""
+    scope.wanted, scope.edited_in = subscriptions.current(scope.using), scope.connection.run_on_commit
 
 
 @contextmanager

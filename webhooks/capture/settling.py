@@ -17,6 +17,7 @@ from webhooks.jsontext import written
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.models.event import CUT
+from webhooks.models.querysets import EventQuerySet
 from webhooks.texts import clean
 
 logger = logger_of(__name__)
@@ -41,7 +42,7 @@ def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None
     """Make the object's Event what the transaction has come to; ``state`` is the object's, where it is known."""
     action, candidates = _net(scope, change, trace)
     if not (action and candidates):
-        _withdraw(scope, trace.event_ids + trace.undecided_ids)
+        _withdraw(scope, change, trace.event_ids + trace.undecided_ids)
         return
     try:
         # The savepoint: an error of the database inside a serializer must not abort the change's transaction.
@@ -92,17 +93,24 @@ def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, 
             columns = _columns(scope, selection.action, webhook_ids, state | {"error": error})
             _upsert(scope, change, event_ids, columns)
         else:
-            _withdraw(scope, event_ids)
+            _withdraw(scope, change, event_ids)
 
 
 def _last_line(selection: Selection) -> str:
     return selection.error.strip().rpartition("\n")[2]
 
 
-def _withdraw(scope: Scope, event_ids: Sequence[int]) -> None:
+def _withdraw(scope: Scope, change: Change, event_ids: Sequence[int]) -> None:
     if event_ids:
         with transaction.atomic(scope.using):
-            Event.objects.using(scope.using).filter(pk__in=event_ids)._raw_delete(scope.using)
+            _recorded(scope, change, event_ids)._raw_delete(scope.using)
+
+
+def _recorded(scope: Scope, change: Change, event_ids: Sequence[int]) -> EventQuerySet:
+    """Those of the Events that are this object's still, and this transaction's: SQLite gives the id of a row that was
+    rolled back to another one, and in manual mode a transaction may have been committed without a word."""
+    mine = Event.objects.using(scope.using).filter(object_type=change.label, object_id=str(change.pk))
+    return mine.filter(pk__in=event_ids, dispatched_at=None)
 
 
 def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, list[int]]:
@@ -190,8 +198,7 @@ def _cut(depth: int) -> str:
 
 def _upsert(scope: Scope, change: Change, event_ids: list[int], columns: dict[str, Any]) -> None:
     # The UPDATE decides, not the memory: the row may be gone with a savepoint that was rolled back.
-    recorded = Event.objects.using(scope.using).filter(pk__in=event_ids) if event_ids else None
-    if recorded is None or not recorded.update(**columns):
+    if not event_ids or not _recorded(scope, change, event_ids).update(**columns):
         event = _event(change, columns)
         event.insert(scope.using)
         event_ids.append(event.pk)

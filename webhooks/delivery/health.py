@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import partial
 from http.client import responses
 
 from django.core.mail import mail_admins, send_mail
@@ -150,7 +149,8 @@ def _announce(webhook: Webhook, reason: str) -> None:
     except Exception:
         # Not worth what it tells of: without that, every worker would try the same again and again.
         logger.exception("The admin's history could not be told that webhook %s was disabled", webhook)
-    transaction.on_commit(partial(_mail_aside, webhook.name, reason), using=Webhook.objects.db, robust=True)
+    # No partial: of what fails there, Django asks a name that such a one has not.
+    transaction.on_commit(lambda: _mail_aside(webhook.name, reason), using=Webhook.objects.db, robust=True)
 
 
 def _mail_aside(name: str, reason: str) -> None:

@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from webhooks.ids import new_id
 from webhooks.models.event import Event
-from webhooks.models.querysets import ENDED_STATES, HEAD_STATES, DeliveryQuerySet, State
+from webhooks.models.querysets import ENDED_STATES, HEAD_STATES, AtHome, DeliveryQuerySet, State
 from webhooks.models.webhook import Webhook
 
 
@@ -32,7 +32,7 @@ class Delivery(models.Model):
     reason = models.TextField(blank=True, help_text="Why the last attempt failed.")
     finished_at = models.DateTimeField(null=True, blank=True)
 
-    objects = DeliveryQuerySet.as_manager()
+    objects = AtHome.from_queryset(DeliveryQuerySet)()
 
     class Meta:
         ordering = ["-pk"]
@@ -97,6 +97,8 @@ class Attempt(models.Model):
     response_headers = models.JSONField(default=dict, blank=True)
     response_body = models.TextField(blank=True, help_text="The beginning of it.")
     worker = models.CharField(max_length=100, blank=True)
+
+    objects = AtHome()
 
     class Meta:
         ordering = ["pk"]

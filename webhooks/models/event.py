@@ -7,7 +7,7 @@ from typing import Any
 from django.db import connections, models
 from django.utils import timezone
 
-from webhooks.models.querysets import EventQuerySet
+from webhooks.models.querysets import AtHome, EventQuerySet
 from webhooks.sql import events
 from webhooks.sql.dispatching import lane_name
 
@@ -62,7 +62,7 @@ class Event(models.Model):
     )
     error = models.TextField(blank=True, help_text="Why it failed: nothing of this event is sent.")
 
-    objects = EventQuerySet.as_manager()
+    objects = AtHome.from_queryset(EventQuerySet)()
 
     class Meta:
         ordering = ["-pk"]

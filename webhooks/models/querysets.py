@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db import models
+from django.db import models, router
 from django.db.models import Case, Exists, F, OuterRef, Value, When
 from django.db.models.functions import Cast, Concat, Substr
 
@@ -52,6 +52,20 @@ SECRETS = ("secret", "previous_secret", "secret_headers")
 HEAVY = ("data", "variants", "snapshots", "changed", "request", "webhook_ids")
 
 
+M = TypeVar("M", bound=models.Model)
+
+
+class AtHome(models.Manager[M]):
+    """Reads where it writes: a replica may be behind, and cannot lock."""
+
+    @property
+    def db(self) -> str:
+        return self._db or router.db_for_write(self.model)
+
+    def get_queryset(self) -> models.QuerySet[M]:
+        return super().get_queryset().using(self.db)
+
+
 class WebhookQuerySet(models.QuerySet["Webhook"]):
     def enabled(self) -> WebhookQuerySet:
         return self.filter(enabled=True)
@@ -84,7 +98,7 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         return over.update(previous_secret="", previous_secret_until=None)  # nosec B106 # none
 
 
-_Webhooks = models.Manager.from_queryset(WebhookQuerySet)
+_Webhooks = AtHome.from_queryset(WebhookQuerySet)
 
 
 class KeptWebhooks(_Webhooks):

@@ -4,6 +4,7 @@ from django.db import models, transaction
 from django.db.models import Q
 
 from webhooks.clock import DatabaseNow
+from webhooks.models.querysets import AtHome
 from webhooks.sql.dialect import relax
 
 
@@ -11,6 +12,8 @@ class Sweep(models.Model):
     """When somebody last swept: one row, by which workers agree who sweeps next."""
 
     swept_at = models.DateTimeField()
+
+    objects = AtHome()
 
     def __str__(self) -> str:
         return f"swept at {self.swept_at}"

@@ -18,7 +18,7 @@ from webhooks.logs import one_line
 from webhooks.models.demands import problems as demand_problems
 from webhooks.models.demands import unknown_fields
 from webhooks.models.event import Action
-from webhooks.models.querysets import KeptWebhooks, WebhookQuerySet
+from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
 from webhooks.models.templates import problems as template_problems
 from webhooks.texts import written_out
 from webhooks.vault import Secret
@@ -202,7 +202,7 @@ class Webhook(models.Model):
     )
 
     objects = KeptWebhooks()
-    with_deleted = WebhookQuerySet.as_manager()
+    with_deleted = AtHome.from_queryset(WebhookQuerySet)()
 
     # The models that are about to be picked: they are judged before they can be saved.
     picked: Collection[DjangoContentType] | None = None
