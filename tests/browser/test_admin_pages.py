@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dcim.models import Site
+from tests.deliveries import make_delivery, make_event
 from tests.inbox import Inbox
 from tests.makers import make_webhook
 from tests.test_hostile_pages import MARK, TOGETHER, fill, pages
@@ -19,6 +21,7 @@ from webhooks.models import Delivery, State, Webhook
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
 STATUS = "/admin/webhook-backend-status/"
+WEBHOOKS, DELIVERIES, EVENTS = (f"/admin/webhooks/{name}/" for name in ("webhook", "delivery", "event"))
 
 
 def test_an_admin_defines_a_webhook_changes_a_site_and_sees_the_delivery(
@@ -46,6 +49,24 @@ def test_an_admin_defines_a_webhook_changes_a_site_and_sees_the_delivery(
         return "s ago" in page.locator("tr", has_text="To the inventory").inner_text()
 
     until(shows_a_success, 20, "the status page to tell of the success")
+
+
+@pytest.mark.parametrize("width", [1280, 1024])
+def test_no_table_is_cut_off_beside_its_menu_and_its_filter(page: Page, width: int) -> None:
+    def fill_tables() -> None:
+        webhook = make_webhook(Site, name="Circuit monitoring", failures_in_a_row=9, probe_at=timezone.now())
+        for state in (State.PENDING, State.FAILED, State.SUCCEEDED):
+            event = make_event(state, "Amsterdam Science Park", error="KeyError" if state == State.FAILED else "")
+            make_delivery(webhook, state, event, reason="HTTP 503 Service Unavailable")
+
+    aside(fill_tables)
+    page.set_viewport_size({"width": width, "height": 900})
+    for address in (WEBHOOKS, DELIVERIES, EVENTS, STATUS):
+        page.goto(address)
+        tables = page.locator("#changelist .results, .wh-scroll")
+        assert tables.count()
+        for table in tables.all():
+            assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0, address
 
 
 def test_what_failed_is_seen_with_its_reason_and_sent_again_by_a_click(

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 from webhooks import payloads, rights
 from webhooks.admin import filters, lookup, operations
-from webhooks.admin.display import indented, named, pill, short, when
+from webhooks.admin.display import indented, named, number, pill, short, when
 from webhooks.admin.lane import lane_of
 from webhooks.admin.operations import DISCARD, RETRY, Operation
 from webhooks.admin.paging import CappedPaginator
@@ -34,7 +34,7 @@ MOST_ATTEMPTS = 50
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
-    list_display = ("state_pill", "object", "to", "attempts_made", "reason_in_short", "made")
+    list_display = ("state_pill", "object", "to", "result", "made")
     list_display_links = ("state_pill", "object")
     list_filter = (
         filters.StateFilter,
@@ -76,16 +76,14 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return short(delivery.webhook.name, 32)
 
     @admin.display(description="attempts")
-    def attempts_made(self, delivery: Delivery) -> int:
-        return delivery.attempt_count
-
-    @admin.display(description="last reason")
-    def reason_in_short(self, delivery: Delivery) -> SafeString | str:
-        return short(delivery.reason, 48)
+    def result(self, delivery: Delivery) -> SafeString:
+        why = format_html('<span class="wh-below">{}</span>', short(delivery.reason, 48)) if delivery.reason else ""
+        below = format_html('<span class="wh-quiet wh-below">{}</span>', _next(delivery))
+        return format_html("{}{}{}", number(delivery.attempt_count), why, below)
 
     @admin.display(description="created")
-    def made(self, delivery: Delivery) -> SafeString:
-        return format_html('{} <span class="wh-quiet wh-below">{}</span>', when(delivery.created), _next(delivery))
+    def made(self, delivery: Delivery) -> SafeString | str:
+        return when(delivery.created)
 
     # Retry and Discard
 

@@ -203,7 +203,7 @@ def _failed(situation: Situation) -> Iterator[Finding]:
             Level.WARNING,
             f"{count_of(situation.failed_events, 'event', cap=ALL)} failed: nothing was sent of "
             f"{'it' if situation.failed_events == 1 else 'them'}.",
-            "The reason is below, with each. When it is put right, replay them.",
+            "Below is why. When that is put right, replay what failed.",
         )
 
 
