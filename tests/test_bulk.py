@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.core.exceptions import FieldDoesNotExist
+from django.db import NotSupportedError, connection, transaction
+from django.db.models import Count, F
+from django.db.models.functions import Upper
 from django.test.utils import CaptureQueriesContext
 
 import webhooks
 from tests.makers import actions, events, last_data, make_webhook, recorded
-from tests.testapp.models import Label, Thing, Tracked, TrackedPart
+from tests.modes import autocommit, in_batch, in_transaction
+from tests.testapp.models import Label, Paired, Thing, Tracked, TrackedPart
 from webhooks.capture import subscriptions
 from webhooks.models import Event
+from webhooks.sql import dialect
+from webhooks.sql.dialect import run
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -191,3 +199,158 @@ def test_the_batch_of_a_table_nobody_subscribed_to_looks_once(monkeypatch: pytes
             Thing.objects.create(name=str(number))
     assert looks == ["default"]
     assert events() == []
+
+
+# As Django's own
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        lambda: Tracked.objects.annotate(loud=Upper("name")).update(name=F("loud")),
+        lambda: Tracked.objects.distinct().update(name="new"),
+        lambda: Tracked.objects.order_by("status").distinct("status").update(name="new"),
+        lambda: Tracked.objects.annotate(count=Count("parts")).filter(count__gt=1).update(name="new"),
+        lambda: Tracked.objects.filter(parts__name__startswith="part").update(name="new"),
+        lambda: Tracked.objects.select_for_update().distinct().order_by("name").update(name="new"),
+        lambda: Tracked.objects.exclude(pk__in=Tracked.objects.filter(name="number 0")).update(name="new"),
+    ],
+    ids=[
+        "annotated",
+        "distinct",
+        "distinct on",
+        "grouped",
+        "joined",
+        "locked and distinct",
+        "by a query of its own table",
+    ],
+)
+def test_an_update_does_what_djangos_does(update: Callable[[], int]) -> None:
+    def outcome() -> tuple[int, list[Any]]:
+        Tracked.objects.all()._raw_delete("default")
+        for pk, made in enumerate(make(3), 1):
+            Tracked.objects.filter(pk=made.pk)._raw_delete("default")
+            whole = Tracked.objects.bulk_create([Tracked(pk=pk, name=made.name)])[0]
+            TrackedPart.objects.bulk_create(TrackedPart(whole=whole, name=f"part {one}") for one in range(pk))
+        Event.objects.all().delete()
+        return update(), list(Tracked.objects.order_by("pk").values_list("pk", "name"))
+
+    plainly = outcome()
+    TrackedPart.objects.all()._raw_delete("default")
+    make_webhook(Tracked)
+    assert outcome() == plainly
+    assert len(events()) == plainly[0] > 0
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda rows: rows[:1].update(name="new"),
+        lambda rows: rows.union(rows).update(name="new"),
+        lambda rows: rows.update(nothing="there"),
+        lambda rows: rows[:1].delete(),
+        lambda rows: rows.union(rows).delete(),
+        lambda rows: rows.distinct("name").delete(),
+        lambda rows: rows.values("name").delete(),
+    ],
+)
+def test_what_django_refuses_is_refused_in_its_words(refused: Callable[[Any], Any]) -> None:
+    def words() -> str:
+        with pytest.raises((TypeError, NotSupportedError, FieldDoesNotExist)) as caught:
+            refused(Tracked.objects.all())
+        return f"{type(caught.value).__name__}: {caught.value}"
+
+    make(2)
+    plainly = words()
+    make_webhook(Tracked)
+    assert words() == plainly
+
+
+def test_options_of_bulk_create_may_be_given_by_position() -> None:
+    make_webhook(Tracked)
+    Tracked.objects.bulk_create([Tracked(pk=1, name="a")], None, True)
+    assert events() == []
+    Tracked.objects.bulk_create([Tracked(pk=1, name="b")], None, False, True, ["name"], ["id"])
+    assert (actions(), last_data()["name"]) == (["updated"], "b")
+
+
+@pytest.mark.parametrize("unique", ["pk", "id"])
+def test_an_upsert_tells_new_rows_from_those_that_were_there(unique: str) -> None:
+    Tracked.objects.bulk_create([Tracked(pk=1, name="old")])
+    created, updated = make_webhook(Tracked, on="c"), make_webhook(Tracked, on="u", prechange=True)
+    rows = [Tracked(pk=pk, name="new") for pk in range(1, 500)]
+    Tracked.objects.bulk_create(rows, update_conflicts=True, update_fields=["name"], unique_fields=[unique])
+    first, *others = events()
+    assert (first.action, first.webhook_ids, first.object_id) == ("updated", [updated.pk], "1")
+    assert json.loads(first.changed) == ["name"]
+    assert {(event.action, *event.webhook_ids) for event in others} == {("created", created.pk)}
+    assert len(others) == 498
+
+
+def test_an_upsert_by_several_fields_finds_the_rows_that_were_there() -> None:
+    old = Paired.objects.bulk_create([Paired(left="a", right=1, note="old"), Paired(left=None, right=2)])
+    make_webhook(Paired, prechange=True)
+    rows = [Paired(left="a", right=1, note="new"), Paired(left="a", right=2), Paired(left=None, right=2)]
+    options: Any = {"update_fields": ["note"], "unique_fields": ["left", "right"]}
+    Paired.objects.bulk_create(rows, update_conflicts=True, **options)
+    assert actions() == ["updated", "created", "created"]
+    assert (events()[0].object_id, json.loads(events()[0].changed)) == (str(old[0].pk), ["note"])
+
+
+# Without tables, and with many rows
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: Tracked.objects.update(status="retired"),
+        lambda: Tracked.objects.all().delete(),
+        lambda: make(2),
+        lambda: Tracked.objects.bulk_create(
+            [Tracked(pk=1, name="a")], update_conflicts=True, update_fields=["name"], unique_fields=["pk"]
+        ),
+        lambda: Thing.objects.create(name="in a batch"),
+    ],
+    ids=["update", "delete", "bulk_create", "upsert", "batch"],
+)
+@pytest.mark.parametrize("mode", [autocommit, in_transaction, in_batch])
+def test_bulk_work_goes_through_where_the_tables_are_not_migrated_yet(
+    work: Callable[[], Any],
+    mode: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    app_log: pytest.LogCaptureFixture,
+) -> None:
+    make(2)
+    make_webhook(Tracked, Thing)
+    monkeypatch.setattr(subscriptions, "_answered", set())  # as in a process that has just begun
+    run("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
+    try:
+        mode(work)
+    finally:
+        run("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
+    assert "No webhook will hear" in app_log.text
+    assert events() == []
+    mode(work)
+    assert mode is autocommit or events() or not Tracked.objects.exists()
+
+
+@pytest.mark.sqlite
+def test_more_rows_than_sqlite_takes_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dialect, "KEYS", dialect.KEYS // 20)
+    given = connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+    connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766 // 20)
+    try:
+        make_webhook(Tracked, prechange=True)
+        make(2_000)
+        with transaction.atomic():
+            assert Tracked.objects.filter(status="active").update(status="retired") == 2_000
+            assert Tracked.objects.all().delete()[0] == 2_000
+        made = make(2_000)
+        Tracked.objects.update(status="retired")
+        with webhooks.batch():
+            for one in made:
+                one.save()
+        assert Event.objects.filter(changed='["status"]').count() == 4_000
+        assert Counter(actions()) == {"created": 4_000, "deleted": 2_000, "updated": 4_000}
+    finally:
+        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, given)

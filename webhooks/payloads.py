@@ -20,6 +20,7 @@ from webhooks.jsontext import Unwritable, written
 from webhooks.registry import Registration
 from webhooks.site_request import serializer_context
 from webhooks.snapshots import Before
+from webhooks.sql.dialect import in_chunks
 
 
 class Unsendable(Exception):
@@ -47,6 +48,13 @@ def reread_all(
     The instances at hand may be stale: another transaction may have changed other columns since they were
     loaded. ``lock`` takes the lock that an UPDATE would hold, and so waits for those who change the rows.
     """
+    found: dict[str, models.Model] = {}
+    for some in in_chunks(using, pks):
+        found |= _reread(registration, some, using, lock)
+    return found
+
+
+def _reread(registration: Registration, pks: Sequence[Any], using: str, lock: bool) -> dict[str, models.Model]:
     rows = registration.model._base_manager.using(using)
     if lock:
         rows = rows.select_for_update(no_key=True, of=("self",))

@@ -135,6 +135,19 @@ class TrackedPart(models.Model):
     name = models.CharField(max_length=50)
 
 
+class Paired(models.Model):
+    """Is told from others by two columns together, of which one may be null."""
+
+    left = models.CharField(max_length=20, null=True)
+    right = models.IntegerField()
+    note = models.CharField(max_length=20, blank=True)
+
+    objects = WebhookManager()
+
+    class Meta:
+        constraints = (models.UniqueConstraint(fields=["left", "right"], name="unique_pair"),)
+
+
 class Described(models.Model):
     """What the rows of several models have in common, without a table of its own."""
 

@@ -2,56 +2,136 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import partial, reduce
+from operator import or_
 from typing import Any, TypeVar
 
-from django.db import models
+from django.db import connections, models, transaction
 from django.db.models.deletion import Collector
 
 from webhooks import registry
 from webhooks.capture import outbox
 from webhooks.capture.scopes import Change
 from webhooks.conf import conf
+from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.registry import Registration
 
+logger = logger_of(__name__)
+
 M = TypeVar("M", bound=models.Model)
+
+# Objects that one query looks for by several fields: SQLite takes expressions a thousand deep.
+COMPARED = 200
 
 
 class TrackedQuerySet(models.QuerySet[M]):
     """Mix it into a queryset of your own, before ``QuerySet``. ``bulk_update`` needs nothing: it calls ``update``."""
 
-    def bulk_create(self, objs: Iterable[M], *args: Any, **kwargs: Any) -> list[M]:
-        """Also records that each object was created; with ``update_conflicts``, that it was updated. Nothing with
-        ``ignore_conflicts``: the database does not say then which rows are new."""
-        if not self._registrations() or kwargs.get("ignore_conflicts"):
-            return super().bulk_create(objs, *args, **kwargs)
-        action = Action.UPDATED if kwargs.get("update_conflicts") else Action.CREATED
+    def bulk_create(
+        self,
+        objs: Iterable[M],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[M]:
+        """Also records that each object was created; with ``update_conflicts``, that those were updated which had the
+        same ``unique_fields``, or all where these are not given. Nothing with ``ignore_conflicts``: the database does
+        not say then which rows are new."""
+        self._for_write = True  # as Django does: it decides which database this is about
+        insert = partial(
+            super().bulk_create,
+            batch_size=batch_size,
+            ignore_conflicts=ignore_conflicts,
+            update_conflicts=update_conflicts,
+            update_fields=update_fields,
+            unique_fields=unique_fields,
+        )
+        if not self._registrations() or ignore_conflicts:
+            return insert(objs)
         with outbox.batch(self.db):
-            created = super().bulk_create(objs, *args, **kwargs)
-            self._record([instance.pk for instance in created], action)
+            objs = list(objs)
+            there = self._there(objs, unique_fields or ()) if update_conflicts else set()
+            created = insert(objs)
+            for instance in created:
+                is_new = there is not None and instance.pk not in there
+                self._record([instance.pk], Action.CREATED if is_new else Action.UPDATED)
         return created
 
     def update(self, **kwargs: Any) -> int:
         """Also records that each row was updated."""
-        if not self._registrations() or not self._is_wanted():
+        self._for_write = True
+        if self._is_refused() or not self._registrations() or not self._is_wanted():
             return super().update(**kwargs)
         with outbox.batch(self.db):
             # Which rows these are may depend on the very columns that change.
-            pks = list(self.order_by().select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+            pks = self._locked()
             outbox.foresee(dict.fromkeys(self._registrations(), pks), self.db)
-            changed = self.model._base_manager.using(self.db).filter(pk__in=pks)
-            rows = models.QuerySet.update(changed, **kwargs)
+            rows = models.QuerySet.update(self._only(pks), **kwargs)
             self._record(pks, Action.UPDATED)
         return rows
 
     def delete(self) -> tuple[int, dict[str, int]]:
         """Also records that each row was deleted, as a plain delete does, but reads them all at once."""
-        if not self._registrations() or not self._is_wanted():
+        self._for_write = True
+        if self._is_undeletable() or not self._registrations() or not self._is_wanted():
             return super().delete()
         with outbox.batch(self.db):
             outbox.prepare_deletion(list(self._doomed()), self.db)
             return super().delete()
+
+    def _is_refused(self) -> bool:
+        """Whether Django neither updates nor deletes such a queryset, and says so itself."""
+        return bool(self.query.is_sliced or self.query.combinator)
+
+    def _is_undeletable(self) -> bool:
+        return bool(self._is_refused() or self.query.distinct_fields or self._fields is not None)  # type: ignore[attr-defined]
+
+    def _locked(self) -> list[Any]:
+        """The keys of the rows that this queryset has, locked where the database locks rows."""
+        chosen = self.order_by()
+        # An update regards neither.
+        chosen.query.select_for_update, chosen.query.distinct, chosen.query.distinct_fields = False, False, ()
+        if self._locks_rows():
+            # Not the queryset itself: PostgreSQL locks no groups and no distinct rows.
+            rows = self.model._base_manager.using(self.db).filter(pk__in=chosen.values("pk")).order_by("pk")
+            locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+            # Another transaction may have changed some until it gave their locks back.
+            chosen = chosen.filter(pk__in=locked)
+        return list(dict.fromkeys(chosen.values_list("pk", flat=True)))
+
+    def _only(self, pks: list[Any]) -> models.QuerySet[M]:
+        # Where the database locks no rows, nobody else writes in the meantime; and SQLite takes few parameters.
+        return self.order_by().filter(pk__in=pks) if self._locks_rows() else self.order_by()
+
+    def _locks_rows(self) -> bool:
+        return bool(connections[self.db].features.has_select_for_update)
+
+    def _there(self, objs: Sequence[M], unique_fields: Collection[str]) -> set[Any] | None:
+        """The keys of the rows that these objects will update; None where that is not known."""
+        if not unique_fields or not self._is_wanted():
+            return None
+        try:
+            with transaction.atomic(self.db):
+                there = list(self._stored(objs, unique_fields))
+        except Exception:
+            logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
+            return None
+        outbox.foresee(dict.fromkeys(self._registrations(), there), self.db)
+        return set(there)
+
+    def _stored(self, objs: Sequence[M], unique_fields: Collection[str]) -> Iterator[Any]:
+        meta = self.model._meta
+        fields: list[Any] = [meta.pk if name == "pk" else meta.get_field(name) for name in unique_fields]
+        names = [field.attname for field in fields]
+        keys = ({name: getattr(instance, name) for name in names} for instance in objs)
+        known = [key for key in keys if None not in key.values()]  # null conflicts with nothing
+        for start in range(0, len(known), COMPARED):
+            some = reduce(or_, (models.Q(**key) for key in known[start : start + COMPARED]))
+            yield from self.model._base_manager.using(self.db).filter(some).values_list("pk", flat=True)
 
     def _doomed(self) -> Iterable[Change]:
         collector = Collector(using=self.db, origin=self)

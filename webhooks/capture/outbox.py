@@ -132,7 +132,7 @@ def _announce_alone(event: Event, using: str) -> None:
 def wants(model: type[models.Model], using: str) -> bool:
     """Whether any enabled webhook wants anything of this model, or of those that it inherits rows from."""
     scope = existing(using)
-    wanted = scope.wanted if scope else subscriptions.current(using)
+    wanted = scope.wanted if scope else subscriptions.readable(using)
     return not wanted.ignore(model)
 
 
@@ -156,7 +156,7 @@ def batch(using: str | None = None) -> Iterator[None]:
     """
     using = using or database()
     with transaction.atomic(using):
-        scope = open_scope(using, jobs.wake_up)
+        scope = existing(using) or open_scope(using, jobs.wake_up, subscriptions.readable(using))
         with batching(scope) as gathered:
             yield
         if gathered:

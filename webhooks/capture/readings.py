@@ -21,6 +21,7 @@ from webhooks.models import Action
 from webhooks.payloads import Unsendable
 from webhooks.registry import Registration
 from webhooks.snapshots import Before
+from webhooks.sql.dialect import in_chunks
 from webhooks.texts import clean
 
 logger = logger_of(__name__)
@@ -170,11 +171,13 @@ def remember(scope: Scope, registration: Registration, pks: Sequence[Any], relat
         return
     keys = {pk: (registration.label, str(pk)) for pk in pks}
     unknown = [pk for pk, key in keys.items() if _is_unknown(scope, key)]
-    rows = snapshots.read(registration, unknown, scope.using, lock=True) if unknown else {}
+    rows: dict[str, models.Model] = {}
+    for some in in_chunks(scope.using, unknown):
+        rows |= snapshots.read(registration, some, scope.using, lock=True)
     for pk in unknown:
         scope.keep(keys[pk], Before(rows.get(str(pk))))
     if relation:
-        _remember_relation([known for key in keys.values() if (known := scope.before(key))], relation)
+        _remember_relation([known for key in keys.values() if (known := scope.before(key))], relation, scope.using)
 
 
 def _is_unknown(scope: Scope, key: tuple[str, str]) -> bool:
@@ -182,8 +185,9 @@ def _is_unknown(scope: Scope, key: tuple[str, str]) -> bool:
     return scope.before(key) is None and (trace is None or trace.existed)
 
 
-def _remember_relation(befores: Sequence[Before], relation: str) -> None:
+def _remember_relation(befores: Sequence[Before], relation: str, using: str) -> None:
     unread = [one for one in befores if relation not in one.relations]
-    models.prefetch_related_objects([one.row for one in unread if one.row is not None], relation)
+    for some in in_chunks(using, [one.row for one in unread if one.row is not None]):
+        models.prefetch_related_objects(some, relation)
     for before in unread:
         before.relations.add(relation)

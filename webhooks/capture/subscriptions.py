@@ -14,8 +14,11 @@ from django.db import Error, models, transaction
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
+from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.sql import wanted
+
+logger = logger_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,16 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
     by_change = {change: sorted(ids) for change, ids in found.items()}
     demanding = {demand.webhook_id: demand for demand in map(_demand, demands)}
     return Subscriptions(by_change, demanding, _by_event(demanding.values()))
+
+
+def readable(using: str) -> Subscriptions:
+    """The same for what must not fail because of webhooks: where the tables cannot be read nobody wants anything, which
+    is logged."""
+    try:
+        return current(using)
+    except Exception:
+        logger.exception("No webhook will hear of what is done on the database %r: they cannot be read", using)
+        return Subscriptions()
 
 
 def _by_event(demands: Iterable[Demand]) -> dict[str, list[int]]:

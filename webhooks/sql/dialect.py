@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from django.db import connections
@@ -32,6 +32,19 @@ def relax(using: str) -> None:
 
 def is_postgresql(using: str) -> bool:
     return connections[using].vendor == "postgresql"
+
+
+# Keys that one statement names: SQLite takes 32,766 parameters, where it was not built to take more.
+KEYS = 10_000
+
+
+def in_chunks(using: str, keys: Collection[Any]) -> Iterator[list[Any]]:
+    """These keys in parts of which one statement takes all; at once where the database has no limit, so that locks are
+    taken in one order."""
+    known = list(keys)
+    most = len(known) if is_postgresql(using) else KEYS
+    for start in range(0, len(known), most or 1):
+        yield known[start : start + most]
 
 
 # A list is one parameter of text: adapting arrays item by item takes longer than running the statement.

@@ -107,6 +107,12 @@ class TrackedPartSerializer(serializers.ModelSerializer):
         fields = ("id", "name", "whole")
 
 
+class PairedSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Paired
+        fields = ("id", "left", "right", "note")
+
+
 class NoteSerializer(serializers.ModelSerializer):
     about = serializers.StringRelatedField()
 
