@@ -245,3 +245,12 @@ def test_a_user_who_cannot_be_read_loses_no_event(app_log: pytest.LogCaptureFixt
         Thing.objects.create(name="a")
     assert [(event.username, event.error) for event in events()] == [("", "")]
     assert "The user of /there/ cannot be read" in app_log.text
+
+
+@pytest.mark.usefixtures("database")
+def test_what_is_secret_in_a_query_string_is_left_out() -> None:
+    make_webhook(Thing)
+    request = RequestFactory().get("/", {"q": "a", "token": "planted", "api_key": "planted", "next": "/b"})
+    WebhooksMiddleware(save_in_sync_view)(request)
+    [event] = events()
+    assert json.loads(event.request)["GET"] == {"q": "a", "next": "/b"}

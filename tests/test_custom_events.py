@@ -393,3 +393,14 @@ def test_events_of_users_that_are_left_out_are_not_sent(db: None) -> None:
     with webhooks.actor("person", depth=4):
         webhooks.send(CHECKED)
     assert events()[0].is_cut
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("data", [[1, 2], "text", 5, None])
+def test_conditions_do_not_match_data_that_have_no_fields(data: Any) -> None:
+    listening(conditions={"attr": "severity", "value": 5})
+    negated = listening(conditions={"attr": "severity", "value": 5, "negate": True})
+    plain = listening()
+    webhooks.send(CHECKED, None, data)
+    assert [(event.webhook_ids, event.error) for event in events()] == [([plain.pk], "")]
+    assert negated.pk not in events()[0].webhook_ids

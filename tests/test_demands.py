@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
+from rest_framework import serializers
 from rest_framework.test import APIClient
 
 from dcim.models import Device, Site
 from tests.makers import make_webhook
+from webhooks import registry
 from webhooks.models import Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -97,3 +99,57 @@ def test_the_form_takes_them_and_names_what_it_refuses(admin_client: Any) -> Non
     page = admin_client.get(f"/admin/webhooks/webhook/{webhook.pk}/change/").content.decode()
     assert "status, tags" in page
     assert "&quot;status.value&quot;" in page
+
+
+class Particular(serializers.ModelSerializer):
+    """Has other fields for each user."""
+
+    class Meta:
+        model = Site
+        fields = ("id", "name", "slug")
+
+    def get_fields(self) -> Any:
+        shown = super().get_fields()
+        return shown if self.context["request"].user.is_staff else {"name": shown["name"]}
+
+
+class Broken(serializers.ModelSerializer):
+    def get_fields(self) -> Any:
+        raise RuntimeError("this serializer cannot be asked")
+
+
+@pytest.fixture
+def sites_by(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Lets a serializer be that of sites, and tells how the API takes a change of a webhook for them."""
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    webhook = make_webhook(Site)
+
+    def answer(serializer: Any, **fields: Any) -> Any:
+        registry.register(Site, serializer)
+        return api.patch(f"/api/webhooks/webhooks/{webhook.pk}/", fields, format="json")
+
+    return answer
+
+
+def test_a_serializer_that_asks_for_the_request_is_given_one(sites_by: Any) -> None:
+    assert sites_by(Particular, enabled=True).status_code == 200
+    assert sites_by(Particular, changed_fields=["name"]).status_code == 200
+    assert "There are: name." in sites_by(Particular, changed_fields=["slug"]).json()["changed_fields"][0]
+
+
+def test_a_serializer_that_cannot_be_asked_refuses_nothing(
+    sites_by: Any, app_log: pytest.LogCaptureFixture, admin_client: Any
+) -> None:
+    assert sites_by(Broken, enabled=True).status_code == 200
+    assert "cannot be asked" not in app_log.text
+    assert sites_by(Broken, changed_fields=["colour"]).status_code == 200
+    assert "this serializer cannot be asked" in app_log.text
+    address = "/admin/webhooks/webhook/add/"
+    assert admin_client.post(address, the_form(changed_fields="colour")).status_code == 302
+
+
+@pytest.mark.parametrize("name", ["status.value", "tenant.name", "tags.slug"])
+def test_a_name_behind_a_field_that_holds_none_is_refused(api: APIClient, name: str) -> None:
+    webhook = make_webhook(Site)
+    answer = api.patch(f"/api/webhooks/webhooks/{webhook.pk}/", {"changed_fields": [name]}, format="json")
+    assert f"Write '{name.partition('.')[0]}'." in answer.json()["changed_fields"][0]

@@ -11,9 +11,11 @@ from urllib.parse import parse_qs
 
 import pytest
 from django.db import transaction
-from django.utils import timezone
+from django.utils import timezone, translation
+from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework import serializers
 from rest_framework.renderers import JSONRenderer
 
 from core.models import Tag
@@ -22,7 +24,7 @@ from dcim.models import Site
 from ipam.models import Prefix
 from tests.makers import events, make_webhook
 from tests.testapp.models import Label, Thing
-from webhooks import payloads
+from webhooks import payloads, registry
 from webhooks.jsontext import written
 from webhooks.models import Event
 
@@ -175,3 +177,33 @@ def test_the_timestamp_is_now_in_utc_whatever_the_hosts_time_zone(settings: Any,
     assert stamp.utcoffset() == timedelta(0)
     assert before - timedelta(seconds=1) <= stamp <= datetime.now(UTC)
     assert timezone.is_aware(event.timestamp) == use_tz
+
+
+class Worded(serializers.ModelSerializer):
+    word = serializers.SerializerMethodField()
+    seen = serializers.SerializerMethodField()
+    made = serializers.DateTimeField(source="created")
+
+    class Meta:
+        model = Site
+        fields = ("word", "seen", "made")
+
+    def get_word(self, site: Site) -> Any:
+        return gettext_lazy("Yes")
+
+    def get_seen(self, site: Site) -> str:
+        return str(translation.get_language())
+
+
+@pytest.mark.usefixtures("database")
+def test_what_is_sent_does_not_depend_on_the_language_and_time_zone_of_whoever_makes_the_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Site, Worded)
+    make_webhook(Site)
+    with translation.override("de"), timezone.override("Asia/Kathmandu"):
+        Site.objects.create(name="a", slug="a")
+        assert translation.get_language() == "de"
+    data = json.loads(events()[-1].data)
+    assert (data["word"], data["seen"], data["made"][-1]) == ("Yes", "en-us", "Z")

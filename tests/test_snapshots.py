@@ -11,6 +11,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Concat
 from django.test.utils import CaptureQueriesContext
+from rest_framework import serializers
 
 from dcim.models import Site
 from tests.makers import actions, events, make_webhook
@@ -18,6 +19,7 @@ from tests.modes import MODES
 from tests.test_outbox import ROLLBACKS, Rollback, Subject
 from tests.testapp.models import Country, Diner, Gadget, Label, Place, Restaurant, Thing, ThingProxy, Tracked
 from tests.threads import Beside
+from webhooks import registry, snapshots
 from webhooks.models import Event
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -404,3 +406,52 @@ def test_a_name_may_go_on_into_what_a_field_holds(name: str) -> None:
     site.custom_field_data = {"zone": "b", "room": {"floor": 1}}
     site.save()
     assert actions() == (["updated"] if name in ("custom_fields", "custom_fields.zone") else [])
+
+
+class Told(serializers.ModelSerializer):
+    """Shows a relation by a method that asks the database, by another name, and by code of its own."""
+
+    labels = serializers.SerializerMethodField()
+    label_names = serializers.SlugRelatedField("name", many=True, source="labels", read_only=True)
+
+    class Meta:
+        model = Thing
+        fields = ("id", "name", "labels", "label_names")
+
+    def get_labels(self, thing: Thing) -> list[str]:
+        return [label.name for label in thing.labels.order_by("-name")]
+
+    def to_representation(self, instance: Thing) -> dict[str, Any]:
+        return super().to_representation(instance) | {"groups": len(instance.groups.all())}
+
+
+@MODES
+def test_a_relation_is_compared_however_the_payload_shows_it(
+    thing: Thing, mode: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+    thing.labels.add(red)
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, Told)
+    make_webhook(Thing, changed_fields=["labels"])
+    renamed = make_webhook(Thing, changed_fields=["label_names"])
+    mode(lambda: thing.save())
+    mode(lambda: thing.groups.add(blue))
+    assert events() == []
+    mode(lambda: thing.labels.add(blue))
+    [event] = events()
+    assert changed() == ["label_names", "labels"]
+    assert renamed.pk in event.webhook_ids
+    old, new = sides()
+    assert (old["labels"], new["labels"]) == ([red.pk], sorted([red.pk, blue.pk]))
+    assert (old["label_names"], new["label_names"]) == (["red"], ["blue", "red"])
+    assert (old["groups"], new["groups"]) == ([blue.pk], [blue.pk])
+
+
+def test_the_names_that_may_be_chosen_are_those_that_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, Told)
+    found = snapshots.shown(registry.registration_of(Thing))  # type: ignore[arg-type]
+    assert {name: field.name for name, field in found.items()} == {
+        "id": "id", "name": "name", "labels": "labels", "label_names": "labels",
+    }  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, transaction
 from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
 
 import webhooks
 from tests.inbox import Inbox
@@ -243,3 +244,20 @@ def test_deliver_says_so_when_time_is_over_before_all_is_sent(either: Any, inbox
         Label.objects.create(name="red")
     with pytest.raises(TimeoutError, match="after 0 seconds"):
         deliver(seconds=0)
+
+
+def test_what_an_update_changed_is_told_to_those_who_ask(either: Any) -> None:
+    thing = Thing.objects.create(name="old")
+
+    def rename(name: str) -> None:
+        thing.name = name
+        thing.save()
+
+    with CaptureQueriesContext(connection) as plainly, capture() as events:
+        rename("new")
+    assert (events[0].changed, events[0].snapshots["prechange"]) == (None, None)
+    assert events[0].snapshots["postchange"]["name"] == "new"
+    with CaptureQueriesContext(connection) as asked, capture(prechange=True) as events:
+        rename("newest")
+    assert (events[0].changed, events[0].snapshots["prechange"]["name"]) == (["name"], "new")
+    assert len(asked) == len(plainly) + 1

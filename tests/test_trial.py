@@ -161,3 +161,9 @@ def test_only_who_may_define_webhooks_may_try() -> None:
     assert client.get(ADDRESS).status_code == 405
     user.user_permissions.add(Permission.objects.get(codename="add_webhook"))
     assert client.post(ADDRESS, {}).status_code == 200
+
+
+@pytest.mark.parametrize("data", ["[1, 2]", '"text"', "5", "null"])
+def test_data_that_have_no_fields_are_tried_too(client: Client, data: str) -> None:
+    Event.objects.create(action="created", object_type="testapp.thing", object_id="1", webhook_ids=[], data=data)
+    assert "there is no 'name'" in tried(client, {"attr": "name", "value": "a"})

@@ -303,3 +303,20 @@ def test_conditions_are_judged_over_what_the_webhook_gets() -> None:
     Fragile.objects.create(name="a")
     [event] = events()
     assert event.webhook_ids == [shouted.pk]
+
+
+def test_what_is_replayed_is_compared_with_what_each_had_shown_before() -> None:
+    webhooks.register(Fragile, serializer=Name, serializers={"whole": FragileSerializer})
+    row = Fragile.objects.create(name="a", behaviour="odd")
+    late = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}
+    usual = make_webhook(Fragile, prechange=True, conditions=late)
+    whole = make_webhook(Fragile, serializer="whole", conditions=late)
+    row.name = "a" * 46 + "b"
+    row.save()
+    [failed] = events()
+    assert sorted(failed.webhook_ids) == [usual.pk, whole.pk]
+    Webhook.objects.update(conditions=None)
+    [replayed] = retries.replay([failed])
+    assert replayed.event is not None, replayed.problem
+    told = [json.loads(payloads.sent_to(replayed.event, one.pk).changed) for one in (usual, whole)]
+    assert told == [["name"], ["name"]]

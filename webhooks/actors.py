@@ -13,6 +13,7 @@ from django.http import HttpRequest
 
 from webhooks.conf import conf
 from webhooks.logs import logger_of
+from webhooks.sensitive import is_sensitive, without
 
 logger = logger_of(__name__)
 
@@ -46,7 +47,7 @@ class RequestActor:
             "method": self.http.method,
             "path": self.http.path,
             "path_info": self.http.path_info,
-            "GET": self.http.GET.dict(),
+            "GET": without(self.http.GET.dict(), is_sensitive),
             "user": username,
         }
         return Actor(username, request_id, request, caused_by(self.http.headers.get(DEPTH, "")) + 1)

@@ -10,7 +10,9 @@ from functools import cached_property
 from typing import Any, Protocol, cast
 from urllib.parse import urlencode
 
+from django.conf import settings
 from django.db import models
+from django.utils import timezone, translation
 
 from webhooks import conditions
 from webhooks import snapshots as snapshots_of
@@ -71,8 +73,13 @@ def _reread(registration: Registration, pks: Sequence[Any], using: str, lock: bo
 def freeze(
     registration: Registration, instance: models.Model, serializer: str = "", before: Before | None = None
 ) -> Frozen:
-    """Serialize an object with the project's own serializer, of a name or the default one. Raises whatever that
-    raises, and Unsendable."""
+    """Serialize an object with the project's own serializer, of a name or the default one; in the language and time
+    zone of the settings, whoever makes the change. Raises whatever that raises, and Unsendable."""
+    with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
+        return _frozen(registration, instance, serializer, before)
+
+
+def _frozen(registration: Registration, instance: models.Model, serializer: str, before: Before | None) -> Frozen:
     writer = registration.serializer_class(serializer)(instance, context=serializer_context())
     data = writer.data
     after = snapshots_of.taken(writer, data, instance)

@@ -197,11 +197,18 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     instances = payloads.reread_all(registration, [failed.object_id], outbox.database(), lock=True)
     if not instances:
         return None
-    earlier = json.loads(failed.snapshots)["prechange"] if failed.snapshots else None
-    before = Before(deleted=earlier) if failed.action == Action.UPDATED and earlier is not None else None
     instance, chosen = instances[failed.object_id], payloads.chosen_serializers(failed)
-    shown = {name: _shown(payloads.freeze(registration, instance, name, before)) for name in chosen}
+    shown = {name: _shown(payloads.freeze(registration, instance, name, _before(failed, name))) for name in chosen}
     return payloads.texts_for(chosen, shown) | {"object_repr": clean(str(instance), 200)}
+
+
+def _before(failed: Event, serializer: str) -> Before | None:
+    """The state before an update as this serializer had shown it, where it had."""
+    if failed.action != Action.UPDATED or not payloads.was_written_by(failed, serializer):
+        return None
+    snapshots = payloads.written_by(failed, serializer).snapshots
+    earlier = json.loads(snapshots)["prechange"] if snapshots else None
+    return None if earlier is None else Before(deleted=earlier)
 
 
 def _shown(frozen: Frozen) -> dict[str, str]:

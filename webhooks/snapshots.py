@@ -11,13 +11,16 @@ import decimal
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from django.db import models
 
 from webhooks.registry import Registration
+from webhooks.site_request import serializer_context
 
 Snapshot = dict[str, Any]
+Fields = dict[str, "models.Field[Any, Any]"]
 
 # What JSON text is made of without asking the field.
 _PLAIN = (
@@ -63,17 +66,33 @@ def _parents(model: type[models.Model], path: str = "") -> list[str]:
     return found
 
 
-def names(registration: Registration, serializer: str = "") -> set[str]:
-    """The names that snapshots of a model have: of columns and relations to many that its payload shows."""
+def shown(registration: Registration, serializer: str = "") -> Fields:
+    """What snapshots of a model have: columns and relations to many that its payload shows, by the names that it has
+    for them. Raises what the serializer raises."""
     model = registration.model
-    columns = {one.name for one in model._meta.concrete_fields if not getattr(one, "auto_now", False)}
-    many = {one.name for one in model._meta.many_to_many}
-    fields = getattr(registration.serializer_class(serializer)(), "fields", None)
-    if fields is None:
-        shown = columns | many
-    else:
-        shown = {name for name, one in fields.items() if name in columns | many or one.source in columns}
-    return {name for name in shown if not registration.is_left_out(name)}
+    columns, many = _of_model(model)
+    fields = getattr(registration.serializer_class(serializer)(context=serializer_context()), "fields", None)
+    found = columns | many if fields is None else _named(columns, fields, fields) | _named(many, fields, fields)
+    return {name: one for name, one in found.items() if not registration.is_left_out(name)}
+
+
+def holds_names(field: models.Field[Any, Any]) -> bool:
+    """Whether there are names to go on with in what a snapshot has of a field."""
+    return field.get_internal_type() in ("JSONField", "HStoreField")
+
+
+@cache
+def _of_model(model: type[models.Model]) -> tuple[Fields, Fields]:
+    """The columns and the relations to many that snapshots may have, by their names."""
+    columns = {one.name: one for one in model._meta.concrete_fields if not getattr(one, "auto_now", False)}
+    return columns, {one.name: one for one in model._meta.many_to_many}
+
+
+def _named(of_model: Fields, serialized: Mapping[str, Any], data: Collection[str]) -> Fields:
+    """Those of a model's fields that are in the data, by their names there: custom_fields shows custom_field_data."""
+    found = {name: one for name, one in of_model.items() if name in data}
+    sources = {name: one.source for name, one in serialized.items() if name in data and name not in of_model}
+    return found | {name: of_model[source] for name, source in sources.items() if source in of_model}
 
 
 def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:
@@ -94,9 +113,12 @@ def _of(snapshot: Snapshot, names: Collection[str]) -> Snapshot:
 def taken(serializer: Any, data: Any, row: models.Model) -> Snapshot:
     """What ``data``, the serializer's output, shows of the row: columns as they are stored, under the names that the
     payload has for them, and relations to many as lists."""
-    shown = _columns(serializer, data, row)
-    many = {one.name for one in row._meta.many_to_many} & data.keys() if isinstance(data, Mapping) else set()
-    return shown | {name: _many(name, data[name]) for name in sorted(many)}
+    relations = _relations(serializer, data, row)
+    held = {
+        name: _many(relation, data[name]) if _says(serializer, name) else _keys(relation, row)
+        for name, relation in sorted(relations.items())
+    }
+    return _columns(serializer, data, row) | held
 
 
 def earlier(serializer: Any, data: Any, after: Snapshot, before: Before) -> Snapshot | None:
@@ -106,19 +128,35 @@ def earlier(serializer: Any, data: Any, after: Snapshot, before: Before) -> Snap
         return {name: value for name, value in before.deleted.items() if name in after}
     if before.row is None:
         return None
-    shown = after | _columns(serializer, data, before.row)
-    return shown | {name: _held(serializer, name, before.row) for name in before.relations & after.keys()}
+    relations = _relations(serializer, data, before.row)
+    held = {
+        name: _held(serializer, name, relation, before.row)
+        for name, relation in relations.items()
+        if relation in before.relations
+    }
+    return after | _columns(serializer, data, before.row) | held
 
 
 def _columns(serializer: Any, data: Any, row: models.Model) -> Snapshot:
     if not isinstance(data, Mapping):
         return {}
-    columns = {one.name: one for one in row._meta.concrete_fields if not getattr(one, "auto_now", False)}
-    # A column may have another name in the payload: custom_fields shows custom_field_data.
-    sources = {name: one.source for name, one in getattr(serializer, "fields", {}).items() if name in data}
-    shown = {name: name for name in columns if name in data}
-    shown |= {name: source for name, source in sources.items() if source in columns and name not in columns}
-    return {name: _stored(columns[source], row) for name, source in shown.items()}
+    columns = _named(_of_model(type(row))[0], getattr(serializer, "fields", {}), data)
+    return {name: _stored(column, row) for name, column in columns.items()}
+
+
+def _relations(serializer: Any, data: Any, row: models.Model) -> dict[str, str]:
+    """The relations to many that the data show, by their names there."""
+    if not isinstance(data, Mapping):
+        return {}
+    relations = _named(_of_model(type(row))[1], getattr(serializer, "fields", {}), data)
+    return {name: one.name for name, one in relations.items()}
+
+
+def _says(serializer: Any, name: str) -> bool:
+    """Whether a field of the serializer tells of the relation itself. What a method makes of it, or code that adds it
+    to the data, may ask the database, where only the state after is."""
+    one = getattr(serializer, "fields", {}).get(name)
+    return one is not None and one.source != "*"
 
 
 def _stored(column: models.Field[Any, Any], row: models.Model) -> Any:
@@ -127,19 +165,24 @@ def _stored(column: models.Field[Any, Any], row: models.Model) -> Any:
     return value if isinstance(value, _PLAIN) else column.value_to_string(row)
 
 
-def _held(serializer: Any, name: str, row: models.Model) -> Any:
-    """What a relation held, in the shape that the payload shows it in; the row has it prefetched."""
-    shown = getattr(serializer, "fields", {}).get(name)
-    if shown is None:
-        return _many(name, [one.pk for one in getattr(row, name).all()])
-    return _many(name, shown.to_representation(shown.get_attribute(row)))
+def _held(serializer: Any, name: str, relation: str, row: models.Model) -> Any:
+    """What a relation held, in the shape that the snapshot after has it in; the row has it prefetched."""
+    if not _says(serializer, name):
+        return _keys(relation, row)
+    one = serializer.fields[name]
+    return _many(relation, one.to_representation(one.get_attribute(row)))
 
 
-def _many(name: str, value: Any) -> Any:
+def _keys(relation: str, row: models.Model) -> Any:
+    members = getattr(row, relation).all()
+    return _many(relation, [getattr(one, "name", one.pk) if relation == "tags" else one.pk for one in members])
+
+
+def _many(relation: str, value: Any) -> Any:
     """A relation to many as NetBox's snapshots have it: tags by name, others by key, sorted."""
     if not isinstance(value, list | tuple):
         return value
-    key = "name" if name == "tags" else "id"
+    key = "name" if relation == "tags" else "id"
     members = [one.get(key, one) if isinstance(one, Mapping) else one for one in value]
     try:
         return sorted(members)

@@ -29,6 +29,7 @@ from django.db import connections
 
 from webhooks import jobs, registry
 from webhooks.capture import outbox, scopes, subscriptions
+from webhooks.capture.subscriptions import Demand
 from webhooks.conf import conf
 from webhooks.delivery.drain import Drain, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
@@ -40,7 +41,8 @@ NOBODY = 0
 @dataclass(frozen=True)
 class CapturedEvent:
     """An Event as it was recorded. ``data`` is what the serializer gave, parsed; None if it raised, and ``error``
-    then has the traceback. ``webhooks`` are the names of those that are defined and want it."""
+    then has the traceback. ``webhooks`` are the names of those that are defined and want it. ``snapshots`` and
+    ``changed`` are what the payload has under these names, parsed."""
 
     action: str
     object_type: str
@@ -50,10 +52,12 @@ class CapturedEvent:
     username: str
     request_id: str
     error: str
+    snapshots: Any
+    changed: list[str] | None
 
 
 @contextmanager
-def capture(subscribe: Iterable[str] | None = None) -> Iterator[list[CapturedEvent]]:
+def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> Iterator[list[CapturedEvent]]:
     """Collect the Events of the changes in this block. The list is filled when the block ends.
 
     The block counts as a transaction of its own: an object that was there before it is ``updated`` in it, and
@@ -61,14 +65,16 @@ def capture(subscribe: Iterable[str] | None = None) -> Iterator[list[CapturedEve
 
     Changes of every registered model and custom events are collected, whether or not a webhook is defined for them;
     ``subscribe`` narrows that to labels such as ``["dcim.site"]``, and ``[]`` to what the webhooks in the database
-    want. Nothing is sent, and Redis is not asked. Raises LookupError for a label that is not registered.
+    want. With ``prechange`` the state before updates is read, one query for each object, so that ``snapshots`` and
+    ``changed`` tell of it. Nothing is sent, and Redis is not asked. Raises LookupError for a label that is not
+    registered.
     """
     _demand_enabled()
     labels = _labels(subscribe)
     last = _last(Event)
     captured: list[CapturedEvent] = []
     announced = list(registry.custom_events()) if subscribe is None else []
-    with _subscribed(labels, announced), mock.patch.object(jobs, "wake_up"), _own_scope(outbox.database()):
+    with _subscribed(labels, announced, prechange), mock.patch.object(jobs, "wake_up"), _own_scope(outbox.database()):
         yield captured
     names = dict(Webhook.objects.values_list("pk", "name"))
     captured += [_captured(event, names) for event in Event.objects.filter(pk__gt=last).order_by("pk")]
@@ -112,16 +118,22 @@ def _labels(subscribe: Iterable[str] | None) -> list[str]:
 
 
 @contextmanager
-def _subscribed(labels: list[str], custom_events: list[str]) -> Iterator[None]:
+def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) -> Iterator[None]:
     """Let every change of these be wanted, besides what the defined webhooks want."""
     real = subscriptions.current
+    demands = {NOBODY: Demand(NOBODY, prechange=True)} if prechange else {}
 
     def current(using: str, enabled_only: bool = True) -> subscriptions.Subscriptions:
         wanted = real(using, enabled_only)
         mine = [(label, action) for label in labels for action in Action]
         everything = {change: [NOBODY, *wanted.matching(*change)] for change in mine}
         announced = {name: [NOBODY, *wanted.listening(name)] for name in custom_events}
-        return replace(wanted, by_change=wanted.by_change | everything, by_event=wanted.by_event | announced)
+        return replace(
+            wanted,
+            by_change=wanted.by_change | everything,
+            by_event=wanted.by_event | announced,
+            demands=wanted.demands | demands,
+        )
 
     with mock.patch.object(subscriptions, "current", current):
         yield
@@ -149,6 +161,8 @@ def _captured(event: Event, names: dict[int, str]) -> CapturedEvent:
     same = ("action", "object_type", "object_id", "username", "request_id", "error")
     return CapturedEvent(
         data=json.loads(event.data) if event.data else None,
+        snapshots=json.loads(event.snapshots or "null"),
+        changed=json.loads(event.changed or "null"),
         webhooks=[names[pk] for pk in event.webhook_ids if pk in names],
         **{name: getattr(event, name) for name in same},
     )

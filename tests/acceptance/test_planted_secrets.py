@@ -46,6 +46,7 @@ PLANTED = {
     "token": TOKEN,
     "new token": NEW_TOKEN,
     "refused token": REFUSED_TOKEN,
+    "token of a query string": "planted-in-a-query",
 }
 
 RECEIVERS = ("ok", "echo", "echo/500", "echo/404", "parrot", "garbage", "close", "half", "redirect/302/echo", "slow/5")
@@ -291,7 +292,8 @@ def test_no_planted_secret_is_kept_or_shown_anywhere(
     workers.start(worker_class, RETRY_SCHEDULE=[])
     wait_for_attempts(len(RECEIVERS))
     search.redis(redis)
-    site.save()
+    address = f"/api/dcim/sites/{site.pk}/?dry=1&token={PLANTED['token of a query string']}"
+    assert api.patch(address, {"name": "Hamburg"}, format="json").status_code == 200
     retries.retry(Delivery.objects.filter(state=State.FAILED))
     wait_for_attempts(3 * len(RECEIVERS) - len(("ok", "echo")))
 
@@ -300,6 +302,8 @@ def test_no_planted_secret_is_kept_or_shown_anywhere(
     assert received.headers["x-planted"] == NEW_TOKEN
     assert received.headers["webhook-signature"].count("v1,") == 2
     assert accepts(PLANTED["secret"], received)
+    [received] = [one for one in inbox.received("ok") if one.json["event"] == "updated"]
+    assert received.json["request"]["GET"] == {"dry": "1"}
     assert Attempt.objects.filter(response_body__contains="X-Planted: ********").count() >= 3
     assert Attempt.objects.filter(reason__contains="********").exists()
 

@@ -76,9 +76,10 @@ class Condition:
 _YES, _NO = Verdict(True), Verdict(False)
 
 
-def facts(data: Mapping[str, Any] | None, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What conditions are judged over: the fields of the object, and ``snapshots`` beside them."""
-    return {**(data or {}), "snapshots": snapshots}
+def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What conditions are judged over: the fields of the object, and ``snapshots`` beside them. Data that are no object
+    (a serializer may give a list, text or a number) have no fields."""
+    return {**(data if isinstance(data, Mapping) else {}), "snapshots": snapshots}
 
 
 def changed(prechange: Mapping[str, Any] | None, postchange: Mapping[str, Any] | None) -> list[str]:
