@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 import webhooks
 from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.modes import autocommit, in_batch, in_transaction
-from tests.testapp.models import Label, Paired, Thing, Tracked, TrackedPart
+from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
 from webhooks.capture import subscriptions
 from webhooks.models import Event
 from webhooks.sql import dialect
@@ -240,6 +240,23 @@ def test_an_update_does_what_djangos_does(update: Callable[[], int]) -> None:
     make_webhook(Tracked)
     assert outcome() == plainly
     assert len(events()) == plainly[0] > 0
+
+
+def test_a_queryset_that_was_read_is_read_again_after_its_update() -> None:
+    make(1)
+    make_webhook(Tracked)
+    rows = Tracked.objects.all()
+    assert [one.status for one in rows] == ["active"]
+    rows.update(status="retired")
+    assert [one.status for one in rows] == ["retired"]
+
+
+def test_inherited_rows_are_updated_as_well() -> None:
+    Diner.objects.create(name="old")
+    make_webhook(Place, Diner, prechange=True)
+    assert webhooks.TrackedQuerySet(Diner).filter(cuisine="any").update(name="new", is_open=False) == 1
+    assert (actions(Place), actions(Diner)) == (["updated"], ["updated"])
+    assert json.loads(events(Diner)[0].changed) == ["is_open", "name"]
 
 
 @pytest.mark.parametrize(

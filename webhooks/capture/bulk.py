@@ -72,6 +72,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             outbox.foresee(dict.fromkeys(self._registrations(), pks), self.db)
             rows = models.QuerySet.update(self._only(pks), **kwargs)
             self._record(pks, Action.UPDATED)
+        self._result_cache = None
         return rows
 
     def delete(self) -> tuple[int, dict[str, int]]:
