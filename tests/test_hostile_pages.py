@@ -123,8 +123,8 @@ def fill(text: str, redis: Any) -> Webhook:
     told = json.dumps({text: [text, {text: text}]})
     for state in State:
         event = make_event(
-            f"{state} {text}"[:200], text[:200], object_type=f"dcim.{text}"[:150], data=told, snapshots=told,
-            request=told, username=text[:150], request_id=text[:200],
+            f"{state} {text}"[:200], text[:200], object_type=f"dcim.{text}"[:150], data=told,
+            snapshots=f'{{"prechange":null,"postchange":{told}}}', request=told, username=text[:150], request_id=text[:200],
         )  # fmt: skip
         delivery = make_delivery(webhook, state, event, reason=text)
         make_attempt(
