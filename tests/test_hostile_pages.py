@@ -124,7 +124,8 @@ def fill(text: str, redis: Any) -> Webhook:
     for state in State:
         event = make_event(
             f"{state} {text}"[:200], text[:200], object_type=f"dcim.{text}"[:150], data=told,
-            snapshots=f'{{"prechange":null,"postchange":{told}}}', request=told, username=text[:150], request_id=text[:200],
+            snapshots=f'{{"prechange":null,"postchange":{told}}}', request=told, username=text[:150],
+            request_id=text[:200],
         )  # fmt: skip
         delivery = make_delivery(webhook, state, event, reason=text)
         make_attempt(
