@@ -201,6 +201,13 @@ def parrot(connection: Connection, request: Request, *_: str) -> bool:
     return False
 
 
+def torn(connection: Connection, request: Request, *_: str) -> bool:
+    """Repeats the headers that it was sent behind a line that is no header."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in request["headers"])
+    connection.sock.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno header\r\n{lines}\r\n".encode())
+    return False
+
+
 def retry_after(connection: Connection, request: Request, code: str, seconds: str, *_: str) -> None:
     connection.answer(int(code), b"later", f"Retry-After: {seconds}\r\n")
 
@@ -218,7 +225,7 @@ BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect, "close": close, "half": half,
     "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb, "cookie": cookie,
     "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
-    "header-flood": header_flood, "echo": echo, "parrot": parrot,
+    "header-flood": header_flood, "echo": echo, "parrot": parrot, "torn": torn,
 }  # fmt: skip
 
 

@@ -719,3 +719,10 @@ def test_the_app_and_its_lists_lead_to_the_status_page(admin_client: Client) -> 
     for address in (WEBHOOKS, DELIVERIES, EVENTS, reverse("admin:app_list", args=["webhooks"])):
         assert f'href="{status}"' in page(admin_client, address)
     assert status not in page(staff("view_webhook"), WEBHOOKS)
+
+
+@pytest.mark.parametrize("asked", ["additional_headers__startswith", "secret__contains", "body_template__regex"])
+def test_nobody_asks_for_headers_letter_by_letter(webhook: Webhook, asked: str) -> None:
+    viewer = staff("view_webhook")
+    assert viewer.get(WEBHOOKS, {asked: "A"}).status_code == 400
+    assert viewer.get(WEBHOOKS, {"enabled__exact": "1", "name__startswith": "C"}).status_code == 200

@@ -64,8 +64,24 @@ HIDDEN = headerlines.hidden('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Od
         ("cut off at tok-123", "cut off at ********"),
         ("cut off at Bearer tok-1234567", "cut off at ********"),
         ("no cut at tok", "no cut at tok"),
+        ('{"odd": "a\\u0022b\\u005Cc\\/d e"}', '{"odd": "********"}'),
+        ("odd=a%22b%5cc%2fd+e", "odd=********"),
+        ("<p>a&quot;b&#92;c&#x2F;d e</p>", "<p>********</p>"),
+        ("cut off at a&quot;b&#9", "cut off at ********"),
         ("pin 42", "pin ********"),
     ],
 )
 def test_what_a_receiver_repeats_is_hidden(text: str, shown: str) -> None:
     assert hide(text, HIDDEN) == shown
+
+
+def test_what_basic_authentication_says_is_hidden_too() -> None:
+    hidden = headerlines.hidden("Authorization: Basic YWxpY2U6aHVudGVyMi1ldmVyeXdoZXJl")
+    assert hide("you are alice:hunter2-everywhere, hunter2-everywhere", hidden) == "you are ********, ********"
+    assert hide("Basic nonsense is no secret", headerlines.hidden("Authorization: Basic nonsense-")) == (
+        "Basic nonsense is no secret"
+    )
+
+
+def test_nothing_is_hidden_where_nothing_is_secret() -> None:
+    assert hide("whatever", headerlines.hidden("")) == "whatever"

@@ -225,6 +225,12 @@ ENDLESS = [
     "{{ 'a' * 1000000 ~ 'b' * 1000000 ~ 'c' * 1000000 }}",
     "{{ range(100000) | select('in', range(100000) | list) | list }}",
     "{% set l = range(100000) | list %}{% for i in range(100000) %}{{ -1 in l }}{% endfor %}",
+    "{% set l = range(100000) | list %}{% for i in range(100000) %}"
+    + "{% if -1 in l %}{% endif %}" * 500
+    + "{% endfor %}",
+    "{% set r = range(100000) %}{% for i in range(10000) %}" + "{% if 1.5 in r %}{% endif %}" * 100 + "{% endfor %}",
+    "{% set s = 'x' * 1900000 %}" + "".join(f"{{% set a{i} = s[1:] %}}" for i in range(500)),
+    "{% set l = range(100000) | list %}" + "".join(f"{{% set a{i} = l[::-1] %}}" for i in range(500)),
     "{{ range(1000) | batch(1) | sum(start=[]) }}",
     "{{ 1 | round(-1000000000) }}",
     "{{ 1.5 | round(1000000000, 'ceil') }}",

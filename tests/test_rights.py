@@ -246,6 +246,10 @@ def test_what_others_picked_stays_and_goes_nowhere_else(webhook: Webhook) -> Non
     assert api(user).patch(address, {"object_types": ["dcim.device"]}, format="json").status_code == 200
     answer = api(user).patch(address, {"payload_url": "http://127.0.0.1:666/"}, format="json")
     assert "wait to be sent" in answer.json()["payload_url"][0]
+    for state in (State.FAILED, State.DISCARDED):
+        Delivery.objects.update(state=state)
+        answer = api(user).patch(address, {"payload_url": "http://127.0.0.1:666/"}, format="json")
+        assert "may be sent again" in answer.json()["payload_url"][0]
     waiting.delete()
     assert api(user).patch(address, {"payload_url": "http://127.0.0.1:666/"}, format="json").status_code == 200
 

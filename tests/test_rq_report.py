@@ -48,7 +48,7 @@ def test_its_current_job_is_told(redis: Any) -> None:
     job = Queue("webhooks", connection=redis).enqueue("time.sleep", 1)
     redis.hset(worker.key, "current_job", job.id)
     seen = rq_report.read()
-    assert seen.workers[0].job == "time.sleep(1)"
+    assert seen.workers[0].job == "time.sleep", "its arguments may be secret"
     assert seen.wake_ups == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import socket
@@ -32,6 +33,22 @@ def transport() -> Iterator[Transport]:
 def request(url: str, timeout: float = 10, **fields: object) -> Request:
     headers = {"Content-Type": "application/json", "User-Agent": "tests", "webhook-id": "1"}
     return Request(url, headers, b'{"a":1}', timeout, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("charset", ["idna", "undefined", "punycode", "base64", "nonsense"])
+def test_a_charset_that_decodes_nothing_is_no_failure(charset: str, transport: Transport) -> None:
+    answer = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset={charset}\r\nContent-Length: 6\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer.encode() + "Grüß".encode())
+
+        threading.Thread(target=serve, daemon=True).start()
+        outcome = transport.send(request(f"http://127.0.0.1:{server.getsockname()[1]}/"))
+    assert (outcome.succeeded, outcome.reason) == (True, "")
 
 
 def test_a_success_tells_status_headers_body_and_duration(transport: Transport, inbox: Inbox) -> None:
@@ -331,6 +348,51 @@ def test_a_certificate_for_another_name_is_refused(transport: Transport, tmp_pat
 def test_a_ca_file_that_is_not_there_is_a_reason(transport: Transport, secure_url: str) -> None:
     outcome = transport.send(request(secure_url, verify="/nowhere/ca.pem"))
     assert "/nowhere/ca.pem" in outcome.reason
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "terminal", "too large"])
+def test_what_is_no_file_of_certificates_holds_nobody(
+    kind: str, transport: Transport, secure_url: str, tmp_path: Path
+) -> None:
+    """OpenSSL would wait for a writer, whatever the deadline."""
+    path = tmp_path / "ca.pem"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "terminal":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes(b"x" * 1_000_001)
+    outcome = transport.send(request(secure_url, timeout=5, verify=str(path)))
+    assert outcome.reason == (
+        f"the CA file {path} has more than 1,000,000 bytes" if kind == "too large" else
+        f"the CA file {path} is no regular file"
+    )  # fmt: skip
+    assert outcome.duration_ms < 5000
+
+
+def test_comments_of_a_ca_file_may_have_any_characters(
+    transport: Transport, secure_url: str, certificate: Certificate, tmp_path: Path
+) -> None:
+    commented = tmp_path / "commented.pem"
+    commented.write_text(f"# Größe\n{Path(certificate.authority).read_text()}")
+    assert transport.send(request(secure_url, verify=str(commented))).succeeded
+
+
+def test_a_file_without_certificates_is_a_reason(transport: Transport, secure_url: str, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    assert transport.send(request(secure_url, verify=str(empty))).reason.startswith("TLS failed: ")
+
+
+def test_urllib3_logs_nothing_of_what_is_sent_and_answered(
+    transport: Transport, inbox: Inbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        assert transport.send(request(inbox.url("torn") + "?token=t0ps3cret")).succeeded
+    assert "t0ps3cret" not in caplog.text
+    assert "no header" not in caplog.text
 
 
 def test_a_receiver_without_tls_is_a_reason(transport: Transport) -> None:

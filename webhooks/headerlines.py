@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import base64
 import re
 from functools import lru_cache
-from urllib.parse import quote
+
+import regex
 
 # RFC 9110, section 5.6.2: what a name is made of; and 5.5: what a value may be, of which only ASCII is sure to arrive.
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -23,6 +24,9 @@ MOST = 50
 
 # A word of a value that has at least so many characters is a secret by itself: "Bearer" is not, what follows it is.
 WORD = 8
+
+# Beside the numbers that every character has in HTML and in URLs.
+_NAMED = {"&": ["&amp;"], "<": ["&lt;"], ">": ["&gt;"], '"': ["&quot;"], "'": ["&apos;"], " ": ["+"]}
 
 
 def objection(text: str) -> str:
@@ -54,12 +58,44 @@ def parse(text: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=256)
-def hidden(text: str) -> tuple[str, ...]:
-    """What a receiver might repeat of the values, in the spellings that it might choose, the longest first."""
+def hidden(text: str) -> regex.Pattern[str] | None:
+    """What a receiver might repeat of the values, in the spellings that it might choose; None where there are none."""
     values = [value for _, value in _parsed(text)]
+    values += [shown for value in values for shown in _credentials(value)]
     words = {word for value in values for word in value.split() if len(word) >= WORD} | set(values)
-    spellings = {spelt for word in words for spelt in (word, json.dumps(word)[1:-1], quote(word), quote(word, safe=""))}
-    return tuple(sorted(spellings, key=lambda one: (-len(one), one)))
+    # The longest first: of two that begin alike, that one is to be found.
+    longest_first = sorted(words, key=lambda word: (-len(word), word))
+    return regex.compile("|".join("".join(map(_spelt, word)) for word in longest_first)) if words else None
+
+
+def _credentials(value: str) -> list[str]:
+    """What a header of Basic authentication says: user and password, and the password."""
+    scheme, _, encoded = value.partition(" ")
+    if scheme.lower() != "basic":
+        return []
+    try:
+        said = base64.b64decode(encoded, validate=True).decode()
+    except ValueError:
+        return []
+    password = said.partition(":")[2]
+    return [said, password] if len(password) >= WORD else [said]
+
+
+@lru_cache(maxsize=256)
+def _spelt(character: str) -> str:
+    """A pattern of how a character may be written: as it is, in JSON, in a URL, in HTML."""
+    if character.isalnum():
+        return character
+    code = ord(character)
+    spellings = [
+        rf"\\?{re.escape(character)}",
+        rf"%(?i:{code:02x})",
+        rf"\\u(?i:{code:04x})",
+        rf"&\#0*{code};",
+        rf"&\#[xX]0*(?i:{code:x});",
+        *map(re.escape, _NAMED.get(character, ())),
+    ]
+    return f"(?:{'|'.join(spellings)})"
 
 
 def _pair(number: int, line: str) -> tuple[str, str]:

@@ -22,7 +22,7 @@ from webhooks import registry
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
-from webhooks.models.querysets import OPEN_STATES
+from webhooks.models.querysets import State
 
 MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
 
@@ -93,9 +93,14 @@ def refusal_to_redirect(user: Any, webhook: Webhook) -> str:
     refused = unviewable(user, webhook.object_types.all())
     if refused:
         return f"This webhook sends {', '.join(refused)}, which you may not view, so you may not change where to."
-    waiting = Delivery.objects.filter(webhook=webhook, state__in=OPEN_STATES)
-    if is_partial(user) and waiting.exclude(event__in=visible_events(user)).exists():
-        return "Deliveries of objects that you may not view wait to be sent, so you may not change where to."
+    if not is_partial(user):
+        return ""
+    sendable = Delivery.objects.filter(webhook=webhook).exclude(state=State.SUCCEEDED)  # some by a retry
+    if sendable.exclude(event__in=visible_events(user)).exists():
+        return (
+            "Deliveries of objects that you may not view wait to be sent, or may be sent again, so you may not change "
+            "where to."
+        )
     return ""
 
 

@@ -108,10 +108,10 @@ def _workers(connection: Redis) -> tuple[Worker, ...]:
 
 
 def _jobs(connection: Redis, ids: list[str]) -> dict[str, str]:
-    """What the jobs with these ids are."""
+    """What the jobs with these ids are, without the arguments of their calls: those are not ours to show."""
     described = _all_at_once(connection, "hget", [Job.key_for(job_id) for job_id in ids], "description")
     return {
-        job_id: raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw or "")
+        job_id: (raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw or "")).partition("(")[0]
         for job_id, raw in zip(ids, described, strict=True)
     }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+
+from regex import Pattern
 
 # What cannot be seen, and so deceives: control characters, and what turns the direction of a text around. Line breaks
 # and tabs are kept apart, for there are places where they belong.
@@ -28,12 +29,10 @@ def written_out(text: str, breaks: bool = False) -> str:
     return unseen.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def hide(text: str, secrets: Sequence[str]) -> str:
+def hide(text: str, secrets: Pattern[str] | None) -> str:
     """The text without any of these, and without the beginning of one at its end."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    for secret in secrets:
-        cut = next((size for size in range(len(secret) - 1, FEW - 1, -1) if text.endswith(secret[:size])), 0)
-        if cut:
-            return text[:-cut] + HIDDEN
-    return text
+    if secrets is None:
+        return text
+    text = secrets.sub(HIDDEN, text)
+    begun = secrets.search(text, partial=True)
+    return text[: begun.start()] + HIDDEN if begun and len(text) - begun.start() >= FEW else text

@@ -216,8 +216,9 @@ class WebhookForm(forms.ModelForm):
             "body_template": forms.Textarea(attrs=CODE | {"rows": 10}),
         }
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
+        # By name: in a tuple of arguments, Django's reports of errors would not star out what was entered.
+        super().__init__(data, files, **kwargs)
         self.stored = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
         self.fields["object_types"].queryset = registered_object_types()  # type: ignore[attr-defined]
         self.fields["object_types"].help_text = self._dropped()

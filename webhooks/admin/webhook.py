@@ -30,6 +30,9 @@ from webhooks.models.querysets import OPEN_STATES, State
 # So many models are named in the list.
 SHORT = 3
 
+# By what the address of the list may ask for webhooks.
+ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted"}
+
 ACTIONS = ("on_created", "on_updated", "on_deleted")
 DEMANDS = ("conditions", "changed_fields", "only_changes", "prechange")
 CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
@@ -47,6 +50,10 @@ class WebhookAdmin(admin.ModelAdmin):
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """What is hidden from who may only view must not be asked for letter by letter either."""
+        return lookup.partition("__")[0] in ASKED_FOR and super().lookup_allowed(lookup, value, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         deliveries = rights.visible_deliveries(request.user)
@@ -204,6 +211,8 @@ class WebhookAdmin(admin.ModelAdmin):
         """What the demands in the form would have come to, judged over events on file."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
+        if not request.user.has_perm("webhooks.view_event"):
+            return JsonResponse({"text": "Trying them takes the permission to view Events (webhooks.view_event)."})
         return JsonResponse({"text": trial.in_words(request)})
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:

@@ -100,7 +100,10 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, dict):
             # A report of an error shows what the frames of the call have in them.
-            data = {name: Secret(data[name]) if _is_secret(name, data[name]) else data[name] for name in data}
+            hidden = {name: Secret(data[name]) for name in data if _is_secret(name, data[name])}
+            data = data.copy()  # what a form sent stays such: of that, lists and boxes are read in another way
+            for name, secret in hidden.items():
+                data[name] = secret
         return super().run_validation(data)
 
     def get_initial(self) -> Any:

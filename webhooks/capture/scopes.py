@@ -202,7 +202,7 @@ def forget_subscriptions(using: str) -> None:
 
 def _look_again(scope: Scope) -> None:
     """And once more after a rollback, which may have undone the change; Django makes a new list of callbacks then."""
-    scope.wanted, scope.edited_in = subscriptions.current(scope.using), scope.connection.run_on_commit
+    scope.wanted, scope.edited_in = subscriptions.readable(scope.using), scope.connection.run_on_commit
 
 
 @contextmanager

@@ -87,11 +87,16 @@ def url_of(webhook: Webhook, event: Bodies) -> str:
     """Raises Refused where the template fails, or makes what is no URL to send to."""
     url = webhook.payload_url
     if not rendering.is_template(url):
+        if reason := _misspelt(url):  # saved by code that judged nothing
+            raise Refused(f"the URL cannot be sent to: {reason}")
         return url
     rendered = _rendered("URL", lambda: rendering.url(url, event.context)).strip().replace(" ", "%20")
     if reason := destinations.misspelt(rendered):
         raise Refused(f"the URL came out as {rendered[:200]!r}: {reason}")
     return rendered
+
+
+_misspelt = functools.lru_cache(maxsize=1024)(destinations.misspelt)
 
 
 def _headers_of(webhook: Webhook, event: Bodies) -> dict[str, str]:

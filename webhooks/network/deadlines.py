@@ -31,6 +31,11 @@ def deadline(seconds: float) -> Iterator[None]:
         del _thread.end
 
 
+def is_set() -> bool:
+    """Whether this thread is sending."""
+    return hasattr(_thread, "end")
+
+
 def has_connected() -> bool:
     """Whether a new connection was made since the deadline was set, or an old one was used."""
     return bool(_thread.has_connected)

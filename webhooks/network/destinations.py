@@ -82,6 +82,8 @@ def ends_at(address: Address) -> tuple[Address, ...]:
         return (address, IPv4Address(number >> 80 & 0xFFFFFFFF))
     if address in _TEREDO:  # the server's, and the client's with its bits turned over
         return (address, IPv4Address(number >> 64 & 0xFFFFFFFF), IPv4Address(int(last) ^ 0xFFFFFFFF))
+    if number >> 32 & 0xFDFF_FFFF == 0x5EFE:  # ISATAP, RFC 5214, in whatever network
+        return (address, last)
     return (address,)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import resource
 import time
@@ -12,12 +13,13 @@ from typing import Any
 
 import requests
 import urllib3
+from regex import Pattern
 from requests.adapters import HTTPAdapter
-from requests.utils import get_encoding_from_headers
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, extract_zipped_paths, get_encoding_from_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-from webhooks.network import deadlines, dialling
+from webhooks.network import authorities, deadlines, dialling
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
 from webhooks.texts import clean, hide
 
@@ -34,7 +36,7 @@ RECEIVERS = 100
 @dataclass(frozen=True)
 class Request:
     """What is sent: ``timeout`` in seconds for all of it; ``verify`` is True, False, or the path of a CA file;
-    ``keep`` is how many bytes of the answer's body are read; ``hidden`` are texts that nothing kept of it may have."""
+    ``keep`` is how many bytes of the answer's body are read; ``hidden`` is what nothing kept of it may have in it."""
 
     url: str
     headers: dict[str, str] = field(repr=False)
@@ -43,7 +45,18 @@ class Request:
     verify: bool | str = True
     keep: int = 8192
     method: str = "POST"
-    hidden: tuple[str, ...] = field(default=(), repr=False)
+    hidden: Pattern[str] | None = field(default=None, repr=False)
+
+
+class _Unheard(logging.Filter):
+    """urllib3 logs URLs, and header lines that are broken, with whatever secret stands in them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not deadlines.is_set()
+
+
+for _name in ("urllib3.connection", "urllib3.connectionpool"):
+    logging.getLogger(_name).addFilter(_Unheard())
 
 
 class Transport:
@@ -101,7 +114,9 @@ def _prepared_for(method: str, url: str) -> requests.PreparedRequest:
     return prepared
 
 
-def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime, hidden: tuple[str, ...]) -> Outcome:
+def _outcome(
+    response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime, hidden: Pattern[str] | None
+) -> Outcome:
     headers = {name: hide(value, hidden) for name, value in response.headers.items()}
     return Outcome(
         started_at,
@@ -111,18 +126,17 @@ def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: dateti
         ),
         status=response.status,
         headers={clean(name): clean(value, HEADER_LENGTH) for name, value in list(headers.items())[:HEADERS_KEPT]},
-        body=clean(hide(body.decode(_encoding(response), "replace"), hidden)),
+        body=clean(hide(_text(response, body), hidden)),
         retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
     )
 
 
-def _encoding(response: urllib3.BaseHTTPResponse) -> str:
+def _text(response: urllib3.BaseHTTPResponse, body: bytes) -> str:
     encoding = get_encoding_from_headers(response.headers) or "utf-8"
     try:
-        "".encode(encoding)
-    except LookupError:
-        return "utf-8"
-    return encoding
+        return body.decode(encoding, "replace")
+    except (LookupError, UnicodeError):  # none that Python knows, or one that replaces nothing
+        return body.decode("utf-8", "replace")
 
 
 class _Whole:
@@ -158,7 +172,14 @@ class _TLSConnection(_Whole, HTTPSConnection):
         # A context of its own for each connection: what one webhook trusts, the next one need not.
         self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
         self.ssl_context.sslsocket_class = deadlines.TimedTLSSocket
+        self._read_authorities()
         super().connect()
+
+    def _read_authorities(self) -> None:
+        """OpenSSL would wait for ever for what an admin's path may lead to."""
+        path = self.ca_certs or self.ca_cert_dir
+        if path and path != extract_zipped_paths(DEFAULT_CA_BUNDLE_PATH):  # type: ignore[no-untyped-call]
+            self.ca_cert_data, self.ca_certs, self.ca_cert_dir = authorities.read(path), None, None
 
 
 class _Sparing:

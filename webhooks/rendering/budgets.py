@@ -71,6 +71,8 @@ class Budget:
                 waiting.extend(inner.values())
             elif isinstance(inner, _MANY):
                 waiting.extend(inner)
+            elif isinstance(inner, range):
+                total += len(inner)
             elif isinstance(inner, int):
                 total += _digits(inner)
             self._fitting(total + len(waiting) * VALUE)

@@ -237,6 +237,22 @@ class _Payments(NodeTransformer):
         node.nodes = [_filter(part, _KEEP, node.lineno) for part in node.nodes]
         return node
 
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        """To compare walks through what is compared."""
+        self.generic_visit(node)
+        node.expr = self._walked(node.expr)
+        for operand in node.ops:
+            operand.expr = self._walked(operand.expr)
+        return node
+
+    def _walked(self, node: nodes.Expr) -> nodes.Expr:
+        return node if isinstance(node, nodes.Const) else _filter(node, _KEEP, node.lineno)
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        """A slice is a copy."""
+        self.generic_visit(node)
+        return _filter(node, _KEEP, node.lineno) if isinstance(node.arg, nodes.Slice) and node.ctx == "load" else node
+
     def visit_List(self, node: nodes.List) -> nodes.Node:
         return self._kept(node, node.items)
 
