@@ -151,7 +151,11 @@ def check_host(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 def _reads_what_is_committed(database: BaseDatabaseWrapper) -> bool:
     """PostgreSQL may be told to show each transaction the rows as they were at its beginning."""
     level = database.settings_dict["OPTIONS"].get("isolation_level")
-    return level is None or getattr(level, "name", "") in ("READ_COMMITTED", "READ_UNCOMMITTED") or database.vendor != "postgresql"
+    return (
+        level is None
+        or getattr(level, "name", "") in ("READ_COMMITTED", "READ_UNCOMMITTED")
+        or database.vendor != "postgresql"
+    )
 
 
 @register("webhooks")

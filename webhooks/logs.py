@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from webhooks.texts import written_out
@@ -23,6 +24,20 @@ class OneLine(logging.Filter):
             trace = logging.Formatter().formatException(record.exc_info)
             record.exc_text = "\n".join(f"  | {one_line(line)}" for line in trace.split("\n"))
         return True
+
+
+class _Silence(logging.Filter):
+    def __init__(self, holds: Callable[[], bool]) -> None:
+        super().__init__()
+        self._holds = holds
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not self._holds()
+
+
+def silence(name: str, holds: Callable[[], bool]) -> None:
+    """Let the logger of a library say nothing in threads for which this holds."""
+    logging.getLogger(name).addFilter(_Silence(holds))
 
 
 def logger_of(name: str) -> logging.Logger:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import math
 import resource
 import time
@@ -19,6 +18,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH, extract_zipped_paths, get_enc
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
+from webhooks import logs
 from webhooks.network import authorities, deadlines, dialling
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
 from webhooks.texts import clean, hide
@@ -48,15 +48,9 @@ class Request:
     hidden: Pattern[str] | None = field(default=None, repr=False)
 
 
-class _Unheard(logging.Filter):
-    """urllib3 logs URLs, and header lines that are broken, with whatever secret stands in them."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not deadlines.is_set()
-
-
+# urllib3 logs URLs, and header lines that are broken, with whatever secret stands in them.
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    logging.getLogger(_name).addFilter(_Unheard())
+    logs.silence(_name, deadlines.is_set)
 
 
 class Transport:
