@@ -107,13 +107,9 @@ def _compared(frozen: Frozen, before: str) -> Frozen:
     return replace(frozen, before=before, changed=written(changed))
 
 
-def _has_keys(data: Any) -> bool:
-    return isinstance(data, Mapping)
-
-
 def _without_secrets(registration: Registration, data: Any) -> str:
     """JSON text of what may be sent of an object."""
-    if _has_keys(data):
+    if isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if not registration.is_left_out(key)}
     return written(data, registration.is_sensitive)
 

@@ -1,4 +1,4 @@
-"""Text from elsewhere, made such that every database takes it."""
+"""Text from elsewhere: made such that every database takes it, nobody is deceived, and no secret stands in it."""
 
 from __future__ import annotations
 

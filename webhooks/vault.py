@@ -1,4 +1,4 @@
-"""Encrypts what must not stand in the database in clear, with Fernet of ``cryptography``. Pure: text in, text out.
+"""Encrypts what must not stand in the database in clear, with Fernet of ``cryptography``.
 
 The newest key encrypts, every key decrypts: those of ``WEBHOOKS["ENCRYPTION_KEYS"]`` first, then the ones derived from
 ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``. So a project may begin without keys of its own, and get some later.

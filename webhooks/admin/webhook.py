@@ -46,7 +46,6 @@ class WebhookAdmin(admin.ModelAdmin):
     search_fields = ("name", "payload_url")
     actions = ("enable", "disable", "resume")
     sortable_by = ("called", "state")
-    save_on_top = False
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}

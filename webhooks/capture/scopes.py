@@ -55,7 +55,7 @@ class Trace:
     undecided_ids: list[int] = field(default_factory=list)
 
 
-# The columns of an Event that tell of its object.
+# What its name is, what each serializer shows of it, and what went wrong; empty for an object that is gone.
 ObjectState = dict[str, Any]
 
 

@@ -1,6 +1,7 @@
 """The states of a Delivery and every change of them, as querysets that read as sentences.
 
-waiting -> pending        its turn in the lane has come (``promote``)
+(new) -> waiting, pending   its Event is dispatched (``sql.dispatching``)
+waiting -> pending, sending its turn in the lane has come (``promote``), where a worker may take it at once
 pending -> sending        a worker claims it (``claim``)
 sending -> succeeded      the receiver took it (``sql.records``)
 sending -> pending        it is to be tried again (``sql.records``)

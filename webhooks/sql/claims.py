@@ -12,7 +12,7 @@ from django.db import connections
 from webhooks.clock import moment
 from webhooks.sql.dialect import is_postgresql, relax, rows, to_uuid, uuid_list, uuid_parameter, uuids
 
-# The only heads of a lane are pending or being sent, and still in it.
+# A head is pending or being sent, and still in its lane.
 _HEAD_OF_THE_SAME_LANE = """
     SELECT 1 FROM webhooks_delivery AS head
     WHERE head.webhook_id = webhooks_delivery.webhook_id AND head.lane = webhooks_delivery.lane
