@@ -226,20 +226,25 @@ def test_the_batch_of_a_table_nobody_subscribed_to_looks_once(monkeypatch: pytes
     ],
 )
 def test_an_update_does_what_djangos_does(update: Callable[[], int]) -> None:
-    def outcome() -> tuple[int, list[Any]]:
+    def outcome() -> tuple[int | str, list[Any]]:
         Tracked.objects.all()._raw_delete("default")
         for pk, made in enumerate(make(3), 1):
             Tracked.objects.filter(pk=made.pk)._raw_delete("default")
             whole = Tracked.objects.bulk_create([Tracked(pk=pk, name=made.name)])[0]
             TrackedPart.objects.bulk_create(TrackedPart(whole=whole, name=f"part {one}") for one in range(pk))
         Event.objects.all().delete()
-        return update(), list(Tracked.objects.order_by("pk").values_list("pk", "name"))
+        try:
+            done: int | str = update()
+        except TypeError as error:  # Django 6.1 refuses some
+            done = str(error)
+        return done, list(Tracked.objects.order_by("pk").values_list("pk", "name"))
 
     plainly = outcome()
     TrackedPart.objects.all()._raw_delete("default")
     make_webhook(Tracked)
     assert outcome() == plainly
-    assert len(events()) == plainly[0] > 0
+    assert plainly[0], "rows, or why there are none"
+    assert len(events()) == (plainly[0] if isinstance(plainly[0], int) else 0)
 
 
 def test_a_queryset_that_was_read_is_read_again_after_its_update() -> None:

@@ -43,6 +43,7 @@ class Writer:
     def __init__(self, plan: Plan, crew: Crew) -> None:
         self.plan, self._crew = plan, crew
         self.kills = 0
+        self._is_over = False
         self.log = crew.directory / f"writer-{plan.name}.log"
         crew.logs.append(self.log)
         self._start(plan)
@@ -62,7 +63,8 @@ class Writer:
         self.process.wait(5 * PATIENCE)
         self.kills += 1
         left = self.plan.changes - ledger.count(self.plan.name)
-        if left > 0:
+        self._is_over = left <= 0  # it was killed on its way out
+        if not self._is_over:
             self._start(replace(self.plan, changes=left, seed=self.plan.seed + self.kills))
 
     @property
@@ -71,6 +73,8 @@ class Writer:
 
     def is_done(self) -> bool:
         """Whether it ended. Raises AssertionError where it failed."""
+        if self._is_over:
+            return True
         status = self.process.poll()
         assert status in (None, 0), f"writer {self.plan.name} ended with {status}:\n{self.log.read_text()[-3000:]}"
         return status == 0
