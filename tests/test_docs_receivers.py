@@ -64,7 +64,8 @@ class Running:
             command, cwd=self.broken.parent, env=environment, stdout=subprocess.PIPE, text=True
         )
         self.said: list[str] = []
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
         until(lambda: self.said or self.process.poll() is not None, 30, "the receiver to start")
         self.url = f"http://127.0.0.1:{self.said.pop(0).removeprefix('port ')}/"
 
@@ -89,6 +90,7 @@ class Running:
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(40)
+        self._listener.join(40)  # it reads to the end
         if self.process.stdout:
             self.process.stdout.close()
 
