@@ -16,7 +16,7 @@ from django.utils.module_loading import import_string
 
 from webhooks import jobs, registry, rekeying
 from webhooks.capture import outbox
-from webhooks.conf import GUARDS, conf
+from webhooks.conf import conf
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 
@@ -41,7 +41,7 @@ def _bad_values() -> Iterator[CheckMessage]:
                 hint="Until it is corrected no secret can be read or saved, and webhooks that have one send nothing.",
                 id="webhooks.E009",
             )
-        elif key in GUARDS:
+        elif conf.is_guard(key):
             yield Error(
                 f"The setting {name} {message}.",
                 hint="Nothing is sent until it is corrected: its default might allow what it was to deny.",
@@ -199,7 +199,7 @@ def check_rights(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 @register("webhooks", deploy=True)
 def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    if conf.are_keys_broken:
+    if not conf.is_usable("ENCRYPTION_KEYS"):
         return  # which is an error of its own
     try:
         unreadable = rekeying.unreadable()

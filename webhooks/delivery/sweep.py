@@ -54,7 +54,7 @@ def repair_promotions() -> int:
 
 def prune() -> int:
     """Delete deliveries and failed events that are past their retention, and secrets that sign no longer."""
-    pruned = sum(_prune(state, days) for state, days in conf.retention.items()) + _prune_events()
+    pruned = sum(_prune(state, days) for state, days in conf.retention_days.items()) + _prune_events()
     return pruned + Webhook.objects.forget_previous_secrets()
 
 
@@ -64,8 +64,8 @@ def _prune(state: str, days: float) -> int:
 
 def _prune_events() -> int:
     """Delete failed events, replayed or not, and those whose deliveries are gone."""
-    old = _before(max(conf.retention.values()))
-    failed = Event.objects.failed().filter(timestamp__lt=_before(conf.retention["failed"]))
+    old = _before(max(conf.retention_days.values()))
+    failed = Event.objects.failed().filter(timestamp__lt=_before(conf.retention_days["failed"]))
     bare = Event.objects.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk"))), dispatched_at__lt=old)
     ids = _some(failed) + _some(bare)
     Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
