@@ -2,164 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from itertools import groupby
 from typing import Any, ClassVar
 
 from django import forms
-from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db.models import QuerySet
-from django.forms.fields import InvalidJSONInput
-from django.forms.models import ModelChoiceIterator
-from django.urls import reverse
 from django.utils.html import escape, format_html
-from django.utils.text import capfirst
 
 from webhooks import registry, rights
 from webhooks.admin.display import exactly
-from webhooks.encrypted import refuse_encrypted
+from webhooks.admin.fields import (
+    CODE,
+    ConditionsField,
+    LinesField,
+    ModelsField,
+    NamesField,
+    SecretField,
+    SecretLinesField,
+    SuggestingInput,
+)
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import NO_ACTION, registered_object_types
 from webhooks.vault import Secret
-
-CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
-
-
-def model_name(content_type: ContentType) -> str:
-    model = content_type.model_class()
-    return capfirst(str(model._meta.verbose_name_plural if model else content_type.model))
-
-
-def app_name(label: str) -> str:
-    try:
-        return str(apps.get_app_config(label).verbose_name)
-    except LookupError:
-        return label
-
-
-class ByApp(ModelChoiceIterator):
-    """The choices in groups, one for each app, each in alphabetical order."""
-
-    def __iter__(self) -> Iterator[Any]:
-        queryset: QuerySet[ContentType] = self.queryset
-        by_app = sorted(queryset, key=lambda one: (app_name(one.app_label), model_name(one)))
-        for label, content_types in groupby(by_app, key=lambda one: app_name(one.app_label)):
-            yield label, [self.choice(content_type) for content_type in content_types]
-
-
-class ModelsWidget(forms.CheckboxSelectMultiple):
-    """Checkboxes under a heading for each app. A script adds "all" and "none" to each heading."""
-
-    template_name = "webhooks/admin/models_widget.html"
-
-    class Media:
-        css = {"all": ["webhooks/admin.css"]}
-        js = ["webhooks/admin.js"]
-
-
-class ModelsField(forms.ModelMultipleChoiceField):
-    iterator = ByApp
-    widget = ModelsWidget
-
-    def label_from_instance(self, obj: Any) -> str:
-        return model_name(obj)
-
-
-class SuggestingInput(forms.TextInput):
-    """Free text, with the usual values to pick from."""
-
-    template_name = "webhooks/admin/suggesting_input.html"
-
-    def __init__(self, suggestions: list[str], attrs: dict[str, Any] | None = None) -> None:
-        super().__init__(attrs)
-        self.suggestions = suggestions
-
-    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
-        context = super().get_context(name, value, attrs)
-        list_id = f"{context['widget']['attrs'].get('id', name)}_suggestions"
-        context["widget"]["attrs"]["list"] = list_id
-        return context | {"list_id": list_id, "suggestions": self.suggestions}
-
-
-class NamesField(forms.CharField):
-    """Names with commas or spaces between them."""
-
-    def prepare_value(self, value: Any) -> Any:
-        return ", ".join(map(str, value)) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        return list(dict.fromkeys((super().to_python(value) or "").replace(",", " ").split()))
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return bool((initial or []) != self.to_python(data))
-
-
-class ConditionsWidget(forms.Textarea):
-    class Media:
-        js = ["webhooks/conditions.js"]
-
-    def __init__(self) -> None:
-        super().__init__(CODE | {"rows": 6, "data-wh-conditions": ""})
-
-    def get_context(self, name: str, value: Any, attrs: dict[str, Any] | None) -> dict[str, Any]:
-        return super().get_context(name, value, (attrs or {}) | {"data-url": reverse("admin:webhooks_webhook_try")})
-
-
-class ConditionsField(forms.JSONField):
-    """JSON text, indented for those who read it. A script shows rows in its place, where they can express it."""
-
-    widget = ConditionsWidget
-
-    def prepare_value(self, value: Any) -> Any:
-        if value in (None, "", {}, []):
-            return ""
-        if isinstance(value, InvalidJSONInput):
-            return value
-        return json.dumps(value, ensure_ascii=False, indent=2)
-
-
-class WriteOnly(forms.CharField):
-    """What is stored is never shown, nor what was entered, and an empty input changes nothing."""
-
-    default_validators = [refuse_encrypted]
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return bool(data)
-
-    def clean(self, value: Any) -> Any:
-        return Secret(super().clean(value))
-
-
-class SecretField(WriteOnly):
-    widget = forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}, render_value=False)
-
-
-class EmptyTextarea(forms.Textarea):
-    def format_value(self, value: Any) -> str:
-        return ""
-
-
-class SecretLinesField(WriteOnly):
-    widget = EmptyTextarea(attrs={"class": "vLargeTextField", "rows": 3, "autocomplete": "off", "spellcheck": "false"})
-
-
-class LinesField(forms.CharField):
-    """A list of names, a line for each."""
-
-    widget = forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"})
-
-    def prepare_value(self, value: Any) -> Any:
-        return "\n".join(map(str, value)) if isinstance(value, list) else value
-
-    def to_python(self, value: Any) -> Any:
-        return [name.strip() for name in str(value or "").splitlines() if name.strip()]
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return bool((initial or []) != self.to_python(data))
 
 
 class WebhookForm(forms.ModelForm):
@@ -220,24 +85,16 @@ class WebhookForm(forms.ModelForm):
         # By name: in a tuple of arguments, Django's reports of errors would not star out what was entered.
         super().__init__(data, files, **kwargs)
         self.stored = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
-        self.fields["object_types"].queryset = registered_object_types()  # type: ignore[attr-defined]
-        self.fields["object_types"].help_text = self._dropped()
-        self.fields["custom_events"].choices = self._events()  # type: ignore[attr-defined]
-        if "serializer" in self.fields:  # not where it is only read
-            self.fields["serializer"].widget.suggestions = registry.serializer_names()
-        for name in {"custom_events", "serializer"} - set(offered(self.instance)):
-            self.fields.pop(name, None)
-        self.fields["secret"].help_text = self._about("secret")
-        self.fields["secret_headers"].help_text = self._about("secret_headers")
-        for name, stored in self.stored.items():
-            if not stored:
-                del self.fields[f"clear_{name}"]
-        until = self.instance.previous_secret_until
-        if until and self.instance.previous_secret:
-            told = format_html("Beside the new one, it signs until {}.", exactly(until))
-            self.fields["forget_previous_secret"].help_text = told
-        else:
-            del self.fields["forget_previous_secret"]
+        self._offer_models()
+        self._offer_what_is_registered()
+        self._tell_of_what_is_hidden()
+        self._offer_to_clear()
+        self._offer_to_forget_the_replaced_secret()
+
+    def _offer_models(self) -> None:
+        field = self.fields["object_types"]
+        field.queryset = registered_object_types()  # type: ignore[attr-defined]
+        field.help_text = self._dropped()
 
     def _dropped(self) -> str:
         """A warning of the models that were chosen once and are no longer registered."""
@@ -248,16 +105,40 @@ class WebhookForm(forms.ModelForm):
         names = ", ".join(f"{one.app_label}.{one.model}" for one in dropped)
         return f"Chosen too, but no longer registered, and dropped when you save: {escape(names)}." if names else ""
 
+    def _offer_what_is_registered(self) -> None:
+        self.fields["custom_events"].choices = self._events()  # type: ignore[attr-defined]
+        if "serializer" in self.fields:  # not where it is only read
+            self.fields["serializer"].widget.suggestions = registry.serializer_names()
+        for name in {"custom_events", "serializer"} - set(offered(self.instance)):
+            self.fields.pop(name, None)
+
     def _events(self) -> list[tuple[str, str]]:
         """Those that are registered; one that was chosen and no longer is can be seen, and is refused if it stays."""
         known = registry.custom_events()
         gone = {name: f"{name} (no longer registered)" for name in self.instance.custom_events if name not in known}
         return [*((name, f"{label} ({name})") for name, label in known.items()), *gone.items()]
 
+    def _tell_of_what_is_hidden(self) -> None:
+        for name in self.stored:
+            self.fields[name].help_text = self._about(name)
+
     def _about(self, name: str) -> str:
         about = f"{self.fields[name].help_text} What is entered is never shown again."
         keep = "Leave this empty to keep it. " if self.stored[name] else ""
         return f"{in_words(self.instance, name)} {keep}{about}"
+
+    def _offer_to_clear(self) -> None:
+        for name, stored in self.stored.items():
+            if not stored:
+                del self.fields[f"clear_{name}"]
+
+    def _offer_to_forget_the_replaced_secret(self) -> None:
+        until = self.instance.previous_secret_until
+        if until and self.instance.previous_secret:
+            told = format_html("Beside the new one, it signs until {}.", exactly(until))
+            self.fields["forget_previous_secret"].help_text = told
+        else:
+            del self.fields["forget_previous_secret"]
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

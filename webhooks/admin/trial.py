@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from webhooks import conditions, payloads, rights
 from webhooks.actors import Actor
 from webhooks.admin.display import count_of
-from webhooks.admin.forms import ConditionsField, LinesField, NamesField
+from webhooks.admin.fields import ConditionsField, LinesField, NamesField
 from webhooks.capture.selection import Occasion, Undecided, wants
 from webhooks.capture.subscriptions import Demand
 from webhooks.conditions import ConditionError
