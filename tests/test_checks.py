@@ -278,9 +278,27 @@ def test_postgresql_needs_no_transaction_mode(monkeypatch: pytest.MonkeyPatch) -
     assert found() == {}
 
 
-@pytest.mark.parametrize(("level", "ids"), [("SERIALIZABLE", ["webhooks.W008"]), ("READ_COMMITTED", [])])
-def test_a_stricter_isolation_level_is_a_warning(level: str, ids: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"isolation_level": IsolationLevel[level]}
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ({"isolation_level": IsolationLevel.SERIALIZABLE}, ["webhooks.W008"]),
+        ({"isolation_level": IsolationLevel.READ_COMMITTED}, []),
+        ({"options": "-c default_transaction_isolation=serializable"}, ["webhooks.W008"]),
+        ({"options": r"-c default_transaction_isolation=repeatable\ read -c jit=off"}, ["webhooks.W008"]),
+        ({"options": r"-c jit=off -cDefault_Transaction_Isolation=Read\ Committed"}, []),
+        ({"options": "-c jit=off"}, []),
+        (
+            {
+                "options": "-c default_transaction_isolation=serializable",
+                "isolation_level": IsolationLevel.READ_COMMITTED,
+            },
+            [],
+        ),
+    ],
+)
+def test_a_stricter_isolation_level_is_a_warning(
+    options: dict[str, Any], ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     database = SimpleNamespace(vendor="postgresql", settings_dict={"OPTIONS": options, "ATOMIC_REQUESTS": True})
     monkeypatch.setattr(checks, "connections", {"default": database})
     assert list(found()) == ids

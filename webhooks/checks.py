@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -148,14 +149,24 @@ def check_host(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         )
 
 
+# PostgreSQL takes the first of them for the second.
+COMMITTED_LEVELS = ("read uncommitted", "read committed")
+
+# How libpq is told of a setting of the session; a backslash keeps the space of "repeatable read".
+SESSION_LEVEL = re.compile(r"default_transaction_isolation=((?:\\.|\S)+)", re.IGNORECASE)
+
+
 def _reads_what_is_committed(database: BaseDatabaseWrapper) -> bool:
     """PostgreSQL may be told to show each transaction the rows as they were at its beginning."""
-    level = database.settings_dict["OPTIONS"].get("isolation_level")
-    return (
-        level is None
-        or getattr(level, "name", "") in ("READ_COMMITTED", "READ_UNCOMMITTED")
-        or database.vendor != "postgresql"
-    )
+    return database.vendor != "postgresql" or _level(database.settings_dict["OPTIONS"]) in ("", *COMMITTED_LEVELS)
+
+
+def _level(options: Mapping[str, Any]) -> str:
+    """The isolation level that a connection asks for by its own parameter, or else by its options; or none."""
+    if (level := options.get("isolation_level")) is not None:
+        return getattr(level, "name", str(level)).replace("_", " ").lower()
+    levels = SESSION_LEVEL.findall(options.get("options") or "")
+    return levels[-1].replace("\\", "").lower() if levels else ""
 
 
 @register("webhooks")
@@ -173,7 +184,7 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
     if not _reads_what_is_committed(database):
         yield Warning(
             "Under this isolation level an Event may lack what another transaction has just committed.",
-            hint=f'Leave out DATABASES["{alias}"]["OPTIONS"]["isolation_level"]: READ COMMITTED is the default.',
+            hint=f'Leave it out of DATABASES["{alias}"]["OPTIONS"]: READ COMMITTED is the default.',
             id="webhooks.W008",
         )
     if not database.settings_dict["ATOMIC_REQUESTS"]:
