@@ -24,6 +24,7 @@ from tests.test_admin import form, page
 from tests.testapp.models import Gadget, Thing
 from webhooks import rights
 from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models.event import CUT
 from webhooks.pinging import ping
 
 STATUS = reverse("webhooks_backend_status")
@@ -252,6 +253,40 @@ def test_what_others_picked_stays_and_goes_nowhere_else(webhook: Webhook) -> Non
         assert "may be sent again" in answer.json()["payload_url"][0]
     waiting.delete()
     assert api(user).patch(address, {"payload_url": "http://127.0.0.1:666/"}, format="json").status_code == 200
+
+
+@pytest.mark.parametrize("error", ["", "Traceback\nKeyError: 'name'", f"{CUT}depth 4"])
+def test_what_is_not_dispatched_yet_or_may_be_replayed_goes_nowhere_else(webhook: Webhook, error: str) -> None:
+    webhook.object_types.set([ContentType.objects.get_for_model(Device)])
+    others = [webhook.pk * 10, webhook.pk * 10 + 1, int(f"1{webhook.pk}")]
+    event = make_event(7, dispatched_at=None, error=error, webhook_ids=[*others, webhook.pk])
+    address, elsewhere = f"{API}/webhooks/{webhook.pk}/", {"payload_url": "http://127.0.0.1:666/"}
+    answer = api(somebody("view_device")).patch(address, elsewhere, format="json")
+    assert (answer.status_code, list(answer.json())) == (400, ["payload_url"])
+    assert "Changes of objects that you may not view wait to be sent" in answer.json()["payload_url"][0]
+    Event.objects.filter(pk=event.pk).update(webhook_ids=others)
+    assert api(somebody("view_device")).patch(address, elsewhere, format="json").status_code == 200
+    Event.objects.filter(pk=event.pk).update(webhook_ids=[webhook.pk, *others])
+    assert (
+        api(somebody("view_device"))
+        .patch(address, elsewhere | {"payload_url": "http://127.0.0.1:667/"}, format="json")
+        .status_code
+        == 400
+    )
+    assert (
+        api(somebody("view_device", "view_site"))
+        .patch(address, {"payload_url": "http://127.0.0.1:667/"}, format="json")
+        .status_code
+        == 200
+    )
+
+
+def test_an_event_that_the_app_recorded_keeps_a_webhook_where_it_is(webhook: Webhook) -> None:
+    Site.objects.create(name="AMS1", slug="ams1")
+    webhook.object_types.set([ContentType.objects.get_for_model(Device)])
+    assert Event.objects.undispatched().wanted_by(webhook.pk).exists()
+    assert not Event.objects.undispatched().wanted_by(webhook.pk + 1).exists()
+    assert "wait to be sent" in rights.refusal_to_redirect(somebody("view_device"), webhook)
 
 
 # Each object by itself

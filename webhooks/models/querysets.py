@@ -117,6 +117,12 @@ class EventQuerySet(models.QuerySet["Event"]):
         """Those of which nothing was sent, for whichever reason (``Event.failure``), and that nobody has replayed."""
         return self.filter(dispatched_at=None).exclude(error="")
 
+    def wanted_by(self, webhook_id: int) -> EventQuerySet:
+        """Those that this webhook wanted when they happened."""
+        # As text: not every database can look into a list.
+        ids = Cast("webhook_ids", models.TextField())
+        return self.alias(ids=ids).filter(ids__regex=rf"[^0-9]{webhook_id}[^0-9]")
+
     def light(self) -> EventQuerySet:
         """For lists: without what may be long, but with whether there are data, which tells the kinds of failure."""
         has_data = models.Case(models.When(data="", then=False), default=True, output_field=models.BooleanField())
