@@ -182,6 +182,28 @@ class TestDefiningAWebhook:
         assert "is a cloud metadata address" in response.content.decode()
         assert not Webhook.objects.get().enabled
 
+    @pytest.mark.parametrize(("was", "left"), [("True", "on"), ("False", None)])
+    def test_a_form_that_was_opened_before_it_was_switched_does_not_switch_it_back(
+        self, admin_client: Client, webhook: Webhook, was: str, left: str | None
+    ) -> None:
+        Webhook.objects.update(enabled=not left, disabled_reason="HTTP 410 Gone" if left else "")
+        opened = form(name="renamed", enabled=left) | {"initial-enabled": was}
+        [warning, success] = told(admin_client, change_of(webhook), **opened)
+        assert f"“renamed” was {'disabled' if left else 'enabled'} while its form was open, and stays so" in warning
+        assert ("(HTTP 410 Gone)" in warning) == bool(left)
+        assert "was changed successfully" in success
+        assert Webhook.objects.values_list("name", "enabled").get() == ("renamed", not left)
+
+    @pytest.mark.parametrize(("was", "wanted"), [("True", None), ("False", "on")])
+    def test_a_switch_in_the_form_switches(
+        self, admin_client: Client, webhook: Webhook, was: str, wanted: str | None
+    ) -> None:
+        Webhook.objects.update(enabled=not wanted)
+        assert f'name="initial-enabled" value="{was}"' in page(admin_client, change_of(webhook))
+        [success] = told(admin_client, change_of(webhook), **form(enabled=wanted) | {"initial-enabled": was})
+        assert "was changed successfully" in success
+        assert Webhook.objects.get().enabled == bool(wanted)
+
     def test_a_model_that_is_not_registered_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)
         response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(object_types=[users.pk]))

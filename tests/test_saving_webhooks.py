@@ -18,6 +18,7 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.makers import make_webhook
 from tests.threads import Beside
+from webhooks import deletion
 from webhooks.delivery import health
 from webhooks.models import Webhook
 from webhooks.models.webhook import HEALTH
@@ -130,6 +131,37 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
     stale.save_settings(switched=True)
     webhook.refresh_from_db()
     assert (webhook.enabled, webhook.failures_in_a_row) == (False, 1)
+
+
+@pytest.mark.parametrize(("save", "status"), [(by_admin, 302), (by_api, 404)])
+def test_one_that_is_deleted_meanwhile_is_no_error_of_the_server(
+    database: str, monkeypatch: pytest.MonkeyPatch, save: Save, status: int
+) -> None:
+    User.objects.create_superuser("admin")
+    webhook, full_clean = make_webhook(Site), Webhook.full_clean
+
+    def judge(self: Webhook, *args: Any, **kwargs: Any) -> None:
+        deletion.delete(Webhook.objects.filter(pk=webhook.pk))
+        full_clean(self, *args, **kwargs)
+
+    monkeypatch.setattr(Webhook, "full_clean", judge)
+    assert save(webhook, True) == status
+
+
+def test_one_that_is_deleted_meanwhile_is_not_switched(
+    database: str, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, deleted = (make_webhook(Site, name=name, enabled=False) for name in ("kept", "deleted"))
+    save_settings = Webhook.save_settings
+
+    def save(self: Webhook, **kwargs: Any) -> None:
+        deletion.delete(Webhook.objects.filter(pk=deleted.pk))
+        save_settings(self, **kwargs)
+
+    monkeypatch.setattr(Webhook, "save_settings", save)
+    chosen = {"action": "enable", "_selected_action": [kept.pk, deleted.pk]}
+    shown = admin_client.post(reverse("admin:webhooks_webhook_changelist"), chosen, follow=True).content.decode()
+    assert "1 webhook is enabled now." in shown
 
 
 def test_all_that_no_person_changes_is_kept() -> None:

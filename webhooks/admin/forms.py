@@ -84,6 +84,7 @@ class WebhookForm(forms.ModelForm):
     def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
         # By name: in a tuple of arguments, Django's reports of errors would not star out what was entered.
         super().__init__(data, files, **kwargs)
+        self._notice_switches()
         self.stored = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
         self._offer_models()
         self._offer_what_is_registered()
@@ -95,6 +96,12 @@ class WebhookForm(forms.ModelForm):
         field = self.fields["object_types"]
         field.queryset = registered_object_types()  # type: ignore[attr-defined]
         field.help_text = self._dropped()
+
+    def _notice_switches(self) -> None:
+        """The form says how it was when it was opened: what a worker disabled since is not enabled by saving it."""
+        says = self.add_initial_prefix("enabled") in self.data
+        if self.instance.pk and "enabled" in self.fields and (says or not self.is_bound):
+            self.fields["enabled"].show_hidden_initial = True
 
     def _dropped(self) -> str:
         """A warning of the models that were chosen once and are no longer registered."""

@@ -16,14 +16,28 @@ from webhooks.models import Webhook
 
 def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
     """Enable or disable them. What is on file for those that are enabled goes out."""
-    changed = list(chosen.filter(enabled=not enabled))
-    for webhook in changed:
-        webhook.enabled = enabled
-        webhook.save_settings(switched=True)
+    changed = [webhook for webhook in chosen.filter(enabled=not enabled) if _is_turned(webhook, enabled)]
     if enabled and changed:
         outbox.wake_on_commit()
     word = "enabled" if enabled else "disabled"
     _finish(request, changed, f"{word.capitalize()}.", f"{word} now", chosen.count() - len(changed), f"{word} already")
+
+
+def _is_turned(webhook: Webhook, enabled: bool) -> bool:
+    webhook.enabled = enabled
+    try:
+        webhook.save_settings(switched=True)
+    except Webhook.DoesNotExist:
+        return False  # deleted meanwhile
+    return True
+
+
+def tell_of_another(request: HttpRequest, webhook: Webhook) -> None:
+    """A worker, or somebody else, switched it while somebody had its form open and left the switch alone."""
+    state = "enabled" if webhook.enabled else "disabled"
+    reason = f" ({webhook.disabled_reason})" if webhook.disabled_reason else ""
+    told = f"“{webhook}” was {state} while its form was open, and stays so{reason}. Look at it again, and change that "
+    messages.warning(request, f"{told} if you want it otherwise.")
 
 
 def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:

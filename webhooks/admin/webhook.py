@@ -170,11 +170,17 @@ class WebhookAdmin(admin.ModelAdmin):
     @method_decorator(sensitive_post_parameters("secret", "secret_headers"))
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         # Where something goes wrong, the report that is mailed to the admins has no secret in it.
-        return super().changeform_view(request, *args, **kwargs)
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except Webhook.DoesNotExist:
+            messages.error(request, "Nothing was saved: the webhook was deleted meanwhile.")
+            return redirect("admin:webhooks_webhook_changelist")
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         if change:
             obj.save_settings(switched="enabled" in form.changed_data)
+            if obj.enabled != form.cleaned_data["enabled"]:
+                switches.tell_of_another(request, obj)
         else:
             super().save_model(request, obj, form, change)
 

@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
@@ -46,8 +46,11 @@ class WebhookViewSet(ModelViewSet[Webhook]):
             return super().create(request, *args, **kwargs)
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        with transaction.atomic(outbox.database()):
-            return super().update(request, *args, **kwargs)
+        try:
+            with transaction.atomic(outbox.database()):
+                return super().update(request, *args, **kwargs)
+        except Webhook.DoesNotExist:
+            raise NotFound("The webhook was deleted meanwhile.") from None
 
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
         self._save(serializer)
