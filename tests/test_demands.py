@@ -43,6 +43,17 @@ def test_the_model_refuses_what_it_cannot_use_and_says_where(fields: dict[str, A
     assert told in caught.value.message_dict[field][0]
 
 
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    wrong = {"changed_fields": "status", "conditions": [1], "custom_events": ["none"]}
+    webhook = make_webhook(Site)
+    for name, value in wrong.items():
+        setattr(webhook, name, value)
+    webhook.picked = []
+    with pytest.raises(ValidationError) as caught:
+        webhook.full_clean()
+    assert caught.value.message_dict.keys() == {"changed_fields", "conditions", "custom_events", "object_types"}
+
+
 @pytest.mark.parametrize("empty", [None, {}, [], ""])
 def test_empty_conditions_are_none(empty: Any) -> None:
     webhook = make_webhook(Site)

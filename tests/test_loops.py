@@ -21,7 +21,7 @@ from tests.test_admin import form, page, told
 from webhooks import headerlines, retries
 from webhooks.actors import DEPTH, caused_by
 from webhooks.models import Event, Webhook
-from webhooks.models.webhook import MOST_USERNAMES, check_usernames
+from webhooks.models.validators import MOST_USERNAMES, check_usernames
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
 

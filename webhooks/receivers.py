@@ -14,7 +14,7 @@ from webhooks.capture import outbox, scopes
 from webhooks.conf import conf
 from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
-from webhooks.models.webhook import refuse_unregistered
+from webhooks.object_types import refuse_unregistered
 from webhooks.registry import Registration
 
 logger = logger_of(__name__)

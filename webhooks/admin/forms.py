@@ -23,7 +23,8 @@ from webhooks.admin.fields import (
 )
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import NO_ACTION, registered_object_types
+from webhooks.models.webhook import NO_ACTION
+from webhooks.object_types import label_of, registered_object_types
 from webhooks.vault import Secret
 
 
@@ -109,7 +110,7 @@ class WebhookForm(forms.ModelForm):
             return ""
         registered = self.fields["object_types"].queryset  # type: ignore[attr-defined]
         dropped = self.instance.object_types.exclude(pk__in=registered.values("pk"))
-        names = ", ".join(f"{one.app_label}.{one.model}" for one in dropped)
+        names = ", ".join(map(label_of, dropped))
         return f"Chosen too, but no longer registered, and dropped when you save: {escape(names)}." if names else ""
 
     def _offer_what_is_registered(self) -> None:

@@ -20,6 +20,7 @@ from webhooks.capture.selection import Occasion, Undecided, wants
 from webhooks.capture.subscriptions import Demand
 from webhooks.conditions import ConditionError
 from webhooks.models import Action, Event
+from webhooks.object_types import label_of
 
 # So many are tried, the newest of the chosen models, and for so many seconds.
 MOST = 200
@@ -47,7 +48,7 @@ def in_words(request: HttpRequest) -> str:
 
 def _labels(chosen: Sequence[str]) -> list[str]:
     found = ContentType.objects.filter(pk__in=[pk for pk in chosen if pk.isdecimal() and len(pk) < 10])
-    return [f"{one.app_label}.{one.model}" for one in found]
+    return [label_of(one) for one in found]
 
 
 def _demand(posted: Any) -> Demand:

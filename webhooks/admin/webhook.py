@@ -26,6 +26,7 @@ from webhooks.admin.forms import WebhookForm, in_words, offered
 from webhooks.capture import outbox
 from webhooks.models import Webhook
 from webhooks.models.querysets import OPEN_STATES, State
+from webhooks.object_types import label_of
 
 # So many models are named in the list.
 SHORT = 3
@@ -124,7 +125,7 @@ class WebhookAdmin(admin.ModelAdmin):
         return "; ".join(", ".join(labels) for _, labels in by_app) or EMPTY
 
     def _labels(self, webhook: Webhook) -> list[str]:
-        return sorted(f"{one.app_label}.{one.model}" for one in webhook.object_types.all())
+        return sorted(map(label_of, webhook.object_types.all()))
 
     @admin.display(description="not sent yet")
     def open(self, webhook: Any) -> SafeString | str:

@@ -16,6 +16,7 @@ from webhooks import payloads, registry, rights
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
+from webhooks.object_types import label_of
 from webhooks.vault import Secret
 
 # So many attempts of a delivery are shown, the newest.
@@ -44,7 +45,7 @@ class ObjectTypesField(serializers.ListField):
         return list(ContentType.objects.get_for_models(*(registered[label] for label in labels)).values())
 
     def to_representation(self, data: Any) -> list[str]:
-        return sorted(f"{one.app_label}.{one.model}" for one in data.all())
+        return sorted(map(label_of, data.all()))
 
 
 class SecretField(serializers.CharField):

@@ -13,6 +13,7 @@ from webhooks import admin_log, registry
 from webhooks.importing.answers import Answers
 from webhooks.importing.plans import Plan, Skipped, plans
 from webhooks.models import Webhook
+from webhooks.object_types import label_of
 
 
 @dataclass
@@ -70,5 +71,5 @@ def _objection(plan: Plan, taken: dict[str, str]) -> str:
 
 def _differences(existing: Webhook, plan: Plan) -> list[str]:
     names = [name for name, value in plan.fields.items() if getattr(existing, name) != value]
-    object_types = {f"{one.app_label}.{one.model}" for one in existing.object_types.all()}
+    object_types = set(map(label_of, existing.object_types.all()))
     return names + (["object_types"] if object_types != set(plan.object_types) else [])

@@ -5,7 +5,7 @@ import django.db.models.deletion
 import django.utils.timezone
 import webhooks.encrypted
 import webhooks.ids
-import webhooks.models.webhook
+import webhooks.models.validators
 from django.db import migrations, models
 
 
@@ -104,7 +104,7 @@ class Migration(migrations.Migration):
             name='Webhook',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=150, unique=True, validators=[webhooks.models.webhook.check_visible])),
+                ('name', models.CharField(max_length=150, unique=True, validators=[webhooks.models.validators.check_visible])),
                 ('enabled', models.BooleanField(default=True, help_text='A disabled webhook gets no new deliveries; those on file wait until it is enabled again.')),
                 ('on_created', models.BooleanField(default=False, help_text='Send when an object is created.', verbose_name='created')),
                 ('on_updated', models.BooleanField(default=False, help_text='Send when an object is updated.', verbose_name='updated')),
@@ -115,16 +115,16 @@ class Migration(migrations.Migration):
                 ('changed_fields', models.JSONField(blank=True, default=list, help_text='Send an update only when one of these fields changed. Empty: whatever changed.')),
                 ('only_changes', models.BooleanField(default=False, help_text='Send no update that changed nothing.', verbose_name='only changes')),
                 ('prechange', models.BooleanField(default=False, help_text='Send the state before an update, too. It costs a query to know.', verbose_name='state before')),
-                ('excluded_usernames', models.JSONField(blank=True, default=list, help_text='Changes that these users make are not sent: for a receiver that writes back, under its own name.', validators=[webhooks.models.webhook.check_usernames], verbose_name='users left out')),
+                ('excluded_usernames', models.JSONField(blank=True, default=list, help_text='Changes that these users make are not sent: for a receiver that writes back, under its own name.', validators=[webhooks.models.validators.check_usernames], verbose_name='users left out')),
                 ('payload_url', models.CharField(help_text='Where requests go. May be a template: https://…/{{ data.id }}.', max_length=500, verbose_name='payload URL')),
                 ('http_method', models.CharField(choices=[('GET', 'GET'), ('POST', 'POST'), ('PUT', 'PUT'), ('PATCH', 'PATCH'), ('DELETE', 'DELETE')], default='POST', max_length=10, verbose_name='HTTP method')),
                 ('content_type', models.CharField(default='application/json', help_text='How the body is written: application/json, application/x-www-form-urlencoded, or any other.', max_length=100, validators=[django.core.validators.RegexValidator("\\A[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+([ \\t]*;[ \\t]*[\\x21-\\x7e][\\x20-\\x7e]*)?\\Z", 'Enter a content type, such as application/json.')])),
                 ('additional_headers', models.TextField(blank=True, help_text='A template, with one header in each line: Name: value.')),
                 ('body_template', models.TextField(blank=True, help_text='The template of the body. Empty: the whole payload.')),
-                ('secret', webhooks.encrypted.EncryptedTextField(blank=True, help_text='Signs each request, so that the receiver can tell that it came from here.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.webhook.check_secret])),
+                ('secret', webhooks.encrypted.EncryptedTextField(blank=True, help_text='Signs each request, so that the receiver can tell that it came from here.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validators.check_secret])),
                 ('previous_secret', webhooks.encrypted.EncryptedTextField(blank=True, editable=False)),
                 ('previous_secret_until', models.DateTimeField(blank=True, editable=False, help_text='Until then the secret that was replaced signs, too.', null=True)),
-                ('secret_headers', webhooks.encrypted.EncryptedTextField(blank=True, help_text='Headers that nobody is to see, such as Authorization. A line “Name: value” for each.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.webhook.check_headers])),
+                ('secret_headers', webhooks.encrypted.EncryptedTextField(blank=True, help_text='Headers that nobody is to see, such as Authorization. A line “Name: value” for each.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validators.check_headers])),
                 ('ssl_verification', models.BooleanField(default=True, help_text='Refuse a receiver whose certificate is not trusted.', verbose_name='TLS verification')),
                 ('ca_file_path', models.CharField(blank=True, help_text="A PEM file on the worker's machine with the certificates to trust instead of the usual ones.", max_length=4096, verbose_name='CA file')),
                 ('timeout', models.PositiveSmallIntegerField(blank=True, help_text='Seconds that one attempt may take in all, 1 to 120. Empty: the setting TIMEOUT.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(120)])),

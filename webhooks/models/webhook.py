@@ -6,21 +6,17 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator, RegexValidator
+from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models, router, transaction
 from django.utils import timezone
 
-from webhooks import headerlines, registry, signing
 from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
 from webhooks.encrypted import EncryptedTextField
-from webhooks.logs import one_line
-from webhooks.models.demands import problems as demand_problems
-from webhooks.models.demands import unknown_fields
 from webhooks.models.event import Action
+from webhooks.models.objections import objections
 from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
-from webhooks.models.templates import problems as template_problems
-from webhooks.texts import written_out
+from webhooks.models.validators import check_headers, check_media_type, check_secret, check_usernames, check_visible
 from webhooks.vault import Secret
 
 # What workers write, on the row that people change.
@@ -29,17 +25,7 @@ HEALTH = (
     "resumed_at", "disabled_reason",
 )  # fmt: skip
 
-# As in Django's own model of users, and in an Event.
-USERNAME_LENGTH = 150
-MOST_USERNAMES = 100
-
-# RFC 9110, 8.3.1: type and subtype, and any parameters that can be written in a header.
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-MEDIA_TYPE = rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z"
-
-
 NO_ACTION = "Choose at least one action: created, updated or deleted, or an event."
-NO_MODEL = "Choose at least one model."
 
 
 class ContentType(models.TextChoices):
@@ -57,35 +43,6 @@ class Method(models.TextChoices):
     PUT = "PUT", "PUT"
     PATCH = "PATCH", "PATCH"
     DELETE = "DELETE", "DELETE"
-
-
-def check_secret(value: str) -> None:
-    try:
-        signing.key_of(value)
-    except ValueError as error:
-        raise ValidationError(str(error)) from error
-
-
-def check_headers(value: str) -> None:
-    if reason := headerlines.objection(value):
-        raise ValidationError(reason)
-
-
-def check_visible(value: str) -> None:
-    """Raise ValidationError for a text with characters that cannot be seen, and deceive."""
-    if written_out(value, breaks=True) != value:
-        raise ValidationError(f"There are characters in it that cannot be seen: {one_line(value)}")
-
-
-def check_usernames(value: Any) -> None:
-    """Raise ValidationError for what is no list of names, each of them once."""
-    is_list = isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
-    if not is_list or len(set(value)) != len(value):
-        raise ValidationError("Enter a list of user names, each of them once.")
-    if len(value) > MOST_USERNAMES:
-        raise ValidationError(f"There are {len(value)} names; {MOST_USERNAMES} are the most.")
-    if odd := [name for name in value if len(name) > USERNAME_LENGTH or not name.isprintable()]:
-        raise ValidationError(f"No user can have this name: {one_line(odd[0][:USERNAME_LENGTH])}")
 
 
 class Webhook(models.Model):
@@ -138,7 +95,7 @@ class Webhook(models.Model):
     content_type = models.CharField(
         max_length=100,
         default=ContentType.JSON,
-        validators=[RegexValidator(MEDIA_TYPE, "Enter a content type, such as application/json.")],
+        validators=[check_media_type],
         help_text="How the body is written: application/json, application/x-www-form-urlencoded, or any other.",
     )
     additional_headers = models.TextField(
@@ -287,29 +244,9 @@ class Webhook(models.Model):
         return self.enabled and self.probe_at is not None
 
     def clean(self) -> None:
-        errors = {}
-        if self.ca_file_path and not self.ssl_verification:
-            errors["ca_file_path"] = "A CA file has no effect while TLS verification is off: clear one of the two."
         self.conditions = self.conditions or None
-        problems = demand_problems(self.conditions, self.changed_fields)
-        errors |= problems if "changed_fields" in problems else problems | self._problems_of_what_is_sent()
-        errors |= template_problems(self.payload_url, self.enabled, self.additional_headers, self.body_template)
-        if errors:
-            raise ValidationError(errors)
-
-    def _problems_of_what_is_sent(self) -> dict[str, str]:
-        errors = {}
-        if self.picked is not None and not self.picked and (self.actions or not self.custom_events):
-            errors["object_types"] = NO_MODEL
-        picked = self.picked if self.picked is not None else self.object_types.all() if self.pk else ()
-        labels = [f"{one.app_label}.{one.model}" for one in picked]
-        if without := registry.without_serializer(self.serializer, labels):
-            errors["serializer"] = f"There is no serializer called “{self.serializer}” of {', '.join(without)}."
-        if reason := unknown_fields(self.changed_fields, labels, self.serializer):
-            errors["changed_fields"] = reason
-        if reason := registry.unknown_events(self.custom_events):
-            errors["custom_events"] = reason
-        return errors
+        if found := objections(self):
+            raise ValidationError(found)
 
     @property
     def is_form(self) -> bool:
@@ -321,30 +258,3 @@ class Webhook(models.Model):
     def actions(self) -> list[Action]:
         wanted = {Action.CREATED: self.on_created, Action.UPDATED: self.on_updated, Action.DELETED: self.on_deleted}
         return [action for action, is_wanted in wanted.items() if is_wanted]
-
-
-def registered_object_types() -> models.QuerySet[DjangoContentType]:
-    """The content types of the registered models: what an admin can pick."""
-    found = DjangoContentType.objects.get_for_models(*(item.model for item in registry.registrations()))
-    pks = [content_type.pk for content_type in found.values()]
-    return DjangoContentType.objects.filter(pk__in=pks).order_by("app_label", "model")
-
-
-def _is_registered(label: str) -> bool:
-    # A proxy's registration is its concrete model's, whose label its changes go by.
-    registration = registry.registration_by_label(label)
-    return registration is not None and registration.label == label
-
-
-def refuse_unregistered(pks: set[int]) -> None:
-    """Raise ValidationError, naming them, when some of these content types are of models that nobody registered."""
-    refused = [
-        f"{content_type.app_label}.{content_type.model}"
-        for content_type in DjangoContentType.objects.filter(pk__in=pks)
-        if not _is_registered(f"{content_type.app_label}.{content_type.model}")
-    ]
-    if refused:
-        raise ValidationError(
-            f"No webhook can be sent for {', '.join(sorted(refused))}: not registered. Name it in the setting "
-            'WEBHOOKS["MODELS"] or call webhooks.register() for it.'
-        )
