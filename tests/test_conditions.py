@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks import conditions
-from webhooks.conditions import ConditionError, changed, facts, parse
+from webhooks.conditions import ConditionError, facts, parse
+from webhooks.conditions.operators import OPERATORS
 
 CAPTURED = Path(__file__).parent / "captured"
 JUDGED = json.loads((CAPTURED / "netbox_conditions.json").read_text())
@@ -27,7 +27,7 @@ REFUSED_HERE = [
 
 
 def matches(rule: Any, data: dict[str, Any], snapshots: Any = None) -> bool:
-    return parse(rule).matches(facts(data, snapshots))
+    return parse(rule).judge(facts(data, snapshots)).matches
 
 
 def test_every_captured_condition_is_judged_as_netbox_judges_it() -> None:
@@ -35,7 +35,7 @@ def test_every_captured_condition_is_judged_as_netbox_judges_it() -> None:
     for case in JUDGED:
         expected = case["rule_result"]
         if isinstance(expected, bool):
-            assert parse(case["conditions"]).matches(case["data"]) is expected, case
+            assert parse(case["conditions"]).judge(case["data"]).matches is expected, case
         else:  # an error that got out of NetBox is met here when the rule is saved
             with pytest.raises(ConditionError):
                 parse(case["conditions"])
@@ -83,7 +83,7 @@ def test_what_netbox_saves_is_saved_but_for_what_it_could_not_use() -> None:
 )
 def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, problem: str | None) -> None:
     if problem is None:
-        assert parse(rule).matches({})
+        assert parse(rule).judge({}).matches
         return
     with pytest.raises(ConditionError, match=re.escape(problem)) as caught:
         parse(rule)
@@ -135,30 +135,13 @@ def test_fields_are_not_hidden_by_snapshots_nor_snapshots_by_a_field() -> None:
     assert facts(None, None) == {"snapshots": None}
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "names"),
-    [
-        ({"a": 1, "b": 2, "c": [1]}, {"a": 1, "b": 3, "c": [1, 2]}, ["b", "c"]),
-        ({"a": 1}, {"a": 1}, []),
-        ({"a": None}, {"b": None}, ["a", "b"]),
-        (None, {"b": 1, "a": None}, ["a", "b"]),
-        ({"a": 1}, None, ["a"]),
-        (None, None, []),
-        ({"a": 1}, {"a": 1.0}, []),
-        ({"a": {"x": 1}}, {"a": {"x": 2}}, ["a"]),
-    ],
-)
-def test_changed_fields_are_those_that_differ(before: Any, after: Any, names: list[str]) -> None:
-    assert changed(before, after) == names
-
-
 # Anything that JSON can hold, and rules that are nearly right.
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 names = st.sampled_from(["a", "b", "snapshots", "prechange", "postchange", ""])
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3))
 paths = st.lists(names, min_size=1, max_size=4).map(".".join)
 singles = st.fixed_dictionaries(
-    {"attr": paths | values, "op": st.sampled_from(conditions.OPERATORS) | values},
+    {"attr": paths | values, "op": st.sampled_from(OPERATORS) | values},
     optional={"value": values, "negate": values, "odd": values},
 )
 rules = st.recursive(
@@ -172,7 +155,7 @@ def test_any_json_is_either_refused_or_judged(rule: Any, data: Any) -> None:
     try:
         condition = parse(rule)
     except ConditionError as error:
-        assert error.problem
+        assert str(error)
         return
     for given_facts in (data if isinstance(data, dict) else {}, facts({"a": data}, {"prechange": data})):
         verdict = condition.judge(given_facts)

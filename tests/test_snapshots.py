@@ -455,3 +455,20 @@ def test_the_names_that_may_be_chosen_are_those_that_are_compared(monkeypatch: p
     assert {name: field.name for name, field in found.items()} == {
         "id": "id", "name": "name", "labels": "labels", "label_names": "labels",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "names"),
+    [
+        ({"a": 1, "b": 2, "c": [1]}, {"a": 1, "b": 3, "c": [1, 2]}, ["b", "c"]),
+        ({"a": 1}, {"a": 1}, []),
+        ({"a": None}, {"b": None}, ["a", "b"]),
+        (None, {"b": 1, "a": None}, ["a", "b"]),
+        ({"a": 1}, None, ["a"]),
+        (None, None, []),
+        ({"a": 1}, {"a": 1.0}, []),
+        ({"a": {"x": 1}}, {"a": {"x": 2}}, ["a"]),
+    ],
+)
+def test_changed_fields_are_those_that_differ(before: Any, after: Any, names: list[str]) -> None:
+    assert snapshots.changed(before, after) == names

@@ -14,7 +14,6 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone, translation
 
-from webhooks import conditions
 from webhooks import snapshots as snapshots_of
 from webhooks.clock import utc
 from webhooks.conf import conf
@@ -103,7 +102,7 @@ def refuse_too_large(what: str, size: int) -> None:
 
 def _compared(frozen: Frozen, before: str) -> Frozen:
     # As JSON: what the receiver cannot tell apart has not changed.
-    changed = conditions.changed(json.loads(before), json.loads(frozen.state))
+    changed = snapshots_of.changed(json.loads(before), json.loads(frozen.state))
     return replace(frozen, before=before, changed=written(changed))
 
 

@@ -28,6 +28,8 @@ _PLAIN = (
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
 )
 
+_MISSING = object()
+
 
 @dataclass
 class Before:
@@ -95,14 +97,25 @@ def _named(of_model: Fields, serialized: Mapping[str, Any], data: Collection[str
     return found | {name: of_model[source] for name, source in sources.items() if source in of_model}
 
 
+def changed(prechange: Mapping[str, Any] | None, postchange: Mapping[str, Any] | None) -> list[str]:
+    """The names of the fields that differ between two snapshots, sorted.
+
+    A field that only one of them has differs; no snapshot (a creation, a deletion) has no fields.
+    """
+    before, after = prechange or {}, postchange or {}
+    return sorted(
+        name for name in before.keys() | after.keys() if before.get(name, _MISSING) != after.get(name, _MISSING)
+    )
+
+
 def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:
     """What Nautobot has beside the two snapshots of a payload: the fields that an update changed, as they were
     ("removed") and as they are ("added"); all of what was created or deleted; None where there is nothing to tell, or
     it is not known."""
-    event, changed = payload["event"], payload["changed"]
+    event, names = payload["event"], payload["changed"]
     before, after = (payload["snapshots"][side] for side in ("prechange", "postchange"))
-    if changed is not None:
-        return {"removed": _of(before, changed), "added": _of(after, changed)}
+    if names is not None:
+        return {"removed": _of(before, names), "added": _of(after, names)}
     return {"removed": before if event == "deleted" else None, "added": after if event == "created" else None}
 
 
