@@ -339,6 +339,18 @@ class TestCommand:
         assert len(asked) == 1
         assert Webhook.objects.exists() == made
 
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, EOFError])
+    def test_whoever_ends_the_question_gets_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    ) -> None:
+        def ask(prompt: str) -> str:
+            raise error
+
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("builtins.input", ask)
+        assert "Nothing was made." in run(*NETBOX)
+        assert not Webhook.objects.exists()
+
     def test_it_asks_nothing_without_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
         run(*NETBOX)
@@ -400,6 +412,10 @@ class TestCommand:
     def test_a_file_that_is_not_there_is_refused(self) -> None:
         with pytest.raises(CommandError, match="cannot be read: No such file"):
             run("nowhere.json")
+
+    def test_a_file_of_a_token_that_is_not_there_is_refused(self) -> None:
+        with pytest.raises(CommandError, match="from nowhere: No such file"):
+            run("https://netbox.example/", token_file="nowhere")
 
     @pytest.mark.parametrize("token", ["two words", "two\nlines", "ключ"])
     def test_a_token_that_is_none_is_refused_and_not_shown(self, tmp_path: Path, token: str) -> None:
@@ -553,7 +569,8 @@ def test_an_answer_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("http://127.0.0.1:1/", "cannot be asked"),
+        ("http://127.0.0.1:1/", "cannot be asked: connection refused"),
+        ("ftp://user:pw@netbox.example/", "Only http:// and https://"),
         ("https://user:pw@netbox.example/", "a user name or a password"),
         ("https://net box.example/", "a space"),
     ],

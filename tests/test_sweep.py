@@ -266,5 +266,5 @@ def test_the_command_sweeps_and_wakes_a_worker_for_what_is_due(webhook: Webhook,
     call_command("webhooks_sweep")
     assert states() == [State.PENDING]
     assert redis.llen("rq:queue:webhooks") == 1
-    assert "1 rows changed" in capsys.readouterr().out
+    assert "1 row changed" in capsys.readouterr().out
     assert Sweep.last() is not None

@@ -47,12 +47,12 @@ def _indented(text: str) -> str:
 
 def print_addresses(here: Run) -> None:
     print(f"""
-The site:          {here.site_url}/
-The admin:         {here.site_url}/admin/
-Status of webhooks {here.site_url}/admin/webhook-backend-status/
-Log in as:         {USERNAME}, password {PASSWORD}
-The REST API:      {here.site_url}/api/ with the header "Authorization: Token {here.key}"
-Logs, database:    {_short(here)}
+The site:           {here.site_url}/
+The admin:          {here.site_url}/admin/
+Status of webhooks: {here.site_url}/admin/webhook-backend-status/
+Log in as:          {USERNAME}, password {PASSWORD}
+The REST API:       {here.site_url}/api/ with the header "Authorization: Token {here.key}"
+Logs, database:     {_short(here)}
 
 Change a site, a rack, a prefix or an address and watch its POST arrive below. Tenants go to a receiver that
 fails twice, circuits to one that always fails. Ctrl-C stops everything and removes the data.

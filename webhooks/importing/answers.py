@@ -12,6 +12,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from webhooks.network import destinations
+from webhooks.outcomes import explain
 
 LARGEST = 50_000_000  # bytes of one answer
 PAGES = 1_000  # of one list
@@ -96,6 +97,8 @@ def read(sources: Iterable[str], token: str = "") -> Answers:  # nosec B107 # no
 
 
 def _in_file(path: str) -> Any:
+    if "://" in path:
+        raise Unreadable("Only http:// and https:// can be asked.")
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
@@ -161,7 +164,7 @@ def _get(url: str, token: str) -> Any:
             _refuse(url, response)
             body = b"".join(_limited(url, response))
     except requests.RequestException as error:
-        raise Unreadable(f"{url} cannot be asked: {error}") from error
+        raise Unreadable(f"{url} cannot be asked: {explain(error, TIMEOUT)}") from error
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -183,7 +186,7 @@ def _refuse(url: str, response: requests.Response) -> None:
         return
     said = f"{url} answered HTTP {status}"
     if status == 404:
-        raise _NotThere(said)
+        raise _NotThere(f"{said}: there is no such list; is it the URL of a NetBox or Nautobot?")
     if 300 <= status < 400:
         raise Unreadable(f"{said}, a redirect to {response.headers.get('Location', 'nowhere')}, which is not followed")
     if status in (401, 403):

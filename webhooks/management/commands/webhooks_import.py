@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from webhooks.importing import answers, making
 from webhooks.importing.making import Judged
 from webhooks.importing.plans import Plan
+from webhooks.management.base import DatabaseCommand
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
 ACTIONS = {"on_created": "created", "on_updated": "updated", "on_deleted": "deleted"}
@@ -23,7 +24,7 @@ EXTRAS = {
 }
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Makes webhooks of the webhooks and event rules of NetBox or Nautobot, from what their REST APIs answer. Shows "
         "what it will make and what has no equal, and asks. What is there already, by its name, is left as it is."
@@ -63,7 +64,11 @@ class Command(BaseCommand):
             self._say("Nothing was made.")
 
     def _is_wanted(self, count: int) -> bool:
-        return input(f"Make {_count(count)}? [y/N] ").strip().lower() in ("y", "yes")
+        try:
+            return input(f"Make {_count(count)}? [y/N] ").strip().lower() in ("y", "yes")
+        except (EOFError, KeyboardInterrupt):
+            self._say("")
+            return False
 
     def _show(self, judged: Judged, missing: list[str]) -> None:
         self._section("To make", [line for plan in judged.to_make for line in _lines(plan)])
@@ -89,8 +94,10 @@ class Command(BaseCommand):
 def _token(path: str | None) -> str:
     try:
         token = (Path(path).read_text() if path else os.environ.get(TOKEN, "")).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"The token cannot be read from {path}: {type(error).__name__}") from None
+    except OSError as error:
+        raise CommandError(f"The token cannot be read from {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise CommandError(f"The token cannot be read from {path}: it is no text.") from None
     if not re.fullmatch(r"[\x21-\x7e]*", token):
         # Said here, for what goes wrong with a header below this is told with the header.
         raise CommandError("The token has spaces, line breaks or other characters in it that no token has.")

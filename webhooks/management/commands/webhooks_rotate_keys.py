@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from webhooks import rekeying
+from webhooks.management.base import DatabaseCommand
 from webhooks.vault import Unreadable
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         'Encrypts the secrets of all webhooks anew with the newest key: the first of WEBHOOKS["ENCRYPTION_KEYS"], or '
         "the one that SECRET_KEY gives. Afterwards older keys can be taken out of the settings. May be run again."

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import BaseCommand
-
 from webhooks import jobs
 from webhooks.delivery import sweep
+from webhooks.management.base import DatabaseCommand
 from webhooks.models import Sweep
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = (
         "Takes back expired claims, frees lanes, forgets old rows, and wakes a worker for what is due. Workers of "
         "the shipped class do all of this automatically; run it from cron, every minute, where only stock workers run."
@@ -19,4 +18,4 @@ class Command(BaseCommand):
         Sweep.begin(interval=0)
         changed = sweep.sweep()
         jobs.wake_up_if_due()
-        self.stdout.write(f"{changed} rows changed.")
+        self.stdout.write(f"{changed} row{'' if changed == 1 else 's'} changed.")
