@@ -15,6 +15,7 @@ from rest_framework.authtoken.models import Token
 import webhooks
 from dcim.models import Site
 from tests.makers import events, last_data, make_webhook
+from tests.testapp.models import ApiToken
 from webhooks import jsontext, registry
 from webhooks.sensitive import is_sensitive, sensitive_fields, without
 
@@ -22,6 +23,8 @@ from webhooks.sensitive import is_sensitive, sensitive_fields, without
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    monkeypatch.setattr(registry, "_events", dict(registry._events))
+    webhooks.register_event("testapp.used")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_other_names_are_not(name: str) -> None:
 def test_what_a_model_says_of_its_fields_counts_too() -> None:
     fields = [("key", "CharField"), ("community", "EncryptedCharField"), ("name", "CharField"), ("pin", "SecretField")]
     assert sensitive_fields("Site", fields) == {"community", "pin"}
-    assert sensitive_fields("APIToken", fields) == {"key", "community", "pin"}
+    assert sensitive_fields("APIToken", fields) == {"key", "community", "pin", "display", "display_name"}
 
 
 def test_keys_are_left_out_however_deep_they_stand_and_whatever_holds_them() -> None:
@@ -87,6 +90,14 @@ class TokenSerializer(serializers.ModelSerializer):
         fields = ("key", "user")
 
 
+class ApiTokenSerializer(serializers.ModelSerializer):
+    display = serializers.CharField(source="__str__", read_only=True)
+
+    class Meta:
+        model = ApiToken
+        fields = ("id", "key", "display")
+
+
 @pytest.fixture
 def make_user() -> Iterator[Callable[..., User]]:
     def make(**options: Any) -> User:
@@ -113,12 +124,41 @@ def test_passwords_and_tokens_are_neither_in_the_data_nor_in_the_snapshots(make_
 
 
 @pytest.mark.usefixtures("database")
-def test_the_key_of_a_token_is_not_sent(make_user: Callable[..., User]) -> None:
-    user = make_user()
-    webhooks.register(Token, serializer=TokenSerializer)
-    make_webhook(Token)
-    Token.objects.create(user=user)
-    assert last_data(Token) == {"user": user.pk}
+def test_a_token_is_neither_sent_nor_told_as_a_name() -> None:
+    webhooks.register(ApiToken, serializer=ApiTokenSerializer)
+    make_webhook(ApiToken, custom_events=["testapp.used"])
+    token = ApiToken.objects.create(key="s3cret")
+    pk = token.pk
+    webhooks.send("testapp.used", token)
+    token.delete()
+    told = events()
+    assert [event.action for event in told] == ["created", "testapp.used", "deleted"]
+    assert {event.object_repr for event in told} == {f"api token {pk}"}
+    assert [json.loads(event.data) for event in told] == [{"id": pk}, None, {"id": pk}]
+    assert "s3cret" not in "".join(event.snapshots for event in told)
+
+
+@pytest.mark.usefixtures("database")
+def test_a_model_that_is_called_like_a_secret_and_holds_none_is_named_where_that_is_asked_for() -> None:
+    webhooks.register(ApiToken, serializer=ApiTokenSerializer, include_sensitive=["key", "display"])
+    make_webhook(ApiToken)
+    token = ApiToken.objects.create(key="open")
+    [event] = events()
+    assert event.object_repr == "open"
+    assert json.loads(event.data) == {"id": token.pk, "key": "open", "display": "open"}
+
+
+def test_a_model_whose_primary_key_is_a_secret_is_refused() -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"whose primary key 'key' is a secret.*include_sensitive=\['key'\]"):
+        webhooks.register(Token, serializer=TokenSerializer)
+    assert registry.registration_of(Token) is None
+    webhooks.register(Token, serializer=TokenSerializer, include_sensitive=["key"])
+    assert registry.registration_of(Token)
+
+
+def test_a_custom_event_cannot_be_about_an_object_whose_primary_key_is_a_secret() -> None:
+    with pytest.raises(ValueError, match=r"about an object of authtoken\.token, whose primary key is a secret"):
+        webhooks.send("testapp.used", Token(key="s3cret"))
 
 
 @pytest.mark.usefixtures("database")

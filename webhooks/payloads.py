@@ -30,12 +30,11 @@ class Unsendable(Exception):
 
 @dataclass(frozen=True)
 class Frozen:
-    """An object as it is and as it was: JSON texts, and its name. ``before`` and ``changed`` are empty where the state
+    """An object as it is and as it was: JSON texts. ``before`` and ``changed`` are empty where the state
     before is not known."""
 
     data: str
     state: str
-    name: str
     before: str = ""
     changed: str = ""
 
@@ -85,7 +84,7 @@ def _frozen(registration: Registration, instance: models.Model, serializer: str,
     earlier = snapshots_of.earlier(writer, data, after, before) if before else None
     what = f"the payload of {registration.label} {instance.pk}"
     try:
-        frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after), str(instance))
+        frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after))
         if earlier is not None:
             frozen = _compared(frozen, _without_secrets(registration, earlier))
     except Unwritable as error:

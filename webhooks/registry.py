@@ -63,6 +63,18 @@ class Registration:
         fields = [(one.name, type(one).__name__) for one in self.model._meta.get_fields()]
         return sensitive_fields(self.model.__name__, fields) - self.include_sensitive
 
+    @property
+    def has_secret_key(self) -> bool:
+        """Whether the primary key itself is a secret, as that of REST framework's tokens."""
+        key = self.model._meta.pk.name
+        return key in self._secretly or self.is_sensitive(key)
+
+    def name_of(self, instance: models.Model) -> str:
+        """What an object is called: in a model such as Token by its key, for ``str()`` may be the token."""
+        if "display" in self._secretly:
+            return f"{self.model._meta.verbose_name} {instance.pk}"
+        return str(instance)
+
     def is_left_out(self, name: str) -> bool:
         """Whether this field of the object itself is not sent."""
         return name in self.exclude or name in self._secretly or self.is_sensitive(name)
@@ -103,17 +115,12 @@ def register(
     unless ``include_sensitive`` names them. Registering a model again replaces its registration.
 
     Raises LookupError for a label that names no model, and ImproperlyConfigured for an abstract or a proxy
-    model (a change of a proxy is a change of its concrete model), and for names that cannot be used.
+    model (a change of a proxy is a change of its concrete model), for one whose primary key is a secret, and for names
+    that cannot be used.
     """
     if isinstance(model, str):
         model = apps.get_model(model)
-    if model._meta.abstract or model._meta.proxy:
-        kind = "an abstract" if model._meta.abstract else "a proxy"
-        raise ImproperlyConfigured(
-            f"webhooks cannot be registered for {model.__module__}.{model.__name__}, which is {kind} model: "
-            "register the concrete model that holds its rows."
-        )
-    _registrations[model] = Registration(
+    registration = Registration(
         model,
         serializer,
         queryset,
@@ -121,7 +128,24 @@ def register(
         _names(model, "exclude", exclude),
         _names(model, "include_sensitive", include_sensitive),
     )
+    if problem := _problem(registration):
+        raise ImproperlyConfigured(f"webhooks cannot be registered for {model.__module__}.{model.__name__}, {problem}")
+    _registrations[model] = registration
     registered.send(sender=model, model=model)
+
+
+def _problem(registration: Registration) -> str:
+    """Why a model cannot have webhooks; nothing where it can."""
+    meta = registration.model._meta
+    if meta.abstract or meta.proxy:
+        kind = "an abstract" if meta.abstract else "a proxy"
+        return f"which is {kind} model: register the concrete model that holds its rows."
+    if registration.has_secret_key:
+        return (
+            f"whose primary key {meta.pk.name!r} is a secret, and would be told as the id of the object. If it is "
+            f"none, say include_sensitive=[{meta.pk.name!r}]."
+        )
+    return ""
 
 
 def _named_serializers(model: type[models.Model], serializers: Mapping[Any, Any]) -> dict[str, Any]:
@@ -214,7 +238,7 @@ def listed(label: str) -> Iterator[type[models.Model]]:
         yield apps.get_model(app_label, name)
         return
     for model in apps.get_app_config(app_label).get_models():
-        if not model._meta.proxy and has_conventional_serializer(model):
+        if not _problem(Registration(model)) and has_conventional_serializer(model):
             yield model
 
 
@@ -226,6 +250,11 @@ def registrations() -> list[Registration]:
 def registration_of(model: type[models.Model]) -> Registration | None:
     """The registration of a model class or of the concrete model behind a proxy."""
     return _registrations.get(model._meta.concrete_model or model)
+
+
+def registration_or_default(model: type[models.Model]) -> Registration:
+    """The registration of a model; of one that has none, what it would be by default."""
+    return registration_of(model) or Registration(model._meta.concrete_model or model)
 
 
 def registration_by_label(label: str) -> Registration | None:

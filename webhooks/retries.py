@@ -199,7 +199,7 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
         return None
     instance, chosen = instances[failed.object_id], payloads.chosen_serializers(failed)
     shown = {name: _shown(payloads.freeze(registration, instance, name, _before(failed, name))) for name in chosen}
-    return payloads.texts_for(chosen, shown) | {"object_repr": clean(str(instance), 200)}
+    return payloads.texts_for(chosen, shown) | {"object_repr": clean(registration.name_of(instance), 200)}
 
 
 def _before(failed: Event, serializer: str) -> Before | None:

@@ -16,6 +16,8 @@ PARTS = (
 WORDS = {"psk", "pwd"}
 # What holds the secret itself in a model that is called after it, such as Token or APIKey.
 HOLDERS = {"key", "value", "digest", "hash", "plaintext"}
+# What serializers make of ``str()``, which often is the secret itself in such a model.
+NAMES = frozenset({"display", "display_name"})
 
 _BETWEEN_WORDS = re.compile(r"[^0-9A-Za-z]+|(?<=[a-z0-9])(?=[A-Z])")
 
@@ -30,9 +32,9 @@ def is_sensitive(name: str) -> bool:
 
 def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> frozenset[str]:
     """Of a model's fields, given as their names and the names of their classes, those that are sensitive though their
-    own names do not say so: encrypted ones, and the key itself in a model such as Token."""
-    holders = HOLDERS if is_sensitive(model_name) else set()
-    return frozenset(
+    own names do not say so: encrypted ones, and in a model such as Token the key itself and what it is called."""
+    holders, names = (HOLDERS, NAMES) if is_sensitive(model_name) else (set(), frozenset())
+    return names | frozenset(
         name for name, kind in fields if name in holders or "encrypted" in kind.lower() or is_sensitive(kind)
     )
 

@@ -18,6 +18,15 @@ class Label(models.Model):
         return self.name
 
 
+class ApiToken(models.Model):
+    """Called by its secret, as REST framework's."""
+
+    key = models.CharField(max_length=50)
+
+    def __str__(self) -> str:
+        return self.key
+
+
 class Thing(models.Model):
     name = models.CharField(max_length=50)
     status = models.CharField(max_length=20, default="active")

@@ -22,9 +22,9 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     lane of its changes. ``data`` is sent as it is, and must be what REST framework can write as JSON. It is recorded
     in the transaction that is open, and never merged with another.
 
-    Raises ValueError for a name that is not registered, for an object that has no key, and for data that cannot be
-    written, and TypeError for an ``obj`` that is no instance of a model. Nothing else: trouble with the database or
-    with Redis is logged, as for a save.
+    Raises ValueError for a name that is not registered, for an object that has no key or a secret one, and for data
+    that cannot be written, and TypeError for an ``obj`` that is no instance of a model. Nothing else: trouble with the
+    database or with Redis is logged, as for a save.
     """
     if name not in registry.custom_events():
         raise ValueError(registry.unknown_events([name]))
@@ -46,8 +46,13 @@ def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
         raise TypeError(f"The event {name} must be about an object of a model or None, not {obj!r}.")
     if obj.pk is None:
         raise ValueError(f"The event {name} cannot be about {obj!r}, which is not saved, or deleted already.")
-    concrete = obj._meta.concrete_model or type(obj)
-    return concrete._meta.label_lower, str(obj.pk), str(obj)
+    registration = registry.registration_or_default(type(obj))
+    if registration.has_secret_key:
+        raise ValueError(
+            f"The event {name} cannot be about an object of {registration.label}, whose primary key is a secret: "
+            "give none."
+        )
+    return registration.label, str(obj.pk), registration.name_of(obj)
 
 
 def _written(name: str, data: Any) -> str:

@@ -49,7 +49,7 @@ def _at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[st
         names = scope.wanted.serializers(registration.label)
         for change in those:
             instance = instances.get(str(change.pk))
-            yield change.key, _state(instance, _all(scope, change, instance, names)) if instance else {}
+            yield change.key, _state(change, instance, _all(scope, change, instance, names)) if instance else {}
 
 
 def read_or_failed(scope: Scope, change: Change) -> ObjectState:
@@ -83,7 +83,7 @@ def _name(scope: Scope, change: Change) -> str:
     try:
         with transaction.atomic(scope.using):
             instances = payloads.reread_all(change.registration, [change.pk], scope.using)
-            return clean(str(instances[str(change.pk)]), 200)
+            return clean(change.registration.name_of(instances[str(change.pk)]), 200)
     except Exception as error:
         logger.warning("The name of %s cannot be read either: %s", change, error)
         return ""
@@ -91,10 +91,10 @@ def _name(scope: Scope, change: Change) -> str:
 
 def _one(scope: Scope, change: Change, instance: models.Model, serializers: Sequence[str]) -> ObjectState:
     if len(serializers) == 1:
-        return _state(instance, _all(scope, change, instance, serializers))
+        return _state(change, instance, _all(scope, change, instance, serializers))
     try:
         with transaction.atomic(scope.using):
-            return _state(instance, _all(scope, change, instance, serializers))
+            return _state(change, instance, _all(scope, change, instance, serializers))
     except Exception:
         # One of them failed: each in a savepoint of its own, so that an error of the database spoils no other.
         return _each(scope, change, instance, serializers)
@@ -122,11 +122,12 @@ def _each(scope: Scope, change: Change, instance: models.Model, serializers: Seq
             called = name or "(default)"
             logger.error("The serializer %s of %s failed, those who chose it get nothing: %s", called, change, error)
             spoilt[name] = f"Serializer {called}: {_why(error)}\n"
-    return _state(instance, shown, spoilt)
+    return _state(change, instance, shown, spoilt)
 
 
-def _state(instance: models.Model, shown: Shown, spoilt: dict[str, str] | None = None) -> ObjectState:
-    return {"object_repr": clean(str(instance), 200), "error": "", "shown": shown, "spoilt": spoilt or {}}
+def _state(change: Change, instance: models.Model, shown: Shown, spoilt: dict[str, str] | None = None) -> ObjectState:
+    name = clean(change.registration.name_of(instance), 200)
+    return {"object_repr": name, "error": "", "shown": shown, "spoilt": spoilt or {}}
 
 
 def _shown(
