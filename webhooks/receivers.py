@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -16,6 +15,7 @@ from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
 from webhooks.object_types import refuse_unregistered
 from webhooks.registry import Registration
+from webhooks.relations import Relation
 
 logger = logger_of(__name__)
 
@@ -149,68 +149,22 @@ def on_many_to_many_changed(
     **kwargs: Any,
 ) -> None:
     """The objects that hold the field have changed, from whichever side the relation was edited."""
-    holders = model if reverse else type(instance)
-    has_other_ends = reverse or _is_symmetrical(holders, sender)
-    if action.endswith("_clear"):
-        if action == "pre_clear" and has_other_ends:
-            # After the clearing nobody can tell which objects had pointed here.
-            instance._webhooks_cleared = _holding(holders, sender, instance, using)  # type: ignore[attr-defined]
-        others = instance.__dict__.get("_webhooks_cleared", [])
-    elif pk_set:
-        others = list(pk_set) if has_other_ends else []
-    else:
-        return
-    pks = others if reverse else [instance.pk, *others]
+    relation = Relation(sender, model if reverse else type(instance), reverse)
+    pks = relation.changed(instance, action, pk_set, using)
     if action.startswith("pre_"):
-        _relations_changing(holders, pks, _field_through(holders, sender), using)
+        _foresee_relation(relation, pks, using)
         return
-    instance.__dict__.pop("_webhooks_cleared", None)
-    if action == "post_add" and has_other_ends and not reverse:
-        _mirror(_field_through(holders, sender), instance, pk_set or set(), using)
-    _relations_changed(holders, pks, using)
-
-
-def _mirror(field: models.ManyToManyField[Any, Any], instance: models.Model, pks: set[Any], using: str) -> None:
-    """Django signals an addition to a symmetrical relation before it writes the rows of the other direction, and
-    then adds those that are missing. Written here already, they are in what the other ends send."""
-    through: Any = field.remote_field.through
-    if through._meta.auto_created:
-        here, there = (f"{name}_id" for name in (field.m2m_field_name(), field.m2m_reverse_field_name()))
-        rows = [through(**{here: pk, there: instance.pk}) for pk in pks]
-        through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
-
-
-def _relations_changing(
-    model: type[models.Model], pks: Sequence[Any], field: models.ManyToManyField[Any, Any], using: str
-) -> None:
-    touched = {one: pks for one in registry.registrations_touched(model) if _has(one, field)}
-    if pks and touched and outbox.looks_back(using) and using == outbox.database():
-        outbox.foresee(touched, using, field.name)
-
-
-def _has(registration: Registration, field: models.ManyToManyField[Any, Any]) -> bool:
-    return any(one.name == field.name for one in registration.model._meta.many_to_many)
-
-
-def _relations_changed(model: type[models.Model], pks: Iterable[Any], using: str) -> None:
-    for registration in registry.registrations_touched(model):
+    if action == "post_add":
+        relation.mirror(instance, pk_set or set(), using)
+    for registration in registry.registrations_touched(relation.holders):
         for pk in pks:
             _record(registration, pk, Action.UPDATED, using, lock=True)
 
 
-def _holding(model: type[models.Model], through: Any, target: models.Model, using: str) -> list[Any]:
-    if not registry.registrations_touched(model):
-        return []
-    found = model._base_manager.using(using).filter(**{_field_through(model, through).name: target})
-    return list(found.values_list("pk", flat=True))
-
-
-def _is_symmetrical(model: type[models.Model], through: Any) -> bool:
-    return bool(getattr(_field_through(model, through).remote_field, "symmetrical", False))
-
-
-def _field_through(model: type[models.Model], through: Any) -> models.ManyToManyField[Any, Any]:
-    return next(field for field in model._meta.many_to_many if field.remote_field.through is through)
+def _foresee_relation(relation: Relation, pks: list[Any], using: str) -> None:
+    touched = dict.fromkeys(relation.registrations(), pks)
+    if pks and touched and outbox.looks_back(using) and using == outbox.database():
+        outbox.foresee(touched, using, relation.field.name)
 
 
 def _record(
