@@ -1,0 +1,108 @@
+"""An object as JSON texts: read again, serialized, without what is secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone, translation
+
+from webhooks import snapshots
+from webhooks.conf import conf
+from webhooks.jsontext import Unwritable, written
+from webhooks.registry import Registration
+from webhooks.site_request import serializer_context
+from webhooks.snapshots import Before
+from webhooks.sql.dialect import in_chunks
+
+
+class Unsendable(Exception):
+    """Data that no receiver could be sent: too much, or nothing that JSON has. Says in words what is the matter."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """An object as it is and as it was: JSON texts. ``before`` and ``changed`` are empty where the state
+    before is not known."""
+
+    data: str
+    state: str
+    before: str = ""
+    changed: str = ""
+
+
+def reread_all(
+    registration: Registration, pks: Sequence[Any], using: str, lock: bool = False
+) -> dict[str, models.Model]:
+    """The rows of these keys as the transaction sees them now, by their keys as text; those that are gone are not
+    among them.
+
+    The instances at hand may be stale: another transaction may have changed other columns since they were
+    loaded. ``lock`` takes the lock that an UPDATE would hold, and so waits for those who change the rows.
+    """
+    found: dict[str, models.Model] = {}
+    for some in in_chunks(using, pks):
+        found |= _reread(registration, some, using, lock)
+    return found
+
+
+def _reread(registration: Registration, pks: Sequence[Any], using: str, lock: bool) -> dict[str, models.Model]:
+    rows = registration.model._base_manager.using(using)
+    if lock:
+        rows = rows.select_for_update(no_key=True, of=("self",))
+    if registration.queryset is not None:
+        if lock:
+            # Its annotations group its rows, and PostgreSQL locks no groups.
+            list(rows.filter(pk__in=pks).order_by("pk").values_list("pk"))
+        rows = registration.queryset().using(using)
+    # The order is that of the locks, and costs a fifth more where there is a single row.
+    found = rows.filter(pk=pks[0]).order_by() if len(pks) == 1 else rows.filter(pk__in=pks).order_by("pk")
+    return {str(instance.pk): instance for instance in found}
+
+
+def freeze(
+    registration: Registration, instance: models.Model, serializer: str = "", before: Before | None = None
+) -> Frozen:
+    """Serialize an object with the project's own serializer, of a name or the default one; in the language and time
+    zone of the settings, whoever makes the change. Raises whatever that raises, and Unsendable."""
+    with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
+        return _frozen(registration, instance, serializer, before)
+
+
+def _frozen(registration: Registration, instance: models.Model, serializer: str, before: Before | None) -> Frozen:
+    writer = registration.serializer_class(serializer)(instance, context=serializer_context())
+    data = writer.data
+    after = snapshots.taken(writer, data, instance)
+    earlier = snapshots.earlier(writer, data, after, before) if before else None
+    what = f"the payload of {registration.label} {instance.pk}"
+    try:
+        frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after))
+        if earlier is not None:
+            frozen = _compared(frozen, _without_secrets(registration, earlier))
+    except Unwritable as error:
+        raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
+    refuse_too_large(what, len(frozen.data) + len(frozen.state) + len(frozen.before))
+    return frozen
+
+
+def refuse_too_large(what: str, size: int) -> None:
+    """Raise Unsendable, in words, for more bytes than ``PAYLOAD_BYTES``."""
+    if size > conf.payload_bytes:
+        raise Unsendable(f"{what} has {size:,} bytes; PAYLOAD_BYTES allows {conf.payload_bytes:,}")
+
+
+def _compared(frozen: Frozen, before: str) -> Frozen:
+    # As JSON: what the receiver cannot tell apart has not changed.
+    changed = snapshots.changed(json.loads(before), json.loads(frozen.state))
+    return replace(frozen, before=before, changed=written(changed))
+
+
+def _without_secrets(registration: Registration, data: Any) -> str:
+    """JSON text of what may be sent of an object."""
+    if isinstance(data, Mapping):
+        data = {key: value for key, value in data.items() if not registration.is_left_out(key)}
+    return written(data, registration.is_sensitive)
