@@ -196,7 +196,8 @@ def test_headers_are_shown_to_those_who_may_change_webhooks(api: APIClient) -> N
     assert api.get(detail(WEBHOOKS, pk)).json()["additional_headers"] == "Authorization: Token t"
     for client in (client_of("view_webhook"), client_of("view_webhook", "add_webhook")):
         shown = client.get(detail(WEBHOOKS, pk)).json()
-        assert (shown["additional_headers"], shown["body_template"]) == (None, "{{ data }}")
+        assert (shown["additional_headers"], shown["body_template"]) == (None, None)
+        assert shown["payload_url"] == "https://example.com/…"
 
 
 def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(api: APIClient) -> None:

@@ -262,6 +262,7 @@ class TestCommand:
         assert "  CMDB: devices and racks\n" in shown
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
         assert "    created, updated, deleted: dcim.device, dcim.interface, dcim.rack\n" in shown
+        assert "    PUT https://cmdb.example/…\n" in shown
         assert "    application/json, signed, with headers, with secret headers, with a body template, with conditions\n" in shown  # fmt: skip  # noqa: E501
         assert "    ! headers that become secret ones, which are not shown again: Authorization\n" in shown
         assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501

@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 
 from dcim.models import Device, Site
 from tests.deliveries import make_attempt, make_delivery, make_event
-from tests.makers import make_webhook
+from tests.makers import make_webhook, to_view_objects
 from tests.test_admin import form, page
 from tests.testapp.models import Gadget, Thing
 from webhooks import rights
@@ -402,3 +402,99 @@ def test_the_history_tells_of_every_change_by_the_api_and_of_no_secret(db: None,
     ]  # fmt: skip
     assert told == [(user, words) for words in said]
     assert "lanted" not in str(list(LogEntry.objects.values()))
+
+
+# Secrets in URLs, headers and templates
+
+PLANTED = "T0ps3cret"
+HOOK = f"https://hooks.example:8443/services/{PLANTED}?key={PLANTED}"
+VIEWS = ("view_webhook", "view_delivery", "view_event")
+DEEDS = ("retry_delivery", "discard_delivery", "add_webhook", "delete_webhook")
+
+
+def only(*permissions: str) -> User:
+    """Who may do only this of the app, and view all objects."""
+    user = User.objects.create_user(f"user {User.objects.count()}", is_staff=True)
+    mine = Q(content_type__app_label="webhooks", codename__in=permissions)
+    user.user_permissions.set(Permission.objects.filter(mine | to_view_objects()))
+    return user
+
+
+def planted() -> Delivery:
+    """A delivery to a URL that is a secret, which stands wherever a URL, a header or a template can leave it."""
+    webhook = make_webhook(
+        Site, name="Chat", url=HOOK, additional_headers=f"X-Token: {PLANTED}", body_template=f"{PLANTED} {{{{ data }}}}"
+    )
+    event = make_event()
+    redirected = f"HTTP 308: redirects to {HOOK}/, which is not followed"
+    make_delivery(webhook, State.PENDING, event, reason=redirected, in_lane=True, failures=1)
+    delivery = make_delivery(webhook, event=make_event(), reason=f"the URL came out as '{HOOK}': odd", in_lane=False)
+    answer = {"response_headers": {"Location": HOOK}, "response_body": f"Cannot POST /services/{PLANTED}"}
+    make_attempt(delivery, reason=redirected, **answer)
+    return delivery
+
+
+@pytest.mark.parametrize("permissions", [*((one,) for one in VIEWS), VIEWS, (*VIEWS, *DEEDS)])
+def test_a_url_that_is_a_secret_is_told_to_those_alone_who_may_set_it(
+    db: None, redis: Any, permissions: tuple[str, ...]
+) -> None:
+    delivery = planted()
+    shown = answers(only(*permissions), delivery)
+    assert [address for address, said in shown.items() if PLANTED in said] == []
+    told = answers(only(*VIEWS, "change_webhook"), delivery)
+    telling = {address for address, said in told.items() if PLANTED in said}
+    assert telling >= {
+        STATUS, reverse("admin:webhooks_webhook_changelist"), reverse("admin:webhooks_delivery_changelist"),
+        reverse("admin:webhooks_webhook_change", args=[delivery.webhook_id]),
+        reverse("admin:webhooks_delivery_change", args=[delivery.pk]),
+        reverse("admin:webhooks_event_change", args=[delivery.event_id]),
+        f"{API}/webhooks/", f"{API}/deliveries/", f"{API}/deliveries/{delivery.pk}/",
+    }  # fmt: skip
+
+
+def test_of_such_a_url_others_read_where_it_leads_to_and_what_it_takes_to_read_more(db: None, redis: Any) -> None:
+    delivery = planted()
+    shown = answers(only(*VIEWS), delivery)
+    form = shown[reverse("admin:webhooks_webhook_change", args=[delivery.webhook_id])]
+    of_it = shown[reverse("admin:webhooks_delivery_change", args=[delivery.pk])]
+    listed = shown[reverse("admin:webhooks_webhook_changelist")]
+    for said in (form, of_it, listed):
+        assert "https://hooks.example:8443/…" in said
+    assert form.count("shown to those who may change the webhook (webhooks.change_webhook)") == 3
+    assert of_it.count("shown to those who may change the webhook (webhooks.change_webhook)") == 2
+    assert "HTTP 308 Permanent Redirect: redirects are not followed" in of_it
+    answer = json.loads(shown[f"{API}/webhooks/{delivery.webhook_id}/"])
+    hidden = {name: answer[name] for name in ("payload_url", "additional_headers", "body_template")}
+    assert hidden == {
+        "payload_url": "https://hooks.example:8443/…", "additional_headers": None, "body_template": None,
+    }  # fmt: skip
+    [attempt] = json.loads(shown[f"{API}/deliveries/{delivery.pk}/"])["attempts"]
+    assert attempt["url"] == "https://hooks.example:8443/…"
+    assert attempt["response_body"] == "Cannot POST /********/********"
+
+
+def test_nobody_asks_for_a_url_or_an_answer_letter_by_letter(db: None, redis: Any) -> None:
+    delivery = planted()
+    viewer, changer = only(*VIEWS), only(*VIEWS, "change_webhook")
+    webhooks, deliveries, events = (
+        reverse(f"admin:webhooks_{one}_changelist") for one in ("webhook", "delivery", "event")
+    )
+    found = {
+        user: [len(browser(user).get(webhooks, {"q": q}).context["cl"].result_list) for q in (PLANTED[:3], "Chat")]
+        for user in (viewer, changer)
+    }
+    assert found == {viewer: [0, 1], changer: [1, 1]}
+    suggest = {"app_label": "webhooks", "model_name": "delivery", "field_name": "webhook", "term": PLANTED[:3]}
+    for user, count in ((viewer, 0), (changer, 1)):
+        assert len(browser(user).get(reverse("admin:autocomplete"), suggest).json()["results"]) == count
+    for address, asked in (
+        (webhooks, "payload_url__startswith"), (deliveries, "webhook__payload_url__startswith"),
+        (deliveries, "reason__contains"), (deliveries, "attempts__url__startswith"),
+        (deliveries, "attempts__response_body__contains"), (events, "deliveries__webhook__payload_url__contains"),
+    ):  # fmt: skip
+        assert browser(viewer).get(address, {asked: "h"}).status_code == 400, asked
+    make_webhook(Site, name="Other", url="https://zzz.example/")
+    every = api(viewer).get(f"{API}/webhooks/").json()["results"]
+    for asked in ({"search": PLANTED}, {"ordering": "-payload_url"}, {"payload_url": HOOK}):
+        assert api(viewer).get(f"{API}/webhooks/", asked).json()["results"] == every
+    assert api(viewer).get(f"{API}/deliveries/", {"webhook": delivery.webhook_id}).status_code == 200

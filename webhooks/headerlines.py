@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
 import regex
@@ -62,10 +63,14 @@ def hidden(text: str) -> regex.Pattern[str] | None:
     """What a receiver might repeat of the values, in the spellings that it might choose; None where there are none."""
     values = [value for _, value in _parsed(text)]
     values += [shown for value in values for shown in _credentials(value)]
-    words = {word for value in values for word in value.split() if len(word) >= WORD} | set(values)
+    return repeated({word for value in values for word in value.split() if len(word) >= WORD} | set(values))
+
+
+def repeated(words: Iterable[str]) -> regex.Pattern[str] | None:
+    """A pattern of how a receiver may write any of these words; None where there are none."""
     # The longest first: of two that begin alike, that one is to be found.
     longest_first = sorted(words, key=lambda word: (-len(word), word))
-    return regex.compile("|".join("".join(map(_spelt, word)) for word in longest_first)) if words else None
+    return regex.compile("|".join("".join(map(_spelt, word)) for word in longest_first)) if longest_first else None
 
 
 def _credentials(value: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import ssl
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ GONE = 410
 REASON_LENGTH = 500
 
 NO_HTTP = "the answer is no valid HTTP"
+
+# What requests and urllib3 put into the words of their errors: a URL may be a secret.
+_URL = re.compile(r"(with url: |https?://)[^\s'\"]+", re.IGNORECASE)
+
+_OF_STATUS = re.compile(r"HTTP ([0-9]{3})\b")
+_OF_TEMPLATE = re.compile(r"the (?:URL|headers|body) (?:could not be rendered|came out as)")
 
 
 class Refused(Exception):
@@ -66,6 +73,17 @@ def judge(status: int, phrase: str, location: str) -> str:
     return clean(f"HTTP {status} {phrase}".strip(), REASON_LENGTH) if status >= 400 else ""
 
 
+def in_general(reason: str) -> str:
+    """Why an attempt failed, in the app's own words: without what the receiver or a template has put into them."""
+    if found := _OF_STATUS.match(reason):
+        status = int(found[1])
+        redirects = ": redirects are not followed" if 300 <= status < 400 else ""
+        return f"HTTP {status} {http.client.responses.get(status, '')}".strip() + redirects
+    if found := _OF_TEMPLATE.match(reason):
+        return f"{found[0]} …"
+    return NO_HTTP if reason.startswith(NO_HTTP) else reason
+
+
 def retry_after(value: str | None, now: datetime) -> float | None:
     """Seconds that a Retry-After header asks for, from a number or a date; None for none, or nonsense."""
     if value is None:
@@ -85,8 +103,8 @@ def explain(error: BaseException, timeout: float) -> str:
     """Why a request failed; ``timeout`` in seconds is what it had in all."""
     if is_timeout(error):
         return f"no answer within {timeout:g} s"
-    reason = next(filter(None, map(_known, _causes(error))), f"{type(error).__name__}: {error}")
-    return clean(reason, REASON_LENGTH)
+    reason = next(filter(None, map(_known, _causes(error))), "")
+    return clean(reason or _URL.sub(r"\1…", f"{type(error).__name__}: {error}"), REASON_LENGTH)
 
 
 def is_timeout(error: BaseException) -> bool:

@@ -41,6 +41,11 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
     return deliveries.filter(event__in=visible_events(user)) if is_partial(user) else deliveries
 
 
+def may_change_webhooks(user: Any) -> bool:
+    """Whether the user may set URLs, headers and templates of webhooks, and so may read them."""
+    return bool(user.has_perm("webhooks.change_webhook"))
+
+
 def is_partial(user: Any) -> bool:
     """Whether there may be Events that the user may not view."""
     query = visible_events(user).query

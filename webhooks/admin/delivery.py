@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import payloads, rights
+from webhooks import disclosure, payloads, rights
 from webhooks.admin import filters, lookup, operations
 from webhooks.admin.display import indented, named, number, pill, short, when
 from webhooks.admin.lane import lane_of
@@ -23,9 +23,10 @@ from webhooks.admin.operations import DISCARD, RETRY, Operation
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.delivery import composing
-from webhooks.models import Delivery
+from webhooks.disclosure import Disclosure
+from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.models.querysets import DeliveryQuerySet, State
-from webhooks.outcomes import Refused
+from webhooks.outcomes import Refused, in_general
 from webhooks.payloads import Bodies
 
 # So many attempts are shown, the newest.
@@ -34,7 +35,6 @@ MOST_ATTEMPTS = 50
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
-    list_display = ("state_pill", "object", "to", "result", "made")
     list_display_links = ("state_pill", "object")
     list_filter = (
         filters.StateFilter,
@@ -45,6 +45,10 @@ class DeliveryAdmin(ReadOnlyAdmin):
     )
     change_form_template = "webhooks/admin/delivery.html"
     actions = ("retry_chosen", "discard_chosen")
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        result = "result" if rights.may_change_webhooks(request.user) else "result_in_part"
+        return ("state_pill", "object", "to", result, "made")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
@@ -77,7 +81,14 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="attempts")
     def result(self, delivery: Delivery) -> SafeString:
-        why = format_html('<span class="wh-below">{}</span>', short(delivery.reason, 48)) if delivery.reason else ""
+        return self._result(delivery, delivery.reason)
+
+    @admin.display(description="attempts")
+    def result_in_part(self, delivery: Delivery) -> SafeString:
+        return self._result(delivery, in_general(delivery.reason))
+
+    def _result(self, delivery: Delivery, reason: str) -> SafeString:
+        why = format_html('<span class="wh-below">{}</span>', short(reason, 48)) if reason else ""
         below = format_html('<span class="wh-quiet wh-below">{}</span>', _next(delivery))
         return format_html("{}{}{}", number(delivery.attempt_count), why, below)
 
@@ -128,18 +139,26 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
+        told = disclosure.to(request.user)
         body, refusal = body_of(obj)
+        lane = lane_of(obj)
         return {
             "delivery": obj,
             "event": obj.event,
             "webhook": obj.webhook,
-            "lane": lane_of(obj),
-            "attempts": attempts,
+            "url": told.url(obj.webhook.payload_url),
+            "reason": told.reason(obj.reason),
+            "lane": lane,
+            "head_reason": told.reason(lane.head.reason) if lane.head else "",
+            "attempts": [_attempt(one, obj.webhook, told) for one in attempts],
+            "is_in_full": told.in_full,
+            "to_whom": disclosure.TO_WHOM,
             "is_capped": len(attempts) < obj.attempts.count(),
             "is_form": obj.webhook.is_form and not obj.webhook.body_template,
+            "shows_body": told.in_full or not obj.webhook.body_template,
             "body": body.decode(),
             "body_size": len(body),
-            "refusal": refusal,
+            "refusal": f"Nothing is sent: {told.reason(refusal)}." if refusal else "",
             "payload": indented(_bodies_of(obj).body(as_form=False).decode()),
             "may_retry": RETRY.allowed(request) and RETRY.changes(obj),
             "may_discard": DISCARD.allowed(request) and DISCARD.changes(obj),
@@ -165,12 +184,22 @@ def _next(delivery: Delivery) -> SafeString | str:
     return "due now" if is_due else format_html("next {}", when(delivery.next_attempt_at))
 
 
+def _attempt(attempt: Attempt, webhook: Webhook, told: Disclosure) -> dict[str, Any]:
+    return {
+        "row": attempt,
+        "url": told.url(attempt.url),
+        "reason": told.reason(attempt.reason),
+        "headers": told.headers(attempt, webhook),
+        "body": told.body(attempt, webhook),
+    }
+
+
 def body_of(delivery: Delivery) -> tuple[bytes, str]:
     """The body that the next attempt would send, to the byte; or, in words, why there is none."""
     try:
         return composing.body_of(delivery.webhook, _bodies_of(delivery)), ""
     except Refused as error:
-        return b"", f"Nothing is sent: {error}."
+        return b"", str(error)
 
 
 def _bodies_of(delivery: Delivery) -> Bodies:

@@ -14,7 +14,7 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import payloads, rights
+from webhooks import disclosure, payloads, rights
 from webhooks.admin import filters, lookup
 from webhooks.admin.display import EMPTY, indented, named, pill, short, when
 from webhooks.admin.operations import RETRY
@@ -93,6 +93,7 @@ class EventAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
         deliveries = obj.deliveries.light().order_by("pk")
+        told = disclosure.to(request.user)
         return {
             "event": obj,
             "replayed_as": _replay_of(obj),
@@ -105,7 +106,12 @@ class EventAdmin(ReadOnlyAdmin):
             "snapshots": indented(obj.snapshots),
             "request_shown": indented(obj.request),
             "deliveries": [
-                {"row": one, "pill": pill(one.state), "reason": short(one.reason, 80), "made": when(one.created)}
+                {
+                    "row": one,
+                    "pill": pill(one.state),
+                    "reason": short(told.reason(one.reason), 80),
+                    "made": when(one.created),
+                }
                 for one in deliveries[:MOST_DELIVERIES]
             ],
         }

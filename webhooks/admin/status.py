@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from webhooks import rights, rq_report
+from webhooks import disclosure, rights, rq_report
 from webhooks.admin import counting, findings, operations, situation, switches, tallies
 from webhooks.admin.display import count_of, exactly, number, short, undisguised, webhook_state, when
 from webhooks.admin.filters import deliveries_url
@@ -201,8 +201,9 @@ def _failed(request: HttpRequest) -> Any:
     """A page of the failed deliveries, the newest first."""
     failed = rights.visible_deliveries(request.user, Delivery.objects.failed().light())
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
+    told = disclosure.to(request.user)
     rows = [
-        {"row": delivery, "failed_at": when(delivery.finished_at), "reason": short(delivery.reason, 90)}
+        {"row": delivery, "failed_at": when(delivery.finished_at), "reason": short(told.reason(delivery.reason), 90)}
         for delivery in page
     ]
     return {"page": page, "rows": rows}

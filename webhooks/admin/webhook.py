@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import flatten
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -14,22 +14,16 @@ from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from webhooks import deletion, pinging, rights
-from webhooks.admin import consequences, counting, switches, tallies, trial
-from webhooks.admin.display import EMPTY, number, short, undisguised, webhook_state, when
-from webhooks.admin.filters import deliveries_url
-from webhooks.admin.forms import WebhookForm, in_words, offered
+from webhooks.admin import consequences, switches, tallies, trial
+from webhooks.admin.described import IN_WORDS, DescribedWebhook
+from webhooks.admin.display import undisguised
+from webhooks.admin.forms import WebhookForm, offered
 from webhooks.capture import outbox
 from webhooks.models import Webhook
-from webhooks.models.querysets import OPEN_STATES, State
-from webhooks.object_types import label_of
-
-# So many models are named in the list.
-SHORT = 3
 
 # By what the address of the list may ask for webhooks.
 ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted"}
@@ -40,13 +34,11 @@ CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
 
 
 @admin.register(Webhook)
-class WebhookAdmin(admin.ModelAdmin):
+class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
     form = WebhookForm
     change_form_template = "webhooks/admin/webhook.html"
-    list_display = ("called", "state", "sends", "open", "failed", "last_result")
-    search_fields = ("name", "payload_url")
     actions = ("enable", "disable", "resume")
-    sortable_by = ("called", "state")
+    sortable_by = ("called", "called_in_part", "state")
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}
@@ -54,6 +46,13 @@ class WebhookAdmin(admin.ModelAdmin):
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """What is hidden from who may only view must not be asked for letter by letter either."""
         return lookup.partition("__")[0] in ASKED_FOR and super().lookup_allowed(lookup, value, request)
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        return ("name", "payload_url") if rights.may_change_webhooks(request.user) else ("name",)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        called = "called" if rights.may_change_webhooks(request.user) else "called_in_part"
+        return (called, "state", "sends", "open", "failed", "last_result")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         deliveries = rights.visible_deliveries(request.user)
@@ -66,26 +65,31 @@ class WebhookAdmin(admin.ModelAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
         may_edit = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         if not may_edit:
-            return self._fieldsets(
-                obj, "models_in_full", ("secret_in_words",), "headers_in_words", ("secret_headers_in_words",)
-            )
+            return self._fieldsets(obj, **IN_WORDS)
         secret = ["secret"]
         if obj and obj.secret:
             secret.append("clear_secret")
         if obj and obj.previous_secret and obj.previous_secret_until:
             secret.append("forget_previous_secret")
         hidden = ["secret_headers", "clear_secret_headers"] if obj and obj.secret_headers else ["secret_headers"]
-        return self._fieldsets(obj, "object_types", secret, "additional_headers", hidden)
+        return self._fieldsets(obj, secret=secret, secret_headers=hidden)
 
     def _fieldsets(
-        self, obj: Webhook | None, models: str, secret: Sequence[str], headers: str, hidden: Sequence[str]
+        self,
+        obj: Webhook | None,
+        secret: Sequence[str],
+        secret_headers: Sequence[str],
+        models: str = "object_types",
+        url: str = "payload_url",
+        headers: str = "additional_headers",
+        body: str = "body_template",
     ) -> Any:
         return (
             (None, {"fields": ("name", "enabled")}),
             ("What is sent", {"fields": (models, ACTIONS, *offered(obj))}),
             ("Of these, only", {"fields": (*DEMANDS, "excluded_usernames")}),
-            ("Where to", {"fields": ("payload_url", "http_method", *secret)}),
-            ("Headers and body", {"fields": ("content_type", headers, *hidden, "body_template")}),
+            ("Where to", {"fields": (url, "http_method", *secret)}),
+            ("Headers and body", {"fields": ("content_type", headers, *secret_headers, body)}),
             ("How it is sent", {"fields": CONNECTION}),
         )
 
@@ -100,71 +104,8 @@ class WebhookAdmin(admin.ModelAdmin):
     def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return undisguised(super().delete_view(request, *args, **kwargs))
 
-    # The list
-
-    @admin.display(description="state", ordering="enabled")
-    def state(self, webhook: Webhook) -> SafeString:
-        return webhook_state(webhook)
-
-    @admin.display(description="webhook", ordering="name")
-    def called(self, webhook: Webhook) -> SafeString:
-        url = short(webhook.payload_url, 60)
-        return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', webhook.name, url)
-
-    @admin.display(description="sends")
-    def sends(self, webhook: Webhook) -> SafeString:
-        labels = self._labels(webhook)
-        actions = ", ".join([*(str(action.label) for action in webhook.actions), *webhook.custom_events])
-        more = f" and {len(labels) - SHORT} more" if len(labels) > SHORT else ""
-        models = f"{', '.join(labels[:SHORT])}{more}" or EMPTY
-        return format_html('{} <span class="wh-quiet wh-below">{}</span>', models, actions)
-
-    @admin.display(description="models")
-    def models_in_full(self, webhook: Webhook) -> str:
-        by_app = groupby(self._labels(webhook), key=lambda label: label.partition(".")[0])
-        return "; ".join(", ".join(labels) for _, labels in by_app) or EMPTY
-
-    def _labels(self, webhook: Webhook) -> list[str]:
-        return sorted(map(label_of, webhook.object_types.all()))
-
-    @admin.display(description="not sent yet")
-    def open(self, webhook: Any) -> SafeString | str:
-        count = sum(getattr(webhook, state) for state in OPEN_STATES)
-        return self._count(webhook, "open", count)
-
-    @admin.display(description="failed")
-    def failed(self, webhook: Any) -> SafeString | str:
-        return self._count(webhook, State.FAILED, webhook.failed)
-
-    def _count(self, webhook: Webhook, state: str, count: int) -> SafeString | str:
-        if not count:
-            return EMPTY
-        address = deliveries_url(webhook__id__exact=webhook.pk, state=state)
-        return format_html('<a href="{}">{}</a>', address, number(count, counting.EACH))
-
-    @admin.display(description="last result")
-    def last_result(self, webhook: Webhook) -> SafeString | str:
-        if webhook.failures_in_a_row and webhook.last_failure_at:
-            return format_html("{} {}", short(webhook.last_failure, 40), when(webhook.last_failure_at))
-        if webhook.last_success_at:
-            return format_html("accepted {}", when(webhook.last_success_at))
-        return EMPTY
-
-    @admin.display(description="secret")
-    def secret_in_words(self, webhook: Webhook) -> str:
-        return in_words(webhook, "secret")
-
-    @admin.display(description="secret headers")
-    def secret_headers_in_words(self, webhook: Webhook) -> str:
-        return in_words(webhook, "secret_headers")
-
-    @admin.display(description="additional headers")
-    def headers_in_words(self, webhook: Webhook) -> str:
-        # There may be tokens among them.
-        return "Set, and shown to those who may change the webhook." if webhook.additional_headers else EMPTY
-
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        return ("models_in_full", "secret_in_words", "headers_in_words", "secret_headers_in_words")
+        return flatten(tuple(IN_WORDS.values()))
 
     # What changes
 

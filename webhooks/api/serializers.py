@@ -12,7 +12,8 @@ from django.core.exceptions import ValidationError as ModelValidationError
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from webhooks import payloads, registry, rights
+from webhooks import disclosure, payloads, registry, rights
+from webhooks.disclosure import Disclosure
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
@@ -60,8 +61,9 @@ class SecretField(serializers.CharField):
 
 
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
-    """Additional headers, which may have tokens in them, come out for those who may change webhooks; others get null.
-    Secret headers and the secret come out for nobody."""
+    """The URL, additional headers and the template of the body, which may have tokens in them, come out for those who
+    may change webhooks; others get the beginning of the URL, and null. Secret headers and the secret come out for
+    nobody."""
 
     object_types = ObjectTypesField(required=False)
     custom_events = serializers.ListField(child=serializers.CharField(), required=False)
@@ -113,10 +115,9 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     def to_representation(self, instance: Webhook) -> Any:
         shown = super().to_representation(instance)
-        request = self.context.get("request")
-        if request is None or not request.user.has_perm("webhooks.change_webhook"):
-            shown["additional_headers"] = None
-        return shown
+        told = _told(self)
+        shown["payload_url"] = told.url(instance.payload_url)
+        return shown if told.in_full else shown | {"additional_headers": None, "body_template": None}
 
     def _refuse(self, attrs: dict[str, Any]) -> None:
         """Raise ValidationError for what the user of the request may not have sent, or not send elsewhere."""
@@ -161,6 +162,12 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         if object_types is not None:
             instance.object_types.set(object_types)
         return instance
+
+
+def _told(serializer: serializers.BaseSerializer[Any]) -> Disclosure:
+    """What may be told to the user of the request; where there is none, to anybody."""
+    request = serializer.context.get("request")
+    return disclosure.to(request.user) if request else Disclosure(in_full=False)
 
 
 def _is_secret(name: str, value: Any) -> bool:
@@ -225,6 +232,7 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
 
     event = EventSummarySerializer()
     webhook = WebhookSummarySerializer()
+    reason = serializers.SerializerMethodField()
     next_attempt_at = serializers.SerializerMethodField()
 
     class Meta:
@@ -232,6 +240,9 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
         fields: tuple[str, ...] = (
             "id", "event", "webhook", "state", "attempt_count", "reason", "next_attempt_at", "created", "finished_at",
         )  # fmt: skip
+
+    def get_reason(self, delivery: Delivery) -> str:
+        return _told(self).reason(delivery.reason)
 
     def get_next_attempt_at(self, delivery: Delivery) -> Any:
         if delivery.state != State.PENDING:
@@ -247,6 +258,15 @@ class AttemptSerializer(serializers.ModelSerializer[Attempt]):
             "response_body", "worker",
         )  # fmt: skip
 
+    def to_representation(self, instance: Attempt) -> Any:
+        told, webhook = _told(self), self.context["webhook"]
+        return super().to_representation(instance) | {
+            "url": told.url(instance.url),
+            "reason": told.reason(instance.reason),
+            "response_headers": told.headers(instance, webhook),
+            "response_body": told.body(instance, webhook),
+        }
+
 
 class DeliveryDetailSerializer(DeliverySerializer):
     """``payload`` is what is sent, and ``attempts`` what came back, the newest first."""
@@ -261,4 +281,5 @@ class DeliveryDetailSerializer(DeliverySerializer):
         return json.loads(payloads.json_body(payloads.sent_to(delivery.event, delivery.webhook_id)))
 
     def get_attempts(self, delivery: Delivery) -> Any:
-        return AttemptSerializer(delivery.attempts.order_by("-pk")[:MOST_ATTEMPTS], many=True).data
+        attempts = delivery.attempts.order_by("-pk")[:MOST_ATTEMPTS]
+        return AttemptSerializer(attempts, many=True, context={**self.context, "webhook": delivery.webhook}).data

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from http.client import responses
 
 from django.core.mail import mail_admins, send_mail
 from django.db import transaction
@@ -18,7 +17,7 @@ from webhooks.clock import DatabaseNow, utc
 from webhooks.conf import conf
 from webhooks.logs import logger_of
 from webhooks.models import Webhook
-from webhooks.outcomes import NO_HTTP, Outcome
+from webhooks.outcomes import NO_HTTP, Outcome, in_general
 
 logger = logger_of(__name__)
 
@@ -69,13 +68,10 @@ def _in_general(webhook: Webhook, outcome: Outcome) -> str:
     may see the webhook read it, whatever else they may see."""
     if outcome.succeeded:
         return ""
-    if outcome.status is not None:
-        return f"HTTP {outcome.status} {responses.get(outcome.status, '')}".strip()
     templates = (webhook.payload_url, webhook.additional_headers, webhook.body_template)
-    if outcome.reason.startswith(NO_HTTP):
-        return NO_HTTP
-    if outcome.timed_out or not any(map(rendering.is_template, templates)):
-        return outcome.reason
+    is_told = outcome.status is not None or outcome.timed_out or outcome.reason.startswith(NO_HTTP)
+    if is_told or not any(map(rendering.is_template, templates)):
+        return in_general(outcome.reason)
     return "no request could be made or sent: its deliveries tell why"
 
 

@@ -216,6 +216,22 @@ def misspelt(url: str) -> str:
     return ""
 
 
+def split(url: str) -> tuple[str, str]:
+    """Scheme, host and port of a URL, as they are written, and what follows. The first is empty where it cannot be
+    told: of a URL that is misspelt, or whose host a template makes."""
+    found = _URL.match(url)
+    origin = found[0] if found and not misspelt(found[0]) else ""
+    return origin, url[len(origin) :]
+
+
+def shown(url: str) -> str:
+    """A URL without what may be a secret in it: all that follows its host and port."""
+    origin, rest = split(url)
+    if not origin:
+        return "…" if url else ""
+    return f"{origin}/…" if rest.strip("/") else url
+
+
 def _host_and_port(authority: str) -> tuple[str, str]:
     if bracketed := _BRACKETED.fullmatch(authority):
         try:

@@ -12,6 +12,7 @@ from webhooks.importing import answers, making
 from webhooks.importing.making import Judged
 from webhooks.importing.plans import Plan
 from webhooks.management.base import DatabaseCommand
+from webhooks.network import destinations
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
 ACTIONS = {"on_created": "created", "on_updated": "updated", "on_deleted": "deleted"}
@@ -112,7 +113,7 @@ def _lines(plan: Plan) -> list[str]:
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
         f"  from {plan.origin}",
         f"  {', '.join(actions)}: {', '.join(plan.object_types)}",
-        f"  {fields['http_method']} {fields['payload_url']}",
+        f"  {fields['http_method']} {destinations.shown(fields['payload_url'])}",
         f"  {', '.join(said)}",
         *(f"  ! {what}" for what in plan.unequal),
     ]
