@@ -229,6 +229,10 @@ class TestSecret:
     def test_not_even_when_the_form_has_errors(self, admin_client: Client, signed: Webhook) -> None:
         response = admin_client.post(change_of(signed), form(name="", secret="another-one"))
         assert "another-one" not in response.content.decode()
+        assert list(response.context["errors"]) == [
+            ["This field is required."],
+            ["Enter it again: nothing was saved, and what was entered is not shown."],
+        ]
 
     def test_who_may_only_view_does_not_see_it(self, signed: Webhook) -> None:
         shown = page(staff("view_webhook"), change_of(signed))

@@ -208,7 +208,8 @@ def test_the_api_takes_one_that_all_models_have_and_says_which_have_not(api: API
     page = f"/api/webhooks/webhooks/{made.json()['id']}/"
     refused = api.patch(page, {"object_types": ["dcim.site", "dcim.rack", "ipam.prefix"]}, format="json")
     assert refused.json() == {"serializer": ["There is no serializer called “brief” of dcim.rack, ipam.prefix."]}
-    assert api.patch(page, {"serializer": "brieff"}, format="json").status_code == 400
+    misspelt = api.patch(page, {"serializer": "brieff", "changed_fields": ["name"]}, format="json")
+    assert (misspelt.status_code, list(misspelt.json())) == (400, ["serializer"])
     both = api.patch(page, {"serializer": "", "object_types": ["dcim.rack"]}, format="json")
     assert (both.status_code, both.json()["serializer"]) == (200, "")
 

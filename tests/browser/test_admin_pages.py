@@ -127,6 +127,20 @@ def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> 
     expect(page.locator(".wh-models-app input:checked")).to_have_count(0)
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_boxes_of_a_group_stand_in_line(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto("/admin/webhooks/webhook/add/")
+    page.get_by_role("button", name="Save", exact=True).first.click()
+    lefts = page.locator(".wh-models-app").evaluate_all(
+        "groups => groups.map(one => [...one.querySelectorAll('input')].map(box => box.getBoundingClientRect().left))"
+    )
+    assert lefts
+    assert all(len(set(group)) == 1 for group in lefts), lefts
+    tops = [page.locator(f"#id_on_{action}").bounding_box() for action in ("created", "updated", "deleted")]
+    assert len({box["y" if width > 767 else "x"] for box in tops if box}) == 1, tops
+
+
 def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cannot_show_is_kept(page: Page) -> None:
     def change_some_sites() -> None:
         make_webhook(Site, name="Everything")

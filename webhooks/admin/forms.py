@@ -162,6 +162,17 @@ class WebhookForm(forms.ModelForm):
             self.instance.forget_previous_secret()
         return cleaned
 
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]
+        if self.errors:
+            self._ask_again()
+
+    def _ask_again(self) -> None:
+        """Whoever corrects something else does not see that a secret that was entered is gone."""
+        for name in self.stored:
+            if self[name].data and name not in self.errors:
+                self.add_error(name, "Enter it again: nothing was saved, and what was entered is not shown.")
+
     def _refuse_to_send(self) -> None:
         before = set(self.instance.object_types.all()) if self.instance.pk else set()
         if self.user and (refusal := rights.refusal_to_send(self.user, set(self.instance.picked) - before)):

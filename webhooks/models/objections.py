@@ -86,16 +86,18 @@ def _to_names(names: Any, labels: Sequence[str], serializer: str) -> str:
 def _known_fields(labels: Sequence[str], serializer: str) -> dict[str, bool] | None:
     """The fields that some of these models show with this serializer, and whether there are names in what they hold;
     None where it cannot be told."""
-    known: dict[str, bool] = {}
+    known: dict[str, bool] | None = None
     for registration in filter(None, map(registry.registration_by_label, labels)):
         try:
-            for name, field in snapshots.shown(registration, serializer).items():
-                known[name] = known.get(name, False) or snapshots.holds_names(field)
+            shown = snapshots.shown(registration, serializer)
         except ImproperlyConfigured:
             continue  # told elsewhere: of the serializer, or by a check
         except Exception:
             logger.exception("The serializer of %s cannot be asked for its fields", registration.label)
             return None
+        known = known or {}
+        for name, field in shown.items():
+            known[name] = known.get(name, False) or snapshots.holds_names(field)
     return known
 
 

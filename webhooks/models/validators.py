@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
+from django.utils.text import capfirst
 
 from webhooks import headerlines, signing
 from webhooks.logs import one_line
@@ -26,7 +27,7 @@ def check_secret(value: str) -> None:
     try:
         signing.key_of(value)
     except ValueError as error:
-        raise ValidationError(str(error)) from error
+        raise ValidationError(capfirst(str(error))) from error
 
 
 def check_headers(value: str) -> None:
