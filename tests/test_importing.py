@@ -19,7 +19,7 @@ from django.db import connection
 
 from tests.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.importing.answers import Answers, Unreadable, read
+from webhooks.importing.answers import Answers, UnreadableSource, read
 from webhooks.importing.plans import Plan, Skipped, plans
 from webhooks.models import Webhook
 
@@ -529,14 +529,14 @@ def test_a_token_of_the_second_version_is_a_bearer(netbox: Server) -> None:
 )
 def test_a_next_page_of_another_origin_is_not_asked(netbox: Server, following: str) -> None:
     netbox.next_url = following.format(port=netbox.server.server_port)
-    with pytest.raises(Unreadable, match="another origin"):
+    with pytest.raises(UnreadableSource, match="another origin"):
         read([netbox.url], TOKEN)
     assert len(netbox.asked) == 1
 
 
 def test_pages_without_an_end_are_not_followed_for_ever(netbox: Server) -> None:
     netbox.next_url = f"{netbox.url}/api/extras/webhooks/"
-    with pytest.raises(Unreadable, match="no end"):
+    with pytest.raises(UnreadableSource, match="no end"):
         read([netbox.url], TOKEN)
 
 
@@ -555,7 +555,7 @@ def test_pages_without_an_end_are_not_followed_for_ever(netbox: Server) -> None:
 )
 def test_an_answer_that_is_none_is_told_without_the_token(netbox: Server, answer: Any, problem: str) -> None:
     netbox.answer = answer
-    with pytest.raises(Unreadable, match=problem) as caught:
+    with pytest.raises(UnreadableSource, match=problem) as caught:
         read([netbox.url], TOKEN)
     assert TOKEN not in str(caught.value)
     assert len(netbox.asked) == 1
@@ -563,7 +563,7 @@ def test_an_answer_that_is_none_is_told_without_the_token(netbox: Server, answer
 
 def test_an_answer_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webhooks.importing.answers.LARGEST", 1000)
-    with pytest.raises(Unreadable, match="more than 1,000 bytes"):
+    with pytest.raises(UnreadableSource, match="more than 1,000 bytes"):
         read([netbox.url])
 
 
@@ -577,7 +577,7 @@ def test_an_answer_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.Mon
     ],
 )
 def test_a_url_that_cannot_be_asked_is_told(url: str, problem: str) -> None:
-    with pytest.raises(Unreadable, match=problem) as caught:
+    with pytest.raises(UnreadableSource, match=problem) as caught:
         read([url], TOKEN)
     assert TOKEN not in str(caught.value)
     assert "pw" not in str(caught.value)

@@ -58,7 +58,7 @@ def test_a_template_is_rendered_as_netbox_renders_it(case: dict[str, Any]) -> No
     if isinstance(expected, str) and expected.startswith("error: "):
         with pytest.raises(TemplateError) as caught:
             render(case["kind"], case["template"], context)
-        assert caught.value.line == 1
+        assert str(caught.value).startswith("line 1: ")
     else:
         assert render(case["kind"], case["template"], context) == expected
 
@@ -94,7 +94,8 @@ def test_a_difference_from_netbox_is_as_it_is_meant(kind: str, template: str) ->
 def test_a_broken_template_is_refused_when_saved(template: str, line: int | None, problem: str) -> None:
     with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
         rendering.check("body", template)
-    assert caught.value.line == line
+    said = str(caught.value)
+    assert said.startswith(f"line {line}: ") if line else not said.startswith("line ")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +112,7 @@ def test_a_broken_template_is_refused_when_saved(template: str, line: int | None
 def test_a_line_that_can_be_no_header_is_refused_when_saved(lines: str, line: int, problem: str) -> None:
     with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
         rendering.check("headers", lines)
-    assert caught.value.line == line
+    assert str(caught.value).startswith(f"line {line}: ")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_a_value_cannot_add_a_header_on_any_way() -> None:
 def test_a_failure_while_rendering_names_the_line() -> None:
     with pytest.raises(RenderingError, match="'missing' is undefined") as caught:
         render("body", "{\n {% if true %}\n{{ missing.x }}{% endif %} }")
-    assert caught.value.line == 3
+    assert str(caught.value).startswith("line 3: ")
 
 
 def test_a_template_changes_nothing_for_those_that_come_after_it() -> None:
@@ -327,4 +328,4 @@ def test_any_text_is_either_refused_or_rendered(template: str) -> None:
         rendering.check("body", template)
         assert isinstance(render("body", template), str)
     except TemplateError as error:
-        assert error.problem
+        assert str(error)

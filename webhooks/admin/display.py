@@ -29,7 +29,7 @@ def pill(state: str, label: str = "") -> SafeString:
     return format_html('<span class="wh-pill wh-{}">{}</span>', state, label or state)
 
 
-class Standing(Protocol):
+class WebhookLike(Protocol):
     """What the state of a webhook is read from."""
 
     @property
@@ -40,7 +40,7 @@ class Standing(Protocol):
     def failures_in_a_row(self) -> int: ...
 
 
-def webhook_state(webhook: Standing) -> SafeString:
+def webhook_state(webhook: WebhookLike) -> SafeString:
     """Whether a webhook is sent to: enabled, failing (but tried), paused or disabled."""
     if not webhook.enabled:
         return pill("discarded", "disabled")

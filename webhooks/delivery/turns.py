@@ -25,14 +25,8 @@ class Turns(Generic[T]):
         self._in_flight: dict[int, int] = defaultdict(int)
         self._taken = 0
 
-    def __len__(self) -> int:
-        return sum(len(waiting) for waiting in self._queues.values())
-
     def waiting(self, webhook: int) -> int:
         return len(self._queues.get(webhook, ()))
-
-    def cap(self, webhook: int) -> int:
-        return self._caps[webhook]
 
     def room(self, webhook: int, share: int) -> int:
         """How many more of a webhook to take in at once: nothing before half of its share is gone. A share is no

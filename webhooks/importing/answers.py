@@ -24,11 +24,11 @@ _PATHS = ("/api/extras/webhooks/", "/api/extras/event-rules/")
 Item = dict[str, Any]
 
 
-class Unreadable(Exception):
+class UnreadableSource(Exception):
     """A source that gives no webhooks, with the reason."""
 
 
-class _NotThere(Unreadable):
+class _NotThere(UnreadableSource):
     pass
 
 
@@ -73,19 +73,19 @@ class Answers:
         keys = item.keys() if isinstance(item, dict) else ()
         kind = WEBHOOKS if "payload_url" in keys else RULES if "action_type" in keys else ""
         if not kind or not isinstance(item.get("id"), int | str):
-            raise Unreadable(
+            raise UnreadableSource(
                 f"{source} is no answer of /api/extras/webhooks/ or /api/extras/event-rules/: there is something in it "
                 "that is neither a webhook nor an event rule"
             )
         known = self.items[kind].setdefault(item["id"], item)
         if known.get("name") != item.get("name"):
-            raise Unreadable(f"two {kind} have the id {item['id']}: import from one server at a time")
+            raise UnreadableSource(f"two {kind} have the id {item['id']}: import from one server at a time")
         return kind
 
 
 def read(sources: Iterable[str], token: str = "") -> Answers:  # nosec B107 # none by default
     """Read files and URLs. Of a URL that does not lead into the API, both lists are asked for; the ``token`` goes
-    to the origin of each URL and nowhere else. Raises Unreadable."""
+    to the origin of each URL and nowhere else. Raises UnreadableSource."""
     answers = Answers()
     for source in sources:
         if source.lower().startswith(("http://", "https://")):
@@ -98,18 +98,18 @@ def read(sources: Iterable[str], token: str = "") -> Answers:  # nosec B107 # no
 
 def _in_file(path: str) -> Any:
     if "://" in path:
-        raise Unreadable("Only http:// and https:// can be asked.")
+        raise UnreadableSource("Only http:// and https:// can be asked.")
     try:
         return json.loads(Path(path).read_bytes())
     except OSError as error:
-        raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+        raise UnreadableSource(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{path} is no JSON: {error}") from error
+        raise UnreadableSource(f"{path} is no JSON: {error}") from error
 
 
 def _asked(url: str, token: str) -> Iterator[tuple[str, Any]]:
     if reason := destinations.misspelt(url):
-        raise Unreadable(reason)
+        raise UnreadableSource(reason)
     if "/api/extras/" in urlsplit(url).path:
         yield from _pages(url, token)
         return
@@ -126,7 +126,7 @@ def _pages(first: str, token: str) -> Iterator[tuple[str, Any]]:
     url, seen = first, set[str]()
     while url:
         if url in seen or len(seen) == PAGES:
-            raise Unreadable(f"the pages of {first} have no end")
+            raise UnreadableSource(f"the pages of {first} have no end")
         seen.add(url)
         answer = _get(url, token)
         yield url, answer
@@ -144,7 +144,7 @@ def _next(answer: Any, url: str) -> str:
         is_same = False
     if not is_same:
         # The token is for this server, and an answer must not choose what else is asked from here.
-        raise Unreadable(
+        raise UnreadableSource(
             f"{url} says that its next page is at {target}, which is another origin and is not asked; fetch the pages "
             "into files and give those"
         )
@@ -164,11 +164,11 @@ def _get(url: str, token: str) -> Any:
             _refuse(url, response)
             body = b"".join(_limited(url, response))
     except requests.RequestException as error:
-        raise Unreadable(f"{url} cannot be asked: {explain(error, TIMEOUT)}") from error
+        raise UnreadableSource(f"{url} cannot be asked: {explain(error, TIMEOUT)}") from error
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"{url} did not answer with JSON: {error}") from error
+        raise UnreadableSource(f"{url} did not answer with JSON: {error}") from error
 
 
 def _limited(url: str, response: requests.Response) -> Iterator[bytes]:
@@ -176,7 +176,7 @@ def _limited(url: str, response: requests.Response) -> Iterator[bytes]:
     for chunk in response.iter_content(65536):
         size += len(chunk)
         if size > LARGEST:
-            raise Unreadable(f"{url} answers with more than {LARGEST:,} bytes")
+            raise UnreadableSource(f"{url} answers with more than {LARGEST:,} bytes")
         yield chunk
 
 
@@ -188,10 +188,12 @@ def _refuse(url: str, response: requests.Response) -> None:
     if status == 404:
         raise _NotThere(f"{said}: there is no such list; is it the URL of a NetBox or Nautobot?")
     if 300 <= status < 400:
-        raise Unreadable(f"{said}, a redirect to {response.headers.get('Location', 'nowhere')}, which is not followed")
+        raise UnreadableSource(
+            f"{said}, a redirect to {response.headers.get('Location', 'nowhere')}, which is not followed"
+        )
     if status in (401, 403):
-        raise Unreadable(f"{said}: it wants a token that may view webhooks and event rules")
-    raise Unreadable(said)
+        raise UnreadableSource(f"{said}: it wants a token that may view webhooks and event rules")
+    raise UnreadableSource(said)
 
 
 class _Token(requests.auth.AuthBase):

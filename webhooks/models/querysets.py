@@ -138,9 +138,6 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         """For lists: the same without what may be long of the Events."""
         return self.in_full().defer(*(f"event__{name}" for name in (*HEAVY, "error")))
 
-    def due(self) -> DeliveryQuerySet:
-        return self.filter(state=State.PENDING, next_attempt_at__lte=DatabaseNow())
-
     def ended(self) -> DeliveryQuerySet:
         return self.filter(state__in=ENDED_STATES)
 

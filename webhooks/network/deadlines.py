@@ -17,7 +17,7 @@ from typing import Any
 
 _thread = threading.local()
 
-Address = tuple[socket.AddressFamily, Any]
+SocketAddress = tuple[socket.AddressFamily, Any]
 
 
 @contextmanager
@@ -81,7 +81,7 @@ class TimedTLSSocket(_Timed, ssl.SSLSocket):
     pass
 
 
-def connect(addresses: list[Address]) -> TimedSocket:
+def connect(addresses: list[SocketAddress]) -> TimedSocket:
     """A connection to the first of the addresses that takes it. Raises the OSError of the last one."""
     errors = []
     for family, address in addresses:
@@ -109,11 +109,11 @@ def _dial(family: socket.AddressFamily, address: Any) -> TimedSocket:
     return connection
 
 
-def resolve(host: str, port: int) -> list[Address]:
+def resolve(host: str, port: int) -> list[SocketAddress]:
     """The addresses of a name, in the system's order, one at least. Raises socket.gaierror, also for what is no
     name, and TimeoutError where resolving takes longer than what is left: the system's resolver cannot be
     interrupted, so another thread waits for it."""
-    answers: queue.SimpleQueue[list[Address] | OSError] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[list[SocketAddress] | OSError] = queue.SimpleQueue()
 
     def ask() -> None:
         try:

@@ -11,7 +11,7 @@ from typing import Any
 
 from webhooks.conf import conf
 from webhooks.network import deadlines, destinations, tunnels
-from webhooks.network.deadlines import Address, TimedSocket
+from webhooks.network.deadlines import SocketAddress, TimedSocket
 from webhooks.network.destinations import Destination, Policy, address_of
 from webhooks.outcomes import Refused
 
@@ -28,7 +28,7 @@ def connect(scheme: str, host: str, port: int) -> TimedSocket:
     return tunnels.connect(conf.proxy, addresses) if conf.proxy else deadlines.connect(addresses)
 
 
-def judged(to: Destination, name: str) -> list[Address]:
+def judged(to: Destination, name: str) -> list[SocketAddress]:
     """The addresses of ``name``. Raises Refused when the policy objects to the destination, or to any of them."""
     policy = _policy()
     if reason := policy.objection(to):

@@ -11,14 +11,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from webhooks.network import deadlines
-from webhooks.network.deadlines import Address, TimedSocket
+from webhooks.network.deadlines import SocketAddress, TimedSocket
 from webhooks.outcomes import Refused
 
 # Bytes of a proxy's answer to CONNECT.
 MOST = 16384
 
 
-def connect(proxy: str, addresses: list[Address]) -> TimedSocket:
+def connect(proxy: str, addresses: list[SocketAddress]) -> TimedSocket:
     """A connection to the first of the addresses that the proxy, a URL, gets through to. Raises Refused with what
     the proxy says, and TimeoutError."""
     refused = Refused("")

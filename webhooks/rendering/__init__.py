@@ -30,12 +30,10 @@ _OPEN = "\ue000"  # stands for what is known only when rendered
 
 
 class TemplateError(ValueError):
-    """A template that is refused. ``line`` is counted from 1, or None where none is to blame."""
+    """A template that is refused. What it says begins with the line, counted from 1, where one is to blame."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(f"line {line}: {problem}" if line else problem)
-        self.problem = problem
-        self.line = line
 
 
 class RenderingError(TemplateError):

@@ -50,7 +50,7 @@ class Command(DatabaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             found = answers.read(options["sources"], _token(options["token_file"]))
-        except answers.Unreadable as error:
+        except answers.UnreadableSource as error:
             raise CommandError(_shown(str(error))) from None
         judged = making.judge(found, options["disabled"])
         self._show(judged, found.missing)
