@@ -509,6 +509,18 @@ class TestOneDelivery:
         Webhook.objects.update(body_template="<{{ event }} of {{ model }}>")
         assert "&lt;updated of site&gt;" in page(admin_client, change_of(make_delivery(webhook)))
 
+    def test_a_pending_one_says_when_it_goes(self, admin_client: Client, webhook: Webhook) -> None:
+        later, earlier = (timezone.now() + timedelta(hours=hours) for hours in (2, -2))
+        delivery = make_delivery(webhook, State.PENDING, next_attempt_at=later, reason="HTTP 503")
+        assert "; the last attempt failed: <strong>HTTP 503" in page(admin_client, change_of(delivery))
+        assert "in 2 h" in page(admin_client, change_of(delivery))
+        Delivery.objects.update(next_attempt_at=earlier)
+        assert "due now" in page(admin_client, change_of(delivery))
+        Webhook.objects.update(probe_at=later)
+        shown = page(admin_client, change_of(delivery))
+        assert "waits because the webhook is paused" in shown
+        assert "due now" not in shown
+
     def test_the_length_of_a_body_is_told_in_bytes(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="Zürich")
         assert "(7 bytes)" in page(admin_client, change_of(make_delivery(webhook)))

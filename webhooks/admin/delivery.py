@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 from webhooks import disclosure, payloads, rights
 from webhooks.admin import filters, lookup, operations
-from webhooks.admin.display import indented, named, number, pill, short, when
+from webhooks.admin.display import count_of, indented, named, number, pill, short, when
 from webhooks.admin.lane import lane_of
 from webhooks.admin.operations import DISCARD, RETRY, Operation
 from webhooks.admin.paging import CappedPaginator
@@ -157,7 +157,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "is_form": obj.webhook.is_form and not obj.webhook.body_template,
             "shows_body": told.in_full or not obj.webhook.body_template,
             "body": body.decode(),
-            "body_size": len(body),
+            "body_size": count_of(len(body), "byte"),
             "refusal": f"Nothing is sent: {told.reason(refusal)}." if refusal else "",
             "payload": indented(_bodies_of(obj).body(as_form=False).decode()),
             "may_retry": RETRY.allowed(request) and RETRY.changes(obj),
@@ -165,6 +165,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "made": when(obj.created),
             "changed": when(obj.event.timestamp),
             "finished": when(obj.finished_at),
+            "is_due": _is_due(obj),
             "next_attempt": when(obj.next_attempt_at),
             "state_pill": pill(obj.state),
         }
@@ -180,8 +181,11 @@ def _next(delivery: Delivery) -> SafeString | str:
         return "next when enabled"
     if delivery.webhook.is_paused:
         return "next when resumed"
-    is_due = delivery.next_attempt_at <= timezone.now()
-    return "due now" if is_due else format_html("next {}", when(delivery.next_attempt_at))
+    return "due now" if _is_due(delivery) else format_html("next {}", when(delivery.next_attempt_at))
+
+
+def _is_due(delivery: Delivery) -> bool:
+    return delivery.next_attempt_at <= timezone.now()
 
 
 def _attempt(attempt: Attempt, webhook: Webhook, told: Disclosure) -> dict[str, Any]:
