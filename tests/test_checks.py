@@ -269,7 +269,7 @@ def test_sqlite_without_begin_immediate_is_a_warning(sound_database: dict[str, A
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W002", False)
     assert "database is locked" in message.msg
-    assert message.hint == 'Set DATABASES["default"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".'
+    assert message.hint == 'Put "transaction_mode": "IMMEDIATE" into DATABASES["default"]["OPTIONS"].'
 
 
 def test_postgresql_needs_no_transaction_mode(monkeypatch: pytest.MonkeyPatch) -> None:

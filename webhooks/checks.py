@@ -178,7 +178,7 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
     if database.vendor == "sqlite" and database.settings_dict["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
         yield Warning(
             "SQLite without BEGIN IMMEDIATE answers “database is locked” when two transactions meet.",
-            hint=f'Set DATABASES["{alias}"]["OPTIONS"]["transaction_mode"] = "IMMEDIATE".',
+            hint=f'Put "transaction_mode": "IMMEDIATE" into DATABASES["{alias}"]["OPTIONS"].',
             id="webhooks.W002",
         )
     if not _reads_what_is_committed(database):
