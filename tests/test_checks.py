@@ -20,6 +20,7 @@ from tests import servers
 from tests.inbox import ROOT
 from tests.testapp.models import Unregistered
 from webhooks import checks, registry, rekeying
+from webhooks.registration import Registration
 
 Change = Callable[..., None]
 
@@ -41,7 +42,7 @@ def register() -> Iterator[Callable[..., None]]:
 
     def for_this_test(model: type[models.Model], **options: Any) -> None:
         # Without the signal: its receivers would stay connected.
-        registry._registrations[model] = registry.Registration(model, **options)
+        registry._registrations[model] = Registration(model, **options)
 
     yield for_this_test
     registry._registrations.clear()

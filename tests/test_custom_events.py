@@ -18,7 +18,7 @@ from dcim.models import Device, Rack, Site
 from tests.makers import actions, events, make_webhook, recorded
 from tests.modes import bare_savepoint
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
-from webhooks import actors, payloads, registry, testing
+from webhooks import actors, event_names, payloads, registry, testing
 from webhooks.capture import outbox, subscriptions
 from webhooks.models import Event, Webhook
 
@@ -28,7 +28,7 @@ CHECKED = "testapp.thing_checked"
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_events", {**registry._events, CHECKED: "Thing checked"})
+    monkeypatch.setattr(registry, "_events", {**event_names._events, CHECKED: "Thing checked"})
 
 
 def listening(*names: str, on: str = "", **fields: Any) -> Webhook:
@@ -54,12 +54,12 @@ def test_a_name_needs_an_app_and_a_dot(name: Any) -> None:
 @pytest.mark.parametrize("name", ["dcim.rack_audited2", "testapp.a.b-c", "webhooks.X9"])
 def test_names_are_registered_with_labels_and_forgotten(name: str) -> None:
     webhooks.register_event(name)
-    assert registry.custom_events()[name] == name
+    assert event_names.custom_events()[name] == name
     webhooks.register_event(name, label="Audited")
-    assert registry.custom_events()[name] == "Audited"
+    assert event_names.custom_events()[name] == "Audited"
     webhooks.unregister_event(name)
     webhooks.unregister_event(name)
-    assert name not in registry.custom_events()
+    assert name not in event_names.custom_events()
 
 
 # What is refused: mistakes of the programmer, whether anybody listens or not

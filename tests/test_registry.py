@@ -14,6 +14,7 @@ from tests.makers import actions, events, last_data, make_webhook
 from tests.testapp.api.serializers import LabelSerializer, ThingSerializer
 from tests.testapp.models import Diner, Label, Place, Restaurant, Thing, ThingProxy, Unregistered
 from webhooks import registry
+from webhooks.registration import Registration
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
 
 
-def registration(model: type[models.Model]) -> registry.Registration:
+def registration(model: type[models.Model]) -> Registration:
     found = registry.registration_of(model)
     assert found is not None
     return found

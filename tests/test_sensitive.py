@@ -16,14 +16,14 @@ import webhooks
 from dcim.models import Site
 from tests.makers import events, last_data, make_webhook
 from tests.testapp.models import ApiToken
-from webhooks import jsontext, registry
+from webhooks import event_names, jsontext, registry
 from webhooks.sensitive import is_sensitive, sensitive_fields, without
 
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
-    monkeypatch.setattr(registry, "_events", dict(registry._events))
+    monkeypatch.setattr(registry, "_events", dict(event_names._events))
     webhooks.register_event("testapp.used")
 
 

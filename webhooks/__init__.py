@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
     from webhooks.capture.custom_events import send
     from webhooks.capture.outbox import batch
-    from webhooks.registry import register, register_event, unregister, unregister_event
+    from webhooks.event_names import register_event, unregister_event
+    from webhooks.registry import register, unregister
     from webhooks.verifying import ReplayWindow, VerificationError, verify
 
 __all__ = [
@@ -53,10 +54,10 @@ _HOMES = {
     "actor": "webhooks.actors",
     "batch": "webhooks.capture.outbox",
     "register": "webhooks.registry",
-    "register_event": "webhooks.registry",
+    "register_event": "webhooks.event_names",
     "send": "webhooks.capture.custom_events",
     "unregister": "webhooks.registry",
-    "unregister_event": "webhooks.registry",
+    "unregister_event": "webhooks.event_names",
     "verify": "webhooks.verifying",
 }
 

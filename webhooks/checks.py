@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from webhooks import jobs, registry, rekeying
 from webhooks.capture import outbox
 from webhooks.conf import conf
+from webhooks.registration import Registration
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 
@@ -96,7 +97,7 @@ def check_models(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         yield from _check_registration(registration)
 
 
-def _check_registration(registration: registry.Registration) -> Iterator[CheckMessage]:
+def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
     try:
         classes = [registration.serializer_class(name) for name in ("", *registration.serializers)]
         if registration.exclude:
@@ -114,7 +115,7 @@ def _check_registration(registration: registry.Registration) -> Iterator[CheckMe
         )
 
 
-def _check_exclude(registration: registry.Registration, classes: Sequence[Any]) -> Iterator[CheckMessage]:
+def _check_exclude(registration: Registration, classes: Sequence[Any]) -> Iterator[CheckMessage]:
     fields = [getattr(one(), "fields", None) for one in classes]
     if None in fields:
         return  # what such a serializer gives is only known when it gives it

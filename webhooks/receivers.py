@@ -14,7 +14,7 @@ from webhooks.conf import conf
 from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
 from webhooks.object_types import refuse_unregistered
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 from webhooks.relations import Relation
 
 logger = logger_of(__name__)

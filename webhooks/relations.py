@@ -7,7 +7,7 @@ from typing import Any
 from django.db import models
 
 from webhooks import registry
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 
 
 class Relation:

@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db import models
 
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 from webhooks.site_request import serializer_context
 
 Snapshot = dict[str, Any]

@@ -27,7 +27,7 @@ from unittest import mock
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from webhooks import jobs, registry
+from webhooks import event_names, jobs, registry
 from webhooks.capture import outbox, scopes, subscriptions
 from webhooks.capture.subscriptions import Demand
 from webhooks.conf import conf
@@ -73,7 +73,7 @@ def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> 
     labels = _labels(subscribe)
     last = _last(Event)
     captured: list[CapturedEvent] = []
-    announced = list(registry.custom_events()) if subscribe is None else []
+    announced = list(event_names.custom_events()) if subscribe is None else []
     with _subscribed(labels, announced, prechange), mock.patch.object(jobs, "wake_up"), _own_scope(outbox.database()):
         yield captured
     names = dict(Webhook.objects.values_list("pk", "name"))

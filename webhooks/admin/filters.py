@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from webhooks import registry
+from webhooks import event_names, registry
 from webhooks.ids import first_id
 from webhooks.models import Action
 from webhooks.models.event import PING
@@ -55,7 +55,7 @@ class ActionFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         known = [(action.value, str(action.label)) for action in Action]
-        return [*known, *((name, name) for name in registry.custom_events()), (PING, PING)]
+        return [*known, *((name, name) for name in event_names.custom_events()), (PING, PING)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return queryset.filter(**{self.field: self.value()}) if self.value() else queryset

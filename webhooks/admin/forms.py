@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.utils.html import escape, format_html
 
-from webhooks import registry, rights
+from webhooks import event_names, registry, rights
 from webhooks.admin.display import exactly
 from webhooks.admin.fields import (
     CODE,
@@ -122,7 +122,7 @@ class WebhookForm(forms.ModelForm):
 
     def _events(self) -> list[tuple[str, str]]:
         """Those that are registered; one that was chosen and no longer is can be seen, and is refused if it stays."""
-        known = registry.custom_events()
+        known = event_names.custom_events()
         gone = {name: f"{name} (no longer registered)" for name in self.instance.custom_events if name not in known}
         return [*((name, f"{label} ({name})") for name, label in known.items()), *gone.items()]
 
@@ -196,7 +196,7 @@ class WebhookForm(forms.ModelForm):
 
 def offered(webhook: Webhook | None) -> list[str]:
     """The fields that are of use only where the site has registered something for them."""
-    registered = {"custom_events": registry.custom_events(), "serializer": registry.serializer_names()}
+    registered = {"custom_events": event_names.custom_events(), "serializer": registry.serializer_names()}
     return [name for name, known in registered.items() if known or (webhook and getattr(webhook, name))]
 
 

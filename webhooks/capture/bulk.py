@@ -16,7 +16,7 @@ from webhooks.capture.scopes import Change
 from webhooks.conf import conf
 from webhooks.logs import logger_of
 from webhooks.models import Action
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 
 logger = logger_of(__name__)
 

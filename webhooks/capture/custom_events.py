@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import models
 
-from webhooks import payloads, registry
+from webhooks import event_names, payloads, registry
 from webhooks.capture import outbox
 from webhooks.conf import conf
 from webhooks.jsontext import Unwritable, written
@@ -26,8 +26,8 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     that cannot be written, and TypeError for an ``obj`` that is no instance of a model. Nothing else: trouble with the
     database or with Redis is logged, as for a save.
     """
-    if name not in registry.custom_events():
-        raise ValueError(registry.unknown_events([name]))
+    if name not in event_names.custom_events():
+        raise ValueError(event_names.unknown_events([name]))
     object_type, key, called = _about(name, obj)
     told = _written(name, data)
     event = Event(action=name, object_type=object_type, object_id=key, object_repr=clean(called, 200), data=told)
@@ -41,7 +41,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
 
 def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
     if obj is None:
-        return "", name, registry.custom_events()[name]
+        return "", name, event_names.custom_events()[name]
     if not isinstance(obj, models.Model):
         raise TypeError(f"The event {name} must be about an object of a model or None, not {obj!r}.")
     if obj.pk is None:

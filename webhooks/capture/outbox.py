@@ -15,7 +15,7 @@ from webhooks.capture.scopes import Batch, Change, Scope, batching, existing, op
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 from webhooks.snapshots import Before
 
 logger = logger_of(__name__)

@@ -19,7 +19,7 @@ from webhooks.capture.scopes import Change, ObjectState, Scope
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.payloads import Unsendable
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 from webhooks.snapshots import Before
 from webhooks.sql.dialect import in_chunks
 from webhooks.texts import clean

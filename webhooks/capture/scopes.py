@@ -19,7 +19,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from webhooks.capture import subscriptions
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.models import Action, Event
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 from webhooks.snapshots import Before
 
 

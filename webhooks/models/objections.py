@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from webhooks import conditions, registry, rendering, snapshots
+from webhooks import conditions, event_names, registry, rendering, snapshots
 from webhooks.conditions import ConditionError
 from webhooks.logs import logger_of
 from webhooks.network import destinations, dialling
@@ -38,7 +38,7 @@ def objections(webhook: Webhook) -> dict[str, str]:
     labels = [label_of(one) for one in picked]
     found = {
         "object_types": _to_no_model(webhook),
-        "custom_events": registry.unknown_events(webhook.custom_events),
+        "custom_events": event_names.unknown_events(webhook.custom_events),
         "serializer": _to_serializer(webhook.serializer, labels),
         "conditions": _to_conditions(webhook.conditions),
         "changed_fields": _to_names(webhook.changed_fields, labels, webhook.serializer),

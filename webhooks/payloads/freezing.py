@@ -14,7 +14,7 @@ from django.utils import timezone, translation
 from webhooks import snapshots
 from webhooks.conf import conf
 from webhooks.jsontext import Unwritable, written
-from webhooks.registry import Registration
+from webhooks.registration import Registration
 from webhooks.site_request import serializer_context
 from webhooks.snapshots import Before
 from webhooks.sql.dialect import in_chunks

@@ -1,0 +1,117 @@
+"""One registered model: how it is serialized, and what of it is not sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+from django.utils.module_loading import import_string
+
+from webhooks.sensitive import is_sensitive, sensitive_fields
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """One registered model: ``label`` is "dcim.site"; ``serializer`` a class, a dotted path, or empty for
+    the convention; ``queryset`` a callable that gives the queryset to read the object from, with the
+    annotations that its serializer wants; ``serializers`` others by their names; ``exclude`` the fields that are
+    left out of what is sent; ``include_sensitive`` those that are not, although their names say so."""
+
+    model: type[models.Model]
+    serializer: Any = None
+    queryset: Callable[[], models.QuerySet[Any]] | None = None
+    serializers: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    exclude: frozenset[str] = frozenset()
+    include_sensitive: frozenset[str] = frozenset()
+
+    @cached_property
+    def label(self) -> str:
+        return self.model._meta.label_lower
+
+    def key(self, given: Any) -> Any:
+        """A primary key as the database has it: an instance has it as somebody wrote it, a UUID in capitals say.
+        Raises ValidationError for what can be none."""
+        return self.model._meta.pk.to_python(given)
+
+    def serializer_class(self, name: str = "") -> type[Any]:
+        """The serializer class of this name, or the default one. Raises ImproperlyConfigured, naming what was
+        looked for."""
+        if name and name not in self.serializers:
+            raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
+        said: Any = self.serializers[name] if name else self.serializer
+        if said is None:
+            said = conventional_path(self.model)
+        return _imported(said, self.label) if isinstance(said, str) else said
+
+    @cached_property
+    def _secretly(self) -> frozenset[str]:
+        fields = [(one.name, type(one).__name__) for one in self.model._meta.get_fields()]
+        return sensitive_fields(self.model.__name__, fields) - self.include_sensitive
+
+    @property
+    def problem(self) -> str:
+        """Why the model cannot have webhooks; nothing where it can."""
+        meta = self.model._meta
+        if meta.abstract or meta.proxy:
+            kind = "an abstract" if meta.abstract else "a proxy"
+            return f"which is {kind} model: register the concrete model that holds its rows."
+        if self.has_secret_key:
+            return (
+                f"whose primary key {meta.pk.name!r} is a secret, and would be told as the id of the object. If it is "
+                f"none, say include_sensitive=[{meta.pk.name!r}]."
+            )
+        return ""
+
+    @property
+    def has_secret_key(self) -> bool:
+        """Whether the primary key itself is a secret, as that of REST framework's tokens."""
+        key = self.model._meta.pk.name
+        return key in self._secretly or self.is_sensitive(key)
+
+    def name_of(self, instance: models.Model) -> str:
+        """What an object is called: in a model such as Token by its key, for ``str()`` may be the token."""
+        if "display" in self._secretly:
+            return f"{self.model._meta.verbose_name} {instance.pk}"
+        return str(instance)
+
+    def is_left_out(self, name: str) -> bool:
+        """Whether this field of the object itself is not sent."""
+        return name in self.exclude or name in self._secretly or self.is_sensitive(name)
+
+    def is_sensitive(self, name: str) -> bool:
+        """Whether a key of this name is not sent, however deep in the data it stands."""
+        return is_sensitive(name) and name not in self.include_sensitive
+
+
+def conventional_path(model: type[models.Model]) -> str:
+    """Where NetBox-style projects keep the serializer of a model."""
+    return f"{apps.get_app_config(model._meta.app_label).name}.api.serializers.{model.__name__}Serializer"
+
+
+def has_conventional_serializer(model: type[models.Model]) -> bool:
+    module_path, _, name = conventional_path(model).rpartition(".")
+    try:
+        module = import_module(module_path)
+    except ModuleNotFoundError as error:
+        # Only "this app has no such module" means no: an import that fails inside it must be seen.
+        if error.name and module_path.startswith(error.name):
+            return False
+        raise
+    return hasattr(module, name)
+
+
+def _imported(path: str, label: str) -> type[Any]:
+    try:
+        imported: type[Any] = import_string(path)
+    except ImportError as error:
+        raise ImproperlyConfigured(
+            f"No serializer for {label}: importing {path} failed ({error}). Name one in "
+            f"webhooks.register({label!r}, serializer=…), or define {path}."
+        ) from error
+    return imported
