@@ -18,7 +18,7 @@ from dcim.models import Device, Rack, Site
 from tests.makers import actions, events, make_webhook, recorded
 from tests.modes import bare_savepoint
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
-from webhooks import actors, event_names, payloads, registry, testing
+from webhooks import actors, event_names, payloads, testing
 from webhooks.capture import outbox, subscriptions
 from webhooks.models import Event, Webhook
 
@@ -28,7 +28,7 @@ CHECKED = "testapp.thing_checked"
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_events", {**event_names._events, CHECKED: "Thing checked"})
+    monkeypatch.setattr(event_names, "_events", {**event_names._events, CHECKED: "Thing checked"})
 
 
 def listening(*names: str, on: str = "", **fields: Any) -> Webhook:

@@ -23,7 +23,7 @@ from webhooks.sensitive import is_sensitive, sensitive_fields, without
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
-    monkeypatch.setattr(registry, "_events", dict(event_names._events))
+    monkeypatch.setattr(event_names, "_events", dict(event_names._events))
     webhooks.register_event("testapp.used")
 
 
