@@ -204,6 +204,14 @@ class TestDefiningAWebhook:
         assert "was changed successfully" in success
         assert Webhook.objects.get().enabled == bool(wanted)
 
+    def test_its_page_says_what_is_wrong_with_it(self, admin_client: Client, webhook: Webhook) -> None:
+        assert "wh-finding" not in page(admin_client, change_of(webhook))
+        Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
+        told = "is paused, because its last 10 attempts failed, the last one with: HTTP 503."
+        assert told in page(admin_client, change_of(webhook))
+        Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="HTTP 410 Gone")
+        assert "was disabled automatically: HTTP 410 Gone." in page(staff("view_webhook"), change_of(webhook))
+
     def test_a_model_that_is_not_registered_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)
         response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(object_types=[users.pk]))

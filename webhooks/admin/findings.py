@@ -142,8 +142,13 @@ def _webhooks(situation: Situation, now: datetime) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "No webhook is defined: no change is recorded or sent.", "Add one.")
     elif not any(standing.enabled for standing in situation.webhooks) and not situation.has_more_webhooks:
         yield Finding(Level.WARNING, "Every webhook is disabled: no change is recorded or sent.", "Enable one.")
-    for describe in (_unreadable, _disabled, _paused, _failing):
+    for describe in TROUBLES:
         yield from islice(filter(None, (describe(one, now) for one in situation.webhooks)), MOST_NAMED)
+
+
+def of_webhook(standing: Standing, now: datetime) -> list[Finding]:
+    """What is wrong with this one, for its own page."""
+    return list(filter(None, (describe(standing, now) for describe in TROUBLES)))
 
 
 def _unreadable(standing: Standing, now: datetime) -> Finding | None:
@@ -188,6 +193,9 @@ def _failing(standing: Standing, now: datetime) -> Finding | None:
         Level.WARNING,
         f"“{standing.name}” did not take its last delivery: {standing.last_failure}. {who} tried again automatically.",
     )
+
+
+TROUBLES = (_unreadable, _disabled, _paused, _failing)
 
 
 def _failed(situation: Situation) -> Iterator[Finding]:

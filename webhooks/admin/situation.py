@@ -78,7 +78,7 @@ def read(user: Any) -> Situation:
         undispatched_since=undispatched.order_by("pk").values_list("timestamp", flat=True).first(),
         failed_events=_capped(rights.visible_events(user, Event.objects.failed())),
         deleted=_capped(Webhook.with_deleted.deleted()),
-        webhooks=tuple(_standing(webhook) for webhook in webhooks[:MOST_WEBHOOKS]),
+        webhooks=tuple(map(standing_of, webhooks[:MOST_WEBHOOKS])),
         has_more_webhooks=len(webhooks) > MOST_WEBHOOKS,
     )
 
@@ -87,5 +87,6 @@ def _capped(rows: QuerySet[Any]) -> int:
     return counting.capped(rows, counting.ALL).count()
 
 
-def _standing(webhook: Webhook) -> Standing:
+def standing_of(webhook: Webhook) -> Standing:
+    """How a webhook is doing that was read with its tallies."""
     return Standing(**{each.name: getattr(webhook, each.name) for each in fields(Standing)})

@@ -12,16 +12,18 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
 from webhooks import deletion, pinging, rights
-from webhooks.admin import consequences, switches, tallies, trial
+from webhooks.admin import consequences, findings, switches, tallies, trial
 from webhooks.admin.described import IN_WORDS, DescribedWebhook
 from webhooks.admin.display import undisguised
 from webhooks.admin.forms import WebhookForm, offered
+from webhooks.admin.situation import standing_of
 from webhooks.capture import outbox
 from webhooks.models import Webhook
 
@@ -165,7 +167,9 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         webhook = self.get_object(request, object_id)
         may_ping = webhook is not None and webhook.enabled and self.has_change_permission(request, webhook)
-        return super().change_view(request, object_id, form_url, (extra_context or {}) | {"may_ping": may_ping})
+        found = findings.of_webhook(standing_of(webhook), timezone.now()) if webhook else []
+        context = {"may_ping": may_ping, "findings": found}
+        return super().change_view(request, object_id, form_url, (extra_context or {}) | context)
 
     def _ping(self, request: HttpRequest, object_id: str) -> HttpResponse:
         webhook = self.get_object(request, object_id)
