@@ -287,3 +287,16 @@ def test_workers_read_where_they_write(settings: Any, inbox: Inbox) -> None:
     settings.DATABASE_ROUTERS = [Replicated()]
     Drain("worker").run(5)
     assert (Delivery.objects.get().state, Attempt.objects.count()) == (State.SUCCEEDED, 1)
+
+
+def test_what_belongs_to_a_row_is_read_where_it_was_written(settings: Any) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    Attempt.objects.create(delivery=delivery, number=1, started_at=timezone.now(), duration_ms=1, succeeded=True)
+    settings.DATABASE_ROUTERS = [Replicated()]
+    attempt = Attempt.objects.get()
+    assert (attempt.delivery, attempt.delivery.event, attempt.delivery.webhook) == (
+        delivery,
+        delivery.event,
+        delivery.webhook,
+    )
+    delivery.refresh_from_db()

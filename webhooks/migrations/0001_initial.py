@@ -2,6 +2,7 @@
 
 import django.core.validators
 import django.db.models.deletion
+import django.db.models.manager
 import django.utils.timezone
 import webhooks.encrypted
 import webhooks.ids
@@ -36,6 +37,7 @@ class Migration(migrations.Migration):
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
             ],
             options={
+                'base_manager_name': 'objects',
                 'verbose_name_plural': 'deliveries',
                 'ordering': ['-pk'],
                 'permissions': [('retry_delivery', 'Can retry deliveries'), ('discard_delivery', 'Can discard deliveries')],
@@ -65,6 +67,7 @@ class Migration(migrations.Migration):
                 ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='webhooks.delivery')),
             ],
             options={
+                'base_manager_name': 'objects',
                 'ordering': ['pk'],
             },
         ),
@@ -91,6 +94,7 @@ class Migration(migrations.Migration):
                 ('error', models.TextField(blank=True, help_text='Why it failed: nothing of this event is sent.')),
             ],
             options={
+                'base_manager_name': 'objects',
                 'ordering': ['-pk'],
                 'indexes': [models.Index(condition=models.Q(('dispatched_at', None), ('error', '')), fields=['id'], name='webhooks_event_undispatched'), models.Index(condition=models.Q(models.Q(('error', ''), _negated=True), ('dispatched_at', None)), fields=['timestamp'], name='webhooks_event_failed'), models.Index(condition=models.Q(('dispatched_at__isnull', False)), fields=['dispatched_at'], name='webhooks_event_dispatched'), models.Index(condition=models.Q(('request_id', ''), _negated=True), fields=['request_id'], name='webhooks_event_request'), models.Index(fields=['object_type', 'object_id', 'id'], name='webhooks_event_object')],
             },
@@ -144,8 +148,13 @@ class Migration(migrations.Migration):
                 ('object_types', models.ManyToManyField(blank=True, help_text='Changes of these are sent.', related_name='+', to='contenttypes.contenttype', verbose_name='models')),
             ],
             options={
+                'base_manager_name': 'with_deleted',
                 'ordering': ['name'],
             },
+            managers=[
+                ('objects', django.db.models.manager.Manager()),
+                ('with_deleted', django.db.models.manager.Manager()),
+            ],
         ),
         migrations.AddField(
             model_name='delivery',

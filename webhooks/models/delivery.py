@@ -35,6 +35,7 @@ class Delivery(models.Model):
     objects = AtHome.from_queryset(DeliveryQuerySet)()
 
     class Meta:
+        base_manager_name = "objects"
         ordering = ["-pk"]
         verbose_name_plural = "deliveries"
         permissions = [
@@ -101,6 +102,7 @@ class Attempt(models.Model):
     objects = AtHome()
 
     class Meta:
+        base_manager_name = "objects"
         ordering = ["pk"]
 
     def __str__(self) -> str:

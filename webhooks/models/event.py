@@ -65,6 +65,7 @@ class Event(models.Model):
     objects = AtHome.from_queryset(EventQuerySet)()
 
     class Meta:
+        base_manager_name = "objects"
         ordering = ["-pk"]
         indexes = [
             models.Index(

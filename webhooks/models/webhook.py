@@ -166,6 +166,7 @@ class Webhook(models.Model):
 
     class Meta:
         ordering = ["name"]
+        base_manager_name = "with_deleted"  # of a delivery, too
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(on_created=True)
