@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from html import unescape
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -15,6 +18,7 @@ from django.db.models import Q, QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils import timezone
 from rest_framework.test import APIClient
 
 from dcim.models import Device, Site
@@ -23,9 +27,12 @@ from tests.makers import make_webhook, to_view_objects
 from tests.test_admin import form, page
 from tests.testapp.models import Gadget, Thing
 from webhooks import rights
+from webhooks.admin.findings import judge
+from webhooks.admin.situation import Situation
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import CUT
 from webhooks.pinging import ping
+from webhooks.rq_report import Backend, Worker
 
 STATUS = reverse("webhooks_backend_status")
 API = "/api/webhooks"
@@ -498,3 +505,130 @@ def test_nobody_asks_for_a_url_or_an_answer_letter_by_letter(db: None, redis: An
     for asked in ({"search": PLANTED}, {"ordering": "-payload_url"}, {"payload_url": HOOK}):
         assert api(viewer).get(f"{API}/webhooks/", asked).json()["results"] == every
     assert api(viewer).get(f"{API}/deliveries/", {"webhook": delivery.webhook_id}).status_code == 200
+
+
+# What each permission shows, alone
+
+
+def crowded() -> Delivery:
+    """Something of everything: a delivery that failed, one that waits behind another, an Event that failed, one that
+    was replayed, one that is not dispatched, and a webhook that nothing was sent to."""
+    chat = make_webhook(Site, name="Chatname")
+    make_webhook(Site, name="Lonelyname")
+    now = timezone.now()
+    Webhook.objects.update(failures_in_a_row=2, probe_at=now, last_failure="Healthmark", last_failure_at=now)
+    event = make_event(1, "AMS1", webhook_ids=[chat.pk])
+    make_delivery(chat, State.PENDING, event, reason="Reasonmark", failures=1)
+    make_delivery(chat, State.WAITING)
+    failed = make_event(2, data="", error="Traceback\nKeyError: 'Errormark'", dispatched_at=None)
+    make_event(2, replay_of=failed.pk, dispatched_at=None)
+    Event.objects.filter(pk=failed.pk).update(dispatched_at=timezone.now())
+    make_event(3, data="", error="Traceback\nKeyError: 'Errormark'", dispatched_at=None)
+    delivery = make_delivery(chat, event=make_event(4), reason="Reasonmark")
+    make_attempt(delivery)
+    return delivery
+
+
+MARKS = {"Chatname", "Lonelyname", "Healthmark", "Reasonmark", "Errormark"}
+
+
+@pytest.mark.parametrize(
+    ("permissions", "marks"),
+    [
+        ((), set()),
+        (("view_webhook",), {"Chatname", "Lonelyname", "Healthmark"}),
+        (("change_webhook",), {"Chatname", "Lonelyname", "Healthmark"}),
+        (("view_event",), {"Errormark"}),
+        (("view_delivery",), {"Chatname", "Reasonmark"}),
+        (("view_delivery", "view_event"), {"Chatname", "Reasonmark", "Errormark"}),
+        (("view_delivery", "view_webhook"), MARKS - {"Errormark"}),
+        (("view_event", "view_webhook"), MARKS - {"Reasonmark"}),
+        (("add_webhook",), set()),
+        (("delete_webhook",), {"Chatname"}),
+        (("retry_delivery", "discard_delivery"), set()),
+        (("add_delivery", "change_delivery", "delete_delivery"), set()),
+        (("add_event", "change_event", "delete_event"), set()),
+        (("view_attempt", "change_attempt", "view_sweep", "change_sweep"), set()),
+    ],
+)
+def test_each_part_of_a_page_takes_the_permission_of_what_it_shows(
+    db: None, redis: Any, permissions: tuple[str, ...], marks: set[str]
+) -> None:
+    said = answers(only(*permissions), crowded())
+    assert {mark for mark in MARKS if mark in str(said)} == marks
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    [
+        *((one,) for one in (*VIEWS, "change_webhook", *DEEDS)),
+        *(tuple(one for one in VIEWS if one != other) for other in VIEWS), VIEWS,
+        ("view_delivery", "retry_delivery", "discard_delivery"), ("view_event", "retry_delivery"),
+    ],
+)  # fmt: skip
+def test_no_link_leads_to_where_one_may_not_go(db: None, redis: Any, permissions: tuple[str, ...]) -> None:
+    crowded()
+    client, seen = browser(only(*permissions)), {reverse("admin:index")}
+    ahead = list(seen)
+    while ahead:
+        address = ahead.pop()
+        response = client.get(address)
+        assert response.status_code == 200, address
+        links = {urljoin(address, unescape(link)) for link in re.findall(r'href="([^"#]*)', response.content.decode())}
+        # Not all combinations of filters.
+        new = {
+            link for link in links if link.startswith("/admin/webhook") and not ("?" in link and "?" in address)
+        } - seen
+        seen |= new
+        ahead += new
+    assert len(seen) < 500
+
+
+def test_where_something_is_left_out_the_status_page_does_not_say_that_all_is_well(db: None, redis: Any) -> None:
+    crowded()
+    said = page(browser(only("view_delivery")), STATUS)
+    assert "What there is to say of webhooks and events is left out" in said
+    assert "webhooks.view_webhook and webhooks.view_event" in said
+    assert "No webhook is defined" not in said
+    assert "is left out" not in page(browser(only(*VIEWS)), STATUS)
+    hidden = Situation(hidden=("webhooks",))
+    worker = Worker("w", ("webhooks",), is_shipped=True)
+    [finding] = judge(hidden, Backend("webhooks", workers=(worker,)), True, timezone.now())
+    assert finding.text.startswith("Nothing is wrong with what you may see")
+
+
+def test_a_webhook_that_one_may_not_view_is_no_part_of_an_address(db: None, redis: Any) -> None:
+    webhook = crowded().webhook
+    client, address = browser(only("view_delivery", "retry_delivery")), reverse("webhooks_backend_status_retry_all")
+    assert client.get(address, {"webhook": webhook.pk}).status_code == 404
+    assert client.post(f"{address}?webhook={webhook.pk}").status_code == 404
+    assert client.get(address).status_code == 200
+    asked = {"app_label": "webhooks", "model_name": "delivery", "field_name": "webhook", "term": ""}
+    assert client.get(reverse("admin:autocomplete"), asked).status_code == 403
+
+
+def test_a_test_is_told_of_without_a_link_to_what_one_may_not_see(webhook: Webhook) -> None:
+    address = reverse("admin:webhooks_webhook_ping", args=[webhook.pk])
+    told = [str(browser(only("change_webhook", *more)).post(address, follow=True).context["messages"]._loaded_data[0])
+            for more in ((), ("view_event",), ("view_event", "view_delivery"))]  # fmt: skip
+    assert ["href" in one for one in told] == [False, True, True]
+    assert "shows its delivery" in told[2]
+
+
+def test_what_a_webhook_takes_along_is_counted_for_those_who_may_view_deliveries(db: None, redis: Any) -> None:
+    address = reverse("admin:webhooks_webhook_delete", args=[crowded().webhook_id])
+    assert "Its deliveries, which you may not view, go with it" in page(browser(only("delete_webhook")), address)
+    assert "3 deliveries go with it" in page(browser(only("delete_webhook", "view_delivery")), address)
+
+
+def by_nobody(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    return events.exclude(username="hidden")
+
+
+def test_a_lane_tells_only_of_deliveries_that_may_be_seen(webhook: Webhook, webhooks_settings: Any) -> None:
+    webhooks_settings(MAY_VIEW="tests.test_rights.by_nobody")
+    head = make_delivery(webhook, State.PENDING, make_event(1, username="hidden"), reason="Reasonmark", failures=1)
+    delivery = make_delivery(webhook, State.WAITING)
+    said = page(browser(only(*VIEWS)), reverse("admin:webhooks_delivery_change", args=[delivery.pk]))
+    assert "Reasonmark" not in said
+    assert str(head.pk) not in said

@@ -30,15 +30,42 @@ MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
 WHERE_TO = ("payload_url", "ssl_verification", "ca_file_path")
 
 
+def visible_webhooks(user: Any, webhooks: QuerySet[Webhook] | None = None) -> QuerySet[Webhook]:
+    """``webhooks`` (all, if none are given), or none of them."""
+    webhooks = Webhook.objects.all() if webhooks is None else webhooks
+    return webhooks if may_view_webhooks(user) else webhooks.none()
+
+
 def visible_events(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
-    """Those of ``events`` (all, if none are given) that the user may view."""
-    return _may_view()(user, Event.objects.all() if events is None else events)
+    """Those of ``events`` that the user may view: Events at all, and their objects."""
+    events = Event.objects.all() if events is None else events
+    return of_viewable_objects(user, events) if may_view_events(user) else events.none()
 
 
 def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) -> QuerySet[Delivery]:
-    """Those of ``deliveries`` whose Events the user may view."""
+    """Those of ``deliveries`` that the user may view: Deliveries at all, and the objects of their Events."""
     deliveries = Delivery.objects.all() if deliveries is None else deliveries
-    return deliveries.filter(event__in=visible_events(user)) if is_partial(user) else deliveries
+    if not may_view_deliveries(user):
+        return deliveries.none()
+    return deliveries.filter(event__in=of_viewable_objects(user)) if is_partial(user) else deliveries
+
+
+def of_viewable_objects(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
+    """Those of ``events`` whose objects the user may view, whatever they may see of this app."""
+    return _may_view()(user, Event.objects.all() if events is None else events)
+
+
+def may_view_webhooks(user: Any) -> bool:
+    """As in the admin, who may change them may view them."""
+    return bool(user.has_perm("webhooks.view_webhook")) or may_change_webhooks(user)
+
+
+def may_view_events(user: Any) -> bool:
+    return bool(user.has_perm("webhooks.view_event"))
+
+
+def may_view_deliveries(user: Any) -> bool:
+    return bool(user.has_perm("webhooks.view_delivery"))
 
 
 def may_change_webhooks(user: Any) -> bool:
@@ -47,8 +74,8 @@ def may_change_webhooks(user: Any) -> bool:
 
 
 def is_partial(user: Any) -> bool:
-    """Whether there may be Events that the user may not view."""
-    query = visible_events(user).query
+    """Whether there may be Events of objects that the user may not view."""
+    query = of_viewable_objects(user).query
     return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)
 
 
@@ -107,7 +134,7 @@ def refusal_to_redirect(user: Any, webhook: Webhook) -> str:
 
 
 def _has_unseen(user: Any, webhook: Webhook) -> bool:
-    """Whether there is an Event that the user may not view, and that is still sent there, or may be."""
+    """Whether there is an Event of an object that the user may not view, and it is still sent there, or may be."""
     # In the way that Events go: what takes a step between two of the questions is found by the later one.
     to_come = (Event.objects.failed(), Event.objects.undispatched())  # the former by a replay
     if any(_is_partly_unseen(user, events.wanted_by(webhook.pk)) for events in to_come):
@@ -117,7 +144,7 @@ def _has_unseen(user: Any, webhook: Webhook) -> bool:
 
 
 def _is_partly_unseen(user: Any, events: QuerySet[Event]) -> bool:
-    return events.exclude(pk__in=visible_events(user, events).values("pk")).exists()
+    return events.exclude(pk__in=of_viewable_objects(user, events).values("pk")).exists()
 
 
 def _may_view() -> MayView:

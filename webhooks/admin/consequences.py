@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models import Count, Q, QuerySet
@@ -15,8 +16,10 @@ from webhooks.models.querysets import OPEN_STATES, State
 def in_words(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:
     """What would be deleted: lines for each webhook, and how many of what in all. Deliveries that the user may not see
     are not counted."""
+    if not rights.may_view_deliveries(user):
+        return _unseen(list(webhooks.order_by("name")))
     is_partial = rights.is_partial(user)
-    seen = Q(deliveries__event__in=rights.visible_events(user)) if is_partial else Q()
+    seen = Q(deliveries__event__in=rights.of_viewable_objects(user)) if is_partial else Q()
     counted = webhooks.order_by("name").annotate(
         total=Count("deliveries", filter=seen),
         unsent=Count("deliveries", filter=seen & Q(deliveries__state__in=OPEN_STATES)),
@@ -30,6 +33,13 @@ def in_words(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[st
         totals["webhooks"] += 1
         totals["deliveries"] += total
     return lines, totals
+
+
+def _unseen(webhooks: Sequence[Webhook]) -> tuple[list[str | list[str]], dict[str, int]]:
+    lines: list[str | list[str]] = []
+    for webhook in webhooks:
+        lines += [f"Webhook: {webhook}", ["Its deliveries, which you may not view, go with it, if there are any."]]
+    return lines, {"webhooks": len(webhooks)}
 
 
 def _line(total: int, unsent: int, given_up: int) -> str:

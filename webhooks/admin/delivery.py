@@ -36,15 +36,14 @@ MOST_ATTEMPTS = 50
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
     list_display_links = ("state_pill", "object")
-    list_filter = (
-        filters.StateFilter,
-        "webhook",
-        filters.EventTypeFilter,
-        filters.EventActionFilter,
-        filters.AgeFilter,
-    )
     change_form_template = "webhooks/admin/delivery.html"
     actions = ("retry_chosen", "discard_chosen")
+
+    def get_list_filter(self, request: HttpRequest) -> Any:
+        # Its choices are the names of all webhooks, whether there is a delivery to be seen or not.
+        webhook = ("webhook",) if rights.may_view_webhooks(request.user) else ()
+        of_event = (filters.EventTypeFilter, filters.EventActionFilter)
+        return (filters.StateFilter, *webhook, *of_event, filters.AgeFilter)
 
     def get_list_display(self, request: HttpRequest) -> Any:
         result = "result" if rights.may_change_webhooks(request.user) else "result_in_part"
@@ -62,7 +61,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             return queryset, False
         if (pk := lookup.as_uuid(term)) and Delivery.objects.filter(pk=pk).exists():
             return queryset.filter(pk=pk), False
-        found = lookup.event_ids(term, rights.visible_events(request.user))
+        found = lookup.event_ids(term, rights.of_viewable_objects(request.user))
         return queryset.filter(event__in=found), False
 
     # The list
@@ -141,11 +140,13 @@ class DeliveryAdmin(ReadOnlyAdmin):
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
         told = disclosure.to(request.user)
         body, refusal = body_of(obj)
-        lane = lane_of(obj)
+        lane = lane_of(obj, rights.visible_deliveries(request.user))
         return {
             "delivery": obj,
             "event": obj.event,
             "webhook": obj.webhook,
+            "may_see_webhook": rights.may_view_webhooks(request.user),
+            "may_see_event": rights.may_view_events(request.user),
             "url": told.url(obj.webhook.payload_url),
             "reason": told.reason(obj.reason),
             "lane": lane,

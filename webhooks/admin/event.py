@@ -92,11 +92,12 @@ class EventAdmin(ReadOnlyAdmin):
     # One event
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        deliveries = obj.deliveries.light().order_by("pk")
+        deliveries = rights.visible_deliveries(request.user, obj.deliveries.light()).order_by("pk")
         told = disclosure.to(request.user)
         return {
             "event": obj,
-            "replayed_as": _replay_of(obj),
+            "replayed_as": _replay_of(obj, rights.visible_events(request.user)),
+            "may_see_deliveries": rights.may_view_deliveries(request.user),
             "may_replay": RETRY.allowed(request) and obj.failure and obj.dispatched_at is None,
             "changed": when(obj.timestamp),
             "fields": ", ".join(json.loads(obj.changed)) or "nothing" if obj.changed else "",
@@ -130,9 +131,9 @@ def _variants_of(event: Event) -> list[dict[str, str]]:
     ]
 
 
-def _replay_of(failed: Event) -> Event | None:
-    """The event that was made for one that had failed."""
+def _replay_of(failed: Event, events: QuerySet[Event]) -> Event | None:
+    """The one of these events that was made for one that had failed."""
     if not failed.error:
         return None
-    same_object = Event.objects.filter(object_type=failed.object_type, object_id=failed.object_id)
+    same_object = events.filter(object_type=failed.object_type, object_id=failed.object_id)
     return same_object.filter(pk__gt=failed.pk, replay_of=failed.pk).first()

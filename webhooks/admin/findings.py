@@ -138,6 +138,8 @@ def _waits(since: datetime | None, now: datetime) -> str:
 
 
 def _webhooks(situation: Situation, now: datetime) -> Iterator[Finding]:
+    if "webhooks" in situation.hidden:
+        return
     if not situation.webhooks:
         yield Finding(Level.WARNING, "No webhook is defined: no change is recorded or sent.", "Add one.")
     elif not any(standing.enabled for standing in situation.webhooks) and not situation.has_more_webhooks:
@@ -217,4 +219,7 @@ def _failed(situation: Situation) -> Iterator[Finding]:
 
 def _all_well(situation: Situation) -> Finding:
     waits = f"{deliveries(situation.open, ALL)} under way" if situation.open else "nothing is waiting"
+    if situation.hidden:
+        # Which is not to say that all is well.
+        return Finding(Level.NOTE, f"Nothing is wrong with what you may see: {waits}, and a worker is alive.")
     return Finding(Level.GOOD, f"All is well: {waits}, nothing has failed, and a worker is alive.")

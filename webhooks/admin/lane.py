@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.db.models import QuerySet
+
 from webhooks.admin import counting
 from webhooks.models import Delivery
 from webhooks.models.querysets import HEAD_STATES, State
@@ -25,9 +27,9 @@ class Lane:
         return self.head is not None and self.head.pk == self.delivery.pk
 
 
-def lane_of(delivery: Delivery) -> Lane:
-    """Three queries, through indexes, however many wait."""
-    beside = Delivery.objects.filter(webhook=delivery.webhook_id, lane=delivery.lane)
+def lane_of(delivery: Delivery, deliveries: QuerySet[Delivery]) -> Lane:
+    """Its place among ``deliveries``. Three queries, through indexes, however many wait."""
+    beside = deliveries.filter(webhook=delivery.webhook_id, lane=delivery.lane)
     head = beside.filter(state__in=HEAD_STATES, in_lane=True).first()
     waiting = beside.filter(state=State.WAITING).order_by("event_id")
     is_in = delivery.in_lane and delivery.state in (State.WAITING, *HEAD_STATES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.auth import get_permission_codename
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 
@@ -29,6 +30,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """The filters alone: whatever else is asked of a column tells of it letter by letter."""
         return lookup in {getattr(one, "parameter_name", f"{one}__id__exact") for one in self.get_list_filter(request)}
+
+    def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        # Django's own takes the permission to change as well, which here means nothing.
+        return request.user.has_perm(f"{self.opts.app_label}.{get_permission_codename('view', self.opts)}")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -52,7 +52,8 @@ class Standing:
 @dataclass(frozen=True)
 class Situation:
     """``counts`` go up to one more than ``counting.ALL``; ``undispatched_since`` is the time of the oldest such
-    event; ``deleted`` is how many webhooks are gone whose deliveries are not yet."""
+    event; ``deleted`` is how many webhooks are gone whose deliveries are not yet; ``hidden`` names what the user may
+    not view, and what is therefore left out: "webhooks", "events"."""
 
     counts: dict[State, int] = field(default_factory=dict)
     undispatched: int = 0
@@ -61,6 +62,7 @@ class Situation:
     deleted: int = 0
     webhooks: tuple[Standing, ...] = ()
     has_more_webhooks: bool = False
+    hidden: tuple[str, ...] = ()
 
     @property
     def open(self) -> int:
@@ -70,17 +72,25 @@ class Situation:
 def read(user: Any) -> Situation:
     """What the user may see of it."""
     deliveries = rights.visible_deliveries(user)
-    webhooks = list(tallies.with_tallies(Webhook.objects.order_by("name"), deliveries)[: MOST_WEBHOOKS + 1])
+    webhooks = list(
+        tallies.with_tallies(rights.visible_webhooks(user).order_by("name"), deliveries)[: MOST_WEBHOOKS + 1]
+    )
     undispatched = rights.visible_events(user, Event.objects.undispatched())
     return Situation(
         counts={state: _capped(deliveries.filter(state=state)) for state in State},
         undispatched=_capped(undispatched),
         undispatched_since=undispatched.order_by("pk").values_list("timestamp", flat=True).first(),
         failed_events=_capped(rights.visible_events(user, Event.objects.failed())),
-        deleted=_capped(Webhook.with_deleted.deleted()),
+        deleted=_capped(rights.visible_webhooks(user, Webhook.with_deleted.deleted())),
         webhooks=tuple(map(standing_of, webhooks[:MOST_WEBHOOKS])),
         has_more_webhooks=len(webhooks) > MOST_WEBHOOKS,
+        hidden=_hidden(user),
     )
+
+
+def _hidden(user: Any) -> tuple[str, ...]:
+    seen = {"webhooks": rights.may_view_webhooks(user), "events": rights.may_view_events(user)}
+    return tuple(what for what, is_seen in seen.items() if not is_seen)
 
 
 def _capped(rows: QuerySet[Any]) -> int:

@@ -54,6 +54,8 @@ def show(request: HttpRequest) -> HttpResponse:
         "as_of": exactly(now),
         "is_enabled": conf.enabled,
         "is_partial": rights.is_partial(request.user),
+        "hidden": " and ".join(seen.hidden),
+        "to_see_them": " and ".join(f"webhooks.view_{what[:-1]}" for what in seen.hidden),
         "backend": redis,
         "wake_ups": count_of(redis.wake_ups, "wake-up"),
         "workers": [{"row": worker, "heartbeat": when(worker.last_heartbeat)} for worker in redis.workers],
@@ -111,7 +113,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
 def resume(request: HttpRequest) -> HttpResponse:
     """Send to a paused webhook again at once."""
     _demand_view(request)
-    if not request.user.has_perm("webhooks.change_webhook"):
+    if not rights.may_change_webhooks(request.user):
         raise PermissionDenied
     pk = request.POST.get("webhook", "")
     switches.resume(request, Webhook.objects.filter(pk=int(pk) if pk.isdecimal() else 0))
@@ -119,7 +121,7 @@ def resume(request: HttpRequest) -> HttpResponse:
 
 
 def _demand_view(request: HttpRequest) -> None:
-    if not request.user.has_perm("webhooks.view_delivery"):
+    if not rights.may_view_deliveries(request.user):
         raise PermissionDenied
 
 
@@ -136,9 +138,8 @@ def _chrome(request: HttpRequest, title: str) -> dict[str, Any]:
         "title": title,
         "opts": Delivery._meta,
         "may_retry": RETRY.allowed(request),
-        "may_change_webhooks": user.has_perm("webhooks.change_webhook"),
-        "may_see_webhooks": user.has_perm("webhooks.view_webhook"),
-        "may_see_events": user.has_perm("webhooks.view_event"),
+        "may_change_webhooks": rights.may_change_webhooks(user),
+        "may_see_webhooks": rights.may_view_webhooks(user),
     }
 
 
@@ -152,11 +153,12 @@ def _rq_url() -> str:
 
 
 def _webhook_named(request: HttpRequest) -> Webhook | None:
-    """The webhook of ``?webhook=``. Raises Http404 where there is none of that id: it must not mean all."""
+    """The webhook of ``?webhook=``. Raises Http404 where there is none of that id, or the user may not view it: it must
+    not mean all."""
     if "webhook" not in request.GET:
         return None
     pk = request.GET["webhook"]
-    return get_object_or_404(Webhook, pk=int(pk) if pk.isdecimal() else 0)
+    return get_object_or_404(rights.visible_webhooks(request.user), pk=int(pk) if pk.isdecimal() else 0)
 
 
 def _tiles(seen: Situation) -> list[dict[str, Any]]:

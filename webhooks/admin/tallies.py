@@ -23,6 +23,7 @@ class CappedCount(Subquery):
 
     template = "(SELECT COUNT(*) FROM (%(subquery)s) capped)"
     output_field = IntegerField()
+    empty_result_set_value = 0  # of those who may see no deliveries
 
 
 def _capped(rows: QuerySet[Any]) -> CappedCount:

@@ -15,6 +15,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
@@ -25,7 +26,7 @@ from webhooks.admin.display import undisguised
 from webhooks.admin.forms import WebhookForm, offered
 from webhooks.admin.situation import standing_of
 from webhooks.capture import outbox
-from webhooks.models import Webhook
+from webhooks.models import Event, Webhook
 
 # By what the address of the list may ask for webhooks.
 ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted"}
@@ -54,7 +55,8 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
 
     def get_list_display(self, request: HttpRequest) -> Any:
         called = "called" if rights.may_change_webhooks(request.user) else "called_in_part"
-        return (called, "state", "sends", "open", "failed", "last_result")
+        counts = ("open", "failed") if rights.may_view_deliveries(request.user) else ()
+        return (called, "state", "sends", *counts, "last_result")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         deliveries = rights.visible_deliveries(request.user)
@@ -160,7 +162,7 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         """What the demands in the form would have come to, judged over events on file."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
-        if not request.user.has_perm("webhooks.view_event"):
+        if not rights.may_view_events(request.user):
             return JsonResponse({"text": "Trying them takes the permission to view Events (webhooks.view_event)."})
         return JsonResponse({"text": trial.in_words(request)})
 
@@ -180,9 +182,7 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         if webhook.enabled:
             event = pinging.ping(webhook)
             self.log_change(request, webhook, "Sent a test.")
-            page = reverse("admin:webhooks_event_change", args=[event.pk])
-            said = format_html('A test is on its way: <a href="{}">event {}</a> shows its delivery.', page, event.pk)
-            messages.success(request, said)
+            messages.success(request, _under_way(request.user, event))
         else:
             messages.warning(request, "Nothing is sent to a disabled webhook: enable it first.")
         return redirect("admin:webhooks_webhook_change", webhook.pk)
@@ -200,3 +200,11 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         deletion.delete(Webhook.objects.filter(pk__in=queryset.values("pk")))
+
+
+def _under_way(user: Any, event: Event) -> SafeString | str:
+    if not rights.may_view_events(user):
+        return f"A test is on its way: event {event.pk}."
+    page = reverse("admin:webhooks_event_change", args=[event.pk])
+    shows = "shows its delivery" if rights.may_view_deliveries(user) else "is what it tells"
+    return format_html('A test is on its way: <a href="{}">event {}</a> {}.', page, event.pk, shows)
