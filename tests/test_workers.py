@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,22 @@ def test_a_worker_that_starts_while_redis_is_away_delivers_and_registers_when_it
         Thing.objects.create(name="when it is there")
         inbox.wait_for(2, seconds=10)
         assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_waits_for_redis_finishes_its_requests_before_it_stops(
+    workers: Workers, inbox: Inbox, number: signal.Signals
+) -> None:
+    make_webhook(Thing, url=inbox.url("slow/1"))
+    workers.redis_url = f"redis://127.0.0.1:{free_port()}/0"
+    worker = workers.start()
+    Thing.objects.create(name="under way")
+    until(lambda: Delivery.objects.filter(state=State.SENDING).exists(), 30, "the request to be under way")
+    worker.process.send_signal(number)
+    assert worker.process.wait(20) == 0
+    assert Delivery.objects.get().state == State.SUCCEEDED
+    assert "Redis does not answer (Error 111 connecting to 127.0.0.1" in worker.text
+    assert "Traceback" not in worker.text
 
 
 def test_a_worker_that_starts_while_the_database_is_away_waits_for_it(

@@ -8,8 +8,10 @@ away. Jobs of others run as on rq's own worker.
 from __future__ import annotations
 
 import os
+import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -67,14 +69,31 @@ class WebhookWorker(Worker):
         """rq asks Redis for its own address when a worker is made, and would end where Redis is away: deliver without
         it until it is there."""
         self._drain = Drain(f"process {os.getpid()}")
-        is_told = False
-        while not _answers(connection):
-            if not is_told:
-                logger.warning("Redis does not answer: delivering without it, and waiting for it")
-                is_told = True
-            self._deliver(queues)
-            time.sleep(0 if self._drain.is_under_way else conf.idle_poll)
+        asked: list[int] = []
+        if problem := _unreachable(connection):
+            logger.warning("Redis does not answer (%s): delivering without it, and waiting for it", problem)
+            with self._listening_to_signals(asked):
+                while not asked and _unreachable(connection):
+                    self._deliver(queues)
+                    time.sleep(0 if self._drain.is_under_way else conf.idle_poll)
         self._end_drain(self._grace)
+        if asked:
+            raise SystemExit(0)
+
+    @contextmanager
+    def _listening_to_signals(self, asked: list[int]) -> Iterator[None]:
+        """Note those that ask for a stop, as rq does once the worker is made: unheard, they would end it at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            asked.append(number)
+            self._drain.stop()
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @property
     def connection_timeout(self) -> int:
@@ -251,9 +270,10 @@ class WebhookWorker(Worker):
         self._redis_since = 0.0
 
 
-def _answers(connection: Redis) -> bool:
+def _unreachable(connection: Redis) -> str:
+    """Why it does not answer; nothing if it does."""
     try:
         connection.ping()
-    except REDIS_AWAY:
-        return False
-    return True
+    except REDIS_AWAY as error:
+        return str(error)
+    return ""
