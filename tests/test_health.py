@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -16,12 +18,16 @@ from tests.draining import drain, states
 from tests.inbox import Inbox
 from tests.makers import make_event, make_webhook
 from tests.testapp.models import Thing
+from tests.threads import Beside
 from tests.waiting import until
 from webhooks import admin_log
-from webhooks.delivery import health
+from webhooks.delivery import attempts, health
+from webhooks.delivery.attempts import Claimed
 from webhooks.delivery.health import Health, after_failures
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.outcomes import Outcome
+from webhooks.payloads import Bodies
+from webhooks.transactions import atomically
 
 NOW = timezone.now()
 FINE = Health(0, None, None, 0)
@@ -182,6 +188,49 @@ def test_a_history_that_cannot_be_written_keeps_nothing_from_being_recorded(
     assert (webhook.enabled, states()) == (False, [State.PENDING])
     assert Attempt.objects.count() == 1
     assert "The admin's history could not be told" in app_log.text
+
+
+@pytest.mark.parametrize("behaviour", ["status/410", "status/500"], ids=["disabled", "paused"])
+def test_a_failure_that_stops_a_webhook_sends_nothing_of_what_waited_behind_it(
+    database: str, inbox: Inbox, webhooks_settings: Any, behaviour: str
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[], PAUSE_AFTER=1)
+    webhook = make_webhook(Thing, url=inbox.url(behaviour))
+    for _ in range(2):
+        make_event(webhook)
+    drain()
+    assert states() == [State.FAILED, State.PENDING]
+    assert len(inbox.received()) == 1
+
+
+@pytest.mark.postgresql
+def test_workers_with_failures_of_the_same_webhooks_wait_for_each_other(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = make_webhook(Thing), make_webhook(Thing)
+    tries, has_one, may_go_on = [], threading.Event(), threading.Event()
+    write = health._write
+
+    def write_and_stay(*args: Any) -> None:
+        write(*args)
+        if not has_one.is_set():
+            has_one.set()
+            assert may_go_on.wait(60)
+
+    def note(*webhooks: Webhook) -> None:
+        tries.append(webhooks)
+        claims = [Claimed(uuid.uuid4(), uuid.uuid4(), webhook, Bodies(make_event()), 0, 0) for webhook in webhooks]
+        attempts._note_health([(claimed, outcome()) for claimed in claims])
+
+    monkeypatch.setattr(health, "_write", write_and_stay)
+    first = Beside(lambda: atomically(lambda: note(one, other), "default"))
+    assert has_one.wait(60)
+    second = Beside(lambda: atomically(lambda: note(other, one), "default"))
+    second.wait_until_blocked_or_done()
+    may_go_on.set()
+    first.join()
+    second.join()
+    assert len(tries) == 2
 
 
 def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox) -> None:

@@ -90,15 +90,18 @@ def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | 
     held = records.record(using, verdicts.values())
     mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.id in held]
     records.add_attempts(using, [_attempt(using, claimed, outcome, worker) for claimed, outcome in mine])
-    taken = promote(using, [pk for pk in held if verdicts[pk].state != State.PENDING], claim)
-    return Recorded(taken, _note_health(mine))
+    # Before the promotion, which takes nothing of a webhook that these very outcomes stop.
+    stopped = _note_health(mine)
+    return Recorded(promote(using, [pk for pk in held if verdicts[pk].state != State.PENDING], claim), stopped)
 
 
 def _note_health(outcomes: list[tuple[Claimed, Outcome]]) -> set[int]:
     by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
     for claimed, outcome in outcomes:
         by_webhook[claimed.webhook].append(outcome)
-    return {webhook.pk for webhook, those in by_webhook.items() if not health.note(webhook, those)}
+    # In one order: another worker may note what came of attempts for the same webhooks.
+    in_order = sorted(by_webhook, key=lambda webhook: webhook.pk)
+    return {webhook.pk for webhook in in_order if not health.note(webhook, by_webhook[webhook])}
 
 
 def _verdict(claimed: Claimed, outcome: Outcome) -> Verdict:
