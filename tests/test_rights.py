@@ -296,6 +296,46 @@ def test_an_event_that_the_app_recorded_keeps_a_webhook_where_it_is(webhook: Web
     assert "wait to be sent" in rights.refusal_to_redirect(somebody("view_device"), webhook)
 
 
+@pytest.mark.parametrize("change", [{"payload_url": "http://127.0.0.1:666/"}, {"ca_file_path": "/x"}])
+@pytest.mark.parametrize("entered", [None, "X-Token: another", ""])
+def test_secret_headers_are_not_taken_along_to_another_receiver(
+    webhook: Webhook, change: dict[str, str], entered: str | None
+) -> None:
+    Webhook.objects.update(secret_headers="X-Token: planted")
+    given = change | ({} if entered is None else {"secret_headers": entered})
+    user, address = somebody("view_site", "view_device"), f"{API}/webhooks/{webhook.pk}/"
+    told = ["They would be sent to where the webhook sends to from now on: enter them again, or clear them."]
+    answer = api(user).patch(address, given, format="json")
+    if entered is None:
+        assert (answer.status_code, answer.json()) == (400, {"secret_headers": told})
+        assert Webhook.objects.get().secret_headers == "X-Token: planted"
+    else:
+        assert (answer.status_code, Webhook.objects.get().secret_headers) == (200, entered)
+
+
+@pytest.mark.parametrize(
+    ("entered", "kept"),
+    [
+        ({}, None),
+        ({"secret_headers": "X-Token: another"}, "X-Token: another"),
+        ({"clear_secret_headers": "on"}, ""),
+    ],
+)
+def test_the_admin_does_not_take_them_along_either(webhook: Webhook, entered: dict[str, str], kept: str | None) -> None:
+    Webhook.objects.update(secret_headers="X-Token: planted")
+    user = somebody("view_site", "view_device")
+    change = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    answer = browser(user).post(change, form(payload_url="http://127.0.0.1:666/", **entered))
+    if kept is None:
+        assert "would be sent to where the webhook" in answer.context["adminform"].form.errors["secret_headers"][0]
+    else:
+        assert (answer.status_code, Webhook.objects.get().secret_headers) == (302, kept)
+    Webhook.objects.update(secret_headers="X-Token: planted")
+    same = form(payload_url=Webhook.objects.get().payload_url, name="renamed")
+    assert browser(user).post(change, same).status_code == 302
+    assert Webhook.objects.get().secret_headers == "X-Token: planted"
+
+
 # Each object by itself
 
 

@@ -133,6 +133,14 @@ def refusal_to_redirect(user: Any, webhook: Webhook) -> str:
     return ""
 
 
+def refusal_to_take_along(webhook: Webhook, is_entered: bool) -> str:
+    """Why where a webhook sends to may not be changed while its secret headers stay, whoever does it; empty if it may:
+    they would be read by whoever was chosen, and so by whoever chooses."""
+    if is_entered or not webhook.secret_headers:
+        return ""
+    return "They would be sent to where the webhook sends to from now on: enter them again, or clear them."
+
+
 def _has_unseen(user: Any, webhook: Webhook) -> bool:
     """Whether there is an Event of an object that the user may not view, and it is still sent there, or may be."""
     # In the way that Events go: what takes a step between two of the questions is found by the later one.

@@ -184,6 +184,9 @@ class WebhookForm(forms.ModelForm):
             stored = Webhook.objects.get(pk=self.instance.pk)
             if refusal := rights.refusal_to_redirect(self.user, stored):
                 self.add_error(changed[0], refusal)
+            is_entered = any(name in self.changed_data for name in ("secret_headers", "clear_secret_headers"))
+            if refusal := rights.refusal_to_take_along(stored, is_entered):
+                self.add_error("secret_headers", refusal)
 
     def _kept(self, cleaned: dict[str, Any], name: str) -> Secret:
         entered: Secret = cleaned.get(name) or Secret()

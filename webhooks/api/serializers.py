@@ -130,6 +130,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         moved = [name for name in rights.WHERE_TO if name in attrs and attrs[name] != getattr(webhook, name)]
         if moved and (refusal := rights.refusal_to_redirect(user, webhook)):
             raise serializers.ValidationError({moved[0]: [refusal]})
+        if moved and (refusal := rights.refusal_to_take_along(webhook, "secret_headers" in attrs)):
+            raise serializers.ValidationError({"secret_headers": [refusal]})
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Judge it by the model's own rules, so that the API and the admin accept the same."""
