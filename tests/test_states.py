@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,7 +19,7 @@ from tests.testapp.models import Thing
 from tests.threads import Beside
 from webhooks.clock import DatabaseNow
 from webhooks.models import Delivery, State, Webhook
-from webhooks.models.querysets import ENDED_STATES, OPEN_STATES
+from webhooks.models.querysets import ENDED_STATES, OPEN_STATES, DeliveryQuerySet
 from webhooks.sql import claims, records
 from webhooks.sql.claims import Claim
 from webhooks.sql.records import Verdict
@@ -290,6 +291,35 @@ def test_what_waits_behind_a_discarded_one_moves_up(webhook: Webhook, place: int
     assert Delivery.objects.filter(pk=deliveries[place].pk).discard() == 1
     left = [state_of(delivery) for number, delivery in enumerate(deliveries) if number != place]
     assert left == [State.PENDING, State.WAITING]
+
+
+@pytest.mark.postgresql
+def test_a_lane_goes_on_where_the_next_one_is_discarded_as_the_head_ends(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, following, _ = lane(webhook, State.SENDING, State.WAITING, State.WAITING)
+    is_discarded, may_go_on = threading.Event(), threading.Event()
+    promote = DeliveryQuerySet.promote
+
+    def promote_later(self: DeliveryQuerySet, beside: list[uuid.UUID]) -> None:
+        is_discarded.set()
+        assert may_go_on.wait(60)
+        promote(self, beside)
+
+    def end() -> None:
+        with transaction.atomic():
+            records.record(USING, [Verdict(head.pk, head.claim, State.SUCCEEDED, 0, 0, "")])
+            claims.promote(USING, [head.pk])
+
+    monkeypatch.setattr(DeliveryQuerySet, "promote", promote_later)
+    discarding = Beside(Delivery.objects.filter(pk=following.pk).discard)
+    assert is_discarded.wait(60)
+    ending = Beside(end)
+    ending.wait_until_blocked_or_done()
+    may_go_on.set()
+    discarding.join()
+    ending.join()
+    assert states() == [State.SUCCEEDED, State.DISCARDED, State.PENDING]
 
 
 def test_a_whole_lane_may_be_discarded_except_for_what_is_under_way(webhook: Webhook) -> None:

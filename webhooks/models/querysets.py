@@ -202,7 +202,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.update(in_lane=False)
 
     def lock_heads(self, deliveries: Collection[uuid.UUID]) -> None:
-        """Lock the heads of these deliveries' lanes, so that whoever ends one sees what was just added behind it."""
+        """Lock the heads of these deliveries' lanes, so that whoever ends one sees what just changed behind it."""
         claims.lock_heads(self.db, deliveries)
 
     def promote(self, beside: Collection[uuid.UUID]) -> None:
@@ -240,9 +240,11 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return atomically(self._discard, self.db)
 
     def _discard(self) -> int:
-        chosen = self.discardable()
-        ids = list(chosen.select_for_update(of=("self",)).values_list("pk", flat=True))
         everything = self.model.objects.using(self.db)
+        # Whoever just ends a head would make one of these the next, and neither of the two what waits behind it.
+        everything.lock_heads(list(self.discardable().values_list("pk", flat=True)))
+        chosen = self.discardable().select_for_update(of=("self",))
+        ids = list(chosen.values_list("pk", flat=True))
         everything.filter(pk__in=ids).update(state=State.DISCARDED, finished_at=DatabaseNow())
         everything.promote(ids)
         return len(ids)

@@ -175,7 +175,7 @@ def _may_be_taken(claim: Claim | None) -> str:
 
 
 def lock_heads(using: str, deliveries: Collection[uuid.UUID]) -> None:
-    """Lock the heads of these deliveries' lanes, so that whoever ends one sees what was just added behind it."""
+    """Lock the heads of these deliveries' lanes, so that whoever ends one sees what just changed behind it."""
     beside = uuid_list(using, deliveries)
     lock = "FOR NO KEY UPDATE" if is_postgresql(using) else ""
     locked: set[uuid.UUID] = set()
