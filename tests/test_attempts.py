@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 import uuid
 from collections import defaultdict
@@ -445,6 +446,42 @@ def test_a_worker_that_closes_records_what_ends_in_time(inbox: Inbox) -> None:
     work.run(0.3)
     work.close(grace=5)
     assert states() == [State.SUCCEEDED]
+
+
+class Scarce:
+    """A system that refuses so many threads to send with."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refused: float) -> None:
+        start = threading.Thread.start
+        self.refused = refused
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name.startswith("webhooks-sender") and self.refused > 0:
+                self.refused -= 1
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_a_thread_that_cannot_be_started_is_started_later(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    Scarce(monkeypatch, refused=3)
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(5):
+        make_event(webhook, object_id=str(number))
+    drain()
+    assert states() == [State.SUCCEEDED] * 5
+    assert app_log.text.count("A thread to send with, beside 0, could not be started") == 1
+
+
+def test_a_slice_without_a_single_thread_hands_everything_back(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    Scarce(monkeypatch, refused=float("inf"))
+    make_event(make_webhook(Thing, url=inbox.url()))
+    work_for(0.2)
+    assert states() == [State.PENDING]
+    assert not Delivery.objects.filter(attempt_count__gt=0).exists()
 
 
 def test_two_workers_at_once_send_each_delivery_once_and_in_order(inbox: Inbox) -> None:

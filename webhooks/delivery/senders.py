@@ -49,6 +49,7 @@ class Senders(Generic[K]):
         self._work_is_there = threading.Condition(self._lock)
         self._news_is_there = threading.Condition(self._lock)
         self._threads = self._idle = 0
+        self._is_refused = False
         self._last_news = self._last_end = self._pace = 0.0
         self._is_closed = False
         # Nothing is sent after this time (``elapsed``), which the caller keeps moving on: this process may have been
@@ -96,7 +97,8 @@ class Senders(Generic[K]):
             ended, self._ended = self._ended, []
             missing = self._missing_threads(ended)
         for _ in range(missing):
-            self._start()
+            if not self._start():
+                break
         return ended
 
     def close(self) -> None:
@@ -119,10 +121,20 @@ class Senders(Generic[K]):
         useful = self._turns.in_flight + self._turns.ready()
         return max(0, min(useful, self._most if is_slow else min(FEW, self._most)) - self._threads)
 
-    def _start(self) -> None:
-        self._threads += 1
+    def _start(self) -> bool:
+        """Start another thread. Returns whether the system gave one: if not, it is asked again with the outcomes."""
         self._last_news = time.monotonic()
-        threading.Thread(target=self._work, name=f"webhooks-sender-{self._threads}", daemon=True).start()
+        thread = threading.Thread(target=self._work, name=f"webhooks-sender-{self._threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._is_refused:  # said once
+                logger.warning("A thread to send with, beside %d, could not be started: %s", self._threads, error)
+            self._is_refused = True
+            return False
+        self._threads += 1
+        self._is_refused = False
+        return True
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
