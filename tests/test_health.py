@@ -14,9 +14,9 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.utils import timezone
 
-from tests.draining import drain, states
+from tests.draining import drain, states, work_for
 from tests.inbox import Inbox
-from tests.makers import make_event, make_webhook
+from tests.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from tests.threads import Beside
 from tests.waiting import until
@@ -142,6 +142,20 @@ def test_a_probe_is_a_single_delivery(paused: Webhook, inbox: Inbox) -> None:
     assert len(inbox.received()) == 4
     assert paused.probe_at > timezone.now() + timedelta(seconds=3000)
     assert paused.probes == 1
+
+
+@pytest.mark.postgresql
+def test_a_probe_whose_only_delivery_is_locked_is_not_used_up(database: str, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url(), probe_at=timezone.now(), failures_in_a_row=9, probes=2)
+    make_delivery(webhook)
+    with transaction.atomic():
+        list(Delivery.objects.select_for_update())
+        Beside(lambda: work_for(1)).join()
+    webhook.refresh_from_db()
+    assert webhook.probes == 2
+    assert inbox.received() == []
+    drain()
+    assert states() == [State.SUCCEEDED]
 
 
 def test_an_admin_may_resume_at_once(paused: Webhook, inbox: Inbox) -> None:

@@ -92,16 +92,16 @@ class Courier:
         due = webhooks_with_due(Delivery.objects.db)
         busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
         share = _share(len(due))
-        room = {
-            webhook.id: 1 if webhook.is_probe else self._senders.room(webhook.id, share)
-            for webhook in due
-            if webhook.id not in busy and (not webhook.is_probe or health.begin_probe(webhook.id))
-        }
-        room = {webhook: most for webhook, most in room.items() if most}
+        free = [webhook for webhook in due if webhook.id not in busy]
+        probes = {webhook.id: 1 for webhook in free if webhook.is_probe and health.begin_probe(webhook.id)}
+        room = {webhook.id: self._senders.room(webhook.id, share) for webhook in free if not webhook.is_probe}
+        room = {webhook: most for webhook, most in (room | probes).items() if most}
         if not room:
             return 0
         claim = Claim(uuid.uuid4(), conf.lease)
-        return self.take(Delivery.objects.claim(room, claim), claim.token)
+        taken = Delivery.objects.claim(room, claim)
+        health.take_back_probes(probes.keys() - {one.webhook_id for one in taken})
+        return self.take(taken, claim.token)
 
     def take(self, taken: Sequence[Taken], token: uuid.UUID) -> int:
         """Line up what was claimed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -43,6 +43,13 @@ def begin_probe(webhook_id: int) -> bool:
     """Whether this worker may send a paused webhook the one delivery that its probe is."""
     due = Webhook.objects.paused().filter(pk=webhook_id, probe_at__lte=DatabaseNow())
     return bool(due.update(probe_at=DatabaseNow(PROBE_SECONDS), probes=F("probes") + 1))
+
+
+def take_back_probes(webhook_ids: Collection[int]) -> None:
+    """Those that were begun, and for which nothing could be claimed: they are due as before, and do not count."""
+    if webhook_ids:
+        begun = Webhook.objects.paused().filter(pk__in=webhook_ids, probes__gt=0)
+        begun.update(probe_at=DatabaseNow(), probes=F("probes") - 1)
 
 
 def note(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
