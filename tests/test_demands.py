@@ -101,7 +101,10 @@ def test_the_form_takes_them_and_names_what_it_refuses(admin_client: Any) -> Non
     assert "and[1].op: there is no operator" in page
     assert "No chosen model has &#x27;colour&#x27;" in page
     assert "&quot;is&quot;" in page, "what was entered is still there"
-    assert "Enter a valid JSON" in admin_client.post(address, the_form(conditions="{")).content.decode()
+    shown = admin_client.post(address, the_form(conditions="{")).content.decode()
+    assert "This is no JSON: Expecting property name enclosed in double quotes: line 1 column 2" in shown
+    for deep in ("[" * 100_000, "[" * 900 + "]" * 900, "[" * 5000 + "]" * 5000):
+        assert "conditions" in admin_client.post(address, the_form(conditions=deep)).context["adminform"].form.errors
     right = {"conditions": json.dumps(RULE["and"][0]), "changed_fields": "status, tags", "only_changes": "on"}
     assert admin_client.post(address, the_form(**right)).status_code == 302
     webhook = Webhook.objects.get()

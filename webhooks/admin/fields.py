@@ -126,10 +126,25 @@ class ConditionsWidget(forms.Textarea):
         return super().get_context(name, value, (attrs or {}) | {"data-url": reverse("admin:webhooks_webhook_try")})
 
 
+class Shallow(json.JSONDecoder):
+    """What is nested too deeply to be read, or to be written again, is as wrong as what is no JSON."""
+
+    def decode(self, s: str, *args: Any) -> Any:
+        try:
+            value = super().decode(s, *args)
+            json.dumps(value, indent=2)
+        except RecursionError:
+            raise json.JSONDecodeError("too many lists and objects in each other", s, 0) from None
+        return value
+
+
 class ConditionsField(forms.JSONField):
     """JSON text, indented for those who read it. A script shows rows in its place, where they can express it."""
 
     widget = ConditionsWidget
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(decoder=Shallow, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
         if value in (None, "", {}, []):
@@ -137,6 +152,20 @@ class ConditionsField(forms.JSONField):
         if isinstance(value, InvalidJSONInput):
             return value
         return json.dumps(value, ensure_ascii=False, indent=2)
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except forms.ValidationError as error:
+            raise forms.ValidationError(f"This is no JSON: {_problem(value)}.", code="invalid") from error
+
+
+def _problem(text: str) -> str:
+    try:
+        json.loads(text, cls=Shallow)
+    except ValueError as error:
+        return str(error)
+    return "it cannot be read"
 
 
 class WriteOnly(forms.CharField):
