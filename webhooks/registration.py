@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.utils.module_loading import import_string
 
+from webhooks.keys import stored
 from webhooks.sensitive import is_sensitive, sensitive_fields
 
 
@@ -35,9 +36,12 @@ class Registration:
         return self.model._meta.label_lower
 
     def key(self, given: Any) -> Any:
-        """A primary key as the database has it: an instance has it as somebody wrote it, a UUID in capitals say.
-        Raises ValidationError for what can be none."""
-        return self.model._meta.pk.to_python(given)
+        """A primary key as the database has it. Raises ValidationError for what can be none."""
+        return stored(self.model._meta.pk, given)
+
+    def by_key(self, rows: Iterable[models.Model]) -> dict[str, models.Model]:
+        """Rows by their keys as text, which is what names an object."""
+        return {str(self.key(row.pk)): row for row in rows}
 
     def serializer_class(self, name: str = "") -> type[Any]:
         """The serializer class of this name, or the default one. Raises ImproperlyConfigured, naming what was

@@ -55,7 +55,7 @@ def read(registration: Registration, pks: Collection[Any], using: str, lock: boo
     rows = model._base_manager.using(using).filter(pk__in=pks).order_by()
     if lock:
         rows = rows.order_by("pk").select_for_update(no_key=True, of=(*_parents(model), "self"))
-    return {str(row.pk): row for row in rows}
+    return registration.by_key(rows)
 
 
 def _parents(model: type[models.Model], path: str = "") -> list[str]:

@@ -102,6 +102,32 @@ class Country(models.Model):
         return self.name
 
 
+class Edition(models.Model):
+    """Its key may be assigned with fewer places than are stored."""
+
+    number = models.DecimalField(max_digits=8, decimal_places=2, primary_key=True)
+    name = models.CharField(max_length=50)
+
+
+class Tide(models.Model):
+    """Its key may be assigned in any time zone."""
+
+    at = models.DateTimeField(primary_key=True)
+    name = models.CharField(max_length=50)
+
+
+class LoudField(models.CharField):
+    """Is stored in another way than it is assigned, which nobody can know."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return super().get_prep_value(value).upper()
+
+
+class Shout(models.Model):
+    word = LoudField(max_length=50, primary_key=True)
+    name = models.CharField(max_length=50)
+
+
 class HiddenManager(models.Manager):
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().filter(hidden=False)

@@ -14,6 +14,7 @@ from webhooks import registry
 from webhooks.capture import outbox
 from webhooks.capture.scopes import Change
 from webhooks.conf import conf
+from webhooks.keys import stored
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.registration import Registration
@@ -57,7 +58,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             there = self._there(objs, unique_fields or ()) if update_conflicts else set()
             created = insert(objs)
             for instance in created:
-                is_new = there is not None and instance.pk not in there
+                is_new = there is not None and self._key(instance.pk) not in there
                 self._record([instance.pk], Action.CREATED if is_new else Action.UPDATED)
         return created
 
@@ -122,7 +123,10 @@ class TrackedQuerySet(models.QuerySet[M]):
             logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
             return None
         outbox.foresee(dict.fromkeys(self._registrations(), there), self.db)
-        return set(there)
+        return {self._key(pk) for pk in there}
+
+    def _key(self, given: Any) -> Any:
+        return stored(self.model._meta.pk, given)
 
     def _stored(self, objs: Sequence[M], unique_fields: Collection[str]) -> Iterator[Any]:
         meta = self.model._meta

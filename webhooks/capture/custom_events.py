@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db import models
 
 from webhooks import event_names, payloads, registry
@@ -22,9 +23,9 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     lane of its changes. ``data`` is sent as it is, and must be what REST framework can write as JSON. It is recorded
     in the transaction that is open, and never merged with another.
 
-    Raises ValueError for a name that is not registered, for an object that has no key or a secret one, and for data
-    that cannot be written, and TypeError for an ``obj`` that is no instance of a model. Nothing else: trouble with the
-    database or with Redis is logged, as for a save.
+    Raises ValueError for a name that is not registered, for an object that has no key, one that is wrong or a secret
+    and for data that cannot be written, and TypeError for an ``obj`` that is no instance of a model. Nothing else:
+    trouble with the database or with Redis is logged, as for a save.
     """
     if name not in event_names.custom_events():
         raise ValueError(event_names.unknown_events([name]))
@@ -52,7 +53,10 @@ def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
             f"The event {name} cannot be about an object of {registration.label}, whose primary key is a secret: "
             "give none."
         )
-    return registration.label, str(obj.pk), registration.name_of(obj)
+    try:
+        return registration.label, str(registration.key(obj.pk)), registration.name_of(obj)
+    except ValidationError as error:
+        raise ValueError(f"The event {name} cannot be about {obj!r}: its key is none. {error}") from error
 
 
 def _written(name: str, data: Any) -> str:

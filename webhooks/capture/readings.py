@@ -47,9 +47,14 @@ def _at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[st
         lock = any(change.lock for change in those)
         instances = payloads.reread_all(registration, [change.pk for change in those], scope.using, lock)
         names = scope.wanted.serializers(registration.label)
+        is_complete = instances.keys() <= {str(change.pk) for change in those}
         for change in those:
             instance = instances.get(str(change.pk))
-            yield change.key, _state(change, instance, _all(scope, change, instance, names)) if instance else {}
+            if instance:
+                yield change.key, _state(change, instance, _all(scope, change, instance, names))
+            else:
+                # Gone, unless its field writes the key in a way of its own.
+                yield change.key, {} if is_complete else read(scope, change, names)
 
 
 def read_or_failed(scope: Scope, change: Change) -> ObjectState:
@@ -63,8 +68,13 @@ def read_or_failed(scope: Scope, change: Change) -> ObjectState:
 def read(scope: Scope, change: Change, serializers: Sequence[str]) -> ObjectState:
     """The object as these serializers show it; nothing when it is gone. Raises what a serializer raises, unless
     another does not."""
-    instances = payloads.reread_all(change.registration, [change.pk], scope.using, change.lock)
-    return _one(scope, change, instances[str(change.pk)], serializers) if instances else {}
+    instance = _reread(scope, change, change.lock)
+    return _one(scope, change, instance, serializers) if instance else {}
+
+
+def _reread(scope: Scope, change: Change, lock: bool = False) -> models.Model | None:
+    # Whatever it says that its key is: it was asked for by the one that is known.
+    return next(iter(payloads.reread_all(change.registration, [change.pk], scope.using, lock).values()), None)
 
 
 def failed(scope: Scope, change: Change, error: Exception) -> ObjectState:
@@ -82,8 +92,8 @@ def _name(scope: Scope, change: Change) -> str:
     """What the object is called, or nothing where that cannot be read either."""
     try:
         with transaction.atomic(scope.using):
-            instances = payloads.reread_all(change.registration, [change.pk], scope.using)
-            return clean(change.registration.name_of(instances[str(change.pk)]), 200)
+            instance = _reread(scope, change)
+            return clean(change.registration.name_of(instance), 200) if instance else ""
     except Exception as error:
         logger.warning("The name of %s cannot be read either: %s", change, error)
         return ""

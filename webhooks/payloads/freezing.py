@@ -61,7 +61,7 @@ def _reread(registration: Registration, pks: Sequence[Any], using: str, lock: bo
         rows = registration.queryset().using(using)
     # The order is that of the locks, and costs a fifth more where there is a single row.
     found = rows.filter(pk=pks[0]).order_by() if len(pks) == 1 else rows.filter(pk__in=pks).order_by("pk")
-    return {str(instance.pk): instance for instance in found}
+    return registration.by_key(found)
 
 
 def freeze(

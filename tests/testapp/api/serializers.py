@@ -68,6 +68,24 @@ class CountrySerializer(serializers.ModelSerializer):
         fields = ("code", "name")
 
 
+class EditionSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Edition
+        fields = ("number", "name")
+
+
+class TideSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Tide
+        fields = ("at", "name")
+
+
+class ShoutSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Shout
+        fields = ("word", "name")
+
+
 class SecretiveSerializer(serializers.ModelSerializer):
     class Meta:
         model = models.Secretive

@@ -1,0 +1,39 @@
+"""Primary keys as the database has them. An instance has its own as somebody wrote it: a UUID in capitals, a decimal
+without its zeros, a time of another zone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+
+def stored(field: models.Field[Any, Any], given: Any) -> Any:
+    """The value of a primary key as it is read from the database; times in UTC, whatever zone the connection is in.
+    Raises ValidationError for what can be none."""
+    if isinstance(field, models.CompositePrimaryKey):
+        parts = zip(field.fields, field.to_python(given), strict=True)
+        return tuple(stored(one, part) for one, part in parts)
+    while field.remote_field:  # an inherited row has the key of the row that it inherits
+        field = field.target_field  # type: ignore[attr-defined]
+    key = field.to_python(given)
+    if isinstance(key, Decimal):
+        return _with_its_places(field, key)
+    return _in_utc(key) if isinstance(key, datetime) else key
+
+
+def _with_its_places(field: Any, key: Decimal) -> Decimal:
+    places = getattr(field, "decimal_places", None)
+    return key if places is None else key.quantize(Decimal(1).scaleb(-places), context=field.context)
+
+
+def _in_utc(key: datetime) -> datetime:
+    if not settings.USE_TZ:
+        return key
+    return (timezone.make_aware(key, timezone.get_default_timezone()) if timezone.is_naive(key) else key).astimezone(
+        UTC
+    )
