@@ -15,7 +15,7 @@ os.environ.setdefault("EXAMPLE_DATA_DIR", os.path.join(tempfile.gettempdir(), "w
 from project.settings import *  # noqa: F403
 from project.settings import INSTALLED_APPS, LOGGING, RQ_QUEUES, WEBHOOKS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "tests.testapp"]
+INSTALLED_APPS = [*INSTALLED_APPS, "taggit", "tests.testapp"]
 WEBHOOKS = {
     **WEBHOOKS,
     "ENABLED": os.environ.get("WEBHOOKS_ENABLED", "1") == "1",

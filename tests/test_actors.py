@@ -15,12 +15,14 @@ from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.urls import path
+from django.utils.functional import SimpleLazyObject
 
 import webhooks
 from tests.makers import events, last_data, make_webhook
 from tests.testapp.models import Thing
 from webhooks.actors import RequestActor, acting, current_actor
 from webhooks.middleware import WebhooksMiddleware
+from webhooks.sql.dialect import rows
 
 
 def test_nobody_is_the_actor_until_somebody_says() -> None:
@@ -105,6 +107,18 @@ def test_an_anonymous_request_has_no_username(user: Any) -> None:
     if user:
         request.user = user
     assert actor_during(request).username == ""
+
+
+@pytest.mark.usefixtures("database")
+def test_a_save_goes_through_where_the_user_cannot_be_looked_up(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/")
+    request.user = SimpleLazyObject(lambda: rows("default", "SELECT user FROM no_such_sessions"))  # type: ignore[assignment]
+    with acting(RequestActor(request)), transaction.atomic():
+        Thing.objects.create(name="saved")
+    assert Thing.objects.get().name == "saved"
+    assert [event.username for event in events()] == [""]
+    assert "The user of / cannot be read" in app_log.text
 
 
 # Views of every kind, end to end

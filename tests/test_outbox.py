@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, OperationalError, connection, transaction
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -39,6 +39,60 @@ class Rollback(Exception):
 @pytest.fixture
 def thing() -> Thing:
     return Thing.objects.create(name="thing")
+
+
+@pytest.mark.postgresql
+def test_a_change_is_not_lost_without_a_word_where_the_webhooks_cannot_be_read(
+    thing: Thing, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing)
+    thing.save()  # the tables have answered in this process
+    with holding("LOCK TABLE webhooks_webhook IN ACCESS EXCLUSIVE MODE"):
+        with pytest.raises(OperationalError, match="lock timeout"), transaction.atomic():
+            run("default", "SET LOCAL lock_timeout = '100ms'")
+            thing.name = "the last statement of its transaction"
+            thing.save()
+        assert f"The state before a change cannot be read: testapp.thing {thing.pk}" in app_log.text
+        with transaction.atomic():
+            run("default", "SET LOCAL lock_timeout = '100ms'")
+            thing.save()  # asks inside a savepoint now
+    assert Thing.objects.get().name == thing.name
+    assert len(events()) == 1
+
+
+@pytest.mark.postgresql
+def test_a_change_of_a_relation_goes_through_where_the_state_before_cannot_be_read(
+    thing: Thing, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing, prechange=True)
+    label = Label.objects.create(name="red")
+    with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
+        run("default", "SET LOCAL lock_timeout = '100ms'")
+        thing.labels.add(label)
+    assert list(thing.labels.all()) == [label]
+    assert f"The state before a change cannot be read: testapp.thing {thing.pk}" in app_log.text
+    [event] = events()
+    assert "lock timeout" in event.error
+
+
+@contextlib.contextmanager
+def holding(lock: str) -> Iterator[None]:
+    """Another transaction has the lock that this statement takes."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            run("default", lock)
+            held.set()
+            assert done.wait(20)
+
+    other = Beside(hold)
+    try:
+        assert held.wait(20)
+        yield
+    finally:
+        done.set()
+        other.join()
 
 
 def test_a_save_goes_through_where_the_tables_are_not_migrated_yet(

@@ -13,20 +13,24 @@ from django.db import models, transaction
 from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.testapp.models import (
     Annex,
+    Box,
     Country,
     Diner,
     DinerProxy,
     Gadget,
     Label,
     Part,
+    Person,
     Place,
     Restaurant,
     Secretive,
+    Team,
     Thing,
     ThingProxy,
     ThingProxyOfProxy,
     Unregistered,
 )
+from webhooks.relations import Relation
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -200,6 +204,48 @@ def test_a_removal_of_what_is_not_there_does_no_harm(thing: Thing, label: Label)
     make_webhook(Thing)
     thing.labels.remove(label)
     assert set(actions()) <= {"updated"}
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_tags_of_django_taggit_are_no_relation_among_the_tagged(prechange: bool) -> None:
+    box = Box.objects.bulk_create([Box(name=str(number)) for number in range(5)])[0]  # others have the keys of the tags
+    make_webhook(Box, prechange=prechange)
+    told = []
+    for change in (
+        lambda: box.tags.add("red", "blue"),
+        lambda: box.tags.set(["blue", "green"]),
+        lambda: box.tags.remove("blue"),
+        lambda: box.tags.set(["black"], clear=True),
+        lambda: box.tags.clear(),
+    ):
+        with transaction.atomic():
+            change()
+        told.append(sorted(last_data(Box)["tags"]))
+        assert {event.object_id for event in events()} == {str(box.pk)}
+    assert told == [["blue", "red"], ["blue", "green"], ["green"], ["black"], []]
+    assert len(events()) == len(told)
+
+
+def test_tags_can_be_cleared_where_nobody_wants_to_hear_of_it() -> None:
+    box = Box.objects.create(name="a")
+    box.tags.add("red")
+    box.tags.clear()
+    assert list(box.tags.names()) == []
+
+
+def test_relations_that_share_a_model_between_are_both_heard() -> None:
+    team, person = Team.objects.create(name="a"), Person.objects.create(name="b")
+    make_webhook(Team, only_changes=True)
+    for change in (lambda: team.leaders.add(person), lambda: person.led.clear(), lambda: person.teams.add(team)):
+        with transaction.atomic():
+            change()
+    shown = [json.loads(event.data) for event in events()]
+    assert [(data["members"], data["leaders"]) for data in shown] == [([], [person.pk]), ([], []), ([person.pk], [])]
+
+
+def test_whoever_changes_relations_of_the_same_objects_locks_them_in_one_order(label: Label) -> None:
+    relation = Relation(Thing.labels.through, Thing, reverse=True)
+    assert relation.changed(label, "pre_add", {8, 1}, "default") == [1, 8]
 
 
 def test_both_ends_of_a_symmetrical_relation_change(thing: Thing) -> None:

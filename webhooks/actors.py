@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.db import router, transaction
 from django.http import HttpRequest
+from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.conf import conf
 from webhooks.logs import logger_of
@@ -55,11 +58,21 @@ class RequestActor:
     def _username(self) -> str:
         try:
             user = getattr(self.http, "user", None)
-            return user.get_username() if user is not None and user.is_authenticated else ""
+            with _savepoint() if _is_unread(user) else nullcontext():
+                return user.get_username() if user is not None and user.is_authenticated else ""
         except Exception:
             # It is looked up only here: where sessions or users are may be away.
             logger.exception("The user of %s cannot be read: its changes are told without one", self.http.path)
             return ""
+
+
+def _is_unread(user: Any) -> bool:
+    return isinstance(user, SimpleLazyObject) and user._wrapped is empty
+
+
+def _savepoint() -> AbstractContextManager[None]:
+    """What goes wrong where users are must not end the transaction of the change."""
+    return transaction.atomic(router.db_for_read(get_user_model()))
 
 
 def caused_by(header: str) -> int:

@@ -99,7 +99,7 @@ def _is_surely_new(model: type[models.Model], instance: models.Model) -> bool:
 
 def on_child_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
     """A child may be made of a parent row that was there before, which is then no new parent."""
-    if raw or not instance._state.adding:
+    if raw or not instance._state.adding or outbox.ignores(sender, using):
         return
     instance._webhooks_made_of = {  # type: ignore[attr-defined]
         registration.model
@@ -162,9 +162,11 @@ def on_many_to_many_changed(
 
 
 def _foresee_relation(relation: Relation, pks: list[Any], using: str) -> None:
-    touched = dict.fromkeys(relation.registrations(), pks)
-    if pks and touched and outbox.looks_back(using) and using == outbox.database():
-        outbox.foresee(touched, using, relation.field.name)
+    if not pks or not outbox.looks_back(using) or using != outbox.database():
+        return
+    for registration in registry.registrations_touched(relation.holders):
+        if names := relation.names(registration):
+            outbox.foresee({registration: pks}, using, names)
 
 
 def _record(

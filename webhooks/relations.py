@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
+from django.db.models import Q
 
 from webhooks import registry
 from webhooks.registration import Registration
@@ -15,11 +16,11 @@ class Relation:
     edited from the side that the field points to."""
 
     def __init__(self, through: Any, holders: type[models.Model], reverse: bool) -> None:
-        many = holders._meta.many_to_many
-        self.field: models.ManyToManyField[Any, Any] = next(one for one in many if one.remote_field.through is through)
+        # One, but for fields that share their ``through``: Django does not tell which of them is edited.
+        self.fields = [one for one in holders._meta.many_to_many if one.remote_field.through is through]
         self.holders = holders
         self._reverse = reverse
-        self._is_symmetrical = not reverse and bool(getattr(self.field.remote_field, "symmetrical", False))
+        self._is_symmetrical = not reverse and any(map(_is_symmetrical, self.fields))
 
     def changed(self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str) -> list[Any]:
         """The keys of the objects that hold the field and whose relation changes, from what Django signals of it."""
@@ -29,7 +30,8 @@ class Relation:
         others: list[Any] = []
         if self._reverse or self._is_symmetrical:
             others = self._cleared(instance, action, using) if is_clearing else list(pk_set or ())
-        return others if self._reverse else [instance.pk, *others]
+        keys = set(map(self.holders._meta.pk.to_python, others if self._reverse else [instance.pk, *others]))
+        return sorted(keys)  # so that two who change the same objects lock them in one order
 
     def _cleared(self, instance: models.Model, action: str, using: str) -> list[Any]:
         if action == "post_clear":
@@ -43,20 +45,30 @@ class Relation:
     def _pointing_at(self, target: models.Model, using: str) -> list[Any]:
         if not registry.registrations_touched(self.holders):
             return []
-        found = self.holders._base_manager.using(using).filter(**{self.field.name: target})
-        return list(found.values_list("pk", flat=True))
+        pointing = Q(*((field.name, target) for field in self.fields), _connector=Q.OR)
+        found = self.holders._base_manager.using(using).filter(pointing)
+        return list(found.values_list("pk", flat=True).distinct())
 
     def mirror(self, instance: models.Model, pks: set[Any], using: str) -> None:
         """Write the other direction of what was added to a symmetrical relation: Django signals the addition before it
         does so, and then adds what is missing. Written here already, it is in what the other ends send."""
-        through: Any = self.field.remote_field.through
+        [field, *_] = self.fields
+        through: Any = field.remote_field.through
         if self._is_symmetrical and through._meta.auto_created:
-            names = (self.field.m2m_field_name(), self.field.m2m_reverse_field_name())
+            names = (field.m2m_field_name(), field.m2m_reverse_field_name())
             here, there = (f"{name}_id" for name in names)
             rows = [through(**{here: pk, there: instance.pk}) for pk in pks]
             through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
 
-    def registrations(self) -> list[Registration]:
-        """Those of the holders that have the field; a parent whose rows they inherit may have none such."""
-        touched = registry.registrations_touched(self.holders)
-        return [one for one in touched if self.field.name in {held.name for held in one.model._meta.many_to_many}]
+    def names(self, registration: Registration) -> list[str]:
+        """What the fields are called, of those that objects of a registered model hold: a parent whose rows the holders
+        inherit may have none such."""
+        held = {one.name for one in registration.model._meta.many_to_many}
+        return [field.name for field in self.fields if field.name in held]
+
+
+def _is_symmetrical(field: models.ManyToManyField[Any, Any]) -> bool:
+    """Whether both its ends hold it. django-taggit says so of every relation to tags."""
+    ends = (field.model, field.related_model)
+    first, second = (end._meta.concrete_model for end in ends)
+    return first is second and bool(getattr(field.remote_field, "symmetrical", False))

@@ -52,7 +52,8 @@ def read(registration: Registration, pks: Collection[Any], using: str, lock: boo
     """The rows of these keys, in one query, by their keys as text. ``lock`` takes the lock that their UPDATE takes
     next, and its own rows before those that inherit them, as that does."""
     model = registration.model
-    rows = model._base_manager.using(using).filter(pk__in=pks).order_by()
+    # Not by a manager of the project's: what that adds to its rows, PostgreSQL may be unable to lock.
+    rows: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
     if lock:
         rows = rows.order_by("pk").select_for_update(no_key=True, of=(*_parents(model), "self"))
     return registration.by_key(rows)

@@ -1,4 +1,4 @@
-"""Transactions that try again where several workers meet."""
+"""Transactions that try again where several workers meet, and those that cannot go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from django.db import IntegrityError, OperationalError, transaction
+from django.db import IntegrityError, OperationalError, connections, transaction
 
 T = TypeVar("T")
 
@@ -30,6 +30,19 @@ def atomically(work: Callable[[], T], using: str) -> T:
                 raise
         time.sleep(random.uniform(0, 0.02))  # noqa: S311 # nosec B311 # only spreads the tries
     raise AssertionError("unreachable")
+
+
+# Of libpq: what psycopg, old and new, says of a transaction that PostgreSQL has aborted.
+IN_ERROR = 3
+
+
+def is_aborted(using: str) -> bool:
+    """Whether the transaction that is open can only be rolled back. An error that says so must not be swallowed: its
+    COMMIT would be a ROLLBACK, and say nothing."""
+    connection = connections[using]
+    if connection.vendor != "postgresql" or connection.connection is None:
+        return False
+    return bool(connection.connection.info.transaction_status == IN_ERROR)
 
 
 def _is_conflict(error: Exception) -> bool:

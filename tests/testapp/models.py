@@ -7,6 +7,7 @@ from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
+from taggit.managers import TaggableManager
 
 from webhooks import WebhookManager
 
@@ -227,3 +228,28 @@ class Member(AbstractBaseUser):
     email = models.EmailField(primary_key=True)
     USERNAME_FIELD = "email"
     objects = BaseUserManager()
+
+
+class Box(models.Model):
+    """Has its tags from a library, as NetBox's models."""
+
+    name = models.CharField(max_length=50)
+    tags = TaggableManager(blank=True)
+
+
+class Person(models.Model):
+    name = models.CharField(max_length=50)
+
+
+class Team(models.Model):
+    """Two relations that share the model between."""
+
+    name = models.CharField(max_length=50)
+    members = models.ManyToManyField(Person, through="Role", through_fields=("team", "member"), related_name="teams")
+    leaders = models.ManyToManyField(Person, through="Role", through_fields=("team", "leader"), related_name="led")
+
+
+class Role(models.Model):
+    team = models.ForeignKey(Team, models.CASCADE)
+    member = models.ForeignKey(Person, models.CASCADE, null=True, related_name="+")
+    leader = models.ForeignKey(Person, models.CASCADE, null=True, related_name="+")

@@ -17,6 +17,7 @@ from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.registration import Registration
 from webhooks.snapshots import Before
+from webhooks.transactions import is_aborted
 
 logger = logger_of(__name__)
 
@@ -52,12 +53,13 @@ class Foreseen:
     befores: dict[str, Before]
 
 
-def foresee(objects: Mapping[Registration, Sequence[Any]], using: str, relation: str = "") -> Foreseen | None:
-    """Read objects that are about to change, where somebody needs their state before; ``relation`` names the relation
-    to many of theirs that is about to change. Outside a transaction, hand what it returns to ``record``.
+def foresee(
+    objects: Mapping[Registration, Sequence[Any]], using: str, relations: Sequence[str] = ()
+) -> Foreseen | None:
+    """Read objects that are about to change, where somebody needs their state before; ``relations`` names those to many
+    of theirs that are about to change. Outside a transaction, hand what it returns to ``record``.
 
-    Never raises. There is no savepoint around the query: what could abort it (a deadlock, a lock that is not given)
-    would meet the change itself in the next statement.
+    Raises only what ended the transaction.
     """
     try:
         objects = {registration: [registration.key(pk) for pk in pks] for registration, pks in objects.items()}
@@ -67,9 +69,11 @@ def foresee(objects: Mapping[Registration, Sequence[Any]], using: str, relation:
         if scope is None:
             return _foreseen_alone(objects, using)
         for registration, pks in objects.items():
-            readings.remember(scope, registration, pks, relation)
+            readings.remember(scope, registration, pks, relations)
     except Exception:
         logger.exception("The state before a change cannot be read: %s", _named(objects))
+        if is_aborted(using):
+            raise
     return None
 
 
@@ -96,8 +100,8 @@ def record(
 ) -> None:
     """Record that an object was created or updated, or is about to be deleted, on database ``using``.
 
-    ``lock`` is for a change that did not lock the object's row itself. Never raises: what goes wrong is
-    logged, and stands in a failed Event where that can still be written.
+    ``lock`` is for a change that did not lock the object's row itself. What goes wrong is logged, and stands in a
+    failed Event where that can still be written. Raises only what ended the transaction.
     """
     try:
         scope = existing(using)
@@ -109,10 +113,13 @@ def record(
             _record(scope, Change(registration, registration.key(pk), action, lock))
     except Exception:
         logger.exception("No webhook will hear that %s %s was %s", registration.label, pk, action)
+        if is_aborted(using):
+            raise
 
 
 def announce(event: Event, using: str) -> None:
-    """Record an Event that is no change, for the webhooks that want its action. Never raises."""
+    """Record an Event that is no change, for the webhooks that want its action. Raises only what ended the
+    transaction."""
     try:
         if connections[using].in_atomic_block:
             settling.announce(open_scope(using, jobs.wake_up), event)
@@ -120,6 +127,8 @@ def announce(event: Event, using: str) -> None:
             _announce_alone(event, using)
     except Exception:
         logger.exception("No webhook will hear of %s", event)
+        if is_aborted(using):
+            raise
 
 
 def _announce_alone(event: Event, using: str) -> None:

@@ -10,6 +10,7 @@ import json
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from django.db import models, transaction
@@ -175,11 +176,18 @@ def _keep_deleted(scope: Scope, change: Change, snapshot: str) -> None:
 # Before the change
 
 
-def remember(scope: Scope, registration: Registration, pks: Sequence[Any], relation: str = "") -> None:
+def remember(scope: Scope, registration: Registration, pks: Sequence[Any], relations: Sequence[str] = ()) -> None:
     """Read objects that are about to change, in one query, where their state before is needed and not known yet; and
-    in one more what their ``relation`` to many holds, if that is about to change."""
+    in one more what each of the ``relations`` to many holds that are about to change."""
     if not pks or not scope.wanted.need_before(registration.label):
         return
+    # An UPDATE meets in its next statement what could abort this one (a deadlock, a lock that is not given). An INSERT
+    # into a relation to many does not, and must not fail because of it.
+    with transaction.atomic(scope.using) if relations else nullcontext():
+        _remember(scope, registration, pks, relations)
+
+
+def _remember(scope: Scope, registration: Registration, pks: Sequence[Any], relations: Sequence[str]) -> None:
     keys = {pk: (registration.label, str(pk)) for pk in pks}
     unknown = [pk for pk, key in keys.items() if _is_unknown(scope, key)]
     rows: dict[str, models.Model] = {}
@@ -187,7 +195,7 @@ def remember(scope: Scope, registration: Registration, pks: Sequence[Any], relat
         rows |= snapshots.read(registration, some, scope.using, lock=True)
     for pk in unknown:
         scope.keep(keys[pk], Before(rows.get(str(pk))))
-    if relation:
+    for relation in relations:
         _remember_relation([known for key in keys.values() if (known := scope.before(key))], relation, scope.using)
 
 

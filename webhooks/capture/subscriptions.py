@@ -17,6 +17,7 @@ from webhooks.conditions import ConditionError
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.sql import wanted
+from webhooks.transactions import is_aborted
 
 logger = logger_of(__name__)
 
@@ -150,11 +151,13 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
 
 def readable(using: str) -> Subscriptions:
     """The same for what must not fail because of webhooks: where the tables cannot be read nobody wants anything, which
-    is logged."""
+    is logged. Raises only what ended the transaction."""
     try:
         return current(using)
     except Exception:
         logger.exception("No webhook will hear of what is done on the database %r: they cannot be read", using)
+        if is_aborted(using):
+            raise
         return Subscriptions()
 
 

@@ -152,3 +152,17 @@ class MemberSerializer(serializers.ModelSerializer):
     class Meta:
         model = models.Member
         fields = ("email", "password", "last_login")
+
+
+class BoxSerializer(serializers.ModelSerializer):
+    tags = serializers.SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = models.Box
+        fields = ("id", "name", "tags")
+
+
+class TeamSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Team
+        fields = ("id", "name", "members", "leaders")
