@@ -16,8 +16,7 @@ def stored(field: models.Field[Any, Any], given: Any) -> Any:
     """The value of a primary key as it is read from the database; times in UTC, whatever zone the connection is in.
     Raises ValidationError for what can be none."""
     if isinstance(field, models.CompositePrimaryKey):
-        parts = zip(field.fields, field.to_python(given), strict=True)
-        return tuple(stored(one, part) for one, part in parts)
+        return tuple(map(stored, field.fields, field.to_python(given)))  # type: ignore[arg-type]
     while field.remote_field:  # an inherited row has the key of the row that it inherits
         field = field.target_field  # type: ignore[attr-defined]
     key = field.to_python(given)

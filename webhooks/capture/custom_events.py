@@ -23,7 +23,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     lane of its changes. ``data`` is sent as it is, and must be what REST framework can write as JSON. It is recorded
     in the transaction that is open, and never merged with another.
 
-    Raises ValueError for a name that is not registered, for an object that has no key, one that is wrong or a secret
+    Raises ValueError for a name that is not registered, for an object that has no key, a wrong one or a secret one,
     and for data that cannot be written, and TypeError for an ``obj`` that is no instance of a model. Nothing else:
     trouble with the database or with Redis is logged, as for a save.
     """
