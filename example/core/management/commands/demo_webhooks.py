@@ -4,7 +4,7 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from webhooks.models import ContentType, Webhook
 
@@ -34,6 +34,8 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, *, receiver: str, secret: str, **options: Any) -> None:
+        if not receiver.startswith(("http://", "https://")):
+            raise CommandError(f"{receiver} is no URL: it must begin with http:// or https://.")
         for plan in PLANS:
             self.define(plan, receiver.rstrip("/"), secret)
         self.stdout.write(f"{len(PLANS)} webhooks send to {receiver}.")
