@@ -18,6 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 
 from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.modes import bare_savepoint
@@ -26,6 +27,7 @@ from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Gadget, Label, Place, Restaurant, Thing, Unregistered
 from tests.threads import Beside
 from webhooks.capture import subscriptions
+from webhooks.capture.outbox import batch
 from webhooks.models import Event, Webhook
 from webhooks.sql.dialect import rows, run
 
@@ -73,6 +75,26 @@ def test_a_change_of_a_relation_goes_through_where_the_state_before_cannot_be_re
     assert f"The state before a change cannot be read: testapp.thing {thing.pk}" in app_log.text
     [event] = events()
     assert "lock timeout" in event.error
+
+
+# As Celery raises it, which is not installed here.
+SOFT_LIMIT = type("SoftTimeLimitExceeded", (Exception,), {"__module__": "billiard.exceptions"})
+
+
+@pytest.mark.parametrize("limit", [JobTimeoutException, HorseMonitorTimeoutException, SOFT_LIMIT])
+@pytest.mark.parametrize("block", [transaction.atomic, batch])
+def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_a_serializer_too(
+    monkeypatch: pytest.MonkeyPatch, block: Any, limit: type[Exception]
+) -> None:
+    def slow(*args: Any) -> Any:
+        raise limit("it took too long")
+
+    make_webhook(Thing)
+    make_webhook(Thing, serializer="brief")
+    monkeypatch.setattr(ThingSerializer, "to_representation", slow)
+    with pytest.raises(limit), block():
+        Thing.objects.create(name="never")
+    assert (Thing.objects.count(), Event.objects.count()) == (0, 0)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.conf import conf
+from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.sensitive import is_sensitive, without
 
@@ -60,7 +61,8 @@ class RequestActor:
             user = getattr(self.http, "user", None)
             with _savepoint() if _is_unread(user) else nullcontext():
                 return user.get_username() if user is not None and user.is_authenticated else ""
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             # It is looked up only here: where sessions or users are may be away.
             logger.exception("The user of %s cannot be read: its changes are told without one", self.http.path)
             return ""

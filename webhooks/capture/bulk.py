@@ -14,6 +14,7 @@ from webhooks import registry
 from webhooks.capture import outbox
 from webhooks.capture.scopes import Change
 from webhooks.conf import conf
+from webhooks.interruptions import pass_on
 from webhooks.keys import stored
 from webhooks.logs import logger_of
 from webhooks.models import Action
@@ -119,7 +120,8 @@ class TrackedQuerySet(models.QuerySet[M]):
         try:
             with transaction.atomic(self.db):
                 there = list(self._stored(objs, unique_fields))
-        except Exception:
+        except Exception as error:
+            pass_on(error)
             logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
             return None
         outbox.foresee(dict.fromkeys(self._registrations(), there), self.db)

@@ -13,6 +13,7 @@ from webhooks import jobs, snapshots
 from webhooks.capture import readings, settling, subscriptions
 from webhooks.capture.scopes import Batch, Change, Scope, batching, existing, open_scope
 from webhooks.capture.subscriptions import Subscriptions
+from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.registration import Registration
@@ -70,7 +71,8 @@ def foresee(
             return _foreseen_alone(objects, using)
         for registration, pks in objects.items():
             readings.remember(scope, registration, pks, relations)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         logger.exception("The state before a change cannot be read: %s", _named(objects))
         if is_aborted(using):
             raise
@@ -111,7 +113,8 @@ def record(
             _record_alone(Change(registration, registration.key(pk), action, lock=True), using, foreseen)
         elif scope.wanted.touch(registration.label):
             _record(scope, Change(registration, registration.key(pk), action, lock))
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         logger.exception("No webhook will hear that %s %s was %s", registration.label, pk, action)
         if is_aborted(using):
             raise
@@ -125,7 +128,8 @@ def announce(event: Event, using: str) -> None:
             settling.announce(open_scope(using, jobs.wake_up), event)
         else:
             _announce_alone(event, using)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         logger.exception("No webhook will hear of %s", event)
         if is_aborted(using):
             raise
@@ -176,7 +180,8 @@ def _close(scope: Scope, gathered: Batch) -> None:
     try:
         with transaction.atomic(scope.using):
             settling.settle_together(scope, gathered)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         logger.exception("No webhook will hear of %d changes of a batch", len(scope.pending(gathered)))
 
 

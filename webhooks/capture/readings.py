@@ -17,6 +17,7 @@ from django.db import models, transaction
 
 from webhooks import payloads, snapshots
 from webhooks.capture.scopes import Change, ObjectState, Scope
+from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.payloads import Unsendable
@@ -35,6 +36,7 @@ def read_all(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], O
         with transaction.atomic(scope.using):
             return dict(_at_once(scope, changes))
     except Exception as error:
+        pass_on(error)
         # One of them cannot be serialized: each by itself, so that the others can.
         logger.warning("%d objects cannot be read at once, and are read one by one: %s", len(changes), error)
         return {change.key: read_or_failed(scope, change) for change in changes}
@@ -63,6 +65,7 @@ def read_or_failed(scope: Scope, change: Change) -> ObjectState:
         with transaction.atomic(scope.using):
             return read(scope, change, scope.wanted.serializers(change.label))
     except Exception as error:
+        pass_on(error)
         return failed(scope, change, error)
 
 
@@ -96,6 +99,7 @@ def _name(scope: Scope, change: Change) -> str:
             instance = _reread(scope, change)
             return clean(change.registration.name_of(instance), 200) if instance else ""
     except Exception as error:
+        pass_on(error)
         logger.warning("The name of %s cannot be read either: %s", change, error)
         return ""
 
@@ -106,7 +110,8 @@ def _one(scope: Scope, change: Change, instance: models.Model, serializers: Sequ
     try:
         with transaction.atomic(scope.using):
             return _state(change, instance, _all(scope, change, instance, serializers))
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         # One of them failed: each in a savepoint of its own, so that an error of the database spoils no other.
         return _each(scope, change, instance, serializers)
 
@@ -128,6 +133,7 @@ def _each(scope: Scope, change: Change, instance: models.Model, serializers: Seq
             with transaction.atomic(scope.using):
                 shown[name] = _shown(scope, change, instance, name, before)
         except Exception as error:
+            pass_on(error)
             if len(spoilt) == len(serializers) - 1:
                 raise
             called = name or "(default)"

@@ -17,6 +17,7 @@ from webhooks.actors import Actor
 from webhooks.capture.subscriptions import Demand, Subscriptions
 from webhooks.conditions import Verdict
 from webhooks.conditions.paths import MISSING, SIDES, lookup
+from webhooks.interruptions import pass_on
 from webhooks.models import Action
 
 
@@ -97,6 +98,7 @@ def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, gua
             with guard() if guard and wanted.demanding([webhook_id]) else nullcontext():
                 wants_it = webhook_id not in wanted.demands or wants(wanted.demands[webhook_id], occasion)
         except Exception as error:
+            pass_on(error)
             if isinstance(error, DatabaseError) and not guard:
                 raise Spoilt from error
             selection.undecided.append(webhook_id)

@@ -13,6 +13,7 @@ from webhooks.capture import readings
 from webhooks.capture.scopes import Announced, Batch, Change, ObjectState, Pending, Scope, Trace
 from webhooks.capture.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.conf import conf
+from webhooks.interruptions import pass_on
 from webhooks.jsontext import written
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
@@ -54,6 +55,7 @@ def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None
     except Spoilt:
         settle(scope, change, trace, state, guard=_savepoint(scope))
     except Exception as error:
+        pass_on(error)
         with transaction.atomic(scope.using):
             _conclude(scope, change, trace, Selection(action, candidates), readings.failed(scope, change, error))
 

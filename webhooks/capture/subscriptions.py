@@ -14,6 +14,7 @@ from django.db import Error, models, transaction
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
+from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.sql import wanted
@@ -154,7 +155,8 @@ def readable(using: str) -> Subscriptions:
     is logged. Raises only what ended the transaction."""
     try:
         return current(using)
-    except Exception:
+    except Exception as error:
+        pass_on(error)
         logger.exception("No webhook will hear of what is done on the database %r: they cannot be read", using)
         if is_aborted(using):
             raise
