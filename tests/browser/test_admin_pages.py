@@ -132,6 +132,7 @@ def test_the_boxes_of_a_group_stand_in_line(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto("/admin/webhooks/webhook/add/")
     page.get_by_role("button", name="Save", exact=True).first.click()
+    expect(page.locator(".errornote")).to_be_visible()
     lefts = page.locator(".wh-models-app").evaluate_all(
         "groups => groups.map(one => [...one.querySelectorAll('input')].map(box => box.getBoundingClientRect().left))"
     )
