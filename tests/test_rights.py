@@ -672,3 +672,25 @@ def test_a_lane_tells_only_of_deliveries_that_may_be_seen(webhook: Webhook, webh
     said = page(browser(only(*VIEWS)), reverse("admin:webhooks_delivery_change", args=[delivery.pk]))
     assert "Reasonmark" not in said
     assert str(head.pk) not in said
+
+
+def test_an_event_leads_to_no_replay_that_may_not_be_seen(webhook: Webhook, webhooks_settings: Any) -> None:
+    webhooks_settings(MAY_VIEW="tests.test_rights.by_nobody")
+    client = browser(only(*VIEWS))
+    for mine, other in (("", "hidden"), ("hidden", "")):
+        failed = make_event(1, error="KeyError", data="", username=mine)
+        replay = make_event(1, replay_of=failed.pk, username=other)
+        seen, hidden = (failed, replay) if other else (replay, failed)
+        said = page(client, reverse("admin:webhooks_event_change", args=[seen.pk]))
+        assert reverse("admin:webhooks_event_change", args=[hidden.pk]) not in said
+        assert "no webhook wanted it" not in said
+        assert "replay" in said
+
+
+def test_where_no_delivery_may_be_seen_a_paused_webhook_is_not_said_to_have_none(db: None, redis: Any) -> None:
+    crowded()
+    address = reverse("admin:webhooks_webhook_change", args=[Webhook.objects.get(name="Chatname").pk])
+    assert "2 deliveries on file; the next probe" in page(browser(only("view_webhook", "view_delivery")), address)
+    said = page(browser(only("view_webhook")), address)
+    assert "The next probe is due" in said
+    assert "on file" not in said.partition("form-row")[0]

@@ -94,9 +94,12 @@ class EventAdmin(ReadOnlyAdmin):
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
         deliveries = rights.visible_deliveries(request.user, obj.deliveries.light()).order_by("pk")
         told = disclosure.to(request.user)
+        replay = _replay_of(obj)
         return {
             "event": obj,
-            "replayed_as": _replay_of(obj, rights.visible_events(request.user)),
+            "is_replayed": replay is not None,
+            "replayed_as": _if_visible(request.user, replay.pk if replay else None),
+            "replay_of": _if_visible(request.user, obj.replay_of),
             "may_see_deliveries": rights.may_view_deliveries(request.user),
             "may_replay": RETRY.allowed(request) and obj.failure and obj.dispatched_at is None,
             "changed": when(obj.timestamp),
@@ -131,9 +134,14 @@ def _variants_of(event: Event) -> list[dict[str, str]]:
     ]
 
 
-def _replay_of(failed: Event, events: QuerySet[Event]) -> Event | None:
-    """The one of these events that was made for one that had failed."""
+def _if_visible(user: Any, pk: int | None) -> int | None:
+    """The id of an event that the user may view; where a host decides, they may not view all of an object."""
+    return pk if pk and rights.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
+
+
+def _replay_of(failed: Event) -> Event | None:
+    """The event that was made for one that had failed."""
     if not failed.error:
         return None
-    same_object = events.filter(object_type=failed.object_type, object_id=failed.object_id)
+    same_object = Event.objects.filter(object_type=failed.object_type, object_id=failed.object_id)
     return same_object.filter(pk__gt=failed.pk, replay_of=failed.pk).first()

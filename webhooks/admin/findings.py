@@ -178,10 +178,12 @@ def _paused(standing: Standing, now: datetime) -> Finding | None:
     if not standing.is_paused or standing.probe_at is None:
         return None
     wait = (standing.probe_at - now).total_seconds()
+    # None, too, where there are some that the user may not see.
+    on_file = f"{deliveries(standing.open, EACH)} on file; the" if standing.open else "The"
     return Finding(
         Level.WARNING,
         f"“{standing.name}” is paused, because its last {standing.failures_in_a_row:,} attempts failed, the last one "
-        f"with: {standing.last_failure}. {deliveries(standing.open, EACH)} on file; the next probe is "
+        f"with: {standing.last_failure}. {on_file} next probe is "
         f"{f'in {span(wait)}' if wait > 0 else 'due'}.",
         "It goes on automatically when a probe succeeds; you can also resume it below.",
     )
