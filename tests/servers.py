@@ -150,6 +150,17 @@ def default_database(vendor: str, **options: bool) -> Iterator[dict[str, Any]]:
             teardown_databases(created, verbosity=0)
 
 
+@contextmanager
+def default_options(**options: Any) -> Iterator[None]:
+    """Give the connections to the default database these options, too."""
+    database = settings.DATABASES["default"]
+    _swap_default(database | {"OPTIONS": database.get("OPTIONS", {}) | options})
+    try:
+        yield
+    finally:
+        _swap_default(database)
+
+
 def _swap_default(database: dict[str, Any]) -> None:
     connections.close_all()
     settings.DATABASES["default"] = database

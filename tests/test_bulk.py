@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist
-from django.db import NotSupportedError, connection, transaction
+from django.db import NotSupportedError, OperationalError, connection, transaction
 from django.db.models import Count, F
 from django.db.models.functions import Upper
 from django.test.utils import CaptureQueriesContext
 
 import webhooks
+from tests import servers
 from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.modes import autocommit, in_batch, in_transaction
 from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
@@ -356,23 +358,50 @@ def test_bulk_work_goes_through_where_the_tables_are_not_migrated_yet(
     assert mode is autocommit or events() or not Tracked.objects.exists()
 
 
-@pytest.mark.sqlite
-def test_more_rows_than_sqlite_takes_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dialect, "KEYS", dialect.KEYS // 20)
+MOST = 32_766 // 20
+
+
+@contextmanager
+def limit_of_sqlite() -> Iterator[None]:
+    connection.ensure_connection()
     given = connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
-    connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 32_766 // 20)
-    try:
-        make_webhook(Tracked, prechange=True)
-        make(2_000)
-        with transaction.atomic():
-            assert Tracked.objects.filter(status="active").update(status="retired") == 2_000
-            assert Tracked.objects.all().delete()[0] == 2_000
-        made = make(2_000)
-        Tracked.objects.update(status="retired")
-        with webhooks.batch():
-            for one in made:
-                one.save()
-        assert Event.objects.filter(changed='["status"]').count() == 4_000
-        assert Counter(actions()) == {"created": 4_000, "deleted": 2_000, "updated": 4_000}
-    finally:
-        connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, given)
+    connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, MOST)
+    yield
+    connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, given)
+
+
+@contextmanager
+def limit_of_server_side_binding() -> Iterator[None]:
+    """PostgreSQL puts the parameters in, and takes no more of them than here."""
+
+    def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        # Django itself looks for whatever a deletion cascades to in one statement.
+        if params and len(params) > MOST and "testapp_trackedpart" not in sql:
+            raise OperationalError("number of parameters")
+        return execute(sql, params, many, context)
+
+    with servers.default_options(server_side_binding=True), connection.execute_wrapper(refuse):
+        yield
+
+
+@pytest.fixture
+def few_parameters(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(dialect, "KEYS", dialect.KEYS // 20)
+    with limit_of_sqlite() if database == servers.SQLITE else limit_of_server_side_binding():
+        yield
+
+
+def test_more_rows_than_a_statement_takes_parameters(few_parameters: None, app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Tracked, prechange=True)
+    make(2_000)
+    with transaction.atomic():
+        assert Tracked.objects.filter(status="active").update(status="retired") == 2_000
+        assert Tracked.objects.all().delete()[0] == 2_000
+    made = make(2_000)
+    Tracked.objects.update(status="retired")
+    with webhooks.batch():
+        for one in made:
+            one.save()
+    assert Event.objects.filter(changed='["status"]').count() == 4_000
+    assert Counter(actions()) == {"created": 4_000, "deleted": 2_000, "updated": 4_000}
+    assert app_log.text == ""

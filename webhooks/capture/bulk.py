@@ -19,6 +19,7 @@ from webhooks.keys import stored
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.registration import Registration
+from webhooks.sql.dialect import in_chunks
 
 logger = logger_of(__name__)
 
@@ -72,7 +73,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             # Which rows these are may depend on the very columns that change.
             pks = self._locked()
             outbox.foresee(dict.fromkeys(self._registrations(), pks), self.db)
-            rows = models.QuerySet.update(self._only(pks), **kwargs)
+            rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
             self._record(pks, Action.UPDATED)
         self._result_cache = None
         return rows
@@ -98,17 +99,21 @@ class TrackedQuerySet(models.QuerySet[M]):
         chosen = self.order_by()
         # An update regards neither.
         chosen.query.select_for_update, chosen.query.distinct, chosen.query.distinct_fields = False, False, ()
+        parts: list[models.QuerySet[M]] = [chosen]
         if self._locks_rows():
             # Not the queryset itself: PostgreSQL locks no groups and no distinct rows.
             rows = self.model._base_manager.using(self.db).filter(pk__in=chosen.values("pk")).order_by("pk")
             locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
             # Another transaction may have changed some until it gave their locks back.
-            chosen = chosen.filter(pk__in=locked)
-        return list(dict.fromkeys(chosen.values_list("pk", flat=True)))
+            parts = [chosen.filter(pk__in=some) for some in in_chunks(self.db, locked)]
+        return list(dict.fromkeys(pk for part in parts for pk in part.values_list("pk", flat=True)))
 
-    def _only(self, pks: list[Any]) -> models.QuerySet[M]:
-        # Where the database locks no rows, nobody else writes in the meantime; and SQLite takes few parameters.
-        return self.order_by().filter(pk__in=pks) if self._locks_rows() else self.order_by()
+    def _parts(self, pks: list[Any]) -> list[models.QuerySet[M]]:
+        """The rows of these keys, in parts of which one statement takes all."""
+        if not self._locks_rows():
+            return [self.order_by()]  # nobody else writes in the meantime
+        # One at least: it is Django that says what cannot be updated.
+        return [self.order_by().filter(pk__in=some) for some in list(in_chunks(self.db, pks)) or [[]]]
 
     def _locks_rows(self) -> bool:
         return bool(connections[self.db].features.has_select_for_update)

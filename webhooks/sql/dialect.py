@@ -34,7 +34,8 @@ def is_postgresql(using: str) -> bool:
     return connections[using].vendor == "postgresql"
 
 
-# Keys that one statement names: SQLite takes 32,766 parameters, where it was not built to take more.
+# Keys that one statement names: SQLite takes 32,766 parameters, where it was not built to take more, and PostgreSQL
+# 65,535, where it is the server that puts them in.
 KEYS = 10_000
 
 
@@ -42,9 +43,13 @@ def in_chunks(using: str, keys: Collection[Any]) -> Iterator[list[Any]]:
     """These keys in parts of which one statement takes all; at once where the database has no limit, so that locks are
     taken in one order."""
     known = list(keys)
-    most = len(known) if is_postgresql(using) else KEYS
+    most = KEYS if _has_limit(using) else len(known)
     for start in range(0, len(known), most or 1):
         yield known[start : start + most]
+
+
+def _has_limit(using: str) -> bool:
+    return not is_postgresql(using) or bool(getattr(connections[using].features, "uses_server_side_binding", False))
 
 
 # A list is one parameter of text: adapting arrays item by item takes longer than running the statement.
