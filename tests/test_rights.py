@@ -434,6 +434,7 @@ def test_the_history_tells_of_every_change_by_the_api_and_of_no_secret(db: None,
     pk = api(user).post(f"{API}/webhooks/", NEW | {"secret": "planted secret"}, format="json").json()["id"]
     for change in (
         {"enabled": False}, {"secret": "another planted one"}, {"name": "new"},
+        {"payload_url": "http://127.0.0.1:9/planted"}, {"additional_headers": "X-Planted: 1"},
         {"secret_headers": "X-Planted: 12345678"},
         {"object_types": ["dcim.site"], "timeout": 5}, {"enabled": True},
     ):  # fmt: skip
@@ -444,7 +445,8 @@ def test_the_history_tells_of_every_change_by_the_api_and_of_no_secret(db: None,
         for entry in LogEntry.objects.order_by("pk")
     ]
     said = [
-        "Added.", "Changed Enabled.", "Changed Secret.", "Changed Secret headers.", "Changed Timeout.",
+        "Added.", "Changed Enabled.", "Changed Secret.", "Changed Payload URL.",
+        "Changed Additional headers.", "Changed Secret headers.", "Changed Timeout.",
         "Changed Enabled.", "Deleted.",
     ]  # fmt: skip
     assert told == [(user, words) for words in said]
