@@ -475,6 +475,103 @@ def test_commits_by_hand_with_nothing_between_them_are_an_event_each(thing: Thin
     assert [len(event.webhook_ids) for event in events()] == [1, 1, 2]
 
 
+@contextlib.contextmanager
+def by_hand() -> Iterator[None]:
+    """A transaction that is managed by hand, until the end of the block."""
+    transaction.set_autocommit(False)
+    try:
+        yield
+    finally:
+        transaction.rollback()
+        transaction.set_autocommit(True)
+
+
+@pytest.mark.parametrize("around", [contextlib.nullcontext, transaction.atomic])
+def test_transactions_by_hand_tell_what_each_of_them_came_to(around: Any) -> None:
+    make_webhook(Thing, prechange=True)
+    thing = Thing(name="made")
+
+    def save(name: str) -> None:
+        thing.name = name
+        thing.save()
+
+    with by_hand():
+        for change in (lambda: save("made"), lambda: save("changed"), thing.delete, lambda: save("made again")):
+            with around():
+                change()
+            transaction.commit()
+    assert actions() == ["created", "updated", "deleted", "created"]
+    assert json.loads(events()[1].snapshots)["prechange"]["name"] == "made"
+
+
+def test_the_changes_of_an_outermost_block_of_a_transaction_by_hand_are_one_event() -> None:
+    make_webhook(Thing)
+    with by_hand():
+        with transaction.atomic():
+            thing = Thing.objects.create(name="made")
+            with transaction.atomic():
+                thing.save()
+            thing.labels.add(Label.objects.create(name="red"))
+        transaction.commit()
+    assert actions() == ["created"]
+    assert last_data()["labels"] == ["red"]
+
+
+def test_transactions_by_hand_leave_nothing_behind_but_one_wake_up(redis: Any) -> None:
+    make_webhook(Thing, prechange=True)
+    with by_hand():
+        for number in range(20):
+            with transaction.atomic():
+                thing = Thing.objects.create(name=str(number))
+                with transaction.atomic():
+                    thing.save()
+            with batch():
+                thing.save()
+            thing.delete()
+            transaction.commit()
+        kept = len(connection.run_on_commit)
+        assert kept < 10, connection.run_on_commit
+        transaction.set_autocommit(True)
+    assert actions() == ["created", "updated", "deleted"] * 20
+    assert redis.llen("rq:queue:webhooks") == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("prechange", [False, True])
+def test_a_creation_that_was_rolled_back_is_forgotten(prechange: bool) -> None:
+    """Somebody else may create what was then changed."""
+    make_webhook(Country, prechange=prechange)
+    with transaction.atomic():
+        Country.objects.create(code="first", name="the transaction has seen a change")
+        for code in ("deleted", "updated"):
+            with contextlib.suppress(Rollback), transaction.atomic():
+                Country.objects.create(code=code, name="mine")
+                raise Rollback
+            Beside(lambda code=code: Country.objects.create(code=code, name="theirs")).join()
+        Country.objects.get(code="deleted").delete()
+        Country.objects.get(code="updated").save()
+    assert [(event.object_id, event.action) for event in events()] == [
+        ("first", "created"),
+        ("deleted", "created"),
+        ("updated", "created"),
+        ("deleted", "deleted"),
+        ("updated", "updated"),
+    ]
+
+
+def test_what_was_done_before_a_rollback_is_not_forgotten_with_it() -> None:
+    make_webhook(Thing)
+    with transaction.atomic():
+        with transaction.atomic():
+            Thing.objects.create(pk=1, name="made")
+        with contextlib.suppress(Rollback), transaction.atomic():
+            Thing.objects.create(pk=2, name="undone")
+            Thing.objects.get(pk=1).save()
+            raise Rollback
+        Thing.objects.get(pk=1).save()
+    assert recorded() == [("created", "testapp.thing", "1")]
+
+
 def test_the_event_of_one_object_is_never_taken_for_that_of_another(thing: Thing) -> None:
     """SQLite gives the id of a row that was rolled back to the next one."""
     other, first = Thing.objects.create(name="other"), Thing.objects.create(name="first")

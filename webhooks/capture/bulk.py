@@ -12,7 +12,7 @@ from django.db.models.deletion import Collector
 
 from webhooks import registry
 from webhooks.capture import outbox
-from webhooks.capture.scopes import Change
+from webhooks.capture.changes import Change
 from webhooks.conf import conf
 from webhooks.interruptions import pass_on
 from webhooks.keys import stored

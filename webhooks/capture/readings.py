@@ -16,7 +16,8 @@ from typing import Any
 from django.db import models, transaction
 
 from webhooks import payloads, snapshots
-from webhooks.capture.scopes import Change, ObjectState, Scope
+from webhooks.capture.changes import Change, ObjectState
+from webhooks.capture.scopes import Scope
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action
@@ -166,7 +167,8 @@ def columns(state: ObjectState, chosen: Mapping[str, list[int]]) -> dict[str, An
 
 def _before(scope: Scope, change: Change) -> Before | None:
     """The object as it was before the transaction, where that is known and it was there."""
-    existed = scope.traces[change.key].existed if change.key in scope.traces else True
+    trace = scope.traced(change.key)
+    existed = trace is None or trace.existed
     return scope.before(change.key) if existed and scope.wanted.need_before(change.label) else None
 
 
@@ -206,7 +208,7 @@ def _remember(scope: Scope, registration: Registration, pks: Sequence[Any], rela
 
 
 def _is_unknown(scope: Scope, key: tuple[str, str]) -> bool:
-    trace = scope.traces.get(key)
+    trace = scope.traced(key)
     return scope.before(key) is None and (trace is None or trace.existed)
 
 

@@ -11,98 +11,70 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks.capture import subscriptions
+from webhooks.capture.changes import Announced, Batch, Change, ObjectState, Pending
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.models import Action, Event
-from webhooks.registration import Registration
 from webhooks.snapshots import Before
 
 
-@dataclass(frozen=True)
-class Change:
-    """One signalled change. ``lock`` is set where the change itself did not lock the object's row."""
+@dataclass(eq=False)
+class Mark:
+    """An on_commit callback that is open until Django drops it: because the savepoint was rolled back in which it was
+    registered, or the transaction ended."""
 
-    registration: Registration
-    pk: Any
-    action: Action
-    lock: bool = False
+    connection: BaseDatabaseWrapper
+    position: int = field(init=False)
+    savepoints: list[str | None] = field(init=False)
+
+    def __call__(self) -> None:
+        pass
+
+    def register(self) -> Self:
+        self.position, self.savepoints = len(self.connection.run_on_commit), [*self.connection.savepoint_ids]
+        self.connection.on_commit(self, robust=True)
+        return self
 
     @property
-    def label(self) -> str:
-        return self.registration.label
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What names the object."""
-        return self.label, str(self.pk)
-
-    def __str__(self) -> str:
-        return f"{self.label} {self.pk} {self.action}"
+    def is_open(self) -> bool:
+        callbacks = self.connection.run_on_commit
+        if self.position < len(callbacks) and callbacks[self.position][1] is self:
+            return True
+        places = [place for place, callback in enumerate(callbacks) if callback[1] is self]
+        self.position = places[0] if places else 0
+        return bool(places)
 
 
 @dataclass
 class Trace:
     """What one transaction did to one object: whether it was there before, the Events recorded for it, and those
-    for the webhooks of which it could not be told whether they want it."""
+    for the webhooks of which it could not be told whether they want it. Nothing, once ``mark`` is not open any more."""
 
     existed: bool
+    mark: Mark
     event_ids: list[int] = field(default_factory=list)
     undecided_ids: list[int] = field(default_factory=list)
 
 
-# What its name is, what each serializer shows of it, and what went wrong; empty for an object that is gone.
-ObjectState = dict[str, Any]
+@dataclass(eq=False)
+class Scope(Mark):
+    """Django calls it when the transaction commits; ``wake`` is called then if there are Events. ``block`` is set in a
+    transaction that is managed by hand."""
 
-
-@dataclass
-class Batch:
-    """The changes that are to be recorded together. ``prepared`` holds objects that are about to be deleted."""
-
-    prepared: dict[tuple[str, str], ObjectState] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A change of a batch, with the object's state where nobody can read it later. It is an on_commit callback
-    that does nothing, so that a rollback drops it."""
-
-    batch: Batch
-    change: Change
-    state: ObjectState | None
-
-    def __call__(self) -> None:
-        pass
-
-
-@dataclass(frozen=True, eq=False)
-class Announced:
-    """An Event of no change in a batch, written already; it is an on_commit callback like ``Pending``."""
-
-    batch: Batch
-    event: Event
-
-    def __call__(self) -> None:
-        pass
-
-
-@dataclass
-class Scope:
-    """Django calls it when the transaction commits; ``wake`` is called then if there are Events."""
-
-    connection: BaseDatabaseWrapper
     wanted: Subscriptions
     wake: Callable[[], None]
     traces: dict[tuple[str, str], Trace] = field(default_factory=dict)
     befores: dict[tuple[str, str], list[Before]] = field(default_factory=dict)
     batch: Batch | None = None
     has_events: bool = False
-    position: int = 0
+    block: tuple[Any, ...] | None = None
     edited_in: list[Any] | None = None
+    _last_mark: Mark | None = None
     _callbacks: list[Any] | None = None
 
     def __call__(self) -> None:
@@ -114,7 +86,25 @@ class Scope:
         return self.connection.alias
 
     def trace(self, change: Change) -> Trace:
-        return self.traces.setdefault(change.key, Trace(existed=change.action != Action.CREATED))
+        trace = self.traced(change.key)
+        if trace is None:
+            trace = self.traces[change.key] = Trace(change.action != Action.CREATED, self._mark())
+        return trace
+
+    def traced(self, key: tuple[str, str]) -> Trace | None:
+        """What the transaction did to an object so far; None if nothing, or nothing that was not rolled back."""
+        trace = self.traces.get(key)
+        return trace if trace and trace.mark.is_open else None
+
+    def _mark(self) -> Mark:
+        """One that is dropped when what is done now is rolled back. All changes of a savepoint share it: Django takes
+        long for many callbacks."""
+        savepoints = self.connection.savepoint_ids
+        if self.savepoints == savepoints:
+            return self
+        if not (self._last_mark and self._last_mark.savepoints == savepoints and self._last_mark.is_open):
+            self._last_mark = Mark(self.connection).register()
+        return self._last_mark
 
     def keep(self, key: tuple[str, str], before: Before) -> None:
         """Remember what an object was before the first change of the transaction."""
@@ -151,15 +141,6 @@ class Scope:
                 last[key] = callback
         return list(last.values())
 
-    @property
-    def is_open(self) -> bool:
-        callbacks = self.connection.run_on_commit
-        if self.position < len(callbacks) and callbacks[self.position][1] is self:
-            return True
-        places = [place for place, callback in enumerate(callbacks) if callback[1] is self]
-        self.position = places[0] if places else 0
-        return bool(places)
-
 
 # The latest scope of each database, by its alias. Connections are each thread's own, too; to ask Django for one takes
 # longer than all the rest of what a row that nobody wants costs, and a deletion may cascade to thousands.
@@ -167,10 +148,12 @@ _here = threading.local()
 
 
 def existing(using: str) -> Scope | None:
-    """The scope of the transaction that is open on this thread's connection, if it has one. Transactions that are
-    managed by hand have none: Django does not tell when they end."""
+    """The scope of the transaction that is open on this thread's connection, if it has one. One that is managed by hand
+    has one for each of its outermost blocks: Django does not tell when it ends, and keeps its callbacks."""
     scope: Scope | None = _here.__dict__.get(using)
     if scope is None or not scope.connection.in_atomic_block or not scope.is_open:
+        return None
+    if scope.block and scope.block != _block_by_hand(scope.connection):
         return None
     if scope.edited_in is not None and scope.edited_in is not scope.connection.run_on_commit:
         _look_again(scope)
@@ -187,10 +170,30 @@ def open_scope(using: str, wake: Callable[[], None], wanted: Subscriptions | Non
     scope = existing(using)
     if scope is None:
         connection = connections[using]
-        scope = Scope(connection, wanted or subscriptions.current(using), wake, position=len(connection.run_on_commit))
-        transaction.on_commit(scope, using=using, robust=True)
+        block = _block_by_hand(connection)
+        if block:
+            _clear_away(connection, wake)
+        scope = Scope(connection, wanted or subscriptions.current(using), wake, block=block).register()
         go_on_with(using, scope)
     return scope
+
+
+def _block_by_hand(connection: BaseDatabaseWrapper) -> tuple[Any, ...] | None:
+    """What tells the outermost block from the others of a transaction that is managed by hand; None in any other."""
+    if connection.commit_on_exit:
+        return None
+    # A block that is a decorator is the same at each call, and has a savepoint of its own each time.
+    return connection.atomic_blocks[0], connection.savepoint_ids[0]
+
+
+def _clear_away(connection: BaseDatabaseWrapper, wake: Callable[[], None]) -> None:
+    """Drop what earlier blocks have registered, which Django would keep until autocommit is on again; all that there is
+    to do then is to wake a worker, once."""
+    callbacks: list[Any] = connection.run_on_commit
+    has_events = any(isinstance(one, Scope) and one.has_events for _, one, _ in callbacks)
+    callbacks[:] = [one for one in callbacks if not isinstance(one[1], Mark | Before | Pending | Announced)]
+    if has_events and all(one is not wake for _, one, _ in callbacks):
+        callbacks.append((set(), wake, True))
 
 
 def forget_subscriptions(using: str) -> None:

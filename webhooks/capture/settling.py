@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from webhooks.actors import current_actor
 from webhooks.capture import readings
-from webhooks.capture.scopes import Announced, Batch, Change, ObjectState, Pending, Scope, Trace
+from webhooks.capture.changes import Announced, Batch, Change, ObjectState, Pending
+from webhooks.capture.scopes import Scope, Trace
 from webhooks.capture.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.conf import conf
 from webhooks.interruptions import pass_on

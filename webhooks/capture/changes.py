@@ -1,0 +1,66 @@
+"""One change of an object, and what of it waits for the end of its batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from webhooks.models import Action, Event
+from webhooks.registration import Registration
+
+
+@dataclass(frozen=True)
+class Change:
+    """One signalled change. ``lock`` is set where the change itself did not lock the object's row."""
+
+    registration: Registration
+    pk: Any
+    action: Action
+    lock: bool = False
+
+    @property
+    def label(self) -> str:
+        return self.registration.label
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What names the object."""
+        return self.label, str(self.pk)
+
+    def __str__(self) -> str:
+        return f"{self.label} {self.pk} {self.action}"
+
+
+# What its name is, what each serializer shows of it, and what went wrong; empty for an object that is gone.
+ObjectState = dict[str, Any]
+
+
+@dataclass
+class Batch:
+    """The changes that are to be recorded together. ``prepared`` holds objects that are about to be deleted."""
+
+    prepared: dict[tuple[str, str], ObjectState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A change of a batch, with the object's state where nobody can read it later. It is an on_commit callback
+    that does nothing, so that a rollback drops it."""
+
+    batch: Batch
+    change: Change
+    state: ObjectState | None
+
+    def __call__(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, eq=False)
+class Announced:
+    """An Event of no change in a batch, written already; it is an on_commit callback like ``Pending``."""
+
+    batch: Batch
+    event: Event
+
+    def __call__(self) -> None:
+        pass
