@@ -219,7 +219,7 @@ def test_a_database_that_leaves_while_a_request_is_under_way_does_not_end_the_wo
     webhooks_settings(LEASE=1)
     make_event(make_webhook(Thing, url=inbox.url("slow/1")))
     worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
-    worker._deliver(["webhooks"])
+    worker._deliver()
     inbox.wait_for(1)
     with connection.execute_wrapper(fail):
         worker.teardown()
@@ -238,9 +238,9 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_worker_and_loses_no_outco
     with monkeypatch.context() as patch:
         patch.setattr(courier, "record", fail)
         started = time.monotonic()
-        until(lambda: worker._deliver(["webhooks"]) or "nobody knows" in app_log.text, 10, "the error")
+        until(lambda: worker._deliver() or "nobody knows" in app_log.text, 10, "the error")
     assert time.monotonic() - started > 0.9, "it must not spin"
-    until(lambda: worker._deliver(["webhooks"]) or count(State.SUCCEEDED), 10, "the outcome")
+    until(lambda: worker._deliver() or count(State.SUCCEEDED), 10, "the outcome")
     assert len(inbox.received()) == Attempt.objects.count() == 1
     worker.teardown()
 

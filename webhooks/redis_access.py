@@ -1,15 +1,48 @@
-"""Connections to the Redis of a queue that give up early: redis-py's defaults would try for seconds."""
+"""Connections to the Redis of a queue that give up early: redis-py's defaults would try for seconds. And which errors
+are those of a Redis that is away."""
 
 from __future__ import annotations
+
+import re
 
 import django_rq
 from django.conf import settings
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    ConnectionError,
+    ExecAbortError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
 from redis.retry import Retry
 
 # Any of these says where Redis is.
 PLACES = ("URL", "HOST", "UNIX_SOCKET_PATH", "SENTINELS", "USE_REDIS_CACHE")
+
+# A Redis that answers and refuses: it is a replica or misses its own, its memory is full or its disk broken, a script
+# keeps it. All of that is mended elsewhere, or passes. Where redis-py has no class for it, the first word tells.
+REFUSALS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, ExecAbortError)
+REFUSAL = re.compile(r"(^|: )(NOREPLICAS|MISCONF|BUSY|UNBLOCKED) ")
+
+
+def is_away(error: RedisError) -> bool:
+    """Whether it says that Redis cannot be worked with at the moment: it does not answer, or it refuses. Anything else
+    is a mistake in what it was asked."""
+    return isinstance(error, (ConnectionError, TimeoutError, *REFUSALS)) or (
+        isinstance(error, ResponseError) and REFUSAL.search(str(error)) is not None
+    )
+
+
+def in_words(error: RedisError) -> str:
+    """What a Redis does that is away."""
+    refuses = isinstance(error, (ResponseError, AuthenticationError))
+    return f"Redis {'refuses' if refuses else 'does not answer'} ({error})"
 
 
 def fill_in(queue: str) -> None:

@@ -7,22 +7,15 @@ away. Jobs of others run as on rq's own worker.
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from django.db import Error, connections
-from redis import Redis
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.retry import Retry
-from rq import Queue, Worker
-from rq.exceptions import DequeueTimeout, StopRequested
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import DequeueTimeout, DeserializationError, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
@@ -30,104 +23,63 @@ from webhooks import jobs
 from webhooks.conf import conf
 from webhooks.delivery.drain import Drain
 from webhooks.logs import logger_of
+from webhooks.patient_worker import REDIS_RETRY_SECONDS, PatientWorker
 from webhooks.rq_report import CLASS_FIELD
 
 # Seconds that requests under way have to end after SIGTERM; supervisord's stopwaitsecs must be longer.
 WARM_SECONDS = 12
 
-# Seconds between two signs of life, between two tries of a Redis that is away, and until it counts as away.
+# Seconds between two signs of life.
 HEARTBEAT_SECONDS = 10
-REDIS_RETRY_SECONDS = 2
-REDIS_SECONDS = 5
 
 # Seconds for which a wake-up is waited for while requests are under way, whose ends are not seen meanwhile.
 BUSY_POLL = 0.015
 
+# Seconds after which whatever waits looks whether the worker is to stop.
+STOP_SECONDS = 1
+
+# Seconds that requests under way have to end before a job of somebody else runs: most do, and the fewer threads are
+# busy when its process is forked, the better. Those that take longer go on beside it.
+HAND_OVER_SECONDS = 1
+
 logger = logger_of(__name__)
 
-REDIS_AWAY = (RedisConnectionError, RedisTimeoutError)
 
-
-class WebhookWorker(Worker):
+class WebhookWorker(PatientWorker):
     """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It
     delivers if it listens to the queue of the setting ``QUEUE``."""
 
     def __init__(self, queues: Any, **kwargs: Any) -> None:
-        connection: Redis = kwargs["connection"]
-        # redis-py would go on trying for seconds, which the deliveries have better use for.
-        patience = {"retry": Retry(NoBackoff(), 0), "socket_connect_timeout": 1, "socket_timeout": REDIS_SECONDS}
-        connection.connection_pool.connection_kwargs.update(patience)
         self._grace = WARM_SECONDS
-        self._is_delivering = False
-        self._wait_for(connection, [getattr(queue, "name", queue) for queue in queues])
         super().__init__(queues, **kwargs)
         self._drain = Drain(self.name)
         self._next_beat = 0.0
-        self._redis_since = 0.0  # when Redis is next to be tried; 0 while it answers
-
-    def _wait_for(self, connection: Redis, queues: Sequence[str]) -> None:
-        """rq asks Redis for its own address when a worker is made, and would end where Redis is away: deliver without
-        it until it is there."""
-        self._drain = Drain(f"process {os.getpid()}")
-        asked: list[int] = []
-        if problem := _unreachable(connection):
-            logger.warning("Redis does not answer (%s): delivering without it, and waiting for it", problem)
-            with self._listening_to_signals(asked):
-                while not asked and _unreachable(connection):
-                    self._deliver(queues)
-                    time.sleep(0 if self._drain.is_under_way else conf.idle_poll)
-        self._end_drain(self._grace)
-        if asked:
-            raise SystemExit(0)
-
-    @contextmanager
-    def _listening_to_signals(self, asked: list[int]) -> Iterator[None]:
-        """Note those that ask for a stop, as rq does once the worker is made: unheard, they would end it at once."""
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            asked.append(number)
-            self._drain.stop()
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    @property
-    def connection_timeout(self) -> int:
-        return REDIS_SECONDS
+        self._is_registered = False
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        """Register with Redis; until it answers, deliver without it."""
-        while not self._stop_requested:
-            try:
-                super().bootstrap(*args, **kwargs)
-            except REDIS_AWAY as error:
-                self._redis_failed(error)
-                self._deliver(self.queue_names())
-                time.sleep(REDIS_RETRY_SECONDS)
-            else:
-                self._redis_answered()
-                return
+        """Register with Redis; until that is done, deliver without it."""
+        self._install_signal_handlers()
+        while not self._stop_requested and not self._is_registered:
+            with self._redis_may_be_away():
+                self._register(*args, **kwargs)
+            if not self._is_registered:
+                self._deliver_for(REDIS_RETRY_SECONDS)
+
+    def _register(self, *args: Any, **kwargs: Any) -> None:
+        if self._redis_since:
+            self._forget_first_try()
+        super().bootstrap(*args, **kwargs)
+        self._redis_answered()
+        self._is_registered = True
+
+    def _forget_first_try(self) -> None:
+        self._set_ip_address(self.connection)
+        self.connection.delete(self.key)  # it may have succeeded and not been answered
 
     def register_birth(self) -> None:
         super().register_birth()
         # Tells the status page that this worker needs no waking.
         self.connection.hset(self.key, CLASS_FIELD, f"{type(self).__module__}.{type(self).__qualname__}")
-
-    def check_for_suspension(self, burst: bool) -> None:
-        try:
-            super().check_for_suspension(burst)
-        except REDIS_AWAY as error:
-            self._redis_failed(error)
-
-    def run_maintenance_tasks(self) -> None:
-        try:
-            super().run_maintenance_tasks()
-        except REDIS_AWAY as error:
-            self._redis_failed(error)
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -135,32 +87,41 @@ class WebhookWorker(Worker):
         """Deliver until there is a job. ``timeout`` None is rq's burst mode: give up when all is done."""
         busy_at = time.monotonic()
         while not self._stop_requested:
-            self._deliver(self.queue_names())
+            self._deliver()
             if self._drain.is_under_way:
                 busy_at = time.monotonic()
             is_burst = timeout is None
-            found = self._dequeue(wait=0 if is_burst else BUSY_POLL if self._drain.is_under_way else conf.idle_poll)
+            found = self._wait_for_job(0 if is_burst else BUSY_POLL if self._drain.is_under_way else conf.idle_poll)
             if found is None:
                 is_done = is_burst and not self._drain.is_under_way
                 if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
                     return None
-            elif found[0].func_name != jobs.DRAIN:
+            elif not _is_wake_up(found[0]):
                 return found
         raise StopRequested
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        # What is under way could not be recorded while this process waits for the child, and the child must not
-        # share its database connection.
-        self._end_drain(WARM_SECONDS)
-        self._drain = Drain(self.name)
-        connections.close_all()
+        self._undeterred(lambda: self._drain.pause(HAND_OVER_SECONDS))
+        if self._stop_requested:
+            self._give_back(job, queue)
+            raise StopRequested
+        connections.close_all()  # the child must not share them
         super().execute_job(job, queue)
 
-    def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        try:
-            super().heartbeat(*args, **kwargs)
-        except REDIS_AWAY as error:
-            self._redis_failed(error)
+    def monitor_work_horse(self, job: Job, *args: Any) -> None:
+        """Wait for the child that runs the job, and go on with what is under way meanwhile.
+
+        Waiting for that first would hold up the job as long as the slowest receiver takes. Cutting it off would send it
+        again, and never to its end where jobs come often. Nothing is claimed meanwhile: what this process takes, it
+        must be able to renew and record, and rq's own waiting, which begins when nothing is under way, does not let it.
+        """
+        next_beat = time.monotonic() + self.job_monitoring_interval
+        while self._drain.is_under_way and not self._has_horse_ended():
+            self._undeterred(self._drain.tend)
+            if time.monotonic() > next_beat:
+                self.maintain_heartbeats(job, *args[1:])
+                next_beat = time.monotonic() + self.job_monitoring_interval
+        super().monitor_work_horse(job, *args)
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
         try:
@@ -175,25 +136,27 @@ class WebhookWorker(Worker):
 
     def _shutdown(self) -> None:
         self._drain.stop()
-        if self._is_delivering:
-            self._stop_requested = True  # an exception here would tear a transaction apart
-        else:
-            super()._shutdown()
+        super()._shutdown()
 
-    def _deliver(self, queues: Sequence[str]) -> None:
-        if not conf.enabled or conf.queue not in queues:
-            return
-        self._is_delivering = True
+    def _deliver(self) -> None:
+        if conf.enabled and conf.queue in self.queue_names():
+            self._undeterred(lambda: self._drain.run(conf.slice, patient=False))
+
+    def _deliver_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._stop_requested and (left := until - time.monotonic()) > 0:
+            self._deliver()
+            time.sleep(BUSY_POLL if self._drain.is_under_way else min(left, conf.idle_poll, STOP_SECONDS))
+
+    def _undeterred(self, work: Callable[[], None]) -> None:
         try:
-            self._drain.run(conf.slice, patient=False)
+            work()
         except Error as error:
             logger.warning("The database does not answer, trying again: %s", error)
             self._start_over()
         except Exception:
             logger.exception("The deliveries met an error that nobody foresaw, trying again")
             self._start_over()
-        finally:
-            self._is_delivering = False
 
     def _start_over(self) -> None:
         """Before the next try after an error: in a moment, and over new connections."""
@@ -210,13 +173,26 @@ class WebhookWorker(Worker):
             logger.warning("What was under way could not be recorded and will be sent again: %s", error, exc_info=trace)
             connections.close_all()
 
+    def _wait_for_job(self, seconds: float) -> tuple[Job, Queue] | None:
+        """The next job, waited for as many seconds; meanwhile it looks whether the worker is to stop."""
+        while not (found := self._dequeue(min(seconds, STOP_SECONDS))) and not self._stop_requested:
+            if (seconds := seconds - STOP_SECONDS) <= 0:
+                break
+        return found
+
     def _dequeue(self, wait: float) -> tuple[Job, Queue] | None:
-        """The next job, which this waits for, for so many seconds."""
         if time.monotonic() < self._redis_since:
             time.sleep(wait)
             return None
-        try:
+        found = None
+        with self._redis_may_be_away():
             self._stay_in_touch()
+            found = self._next_job(wait)
+            self._redis_answered()
+        return found
+
+    def _next_job(self, wait: float) -> tuple[Job, Queue] | None:
+        try:
             found = self.queue_class.dequeue_any(
                 self._ordered_queues,
                 wait or None,  # type: ignore[arg-type]  # Redis takes fractions
@@ -225,19 +201,15 @@ class WebhookWorker(Worker):
                 serializer=self.serializer,
                 death_penalty_class=self.death_penalty_class,
             )
-            if found:
-                self._took(*found)
         except DequeueTimeout:
-            found = None
-        except REDIS_AWAY as error:
-            self._redis_failed(error)
             return None
-        self._redis_answered()
+        if found:
+            self._took(*found)
         return found
 
     def _took(self, job: Job, queue: Queue) -> None:
         self.reorder_queues(reference_queue=queue)
-        if job.func_name == jobs.DRAIN:
+        if _is_wake_up(job):
             # No more than a hint, and not worth the bookkeeping of a job: each of its steps would wait for a Redis
             # that is away.
             jobs.swallow(job, queue)
@@ -258,22 +230,13 @@ class WebhookWorker(Worker):
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
 
-    def _redis_failed(self, error: Exception) -> None:
-        if not self._redis_since:
-            self.log.warning("Redis does not answer (%s): delivering without it", error)
-        self._redis_since = time.monotonic() + REDIS_RETRY_SECONDS
-        self._next_beat = 0.0
-
-    def _redis_answered(self) -> None:
-        if self._redis_since:
-            self.log.warning("Redis answers again")
-        self._redis_since = 0.0
+    def _redis_failed(self, error: RedisError) -> None:
+        super()._redis_failed(error)
+        self._next_beat = 0.0  # the first thing when it answers again
 
 
-def _unreachable(connection: Redis) -> str:
-    """Why it does not answer; nothing if it does."""
+def _is_wake_up(job: Job) -> bool:
     try:
-        connection.ping()
-    except REDIS_AWAY as error:
-        return str(error)
-    return ""
+        return bool(job.func_name == jobs.DRAIN)
+    except DeserializationError:
+        return False  # of code that is not here, say: rq fails it, and tells why

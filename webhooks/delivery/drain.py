@@ -60,10 +60,22 @@ class Drain:
         self._courier.hand_back_waiting()
         under_way = self._courier.held()
         while not self._stopping and under_way & self._courier.held():
-            self._courier.turn(wait=0.02, only_free=True)
+            self._courier.turn(PATIENT, only_free=True)
         self._courier.hand_back_waiting()
         while not self._courier.is_idle and not self._stopping:
-            self._courier.turn(wait=0.02, claim=False)
+            self.tend()
+
+    def pause(self, grace: float) -> None:
+        """Hand back what waits, and give what is under way ``grace`` seconds to end. What takes longer stays under way:
+        ``tend`` it until ``run`` goes on."""
+        self._courier.hand_back_waiting()
+        deadline = time.monotonic() + grace
+        while self.is_under_way and not self._stopping and time.monotonic() < deadline:
+            self.tend()
+
+    def tend(self) -> None:
+        """Record what has ended and keep the leases of the rest, for a moment. Claims nothing."""
+        self._courier.turn(PATIENT, claim=False)
 
     def stop(self) -> None:
         """Claim nothing more. Safe to call from a signal handler."""

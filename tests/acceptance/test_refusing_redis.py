@@ -1,0 +1,96 @@
+"""A Redis that answers and refuses writes: to the shipped worker class, it is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from redis import Redis, ResponseError
+from redis import exceptions as of_redis
+
+from tests.inbox import Inbox
+from tests.makers import make_webhook
+from tests.servers import own_valkey
+from tests.testapp.models import Thing
+from tests.waiting import until
+from tests.workers import Workers
+from webhooks import redis_access
+from webhooks.models import Attempt
+
+REFUSING = {
+    "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+    "out of memory": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0"),
+    "without its replicas": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+}
+
+
+@pytest.fixture
+def valkey(workers: Workers) -> Iterator[Any]:
+    """A server of this test's own, which its workers use."""
+    with own_valkey() as (_, url):
+        workers.redis_url = url
+        yield Redis.from_url(url)
+        workers.stop_all()
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("kind", REFUSING)
+def test_workers_start_deliver_and_stop_while_redis_refuses(
+    workers: Workers, inbox: Inbox, valkey: Any, kind: str
+) -> None:
+    refuse, allow = REFUSING[kind]
+    make_webhook(Thing, url=inbox.url())
+    running = workers.start()
+    running.wait_until_listening()
+    valkey.execute_command(*refuse.split())
+    until(lambda: "Redis refuses" in running.text or running.process.poll() is not None, 20, "the first to be refused")
+    Thing.objects.create(name="by the one that was running")
+    inbox.wait_for(1)
+    assert running.stop() == 0, running.text
+
+    started = workers.start()
+    until(lambda: "Redis refuses" in started.text or started.process.poll() is not None, 20, "the second to be refused")
+    Thing.objects.create(name="by the one that was started")
+    inbox.wait_for(2)
+    valkey.execute_command(*allow.split())
+    started.wait_until_listening()
+    assert "Redis answers again" in started.text
+    assert started.stop() == 0
+
+
+@pytest.mark.usefixtures("database")
+def test_a_worker_that_is_stopped_before_redis_took_it_records_what_is_under_way(
+    workers: Workers, inbox: Inbox, valkey: Any
+) -> None:
+    make_webhook(Thing, url=inbox.url("slow/2"))
+    valkey.execute_command(*REFUSING["a replica"][0].split())
+    worker = workers.start()
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    assert worker.stop() == 0
+    assert Attempt.objects.get().succeeded
+
+
+@pytest.mark.parametrize(
+    ("error", "is_away", "verb"),
+    [
+        (of_redis.ConnectionError("refused"), True, "does not answer"),
+        (of_redis.TimeoutError("Timeout reading from socket"), True, "does not answer"),
+        (of_redis.BusyLoadingError("loading the dataset in memory"), True, "does not answer"),
+        (of_redis.AuthenticationError("invalid username-password pair"), True, "refuses"),
+        (of_redis.ReadOnlyError("You can't write against a read only replica."), True, "refuses"),
+        (of_redis.OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), True, "refuses"),
+        (of_redis.MasterDownError("Link with MASTER is down"), True, "refuses"),
+        (ResponseError("MISCONF Redis is configured to save RDB snapshots"), True, "refuses"),
+        (ResponseError("NOREPLICAS Not enough good replicas to write."), True, "refuses"),
+        (ResponseError("Command # 2 (HSET k v) of pipeline caused error: NOREPLICAS Not enough"), True, "refuses"),
+        (ResponseError("UNBLOCKED force unblock from blocking operation"), True, "refuses"),
+        (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), False, "refuses"),
+        (ResponseError("unknown command 'MISCONF '"), False, "refuses"),
+        (of_redis.DataError("Invalid input of type"), False, "does not answer"),
+    ],
+)
+def test_what_counts_as_a_redis_that_is_away(error: of_redis.RedisError, is_away: bool, verb: str) -> None:
+    assert redis_access.is_away(error) == is_away
+    assert redis_access.in_words(error) == f"Redis {verb} ({error})"
