@@ -18,7 +18,7 @@ from tests.testapp.models import Thing
 from webhooks import rendering
 from webhooks.delivery import composing
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
-from webhooks.outcomes import Refused
+from webhooks.outcomes import Refused, in_general
 from webhooks.payloads import Bodies
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -201,6 +201,9 @@ def test_what_templates_make_wrong_is_a_failed_attempt_with_the_reason(fields: d
     assert reason in attempt.reason
     assert attempt.reason == delivery.reason
     assert attempt.url
+    # What a template writes is for those who may read the template.
+    is_of_the_template = "metadata" not in reason
+    assert in_general(attempt.reason).endswith(" …") == is_of_the_template
 
 
 def test_a_template_that_was_mended_is_used_at_the_next_attempt(inbox: Inbox, webhooks_settings: Any) -> None:

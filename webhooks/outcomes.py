@@ -25,7 +25,10 @@ NO_HTTP = "the answer is no valid HTTP"
 _URL = re.compile(r"(with url: |https?://)[^\s'\"]+", re.IGNORECASE)
 
 _OF_STATUS = re.compile(r"HTTP ([0-9]{3})\b")
-_OF_TEMPLATE = re.compile(r"the (?:URL|headers|body) (?:could not be rendered|came out as)")
+# What follows these words comes from a template, or from an error that nobody foresaw.
+_SPECIFIC = re.compile(
+    r"the (?:URL|headers|body) (?:could not be rendered|came out as)|the request could not be made|\w+(?=: )"
+)
 
 
 class Refused(Exception):
@@ -74,12 +77,13 @@ def judge(status: int, phrase: str, location: str) -> str:
 
 
 def in_general(reason: str) -> str:
-    """Why an attempt failed, in the app's own words: without what the receiver or a template has put into them."""
+    """Why an attempt failed, in the app's own words: without what the receiver, a template or a library has put into
+    them."""
     if found := _OF_STATUS.match(reason):
         status = int(found[1])
         redirects = ": redirects are not followed" if 300 <= status < 400 else ""
         return f"HTTP {status} {http.client.responses.get(status, '')}".strip() + redirects
-    if found := _OF_TEMPLATE.match(reason):
+    if found := _SPECIFIC.match(reason):
         return f"{found[0]} …"
     return NO_HTTP if reason.startswith(NO_HTTP) else reason
 
