@@ -125,6 +125,22 @@ def test_a_batch_is_one_event_for_each_object_inserted_in_one_statement() -> Non
     assert len(inserts) == 1
 
 
+def test_events_that_are_large_together_are_inserted_in_several_statements() -> None:
+    data = json.dumps(["a"] * 150_000)
+    new = [Event(action="updated", object_type="testapp.thing", object_id=str(n), data=data) for n in range(25)]
+    sizes = []
+
+    def measure(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        sizes.append(len(params[0]))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(measure):
+        Event.insert_all(new, "default")
+    assert sum(sizes) > 25_000_000
+    assert (len(sizes), max(sizes) < 17_000_000) == (2, True)
+    assert [(event.pk, event.object_id) for event in events()] == [(one.pk, one.object_id) for one in new]
+
+
 def test_a_batch_that_is_rolled_back_leaves_nothing() -> None:
     make_webhook(Thing)
     with pytest.raises(ZeroDivisionError), webhooks.batch():

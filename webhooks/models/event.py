@@ -26,9 +26,6 @@ PING_OBJECT_TYPE = "webhooks.ping"
 CUT = "Cut: "
 UNDISPATCHED = "It could not be dispatched:\n"
 
-# Events that one statement inserts.
-INSERT_MOST = 1000
-
 
 class Event(models.Model):
     """One committed change of one object, frozen as it was. Its id is the ``sequence`` of the payload."""
@@ -102,11 +99,12 @@ class Event(models.Model):
 
     @classmethod
     def insert_all(cls, new: Sequence[Event], using: str) -> None:
-        """Save new ones, a thousand with each statement, in their order."""
-        for some in (new[start : start + INSERT_MOST] for start in range(0, len(new), INSERT_MOST)):
-            for event, pk in zip(some, events.insert_all(using, [one._plain(using) for one in some]), strict=True):
-                event.pk = pk
-                event._state.adding, event._state.db = False, using
+        """Save new ones, many with each statement, in their order."""
+        columns = [str(field.column) for field in cls._meta.local_concrete_fields if not field.primary_key]
+        ids = events.insert_all(using, columns, (one._plain(using) for one in new))
+        for event, pk in zip(new, ids, strict=True):
+            event.pk = pk
+            event._state.adding, event._state.db = False, using
 
     def _plain(self, using: str) -> dict[str, Any]:
         """The values of its columns, as JSON can carry them."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 from webhooks.clock import loaded
 from webhooks.sql.dialect import number_list, numbers, rows, table
+
+# Events that one statement inserts, and their bytes: PostgreSQL closes the connection at a gigabyte, and the
+# transaction of the change ends with it.
+MOST = 1000
+MOST_BYTES = 16 * 2**20
 
 
 class EventRow(NamedTuple):
@@ -49,10 +54,24 @@ def insert(using: str, columns: Mapping[str, Any]) -> int:
     return cast(int, rows(using, statement, list(columns.values()))[0][0])
 
 
-def insert_all(using: str, new: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Insert Events of values that JSON can carry, in one statement and as one parameter: SQLite, and Django with it,
-    takes only so many. Returns their ids, which rise in the order given."""
-    columns = list(new[0])
+def insert_all(using: str, columns: Sequence[str], new: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Insert Events of values that JSON can carry, many in one statement and as one parameter: SQLite, and Django with
+    it, takes only so many. Returns their ids, which rise in the order given."""
     names, given = ", ".join(columns), table(using, columns, "webhooks_event")
     statement = f"INSERT INTO webhooks_event ({names}) SELECT {names} FROM {given} WHERE 1 = 1 RETURNING id"
-    return sorted(row[0] for row in rows(using, statement, [json.dumps(list(new))]))
+    parts = _parts(map(json.dumps, new))
+    return [pk for part in parts for (pk,) in sorted(rows(using, statement, [f"[{','.join(part)}]"]))]
+
+
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """These texts in parts, of which one statement takes all."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and (len(part) == MOST or size + len(text) > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
