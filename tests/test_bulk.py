@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext
 import webhooks
 from tests import servers
 from tests.makers import actions, events, last_data, make_webhook, recorded
-from tests.modes import autocommit, in_batch, in_transaction
+from tests.modes import autocommit, bare_savepoint, in_batch, in_transaction
 from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
 from webhooks.capture import subscriptions
 from webhooks.models import Event
@@ -158,6 +158,23 @@ def test_what_is_rolled_back_within_a_batch_is_not_sent() -> None:
             other.delete()
             1 / 0  # noqa: B018
     assert recorded() == [("updated", "testapp.thing", str(kept.pk))]
+
+
+def test_what_is_rolled_back_to_a_savepoint_within_a_batch_is_not_sent_and_leaves_what_was_before_it() -> None:
+    deleted, updated, kept = (Thing.objects.create(name=name) for name in ("deleted", "updated", "kept"))
+    make_webhook(Thing)
+    heard: list[str] = []
+    with webhooks.batch():
+        kept.save()
+        savepoint = bare_savepoint()
+        transaction.on_commit(lambda: heard.append("of the host"))
+        Thing.objects.get(pk=deleted.pk).delete()
+        updated.save()
+        kept.delete()
+        transaction.savepoint_rollback(savepoint)
+        Label.objects.create(name="after it")
+    assert recorded() == [("updated", "testapp.thing", str(Thing.objects.get(name="kept").pk))]
+    assert heard == ["of the host"]
 
 
 def test_a_batch_within_a_batch_adds_to_the_outer_one() -> None:

@@ -242,7 +242,10 @@ def judge_change(event: Event, before: dict[str, Any], after: dict[str, Any]) ->
 
 @pytest.mark.parametrize("existed", [True, False], ids=["object that was there", "new object"])
 @pytest.mark.parametrize("rollback", ROLLBACKS)
-def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none(rollback: str, existed: bool) -> None:
+@pytest.mark.parametrize("around", [transaction.atomic, batch])
+def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none(
+    around: Any, rollback: str, existed: bool
+) -> None:
     label = Label.objects.create(name="red")
     make_webhook(Thing, prechange=True)
     keys = itertools.count(1000)
@@ -255,7 +258,7 @@ def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none
                     subject.create()
                     Event.objects.all().delete()
                 old = subject.state()
-                with transaction.atomic():
+                with around():
                     apply(subject, before)
                     if undone:
                         ROLLBACKS[rollback](subject, undone)
@@ -275,18 +278,18 @@ NESTED = st.recursive(
 )
 
 
-@given(steps=st.lists(NESTED, max_size=6), existed=st.booleans())
+@given(steps=st.lists(NESTED, max_size=6), existed=st.booleans(), around=st.sampled_from([transaction.atomic, batch]))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_a_transaction_of_any_shape_is_one_event_or_none(steps: list[Any], existed: bool) -> None:
+def test_a_transaction_of_any_shape_is_one_event_or_none(steps: list[Any], existed: bool, around: Any) -> None:
     empty_all_tables()
     subject = Subject(1, Label.objects.create(name="red"))
     if existed:
         subject.create()
     make_webhook(Thing, prechange=True)
     before = subject.state()
-    with transaction.atomic():
+    with around():
         changed = run_nested(subject, steps)
     problem = judge(subject, existed, changed, before)
     assert not problem, problem

@@ -11,8 +11,9 @@ from django.db import connections, models, router, transaction
 
 from webhooks import jobs, snapshots
 from webhooks.capture import readings, settling, subscriptions
+from webhooks.capture.batches import batching
 from webhooks.capture.changes import Batch, Change
-from webhooks.capture.scopes import Scope, batching, existing, open_scope
+from webhooks.capture.scopes import Scope, existing, open_scope
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of

@@ -8,8 +8,7 @@ it is only a hint, and the rows decide.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -191,9 +190,15 @@ def _clear_away(connection: BaseDatabaseWrapper, wake: Callable[[], None]) -> No
     to do then is to wake a worker, once."""
     callbacks: list[Any] = connection.run_on_commit
     has_events = any(isinstance(one, Scope) and one.has_events for _, one, _ in callbacks)
-    callbacks[:] = [one for one in callbacks if not isinstance(one[1], Mark | Before | Pending | Announced)]
+    drop(callbacks)
     if has_events and all(one is not wake for _, one, _ in callbacks):
         callbacks.append((set(), wake, True))
+
+
+def drop(callbacks: list[Any], start: int = 0) -> None:
+    """Drop what was registered here from a place in a transaction's callbacks on, and leave what others did."""
+    ours = Mark | Before | Pending | Announced
+    callbacks[start:] = [registered for registered in callbacks[start:] if not isinstance(registered[1], ours)]
 
 
 def forget_subscriptions(using: str) -> None:
@@ -206,16 +211,3 @@ def forget_subscriptions(using: str) -> None:
 def _look_again(scope: Scope) -> None:
     """And once more after a rollback, which may have undone the change; Django makes a new list of callbacks then."""
     scope.wanted, scope.edited_in = subscriptions.readable(scope.using), scope.connection.run_on_commit
-
-
-@contextmanager
-def batching(scope: Scope) -> Iterator[Batch | None]:
-    """Gather the scope's changes in this block. Gives None inside another batch, which then gathers them."""
-    if scope.batch:
-        yield None
-        return
-    scope.batch = Batch()
-    try:
-        yield scope.batch
-    finally:
-        scope.batch = None
