@@ -25,8 +25,10 @@ from webhooks.delivery import attempts, health
 from webhooks.delivery.attempts import Claimed
 from webhooks.delivery.health import Health, after_failures
 from webhooks.models import Attempt, Delivery, State, Webhook
+from webhooks.models.querysets import WebhookQuerySet
 from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies
+from webhooks.sql.dialect import rows, run
 from webhooks.transactions import atomically
 
 NOW = timezone.now()
@@ -245,6 +247,26 @@ def test_workers_with_failures_of_the_same_webhooks_wait_for_each_other(
     first.join()
     second.join()
     assert len(tries) == 2
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("change", [WebhookQuerySet.resume, WebhookQuerySet.probe])
+def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, change: Any) -> None:
+    first, second = (make_webhook(Thing, probe_at=timezone.now()) for _ in range(2))
+    locked = threading.Event()
+
+    def work() -> None:
+        with transaction.atomic():
+            run("default", "SET LOCAL deadlock_timeout = '30s'")  # so it is the other one that PostgreSQL ends
+            Webhook.objects.filter(pk=second.pk).update(failures_in_a_row=2)
+            locked.set()
+            until(lambda: rows("default", "SELECT FROM pg_locks WHERE NOT granted"))
+            Webhook.objects.filter(pk=first.pk).update(failures_in_a_row=2)
+
+    worker = Beside(work)
+    assert locked.wait(20)
+    assert change(Webhook.objects.all()) == 2
+    worker.join()
 
 
 def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox) -> None:

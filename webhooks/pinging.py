@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from webhooks.actors import current_actor
 from webhooks.capture import outbox
-from webhooks.clock import DatabaseNow
 from webhooks.ids import new_id
 from webhooks.jsontext import written
 from webhooks.models import Event, Webhook
@@ -27,6 +26,6 @@ def ping(webhook: Webhook) -> Event:
         request_id=clean(actor.request_id, 200),
         request=written(actor.request) if actor.request else "",
     )
-    Webhook.objects.filter(pk=webhook.pk).paused().update(probe_at=DatabaseNow())
+    Webhook.objects.filter(pk=webhook.pk).probe()
     outbox.wake_on_commit()
     return event

@@ -55,7 +55,7 @@ def retry(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = mat
 
     The history tells that ``user`` did it, if one is given. Stops after about so many ``seconds``."""
     done = _in_chunks(deliveries, DeliveryQuerySet.retriable, lambda some: some.hasten() + some.retry(), seconds)
-    Webhook.objects.filter(pk__in=done.webhooks).paused().update(probe_at=DatabaseNow())
+    Webhook.objects.filter(pk__in=done.webhooks).probe()
     _note(user, done, "Retried.")
     return done
 

@@ -76,7 +76,11 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
     def resume(self) -> int:
         """Send to paused ones again at once, as though they had not failed."""
-        return self.paused().recover()
+        return atomically(lambda: self.paused().recover(), self.db)
+
+    def probe(self) -> int:
+        """Try paused ones at once."""
+        return atomically(lambda: self.paused().update(probe_at=DatabaseNow()), self.db)
 
     def recover(self, **also: Any) -> int:
         """End a pause, if there is one, and forget the failures; sets ``also``, too."""
