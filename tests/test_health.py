@@ -260,7 +260,7 @@ def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, ch
             run("default", "SET LOCAL deadlock_timeout = '30s'")  # so it is the other one that PostgreSQL ends
             Webhook.objects.filter(pk=second.pk).update(failures_in_a_row=2)
             locked.set()
-            until(lambda: rows("default", "SELECT FROM pg_locks WHERE NOT granted"))
+            until(lambda: rows("default", "SELECT FROM pg_locks WHERE NOT granted"), 20, "somebody who waits")
             Webhook.objects.filter(pk=first.pk).update(failures_in_a_row=2)
 
     worker = Beside(work)
