@@ -18,7 +18,7 @@ from psycopg import IsolationLevel
 
 from tests import servers
 from tests.inbox import ROOT
-from tests.testapp.models import Unregistered
+from tests.testapp.models import Essay, Unregistered
 from webhooks import checks, registry, rekeying
 from webhooks.registration import Registration
 
@@ -151,6 +151,13 @@ def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Calla
     message = found()["webhooks.W007"]
     assert message.obj == Unregistered
     assert message.msg.startswith("nmae cannot be left out of what is sent of testapp.unregistered")
+
+
+def test_a_key_that_may_be_longer_than_an_event_holds_is_told(register: Callable[..., None]) -> None:
+    register(Essay, serializer="tests.testapp.api.serializers.ThingSerializer")
+    message = found()["webhooks.W009"]
+    assert message.obj == Essay
+    assert "testapp.essay may have more than the 255 characters" in message.msg
 
 
 class Elsewhere:

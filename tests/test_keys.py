@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db import models
+from rest_framework import serializers
 
 import webhooks
 from tests.makers import actions, events, last_data, make_webhook
 from tests.modes import MODES
-from tests.testapp.models import Edition, Gadget, Shout, Tide
+from tests.testapp.models import Edition, Essay, Gadget, Shout, Tide
 from webhooks import event_names, registry
-from webhooks.keys import stored
+from webhooks.keys import may_exceed, stored
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
@@ -88,6 +91,59 @@ def test_a_custom_event_goes_in_the_lane_of_its_object_however_the_key_is_writte
     with pytest.raises(ValueError, match="its key is none"):
         webhooks.send("testapp.checked", Gadget(id="nothing like it"))
     assert actions() == ["created", "testapp.checked"]
+
+
+class EssaySerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Essay
+        fields = ("title",)
+
+
+@pytest.fixture
+def essays() -> Iterator[None]:
+    registry.register(Essay, EssaySerializer)
+    yield
+    registry.unregister(Essay)
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("database", "essays")
+@MODES
+def test_an_object_that_cannot_be_recorded_costs_no_other_its_event(
+    mode: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_names, "_events", {**event_names._events, "testapp.checked": "Checked"})
+    make_webhook(Essay, Edition, custom_events=["testapp.checked"])
+
+    def change() -> None:
+        Essay.objects.create(title="short")
+        Essay.objects.create(title="x" * 300)
+        webhooks.send("testapp.checked")
+        Edition.objects.create(pk=1, name="made")
+
+    mode(change)
+    assert [event.object_id for event in events()] == ["short", "testapp.checked", "1.00"]
+    assert [event.error for event in events()] == [""] * 3
+    assert re.search("No webhook will hear that testapp.essay x{300} (was )?created", app_log.text)
+
+
+def test_which_keys_may_be_longer_than_an_event_holds() -> None:
+    class Scroll(models.Model):
+        text = models.TextField(primary_key=True)
+
+        class Meta:
+            app_label = "unmade"
+
+    class Line(models.Model):
+        pk = models.CompositePrimaryKey("essay_id", "number")
+        essay = models.ForeignKey(Essay, models.CASCADE)
+        number = models.IntegerField()
+
+        class Meta:
+            app_label = "unmade"
+
+    keys = {model: may_exceed(model._meta.pk, 255) for model in (Edition, Tide, Gadget, Shout, Essay, Scroll, Line)}
+    assert [model for model, may in keys.items() if may] == [Essay, Scroll, Line]
 
 
 def test_an_inherited_key_is_that_of_the_row_that_is_inherited_and_parts_are_keys_each() -> None:

@@ -18,6 +18,8 @@ from django.utils.module_loading import import_string
 from webhooks import jobs, registry, rekeying
 from webhooks.capture import outbox
 from webhooks.conf import conf
+from webhooks.keys import may_exceed
+from webhooks.models import Event
 from webhooks.registration import Registration
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
@@ -104,6 +106,15 @@ def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
             yield from _check_exclude(registration, classes)
     except ImproperlyConfigured as error:
         yield Error(str(error), obj=registration.model, id="webhooks.E004")
+    longest = Event._meta.get_field("object_id").max_length or 0
+    if may_exceed(registration.model._meta.pk, longest):
+        yield Warning(
+            f"A key of {registration.label} may have more than the {longest} characters that an Event holds: "
+            "PostgreSQL then refuses the Event, and no webhook hears of the object.",
+            hint="Give its primary key a max_length of no more, or do not register the model.",
+            obj=registration.model,
+            id="webhooks.W009",
+        )
     alias = router.db_for_write(registration.model)
     if alias != outbox.database():
         yield Error(

@@ -17,12 +17,28 @@ def stored(field: models.Field[Any, Any], given: Any) -> Any:
     Raises ValidationError for what can be none."""
     if isinstance(field, models.CompositePrimaryKey):
         return tuple(map(stored, field.fields, field.to_python(given)))  # type: ignore[arg-type]
-    while field.remote_field:  # an inherited row has the key of the row that it inherits
-        field = field.target_field  # type: ignore[attr-defined]
+    field = _own(field)
     key = field.to_python(given)
     if isinstance(key, Decimal):
         return _with_its_places(field, key)
     return _in_utc(key) if isinstance(key, datetime) else key
+
+
+def may_exceed(field: models.Field[Any, Any], characters: int) -> bool:
+    """Whether the text of a primary key may have more characters than these."""
+    if isinstance(field, models.CompositePrimaryKey):
+        return any(may_exceed(part, characters // len(field.fields)) for part in field.fields)  # type: ignore[arg-type]
+    field = _own(field)
+    if isinstance(field, models.CharField):
+        return field.max_length is None or field.max_length > characters
+    return isinstance(field, models.TextField)
+
+
+def _own(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
+    """The field that a key is of: an inherited row has that of the row that it inherits."""
+    while field.remote_field:
+        field = field.target_field  # type: ignore[attr-defined]
+    return field
 
 
 def _with_its_places(field: Any, key: Decimal) -> Decimal:

@@ -129,6 +129,12 @@ class Shout(models.Model):
     name = models.CharField(max_length=50)
 
 
+class Essay(models.Model):
+    """Its key may be longer than an Event holds. It is registered by the tests that want it."""
+
+    title = models.CharField(max_length=400, primary_key=True)
+
+
 class HiddenManager(models.Manager):
     def get_queryset(self) -> models.QuerySet[Any]:
         return super().get_queryset().filter(hidden=False)

@@ -54,6 +54,9 @@ class Pending:
     def __call__(self) -> None:
         pass
 
+    def __str__(self) -> str:
+        return str(self.change)
+
 
 @dataclass(frozen=True, eq=False)
 class Announced:
@@ -64,3 +67,6 @@ class Announced:
 
     def __call__(self) -> None:
         pass
+
+    def __str__(self) -> str:
+        return str(self.event)

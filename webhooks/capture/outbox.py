@@ -184,7 +184,20 @@ def _close(scope: Scope, gathered: Batch) -> None:
             settling.settle_together(scope, gathered)
     except Exception as error:
         pass_on(error)
-        logger.exception("No webhook will hear of %d changes of a batch", len(scope.pending(gathered)))
+        logger.warning("The changes of a batch cannot be recorded together, and are one by one: %s", error)
+        _close_one_by_one(scope, gathered)
+
+
+def _close_one_by_one(scope: Scope, gathered: Batch) -> None:
+    for one in scope.pending(gathered):
+        try:
+            with transaction.atomic(scope.using):
+                settling.settle_one(scope, one)
+        except Exception as error:
+            pass_on(error)
+            logger.exception("No webhook will hear that %s", one)
+            if is_aborted(scope.using):
+                raise
 
 
 def prepare_deletion(changes: Sequence[Change], using: str) -> None:

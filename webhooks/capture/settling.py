@@ -144,6 +144,14 @@ def settle_together(scope: Scope, gathered: Batch) -> None:
         event_ids.append(event.pk)
 
 
+def settle_one(scope: Scope, one: Pending | Announced) -> None:
+    """The same for one of a batch by itself."""
+    if isinstance(one, Announced):
+        _insert(scope, [one.event])
+    else:
+        settle(scope, one.change, scope.trace(one.change), one.state)
+
+
 def _selections(scope: Scope, objects: Sequence[tuple[Change, ObjectState]]) -> list[Selection | None]:
     """Who wants the new Event of each object; None where there is more to it than a new Event."""
     if not scope.wanted.demands:
