@@ -962,6 +962,28 @@ def test_an_error_of_the_outbox_itself_is_logged_and_the_save_succeeds(
     assert f"testapp.thing {thing.pk}" in app_log.text
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("around", [transaction.atomic, batch])
+def test_a_connection_that_is_lost_while_a_change_is_recorded_is_told_to_whoever_made_it(
+    around: Any, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    """Django would roll the transaction back at its end, and say nothing."""
+    make_webhook(Thing)
+    process = rows("default", "SELECT pg_backend_pid()")[0][0]
+
+    def lose_the_connection(*args: Any) -> None:
+        Beside(lambda: run("default", "SELECT pg_terminate_backend(%s)", [process])).join()
+        run("default", "SELECT 1")
+
+    monkeypatch.setattr(ThingSerializer, "to_representation", lose_the_connection)
+    try:
+        with pytest.raises(DatabaseError), around():
+            Thing.objects.create(name="a")
+    finally:
+        connection.close()
+    assert not Thing.objects.exists()
+
+
 def test_a_lookup_of_webhooks_that_fails_is_logged_and_the_save_succeeds(
     monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,8 @@ def is_aborted(using: str) -> bool:
     """Whether the transaction that is open can only be rolled back. An error that says so must not be swallowed: its
     COMMIT would be a ROLLBACK, and say nothing."""
     connection = connections[using]
+    if connection.needs_rollback:
+        return True  # not even to a savepoint could it be rolled back: the connection is lost
     if connection.vendor != "postgresql" or connection.connection is None:
         return False
     return bool(connection.connection.info.transaction_status == IN_ERROR)

@@ -185,6 +185,8 @@ def _close(scope: Scope, gathered: Batch) -> None:
     except Exception as error:
         pass_on(error)
         logger.warning("The changes of a batch cannot be recorded together, and are one by one: %s", error)
+        if is_aborted(scope.using):
+            raise
         _close_one_by_one(scope, gathered)
 
 
