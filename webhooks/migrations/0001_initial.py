@@ -39,6 +39,7 @@ class Migration(migrations.Migration):
             options={
                 'base_manager_name': 'objects',
                 'verbose_name_plural': 'deliveries',
+                'default_permissions': ('view',),
                 'ordering': ['-pk'],
                 'permissions': [('retry_delivery', 'Can retry deliveries'), ('discard_delivery', 'Can discard deliveries')],
             },
@@ -49,6 +50,9 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('swept_at', models.DateTimeField()),
             ],
+            options={
+                'default_permissions': (),
+            },
         ),
         migrations.CreateModel(
             name='Attempt',
@@ -68,6 +72,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'base_manager_name': 'objects',
+                'default_permissions': (),
                 'ordering': ['pk'],
             },
         ),
@@ -95,6 +100,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'base_manager_name': 'objects',
+                'default_permissions': ('view',),
                 'ordering': ['-pk'],
                 'indexes': [models.Index(condition=models.Q(('dispatched_at', None), ('error', '')), fields=['id'], name='webhooks_event_undispatched'), models.Index(condition=models.Q(models.Q(('error', ''), _negated=True), ('dispatched_at', None)), fields=['timestamp'], name='webhooks_event_failed'), models.Index(condition=models.Q(('dispatched_at__isnull', False)), fields=['dispatched_at'], name='webhooks_event_dispatched'), models.Index(condition=models.Q(('request_id', ''), _negated=True), fields=['request_id'], name='webhooks_event_request'), models.Index(fields=['object_type', 'object_id', 'id'], name='webhooks_event_object')],
             },

@@ -38,6 +38,7 @@ class Delivery(models.Model):
         base_manager_name = "objects"
         ordering = ["-pk"]
         verbose_name_plural = "deliveries"
+        default_permissions = ("view",)
         permissions = [
             ("retry_delivery", "Can retry deliveries"),
             ("discard_delivery", "Can discard deliveries"),
@@ -103,6 +104,7 @@ class Attempt(models.Model):
 
     class Meta:
         base_manager_name = "objects"
+        default_permissions = ()
         ordering = ["pk"]
 
     def __str__(self) -> str:

@@ -63,6 +63,7 @@ class Event(models.Model):
 
     class Meta:
         base_manager_name = "objects"
+        default_permissions = ("view",)
         ordering = ["-pk"]
         indexes = [
             models.Index(

@@ -15,6 +15,9 @@ class Sweep(models.Model):
 
     objects = AtHome()
 
+    class Meta:
+        default_permissions = ()
+
     def __str__(self) -> str:
         return f"swept at {self.swept_at}"
 
