@@ -426,13 +426,25 @@ def test_a_row_that_the_default_manager_hides_is_recorded() -> None:
 
 def test_a_fixture_that_is_loaded_is_not_heard(tmp_path: Path, thing: Thing) -> None:
     thing.labels.add(Label.objects.create(name="red"))
+    thing.friends.add(Thing.objects.create(name="friend"))
     text = serializers.serialize("json", [*Label.objects.all(), thing])
-    make_webhook(Thing, Label)
+    thing.labels.clear()
+    thing.friends.clear()
+    make_webhook(Thing, Label, prechange=True)
     fixture = tmp_path / "things.json"
     fixture.write_text(text)
     call_command("loaddata", str(fixture), verbosity=0)
-    assert [event for event in events() if event.object_type == "testapp.label"] == []
-    assert "created" not in actions()
+    assert (thing.labels.count(), thing.friends.count()) == (1, 1)
+    assert events() == []
+
+
+def test_an_object_of_a_fixture_is_heard_of_again_once_it_is_saved(thing: Thing) -> None:
+    [loaded] = serializers.deserialize("json", serializers.serialize("json", [thing]))
+    loaded.save()
+    make_webhook(Thing)
+    loaded.object.save()
+    loaded.object.labels.add(Label.objects.create(name="red"))
+    assert actions() == ["updated", "updated"]
 
 
 def test_a_save_with_update_or_create_is_one_event_each() -> None:

@@ -118,6 +118,10 @@ def on_saved(
 ) -> None:
     made_of = instance.__dict__.pop("_webhooks_made_of", ())
     foreseen = instance.__dict__.pop("_webhooks_foreseen", None)
+    instance.__dict__.pop("_webhooks_loaded", None)
+    if raw:
+        # Its relations to many are set next, and Django does not signal that they are of a fixture.
+        instance._webhooks_loaded = True  # type: ignore[attr-defined]
     if raw or outbox.ignores(sender, using):
         return  # a fixture is loaded, whose rows may refer to others that are not there yet; or nobody wants it
     # Of rows in several tables, a save locks those alone of which it changes columns.
@@ -149,6 +153,8 @@ def on_many_to_many_changed(
     **kwargs: Any,
 ) -> None:
     """The objects that hold the field have changed, from whichever side the relation was edited."""
+    if "_webhooks_loaded" in instance.__dict__:
+        return
     relation = Relation(sender, model if reverse else type(instance), reverse)
     pks = relation.changed(instance, action, pk_set, using)
     if action.startswith("pre_"):
