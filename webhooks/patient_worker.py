@@ -64,6 +64,11 @@ class PatientWorker(Worker):
         with self._redis_may_be_away():
             super().maintain_heartbeats(*args)
 
+    def set_current_job_working_time(self, *args: Any, **kwargs: Any) -> None:
+        """rq 2 tells Redis of it while it waits for a job's process, and would leave that to itself."""
+        with self._redis_may_be_away():
+            super().set_current_job_working_time(*args, **kwargs)  # type: ignore[misc]
+
     def execute_job(self, *args: Any) -> None:
         with self._redis_may_be_away():
             super().execute_job(*args)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from redis import Redis, ResponseError
 from redis import exceptions as of_redis
+from rq import Queue
 
 from tests.inbox import Inbox
 from tests.makers import make_webhook
@@ -17,6 +20,7 @@ from tests.waiting import until
 from tests.workers import Workers
 from webhooks import redis_access
 from webhooks.models import Attempt
+from webhooks.workers import WebhookWorker
 
 REFUSING = {
     "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
@@ -70,6 +74,38 @@ def test_a_worker_that_is_stopped_before_redis_took_it_records_what_is_under_way
     inbox.wait_for(1)
     assert worker.stop() == 0
     assert Attempt.objects.get().succeeded
+
+
+@pytest.mark.usefixtures("database")
+def test_a_job_of_somebody_else_that_runs_meanwhile_is_not_left_to_itself(valkey: Any) -> None:
+    queue = Queue("webhooks", connection=valkey)
+    worker = WebhookWorker([queue], connection=valkey, job_monitoring_interval=1)
+    job = queue.enqueue("time.sleep", 5)
+    found = worker._dequeue(1)
+    assert found
+    refuse, allow = (command.split() for command in REFUSING["without its replicas"])
+    children: list[int] = []
+
+    def refuse_when_it_runs() -> None:
+        until(lambda: job.get_status() == "started" and worker.horse_pid, 10, "the job to run")
+        children.append(worker.horse_pid)
+        valkey.execute_command(*refuse)
+
+    refusing = threading.Thread(target=refuse_when_it_runs)
+    refusing.start()
+    worker.execute_job(*found)
+    refusing.join()
+    assert worker._redis_since, "a sign of life was refused"
+    with pytest.raises(ChildProcessError):
+        os.waitpid(children[0], os.WNOHANG)
+    valkey.execute_command(*allow)
+    second = queue.enqueue("time.sleep", 0)
+    worker._redis_answered()
+    found = worker._dequeue(1)
+    assert found
+    worker.execute_job(*found)
+    assert second.is_finished, "the next job is not taken for the one before"
+    worker.teardown()
 
 
 @pytest.mark.parametrize(
