@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
@@ -18,10 +19,9 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.makers import make_webhook
 from tests.threads import Beside
-from webhooks import deletion
+from webhooks import deletion, rekeying
 from webhooks.delivery import health
 from webhooks.models import Webhook
-from webhooks.models.webhook import HEALTH
 from webhooks.outcomes import Outcome
 
 GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410)
@@ -128,7 +128,7 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
     with transaction.atomic():
         health.note(webhook, [REFUSED])
     stale.enabled = False
-    stale.save_settings(switched=True)
+    stale.save_settings(["enabled"])
     webhook.refresh_from_db()
     assert (webhook.enabled, webhook.failures_in_a_row) == (False, 1)
 
@@ -154,9 +154,9 @@ def test_one_that_is_deleted_meanwhile_is_not_switched(
     kept, deleted = (make_webhook(Site, name=name, enabled=False) for name in ("kept", "deleted"))
     save_settings = Webhook.save_settings
 
-    def save(self: Webhook, **kwargs: Any) -> None:
+    def save(self: Webhook, changed: Any) -> None:
         deletion.delete(Webhook.objects.filter(pk=deleted.pk))
-        save_settings(self, **kwargs)
+        save_settings(self, changed)
 
     monkeypatch.setattr(Webhook, "save_settings", save)
     chosen = {"action": "enable", "_selected_action": [kept.pk, deleted.pk]}
@@ -164,6 +164,35 @@ def test_one_that_is_deleted_meanwhile_is_not_switched(
     assert "1 webhook is enabled now." in shown
 
 
-def test_all_that_no_person_changes_is_kept() -> None:
-    hidden = {field.name for field in Webhook._meta.concrete_fields if not field.editable}
-    assert set(HEALTH) == hidden - {"previous_secret", "previous_secret_until", "created", "last_updated", "deleted_at"}
+def test_what_somebody_else_saved_meanwhile_stays(database: str) -> None:
+    make_webhook(Site, secret="first", timeout=5, secret_headers="X-Token: a")
+    mine, theirs = Webhook.objects.get(), Webhook.objects.get()
+    theirs.payload_url, theirs.secret, theirs.secret_headers = "http://127.0.0.1:2/", "second", "X-Token: b"
+    theirs.save_settings(["payload_url", "secret", "secret_headers"])
+    mine.name, mine.timeout = "renamed", 7  # the latter is not said to be changed
+    mine.save_settings(["name"])
+    stored = Webhook.objects.get()
+    assert (stored.name, stored.payload_url, stored.timeout) == ("renamed", "http://127.0.0.1:2/", 5)
+    assert (stored.secret, stored.previous_secret, stored.secret_headers) == ("second", "first", "X-Token: b")
+
+
+def test_of_two_new_secrets_the_later_replaces_the_earlier(database: str) -> None:
+    make_webhook(Site, secret="first")
+    mine, theirs = Webhook.objects.get(), Webhook.objects.get()
+    for webhook, secret in ((theirs, "second"), (mine, "third")):
+        webhook.secret = secret
+        webhook.save_settings(["secret"])
+    stored = Webhook.objects.get()
+    assert (stored.secret, stored.previous_secret) == ("third", "second")
+
+
+def test_a_rotation_of_keys_beside_a_save_loses_no_secret(database: str, webhooks_settings: Any) -> None:
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    webhooks_settings(ENCRYPTION_KEYS=[old])
+    make_webhook(Site, secret="kept")
+    mine = Webhook.objects.get()
+    webhooks_settings(ENCRYPTION_KEYS=[new, old])
+    assert rekeying.renew().renewed == 1
+    mine.save_settings(["name"])
+    webhooks_settings(ENCRYPTION_KEYS=[new])
+    assert Webhook.objects.get().secret == "kept"

@@ -157,10 +157,17 @@ class WebhookForm(forms.ModelForm):
         self._refuse_to_redirect()
         cleaned["secret_headers"] = self._kept(cleaned, "secret_headers")
         cleaned["secret"] = self._kept(cleaned, "secret")
-        self.instance.sign_with(cleaned["secret"])
-        if cleaned.get("forget_previous_secret"):
-            self.instance.forget_previous_secret()
         return cleaned
+
+    @property
+    def changed_settings(self) -> set[str]:
+        """The fields of the webhook that this form changes."""
+        other_names = {
+            "clear_secret": "secret",
+            "clear_secret_headers": "secret_headers",
+            "forget_previous_secret": "previous_secret",
+        }
+        return {other_names.get(name, name) for name in self.changed_data}
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]

@@ -26,7 +26,7 @@ def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None
 def _is_turned(webhook: Webhook, enabled: bool) -> bool:
     webhook.enabled = enabled
     try:
-        webhook.save_settings(switched=True)
+        webhook.save_settings(["enabled"])
     except Webhook.DoesNotExist:
         return False  # deleted meanwhile
     return True

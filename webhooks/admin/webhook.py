@@ -124,7 +124,7 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         if change:
-            obj.save_settings(switched="enabled" in form.changed_data)
+            obj.save_settings(form.changed_settings)
             if obj.enabled != form.cleaned_data["enabled"]:
                 switches.tell_of_another(request, obj)
         else:

@@ -154,13 +154,11 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         return super().create(validated_data)
 
     def update(self, instance: Webhook, validated_data: dict[str, Any]) -> Webhook:
-        instance.sign_with(validated_data.pop("secret", instance.secret))
-        if validated_data.pop("forget_previous_secret", False):
-            instance.forget_previous_secret()
+        forgotten = {"previous_secret"} if validated_data.pop("forget_previous_secret", False) else set()
         object_types = validated_data.pop("object_types", None)
         for name, value in validated_data.items():
             setattr(instance, name, value)
-        instance.save_settings(switched="enabled" in validated_data)
+        instance.save_settings(validated_data.keys() | forgotten)
         if object_types is not None:
             instance.object_types.set(object_types)
         return instance

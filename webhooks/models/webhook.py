@@ -19,12 +19,6 @@ from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
 from webhooks.models.validators import check_headers, check_media_type, check_secret, check_usernames, check_visible
 from webhooks.vault import Secret
 
-# What workers write, on the row that people change.
-HEALTH = (
-    "last_success_at", "last_failure_at", "last_failure", "failures_in_a_row", "failing_since", "probe_at", "probes",
-    "resumed_at", "disabled_reason",
-)  # fmt: skip
-
 NO_ACTION = "Choose at least one action: created, updated or deleted, or an event."
 
 
@@ -191,20 +185,24 @@ class Webhook(models.Model):
         if is_resumed:
             rows.update(resumed_at=DatabaseNow())
 
-    def save_settings(self, *, switched: bool) -> None:
-        """Save what a person changed, and nothing of what workers wrote since the row was loaded: how the webhook
-        fares, and, unless the person ``switched`` it on or off, that it was disabled. Raises DoesNotExist where it
-        was deleted meanwhile.
+    def save_settings(self, changed: Collection[str]) -> None:
+        """Save these fields, which a person changed, and nothing else: whatever workers, other people and a rotation of
+        keys wrote since the row was loaded stays. A new ``secret`` takes over from the one that is stored;
+        ``previous_secret`` forgets the one that was replaced. Raises DoesNotExist where it was deleted meanwhile.
 
         Validate it before: the row stays locked to the end of the transaction, and workers wait for it.
         """
-        kept = HEALTH if switched else (*HEALTH, "enabled")
         using = router.db_for_write(Webhook, instance=self)
         with transaction.atomic(using):
-            rows = Webhook.objects.using(using).select_for_update(no_key=True)
-            written = rows.values(*kept).get(pk=self.pk)
-            for name in kept:
-                setattr(self, name, written[name])
+            stored = Webhook.objects.using(using).select_for_update(no_key=True).get(pk=self.pk)
+            secret = self.secret
+            for field in self._meta.concrete_fields:
+                if field.name in {"secret", "previous_secret"} or field.name not in changed:
+                    setattr(self, field.attname, getattr(stored, field.attname))
+            if "secret" in changed:
+                self.sign_with(secret)
+            if "previous_secret" in changed:
+                self.forget_previous_secret()
             self.save(using=using)
 
     def forget_failures(self) -> None:
