@@ -121,6 +121,15 @@ def test_a_save_goes_through_where_the_user_cannot_be_looked_up(app_log: pytest.
     assert "The user of / cannot be read" in app_log.text
 
 
+@pytest.mark.usefixtures("database")
+def test_a_change_is_told_whatever_the_parameters_of_its_request(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    with acting(RequestActor(RequestFactory().post("/there/?" + "a=1&" * 1001))):
+        Thing.objects.create(name="a")
+    assert [json.loads(event.request)["GET"] for event in events()] == [{}]
+    assert "The parameters of /there/ cannot be told" in app_log.text
+
+
 # Views of every kind, end to end
 
 

@@ -146,12 +146,16 @@ def test_what_is_forged_is_refused(receiver: Running, secret: str) -> None:
     good = signed(secret)
     assert receiver.post(good, BODY.replace(b"7", b"8")) == 401
     assert receiver.post(signed(secret + "QUJD")) == 401
+    now = str(int(time.time()))
+    old = signed(secret, age=3600, body=now.encode() + b"." + BODY)
+    dotted = {"webhook-id": f"{old['webhook-id']}.{old['webhook-timestamp']}", "webhook-timestamp": now}
+    assert receiver.post(old | dotted) == 401
     for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
         assert receiver.post({key: value for key, value in good.items() if key != name}) == 401
         assert receiver.post(good | {name: "1"}) == 401
     for signature in ("v1,", "v1", good["webhook-signature"][3:], "v2" + good["webhook-signature"][2:], "ä" * 44):
         assert receiver.post(good | {"webhook-signature": signature.encode().decode("latin-1")}) == 401
-    assert len(receiver.wait_for(13)) == 13, receiver.said
+    assert len(receiver.wait_for(14)) == 14, receiver.said
     assert not [line for line in receiver.said if not line.startswith("refused: ")]
 
 

@@ -467,6 +467,9 @@ def test_the_names_that_may_be_chosen_are_those_that_are_compared(monkeypatch: p
         ({"a": 1}, None, ["a"]),
         (None, None, []),
         ({"a": 1}, {"a": 1.0}, []),
+        ({"a": 1, "b": False, "c": True}, {"a": True, "b": 0, "c": True}, ["a", "b"]),
+        ({"a": {"x": [1]}, "b": [0], "c": [True]}, {"a": {"x": [True]}, "b": [False], "c": [True]}, ["a", "b"]),
+        ({"a": {"x": 1}, "b": [1]}, {"a": {"y": 1}, "b": [1, 1]}, ["a", "b"]),
         ({"a": {"x": 1}}, {"a": {"x": 2}}, ["a"]),
     ],
 )

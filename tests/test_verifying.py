@@ -82,6 +82,7 @@ def test_names_of_headers_may_be_written_in_any_case_and_django_s_are_taken() ->
         ({"webhook-timestamp": None}, "the header webhook-timestamp is missing"),
         ({"webhook-signature": ""}, "the header webhook-signature is missing"),
         ({"webhook-id": "msg_2"}, "no signature fits"),
+        *(({"webhook-id": one}, "a character in it that no id has") for one in ("msg.1", ".", "msg_ä", "\ud800")),
         *(
             ({"webhook-timestamp": stamp}, "not a number of seconds")
             for stamp in ("nan", "inf", "-1", "0", "", "1e9", "1_000", " 1", "1 ", "٣", "01614265330", "1" * 400)
@@ -118,6 +119,20 @@ def test_another_secret_is_refused(secret: str | Sequence[str]) -> None:
 def test_what_no_receiver_may_do_is_an_error_of_its_own(secret: Any, body: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         verify(body, signed(), secret)
+
+
+@pytest.mark.parametrize("tolerance", [-1, float("nan")])
+def test_a_tolerance_that_is_none_is_refused(tolerance: float) -> None:
+    with pytest.raises(ValueError, match="the tolerance"):
+        verify(BODY, signed(), SECRET, tolerance=tolerance)
+
+
+def test_the_beginning_of_a_body_does_not_pass_for_the_time() -> None:
+    now = int(time.time())
+    old = signed(age=3600, body=b"%d.%b" % (now, BODY))  # a template may write a number and a dot first
+    forged = old | {"webhook-id": f"{old['webhook-id']}.{old['webhook-timestamp']}", "webhook-timestamp": str(now)}
+    with pytest.raises(VerificationError):
+        verify(BODY, forged, SECRET)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import SuspiciousOperation
 from django.db import router, transaction
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
@@ -51,10 +52,18 @@ class RequestActor:
             "method": self.http.method,
             "path": self.http.path,
             "path_info": self.http.path_info,
-            "GET": without(self.http.GET.dict(), is_sensitive),
+            "GET": without(self._query(), is_sensitive),
             "user": username,
         }
         return Actor(username, request_id, request, caused_by(self.http.headers.get(DEPTH, "")) + 1)
+
+    def _query(self) -> dict[str, Any]:
+        try:
+            return self.http.GET.dict()
+        except SuspiciousOperation as error:
+            # Django takes it apart only now, and refuses it: too many parameters, for one.
+            logger.warning("The parameters of %s cannot be told: %s", self.http.path, error)
+            return {}
 
     def _username(self) -> str:
         try:

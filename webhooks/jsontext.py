@@ -38,6 +38,17 @@ def written(value: Any, is_left_out: Callable[[str], bool] | None = None) -> str
     return whole(text)
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Whether JSON has one text for two of its values, numbers aside: 1 is 1.0, but not true, as it is to Python."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
+    return bool(one == other)
+
+
 def _text(value: Any, is_left_out: Callable[[str], bool] | None) -> str:
     if is_left_out is None:
         return _encoder(_PLAIN.default).encode(value)

@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import models
 
+from webhooks.jsontext import is_same
 from webhooks.registration import Registration
 from webhooks.site_request import serializer_context
 
@@ -104,9 +105,8 @@ def changed(prechange: Mapping[str, Any] | None, postchange: Mapping[str, Any] |
     A field that only one of them has differs; no snapshot (a creation, a deletion) has no fields.
     """
     before, after = prechange or {}, postchange or {}
-    return sorted(
-        name for name in before.keys() | after.keys() if before.get(name, _MISSING) != after.get(name, _MISSING)
-    )
+    names = before.keys() | after.keys()
+    return sorted(name for name in names if not is_same(before.get(name, _MISSING), after.get(name, _MISSING)))
 
 
 def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:

@@ -38,16 +38,21 @@ def verify(
     Django ``lambda key, seconds: cache.add(key, True, seconds)``. The sender's own attempts to deliver again have the
     same id and another time, so they pass: drop by the id what was handled already.
 
-    Raises VerificationError for a request that does not hold, ValueError where there is no secret, and TypeError for
-    a body that is not bytes.
+    Raises VerificationError for a request that does not hold, ValueError where there is no secret or no tolerance, and
+    TypeError for a body that is not bytes.
     """
     if not isinstance(body, bytes | bytearray | memoryview):
         raise TypeError("verify the body as it came, in bytes: whatever parsed it may have changed it")
     secrets = [secret] if isinstance(secret, str) else list(secret)
     if not secrets or not all(secrets):
         raise ValueError("a request cannot be verified without a secret")
+    if not tolerance >= 0:
+        raise ValueError("the tolerance is a number of seconds, 0 at the least")
     given = {name.lower(): value for name, value in headers.items()}
     message_id, stamp, signatures = (_header(given, f"webhook-{name}") for name in ("id", "timestamp", "signature"))
+    if "." in message_id or not message_id.isascii():
+        # The parts are signed with dots between them: with one more, the beginning of a body might pass for the time.
+        raise VerificationError("webhook-id has a character in it that no id has")
     timestamp = _timely(stamp, tolerance)
     if not _is_signed(secrets, message_id, timestamp, bytes(body), signatures):
         raise VerificationError("no signature fits: another secret, or the body was changed on its way")

@@ -8,6 +8,7 @@ from typing import Any
 
 from webhooks.conditions.paths import MISSING, NO_SNAPSHOT, SIDES, Facts, Unanswerable, kind, lookup, resolver
 from webhooks.conditions.patterns import Deadline, Pattern
+from webhooks.jsontext import is_same
 
 # Whether what is so fits; raises Unanswerable and TooSlow.
 Judge = Callable[[Facts, Deadline], bool]
@@ -89,6 +90,6 @@ def on_change(op: str, attr: str) -> Judge:
         before, after = (MISSING if side is None else lookup(side, steps) for side in sides)
         if before is MISSING and after is MISSING:
             raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is in neither snapshot")
-        return bool(before == after) is unchanged
+        return is_same(before, after) is unchanged
 
     return judge
