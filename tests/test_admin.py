@@ -21,6 +21,7 @@ from django.utils import timezone
 from dcim.models import Device, Site
 from tests.deliveries import make_attempt, make_deliveries, make_delivery, make_event
 from tests.makers import make_webhook, to_view_objects
+from tests.observing import committed_before_each_chunk
 from webhooks import jobs
 from webhooks.admin import lookup
 from webhooks.admin.filters import first_id
@@ -661,6 +662,12 @@ class TestRetryAndDiscard:
         oldest = make_deliveries(webhook, 5)[0]
         chosen = {"action": "retry_chosen", "_selected_action": [oldest.pk], "select_across": "1"}
         assert told(admin_client, DELIVERIES, **chosen) == ["3 deliveries will be sent again."]
+
+    def test_no_worker_waits_for_the_last_of_many(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        committed = committed_before_each_chunk(monkeypatch)
+        chosen = [delivery.pk for delivery in make_deliveries(make_webhook(Site), 3)]
+        told(staff("view_delivery", "retry_delivery"), DELIVERIES, action="retry_chosen", _selected_action=chosen)
+        assert committed == [0, 2]
 
     def test_deliveries_cannot_be_added_changed_or_deleted(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_delivery(webhook)

@@ -18,6 +18,7 @@ from rest_framework.test import APIClient
 from tests.deliveries import make_attempt
 from tests.inbox import Inbox
 from tests.makers import make_webhook, to_view_objects
+from tests.observing import committed_before_each_chunk
 from tests.testapp.models import Label, Thing
 from webhooks import ids
 from webhooks.admin.filters import first_id
@@ -41,6 +42,12 @@ def client_of(*permissions: str, **fields: Any) -> APIClient:
 
 @pytest.fixture
 def api(db: None) -> APIClient:
+    return client_of(is_superuser=True)
+
+
+@pytest.fixture
+def committing(database: str) -> APIClient:
+    """The same with real commits: where a request is no transaction, its error would spoil that of the test."""
     return client_of(is_superuser=True)
 
 
@@ -585,19 +592,21 @@ def test_in_a_lane_the_oldest_of_those_that_are_retried_goes_first(
     ],
 )
 def test_a_bulk_retry_that_says_nothing_or_nonsense_is_refused(
-    api: APIClient, parameters: Any, body: Any, message: str
+    committing: APIClient, parameters: Any, body: Any, message: str
 ) -> None:
     make_delivery(make_webhook(Thing))
-    answer = retry_many(api, body, **parameters)
+    answer = retry_many(committing, body, **parameters)
     assert answer.status_code == 400
     assert message in answer.json()[0]
     assert states() == ["failed"]
 
 
 @pytest.mark.parametrize(("parameters", "key"), BAD_FILTERS)
-def test_a_bulk_retry_passes_over_no_filter_that_means_nothing(api: APIClient, parameters: Any, key: str) -> None:
+def test_a_bulk_retry_passes_over_no_filter_that_means_nothing(
+    committing: APIClient, parameters: Any, key: str
+) -> None:
     make_delivery(make_webhook(Thing))
-    answer = retry_many(api, None, **{"state": "failed"} | parameters)
+    answer = retry_many(committing, None, **{"state": "failed"} | parameters)
     assert (answer.status_code, list(answer.json())) == (400, [key])
     assert states() == ["failed"]
 
@@ -636,6 +645,17 @@ def test_a_bulk_retry_that_one_request_cannot_do_says_so(api: APIClient, monkeyp
         make_delivery(webhook, object_id=str(key))
     assert retry_many(api, state="failed").json() == {"retried": 2, "is_complete": False}
     assert retry_many(api, state="failed").json()["retried"] == 1
+
+
+def test_a_bulk_retry_keeps_no_worker_waiting_until_its_end(
+    committing: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = committed_before_each_chunk(monkeypatch)
+    webhook = make_webhook(Thing)
+    for key in range(3):
+        make_delivery(webhook, object_id=str(key))
+    assert retry_many(committing, state="failed").json()["retried"] == 3
+    assert committed == [0, 2]
 
 
 # Events
@@ -726,8 +746,7 @@ def test_who_may_view_may_not_thereby_retry_or_discard(deed: str, other: str) ->
     assert client_of("view_delivery", f"{deed}_delivery").post(url).status_code == 200
 
 
-@pytest.mark.django_db
-def test_a_bulk_retry_takes_the_permission_to_retry() -> None:
+def test_a_bulk_retry_takes_the_permission_to_retry(database: str) -> None:
     make_delivery(make_webhook(Thing))
     assert retry_many(client_of("view_delivery", "discard_delivery"), state="failed").status_code == 403
     assert retry_many(client_of("view_delivery", "retry_delivery"), state="failed").status_code == 200

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename
-from django.db import models
+from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 
 from webhooks.admin import lookup
@@ -63,6 +63,9 @@ class ReadOnlyAdmin(admin.ModelAdmin):
             context |= self.detail(request, obj)
         return undisguised(super().render_change_form(request, context, add, change, form_url, obj))
 
+    # A few at a time are changed by its actions in one transaction, which must not be that of the request: workers, and
+    # whoever saves an object, wait for the rows.
+    @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return undisguised(super().changelist_view(request, *args, **kwargs))
 
