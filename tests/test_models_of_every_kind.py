@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -10,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.db.models import F, Value
 from django.db.models.functions import Concat, Now, Upper
 from django.test import Client
@@ -18,7 +20,7 @@ from core.models import Tag
 from dcim.models import Device, Interface, Site
 from ipam.models import IPAddress
 from tests.makers import actions, events, last_data, make_webhook, recorded
-from tests.testapp.models import Country, Gadget, Label, Member, Membership, Note, Specimen, Thing
+from tests.testapp.models import Counted, Country, Gadget, Label, Member, Membership, Note, Specimen, Thing
 from webhooks import actors
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -95,6 +97,21 @@ def test_a_deferred_field_is_not_lost_where_another_is_saved() -> None:
 
 
 # Relations
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_an_object_whose_manager_groups_its_rows_arrives(prechange: bool) -> None:
+    label = Label.objects.create(name="red")
+    make_webhook(Counted, prechange=prechange)
+    counted = Counted.objects.create(name="old")
+    with transaction.atomic():
+        counted.name = "new"
+        counted.save()
+    counted.labels.add(label)
+    with transaction.atomic():
+        counted.delete()
+    told = [(event.action, event.error, json.loads(event.data)["label_count"]) for event in events()]
+    assert told == [("created", "", 0), ("updated", "", 0), ("updated", "", 1), ("deleted", "", 1)]
 
 
 def test_relations_to_many_arrive_with_and_without_a_model_between() -> None:

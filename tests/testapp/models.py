@@ -259,3 +259,19 @@ class Role(models.Model):
     team = models.ForeignKey(Team, models.CASCADE)
     member = models.ForeignKey(Person, models.CASCADE, null=True, related_name="+")
     leader = models.ForeignKey(Person, models.CASCADE, null=True, related_name="+")
+
+
+class CountingManager(models.Manager["Counted"]):
+    def get_queryset(self) -> models.QuerySet["Counted"]:
+        return super().get_queryset().annotate(label_count=models.Count("labels"))
+
+
+class Counted(models.Model):
+    """Wherever it is read, its rows are groups."""
+
+    name = models.CharField(max_length=50)
+    labels = models.ManyToManyField(Label)
+    objects = CountingManager()
+
+    class Meta:
+        base_manager_name = "objects"

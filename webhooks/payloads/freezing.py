@@ -51,14 +51,17 @@ def reread_all(
 
 
 def _reread(registration: Registration, pks: Sequence[Any], using: str, lock: bool) -> dict[str, models.Model]:
-    rows = registration.model._base_manager.using(using)
+    model = registration.model
+    said = registration.queryset or model._base_manager.all
+    rows = said().using(using)
     if lock:
-        rows = rows.select_for_update(no_key=True, of=("self",))
-    if registration.queryset is not None:
-        if lock:
-            # Its annotations group its rows, and PostgreSQL locks no groups.
-            list(rows.filter(pk__in=pks).order_by("pk").values_list("pk"))
-        rows = registration.queryset().using(using)
+        every: models.QuerySet[models.Model] = models.QuerySet(model, using=using)
+        plain = every.select_for_update(no_key=True, of=("self",))
+        if registration.queryset or model._meta.base_manager_name:
+            # Annotations may group its rows, and PostgreSQL locks no groups.
+            list(plain.filter(pk__in=pks).order_by("pk").values_list("pk"))
+        else:
+            rows = plain
     # The order is that of the locks, and costs a fifth more where there is a single row.
     found = rows.filter(pk=pks[0]).order_by() if len(pks) == 1 else rows.filter(pk__in=pks).order_by("pk")
     return registration.by_key(found)

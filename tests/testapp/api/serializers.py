@@ -166,3 +166,11 @@ class TeamSerializer(serializers.ModelSerializer):
     class Meta:
         model = models.Team
         fields = ("id", "name", "members", "leaders")
+
+
+class CountedSerializer(serializers.ModelSerializer):
+    label_count = serializers.IntegerField(read_only=True)
+
+    class Meta:
+        model = models.Counted
+        fields = ("id", "name", "labels", "label_count")
