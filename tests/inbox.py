@@ -17,6 +17,11 @@ from tests.waiting import PATIENCE, until
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def raw(*pieces: bytes) -> str:
+    """The behaviour of a receiver that answers every request with these very bytes."""
+    return "/".join(["raw", *(base64.urlsafe_b64encode(piece).decode() for piece in pieces)])
+
+
 @dataclass(frozen=True)
 class Received:
     """One request: ``at`` in seconds since 1970, header names in lower case."""

@@ -216,6 +216,12 @@ def text(connection: Connection, request: Request, encoding: str, *_: str) -> No
     connection.answer(200, "Grüße\0!".encode(encoding), f"Content-Type: text/plain; charset={encoding}\r\n")
 
 
+def raw(connection: Connection, request: Request, *pieces: str) -> None:
+    """Answers these very bytes, see ``tests.inbox.raw``, and waits for the next request."""
+    for piece in pieces:
+        connection.sock.sendall(base64.urlsafe_b64decode(piece))
+
+
 def not_found(connection: Connection, request: Request, *_: str) -> None:
     connection.answer(404, b"no such behaviour")
 
@@ -225,7 +231,7 @@ BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect, "close": close, "half": half,
     "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb, "cookie": cookie,
     "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
-    "header-flood": header_flood, "echo": echo, "parrot": parrot, "torn": torn,
+    "header-flood": header_flood, "echo": echo, "parrot": parrot, "torn": torn, "raw": raw,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificate, make_certificate
-from tests.inbox import Inbox, ReceiverProcess
+from tests.inbox import Inbox, ReceiverProcess, raw
 from tests.servers import free_port
 from webhooks import outcomes
 from webhooks.network.transport import Request, Transport
@@ -81,6 +81,39 @@ def test_a_status_is_judged_as_requests_judges_it(
     assert (outcome.status, outcome.succeeded) == (status, succeeded)
     assert outcome.reason.startswith("" if succeeded else f"HTTP {status}")
     assert bool(outcome.reason) != succeeded
+
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nTransfer-Encoding: chunked\r\n\r\n"
+BAD = b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nbad"
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [EARLY, EARLY * 3, b"HTTP/1.1 102 Processing\r\n\r\n", b"HTTP/1.1 199 X\r\n\r\n"],
+    ids=["103", "103 103 103", "102", "199"],
+)
+def test_what_comes_before_the_final_answer_is_skipped(transport: Transport, inbox: Inbox, interim: bytes) -> None:
+    urls = [inbox.url(raw(interim, final)) for final in (BAD, GOOD, BAD)]
+    sent = [transport.send(request(url)) for url in urls]
+    assert [(one.status, one.body, one.succeeded) for one in sent] == [
+        (500, "bad", False), (200, "good", True), (500, "bad", False),
+    ]  # fmt: skip
+    assert "Link" not in sent[0].headers
+    assert len({one.connection for one in inbox.received()}) == 1
+
+
+def test_another_protocol_is_no_success_and_its_connection_is_closed(transport: Transport, inbox: Inbox) -> None:
+    switched = transport.send(request(inbox.url(raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", BAD))))
+    assert (switched.status, switched.reason) == (101, "HTTP 101 Switching Protocols")
+    assert transport.send(request(inbox.url())).body == "ok"
+    first, second = inbox.received()
+    assert first.connection != second.connection
+
+
+@pytest.mark.alone
+def test_an_answer_that_is_only_promised_ends_in_time(transport: Transport, inbox: Inbox) -> None:
+    assert transport.send(request(inbox.url(raw(EARLY)), timeout=1)).reason == "no answer within 1 s"
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -70,10 +70,10 @@ class Outcome:
 
 
 def judge(status: int, phrase: str, location: str) -> str:
-    """Why an answer is no success, or nothing: below 400 is one, redirects excepted."""
+    """Why an answer is no success, or nothing: 2xx is one."""
     if 300 <= status < 400:
         return clean(f"HTTP {status}: redirects to {location[:200] or 'nowhere'}, which is not followed")
-    return clean(f"HTTP {status} {phrase}".strip(), REASON_LENGTH) if status >= 400 else ""
+    return "" if 200 <= status < 300 else clean(f"HTTP {status} {phrase}".strip(), REASON_LENGTH)
 
 
 def in_general(reason: str) -> str:

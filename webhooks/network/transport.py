@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 from webhooks import logs
-from webhooks.network import authorities, deadlines, dialling
+from webhooks.network import authorities, deadlines, dialling, framing
 from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
 from webhooks.texts import clean, hide
 
@@ -154,11 +154,15 @@ class _Whole:
 
 
 class _Connection(_Whole, HTTPConnection):
+    response_class = framing.Answer
+
     def _new_conn(self) -> Any:
         return dialling.connect("http", self._dns_host, self.port)
 
 
 class _TLSConnection(_Whole, HTTPSConnection):
+    response_class = framing.Answer
+
     def _new_conn(self) -> Any:
         return dialling.connect("https", self._dns_host, self.port)
 
