@@ -7,6 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.db import transaction
 
 from tests.draining import drain
@@ -122,10 +124,13 @@ def test_what_nobody_wants_any_more_is_done_with() -> None:
     assert json.loads(deleted.data)["name"] == "a" * 46 + "b"
     webhook.conditions = {"attr": "name", "value": "something else"}
     webhook.save()
-    gone, unwanted = retries.replay([created, deleted])
+    user = User.objects.create_superuser("root")
+    gone, unwanted = retries.replay([created, deleted], user)
     assert gone.problem == "the object is gone"
     assert (unwanted.event, unwanted.problem) == (None, "no webhook of it wants the object as it is today")
     assert list(Event.objects.failed()) == [created]
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.change_message) == (str(deleted.pk), "Replayed: nobody wants it.")
 
 
 def test_a_deletion_whose_object_is_there_again_is_not_replayed(broken: Any) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,11 +117,12 @@ def _note(user: Any, done: Done, message: str) -> None:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The new Event of a failed one, or why there is none."""
+    """The new Event of a failed one, or why there is none; and whether the failed one is done with."""
 
     failed: Event
     event: Event | None
     problem: str = ""
+    is_done: bool = False
 
 
 def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
@@ -135,9 +136,15 @@ def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
     """
     replayed = [_replay(event) for event in events]
     if user is not None:
-        admin_log.note_each(user, [one.failed for one in replayed if one.event], admin_log.CHANGE, "Replayed.")
+        _note_replayed(user, [one for one in replayed if one.is_done])
     outbox.wake_on_commit()
     return replayed
+
+
+def _note_replayed(user: Any, done: Sequence[Replayed]) -> None:
+    admin_log.note_each(user, [one.failed for one in done if one.event], admin_log.CHANGE, "Replayed.")
+    unwanted = [one.failed for one in done if not one.event]
+    admin_log.note_each(user, unwanted, admin_log.CHANGE, "Replayed: nobody wants it.")
 
 
 def _replay(failed: Event) -> Replayed:
@@ -158,7 +165,8 @@ def _replay(failed: Event) -> Replayed:
             return Replayed(failed, None, "the object is gone")
         event = _copy(failed, columns | {"webhook_ids": webhook_ids}) if webhook_ids else None
         Event.objects.filter(pk=failed.pk).update(dispatched_at=DatabaseNow())
-        return Replayed(failed, event, "" if event else "no webhook of it wants the object as it is today")
+        problem = "" if event else "no webhook of it wants the object as it is today"
+        return Replayed(failed, event, problem, is_done=True)
 
 
 def _objection(failed: Event) -> str:
