@@ -626,7 +626,7 @@ class TestRetryAndDiscard:
         ids = [delivery.pk for delivery in chosen]
         assert told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids) == [
             "3 deliveries will be sent again; "
-            "1 was left as it is: only failed, discarded or pending ones can be retried."
+            "1 was left as it is: only failed, discarded or pending ones can be retried, and none of a deleted webhook."
         ]
         assert LogEntry.objects.count() == 3
 

@@ -522,7 +522,7 @@ def test_any_other_delivery_is_not_sent_again(api: APIClient, state: str) -> Non
     assert answer.status_code == 409
     assert answer.json()["detail"] == (
         f"Delivery {delivery.pk} is {state.value}: "
-        "only what failed, was discarded or is between attempts can be sent again."
+        "only what failed, was discarded or is between attempts can be sent again, and nothing of a deleted webhook."
     )
 
 

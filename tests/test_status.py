@@ -18,7 +18,7 @@ from tests.deliveries import make_deliveries, make_delivery, make_event
 from tests.makers import make_webhook
 from tests.servers import free_port
 from tests.test_admin import page, staff, told
-from webhooks import retries
+from webhooks import deletion, retries
 from webhooks.admin import counting, situation
 from webhooks.admin.findings import Level, judge
 from webhooks.admin.situation import Situation, Standing
@@ -229,6 +229,21 @@ class TestRetry:
             "There were too many for one request: do it again for the rest.",
         ]
         assert Delivery.objects.failed().count() == 3
+
+    def test_what_of_a_webhook_that_is_being_deleted_had_failed_is_neither_told_nor_retried(
+        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(deletion, "AT_ONCE", 2)
+        left = make_deliveries(webhook, 5)[-1]
+        deletion.delete(Webhook.objects.filter(pk=webhook.pk))
+        shown = page(admin_client, STATUS)
+        assert "is being deleted" in shown
+        assert "failed for good" not in shown
+        assert "there is nothing to retry" in page(admin_client, RETRY_ALL)
+        assert told(admin_client, RETRY, delivery=str(left.pk)) == [
+            "1 was left as it is: only failed, discarded or pending ones can be retried, and none of a deleted webhook."
+        ]
+        assert set(Delivery.objects.values_list("state", flat=True)) == {State.FAILED}
 
     def test_a_paused_webhook_is_resumed(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(probe_at=timezone.now() + timedelta(hours=1), failures_in_a_row=20)

@@ -81,7 +81,7 @@ def _in_chunks(
         done.webhooks.update(applicable.values())
         if len(done.first) <= NOTED_EACH:
             done.first += applicable
-        done.changed += change(some)
+        done.changed += change(Delivery.objects.filter(pk__in=list(applicable)))
         done.seen += len(ids)
         if time.monotonic() > end:
             done.is_cut_short = True

@@ -43,8 +43,8 @@ RETRY = Operation(
     retries.retry,
     done="will be sent again",
     done_one="will be sent again",
-    left="were left as they are: only failed, discarded or pending ones can be retried",
-    left_one="was left as it is: only failed, discarded or pending ones can be retried",
+    left="were left as they are: only failed, discarded or pending ones can be retried, and none of a deleted webhook",
+    left_one="was left as it is: only failed, discarded or pending ones can be retried, and none of a deleted webhook",
 )
 DISCARD = Operation(
     "discard",

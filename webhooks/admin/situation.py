@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 
 from webhooks import rights
 from webhooks.admin import counting, tallies
-from webhooks.models import Event, Webhook
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.querysets import OPEN_STATES, State
 
 # More webhooks than this are left to the list of webhooks.
@@ -75,9 +75,11 @@ def read(user: Any) -> Situation:
     webhooks = list(
         tallies.with_tallies(rights.visible_webhooks(user).order_by("name"), deliveries)[: MOST_WEBHOOKS + 1]
     )
+    failed = rights.visible_deliveries(user, Delivery.objects.failed())
+    by_state = {state: deliveries.filter(state=state) for state in State} | {State.FAILED: failed}
     undispatched = rights.visible_events(user, Event.objects.undispatched())
     return Situation(
-        counts={state: _capped(deliveries.filter(state=state)) for state in State},
+        counts={state: _capped(rows) for state, rows in by_state.items()},
         undispatched=_capped(undispatched),
         undispatched_since=undispatched.order_by("pk").values_list("timestamp", flat=True).first(),
         failed_events=_capped(rights.visible_events(user, Event.objects.failed())),

@@ -123,7 +123,8 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
         """Send a failed or discarded delivery again, or one that waits for its next attempt now."""
         return self._do(
             retries.retry,
-            "only what failed, was discarded or is between attempts can be sent again",
+            "only what failed, was discarded or is between attempts can be sent again, "
+            "and nothing of a deleted webhook",
         )
 
     @action(detail=True, methods=["post"], operation="discard")

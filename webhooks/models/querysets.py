@@ -145,8 +145,13 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def ended(self) -> DeliveryQuerySet:
         return self.filter(state__in=ENDED_STATES)
 
+    def of_kept_webhooks(self) -> DeliveryQuerySet:
+        """Without those of webhooks that are being deleted: nothing of these is sent any more."""
+        return self.filter(webhook__deleted_at=None)
+
     def failed(self) -> DeliveryQuerySet:
-        return self.filter(state=State.FAILED)
+        """Those that were given up, and that an admin may want to send again."""
+        return self.of_kept_webhooks().filter(state=State.FAILED)
 
     def between_attempts(self) -> DeliveryQuerySet:
         return self.filter(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
@@ -154,7 +159,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def retriable(self) -> DeliveryQuerySet:
         """Those that an admin can send again: given up, discarded, or not due yet."""
         is_later = models.Q(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
-        return self.filter(models.Q(state__in=(State.FAILED, State.DISCARDED)) | is_later)
+        return self.of_kept_webhooks().filter(models.Q(state__in=(State.FAILED, State.DISCARDED)) | is_later)
 
     def discardable(self) -> DeliveryQuerySet:
         return self.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
