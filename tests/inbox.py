@@ -22,6 +22,11 @@ def raw(*pieces: bytes) -> str:
     return "/".join(["raw", *(base64.urlsafe_b64encode(piece).decode() for piece in pieces)])
 
 
+def flood(beginning: bytes, rest: bytes) -> str:
+    """The behaviour of a receiver that answers the beginning, and the rest over and over."""
+    return raw(beginning, rest).replace("raw", "flood", 1)
+
+
 @dataclass(frozen=True)
 class Received:
     """One request: ``at`` in seconds since 1970, header names in lower case."""

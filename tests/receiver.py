@@ -222,6 +222,12 @@ def raw(connection: Connection, request: Request, *pieces: str) -> None:
         connection.sock.sendall(base64.urlsafe_b64decode(piece))
 
 
+def flood(connection: Connection, request: Request, beginning: str, rest: str, *_: str) -> bool:
+    connection.sock.sendall(base64.urlsafe_b64decode(beginning))
+    while True:
+        connection.sock.sendall(base64.urlsafe_b64decode(rest) * 1000)
+
+
 def not_found(connection: Connection, request: Request, *_: str) -> None:
     connection.answer(404, b"no such behaviour")
 
@@ -231,7 +237,7 @@ BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
     "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect, "close": close, "half": half,
     "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb, "cookie": cookie,
     "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
-    "header-flood": header_flood, "echo": echo, "parrot": parrot, "torn": torn, "raw": raw,
+    "header-flood": header_flood, "echo": echo, "parrot": parrot, "torn": torn, "raw": raw, "flood": flood,
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.certificates import Certificate, make_certificate
-from tests.inbox import Inbox, ReceiverProcess, raw
+from tests.inbox import Inbox, ReceiverProcess, flood, raw
 from tests.servers import free_port
 from webhooks import outcomes
 from webhooks.network.transport import Request, Transport
@@ -83,6 +83,7 @@ def test_a_status_is_judged_as_requests_judges_it(
     assert bool(outcome.reason) != succeeded
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nTransfer-Encoding: chunked\r\n\r\n"
 BAD = b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nbad"
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
@@ -204,7 +205,11 @@ def test_a_connection_that_nobody_accepts_ends_in_time(transport: Transport) -> 
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("behaviour", ["endless", "huge-header", "gzip-bomb", "big/100000000"])
+@pytest.mark.parametrize(
+    "behaviour",
+    ["endless", "huge-header", "gzip-bomb", "big/100000000", flood(CHUNKED + b"-1\r\n", b"x" * 100)],
+    ids=["endless", "huge-header", "gzip-bomb", "big", "negative chunk"],
+)
 def test_a_flood_takes_neither_time_nor_memory(transport: Transport, inbox: Inbox, behaviour: str) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
@@ -213,6 +218,31 @@ def test_a_flood_takes_neither_time_nor_memory(transport: Transport, inbox: Inbo
     assert len(outcome.body) <= 8192
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < 20, f"{grown:.0f} MB"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "rest"),
+    [(CHUNKED + b"0\r\n", b"X-More: more\r\n"), (b"", EARLY)],
+    ids=["trailers", "promises"],
+)
+def test_an_answer_without_an_end_is_given_up(
+    transport: Transport, inbox: Inbox, beginning: bytes, rest: bytes
+) -> None:
+    outcome = transport.send(request(inbox.url(flood(beginning, rest)), timeout=30))
+    assert outcome.reason == "the answer has too many bytes"
+
+
+@pytest.mark.parametrize("size", [b"-1", b"+4", b"0x4", b"0_4", b" 4", b"", b"f" * 20, b"4" + b" " * 70_000])
+def test_the_size_of_a_chunk_is_a_number(transport: Transport, inbox: Inbox, size: bytes) -> None:
+    answer = CHUNKED + size + b"\r\ngood\r\n0\r\n\r\n"
+    assert "the size of a chunk is no number" in transport.send(request(inbox.url(raw(answer)), timeout=3)).reason
+
+
+@pytest.mark.parametrize("size", [b"4", b"04", b"4 ", b"4;name=value", b'4 ; name="value"'])
+def test_chunks_are_read(transport: Transport, inbox: Inbox, size: bytes) -> None:
+    url = inbox.url(raw(CHUNKED + size + b"\r\ngood\r\n0\r\nX-Trailer: 1\r\n\r\n"))
+    assert [transport.send(request(url)).body for _ in range(2)] == ["good", "good"]
+    assert len({one.connection for one in inbox.received()}) == 1
 
 
 # What is kept of an answer

@@ -32,8 +32,8 @@ _SPECIFIC = re.compile(
 
 
 class Refused(Exception):
-    """A request or a connection that was not made, with the reason for an admin: it is the app that refuses, or the
-    proxy."""
+    """A request or a connection that was not made, or an answer that was not read, with the reason for an admin: it is
+    the app that refuses, or the proxy."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sockets that keep to one deadline in all, whatever the other side does.
+"""Sockets that keep to one deadline in all, and to a number of bytes, whatever the other side does.
 
 The timeouts of ``requests`` are per read: a receiver that sends a byte a second never meets one. These sockets
 look at the time that is left before each operation instead. A deadline belongs to the thread that sends.
@@ -15,15 +15,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from webhooks.outcomes import Refused
+
+# Bytes that are taken in beside those of a body that are asked for: more than ``http.client`` takes for headers.
+MOST = 10_000_000
+
 _thread = threading.local()
 
 SocketAddress = tuple[socket.AddressFamily, Any]
 
 
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Everything that this thread does with the sockets of this module must end within ``seconds``."""
+def deadline(seconds: float, most: int = MOST) -> Iterator[None]:
+    """Everything that this thread does with the sockets of this module must end within ``seconds``, and take in no
+    more than ``most`` bytes."""
     _thread.end = time.monotonic() + seconds
+    _thread.room = most
     _thread.has_connected = False
     try:
         yield
@@ -49,6 +56,12 @@ def left() -> float:
     return seconds
 
 
+def _count(received: int) -> None:
+    _thread.room -= received
+    if _thread.room < 0:
+        raise Refused("the answer has too many bytes")
+
+
 class _Timed:
     """Gives each operation no more than what is left."""
 
@@ -57,7 +70,9 @@ class _Timed:
             # A receiver that writes its headers and its body apart waits for our acknowledgement between them,
             # which Linux puts off by 40 ms: measured, 45 ms a request against 2.
             self.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)  # type: ignore[attr-defined]
-        return self._timed().recv_into(*args, **kwargs)  # type: ignore[no-any-return]
+        received: int = self._timed().recv_into(*args, **kwargs)
+        _count(received)
+        return received
 
     def recv(self, *args: Any, **kwargs: Any) -> bytes:
         return self._timed().recv(*args, **kwargs)  # type: ignore[no-any-return]

@@ -4,8 +4,13 @@ use against the worker, and for whose the next delivery would pay."""
 from __future__ import annotations
 
 import http.client
+import re
 
 SWITCHING_PROTOCOLS = 101
+
+# RFC 9112, section 7.1. ``int`` reads ``-1`` too, and minus one byte is all that comes.
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
+LONGEST = 65536  # bytes of that line, as for those of headers
 
 
 class Answer(http.client.HTTPResponse):
@@ -18,3 +23,9 @@ class Answer(http.client.HTTPResponse):
             super().begin()
         if self.status == SWITCHING_PROTOCOLS:
             self.will_close = True  # what comes then is no HTTP, and nobody has asked for it
+
+    def _read_next_chunk_size(self) -> int:
+        found = _CHUNK.fullmatch(self.fp.readline(LONGEST))
+        if not found:
+            raise http.client.HTTPException("the size of a chunk is no number")
+        return int(found[1], 16)

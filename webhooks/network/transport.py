@@ -65,7 +65,7 @@ class Transport:
         """Send it, without following redirects. Returns within ``request.timeout`` seconds, and a moment."""
         started_at, clock = datetime.now(UTC), time.monotonic()
         try:
-            with deadlines.deadline(request.timeout):
+            with deadlines.deadline(request.timeout, deadlines.MOST + request.keep):
                 outcome = self._send_afresh(request, started_at)
         except Exception as error:
             # Whatever a receiver or a setting provokes is a failed attempt with a reason.
