@@ -363,6 +363,13 @@ class TestListOfWebhooks:
         webhook.refresh_from_db()
         assert (webhook.enabled, webhook.disabled_reason) == (after, "")
 
+    def test_those_that_leave_the_list_by_it_are_counted_nevertheless(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        Webhook.objects.update(enabled=False)
+        messages = told(admin_client, f"{WEBHOOKS}?enabled__exact=0", action="enable", _selected_action=[webhook.pk])
+        assert messages == ["1 webhook is enabled now."]
+
     def test_a_paused_one_is_resumed(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(probe_at=timezone.now() + timedelta(hours=1), failures_in_a_row=20)
         messages = told(admin_client, WEBHOOKS, action="resume", _selected_action=[webhook.pk])

@@ -16,11 +16,13 @@ from webhooks.models import Webhook
 
 def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
     """Enable or disable them. What is on file for those that are enabled goes out."""
+    # Counted before: a list may show only those that are not yet what they become.
+    already = chosen.filter(enabled=enabled).count()
     changed = [webhook for webhook in chosen.filter(enabled=not enabled) if _is_turned(webhook, enabled)]
     if enabled and changed:
         outbox.wake_on_commit()
     word = "enabled" if enabled else "disabled"
-    _finish(request, changed, f"{word.capitalize()}.", f"{word} now", chosen.count() - len(changed), f"{word} already")
+    _finish(request, changed, f"{word.capitalize()}.", f"{word} now", already, f"{word} already")
 
 
 def _is_turned(webhook: Webhook, enabled: bool) -> bool:
@@ -42,11 +44,12 @@ def tell_of_another(request: HttpRequest, webhook: Webhook) -> None:
 
 def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
     """Send to paused ones again at once, without waiting for their next probe."""
+    count = chosen.count()
     paused = list(Webhook.objects.filter(pk__in=chosen.values("pk")).paused())
     Webhook.objects.filter(pk__in=[webhook.pk for webhook in paused]).resume()
     if paused:
         outbox.wake_on_commit()
-    _finish(request, paused, "Resumed.", "sent to again", chosen.count() - len(paused), "not paused")
+    _finish(request, paused, "Resumed.", "sent to again", count - len(paused), "not paused")
 
 
 def _finish(
