@@ -12,7 +12,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -23,7 +23,7 @@ from tests.deliveries import make_attempt, make_deliveries, make_delivery, make_
 from tests.makers import make_webhook, to_view_objects
 from tests.observing import committed_before_each_chunk
 from webhooks import jobs
-from webhooks.admin import lookup
+from webhooks.admin import counting, lookup
 from webhooks.admin.filters import first_id
 from webhooks.admin.paging import CappedPaginator
 from webhooks.ids import new_id
@@ -573,6 +573,29 @@ class TestOneDelivery:
         assert "It is the first in line" in page(admin_client, change_of(head))
         assert "It is no longer in line" in page(admin_client, change_of(make_delivery(webhook, event=make_event(3))))
         assert change_of(first) in page(admin_client, change_of(head))
+
+    def test_a_long_lane_is_counted_no_further_than_it_says(
+        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(counting, "EACH", 2)
+        head, *waiting = [make_delivery(webhook, state) for state in (State.PENDING, *[State.WAITING] * 4)]
+        assert "2+ wait behind it" in page(admin_client, change_of(head))
+        assert "Number 2+ in line" in page(admin_client, change_of(waiting[-1]))
+        assert "Number 2 in line" in page(admin_client, change_of(waiting[0]))
+
+    def test_the_next_one_may_be_taken_while_the_page_is_made(
+        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        head, after = make_delivery(webhook, State.PENDING), make_delivery(webhook, State.WAITING)
+        first = QuerySet.first
+
+        def take_and_read(rows: QuerySet[Any]) -> Any:
+            if "waiting" in str(rows.query):
+                Delivery.objects.filter(pk=after.pk).update(state=State.SUCCEEDED)
+            return first(rows)
+
+        monkeypatch.setattr(QuerySet, "first", take_and_read)
+        assert "behind it; the next" not in page(admin_client, change_of(head))
 
     def test_its_queries_do_not_grow_with_its_attempts_or_its_lane(
         self, admin_client: Client, webhook: Webhook

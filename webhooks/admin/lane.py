@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from django.db.models import QuerySet
 
 from webhooks.admin import counting
+from webhooks.admin.display import number
 from webhooks.models import Delivery
 from webhooks.models.querysets import HEAD_STATES, State
 
@@ -14,13 +15,21 @@ from webhooks.models.querysets import HEAD_STATES, State
 @dataclass(frozen=True)
 class Lane:
     """``head`` is the delivery that goes now, ``next`` the one that goes after ``delivery``. ``ahead`` and
-    ``behind`` count the deliveries before and after ``delivery``, up to one more than ``counting.EACH``."""
+    ``behind`` count the deliveries before and after ``delivery``, no further than a little beyond ``counting.EACH``."""
 
     delivery: Delivery
     head: Delivery | None
     next: Delivery | None
     ahead: int
     behind: int
+
+    @property
+    def place(self) -> str:
+        return number(self.ahead + 1, counting.EACH)
+
+    @property
+    def followers(self) -> str:
+        return number(self.behind, counting.EACH)
 
     @property
     def is_head(self) -> bool:
@@ -37,5 +46,6 @@ def lane_of(delivery: Delivery, deliveries: QuerySet[Delivery]) -> Lane:
     after = waiting.filter(event_id__gt=delivery.event_id) if is_in else waiting.none()
     is_behind = is_in and head is not None and head.pk != delivery.pk
     ahead = counting.capped(before, counting.EACH).count() + 1 if is_behind else 0
-    behind = counting.capped(after, counting.EACH).count()
-    return Lane(delivery, head, after.first(), ahead, behind)
+    following, behind = after.first(), counting.capped(after, counting.EACH).count()
+    # A worker may have taken the only one between the two.
+    return Lane(delivery, head, following, ahead, max(behind, 1) if following else 0)
