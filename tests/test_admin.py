@@ -24,6 +24,8 @@ from tests.makers import make_webhook, to_view_objects
 from tests.observing import committed_before_each_chunk
 from webhooks import jobs
 from webhooks.admin import counting, lookup
+from webhooks.admin.delivery import DeliveryAdmin
+from webhooks.admin.event import EventAdmin
 from webhooks.admin.filters import first_id
 from webhooks.admin.paging import CappedPaginator
 from webhooks.ids import new_id
@@ -795,6 +797,23 @@ class TestEvents:
     def test_who_may_only_view_may_not_replay(self, webhook: Webhook) -> None:
         failed = make_event(1, error="KeyError", dispatched_at=None)
         assert staff("view_event").post(reverse("admin:webhooks_event_replay", args=[failed.pk])).status_code == 403
+
+
+@pytest.mark.parametrize("room", [DeliveryAdmin, EventAdmin])
+def test_a_page_is_made_of_what_is_deleted_while_it_is_made(
+    admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, room: Any
+) -> None:
+    delivery = make_delivery(webhook, event=make_event(1, "Lisbon"))
+    make_attempt(delivery)
+    detail = room.detail
+
+    def delete_and_show(self: Any, request: Any, row: Any) -> Any:
+        for rows in (Attempt.objects.all(), Delivery.objects.all(), Event.objects.all()):
+            rows.delete()
+        return detail(self, request, row)
+
+    monkeypatch.setattr(room, "detail", delete_and_show)
+    assert "Lisbon" in page(admin_client, change_of(delivery if room is DeliveryAdmin else delivery.event))
 
 
 def test_the_app_and_its_lists_lead_to_the_status_page(admin_client: Client) -> None:

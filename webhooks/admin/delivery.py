@@ -136,6 +136,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     # One delivery
 
+    def in_full(self) -> QuerySet[Delivery]:
+        return Delivery.objects.in_full()
+
     def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
         told = disclosure.to(request.user)

@@ -91,6 +91,9 @@ class EventAdmin(ReadOnlyAdmin):
 
     # One event
 
+    def in_full(self) -> QuerySet[Event]:
+        return Event.objects.all()
+
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
         deliveries = rights.visible_deliveries(request.user, obj.deliveries.light()).order_by("pk")
         told = disclosure.to(request.user)

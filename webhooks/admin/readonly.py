@@ -47,8 +47,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
         return ()  # the template shows them
 
+    def in_full(self) -> models.QuerySet[Any]:
+        """All rows, with all that ``detail`` needs of one: what it read later might be gone by then."""
+        raise NotImplementedError
+
     def detail(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
         raise NotImplementedError
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        visible = super().get_object(request, object_id, from_field)
+        return self.in_full().filter(pk=visible.pk).first() if visible else None
 
     def render_change_form(
         self,
