@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,7 @@ ENDLESS = [
     "{{ '%.1000000000f' % 1.5 }}",
     "{{ '%1000000000d' | format(1) }}",
     "{{ '%*d' | format(1000000000, 1) }}",
+    "{{ ('%(' * 300000) % {} }}",
     "{{ ('%(a)s' * 100000) | format(a='x' * 100000) }}",
     "{{ '{:1000000000}'.format(1) }}",
     "{{ '{:{w}}'.format(1, w=1000000000) }}",
@@ -258,6 +260,42 @@ def test_a_template_without_an_end_is_ended(template: str) -> None:
     with pytest.raises(TemplateError):
         render("body", template)
     assert time.thread_time() - began < 3 * rendering.SECONDS
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ '%(a(b)c)30000000d' % {'a(b)c': 1} }}",
+        "{{ '%(a(b)c)30000000d' | format(**{'a(b)c': 1}) }}",
+        "{{ ('%(a(b)c)30000000d' | e) % {'a(b)c': 1} }}",
+        "{{ '%%(%30000000d)' % 1 }}",
+        "{{ '%(x)%(%(x)30000000d)' % {'x': 1} }}",
+        "{{ '%.00000000000000000030000000d' % 1 }}",
+        "{{ '%000000000000000000000000030000000ld' % 1 }}",
+        "{{ '{:>00000000000000000030000000}'.format(1) }}",
+        "{{ '{:>{w}}'.format(1, w='00000000000000000030000000') }}",
+    ],
+)
+def test_a_width_is_found_wherever_python_finds_it(template: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(RenderingError):
+            render("body", template)
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        ("{{ '100%% of %(a b)5.1f%%' % {'a b': 2} }}", "100% of   2.0%"),
+        ("{{ '%%(%s)%3ld%-4s|' | format('x', 7, 'y') }}", "%(x)  7y   |"),
+        ("{{ '{:05.1f} {:>4}'.format(2.5, 'x') }}", "002.5    x"),
+    ],
+)
+def test_formats_are_as_python_has_them(template: str, rendered: str) -> None:
+    assert render("body", template) == rendered
 
 
 def test_a_thread_that_renders_is_freed_too() -> None:

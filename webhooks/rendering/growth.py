@@ -13,7 +13,11 @@ from webhooks.rendering.budgets import BITS, VALUE, Budget, OverBudget
 
 SLOW = 100_000  # characters for filters that take longer than they should
 PRECISION = 100  # decimal places
-_PERCENT = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d*)(?:\.(\*|\d*))?")
+DIGITS = 100  # of a width
+# A whole format with the letter at its end: after a part of one, the next would be looked for in the wrong place.
+_PERCENT = re.compile(
+    r"%(?:\((?P<key>[^)]*)\)?)?[-#0 +]*(?P<width>\*|[0-9]*)(?:\.(?P<places>\*|[0-9]*))?[hlL]?.?", re.DOTALL
+)
 _NUMBERS = re.compile(r"\d+")
 
 
@@ -102,7 +106,9 @@ def _printed(budget: Budget, value: Any, *values: Any, **named: Any) -> None:
     places = widths = 0
     for found in _PERCENT.finditer(str(value)):
         places += 1
-        for width in found.groups():
+        if "(" in (found["key"] or ""):  # Python counts parentheses, which a regular expression cannot
+            raise OverBudget("the name in a format must have no parenthesis")
+        for width in found.group("width", "places"):
             if width == "*":
                 raise OverBudget("the width in a format must be written as a number")
             widths += _capped(width)
@@ -115,8 +121,10 @@ def spec(budget: Budget, text: str) -> None:
 
 
 def _capped(number: str | None) -> int:
-    """Digits that a width is written with, as a number; an absurdly long one is absurdly large all the same."""
-    return int(number[:15]) if number else 0
+    """Digits that a width is written with, as a number."""
+    if number and len(number) > DIGITS:
+        raise OverBudget(f"a width may have {DIGITS} digits")
+    return int(number) if number else 0
 
 
 _Check = Callable[..., None]
