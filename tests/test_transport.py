@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ import pytest
 from tests.certificates import Certificate, make_certificate
 from tests.inbox import Inbox, ReceiverProcess, flood, raw
 from tests.servers import free_port
-from webhooks import outcomes
+from webhooks import headerlines, outcomes
 from webhooks.network.transport import Request, Transport
 from webhooks.outcomes import Outcome
 
@@ -35,7 +36,9 @@ def request(url: str, timeout: float = 10, **fields: object) -> Request:
     return Request(url, headers, b'{"a":1}', timeout, **fields)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("charset", ["idna", "undefined", "punycode", "base64", "nonsense"])
+@pytest.mark.parametrize(
+    "charset", ["idna", "undefined", "punycode", "base64", "nonsense", "a\0b", "", '"', "x" * 60_000, "../utf_8"]
+)
 def test_a_charset_that_decodes_nothing_is_no_failure(charset: str, transport: Transport) -> None:
     answer = f"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset={charset}\r\nContent-Length: 6\r\n\r\n"
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -320,6 +323,69 @@ def test_the_environment_has_no_say(
     assert "authorization" not in inbox.received()[0].headers
 
 
+def answering(headers: bytes, body: bytes = b"", status: bytes = b"200 OK") -> str:
+    return raw(b"HTTP/1.1 %b\r\n%bContent-Length: %d\r\n\r\n%b" % (status, headers, len(body), body))
+
+
+SECRET = "hunter2-everywhere"
+
+
+def hiding(inbox: Inbox, behaviour: str, **fields: object) -> Request:
+    return request(inbox.url(behaviour), hidden=headerlines.hidden(f"X-Token: {SECRET}"), **fields)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32"])
+def test_a_secret_does_not_hide_behind_nuls(transport: Transport, inbox: Inbox, encoding: str) -> None:
+    body = f"you sent {SECRET}".encode(encoding)
+    outcome = transport.send(hiding(inbox, answering(b"Content-Type: text/plain\r\n", body)))
+    assert outcome.body.endswith("you sent ********")
+
+
+@pytest.mark.parametrize("code", [b"500", b"302"])
+def test_no_secret_is_kept_of_a_head(transport: Transport, inbox: Inbox, code: bytes) -> None:
+    secret = "\0".join(SECRET).encode()
+    headers = b"X-Echo: %b\r\nX-%b: 1\r\nLocation: /%b\r\n" % (secret, SECRET.encode(), secret)
+    outcome = transport.send(hiding(inbox, answering(headers, status=code + b" " + secret)))
+    assert "********" in outcome.reason
+    assert outcome.headers["X-Echo"] == "********"
+    assert SECRET not in str(outcome)
+
+
+@pytest.mark.alone
+@pytest.mark.parametrize("value", [b"-" * 60_000, b"&#0" + b"0" * 60_000], ids=["-", "&#0"])
+def test_what_a_receiver_writes_takes_no_time_to_hide(transport: Transport, inbox: Inbox, value: bytes) -> None:
+    secrets = "\n".join(f"X-{number}: {'-' * (30 + number)}x" for number in range(5))
+    long = b"".join(b"X-%d: %b\r\n" % (number, value) for number in range(95))
+    url = inbox.url(answering(b"Location: %b\r\n%b" % (value, long), status=b"302 " + value))
+    outcome = transport.send(request(url, hidden=headerlines.hidden(secrets)))
+    assert outcome.status == 302
+    assert outcome.duration_ms < 3000
+    assert len(outcome.headers) == 50
+    assert max(map(len, outcome.headers.values())) <= 1024
+
+
+@pytest.mark.parametrize(
+    "retry_after", [b"Mon, 01 Jan 99999999999999999999 00:00:00 GMT", b"Mon, 01 Jan 99999 00:00:00 GMT", b"\0", b"30"]
+)
+def test_no_retry_after_makes_a_success_a_failure(transport: Transport, inbox: Inbox, retry_after: bytes) -> None:
+    outcome = transport.send(request(inbox.url(answering(b"Retry-After: %b\r\n" % retry_after))))
+    assert (outcome.status, outcome.reason, outcome.retry_after) == (200, "", None)
+
+
+def test_no_name_of_a_charset_is_remembered(transport: Transport, inbox: Inbox) -> None:
+    for number in range(20):
+        header = b"Content-Type: text/plain; charset=none-%d\r\n" % number
+        assert transport.send(request(inbox.url(answering(header, b"x")))).body == "x"
+    assert not [name for name in encodings._cache if "none" in name]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("charset", ["KOI8-U", "windows-1251", "'utf-8'", '"UTF-8"', "ISO-8859-5", "cp866"])
+def test_charsets_are_known_by_their_usual_names(transport: Transport, inbox: Inbox, charset: str) -> None:
+    header = f"Content-Type: application/json; charset={charset}\r\n".encode()
+    body = "Привет".encode(charset.strip("'\""))
+    assert transport.send(request(inbox.url(answering(header, body)))).body == "Привет"
+
+
 def descriptors() -> set[int]:
     return set(map(int, os.listdir("/proc/self/fd")))
 
@@ -497,6 +563,9 @@ NOW = datetime(2026, 11, 24, 13, 0, 0, tzinfo=UTC)
         ("9" * 400, None),
         ("Tue, 99 Nov 2026 13:01:30 GMT", None),
         ("Mon, 01 Jan 99999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2027 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan 0001 00:00:00 +2300", 0),
     ],
 )
 def test_retry_after_is_seconds_or_a_date_or_nonsense(value: str | None, seconds: float | None) -> None:

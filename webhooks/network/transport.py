@@ -14,19 +14,14 @@ import requests
 import urllib3
 from regex import Pattern
 from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, extract_zipped_paths, get_encoding_from_headers
+from requests.utils import DEFAULT_CA_BUNDLE_PATH, extract_zipped_paths
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 from webhooks import logs
-from webhooks.network import authorities, deadlines, dialling, framing
-from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout, judge, retry_after
-from webhooks.texts import clean, hide
-
-# What is kept of an answer's headers, as GitLab does.
-HEADERS_KEPT = 50
-HEADER_LENGTH = 1024
-
+from webhooks.network import answers, authorities, deadlines, dialling, framing
+from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout
+from webhooks.texts import hide
 
 # Receivers to which connections are kept; beyond that, those that were not used for longest are closed. Each may have
 # as many as there are senders: how many there may be in all, ``_Sparing`` tells.
@@ -89,7 +84,7 @@ class Transport:
         response = self._adapter.send(_prepared(request), stream=True, timeout=request.timeout, verify=request.verify)
         with response.raw as raw:
             body = raw.read(request.keep, decode_content=True)
-            return _outcome(raw, body, started_at, request.hidden)
+            return answers.outcome(raw, body, started_at, request.hidden)
 
 
 def _prepared(request: Request) -> requests.PreparedRequest:
@@ -106,31 +101,6 @@ def _prepared_for(method: str, url: str) -> requests.PreparedRequest:
     prepared = requests.PreparedRequest()
     prepared.prepare(method=method, url=url)
     return prepared
-
-
-def _outcome(
-    response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime, hidden: Pattern[str] | None
-) -> Outcome:
-    headers = {name: hide(value, hidden) for name, value in response.headers.items()}
-    return Outcome(
-        started_at,
-        0,
-        reason=judge(
-            response.status, hide(response.reason or "", hidden), hide(response.headers.get("Location", ""), hidden)
-        ),
-        status=response.status,
-        headers={clean(name): clean(value, HEADER_LENGTH) for name, value in list(headers.items())[:HEADERS_KEPT]},
-        body=clean(hide(_text(response, body), hidden)),
-        retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)),
-    )
-
-
-def _text(response: urllib3.BaseHTTPResponse, body: bytes) -> str:
-    encoding = get_encoding_from_headers(response.headers) or "utf-8"
-    try:
-        return body.decode(encoding, "replace")
-    except (LookupError, UnicodeError):  # none that Python knows, or one that replaces nothing
-        return body.decode("utf-8", "replace")
 
 
 class _Whole:
