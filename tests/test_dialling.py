@@ -8,9 +8,11 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -35,8 +37,8 @@ def transport() -> Iterator[Transport]:
     opened.close()
 
 
-def send(transport: Transport, url: str, **fields: Any) -> Outcome:
-    return transport.send(Request(url, {"Content-Type": "application/json"}, BODY, 5, **fields))
+def send(transport: Transport, url: str, timeout: float = 5, **fields: Any) -> Outcome:
+    return transport.send(Request(url, {"Content-Type": "application/json"}, BODY, timeout, **fields))
 
 
 @pytest.fixture
@@ -119,6 +121,24 @@ def test_a_name_is_refused_when_any_of_its_addresses_is_forbidden(
 def test_every_address_of_a_name_is_tried_in_turn(transport: Transport, names: Names, inbox: Inbox) -> None:
     names["hooks.example"] = ["127.9.9.9", "127.0.0.1"]
     assert send(transport, inbox.url().replace("127.0.0.1", "hooks.example")).succeeded
+
+
+@pytest.mark.alone
+def test_a_dead_address_leaves_time_for_the_next_one(transport: Transport, names: Names, inbox: Inbox) -> None:
+    port = urlsplit(inbox.url()).port
+    with socket.create_server(("127.9.9.9", port or 0), backlog=0) as full, ExitStack() as fillers:
+        for _ in range(4):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        names["hooks.example"] = ["127.9.9.9", "127.0.0.1"]
+        outcome = send(transport, inbox.url().replace("127.0.0.1", "hooks.example"), timeout=2)
+        names["dead.example"] = ["127.9.9.9", "127.9.9.9"]
+        dead = send(transport, inbox.url().replace("127.0.0.1", "dead.example"), timeout=1)
+    assert outcome.succeeded, outcome.reason
+    assert 900 < outcome.duration_ms < 2000
+    assert (dead.reason, dead.timed_out) == ("no answer within 1 s", True)
+    assert 900 < dead.duration_ms < 2000
 
 
 def test_a_machine_without_ipv6_takes_the_ipv4_address(

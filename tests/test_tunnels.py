@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,30 @@ def test_the_next_address_is_tried_where_the_proxy_does_not_get_through(
     names["hooks.example"] = ["127.1.2.3", "127.0.0.1"]  # the receiver listens on the second one only
     assert send(named(inbox.url(), "hooks.example")).succeeded
     assert [target.split(":")[0] for target in through.targets] == ["127.1.2.3", "127.0.0.1"]
+
+
+class Deaf(Proxy):
+    """Says nothing about one address, for as long as it is asked."""
+
+    def _tunnel(self, client: socket.socket, target: str) -> None:
+        if target.startswith("127.9.9.9:"):
+            client.recv(1)
+        else:
+            super()._tunnel(client, target)
+
+
+@pytest.mark.alone
+def test_a_proxy_that_waits_for_a_dead_address_is_asked_for_the_next_one_in_time(
+    webhooks_settings: Callable[..., None], inbox: Inbox, names: Names
+) -> None:
+    names["hooks.example"] = ["127.9.9.9", "127.0.0.1"]
+    names["dead.example"] = ["127.9.9.9", "127.9.9.9"]
+    with closing(Deaf()) as server:
+        webhooks_settings(PROXY=server.url)
+        outcome = send(named(inbox.url(), "hooks.example"), timeout=2)
+        dead = send(named(inbox.url(), "dead.example"), timeout=1)
+    assert outcome.succeeded, outcome.reason
+    assert (dead.timed_out, dead.duration_ms < 2000) == (True, True)
 
 
 def test_an_ipv6_address_is_asked_for_in_brackets(through: Proxy) -> None:

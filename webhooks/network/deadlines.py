@@ -56,6 +56,17 @@ def left() -> float:
     return seconds
 
 
+@contextmanager
+def share(of: int) -> Iterator[None]:
+    """Within, no more is left than one of so many equal parts, so that there is something left for the others."""
+    end = _thread.end
+    _thread.end = time.monotonic() + left() / of
+    try:
+        yield
+    finally:
+        _thread.end = end
+
+
 def _count(received: int) -> None:
     _thread.room -= received
     if _thread.room < 0:
@@ -97,11 +108,12 @@ class TimedTLSSocket(_Timed, ssl.SSLSocket):
 
 
 def connect(addresses: list[SocketAddress]) -> TimedSocket:
-    """A connection to the first of the addresses that takes it. Raises the OSError of the last one."""
+    """A connection to the first of the addresses that takes it in its share of the time. Raises the OSError of the last
+    one."""
     errors = []
-    for family, address in addresses:
+    for tried, (family, address) in enumerate(addresses):
         try:
-            connection = _dial(family, address)
+            connection = _dial(family, address, len(addresses) - tried)
         except OSError as error:  # also of a family that this machine does not have
             errors.append(error)
         else:
@@ -110,12 +122,13 @@ def connect(addresses: list[SocketAddress]) -> TimedSocket:
     raise errors[-1]
 
 
-def _dial(family: socket.AddressFamily, address: Any) -> TimedSocket:
+def _dial(family: socket.AddressFamily, address: Any, left_to_try: int) -> TimedSocket:
     connection = TimedSocket(family, socket.SOCK_STREAM)
     try:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(left())
-        connection.connect(address)
+        with share(left_to_try):
+            connection.settimeout(left())
+            connection.connect(address)
         # A TLS handshake takes its time from here.
         connection.settimeout(left())
     except BaseException:

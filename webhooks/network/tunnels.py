@@ -19,15 +19,16 @@ MOST = 16384
 
 
 def connect(proxy: str, addresses: list[SocketAddress]) -> TimedSocket:
-    """A connection to the first of the addresses that the proxy, a URL, gets through to. Raises Refused with what
-    the proxy says, and TimeoutError."""
-    refused = Refused("")
-    for _, address in addresses:
+    """A connection to the first of the addresses that the proxy, a URL, gets through to in its share of the time.
+    Raises Refused with what the proxy says of the last one, or TimeoutError."""
+    errors: list[Refused | TimeoutError] = []
+    for tried, (_, address) in enumerate(addresses):
         try:
-            return _through(proxy, address)
-        except Refused as error:
-            refused = error
-    raise refused
+            with deadlines.share(len(addresses) - tried):
+                return _through(proxy, address)
+        except (Refused, TimeoutError) as error:
+            errors.append(error)
+    raise errors[-1]
 
 
 def _through(proxy: str, address: Any) -> TimedSocket:
