@@ -827,4 +827,37 @@ def test_the_app_and_its_lists_lead_to_the_status_page(admin_client: Client) -> 
 def test_nobody_asks_for_headers_letter_by_letter(webhook: Webhook, asked: str) -> None:
     viewer = staff("view_webhook")
     assert viewer.get(WEBHOOKS, {asked: "A"}).status_code == 400
-    assert viewer.get(WEBHOOKS, {"enabled__exact": "1", "name__startswith": "C"}).status_code == 200
+    assert viewer.get(WEBHOOKS, {"enabled__exact": "1", "name__exact": "C"}).status_code == 200
+
+
+STATUS = reverse("webhooks_backend_status")
+MANY_DIGITS = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        *((f"{rows}?{key}=%00", 200) for rows in (EVENTS, DELIVERIES) for key in ("model", "event_action", "q")),
+        (f"{WEBHOOKS}?name__regex=(", 400),
+        (f"{WEBHOOKS}?name=%00", 400),
+        (f"{WEBHOOKS}?name__exact=a&enabled__exact=1", 200),
+        (f"{WEBHOOKS}?object_types__id__exact=1", 200),
+        (f"{STATUS}retry-all/?webhook={MANY_DIGITS}", 404),
+        (f"{STATUS}retry-all/?webhook=%00", 404),
+    ],
+)
+def test_no_odd_address_is_an_error_of_the_server(
+    database: str, redis: Any, admin_user: User, address: str, status: int
+) -> None:
+    client = Client()
+    client.force_login(admin_user)
+    assert client.get(address).status_code == status
+
+
+def test_nothing_odd_that_is_posted_is_an_error_of_the_server(database: str, redis: Any, admin_user: User) -> None:
+    client = Client()
+    client.force_login(admin_user)
+    posted = {"custom_events": "\0", "object_types": [MANY_DIGITS, "\0", "1"], "on_created": "on"}
+    assert client.post(f"{WEBHOOKS}try/", posted).status_code == 200
+    for pk in (MANY_DIGITS, "\0", "-1", ""):
+        assert client.post(f"{STATUS}resume/", {"webhook": pk}).status_code == 302

@@ -17,6 +17,7 @@ from webhooks.ids import first_id
 from webhooks.models import Action
 from webhooks.models.event import PING
 from webhooks.models.querysets import OPEN_STATES, State
+from webhooks.texts import clean
 
 Choices = list[tuple[str, str]]
 
@@ -34,6 +35,11 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() in State.values else queryset
 
 
+def _with(rows: QuerySet[Any], field: str, value: str | None) -> QuerySet[Any]:
+    """Those that have this value, which may be one that is offered no more, but none that no database has."""
+    return rows.filter(**{field: value}) if value == clean(str(value)) else rows.none()
+
+
 class TypeFilter(admin.SimpleListFilter):
     """By the model of the object: one of those registered."""
 
@@ -45,7 +51,7 @@ class TypeFilter(admin.SimpleListFilter):
         return [(registration.label, registration.label) for registration in registry.registrations()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+        return _with(queryset, self.field, self.value()) if self.value() else queryset
 
 
 class ActionFilter(admin.SimpleListFilter):
@@ -58,7 +64,7 @@ class ActionFilter(admin.SimpleListFilter):
         return [*known, *((name, name) for name in event_names.custom_events()), (PING, PING)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{self.field: self.value()}) if self.value() else queryset
+        return _with(queryset, self.field, self.value()) if self.value() else queryset
 
 
 class EventTypeFilter(TypeFilter):

@@ -28,6 +28,11 @@ def as_uuid(term: str) -> uuid.UUID | None:
         return None
 
 
+def as_key(term: str) -> int:
+    """The key of a row, as it is in a request; 0, which none has, for what can be none."""
+    return int(term) if term.isdecimal() and len(term) < 19 else 0
+
+
 def event_ids(term: str, events: QuerySet[Event]) -> list[int]:
     """The newest of these events that a search means, by id."""
     found: list[int] = []

@@ -19,7 +19,7 @@ from webhooks import disclosure, rights, rq_report
 from webhooks.admin import counting, findings, operations, situation, switches, tallies
 from webhooks.admin.display import count_of, exactly, number, short, undisguised, webhook_state, when
 from webhooks.admin.filters import deliveries_url
-from webhooks.admin.lookup import as_uuid
+from webhooks.admin.lookup import as_key, as_uuid
 from webhooks.admin.operations import RETRY
 from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.situation import Situation, Standing
@@ -115,8 +115,7 @@ def resume(request: HttpRequest) -> HttpResponse:
     _demand_view(request)
     if not rights.may_change_webhooks(request.user):
         raise PermissionDenied
-    pk = request.POST.get("webhook", "")
-    switches.resume(request, Webhook.objects.filter(pk=int(pk) if pk.isdecimal() else 0))
+    switches.resume(request, Webhook.objects.filter(pk=as_key(request.POST.get("webhook", ""))))
     return redirect("webhooks_backend_status")
 
 
@@ -157,8 +156,7 @@ def _webhook_named(request: HttpRequest) -> Webhook | None:
     not mean all."""
     if "webhook" not in request.GET:
         return None
-    pk = request.GET["webhook"]
-    return get_object_or_404(rights.visible_webhooks(request.user), pk=int(pk) if pk.isdecimal() else 0)
+    return get_object_or_404(rights.visible_webhooks(request.user), pk=as_key(request.GET["webhook"]))
 
 
 def _tiles(seen: Situation) -> list[dict[str, Any]]:

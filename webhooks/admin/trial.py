@@ -12,10 +12,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
 from django.http import HttpRequest
 
-from webhooks import conditions, payloads, rights
+from webhooks import conditions, event_names, payloads, rights
 from webhooks.actors import Actor
 from webhooks.admin.display import count_of
 from webhooks.admin.fields import ConditionsField, LinesField, NamesField
+from webhooks.admin.lookup import as_key
 from webhooks.capture.selection import Occasion, Undecided, wants
 from webhooks.capture.subscriptions import Demand
 from webhooks.conditions import ConditionError
@@ -33,7 +34,7 @@ def in_words(request: HttpRequest) -> str:
     """What the form of a webhook, as it was posted, would have come to."""
     labels = _labels(request.POST.getlist("object_types"))
     actions = [action for name, action in ACTIONS.items() if request.POST.get(name)]
-    custom_events = request.POST.getlist("custom_events")
+    custom_events = [name for name in request.POST.getlist("custom_events") if name in event_names.custom_events()]
     if not (labels and actions) and not custom_events:
         return "Choose at least one model and one action first, or one of the custom events."
     try:
@@ -47,8 +48,7 @@ def in_words(request: HttpRequest) -> str:
 
 
 def _labels(chosen: Sequence[str]) -> list[str]:
-    found = ContentType.objects.filter(pk__in=[pk for pk in chosen if pk.isdecimal() and len(pk) < 10])
-    return [label_of(one) for one in found]
+    return [label_of(one) for one in ContentType.objects.filter(pk__in=map(as_key, chosen))]
 
 
 def _demand(posted: Any) -> Demand:
