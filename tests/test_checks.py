@@ -15,6 +15,7 @@ from django.core.checks import CheckMessage, run_checks
 from django.db import OperationalError, models
 from django.urls import include, path
 from psycopg import IsolationLevel
+from rest_framework import serializers
 
 from tests import servers
 from tests.inbox import ROOT
@@ -143,6 +144,22 @@ def test_a_serializer_of_a_name_that_is_not_there_is_an_error(register: Callable
     good = "tests.testapp.api.serializers.ThingSerializer"
     register(Unregistered, serializer=good, serializers={"brief": "tests.testapp.api.serializers.Nothing"})
     assert "importing tests.testapp.api.serializers.Nothing failed" in found()["webhooks.E004"].msg
+
+
+def test_a_serializer_that_cannot_be_asked_for_its_fields_is_told(register: Callable[..., None]) -> None:
+    class Wrong(serializers.ModelSerializer):
+        declared = serializers.CharField()  # and not named below, which REST framework refuses
+
+        class Meta:
+            model = Unregistered
+            fields = ("name",)
+
+    register(Unregistered, serializer=Wrong, exclude=["name"])
+    message = found()["webhooks.E004"]
+    assert message.obj == Unregistered
+    assert message.msg.startswith(
+        "A serializer of testapp.unregistered cannot be asked for its fields: AssertionError: "
+    )
 
 
 def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Callable[..., None]) -> None:
@@ -384,11 +401,15 @@ def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.M
     assert found(deploy=True) == {}
 
 
-def test_a_policy_of_rights_that_cannot_be_imported_is_an_error(webhooks_settings: Change) -> None:
-    webhooks_settings(MAY_VIEW="nowhere.to.be_found")
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [("nowhere.to.be_found", "which cannot be imported"), ("webhooks.rights.WHERE_TO", "which cannot be called")],
+)
+def test_a_policy_of_rights_that_cannot_be_had_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
+    webhooks_settings(MAY_VIEW=named)
     error = found()["webhooks.E011"]
     assert error.is_serious()
-    assert "nowhere.to.be_found, which cannot be imported" in error.msg
+    assert f"{named}, {problem}" in error.msg
 
 
 def test_every_id_of_a_check_has_a_test_here() -> None:

@@ -417,10 +417,11 @@ def test_a_host_decides_by_a_callable_of_its_own(webhook: Webhook, webhooks_sett
     assert rights.visible_deliveries(somebody(is_superuser=True)).get() == seen
 
 
+@pytest.mark.parametrize("named", ["nowhere.to.be_found", "webhooks.rights.WHERE_TO"])
 def test_where_the_callable_cannot_be_had_nobody_but_superusers_sees_anything(
-    webhook: Webhook, webhooks_settings: Any
+    webhook: Webhook, webhooks_settings: Any, named: str
 ) -> None:
-    webhooks_settings(MAY_VIEW="nowhere.to.be_found")
+    webhooks_settings(MAY_VIEW=named)
     of_site(webhook)
     assert not rights.visible_events(somebody("view_site")).exists()
     assert rights.visible_events(somebody(is_superuser=True)).exists()

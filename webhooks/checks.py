@@ -13,9 +13,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.urls import NoReverseMatch, reverse
-from django.utils.module_loading import import_string
 
-from webhooks import jobs, registry, rekeying
+from webhooks import jobs, registry, rekeying, rights
 from webhooks.capture import outbox
 from webhooks.conf import conf
 from webhooks.keys import may_exceed
@@ -127,7 +126,16 @@ def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
 
 
 def _check_exclude(registration: Registration, classes: Sequence[Any]) -> Iterator[CheckMessage]:
-    fields = [getattr(one(), "fields", None) for one in classes]
+    try:
+        fields = [getattr(one(), "fields", None) for one in classes]
+    except Exception as error:
+        yield Error(
+            f"A serializer of {registration.label} cannot be asked for its fields: {type(error).__name__}: {error}",
+            hint="Nothing can be sent of such an object: each Event of it will stand as failed.",
+            obj=registration.model,
+            id="webhooks.E004",
+        )
+        return
     if None in fields:
         return  # what such a serializer gives is only known when it gives it
     known = {field.name for field in registration.model._meta.get_fields()}.union(*(each or () for each in fields))
@@ -210,11 +218,9 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
 
 @register("webhooks")
 def check_rights(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    try:
-        import_string(conf.may_view)
-    except ImportError as error:
+    if problem := rights.problem():
         yield Error(
-            f'WEBHOOKS["MAY_VIEW"] names {conf.may_view}, which cannot be imported: {error}',
+            f'WEBHOOKS["MAY_VIEW"] names {conf.may_view}, {problem}',
             hint="Until it is corrected, nobody but superusers sees events and deliveries.",
             id="webhooks.E011",
         )

@@ -157,11 +157,16 @@ def _is_partly_unseen(user: Any, events: QuerySet[Event]) -> bool:
 
 def _may_view() -> MayView:
     """The callable of the setting; where it cannot be had, nobody but superusers sees anything (webhooks.E011)."""
+    return _nothing if problem() else import_string(conf.may_view)
+
+
+def problem() -> str:
+    """Why the callable of the setting cannot be had, in words that go on from its name; nothing if it can."""
     try:
-        found: MayView = import_string(conf.may_view)
-    except ImportError:
-        return _nothing
-    return found
+        found = import_string(conf.may_view)
+    except ImportError as error:
+        return f"which cannot be imported: {error}"
+    return "" if callable(found) else "which cannot be called"
 
 
 def _nothing(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
