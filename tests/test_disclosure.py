@@ -51,6 +51,7 @@ def test_of_a_url_only_where_it_leads_to_is_told(url: str, shown: str) -> None:
         ("no answer within 10 s", "no answer within 10 s"),
         ("HTTP 404 Cannot POST /services/T0ps3cret", "HTTP 404 Not Found"),
         ("HTTP 599 odd", "HTTP 599"),
+        ("HTTP 200, but the body could not be read: T0ps3cret", "HTTP 200 OK, but the body could not be read"),
         (f"HTTP 302: redirects to {URL}, which is not followed", "HTTP 302 Found: redirects are not followed"),
         ("HTTP 500 x; its answer could not be stored: T0ps3cret", "HTTP 500 Internal Server Error"),
         (f"the URL came out as '{URL} ': The URL has a space", "the URL came out as …"),

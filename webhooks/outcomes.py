@@ -6,6 +6,7 @@ import http.client
 import re
 import socket
 import ssl
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ GONE = 410
 REASON_LENGTH = 500
 
 NO_HTTP = "the answer is no valid HTTP"
+UNREAD = ", but the body could not be read"
 
 # What requests and urllib3 put into the words of their errors: a URL may be a secret.
 _URL = re.compile(r"(with url: |https?://)[^\s'\"]+", re.IGNORECASE)
@@ -60,6 +62,12 @@ class Outcome:
         reason = f"{self.reason[:200]}{why}" if self.reason else ""
         return replace(self, headers={}, body="", reason=reason)
 
+    def without_body(self, why: str, timed_out: bool) -> Outcome:
+        """The same where the body could not be read. No success, whatever the status: the receiver, or something
+        before it, broke off or speaks nonsense, so it may not have come to its end; and so NetBox has it, too."""
+        reason = f"{self.reason[:200] or f'HTTP {self.status}'}{UNREAD}: {why}"
+        return replace(self, reason=reason[:REASON_LENGTH], timed_out=timed_out)
+
     @property
     def is_gone(self) -> bool:
         return self.status == GONE
@@ -82,7 +90,8 @@ def in_general(reason: str) -> str:
     if found := _OF_STATUS.match(reason):
         status = int(found[1])
         redirects = ": redirects are not followed" if 300 <= status < 400 else ""
-        return f"HTTP {status} {http.client.responses.get(status, '')}".strip() + redirects
+        unread = UNREAD if 200 <= status < 300 else ""
+        return f"HTTP {status} {http.client.responses.get(status, '')}".strip() + redirects + unread
     if found := _SPECIFIC.match(reason):
         return f"{found[0]} …"
     return NO_HTTP if reason.startswith(NO_HTTP) else reason
@@ -135,6 +144,8 @@ def _known(cause: BaseException) -> str:
             return "connection refused"
         case ConnectionResetError() | BrokenPipeError():
             return "connection closed by the receiver before it answered"
+        case zlib.error():
+            return "it is not compressed as it says"
         case http.client.HTTPException():
             return f"{NO_HTTP}: {type(cause).__name__} {cause}"
         case OSError(strerror=str() as text):

@@ -83,7 +83,12 @@ class Transport:
     def _send(self, request: Request, started_at: datetime) -> Outcome:
         response = self._adapter.send(_prepared(request), stream=True, timeout=request.timeout, verify=request.verify)
         with response.raw as raw:
-            body = raw.read(request.keep, decode_content=True)
+            try:
+                body = raw.read(request.keep, decode_content=True)
+            except Exception as error:
+                # The status has been said: 410 and 429 are to have their effect.
+                outcome = answers.outcome(raw, b"", started_at, request.hidden)
+                return outcome.without_body(hide(explain(error, request.timeout), request.hidden), is_timeout(error))
             return answers.outcome(raw, body, started_at, request.hidden)
 
 
