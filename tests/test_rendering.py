@@ -234,6 +234,13 @@ ENDLESS = [
     "{% set r = range(100000) %}{% for i in range(10000) %}" + "{% if 1.5 in r %}{% endif %}" * 100 + "{% endfor %}",
     "{% set s = 'x' * 1900000 %}" + "".join(f"{{% set a{i} = s[1:] %}}" for i in range(500)),
     "{% set l = range(100000) | list %}" + "".join(f"{{% set a{i} = l[::-1] %}}" for i in range(500)),
+    "{{ ('a' * 300000).rfind('ab' ~ 'a' * 100000) }}",
+    "{{ ('a' * 300000).rpartition('ab' ~ 'a' * 100000) | length }}",
+    "{{ ('a' * 300000).rsplit('ab' ~ 'a' * 100000) | length }}",
+    "{{ ('a' * 300000).rsplit(sep='ab' ~ 'a' * 100000) | length }}",
+    "{{ ('a' * 300000).strip('b' * 300000 ~ 'a') }}",
+    "{{ ('a' * 300000) | trim('b' * 300000 ~ 'a') }}",
+    "{{ range(100) | map('string') | map(attribute='0.' * 400000 ~ '0') | list | length }}",
     "{{ range(1000) | batch(1) | sum(start=[]) }}",
     "{{ 1 | round(-1000000000) }}",
     "{{ 1.5 | round(1000000000, 'ceil') }}",
@@ -262,6 +269,29 @@ def test_a_template_without_an_end_is_ended(template: str) -> None:
     assert time.thread_time() - began < 3 * rendering.SECONDS
 
 
+READING = """
+count('b') endswith('b') find('b') index('A') isalnum() isalpha() isascii() isdecimal() isdigit() isidentifier()
+islower() isnumeric() isprintable() isspace() istitle() isupper() partition('b')[1] rfind('b') rindex('A')
+startswith('b') format()[0] upper()[0]
+"""
+TESTS_AND_FILTERS = ("is lower", "is upper", "in 'abc'", "== 'abc'", "| first", "| title | length", "| wordcount")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        *(("'A' + 'a ' * 100000", f".{method}") for method in READING.split()),
+        *(("'A' + 'a ' * 100000", f" {reads}") for reads in TESTS_AND_FILTERS),
+        *(("range(20000) | list", f".{method}") for method in ("count(-1)", "index(19999)")),
+    ],
+)
+def test_whatever_reads_a_value_pays_for_it(value: str, read: str) -> None:
+    template = f"{{% set v = {value} %}}{{% for i in range(TURNS) %}}{{% if v{read} %}}{{% endif %}}{{% endfor %}}"
+    assert render("body", template.replace("TURNS", "1")) == ""
+    with pytest.raises(RenderingError, match="does too much"):
+        render("body", template.replace("TURNS", "600"))
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -273,10 +303,12 @@ def test_a_template_without_an_end_is_ended(template: str) -> None:
         "{{ '%.00000000000000000030000000d' % 1 }}",
         "{{ '%000000000000000000000000030000000ld' % 1 }}",
         "{{ '{:>00000000000000000030000000}'.format(1) }}",
+        "{{ ('aB <' * 450000) | sort | first }}",
+        "{{ ('aB <' * 450000) | groupby(0) | first }}",
         "{{ '{:>{w}}'.format(1, w='00000000000000000030000000') }}",
     ],
 )
-def test_a_width_is_found_wherever_python_finds_it(template: str) -> None:
+def test_nothing_large_is_made_and_then_refused(template: str) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(RenderingError):
@@ -335,6 +367,12 @@ def test_what_is_rendered_has_a_limit(kind: str, template: str, problem: str) ->
         render(kind, template)
 
 
+def test_a_long_text_can_be_read_in_a_long_loop() -> None:
+    context = {"data": {"comments": "one of many words " * 500, "interfaces": list(range(1_000))}}
+    lines = "{% for i in data.interfaces %}{% if data.comments.find('one') == 0 %}{{ i }} {% endif %}{% endfor %}"
+    assert render("body", lines, context).endswith("998 999 ")
+
+
 def test_a_large_object_is_no_trouble() -> None:
     context = {"data": {"interfaces": [{"id": number, "name": f"eth{number}", "tags": []} for number in range(1_000)]}}
     rows = (
@@ -358,6 +396,21 @@ PIECES = """
 data x range join map center format loop namespace tojson is not and
 """
 pieces = st.sampled_from(PIECES.split())
+
+
+@pytest.mark.parametrize("around", ["{% for i in [1] %}HERE{% endfor %}", "{% block b %}HERE{% endblock %}"])
+@pytest.mark.parametrize(
+    ("call", "rendered"),
+    [
+        ("'a-b'.replace('-', '+')", "a+b"),
+        ("'ab'.center(4)", " ab "),
+        ("'-'.join(['a', 'b'])", "a-b"),
+        ("'--a'.strip('-')", "a"),
+        ("'a.b.c'.rsplit(sep='.', maxsplit=1)[0]", "a.b"),
+    ],
+)
+def test_methods_can_be_called_in_a_loop_and_in_a_block(call: str, rendered: str, around: str) -> None:
+    assert render("body", around.replace("HERE", "{{ " + call + " }}")) == rendered
 
 
 @given(st.lists(pieces, max_size=25).map(" ".join))

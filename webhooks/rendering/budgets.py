@@ -13,6 +13,7 @@ from typing import Any
 
 STEP = 20  # what a turn of a loop, a call or a filter costs
 VALUE = 10  # what each value in a list or an object counts beside its text
+READ = 10  # characters of a text that a method reads for one unit
 LOOK = 20_000  # units between two looks at the clock
 BITS = 20_000  # of a whole number: more make arithmetic slow
 _MANY = (list, tuple, set, frozenset, KeysView, ValuesView, ItemsView)

@@ -1,6 +1,7 @@
 """How large the results of a template's filters, methods and operators become, known before they are made. Pure.
 
-Only what can make much from little is here; anything else is about as large as what goes in.
+Only what can make much from little is here, or takes longer than what goes in tells; anything else is about as large as
+that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from webhooks.rendering.budgets import BITS, VALUE, Budget, OverBudget
 
 SLOW = 100_000  # characters for filters that take longer than they should
+COMPARED = 100  # pairs of characters that are compared in the time of a unit
 PRECISION = 100  # decimal places
 DIGITS = 100  # of a width
 # A whole format with the letter at its end: after a part of one, the next would be looked for in the wrong place.
@@ -67,10 +69,12 @@ def _wrapped(
 
 
 def _batched(budget: Budget, value: Any, linecount: Any, fill_with: Any = None) -> None:
+    _members(budget, value)
     budget.afford(_width(linecount) * budget.size(fill_with))
 
 
 def _sliced(budget: Budget, value: Any, slices: Any, fill_with: Any = None) -> None:
+    _members(budget, value)
     budget.afford(_width(slices) * budget.size(fill_with))
 
 
@@ -94,6 +98,23 @@ def _slow(budget: Budget, value: Any, *others: Any, **more: Any) -> None:
         raise OverBudget(f"this filter takes {SLOW:,} characters")
     if budget.size((*others, *more.values())) > 1_000:
         raise OverBudget("the arguments of this filter are too long")
+
+
+def _members(budget: Budget, value: Any, *others: Any, **more: Any) -> None:
+    """Each character of a text becomes a member of a list."""
+    if isinstance(value, str):
+        budget.afford(len(value) * VALUE)
+
+
+def _trimmed(budget: Budget, value: Any, chars: Any = None) -> None:
+    """Each character of the one is looked for in the other."""
+    if isinstance(value, str) and isinstance(chars, str):
+        budget.pay(len(value) * len(chars) // COMPARED)
+
+
+def _backwards(budget: Budget, value: str, sep: Any = None, *others: Any, **more: Any) -> None:
+    """From the left Python searches in a time that grows with the two together, from the right with their product."""
+    _trimmed(budget, value, sep)
 
 
 def _summed(budget: Budget, iterable: Any, attribute: Any = None, start: Any = 0) -> None:
@@ -133,16 +154,21 @@ FILTERS: dict[str, _Check] = {
     "batch": _batched,
     "center": _padded,
     "format": _printed,
+    "groupby": _members,
     "indent": _indented,
     "int": _whole,
     "join": _joined,
+    "list": _members,
     "pprint": _slow,
     "replace": _replaced,
     "round": _rounded,
     "slice": _sliced,
+    "sort": _members,
     "striptags": _slow,
     "sum": _summed,
     "tojson": _as_json,
+    "trim": _trimmed,
+    "unique": _members,
     "urlize": _slow,
     "wordwrap": _wrapped,
     "xmlattr": _slow,
@@ -153,8 +179,15 @@ METHODS: dict[str, _Check] = {
     "expandtabs": _expanded,
     "join": lambda budget, between, items: _joined(budget, items, between),
     "ljust": _padded,
+    "lstrip": _trimmed,
     "replace": _replaced,
+    "rfind": _backwards,
+    "rindex": _backwards,
     "rjust": _padded,
+    "rpartition": _backwards,
+    "rsplit": _backwards,
+    "rstrip": _trimmed,
+    "strip": _trimmed,
     "striptags": _slow,
     "zfill": _padded,
 }

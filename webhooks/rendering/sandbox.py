@@ -22,7 +22,7 @@ from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
 from webhooks.rendering import growth
-from webhooks.rendering.budgets import STEP, OverBudget, current
+from webhooks.rendering.budgets import READ, STEP, OverBudget, current
 
 RANGE = 100_000  # as in NetBox
 
@@ -39,6 +39,8 @@ _METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
     ((list, tuple), frozenset({"copy", "count", "index"})),
     ((int, float), frozenset({"bit_length", "is_integer"})),
 )
+# What Jinja2 adds to the arguments of each call within a loop or a block.
+_OF_JINJA = ("_loop_vars", "_block_vars")
 # Names that no template can write, for the filters that are put into it.
 _TICK, _KEEP = "tick!", "keep!"
 
@@ -80,6 +82,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return attr in names or not callable(value)
         return not isinstance(obj, bytes | type | BuiltinMethodType | MethodType)
 
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Each step of a path that a filter or a format goes is one, too."""
+        current().pay(0)
+        return super().getitem(obj, argument)
+
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         if super().wrap_str_format(value) is None:
             return None
@@ -88,6 +95,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
         @functools.wraps(value)
         def formatted(*args: Any, **kwargs: Any) -> str:
+            current().pay_for(text)
             values, named = ((), args[0]) if value.__name__ == "format_map" else (args, kwargs)
             result: str = type(text)(formatter.vformat(text, values, named))
             return result
@@ -101,14 +109,20 @@ class Sandbox(ImmutableSandboxedEnvironment):
         budget.pay_for(result)
         return result
 
+    # Methods read a text or a list to its end and may tell little of it. Of an object they look up one key, or give
+    # what is paid for as a result.
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget = current()
         args = tuple(_listed(value) for value in args)
-        budget.pay(STEP + budget.size((args, kwargs)))
+        named = {name: value for name, value in kwargs.items() if name not in _OF_JINJA}
+        budget.pay(STEP + budget.size((args, named)))
         owner = getattr(__obj, "__self__", None)
-        if isinstance(owner, str) and (check := growth.METHODS.get(getattr(__obj, "__name__", ""))):
+        if isinstance(owner, str):
+            budget.pay(budget.size(owner) // READ)
+            if check := growth.METHODS.get(getattr(__obj, "__name__", "")):
+                check(budget, owner, *args, **named)
+        elif isinstance(owner, list | tuple):
             budget.pay_for(owner)
-            check(budget, owner, *args, **kwargs)
         result = super().call(__context, __obj, *args, **kwargs)
         budget.pay_for(result)
         return result
