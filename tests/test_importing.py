@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import io
 import json
@@ -15,10 +16,13 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.makers import make_webhook
 from tests.testapp.models import Thing
+from webhooks.importing import making
 from webhooks.importing.answers import Answers, UnreadableSource, read
 from webhooks.importing.plans import Plan, Skipped, plans
 from webhooks.models import Webhook
@@ -174,6 +178,7 @@ RULE = {
         ({"action_type": None}, {}, "its action is a nothing"),
         ({"event_types": ["job_started"]}, {}, "none of its event types has an equal here: job_started"),
         ({"event_types": []}, {}, "none of its event types has an equal here: there are none"),
+        ({"event_types": [["x"], 1]}, {}, "none of its event types has an equal here: 1, ['x']"),
         ({"event_types": "object_created"}, {}, "its event types are no list"),
         ({"object_types": {"a": 1}}, {}, "its models are no list"),
         ({"object_types": []}, {}, "it names no models"),
@@ -252,6 +257,20 @@ def test_rules_of_older_versions_are_read_too() -> None:
     )
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn, items: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any]:
+    """One of the items, with other values for some of its keys."""
+    item = draw(items)
+    return item | draw(st.dictionaries(st.sampled_from(sorted(item)), ANYTHING, max_size=4))
+
+
 # The command
 
 
@@ -263,7 +282,7 @@ class TestCommand:
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
         assert "    created, updated, deleted: dcim.device, dcim.interface, dcim.rack\n" in shown
         assert "    PUT https://cmdb.example/…\n" in shown
-        assert "    application/json, signed, with headers, with secret headers, with a body template, with conditions\n" in shown  # fmt: skip  # noqa: E501
+        assert "    application/json, signed, with headers, with secret headers, with a body template, with conditions, with a timeout of 15 s\n" in shown  # fmt: skip  # noqa: E501
         assert "    ! headers that become secret ones, which are not shown again: Authorization\n" in shown
         assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501
         assert "11 webhooks to make, 0 there already, 9 with no equal or refused." in shown
@@ -324,8 +343,45 @@ class TestCommand:
     def test_what_is_there_already_is_left_as_it_is_and_its_differences_named(self) -> None:
         make_webhook(Thing, name="Everything about sites", url="https://mine.example/", secret="mine")
         shown = run(*NETBOX, yes=True)
-        assert "  Everything about sites: differs in payload_url, secret, prechange, object_types\n" in shown
+        assert "  Everything about sites: differs in prechange, payload_url, secret, object_types\n" in shown
         assert Webhook.objects.get(name="Everything about sites").payload_url == "https://mine.example/"
+
+    def test_what_no_rule_says_is_a_difference_too(self, tmp_path: Path) -> None:
+        wanted = {"conditions": {"attr": "name", "value": "a"}, "only_changes": True, "ordered": False}
+        file = tmp_path / "rule.json"
+        file.write_text(json.dumps([WEBHOOK, RULE]))
+        run(str(file), yes=True)
+        Webhook.objects.update(**wanted, excluded_usernames=["root"])
+        shown = run(str(file), yes=True)
+        assert "  rule: differs in conditions, only_changes, excluded_usernames, ordered\n" in shown
+
+    def test_how_receivers_are_trusted_and_waited_for_is_shown(self, tmp_path: Path) -> None:
+        file = tmp_path / "tls.json"
+        hook = WEBHOOK | {"ssl_verification": False, "timeout": 3}
+        other = WEBHOOK | {"id": 2, "name": "other", "ca_file_path": "/etc/ca.pem"}
+        file.write_text(json.dumps([hook, other, RULE, RULE | {"id": 2, "name": "second", "action_object_id": 2}]))
+        shown = run(str(file), dry_run=True)
+        assert "    application/json, without TLS verification, with a timeout of 3 s\n" in shown
+        assert "    application/json, trusting /etc/ca.pem\n" in shown
+
+    def test_a_name_that_was_taken_meanwhile_is_told_and_nothing_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def answer(prompt: str) -> str:
+            make_webhook(Thing, name="Everything about sites")
+            return "y"
+
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("builtins.input", answer)
+        with pytest.raises(CommandError, match=r"one of these was made meanwhile by somebody else .* Run it again"):
+            run(*NETBOX)
+        assert [webhook.name for webhook in Webhook.objects.all()] == ["Everything about sites"]
+
+    def test_all_are_made_or_none_where_the_tables_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        used: list[Any] = []
+        atomic = transaction.atomic
+        monkeypatch.setattr("webhooks.capture.outbox.database", lambda: used.append("asked") or "default")
+        monkeypatch.setattr(making.transaction, "atomic", lambda using: used.append(using) or atomic(using))
+        making.make([])
+        assert used == ["asked", "default"]
 
     def test_a_dry_run_makes_nothing(self) -> None:
         assert run(*NETBOX, dry_run=True).endswith("Nothing was made: this was a dry run.\n")
@@ -394,6 +450,7 @@ class TestCommand:
         [
             ("{", "is no JSON"),
             ("[" * 100_000, "is no JSON"),
+            ("[" * 400 + "]" * 400, "more than 100 deep"),
             ("null", "neither a webhook nor an event rule"),
             ('{"detail": "Invalid token."}', "neither a webhook nor an event rule"),
             ('[{"id": {}, "payload_url": ""}]', "neither a webhook nor an event rule"),
@@ -425,6 +482,21 @@ class TestCommand:
         with pytest.raises(CommandError, match="no token has") as caught:
             run("https://netbox.example/", token_file=str(file))
         assert token not in str(caught.value)
+
+
+@pytest.mark.usefixtures("db")
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_stands_in_an_answer_it_ends_without_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
+    hooks = st.sampled_from(captured("netbox_webhooks.json")["results"])
+    rules = st.sampled_from(captured("netbox_event_rules.json")["results"])
+    others = st.sampled_from(captured("nautobot_webhooks.json")["results"])
+    rule, hook, other = (data.draw(mutated(items)) for items in (rules, hooks, others))
+    rule.setdefault("action_object_id", hook.get("id"))
+    file = tmp_path / "mutated.json"
+    file.write_text(json.dumps([hook, rule, other]))
+    with contextlib.suppress(CommandError):
+        run(str(file), yes=True)
 
 
 # From a server
@@ -525,7 +597,14 @@ def test_a_token_of_the_second_version_is_a_bearer(netbox: Server) -> None:
 
 @pytest.mark.parametrize(
     "following",
-    ["http://127.0.0.2:{port}/", "http://127.0.0.1:1/", "https://127.0.0.1:{port}/", "//evil.example/", "file:///etc"],
+    [
+        "http://127.0.0.2:{port}/",
+        "http://127.0.0.1:1/",
+        "https://127.0.0.1:{port}/",
+        "//evil.example/",
+        "file:///etc",
+        "http://[",
+    ],
 )
 def test_a_next_page_of_another_origin_is_not_asked(netbox: Server, following: str) -> None:
     netbox.next_url = following.format(port=netbox.server.server_port)

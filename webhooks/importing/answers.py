@@ -16,6 +16,7 @@ from webhooks.outcomes import explain
 
 LARGEST = 50_000_000  # bytes of one answer
 PAGES = 1_000  # of one list
+DEEPEST = 100  # lists and objects within each other
 TIMEOUT = 30  # seconds for each read
 
 WEBHOOKS, RULES = "webhooks", "event rules"
@@ -100,11 +101,26 @@ def _in_file(path: str) -> Any:
     if "://" in path:
         raise UnreadableSource("Only http:// and https:// can be asked.")
     try:
-        return json.loads(Path(path).read_bytes())
+        return _parsed(Path(path).read_bytes())
     except OSError as error:
         raise UnreadableSource(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UnreadableSource(f"{path} is no JSON: {error}") from error
+
+
+def _parsed(text: bytes) -> Any:
+    """Raises ValueError or RecursionError."""
+    value = json.loads(text)
+    level, depth = [value], 0
+    while level := [inner for one in level for inner in _within(one)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"lists and objects stand more than {DEEPEST} deep in each other")
+    return value
+
+
+def _within(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
 
 
 def _asked(url: str, token: str) -> Iterator[tuple[str, Any]]:
@@ -137,11 +153,11 @@ def _next(answer: Any, url: str) -> str:
     following = answer.get("next") if isinstance(answer, dict) else None
     if not following:
         return ""
-    target = urljoin(url, str(following))
     try:
+        target = urljoin(url, str(following))
         is_same = destinations.parse(target) == destinations.parse(url)
-    except destinations.BadURL:
-        is_same = False
+    except ValueError:  # BadURL is one, too
+        target, is_same = str(following), False
     if not is_same:
         # The token is for this server, and an answer must not choose what else is asked from here.
         raise UnreadableSource(
@@ -166,7 +182,7 @@ def _get(url: str, token: str) -> Any:
     except requests.RequestException as error:
         raise UnreadableSource(f"{url} cannot be asked: {explain(error, TIMEOUT)}") from error
     try:
-        return json.loads(body)
+        return _parsed(body)
     except (ValueError, RecursionError) as error:
         raise UnreadableSource(f"{url} did not answer with JSON: {error}") from error
 

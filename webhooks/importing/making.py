@@ -7,13 +7,21 @@ from dataclasses import dataclass, field
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from webhooks import admin_log, registry
+from webhooks.capture import outbox
 from webhooks.importing.answers import Answers
 from webhooks.importing.plans import Plan, Skipped, plans
 from webhooks.models import Webhook
 from webhooks.object_types import label_of
+
+# What people choose; the rest is kept by workers.
+CHOSEN = [field.name for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
+
+
+class MadeMeanwhile(Exception):
+    """Webhooks came to be while these plans were looked at, which stand in the way of making them."""
 
 
 @dataclass
@@ -44,13 +52,20 @@ def judge(answers: Answers, disabled: bool = False) -> Judged:
     return judged
 
 
-@transaction.atomic
 def make(wanted: Iterable[Plan]) -> None:
-    """Make all of them, or none."""
-    for plan in wanted:
-        webhook = Webhook.objects.create(**plan.fields)
-        webhook.object_types.set(_content_types(plan))
-        admin_log.note_by_itself(webhook, admin_log.ADDITION, f"Imported from {plan.origin}.")
+    """Make all of them, or none. Raises MadeMeanwhile."""
+    try:
+        with transaction.atomic(outbox.database()):
+            for plan in wanted:
+                _make(plan)
+    except IntegrityError as error:
+        raise MadeMeanwhile(str(error)) from error
+
+
+def _make(plan: Plan) -> None:
+    webhook = Webhook.objects.create(**plan.fields)
+    webhook.object_types.set(_content_types(plan))
+    admin_log.note_by_itself(webhook, admin_log.ADDITION, f"Imported from {plan.origin}.")
 
 
 def _content_types(plan: Plan) -> list[ContentType]:
@@ -70,6 +85,7 @@ def _objection(plan: Plan, taken: dict[str, str]) -> str:
 
 
 def _differences(existing: Webhook, plan: Plan) -> list[str]:
-    names = [name for name, value in plan.fields.items() if getattr(existing, name) != value]
+    wanted = Webhook(**plan.fields)  # with the defaults of what no plan sets
+    names = [name for name in CHOSEN if getattr(existing, name) != getattr(wanted, name)]
     object_types = set(map(label_of, existing.object_types.all()))
     return names + (["object_types"] if object_types != set(plan.object_types) else [])

@@ -106,11 +106,10 @@ def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -
         "enabled": _flag(rule, "enabled", True),
         **_actions(rule, unequal),
         **_request(webhook, unequal),
+        "conditions": _conditions(rule.get("conditions")),
+        # There every webhook gets the state before; here only those that ask for it.
+        "prechange": True,
     }
-    if wanted := rule.get("conditions"):
-        fields["conditions"] = _conditions(wanted)
-    # There every webhook gets the state before; here only those that ask for it.
-    fields["prechange"] = True
     if _is_of_nautobot(webhook) and not fields["body_template"]:
         unequal.append("snapshots.differences: only templates have it, and this one sends the plain payload")
     unequal += _left_out(rule, webhook)
@@ -143,7 +142,7 @@ def _actions(rule: Item, unequal: list[str]) -> dict[str, bool]:
         others = [flag for flag in ("type_job_start", "type_job_end") if rule.get(flag)]
     elif isinstance(given, list):
         wanted = {action: name in given for name, action in ACTIONS.items()}
-        others = sorted(str(name) for name in given if name not in ACTIONS)
+        others = sorted({str(name) for name in given} - ACTIONS.keys())
     else:
         raise _Unfit("its event types are no list")
     if not any(wanted.values()):
@@ -193,6 +192,8 @@ def _timeout(webhook: Item, unequal: list[str]) -> int | None:
 
 
 def _conditions(wanted: Any) -> Any:
+    if not wanted:
+        return None
     try:
         conditions.parse(wanted)
     except ConditionError as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,18 @@ class Command(DatabaseCommand):
         elif not judged.to_make:
             self._say("There is nothing to make.")
         elif options["yes"] or not sys.stdin.isatty() or self._is_wanted(len(judged.to_make)):
-            making.make(judged.to_make)
-            self._say(f"Made {_count(len(judged.to_make))}.")
+            self._make(judged.to_make)
         else:
             self._say("Nothing was made.")
+
+    def _make(self, wanted: list[Plan]) -> None:
+        try:
+            making.make(wanted)
+        except making.MadeMeanwhile as error:
+            raise CommandError(
+                _shown(f"Nothing was made: one of these was made meanwhile by somebody else ({error}). Run it again.")
+            ) from None
+        self._say(f"Made {_count(len(wanted))}.")
 
     def _is_wanted(self, count: int) -> bool:
         try:
@@ -108,7 +117,7 @@ def _token(path: str | None) -> str:
 def _lines(plan: Plan) -> list[str]:
     fields = plan.fields
     actions = [word for name, word in ACTIONS.items() if fields[name]]
-    said = [fields["content_type"], *(word for word, name in EXTRAS.items() if fields.get(name))]
+    said = [fields["content_type"], *(word for word, name in EXTRAS.items() if fields[name]), *_connecting(fields)]
     return [
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
         f"  from {plan.origin}",
@@ -117,6 +126,15 @@ def _lines(plan: Plan) -> list[str]:
         f"  {', '.join(said)}",
         *(f"  ! {what}" for what in plan.unequal),
     ]
+
+
+def _connecting(fields: dict[str, Any]) -> Iterator[str]:
+    if not fields["ssl_verification"]:
+        yield "without TLS verification"
+    if fields["ca_file_path"]:
+        yield f"trusting {fields['ca_file_path']}"
+    if fields["timeout"] is not None:
+        yield f"with a timeout of {fields['timeout']} s"
 
 
 def _present(plan: Plan, differences: list[str]) -> str:
