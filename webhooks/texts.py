@@ -20,7 +20,9 @@ FEW = 4
 
 def clean(text: str, length: int | None = None) -> str:
     """Without NUL and lone surrogates, and no longer than ``length`` characters."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()[:length]
+    if not text.isascii():  # nearly all is, of an answer's headers
+        text = text.encode("utf-8", "replace").decode()
+    return text.replace("\0", "")[:length]
 
 
 def written_out(text: str, breaks: bool = False) -> str:
