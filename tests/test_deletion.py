@@ -86,6 +86,13 @@ def test_one_that_is_being_deleted_is_out_of_use_and_its_name_is_free(large: Web
     assert not Event.objects.undispatched().exists()
 
 
+def test_no_name_of_another_keeps_one_from_being_deleted() -> None:
+    webhook = make_webhook(Thing, name="A")
+    make_webhook(Thing, name=f"A (being deleted, {webhook.pk})")
+    delete(webhook)
+    assert not Webhook.objects.filter(pk=webhook.pk).exists()
+
+
 def test_one_that_is_just_sent_to_is_deleted_without_harm(inbox: Inbox) -> None:
     webhook, other = make_webhook(Thing, url=inbox.url("slow/1")), make_webhook(Thing, url=inbox.url())
     make_event(webhook, object_id="1")

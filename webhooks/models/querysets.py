@@ -14,6 +14,7 @@ waiting, pending, failed -> discarded   an admin discards it (``discard``)
 
 from __future__ import annotations
 
+import secrets
 import uuid
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -93,8 +94,9 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         return self.exclude(deleted_at=None)
 
     def take_out_of_use(self) -> int:
-        """Nobody sees them any more, nothing is sent, and their names are free."""
-        name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), Value(")"))
+        """Nobody sees them any more, nothing is sent, and their names are free. The new ones nobody can have taken."""
+        end = Value(f" {secrets.token_hex(4)})")
+        name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), end)
         return self.update(enabled=False, deleted_at=DatabaseNow(), name=name)
 
     def forget_previous_secrets(self) -> int:
