@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
@@ -756,3 +757,33 @@ def test_the_root_of_the_api_leads_to_its_parts(api: APIClient) -> None:
     assert api.get("/api/").json()["webhooks"] == "http://testserver/api/webhooks/"
     parts = api.get("/api/webhooks/").json()
     assert parts == {part: f"http://testserver/api/webhooks/{part}/" for part in ("webhooks", "deliveries", "events")}
+
+
+def test_many_are_retried_of_no_webhook_where_two_are_given(committing: APIClient) -> None:
+    first, second = make_webhook(Thing), make_webhook(Thing)
+    make_delivery(first)
+    make_delivery(second)
+    answer = retry_many(committing, webhook=[first.pk, second.pk])
+    assert (answer.status_code, answer.json()) == (400, ["Give webhook once: only state may be given several times."])
+    assert Delivery.objects.failed().count() == 2
+
+
+def test_history_tells_that_the_previous_secret_was_forgotten(api: APIClient) -> None:
+    pk = define(api, secret="the first of the secrets").json()["id"]
+    api.patch(detail(WEBHOOKS, pk), {"secret": "the second of the secrets"}, format="json")
+    before = LogEntry.objects.count()
+    assert api.patch(detail(WEBHOOKS, pk), {"forget_previous_secret": True}, format="json").status_code == 200
+    assert LogEntry.objects.count() == before + 1
+    entry = LogEntry.objects.order_by("-pk")[0]
+    assert json.loads(entry.change_message) == [{"changed": {"fields": ["Previous secret"]}}]
+
+
+def test_json_that_is_nested_too_deep_is_refused(api: APIClient) -> None:
+    answer = api.post(WEBHOOKS, "[" * 200_000 + "]" * 200_000, content_type="application/json")
+    assert answer.status_code == 400
+    assert "nested too deep" in answer.json()["detail"]
+
+
+def test_a_large_file_beside_the_fields_of_a_form_is_passed_over(api: APIClient) -> None:
+    large = SimpleUploadedFile("large", b"x" * 3_000_000)
+    assert api.post(WEBHOOKS, wanted(file=large, secret="one of the secrets"), format="multipart").status_code == 201

@@ -104,7 +104,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         if isinstance(data, dict):
             # A report of an error shows what the frames of the call have in them.
             hidden = {name: Secret(data[name]) for name in data if _is_secret(name, data[name])}
-            data = data.copy()  # what a form sent stays such: of that, lists and boxes are read in another way
+            # What a form sent stays such, for lists and boxes of that are read in another way; files are not copied.
+            data = copy.copy(data)
             for name, secret in hidden.items():
                 data[name] = secret
         return super().run_validation(data)

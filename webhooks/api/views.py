@@ -10,11 +10,13 @@ from django.db.models import QuerySet
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ParseError, ValidationError
+from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
+from rest_framework.views import APIView
 from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
 
 from webhooks import admin_log, deletion, retries, rights
@@ -32,6 +34,20 @@ class Conflict(APIException):
     default_code = "conflict"
 
 
+class ShallowJSONParser(JSONParser):
+    """Refuses JSON that is nested deeper than Python can read."""
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse(*args, **kwargs)
+        except RecursionError:
+            raise ParseError("JSON parse error - it is nested too deep.") from None
+
+
+# Those of the host, of which only REST framework's own is replaced.
+PARSERS = [ShallowJSONParser if parser is JSONParser else parser for parser in APIView.parser_classes]
+
+
 @method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
 class WebhookViewSet(ModelViewSet[Webhook]):
     """Webhooks: which changes of which models are sent where."""
@@ -39,6 +55,7 @@ class WebhookViewSet(ModelViewSet[Webhook]):
     queryset = Webhook.objects.prefetch_related("object_types")
     serializer_class = serializers.WebhookSerializer
     permission_classes = (ModelPermissions,)
+    parser_classes = PARSERS
     filter_backends = ()
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -61,7 +78,9 @@ class WebhookViewSet(ModelViewSet[Webhook]):
         webhook: Webhook = serializer.instance  # type: ignore[assignment]
         before = admin_log.state_of(webhook)
         self._save(serializer)
-        if changes := admin_log.differing(webhook, before, serializer.validated_data):
+        # Whoever has the previous secret forgotten changes that.
+        given = [name.removeprefix("forget_") for name in serializer.validated_data]
+        if changes := admin_log.differing(webhook, before, given):
             admin_log.note(self.request.user, webhook, admin_log.CHANGE, changes)
 
     def _save(self, serializer: BaseSerializer[Webhook]) -> None:
@@ -98,6 +117,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
 
     queryset = Delivery.objects.all()
     permission_classes = (OperationPermissions,)
+    parser_classes = PARSERS
     pagination_class = NewestFirst
     filter_backends = (QueryParameters,)
     filters_class = DeliveryFilters
@@ -158,6 +178,8 @@ def _deliberate(request: Request) -> DeliveryFilters:
         raise ValidationError(f"Give the filters as query parameters, and no body. They are: {known}.")
     if unknown := sorted(given - set(filters.fields)):
         raise ValidationError(f"There is no filter {', '.join(unknown)}. There are: {known}.")
+    if repeated := sorted(name for name in given - {"state"} if len(request.query_params.getlist(name)) > 1):
+        raise ValidationError(f"Give {', '.join(repeated)} once: only state may be given several times.")
     if not given:
         raise ValidationError(f"Give at least one filter as a query parameter: {known}.")
     return filters
