@@ -356,3 +356,22 @@ def test_those_that_retry_and_those_that_send_at_once_never_make_two_heads(webho
         thread.join(60)
     send()
     assert states() == [State.SUCCEEDED] * 30
+
+
+@pytest.mark.postgresql
+def test_a_promotion_asks_for_the_head_of_each_lane_and_scans_no_others(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, Any]] = []
+    rows = claims.rows
+
+    def listen(using: str, sql: str, params: Any) -> Any:
+        asked.append((sql, params))
+        return rows(using, sql, params)
+
+    monkeypatch.setattr(claims, "rows", listen)
+    assert Delivery.objects.filter(pk=make_delivery(webhook, State.FAILED).pk).retry() == 1
+    [(promotion, params)] = [one for one in asked if "UPDATE webhooks_delivery" in one[0]]
+    plan = "\n".join(line for (line,) in rows(USING, f"EXPLAIN {promotion}", params))
+    assert "webhooks_delivery_one_head" in plan
+    assert "Anti Join" not in plan

@@ -12,9 +12,10 @@ from django.db import connections
 from webhooks.clock import moment
 from webhooks.sql.dialect import is_postgresql, relax, rows, to_uuid, uuid_list, uuid_parameter, uuids
 
-# A head is pending or being sent, and still in its lane.
+# A head is pending or being sent, and still in its lane. As a value it is looked for in the unique index, once for each
+# lane; of NOT EXISTS, a planner whose statistics are old makes a scan of all heads for each.
 _HEAD_OF_THE_SAME_LANE = """
-    SELECT 1 FROM webhooks_delivery AS head
+    SELECT head.id FROM webhooks_delivery AS head
     WHERE head.webhook_id = webhooks_delivery.webhook_id AND head.lane = webhooks_delivery.lane
       AND head.state IN ('pending', 'sending') AND head.in_lane
 """
@@ -153,7 +154,7 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
                 WHERE next.webhook_id = ended.webhook_id AND next.lane = ended.lane AND next.state = 'waiting'
                 ORDER BY next.event_id LIMIT 1
             ) FROM webhooks_delivery AS ended WHERE ended.id IN {uuids(using)}
-        ) AND state = 'waiting' AND NOT EXISTS ({_HEAD_OF_THE_SAME_LANE})
+        ) AND state = 'waiting' AND ({_HEAD_OF_THE_SAME_LANE}) IS NULL
         RETURNING {_TAKEN}, state
         """,
         [
