@@ -787,3 +787,20 @@ def test_json_that_is_nested_too_deep_is_refused(api: APIClient) -> None:
 def test_a_large_file_beside_the_fields_of_a_form_is_passed_over(api: APIClient) -> None:
     large = SimpleUploadedFile("large", b"x" * 3_000_000)
     assert api.post(WEBHOOKS, wanted(file=large, secret="one of the secrets"), format="multipart").status_code == 201
+
+
+def test_what_says_nothing_is_not_stored(api: APIClient) -> None:
+    blank = {"secret_headers": "\n  \n", "excluded_usernames": ["  a "], "changed_fields": ["name", " name"]}
+    told = define(api, on_updated=True, **blank).json()
+    assert told["has_secret_headers"] is False
+    assert (told["excluded_usernames"], told["changed_fields"]) == (["a"], ["name"])
+
+
+@pytest.mark.parametrize("name", ["name.\0", "name.\ud800"])
+def test_names_of_fields_that_no_database_takes_are_refused(api: APIClient, name: str) -> None:
+    body = json.dumps(
+        wanted(object_types=[], on_created=False, custom_events=["testapp.thing_checked"], changed_fields=[name])
+    )
+    answer = api.post(WEBHOOKS, body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "U+0000" in answer.json()["changed_fields"][0]

@@ -17,6 +17,7 @@ from webhooks.disclosure import Disclosure
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
+from webhooks.models.webhook import TIDIED
 from webhooks.object_types import label_of
 from webhooks.vault import Secret
 
@@ -148,7 +149,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
             raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
         if self.instance and attrs.get("enabled") == self.instance.enabled:
             del attrs["enabled"]  # which switches nothing, even if a worker disables it meanwhile
-        return attrs | ({"conditions": candidate.conditions} if "conditions" in attrs else {})
+        return attrs | {name: getattr(candidate, name) for name in attrs.keys() & TIDIED}
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)

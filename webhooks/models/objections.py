@@ -63,12 +63,17 @@ def _to_serializer(name: str, labels: Sequence[str]) -> str:
 def _to_conditions(wanted: Any) -> str:
     try:
         conditions.parse(wanted)
-        json.dumps(wanted, allow_nan=False, ensure_ascii=False).encode()
     except ConditionError as error:
         return f"{str(error)[:1].upper()}{str(error)[1:]}." if not error.place else f"{error}."
+    return _to_unwritable(wanted)
+
+
+def _to_unwritable(value: Any) -> str:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
         return UNWRITABLE
-    return UNWRITABLE if "\\u0000" in json.dumps(wanted) else ""
+    return UNWRITABLE if "\\u0000" in json.dumps(value) else ""
 
 
 # The names of changed fields
@@ -79,6 +84,8 @@ def _to_names(names: Any, labels: Sequence[str], serializer: str) -> str:
     asked, nothing is wrong."""
     if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
         return NO_NAMES
+    if unwritable := _to_unwritable(names):
+        return unwritable
     known = _known_fields(labels, serializer) if names and labels else None
     return "" if known is None else _unshown(names, known) or _without_names(names, known)
 

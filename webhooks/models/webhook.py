@@ -19,6 +19,9 @@ from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
 from webhooks.models.validators import check_headers, check_media_type, check_secret, check_usernames, check_visible
 from webhooks.vault import Secret
 
+# What ``clean`` may put in another way than it was given.
+TIDIED = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
+
 NO_ACTION = "Choose at least one action: created, updated or deleted, or an event."
 
 
@@ -243,9 +246,17 @@ class Webhook(models.Model):
         return self.enabled and self.probe_at is not None
 
     def clean(self) -> None:
-        self.conditions = self.conditions or None
+        self._tidy()
         if found := objections(self):
             raise ValidationError(found)
+
+    def _tidy(self) -> None:
+        """Keep nothing that says nothing, whoever sent it: see ``TIDIED``."""
+        self.conditions = self.conditions or None
+        self.changed_fields = _each_once(self.changed_fields)
+        self.excluded_usernames = _each_once(self.excluded_usernames)
+        if not self.secret_headers.problem and not self.secret_headers.reveal().strip():
+            self.secret_headers = Secret()
 
     @property
     def is_form(self) -> bool:
@@ -257,3 +268,9 @@ class Webhook(models.Model):
     def actions(self) -> list[Action]:
         wanted = {Action.CREATED: self.on_created, Action.UPDATED: self.on_updated, Action.DELETED: self.on_deleted}
         return [action for action, is_wanted in wanted.items() if is_wanted]
+
+
+def _each_once(names: Any) -> Any:
+    """The names without blanks around them, each once; what is no list of names stays, to be refused."""
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return list(dict.fromkeys(name.strip() for name in names)) if is_list else names
