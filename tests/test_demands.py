@@ -167,3 +167,12 @@ def test_a_name_behind_a_field_that_holds_none_is_refused(api: APIClient, name: 
     webhook = make_webhook(Site)
     answer = api.patch(f"/api/webhooks/webhooks/{webhook.pk}/", {"changed_fields": [name]}, format="json")
     assert f"Write '{name.partition('.')[0]}'." in answer.json()["changed_fields"][0]
+
+
+@pytest.mark.parametrize("names", [["custom_fields.\0"], ["\0"], ["custom_fields.\ud800"]])
+@pytest.mark.parametrize("models", [[Site], []])
+def test_names_that_no_database_takes_are_refused(database: str, names: list[str], models: list[Any]) -> None:
+    webhook = Webhook(name="CMDB", payload_url="https://a.example.com/", custom_events=["dcim.rack_audited"])
+    webhook.changed_fields, webhook.picked = names, list(ContentType.objects.get_for_models(*models).values())
+    with pytest.raises(ValidationError, match="no database takes as JSON"):
+        webhook.full_clean()

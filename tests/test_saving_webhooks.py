@@ -148,6 +148,22 @@ def test_one_that_is_deleted_meanwhile_is_no_error_of_the_server(
     assert save(webhook, True) == status
 
 
+@pytest.mark.parametrize(("save", "status"), [(by_admin, 302), (by_api, 409)])
+def test_a_name_that_another_gets_meanwhile_is_no_error_of_the_server(
+    database: str, monkeypatch: pytest.MonkeyPatch, save: Save, status: int
+) -> None:
+    User.objects.create_superuser("admin")
+    webhook, save_settings = make_webhook(Site, name="old"), Webhook.save_settings
+
+    def save_second(self: Webhook, changed: Any) -> None:
+        make_webhook(Site, name="renamed")
+        save_settings(self, changed)
+
+    monkeypatch.setattr(Webhook, "save_settings", save_second)
+    assert save(webhook, True) == status
+    assert Webhook.objects.get(pk=webhook.pk).name == "old"
+
+
 def test_one_that_is_deleted_meanwhile_is_not_switched(
     database: str, admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

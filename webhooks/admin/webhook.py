@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
@@ -27,6 +28,7 @@ from webhooks.admin.forms import WebhookForm, offered
 from webhooks.admin.situation import standing_of
 from webhooks.capture import outbox
 from webhooks.models import Event, Webhook
+from webhooks.models.objections import CONFLICT
 
 # By what the address of the list may ask for webhooks.
 ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted"}
@@ -124,7 +126,9 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
             return super().changeform_view(request, *args, **kwargs)
         except Webhook.DoesNotExist:
             messages.error(request, "Nothing was saved: the webhook was deleted meanwhile.")
-            return redirect("admin:webhooks_webhook_changelist")
+        except IntegrityError:
+            messages.error(request, f"Nothing was saved. {CONFLICT}")
+        return redirect("admin:webhooks_webhook_changelist")
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         if change:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
@@ -26,6 +26,7 @@ from webhooks.api.pagination import NewestFirst
 from webhooks.api.permissions import ModelPermissions, OperationPermissions
 from webhooks.capture import outbox
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.objections import CONFLICT
 from webhooks.retries import Done
 
 
@@ -59,8 +60,11 @@ class WebhookViewSet(ModelViewSet[Webhook]):
     filter_backends = ()
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        with transaction.atomic(outbox.database()):
-            return super().create(request, *args, **kwargs)
+        try:
+            with transaction.atomic(outbox.database()):
+                return super().create(request, *args, **kwargs)
+        except IntegrityError:
+            raise Conflict(CONFLICT) from None
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         try:
@@ -68,6 +72,8 @@ class WebhookViewSet(ModelViewSet[Webhook]):
                 return super().update(request, *args, **kwargs)
         except Webhook.DoesNotExist:
             raise NotFound("The webhook was deleted meanwhile.") from None
+        except IntegrityError:
+            raise Conflict(CONFLICT) from None
 
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
         self._save(serializer)

@@ -29,6 +29,9 @@ _TAG = re.compile(r"\{[{%#]")
 NO_MODEL = "Choose at least one model."
 NO_NAMES = 'Must be a list of names of fields, such as ["status", "tags"].'
 UNWRITABLE = "They hold what no database takes as JSON: NaN, infinity, the character U+0000 or half of a pair."
+CONFLICT = (
+    "Somebody saved another webhook of this name, or settings that do not go with these, meanwhile: look at it again."
+)
 NO_USE_OF_CA_FILE = "A CA file has no effect while TLS verification is off: clear one of the two."
 
 
