@@ -89,6 +89,8 @@ def test_a_difference_from_netbox_is_as_it_is_meant(kind: str, template: str) ->
         ("{% if a %}" * 300 + "{% endif %}" * 300, None, "nested too deeply"),
         ("{% for a in b %}" * 30 + "{% endfor %}" * 30, None, "nested too deeply"),
         ("{{ " + "9" * 5_000 + " }}", None, "limit"),
+        ("a\n{{ 1e999 }}", 2, "a number is too large"),
+        ("{% if false %}{{ [-1e999] | first }}{% endif %}", 1, "a number is too large"),
         ("x" * 50_001, None, "50,001 characters"),
     ],
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinMethodType, MethodType
@@ -249,6 +250,12 @@ class _Payments(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         node.nodes = [_filter(part, _KEEP, node.lineno) for part in node.nodes]
+        return node
+
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
+        """Jinja2 would write an infinite number into its code as a name, which nothing has."""
+        if node.value == math.inf:
+            raise TemplateAssertionError("a number is too large.", node.lineno)
         return node
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
