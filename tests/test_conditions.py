@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,46 @@ def test_a_pattern_that_takes_too_long_does_not_hold_up_a_save() -> None:
     assert not verdict.matches
     assert verdict.late
     assert "longer than 0.1 s" in verdict.problem
+
+
+@pytest.mark.parametrize(
+    "single",
+    [
+        {"attr": "items.slug", "op": "contains", "value": "none"},
+        {"attr": "snapshots.prechange.items.slug", "value": []},
+        {"attr": "items.slug", "op": "in", "value": [1]},
+    ],
+)
+def test_many_conditions_over_long_lists_do_not_hold_up_a_save(single: dict[str, Any]) -> None:
+    data = {"items": [{"slug": f"item-{number}"} for number in range(60_000)]}
+    snapshots = {"prechange": data, "postchange": data}
+    rule = parse({"or": [single] * 499 + [{"attr": "items.slug", "op": "contains", "value": "x"}]})
+    began = time.thread_time()
+    verdict = rule.judge(facts(data, snapshots))
+    assert time.thread_time() - began < 1.0
+    assert not verdict.matches
+    assert not verdict.problem or (verdict.late and "longer than 0.1 s" in verdict.problem)
+
+
+def test_many_changes_of_long_lists_do_not_hold_up_a_save() -> None:
+    before, after = ({"items": [{"slug": f"{n}"} for n in range(60_000)], "x": side} for side in (1, 2))
+    rule = parse({"and": [{"attr": path, "op": "unchanged"} for path in ["items.slug", "items"] * 160 + ["x"]]})
+    began = time.thread_time()
+    assert not rule.judge(facts(after, {"prechange": before, "postchange": after})).matches
+    assert time.thread_time() - began < 1.0
+
+
+def test_a_way_that_many_conditions_share_is_gone_once() -> None:
+    class Counted(dict[str, Any]):
+        asked = 0
+
+        def __getitem__(self, key: str) -> Any:
+            self.asked += 1
+            return super().__getitem__(key)
+
+    site = Counted(slug="berlin")
+    assert parse({"or": [{"attr": "site.slug", "value": n} for n in range(50)]}).judge({"site": site}).problem == ""
+    assert site.asked == 1
 
 
 def test_fields_are_not_hidden_by_snapshots_nor_snapshots_by_a_field() -> None:

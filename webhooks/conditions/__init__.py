@@ -14,18 +14,18 @@ from functools import lru_cache
 from typing import Any
 
 from webhooks.conditions.operators import Judge
-from webhooks.conditions.paths import Facts, Unanswerable
+from webhooks.conditions.paths import Facts, Found, Unanswerable
 from webhooks.conditions.patterns import Deadline, TooSlow
 from webhooks.conditions.reading import ConditionError, Reader
 
 __all__ = ["Condition", "ConditionError", "Verdict", "facts", "parse", "parsed"]
 
-SECONDS = 0.1  # for all patterns of one evaluation
+SECONDS = 0.1  # of processor time, for one evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an Event is wanted, and why a condition had no answer for it. ``late``: a pattern took too long."""
+    """Whether an Event is wanted, and why a condition had no answer for it. ``late``: it took too long."""
 
     matches: bool
     problem: str = ""
@@ -42,11 +42,13 @@ class Condition:
     def judge(self, facts: Facts) -> Verdict:
         """Whether an Event with these ``facts`` is wanted. Never raises."""
         try:
-            return _YES if self._judge(facts, Deadline(SECONDS)) else _NO
+            return _YES if self._judge(Found(facts), Deadline(SECONDS)) else _NO
         except Unanswerable as error:
             return Verdict(False, str(error))
         except TooSlow:
-            return Verdict(False, f"a pattern took longer than {SECONDS} s to match; write a simpler one", late=True)
+            return Verdict(
+                False, f"the conditions took longer than {SECONDS} s to judge; write simpler ones", late=True
+            )
         except (RecursionError, MemoryError):
             return Verdict(False, "the data are nested too deeply to be compared")
 
@@ -63,7 +65,7 @@ def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
 def parse(conditions: Any) -> Condition:
     """Read conditions as they come from JSON. None, or anything empty, matches every Event. Raises ConditionError."""
     if not conditions:
-        return Condition(lambda facts, deadline: True)
+        return Condition(lambda known, deadline: True)
     reader = Reader()
     judge = reader.read(conditions)
     return Condition(judge, reader.needs_before)

@@ -6,12 +6,12 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from webhooks.conditions.paths import MISSING, NO_SNAPSHOT, SIDES, Facts, Unanswerable, kind, lookup, resolver
+from webhooks.conditions.paths import MISSING, NO_SNAPSHOT, SIDES, Found, Unanswerable, kind, lookup, resolver
 from webhooks.conditions.patterns import Deadline, Pattern
 from webhooks.jsontext import is_same
 
 # Whether what is so fits; raises Unanswerable and TooSlow.
-Judge = Callable[[Facts, Deadline], bool]
+Judge = Callable[[Found, Deadline], bool]
 Compare = Callable[[Any, Any, Deadline], bool]
 
 
@@ -65,8 +65,9 @@ def comparison(op: str, attr: str, value: Any) -> Judge:
     """Compares what is at ``attr`` with the value, which for ``regex`` is a Pattern."""
     compare, resolve = COMPARE[op], resolver(attr)
 
-    def judge(facts: Facts, deadline: Deadline) -> bool:
-        found = resolve(facts)
+    def judge(known: Found, deadline: Deadline) -> bool:
+        deadline.left()
+        found = known.get((attr,), lambda: resolve(known.facts))
         if found is NO_SNAPSHOT:
             return op in ("eq", "in") and compare(None, value, deadline)
         try:
@@ -82,14 +83,19 @@ def on_change(op: str, attr: str) -> Judge:
     steps = attr.split(".")
     unchanged = op == "unchanged"
 
-    def judge(facts: Facts, deadline: Deadline) -> bool:
-        snapshots = facts.get("snapshots")
+    def stayed(known: Found) -> bool:
+        snapshots = known.facts.get("snapshots")
         sides = [snapshots.get(side) for side in SIDES] if isinstance(snapshots, dict) else [None, None]
         if sides == [None, None]:
             raise Unanswerable(f"{op!r} cannot judge {attr!r}: this Event has no snapshots")
         before, after = (MISSING if side is None else lookup(side, steps) for side in sides)
         if before is MISSING and after is MISSING:
             raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is in neither snapshot")
-        return is_same(before, after) is unchanged
+        return is_same(before, after)
+
+    def judge(known: Found, deadline: Deadline) -> bool:
+        deadline.left()
+        same: bool = known.get(("unchanged", attr), lambda: stayed(known))
+        return same is unchanged
 
     return judge

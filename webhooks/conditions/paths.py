@@ -15,6 +15,19 @@ MISSING = object()
 NO_SNAPSHOT = object()  # a field of a snapshot that is null, on creation or deletion
 
 
+class Found:
+    """What was found so far in the facts of one Event: a way that many conditions share is gone once."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
+        self._known: dict[tuple[str, ...], Any] = {}
+
+    def get(self, way: tuple[str, ...], find: Callable[[], Any]) -> Any:
+        if way not in self._known:
+            self._known[way] = find()
+        return self._known[way]
+
+
 class Unanswerable(Exception):
     """A condition has no answer for this Event, and so the whole rule does not match, as in NetBox."""
 

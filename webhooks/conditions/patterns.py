@@ -33,11 +33,11 @@ class PatternError(ValueError):
 
 
 class TooSlow(Exception):
-    """The time was over before it was known whether the text matches."""
+    """The time was over before it was known whether the Event matches."""
 
 
 class Deadline:
-    """What one evaluation may take, in seconds of this thread's processor time, from its first match on.
+    """What one evaluation may take, in seconds of this thread's processor time, from its first condition on.
 
     Not of the clock on the wall: on a busy machine a thread may wait for longer, and its rule would not match.
     """

@@ -57,8 +57,8 @@ class Reader:
             raise ConditionError(place, f"{name!r} must hold a list of conditions, not {kind(members)}")
         judges = tuple(self.read(member, f"{place}[{index}]", depth + 1) for index, member in enumerate(members))
         if name == "and":
-            return lambda facts, deadline: all(judge(facts, deadline) for judge in judges)
-        return lambda facts, deadline: any(judge(facts, deadline) for judge in judges)
+            return lambda known, deadline: all(judge(known, deadline) for judge in judges)
+        return lambda known, deadline: any(judge(known, deadline) for judge in judges)
 
     def _single(self, node: dict[str, Any], place: str) -> Judge:
         self._conditions += 1
@@ -74,7 +74,7 @@ class Reader:
         self.needs_before |= _named(op, CHANGES) or (attr.startswith("snapshots") and not attr.startswith(_AFTER))
         judge = on_change(op, attr) if _named(op, CHANGES) else self._comparison(op, attr, node, place)
         if node.get("negate"):
-            return lambda facts, deadline: not judge(facts, deadline)
+            return lambda known, deadline: not judge(known, deadline)
         return judge
 
     def _comparison(self, op: Any, attr: str, node: dict[str, Any], place: str) -> Judge:
