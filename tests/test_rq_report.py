@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from rq import Queue, Worker
+from rq.suspension import suspend
 from rq.utils import now
+from rq.worker import WorkerStatus
 
 from tests.servers import free_port
 from tests.waiting import until
@@ -56,6 +58,14 @@ def test_a_worker_that_has_not_been_heard_of_is_silent(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
     redis.hset(worker.key, "last_heartbeat", now().replace(year=2020).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     assert rq_report.read().workers[0].is_silent
+
+
+def test_a_suspended_worker_does_not_serve(redis: Any) -> None:
+    worker = register(redis, "w-1", "webhooks")
+    assert (rq_report.read().is_suspended, len(rq_report.read().serving)) == (False, 1)
+    suspend(redis)
+    worker.set_state(WorkerStatus.SUSPENDED)
+    assert (rq_report.read().is_suspended, rq_report.read().serving) == (True, [])
 
 
 def test_times_are_naive_where_the_project_uses_no_time_zones(redis: Any, settings: Any) -> None:

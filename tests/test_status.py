@@ -324,6 +324,19 @@ def test_what_is_left_over_is_found(seen: Situation, text: str) -> None:
     assert text in " ".join(one.text for one in judge(seen, backend(SHIPPED), True, NOW))
 
 
+def test_changes_that_no_worker_has_taken_up_yet_are_not_nothing() -> None:
+    seen = Situation(undispatched=2, undispatched_since=NOW, webhooks=(FINE,))
+    [finding] = judge(seen, backend(SHIPPED), True, NOW)
+    assert finding.text.startswith("All is well: 2 changes to be taken up, nothing has failed")
+
+
+@pytest.mark.parametrize(("state", "level"), [("suspended", Level.ERROR), ("idle", Level.WARNING)])
+def test_suspended_workers_are_found(state: str, level: Level) -> None:
+    seen = Backend("webhooks", workers=(Worker("w", ("webhooks",), is_shipped=True, state=state),), is_suspended=True)
+    [finding] = judge(Situation(webhooks=(FINE,)), seen, True, NOW)
+    assert (finding.level, finding.command) == (level, "rq resume --url redis://…")
+
+
 def test_the_gravest_comes_first() -> None:
     seen = Situation(counts={State.FAILED: 1}, webhooks=(FINE,))
     levels = [finding.level for finding in judge(seen, backend(error="refused"), False, NOW)]

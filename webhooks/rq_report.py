@@ -13,7 +13,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job
+from rq.suspension import WORKERS_SUSPENDED
 from rq.utils import decode_redis_hash, utcparse
+from rq.worker import WorkerStatus
 from rq.worker_registration import get_keys
 
 from webhooks.conf import conf
@@ -54,21 +56,29 @@ class Worker:
         """Whether it should have been heard of since: it hangs, or it was killed."""
         return self.silence > (SILENT_SHIPPED if self.is_shipped else SILENT_STOCK)
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it waits for ``rq resume``. One of the shipped class that ran before goes on."""
+        return self.state == WorkerStatus.SUSPENDED
+
 
 @dataclass(frozen=True)
 class Backend:
-    """``error`` says in words why Redis could not be asked; ``wake_ups`` is the length of the queue."""
+    """``error`` says in words why Redis could not be asked; ``wake_ups`` is the length of the queue; ``is_suspended``
+    whether somebody has suspended the workers of this Redis."""
 
     queue: str
     address: str = ""
     error: str = ""
     wake_ups: int = 0
     workers: tuple[Worker, ...] = ()
+    is_suspended: bool = False
 
     @property
     def serving(self) -> list[Worker]:
         """The workers that are alive and serve the queue of the wake-ups."""
-        return [worker for worker in self.workers if self.queue in worker.queues and not worker.is_silent]
+        listening = [worker for worker in self.workers if self.queue in worker.queues]
+        return [worker for worker in listening if not worker.is_silent and not worker.is_suspended]
 
 
 def read() -> Backend:
@@ -80,7 +90,8 @@ def read() -> Backend:
         return Backend(conf.queue, error=_misconfigured(error))
     try:
         queue = Queue(conf.queue, connection=connection)
-        return Backend(conf.queue, _address(connection), "", queue.count, _workers(connection))
+        is_suspended = bool(connection.exists(WORKERS_SUSPENDED))
+        return Backend(conf.queue, _address(connection), "", queue.count, _workers(connection), is_suspended)
     except (RedisError, OSError, ValueError) as error:  # ValueError: what somebody else wrote there cannot be read
         return Backend(conf.queue, _address(connection), str(error) or type(error).__name__)
 

@@ -45,6 +45,7 @@ def judge(situation: Situation, backend: Backend, is_enabled: bool, now: datetim
     found = [
         *_switched_off(is_enabled),
         *_redis(backend),
+        *_suspended(backend),
         *_workers(backend),
         *_stuck(situation, backend, is_enabled, now),
         *_webhooks(situation, now),
@@ -73,13 +74,24 @@ def _redis(backend: Backend) -> Iterator[Finding]:
         )
 
 
+def _suspended(backend: Backend) -> Iterator[Finding]:
+    if backend.is_suspended:
+        yield Finding(
+            Level.WARNING if backend.serving else Level.ERROR,
+            "The workers were suspended, by rq suspend: those that start now, that have run another job since, or that "
+            "are of rq's own class deliver nothing.",
+            "Resume them, with the URL of your Redis:",
+            "rq resume --url redis://…",
+        )
+
+
 def _workers(backend: Backend) -> Iterator[Finding]:
     if backend.error:
         return
     command = f"python manage.py rqworker {backend.queue}"
     if not backend.workers:
         yield Finding(Level.ERROR, "No worker is alive: nothing is delivered until one is started.", command=command)
-    elif not backend.serving:
+    elif not backend.serving and not backend.is_suspended:
         alive = count_of(len(backend.workers), "worker")
         yield Finding(
             Level.ERROR,
@@ -87,7 +99,7 @@ def _workers(backend: Backend) -> Iterator[Finding]:
             "delivered until one does.",
             command=command,
         )
-    elif not any(worker.is_shipped for worker in backend.serving):
+    elif backend.serving and not any(worker.is_shipped for worker in backend.serving):
         yield Finding(
             Level.WARNING,
             "Only rq's stock worker is running, which works when a change wakes it: retries that fall due, and "
@@ -220,7 +232,9 @@ def _failed(situation: Situation) -> Iterator[Finding]:
 
 
 def _all_well(situation: Situation) -> Finding:
-    waits = f"{deliveries(situation.open, ALL)} under way" if situation.open else "nothing is waiting"
+    changes = f"{count_of(situation.undispatched, 'change', cap=ALL)} to be taken up" if situation.undispatched else ""
+    under_way = f"{deliveries(situation.open, ALL)} under way" if situation.open else ""
+    waits = ", ".join(filter(None, (changes, under_way))) or "nothing is waiting"
     if situation.hidden:
         # Which is not to say that all is well.
         return Finding(Level.NOTE, f"Nothing is wrong with what you may see: {waits}, and a worker is alive.")
