@@ -162,12 +162,7 @@ class WebhookForm(forms.ModelForm):
     @property
     def changed_settings(self) -> set[str]:
         """The fields of the webhook that this form changes."""
-        other_names = {
-            "clear_secret": "secret",
-            "clear_secret_headers": "secret_headers",
-            "forget_previous_secret": "previous_secret",
-        }
-        return {other_names.get(name, name) for name in self.changed_data}
+        return {name.removeprefix("clear_").removeprefix("forget_") for name in self.changed_data}
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
