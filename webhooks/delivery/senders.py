@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from webhooks.clock import elapsed
+from webhooks.delivery.concurrency import PATIENCE, Concurrency
 from webhooks.delivery.turns import Turns
 from webhooks.logs import logger_of
 from webhooks.network.transport import Request, Transport
@@ -18,12 +19,6 @@ from webhooks.texts import clean
 logger = logger_of(__name__)
 
 K = TypeVar("K")
-
-# While one thread waits for an answer, another makes its request; more cost throughput where receivers are fast.
-FEW = 2
-
-# Where requests take longer than this (seconds), others should not wait for them: there are more threads then.
-PATIENCE = 0.005
 
 # Seconds for which it does not matter that nobody claims or records, as long as receivers are fast: fewer and larger
 # transactions cost less.
@@ -44,13 +39,15 @@ class Senders(Generic[K]):
         self._request_of = request_of
         self._transport = Transport(most)
         self._turns: Turns[K] = Turns(most)
+        self._concurrency = Concurrency(most)
+        self._begun: dict[int, float] = {}  # by thread
         self._ended: list[tuple[K, Outcome | None]] = []
         self._lock = threading.Lock()  # guards what stands above
         self._work_is_there = threading.Condition(self._lock)
         self._news_is_there = threading.Condition(self._lock)
         self._threads = self._idle = 0
         self._is_refused = False
-        self._last_news = self._last_end = self._pace = 0.0
+        self._last_end = 0.0
         self._is_closed = False
         # Nothing is sent after this time (``elapsed``), which the caller keeps moving on: this process may have been
         # stopped for so long that what it was to send is somebody else's by now.
@@ -71,7 +68,7 @@ class Senders(Generic[K]):
         """Line an item up to be sent; it comes out of ``outcomes``."""
         with self._lock:
             self._turns.add(webhook, item)
-            if self._idle:
+            if self._idle and self._may_begin():
                 self._work_is_there.notify()
         if not self._threads:
             self._start()
@@ -89,16 +86,12 @@ class Senders(Generic[K]):
     def outcomes(self, wait: float) -> list[tuple[K, Outcome | None]]:
         """What has ended, with no outcome where it was too late to send it. Waits up to ``wait`` seconds until many
         have ended, or everything has, and for longer while the threads get on quickly with what is there."""
+        self._wait_for_news(wait)
+        if wait > 0 and self._is_flowing():
+            self._wait_for_news(FLOWING)
+        self._let_more_begin()
         with self._lock:
-            if wait > 0 and not self._is_news():
-                self._news_is_there.wait(wait)
-                if self._turns.ready() and time.monotonic() - self._last_end < PATIENCE and not self._is_news():
-                    self._news_is_there.wait(FLOWING)
             ended, self._ended = self._ended, []
-            missing = self._missing_threads(ended)
-        for _ in range(missing):
-            if not self._start():
-                break
         return ended
 
     def close(self) -> None:
@@ -108,22 +101,42 @@ class Senders(Generic[K]):
             self._work_is_there.notify_all()
         self._transport.close()
 
+    def _wait_for_news(self, seconds: float) -> None:
+        """Meanwhile, what waits is let go where what is under way turns out to take its time."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            with self._lock:
+                if self._is_news():
+                    return
+                self._news_is_there.wait(min(left, PATIENCE))
+            self._let_more_begin()
+
     def _is_news(self) -> bool:
         return len(self._ended) >= MANY or not (self._turns.in_flight or self._turns.ready())
 
-    def _missing_threads(self, ended: list[tuple[K, Outcome | None]]) -> int:
-        """Learn how fast requests end, and how many more threads to start where that is too slow for what waits."""
-        now = time.monotonic()
-        if ended:
-            self._pace = sum(outcome.duration_ms for _, outcome in ended if outcome) / len(ended) / 1000
-            self._last_news = now
-        is_slow = max(self._pace, now - self._last_news) > PATIENCE
-        useful = self._turns.in_flight + self._turns.ready()
-        return max(0, min(useful, self._most if is_slow else min(FEW, self._most)) - self._threads)
+    def _is_flowing(self) -> bool:
+        with self._lock:
+            return bool(self._turns.ready()) and time.monotonic() - self._last_end < PATIENCE
+
+    def _let_more_begin(self) -> None:
+        """Wake threads for what may begin now, and start those that are missing."""
+        with self._lock:
+            self._concurrency.learn(time.monotonic(), time.process_time())
+            count = self._may_begin()
+            self._work_is_there.notify(count)
+            missing = min(count - self._idle, self._most - self._threads)
+        for _ in range(missing):
+            if not self._start():
+                break
+
+    def _may_begin(self) -> int:
+        """How many of those that wait."""
+        ready, latest = self._turns.ready(), time.monotonic() - PATIENCE
+        young = sum(begun > latest for begun in self._begun.values())
+        return self._concurrency.room(young, ready)
 
     def _start(self) -> bool:
         """Start another thread. Returns whether the system gave one: if not, it is asked again with the outcomes."""
-        self._last_news = time.monotonic()
         thread = threading.Thread(target=self._work, name=f"webhooks-sender-{self._threads + 1}", daemon=True)
         try:
             thread.start()
@@ -142,11 +155,13 @@ class Senders(Generic[K]):
             is_good = elapsed() < self.good_until
             outcome = self._send(item) if is_good else None
             with self._lock:
+                del self._begun[threading.get_ident()]
                 self._turns.ended(webhook, outcome is not None and outcome.timed_out)
                 self._ended.append((item, outcome))
                 self._last_end = time.monotonic()
-                if self._idle and self._turns.ready():
-                    self._work_is_there.notify()
+                if self._idle:
+                    self._concurrency.learn(self._last_end, time.process_time())
+                    self._work_is_there.notify(max(0, self._may_begin() - 1))  # one is for this thread
                 if self._is_news():
                     self._news_is_there.notify()
 
@@ -165,7 +180,8 @@ class Senders(Generic[K]):
         """What to send next; waits for it. None when there is nothing any more."""
         with self._lock:
             while not self._is_closed:
-                if job := self._turns.take():
+                if self._may_begin() and (job := self._turns.take()):
+                    self._begun[threading.get_ident()] = time.monotonic()
                     return job
                 self._idle += 1
                 self._work_is_there.wait()
