@@ -379,7 +379,7 @@ def test_bulk_work_goes_through_where_the_tables_are_not_migrated_yet(
 ) -> None:
     make(2)
     make_webhook(Tracked, Thing)
-    monkeypatch.setattr(subscriptions, "_answered", set())  # as in a process that has just begun
+    monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
     run("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
     try:
         mode(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,13 +11,16 @@ import pytest
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from tests.makers import make_webhook
 from tests.testapp.models import Label, Place, Thing
 from tests.threads import Beside
+from webhooks import registry
 from webhooks.capture import subscriptions
 from webhooks.capture.subscriptions import Demand
 from webhooks.models import Action, Webhook
+from webhooks.sql import wanted
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -49,17 +53,34 @@ def test_a_webhook_without_models_and_no_webhook_at_all_want_nothing() -> None:
     assert subscriptions.current("default").by_change == {}
 
 
+@pytest.fixture
+def in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "_known", {})
+
+
+def read_all(captured: CaptureQueriesContext) -> dict[str, Any]:
+    """The query that asks for everything; a process asks inside a savepoint at first."""
+    [query] = [query for query in captured.captured_queries if "SAVEPOINT" not in query["sql"]]
+    return query
+
+
+def without_fingerprint(found: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return [row for row in found if row[0] != "fingerprint"]
+
+
+@pytest.mark.usefixtures("in_a_new_process")
 def test_it_is_one_query_whose_answer_does_not_grow_with_the_webhooks() -> None:
     for _ in range(100):
         make_webhook(Thing, Label)
-    with CaptureQueriesContext(connection) as captured:
+    with transaction.atomic(), CaptureQueriesContext(connection) as captured:
         assert len(wanting()) == 100
-    [query] = captured.captured_queries
+    query = read_all(captured)
     with connection.cursor() as cursor:
         cursor.execute(query["sql"])
-        assert len(cursor.fetchall()) == 2
+        assert len(without_fingerprint(cursor.fetchall())) == 2
 
 
+@pytest.mark.usefixtures("in_a_new_process")
 def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
     rule = {"attr": "name", "value": "ä"}
     for _ in range(100):
@@ -69,9 +90,9 @@ def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
     before = make_webhook(Thing, prechange=True)
     shown = make_webhook(Thing, body_template="{{ snapshots.prechange.name }}")
     make_webhook(Thing, conditions=rule, enabled=False)
-    with CaptureQueriesContext(connection) as captured:
+    with transaction.atomic(), CaptureQueriesContext(connection) as captured:
         found = subscriptions.current("default")
-    [query] = captured.captured_queries
+    query = read_all(captured)
     assert len(found.matching("testapp.thing", Action.UPDATED)) == 104
     text = found.demands[conditions.pk].conditions
     assert json.loads(text) == rule
@@ -83,7 +104,7 @@ def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
     }
     with connection.cursor() as cursor:
         cursor.execute(query["sql"])
-        assert len(cursor.fetchall()) == 3 + 4
+        assert len(without_fingerprint(cursor.fetchall())) == 3 + 4
 
 
 # An edit is seen by the next transaction, whoever made it, and however
@@ -135,3 +156,101 @@ def test_edits_that_are_committed_in_another_order_than_they_began_are_both_seen
         Beside(lambda: disable(Webhook.objects.get(pk=second.pk))).join()
         assert wanting() == []
     assert wanting() == []
+
+
+# What a process knows counts for as long as the database says that it is still so
+
+
+def queries(work: Callable[[], Any]) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    return len(captured)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("webhooks", [0, 1, 100])
+def test_what_is_known_is_not_read_again_until_it_changes(webhooks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(webhooks):
+        make_webhook(Thing)
+    found = subscriptions.current("default")
+    with monkeypatch.context() as patched:
+        patched.setattr("webhooks.sql.wanted.read", lambda *args: pytest.fail("read again"))
+        assert subscriptions.current("default") is found
+        assert queries(wanting) == 1
+    make_webhook(Thing)
+    assert queries(wanting) == 2
+    assert len(wanting()) == webhooks + 1
+
+
+@pytest.mark.postgresql
+def test_what_workers_write_down_of_a_webhook_changes_nothing() -> None:
+    webhook = make_webhook(Thing)
+    found = subscriptions.current("default")
+    Webhook.objects.filter(pk=webhook.pk).update(last_success_at=timezone.now(), failures_in_a_row=3, probes=1)
+    assert subscriptions.current("default") is found
+
+
+CHANGES: dict[str, Any] = {
+    "enabled": False,
+    "on_created": False,
+    "on_updated": False,
+    "on_deleted": False,
+    "conditions": {"attr": "name", "value": "a"},
+    "changed_fields": ["name"],
+    "only_changes": True,
+    "prechange": True,
+    "serializer": "brief",
+    "custom_events": ["testapp.thing_counted"],
+    "excluded_usernames": ["robot"],
+    "payload_url": "https://example.com/{{ changed }}",
+    "additional_headers": "X-Before: {{ snapshots.prechange.name }}",
+    "body_template": "{{ snapshots }}",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_field_that_counts_is_read_again_when_it_changes(name: str) -> None:
+    webhook = make_webhook(Thing)
+    before = subscriptions.current("default")
+    Webhook.objects.filter(pk=webhook.pk).update(**{name: CHANGES[name]})
+    found = subscriptions.current("default")
+    assert found != before
+    subscriptions.forget("default")
+    assert subscriptions.current("default") == found
+
+
+def test_all_that_a_webhook_can_demand_is_tried_here() -> None:
+    tried = {*CHANGES, "webhook_id", "shows_before"}  # which the three templates tell
+    assert {field.name for field in dataclasses.fields(Demand)} <= tried
+
+
+@pytest.mark.postgresql
+def test_an_edit_between_the_question_and_the_answer_is_not_remembered_as_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    webhook = make_webhook(Thing)
+    wanting()
+    ask = wanted.fingerprint
+
+    def edited_meanwhile(using: str) -> str:
+        told = ask(using)
+        Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
+        return told
+
+    Webhook.objects.filter(pk=webhook.pk).update(on_deleted=False)  # so that it is read again
+    with monkeypatch.context() as patched:
+        patched.setattr(wanted, "fingerprint", edited_meanwhile)
+        assert wanting() == []
+    Webhook.objects.filter(pk=webhook.pk).update(enabled=True)
+    assert wanting() == [webhook.pk]
+
+
+def test_a_model_that_is_registered_meanwhile_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registration = registry.registration_of(Thing)
+    assert registration is not None
+    make_webhook(Thing)
+    registry.unregister(Thing)
+    assert subscriptions.current("default").ignore(Thing)
+    registry.register(Thing, registration.serializer)
+    assert not subscriptions.current("default").ignore(Thing)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import Error, models, transaction
 
@@ -88,7 +88,7 @@ class Subscriptions:
         return self._unless_excluded(self.by_change.get((object_type, action), []), username)
 
     def _unless_excluded(self, found: list[int], username: str) -> list[int]:
-        return [pk for pk in found if username not in self._excluded.get(pk, ())] if self._excluded else found
+        return [pk for pk in found if username not in self._excluded.get(pk, ())]
 
     def touch(self, object_type: str) -> bool:
         """Whether any webhook wants anything of "dcim.site"."""
@@ -133,20 +133,52 @@ class Subscriptions:
         return {object_type for object_type, _ in self.by_change}
 
 
-def current(using: str, enabled_only: bool = True) -> Subscriptions:
-    """The subscriptions as of now, in one query.
+class Known(NamedTuple):
+    """What this process was told last of a database, and the fingerprint of that; empty where it has none."""
 
-    Nothing of it is kept for the next transaction: there is no way of editing a webhook, in this process or another,
-    that could be missed.
+    subscriptions: Subscriptions
+    fingerprint: str
+
+
+_known: dict[str, Known] = {}
+
+
+def current(using: str, enabled_only: bool = True) -> Subscriptions:
+    """The subscriptions as of now, in one query, or two where they have changed.
+
+    Nothing is taken for granted in the next transaction: the database tells whether what is known of it is still what
+    stands there, so there is no way of editing a webhook, in this process or another, that could be missed.
     """
+    known = _known.get(using)
+    try:
+        if enabled_only and known and known.fingerprint and known.fingerprint == wanted.fingerprint(using):
+            return known.subscriptions
+        # Until the tables have answered once, they are asked inside a savepoint: before they are migrated they fail,
+        # and must not take the transaction of the change along. Later on the savepoint is saved.
+        with nullcontext() if known else transaction.atomic(using):
+            answer = wanted.read(using, enabled_only)
+    except Error:
+        forget(using)
+        raise
+    found = _subscriptions(answer)
+    if enabled_only:
+        _known[using] = Known(found, answer.fingerprint)
+    return found
+
+
+def forget(using: str) -> None:
+    """Ask anew in the next transaction: what is known of a model may hang on what is registered."""
+    _known.pop(using, None)
+
+
+def _subscriptions(answer: wanted.Answer) -> Subscriptions:
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    everything, demands = _read(using, enabled_only)
-    for row in everything:
+    for row in answer.wanted:
         wants = {Action.CREATED: row.created, Action.UPDATED: row.updated, Action.DELETED: row.deleted}
         for action in (action for action, is_wanted in wants.items() if is_wanted):
             found[f"{row.app_label}.{row.model}", action] += row.webhook_ids
     by_change = {change: sorted(ids) for change, ids in found.items()}
-    demanding = {demand.webhook_id: demand for demand in map(_demand, demands)}
+    demanding = {demand.webhook_id: demand for demand in map(_demand, answer.demands)}
     return Subscriptions(by_change, demanding, _by_event(demanding.values()))
 
 
@@ -169,22 +201,6 @@ def _by_event(demands: Iterable[Demand]) -> dict[str, list[int]]:
         for event in dict.fromkeys(demand.custom_events):  # one named twice wants it once
             found[event].append(demand.webhook_id)
     return {event: sorted(ids) for event, ids in found.items()}
-
-
-_answered: set[str] = set()
-
-
-def _read(using: str, enabled_only: bool) -> tuple[list[wanted.Wanted], list[str]]:
-    """Until the tables of this database have answered once, ask them inside a savepoint: before they are migrated they
-    fail, and must not take the transaction of the change along. Later on the savepoint is saved."""
-    try:
-        with nullcontext() if using in _answered else transaction.atomic(using):
-            found = wanted.read(using, enabled_only)
-    except Error:
-        _answered.discard(using)
-        raise
-    _answered.add(using)
-    return found
 
 
 @lru_cache(maxsize=1024)  # the text of most is the same in each transaction

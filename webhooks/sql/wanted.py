@@ -1,7 +1,8 @@
-"""What the enabled webhooks want, which every transaction asks at its first change."""
+"""What the enabled webhooks want, which every transaction asks at its first change, or whether it is still the same."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from webhooks.sql.dialect import is_postgresql, rows
@@ -16,6 +17,15 @@ class Wanted(NamedTuple):
     updated: bool
     deleted: bool
     webhook_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Who wants what, what those demand who demand more, as JSON text for each, and a fingerprint of all of it."""
+
+    wanted: list[Wanted]
+    demands: list[str]
+    fingerprint: str
 
 
 # What a webhook demands beyond models and actions, by the names of ``subscriptions.Demand``. Columns of JSON are taken
@@ -38,21 +48,38 @@ _DEMANDING = """
 """
 
 
-def read(using: str, enabled_only: bool = True) -> tuple[list[Wanted], list[str]]:
-    """Who wants what, and what those who demand more demand, as JSON text for each.
+# Of everything that the answer is made of, but for the names of content types. SQLite, to which asking costs little,
+# has none.
+_FINGERPRINT = """
+    SELECT CAST(SHA256(CONVERT_TO(COALESCE(STRING_AGG(told, ''), ''), 'UTF8')) AS text) FROM (
+        SELECT CAST(ROW(
+            id, on_created, on_updated, on_deleted, conditions, changed_fields, only_changes, prechange, serializer,
+            custom_events, excluded_usernames, payload_url, additional_headers, body_template
+        ) AS text) AS told FROM webhooks_webhook WHERE enabled
+        UNION ALL SELECT CAST(ROW(webhook_id, contenttype_id) AS text) FROM webhooks_webhook_object_types
+    ) AS everything
+"""
 
-    The database gathers the ids: its answer has a few rows for each model, not one for each webhook and model, and
-    one more for each webhook that has demands.
-    """
-    wanted, demands = [], []
-    for app_label, model, created, updated, deleted, told in rows(
+
+def read(using: str, enabled_only: bool = True) -> Answer:
+    """The database gathers the ids: its answer has a few rows for each model, not one for each webhook and model, and
+    one more for each webhook that has demands."""
+    wanted, demands, found = [], [], ""
+    for what, app_label, model, created, updated, deleted, told in rows(
         using, _statement(is_postgresql(using), enabled_only)
     ):
-        if model:
+        if what == "wanted":
             wanted.append(Wanted(app_label, model, created, updated, deleted, [int(pk) for pk in told.split(",")]))
-        else:
+        elif what == "demand":
             demands.append(told)
-    return wanted, demands
+        else:
+            found = told
+    return Answer(wanted, demands, found)
+
+
+def fingerprint(using: str) -> str:
+    """That of what ``read`` would answer now; empty where the database has none. It takes a third of the time."""
+    return str(rows(using, _FINGERPRINT)[0][0]) if is_postgresql(using) else ""
 
 
 def _statement(for_postgresql: bool, enabled_only: bool) -> str:
@@ -61,14 +88,16 @@ def _statement(for_postgresql: bool, enabled_only: bool) -> str:
     build = "json_build_object" if for_postgresql else "json_object"
     columns = {name: column.format(templates=_TEMPLATES) for name, column in _DEMANDS.items()}
     demand = ", ".join(f"'{name}', {column}" for name, column in columns.items())
+    known_by = f"UNION ALL SELECT 'fingerprint', '', '', NULL, NULL, NULL, ({_FINGERPRINT})" if for_postgresql else ""
     return f"""
-        SELECT kind.app_label, kind.model, on_created, on_updated, on_deleted, ids FROM (
+        SELECT 'wanted', kind.app_label, kind.model, on_created, on_updated, on_deleted, ids FROM (
             SELECT contenttype_id, on_created, on_updated, on_deleted, {ids} AS ids
             FROM webhooks_webhook AS webhook
             JOIN webhooks_webhook_object_types AS picked ON picked.webhook_id = webhook.id
             WHERE {chosen} GROUP BY contenttype_id, on_created, on_updated, on_deleted
         ) AS wanted JOIN django_content_type AS kind ON kind.id = contenttype_id
         UNION ALL
-        SELECT '', '', on_created, on_updated, on_deleted, CAST({build}({demand}) AS text)
+        SELECT 'demand', '', '', on_created, on_updated, on_deleted, CAST({build}({demand}) AS text)
         FROM webhooks_webhook WHERE {chosen} AND ({_DEMANDING.format(**columns)})
+        {known_by}
         """
