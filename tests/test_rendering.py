@@ -144,6 +144,29 @@ def test_a_value_cannot_add_a_header_on_any_way() -> None:
             render("headers", f"X-A: {{{{ {expression} }}}}")
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        "X-A: {% filter replace('n', data.evil) %}n{% endfilter %}",
+        "X-A: {% filter replace('n', data.evil) | upper %}n{% endfilter %}",
+        "X-A: {% filter default(data.evil, true) %}{% endfilter %}",
+        "X-A: {% call data.evil.format() %}{% endcall %}",
+        "{% macro m() %}{{ caller() }}{% endmacro %}X-A: {% call m() %}{{ data.evil }}{% endcall %}",
+        "X-A: {% for _ in 'a' %}{% filter replace('n', data.evil) %}n{% endfilter %}{% endfor %}",
+    ],
+)
+def test_a_value_cannot_add_a_header_by_way_of_a_block(template: str) -> None:
+    with pytest.raises(RenderingError, match="header_safe"):
+        render("headers", template)
+
+
+def test_blocks_write_headers_as_expressions_do() -> None:
+    evil = "{% filter replace('n', data.evil) | header_safe %}n{% endfilter %}"
+    macro = "{% macro m() %}<{{ caller() }}>{% endmacro %}"
+    template = f"X-A: {evil}\nX-B: {{% filter upper %}}b{{% endfilter %}}\n{macro}X-C: {{% call m() %}}c{{% endcall %}}"
+    assert render("headers", template) == {"X-A": "x X-Injected: 1", "X-B": "B", "X-C": "<c>"}
+
+
 def test_a_failure_while_rendering_names_the_line() -> None:
     with pytest.raises(RenderingError, match="'missing' is undefined") as caught:
         render("body", "{\n {% if true %}\n{{ missing.x }}{% endif %} }")
@@ -254,6 +277,9 @@ ENDLESS = [
     "{{ ('<b>' * 600000 | e).striptags() }}",
     "{{ ('ab ' * 20000) | wordwrap(1, wrapstring='x' * 900) }}",
     "{{ ('http://a.bc ' * 8000) | urlize(target='x' * 1000000) }}",
+    "{{ (')' * 90000 ~ 'x)') | urlize }}",
+    "{{ ('.>' * 9000 ~ 'x.') | urlize | length }}",
+    "{{ [(',' * 5000 ~ 'x,')] * 18 | urlize }}",
     "{{ lipsum(1000000) }}",
     "{{ lipsum(n=1, min=100000000, max=1000000000) }}",
     "{{ [1] | tojson(indent=1000000000) }}",

@@ -21,6 +21,8 @@ _PERCENT = re.compile(
     r"%(?:\((?P<key>[^)]*)\)?)?[-#0 +]*(?P<width>\*|[0-9]*)(?:\.(?P<places>\*|[0-9]*))?[hlL]?.?", re.DOTALL
 )
 _NUMBERS = re.compile(r"\d+")
+# What may end a sentence around a link, as it is and as ``urlize`` sees it, escaped.
+_ENDS = re.compile(r"(?:[)>.,]|&gt;)+")
 
 
 def _length(value: Any) -> int:
@@ -100,6 +102,12 @@ def _slow(budget: Budget, value: Any, *others: Any, **more: Any) -> None:
         raise OverBudget("the arguments of this filter are too long")
 
 
+def _linked(budget: Budget, value: Any, *others: Any, **more: Any) -> None:
+    """From each character that may end a sentence, Jinja2 looks whether nothing but such follows to the end."""
+    _slow(budget, value, *others, **more)
+    budget.pay(sum(len(run) ** 2 for run in _ENDS.findall(str(value))))
+
+
 def _members(budget: Budget, value: Any, *others: Any, **more: Any) -> None:
     """Each character of a text becomes a member of a list."""
     if isinstance(value, str):
@@ -169,7 +177,7 @@ FILTERS: dict[str, _Check] = {
     "tojson": _as_json,
     "trim": _trimmed,
     "unique": _members,
-    "urlize": _slow,
+    "urlize": _linked,
     "wordwrap": _wrapped,
     "xmlattr": _slow,
 }

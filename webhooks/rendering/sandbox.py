@@ -43,7 +43,7 @@ _METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
 # What Jinja2 adds to the arguments of each call within a loop or a block.
 _OF_JINJA = ("_loop_vars", "_block_vars")
 # Names that no template can write, for the filters that are put into it.
-_TICK, _KEEP = "tick!", "keep!"
+_TICK, _KEEP, _WRITE = "tick!", "keep!", "write!"
 
 
 class _Names(Namespace):
@@ -65,7 +65,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             {name: _paid(function, growth.FILTERS.get(name)) for name, function in self.filters.items()}
         )
         self.tests.update({name: _paid(function, None) for name, function in self.tests.items()})
-        self.filters[_TICK], self.filters[_KEEP] = _tick, _keep
+        self.filters.update({_TICK: _tick, _KEEP: _keep, _WRITE: self.finalize})
         if one_line:
             self.filters["header_safe"] = _paid(header_safe, None)
 
@@ -245,7 +245,18 @@ class _Payments(NodeTransformer):
     def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         return _ticking(self.generic_visit(node))
 
-    visit_CallBlock = visit_Block = visit_Macro
+    visit_Block = visit_Macro
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
+        """What it calls is any expression, and Jinja2 writes what comes of it as though it stood in the template."""
+        called = _ticking(self.generic_visit(node))
+        return nodes.FilterBlock([called], _filter(None, _WRITE, node.lineno), lineno=node.lineno)
+
+    def visit_FilterBlock(self, node: nodes.FilterBlock) -> nodes.Node:
+        """The same of a filter, whose arguments may be any values."""
+        self.generic_visit(node)
+        node.filter = _filter(node.filter, _WRITE, node.lineno)
+        return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
@@ -304,7 +315,7 @@ class _Payments(NodeTransformer):
     visit_Import = visit_FromImport = visit_Extends = visit_Include
 
 
-def _filter(node: nodes.Expr, name: str, line: int) -> nodes.Filter:
+def _filter(node: nodes.Expr | None, name: str, line: int) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=line)
 
 
