@@ -27,6 +27,9 @@ REFUSED_HERE = [
 ]
 
 
+PATTERN = {"attr": "a", "op": "regex"}
+
+
 def matches(rule: Any, data: dict[str, Any], snapshots: Any = None) -> bool:
     return parse(rule).judge(facts(data, snapshots)).matches
 
@@ -80,6 +83,11 @@ def test_what_netbox_saves_is_saved_but_for_what_it_could_not_use() -> None:
         ({"and": [{"attr": "a", "value": 1}] * 501}, "and[500]", "500 conditions"),
         ({"attr": "a", "op": "in", "value": [1] * 10_000}, "value", "10,000 values"),
         ({"or": [{"attr": "a", "op": "regex", "value": "a" * 1_000}] * 11}, "or[10].value", "10,000 characters in all"),
+        (PATTERN | {"value": "(?i)" + "[a-\uffff]" * 20}, "value", "beyond Latin-1 counts as 500"),
+        (PATTERN | {"value": r"[^\x00-\u1000]" * 20}, "value", "beyond Latin-1 counts as 500"),
+        (PATTERN | {"value": r"[a\]\N{SNOWMAN}]" * 20}, "value", "beyond Latin-1 counts as 500"),
+        ({"and": [PATTERN | {"value": "[a-\u1000]"}] * 20}, "and[19].value", "beyond Latin-1 counts as 500"),
+        (PATTERN | {"value": "[" * 200_000}, "value", "10,000 characters in all"),
     ],
 )
 def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, problem: str | None) -> None:
@@ -90,6 +98,14 @@ def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, proble
         parse(rule)
     assert caught.value.place == place
     assert str(caught.value).startswith(place)
+
+
+def test_the_slowest_rule_that_may_be_saved_is_read_in_time() -> None:
+    wide = PATTERN | {"value": "(?i)" + "[a-\uffff]" * 19}
+    re.purge()
+    began = time.thread_time()
+    parse({"and": [wide, *[PATTERN | {"value": "x"}] * 50]})
+    assert time.thread_time() - began < 2
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import warnings
 import regex
 
 LENGTH = 1_000  # characters of a pattern
+WIDE = 500  # what a set counts that has characters beyond Latin-1: Python may go through 65,536 of them to compile it
 
 # What re and regex read alike, and a brace or a bracket that only regex gives a meaning to (fuzzy matching, [:alpha:]).
 _PIECES = re.compile(
@@ -25,6 +26,7 @@ _PIECES = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_BEYOND_LATIN_1 = re.compile(r"[^\x00-\xff]|\\[uUN]")
 _BRACKETS = re.compile(r"\\.|\[", re.DOTALL)
 
 
@@ -78,6 +80,14 @@ class Pattern:
             return self._compiled.match(text, timeout=deadline.left()) is not None
         except (TimeoutError, MemoryError) as error:
             raise TooSlow from error
+
+
+def size(source: str) -> int:
+    """The characters of a pattern, and for each that takes long to compile as many as could be compiled meanwhile."""
+    if len(source) > LENGTH:
+        return len(source)  # which is refused anyway, and took long to look into
+    sets = (found["set"] or "" for found in _PIECES.finditer(source))
+    return len(source) + WIDE * sum(1 for one in sets if _BEYOND_LATIN_1.search(one))
 
 
 def _as_re_reads_it(piece: re.Match[str]) -> str:

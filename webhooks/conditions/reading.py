@@ -6,12 +6,12 @@ from typing import Any
 
 from webhooks.conditions.operators import CHANGES, COMPARE, COMPARED_WITH, OPERATORS, Judge, comparison, on_change
 from webhooks.conditions.paths import kind
-from webhooks.conditions.patterns import Pattern, PatternError
+from webhooks.conditions.patterns import WIDE, Pattern, PatternError, size
 
 GROUPS = 20  # and, or within each other
 CONDITIONS = 500  # in one rule
 VALUES = 10_000  # values in one rule, those in lists counted
-PATTERNS = 10_000  # characters of all patterns of one rule: a long one takes up to 60 ms to compile
+PATTERNS = 10_000  # characters of all patterns of one rule: a long one takes up to 60 ms to compile, a wide set 15
 
 _AFTER = "snapshots.postchange."
 _EXAMPLE = '{"attr": "status.value", "value": "active"}'
@@ -89,9 +89,13 @@ class Reader:
         return comparison(op, attr, self._pattern(value, _at(place, "value")) if op == "regex" else value)
 
     def _pattern(self, source: str, place: str) -> Pattern:
-        self._patterns += len(source)
+        self._patterns += size(source)
         if self._patterns > PATTERNS:
-            raise ConditionError(place, f"the patterns of a rule may have {PATTERNS:,} characters in all; shorten them")
+            raise ConditionError(
+                place,
+                f"the patterns of a rule may have {PATTERNS:,} characters in all, and a set with characters beyond "
+                f"Latin-1 counts as {WIDE}; shorten them",
+            )
         try:
             return Pattern(source)
         except PatternError as error:
