@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,6 +51,17 @@ def test_names_that_tell_of_a_secret_are_sensitive(name: str) -> None:
 )  # fmt: skip
 def test_other_names_are_not(name: str) -> None:
     assert not is_sensitive(name)
+
+
+def test_long_names_are_looked_at_and_not_kept_in_memory() -> None:
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            assert is_sensitive(f"{number} {'x' * 1_000_000} token")
+            assert not is_sensitive(f"{number} {'x' * 1_000_000}")
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_what_a_model_says_of_its_fields_counts_too() -> None:

@@ -22,12 +22,22 @@ NAMES = frozenset({"display", "display_name"})
 _BETWEEN_WORDS = re.compile(r"[^0-9A-Za-z]+|(?<=[a-z0-9])(?=[A-Z])")
 
 
-@lru_cache(maxsize=4096)  # every key of everything that is sent is looked at
+# Characters of the names that are remembered: in JSON that people write, there is no end of longer ones.
+REMEMBERED = 100
+
+
 def is_sensitive(name: str) -> bool:
     """Whether a field of this name is left out unless somebody asks for it."""
+    return _known(name) if len(name) <= REMEMBERED else _tells_of_a_secret(name)
+
+
+def _tells_of_a_secret(name: str) -> bool:
     words = [word.lower() for word in _BETWEEN_WORDS.split(name)]
     joined = "".join(words)
     return any(part in joined for part in PARTS) or not WORDS.isdisjoint(words)
+
+
+_known = lru_cache(maxsize=4096)(_tells_of_a_secret)  # every key of everything that is sent is looked at
 
 
 def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> frozenset[str]:
