@@ -23,7 +23,10 @@ class Turns(Generic[T]):
         self._queues: dict[int, deque[T]] = {}
         self._caps: dict[int, int] = defaultdict(lambda: min(FIRST_CAP, most))
         self._in_flight: dict[int, int] = defaultdict(int)
-        self._taken = 0
+        # Kept up to date, not counted when it is asked for: that is several times for each request, and hundreds of
+        # webhooks may wait.
+        self._ready_of: dict[int, int] = defaultdict(int)
+        self._ready = self._taken = 0
 
     def waiting(self, webhook: int) -> int:
         return len(self._queues.get(webhook, ()))
@@ -37,6 +40,7 @@ class Turns(Generic[T]):
 
     def add(self, webhook: int, item: T) -> None:
         self._queues.setdefault(webhook, deque()).append(item)
+        self._count(webhook)
 
     @property
     def in_flight(self) -> int:
@@ -45,10 +49,7 @@ class Turns(Generic[T]):
 
     def ready(self) -> int:
         """How many may be taken now."""
-        return sum(
-            min(len(waiting), max(0, self._caps[webhook] - self._in_flight[webhook]))
-            for webhook, waiting in self._queues.items()
-        )
+        return self._ready
 
     def take(self) -> tuple[int, T] | None:
         """The next one that may be sent with its webhook, which goes to the end of the row, or None."""
@@ -62,6 +63,7 @@ class Turns(Generic[T]):
             self._queues[webhook] = waiting
         self._in_flight[webhook] += 1
         self._taken += 1
+        self._count(webhook)
         return webhook, item
 
     def ended(self, webhook: int, timed_out: bool) -> None:
@@ -69,14 +71,26 @@ class Turns(Generic[T]):
         self._in_flight[webhook] -= 1
         self._taken -= 1
         self._caps[webhook] = 1 if timed_out else min(self._caps[webhook] + 1, self._most)
+        self._count(webhook)
 
     def drop(self, webhook: int) -> list[T]:
         """Take out what waits for one webhook."""
-        return list(self._queues.pop(webhook, ()))
+        dropped = list(self._queues.pop(webhook, ()))
+        self._count(webhook)
+        return dropped
 
     def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:
         """Take out what waits and is unwanted."""
         removed = [item for waiting in self._queues.values() for item in waiting if is_unwanted(item)]
         kept = {pk: deque(i for i in waiting if not is_unwanted(i)) for pk, waiting in self._queues.items()}
         self._queues = {webhook: waiting for webhook, waiting in kept.items() if waiting}
+        for webhook in kept:
+            self._count(webhook)
         return removed
+
+    def _count(self, webhook: int) -> None:
+        """Count anew how many of a webhook may be taken."""
+        free = self._caps[webhook] - self._in_flight[webhook]
+        ready = max(0, min(self.waiting(webhook), free))
+        self._ready += ready - self._ready_of[webhook]
+        self._ready_of[webhook] = ready
