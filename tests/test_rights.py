@@ -417,6 +417,29 @@ def test_a_host_decides_by_a_callable_of_its_own(webhook: Webhook, webhooks_sett
     assert rights.visible_deliveries(somebody(is_superuser=True)).get() == seen
 
 
+def things_by_name(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    return events.filter(rights.of_objects(Thing.objects.filter(name=user.username)))
+
+
+def things_by_name_and_gone(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
+    mine = Thing.objects.filter(name=user.username)
+    return events.filter(rights.of_objects(mine, and_gone=user.has_perm("testapp.view_thing")))
+
+
+def test_of_an_object_that_is_gone_nobody_reads_who_might_not_have(webhook: Webhook, webhooks_settings: Any) -> None:
+    nobody, viewer = somebody(), somebody("view_thing")
+    for name in (nobody.username, viewer.username, "gone"):
+        thing = Thing.objects.create(name=name)
+        make_event(str(thing.pk), name, object_type="testapp.thing")
+    thing.delete()
+    webhooks_settings(MAY_VIEW="tests.test_rights.things_by_name")
+    for user in (nobody, viewer):
+        assert [event.object_repr for event in rights.visible_events(user)] == [user.username]
+    webhooks_settings(MAY_VIEW="tests.test_rights.things_by_name_and_gone")
+    assert [event.object_repr for event in rights.visible_events(nobody)] == [nobody.username]
+    assert {event.object_repr for event in rights.visible_events(viewer)} == {viewer.username, "gone"}
+
+
 @pytest.mark.parametrize("named", ["nowhere.to.be_found", "webhooks.rights.WHERE_TO"])
 def test_where_the_callable_cannot_be_had_nobody_but_superusers_sees_anything(
     webhook: Webhook, webhooks_settings: Any, named: str

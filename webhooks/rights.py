@@ -94,15 +94,17 @@ def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     seen = Q(object_type__in=sorted(allowed - {model._meta.label_lower for model in restricted}))
     for model in restricted:
         if model._meta.label_lower in allowed:
-            seen |= of_objects(model._default_manager.restrict(user, "view"))  # type: ignore[attr-defined]
+            seen |= of_objects(model._default_manager.restrict(user, "view"), and_gone=True)  # type: ignore[attr-defined]
     return events.filter(seen)
 
 
-def of_objects(objects: QuerySet[Any]) -> Q:
-    """Events of these objects, and of those of their model that are gone: for a ``MAY_VIEW`` of the host's own."""
+def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
+    """Events of these objects: for a ``MAY_VIEW`` of the host's own. With ``and_gone`` of all those of their model that
+    are gone, too: who might have viewed which of them, nobody can tell any more."""
     model = objects.model._meta.concrete_model
-    rows = model._base_manager.using(objects.db)
-    known = Q(object_id__in=_keys(objects)) | ~Q(object_id__in=_keys(rows))
+    known = Q(object_id__in=_keys(objects))
+    if and_gone:
+        known |= ~Q(object_id__in=_keys(model._base_manager.using(objects.db)))
     return Q(object_type=model._meta.label_lower) & known
 
 
