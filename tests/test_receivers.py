@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core import serializers
@@ -15,6 +17,8 @@ from tests.testapp.models import (
     Annex,
     Box,
     Country,
+    Course,
+    Craft,
     Diner,
     DinerProxy,
     Gadget,
@@ -24,12 +28,15 @@ from tests.testapp.models import (
     Place,
     Restaurant,
     Secretive,
+    Ship,
     Team,
     Thing,
     ThingProxy,
     ThingProxyOfProxy,
     Unregistered,
 )
+from webhooks import TrackedQuerySet
+from webhooks.models import Event
 from webhooks.relations import Relation
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -245,7 +252,26 @@ def test_relations_that_share_a_model_between_are_both_heard() -> None:
 
 def test_whoever_changes_relations_of_the_same_objects_locks_them_in_one_order(label: Label) -> None:
     relation = Relation(Thing.labels.through, Thing, reverse=True)
-    assert relation.changed(label, "pre_add", {8, 1}, "default") == [1, 8]
+    assert list(relation.changed(label, "pre_add", {8, 1}, "default").values()) == [[1, 8]]
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_a_relation_is_heard_whose_model_between_refers_to_no_key(prechange: bool) -> None:
+    course, person = Course.objects.create(code="b2"), Person.objects.create(name="a")
+    Course.objects.create(code="a1")
+    make_webhook(Course, prechange=prechange)
+    for change in (
+        lambda: person.courses.add(course),
+        lambda: course.students.remove(person),
+        lambda: course.students.add(person),
+        lambda: person.courses.remove(course),
+        lambda: person.courses.set(["b2"]),
+        lambda: person.courses.clear(),
+    ):
+        with transaction.atomic():
+            change()
+    assert recorded() == [("updated", "testapp.course", str(course.pk))] * 6
+    assert [json.loads(event.data)["students"] for event in events()] == [[person.pk], []] * 3
 
 
 def test_both_ends_of_a_symmetrical_relation_change(thing: Thing) -> None:
@@ -396,6 +422,53 @@ def test_a_relation_that_a_child_inherits_changes_the_parent_too(label: Label) -
         ("updated", "testapp.place", str(diner.pk)),
     ]
     assert last_data(Place)["labels"] == last_data(Diner)["labels"] == ["red"]
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_a_child_with_a_key_of_its_own_is_told_from_its_parent(prechange: bool, label: Label) -> None:
+    others = [Craft.objects.create(name="other") for _ in range(3)]
+    key = str(others[1].pk)  # which is that of another craft, too
+    ship = Ship.objects.create(code=key, name="Argo")
+    parent = ship.craft_ptr_id
+    make_webhook(Craft, Ship, prechange=prechange)
+    both = {("updated", "testapp.craft", str(parent)), ("updated", "testapp.ship", key)}
+    other = ("updated", "testapp.craft", str(others[0].pk))
+    table: list[tuple[Callable[[], Any], set[tuple[str, str, str]]]] = [
+        (lambda: ship.save(), both),
+        (lambda: ship.labels.add(label), both),
+        (lambda: label.crafts.clear(), {("updated", "testapp.craft", str(parent))}),
+        (lambda: ship.ports.add(label), {("updated", "testapp.ship", key)}),
+        (lambda: label.ships.clear(), {("updated", "testapp.ship", key)}),
+        (lambda: ship.consorts.add(others[0]), {*both, other}),
+        (lambda: ship.consorts.clear(), {*both, other}),
+        (lambda: TrackedQuerySet(Ship).update(name="Argo II"), both),
+        (lambda: ship.delete(), {("deleted", *which) for _, *which in both}),
+    ]
+    for number, (change, told) in enumerate(table):
+        Event.objects.all().delete()
+        with transaction.atomic():
+            change()
+        assert set(recorded()) == told, number
+        assert len(events()) == len(told), number
+
+
+def test_other_ends_that_inherit_are_told_by_keys_of_their_own() -> None:
+    ship, consort = (Ship.objects.create(code=code, name=code) for code in ("a", "b"))
+    make_webhook(Craft, Ship)
+    ship.consorts.add(consort.craft_ptr)
+    assert {event.object_id: json.loads(event.data)["consorts"] for event in events()} == {
+        "a": [consort.craft_ptr_id],
+        "b": [ship.craft_ptr_id],
+        str(ship.craft_ptr_id): [consort.craft_ptr_id],
+        str(consort.craft_ptr_id): [ship.craft_ptr_id],
+    }
+
+
+def test_a_relation_that_only_a_child_has_changes_nothing_of_its_parent(label: Label) -> None:
+    ship = Ship.objects.create(code=str(Craft.objects.create(name="other").pk), name="Argo")
+    make_webhook(Craft)
+    ship.ports.add(label)
+    assert recorded() == []
 
 
 def test_a_proxy_made_while_the_site_runs_is_heard(database: str) -> None:

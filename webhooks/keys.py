@@ -34,6 +34,11 @@ def may_exceed(field: models.Field[Any, Any], characters: int) -> bool:
     return isinstance(field, models.TextField)
 
 
+def is_shared(field: models.Field[Any, Any], other: models.Field[Any, Any]) -> bool:
+    """Whether two primary keys are one: rows that inherit others mostly have theirs, but may have keys of their own."""
+    return _own(field) is _own(other)
+
+
 def _own(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
     """The field that a key is of: an inherited row has that of the row that it inherits."""
     while field.remote_field:

@@ -157,23 +157,22 @@ def on_many_to_many_changed(
     if "_webhooks_loaded" in instance.__dict__:
         return
     relation = Relation(sender, model if reverse else type(instance), reverse)
-    pks = relation.changed(instance, action, pk_set, using)
+    changed = relation.changed(instance, action, pk_set, using)
     if action.startswith("pre_"):
-        _foresee_relation(relation, pks, using)
+        _foresee_relation(relation, changed, using)
         return
     if action == "post_add":
         relation.mirror(instance, pk_set or set(), using)
-    for registration in registry.registrations_touched(relation.holders):
+    for registration, pks in changed.items():
         for pk in pks:
             _record(registration, pk, Action.UPDATED, using, lock=True)
 
 
-def _foresee_relation(relation: Relation, pks: list[Any], using: str) -> None:
-    if not pks or not outbox.looks_back(using) or using != outbox.database():
+def _foresee_relation(relation: Relation, changed: dict[Registration, list[Any]], using: str) -> None:
+    if not outbox.looks_back(using) or using != outbox.database():
         return
-    for registration in registry.registrations_touched(relation.holders):
-        if names := relation.names(registration):
-            outbox.foresee({registration: pks}, using, names)
+    for registration, pks in changed.items():
+        outbox.foresee({registration: pks}, using, relation.names(registration))
 
 
 def _record(

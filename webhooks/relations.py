@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.db import models
 from django.db.models import Q
 
-from webhooks import registry
+from webhooks import keys, registry
 from webhooks.registration import Registration
 
 
@@ -22,16 +23,47 @@ class Relation:
         self._reverse = reverse
         self._is_symmetrical = not reverse and any(map(_is_symmetrical, self.fields))
 
-    def changed(self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str) -> list[Any]:
-        """The keys of the objects that hold the field and whose relation changes, from what Django signals of it."""
+    def changed(
+        self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str
+    ) -> dict[Registration, list[Any]]:
+        """The keys of the objects whose relation changes, by the registrations of the models that hold the field, from
+        what Django signals of it."""
+        touched = [one for one in registry.registrations_touched(self.holders) if self.names(one)]
         is_clearing = action.endswith("_clear")
-        if not is_clearing and not pk_set:
-            return []
+        if not touched or not (is_clearing or pk_set):
+            return {}
         others: list[Any] = []
         if self._reverse or self._is_symmetrical:
-            others = self._cleared(instance, action, using) if is_clearing else list(pk_set or ())
-        keys = set(map(self.holders._meta.pk.to_python, others if self._reverse else [instance.pk, *others]))
-        return sorted(keys)  # so that two who change the same objects lock them in one order
+            others = self._cleared(instance, action, using) if is_clearing else self._keys(pk_set or set(), using)
+        own = None if self._reverse else instance
+        return {registration: self._keys_of(registration.model, own, others, using) for registration in touched}
+
+    @property
+    def _model(self) -> type[models.Model]:
+        """The model that has the field itself, by whose keys others are known that hold it."""
+        return self.fields[0].model
+
+    def _keys(self, referred: set[Any], using: str) -> list[Any]:
+        """The keys of objects that the model between refers to, which may be by another field of theirs."""
+        field: Any = self.fields[0]
+        name = field.m2m_target_field_name() if self._reverse else field.m2m_reverse_target_field_name()
+        if name == self._model._meta.pk.name:
+            return list(referred)
+        return self._looked_up(self._model, name, referred, using)
+
+    def _keys_of(
+        self, model: type[models.Model], instance: models.Model | None, others: list[Any], using: str
+    ) -> list[Any]:
+        """The keys of rows of one of the models that hold the field. One that inherits it may have keys of its own."""
+        pk = model._meta.pk
+        if others and not keys.is_shared(pk, self._model._meta.pk):
+            others = self._looked_up(model, self._model._meta.pk.name, others, using)
+        own = [getattr(instance, pk.attname)] if instance is not None else []
+        return sorted(set(map(pk.to_python, [*own, *others])))  # so that two who change the same lock them in one order
+
+    def _looked_up(self, model: type[models.Model], name: str, values: Collection[Any], using: str) -> list[Any]:
+        rows = model._base_manager.using(using).filter(**{f"{name}__in": values})
+        return list(rows.values_list("pk", flat=True))
 
     def _cleared(self, instance: models.Model, action: str, using: str) -> list[Any]:
         if action == "post_clear":
@@ -43,10 +75,8 @@ class Relation:
         return pointing
 
     def _pointing_at(self, target: models.Model, using: str) -> list[Any]:
-        if not registry.registrations_touched(self.holders):
-            return []
         pointing = Q(*((field.name, target) for field in self.fields), _connector=Q.OR)
-        found = self.holders._base_manager.using(using).filter(pointing)
+        found = self._model._base_manager.using(using).filter(pointing)
         return list(found.values_list("pk", flat=True).distinct())
 
     def mirror(self, instance: models.Model, pks: set[Any], using: str) -> None:
@@ -57,7 +87,8 @@ class Relation:
         if self._is_symmetrical and through._meta.auto_created:
             names = (field.m2m_field_name(), field.m2m_reverse_field_name())
             here, there = (f"{name}_id" for name in names)
-            rows = [through(**{here: pk, there: instance.pk}) for pk in pks]
+            key = getattr(instance, self._model._meta.pk.attname)
+            rows = [through(**{here: pk, there: key}) for pk in pks]
             through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
 
     def names(self, registration: Registration) -> list[str]:

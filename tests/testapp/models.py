@@ -89,6 +89,19 @@ class Annex(Place):
     floor = models.IntegerField(default=0)
 
 
+class Craft(models.Model):
+    name = models.CharField(max_length=50)
+    labels = models.ManyToManyField(Label, related_name="crafts", blank=True)
+    consorts = models.ManyToManyField("self", blank=True)
+
+
+class Ship(Craft):
+    """Has a key of its own beside that of the row which it inherits."""
+
+    code = models.CharField(max_length=20, primary_key=True)
+    ports = models.ManyToManyField(Label, related_name="ships", blank=True)
+
+
 class Gadget(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=50)
@@ -253,6 +266,18 @@ class Team(models.Model):
     name = models.CharField(max_length=50)
     members = models.ManyToManyField(Person, through="Role", through_fields=("team", "member"), related_name="teams")
     leaders = models.ManyToManyField(Person, through="Role", through_fields=("team", "leader"), related_name="led")
+
+
+class Course(models.Model):
+    """The model between refers to it by something else than its key."""
+
+    code = models.CharField(max_length=20, unique=True)
+    students = models.ManyToManyField(Person, through="Enrolment", related_name="courses")
+
+
+class Enrolment(models.Model):
+    course = models.ForeignKey(Course, models.CASCADE, to_field="code")
+    person = models.ForeignKey(Person, models.CASCADE)
 
 
 class Role(models.Model):

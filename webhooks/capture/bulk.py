@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from operator import or_
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ from webhooks.capture import outbox
 from webhooks.capture.changes import Change
 from webhooks.conf import conf
 from webhooks.interruptions import pass_on
-from webhooks.keys import stored
+from webhooks.keys import is_shared, stored
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.registration import Registration
@@ -61,7 +61,8 @@ class TrackedQuerySet(models.QuerySet[M]):
             created = insert(objs)
             for instance in created:
                 is_new = there is not None and self._key(instance.pk) not in there
-                self._record([instance.pk], Action.CREATED if is_new else Action.UPDATED)
+                action = Action.CREATED if is_new else Action.UPDATED
+                self._record({registration: [instance.pk] for registration in self._registrations()}, action)
         return created
 
     def update(self, **kwargs: Any) -> int:
@@ -72,9 +73,10 @@ class TrackedQuerySet(models.QuerySet[M]):
         with outbox.batch(self.db):
             # Which rows these are may depend on the very columns that change.
             pks = self._locked()
-            outbox.foresee(dict.fromkeys(self._registrations(), pks), self.db)
+            keys = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
+            outbox.foresee(keys, self.db)
             rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
-            self._record(pks, Action.UPDATED)
+            self._record(keys, Action.UPDATED)
         self._result_cache = None
         return rows
 
@@ -107,6 +109,15 @@ class TrackedQuerySet(models.QuerySet[M]):
             # Another transaction may have changed some until it gave their locks back.
             parts = [chosen.filter(pk__in=some) for some in in_chunks(self.db, locked)]
         return list(dict.fromkeys(pk for part in parts for pk in part.values_list("pk", flat=True)))
+
+    def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
+        """The keys of rows that these ones are or inherit, which may have keys of their own."""
+        pk = registration.model._meta.pk
+        if is_shared(pk, self.model._meta.pk):
+            return pks
+        rows = self.model._base_manager.using(self.db)
+        parts = in_chunks(self.db, pks)
+        return [key for some in parts for key in rows.filter(pk__in=some).values_list(pk.name, flat=True)]
 
     def _parts(self, pks: list[Any]) -> list[models.QuerySet[M]]:
         """The rows of these keys, in parts of which one statement takes all."""
@@ -159,8 +170,8 @@ class TrackedQuerySet(models.QuerySet[M]):
     def _is_wanted(self) -> bool:
         return outbox.wants(self.model, self.db)
 
-    def _record(self, pks: Collection[Any], action: Action) -> None:
-        for registration in self._registrations():
+    def _record(self, keys: Mapping[Registration, Collection[Any]], action: Action) -> None:
+        for registration, pks in keys.items():
             for pk in pks:
                 outbox.record(registration, pk, action, self.db)
 

@@ -54,6 +54,20 @@ class AnnexSerializer(PlaceSerializer):
         fields = ("main", "name", "labels", "floor")
 
 
+class CraftSerializer(serializers.ModelSerializer):
+    labels = serializers.SlugRelatedField("name", many=True, read_only=True)
+
+    class Meta:
+        model = models.Craft
+        fields = ("id", "name", "labels", "consorts")
+
+
+class ShipSerializer(CraftSerializer):
+    class Meta:
+        model = models.Ship
+        fields = ("code", "name", "labels", "consorts", "ports")
+
+
 class GadgetSerializer(serializers.ModelSerializer):
     labels = serializers.SlugRelatedField("name", many=True, read_only=True)
 
@@ -166,6 +180,12 @@ class TeamSerializer(serializers.ModelSerializer):
     class Meta:
         model = models.Team
         fields = ("id", "name", "members", "leaders")
+
+
+class CourseSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Course
+        fields = ("id", "code", "students")
 
 
 class CountedSerializer(serializers.ModelSerializer):
