@@ -242,6 +242,23 @@ def test_a_header_line_without_a_colon_is_left_out_and_named_without_what_it_say
     )
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body_template", "differs"),
+    [
+        ("application/x-www-form-urlencoded", "", True),
+        ("Application/X-WWW-Form-Urlencoded; charset=utf-8", " ", True),
+        ("application/x-www-form-urlencoded", "name={{ data.name | urlencode }}", False),
+        ("text/plain", "", False),
+    ],
+)
+def test_a_payload_that_was_json_under_the_name_of_a_form_is_named(
+    content_type: str, body_template: str, differs: bool
+) -> None:
+    made, _ = planned(answers(WEBHOOK | {"http_content_type": content_type, "body_template": body_template}, RULE))
+    told = "its payload is JSON there, whatever the content type says, and a form here: choose another content type, or write a body template"  # fmt: skip  # noqa: E501
+    assert made["rule"].unequal == ((told,) if differs else ())
+
+
 def test_rules_of_older_versions_are_read_too() -> None:
     rule = {key: value for key, value in RULE.items() if key not in ("object_types", "event_types")}
     older = {"content_types": ["dcim.site"], "type_create": False, "type_update": True, "type_job_end": True}

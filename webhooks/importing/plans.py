@@ -17,6 +17,7 @@ from webhooks import conditions
 from webhooks.conditions import ConditionError
 from webhooks.importing import headers
 from webhooks.importing.answers import Answers, Item
+from webhooks.models import Webhook
 from webhooks.texts import clean
 
 LONGEST_TIMEOUT = 120
@@ -110,10 +111,21 @@ def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -
         # There every webhook gets the state before; here only those that ask for it.
         "prechange": True,
     }
-    if _is_of_nautobot(webhook) and not fields["body_template"]:
-        unequal.append("snapshots.differences: only templates have it, and this one sends the plain payload")
+    if not fields["body_template"]:
+        unequal += _differences_of_the_payload(webhook, fields)
     unequal += _left_out(rule, webhook)
     return Plan(origin, fields, object_types, tuple(unequal))
+
+
+def _differences_of_the_payload(webhook: Item, fields: dict[str, Any]) -> Iterator[str]:
+    """What of the payload differs where no template writes it."""
+    if _is_of_nautobot(webhook):
+        yield "snapshots.differences: only templates have it, and this one sends the plain payload"
+    if Webhook(content_type=fields["content_type"]).is_form:
+        yield (
+            "its payload is JSON there, whatever the content type says, and a form here: choose another content type, "
+            "or write a body template"
+        )
 
 
 def _is_of_nautobot(webhook: Item) -> bool:
