@@ -83,6 +83,11 @@ class Text(serializers.BaseSerializer):
         return f"{instance.name} is {instance.status}"
 
 
+class Numbered(serializers.BaseSerializer):
+    def to_representation(self, instance: Site) -> dict[Any, Any]:
+        return {1: instance.name, "ports": {2: "up"}, "token": "t0ken"}
+
+
 class Counted(serializers.ModelSerializer):
     rack_count = serializers.IntegerField(read_only=True)
 
@@ -141,6 +146,12 @@ def test_one_whose_data_are_no_object_is_sent_without_snapshots() -> None:
     _, data = sent(Text)
     assert data == "Berlin is active"
     assert json.loads(events()[0].snapshots)["postchange"] == {}
+
+
+@pytest.mark.usefixtures("database")
+def test_keys_that_are_numbers_are_sent_as_text() -> None:
+    _, data = sent(Numbered)
+    assert data == {"1": "Berlin", "ports": {"2": "up"}}
 
 
 @pytest.mark.usefixtures("database")

@@ -107,5 +107,5 @@ def _compared(frozen: Frozen, before: str) -> Frozen:
 def _without_secrets(registration: Registration, data: Any) -> str:
     """JSON text of what may be sent of an object."""
     if isinstance(data, Mapping):
-        data = {key: value for key, value in data.items() if not registration.is_left_out(key)}
+        data = {key: value for key, value in data.items() if not registration.is_left_out(str(key))}
     return written(data, registration.is_sensitive)
