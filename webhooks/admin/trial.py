@@ -70,12 +70,13 @@ def _demand(posted: Any) -> Demand:
 
 def _told(demand: Demand, events: Sequence[Event]) -> str:
     counts: Counter[str] = Counter()
-    reason, end = "", time.monotonic() + SECONDS
+    reasons: dict[str, str] = {}
+    end = time.monotonic() + SECONDS
     for event in events:
         answer, why = _answer(demand, event)
         counts[answer] += 1
         about = f"{event.object_type} {event.object_repr or event.object_id}".strip()
-        reason = reason or (f"{about}: {why}" if why else "")
+        reasons.setdefault(answer, f"{about}: {why}")
         if time.monotonic() > end:
             break
     if not counts:
@@ -85,7 +86,10 @@ def _told(demand: Demand, events: Sequence[Event]) -> str:
         f"{counts['not matched']:,} not."
     )
     if counts["no answer"]:
-        told += f" For {counts['no answer']:,} there is no answer, and they would not have been sent; {reason}."
+        why = reasons["no answer"]
+        told += f" For {counts['no answer']:,} there is no answer, and they would not have been sent; {why}."
+    if counts["not known"]:
+        told += f" Of {counts['not known']:,} it cannot be told; {reasons['not known']}."
     return told
 
 
@@ -94,11 +98,11 @@ def _answer(demand: Demand, event: Event) -> tuple[str, str]:
         return "not matched", ""
     is_change = event.action in Action
     if is_change and not payloads.was_written_by(event, demand.serializer):
-        return "no answer", "no webhook had chosen this serializer then"
+        return "not known", "no webhook had chosen this serializer then"
     told = payloads.written_by(event, demand.serializer)
     occasion = Occasion(event.action, told.data, told.snapshots, told.changed, Actor(event.username))
     if event.action == Action.UPDATED and not event.changed and demand.needs_before:
-        return "no answer", "what was there before was not recorded, for no webhook needed it"
+        return "not known", "what was there before was not recorded, for no webhook needed it"
     try:
         if wants(demand, occasion):
             return "matched", ""
