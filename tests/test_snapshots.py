@@ -250,6 +250,21 @@ def test_two_transactions_each_tell_their_own_change(thing: Thing) -> None:
     assert (changed(second), sides(second)[0]["labels"]) == (["labels", "status"], ["red"])
 
 
+@pytest.mark.postgresql
+def test_what_a_relation_held_is_read_once_the_object_is_locked(thing: Thing) -> None:
+    """Read together with the lock, it would be what the statement saw before it waited."""
+    make_webhook(Thing, prechange=True)
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+    with transaction.atomic():
+        thing.labels.add(red)
+        beside = Beside(lambda: thing.labels.add(blue))
+        beside.wait_until_blocked_or_done()
+    beside.join()
+    first, second = events()
+    assert (sides(first)[0]["labels"], sides(first)[1]["labels"]) == ([], ["red"])
+    assert (sides(second)[0]["labels"], sides(second)[1]["labels"]) == (["red"], ["blue", "red"])
+
+
 # What webhooks demand
 
 
