@@ -1,28 +1,26 @@
 """Jinja2 for templates that admins write: they see what they are given, change nothing, and come to an end. Pure.
 
-Jinja2's sandbox keeps templates from Python's inner parts, not from running for ever. Here loops, macros, calls,
-filters, tests, operators and literals are made to pay from a budget (``budgets``), and what grows is checked before it
-does (``growth``).
+Jinja2's sandbox keeps templates from Python's inner parts, not from running for ever. Here calls, filters, tests and
+operators pay from a budget (``budgets``), as loops, macros and literals are made to (``payments``), and what grows is
+checked before it does (``growth``).
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import BuiltinMethodType, MethodType
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import TemplateAssertionError, nodes, pass_context
+from jinja2 import nodes, pass_context
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
 from jinja2.utils import Namespace, generate_lorem_ipsum
-from jinja2.visitor import NodeTransformer
 from markupsafe import Markup
 
-from webhooks.rendering import growth
+from webhooks.rendering import growth, payments
 from webhooks.rendering.budgets import READ, STEP, OverBudget, current
 
 RANGE = 100_000  # as in NetBox
@@ -42,8 +40,6 @@ _METHODS: tuple[tuple[type | tuple[type, ...], frozenset[str]], ...] = (
 )
 # What Jinja2 adds to the arguments of each call within a loop or a block.
 _OF_JINJA = ("_loop_vars", "_block_vars")
-# Names that no template can write, for the filters that are put into it.
-_TICK, _KEEP, _WRITE = "tick!", "keep!", "write!"
 
 
 class _Names(Namespace):
@@ -65,13 +61,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
             {name: _paid(function, growth.FILTERS.get(name)) for name, function in self.filters.items()}
         )
         self.tests.update({name: _paid(function, None) for name, function in self.tests.items()})
-        self.filters.update({_TICK: _tick, _KEEP: _keep, _WRITE: self.finalize})
+        self.filters.update(payments.FILTERS | {payments.WRITE: self.finalize})
         if one_line:
             self.filters["header_safe"] = _paid(header_safe, None)
 
     def prepared(self, source: str) -> nodes.Template:
         """A template as Jinja2 reads it, with the payments put in. Raises TemplateSyntaxError."""
-        tree = _Payments(self).visit(self.parse(source))
+        tree = payments.Payments(self.filters, self.tests).visit(self.parse(source))
         tree.set_environment(self)
         return tree  # type: ignore[no-any-return]
 
@@ -159,16 +155,6 @@ def _listed(value: Any) -> Any:
     return items
 
 
-def _tick(units: int) -> bool:
-    current().pay(STEP + units)
-    return True
-
-
-def _keep(value: Any) -> Any:
-    current().pay_for(value)
-    return value
-
-
 @pass_context  # so that Jinja2 does not call it when a template is read
 def _written(context: Context, value: Any) -> Any:
     current().pay_for(value)
@@ -228,99 +214,3 @@ class _Formatter(SandboxedFormatter):
 
 class _EscapeFormatter(_Formatter, SandboxedEscapeFormatter):
     pass
-
-
-class _Payments(NodeTransformer):
-    """Puts the payments into a template, and refuses what it cannot have."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        self.generic_visit(node)
-        if node.test is not None:
-            node.test = nodes.And(_filter(nodes.Const(0), _TICK, node.lineno), node.test, lineno=node.lineno)
-        return _ticking(node)
-
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
-        return _ticking(self.generic_visit(node))
-
-    visit_Block = visit_Macro
-
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
-        """What it calls is any expression, and Jinja2 writes what comes of it as though it stood in the template."""
-        called = _ticking(self.generic_visit(node))
-        return nodes.FilterBlock([called], _filter(None, _WRITE, node.lineno), lineno=node.lineno)
-
-    def visit_FilterBlock(self, node: nodes.FilterBlock) -> nodes.Node:
-        """The same of a filter, whose arguments may be any values."""
-        self.generic_visit(node)
-        node.filter = _filter(node.filter, _WRITE, node.lineno)
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        self.generic_visit(node)
-        node.nodes = [_filter(part, _KEEP, node.lineno) for part in node.nodes]
-        return node
-
-    def visit_Const(self, node: nodes.Const) -> nodes.Node:
-        """Jinja2 would write an infinite number into its code as a name, which nothing has."""
-        if node.value == math.inf:
-            raise TemplateAssertionError("a number is too large.", node.lineno)
-        return node
-
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
-        """To compare walks through what is compared."""
-        self.generic_visit(node)
-        node.expr = self._walked(node.expr)
-        for operand in node.ops:
-            operand.expr = self._walked(operand.expr)
-        return node
-
-    def _walked(self, node: nodes.Expr) -> nodes.Expr:
-        return node if isinstance(node, nodes.Const) else _filter(node, _KEEP, node.lineno)
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
-        """A slice is a copy."""
-        self.generic_visit(node)
-        return _filter(node, _KEEP, node.lineno) if isinstance(node.arg, nodes.Slice) and node.ctx == "load" else node
-
-    def visit_List(self, node: nodes.List) -> nodes.Node:
-        return self._kept(node, node.items)
-
-    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
-        return self._kept(node, node.items) if node.ctx == "load" else self.generic_visit(node)
-
-    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:
-        return self._kept(node, [pair.value for pair in node.items])
-
-    def _kept(self, node: Any, items: list[nodes.Expr]) -> nodes.Node:
-        self.generic_visit(node)
-        return node if all(isinstance(item, nodes.Const) for item in items) else _filter(node, _KEEP, node.lineno)
-
-    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
-        return self._known(node, self._sandbox.filters, "filter")
-
-    def visit_Test(self, node: nodes.Test) -> nodes.Node:
-        return self._known(node, self._sandbox.tests, "test")
-
-    def _known(self, node: Any, names: Mapping[str, Any], kind: str) -> nodes.Node:
-        if node.name not in names:
-            raise TemplateAssertionError(f"No {kind} named {node.name!r}.", node.lineno)
-        return self.generic_visit(node)
-
-    def visit_Include(self, node: nodes.Node) -> NoReturn:
-        raise TemplateAssertionError("a template cannot take in others.", node.lineno)
-
-    visit_Import = visit_FromImport = visit_Extends = visit_Include
-
-
-def _filter(node: nodes.Expr | None, name: str, line: int) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=line)
-
-
-def _ticking(node: Any) -> nodes.Node:
-    """Each run of the body pays first, for the text that stands in it too."""
-    text = sum(len(found.data) for found in node.find_all(nodes.TemplateData))
-    node.body.insert(0, nodes.ExprStmt(_filter(nodes.Const(text), _TICK, node.lineno), lineno=node.lineno))
-    return node  # type: ignore[no-any-return]
