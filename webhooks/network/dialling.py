@@ -11,8 +11,9 @@ from typing import Any
 
 from webhooks.conf import conf
 from webhooks.network import deadlines, destinations, tunnels
+from webhooks.network.addresses import address_of, networks
 from webhooks.network.deadlines import SocketAddress, TimedSocket
-from webhooks.network.destinations import Destination, Policy, address_of
+from webhooks.network.destinations import Destination, Policy
 from webhooks.outcomes import Refused
 
 # How long somebody who saves a webhook waits for a name server (seconds).
@@ -78,8 +79,8 @@ def _read() -> Policy:
     if key := conf.broken_guard:
         raise Refused(f'WEBHOOKS["{key}"] cannot be used, so nothing is sent: see manage.py check')
     return Policy(
-        allow_networks=destinations.networks(conf.allow_networks),
-        deny_networks=destinations.networks(conf.deny_networks),
+        allow_networks=networks(conf.allow_networks),
+        deny_networks=networks(conf.deny_networks),
         deny_private=conf.deny_private,
         allow_hosts=tuple(conf.allow_hosts),
         deny_hosts=tuple(conf.deny_hosts),
