@@ -6,59 +6,22 @@ import copy
 import json
 from typing import Any
 
-from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as ModelValidationError
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from webhooks import disclosure, payloads, registry, rights
+from webhooks import disclosure, payloads, rights
+from webhooks.api.fields import JSONTextField, ObjectTypesField, SecretField
 from webhooks.disclosure import Disclosure
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
 from webhooks.models.webhook import TIDIED
-from webhooks.object_types import label_of
 from webhooks.vault import Secret
 
 # So many attempts of a delivery are shown, the newest.
 MOST_ATTEMPTS = 100
-
-NOT_REGISTERED = (
-    "No webhook can be sent for {refused}: not registered. These are: {registered}. For another one, name it in "
-    'the setting WEBHOOKS["MODELS"] or call webhooks.register() for it.'
-)
-
-
-class ObjectTypesField(serializers.ListField):
-    """Content types as labels: ``["dcim.site"]``. Only those of registered models are accepted."""
-
-    child = serializers.CharField()
-    default_error_messages = {
-        "not_a_list": 'Must be a list of labels, such as ["dcim.site"].',
-        "not_registered": NOT_REGISTERED,
-    }
-
-    def to_internal_value(self, data: Any) -> list[ContentType]:
-        labels = {label.lower() for label in super().to_internal_value(data)}
-        registered = {item.label: item.model for item in registry.registrations()}
-        if refused := sorted(labels - set(registered)):
-            self.fail("not_registered", refused=", ".join(refused), registered=", ".join(registered) or "none")
-        return list(ContentType.objects.get_for_models(*(registered[label] for label in labels)).values())
-
-    def to_representation(self, data: Any) -> list[str]:
-        return sorted(map(label_of, data.all()))
-
-
-class SecretField(serializers.CharField):
-    """Goes in and never comes out: where it is left out it stays, and ``""`` clears it."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        style = {"input_type": "password"}
-        super().__init__(required=False, allow_blank=True, write_only=True, style=style, **kwargs)
-
-    def run_validation(self, data: Any = serializers.empty) -> Any:
-        return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
 
 
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
@@ -178,16 +141,6 @@ def _is_secret(name: str, value: Any) -> bool:
 
 def _named(errors: dict[str, Any]) -> dict[str, Any]:
     return {api_settings.NON_FIELD_ERRORS_KEY if key == NON_FIELD_ERRORS else key: errors[key] for key in errors}
-
-
-class JSONTextField(serializers.Field[Any, Any, Any, Any]):
-    """JSON text of a column, as what it says; null where there is none."""
-
-    def __init__(self) -> None:
-        super().__init__(read_only=True)
-
-    def to_representation(self, value: str) -> Any:
-        return json.loads(value) if value else None
 
 
 class EventSummarySerializer(serializers.ModelSerializer[Event]):
