@@ -23,7 +23,7 @@ from webhooks.admin.fields import (
 )
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import NO_ACTION
+from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
 from webhooks.object_types import label_of, registered_object_types
 from webhooks.vault import Secret
 
@@ -151,7 +151,7 @@ class WebhookForm(forms.ModelForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         self.instance.picked = list(cleaned.get("object_types") or [])
-        if not any(cleaned.get(name) for name in ("on_created", "on_updated", "on_deleted", "custom_events")):
+        if not any(cleaned.get(name) for name in (*ACTION_FIELDS, "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
         self._refuse_to_send()
         self._refuse_to_redirect()

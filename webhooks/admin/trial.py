@@ -21,19 +21,18 @@ from webhooks.capture.selection import Occasion, Undecided, wants
 from webhooks.capture.subscriptions import Demand
 from webhooks.conditions import ConditionError
 from webhooks.models import Action, Event
+from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.object_types import label_of
 
 # So many are tried, the newest of the chosen models, and for so many seconds.
 MOST = 200
 SECONDS = 2.0
 
-ACTIONS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
-
 
 def in_words(request: HttpRequest) -> str:
     """What the form of a webhook, as it was posted, would have come to."""
     labels = _labels(request.POST.getlist("object_types"))
-    actions = [action for name, action in ACTIONS.items() if request.POST.get(name)]
+    actions = [action for name, action in ACTION_FIELDS.items() if request.POST.get(name)]
     custom_events = [name for name in request.POST.getlist("custom_events") if name in event_names.custom_events()]
     if not (labels and actions) and not custom_events:
         return "Choose at least one model and one action first, or one of the custom events."

@@ -29,11 +29,11 @@ from webhooks.admin.situation import standing_of
 from webhooks.capture import outbox
 from webhooks.models import Event, Webhook
 from webhooks.models.objections import CONFLICT
+from webhooks.models.webhook import ACTION_FIELDS
 
 # By what the address of the list may ask for webhooks.
-ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted"}
+ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", *ACTION_FIELDS}
 
-ACTIONS = ("on_created", "on_updated", "on_deleted")
 DEMANDS = ("conditions", "changed_fields", "only_changes", "prechange")
 CONNECTION = ("ssl_verification", "ca_file_path", "timeout", "ordered")
 
@@ -96,7 +96,7 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
     ) -> Any:
         return (
             (None, {"fields": ("name", "enabled")}),
-            ("What is sent", {"fields": (models, ACTIONS, *offered(obj))}),
+            ("What is sent", {"fields": (models, tuple(ACTION_FIELDS), *offered(obj))}),
             ("Of these, only", {"fields": (*DEMANDS, "excluded_usernames")}),
             ("Where to", {"fields": (url, "http_method", *secret)}),
             ("Headers and body", {"fields": ("content_type", headers, *secret_headers, body)}),

@@ -22,6 +22,9 @@ from webhooks.vault import Secret
 # What ``clean`` may put in another way than it was given.
 TIDIED = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
 
+# The fields that say which actions are sent.
+ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
+
 NO_ACTION = "Choose at least one action: created, updated or deleted, or an event."
 
 
@@ -266,8 +269,7 @@ class Webhook(models.Model):
 
     @property
     def actions(self) -> list[Action]:
-        wanted = {Action.CREATED: self.on_created, Action.UPDATED: self.on_updated, Action.DELETED: self.on_deleted}
-        return [action for action, is_wanted in wanted.items() if is_wanted]
+        return [action for name, action in ACTION_FIELDS.items() if getattr(self, name)]
 
 
 def _each_once(names: Any) -> Any:

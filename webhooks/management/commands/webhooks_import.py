@@ -13,10 +13,10 @@ from webhooks.importing import answers, making
 from webhooks.importing.making import Judged
 from webhooks.importing.plans import Plan
 from webhooks.management.base import DatabaseCommand
+from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import destinations
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
-ACTIONS = {"on_created": "created", "on_updated": "updated", "on_deleted": "deleted"}
 EXTRAS = {
     "signed": "secret",
     "with headers": "additional_headers",
@@ -116,7 +116,7 @@ def _token(path: str | None) -> str:
 
 def _lines(plan: Plan) -> list[str]:
     fields = plan.fields
-    actions = [word for name, word in ACTIONS.items() if fields[name]]
+    actions = [action for name, action in ACTION_FIELDS.items() if fields[name]]
     said = [fields["content_type"], *(word for word, name in EXTRAS.items() if fields[name]), *_connecting(fields)]
     return [
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
