@@ -23,7 +23,7 @@ from webhooks.admin.fields import (
 )
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
-from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION
+from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SECRET_HEADERS_LENGTH, SECRET_LENGTH
 from webhooks.object_types import label_of, registered_object_types
 from webhooks.vault import Secret
 
@@ -56,7 +56,7 @@ class WebhookForm(forms.ModelForm):
     )
     secret = SecretField(
         required=False,
-        max_length=255,
+        max_length=SECRET_LENGTH,
         help_text="Signs each request, so that the receiver can tell that it came from here.",
     )
     clear_secret = forms.BooleanField(
@@ -65,7 +65,7 @@ class WebhookForm(forms.ModelForm):
     forget_previous_secret = forms.BooleanField(required=False, label="Stop signing with the replaced secret now")
     secret_headers = SecretLinesField(
         required=False,
-        max_length=8192,
+        max_length=SECRET_HEADERS_LENGTH,
         help_text="Headers that nobody is to see, such as Authorization. A line “Name: value” for each.",
     )
     clear_secret_headers = forms.BooleanField(required=False, label="Clear the secret headers")

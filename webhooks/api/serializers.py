@@ -17,7 +17,7 @@ from webhooks.disclosure import Disclosure
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
-from webhooks.models.webhook import TIDIED
+from webhooks.models.webhook import SECRET_HEADERS_LENGTH, SECRET_LENGTH, TIDIED
 from webhooks.vault import Secret
 
 # So many attempts of a delivery are shown, the newest.
@@ -31,8 +31,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     object_types = ObjectTypesField(required=False)
     custom_events = serializers.ListField(child=serializers.CharField(), required=False)
-    secret = SecretField(max_length=255, validators=[refuse_encrypted])
-    secret_headers = SecretField(max_length=8192, validators=[refuse_encrypted], trim_whitespace=False)
+    secret = SecretField(max_length=SECRET_LENGTH, validators=[refuse_encrypted])
+    secret_headers = SecretField(max_length=SECRET_HEADERS_LENGTH, validators=[refuse_encrypted], trim_whitespace=False)
     has_secret = serializers.SerializerMethodField()
     has_secret_headers = serializers.SerializerMethodField()
     unreadable = serializers.ReadOnlyField(help_text="What cannot be decrypted, and makes every attempt fail.")

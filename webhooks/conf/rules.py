@@ -12,6 +12,9 @@ from urllib.parse import SplitResult, urlsplit
 
 T = TypeVar("T")
 
+# Seconds that one attempt may take in all, whoever says how many: a webhook, or the setting for all.
+LONGEST_TIMEOUT = 120
+
 
 @dataclass(frozen=True)
 class Rule(Generic[T]):
@@ -47,8 +50,8 @@ NATURAL: Rule[int] = Rule("must be a whole number above 0", _is_natural)
 POSITIVE: Rule[float] = Rule("must be a number above 0", _is_positive)
 SECONDS: Rule[float] = Rule("must be a number of seconds", lambda value: _is_number(value) and value >= 0)
 TIMEOUT: Rule[float] = Rule(
-    "must be a number of seconds from 1 to 120",
-    lambda value: _is_number(value) and 1 <= value <= 120,
+    f"must be a number of seconds from 1 to {LONGEST_TIMEOUT}",
+    lambda value: _is_number(value) and 1 <= value <= LONGEST_TIMEOUT,
 )
 FRACTION: Rule[float] = Rule("must be a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 RETRIES: Rule[Sequence[float]] = Rule(

@@ -15,12 +15,12 @@ from urllib.parse import unquote_to_bytes
 
 from webhooks import conditions
 from webhooks.conditions import ConditionError
+from webhooks.conf.rules import LONGEST_TIMEOUT
 from webhooks.importing import headers
 from webhooks.importing.answers import Answers, Item
 from webhooks.models import Webhook
 from webhooks.texts import clean
 
-LONGEST_TIMEOUT = 120
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
 LEFT_OUT = ("description", "owner", "tags", "custom_fields", "action_data")

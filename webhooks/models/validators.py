@@ -17,7 +17,7 @@ USERNAME_LENGTH = 150
 MOST_USERNAMES = 100
 
 # RFC 9110, 8.3.1: type and subtype, and any parameters that can be written in a header.
-_WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_WORD = headerlines.NAME.pattern
 _MEDIA_TYPE = rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z"
 
 check_media_type = RegexValidator(_MEDIA_TYPE, "Enter a content type, such as application/json.")

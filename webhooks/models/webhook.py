@@ -12,12 +12,16 @@ from django.utils import timezone
 
 from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
+from webhooks.conf.rules import LONGEST_TIMEOUT
 from webhooks.encrypted import EncryptedTextField
 from webhooks.models.event import Action
 from webhooks.models.objections import objections
 from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
 from webhooks.models.validators import check_headers, check_media_type, check_secret, check_usernames, check_visible
 from webhooks.vault import Secret
+
+# Characters that may be entered. What is stored of them, encrypted, is longer.
+SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
 
 # What ``clean`` may put in another way than it was given.
 TIDIED = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
@@ -103,9 +107,9 @@ class Webhook(models.Model):
     )
     body_template = models.TextField(blank=True, help_text="The template of the body. Empty: the whole payload.")
     secret = EncryptedTextField(
-        max_length=255,
+        max_length=SECRET_LENGTH,
         blank=True,
-        validators=[MaxLengthValidator(255), check_secret],
+        validators=[MaxLengthValidator(SECRET_LENGTH), check_secret],
         help_text="Signs each request, so that the receiver can tell that it came from here.",
     )
     previous_secret = EncryptedTextField(blank=True, editable=False)
@@ -113,9 +117,9 @@ class Webhook(models.Model):
         null=True, blank=True, editable=False, help_text="Until then the secret that was replaced signs, too."
     )
     secret_headers = EncryptedTextField(
-        max_length=8192,
+        max_length=SECRET_HEADERS_LENGTH,
         blank=True,
-        validators=[MaxLengthValidator(8192), check_headers],
+        validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), check_headers],
         help_text="Headers that nobody is to see, such as Authorization. A line “Name: value” for each.",
     )
     ssl_verification = models.BooleanField(
@@ -130,8 +134,8 @@ class Webhook(models.Model):
     timeout = models.PositiveSmallIntegerField(
         null=True,
         blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(120)],
-        help_text="Seconds that one attempt may take in all, 1 to 120. Empty: the setting TIMEOUT.",
+        validators=[MinValueValidator(1), MaxValueValidator(LONGEST_TIMEOUT)],
+        help_text=f"Seconds that one attempt may take in all, 1 to {LONGEST_TIMEOUT}. Empty: the setting TIMEOUT.",
     )
     ordered = models.BooleanField(
         default=True,
