@@ -33,7 +33,7 @@ MOST_DELIVERIES = 100
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):
     list_display = ("object", "action", "time", "user", "state")
-    list_filter = (filters.FailedEventFilter, filters.TypeFilter, filters.ActionFilter)
+    list_filter = (filters.EventStateFilter, filters.TypeFilter, filters.ActionFilter)
     change_form_template = "webhooks/admin/event.html"
     actions = ("replay_chosen",)
 

@@ -75,18 +75,18 @@ class EventActionFilter(ActionFilter):
     field = "event__action"
 
 
-class FailedEventFilter(admin.SimpleListFilter):
+class EventStateFilter(admin.SimpleListFilter):
     title = "state"
     parameter_name = "state"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return [("failed", "failed"), ("replayed", "failed and replayed"), ("made", "made")]
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if self.value() == "failed":
-            return queryset.filter(dispatched_at=None).exclude(error="")
+            return queryset.failed()
         if self.value() == "replayed":
-            return queryset.exclude(dispatched_at=None).exclude(error="")
+            return queryset.replayed()
         return queryset.filter(error="") if self.value() == "made" else queryset
 
 

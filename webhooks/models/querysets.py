@@ -46,6 +46,8 @@ HEAD_STATES = (State.PENDING, State.SENDING)
 OPEN_STATES = (State.WAITING, *HEAD_STATES)
 ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
 
+BETWEEN_ATTEMPTS = models.Q(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
+
 
 # What of a webhook is encrypted.
 SECRETS = ("secret", "previous_secret", "secret_headers")
@@ -123,6 +125,10 @@ class EventQuerySet(models.QuerySet["Event"]):
         """Those of which nothing was sent, for whichever reason (``Event.failure``), and that nobody has replayed."""
         return self.filter(dispatched_at=None).exclude(error="")
 
+    def replayed(self) -> EventQuerySet:
+        """Those that failed, and that somebody has replayed."""
+        return self.exclude(dispatched_at=None).exclude(error="")
+
     def wanted_by(self, webhook_id: int) -> EventQuerySet:
         """Those that this webhook wanted when they happened."""
         # As text: not every database can look into a list.
@@ -156,12 +162,12 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.of_kept_webhooks().filter(state=State.FAILED)
 
     def between_attempts(self) -> DeliveryQuerySet:
-        return self.filter(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
+        return self.filter(BETWEEN_ATTEMPTS)
 
     def retriable(self) -> DeliveryQuerySet:
         """Those that an admin can send again: given up, discarded, or not due yet."""
-        is_later = models.Q(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
-        return self.of_kept_webhooks().filter(models.Q(state__in=(State.FAILED, State.DISCARDED)) | is_later)
+        is_over = models.Q(state__in=(State.FAILED, State.DISCARDED))
+        return self.of_kept_webhooks().filter(is_over | BETWEEN_ATTEMPTS)
 
     def discardable(self) -> DeliveryQuerySet:
         return self.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
