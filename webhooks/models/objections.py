@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.text import capfirst
 
 from webhooks import conditions, event_names, registry, rendering, snapshots
 from webhooks.conditions import ConditionError
@@ -67,7 +68,7 @@ def _to_conditions(wanted: Any) -> str:
     try:
         conditions.parse(wanted)
     except ConditionError as error:
-        return f"{str(error)[:1].upper()}{str(error)[1:]}." if not error.place else f"{error}."
+        return f"{error if error.place else capfirst(str(error))}."
     return _to_unwritable(wanted)
 
 
@@ -154,5 +155,5 @@ def _to_template(kind: rendering.Kind, source: str) -> str:
         if source:
             rendering.check(kind, source)
     except TemplateError as error:
-        return f"{str(error)[:1].upper()}{str(error)[1:].rstrip('.')}."
+        return f"{capfirst(str(error)).rstrip('.')}."
     return ""
