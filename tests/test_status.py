@@ -324,6 +324,15 @@ def test_what_is_left_over_is_found(seen: Situation, text: str) -> None:
     assert text in " ".join(one.text for one in judge(seen, backend(SHIPPED), True, NOW))
 
 
+def test_all_that_somebody_has_to_put_right_says_how() -> None:
+    late = Standing(1, "CMDB", pending=1, due_since=LONG_AGO)
+    left = {"undispatched": 5, "undispatched_since": LONG_AGO, "failed_events": 1}
+    seen = Situation(counts={State.FAILED: 1}, webhooks=(late,), **left)
+    found = judge(seen, backend(SHIPPED, SILENT), True, NOW)
+    assert len(found) == 5
+    assert [one.text for one in found if not one.remedy] == []
+
+
 def test_changes_that_no_worker_has_taken_up_yet_are_not_nothing() -> None:
     seen = Situation(undispatched=2, undispatched_since=NOW, webhooks=(FINE,))
     [finding] = judge(seen, backend(SHIPPED), True, NOW)

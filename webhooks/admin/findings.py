@@ -111,7 +111,8 @@ def _workers(backend: Backend) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             f"The worker “{worker.name}” has not been heard from for {span(worker.silence)}: it hangs or was killed.",
-            "What it had claimed is taken back by another worker. Redis forgets it after a few minutes.",
+            "Restart it if it still runs. What it had claimed is taken back by another worker, and Redis forgets it "
+            "after a few minutes.",
         )
 
 
@@ -127,16 +128,19 @@ def _deleted(situation: Situation) -> Iterator[Finding]:
 def _stuck(situation: Situation, backend: Backend, is_enabled: bool, now: datetime) -> Iterator[Finding]:
     if not is_enabled:
         return
-    since = situation.undispatched_since
+    has_worker, since = bool(backend.serving), situation.undispatched_since
     if since and (now - since).total_seconds() > PATIENCE:
         count = count_of(situation.undispatched, "change", cap=ALL)
-        yield Finding(Level.ERROR, f"{count} recorded and not taken up by a worker; {_waits(since, now)}.")
+        yield Finding(
+            Level.ERROR,
+            f"{count} recorded and not taken up by a worker; {_waits(since, now)}.",
+            "A worker is alive: its log may tell why. Restart it." if has_worker else "",
+        )
     for standing in [one for one in situation.webhooks if _is_late(one, now)][:MOST_NAMED]:
-        has_worker = bool(backend.serving)
         yield Finding(
             Level.WARNING if has_worker else Level.ERROR,
             f"Deliveries of “{standing.name}” are due and not sent; {_waits(standing.due_since, now)}.",
-            "The workers cannot keep up, or hang." if has_worker else "",
+            "The workers cannot keep up, or hang. Start more of them, or restart those that run." if has_worker else "",
         )
 
 
@@ -221,6 +225,7 @@ def _failed(situation: Situation) -> Iterator[Finding]:
             Level.WARNING,
             f"{deliveries(failed, ALL)} failed for good and {'is' if failed == 1 else 'are'} not tried again "
             "unless you retry.",
+            "Below is why. When that is put right, retry them.",
         )
     if situation.failed_events:
         yield Finding(
