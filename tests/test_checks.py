@@ -133,6 +133,7 @@ def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[
     assert "No serializer for testapp.unregistered" in message.msg
     assert "tests.testapp.api.serializers.UnregisteredSerializer" in message.msg
     assert "webhooks.register('testapp.unregistered', serializer=…)" in message.msg
+    assert message.hint == checks.UNSENDABLE
 
 
 def test_a_registered_model_whose_serializer_is_named_is_right(register: Callable[..., None]) -> None:

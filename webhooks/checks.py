@@ -23,6 +23,8 @@ from webhooks.registration import Registration
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 
+UNSENDABLE = "Nothing can be sent of such an object until that is corrected: each Event of it will stand as failed."
+
 
 @register("webhooks")
 def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
@@ -104,7 +106,7 @@ def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
         if registration.exclude:
             yield from _check_exclude(registration, classes)
     except ImproperlyConfigured as error:
-        yield Error(str(error), obj=registration.model, id="webhooks.E004")
+        yield Error(str(error), hint=UNSENDABLE, obj=registration.model, id="webhooks.E004")
     longest = Event._meta.get_field("object_id").max_length or 0
     if may_exceed(registration.model._meta.pk, longest):
         yield Warning(
@@ -131,7 +133,7 @@ def _check_exclude(registration: Registration, classes: Sequence[Any]) -> Iterat
     except Exception as error:
         yield Error(
             f"A serializer of {registration.label} cannot be asked for its fields: {type(error).__name__}: {error}",
-            hint="Nothing can be sent of such an object: each Event of it will stand as failed.",
+            hint=UNSENDABLE,
             obj=registration.model,
             id="webhooks.E004",
         )
