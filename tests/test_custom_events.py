@@ -71,6 +71,8 @@ def test_a_mistake_is_told_to_whoever_makes_it(enabled: bool, webhooks_settings:
     webhooks_settings(ENABLED=enabled)
     with pytest.raises(ValueError, match=r"No event is registered as testapp\.nothing\. These are: dcim\.rack_audited"):
         webhooks.send("testapp.nothing")
+    with pytest.raises(ValueError, match="No event is registered as"):
+        webhooks.send("")
     for data in ({"a": object()}, {"a": float("nan")}, {(1, 2): 3}):
         with pytest.raises(ValueError, match=r"data of the event testapp\.thing_checked cannot be written as JSON"):
             webhooks.send(CHECKED, None, data)
@@ -291,6 +293,9 @@ def test_the_database_and_the_model_want_an_action_or_an_event() -> None:
         Webhook(**PICK).full_clean()
     with pytest.raises(ValidationError, match=r"No event is registered as testapp\.gone"):
         Webhook(**PICK, custom_events=["testapp.gone", CHECKED]).full_clean()
+    for wrong in ("", {"a": 1}):
+        with pytest.raises(ValidationError, match="No event is registered as"):
+            Webhook(**PICK, custom_events=[wrong]).full_clean()
     with pytest.raises(ValidationError, match="Give a list of names"):
         Webhook(**PICK, custom_events={"a": 1}).full_clean()
     with pytest.raises(ValidationError, match="Name each event once"):

@@ -45,8 +45,7 @@ def unknown_events(names: Any) -> str:
     """What is wrong with the names of custom events that a webhook wants, in words; nothing where all is right."""
     if not isinstance(names, list):
         return 'Give a list of names, such as ["dcim.rack_audited"].'
-    unknown = ", ".join(str(name) for name in names if name not in list(_events))
-    known = ", ".join(custom_events()) or "none"
-    if not unknown and len(set(names)) < len(names):
-        return "Name each event once."
-    return f"No event is registered as {unknown}. These are: {known}." if unknown else ""
+    known = list(custom_events())  # a list: what came from JSON may be what no dictionary can be asked for
+    if unknown := [str(name) for name in names if name not in known]:
+        return f"No event is registered as {', '.join(unknown)}. These are: {', '.join(known) or 'none'}."
+    return "Name each event once." if len(set(names)) < len(names) else ""
