@@ -65,6 +65,13 @@ def test_every_room_is_described() -> None:
         assert first_cells(part) == modules(package / name), name
 
 
+def test_the_map_of_the_admin_has_every_room_of_it() -> None:
+    package = ROOT / "webhooks" / "admin"
+    drawn = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    named = [line.partition("   ")[0] for line in drawn.splitlines() if "   " in line] + re.findall(r"``\w+``", drawn)
+    assert modules(package) == set(re.findall(r"\w+", " ".join(named)))
+
+
 def modules(package: Path) -> set[str]:
     return {path.stem for path in package.glob("*.py")} - {"__init__"}
 
