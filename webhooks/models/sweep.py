@@ -22,10 +22,6 @@ class Sweep(models.Model):
         return f"swept at {self.swept_at}"
 
     @classmethod
-    def last(cls) -> Sweep | None:
-        return cls.objects.filter(pk=1).first()
-
-    @classmethod
     def begin(cls, interval: float) -> bool:
         """Whether it is this caller's turn: nobody has swept for ``interval`` seconds. A time that is further ahead
         than that is nobody's: the clock was set back since."""
