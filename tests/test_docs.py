@@ -22,6 +22,9 @@ DOCS = ROOT / "docs"
 
 # A row of a table whose first cell is code: | `KEY` | `default` | …
 ROW = re.compile(r"^\| `([^`]+)` \| (.*)$", re.MULTILINE)
+# The first cell of a row of any table.
+FIRST_CELL = re.compile(r"^\| (.*?) \|", re.MULTILINE)
+LOGGING = {f"logger.{level}" for level in ("debug", "info", "warning", "error", "exception")}
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -78,7 +81,23 @@ def modules(package: Path) -> set[str]:
 
 def first_cells(text: str) -> set[str]:
     """The names in the first column of the tables of this text."""
-    return {name for row in re.findall(r"^\| (.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    return {name for row in FIRST_CELL.findall(text) for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_line_that_the_app_logs_is_explained() -> None:
+    told = page("operations.md").partition("## Logs")[2]
+    texts = [text for row in FIRST_CELL.findall(told) for text in re.findall(r"`([^`]+)`", row)]
+    known = [re.escape(text).replace("…", ".*") for text in texts]
+    logged = [text for path in (ROOT / "webhooks").rglob("*.py") for text in logged_by(path)]
+    assert len(logged) > 25
+    assert [text for text in logged if not any(re.match(pattern, text) for pattern in known)] == []
+
+
+def logged_by(path: Path) -> list[str]:
+    """What a module writes into its log, as far as it is known beforehand."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    mine = [one for one in calls if ast.unparse(one.func) in LOGGING]
+    return [ast.literal_eval(one.args[0]) for one in mine]
 
 
 def test_every_test_that_the_threat_model_names_exists() -> None:
