@@ -55,8 +55,8 @@ def note_of_many(user: Any, model: type[models.Model], which: str, flag: int, me
 
 
 def note_by_itself(row: models.Model, flag: int, message: str) -> None:
-    """The same where no user acts: an entry must have one, so it goes under the name of the first superuser. What it
-    raises, where a host's users are of another kind, leaves an open transaction as it was."""
+    """Write an entry about a row where no user acts: an entry must have one, so it goes under the name of the first
+    superuser. What it raises, where a host's users are of another kind, leaves an open transaction as it was."""
     with transaction.atomic(router.db_for_write(LogEntry)):
         superuser = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
         if superuser:

@@ -45,7 +45,7 @@ def loaded(value: Any) -> datetime:
 
 
 class DatabaseNow(Func):
-    """The same as an expression of the ORM."""
+    """The time so many ``seconds`` from now, as an expression of the ORM."""
 
     output_field = DateTimeField()
 

@@ -25,7 +25,7 @@ _plain_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def form_body(event: Told) -> bytes:
-    """The same as a form: one field for each key of the payload, and JSON text where a value is not plain."""
+    """The body as a form: one field for each key of the payload, and JSON text where a value is not plain."""
     fields = _envelope(event) | {
         "request": event.request or "null",
         "data": event.data or "null",
