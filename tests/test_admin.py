@@ -211,7 +211,9 @@ class TestDefiningAWebhook:
         assert "wh-finding" not in page(admin_client, change_of(webhook))
         Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
         told = "is paused, because its last 10 attempts failed, the last one with: HTTP 503."
-        assert told in page(admin_client, change_of(webhook))
+        shown = page(admin_client, change_of(webhook))
+        assert told in shown
+        assert "The status page and the list of webhooks resume it at once." in shown
         Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="HTTP 410 Gone")
         assert "was disabled automatically: HTTP 410 Gone." in page(staff("view_webhook"), change_of(webhook))
 

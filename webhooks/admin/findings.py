@@ -201,7 +201,7 @@ def _paused(standing: Standing, now: datetime) -> Finding | None:
         f"“{standing.name}” is paused, because its last {standing.failures_in_a_row:,} attempts failed, the last one "
         f"with: {standing.last_failure}. {on_file} next probe is "
         f"{f'in {span(wait)}' if wait > 0 else 'due'}.",
-        "It goes on automatically when a probe succeeds; you can also resume it below.",
+        "It goes on automatically when a probe succeeds. The status page and the list of webhooks resume it at once.",
     )
 
 
