@@ -262,6 +262,61 @@ def test_what_others_picked_stays_and_goes_nowhere_else(webhook: Webhook) -> Non
     assert api(user).patch(address, {"payload_url": "http://127.0.0.1:666/"}, format="json").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "entered"),
+    [
+        ("conditions", {"attr": "name", "op": "regex", "value": "A"}, '{"attr": "name", "op": "regex", "value": "A"}'),
+        ("body_template", "{{ data }}", "{{ data }}"),
+        ("additional_headers", "X-A: {{ data.name }}", "X-A: {{ data.name }}"),
+        ("changed_fields", ["name"], "name"),
+        ("excluded_usernames", ["bob"], "bob"),
+        ("only_changes", True, "on"),
+        ("prechange", True, "on"),
+        ("on_deleted", True, "on"),
+    ],
+)
+def test_what_others_picked_tells_no_more_of_itself(webhook: Webhook, name: str, value: Any, entered: str) -> None:
+    Webhook.objects.update(on_deleted=False, body_template="a\nb\n")
+    address, change = f"{API}/webhooks/{webhook.pk}/", reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    picked = ContentType.objects.get_for_models(Site, Device).values()
+    kept = form(
+        payload_url=webhook.payload_url, object_types=[one.pk for one in picked], on_updated="on",
+        body_template="a\r\nb\r\n",
+    )  # fmt: skip
+    user, viewer = somebody("view_device"), somebody("view_device", "view_site")
+    told = "This webhook sends dcim.site, which you may not view, so you may not change what of it."
+    answer = api(user).patch(address, {name: value}, format="json")
+    assert (answer.status_code, answer.json()) == (400, {name: [told]})
+    answer = browser(user).post(change, kept | {name: entered})
+    assert answer.context["adminform"].form.errors[name] == [told]
+    before = Webhook.objects.values().get()
+    same = {"conditions": {}, "body_template": "a\r\nb", "changed_fields": [], "on_deleted": False, "timeout": 7}
+    assert api(user).patch(address, same, format="json").status_code == 200
+    assert browser(user).post(change, kept | {"timeout": "8"}).status_code == 302
+    after = Webhook.objects.values().get()
+    assert {one for one in after if after[one] != before[one]} <= {"timeout", "body_template", "last_updated"}
+
+    assert api(viewer).patch(address, {name: value}, format="json").status_code == 200
+    assert getattr(Webhook.objects.get(), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_refused"),
+    [("body_template", "{{ data }}", True), ("additional_headers", "X-A: {{ data.name }}", True),
+     ("conditions", {"attr": "name", "value": "A"}, False)],
+)  # fmt: skip
+def test_what_waits_is_told_as_it_was_to_be(webhook: Webhook, name: str, value: Any, is_refused: bool) -> None:
+    of_site(webhook, state=State.PENDING)
+    webhook.object_types.set([ContentType.objects.get_for_model(Device)])
+    answer = api(somebody("view_device")).patch(f"{API}/webhooks/{webhook.pk}/", {name: value}, format="json")
+    told = (
+        "Changes of objects that you may not view wait to be sent, or may be sent again, so you may not change what of "
+        "them."
+    )
+    assert (answer.json() == {name: [told]}) == is_refused
+    assert answer.status_code == (400 if is_refused else 200)
+
+
 @pytest.mark.parametrize("error", ["", "Traceback\nKeyError: 'name'", f"{CUT}depth 4"])
 def test_what_is_not_dispatched_yet_or_may_be_replayed_goes_nowhere_else(webhook: Webhook, error: str) -> None:
     webhook.object_types.set([ContentType.objects.get_for_model(Device)])
@@ -293,7 +348,7 @@ def test_an_event_that_the_app_recorded_keeps_a_webhook_where_it_is(webhook: Web
     webhook.object_types.set([ContentType.objects.get_for_model(Device)])
     assert Event.objects.undispatched().wanted_by(webhook.pk).exists()
     assert not Event.objects.undispatched().wanted_by(webhook.pk + 1).exists()
-    assert "wait to be sent" in rights.refusal_to_redirect(somebody("view_device"), webhook)
+    assert "wait to be sent" in rights.refusal_to_change(somebody("view_device"), webhook, ["payload_url"])
 
 
 @pytest.mark.parametrize("change", [{"payload_url": "http://127.0.0.1:666/"}, {"ca_file_path": "/x"}])

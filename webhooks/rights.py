@@ -7,7 +7,7 @@ that the user may view.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from django.apps import apps
@@ -28,6 +28,14 @@ MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
 
 # Whoever changes one of these has the changes sent elsewhere, or to whoever is in between.
 WHERE_TO = ("payload_url", "ssl_verification", "ca_file_path")
+# Whoever changes one of these has more told of the objects, or learns what is in them by whether something is sent.
+WHAT_OF = (
+    "additional_headers", "body_template",
+    "on_created", "on_updated", "on_deleted", "serializer", "conditions", "changed_fields", "only_changes",
+    "prechange", "excluded_usernames",
+)  # fmt: skip
+# Of these, what counts at each attempt, and so for what waits already.
+AT_ATTEMPTS = {*WHERE_TO, "additional_headers", "body_template"}
 
 
 def visible_webhooks(user: Any, webhooks: QuerySet[Webhook] | None = None) -> QuerySet[Webhook]:
@@ -121,16 +129,32 @@ def refusal_to_send(user: Any, content_types: Iterable[ContentType]) -> str:
     return f"You may not view {', '.join(refused)}, so you may not send it: that takes {needed}." if refused else ""
 
 
-def refusal_to_redirect(user: Any, webhook: Webhook) -> str:
-    """Why the user may not say where the webhook sends to; empty if they may. What it sends, and what waits to be
-    sent, would reach whom they choose."""
+def guarded_changes(webhook: Webhook, wanted: Mapping[str, Any]) -> list[str]:
+    """Which of the settings that say where a webhook sends to and what of its objects would be others."""
+    return [
+        name
+        for name in (*WHERE_TO, *WHAT_OF)
+        if name in wanted and _plainly(wanted[name]) != _plainly(getattr(webhook, name))
+    ]
+
+
+def _plainly(value: Any) -> Any:
+    """Without what a form changes of a text by itself; and whatever is empty says the same."""
+    return [line.rstrip() for line in value.strip().splitlines()] if isinstance(value, str) else value or []
+
+
+def refusal_to_change(user: Any, webhook: Webhook, names: Sequence[str]) -> str:
+    """Why the user may not change these settings, as ``guarded_changes`` names them; empty if they may. What the
+    webhook sends, and what waits to be sent, would reach whom they choose, or tell them of objects."""
     refused = unviewable(user, webhook.object_types.all())
     if refused:
-        return f"This webhook sends {', '.join(refused)}, which you may not view, so you may not change where to."
-    if is_partial(user) and _has_unseen(user, webhook):
+        asked = "where to" if names[0] in WHERE_TO else "what of it"
+        return f"This webhook sends {', '.join(refused)}, which you may not view, so you may not change {asked}."
+    if not AT_ATTEMPTS.isdisjoint(names) and is_partial(user) and _has_unseen(user, webhook):
+        asked = "where to" if names[0] in WHERE_TO else "what of them"
         return (
             "Changes of objects that you may not view wait to be sent, or may be sent again, so you may not change "
-            "where to."
+            f"{asked}."
         )
     return ""
 

@@ -154,7 +154,7 @@ class WebhookForm(forms.ModelForm):
         if not any(cleaned.get(name) for name in (*ACTION_FIELDS, "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
         self._refuse_to_send()
-        self._refuse_to_redirect()
+        self._refuse_to_change()
         cleaned["secret_headers"] = self._kept(cleaned, "secret_headers")
         cleaned["secret"] = self._kept(cleaned, "secret")
         return cleaned
@@ -180,12 +180,14 @@ class WebhookForm(forms.ModelForm):
         if self.user and (refusal := rights.refusal_to_send(self.user, set(self.instance.picked) - before)):
             self.add_error("object_types", refusal)
 
-    def _refuse_to_redirect(self) -> None:
-        changed = [name for name in rights.WHERE_TO if name in self.changed_data]
-        if self.user and self.instance.pk and changed:
-            stored = Webhook.objects.get(pk=self.instance.pk)
-            if refusal := rights.refusal_to_redirect(self.user, stored):
-                self.add_error(changed[0], refusal)
+    def _refuse_to_change(self) -> None:
+        if not self.user or not self.instance.pk:
+            return
+        stored = Webhook.objects.get(pk=self.instance.pk)
+        changed = rights.guarded_changes(stored, self.cleaned_data)
+        if changed and (refusal := rights.refusal_to_change(self.user, stored, changed)):
+            self.add_error(changed[0], refusal)
+        if any(name in rights.WHERE_TO for name in changed):
             is_entered = any(name in self.changed_data for name in ("secret_headers", "clear_secret_headers"))
             if refusal := rights.refusal_to_take_along(stored, is_entered):
                 self.add_error("secret_headers", refusal)

@@ -85,17 +85,18 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         return shown if told.in_full else shown | {"additional_headers": None, "body_template": None}
 
     def _refuse(self, attrs: dict[str, Any]) -> None:
-        """Raise ValidationError for what the user of the request may not have sent, or not send elsewhere."""
+        """Raise ValidationError for what the user of the request may not have sent, not so, or not elsewhere."""
         user, webhook = self.context["request"].user, self.instance
         before = set(webhook.object_types.all()) if webhook else set()
         if refusal := rights.refusal_to_send(user, set(attrs.get("object_types", ())) - before):
             raise serializers.ValidationError({"object_types": [refusal]})
         if webhook is None:
             return
-        moved = [name for name in rights.WHERE_TO if name in attrs and attrs[name] != getattr(webhook, name)]
-        if moved and (refusal := rights.refusal_to_redirect(user, webhook)):
-            raise serializers.ValidationError({moved[0]: [refusal]})
-        if moved and (refusal := rights.refusal_to_take_along(webhook, "secret_headers" in attrs)):
+        changed = rights.guarded_changes(webhook, attrs)
+        if changed and (refusal := rights.refusal_to_change(user, webhook, changed)):
+            raise serializers.ValidationError({changed[0]: [refusal]})
+        is_moved = any(name in rights.WHERE_TO for name in changed)
+        if is_moved and (refusal := rights.refusal_to_take_along(webhook, "secret_headers" in attrs)):
             raise serializers.ValidationError({"secret_headers": [refusal]})
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
