@@ -39,6 +39,11 @@ def test_retention_may_be_given_for_some_states_only() -> None:
         assert conf.retention_days == {"succeeded": 30, "failed": 365, "discarded": 30}
 
 
+def test_a_setting_that_is_no_dictionary_is_not_repeated() -> None:
+    with override_settings(WEBHOOKS=({"ENCRYPTION_KEYS": ["planted"]},)):  # by a comma behind the brace
+        assert conf.bad_values() == [("", "must be a dictionary, not a tuple")]
+
+
 def test_misspelt_keys_are_found() -> None:
     with override_settings(WEBHOOKS={"ENABLED": True, "RETRY_SHEDULE": [], "TIME_OUT": 3}):
         assert conf.unknown_keys == ["RETRY_SHEDULE", "TIME_OUT"]

@@ -74,7 +74,8 @@ class Keys:
         """Keys whose value cannot be used, each with what it must be; no key for the setting itself."""
         value = getattr(settings, "WEBHOOKS", {})
         if not isinstance(value, Mapping):
-            return [("", f"must be a dictionary, not {value!r}")]
+            # Not what it is: there may be keys and passwords in it.
+            return [("", f"must be a dictionary, not a {type(value).__name__}")]
         told = ((key, self.by_key[key].problem(value)) for key, value in self.given.items() if key in self.by_key)
         return [(key, problem) for key, problem in told if problem]
 
