@@ -83,6 +83,22 @@ class Text(serializers.BaseSerializer):
         return f"{instance.name} is {instance.status}"
 
 
+class Listed(serializers.BaseSerializer):
+    """Has a list of its own where others have what REST framework knows of each field."""
+
+    fields = ("name", "status")
+
+    def to_representation(self, instance: Site) -> dict[str, Any]:
+        return {name: getattr(instance, name) for name in self.fields}
+
+
+class Written(serializers.Serializer):
+    """Declares no fields."""
+
+    def to_representation(self, instance: Site) -> dict[str, Any]:
+        return {"name": instance.name, "status": instance.status}
+
+
 class Numbered(serializers.BaseSerializer):
     def to_representation(self, instance: Site) -> dict[Any, Any]:
         return {1: instance.name, "ports": {2: "up"}, "token": "t0ken"}
@@ -146,6 +162,18 @@ def test_one_whose_data_are_no_object_is_sent_without_snapshots() -> None:
     _, data = sent(Text)
     assert data == "Berlin is active"
     assert json.loads(events()[0].snapshots)["postchange"] == {}
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("serializer", [Listed, Written])
+def test_one_that_writes_as_it_likes_is_compared_by_what_it_wrote(serializer: type[Any]) -> None:
+    site, data = sent(serializer)
+    assert data == {"name": "Berlin", "status": "active"}
+    webhook = make_webhook(Site, changed_fields=["status"])
+    webhook.full_clean()
+    site.status = "retired"
+    site.save()
+    assert json.loads(events()[-1].changed) == ["status"]
 
 
 @pytest.mark.usefixtures("database")

@@ -75,8 +75,8 @@ def shown(registration: Registration, serializer: str = "") -> Fields:
     for them. Raises what the serializer raises."""
     model = registration.model
     columns, many = _of_model(model)
-    fields = getattr(registration.serializer_class(serializer)(context=serializer_context()), "fields", None)
-    found = columns | many if fields is None else _named(columns, fields, fields) | _named(many, fields, fields)
+    fields = _fields(registration.serializer_class(serializer)(context=serializer_context()))
+    found = _named(columns, fields, fields) | _named(many, fields, fields) if fields else columns | many
     return {name: one for name, one in found.items() if not registration.is_left_out(name)}
 
 
@@ -90,6 +90,12 @@ def _of_model(model: type[models.Model]) -> tuple[Fields, Fields]:
     """The columns and the relations to many that snapshots may have, by their names."""
     columns = {one.name: one for one in model._meta.concrete_fields if not getattr(one, "auto_now", False)}
     return columns, {one.name: one for one in model._meta.many_to_many}
+
+
+def _fields(serializer: Any) -> Mapping[str, Any]:
+    """What REST framework knows of each field; nothing of a serializer that writes as it likes."""
+    fields = getattr(serializer, "fields", None)
+    return fields if isinstance(fields, Mapping) else {}
 
 
 def _named(of_model: Fields, serialized: Mapping[str, Any], data: Collection[str]) -> Fields:
@@ -154,7 +160,7 @@ def earlier(serializer: Any, data: Any, after: Snapshot, before: Before) -> Snap
 def _columns(serializer: Any, data: Any, row: models.Model) -> Snapshot:
     if not isinstance(data, Mapping):
         return {}
-    columns = _named(_of_model(type(row))[0], getattr(serializer, "fields", {}), data)
+    columns = _named(_of_model(type(row))[0], _fields(serializer), data)
     return {name: _stored(column, row) for name, column in columns.items()}
 
 
@@ -162,14 +168,14 @@ def _relations(serializer: Any, data: Any, row: models.Model) -> dict[str, str]:
     """The relations to many that the data show, by their names there."""
     if not isinstance(data, Mapping):
         return {}
-    relations = _named(_of_model(type(row))[1], getattr(serializer, "fields", {}), data)
+    relations = _named(_of_model(type(row))[1], _fields(serializer), data)
     return {name: one.name for name, one in relations.items()}
 
 
 def _says(serializer: Any, name: str) -> bool:
     """Whether a field of the serializer tells of the relation itself. What a method makes of it, or code that adds it
     to the data, may ask the database, where only the state after is."""
-    one = getattr(serializer, "fields", {}).get(name)
+    one = _fields(serializer).get(name)
     return one is not None and one.source != "*"
 
 
