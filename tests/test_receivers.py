@@ -24,6 +24,8 @@ from tests.testapp.models import (
     Gadget,
     Label,
     Part,
+    Peer,
+    Peering,
     Person,
     Place,
     Restaurant,
@@ -301,6 +303,22 @@ def test_all_ends_of_a_symmetrical_relation_hear_of_a_clearing(thing: Thing) -> 
     assert {event.object_id: json.loads(event.data)["friends"] for event in events()} == {
         str(one.pk): [] for one in (thing, *friends)
     }
+
+
+def test_what_django_writes_after_its_signal_is_only_told_by_the_next_change() -> None:
+    peer, other = Peer.objects.create(), Peer.objects.create()
+    make_webhook(Peer)
+    with transaction.atomic():
+        peer.peers.add(other, through_defaults={"kind": "ring"})
+    told = {event.object_id: json.loads(event.data)["peers"] for event in events()}
+    assert told == {str(peer.pk): [other.pk], str(other.pk): []}
+    assert list(Peering.objects.values_list("kind", flat=True)) == ["ring", "ring"]
+    with transaction.atomic():
+        peer.peers.add(other, through_defaults={"kind": "ring"})
+        other.save()
+    assert last_data()["peers"] == [peer.pk]
+    peer.peers.clear()
+    assert [json.loads(event.data)["peers"] for event in events()[-2:]] == [[], []]
 
 
 def test_only_the_holder_of_a_one_way_relation_to_its_own_model_changes(thing: Thing) -> None:

@@ -56,6 +56,18 @@ class ThingProxyOfProxy(ThingProxy):
         proxy = True
 
 
+class Peer(models.Model):
+    """Both its ends hold the relation, and the model between has more to say."""
+
+    peers = models.ManyToManyField("self", through="Peering")
+
+
+class Peering(models.Model):
+    one = models.ForeignKey(Peer, models.CASCADE, related_name="+")
+    other = models.ForeignKey(Peer, models.CASCADE, related_name="+")
+    kind = models.CharField(max_length=20)
+
+
 class Part(models.Model):
     """Goes with its Thing."""
 

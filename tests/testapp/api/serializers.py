@@ -22,6 +22,12 @@ class ThingSerializer(serializers.ModelSerializer):
         fields = ("id", "name", "status", "labels", "friends", "heroes", "groups")
 
 
+class PeerSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = models.Peer
+        fields = ("id", "peers")
+
+
 class PartSerializer(serializers.ModelSerializer):
     class Meta:
         model = models.Part
