@@ -100,6 +100,13 @@ def test_settings_that_make_no_sense_are_told(settings: Any, queues: dict[str, A
     assert "RQ_QUEUES" in rq_report.read().error
 
 
+def test_no_piece_of_a_password_is_told_of_a_url_that_cannot_be_read(settings: Any) -> None:
+    settings.RQ_QUEUES = {"webhooks": {"URL": "redis://:planted/with-a-slash@127.0.0.1:6379/0"}}
+    assert rq_report.read().error == (
+        "the setting RQ_QUEUES['webhooks'] is not usable (ValueError): manage.py check --deploy tells more"
+    )
+
+
 @pytest.mark.parametrize(("worker_class", "is_shipped"), [(SHIPPED, True), (STOCK, False)])
 def test_a_real_worker_tells_its_class(workers: Workers, worker_class: str, is_shipped: bool) -> None:
     workers.start(worker_class).wait_until_listening()
