@@ -92,7 +92,7 @@ class Subscriptions:
 
     def touch(self, object_type: str) -> bool:
         """Whether any webhook wants anything of "dcim.site"."""
-        return object_type in self._object_types
+        return object_type in self.object_types
 
     def ignore(self, model: type[models.Model]) -> bool:
         """Whether nobody wants anything of a model, or of those that it inherits rows from."""
@@ -129,12 +129,14 @@ class Subscriptions:
         return {pk: demand.excluded_usernames for pk, demand in self.demands.items() if demand.excluded_usernames}
 
     @cached_property
-    def _object_types(self) -> set[str]:
+    def object_types(self) -> set[str]:
+        """Of which any webhook wants anything."""
         return {object_type for object_type, _ in self.by_change}
 
 
 class Known(NamedTuple):
-    """What this process was told last of a database, and the fingerprint of that; empty where it has none."""
+    """What this process was told last of a database, and the fingerprint of that; empty where none tells whether it is
+    still so."""
 
     subscriptions: Subscriptions
     fingerprint: str
@@ -162,8 +164,14 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
         raise
     found = _subscriptions(answer)
     if enabled_only:
-        _known[using] = Known(found, answer.fingerprint)
+        _known[using] = Known(found, "" if _may_be_renamed(found) else answer.fingerprint)
     return found
+
+
+def _may_be_renamed(found: Subscriptions) -> bool:
+    """Whether anything is wanted of what is no registered model here: a migration that renames its content type may be
+    still to come, which no fingerprint tells."""
+    return not all(registry.registration_by_label(object_type) for object_type in found.object_types)
 
 
 def forget(using: str) -> None:
