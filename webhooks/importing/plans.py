@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -61,19 +62,21 @@ def plans(answers: Answers, registered: Collection[str]) -> Iterator[Plan | Skip
     for rule in answers.rules:
         if _choice(rule, "action_type") == "webhook":
             used.add(_target(rule))
-        yield _planned(_of_rule, rule, webhooks.get(_target(rule)), registered)
+        translate = partial(_of_rule, rule, webhooks.get(_target(rule)), registered)
+        yield _planned(_called("event rule", rule), translate)
     for pk, webhook in webhooks.items():
+        origin = _called("webhook", webhook)
         if _subscribes(webhook):
-            yield _planned(_of_webhook, webhook, webhook, registered)
+            yield _planned(origin, partial(_plan, origin, webhook, webhook, registered))
         elif pk not in used:
-            yield Skipped(_called("webhook", webhook), "no event rule uses it")
+            yield Skipped(origin, "no event rule uses it")
 
 
-def _planned(translate: Any, rule: Item, webhook: Item | None, registered: Collection[str]) -> Any:
+def _planned(origin: str, translate: Callable[[], Plan]) -> Plan | Skipped:
     try:
-        return translate(rule, webhook, registered)
+        return translate()
     except _Unfit as error:
-        return Skipped(_called("webhook" if rule is webhook else "event rule", rule), str(error))
+        return Skipped(origin, str(error))
 
 
 def _target(rule: Item) -> int | str:
@@ -93,10 +96,6 @@ def _of_rule(rule: Item, webhook: Item | None, registered: Collection[str]) -> P
         raise _Unfit(f"its webhook {rule.get('action_object_id')} is not among those that were read")
     origin = f"{_called('event rule', rule)} with {_called('webhook', webhook)}"
     return _plan(origin, rule, webhook, registered)
-
-
-def _of_webhook(rule: Item, webhook: Item, registered: Collection[str]) -> Plan:
-    return _plan(_called("webhook", webhook), webhook, webhook, registered)
 
 
 def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -> Plan:
