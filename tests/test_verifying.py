@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -157,6 +158,24 @@ def test_a_request_is_taken_once_and_another_attempt_of_its_delivery_too(remembe
     for headers in (first, again):
         with pytest.raises(VerificationError, match="was here already"):
             verify(BODY, headers, SECRET, remember=remember)
+
+
+def test_a_request_of_a_clock_that_is_ahead_is_remembered_for_as_long_as_its_time_passes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(now=1_000_000_000.0)
+    monkeypatch.setattr(verifying, "time", SimpleNamespace(time=lambda: clock.now, monotonic=lambda: clock.now))
+    window, headers = ReplayWindow(), signing.headers(SECRET, "msg_1", int(clock.now) + 300, BODY)
+    verify(BODY, headers, SECRET, remember=window)
+    for seconds, reason in (
+        (300, "here already"),
+        (299, "here already"),
+        (1, "here already"),
+        (1, "more than 300 s old"),
+    ):
+        clock.now += seconds
+        with pytest.raises(VerificationError, match=reason):
+            verify(BODY, headers, SECRET, remember=window)
 
 
 def test_a_forged_request_is_not_remembered() -> None:
