@@ -196,6 +196,23 @@ def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cann
     assert aside(lambda: Webhook.objects.get(pk=webhook.pk)).conditions == nested
 
 
+def test_rows_that_nobody_edits_stay_as_they_are_beside_one_that_is_edited(page: Page) -> None:
+    texts = ["Berlin, Mitte", "dc1east", "1234567890123456", "1e5", "[x]", "", " a", "true", '"q"']
+    kept = [{"attr": "name", "op": "in", "value": texts}, *({"attr": "slug", "value": text} for text in texts)]
+    last = {"attr": "id", "op": "gt", "value": 1.5}
+    webhook = aside(lambda: make_webhook(Site, conditions={"and": [*kept, last]}))
+    page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
+    rows = page.locator(".wh-rows li")
+    rows.last.get_by_label("Value").fill("2.5")
+    page.get_by_role("button", name="Add a condition").click()
+    rows.last.get_by_label("Path").fill("slug")
+    rows.last.get_by_label("Value").fill('"1e5"')
+    page.get_by_role("button", name="Save", exact=True).first.click()
+    expect(page.locator(".messagelist .success")).to_contain_text(webhook.name)
+    stored = aside(lambda: Webhook.objects.get(pk=webhook.pk)).conditions["and"]
+    assert stored == [*kept, last | {"value": 2.5}, {"attr": "slug", "value": "1e5"}]
+
+
 def test_nothing_that_others_write_runs_in_the_browser(page: Page, redis: Any) -> None:
     # What would run is a function that there is not: the page would report an error, which fails the test.
     addresses: list[str] = []

@@ -17,12 +17,13 @@ const KEYS = ["attr", "op", "value", "negate"];
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const isPlain = (value) => value === null || ["string", "number", "boolean"].includes(typeof value);
 
-// Numbers that this script would write otherwise than they were.
-const LOSSY = /\d{16}|\d[eE]/;
+// Whether there are numbers in JSON that this script would write otherwise than they were. Not in its texts: "dc1east".
+const TEXTS = /"(\\.|[^"\\])*"/g;
+const isLossy = (json) => /\d{16}|\d[eE]/.test(json.replace(TEXTS, ""));
 
 // What is typed is JSON where it can be read as that, and text otherwise: 42, true, null, "42", active.
 function typed(text) {
-  if (LOSSY.test(text)) return text;
+  if (isLossy(text)) return text;
   try {
     const value = JSON.parse(text);
     if (!isObject(value)) return value;
@@ -50,7 +51,7 @@ function typedFor(op, text) {
 // The rule as {group, rows}, or null where rows would lose something of it.
 function read(text) {
   if (!text.trim()) return { group: "and", rows: [] };
-  if (LOSSY.test(text.replace(/"(\\.|[^"\\])*"/g, ""))) return null;
+  if (isLossy(text)) return null;
   let rule;
   try { rule = JSON.parse(text); } catch { return null; }
   if (!isObject(rule)) return null;
