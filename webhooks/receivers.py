@@ -9,7 +9,7 @@ from django.db import models
 from django.db.models import signals
 
 from webhooks import registry
-from webhooks.capture import outbox, scopes, subscriptions
+from webhooks.capture import outbox, scopes
 from webhooks.conf import conf
 from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
@@ -65,7 +65,6 @@ def _connect(signal: Any, receiver: Any, sender: Any) -> None:
 
 def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None:
     watch(model)
-    subscriptions.forget(outbox.database())
 
 
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:

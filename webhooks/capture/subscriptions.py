@@ -160,23 +160,18 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
         with nullcontext() if known else transaction.atomic(using):
             answer = wanted.read(using, enabled_only)
     except Error:
-        forget(using)
+        _known.pop(using, None)
         raise
     found = _subscriptions(answer)
     if enabled_only:
-        _known[using] = Known(found, "" if _may_be_renamed(found) else answer.fingerprint)
+        _known[using] = Known(found, answer.fingerprint if _is_lasting(found) else "")
     return found
 
 
-def _may_be_renamed(found: Subscriptions) -> bool:
-    """Whether anything is wanted of what is no registered model here: a migration that renames its content type may be
-    still to come, which no fingerprint tells."""
-    return not all(registry.registration_by_label(object_type) for object_type in found.object_types)
-
-
-def forget(using: str) -> None:
-    """Ask anew in the next transaction: what is known of a model may hang on what is registered."""
-    _known.pop(using, None)
+def _is_lasting(found: Subscriptions) -> bool:
+    """Whether all that is wanted is of models that are registered here. What is not may be so later, or its content type
+    renamed by a migration that is still to come, and no fingerprint tells that."""
+    return all(registry.registration_by_label(object_type) for object_type in found.object_types)
 
 
 def _subscriptions(answer: wanted.Answer) -> Subscriptions:
