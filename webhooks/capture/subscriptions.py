@@ -169,8 +169,8 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
 
 
 def _is_lasting(found: Subscriptions) -> bool:
-    """Whether all that is wanted is of models that are registered here. What is not may be so later, or its content type
-    renamed by a migration that is still to come, and no fingerprint tells that."""
+    """Whether all that is wanted is of models that are registered here. What is not may be so later, or a migration
+    that is still to come may rename its content type, and no fingerprint tells that."""
     return all(registry.registration_by_label(object_type) for object_type in found.object_types)
 
 
