@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.db import transaction
+from redis import Redis
 from rq import SimpleWorker
 from rq.job import Job
 
@@ -20,7 +21,7 @@ from tests.draining import states
 from tests.inbox import Inbox
 from tests.makers import actions, make_event, make_webhook
 from tests.redis_outages import OUTAGES
-from tests.servers import point_queues_to
+from tests.servers import own_valkey, point_queues_to
 from tests.testapp.models import Thing
 from tests.threads import Beside
 from webhooks import jobs
@@ -283,6 +284,15 @@ def test_wake_ups_go_on_when_redis_is_back(
     jobs.wake_up()
     assert redis.llen(QUEUE) == 1
     assert app_log.text.count("Redis answers again") == 1
+
+
+def test_a_redis_that_answers_and_refuses_is_told_as_such(away: Any, redis: Any, app_log: Any) -> None:
+    with own_valkey() as (_, url):
+        Redis.from_url(url).execute_command("REPLICAOF 127.0.0.1 1")
+        away(url)
+        jobs.wake_up()
+    assert "Redis refuses (" in app_log.text
+    assert "does not answer" not in app_log.text
 
 
 def test_whether_redis_can_be_reached_is_told_with_the_reason(away: Any, redis: Any) -> None:

@@ -23,7 +23,7 @@ from rq.job import Job
 from webhooks.conf import conf
 from webhooks.delivery.drain import Drain, has_more
 from webhooks.logs import logger_of
-from webhooks.redis_access import impatient, sentinels
+from webhooks.redis_access import impatient, in_words, sentinels
 
 logger = logger_of(__name__)
 
@@ -54,8 +54,8 @@ class Outage:
             is_new, self._is_out = not self._is_out, True
         if is_new:
             logger.warning(
-                "Redis does not answer (%s). Events are recorded all the same; they go out when a worker looks "
-                "for them, which the stock rq worker does only when it is woken.", error,
+                "%s. Events are recorded all the same; they go out when a worker looks for them, which the stock rq "
+                "worker does only when it is woken.", in_words(error),
             )  # fmt: skip
 
     def ended(self) -> None:

@@ -39,8 +39,8 @@ def is_away(error: RedisError) -> bool:
     )
 
 
-def in_words(error: RedisError) -> str:
-    """What a Redis does that is away."""
+def in_words(error: Exception) -> str:
+    """What a Redis does that is away, by the error that says so."""
     refuses = isinstance(error, (ResponseError, AuthenticationError))
     return f"Redis {'refuses' if refuses else 'does not answer'} ({error})"
 
