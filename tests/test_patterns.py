@@ -44,6 +44,10 @@ def test_a_pattern_does_not_match_what_it_does_not_for_python(pattern: str, text
     assert not matches(pattern, text)
 
 
+def test_an_empty_text_has_no_border_of_a_word_whatever_the_python() -> None:
+    assert matches(r"\B$", "")
+
+
 @given(st.text("ab{},[]()|*+?^$\\w1:<>e", max_size=12), st.text("ab{}[]:1e", max_size=6))
 def test_any_pattern_is_judged_as_python_judges_it(pattern: str, text: str) -> None:
     with warnings.catch_warnings():
