@@ -31,6 +31,8 @@ BLOCKED: tuple[tuple[str, tuple[Network, ...]], ...] = (
                 # Alibaba, Azure, Google, Oracle, Scaleway, Tencent
                 *("100.100.100.200", "168.63.129.16", "fd20:ce::254", "192.0.0.192", "fd00:c1::a9fe:a9fe"),
                 *("169.254.42.42", "fd00:42::42", "169.254.0.23"),
+                # Akamai (Linode) and Alibaba by IPv6
+                *("fd00:a9fe:a9fe::1", "fd00:100::100:200"),
             ]
         ),
     ),
