@@ -14,6 +14,7 @@ from webhooks.capture import readings, settling, subscriptions
 from webhooks.capture.batches import batching
 from webhooks.capture.changes import Batch, Change
 from webhooks.capture.scopes import Scope, existing, open_scope
+from webhooks.capture.sparing import Sparing
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
@@ -64,7 +65,7 @@ def foresee(
 
     Raises only what ended the transaction.
     """
-    try:
+    with Sparing(using, "The state before a change cannot be read: %s", _named(objects)):
         objects = {registration: [registration.key(pk) for pk in pks] for registration, pks in objects.items()}
         scope = existing(using)
         if scope is None and connections[using].in_atomic_block:
@@ -73,11 +74,6 @@ def foresee(
             return _foreseen_alone(objects, using)
         for registration, pks in objects.items():
             readings.remember(scope, registration, pks, relations)
-    except Exception as error:
-        pass_on(error)
-        logger.exception("The state before a change cannot be read: %s", _named(objects))
-        if is_aborted(using):
-            raise
     return None
 
 
@@ -107,7 +103,7 @@ def record(
     ``lock`` is for a change that did not lock the object's row itself. What goes wrong is logged, and stands in a
     failed Event where that can still be written. Raises only what ended the transaction.
     """
-    try:
+    with Sparing(using, "No webhook will hear that %s %s was %s", registration.label, pk, action):
         scope = existing(using)
         if scope is None and connections[using].in_atomic_block:
             scope = open_scope(using, jobs.wake_up)
@@ -115,26 +111,16 @@ def record(
             _record_alone(Change(registration, registration.key(pk), action, lock=True), using, foreseen)
         elif scope.wanted.touch(registration.label):
             _record(scope, Change(registration, registration.key(pk), action, lock))
-    except Exception as error:
-        pass_on(error)
-        logger.exception("No webhook will hear that %s %s was %s", registration.label, pk, action)
-        if is_aborted(using):
-            raise
 
 
 def announce(event: Event, using: str) -> None:
     """Record an Event that is no change, for the webhooks that want its action. Raises only what ended the
     transaction."""
-    try:
+    with Sparing(using, "No webhook will hear of %s", event):
         if connections[using].in_atomic_block:
             settling.announce(open_scope(using, jobs.wake_up), event)
         else:
             _announce_alone(event, using)
-    except Exception as error:
-        pass_on(error)
-        logger.exception("No webhook will hear of %s", event)
-        if is_aborted(using):
-            raise
 
 
 def _announce_alone(event: Event, using: str) -> None:
@@ -192,14 +178,8 @@ def _close(scope: Scope, gathered: Batch) -> None:
 
 def _close_one_by_one(scope: Scope, gathered: Batch) -> None:
     for one in scope.pending(gathered):
-        try:
-            with transaction.atomic(scope.using):
-                settling.settle_one(scope, one)
-        except Exception as error:
-            pass_on(error)
-            logger.exception("No webhook will hear that %s", one)
-            if is_aborted(scope.using):
-                raise
+        with Sparing(scope.using, "No webhook will hear that %s", one), transaction.atomic(scope.using):
+            settling.settle_one(scope, one)
 
 
 def prepare_deletion(changes: Sequence[Change], using: str) -> None:

@@ -13,14 +13,10 @@ from typing import Any, NamedTuple
 from django.db import Error, models, transaction
 
 from webhooks import conditions, registry
+from webhooks.capture.sparing import Sparing
 from webhooks.conditions import ConditionError
-from webhooks.interruptions import pass_on
-from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.sql import wanted
-from webhooks.transactions import is_aborted
-
-logger = logger_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -188,14 +184,9 @@ def _subscriptions(answer: wanted.Answer) -> Subscriptions:
 def readable(using: str) -> Subscriptions:
     """The same for what must not fail because of webhooks: where the tables cannot be read nobody wants anything, which
     is logged. Raises only what ended the transaction."""
-    try:
+    with Sparing(using, "No webhook will hear of what is done on the database %r: they cannot be read", using):
         return current(using)
-    except Exception as error:
-        pass_on(error)
-        logger.exception("No webhook will hear of what is done on the database %r: they cannot be read", using)
-        if is_aborted(using):
-            raise
-        return Subscriptions()
+    return Subscriptions()
 
 
 def _by_event(demands: Iterable[Demand]) -> dict[str, list[int]]:

@@ -1,0 +1,32 @@
+"""Sparing a change what goes wrong with the webhooks that would tell of it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from webhooks.interruptions import pass_on
+from webhooks.logs import logger_of
+from webhooks.transactions import is_aborted
+
+logger = logger_of(__name__)
+
+
+class Sparing:
+    """In a ``with``: log an error under a message, and let the change go on. Raises only what ended the transaction, in
+    which a change that went on would be lost without a word."""
+
+    def __init__(self, using: str, message: str, *args: Any) -> None:
+        self._using, self._message, self._args = using, message, args
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        pass_on(error)
+        logger.error(self._message, *self._args, exc_info=error)
+        return not is_aborted(self._using)
