@@ -22,7 +22,7 @@ from webhooks.models import Delivery, State, Webhook
 from webhooks.models.querysets import ENDED_STATES, OPEN_STATES, DeliveryQuerySet
 from webhooks.sql import claims, records
 from webhooks.sql.claims import Claim
-from webhooks.sql.records import Verdict
+from webhooks.sql.records import Transition
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -50,8 +50,8 @@ def claim(webhook: Webhook, most: int = 100, lease: float = 15) -> tuple[list[uu
 def record(delivery: Delivery, state: State, wait: float = 0, token: uuid.UUID | None = None) -> bool:
     token = token or Delivery.objects.get(pk=delivery.pk).claim or uuid.uuid4()
     with transaction.atomic():
-        verdict = Verdict(delivery.pk, token, state, int(state != State.SUCCEEDED), wait, "why")
-        return bool(records.record(USING, [verdict]))
+        transition = Transition(delivery.pk, token, state, int(state != State.SUCCEEDED), wait, "why")
+        return bool(records.record(USING, [transition]))
 
 
 CHANGES: dict[str, Callable[[Delivery], Any]] = {
@@ -308,7 +308,7 @@ def test_a_lane_goes_on_where_the_next_one_is_discarded_as_the_head_ends(
 
     def end() -> None:
         with transaction.atomic():
-            records.record(USING, [Verdict(head.pk, head.claim, State.SUCCEEDED, 0, 0, "")])
+            records.record(USING, [Transition(head.pk, head.claim, State.SUCCEEDED, 0, 0, "")])
             claims.promote(USING, [head.pk])
 
     monkeypatch.setattr(DeliveryQuerySet, "promote", promote_later)
@@ -349,7 +349,7 @@ def test_those_that_retry_and_those_that_send_at_once_never_make_two_heads(webho
             ids, token = claim(webhook)
             for pk in ids:
                 with transaction.atomic():
-                    records.record(USING, [Verdict(pk, token, State.SUCCEEDED, 0, 0, "")])
+                    records.record(USING, [Transition(pk, token, State.SUCCEEDED, 0, 0, "")])
                     claims.promote(USING, [pk])
 
     for thread in [Beside(retry), Beside(retry), Beside(send), Beside(send)]:

@@ -205,7 +205,7 @@ def test_a_worker_that_starts_while_the_database_is_away_waits_for_it(
     nobody = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
     monkeypatch.setattr("tests.workers.database_url", lambda: nobody)
     worker = workers.start()
-    until(lambda: "The database does not answer" in worker.text or worker.process.poll() is not None, 30, "its word")
+    until(lambda: "The database cannot be used" in worker.text or worker.process.poll() is not None, 30, "its word")
     worker.wait_until_listening()
     assert worker.stop() == 0
 

@@ -23,6 +23,7 @@ from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.models.querysets import State
+from webhooks.object_types import label_of
 
 MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
 
@@ -118,7 +119,7 @@ def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
 
 def unviewable(user: Any, content_types: Iterable[ContentType]) -> list[str]:
     """The labels of those models that the user may not view: nor may they have their changes sent."""
-    picked = [(f"{one.app_label}.{one.model}", one.model_class()) for one in content_types]
+    picked = [(label_of(one), one.model_class()) for one in content_types]
     return sorted(label for label, model in picked if model is None or not _may_view_model(user, model))
 
 

@@ -152,7 +152,7 @@ class WebhookWorker(PatientWorker):
         try:
             work()
         except Error as error:
-            logger.warning("The database does not answer, trying again: %s", error)
+            logger.warning("The database cannot be used, trying again: %s", error)
             self._start_over()
         except Exception:
             logger.exception("The deliveries met an error that nobody foresaw, trying again")

@@ -25,7 +25,7 @@ from webhooks.models import Delivery, Event, State, Sweep
 from webhooks.models.querysets import DeliveryQuerySet
 from webhooks.sql import claims, records
 from webhooks.sql.claims import Claim
-from webhooks.sql.records import Verdict
+from webhooks.sql.records import Transition
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -57,8 +57,8 @@ def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
     """Record a success, and let the next one of the lane be taken."""
     delivery.refresh_from_db()
     assert delivery.claim
-    verdict = Verdict(delivery.pk, delivery.claim, State.SUCCEEDED, failed=0, wait=0, reason="")
-    assert records.record("default", [verdict]) == {delivery.pk}
+    transition = Transition(delivery.pk, delivery.claim, State.SUCCEEDED, failed=0, wait=0, reason="")
+    assert records.record("default", [transition]) == {delivery.pk}
     return [one.id for one in claims.promote("default", [delivery.pk], then)]
 
 

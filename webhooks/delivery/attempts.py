@@ -22,7 +22,7 @@ from webhooks.sql import events, records
 from webhooks.sql.claims import Claim, Taken, promote
 from webhooks.sql.dialect import relax
 from webhooks.sql.events import EventRow
-from webhooks.sql.records import Verdict
+from webhooks.sql.records import Transition
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,13 +86,13 @@ def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | 
     """
     using = Delivery.objects.db
     relax(using)
-    verdicts = {claimed.id: _verdict(claimed, outcome) for claimed, outcome in outcomes}
-    held = records.record(using, verdicts.values())
+    transitions = {claimed.id: _transition(claimed, outcome) for claimed, outcome in outcomes}
+    held = records.record(using, transitions.values())
     mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.id in held]
     records.add_attempts(using, [_attempt(using, claimed, outcome, worker) for claimed, outcome in mine])
     # Before the promotion, which takes nothing of a webhook that these very outcomes stop.
     stopped = _note_health(mine)
-    return Recorded(promote(using, [pk for pk in held if verdicts[pk].state != State.PENDING], claim), stopped)
+    return Recorded(promote(using, [pk for pk in held if transitions[pk].state != State.PENDING], claim), stopped)
 
 
 def _note_health(outcomes: list[tuple[Claimed, Outcome]]) -> set[int]:
@@ -104,13 +104,13 @@ def _note_health(outcomes: list[tuple[Claimed, Outcome]]) -> set[int]:
     return {webhook.pk for webhook in in_order if not health.note(webhook, by_webhook[webhook])}
 
 
-def _verdict(claimed: Claimed, outcome: Outcome) -> Verdict:
+def _transition(claimed: Claimed, outcome: Outcome) -> Transition:
     pk, token = claimed.id, claimed.token
     if outcome.succeeded:
-        return Verdict(pk, token, State.SUCCEEDED, failed=0, wait=0, reason="")
+        return Transition(pk, token, State.SUCCEEDED, failed=0, wait=0, reason="")
     wait = _next_wait(claimed, outcome)
     state = State.FAILED if wait is None else State.PENDING
-    return Verdict(pk, token, state, failed=1, wait=wait or 0, reason=outcome.reason)
+    return Transition(pk, token, state, failed=1, wait=wait or 0, reason=outcome.reason)
 
 
 def _next_wait(claimed: Claimed, outcome: Outcome) -> float | None:

@@ -16,7 +16,7 @@ from webhooks.sql.dialect import is_postgresql, rows, run, table, to_uuid
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Transition:
     """What becomes of a delivery after an attempt; ``wait`` is in seconds, until the next one."""
 
     id: uuid.UUID
@@ -27,11 +27,11 @@ class Verdict:
     reason: str
 
 
-def record(using: str, verdicts: Collection[Verdict]) -> set[uuid.UUID]:
+def record(using: str, transitions: Collection[Transition]) -> set[uuid.UUID]:
     """Move deliveries on after their attempts. Returns the ids of those that were still held under their token:
     another worker's, whose claim came later, stay as they are."""
     now, now_params = moment(connections[using])
-    outcomes, outcomes_params = _outcomes(using, verdicts)
+    outcomes, outcomes_params = _outcomes(using, transitions)
     found = rows(
         using,
         f"""
@@ -53,9 +53,9 @@ def record(using: str, verdicts: Collection[Verdict]) -> set[uuid.UUID]:
     return {to_uuid(row[0]) for row in found}
 
 
-def _outcomes(using: str, verdicts: Collection[Verdict]) -> tuple[str, list[Any]]:
-    """A table of the verdicts, from one parameter."""
-    given = [vars(verdict) | {"id": verdict.id.hex, "token": verdict.token.hex} for verdict in verdicts]
+def _outcomes(using: str, transitions: Collection[Transition]) -> tuple[str, list[Any]]:
+    """A table of the transitions, from one parameter."""
+    given = [vars(transition) | {"id": transition.id.hex, "token": transition.token.hex} for transition in transitions]
     if is_postgresql(using):
         table = """(
             SELECT id AS delivery_id, token, state AS new_state, failed, reason AS new_reason,
