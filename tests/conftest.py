@@ -124,10 +124,11 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture
-def redis(redis_url: str) -> Iterator[Any]:
-    """A client of the session's Redis, empty at the start."""
+def redis(redis_url: str, webhooks_settings: Callable[..., None]) -> Iterator[Any]:
+    """A client of the session's Redis, empty at the start. It answers, so wake-ups reach it: on a busy machine too."""
     from redis import Redis
 
+    webhooks_settings(REDIS_TIMEOUT=2)
     client = Redis.from_url(redis_url)
     client.flushdb()
     yield client
