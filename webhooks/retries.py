@@ -23,7 +23,7 @@ from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.querysets import DeliveryQuerySet
 from webhooks.payloads import Frozen
 from webhooks.snapshots import Before
-from webhooks.texts import clean
+from webhooks.texts import clean, last_line
 
 # How many ids are read at once, and how many deliveries change in one transaction: workers wait for the rows meanwhile.
 READ, CHUNK = 10_000, 500
@@ -237,7 +237,7 @@ def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
         occasion = Occasion(failed.action, **texts, actor=Actor(failed.username, failed.request_id))
         selection.add(select(those, wanted, occasion))
     if selection.undecided:
-        raise Undecided(selection.error.strip().rpartition("\n")[2])
+        raise Undecided(last_line(selection.error))
     return selection.wanting
 
 

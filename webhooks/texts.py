@@ -25,6 +25,11 @@ def clean(text: str, length: int | None = None) -> str:
     return text.replace("\0", "")[:length]
 
 
+def last_line(text: str) -> str:
+    """Of a traceback it tells what went wrong."""
+    return text.strip().rpartition("\n")[2]
+
+
 def written_out(text: str, breaks: bool = False) -> str:
     """The text with what cannot be seen written out: ``\\u202e``. With ``breaks``, line breaks and tabs as well."""
     unseen = _UNSEEN_OR_BREAK if breaks else _UNSEEN

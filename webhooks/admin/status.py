@@ -26,6 +26,7 @@ from webhooks.admin.situation import Situation, Standing
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.querysets import State
+from webhooks.texts import last_line
 
 PER_PAGE = 25
 
@@ -212,6 +213,6 @@ def _failed(request: HttpRequest) -> Any:
 def _failed_events(request: HttpRequest) -> list[dict[str, Any]]:
     events = rights.visible_events(request.user, Event.objects.failed().light()).order_by("-timestamp")[:MOST_EVENTS]
     return [
-        {"row": event, "at": when(event.timestamp), "error": short(event.error.strip().rpartition("\n")[2], 120)}
+        {"row": event, "at": when(event.timestamp), "error": short(last_line(event.error), 120)}
         for event in events
     ]

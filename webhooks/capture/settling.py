@@ -20,7 +20,7 @@ from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.models.event import CUT
 from webhooks.models.querysets import EventQuerySet
-from webhooks.texts import clean
+from webhooks.texts import clean, last_line
 
 logger = logger_of(__name__)
 
@@ -86,7 +86,7 @@ def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, 
     """Write the Event for those who want it, and one of their own for those of whom that cannot be told."""
     if selection.undecided:
         logger.error(
-            "It cannot be told whether webhooks %s want %s: %s", selection.undecided, change, _last_line(selection)
+            "It cannot be told whether webhooks %s want %s: %s", selection.undecided, change, last_line(selection.error)
         )
     for event_ids, webhook_ids, error in (
         (trace.event_ids, selection.wanting, state["error"]),
@@ -97,10 +97,6 @@ def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, 
             _upsert(scope, change, event_ids, columns)
         else:
             _withdraw(scope, change, event_ids)
-
-
-def _last_line(selection: Selection) -> str:
-    return selection.error.strip().rpartition("\n")[2]
 
 
 def _withdraw(scope: Scope, change: Change, event_ids: Sequence[int]) -> None:
