@@ -223,3 +223,31 @@ def test_a_change_reaches_it_before_and_after_its_secret_was_replaced(
     drain()
     assert states() == [State.SUCCEEDED] * 2
     assert receiver.wait_for(2) == [f"created testapp.thing {thing.pk}", f"updated testapp.thing {thing.pk}"]
+
+
+# The key of each of them would be empty, which everybody knows.
+KEYLESS = ["whsec_", "whsec_!", "whsec_===="]
+
+
+@pytest.mark.parametrize("secret", ["", *KEYLESS])
+def test_the_receiver_in_javascript_does_not_start_without_a_key(secret: str, tmp_path: Path) -> None:
+    environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
+    command = command_of("javascript", tmp_path)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert "WEBHOOK_SECRET" in said
+
+
+@pytest.mark.parametrize("secret", KEYLESS)
+def test_the_receiver_in_python_takes_nothing_without_a_key(secret: str, tmp_path: Path) -> None:
+    receiver = Running(command_of("python", tmp_path), secret)
+    try:
+        now = int(time.time())
+        forged = signing.standard_signature("", "msg_1", now, BODY)
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": str(now), "webhook-signature": forged}
+        assert receiver.post(headers) == 500
+    finally:
+        receiver.stop()
