@@ -15,7 +15,7 @@ from rq.worker import WorkerStatus
 from tests.servers import free_port
 from tests.waiting import until
 from tests.workers import SHIPPED, STOCK, Workers
-from webhooks import rq_report
+from webhooks import jobs, rq_report
 
 
 def register(redis: Any, name: str, *queues: str) -> Worker:
@@ -100,11 +100,15 @@ def test_settings_that_make_no_sense_are_told(settings: Any, queues: dict[str, A
     assert "RQ_QUEUES" in rq_report.read().error
 
 
-def test_no_piece_of_a_password_is_told_of_a_url_that_cannot_be_read(settings: Any) -> None:
-    settings.RQ_QUEUES = {"webhooks": {"URL": "redis://:planted/with-a-slash@127.0.0.1:6379/0"}}
-    assert rq_report.read().error == (
-        "the setting RQ_QUEUES['webhooks'] is not usable (ValueError): manage.py check --deploy tells more"
-    )
+def test_no_piece_of_a_password_is_told_of_a_url_that_cannot_be_read(settings: Any, app_log: Any) -> None:
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "QUEUE": "hooks"}
+    settings.RQ_QUEUES = {**settings.RQ_QUEUES, "hooks": {"URL": "redis://:planted/with-a-slash@127.0.0.1:6379/0"}}
+    told = [rq_report.read().error, jobs.unreachable()]
+    jobs.wake_up()
+    told.append(app_log.text)
+    for text in told:
+        assert "planted" not in text
+        assert "its URL cannot be read: it is redis://…" in text
 
 
 @pytest.mark.parametrize(("worker_class", "is_shipped"), [(SHIPPED, True), (STOCK, False)])

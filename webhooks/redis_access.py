@@ -25,6 +25,8 @@ from redis.retry import Retry
 # Any of these says where Redis is.
 PLACES = ("URL", "HOST", "UNIX_SOCKET_PATH", "SENTINELS", "USE_REDIS_CACHE")
 
+UNREADABLE = "its URL cannot be read: it is redis://…, and / ? # @ in its password are written as %2F %3F %23 %40"
+
 # A Redis that answers and refuses: it is a replica or misses its own, its memory is full or its disk broken, a script
 # keeps it. All of that is mended elsewhere, or passes. Where redis-py has no class for it, the first word tells.
 REFUSALS = (ReadOnlyError, OutOfMemoryError, ClusterDownError, ExecAbortError)
@@ -56,7 +58,11 @@ def fill_in(queue: str) -> None:
 def impatient(queue: str, seconds: float) -> Redis:
     """A connection of its own, as ``RQ_QUEUES`` says, that waits ``seconds`` at the most to connect and for each
     answer. Raises whatever an unusable setting provokes."""
-    connection: Redis = django_rq.get_connection(queue)
+    try:
+        connection: Redis = django_rq.get_connection(queue)
+    except ValueError:
+        # Not in its own words: of a URL whose password has a slash in it, they have what stands before that.
+        raise ValueError(UNREADABLE) from None
     if "USE_REDIS_CACHE" not in settings.RQ_QUEUES[queue]:  # that one is the cache's own, with its own timeouts
         for one in (connection, *sentinels(connection)):
             one.connection_pool.connection_kwargs.update(

@@ -99,9 +99,7 @@ def read() -> Backend:
 def _misconfigured(error: Exception) -> str:
     if conf.queue not in getattr(settings, "RQ_QUEUES", {}):
         return f"the setting RQ_QUEUES has no queue {conf.queue!r}"
-    # Not in its own words: of a URL whose password has a slash in it, they have what stands before that.
-    called = type(error).__name__
-    return f"the setting RQ_QUEUES[{conf.queue!r}] is not usable ({called}): manage.py check --deploy tells more"
+    return f"the setting RQ_QUEUES[{conf.queue!r}] is not usable: {type(error).__name__}: {error}"
 
 
 def _address(connection: Redis) -> str:
