@@ -213,6 +213,5 @@ def _failed(request: HttpRequest) -> Any:
 def _failed_events(request: HttpRequest) -> list[dict[str, Any]]:
     events = rights.visible_events(request.user, Event.objects.failed().light()).order_by("-timestamp")[:MOST_EVENTS]
     return [
-        {"row": event, "at": when(event.timestamp), "error": short(last_line(event.error), 120)}
-        for event in events
+        {"row": event, "at": when(event.timestamp), "error": short(last_line(event.error), 120)} for event in events
     ]
