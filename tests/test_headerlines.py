@@ -36,7 +36,7 @@ def test_lines_are_headers_in_their_order() -> None:
                 "Host", "content-length", "Content-Type", "Transfer-Encoding", "Connection", "Keep-Alive", "TE",
                 "Trailer", "Upgrade", "Proxy-Authorization", "Proxy-Connection", "Proxy-Authenticate", "Expect",
                 "webhook-id", "Webhook-Signature", "WEBHOOK-ANYTHING", "X-Hook-Signature", "Content-Encoding",
-                "X-Webhook-Depth", "HTTP2-Settings", "Proxy-Anything",
+                "X-Webhook-Depth", "HTTP2-Settings", "Proxy-Anything", "webhook_signature", "Transfer_Encoding",
             )
         ),
     ],

@@ -44,6 +44,7 @@ NOT_YOURS = [
     *("Host", "content-length", "Transfer-Encoding", "connection", "Keep-Alive", "TE", "trailer", "upgrade"),
     *("Proxy-Authorization", "webhook-id", "Webhook-Signature", "webhook-timestamp", "x-hook-signature"),
     *("Proxy-Anything", "HTTP2-Settings", "Content-Encoding", "Expect", "X-Webhook-Depth", "Proxy-Connection"),
+    *("Webhook_Signature", "Transfer_Encoding"),
 ]
 
 

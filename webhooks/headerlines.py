@@ -115,6 +115,6 @@ def _pair(number: int, line: str) -> tuple[str, str]:
 
 
 def is_own(name: str) -> bool:
-    """Whether the sender sets this header itself, or nobody may."""
-    name = name.lower()
+    """Whether the sender sets this header itself, or nobody may; however it is spelt that receivers take for it."""
+    name = name.lower().replace("_", "-")  # CGI and WSGI write both alike
     return name in HOP_BY_HOP | FRAME | SIGNED or name.startswith(OWN_PREFIXES)
