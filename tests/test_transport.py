@@ -418,15 +418,19 @@ def descriptors() -> set[int]:
 @pytest.fixture
 def few_descriptors() -> Iterator[int]:
     """Eleven are free below half of what this process may have. Gives the number of the last one in use."""
-    used = max(descriptors())
-    taken = list(iter(lambda: os.dup(1), used + 1))  # a new one is always the lowest that is free
-    os.close(used + 1)
+    used, taken = max(descriptors()), []
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * (used + 11), hard))
-    yield used
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    for number in taken:
+    try:
+        # A new one is the lowest that is free. It need not come to the very next: another thread may have taken that.
+        while (number := os.dup(1)) <= used:
+            taken.append(number)
         os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2 * (number + 10), hard))
+        yield number - 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in taken:
+            os.close(number)
 
 
 def test_no_more_connections_are_kept_than_descriptors_allow(
