@@ -254,7 +254,8 @@ def test_relations_that_share_a_model_between_are_both_heard() -> None:
 
 def test_whoever_changes_relations_of_the_same_objects_locks_them_in_one_order(label: Label) -> None:
     relation = Relation(Thing.labels.through, Thing, reverse=True)
-    assert list(relation.changed(label, "pre_add", {8, 1}, "default").values()) == [[1, 8]]
+    [holders] = relation.changed(label, "pre_add", {8, 1}, "default").values()
+    assert [holder.pk for holder in holders] == [1, 8]
 
 
 @pytest.mark.parametrize("prechange", [False, True])

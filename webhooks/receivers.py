@@ -11,6 +11,7 @@ from django.db.models import signals
 from webhooks import registry
 from webhooks.capture import outbox, scopes
 from webhooks.conf import conf
+from webhooks.holdings import Holder
 from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
 from webhooks.object_types import refuse_unregistered
@@ -162,16 +163,15 @@ def on_many_to_many_changed(
         return
     if action == "post_add":
         relation.mirror(instance, pk_set or set(), using)
-    for registration, pks in changed.items():
-        for pk in pks:
-            _record(registration, pk, Action.UPDATED, using, lock=True)
+    for registration, holders in changed.items():
+        for holder in holders:
+            _record(registration, holder.pk, Action.UPDATED, using, lock=True)
 
 
-def _foresee_relation(relation: Relation, changed: dict[Registration, list[Any]], using: str) -> None:
-    if not outbox.looks_back(using) or using != outbox.database():
-        return
-    for registration, pks in changed.items():
-        outbox.foresee({registration: pks}, using, relation.names(registration))
+def _foresee_relation(relation: Relation, changed: dict[Registration, list[Holder]], using: str) -> None:
+    if outbox.looks_back(using) and using == outbox.database():
+        for registration, holders in changed.items():
+            outbox.foresee_relations(registration, holders, relation.names(registration), using)
 
 
 def _record(

@@ -50,14 +50,19 @@ class Before:
 
 
 def read(registration: Registration, pks: Collection[Any], using: str, lock: bool) -> dict[str, models.Model]:
-    """The rows of these keys, in one query, by their keys as text. ``lock`` takes the lock that their UPDATE takes
-    next, and its own rows before those that inherit them, as that does."""
+    """The rows of these keys, in one query, by their keys as text."""
+    return registration.by_key(rows(registration, pks, using, lock))
+
+
+def rows(registration: Registration, pks: Collection[Any], using: str, lock: bool) -> models.QuerySet[models.Model]:
+    """The rows of these keys. ``lock`` takes the lock that an UPDATE of them takes, and rows before those that inherit
+    them, as that does."""
     model = registration.model
     # Not by a manager of the project's: what that adds to its rows, PostgreSQL may be unable to lock.
-    rows: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
+    found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
     if lock:
-        rows = rows.order_by("pk").select_for_update(no_key=True, of=(*_parents(model), "self"))
-    return registration.by_key(rows)
+        found = found.order_by("pk").select_for_update(no_key=True, of=(*_parents(model), "self"))
+    return found
 
 
 def _parents(model: type[models.Model], path: str = "") -> list[str]:

@@ -21,6 +21,7 @@ EXPERIMENTS: Sequence[Experiment] = (
     saves.SUBSCRIBED,
     saves.CROWD,
     saves.BEFORE,
+    saves.EDIT_BEFORE,
     hanging.ENDPOINTS,
     size.ON_RECORD,
     claims.BACKLOGS,

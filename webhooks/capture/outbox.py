@@ -10,12 +10,13 @@ from typing import Any
 from django.db import connections, models, router, transaction
 
 from webhooks import jobs, snapshots
-from webhooks.capture import readings, settling, subscriptions
+from webhooks.capture import befores, readings, settling, subscriptions
 from webhooks.capture.batches import batching
 from webhooks.capture.changes import Batch, Change
 from webhooks.capture.scopes import Scope, existing, open_scope
 from webhooks.capture.sparing import Sparing
 from webhooks.capture.subscriptions import Subscriptions
+from webhooks.holdings import Holder
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
@@ -57,33 +58,45 @@ class Foreseen:
     befores: dict[str, Before]
 
 
-def foresee(
-    objects: Mapping[Registration, Sequence[Any]], using: str, relations: Sequence[str] = ()
-) -> Foreseen | None:
-    """Read objects that are about to change, where somebody needs their state before; ``relations`` names those to many
-    of theirs that are about to change. Outside a transaction, hand what it returns to ``record``.
-
-    Raises only what ended the transaction.
-    """
+def foresee(objects: Mapping[Registration, Sequence[Any]], using: str) -> Foreseen | None:
+    """Read objects that are about to change, where somebody needs their state before. Outside a transaction, hand what
+    it returns to ``record``. Raises only what ended the transaction."""
     with Sparing(using, "The state before a change cannot be read: %s", _named(objects)):
         objects = {registration: [registration.key(pk) for pk in pks] for registration, pks in objects.items()}
-        scope = existing(using)
-        if scope is None and connections[using].in_atomic_block:
-            scope = open_scope(using, jobs.wake_up)
+        scope = _scope(using)
         if scope is None:
             return _foreseen_alone(objects, using)
         for registration, pks in objects.items():
-            readings.remember(scope, registration, pks, relations)
+            befores.remember(scope, registration, pks)
     return None
 
 
+def foresee_relations(
+    registration: Registration, holders: Sequence[Holder], relations: Sequence[str], using: str
+) -> None:
+    """Read objects of which relations to many are about to be edited, with what these hold, where somebody needs their
+    state before. Outside a transaction it stays unknown; Django edits them in one. Raises only what ended the
+    transaction."""
+    pks = [holder.pk for holder in holders]
+    with Sparing(using, "The state before a change cannot be read: %s", _named({registration: pks})):
+        scope = _scope(using)
+        if scope is not None:
+            befores.remember_relations(scope, registration, holders, relations)
+
+
+def _scope(using: str) -> Scope | None:
+    """The scope of the transaction that is open; None where none is."""
+    scope = existing(using)
+    return open_scope(using, jobs.wake_up) if scope is None and connections[using].in_atomic_block else scope
+
+
 def _foreseen_alone(objects: Mapping[Registration, Sequence[Any]], using: str) -> Foreseen:
-    wanted, befores = subscriptions.current(using), {}
+    wanted, known = subscriptions.current(using), {}
     for registration, pks in objects.items():
         if wanted.need_before(registration.label):
             rows = snapshots.read(registration, pks, using, lock=False)
-            befores[registration.label] = Before(rows.get(str(pks[0])))
-    return Foreseen(wanted, befores)
+            known[registration.label] = Before(rows.get(str(pks[0])))
+    return Foreseen(wanted, known)
 
 
 def _named(objects: Mapping[Registration, Sequence[Any]]) -> str:
@@ -104,9 +117,7 @@ def record(
     failed Event where that can still be written. Raises only what ended the transaction.
     """
     with Sparing(using, "No webhook will hear that %s %s was %s", registration.label, pk, action):
-        scope = existing(using)
-        if scope is None and connections[using].in_atomic_block:
-            scope = open_scope(using, jobs.wake_up)
+        scope = _scope(using)
         if scope is None:
             _record_alone(Change(registration, registration.key(pk), action, lock=True), using, foreseen)
         elif scope.wanted.touch(registration.label):
@@ -117,10 +128,11 @@ def announce(event: Event, using: str) -> None:
     """Record an Event that is no change, for the webhooks that want its action. Raises only what ended the
     transaction."""
     with Sparing(using, "No webhook will hear of %s", event):
-        if connections[using].in_atomic_block:
-            settling.announce(open_scope(using, jobs.wake_up), event)
-        else:
+        scope = _scope(using)
+        if scope is None:
             _announce_alone(event, using)
+        else:
+            settling.announce(scope, event)
 
 
 def _announce_alone(event: Event, using: str) -> None:

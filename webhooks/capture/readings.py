@@ -1,4 +1,4 @@
-"""The state of an object, as the columns of an Event that tell of it; and what it was before.
+"""The state of an object, as the columns of an Event that tell of it.
 
 A state has what each serializer that somebody chose shows of the object (``shown``), or the traceback of why it shows
 nothing (``spoilt``): one that fails takes nothing away from the webhooks that chose another.
@@ -10,12 +10,11 @@ import json
 import traceback
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from django.db import models, transaction
 
-from webhooks import payloads, snapshots
+from webhooks import payloads
 from webhooks.capture.changes import Change, ObjectState
 from webhooks.capture.scopes import Scope
 from webhooks.interruptions import pass_on
@@ -24,7 +23,6 @@ from webhooks.models import Action
 from webhooks.payloads import Unsendable
 from webhooks.registration import Registration
 from webhooks.snapshots import Before
-from webhooks.sql.dialect import in_chunks
 from webhooks.texts import clean
 
 logger = logger_of(__name__)
@@ -179,42 +177,3 @@ def _keep_deleted(scope: Scope, change: Change, snapshot: str) -> None:
         # Each serializer adds what it shows; of those that were there already, the first deletion counts.
         earlier = known.deleted if known and known.deleted else {}
         scope.keep(change.key, Before(deleted=json.loads(snapshot) | earlier))
-
-
-# Before the change
-
-
-def remember(scope: Scope, registration: Registration, pks: Sequence[Any], relations: Sequence[str] = ()) -> None:
-    """Read objects that are about to change, in one query, where their state before is needed and not known yet; and
-    in one more what each of the ``relations`` to many holds that are about to change."""
-    if not pks or not scope.wanted.need_before(registration.label):
-        return
-    # An UPDATE meets in its next statement what could abort this one (a deadlock, a lock that is not given). An INSERT
-    # into a relation to many does not, and must not fail because of it.
-    with transaction.atomic(scope.using) if relations else nullcontext():
-        _remember(scope, registration, pks, relations)
-
-
-def _remember(scope: Scope, registration: Registration, pks: Sequence[Any], relations: Sequence[str]) -> None:
-    keys = {pk: (registration.label, str(pk)) for pk in pks}
-    unknown = [pk for pk, key in keys.items() if _is_unknown(scope, key)]
-    rows: dict[str, models.Model] = {}
-    for some in in_chunks(scope.using, unknown):
-        rows |= snapshots.read(registration, some, scope.using, lock=True)
-    for pk in unknown:
-        scope.keep(keys[pk], Before(rows.get(str(pk))))
-    for relation in relations:
-        _remember_relation([known for key in keys.values() if (known := scope.before(key))], relation, scope.using)
-
-
-def _is_unknown(scope: Scope, key: tuple[str, str]) -> bool:
-    trace = scope.traced(key)
-    return scope.before(key) is None and (trace is None or trace.existed)
-
-
-def _remember_relation(befores: Sequence[Before], relation: str, using: str) -> None:
-    unread = [one for one in befores if relation not in one.relations]
-    for some in in_chunks(using, [one.row for one in unread if one.row is not None]):
-        models.prefetch_related_objects(some, relation)
-    for before in unread:
-        before.relations.add(relation)

@@ -34,6 +34,11 @@ def is_postgresql(using: str) -> bool:
     return connections[using].vendor == "postgresql"
 
 
+def server_binds(using: str) -> bool:
+    """Whether PostgreSQL puts the parameters in, and not its driver."""
+    return bool(getattr(connections[using].features, "uses_server_side_binding", False))
+
+
 # Keys that one statement names: SQLite takes 32,766 parameters, where it was not built to take more, and PostgreSQL
 # 65,535, where it is the server that puts them in.
 KEYS = 10_000
@@ -49,7 +54,7 @@ def in_chunks(using: str, keys: Collection[Any]) -> Iterator[list[Any]]:
 
 
 def _has_limit(using: str) -> bool:
-    return not is_postgresql(using) or bool(getattr(connections[using].features, "uses_server_side_binding", False))
+    return not is_postgresql(using) or server_binds(using)
 
 
 # A list is one parameter of text: adapting arrays item by item takes longer than running the statement.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
+from core.models import Tag
 from dcim.api.serializers import DeviceSerializer
 from dcim.models import Device, Site
 from scripts.benchmark.conditions import Condition, Work, medians, without_webhooks
@@ -71,6 +73,20 @@ class Saves:
             self.devices = all_of_them
 
 
+class Edits(Saves):
+    """The same devices, each of which gets another tag in place of its own, over and over."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__(lab)
+        tags = [Tag.objects.create(name=f"Benchmark {number}", slug=f"benchmark-{number}") for number in range(2)]
+        self._next = {device.pk: cycle(tags) for device in self.devices}
+
+    def save(self) -> None:
+        with transaction.atomic():
+            for device in self.devices:
+                device.tags.set([next(self._next[device.pk])])
+
+
 def serialize(devices: Sequence[Device]) -> None:
     with transaction.atomic():
         for device in devices:
@@ -107,14 +123,22 @@ def measure_crowd(lab: Lab) -> Iterator[Reading]:
 
 
 def measure_before(lab: Lab) -> Iterator[Reading]:
-    saves = Saves(lab)
-    without, looking_back = [lab.webhook(NOWHERE, Device)], [lab.webhook(NOWHERE, Device)]
-    Webhook.objects.filter(pk=looking_back[0].pk).update(prechange=True)
-    conditions: list[Condition] = [lambda: saves.told(looking_back), lambda: saves.told(without)]
+    yield from looking_back("save-before", lab, Saves(lab))
+
+
+def measure_edit_before(lab: Lab) -> Iterator[Reading]:
+    yield from looking_back("edit-before", lab, Edits(lab))
+
+
+def looking_back(name: str, lab: Lab, saves: Saves) -> Iterator[Reading]:
+    """With a webhook that wants the state before, over one that does not."""
+    without, wanting = [lab.webhook(NOWHERE, Device)], [lab.webhook(NOWHERE, Device)]
+    Webhook.objects.filter(pk=wanting[0].pk).update(prechange=True)
+    conditions: list[Condition] = [lambda: saves.told(wanting), lambda: saves.told(without)]
     while True:
         ours, plain = saves.each(lab.size(6, 2), *conditions)
         statements = [saves.queries(condition) for condition in conditions]
-        yield {"save-before": Run(ours, plain), "save-before-queries": Run(*statements)}
+        yield {name: Run(ours, plain), f"{name}-queries": Run(*statements)}
 
 
 MICROSECONDS = "µs"
@@ -122,6 +146,7 @@ IN_ALL = f"in a transaction of {AT_ONCE}"
 ONE = f"a save of a device with one subscriber, {IN_ALL}"
 PLAIN = "a plain save"
 WITH_SERIALIZER = "a plain save, and the serializer's own"
+NOT_WANTED = "with a subscriber that does not want it"
 
 UNSUBSCRIBED = Experiment(
     "save-unsubscribed",
@@ -163,23 +188,15 @@ CROWD = Experiment(
     ),
     measure_crowd,
 )
-BEFORE = Experiment(
-    "save-before",
-    (
-        Figure(
-            "save-before",
-            f"a save of a device whose state before is wanted, {IN_ALL}",
-            MICROSECONDS,
-            "with a subscriber that does not want it",
-            times_at_most(1.25),
-        ),
-        Figure(
-            "save-before-queries",
-            f"statements of a save of a device whose state before is wanted, {IN_ALL}",
-            "statements",
-            "with a subscriber that does not want it",
-            more_at_most(1, "statements"),
-        ),
-    ),
-    measure_before,
-)
+
+
+def before(name: str, what: str, measure: Callable[[Lab], Iterator[Reading]]) -> Experiment:
+    """What knowing the state before costs."""
+    figure = Figure(name, f"{what}, {IN_ALL}", MICROSECONDS, NOT_WANTED, times_at_most(1.25))
+    statements = f"statements of {what}, {IN_ALL}"
+    queries = Figure(f"{name}-queries", statements, "statements", NOT_WANTED, more_at_most(1, "statements"))
+    return Experiment(name, (figure, queries), measure)
+
+
+BEFORE = before("save-before", "a save of a device whose state before is wanted", measure_before)
+EDIT_BEFORE = before("edit-before", "another tag for a device whose state before is wanted", measure_edit_before)

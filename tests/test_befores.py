@@ -1,0 +1,327 @@
+"""What objects were before a transaction changes them, where that is hard to know: what nobody signals; models and
+managers that do more than others; drivers and connections that do less. What is told of it is in ``test_snapshots``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import permutations
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, IntegrityError, connection, models, transaction
+from django.db.models.signals import m2m_changed
+
+from tests import servers
+from tests.makers import events, make_webhook
+from tests.modes import MODES, in_transaction
+from tests.test_snapshots import changed, rename, sides
+from tests.testapp.models import Diner, Gadget, Label, Place, Restaurant, Specimen, Thing
+from tests.threads import Beside
+from webhooks import TrackedQuerySet
+from webhooks.receivers import on_many_to_many_changed
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def thing() -> Thing:
+    return Thing.objects.create(name="old")
+
+
+@pytest.fixture
+def red() -> Label:
+    return Label.objects.create(name="red")
+
+
+@pytest.fixture
+def blue() -> Label:
+    return Label.objects.create(name="blue")
+
+
+@pytest.mark.parametrize("order", list(permutations(("save", "add", "update"))), ids=" ".join)
+def test_columns_and_relations_are_told_as_they_were_whichever_is_changed_first(
+    thing: Thing, order: tuple[str, ...]
+) -> None:
+    thing.labels.add(Label.objects.create(name="red"))
+    make_webhook(Thing, prechange=True)
+    changes = {
+        "save": lambda: rename(thing),
+        "add": lambda: thing.labels.add(Label.objects.create(name="blue")),
+        "update": lambda: TrackedQuerySet(Thing).update(status="retired"),
+    }
+    with transaction.atomic():
+        for name in order:
+            changes[name]()
+        thing.labels.clear()
+    before, after = sides()
+    assert (before["name"], before["status"], before["labels"]) == ("old", "active", ["red"])
+    saved_last = order.index("save") > order.index("update")
+    assert (after["name"], after["status"], after["labels"]) == ("new", "active" if saved_last else "retired", [])
+
+
+# What nobody signals
+
+
+def test_what_is_updated_without_a_signal_after_an_edit_is_not_told_as_it_was_before(
+    thing: Thing, red: Label, blue: Label
+) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        thing.labels.add(red)
+        Thing.objects.filter(pk=thing.pk).update(name="new")
+        thing.labels.add(blue)
+    assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["labels", "name"])
+
+
+def test_nor_is_what_a_receiver_of_the_project_writes_at_the_edit(thing: Thing, red: Label) -> None:
+    def count(sender: Any, instance: Thing, action: str, **kwargs: Any) -> None:
+        if action == "post_add":
+            Thing.objects.filter(pk=instance.pk).update(status=f"{instance.labels.count()} labels")
+
+    through = Thing.labels.through
+    ours = {"sender": through, "dispatch_uid": "webhooks.on_many_to_many_changed"}
+    m2m_changed.disconnect(**ours)
+    m2m_changed.connect(count, sender=through)  # before ours, as a receiver in models.py is
+    m2m_changed.connect(on_many_to_many_changed, **ours)
+    try:
+        make_webhook(Thing, prechange=True)
+        thing.labels.add(red)
+    finally:
+        m2m_changed.disconnect(count, sender=through)
+    assert (sides()[0]["status"], sides()[1]["status"], changed()) == ("active", "1 labels", ["labels", "status"])
+
+
+def test_nor_is_an_inherited_row_that_is_saved_by_itself(red: Label, blue: Label) -> None:
+    make_webhook(Restaurant, prechange=True)
+    restaurant = Restaurant.objects.create(name="old")
+    with transaction.atomic():
+        restaurant.labels.add(red)
+        rename(Place.objects.get(pk=restaurant.pk))
+        restaurant.labels.add(blue)
+    assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["labels", "name"])
+
+
+def test_nor_is_what_a_deletion_sets_to_null(red: Label, blue: Label) -> None:
+    make_webhook(Specimen, prechange=True)
+    gadget = Gadget.objects.create(name="a")
+    specimen = Specimen.objects.create(gadget=gadget, description="a")
+    with transaction.atomic():
+        specimen.labels.add(red)
+        gadget.delete()
+        specimen.labels.add(blue)
+    assert (sides()[0]["gadget"], sides()[1]["gadget"]) == (str(specimen.gadget_id), None)
+    assert changed() == ["gadget", "labels"]
+
+
+def edit(thing: Thing) -> None:
+    thing.labels.add(Label.objects.create(name="green"))
+
+
+@pytest.mark.parametrize("first", [lambda thing: None, edit])
+@pytest.mark.parametrize("then", [lambda thing: None, rename, edit])
+def test_where_nobody_hears_of_deletions_what_is_made_anew_is_not_told_as_what_was_before(
+    thing: Thing, red: Label, first: Callable[[Thing], None], then: Callable[[Thing], None]
+) -> None:
+    make_webhook(Thing, prechange=True, on="u")
+    thing.labels.add(red)
+    pk = thing.pk
+    with transaction.atomic():
+        first(thing)
+        thing.delete()
+        then(Thing.objects.create(pk=pk, name="second"))
+    before = sides()[0]
+    assert before is None or (before["name"], before["labels"]) == ("old", ["red"])
+
+
+# Models and managers that do more than others
+
+
+@pytest.mark.parametrize("model", [Restaurant, Diner])
+@pytest.mark.parametrize("registered", [[], [Place]])
+@MODES
+def test_an_instance_that_is_made_by_its_key_alone_has_relations_too(
+    mode: Callable[..., None], registered: list[Any], model: Any, red: Label, blue: Label
+) -> None:
+    one = model.objects.create(name="old")
+    one.labels.add(red)
+    make_webhook(model, *registered, prechange=True)
+    mode(lambda: model(pk=one.pk).labels.add(blue.pk))
+    for label in (model, *registered):
+        [event] = events(label)
+        assert (event.object_id, changed(event)) == (str(one.pk), ["labels"])
+        assert (sides(event)[0]["labels"], sides(event)[1]["labels"]) == (["red"], ["blue", "red"])
+
+
+def test_a_model_may_read_its_columns_when_it_is_made(
+    thing: Thing, red: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made with columns left out, it would read them, and so make others, without an end."""
+    made = Thing.__init__
+
+    def remembering(self: Thing, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        vars(self)["was"] = (self.name, self.status)
+
+    monkeypatch.setattr(Thing, "__init__", remembering)
+    make_webhook(Thing, prechange=True)
+    for change in (lambda: thing.labels.add(red), lambda: red.things.clear(), lambda: red.things.add(thing)):
+        in_transaction(change)
+        assert changed() == ["labels"]
+
+
+class ByStatus:
+    """A router that reads a column of the instance at hand."""
+
+    def db_for_read(self, model: Any, instance: Any = None, **hints: Any) -> None:
+        assert not isinstance(instance, Thing) or instance.status
+
+    db_for_write = db_for_read
+
+
+def test_a_router_may_look_at_the_instance(thing: Thing, red: Label, settings: Any) -> None:
+    make_webhook(Thing, prechange=True)
+    settings.DATABASE_ROUTERS = [ByStatus()]
+    thing.labels.add(red)
+    assert (sides()[0]["labels"], changed()) == ([], ["labels"])
+
+
+Serving = Callable[[Callable[[], Any]], None]
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    """Lets the manager through which labels are read as related ones do something first."""
+
+    def serve(work: Callable[[], Any]) -> None:
+        class Busy(models.Manager[Label]):
+            is_busy = False
+
+            def get_queryset(self) -> models.QuerySet[Label]:
+                if not hasattr(self, "instance") or Busy.is_busy:
+                    return super().get_queryset()
+                Busy.is_busy = True
+                try:
+                    served = work()
+                finally:
+                    Busy.is_busy = False
+                return served if isinstance(served, models.QuerySet) else super().get_queryset()
+
+        manager = Busy()
+        manager.model, manager.name = Label, "busy"
+        monkeypatch.setitem(Label._meta.__dict__, "default_manager", manager)
+        Thing.labels.__dict__.pop("related_manager_cls", None)
+
+    yield serve
+    Thing.labels.__dict__.pop("related_manager_cls", None)
+
+
+def raw(statement: str, parameters: Any = None) -> Callable[[], None]:
+    def ask() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            cursor.fetchall()
+
+    return ask
+
+
+def atomically() -> None:
+    with transaction.atomic():
+        Place.objects.create(name="a")
+
+
+def failing() -> None:
+    with transaction.atomic(), pytest.raises(IntegrityError), transaction.atomic():
+        Place.objects.create(pk=Place.objects.create(name="a").pk, name="b")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        raw("SELECT 1 WHERE 'a' LIKE '%a%'"),
+        raw("SELECT %s", ["a"]),
+        atomically,
+        failing,
+        lambda: list(Place.objects.iterator()),
+        lambda: Place.objects.get_or_create(name="a") and None,
+        lambda: Label.objects.order_by("-name"),
+        lambda: Label.objects.order_by("things__name").distinct(),
+        lambda: Label.objects.select_related(),
+        lambda: Label.objects.prefetch_related("places"),
+        lambda: Label.objects.annotate(uses=models.Count("things")),
+        lambda: Label.objects.only("id"),
+    ],
+)
+def test_a_manager_may_ask_the_database_before_it_serves_a_relation(
+    thing: Thing, red: Label, serving: Serving, work: Callable[[], Any]
+) -> None:
+    serving(work)
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        thing.labels.add(red)
+        rename(thing)
+    assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels", "name"])
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("hides", [False, True])
+def test_an_object_is_locked_before_its_relation_is_edited(
+    thing: Thing, red: Label, serving: Serving, hides: bool
+) -> None:
+    """Also where Django knows without a query that the relation holds nothing."""
+    serving(lambda: Label.objects.none() if hides else None)
+    make_webhook(Thing, prechange=True)
+    waited = []
+
+    def look(action: str, **kwargs: Any) -> None:
+        if action == "pre_add":
+            beside = Beside(lambda: Thing.objects.filter(pk=thing.pk).update(name="meanwhile"))
+            beside.wait_until_blocked_or_done()
+            waited.append(beside.is_running)
+
+    m2m_changed.connect(look, sender=Thing.labels.through)
+    try:
+        with transaction.atomic():
+            thing.labels.add(red)
+    finally:
+        m2m_changed.disconnect(look, sender=Thing.labels.through)
+    assert waited == [True]
+
+
+# Drivers and connections that do less
+
+
+@pytest.mark.postgresql
+def test_a_driver_that_takes_one_statement_at_a_time_gets_several(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+    with servers.default_options(server_side_binding=True):
+        with transaction.atomic():
+            thing.labels.add(red)
+            beside = Beside(lambda: thing.labels.add(blue))
+            beside.wait_until_blocked_or_done()
+        beside.join()
+    told = [(sides(event)[0]["labels"], sides(event)[1]["labels"]) for event in events()]
+    assert told == [([], ["red"]), (["red"], ["blue", "red"])]
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_breaks_while_it_waits_for_the_lock_ends_the_transaction(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    red = Label.objects.create(name="red")
+
+    def broken() -> None:
+        with transaction.atomic():
+            thing.labels.add(red)
+
+    with transaction.atomic():
+        Thing.objects.select_for_update(no_key=True).get(pk=thing.pk)
+        beside = Beside(broken)
+        beside.wait_until_blocked_or_done()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE NOT granted")
+            assert cursor.fetchone() == (1,)
+        with pytest.raises(DatabaseError):
+            beside.join()
+    assert (list(thing.labels.all()), events()) == ([], [])
+    broken()
+    assert changed() == ["labels"]
