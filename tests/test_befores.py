@@ -245,7 +245,7 @@ def failing() -> None:
         lambda: Place.objects.get_or_create(name="a") and None,
         lambda: Label.objects.order_by("-name"),
         lambda: Label.objects.order_by("things__name").distinct(),
-        lambda: Label.objects.select_related(),
+        lambda: Label.objects.defer("name"),
         lambda: Label.objects.prefetch_related("places"),
         lambda: Label.objects.annotate(uses=models.Count("things")),
         lambda: Label.objects.only("id"),
