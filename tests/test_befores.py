@@ -3,19 +3,22 @@ managers that do more than others; drivers and connections that do less. What is
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from itertools import permutations
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, models, transaction
+from django.db.models.query import ModelIterable
 from django.db.models.signals import m2m_changed
 
 from tests import servers
 from tests.makers import events, make_webhook
 from tests.modes import MODES, in_transaction
+from tests.test_outbox import holding
 from tests.test_snapshots import changed, rename, sides
-from tests.testapp.models import Diner, Gadget, Label, Place, Restaurant, Specimen, Thing
+from tests.testapp.models import Course, Diner, Gadget, Label, Person, Place, Restaurant, Specimen, Thing
 from tests.threads import Beside
 from webhooks import TrackedQuerySet
 from webhooks.receivers import on_many_to_many_changed
@@ -262,6 +265,83 @@ def test_a_manager_may_ask_the_database_before_it_serves_a_relation(
     assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels", "name"])
 
 
+class ByKeys(ModelIterable):
+    """Asks for the keys first, with a copy of the queryset."""
+
+    def __iter__(self) -> Iterator[Any]:
+        keys = list(self.queryset.values_list("pk", flat=True))  # type: ignore[attr-defined]
+        found = {one.pk: one for one in super().__iter__()}
+        return iter([found[key] for key in keys])
+
+
+def by_keys() -> models.QuerySet[Label]:
+    labels = Label.objects.all()
+    labels._iterable_class = ByKeys  # type: ignore[assignment]
+    return labels
+
+
+def test_a_manager_may_make_its_objects_in_a_way_of_its_own(
+    thing: Thing, red: Label, blue: Label, serving: Serving
+) -> None:
+    Label.objects.bulk_create(Label(name=str(number)) for number in range(9))  # so that keys differ
+    thing.labels.add(red)
+    serving(by_keys)
+    make_webhook(Thing, prechange=True)
+    thing.labels.add(blue)
+    assert (sides()[0]["labels"], changed()) == (["red"], ["labels"])
+
+
+def test_what_a_manager_reads_beside_may_fail_at_the_database(
+    thing: Thing, red: Label, blue: Label, serving: Serving
+) -> None:
+    beside = models.Prefetch("places", queryset=Place.objects.extra(where=["nowhere = 1"]))
+    thing.labels.add(red)
+    serving(lambda: Label.objects.prefetch_related(beside))
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        thing.labels.add(blue)
+    assert Thing.labels.through.objects.count() == 2
+
+
+def test_a_manager_may_want_more_of_the_object_than_its_key(
+    thing: Thing, red: Label, blue: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Thing.__init__
+
+    def with_tenant(self: Thing, *args: Any, **kwargs: Any) -> None:
+        made(self, *args, **kwargs)
+        vars(self)["tenant"] = "a"
+
+    class OfTenant(models.Manager[Label]):
+        def get_queryset(self) -> models.QuerySet[Label]:
+            assert not hasattr(self, "instance") or self.instance.tenant
+            return super().get_queryset()
+
+    manager = OfTenant()
+    manager.model, manager.name = Label, "of_tenant"
+    monkeypatch.setattr(Thing, "__init__", with_tenant)
+    monkeypatch.setitem(Label._meta.__dict__, "default_manager", manager)
+    Thing.labels.__dict__.pop("related_manager_cls", None)
+    try:
+        thing = Thing.objects.get()
+        thing.labels.add(red)
+        make_webhook(Thing, prechange=True)
+        thing.labels.add(blue)
+        assert (sides()[0]["labels"], changed()) == (["red"], ["labels"])
+    finally:
+        Thing.labels.__dict__.pop("related_manager_cls", None)
+
+
+def test_a_relation_is_told_as_it_was_stored_where_an_instance_says_something_else() -> None:
+    person, course = Person.objects.create(name="a"), Course.objects.create(code="old")
+    course.students.add(person)
+    make_webhook(Course, prechange=True)
+    course.code = "never saved"
+    with transaction.atomic():
+        course.students.clear()
+    assert (sides()[0]["students"], sides()[1]["students"], changed()) == ([person.pk], [person.pk], [])
+
+
 @pytest.mark.postgresql
 @pytest.mark.parametrize("hides", [False, True])
 def test_an_object_is_locked_before_its_relation_is_edited(
@@ -325,3 +405,26 @@ def test_a_connection_that_breaks_while_it_waits_for_the_lock_ends_the_transacti
     assert (list(thing.labels.all()), events()) == ([], [])
     broken()
     assert changed() == ["labels"]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.postgresql
+def test_what_interrupts_the_wait_for_the_lock_is_what_comes_out(thing: Thing, red: Label) -> None:
+    make_webhook(Thing, prechange=True)
+
+    def interrupt(*args: Any) -> None:
+        raise Interrupted
+
+    earlier = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"):
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(Interrupted), transaction.atomic():
+                thing.labels.add(red)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, earlier)
+    assert (list(thing.labels.all()), events()) == ([], [])

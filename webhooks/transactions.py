@@ -32,8 +32,8 @@ def atomically(work: Callable[[], T], using: str) -> T:
     raise AssertionError("unreachable")
 
 
-# Of libpq: what psycopg, old and new, says of a transaction that PostgreSQL has aborted.
-IN_ERROR = 3
+# Of libpq: what psycopg, old and new, says of a transaction that is open, and of one that PostgreSQL has aborted.
+IN_TRANSACTION, IN_ERROR = 2, 3
 
 
 def is_aborted(using: str) -> bool:

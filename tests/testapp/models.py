@@ -312,3 +312,49 @@ class Counted(models.Model):
 
     class Meta:
         base_manager_name = "objects"
+
+
+class Stamp(models.Field):
+    """Counts on what the driver makes of the column, as its type is declared."""
+
+    def db_type(self, connection: Any) -> str:
+        return "timestamp"
+
+    def from_db_value(self, value: Any, expression: Any, connection: Any) -> Any:
+        return value.isoformat() if value is not None else None
+
+
+class Assorted(models.Model):
+    """Columns of every type, some under names that have to be quoted."""
+
+    key = models.CharField(max_length=50, primary_key=True, db_column="k'e;y (x)")
+    is_open = models.BooleanField(null=True)
+    at = models.DateTimeField(null=True, db_column="order")
+    day = models.DateField(null=True, db_column="select")
+    time = models.TimeField(null=True)
+    weight = models.DecimalField(max_digits=12, decimal_places=3, null=True)
+    size = models.FloatField(null=True)
+    twice = models.GeneratedField(expression=models.F("size") * 2, output_field=models.FloatField(), db_persist=True)
+    raw = models.BinaryField(null=True)
+    uuid = models.UUIDField(null=True)
+    address = models.GenericIPAddressField(null=True)
+    lasted = models.DurationField(null=True)
+    extra = models.JSONField(null=True)
+    file = models.FileField(null=True)
+    stamp = Stamp(null=True)
+
+    class Meta:
+        abstract = True
+
+
+class Item(Assorted):
+    above = models.ForeignKey("self", models.SET_NULL, null=True)
+
+    class Meta:
+        ordering = ("-size", "key")
+
+
+class Cabinet(Assorted):
+    items = models.ManyToManyField(Item, related_name="cabinets")
+    spares = models.ManyToManyField(Item, related_name="spared_by")
+    gadgets = models.ManyToManyField(Gadget)

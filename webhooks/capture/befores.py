@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
 
 from webhooks import snapshots
 from webhooks.capture.scopes import Scope
 from webhooks.holdings import Holder, Holding
+from webhooks.interruptions import pass_on
 from webhooks.registration import Registration
 from webhooks.snapshots import Before
 from webhooks.sql import round_trips
 from webhooks.sql.dialect import in_chunks
 
 Key = tuple[str, str]
+
+# The objects of which it is not known yet what a relation held, by its name.
+Lacking = Mapping[str, Sequence[Key]]
 
 
 def remember(scope: Scope, registration: Registration, pks: Sequence[Any]) -> None:
@@ -46,18 +50,41 @@ def _remember_relations(
     }
     if not lacking:
         return
-    holdings = [
-        Holding(registration.model, relation, [holders[key] for key in keys], scope.using)
-        for relation, keys in lacking.items()
-    ]
-    rows = snapshots.rows(registration, unknown, scope.using, lock=True)
-    found, *members = round_trips.fetch([rows, *(holding.queryset for holding in holdings)], scope.using)
-    _keep(scope, registration, unknown, registration.by_key(found))
-    for (relation, keys), holding, those in zip(lacking.items(), holdings, members, strict=True):
-        befores = [before for key in keys if (before := scope.before(key))]
-        holding.give([before.row for before in befores if before.row is not None], those)
-        for before in befores:
+    try:
+        holdings = [
+            Holding(registration.model, relation, [holders[key] for key in keys], scope.using)
+            for relation, keys in lacking.items()
+        ]
+    except Exception as error:
+        pass_on(error)
+        # A manager of the project wants to know more of an object than there is before it is read.
+        _read_one_by_one(scope, registration, unknown, lacking)
+    else:
+        _read_together(scope, registration, unknown, lacking, holdings)
+    for relation, keys in lacking.items():
+        for before in filter(None, map(scope.before, keys)):
             before.relations.add(relation)
+
+
+def _read_together(
+    scope: Scope, registration: Registration, pks: Sequence[Any], lacking: Lacking, holdings: Sequence[Holding]
+) -> None:
+    rows = snapshots.rows(registration, pks, scope.using, lock=True)
+    found, *members = round_trips.fetch([rows, *(holding.queryset for holding in holdings)], scope.using)
+    _keep(scope, registration, pks, registration.by_key(found))
+    for keys, holding, those in zip(lacking.values(), holdings, members, strict=True):
+        holding.give(_rows(scope, keys), those)
+
+
+def _read_one_by_one(scope: Scope, registration: Registration, pks: Sequence[Any], lacking: Lacking) -> None:
+    with transaction.atomic(scope.using):
+        _keep(scope, registration, pks, snapshots.read(registration, pks, scope.using, lock=True))
+        for relation, keys in lacking.items():
+            models.prefetch_related_objects(_rows(scope, keys), relation)
+
+
+def _rows(scope: Scope, keys: Sequence[Key]) -> list[models.Model]:
+    return [before.row for before in map(scope.before, keys) if before and before.row is not None]
 
 
 def _is_unknown(scope: Scope, key: Key) -> bool:

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
-from django.db import DatabaseError, connections, models, transaction
+from django.db import Error, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.query import ModelIterable
 
 from webhooks.sql.dialect import is_postgresql, server_binds
-from webhooks.transactions import is_aborted
+from webhooks.transactions import IN_TRANSACTION
 
 SAVEPOINT = "webhooks_round_trip"
 
 
 def fetch(querysets: Sequence[models.QuerySet[Any]], using: str) -> list[list[Any]]:
     """The objects of each of these. It needs a transaction that is open; where one of them fails (a deadlock, a lock
-    that is not given in time), that is as it was.
+    that is not given in time), that is as it was, unless it is one that PostgreSQL cannot even parse.
 
     A join could not do that: a statement sees other tables as they were before it waited for its lock. So PostgreSQL is
-    sent several statements at once, in a savepoint; one by one where its driver takes no more. SQLite takes one at a
-    time as well, but nobody else writes meanwhile, so it gets one that unites them.
+    sent several statements at once, in a savepoint. SQLite takes one at a time, but nobody else writes meanwhile, so it
+    is sent one that unites them. Querysets that do more than a query, and drivers that take no more than one statement,
+    get one by one.
     """
     connection = connections[using]
-    if not is_postgresql(using):
+    is_plain = all(map(_is_plain, querysets))
+    if is_plain and not is_postgresql(using):
         return _united(connection, [_Query(one, using) for one in querysets])
-    if _takes_several(connection):
+    if is_plain and _takes_several(connection):
         return _sent_together(connection, [_Query(one, using) for one in querysets])
     with transaction.atomic(using):
         return [list(one) for one in querysets]
 
 
+def _is_plain(queryset: models.QuerySet[Any]) -> bool:
+    """Whether nothing but its one query comes of it."""
+    plain, kind = models.QuerySet, type(queryset)
+    is_iterated_as_usual = kind._fetch_all is plain._fetch_all and kind.__iter__ is plain.__iter__
+    makes_objects = queryset._iterable_class is ModelIterable
+    return is_iterated_as_usual and makes_objects and not queryset._prefetch_related_lookups  # type: ignore[attr-defined]
+
+
 class _Query:
-    """One of them, written, and run by somebody else."""
+    """One of them: written here, run by others, and its rows made objects here. To ``ModelIterable`` it is a queryset,
+    its query, and the compiler of that."""
 
     def __init__(self, queryset: models.QuerySet[Any], using: str) -> None:
-        self._queryset = queryset
+        self._queryset, self.query = queryset, self
         self._compiler: Any = queryset.query.get_compiler(using)
         try:
             self.statement, parameters = self._compiler.as_sql()
@@ -48,12 +61,16 @@ class _Query:
         """Columns that are read only to sort by them."""
         return len(self._compiler.pre_sql_setup()[0]) if self._compiler.has_extra_select else 0
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queryset, name)
+
+    def get_compiler(self, *args: Any, **kwargs: Any) -> Any:
+        return self._compiler
+
     def objects(self, rows: list[Sequence[Any]]) -> list[Any]:
         """What Django makes of these rows."""
-        if self.statement:
-            self._compiler.execute_sql = lambda *args, **kwargs: [rows]
-            self._queryset.query.get_compiler = lambda *args, **kwargs: self._compiler  # type: ignore[method-assign]
-        return list(self._queryset)
+        self._compiler.execute_sql = lambda *args, **kwargs: [rows]
+        return list(ModelIterable(self)) if self.statement else []  # type: ignore[arg-type]
 
 
 def _takes_several(connection: BaseDatabaseWrapper) -> bool:
@@ -68,7 +85,8 @@ def _sent_together(connection: BaseDatabaseWrapper, queries: Sequence[_Query]) -
     found: dict[_Query, list[Any]] = {}
     with connection.cursor() as cursor:
         try:
-            cursor.execute("; ".join(statements), [value for query in asked for value in query.parameters])
+            # Each begins a line: one may end in a comment.
+            cursor.execute("\n; ".join(statements), [value for query in asked for value in query.parameters])
         except BaseException:
             _roll_back(connection)
             raise
@@ -79,30 +97,33 @@ def _sent_together(connection: BaseDatabaseWrapper, queries: Sequence[_Query]) -
 
 
 def _roll_back(connection: BaseDatabaseWrapper) -> None:
-    if not is_aborted(connection.alias):
-        return  # nothing was sent
+    if connection.connection.info.transaction_status == IN_TRANSACTION:
+        return  # nothing was sent, or all of it is done
     try:
         with connection.cursor() as cursor:
             cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}; RELEASE SAVEPOINT {SAVEPOINT}")
-    except DatabaseError:
-        # As Django's own savepoints: nothing but the end of the transaction helps.
+    except Error:
+        # As with Django's own savepoints: nothing but the end of the transaction helps.
         connection.needs_rollback = True
 
 
 def _united(connection: BaseDatabaseWrapper, queries: Sequence[_Query]) -> list[list[Any]]:
     """Each row has the number of its query, and its columns where those of the others have nothing."""
-    selects: list[str] = []
-    parameters: list[Any] = []
-    for number, query in enumerate(queries):
-        if query.statement:
-            columns = [f"q{number}.*" if one is query else ", ".join(["NULL"] * one.width) for one in queries]
-            selects.append(f"SELECT {number}, {', '.join(filter(None, columns))} FROM ({query.statement}) AS q{number}")
-            parameters += query.parameters
-    found: list[list[Any]] = [[] for _ in queries]
-    starts = [1 + sum(query.width for query in queries[:number]) for number in range(len(queries))]
+    asked = {f"q{number}": query for number, query in enumerate(queries) if query.statement}
+    # As subqueries, which keep their order; older versions know no others.
+    is_new = connection.Database.sqlite_version_info >= (3, 35)  # type: ignore[attr-defined]
+    as_subquery = "AS NOT MATERIALIZED" if is_new else "AS"
+    written = ", ".join(f"{name} {as_subquery} ({query.statement}\n)" for name, query in asked.items())
+    # No rows: it tells SQLite of what types the columns are, which it takes from the first of what is united.
+    united = [f"SELECT NULL, {', '.join(f'{name}.*' for name in asked)} FROM {', '.join(asked)} WHERE 0"]
+    for name in asked:
+        columns = (f"{other}.*" if other == name else ", ".join(["NULL"] * one.width) for other, one in asked.items())
+        united.append(f"SELECT '{name}', {', '.join(columns)} FROM {name}")
+    found: dict[_Query, list[Any]] = {query: [] for query in queries}
+    starts = dict(zip(asked, accumulate((query.width for query in asked.values()), initial=0), strict=False))
     with connection.cursor() as cursor:
-        cursor.execute(" UNION ALL ".join(selects), parameters)
-        for row in cursor.fetchall():
-            start = starts[row[0]]
-            found[row[0]].append(row[start : start + queries[row[0]].width])
-    return [query.objects(rows) for query, rows in zip(queries, found, strict=True)]
+        parameters = [value for query in asked.values() for value in query.parameters]
+        cursor.execute(f"WITH {written} {' UNION ALL '.join(united)}", parameters)
+        for name, *row in cursor.fetchall():
+            found[asked[name]].append(row[starts[name] : starts[name] + asked[name].width])
+    return [query.objects(found[query]) for query in queries]
