@@ -17,7 +17,7 @@ def stored(field: models.Field[Any, Any], given: Any) -> Any:
     Raises ValidationError for what can be none."""
     if isinstance(field, models.CompositePrimaryKey):
         return tuple(map(stored, field.fields, field.to_python(given)))  # type: ignore[arg-type]
-    field = _own(field)
+    field = own(field)
     key = field.to_python(given)
     if isinstance(key, Decimal):
         return _with_its_places(field, key)
@@ -28,7 +28,7 @@ def may_exceed(field: models.Field[Any, Any], characters: int) -> bool:
     """Whether the text of a primary key may have more characters than these."""
     if isinstance(field, models.CompositePrimaryKey):
         return any(may_exceed(part, characters // len(field.fields)) for part in field.fields)  # type: ignore[arg-type]
-    field = _own(field)
+    field = own(field)
     if isinstance(field, models.CharField):
         return field.max_length is None or field.max_length > characters
     return isinstance(field, models.TextField)
@@ -36,11 +36,11 @@ def may_exceed(field: models.Field[Any, Any], characters: int) -> bool:
 
 def is_shared(field: models.Field[Any, Any], other: models.Field[Any, Any]) -> bool:
     """Whether two primary keys are one: rows that inherit others mostly have theirs, but may have keys of their own."""
-    return _own(field) is _own(other)
+    return own(field) is own(other)
 
 
-def _own(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
-    """The field that a key is of: an inherited row has that of the row that it inherits."""
+def own(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
+    """The field that a key is of: that of a row that another inherits, or refers to by its key."""
     while field.remote_field:
         field = field.target_field  # type: ignore[attr-defined]
     return field

@@ -7,13 +7,12 @@ from webhooks.capture import outbox
 from webhooks.ids import new_id
 from webhooks.jsontext import written
 from webhooks.models import Event, Webhook
-from webhooks.models.event import PING, PING_OBJECT_TYPE
-from webhooks.texts import clean
+from webhooks.models.event import PING, PING_OBJECT_TYPE, made_by
 
 
 def ping(webhook: Webhook) -> Event:
     """Record a test of one webhook, and wake a worker. A paused one is probed at once."""
-    actor, key = current_actor(), str(new_id())
+    key = str(new_id())
     event = Event.objects.create(
         action=PING,
         object_type=PING_OBJECT_TYPE,
@@ -22,9 +21,7 @@ def ping(webhook: Webhook) -> Event:
         object_repr=f"test of {webhook.name}",
         data=written({"id": key, "display": f"test of {webhook.name}"}),
         webhook_ids=[webhook.pk],
-        username=clean(actor.username, 150),
-        request_id=clean(actor.request_id, 200),
-        request=written(actor.request) if actor.request else "",
+        **made_by(current_actor()),
     )
     Webhook.objects.filter(pk=webhook.pk).probe()
     outbox.wake_on_commit()

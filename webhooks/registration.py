@@ -15,6 +15,10 @@ from django.utils.module_loading import import_string
 
 from webhooks.keys import stored
 from webhooks.sensitive import is_sensitive, sensitive_fields
+from webhooks.texts import clean
+
+# Characters of what an object is called.
+NAME_LENGTH = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +83,10 @@ class Registration:
         return key in self._secretly or self.is_sensitive(key)
 
     def name_of(self, instance: models.Model) -> str:
-        """What an object is called: in a model such as Token by its key, for ``str()`` may be the token."""
-        if "display" in self._secretly:
-            return f"{self.model._meta.verbose_name} {instance.pk}"
-        return str(instance)
+        """What an object is called, as an Event has it: in a model such as Token by its key, for ``str()`` may be the
+        token."""
+        is_secret = "display" in self._secretly
+        return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
 
     def is_left_out(self, name: str) -> bool:
         """Whether this field of the object itself is not sent."""

@@ -23,7 +23,7 @@ from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.querysets import DeliveryQuerySet
 from webhooks.payloads import Frozen
 from webhooks.snapshots import Before
-from webhooks.texts import clean, last_line
+from webhooks.texts import last_line
 
 # How many ids are read at once, and how many deliveries change in one transaction: workers wait for the rows meanwhile.
 READ, CHUNK = 10_000, 500
@@ -207,7 +207,7 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
         return None
     instance, chosen = instances[failed.object_id], payloads.chosen_serializers(failed)
     shown = {name: _shown(payloads.freeze(registration, instance, name, _before(failed, name))) for name in chosen}
-    return payloads.texts_for(chosen, shown) | {"object_repr": clean(registration.name_of(instance), 200)}
+    return payloads.texts_for(chosen, shown) | {"object_repr": registration.name_of(instance)}
 
 
 def _before(failed: Event, serializer: str) -> Before | None:

@@ -18,7 +18,7 @@ from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils.module_loading import import_string
 
-from webhooks import registry
+from webhooks import keys, registry
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
@@ -217,9 +217,7 @@ def _may_view_model(user: Any, model: type[models.Model]) -> bool:
 
 def _keys(objects: QuerySet[Any]) -> QuerySet[Any]:
     """Their keys, as Events have them: as text."""
-    key = objects.model._meta.pk
-    while isinstance(key, models.ForeignKey):
-        key = key.target_field
+    key = keys.own(objects.model._meta.pk)
     text: Any = Cast("pk", models.TextField())
     if isinstance(key, models.UUIDField) and not connections[objects.db].features.has_native_uuid_field:
         parts = [Substr(text, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))]

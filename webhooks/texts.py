@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from regex import Pattern
 
@@ -23,6 +24,12 @@ def clean(text: str, length: int | None = None) -> str:
     if not text.isascii():  # nearly all is, of an answer's headers
         text = text.encode("utf-8", "replace").decode()
     return text.replace("\0", "")[:length]
+
+
+def quoted(value: Any) -> str:
+    """The value as Python writes it, and no more than the beginning of a long one."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def last_line(text: str) -> str:

@@ -13,6 +13,7 @@ from webhooks.conf import conf
 from webhooks.jsontext import Unwritable, written
 from webhooks.models import Event
 from webhooks.payloads import Unsendable
+from webhooks.registration import NAME_LENGTH
 from webhooks.texts import clean
 
 
@@ -31,7 +32,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
         raise ValueError(event_names.unknown_events([name]))
     object_type, key, called = _about(name, obj)
     told = _written(name, data)
-    event = Event(action=name, object_type=object_type, object_id=key, object_repr=clean(called, 200), data=told)
+    event = Event(action=name, object_type=object_type, object_id=key, object_repr=called, data=told)
     try:
         payloads.refuse_too_large(f"the data of the event {name}", len(told))
     except Unsendable as error:
@@ -42,7 +43,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
 
 def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
     if obj is None:
-        return "", name, event_names.custom_events()[name]
+        return "", name, clean(event_names.custom_events()[name], NAME_LENGTH)
     if not isinstance(obj, models.Model):
         raise TypeError(f"The event {name} must be about an object of a model or None, not {obj!r}.")
     if obj.pk is None:

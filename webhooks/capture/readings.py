@@ -96,7 +96,7 @@ def _name(scope: Scope, change: Change) -> str:
     try:
         with transaction.atomic(scope.using):
             instance = _reread(scope, change)
-            return clean(change.registration.name_of(instance), 200) if instance else ""
+            return change.registration.name_of(instance) if instance else ""
     except Exception as error:
         pass_on(error)
         logger.warning("The name of %s cannot be read either: %s", change, error)
@@ -142,7 +142,7 @@ def _each(scope: Scope, change: Change, instance: models.Model, serializers: Seq
 
 
 def _state(change: Change, instance: models.Model, shown: Shown, spoilt: dict[str, str] | None = None) -> ObjectState:
-    name = clean(change.registration.name_of(instance), 200)
+    name = change.registration.name_of(instance)
     return {"object_repr": name, "error": "", "shown": shown, "spoilt": spoilt or {}}
 
 

@@ -15,10 +15,9 @@ from webhooks.capture.scopes import Scope, Trace
 from webhooks.capture.selection import Guard, Occasion, Selection, Spoilt, select
 from webhooks.conf import conf
 from webhooks.interruptions import pass_on
-from webhooks.jsontext import written
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
-from webhooks.models.event import CUT
+from webhooks.models.event import CUT, made_by
 from webhooks.models.querysets import EventQuerySet
 from webhooks.texts import clean, last_line
 
@@ -181,13 +180,10 @@ def _columns(scope: Scope, action: str, webhook_ids: list[int], state: ObjectSta
 
 def _circumstances(action: str, webhook_ids: list[int], error: str) -> dict[str, Any]:
     actor = current_actor()
-    return {
+    return made_by(actor) | {
         "action": action,
         "webhook_ids": webhook_ids,
         "timestamp": timezone.now(),
-        "username": clean(actor.username, 150),
-        "request_id": clean(actor.request_id, 200),
-        "request": written(actor.request) if actor.request else "",
         "depth": min(actor.depth, DEEPEST),
         "error": error or _cut(actor.depth),
     }

@@ -7,6 +7,7 @@ from typing import Any
 from webhooks.conditions.operators import CHANGES, COMPARE, COMPARED_WITH, OPERATORS, Judge, comparison, on_change
 from webhooks.conditions.paths import kind
 from webhooks.conditions.patterns import WIDE, Pattern, PatternError, size
+from webhooks.texts import quoted
 
 GROUPS = 20  # and, or within each other
 CONDITIONS = 500  # in one rule
@@ -80,7 +81,7 @@ class Reader:
     def _comparison(self, op: Any, attr: str, node: dict[str, Any], place: str) -> Judge:
         if not _named(op, COMPARE):
             raise ConditionError(
-                _at(place, "op"), f"there is no operator {_shown(op)}; use one of {', '.join(OPERATORS)}"
+                _at(place, "op"), f"there is no operator {quoted(op)}; use one of {', '.join(OPERATORS)}"
             )
         if "value" not in node:
             raise ConditionError(place, f"'value' is missing, which {op!r} compares with")
@@ -127,7 +128,7 @@ def _check_keys(node: dict[str, Any], place: str) -> None:
         key = min(unknown, key=str)
         hint = f"; write {key.lower()!r}" if str(key).lower() in ("and", "or", "attr", "op", "value", "negate") else ""
         raise ConditionError(
-            _at(place, key), f"a condition has no {_shown(key)}{hint or f'; it looks like {_EXAMPLE}'}"
+            _at(place, key), f"a condition has no {quoted(key)}{hint or f'; it looks like {_EXAMPLE}'}"
         )
     if "attr" not in node:
         raise ConditionError(place, f"'attr' is missing; a condition looks like {_EXAMPLE}")
@@ -137,11 +138,6 @@ def _check_keys(node: dict[str, Any], place: str) -> None:
 
 def _named(name: Any, names: Any) -> bool:
     return isinstance(name, str) and name in names
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _at(place: str, key: Any) -> str:

@@ -142,7 +142,7 @@ class Courier:
             return
         claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
         try:
-            recorded = _record(outcomes, self._worker, claim)
+            recorded = _recorded(outcomes, self._worker, claim)
         except Exception:
             self._outcomes = outcomes + self._outcomes
             raise
@@ -192,7 +192,7 @@ def _hand_back(claims: list[Claimed]) -> None:
         Delivery.objects.filter(pk__in=ids).held(token).release()
 
 
-def _record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | None) -> Recorded:
+def _recorded(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | None) -> Recorded:
     try:
         return atomically(lambda: record(outcomes, worker, claim), Delivery.objects.db)
     except DataError as error:

@@ -7,9 +7,16 @@ from typing import Any
 from django.db import connections, models
 from django.utils import timezone
 
+from webhooks.actors import Actor
+from webhooks.jsontext import written
 from webhooks.models.querysets import AtHome, EventQuerySet
+from webhooks.models.validators import USERNAME_LENGTH
+from webhooks.registration import NAME_LENGTH
 from webhooks.sql import events
 from webhooks.sql.dispatching import lane_name
+from webhooks.texts import clean
+
+REQUEST_ID_LENGTH = 200
 
 
 class Action(models.TextChoices):
@@ -27,6 +34,15 @@ CUT = "Cut: "
 UNDISPATCHED = "It could not be dispatched:\n"
 
 
+def made_by(actor: Actor) -> dict[str, Any]:
+    """The columns that tell who made a change."""
+    return {
+        "username": clean(actor.username, USERNAME_LENGTH),
+        "request_id": clean(actor.request_id, REQUEST_ID_LENGTH),
+        "request": written(actor.request) if actor.request else "",
+    }
+
+
 class Event(models.Model):
     """One committed change of one object, frozen as it was. Its id is the ``sequence`` of the payload."""
 
@@ -37,7 +53,7 @@ class Event(models.Model):
         max_length=200, blank=True, help_text="The model's label, such as dcim.site. Empty: it is of no object."
     )
     object_id = models.CharField(max_length=255)
-    object_repr = models.CharField(max_length=200, blank=True)
+    object_repr = models.CharField(max_length=NAME_LENGTH, blank=True)
     data = models.TextField(blank=True, help_text="What the serializer gave, as the JSON text that is sent.")
     variants = models.TextField(
         blank=True, help_text="What other serializers gave, by their names, and the webhooks that chose them."
@@ -46,8 +62,8 @@ class Event(models.Model):
     changed = models.TextField(
         blank=True, help_text="The names of what an update changed, as JSON text; empty where that is not known."
     )
-    username = models.CharField(max_length=150, blank=True)
-    request_id = models.CharField(max_length=200, blank=True)
+    username = models.CharField(max_length=USERNAME_LENGTH, blank=True)
+    request_id = models.CharField(max_length=REQUEST_ID_LENGTH, blank=True)
     depth = models.PositiveSmallIntegerField(
         default=1, help_text="1 where no webhook caused the change, one more than that of the change it told of else."
     )
@@ -91,9 +107,9 @@ class Event(models.Model):
     def insert(self, using: str) -> None:
         """Save a new one: the same as ``save()``, at half its cost, which every change of an object pays."""
         connection = connections[using]
-        fields = [field for field in self._meta.local_concrete_fields if not field.primary_key]
         values = {
-            str(field.column): field.get_db_prep_save(getattr(self, field.attname), connection) for field in fields
+            str(column.column): column.get_db_prep_save(getattr(self, column.attname), connection)
+            for column in self._columns()
         }
         self.pk = events.insert(using, values)
         self._state.adding, self._state.db = False, using
@@ -101,16 +117,20 @@ class Event(models.Model):
     @classmethod
     def insert_all(cls, new: Sequence[Event], using: str) -> None:
         """Save new ones, many with each statement, in their order."""
-        columns = [str(field.column) for field in cls._meta.local_concrete_fields if not field.primary_key]
-        ids = events.insert_all(using, columns, (one._plain(using) for one in new))
+        names = [str(column.column) for column in cls._columns()]
+        ids = events.insert_all(using, names, (one._plain(using) for one in new))
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
             event._state.adding, event._state.db = False, using
 
+    @classmethod
+    def _columns(cls) -> list[models.Field[Any, Any]]:
+        """All but the id, which the database gives."""
+        return [column for column in cls._meta.local_concrete_fields if not column.primary_key]
+
     def _plain(self, using: str) -> dict[str, Any]:
         """The values of its columns, as JSON can carry them."""
-        fields = [field for field in self._meta.local_concrete_fields if not field.primary_key]
-        values = {str(field.column): getattr(self, field.attname) for field in fields}
+        values = {str(column.column): getattr(self, column.attname) for column in self._columns()}
         adapt = connections[using].ops.adapt_datetimefield_value
         return {name: str(adapt(value)) if isinstance(value, datetime) else value for name, value in values.items()}
 

@@ -15,6 +15,7 @@ from jinja2 import Template, TemplateSyntaxError, nodes
 from webhooks import headerlines
 from webhooks.rendering.budgets import Budget, OverBudget, spending
 from webhooks.rendering.sandbox import Sandbox
+from webhooks.texts import quoted
 
 SOURCE = 50_000  # characters of a template
 UNITS = 10_000_000  # characters, or half a million turns of loops
@@ -130,9 +131,9 @@ def _header(line: str, number: int | None) -> tuple[str, str]:
     refuse = RenderingError if number is None else TemplateError
     name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
     if not colon:
-        raise refuse(f"there is no colon in {_shown(line)}; a header is written as 'Name: value'", number)
+        raise refuse(f"there is no colon in {quoted(line)}; a header is written as 'Name: value'", number)
     if not headerlines.NAME.fullmatch(name):
-        raise refuse(f"{_shown(name)} cannot be the name of a header", number)
+        raise refuse(f"{quoted(name)} cannot be the name of a header", number)
     if headerlines.is_own(name):
         raise refuse(f"{name} is not for a template to set; leave it out", number)
     if _UNWRITABLE.search(value):
@@ -152,7 +153,3 @@ def _line_of(error: BaseException) -> int | None:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
