@@ -364,7 +364,7 @@ def test_a_redis_that_does_not_answer_is_a_warning_when_deploying(settings: Any)
     assert found() == {}
     [message] = found(deploy=True).values()
     assert (message.id, message.is_serious()) == ("webhooks.W006", False)
-    assert message.msg.startswith("Redis does not answer: ")
+    assert message.msg.startswith("Redis cannot be used: ")
     assert "refused" in message.msg
     assert 'Start it, or correct RQ_QUEUES["webhooks"].' in message.hint
 

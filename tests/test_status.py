@@ -124,9 +124,9 @@ class TestPage:
         began = timezone.now()
         shown = page(admin_client, STATUS)
         assert (timezone.now() - began).total_seconds() < 3
-        assert "Redis does not answer" in shown
+        assert "Redis cannot be used" in shown
         assert "AMS1" in shown
-        assert "pass" not in shown.split("Redis does not answer")[1].split("</section>")[0].replace("password", "")
+        assert "pass" not in shown.split("Redis cannot be used")[1].split("</section>")[0].replace("password", "")
 
     def test_a_queue_that_is_not_in_the_settings_is_named(
         self, admin_client: Client, webhook: Webhook, webhooks_settings: Any
@@ -354,4 +354,4 @@ def test_the_gravest_comes_first() -> None:
 
 def test_nothing_is_blamed_on_workers_of_which_redis_cannot_tell() -> None:
     findings = judge(Situation(webhooks=(FINE,)), backend(error="refused"), True, NOW)
-    assert [finding.text for finding in findings] == ["Redis does not answer: refused"]
+    assert [finding.text for finding in findings] == ["Redis cannot be used: refused"]

@@ -253,7 +253,7 @@ def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     problem = jobs.unreachable()
     if problem:
         yield Warning(
-            f"Redis does not answer: {problem}",
+            f"Redis cannot be used: {problem}",
             hint=f'Start it, or correct RQ_QUEUES["{conf.queue}"]. Without it, events are only delivered by '
             "workers of the shipped class, which look for them by themselves.",
             id="webhooks.W006",

@@ -68,7 +68,7 @@ def _redis(backend: Backend) -> Iterator[Finding]:
     if backend.error:
         yield Finding(
             Level.ERROR,
-            f"Redis does not answer: {backend.error}",
+            f"Redis cannot be used: {backend.error}",
             "Changes are recorded all the same, and are sent when Redis is back. Until then nobody can say here "
             "which workers are alive; one of the shipped class that is running delivers even without Redis.",
         )
