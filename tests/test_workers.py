@@ -90,6 +90,7 @@ def test_a_warm_stop_of_an_idle_worker_is_quick(workers: Workers) -> None:
     assert time.monotonic() - started < WARM_SECONDS
 
 
+@pytest.mark.one_database
 def test_a_second_signal_exits_at_once_and_loses_nothing(workers: Workers, inbox: Inbox) -> None:
     make_webhook(Thing, url=inbox.url("hang"), timeout=300)
     worker = workers.start(SHIPPED, LEASE=2)
@@ -148,6 +149,7 @@ def test_connections_are_kept_from_one_wake_up_to_the_next(workers: Workers, inb
     assert len({one.connection for one in inbox.received()}) == 1
 
 
+@pytest.mark.one_database
 def test_events_go_out_while_redis_is_away_and_when_it_is_back(workers: Workers, inbox: Inbox) -> None:
     make_webhook(Thing, url=inbox.url())
     port = free_port()
@@ -166,6 +168,7 @@ def test_events_go_out_while_redis_is_away_and_when_it_is_back(workers: Workers,
         worker.stop()
 
 
+@pytest.mark.one_database
 def test_a_worker_that_starts_while_redis_is_away_delivers_and_registers_when_it_is_there(
     workers: Workers, inbox: Inbox
 ) -> None:
@@ -183,6 +186,7 @@ def test_a_worker_that_starts_while_redis_is_away_delivers_and_registers_when_it
         assert worker.stop() == 0
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_worker_that_waits_for_redis_finishes_its_requests_before_it_stops(
     workers: Workers, inbox: Inbox, number: signal.Signals
@@ -245,6 +249,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_worker_and_loses_no_outco
     worker.teardown()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("step", ["run_maintenance_tasks", "heartbeat"])
 def test_a_redis_that_leaves_in_the_middle_of_a_step_of_rq_does_not_end_the_worker(step: str) -> None:
     with own_valkey(free_port()) as (server, url):
@@ -254,6 +259,7 @@ def test_a_redis_that_leaves_in_the_middle_of_a_step_of_rq_does_not_end_the_work
         getattr(worker, step)()
 
 
+@pytest.mark.one_database
 def test_a_redis_that_was_emptied_is_no_loss(workers: Workers, inbox: Inbox, redis: Any) -> None:
     make_webhook(Thing, url=inbox.url())
     workers.start().wait_until_listening()

@@ -25,7 +25,7 @@ from webhooks.delivery.drain import Drain
 from webhooks.models import Attempt, Delivery, State
 from webhooks.workers import WARM_SECONDS, WebhookWorker
 
-pytestmark = pytest.mark.usefixtures("database")
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.one_database]
 
 
 def sleep(seconds: float) -> Job:

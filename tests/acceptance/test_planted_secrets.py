@@ -283,6 +283,7 @@ def wait_for_attempts(count: int) -> None:
     until(lambda: Attempt.objects.count() >= count, 60, lambda: f"{count} attempts, not {Attempt.objects.count()}")
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("worker_class", [SHIPPED, STOCK], ids=["shipped", "stock"])
 def test_no_planted_secret_is_kept_or_shown_anywhere(
     workers: Workers, redis: Any, inbox: Inbox, browser: Client, api: APIClient, worker_class: str, tmp_path: Any,

@@ -38,6 +38,7 @@ def valkey(workers: Workers) -> Iterator[Any]:
         workers.stop_all()
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("kind", REFUSING)
 def test_workers_start_deliver_and_stop_while_redis_refuses(
@@ -63,6 +64,7 @@ def test_workers_start_deliver_and_stop_while_redis_refuses(
     assert started.stop() == 0
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("database")
 def test_a_worker_that_is_stopped_before_redis_took_it_records_what_is_under_way(
     workers: Workers, inbox: Inbox, valkey: Any
@@ -76,6 +78,7 @@ def test_a_worker_that_is_stopped_before_redis_took_it_records_what_is_under_way
     assert Attempt.objects.get().succeeded
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("database")
 def test_a_job_of_somebody_else_that_runs_meanwhile_is_not_left_to_itself(valkey: Any) -> None:
     queue = Queue("webhooks", connection=valkey)
