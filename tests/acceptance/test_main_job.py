@@ -164,13 +164,13 @@ def test_a_failing_url_ends_as_failed_and_goes_out_after_a_retry(
     workers: Workers, inbox: Inbox, worker_class: str
 ) -> None:
     make_webhook(Site, url=inbox.url("fail-first/2"))
-    make_webhook(Tag, url=inbox.url())
+    make_webhook(Label, url=inbox.url())
     workers.start(worker_class, RETRY_SCHEDULE=[0.1], RETRY_JITTER=0).wait_until_listening()
     site = Site.objects.create(name="Berlin", slug="berlin")
     if worker_class == STOCK:
         # The stock worker is not woken for a retry that comes due; the next change or webhooks_sweep does that.
         until(lambda: Delivery.objects.filter(failures=1, next_attempt_at__lte=Now()), 20, "the retry to be due")
-        Tag.objects.create(name="red", slug="red")
+        Label.objects.create(name="red")
     until(lambda: Delivery.objects.failed().count() == 1, 20, "the delivery to fail")
     delivery = Delivery.objects.get(event__object_id=str(site.pk))
     assert delivery.reason == "HTTP 503 Status"
