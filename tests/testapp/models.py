@@ -334,7 +334,6 @@ class Assorted(models.Model):
     time = models.TimeField(null=True)
     weight = models.DecimalField(max_digits=12, decimal_places=3, null=True)
     size = models.FloatField(null=True)
-    twice = models.GeneratedField(expression=models.F("size") * 2, output_field=models.FloatField(), db_persist=True)
     raw = models.BinaryField(null=True)
     uuid = models.UUIDField(null=True)
     address = models.GenericIPAddressField(null=True)
