@@ -39,7 +39,7 @@ CORPUS = {
     "other attribute": f"' autofocus onfocus='{MARK}()",
     "comment": f"--><iframe src=javascript:{MARK}()></iframe><!--",
     "entity": f"&lt;script&gt;{MARK}()&lt;/script&gt;&#x202e;",
-    "template": f"{{{{ 7|add:7000 }}}}{{% debug %}}{{# {MARK} #}}",
+    "template": f"{{{{ 7|add:7000000 }}}}{{% debug %}}{{# {MARK} #}}",
     "address": f"javascript:{MARK}()",
     "direction": f"\u202e{MARK}\u2066\u2069\u202d\u200f",
     "controls": f"\x1b[31m{MARK}\x07\x08\x7f\x85\x9b",
@@ -216,7 +216,7 @@ def test_no_page_is_broken_by_what_others_write(name: str, browser: Client, redi
         content = answer.content.decode()
         telling += MARK in content
         assert not Page(content).dangers, address
-        assert "7007" not in content, address
+        assert "7000007" not in content, address
         if not NOT_WRITTEN_OUT.search(address):
             assert written_out(content) == content, address
     assert telling > 30
