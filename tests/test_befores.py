@@ -5,22 +5,31 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from itertools import permutations
+from contextlib import suppress
+from itertools import permutations, repeat
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, models, transaction
+from django.db.models import F, Value
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Concat
 from django.db.models.query import ModelIterable
 from django.db.models.signals import m2m_changed
+from rest_framework import serializers
+from rq.timeouts import JobTimeoutException
 
 from tests import servers
 from tests.makers import events, make_webhook
 from tests.modes import MODES, in_transaction
 from tests.test_outbox import holding
-from tests.test_snapshots import changed, rename, sides
+from tests.test_snapshots import changed, rename, sides, statements
 from tests.testapp.models import Course, Diner, Gadget, Label, Person, Place, Restaurant, Specimen, Thing
 from tests.threads import Beside
-from webhooks import TrackedQuerySet
+from webhooks import TrackedQuerySet, registry, snapshots
+from webhooks.capture import befores, outbox
+from webhooks.holdings import Holder
 from webhooks.receivers import on_many_to_many_changed
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -212,10 +221,15 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
         manager = Busy()
         manager.model, manager.name = Label, "busy"
         monkeypatch.setitem(Label._meta.__dict__, "default_manager", manager)
-        Thing.labels.__dict__.pop("related_manager_cls", None)
+        forget_managers()
 
     yield serve
-    Thing.labels.__dict__.pop("related_manager_cls", None)
+    forget_managers()
+
+
+def forget_managers() -> None:
+    for relation in (Thing.labels, Thing.groups):
+        vars(relation).pop("related_manager_cls", None)
 
 
 def raw(statement: str, parameters: Any = None) -> Callable[[], None]:
@@ -237,6 +251,13 @@ def failing() -> None:
         Place.objects.create(pk=Place.objects.create(name="a").pk, name="b")
 
 
+def unless_it_fails(kind: type[BaseException]) -> models.QuerySet[Label]:
+    with suppress(kind):
+        Place.objects.count()
+        return Label.objects.all()
+    return Label.objects.filter(name="none")
+
+
 @pytest.mark.parametrize(
     "work",
     [
@@ -252,17 +273,121 @@ def failing() -> None:
         lambda: Label.objects.prefetch_related("places"),
         lambda: Label.objects.annotate(uses=models.Count("things")),
         lambda: Label.objects.only("id"),
+        lambda: unless_it_fails(Exception),
+        lambda: unless_it_fails(BaseException),
     ],
 )
+@pytest.mark.parametrize("is_saved_first", [False, True])
 def test_a_manager_may_ask_the_database_before_it_serves_a_relation(
-    thing: Thing, red: Label, serving: Serving, work: Callable[[], Any]
+    thing: Thing, red: Label, serving: Serving, work: Callable[[], Any], is_saved_first: bool
+) -> None:
+    serving(work)
+    make_webhook(Thing, prechange=True)
+    blue = Label.objects.create(name="blue")
+    thing.labels.add(blue)
+    changes = [lambda: rename(thing), lambda: thing.labels.add(red)]
+    with transaction.atomic():
+        for change in changes if is_saved_first else reversed(changes):
+            change()
+    assert (sides()[0]["labels"], changed()) == (["blue"], ["labels", "name"])
+
+
+def unguarded() -> None:
+    with transaction.atomic(savepoint=False):
+        Place.objects.extra(where=["nowhere = 1"]).first()
+
+
+class Asking(models.Value):
+    """Asks the database when it is written as SQL."""
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        raw("SELECT nowhere")()
+        return super().as_sql(*args, **kwargs)
+
+
+def annotated() -> models.QuerySet[Label]:
+    return Label.objects.annotate(asked=Asking(1, output_field=models.IntegerField()))
+
+
+@pytest.mark.parametrize("work", [raw("SELECT nowhere"), unguarded, annotated])
+def test_a_manager_that_fails_at_the_database_ends_no_transaction_that_only_saves(
+    thing: Thing, serving: Serving, work: Callable[[], Any], app_log: pytest.LogCaptureFixture
 ) -> None:
     serving(work)
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
-        thing.labels.add(red)
         rename(thing)
-    assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels", "name"])
+        assert not connection.needs_rollback
+    assert Thing.objects.get().name == "new"
+    assert ["nowhere" in event.error for event in events()] == [True]
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_where_a_relation_cannot_be_read_the_row_can(
+    thing: Thing, serving: Serving, is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether that fails once, or always."""
+    failing = iter([True]) if is_told else repeat(True)
+    serving(lambda: Label.objects.extra(where=["nowhere = 1"]) if next(failing, False) else Label.objects.all())
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        for name in ("middle", "new"):
+            thing.name = name
+            thing.save()
+    assert [event.error == "" for event in events()] == [is_told]
+    assert not is_told or (sides()[0]["name"], sides()[1]["name"]) == ("old", "new")
+
+
+def test_what_was_not_known_before_the_first_change_stays_unknown(
+    thing: Thing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = snapshots.rows
+    failing = iter([True, True])  # with its relations, and without
+
+    def rows(*args: Any, **kwargs: Any) -> Any:
+        assert not next(failing, False)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(snapshots, "rows", rows)
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        for name in ("middle", "new"):
+            thing.name = name
+            thing.save()
+        thing.labels.add(Label.objects.create(name="red"))
+    assert (sides()[0], sides()[1]["name"], changed()) == (None, "new", None)
+
+
+def test_where_it_is_not_known_what_an_edited_relation_held_nothing_is_told(thing: Thing, red: Label) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic(), patch.object(befores, "Holding", side_effect=ValueError):
+        rename(thing)
+        with patch.object(befores.models, "prefetch_related_objects", side_effect=ValueError):
+            thing.labels.add(red)
+    assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["red"], None)
+
+
+def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_a_manager_too(thing: Thing, serving: Serving) -> None:
+    def slow() -> None:
+        raise JobTimeoutException
+
+    serving(slow)
+    make_webhook(Thing, prechange=True)
+    with pytest.raises(JobTimeoutException), transaction.atomic():
+        rename(thing)
+    assert Thing.objects.get().name == "old"
+
+
+def test_an_edit_reads_no_other_relation_where_each_would_take_a_query(
+    thing: Thing, red: Label, serving: Serving
+) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        assert any("heroes" in one for one in statements(lambda: thing.labels.add(red)))
+    serving(lambda: Label.objects.prefetch_related("places"))
+    with transaction.atomic():
+        before_the_edit, *_ = [one for one in statements(lambda: thing.labels.remove(red)) if "heroes" in one]
+    assert before_the_edit.startswith("SELECT")
 
 
 class ByKeys(ModelIterable):
@@ -321,7 +446,7 @@ def test_a_manager_may_want_more_of_the_object_than_its_key(
     manager.model, manager.name = Label, "of_tenant"
     monkeypatch.setattr(Thing, "__init__", with_tenant)
     monkeypatch.setitem(Label._meta.__dict__, "default_manager", manager)
-    Thing.labels.__dict__.pop("related_manager_cls", None)
+    forget_managers()
     try:
         thing = Thing.objects.get()
         thing.labels.add(red)
@@ -329,7 +454,7 @@ def test_a_manager_may_want_more_of_the_object_than_its_key(
         thing.labels.add(blue)
         assert (sides()[0]["labels"], changed()) == (["red"], ["labels"])
     finally:
-        Thing.labels.__dict__.pop("related_manager_cls", None)
+        forget_managers()
 
 
 def test_a_relation_is_told_as_it_was_stored_where_an_instance_says_something_else() -> None:
@@ -340,6 +465,18 @@ def test_a_relation_is_told_as_it_was_stored_where_an_instance_says_something_el
     with transaction.atomic():
         course.students.clear()
     assert (sides()[0]["students"], sides()[1]["students"], changed()) == ([person.pk], [person.pk], [])
+
+
+@pytest.mark.parametrize("code", ["new", Concat(F("code"), Value("er"))])
+def test_so_is_one_whose_object_is_saved_with_another_value_of_what_it_is_known_by(code: Any) -> None:
+    person, course = Person.objects.create(name="a"), Course.objects.create(code="old")
+    make_webhook(Course, prechange=True)
+    with transaction.atomic():
+        course.code = code
+        course.save()
+        Course.objects.get().students.add(person)
+    assert (sides()[0]["students"], sides()[1]["students"]) == ([], [person.pk])
+    assert (sides()[0]["code"], changed()) == ("old", ["code", "students"])
 
 
 @pytest.mark.postgresql
@@ -367,6 +504,68 @@ def test_an_object_is_locked_before_its_relation_is_edited(
     assert waited == [True]
 
 
+@pytest.mark.postgresql
+def test_the_lock_before_a_save_is_noted_as_the_one_of_its_update(thing: Thing) -> None:
+    """Taken in a savepoint, it and the update would be a MultiXact, which each row would leave to VACUUM."""
+
+    def locked_by() -> int:
+        return int(Thing.objects.values_list(RawSQL("xmax::text", ()), flat=True).get(pk=thing.pk))
+
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        rename(thing)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()::xid::text")
+            [ours] = cursor.fetchone()
+        assert Beside(locked_by).join() == int(ours)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("shown", ["labels", "name"])
+def test_an_edit_does_not_end_the_transaction_where_it_cannot_have_the_lock(
+    thing: Thing, red: Label, shown: str, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    """Nor where the payload does not show what is edited."""
+
+    class Showing(serializers.ModelSerializer):
+        class Meta:
+            model = Thing
+            fields = ("id", shown)
+
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, Showing)
+    make_webhook(Thing, prechange=True)
+    with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '100ms'")
+        outbox.foresee_edit(registry.registration_of(Thing), [Holder(thing.pk)], ["labels"], "default")
+        assert not connection.needs_rollback
+        assert Thing.objects.get(pk=thing.pk) == thing
+    assert "cannot be read" in app_log.text
+
+
+def close(diner: Diner) -> None:
+    diner.is_open = False
+    diner.save(update_fields=["is_open"])
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("change", [close, lambda diner: TrackedQuerySet(Diner).update(is_open=False)])
+@pytest.mark.parametrize("registered", [Diner, Place])
+def test_a_change_does_not_end_the_transaction_where_a_row_is_locked_that_it_does_not_change(
+    change: Callable[[Diner], Any], registered: Any, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(registered, prechange=True)
+    diner = Diner.objects.create(name="old")
+    with holding(f"SELECT FROM testapp_place WHERE id = {diner.pk} FOR NO KEY UPDATE"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '100ms'")
+        change(diner)
+    assert not Diner.objects.get().is_open
+    [told] = [one.message for one in app_log.records if "The state before" in one.message]
+    assert f"testapp.{registered.__name__.lower()} {diner.pk}" in told
+
+
 # Drivers and connections that do less
 
 
@@ -382,6 +581,23 @@ def test_a_driver_that_takes_one_statement_at_a_time_gets_several(thing: Thing) 
         beside.join()
     told = [(sides(event)[0]["labels"], sides(event)[1]["labels"]) for event in events()]
     assert told == [([], ["red"]), (["red"], ["blue", "red"])]
+
+
+@pytest.mark.postgresql
+def test_such_a_driver_is_not_asked_at_a_save_for_what_relations_hold(thing: Thing, red: Label) -> None:
+    def costs() -> list[int]:
+        with transaction.atomic():
+            Thing.objects.create(name="the first looks the webhooks up")
+            changes = (lambda: rename(thing), lambda: thing.labels.add(red), lambda: thing.labels.remove(red))
+            return [len(statements(change)) for change in changes]
+
+    webhook = make_webhook(Thing)
+    with servers.default_options(server_side_binding=True):
+        plain = costs()
+        webhook.prechange = True
+        webhook.save()
+        thing.name = "old"
+        assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1, 3, 0]
 
 
 @pytest.mark.postgresql

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from django.db import connection, models, transaction
+from django.db import connection, connections, models, transaction
 from django.db.models import Count, F, OuterRef, Subquery, Window
 from django.db.models.functions import RowNumber
 
 from tests.testapp.models import Cabinet, Gadget, Item
+from tests.threads import Beside
 from webhooks import snapshots
 from webhooks.holdings import Holder, Holding
 from webhooks.registration import Registration
 from webhooks.sql import round_trips
+from webhooks.sql.round_trips import Asks, Query, asking_nothing
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -100,15 +104,68 @@ def test_what_is_read_together_is_what_django_reads_one_by_one(manager: str) -> 
     expected = list(Cabinet.objects.order_by("pk"))
     models.prefetch_related_objects(expected, *RELATIONS)
     holders = [Holder(key, {"key": key}) for key in [*KEYS, "not there"]]
+    for is_first_guarded in (True, False):
+        compare(expected, holders, is_first_guarded)
+    shown = [len(one.items.all()) for one in expected]
+    assert sorted(shown) == ([0] * 5 if manager == "none" else [0, 6, 6, 6, 6])
+
+
+def compare(expected: list[Cabinet], holders: list[Holder], is_first_guarded: bool) -> None:
     with transaction.atomic():
         holdings = [Holding(Cabinet, relation, holders, "default") for relation in RELATIONS]
         rows = snapshots.rows(Registration(Cabinet), [holder.pk for holder in holders], "default", lock=True)
-        found, *members = round_trips.fetch([rows, *(holding.queryset for holding in holdings)], "default")
+        queries = [Query(rows, "default"), *(holding.query for holding in holdings)]
+        found, *members = round_trips.fetch(queries, "default", is_first_guarded=is_first_guarded)
         for holding, those in zip(holdings, members, strict=True):
             holding.give(found, those)
     assert [told(one) for one in found] == [told(one) for one in expected]
     for one, same in zip(found, expected, strict=True):
         for relation in RELATIONS:
             assert list(map(told, getattr(one, relation).all())) == list(map(told, getattr(same, relation).all()))
-    shown = [len(one.items.all()) for one in found]
-    assert sorted(shown) == ([0] * 5 if manager == "none" else [0, 6, 6, 6, 6])
+
+
+def test_code_that_may_not_ask_the_database_is_found_out_whatever_it_catches() -> None:
+    for kind in (Exception, BaseException):
+        with pytest.raises(Asks), asking_nothing("default"), suppress(kind):
+            Item.objects.count()
+    with asking_nothing("default"):
+        Item.objects.filter(pk="a")
+    assert Item.objects.count() == 0
+
+
+def test_it_may_not_ask_it_by_a_cursor_of_the_server_either() -> None:
+    with pytest.raises(Asks), asking_nothing("default"), transaction.atomic():
+        list(Item.objects.iterator())
+    with transaction.atomic():
+        assert list(Item.objects.iterator()) == []
+
+
+def test_whatever_somebody_put_in_place_of_a_cursor_is_there_again() -> None:
+    """As tools that show queries do it."""
+    mine = connection.cursor
+    with patch.object(connection, "cursor", lambda *args: mine(*args)):
+        theirs = connection.cursor
+        with asking_nothing("default"), pytest.raises(Asks), asking_nothing("default"):
+            connection.cursor()
+        assert connection.cursor is theirs
+    with asking_nothing("default"):
+        connection.cursor = mine  # type: ignore[method-assign]
+        del connection.cursor
+    assert connection.cursor == mine
+
+
+def test_another_thread_that_shares_the_connection_may_ask() -> None:
+    """As a live server does where SQLite is in memory."""
+    shared = connections["default"]
+
+    def ask() -> Any:
+        with shared.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            return cursor.fetchone()
+
+    shared.inc_thread_sharing()
+    try:
+        with asking_nothing("default"):
+            assert Beside(ask).join() == (1,)
+    finally:
+        shared.dec_thread_sharing()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection, models, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Concat
 from django.test.utils import CaptureQueriesContext
@@ -16,8 +16,9 @@ from rest_framework import serializers
 
 from dcim.models import Site
 from tests.makers import actions, events, make_webhook
-from tests.modes import MODES, in_transaction
+from tests.modes import MODES, in_batch, in_transaction
 from tests.test_outbox import ROLLBACKS, Rollback, Subject
+from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import (
     Country,
     Course,
@@ -33,10 +34,56 @@ from tests.testapp.models import (
     Tracked,
 )
 from tests.threads import Beside
-from webhooks import registry, snapshots
+from webhooks import TrackedQuerySet, batch, registry, snapshots
+from webhooks.capture import befores
 from webhooks.models import Event
 
 pytestmark = pytest.mark.usefixtures("database")
+
+
+class Told(serializers.ModelSerializer):
+    """Shows a relation by a method that asks the database, by another name, and by code of its own."""
+
+    labels = serializers.SerializerMethodField()
+    label_names = serializers.SlugRelatedField("name", many=True, source="labels", read_only=True)
+
+    class Meta:
+        model = Thing
+        fields = ("id", "name", "labels", "label_names")
+
+    def get_labels(self, thing: Thing) -> list[str]:
+        return [label.name for label in thing.labels.order_by("-name")]
+
+    def to_representation(self, instance: Thing) -> dict[str, Any]:
+        return super().to_representation(instance) | {"groups": len(instance.groups.all())}
+
+
+class Brief(serializers.ModelSerializer):
+    class Meta:
+        model = Thing
+        fields = ("id", "name")
+
+
+class ByHand:
+    """No serializer of REST framework's."""
+
+    def __init__(self, instance: Thing | None = None, context: Any = None) -> None:
+        self._instance = instance
+
+    @property
+    def data(self) -> dict[str, Any]:
+        assert self._instance
+        return {"name": self._instance.name, "groups": [label.pk for label in self._instance.groups.all()]}
+
+
+class Varying(Brief):
+    """Has more fields for an object than without one."""
+
+    def get_fields(self) -> dict[str, Any]:
+        more = (
+            {} if self.instance is None else {"groups": serializers.PrimaryKeyRelatedField(many=True, read_only=True)}
+        )
+        return super().get_fields() | more
 
 
 @pytest.fixture
@@ -56,6 +103,10 @@ def changed(event: Event | None = None) -> Any:
 def rename(thing: Any) -> None:
     thing.name = "new"
     thing.save()
+
+
+def update(thing: Thing) -> None:
+    TrackedQuerySet(Thing).filter(pk=thing.pk).update(name="new")
 
 
 def rename_stale(thing: Thing) -> None:
@@ -279,6 +330,31 @@ def test_what_a_relation_held_is_read_once_the_object_is_locked(thing: Thing) ->
     assert (sides(second)[0]["labels"], sides(second)[1]["labels"]) == (["red"], ["blue", "red"])
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("first", [rename, lambda thing: thing.heroes.clear(), lambda thing: thing.delete()])
+def test_so_is_what_those_held_that_are_edited_after_another_change(
+    thing: Thing, first: Callable[[Thing], Any]
+) -> None:
+    make_webhook(Thing, prechange=True)
+    thing.heroes.add(thing)
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+
+    def other() -> None:
+        mine = Thing.objects.get(pk=thing.pk)
+        with transaction.atomic():
+            first(mine)
+            if mine.pk:
+                mine.labels.add(blue)
+
+    with transaction.atomic():
+        thing.labels.add(red)
+        beside = Beside(other)
+        beside.wait_until_blocked_or_done()
+        assert beside.is_running
+    beside.join()
+    assert sides()[0]["labels"] == ["red"]
+
+
 # What webhooks demand
 
 
@@ -396,8 +472,7 @@ def test_the_state_before_costs_one_query_for_each_object_and_none_where_nobody_
     plain, plain_alone = costs(), alone()
     for _ in range(webhooks):
         make_webhook(Thing, prechange=True)
-    # What a relation held is one more, for each relation that is edited.
-    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1, 0, 0, 1, 0]
+    assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1, 0, 0, 0, 0]
     assert [ours - one for ours, one in zip(alone(), plain_alone, strict=True)] == [1, 0]
 
 
@@ -433,6 +508,138 @@ def test_an_edit_of_a_relation_costs_one_query_for_the_state_before_whichever_wa
     assert [ours - one for ours, one in zip(costs(), plain, strict=True)] == [1] * len(changes)
 
 
+@pytest.mark.parametrize("mode", [in_transaction, in_batch])
+def test_however_an_object_is_changed_in_a_transaction_its_state_before_costs_one_query(
+    thing: Thing, mode: Callable[..., None]
+) -> None:
+    red, person = Label.objects.create(name="red"), Person.objects.create(name="a")
+    course, ship, diner = (
+        Course.objects.create(code="b2"),
+        Ship.objects.create(code="a"),
+        Diner.objects.create(name="a"),
+    )
+    hero = Thing.objects.create(name="hero")
+    changes: list[list[Callable[[], Any]]] = [
+        [lambda: rename(thing), lambda: thing.labels.set([red]), lambda: thing.heroes.set([hero])],
+        [lambda: thing.labels.set([red]), lambda: thing.heroes.clear(), lambda: thing.groups.add(red), thing.save],
+        [lambda: update(thing), lambda: thing.labels.add(red), thing.save],
+        [lambda: red.things.clear(), lambda: rename(thing), lambda: thing.heroes.add(hero)],
+        [lambda: rename(ThingProxy.objects.get(pk=thing.pk)), lambda: red.things.add(thing)],
+        [lambda: rename(Thing.objects.only("id").get(pk=thing.pk)), lambda: thing.labels.clear()],
+        [lambda: course.save(), lambda: course.students.add(person)],
+        [lambda: rename(ship), lambda: ship.labels.add(red), lambda: ship.ports.add(red)],
+        [lambda: rename(diner), lambda: diner.labels.add(red)],
+        [lambda: red.places.add(diner.pk), lambda: diner.save()],
+        [lambda: TrackedQuerySet(Diner).update(is_open=False), lambda: diner.labels.add(red)],
+    ]
+
+    def cost(work: list[Callable[[], Any]]) -> int:
+        for one in (thing.labels, thing.heroes, thing.groups, course.students, ship.labels, ship.ports, diner.labels):
+            one.clear()
+        thing.heroes.add(thing)
+        return len(statements(lambda: mode(lambda: [change() for change in work])))
+
+    make_webhook(
+        Tracked, excluded_usernames=["someone"]
+    )  # a batch takes a savepoint where any webhook demands anything
+    webhook = make_webhook(Thing, Course, Ship, Diner)
+    plain = [cost(work) for work in changes]
+    webhook.prechange = True
+    webhook.save()
+    assert [cost(work) - one for work, one in zip(changes, plain, strict=True)] == [1] * len(changes)
+
+
+@pytest.mark.parametrize("serializer", [Brief, Told, ByHand, Varying])
+def test_a_relation_that_no_field_shows_is_read_when_it_is_edited(
+    thing: Thing, serializer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, serializer)
+
+    def said() -> list[list[str]]:
+        thing.groups.set([red])
+        with transaction.atomic():
+            Thing.objects.create(name="the first looks the webhooks up")
+            changes = (lambda: rename(thing), lambda: thing.groups.add(blue), lambda: thing.groups.remove(red))
+            return [statements(change) for change in changes]
+
+    webhook = make_webhook(Thing)
+    plain = said()
+    webhook.prechange = True
+    webhook.save()
+    ours = said()
+    assert [len(one) - len(other) for one, other in zip(ours, plain, strict=True)] == [1, 1, 0]
+    counts = [sum("membership" in one for one in those[0]) for those in (plain, ours)]
+    assert counts[0] == counts[1]
+    before, after = sides()
+    shown = ([red.pk], [blue.pk]) if serializer is not Brief else (None, None)
+    assert (before.get("groups"), after.get("groups")) == shown
+
+
+def test_a_webhook_may_choose_another_serializer_after_an_edit(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, ThingSerializer, serializers={"brief": Brief})
+    webhook = make_webhook(Thing, prechange=True, serializer="brief")
+    with transaction.atomic():
+        thing.labels.add(Label.objects.create(name="red"))
+        webhook.serializer = ""
+        webhook.save()
+        rename(thing)
+    assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels", "name"])
+
+
+def test_of_many_objects_at_once_relations_are_read_when_they_are_edited(
+    thing: Thing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(befores, "AHEAD", 1)
+    thing.labels.add(red := Label.objects.create(name="red"))
+    Thing.objects.create(name="second")
+    make_webhook(Thing, changed_fields=["labels"])
+    with batch():
+        said = statements(lambda: TrackedQuerySet(Thing).update(status="retired"))
+        thing.labels.remove(red)
+    assert not any("labels" in one for one in said)
+    assert [(event.object_id, changed(event)) for event in events()] == [(str(thing.pk), ["labels", "status"])]
+
+
+def test_the_fields_of_a_serializer_are_not_made_anew_at_each_change(
+    thing: Thing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor where they ask the database, which they may not do at a save."""
+    made = []
+
+    class Asking(Brief):
+        def get_fields(self) -> dict[str, Any]:
+            made.append(self.instance)
+            return super().get_fields() if Label.objects.exists() else {}
+
+    Label.objects.create(name="red")
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, Asking)
+    make_webhook(Thing, prechange=True)
+    for _ in range(3):
+        with transaction.atomic():
+            rename(thing)
+    assert made == [None, thing, thing, thing]
+    assert set(sides()[0]) == {"id", "name"}
+
+
+def test_what_a_relation_held_is_told_of_those_alone_that_are_edited(
+    thing: Thing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queryset that an object is serialized from may show less of a relation than it holds."""
+    few = models.Prefetch("labels", queryset=Label.objects.filter(name="blue"))
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, Told, queryset=lambda: Thing.objects.prefetch_related(few))
+    thing.labels.add(*(Label.objects.create(name=name) for name in ("red", "blue")))
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        rename(thing)
+        thing.heroes.add(thing)
+    assert (sides()[0]["label_names"], sides()[1]["label_names"], changed()) == (["blue"], ["blue"], ["name"])
+
+
 def test_a_save_that_fails_leaves_nothing_behind(thing: Thing) -> None:
     make_webhook(Thing, prechange=True)
     thing.name = None  # type: ignore[assignment]
@@ -453,7 +660,7 @@ def test_where_the_state_before_cannot_be_read_the_save_and_its_event_go_on_with
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("a field of it cannot be read")
 
-    monkeypatch.setattr("webhooks.snapshots.read", refuse)
+    monkeypatch.setattr("webhooks.snapshots.rows", refuse)
     mode(lambda: rename(thing))
     assert Thing.objects.get().name == "new"
     assert (actions(), sides()[0], changed()) == (["updated"], None, None)
@@ -467,23 +674,6 @@ def test_a_name_may_go_on_into_what_a_field_holds(name: str) -> None:
     site.custom_field_data = {"zone": "b", "room": {"floor": 1}}
     site.save()
     assert actions() == (["updated"] if name in ("custom_fields", "custom_fields.zone") else [])
-
-
-class Told(serializers.ModelSerializer):
-    """Shows a relation by a method that asks the database, by another name, and by code of its own."""
-
-    labels = serializers.SerializerMethodField()
-    label_names = serializers.SlugRelatedField("name", many=True, source="labels", read_only=True)
-
-    class Meta:
-        model = Thing
-        fields = ("id", "name", "labels", "label_names")
-
-    def get_labels(self, thing: Thing) -> list[str]:
-        return [label.name for label in thing.labels.order_by("-name")]
-
-    def to_representation(self, instance: Thing) -> dict[str, Any]:
-        return super().to_representation(instance) | {"groups": len(instance.groups.all())}
 
 
 @MODES

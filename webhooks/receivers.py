@@ -79,12 +79,12 @@ def on_saving(sender: type[models.Model], instance: models.Model, using: str, ra
     if raw or outbox.ignores(sender, using) or not outbox.looks_back(using) or using != outbox.database():
         return
     stored = {
-        registration: [key]
+        registration: [Holder(key, vars(instance))]
         for registration in registry.registrations_touched(sender)
         if (key := _key(registration, instance)) is not None and not _is_surely_new(registration.model, instance)
     }
     if stored:
-        foreseen = outbox.foresee(stored, using)
+        foreseen = outbox.foresee(stored, using, registry.is_inheriting(sender))
         instance._webhooks_foreseen = foreseen  # type: ignore[attr-defined]
 
 
@@ -125,12 +125,10 @@ def on_saved(
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
     if raw or outbox.ignores(sender, using):
         return  # a fixture is loaded, whose rows may refer to others that are not there yet; or nobody wants it
-    # Of rows in several tables, a save locks those alone of which it changes columns.
-    is_inheriting = len(registry.family(sender)) > 1
     for registration in registry.registrations_touched(sender):
         is_new = created and registration.model not in made_of
         action = Action.CREATED if is_new else Action.UPDATED
-        _record(registration, _key(registration, instance), action, using, is_inheriting, foreseen)
+        _record(registration, _key(registration, instance), action, using, registry.is_inheriting(sender), foreseen)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
@@ -171,7 +169,7 @@ def on_many_to_many_changed(
 def _foresee_relation(relation: Relation, changed: dict[Registration, list[Holder]], using: str) -> None:
     if outbox.looks_back(using) and using == outbox.database():
         for registration, holders in changed.items():
-            outbox.foresee_relations(registration, holders, relation.names(registration), using)
+            outbox.foresee_edit(registration, holders, relation.names(registration), using)
 
 
 def _record(

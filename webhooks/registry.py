@@ -155,3 +155,8 @@ def family(model: type[models.Model]) -> tuple[type[models.Model], ...]:
     """The concrete model, and those that it inherits rows from."""
     concrete = model._meta.concrete_model or model
     return (concrete, *concrete._meta.get_parent_list())
+
+
+def is_inheriting(model: type[models.Model]) -> bool:
+    """Whether its rows are in several tables: a change locks those alone of which it changes columns."""
+    return len(family(model)) > 1

@@ -70,7 +70,7 @@ class Relation:
         found = {}
         for columns in known:
             key = pk.to_python(columns.get(pk.attname, columns.get(key_there.attname)))
-            found[key] = Holder(key, {**columns, pk.attname: key})
+            found[key] = Holder(key, columns)
         return [found[key] for key in sorted(found)]  # so that two who change the same lock them in one order
 
     def _of(self, instance: models.Model, model: type[models.Model]) -> Columns:

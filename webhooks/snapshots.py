@@ -1,7 +1,7 @@
 """The state of an object before and after a change: its columns and relations, where its payload shows them.
 
-The old row is read before the change, and what a relation to many held before it is changed. Whatever was not read
-has not changed, so the snapshot of the state before takes it from the one of the state after.
+The old row is read before the change, and with it what relations to many hold. Those that were not edited since have
+not changed, so the snapshot of the state before takes them from the one of the state after.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ _MISSING = object()
 
 @dataclass
 class Before:
-    """An object before the first change of a transaction: its row, None where there was none; the relations that were
-    read, which the row has prefetched; and the whole snapshot, where the object was deleted meanwhile.
+    """An object before the first change of a transaction: its row, None where there was none; the relations that the
+    row has prefetched, and those that were edited since; and the whole snapshot, where the object was deleted
+    meanwhile.
 
     It is an on_commit callback that does nothing: a savepoint that is rolled back gives the lock of the row back, and
     Django then drops what was read under it.
     """
 
     row: models.Model | None = None
-    relations: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
+    edited: set[str] = field(default_factory=set)
     deleted: Snapshot | None = None
 
     def __call__(self) -> None:
@@ -83,6 +85,14 @@ def shown(registration: Registration, serializer: str = "") -> Fields:
     fields = _fields(registration.serializer_class(serializer)(context=serializer_context()))
     found = _named(columns, fields, fields) | _named(many, fields, fields) if fields else columns | many
     return {name: one for name, one in found.items() if not registration.is_left_out(name)}
+
+
+def shown_relations(registration: Registration, serializer: str) -> set[str]:
+    """The relations to many that a serializer has fields for, by the names that the model has for them. Raises what the
+    serializer raises."""
+    fields = _fields(registration.serializer_class(serializer)(context=serializer_context()))
+    found = _named(_of_model(registration.model)[1], fields, fields)
+    return {one.name for name, one in found.items() if not registration.is_left_out(name)}
 
 
 def holds_names(field: models.Field[Any, Any]) -> bool:
@@ -154,11 +164,10 @@ def earlier(serializer: Any, data: Any, after: Snapshot, before: Before) -> Snap
     if before.row is None:
         return None
     relations = _relations(serializer, data, before.row)
-    held = {
-        name: _held(serializer, name, relation, before.row)
-        for name, relation in relations.items()
-        if relation in before.relations
-    }
+    edited = {name: relation for name, relation in relations.items() if relation in before.edited}
+    if not before.known.issuperset(edited.values()):
+        return None
+    held = {name: _held(serializer, name, relation, before.row) for name, relation in edited.items()}
     return after | _columns(serializer, data, before.row) | held
 
 

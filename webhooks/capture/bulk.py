@@ -14,6 +14,7 @@ from webhooks import registry
 from webhooks.capture import outbox
 from webhooks.capture.changes import Change
 from webhooks.conf import conf
+from webhooks.holdings import Holder
 from webhooks.interruptions import pass_on
 from webhooks.keys import is_shared, stored
 from webhooks.logs import logger_of
@@ -74,7 +75,8 @@ class TrackedQuerySet(models.QuerySet[M]):
             # Which rows these are may depend on the very columns that change.
             pks = self._locked()
             keys = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
-            outbox.foresee(keys, self.db)
+            holders = {one: [*map(Holder, those)] for one, those in keys.items()}
+            outbox.foresee(holders, self.db, registry.is_inheriting(self.model))
             rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
             self._record(keys, Action.UPDATED)
         self._result_cache = None
@@ -140,7 +142,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             pass_on(error)
             logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
             return None
-        outbox.foresee(dict.fromkeys(self._registrations(), there), self.db)
+        outbox.foresee({one: [*map(Holder, there)] for one in self._registrations()}, self.db)
         return {self._key(pk) for pk in there}
 
     def _key(self, given: Any) -> Any:

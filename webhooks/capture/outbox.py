@@ -58,30 +58,26 @@ class Foreseen:
     befores: dict[str, Before]
 
 
-def foresee(objects: Mapping[Registration, Sequence[Any]], using: str) -> Foreseen | None:
+def foresee(objects: Mapping[Registration, Sequence[Holder]], using: str, guarded: bool = False) -> Foreseen | None:
     """Read objects that are about to change, where somebody needs their state before. Outside a transaction, hand what
-    it returns to ``record``. Raises only what ended the transaction."""
+    it returns to ``record``. ``guarded`` is for a change that may not lock all of these rows itself. Raises only what
+    ended the transaction."""
     with Sparing(using, "The state before a change cannot be read: %s", _named(objects)):
-        objects = {registration: [registration.key(pk) for pk in pks] for registration, pks in objects.items()}
         scope = _scope(using)
         if scope is None:
             return _foreseen_alone(objects, using)
-        for registration, pks in objects.items():
-            befores.remember(scope, registration, pks)
+        for registration, holders in objects.items():
+            befores.remember(scope, registration, holders, guarded)
     return None
 
 
-def foresee_relations(
-    registration: Registration, holders: Sequence[Holder], relations: Sequence[str], using: str
-) -> None:
-    """Read objects of which relations to many are about to be edited, with what these hold, where somebody needs their
-    state before. Outside a transaction it stays unknown; Django edits them in one. Raises only what ended the
-    transaction."""
-    pks = [holder.pk for holder in holders]
-    with Sparing(using, "The state before a change cannot be read: %s", _named({registration: pks})):
+def foresee_edit(registration: Registration, holders: Sequence[Holder], relations: Sequence[str], using: str) -> None:
+    """Read objects of which relations to many are about to be edited, where somebody needs their state before. Outside
+    a transaction it stays unknown; Django edits them in one. Raises only what ended the transaction."""
+    with Sparing(using, "The state before a change cannot be read: %s", _named({registration: holders})):
         scope = _scope(using)
         if scope is not None:
-            befores.remember_relations(scope, registration, holders, relations)
+            befores.remember(scope, registration, holders, guarded=True, edited=relations)
 
 
 def _scope(using: str) -> Scope | None:
@@ -90,17 +86,18 @@ def _scope(using: str) -> Scope | None:
     return open_scope(using, jobs.wake_up) if scope is None and connections[using].in_atomic_block else scope
 
 
-def _foreseen_alone(objects: Mapping[Registration, Sequence[Any]], using: str) -> Foreseen:
+def _foreseen_alone(objects: Mapping[Registration, Sequence[Holder]], using: str) -> Foreseen:
     wanted, known = subscriptions.current(using), {}
-    for registration, pks in objects.items():
+    for registration, [holder] in objects.items():
         if wanted.need_before(registration.label):
-            rows = snapshots.read(registration, pks, using, lock=False)
-            known[registration.label] = Before(rows.get(str(pks[0])))
+            key = registration.key(holder.pk)
+            rows = snapshots.read(registration, [key], using, lock=False)
+            known[registration.label] = Before(rows.get(str(key)))
     return Foreseen(wanted, known)
 
 
-def _named(objects: Mapping[Registration, Sequence[Any]]) -> str:
-    return ", ".join(f"{registration.label} {pk}" for registration, pks in objects.items() for pk in pks)
+def _named(objects: Mapping[Registration, Sequence[Holder]]) -> str:
+    return ", ".join(f"{registration.label} {one.pk}" for registration, holders in objects.items() for one in holders)
 
 
 def record(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from typing import Any
 
@@ -17,45 +19,44 @@ from webhooks.transactions import IN_TRANSACTION
 SAVEPOINT = "webhooks_round_trip"
 
 
-def fetch(querysets: Sequence[models.QuerySet[Any]], using: str) -> list[list[Any]]:
+def fetch(queries: Sequence[Query], using: str, *, is_first_guarded: bool = True) -> list[list[Any]]:
     """The objects of each of these. It needs a transaction that is open; where one of them fails (a deadlock, a lock
     that is not given in time), that is as it was, unless it is one that PostgreSQL cannot even parse.
 
     A join could not do that: a statement sees other tables as they were before it waited for its lock. So PostgreSQL is
     sent several statements at once, in a savepoint. SQLite takes one at a time, but nobody else writes meanwhile, so it
-    is sent one that unites them. Querysets that do more than a query, and drivers that take no more than one statement,
-    get one by one.
+    is sent one that unites them. Where some do not go along, all are run one by one.
+
+    The first need not be guarded where it locks just the rows that are updated next: it ends the transaction if it
+    fails, as the update would. PostgreSQL takes a lock from within a savepoint, and an update after it, for those of
+    two, and notes both with each row (a MultiXact).
     """
-    connection = connections[using]
-    is_plain = all(map(_is_plain, querysets))
-    if is_plain and not is_postgresql(using):
-        return _united(connection, [_Query(one, using) for one in querysets])
-    if is_plain and _takes_several(connection):
-        return _sent_together(connection, [_Query(one, using) for one in querysets])
-    with transaction.atomic(using):
-        return [list(one) for one in querysets]
+    if not all(query.goes_along for query in queries):
+        with transaction.atomic(using):
+            return [query.alone() for query in queries]
+    if is_postgresql(using):
+        return _sent_together(connections[using], queries, is_first_guarded)
+    return _united(connections[using], queries)
 
 
-def _is_plain(queryset: models.QuerySet[Any]) -> bool:
-    """Whether nothing but its one query comes of it."""
-    plain, kind = models.QuerySet, type(queryset)
-    is_iterated_as_usual = kind._fetch_all is plain._fetch_all and kind.__iter__ is plain.__iter__
-    makes_objects = queryset._iterable_class is ModelIterable
-    return is_iterated_as_usual and makes_objects and not queryset._prefetch_related_lookups  # type: ignore[attr-defined]
-
-
-class _Query:
-    """One of them: written here, run by others, and its rows made objects here. To ``ModelIterable`` it is a queryset,
-    its query, and the compiler of that."""
+class Query:
+    """A queryset, to be run with others. It is written here, run by others, and its rows made objects here. To
+    ``ModelIterable`` it is a queryset, its query, and the compiler of that."""
 
     def __init__(self, queryset: models.QuerySet[Any], using: str) -> None:
         self._queryset, self.query = queryset, self
-        self._compiler: Any = queryset.query.get_compiler(using)
-        try:
+        self.statement, self.width = "", 0
+        self.parameters: tuple[Any, ...] = ()
+        # Not one that does more than its query; nor where the driver takes no more than one.
+        self.goes_along = _is_plain(queryset) and (not is_postgresql(using) or _takes_several(connections[using]))
+        if self.goes_along:
+            self._write(using)
+
+    def _write(self, using: str) -> None:
+        self._compiler: Any = self._queryset.query.get_compiler(using)
+        with suppress(EmptyResultSet):  # Django knows without asking
             self.statement, parameters = self._compiler.as_sql()
             self.parameters, self.width = tuple(parameters), self._compiler.col_count + self._unseen()
-        except EmptyResultSet:  # Django knows without asking
-            self.statement, self.parameters, self.width = "", (), 0
 
     def _unseen(self) -> int:
         """Columns that are read only to sort by them."""
@@ -72,6 +73,55 @@ class _Query:
         self._compiler.execute_sql = lambda *args, **kwargs: [rows]
         return list(ModelIterable(self)) if self.statement else []  # type: ignore[arg-type]
 
+    def alone(self) -> list[Any]:
+        """What comes of it when it is run by itself."""
+        return list(self._queryset)
+
+
+def _is_plain(queryset: models.QuerySet[Any]) -> bool:
+    """Whether nothing but its one query comes of it."""
+    plain, kind = models.QuerySet, type(queryset)
+    is_iterated_as_usual = kind._fetch_all is plain._fetch_all and kind.__iter__ is plain.__iter__
+    makes_objects = queryset._iterable_class is ModelIterable
+    return is_iterated_as_usual and makes_objects and not queryset._prefetch_related_lookups  # type: ignore[attr-defined]
+
+
+class Asks(BaseException):
+    """Some code would ask the database. No ordinary error: code that gets over those would go on with less."""
+
+
+@contextmanager
+def asking_nothing(using: str) -> Iterator[None]:
+    """Let code send the database nothing. Raises ``Asks`` if it tries, even where it catches that."""
+    connection, thread = connections[using], threading.get_ident()
+    mine, was_lost = vars(connection), connection.needs_rollback
+    cursors = {name: getattr(connection, name) for name in ("cursor", "chunked_cursor")}
+    own = {name: mine[name] for name in cursors if name in mine}  # somebody else has put one in place of Django's
+    asked = False
+
+    def refusing(cursor: Callable[..., Any]) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> Any:
+            nonlocal asked
+            if threading.get_ident() != thread:  # which shares the connection, as tests let it
+                return cursor(*args, **kwargs)
+            asked = True
+            raise Asks
+
+        return refuse
+
+    # Not by ``execute_wrapper``: with DEBUG, Django would note a statement that was never sent.
+    mine.update({name: refusing(cursor) for name, cursor in cursors.items()})
+    try:
+        yield
+    finally:
+        for name in cursors:
+            mine.pop(name, None)
+        mine.update(own)
+        # Django gives a transaction up when a block fails that has no savepoint, but nothing has happened in it.
+        connection.needs_rollback = was_lost
+    if asked:
+        raise Asks
+
 
 def _takes_several(connection: BaseDatabaseWrapper) -> bool:
     """Whether the driver takes several statements with parameters, and gives all their results: not psycopg2."""
@@ -79,20 +129,26 @@ def _takes_several(connection: BaseDatabaseWrapper) -> bool:
     return driver.__name__ == "psycopg" and not server_binds(connection.alias)
 
 
-def _sent_together(connection: BaseDatabaseWrapper, queries: Sequence[_Query]) -> list[list[Any]]:
-    asked = [query for query in queries if query.statement]
-    statements = [f"SAVEPOINT {SAVEPOINT}", *(query.statement for query in asked), f"RELEASE SAVEPOINT {SAVEPOINT}"]
-    found: dict[_Query, list[Any]] = {}
+def _sent_together(
+    connection: BaseDatabaseWrapper, queries: Sequence[Query], is_first_guarded: bool
+) -> list[list[Any]]:
+    bare = 0 if is_first_guarded else 1
+    in_order = (*queries[:bare], None, *queries[bare:])  # None: the savepoint
+    sent = [query for query in in_order if query is None or query.statement]
+    statements = [query.statement if query else f"SAVEPOINT {SAVEPOINT}" for query in sent]
+    parameters = [value for query in queries for value in query.parameters]
+    found: dict[Query, list[Any]] = {}
     with connection.cursor() as cursor:
         try:
             # Each begins a line: one may end in a comment.
-            cursor.execute("\n; ".join(statements), [value for query in asked for value in query.parameters])
+            cursor.execute("\n; ".join([*statements, f"RELEASE SAVEPOINT {SAVEPOINT}"]), parameters)
         except BaseException:
             _roll_back(connection)
             raise
-        for query in asked:
+        for query in sent:
+            if query:
+                found[query] = cursor.fetchall()
             cursor.nextset()
-            found[query] = cursor.fetchall()
     return [query.objects(found.get(query, [])) for query in queries]
 
 
@@ -107,7 +163,7 @@ def _roll_back(connection: BaseDatabaseWrapper) -> None:
         connection.needs_rollback = True
 
 
-def _united(connection: BaseDatabaseWrapper, queries: Sequence[_Query]) -> list[list[Any]]:
+def _united(connection: BaseDatabaseWrapper, queries: Sequence[Query]) -> list[list[Any]]:
     """Each row has the number of its query, and its columns where those of the others have nothing."""
     asked = {f"q{number}": query for number, query in enumerate(queries) if query.statement}
     # As subqueries, which keep their order; older versions know no others.
@@ -119,7 +175,7 @@ def _united(connection: BaseDatabaseWrapper, queries: Sequence[_Query]) -> list[
     for name in asked:
         columns = (f"{other}.*" if other == name else ", ".join(["NULL"] * one.width) for other, one in asked.items())
         united.append(f"SELECT '{name}', {', '.join(columns)} FROM {name}")
-    found: dict[_Query, list[Any]] = {query: [] for query in queries}
+    found: dict[Query, list[Any]] = {query: [] for query in queries}
     starts = dict(zip(asked, accumulate((query.width for query in asked.values()), initial=0), strict=False))
     with connection.cursor() as cursor:
         parameters = [value for query in asked.values() for value in query.parameters]
