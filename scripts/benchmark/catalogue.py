@@ -22,6 +22,7 @@ EXPERIMENTS: Sequence[Experiment] = (
     saves.CROWD,
     saves.BEFORE,
     saves.EDIT_BEFORE,
+    saves.FORM_BEFORE,
     hanging.ENDPOINTS,
     size.ON_RECORD,
     claims.BACKLOGS,
