@@ -25,11 +25,11 @@ from tests.makers import events, make_webhook
 from tests.modes import MODES, in_transaction
 from tests.test_outbox import holding
 from tests.test_snapshots import changed, rename, sides, statements
-from tests.testapp.models import Course, Diner, Gadget, Label, Person, Place, Restaurant, Specimen, Thing
+from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
 from tests.threads import Beside
 from webhooks import TrackedQuerySet, registry, snapshots
 from webhooks.capture import befores, outbox
-from webhooks.holdings import Holder
+from webhooks.holdings import Holder, Holding
 from webhooks.receivers import on_many_to_many_changed
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -338,8 +338,20 @@ def test_where_a_relation_cannot_be_read_the_row_can(
     assert not is_told or (sides()[0]["name"], sides()[1]["name"]) == ("old", "new")
 
 
+def save_and_edit(thing: Thing) -> None:
+    rename(thing)
+    thing.labels.add(Label.objects.create(name="red"))
+
+
+def make_anew(thing: Thing) -> None:
+    pk = thing.pk
+    thing.delete()
+    Thing.objects.create(pk=pk, name="new")
+
+
+@pytest.mark.parametrize("then", [save_and_edit, make_anew])
 def test_what_was_not_known_before_the_first_change_stays_unknown(
-    thing: Thing, monkeypatch: pytest.MonkeyPatch
+    thing: Thing, then: Callable[[Thing], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = snapshots.rows
     failing = iter([True, True])  # with its relations, and without
@@ -351,10 +363,9 @@ def test_what_was_not_known_before_the_first_change_stays_unknown(
     monkeypatch.setattr(snapshots, "rows", rows)
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
-        for name in ("middle", "new"):
-            thing.name = name
-            thing.save()
-        thing.labels.add(Label.objects.create(name="red"))
+        thing.name = "middle"
+        thing.save()
+        then(thing)
     assert (sides()[0], sides()[1]["name"], changed()) == (None, "new", None)
 
 
@@ -364,7 +375,67 @@ def test_where_it_is_not_known_what_an_edited_relation_held_nothing_is_told(thin
         rename(thing)
         with patch.object(befores.models, "prefetch_related_objects", side_effect=ValueError):
             thing.labels.add(red)
-    assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["red"], None)
+        assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["red"], None)
+        thing.labels.add(Label.objects.create(name="blue"))
+        assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["blue", "red"], None)
+
+
+def test_where_an_inherited_row_cannot_be_read_neither_is_half_of_the_change_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, failing = snapshots.rows, iter([True, True])
+
+    def rows(registration: Any, *args: Any, **kwargs: Any) -> Any:
+        assert not next(failing, False)
+        return read(registration, *args, **kwargs)
+
+    diner = Diner.objects.create(name="old")
+    monkeypatch.setattr(snapshots, "rows", rows)
+    make_webhook(Diner, Place, prechange=True)
+    with transaction.atomic():
+        for name in ("middle", "new"):
+            diner.name = name
+            diner.save()
+    told = {event.object_type: sides(event)[0] and sides(event)[0]["name"] for event in events()}
+    assert told == {"testapp.diner": None, "testapp.place": "old"}
+
+
+def test_where_nothing_has_to_be_asked_nothing_is(thing: Thing, red: Label, serving: Serving) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        with patch.object(befores, "Holding", side_effect=ValueError):
+            rename(thing)
+        serving(lambda: Label.objects.none())
+        thing.labels.add(red)
+    assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], [], ["name"])
+
+
+def test_an_edit_goes_on_where_its_manager_fails_at_the_database(
+    thing: Thing, red: Label, serving: Serving, app_log: pytest.LogCaptureFixture
+) -> None:
+    serving(raw("SELECT nowhere"))
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        thing.labels.add(red)
+    assert Thing.labels.through.objects.count() == 1
+
+
+def test_a_relation_that_is_only_read_along_takes_nothing_away_from_the_edited_one(
+    thing: Thing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hero = Thing.objects.create(name="hero")
+    make_webhook(Thing, prechange=True)
+    read = Holding.__init__
+
+    def spoilt(self: Holding, model: Any, relation: str, holders: Any, using: str) -> None:
+        read(self, model, relation, holders, using)
+        if relation == "labels":
+            self.query.statement += " AND nowhere = 1"
+
+    monkeypatch.setattr(Holding, "__init__", spoilt)
+    with transaction.atomic():
+        thing.heroes.add(hero)
+    assert (sides()[0]["heroes"], sides()[1]["heroes"], changed()) == ([], [hero.pk], ["heroes"])
 
 
 def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_a_manager_too(thing: Thing, serving: Serving) -> None:
@@ -547,6 +618,17 @@ def test_an_edit_does_not_end_the_transaction_where_it_cannot_have_the_lock(
 def close(diner: Diner) -> None:
     diner.is_open = False
     diner.save(update_fields=["is_open"])
+
+
+@pytest.mark.postgresql
+def test_a_save_that_changes_nothing_does_not_end_it_either(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Peer, prechange=True)
+    peer = Peer.objects.create()
+    with holding(f"SELECT FROM testapp_peer WHERE id = {peer.pk} FOR NO KEY UPDATE"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '100ms'")
+        peer.save()
+    assert f"The state before a change cannot be read: testapp.peer {peer.pk}" in app_log.text
 
 
 @pytest.mark.postgresql

@@ -45,15 +45,17 @@ class Holding:
         self._asked_for = set(map(self._key, unread))
 
     def give(self, objects: Sequence[models.Model], members: Sequence[models.Model]) -> list[models.Model]:
-        """Let these objects have prefetched what the query has found. Returns those that have another value where the
-        model between refers to than was known of them, and so were not asked for."""
-        held = defaultdict(list)
+        """Let these objects have prefetched what the query has found. Returns those that are left: where the model
+        between refers to, they have another value than was known."""
+        held, left = defaultdict(list), []
         for member in members:
             held[self._held_by(member)].append(member)
-        asked_for = [one for one in objects if self._key(one) in self._asked_for]
-        for one in asked_for:
-            self._put(one, held[self._key(one)])
-        return [one for one in objects if one not in asked_for]
+        for one in objects:
+            if self._key(one) in self._asked_for:
+                self._put(one, held[self._key(one)])
+            else:
+                left.append(one)
+        return left
 
     def _put(self, one: models.Model, members: list[models.Model]) -> None:
         prefetched = getattr(one, self._relation).get_queryset()
@@ -63,7 +65,8 @@ class Holding:
 
 @cache
 def _referred(model: type[models.Model], relation: str) -> list[tuple[str, bool]]:
-    """The attributes of a model for its key and for what the model between refers to, and whether they are the key."""
+    """The attributes of a model for its key and for what the model between refers to, each with whether it is the
+    key."""
     pk, name = model._meta.pk, model._meta.get_field(relation).m2m_target_field_name()  # type: ignore[union-attr]
     columns = [one for one in model._meta.concrete_fields if one is pk or one.name == name]
     return [(one.attname, keys.is_shared(one, pk)) for one in columns]

@@ -10,7 +10,7 @@ from __future__ import annotations
 NAMES = {("rq.timeouts", "BaseTimeoutException"), ("billiard.exceptions", "SoftTimeLimitExceeded")}
 
 
-def pass_on(error: BaseException) -> None:
+def pass_on(error: Exception) -> None:
     """Raise it again if it is one."""
     if any((kind.__module__, kind.__qualname__) in NAMES for kind in type(error).__mro__):
         raise error

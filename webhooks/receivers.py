@@ -84,7 +84,7 @@ def on_saving(sender: type[models.Model], instance: models.Model, using: str, ra
         if (key := _key(registration, instance)) is not None and not _is_surely_new(registration.model, instance)
     }
     if stored:
-        foreseen = outbox.foresee(stored, using, registry.is_inheriting(sender))
+        foreseen = outbox.foresee(stored, using, guarded=not registry.locks_its_rows(sender))
         instance._webhooks_foreseen = foreseen  # type: ignore[attr-defined]
 
 
@@ -128,7 +128,8 @@ def on_saved(
     for registration in registry.registrations_touched(sender):
         is_new = created and registration.model not in made_of
         action = Action.CREATED if is_new else Action.UPDATED
-        _record(registration, _key(registration, instance), action, using, registry.is_inheriting(sender), foreseen)
+        lock = not registry.locks_its_rows(sender)
+        _record(registration, _key(registration, instance), action, using, lock, foreseen)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:

@@ -157,6 +157,9 @@ def family(model: type[models.Model]) -> tuple[type[models.Model], ...]:
     return (concrete, *concrete._meta.get_parent_list())
 
 
-def is_inheriting(model: type[models.Model]) -> bool:
-    """Whether its rows are in several tables: a change locks those alone of which it changes columns."""
-    return len(family(model)) > 1
+@cache
+def locks_its_rows(model: type[models.Model]) -> bool:
+    """Whether a save of an object surely locks its row: not those of several tables, of which it locks what it changes
+    columns of; nor one that has nothing but a key."""
+    concrete, *parents = family(model)
+    return not parents and any(not column.primary_key for column in concrete._meta.concrete_fields)

@@ -34,9 +34,9 @@ _MISSING = object()
 
 @dataclass
 class Before:
-    """An object before the first change of a transaction: its row, None where there was none; the relations that the
-    row has prefetched, and those that were edited since; and the whole snapshot, where the object was deleted
-    meanwhile.
+    """An object before the first change of a transaction: its row, None where there was none or it is not known; the
+    relations that the row has prefetched, those that were edited since, and those that payloads made since have shown,
+    None where there is no such payload; and the whole snapshot, where the object was deleted meanwhile.
 
     It is an on_commit callback that does nothing: a savepoint that is rolled back gives the lock of the row back, and
     Django then drops what was read under it.
@@ -45,6 +45,7 @@ class Before:
     row: models.Model | None = None
     known: set[str] = field(default_factory=set)
     edited: set[str] = field(default_factory=set)
+    shown: set[str] | None = None
     deleted: Snapshot | None = None
 
     def __call__(self) -> None:
@@ -80,9 +81,8 @@ def _parents(model: type[models.Model], path: str = "") -> list[str]:
 def shown(registration: Registration, serializer: str = "") -> Fields:
     """What snapshots of a model have: columns and relations to many that its payload shows, by the names that it has
     for them. Raises what the serializer raises."""
-    model = registration.model
-    columns, many = _of_model(model)
-    fields = _fields(registration.serializer_class(serializer)(context=serializer_context()))
+    columns, many = _of_model(registration.model)
+    fields = _declared(registration, serializer)
     found = _named(columns, fields, fields) | _named(many, fields, fields) if fields else columns | many
     return {name: one for name, one in found.items() if not registration.is_left_out(name)}
 
@@ -90,9 +90,14 @@ def shown(registration: Registration, serializer: str = "") -> Fields:
 def shown_relations(registration: Registration, serializer: str) -> set[str]:
     """The relations to many that a serializer has fields for, by the names that the model has for them. Raises what the
     serializer raises."""
-    fields = _fields(registration.serializer_class(serializer)(context=serializer_context()))
+    fields = _declared(registration, serializer)
     found = _named(_of_model(registration.model)[1], fields, fields)
     return {one.name for name, one in found.items() if not registration.is_left_out(name)}
+
+
+def _declared(registration: Registration, serializer: str) -> Mapping[str, Any]:
+    """The fields of a serializer that has no object."""
+    return _fields(registration.serializer_class(serializer)(context=serializer_context()))
 
 
 def holds_names(field: models.Field[Any, Any]) -> bool:
@@ -157,13 +162,15 @@ def taken(serializer: Any, data: Any, row: models.Model) -> Snapshot:
 
 
 def earlier(serializer: Any, data: Any, after: Snapshot, before: Before) -> Snapshot | None:
-    """The snapshot of the state before, from the one after; None where it is not known."""
+    """The snapshot of the state before, from the one after; None where it is not known. Notes which relations the
+    payload shows."""
     if before.deleted is not None:
         # It has what any serializer showed.
         return {name: value for name, value in before.deleted.items() if name in after}
     if before.row is None:
         return None
     relations = _relations(serializer, data, before.row)
+    before.shown = (before.shown or set()).union(relations.values())
     edited = {name: relation for name, relation in relations.items() if relation in before.edited}
     if not before.known.issuperset(edited.values()):
         return None

@@ -26,7 +26,7 @@ def atomically(work: Callable[[], T], using: str) -> T:
             with transaction.atomic(using):
                 return work()
         except (IntegrityError, OperationalError) as error:
-            if not tries_left or not _is_conflict(error):
+            if not tries_left or not is_conflict(error):
                 raise
         time.sleep(random.uniform(0, 0.02))  # noqa: S311 # nosec B311 # only spreads the tries
     raise AssertionError("unreachable")
@@ -47,5 +47,6 @@ def is_aborted(using: str) -> bool:
     return bool(connection.connection.info.transaction_status == IN_ERROR)
 
 
-def _is_conflict(error: Exception) -> bool:
+def is_conflict(error: Exception) -> bool:
+    """Whether another transaction is why a statement failed."""
     return isinstance(error, IntegrityError) or getattr(error.__cause__, "sqlstate", None) in CONFLICTS

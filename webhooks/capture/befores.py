@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from django.db import OperationalError, models, transaction
+from django.db import models, transaction
 
 from webhooks import snapshots
 from webhooks.capture.scopes import Scope
@@ -18,15 +18,14 @@ from webhooks.snapshots import Before
 from webhooks.sql import round_trips
 from webhooks.sql.dialect import in_chunks
 from webhooks.sql.round_trips import Query
-from webhooks.transactions import is_aborted
+from webhooks.transactions import is_aborted, is_conflict
 
 Key = tuple[str, str]
 
 # The objects of which it is not known yet what a relation held, by its name.
 Lacking = Mapping[str, Sequence[Key]]
 
-# Objects that change at once of which relations are read that may be edited later. Few edit more of them than that
-# one by one, and what is read is kept in memory.
+# With more objects that change at once, no relations are read that may be edited later: of so many they seldom are.
 AHEAD = 100
 
 
@@ -37,27 +36,50 @@ def remember(
     first change of an object its row, and with it the relations that its payload shows, in one query.
 
     ``guarded``: an error leaves the transaction as it was. A save waits for the very lock that is taken here, so it
-    may fail with that; an edit would not wait for it.
+    may fail with that; an edit would not wait for it. What could not be read stays unknown.
     """
     if not scope.wanted.need_before(registration.label):
         return
-    shown = _shown(registration, tuple(scope.wanted.serializers(registration.label)), scope.using)
-    ahead = shown.difference(edited) if len(holders) <= AHEAD else frozenset()
-    for some in in_chunks(scope.using, holders):
-        objects = {(registration.label, str(registration.key(one.pk))): one for one in some}
-        _Reading(scope, registration, objects, guarded).remember(edited, sorted(ahead))
+    ahead = _shown(scope, registration).difference(edited) if len(holders) <= AHEAD else frozenset()
+    objects = {(registration.label, str(registration.key(one.pk))): one for one in holders}
+    try:
+        for some in in_chunks(scope.using, objects.items()):
+            _Reading(scope, registration, dict(some), guarded).read(edited, sorted(ahead))
+    except Exception as error:
+        pass_on(error)
+        for key in objects:
+            if _is_unknown(scope, key):
+                scope.keep(key, Before())  # what is there after the change was not there before it
+        raise
+    finally:
+        for before in filter(None, map(scope.before, objects)):
+            before.edited.update(edited)
+
+
+def _shown(scope: Scope, registration: Registration) -> frozenset[str]:
+    """The relations to many that the payload shows, as far as that is known without an object. No more than a guess:
+    what is edited is read in any case."""
+    found: frozenset[str] = frozenset()
+    for serializer in scope.wanted.serializers(registration.label):
+        try:
+            found |= _shown_by(registration, serializer, scope.using)
+        except Exception as error:
+            pass_on(error)
+            continue  # the Event will tell of it
+    return found
 
 
 @lru_cache(maxsize=1024)  # REST framework makes the fields of a serializer anew each time that it is asked for them
-def _shown(registration: Registration, serializers: tuple[str, ...], using: str) -> frozenset[str]:
-    """The relations to many that the payload shows, as far as that is known without an object. No more than a guess:
-    what is edited is read in any case."""
-    try:
-        with round_trips.asking_nothing(using):
-            return frozenset().union(*(snapshots.shown_relations(registration, name) for name in serializers))
-    except (Exception, round_trips.Asks) as error:
-        pass_on(error)
-        return frozenset()
+def _shown_by(registration: Registration, serializer: str, using: str) -> frozenset[str]:
+    with round_trips.asking_nothing(using):
+        found = snapshots.shown_relations(registration, serializer)
+    return frozenset(found)
+
+
+def _is_unknown(scope: Scope, key: Key) -> bool:
+    """Whether the object may have been there before the transaction, and nobody has tried to read it as it was."""
+    trace = scope.traced(key)
+    return scope.before(key) is None and (trace is None or trace.existed)
 
 
 @dataclass(frozen=True)
@@ -69,28 +91,17 @@ class _Reading:
     objects: Mapping[Key, Holder]
     guarded: bool
 
-    def remember(self, edited: Collection[str], ahead: Collection[str]) -> None:
-        """Read what is not known of them; of the relations ``ahead``, what takes no query more."""
-        unknown = [key for key in self.objects if self._is_unknown(key)]
+    def read(self, edited: Collection[str], ahead: Collection[str]) -> None:
+        """What is not known of them; of the relations ``ahead``, what takes no query more."""
+        unknown = [key for key in self.objects if _is_unknown(self.scope, key)]
         lacking = {relation: keys for relation in edited if (keys := self._lacking(relation))}
-        try:
-            if unknown or lacking:
-                self._read(unknown, lacking, ahead)
-        except Exception as error:
-            pass_on(error)
-            # After the change it is too late to look.
-            self._keep([key for key in unknown if self.scope.before(key) is None], {})
-            raise
-        finally:
-            for before in filter(None, map(self.scope.before, self.objects)):
-                before.edited.update(edited)
-
-    def _read(self, unknown: Sequence[Key], lacking: Lacking, ahead: Collection[str]) -> None:
+        if not unknown and not lacking:
+            return
         try:
             holdings = {relation: self._holding(relation, keys) for relation, keys in lacking.items()}
         except Exception as error:
             pass_on(error)
-            # A manager of the project wants to know more of an object than there is before it is read.
+            # A manager of the project wants to know more than there is before the objects are read.
             self._read_one_by_one(unknown, lacking)
             return
         along = {}
@@ -101,34 +112,34 @@ class _Reading:
         except Exception as error:
             pass_on(error)
             # A lock that was not given is not waited for twice.
-            is_lost = is_aborted(self.scope.using) or (self.guarded and isinstance(error, OperationalError))
-            if is_lost or not along:
+            if not along or is_aborted(self.scope.using) or is_conflict(error):
                 raise
             self._read_together(unknown, lacking, holdings, {})  # at least the rows
 
-    def _is_unknown(self, key: Key) -> bool:
-        """Whether the object may have been there before the transaction, and nothing of it as it was then was read."""
-        trace = self.scope.traced(key)
-        return self.scope.before(key) is None and (trace is None or trace.existed)
-
     def _lacking(self, relation: str) -> list[Key]:
-        """The objects of which it is not known yet what a relation held, and can be."""
+        """The objects of which it is not known yet what a relation held, and may have to be."""
         return [key for key in self.objects if self._lacks(key, relation)]
 
     def _lacks(self, key: Key, relation: str) -> bool:
         before = self.scope.before(key)
-        return relation not in before.known if before and before.row is not None else self._is_unknown(key)
+        if before is None:
+            return _is_unknown(self.scope, key)
+        is_needed = before.shown is None or relation in before.shown
+        return before.row is not None and is_needed and relation not in before.known | before.edited
 
     def _holding(self, relation: str, keys: Sequence[Key]) -> Holding:
-        return Holding(self.registration.model, relation, [self.objects[key] for key in keys], self.scope.using)
+        holders = [self.objects[key] for key in keys]
+        # A manager that fails at the database here would end the transaction.
+        with round_trips.asking_nothing(self.scope.using):
+            holding = Holding(self.registration.model, relation, holders, self.scope.using)
+        return holding  # noqa: RET504 # for mypy, the block might end without an error
 
     def _going_along(self, keys: Sequence[Key], relations: Collection[str]) -> Iterator[tuple[str, Holding]]:
         """What relations hold that may be edited next, where it takes no query more to know it."""
         for relation in relations:
             try:
-                with round_trips.asking_nothing(self.scope.using):
-                    holding = self._holding(relation, keys)
-            except (Exception, round_trips.Asks) as error:
+                holding = self._holding(relation, keys)
+            except Exception as error:
                 pass_on(error)
                 continue  # it is read when it is edited, whatever that takes
             if holding.query.goes_along:
@@ -148,7 +159,7 @@ class _Reading:
         for (relation, holding), those in zip(held.items(), members, strict=True):
             holders = lacking.get(relation, keys)
             left = holding.give(self._rows(holders), those)
-            if relation in holdings:
+            if relation in lacking:
                 models.prefetch_related_objects(left, relation)
                 left = []
             self._know(relation, holders, left)
@@ -172,6 +183,7 @@ class _Reading:
 
     def _know(self, relation: str, keys: Sequence[Key], left: Sequence[models.Model] = ()) -> None:
         """Note that the rows have prefetched a relation, but for those ``left``."""
+        without = set(map(id, left))  # a model of the project may say in its own way what is equal
         for before in map(self.scope.before, keys):
-            if before and before.row not in left:
+            if before and id(before.row) not in without:
                 before.known.add(relation)

@@ -76,7 +76,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             pks = self._locked()
             keys = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
             holders = {one: [*map(Holder, those)] for one, those in keys.items()}
-            outbox.foresee(holders, self.db, registry.is_inheriting(self.model))
+            outbox.foresee(holders, self.db, guarded=not registry.locks_its_rows(self.model))
             rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
             self._record(keys, Action.UPDATED)
         self._result_cache = None

@@ -62,22 +62,30 @@ def foresee(objects: Mapping[Registration, Sequence[Holder]], using: str, guarde
     """Read objects that are about to change, where somebody needs their state before. Outside a transaction, hand what
     it returns to ``record``. ``guarded`` is for a change that may not lock all of these rows itself. Raises only what
     ended the transaction."""
-    with Sparing(using, "The state before a change cannot be read: %s", _named(objects)):
-        scope = _scope(using)
-        if scope is None:
-            return _foreseen_alone(objects, using)
-        for registration, holders in objects.items():
-            befores.remember(scope, registration, holders, guarded)
+    if not connections[using].in_atomic_block:
+        return _foreseen_alone(objects, using)
+    for registration, holders in objects.items():
+        _remember(registration, holders, using, guarded)
     return None
 
 
 def foresee_edit(registration: Registration, holders: Sequence[Holder], relations: Sequence[str], using: str) -> None:
     """Read objects of which relations to many are about to be edited, where somebody needs their state before. Outside
     a transaction it stays unknown; Django edits them in one. Raises only what ended the transaction."""
-    with Sparing(using, "The state before a change cannot be read: %s", _named({registration: holders})):
-        scope = _scope(using)
-        if scope is not None:
-            befores.remember(scope, registration, holders, guarded=True, edited=relations)
+    if connections[using].in_atomic_block:
+        _remember(registration, holders, using, guarded=True, edited=relations)
+
+
+def _remember(
+    registration: Registration, holders: Sequence[Holder], using: str, guarded: bool, edited: Sequence[str] = ()
+) -> None:
+    with _sparing({registration: holders}, using):
+        befores.remember(open_scope(using, jobs.wake_up), registration, holders, guarded, edited)
+
+
+def _sparing(objects: Mapping[Registration, Sequence[Holder]], using: str) -> Sparing:
+    named = [f"{registration.label} {one.pk}" for registration, holders in objects.items() for one in holders]
+    return Sparing(using, "The state before a change cannot be read: %s", ", ".join(named))
 
 
 def _scope(using: str) -> Scope | None:
@@ -86,18 +94,16 @@ def _scope(using: str) -> Scope | None:
     return open_scope(using, jobs.wake_up) if scope is None and connections[using].in_atomic_block else scope
 
 
-def _foreseen_alone(objects: Mapping[Registration, Sequence[Holder]], using: str) -> Foreseen:
-    wanted, known = subscriptions.current(using), {}
-    for registration, [holder] in objects.items():
-        if wanted.need_before(registration.label):
-            key = registration.key(holder.pk)
-            rows = snapshots.read(registration, [key], using, lock=False)
-            known[registration.label] = Before(rows.get(str(key)))
-    return Foreseen(wanted, known)
-
-
-def _named(objects: Mapping[Registration, Sequence[Holder]]) -> str:
-    return ", ".join(f"{registration.label} {one.pk}" for registration, holders in objects.items() for one in holders)
+def _foreseen_alone(objects: Mapping[Registration, Sequence[Holder]], using: str) -> Foreseen | None:
+    with _sparing(objects, using):
+        wanted, known = subscriptions.current(using), {}
+        for registration, [holder] in objects.items():
+            if wanted.need_before(registration.label):
+                key = registration.key(holder.pk)
+                rows = snapshots.read(registration, [key], using, lock=False)
+                known[registration.label] = Before(rows.get(str(key)))
+        return Foreseen(wanted, known)
+    return None
 
 
 def record(

@@ -153,7 +153,8 @@ def _shown(
     if change.action != Action.DELETED:
         compared = payloads.snapshots(frozen.before, frozen.state)
         return {"data": frozen.data, "snapshots": compared, "changed": frozen.changed}
-    _keep_deleted(scope, change, frozen.before or frozen.state)
+    if frozen.before or before is None:
+        _keep_deleted(scope, change, frozen.before or frozen.state)
     return {"data": frozen.data, "snapshots": payloads.snapshots(frozen.state, None), "changed": ""}
 
 

@@ -62,7 +62,7 @@ class Subscriptions:
     demands: dict[int, Demand] = field(default_factory=dict)
     by_event: dict[str, list[int]] = field(default_factory=dict)
     _ignored: dict[type[models.Model], bool] = field(default_factory=dict, init=False, compare=False)
-    _serializers: dict[str, list[str]] = field(default_factory=dict, init=False, compare=False)
+    _serializers: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, compare=False)
 
     def listening(self, event: str, username: str = "") -> list[int]:
         """The ids of the webhooks that want this custom event from this user, in order."""
@@ -75,12 +75,12 @@ class Subscriptions:
             found[self.demands[webhook_id].serializer if webhook_id in self.demands else ""].append(webhook_id)
         return dict(sorted(found.items()))
 
-    def serializers(self, object_type: str) -> list[str]:
+    def serializers(self, object_type: str) -> tuple[str, ...]:
         """The names of the serializers that any webhook wants of "dcim.site", whatever the action."""
         names = self._serializers.get(object_type)
         if names is None:
             ids = {pk for (label, _), those in self.by_change.items() if label == object_type for pk in those}
-            names = self._serializers[object_type] = list(self.by_serializer(ids))
+            names = self._serializers[object_type] = tuple(self.by_serializer(ids))
         return names
 
     def matching(self, object_type: str, action: Action, username: str = "") -> list[int]:

@@ -31,6 +31,8 @@ def fetch(queries: Sequence[Query], using: str, *, is_first_guarded: bool = True
     fails, as the update would. PostgreSQL takes a lock from within a savepoint, and an update after it, for those of
     two, and notes both with each row (a MultiXact).
     """
+    if all(query.is_empty for query in queries):
+        return [[] for _ in queries]
     if not all(query.goes_along for query in queries):
         with transaction.atomic(using):
             return [query.alone() for query in queries]
@@ -54,9 +56,14 @@ class Query:
 
     def _write(self, using: str) -> None:
         self._compiler: Any = self._queryset.query.get_compiler(using)
-        with suppress(EmptyResultSet):  # Django knows without asking
+        with suppress(EmptyResultSet):
             self.statement, parameters = self._compiler.as_sql()
             self.parameters, self.width = tuple(parameters), self._compiler.col_count + self._unseen()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether Django knows without asking that there is nothing."""
+        return self.goes_along and not self.statement
 
     def _unseen(self) -> int:
         """Columns that are read only to sort by them."""
@@ -86,13 +93,17 @@ def _is_plain(queryset: models.QuerySet[Any]) -> bool:
     return is_iterated_as_usual and makes_objects and not queryset._prefetch_related_lookups  # type: ignore[attr-defined]
 
 
-class Asks(BaseException):
-    """Some code would ask the database. No ordinary error: code that gets over those would go on with less."""
+class Asks(Exception):
+    """Some code would ask the database."""
+
+
+class _Refused(BaseException):
+    """What such code meets. No ordinary error: code that gets over those would remember that there is nothing."""
 
 
 @contextmanager
 def asking_nothing(using: str) -> Iterator[None]:
-    """Let code send the database nothing. Raises ``Asks`` if it tries, even where it catches that."""
+    """Let code send the database nothing. Raises ``Asks`` if it tries, whatever it catches."""
     connection, thread = connections[using], threading.get_ident()
     mine, was_lost = vars(connection), connection.needs_rollback
     cursors = {name: getattr(connection, name) for name in ("cursor", "chunked_cursor")}
@@ -105,14 +116,15 @@ def asking_nothing(using: str) -> Iterator[None]:
             if threading.get_ident() != thread:  # which shares the connection, as tests let it
                 return cursor(*args, **kwargs)
             asked = True
-            raise Asks
+            raise _Refused
 
         return refuse
 
     # Not by ``execute_wrapper``: with DEBUG, Django would note a statement that was never sent.
     mine.update({name: refusing(cursor) for name, cursor in cursors.items()})
     try:
-        yield
+        with suppress(_Refused):
+            yield
     finally:
         for name in cursors:
             mine.pop(name, None)
