@@ -1,4 +1,4 @@
-"""A receiver: prints each POST that it gets, keeps it for the demo, and fails where its path says so.
+"""A receiver: prints each request that it gets, keeps it for the demo, and fails where its path says so.
 
 =================  =================================================
 .../fails-2-times  503 to the first two attempts of each delivery
@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from demo import ports, run
 
-FAILS = re.compile(r"/(?:(always-fails)|fails-(\d+)-times)$")
+FAILS = re.compile(r"/(?:(always-fails)|fails-(\d+)-times)(?:\?|$)")
 
 
 class Receiver(ThreadingHTTPServer):
@@ -34,7 +34,7 @@ class Receiver(ThreadingHTTPServer):
         self.attempts: Counter[str] = Counter()
         self.lock = threading.Lock()
 
-    def take(self, path: str, headers: dict[str, str], body: str) -> int:
+    def take(self, method: str, path: str, headers: dict[str, str], body: str) -> int:
         """Judge, keep and print one request; returns the HTTP status of the answer."""
         with self.lock:
             attempt = self._count(headers.get("webhook-id", ""))
@@ -42,7 +42,7 @@ class Receiver(ThreadingHTTPServer):
             kept = {"at": time.time(), "path": path, "headers": headers, "body": body, "status": status}
             with self.inbox.open("a") as inbox:
                 inbox.write(json.dumps(kept) + "\n")
-            print(line(path, headers, body, attempt, status), flush=True)
+            print(line(f"{method} {path}", headers, body, attempt, status), flush=True)
         return status
 
     def _count(self, webhook_id: str) -> int:
@@ -55,16 +55,21 @@ class Handler(BaseHTTPRequestHandler):
     server: Receiver
 
     def do_GET(self) -> None:
-        """Lets the demo see that this is its own receiver."""
-        self._answer(200 if self.path == self.server.root else 404)
+        """Lets the demo see that this is its own receiver, too."""
+        if self.path == self.server.root:
+            self._answer(200)
+        else:
+            self._take()
 
-    def do_POST(self) -> None:
+    def _take(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
         if not self.path.startswith(self.server.root + "/"):
             self._answer(404)
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self._answer(self.server.take(self.path.removeprefix(self.server.root), headers, body))
+        self._answer(self.server.take(self.command, self.path.removeprefix(self.server.root), headers, body))
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = _take
 
     def _answer(self, status: int) -> None:
         self.send_response(status)
@@ -91,15 +96,15 @@ def payload(content_type: str, body: str) -> dict[str, Any]:
     return {**fields, "data": json.loads(fields["data"])}
 
 
-def line(path: str, headers: dict[str, str], body: str, attempt: int, status: int) -> str:
+def line(request: str, headers: dict[str, str], body: str, attempt: int, status: int) -> str:
     try:
         event = payload(headers.get("content-type", ""), body)
         name = event["data"].get("display")
         what = f'{event["object_type"]} "{name}" {event["event"]} by {event["username"] or "nobody"}'
-    except (KeyError, ValueError):
-        what = f"{len(body)} bytes that are no webhook"
+    except (AttributeError, KeyError, TypeError, ValueError):
+        what = f"{len(body)} characters of a template"
     again = f", attempt {attempt}" if attempt > 1 else ""
-    return f"{time.strftime('%H:%M:%S')} POST {path}: {what}{again} -> {status}"
+    return f"{time.strftime('%H:%M:%S')} {request}: {what}{again} -> {status}"
 
 
 if __name__ == "__main__":
