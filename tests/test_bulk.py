@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import FieldDoesNotExist
-from django.db import NotSupportedError, OperationalError, connection, transaction
+from django.db import NotSupportedError, OperationalError, connection, models, transaction
 from django.db.models import Count, F
 from django.db.models.functions import Upper
 from django.test.utils import CaptureQueriesContext
@@ -22,7 +22,7 @@ from tests.makers import actions, events, last_data, make_webhook, recorded
 from tests.modes import autocommit, bare_savepoint, in_batch, in_transaction
 from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
 from webhooks.capture import subscriptions
-from webhooks.models import Event
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.sql import dialect
 from webhooks.sql.dialect import run
 
@@ -186,6 +186,20 @@ def test_a_batch_within_a_batch_adds_to_the_outer_one() -> None:
             thing.save()
         assert not Event.objects.exists()
     assert (actions(), last_data()["name"]) == (["created"], "b")
+
+
+def test_a_manager_has_what_djangos_has_and_so_cannot_delete_every_row() -> None:
+    make_webhook(Tracked)
+    made = make(2)
+    assert not hasattr(Tracked.objects, "delete")
+    assert set(dir(webhooks.WebhookManager)) - {"_queryset_class"} == set(dir(models.Manager)) - {"_queryset_class"}
+    assert Tracked.objects.filter(pk__in=[one.pk for one in made]).delete()[0] == 2
+    assert actions(Tracked)[2:] == ["deleted", "deleted"]
+
+
+def test_a_manager_of_this_app_cannot_end_every_row() -> None:
+    assert not hasattr(Webhook.objects, "take_out_of_use")
+    assert not hasattr(Delivery.objects, "discard")
 
 
 def test_an_object_created_and_deleted_in_a_batch_is_nothing() -> None:

@@ -91,6 +91,8 @@ class TrackedQuerySet(models.QuerySet[M]):
             outbox.prepare_deletion(list(self._doomed()), self.db)
             return super().delete()
 
+    delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's: a manager would delete every row
+
     def _is_refused(self) -> bool:
         """Whether Django neither updates nor deletes such a queryset, and says so itself."""
         return bool(self.query.is_sliced or self.query.combinator)

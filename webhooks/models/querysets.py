@@ -101,6 +101,8 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), end)
         return self.update(enabled=False, deleted_at=DatabaseNow(), name=name)
 
+    take_out_of_use.queryset_only = True  # type: ignore[attr-defined]  # as Django's delete(): a manager has them all
+
     def forget_previous_secrets(self) -> int:
         """Delete the secrets that were replaced and sign no longer."""
         over = self.filter(previous_secret_until__lte=DatabaseNow())
@@ -255,6 +257,8 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def discard(self) -> int:
         """End those that are not under way, without sending them; whatever waits behind them moves up."""
         return atomically(self._discard, self.db)
+
+    discard.queryset_only = True  # type: ignore[attr-defined]  # as Django's delete(): a manager has them all
 
     def _discard(self) -> int:
         everything = self.model.objects.using(self.db)
