@@ -212,3 +212,25 @@ def test_a_rotation_of_keys_beside_a_save_loses_no_secret(database: str, webhook
     mine.save_settings(["name"])
     webhooks_settings(ENCRYPTION_KEYS=[new])
     assert Webhook.objects.get().secret == "kept"
+
+
+@pytest.mark.parametrize(
+    "load", [lambda pk: Webhook.objects.get(pk=pk), lambda pk: Webhook.objects.only("name").get(pk=pk)]
+)
+def test_a_save_that_does_not_enable_a_webhook_resumes_nothing(database: str, load: Callable[[int], Webhook]) -> None:
+    stale = load(make_webhook(Site).pk)
+    Webhook.objects.update(enabled=False, disabled_reason="HTTP 410 Gone")
+    stale.name = "renamed"
+    stale.save(update_fields=["name"] if "enabled" in stale.__dict__ else None)
+    stored = Webhook.objects.get()
+    assert (stored.name, stored.enabled, stored.resumed_at) == ("renamed", False, None)
+    assert stored.disabled_reason == "HTTP 410 Gone"
+
+
+def test_a_webhook_enabled_by_this_field_alone_forgets_its_failures(database: str) -> None:
+    webhook = make_webhook(Site, enabled=False, disabled_reason="HTTP 410 Gone", failures_in_a_row=7)
+    webhook.enabled = True
+    webhook.save(update_fields=["enabled"])
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.disabled_reason, webhook.failures_in_a_row) == (True, "", 0)
+    assert webhook.resumed_at

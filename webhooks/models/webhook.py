@@ -26,6 +26,9 @@ SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
 # What ``clean`` may put in another way than it was given.
 TIDIED = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
 
+# What ``forget_failures`` clears.
+FAILURES = {"disabled_reason", "failing_since", "probe_at", "failures_in_a_row", "probes"}
+
 # The fields that say which actions are sent.
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
@@ -186,11 +189,15 @@ class Webhook(models.Model):
         return self.name
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        if self.enabled and self.disabled_reason:
-            # Somebody enabled it again after it had been disabled automatically: it starts afresh.
+        fields = kwargs.get("update_fields")
+        is_enabled = "enabled" in (self.__dict__ if fields is None else fields) and self.enabled
+        if is_enabled and self.disabled_reason:
+            # A person enables it again after it was disabled automatically: its failures count no longer.
             self.forget_failures()
+            if fields is not None:
+                kwargs["update_fields"] = {*fields, *FAILURES}
         rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
-        is_resumed = bool(self.enabled and self.pk) and rows.filter(enabled=False).exists()
+        is_resumed = bool(is_enabled and self.pk) and rows.filter(enabled=False).exists()
         super().save(*args, **kwargs)
         if is_resumed:
             rows.update(resumed_at=DatabaseNow())
