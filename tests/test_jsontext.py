@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import uuid
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -163,3 +164,9 @@ def is_held(value: Any) -> bool:
     JSONRenderer().render(again)  # UTF-8, and no number that is none
     assert written(again) == written(json.loads(written(again)))
     return True
+
+
+@pytest.mark.parametrize("text", ["12345678901234567.89", "52.520008", "0.0000001", "100", "-0.00"])
+def test_a_decimal_keeps_all_its_digits_where_it_is_written_exactly(text: str) -> None:
+    assert written({"a": [Decimal(text), 1.5]}, is_exact=True) == f'{{"a":["{text}",1.5]}}'
+    assert written({"a": Decimal(text)}, lambda name: False, is_exact=True) == f'{{"a":"{text}"}}'

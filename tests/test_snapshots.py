@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.testapp.models import (
     Place,
     Restaurant,
     Ship,
+    Specimen,
     Thing,
     ThingProxy,
     Tracked,
@@ -166,6 +168,18 @@ def test_what_was_created_or_deleted_has_one_side(mode: Callable[..., None]) -> 
     mode(lambda: Thing.objects.get().delete())
     before, after = sides()
     assert (before["name"], after, changed()) == ("a", None, None)
+
+
+def test_a_decimal_is_compared_and_sent_as_text_with_all_its_digits() -> None:
+    make_webhook(Specimen, prechange=True)
+    specimen = Specimen.objects.create(weight=Decimal("52.50"))
+    assert sides()[1]["weight"] == "52.50"
+    specimen.weight = Decimal("52.5")
+    specimen.save()
+    assert changed() == []
+    specimen.weight = Decimal("52.51")
+    specimen.save()
+    assert ([side["weight"] for side in sides()], changed()) == (["52.50", "52.51"], ["weight"])
 
 
 def test_where_nobody_needs_it_the_state_before_is_not_known(thing: Thing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import ipaddress
 import json
 import re
@@ -26,11 +27,12 @@ class Unwritable(ValueError):
     """A value that JSON does not have, or that nobody could read; says which and where."""
 
 
-def written(value: Any, is_left_out: Callable[[str], bool] | None = None) -> str:
+def written(value: Any, is_left_out: Callable[[str], bool] | None = None, is_exact: bool = False) -> str:
     """JSON text as REST framework writes it, in ASCII, without the keys that are left out, at any depth. Halves of
-    surrogate pairs, which strict parsers refuse, become replacement characters. Raises Unwritable."""
+    surrogate pairs, which strict parsers refuse, become replacement characters. ``is_exact`` writes a Decimal as text
+    with all its digits; REST framework makes a float of it. Raises Unwritable."""
     try:
-        text = _text(value, is_left_out)
+        text = _text(value, is_left_out, (_EXACT if is_exact else _PLAIN).default)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Unwritable(next(_objections("data", value), "") or str(error)) from error
     if depth(text) > DEEPEST:
@@ -49,11 +51,11 @@ def is_same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _text(value: Any, is_left_out: Callable[[str], bool] | None) -> str:
+def _text(value: Any, is_left_out: Callable[[str], bool] | None, default: Callable[[Any], Any]) -> str:
     if is_left_out is None:
-        return _encoder(_PLAIN.default).encode(value)
+        return _encoder(default).encode(value)
     # What only the encoder takes apart, a generator for one, may have keys in it as well.
-    return _encoder(lambda item: without(_PLAIN.default(item), is_left_out)).encode(without(value, is_left_out))
+    return _encoder(lambda item: without(default(item), is_left_out)).encode(without(value, is_left_out))
 
 
 def _encoder(default: Callable[[Any], Any]) -> json.JSONEncoder:
@@ -67,11 +69,16 @@ class _Encoder(JSONEncoder):
         return str(obj) if isinstance(obj, _ADDRESSES) else super().default(obj)
 
 
+class _ExactEncoder(_Encoder):
+    def default(self, obj: Any) -> Any:
+        return format(obj, "f") if isinstance(obj, decimal.Decimal) else super().default(obj)
+
+
 _ADDRESSES = (
     *(ipaddress.IPv4Address, ipaddress.IPv4Network, ipaddress.IPv4Interface),
     *(ipaddress.IPv6Address, ipaddress.IPv6Network, ipaddress.IPv6Interface),
 )
-_PLAIN = _Encoder()
+_PLAIN, _EXACT = _Encoder(), _ExactEncoder()
 
 
 def whole(text: str) -> str:

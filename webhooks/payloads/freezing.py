@@ -83,9 +83,9 @@ def _frozen(registration: Registration, instance: models.Model, serializer: str,
     earlier = snapshots.earlier(writer, data, after, before) if before else None
     what = f"the payload of {registration.label} {instance.pk}"
     try:
-        frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after))
+        frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after, is_exact=True))
         if earlier is not None:
-            frozen = _compared(frozen, _without_secrets(registration, earlier))
+            frozen = _compared(frozen, _without_secrets(registration, earlier, is_exact=True))
     except Unwritable as error:
         raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
     refuse_too_large(what, len(frozen.data) + len(frozen.state) + len(frozen.before))
@@ -104,8 +104,8 @@ def _compared(frozen: Frozen, before: str) -> Frozen:
     return replace(frozen, before=before, changed=written(changed))
 
 
-def _without_secrets(registration: Registration, data: Any) -> str:
+def _without_secrets(registration: Registration, data: Any, is_exact: bool = False) -> str:
     """JSON text of what may be sent of an object."""
     if isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if not registration.is_left_out(str(key))}
-    return written(data, registration.is_sensitive)
+    return written(data, registration.is_sensitive, is_exact)
