@@ -1,4 +1,9 @@
-"""The admin's history: who did what, whichever way. Of a secret it never tells what."""
+"""Record who changed which webhook, delivery or event.
+
+The record is Django's ``LogEntry`` where the admin is installed, so that it shows on the admin's history pages. Without
+the admin, and where the user is no row of ``AUTH_USER_MODEL``, it is one line in the log. It never shows a secret: a
+change is described by the names of its fields alone.
+"""
 
 from __future__ import annotations
 
@@ -6,72 +11,71 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
-from django.db import models, router, transaction
+from django.db import models
 from django.utils.text import capfirst
 
-__all__ = [
-    "ADDITION",
-    "CHANGE",
-    "DELETION",
-    "differing",
-    "note",
-    "note_by_itself",
-    "note_each",
-    "note_of_many",
-    "state_of",
-]
+from webhooks.logs import logger_of
+
+logger = logger_of(__name__)
+
+ADDITION, CHANGE, DELETION = 1, 2, 3  # the numbers of LogEntry
+VERBS = {ADDITION: "added", CHANGE: "changed", DELETION: "deleted"}
+
+Message = str | list[Any]  # text, or the admin's own format
 
 
-def note(user: Any, row: models.Model, flag: int, message: str | list[Any] = "") -> None:
-    """Write an entry about a row under the name of a user."""
-    LogEntry.objects.create(
-        user_id=user.pk,
-        content_type=ContentType.objects.get_for_model(row),
-        object_id=str(row.pk),
-        object_repr=str(row)[:200],
-        action_flag=flag,
-        change_message=json.dumps(message) if isinstance(message, list) else message,
-    )
+def note(user: Any, row: models.Model, flag: int, message: Message = "") -> None:
+    """Record what a user did to a row."""
+    note_each(user, [row], flag, message)
 
 
-def note_each(user: Any, rows: Sequence[models.Model], flag: int, message: str) -> None:
-    """Write the same entry about each of some rows of one model."""
+def note_each(user: Any, rows: Sequence[models.Model], flag: int, message: Message) -> None:
+    """Record the same of each of some rows of one model."""
     if rows:
-        LogEntry.objects.log_actions(user.pk, rows, flag, message)
+        _write(user, type(rows[0]), [(str(row.pk), str(row)) for row in rows], flag, message)
 
 
 def note_of_many(user: Any, model: type[models.Model], which: str, flag: int, message: str) -> None:
-    """Write one entry about rows that are too many for one each; ``which`` says how many and of what."""
-    LogEntry.objects.create(
-        user_id=user.pk,
-        content_type=ContentType.objects.get_for_model(model),
-        object_repr=which[:200],
-        action_flag=flag,
-        change_message=message,
+    """Record once what a user did to many rows; ``which`` says how many and which."""
+    _write(user, model, [(None, which)], flag, message)
+
+
+def _write(
+    user: Any, model: type[models.Model], objects: Sequence[tuple[str | None, str]], flag: int, message: Message
+) -> None:
+    text = message if isinstance(message, str) else json.dumps(message)
+    if not apps.is_installed("django.contrib.admin") or not isinstance(user, get_user_model()):
+        for _, name in objects:
+            logger.info("History: %s %s %s “%s” %s", user, VERBS[flag], model._meta.verbose_name, name, text)
+        return
+    from django.contrib.admin.models import LogEntry
+
+    content_type = ContentType.objects.get_for_model(model)
+    LogEntry.objects.bulk_create(
+        LogEntry(
+            user_id=user.pk,
+            content_type=content_type,
+            object_id=pk,
+            object_repr=name[:200],
+            action_flag=flag,
+            change_message=text,
+        )
+        for pk, name in objects
     )
 
 
-def note_by_itself(row: models.Model, flag: int, message: str) -> None:
-    """Write an entry about a row where no user acts: an entry must have one, so it goes under the name of the first
-    superuser. What it raises, where a host's users are of another kind, leaves an open transaction as it was."""
-    with transaction.atomic(router.db_for_write(LogEntry)):
-        superuser = get_user_model()._default_manager.filter(is_superuser=True).order_by("pk").first()
-        if superuser:
-            note(superuser, row, flag, message)
-
-
 def state_of(row: models.Model) -> dict[str, Any]:
-    """The values of a row's fields, to be compared with later ones."""
+    """The values of a row's fields, to compare with later ones."""
     fields = {field.name: getattr(row, field.attname) for field in row._meta.concrete_fields}
     chosen = {field.name: sorted(one.pk for one in getattr(row, field.name).all()) for field in row._meta.many_to_many}
     return fields | chosen
 
 
 def differing(row: models.Model, before: dict[str, Any], among: Iterable[str]) -> list[Any]:
-    """What changed since, as the admin's history tells it: the names of the fields alone. Empty if nothing did."""
+    """The fields that changed since, by name, in the admin's format. Empty if none did."""
     now = state_of(row)
     names: Sequence[str] = [name for name in among if name in now and now[name] != before[name]]
     labels = [capfirst(str(row._meta.get_field(name).verbose_name)) for name in names]  # type: ignore[union-attr]

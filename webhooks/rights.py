@@ -39,6 +39,11 @@ WHAT_OF = (
 AT_ATTEMPTS = {*WHERE_TO, "additional_headers", "body_template"}
 
 
+def has_perm(user: Any, permission: str) -> bool:
+    """Whether the user has this permission. A user model without ``has_perm`` gives none."""
+    return hasattr(user, "has_perm") and bool(user.has_perm(permission))
+
+
 def visible_webhooks(user: Any, webhooks: QuerySet[Webhook] | None = None) -> QuerySet[Webhook]:
     """``webhooks`` (all, if none are given), or none of them."""
     webhooks = Webhook.objects.all() if webhooks is None else webhooks
@@ -66,20 +71,20 @@ def of_viewable_objects(user: Any, events: QuerySet[Event] | None = None) -> Que
 
 def may_view_webhooks(user: Any) -> bool:
     """As in the admin, who may change them may view them."""
-    return bool(user.has_perm("webhooks.view_webhook")) or may_change_webhooks(user)
+    return has_perm(user, "webhooks.view_webhook") or may_change_webhooks(user)
 
 
 def may_view_events(user: Any) -> bool:
-    return bool(user.has_perm("webhooks.view_event"))
+    return has_perm(user, "webhooks.view_event")
 
 
 def may_view_deliveries(user: Any) -> bool:
-    return bool(user.has_perm("webhooks.view_delivery"))
+    return has_perm(user, "webhooks.view_delivery")
 
 
 def may_change_webhooks(user: Any) -> bool:
     """Whether the user may set URLs, headers and templates of webhooks, and so may read them."""
-    return bool(user.has_perm("webhooks.change_webhook"))
+    return has_perm(user, "webhooks.change_webhook")
 
 
 def is_partial(user: Any) -> bool:
@@ -201,7 +206,7 @@ def _nothing(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
 
 
 def _sees_all(user: Any) -> bool:
-    return bool(user.is_active and user.is_superuser)
+    return bool(user.is_active and getattr(user, "is_superuser", False))
 
 
 def _viewable(user: Any) -> list[str]:
@@ -212,7 +217,7 @@ def _viewable(user: Any) -> list[str]:
 
 def _may_view_model(user: Any, model: type[models.Model]) -> bool:
     meta = model._meta
-    return bool(user.has_perm(f"{meta.app_label}.{get_permission_codename('view', meta)}"))
+    return has_perm(user, f"{meta.app_label}.{get_permission_codename('view', meta)}")
 
 
 def _keys(objects: QuerySet[Any]) -> QuerySet[Any]:

@@ -3,8 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
+from django.core.exceptions import ImproperlyConfigured
 from django.urls import URLPattern, path
+
+if not apps.is_installed("django.contrib.admin"):
+    raise ImproperlyConfigured(
+        "webhooks.urls has the status page, a page of the admin. Add django.contrib.admin to INSTALLED_APPS, or remove "
+        "webhooks.urls from your urls.py. The REST API is webhooks.api.urls."
+    )
 
 from webhooks.admin import status
 

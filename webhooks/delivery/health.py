@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from webhooks import admin_log, rendering
+from webhooks import rendering
 from webhooks.clock import DatabaseNow, utc
 from webhooks.conf import conf
 from webhooks.logs import logger_of
@@ -145,13 +145,8 @@ def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:
 
 
 def _announce(webhook: Webhook, reason: str) -> None:
-    """Say that a webhook was disabled: in the log, in the admin's history, and by e-mail."""
+    """Log that a webhook was disabled, and send an e-mail."""
     logger.error("Webhook %s was disabled: %s", webhook, reason)
-    try:
-        admin_log.note_by_itself(webhook, admin_log.CHANGE, f"Disabled automatically: {reason}")
-    except Exception:
-        # Not worth what it tells of: without that, every worker would try the same again and again.
-        logger.exception("The admin's history could not be told that webhook %s was disabled", webhook)
     # No partial: of what fails there, Django asks a name that such a one has not.
     transaction.on_commit(lambda: _mail_aside(webhook.name, reason), using=Webhook.objects.db, robust=True)
 

@@ -9,12 +9,15 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from webhooks import admin_log, registry
+from webhooks import registry
 from webhooks.capture import outbox
 from webhooks.importing.answers import Answers
 from webhooks.importing.plans import Plan, Skipped, plans
+from webhooks.logs import logger_of
 from webhooks.models import Webhook
 from webhooks.object_types import label_of
+
+logger = logger_of(__name__)
 
 # What people choose; the rest is kept by workers.
 CHOSEN = [field.name for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
@@ -65,7 +68,7 @@ def make(wanted: Iterable[Plan]) -> None:
 def _make(plan: Plan) -> None:
     webhook = Webhook.objects.create(**plan.fields)
     webhook.object_types.set(_content_types(plan))
-    admin_log.note_by_itself(webhook, admin_log.ADDITION, f"Imported from {plan.origin}.")
+    logger.info("Webhook %s was imported from %s", webhook, plan.origin)
 
 
 def _content_types(plan: Plan) -> list[ContentType]:

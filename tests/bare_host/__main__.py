@@ -1,0 +1,70 @@
+"""A day of the bare host, with a receiver's URL as the argument: from ``check`` to a retry."""
+
+import sys
+from base64 import b64encode
+
+import django
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+
+django.setup()
+assert not apps.is_installed("django.contrib.admin")
+
+call_command("check", fail_level="WARNING")
+call_command("migrate", verbosity=0, run_syncdb=True)
+
+from django.contrib.auth import get_user_model  # noqa: E402
+from rest_framework.test import APIClient  # noqa: E402
+
+
+def client_of(email: str, is_operator: bool) -> APIClient:
+    user = get_user_model()(email=email, is_operator=is_operator)
+    user.set_password("secret")
+    user.save()
+    credentials = b64encode(f"{email}:secret".encode()).decode()
+    return APIClient(HTTP_AUTHORIZATION=f"Basic {credentials}")
+
+
+def answered(response, status):
+    assert response.status_code == status, response.content
+    return response.json() if response.content else None
+
+
+operator, other = client_of("operator@example.org", True), client_of("other@example.org", False)
+
+wanted = {
+    "name": "notes", "payload_url": sys.argv[1], "object_types": ["bare_host.note"], "on_created": True,
+    "on_updated": True,
+}  # fmt: skip
+webhook = answered(operator.post("/webhooks/webhooks/", wanted, format="json"), 201)
+answered(other.post("/webhooks/webhooks/", wanted, format="json"), 403)
+
+note = answered(other.post("/notes/", {"text": "first"}), 201)
+call_command("rqworker", "webhooks", burst=True)
+[delivery] = answered(operator.get("/webhooks/deliveries/"), 200)["results"]
+assert delivery["state"] == "succeeded", delivery
+[event] = answered(operator.get("/webhooks/events/"), 200)["results"]
+assert event["username"] == "other@example.org", event
+for path in ("webhooks", "deliveries", "events"):
+    answered(other.get(f"/webhooks/{path}/"), 403)
+
+address = f"/webhooks/webhooks/{webhook['id']}/"
+answered(operator.patch(address, {"payload_url": "http://127.0.0.1:1/"}, format="json"), 200)
+answered(other.patch(f"/notes/{note['id']}/", {"text": "second"}), 200)
+call_command("rqworker", "webhooks", burst=True)
+[delivery] = answered(operator.get("/webhooks/deliveries/?state=pending"), 200)["results"]
+answered(operator.post(f"/webhooks/deliveries/{delivery['id']}/retry/"), 200)
+answered(operator.post(f"/webhooks/deliveries/{delivery['id']}/discard/"), 200)
+
+try:
+    import webhooks.urls  # noqa: F401
+except ImproperlyConfigured as error:
+    assert "Add django.contrib.admin to INSTALLED_APPS" in str(error)
+else:
+    raise AssertionError("webhooks.urls has nothing but pages of the admin")
+
+call_command("webhooks_sweep")
+call_command("webhooks_rotate_keys")
+call_command("webhooks_import", "tests/captured/nautobot_webhooks.json", dry_run=True)
+answered(operator.delete(address), 204)
