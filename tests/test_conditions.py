@@ -80,6 +80,13 @@ def test_what_netbox_saves_is_saved_but_for_what_it_could_not_use() -> None:
         ({"attr": "a", "op": "gt", "value": True}, "value", "compares with a number"),
         ({"attr": "a", "op": "changed", "value": 1}, "value", "remove 'value'"),
         ({"attr": None, "op": "changed"}, "attr", "must be text"),
+        ({"attr": "snapshots.prechange.site.slug", "op": "changed"}, "attr", "write 'site.slug', not 'snapshots.prech"),
+        (
+            {"and": [{"attr": "snapshots.postchange.a", "op": "unchanged"}]},
+            "and[0].attr",
+            "'unchanged' looks into both",
+        ),
+        ({"attr": "snapshots.prechange", "op": "changed"}, "attr", "write 'status', not 'snapshots.prechange'"),
         ({"and": [{"attr": "a", "value": 1}] * 501}, "and[500]", "500 conditions"),
         ({"attr": "a", "op": "in", "value": [1] * 10_000}, "value", "10,000 values"),
         ({"or": [{"attr": "a", "op": "regex", "value": "a" * 1_000}] * 11}, "or[10].value", "10,000 characters in all"),

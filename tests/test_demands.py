@@ -27,6 +27,11 @@ PLACE = "and[1].op: there is no operator 'is'; use one of eq"
     [
         ({"conditions": RULE}, "conditions", PLACE),
         ({"conditions": [1]}, "conditions", "A condition must be an object"),
+        (
+            {"conditions": {"attr": "snapshots.prechange.a", "op": "changed"}},
+            "conditions",
+            "write 'a', not 'snapshots.",
+        ),
         ({"conditions": {"attr": "name", "value": "a\x00b"}}, "conditions", "U+0000"),
         ({"conditions": {"attr": "name", "value": "\ud800"}}, "conditions", "half of a pair"),
         ({"conditions": {"attr": "name", "value": float("nan")}}, "conditions", "NaN"),

@@ -24,7 +24,7 @@ from tests.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks.importing import making
 from webhooks.importing.answers import Answers, UnreadableSource, read
-from webhooks.importing.plans import Plan, Skipped, plans
+from webhooks.importing.plans import ESCAPING, Plan, Skipped, plans
 from webhooks.models import Webhook
 
 CAPTURED = Path(__file__).parent / "captured"
@@ -134,6 +134,7 @@ def test_a_webhook_of_nautobot_says_itself_what_it_wants() -> None:
     assert put.unequal == (
         "not registered here: dcim.manufacturer, extras.role",
         "headers that become secret ones, which are not shown again: Authorization",
+        ESCAPING,
     )
     fields = put.fields
     assert (fields["on_created"], fields["on_updated"], fields["on_deleted"]) == (True, True, False)
@@ -149,14 +150,25 @@ def test_all_webhooks_of_nautobot_can_be_made_where_their_models_are() -> None:
     assert auth.fields["payload_url"] == "http://receiver.example:9099/h10/auth"
     assert auth.fields["additional_headers"] == ""
     assert auth.fields["secret_headers"] == "Authorization: Basic aG9vazpwYTU1"
-    assert auth.unequal == ("the user and password in its URL: they become a secret header, Authorization",)
+    user = "the user and password in its URL: they become a secret header, Authorization"
+    assert auth.unequal == (user, ESCAPING)
     plain = next(one for one in made if one.name.startswith("01 "))
     assert plain.unequal == ("snapshots.differences: only templates have it, and this one sends the plain payload",)
     template = next(one for one in made if one.name.startswith("02 "))
-    assert (template.fields["body_template"].count("differences"), template.unequal) == (2, ())
+    assert (template.fields["body_template"].count("differences"), template.unequal) == (2, (ESCAPING,))
     form = next(one for one in made if one.name.startswith("07 "))
     assert form.fields["additional_headers"] == "X-Two: {{ data.name | upper }}"
     assert form.fields["secret_headers"] == "X-Token: t0ken"
+    of_headers = next(one for one in made if one.name.startswith("11 "))
+    assert (of_headers.fields["body_template"], of_headers.unequal[-1]) == ("", ESCAPING)
+    without_template = next(one for one in made if one.name.startswith("16 "))
+    assert ESCAPING not in without_template.unequal
+
+
+def test_nothing_is_said_of_escaping_where_the_other_side_does_not_escape() -> None:
+    made, _ = planned(read(NETBOX))
+    assert any("{{" in one.fields["body_template"] for one in made.values())
+    assert not any(ESCAPING in one.unequal for one in made.values())
 
 
 WEBHOOK = {"id": 1, "name": "hook", "payload_url": "https://h.example/", "secret": ""}
@@ -184,6 +196,11 @@ RULE = {
         ({"object_types": []}, {}, "it names no models"),
         ({"conditions": {"nope": 1}}, {}, "its conditions are refused: nope: a condition has no 'nope'"),
         ({"conditions": {"attr": "name", "op": "regex", "value": "("}}, {}, "its conditions are refused: value: "),
+        (
+            {"conditions": {"attr": "snapshots.prechange.status", "op": "changed"}},
+            {},
+            "its conditions are refused: attr: 'changed' looks into both snapshots by itself; write 'status'",
+        ),
         ({}, {"payload_url": 7}, "its payload_url is no text"),
         ({"name": 7}, {}, "its name is no text"),
     ],

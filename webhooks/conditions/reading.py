@@ -73,6 +73,8 @@ class Reader:
             )
         op = node.get("op", "eq")
         self.needs_before |= _named(op, CHANGES) or (attr.startswith("snapshots") and not attr.startswith(_AFTER))
+        if _named(op, CHANGES):
+            _check_bare(op, attr, _at(place, "attr"))
         judge = on_change(op, attr) if _named(op, CHANGES) else self._comparison(op, attr, node, place)
         if node.get("negate"):
             return lambda known, deadline: not judge(known, deadline)
@@ -134,6 +136,15 @@ def _check_keys(node: dict[str, Any], place: str) -> None:
         raise ConditionError(place, f"'attr' is missing; a condition looks like {_EXAMPLE}")
     if _named(node.get("op"), CHANGES) and node.get("value") is not None:
         raise ConditionError(_at(place, "value"), f"{node['op']!r} compares the snapshots; remove 'value'")
+
+
+def _check_bare(op: str, attr: str, place: str) -> None:
+    """As in NetBox: these operators look for the name in each snapshot, where no snapshot is."""
+    if attr.startswith("snapshots."):
+        bare = ".".join(attr.split(".")[2:]) or "status"
+        raise ConditionError(
+            place, f"{op!r} looks into both snapshots by itself; write {quoted(bare)}, not {quoted(attr)}"
+        )
 
 
 def _named(name: Any, names: Any) -> bool:

@@ -26,6 +26,11 @@ ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "obje
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
 LEFT_OUT = ("description", "owner", "tags", "custom_fields", "action_data")
 
+ESCAPING = (
+    "Nautobot escapes HTML in templates (& becomes &amp;), and this app does not: write {{ … | e }} where the receiver "
+    "relies on it"
+)
+
 _USER = re.compile(r"(https?://)([^/?#@{}\s]*)@", re.IGNORECASE)
 
 
@@ -112,6 +117,8 @@ def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -
     }
     if not fields["body_template"]:
         unequal += _differences_of_the_payload(webhook, fields)
+    if _is_of_nautobot(webhook) and any("{{" in fields[name] for name in ("body_template", "additional_headers")):
+        unequal.append(ESCAPING)
     unequal += _left_out(rule, webhook)
     return Plan(origin, fields, object_types, tuple(unequal))
 
