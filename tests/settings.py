@@ -13,9 +13,10 @@ import django
 os.environ.setdefault("EXAMPLE_DATA_DIR", os.path.join(tempfile.gettempdir(), "webhooks-tests"))
 
 from project.settings import *  # noqa: F403
-from project.settings import INSTALLED_APPS, LOGGING, RQ_QUEUES, WEBHOOKS
+from project.settings import INSTALLED_APPS, LOGGING, REST_FRAMEWORK, RQ_QUEUES, WEBHOOKS
 
-INSTALLED_APPS = [*INSTALLED_APPS, "taggit", "tests.testapp"]
+INSTALLED_APPS = [*INSTALLED_APPS, "drf_spectacular", "taggit", "tests.testapp"]
+REST_FRAMEWORK = {**REST_FRAMEWORK, "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"}
 WEBHOOKS = {
     **WEBHOOKS,
     "ENABLED": os.environ.get("WEBHOOKS_ENABLED", "1") == "1",

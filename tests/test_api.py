@@ -15,6 +15,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
+from rest_framework.versioning import QueryParameterVersioning
 
 from tests.deliveries import make_attempt
 from tests.inbox import Inbox
@@ -461,7 +462,7 @@ def test_a_page_is_read_without_counting(api: APIClient) -> None:
 
 @pytest.mark.parametrize(
     ("url", "most"),
-    [(WEBHOOKS, 3), (DELIVERIES, 1), (EVENTS, 1)],
+    [(WEBHOOKS, 2), (DELIVERIES, 1), (EVENTS, 1)],
 )
 def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: str, most: int) -> None:
     def count() -> int:
@@ -588,8 +589,7 @@ def test_in_a_lane_the_oldest_of_those_that_are_retried_goes_first(
     [
         ({}, None, "Give at least one filter as a query parameter: object_type, object_id, state"),
         ({"format": "json"}, None, "Give at least one filter as a query parameter"),
-        ({"sate": "failed", "webhook": 1}, None, "There is no filter sate. There are: object_type,"),
-        ({"webhook": 1}, {"state": "failed"}, "Give the filters as query parameters, and no body."),
+        ({"webhook": 1}, {"state": "failed"}, "This takes no body: what it does is all in its address."),
     ],
 )
 def test_a_bulk_retry_that_says_nothing_or_nonsense_is_refused(
@@ -764,7 +764,7 @@ def test_many_are_retried_of_no_webhook_where_two_are_given(committing: APIClien
     make_delivery(first)
     make_delivery(second)
     answer = retry_many(committing, webhook=[first.pk, second.pk])
-    assert (answer.status_code, answer.json()) == (400, ["Give webhook once: only state may be given several times."])
+    assert (answer.status_code, answer.json()) == (400, {"webhook": ["Give it once."]})
     assert Delivery.objects.failed().count() == 2
 
 
@@ -784,9 +784,116 @@ def test_json_that_is_nested_too_deep_is_refused(api: APIClient) -> None:
     assert "nested too deep" in answer.json()["detail"]
 
 
-def test_a_large_file_beside_the_fields_of_a_form_is_passed_over(api: APIClient) -> None:
+def test_a_large_file_beside_the_fields_of_a_form_is_refused_by_its_name(api: APIClient) -> None:
     large = SimpleUploadedFile("large", b"x" * 3_000_000)
-    assert api.post(WEBHOOKS, wanted(file=large, secret="one of the secrets"), format="multipart").status_code == 201
+    answer = api.post(WEBHOOKS, wanted(file=large, secret="one of the secrets"), format="multipart")
+    assert (answer.status_code, list(answer.json())) == (400, ["file"])
+    form = wanted(csrfmiddlewaretoken="t") | {"object_types[0]": "dcim.site"}
+    assert api.post(WEBHOOKS, form, format="multipart").status_code == 201
+
+
+# What is misspelt
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch"])
+def test_a_misspelt_field_is_refused_and_the_nearest_one_named(api: APIClient, method: str) -> None:
+    pk = define(api).json()["id"]
+    url = WEBHOOKS if method == "post" else detail(WEBHOOKS, pk)
+    answer = getattr(api, method)(url, wanted(name="other", sercet="tell nobody", zzz=1), format="json")
+    assert answer.status_code == 400
+    told = answer.json()
+    assert told["sercet"] == ["There is no field of this name. Did you mean secret?"]
+    assert told["zzz"][0].startswith("There is no field of this name. Known are: id, name, enabled,")
+    assert Webhook.objects.get().name == "ledger"
+
+
+def test_what_is_read_can_be_sent_back_as_it_is(api: APIClient) -> None:
+    before = define(api, additional_headers="X-A: 1", body_template="{{ data }}").json()
+    after = api.put(detail(WEBHOOKS, before["id"]), before, format="json")
+    assert after.status_code == 200, after.content
+    assert after.json() == before | {"last_updated": after.json()["last_updated"]}
+    adder = client_of("view_webhook", "add_webhook")
+    shown = adder.get(detail(WEBHOOKS, before["id"])).json() | {"name": "copy", "payload_url": "https://example.com/in"}
+    assert shown["body_template"] is None
+    assert adder.post(WEBHOOKS, shown, format="json").status_code == 201
+    assert api.patch(detail(WEBHOOKS, before["id"]), {"body_template": None}, format="json").status_code == 200
+    assert Webhook.objects.get(name="ledger").body_template == "{{ data }}"
+
+
+@pytest.mark.parametrize(
+    ("url", "parameter", "hint"),
+    [
+        (WEBHOOKS, "enabeld", "Did you mean enabled?"),
+        (DELIVERIES, "wbhook", "Did you mean webhook?"),
+        (EVENTS, "faild", "Did you mean failed?"),
+        (EVENTS, "offset", "Known are: object_type, object_id, failed, cursor, limit."),
+    ],
+)
+def test_a_misspelt_parameter_is_refused_and_the_nearest_one_named(
+    api: APIClient, url: str, parameter: str, hint: str
+) -> None:
+    for method in ("get", "head"):
+        assert getattr(api, method)(url, {parameter: "1"}).status_code == 400
+    told = api.get(url, {parameter: "1", "limit": 5}).json()
+    assert told == {parameter: [f"There is no query parameter of this name. {hint}"]}
+
+
+def test_nothing_is_done_where_a_parameter_or_a_body_is_not_known(committing: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    answer = retry_many(committing, None, sate="failed", webhook=delivery.webhook_id)
+    assert answer.json() == {"sate": ["There is no query parameter of this name. Did you mean state?"]}
+    assert committing.get(f"{detail(DELIVERIES, delivery.pk)}?state=failed").status_code == 400
+    for deed in ("retry", "discard"):
+        url = detail(DELIVERIES, delivery.pk, deed)
+        assert committing.post(f"{url}?force=1").status_code == 400
+        assert "takes no body" in committing.post(url, {"force": True}, format="json").json()[0]
+    assert states() == ["failed"]
+
+
+def test_what_rest_framework_reads_of_an_address_is_known(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api.get(WEBHOOKS, {"format": "json"}).status_code == 200
+    assert api.get(WEBHOOKS, {"version": "1"}).status_code == 400
+    monkeypatch.setattr("webhooks.api.views.EventViewSet.versioning_class", QueryParameterVersioning)
+    assert api.get(EVENTS, {"version": ""}).status_code == 200
+
+
+# Pages
+
+
+@pytest.mark.parametrize("url", [WEBHOOKS, DELIVERIES, EVENTS])
+@pytest.mark.parametrize("limit", ["9" * 30, "9" * 5000, "501", "0", "-1", "1.5", "all", ""])
+def test_a_limit_that_no_page_can_have_is_refused_in_words(api: APIClient, url: str, limit: str) -> None:
+    answer = api.get(url, {"limit": limit})
+    assert (answer.status_code, answer.json()) == (400, {"limit": ["Must be a whole number from 1 to 500."]})
+
+
+def test_webhooks_are_paged_like_the_rest(api: APIClient) -> None:
+    made = [make_webhook(Thing).pk for _ in range(3)]
+    first = api.get(WEBHOOKS, {"limit": 2}).json()
+    assert first.keys() == api.get(EVENTS).json().keys() == {"next", "previous", "results"}
+    second = api.get(first["next"]).json()
+    assert [row["id"] for page in (first, second) for row in page["results"]] == made[::-1]
+
+
+def test_webhooks_are_filtered(api: APIClient) -> None:
+    things = make_webhook(Thing, on="c", name="Ledger")
+    labels = make_webhook(Label, on="d", name="books", enabled=False, failures_in_a_row=3)
+    paused = make_webhook(Thing, Label, on="cu", name="Paused ledger", probe_at=NOON, failures_in_a_row=1)
+
+    def found(**parameters: Any) -> set[Webhook]:
+        return set(Webhook.objects.filter(pk__in=listed(api, WEBHOOKS, **parameters)))
+
+    assert found() == {things, labels, paused}
+    assert (found(enabled="true"), found(enabled="false")) == ({things, paused}, {labels})
+    assert (found(paused="true"), found(paused="false")) == ({paused}, {things, labels})
+    assert (found(failing="true"), found(failing="false")) == ({labels, paused}, {things})
+    assert (found(name="Ledger"), found(name="ledger")) == ({things}, set())
+    assert found(q="LEDGER") == {things, paused}
+    assert found(object_type="testapp.Thing") == {things, paused}
+    assert (found(action="created"), found(action="deleted")) == ({things, paused}, {labels})
+    assert found(object_type="testapp.label", enabled="true") == {paused}
+    for bad in ({"enabled": "perhaps"}, {"action": "moved"}, {"name": ""}, {"q": "\0"}):
+        assert api.get(WEBHOOKS, bad).status_code == 400
 
 
 def test_what_says_nothing_is_not_stored(api: APIClient) -> None:

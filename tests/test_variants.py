@@ -266,7 +266,8 @@ def test_the_pages_of_an_event_and_a_delivery_show_what_each_got(
     assert "behaviour" not in page
     assert api.get(f"/api/webhooks/deliveries/{delivery.pk}/").json()["payload"]["data"] == {"name": "QUIET"}
     shown = api.get(f"/api/webhooks/events/{event.pk}/").json()
-    assert shown["variants"] == {"shouted": {"webhooks": [shouted.pk], **_texts(event, "shouted")}}
+    texts = {key: json.loads(text or "null") for key, text in _texts(event, "shouted").items()}
+    assert shown["variants"] == {"shouted": {"webhooks": [shouted.pk], **texts}}
 
 
 def _texts(event: Any, name: str) -> dict[str, str]:

@@ -38,6 +38,23 @@ class ObjectTypesField(serializers.ListField):
         return sorted(map(label_of, data.all()))
 
 
+class TextsField(serializers.ListField):
+    """A list of texts. The model's own rules judge each of them."""
+
+    child = serializers.CharField()
+
+    def run_child_validation(self, data: Any) -> Any:
+        return data
+
+
+class NamedChoiceField(serializers.ChoiceField):
+    """A choice with a name for API schemas."""
+
+    def __init__(self, choices: Any, *, schema_name: str, **kwargs: Any) -> None:
+        self.schema_name = schema_name
+        super().__init__(choices, **kwargs)
+
+
 class SecretField(serializers.CharField):
     """Goes in and never comes out: where it is left out it stays, and ``""`` clears it."""
 
@@ -49,11 +66,37 @@ class SecretField(serializers.CharField):
         return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
 
 
-class JSONTextField(serializers.Field[Any, Any, Any, Any]):
+class _JSONText(serializers.Field[Any, Any, Any, Any]):
     """JSON text of a column, as what it says; null where there is none."""
 
-    def __init__(self) -> None:
-        super().__init__(read_only=True)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(read_only=True, allow_null=True, **kwargs)
 
     def to_representation(self, value: str) -> Any:
         return json.loads(value) if value else None
+
+
+class JSONTextField(_JSONText, serializers.JSONField):
+    pass
+
+
+class JSONTextDictField(_JSONText, serializers.DictField):
+    pass
+
+
+class JSONTextListField(_JSONText, serializers.ListField):  # type: ignore[misc]
+    pass
+
+
+class VariantsField(_JSONText, serializers.DictField):
+    """What each serializer gave, by its name. The column has JSON texts within JSON."""
+
+    child = serializers.DictField()
+
+    def to_representation(self, value: str) -> Any:
+        variants = super().to_representation(value)
+        return variants and {name: {key: _parsed(text) for key, text in one.items()} for name, one in variants.items()}
+
+
+def _parsed(text: Any) -> Any:
+    return (json.loads(text) if text else None) if isinstance(text, str) else text

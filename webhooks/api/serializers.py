@@ -1,36 +1,55 @@
-"""How webhooks, events and deliveries look in the REST API."""
+"""How webhooks, events and deliveries look in the REST API.
+
+``ref_name`` is what drf-spectacular and drf-yasg call them: a host may have a ``Webhook`` of its own."""
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as ModelValidationError
+from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
 from webhooks import disclosure, payloads, rights
-from webhooks.api.fields import JSONTextField, ObjectTypesField, SecretField
+from webhooks.api.fields import (
+    JSONTextDictField,
+    JSONTextField,
+    JSONTextListField,
+    NamedChoiceField,
+    ObjectTypesField,
+    SecretField,
+    TextsField,
+    VariantsField,
+)
+from webhooks.api.unknown import refuse_unknown
 from webhooks.disclosure import Disclosure
 from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
-from webhooks.models.webhook import SECRET_HEADERS_LENGTH, SECRET_LENGTH, TIDIED
+from webhooks.models.webhook import SECRET_HEADERS_LENGTH, SECRET_LENGTH, TIDIED, Method
 from webhooks.vault import Secret
+
+# Null for those who may not change webhooks. If a client sends null, the field stays as it is.
+HIDDEN = ("additional_headers", "body_template")
 
 # So many attempts of a delivery are shown, the newest.
 MOST_ATTEMPTS = 100
 
 
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
-    """The URL, additional headers and the template of the body, which may have tokens in them, come out for those who
-    may change webhooks; others get the beginning of the URL, and null. Secret headers and the secret come out for
-    nobody."""
+    """Users who may not change the webhook read its URL as far as host and port, and null for its additional headers
+    and the template of its body: there may be tokens in them. The secret and secret headers are write-only."""
 
     object_types = ObjectTypesField(required=False)
-    custom_events = serializers.ListField(child=serializers.CharField(), required=False)
+    custom_events = TextsField(required=False)
+    changed_fields = TextsField(required=False)
+    excluded_usernames = TextsField(required=False)
+    http_method = NamedChoiceField(Method.choices, schema_name="RqWebhookMethod", required=False)
     secret = SecretField(max_length=SECRET_LENGTH, validators=[refuse_encrypted])
     secret_headers = SecretField(max_length=SECRET_HEADERS_LENGTH, validators=[refuse_encrypted], trim_whitespace=False)
     has_secret = serializers.SerializerMethodField()
@@ -40,6 +59,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     class Meta:
         model = Webhook
+        ref_name = "RqWebhook"
+        extra_kwargs = {name: {"allow_null": True} for name in HIDDEN}
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
             "custom_events", "serializer", "conditions", "changed_fields",
@@ -74,6 +95,12 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
                 data[name] = secret
         return super().run_validation(data)
 
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            refuse_unknown(_names(data), self.fields, "field")
+        values = super().to_internal_value(data)
+        return {name: value for name, value in values.items() if name not in HIDDEN or value is not None}
+
     def get_initial(self) -> Any:
         # What the browsable API fills a form with that was refused.
         return {name: value for name, value in super().get_initial().items() if not _is_secret(name, value)}
@@ -82,7 +109,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         shown = super().to_representation(instance)
         told = _told(self)
         shown["payload_url"] = told.url(instance.payload_url)
-        return shown if told.in_full else shown | {"additional_headers": None, "body_template": None}
+        return shown if told.in_full else shown | dict.fromkeys(HIDDEN)
 
     def _refuse(self, attrs: dict[str, Any]) -> None:
         """Raise ValidationError for what the user of the request may not have sent, not so, or not elsewhere."""
@@ -130,6 +157,13 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         return instance
 
 
+def _names(data: Mapping[str, Any]) -> set[str]:
+    """The names of the fields that were sent. A form counts the items of a list, and has Django's token."""
+    if not isinstance(data, QueryDict):
+        return set(data)
+    return {name.partition("[")[0] for name in data} - {"csrfmiddlewaretoken"}
+
+
 def _told(serializer: serializers.BaseSerializer[Any]) -> Disclosure:
     """What may be told to the user of the request; where there is none, to anybody."""
     request = serializer.context.get("request")
@@ -147,7 +181,9 @@ def _named(errors: dict[str, Any]) -> dict[str, Any]:
 class EventSummarySerializer(serializers.ModelSerializer[Event]):
     class Meta:
         model = Event
-        fields = ("id", "timestamp", "action", "object_type", "object_id", "object_repr")
+        ref_name = "RqWebhookEventSummary"
+        fields: tuple[str, ...] = ("id", "timestamp", "action", "object_type", "object_id", "object_repr")
+        read_only_fields = fields
 
 
 class EventSerializer(serializers.ModelSerializer[Event]):
@@ -155,6 +191,7 @@ class EventSerializer(serializers.ModelSerializer[Event]):
 
     class Meta:
         model = Event
+        ref_name = "RqWebhookEvent"
         fields: tuple[str, ...] = (
             *EventSummarySerializer.Meta.fields,
             "username",
@@ -164,58 +201,72 @@ class EventSerializer(serializers.ModelSerializer[Event]):
             "replay_of",
             "error",
         )
+        read_only_fields = fields
 
 
 class EventDetailSerializer(EventSerializer):
     data = JSONTextField()  # type: ignore[assignment]
-    snapshots = JSONTextField()
-    changed = JSONTextField()
-    variants = JSONTextField()
-    request = JSONTextField()
+    snapshots = JSONTextDictField()
+    changed = JSONTextListField(child=serializers.CharField())
+    variants = VariantsField()
+    request = JSONTextDictField()
 
     class Meta(EventSerializer.Meta):
+        ref_name = "RqWebhookEventDetail"
         fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "variants", "request")
+        read_only_fields = fields
 
 
 class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
     class Meta:
         model = Webhook
+        ref_name = "RqWebhookSummary"
         fields = ("id", "name")
+        read_only_fields = fields
 
 
 class DeliverySerializer(serializers.ModelSerializer[Delivery]):
     """``id`` is the ``webhook-id`` that the receiver gets; ``next_attempt_at`` is set while it is pending."""
 
-    event = EventSummarySerializer()
-    webhook = WebhookSummarySerializer()
-    reason = serializers.SerializerMethodField()
-    next_attempt_at = serializers.SerializerMethodField()
+    event = EventSummarySerializer(read_only=True)
+    webhook = WebhookSummarySerializer(read_only=True)
+    state = NamedChoiceField(State.choices, schema_name="RqWebhookDeliveryState", read_only=True)
+    next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
 
     class Meta:
         model = Delivery
+        ref_name = "RqWebhookDelivery"
         fields: tuple[str, ...] = (
             "id", "event", "webhook", "state", "attempt_count", "reason", "next_attempt_at", "created", "finished_at",
         )  # fmt: skip
+        read_only_fields = fields
 
-    def get_reason(self, delivery: Delivery) -> str:
-        return _told(self).reason(delivery.reason)
+    def to_representation(self, instance: Delivery) -> Any:
+        shown = super().to_representation(instance)
+        shown["reason"] = _told(self).reason(instance.reason)
+        return shown if instance.state == State.PENDING else shown | {"next_attempt_at": None}
 
-    def get_next_attempt_at(self, delivery: Delivery) -> Any:
-        if delivery.state != State.PENDING:
-            return None
-        return serializers.DateTimeField().to_representation(delivery.next_attempt_at)
+
+class NewestAttempts(serializers.ListSerializer[Any]):
+    def to_representation(self, data: Any) -> Any:
+        return super().to_representation(data.order_by("-pk")[:MOST_ATTEMPTS])
 
 
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True)
+
     class Meta:
         model = Attempt
+        ref_name = "RqWebhookAttempt"
+        list_serializer_class = NewestAttempts
         fields = (
             "number", "started_at", "duration_ms", "url", "succeeded", "reason", "status", "response_headers",
             "response_body", "worker",
         )  # fmt: skip
+        read_only_fields = fields
 
     def to_representation(self, instance: Attempt) -> Any:
-        told, webhook = _told(self), self.context["webhook"]
+        told, webhook = _told(self), instance.delivery.webhook
         return super().to_representation(instance) | {
             "url": told.url(instance.url),
             "reason": told.reason(instance.reason),
@@ -228,14 +279,23 @@ class DeliveryDetailSerializer(DeliverySerializer):
     """``payload`` is what is sent, and ``attempts`` what came back, the newest first."""
 
     payload = serializers.SerializerMethodField()
-    attempts = serializers.SerializerMethodField()
+    attempts = AttemptSerializer(many=True, read_only=True)
 
     class Meta(DeliverySerializer.Meta):
+        ref_name = "RqWebhookDeliveryDetail"
         fields = (*DeliverySerializer.Meta.fields, "payload", "attempts")
+        read_only_fields = fields
 
-    def get_payload(self, delivery: Delivery) -> Any:
-        return json.loads(payloads.json_body(payloads.sent_to(delivery.event, delivery.webhook_id)))
+    def get_payload(self, delivery: Delivery) -> dict[str, Any]:
+        payload: dict[str, Any] = json.loads(payloads.json_body(payloads.sent_to(delivery.event, delivery.webhook_id)))
+        return payload
 
-    def get_attempts(self, delivery: Delivery) -> Any:
-        attempts = delivery.attempts.order_by("-pk")[:MOST_ATTEMPTS]
-        return AttemptSerializer(attempts, many=True, context={**self.context, "webhook": delivery.webhook}).data
+
+class RetriedSerializer(serializers.Serializer[Any]):
+    """What came of a bulk retry."""
+
+    retried = serializers.IntegerField(help_text="How many deliveries are sent again.")
+    is_complete = serializers.BooleanField(help_text="Whether these are all. If not, ask again for the rest.")
+
+    class Meta:
+        ref_name = "RqWebhookRetried"

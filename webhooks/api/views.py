@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -14,16 +14,19 @@ from rest_framework.exceptions import APIException, NotFound, ParseError, Valida
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer
+from rest_framework.serializers import BaseSerializer, MultipleChoiceField
 from rest_framework.settings import api_settings
+from rest_framework.versioning import QueryParameterVersioning
 from rest_framework.views import APIView
-from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
+from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
 
 from webhooks import admin_log, deletion, retries, rights
 from webhooks.api import serializers
-from webhooks.api.filters import DeliveryFilters, EventFilters, QueryParameters
+from webhooks.api.filters import DeliveryFilters, EventFilters, Filters, QueryParameters, WebhookFilters
 from webhooks.api.pagination import NewestFirst
 from webhooks.api.permissions import ModelPermissions, OperationPermissions
+from webhooks.api.schema import described
+from webhooks.api.unknown import refuse_unknown
 from webhooks.capture import outbox
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.objections import CONFLICT
@@ -49,15 +52,51 @@ class ShallowJSONParser(JSONParser):
 PARSERS = [ShallowJSONParser if parser is JSONParser else parser for parser in APIView.parser_classes]
 
 
+class StrictViewSet(GenericViewSet[Any]):
+    """Refuses query parameters that it does not know, and bodies that it does not read."""
+
+    parser_classes = PARSERS
+    pagination_class = NewestFirst
+    filter_backends = (QueryParameters,)
+    filters_class: type[Filters]
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if self.action:  # of a method that is not allowed there is none
+            self._refuse_parameters(request)
+
+    def _refuse_parameters(self, request: Request) -> None:
+        given, filters = set(request.query_params), self._filters()
+        known = [*filters, *(NewestFirst.parameters if self.action == "list" else ())]
+        refuse_unknown(given - _for_rest_framework(request), known, "query parameter")
+        several = {name for name, field in filters.items() if isinstance(field, MultipleChoiceField)}
+        if repeated := sorted(name for name in given - several if len(request.query_params.getlist(name)) > 1):
+            raise ValidationError({name: ["Give it once."] for name in repeated})
+
+    def _filters(self) -> Mapping[str, Any]:
+        return self.filters_class().fields if self.action in ("list", "retry_many") else {}
+
+
+def _for_rest_framework(request: Request) -> set[str]:
+    """Parameters that REST framework reads itself, as the host has set it."""
+    is_versioned = isinstance(request.versioning_scheme, QueryParameterVersioning)
+    return {api_settings.URL_FORMAT_OVERRIDE, *([api_settings.VERSION_PARAM] if is_versioned else [])}
+
+
+def _refuse_body(request: Request) -> None:
+    if set(request.data) - {"csrfmiddlewaretoken"}:
+        raise ValidationError("This takes no body: what it does is all in its address.")
+
+
 @method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
-class WebhookViewSet(ModelViewSet[Webhook]):
+class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: which changes of which models are sent where."""
 
     queryset = Webhook.objects.prefetch_related("object_types")
     serializer_class = serializers.WebhookSerializer
     permission_classes = (ModelPermissions,)
-    parser_classes = PARSERS
-    filter_backends = ()
+    filters_class = WebhookFilters
+    lookup_value_regex = r"\d{1,18}"
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         try:
@@ -100,13 +139,11 @@ class WebhookViewSet(ModelViewSet[Webhook]):
             deletion.delete(Webhook.objects.filter(pk=instance.pk))
 
 
-class EventViewSet(ReadOnlyModelViewSet[Event]):
+class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
     """Events: what changed, and why some failed."""
 
     queryset = Event.objects.all()
     permission_classes = (ModelPermissions,)
-    pagination_class = NewestFirst
-    filter_backends = (QueryParameters,)
     filters_class = EventFilters
     lookup_value_regex = r"\d{1,18}"
 
@@ -118,14 +155,11 @@ class EventViewSet(ReadOnlyModelViewSet[Event]):
         return serializers.EventDetailSerializer if self.detail else serializers.EventSerializer
 
 
-class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
+class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     """Deliveries: what is sent, what came of it, Retry and Discard."""
 
     queryset = Delivery.objects.all()
     permission_classes = (OperationPermissions,)
-    parser_classes = PARSERS
-    pagination_class = NewestFirst
-    filter_backends = (QueryParameters,)
     filters_class = DeliveryFilters
     lookup_value_regex = "[0-9a-fA-F-]{32,36}"
     operation = ""
@@ -144,6 +178,7 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
     def get_serializer_class(self) -> Any:
         return serializers.DeliveryDetailSerializer if self.detail else serializers.DeliverySerializer
 
+    @described(request=None)
     @action(detail=True, methods=["post"], operation="retry")
     def retry(self, request: Request, pk: str) -> Response:
         """Send a failed or discarded delivery again, or one that waits for its next attempt now."""
@@ -153,39 +188,36 @@ class DeliveryViewSet(ReadOnlyModelViewSet[Delivery]):
             "and nothing of a deleted webhook",
         )
 
+    @described(request=None)
     @action(detail=True, methods=["post"], operation="discard")
     def discard(self, request: Request, pk: str) -> Response:
         """End a delivery without sending it."""
         return self._do(retries.discard, "only waiting, pending and failed deliveries can be discarded")
 
     def _do(self, perform: Callable[[Any, Any], Done], otherwise: str) -> Response:
+        _refuse_body(self.request)
         delivery = self.get_object()
         if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user).changed:
             raise Conflict(f"Delivery {delivery.pk} is {delivery.state}: {otherwise}.")
         return Response(self.get_serializer(self.get_object()).data)
 
+    @described(
+        operation_id="webhooks_deliveries_retry_many",
+        filters=True,
+        request=None,
+        responses=serializers.RetriedSerializer,
+    )
     @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
     def retry_many(self, request: Request) -> Response:
         """Send all failed ones again that the query parameters choose, discarded and pending ones only with
         ``state=discarded`` and ``state=pending``. At least one parameter is demanded."""
-        chosen = _deliberate(request).narrow(rights.visible_deliveries(request.user))
+        _refuse_body(request)
+        filters = DeliveryFilters(request.query_params)
+        if not set(request.query_params) & set(filters.fields):
+            raise ValidationError(f"Give at least one filter as a query parameter: {', '.join(filters.fields)}.")
+        chosen = filters.narrow(rights.visible_deliveries(request.user))
         if "state" not in request.query_params:
             chosen = chosen.failed()
         done = retries.retry(chosen.retriable(), request.user, retries.REQUEST_SECONDS)
-        return Response({"retried": done.changed, "is_complete": not done.is_cut_short})
-
-
-def _deliberate(request: Request) -> DeliveryFilters:
-    """The filters of a request that changes whatever they choose: nothing in it may be passed over."""
-    filters = DeliveryFilters(request)
-    known = ", ".join(filters.fields)
-    given = set(request.query_params) - {api_settings.URL_FORMAT_OVERRIDE}
-    if request.data:
-        raise ValidationError(f"Give the filters as query parameters, and no body. They are: {known}.")
-    if unknown := sorted(given - set(filters.fields)):
-        raise ValidationError(f"There is no filter {', '.join(unknown)}. There are: {known}.")
-    if repeated := sorted(name for name in given - {"state"} if len(request.query_params.getlist(name)) > 1):
-        raise ValidationError(f"Give {', '.join(repeated)} once: only state may be given several times.")
-    if not given:
-        raise ValidationError(f"Give at least one filter as a query parameter: {known}.")
-    return filters
+        answer = {"retried": done.changed, "is_complete": not done.is_cut_short}
+        return Response(serializers.RetriedSerializer(answer).data)
