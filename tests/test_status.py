@@ -101,6 +101,15 @@ class TestPage:
         assert "<strong>2+</strong>" in shown
         assert ">2+</a>" in shown
 
+    def test_a_count_that_is_no_plain_number_has_its_plural(
+        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(counting, "ALL", 2)
+        assert "taken up yet" not in page(admin_client, STATUS)
+        for key, said in enumerate(("1 change recorded", "2 changes recorded", "2+ changes recorded")):
+            make_event(key, dispatched_at=None)
+            assert f"<p>{said} that no worker has taken up yet" in page(admin_client, STATUS)
+
     def test_more_webhooks_than_it_shows_are_left_to_their_list(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
