@@ -10,32 +10,44 @@ from pathlib import Path
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.urls import reverse
 from rest_framework.test import APIClient
 
+from dcim.models import Site
+from tests.deliveries import make_attempt, make_delivery, make_event
 from tests.inbox import ROOT, Inbox
+from tests.makers import make_webhook
 from tests.waiting import PATIENCE
-from webhooks.models import Webhook
+from tests.workers import Workers
+from webhooks.models import State, Webhook
+
+
+def run(package: str, *arguments: str, **environment: str) -> str:
+    """Run a package of the tests in a process with its own settings, and return what it logged."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", package, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment, "DJANGO_SETTINGS_MODULE": f"{package}.settings"},
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr
 
 
 def test_a_host_without_the_admin_and_with_users_of_its_own_has_all_but_the_pages(
     tmp_path: Path, redis_url: str, inbox: Inbox
 ) -> None:
-    environment = {
-        **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.bare_host.settings",
-        "BARE_HOST_DATABASE": str(tmp_path / "db.sqlite3"),
-        "REDIS_URL": redis_url,
-    }
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.bare_host", inbox.url()],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60 * PATIENCE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    database = str(tmp_path / "db.sqlite3")
+    logged = run("tests.bare_host", inbox.url(), BARE_HOST_DATABASE=database, REDIS_URL=redis_url)
     [request] = inbox.received()
     assert (request.json["data"]["text"], request.json["username"]) == ("first", "other@example.org")
     for said in ("added webhook “notes”", "changed webhook “notes”", "changed delivery “", "deleted webhook “notes”"):
-        assert f"operator@example.org {said}" in done.stderr
-    assert "Traceback" not in done.stderr
+        assert f"operator@example.org {said}" in logged
+    assert "Traceback" not in logged
 
 
 @dataclass
@@ -73,3 +85,25 @@ def test_what_a_user_did_that_is_no_row_is_in_the_log(database: str, app_log: py
     assert post_as(RemoteOperator()) == 201
     assert "remote added webhook “sites”" in app_log.text
     assert not LogEntry.objects.exists()
+
+
+@pytest.mark.one_database
+def test_every_page_opens_in_the_look_of_grappelli(workers: Workers) -> None:
+    User.objects.create_superuser("admin")
+    webhook = make_webhook(Site)
+    event = make_event()
+    delivery = make_delivery(webhook, State.FAILED, event)
+    make_attempt(delivery)
+    failed = make_event("2", data="", error="Traceback", dispatched_at=None)
+    rows = {"webhook": [webhook], "delivery": [delivery], "event": [event, failed]}
+    pages = [
+        reverse("webhooks_backend_status"), reverse("webhooks_backend_status_retry_all"),
+        reverse("admin:app_list", args=["webhooks"]), reverse("admin:webhooks_webhook_add"),
+        reverse("admin:webhooks_webhook_delete", args=[webhook.pk]),
+    ]  # fmt: skip
+    for model, those in rows.items():
+        pages.append(reverse(f"admin:webhooks_{model}_changelist"))
+        pages += [
+            reverse(f"admin:webhooks_{model}_{page}", args=[row.pk]) for row in those for page in ("change", "history")
+        ]
+    run("tests.under_grappelli", *pages, **workers.environment())

@@ -35,9 +35,9 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(state=self.value()) if self.value() in State.values else queryset
 
 
-def _with(rows: QuerySet[Any], field: str, value: str | None) -> QuerySet[Any]:
+def _with(rows: QuerySet[Any], column: str, value: str | None) -> QuerySet[Any]:
     """Those that have this value, which may be one that is offered no more, but none that no database has."""
-    return rows.filter(**{field: value}) if value == clean(str(value)) else rows.none()
+    return rows.filter(**{column: value}) if value == clean(str(value)) else rows.none()
 
 
 class TypeFilter(admin.SimpleListFilter):
@@ -45,34 +45,34 @@ class TypeFilter(admin.SimpleListFilter):
 
     title = "model"
     parameter_name = "model"
-    field = "object_type"
+    column = "object_type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return [(registration.label, registration.label) for registration in registry.registrations()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return _with(queryset, self.field, self.value()) if self.value() else queryset
+        return _with(queryset, self.column, self.value()) if self.value() else queryset
 
 
 class ActionFilter(admin.SimpleListFilter):
     title = "action"
     parameter_name = "event_action"  # "action" is the admin's own name for what to do with the chosen rows
-    field = "action"
+    column = "action"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         known = [(action.value, str(action.label)) for action in Action]
         return [*known, *((name, name) for name in event_names.custom_events()), (PING, PING)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return _with(queryset, self.field, self.value()) if self.value() else queryset
+        return _with(queryset, self.column, self.value()) if self.value() else queryset
 
 
 class EventTypeFilter(TypeFilter):
-    field = "event__object_type"
+    column = "event__object_type"
 
 
 class EventActionFilter(ActionFilter):
-    field = "event__action"
+    column = "event__action"
 
 
 class EventStateFilter(admin.SimpleListFilter):

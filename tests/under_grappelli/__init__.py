@@ -1,0 +1,1 @@
+"""The example project with Grappelli as the look of its admin."""
