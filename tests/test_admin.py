@@ -210,7 +210,7 @@ class TestDefiningAWebhook:
     def test_its_page_says_what_is_wrong_with_it(self, admin_client: Client, webhook: Webhook) -> None:
         assert "wh-finding" not in page(admin_client, change_of(webhook))
         Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
-        told = "is paused, because its last 10 attempts failed, the last one with: HTTP 503."
+        told = "is paused after 10 failed attempts, the last one with: HTTP 503."
         shown = page(admin_client, change_of(webhook))
         assert told in shown
         assert "The status page and the list of webhooks resume it at once." in shown

@@ -297,7 +297,7 @@ def backend(*workers: Worker, error: str = "") -> Backend:
         (
             [Standing(1, "CMDB", failures_in_a_row=9, last_failure="HTTP 500", probe_at=NOW + timedelta(minutes=4))],
             [SHIPPED], Level.WARNING,
-            "“CMDB” is paused, because its last 9 attempts failed, the last one with: HTTP 500.",
+            "“CMDB” is paused after 9 failed attempts, the last one with: HTTP 500.",
         ),
         (
             [Standing(1, "CMDB", failures_in_a_row=1, last_failure="HTTP 500", retrying=1)],
