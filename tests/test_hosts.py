@@ -56,7 +56,6 @@ class RemoteUser:
 
     pk: str = "f3a1"
     is_authenticated: bool = True
-    is_active: bool = True
 
     def __str__(self) -> str:
         return "remote"

@@ -206,7 +206,7 @@ def _nothing(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
 
 
 def _sees_all(user: Any) -> bool:
-    return bool(user.is_active and getattr(user, "is_superuser", False))
+    return bool(getattr(user, "is_superuser", False) and user.is_active)
 
 
 def _viewable(user: Any) -> list[str]:
