@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from webhooks.registry import register, unregister
     from webhooks.verifying import ReplayWindow, VerificationError, verify
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ReplayWindow", "TrackedQuerySet", "VerificationError", "WebhookManager", "actor", "batch", "register",
     "register_event", "send", "unregister", "unregister_event", "verify",
