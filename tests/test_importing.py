@@ -311,7 +311,7 @@ def mutated(draw: st.DrawFn, items: st.SearchStrategy[dict[str, Any]]) -> dict[s
 @pytest.mark.usefixtures("db")
 class TestCommand:
     def test_it_shows_what_it_makes_and_makes_it(self) -> None:
-        shown = run(*NETBOX, yes=True)
+        shown = run(*NETBOX, interactive=False)
         assert "  CMDB: devices and racks\n" in shown
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
         assert "    created, updated, deleted: dcim.device, dcim.interface, dcim.rack\n" in shown
@@ -339,7 +339,7 @@ class TestCommand:
         self, app_log: pytest.LogCaptureFixture
     ) -> None:
         User.objects.create_superuser("root")
-        run(*NETBOX, yes=True)
+        run(*NETBOX, interactive=False)
         assert app_log.text.count(" was imported from ") == Webhook.objects.count() == 11
         assert (
             "Webhook CMDB: devices and racks was imported from "
@@ -349,7 +349,7 @@ class TestCommand:
         assert not LogEntry.objects.exists()
 
     def test_what_was_a_secret_there_is_encrypted_here(self) -> None:
-        run(*NETBOX, yes=True)
+        run(*NETBOX, interactive=False)
         cmdb = Webhook.objects.get(name="CMDB: devices and racks")
         assert cmdb.secret_headers == "Authorization: Token cmdb-test-value"
         with connection.cursor() as cursor:
@@ -359,7 +359,7 @@ class TestCommand:
     def test_a_rule_with_a_line_that_netbox_leaves_out_is_made(self, tmp_path: Path) -> None:
         file = tmp_path / "colon.json"
         file.write_text(json.dumps([WEBHOOK | {"additional_headers": "X-A: 1\nno colon"}, RULE]))
-        assert "    ! line 2 of its headers has no colon" in run(str(file), yes=True)
+        assert "    ! line 2 of its headers has no colon" in run(str(file), interactive=False)
         assert Webhook.objects.get().additional_headers == "X-A: 1"
 
     def test_no_secret_is_shown(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -368,9 +368,9 @@ class TestCommand:
             assert secret not in shown
 
     def test_a_second_run_makes_nothing_and_says_so(self) -> None:
-        run(*NETBOX, NAUTOBOT, yes=True)
+        run(*NETBOX, NAUTOBOT, interactive=False)
         before = list(Webhook.objects.values())
-        shown = run(*NETBOX, NAUTOBOT, yes=True)
+        shown = run(*NETBOX, NAUTOBOT, interactive=False)
         assert "There already, and left as they are:\n" in shown
         assert "differs" not in shown
         assert shown.endswith("There is nothing to make.\n")
@@ -378,7 +378,7 @@ class TestCommand:
 
     def test_what_is_there_already_is_left_as_it_is_and_its_differences_named(self) -> None:
         make_webhook(Thing, name="Everything about sites", url="https://mine.example/", secret="mine")
-        shown = run(*NETBOX, yes=True)
+        shown = run(*NETBOX, interactive=False)
         assert "  Everything about sites: differs in prechange, payload_url, secret, object_types\n" in shown
         assert Webhook.objects.get(name="Everything about sites").payload_url == "https://mine.example/"
 
@@ -386,9 +386,9 @@ class TestCommand:
         wanted = {"conditions": {"attr": "name", "value": "a"}, "only_changes": True, "ordered": False}
         file = tmp_path / "rule.json"
         file.write_text(json.dumps([WEBHOOK, RULE]))
-        run(str(file), yes=True)
+        run(str(file), interactive=False)
         Webhook.objects.update(**wanted, excluded_usernames=["root"])
-        shown = run(str(file), yes=True)
+        shown = run(str(file), interactive=False)
         assert "  rule: differs in conditions, only_changes, excluded_usernames, ordered\n" in shown
 
     def test_how_receivers_are_trusted_and_waited_for_is_shown(self, tmp_path: Path) -> None:
@@ -444,28 +444,31 @@ class TestCommand:
         assert "Nothing was made." in run(*NETBOX)
         assert not Webhook.objects.exists()
 
-    def test_it_asks_nothing_without_a_terminal(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_terminal_it_refuses_unless_it_need_not_ask(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-        run(*NETBOX)
-        assert Webhook.objects.exists()
+        with pytest.raises(CommandError, match=r"no terminal to ask at\. Add --noinput to make them, or --dry-run"):
+            run(*NETBOX)
+        assert not Webhook.objects.exists()
+        run(*NETBOX, "--no-input")
+        assert "There is nothing to make." in run(*NETBOX)
 
     def test_all_can_be_made_disabled(self) -> None:
-        run(*NETBOX, yes=True, disabled=True)
+        run(*NETBOX, interactive=False, disabled=True)
         assert Webhook.objects.exists()
         assert not Webhook.objects.filter(enabled=True).exists()
-        assert "differs" not in run(*NETBOX, yes=True, disabled=True)
+        assert "differs" not in run(*NETBOX, interactive=False, disabled=True)
 
     def test_of_two_with_one_name_the_first_is_made(self, tmp_path: Path) -> None:
         file = tmp_path / "both.json"
         file.write_text(json.dumps([WEBHOOK, RULE, RULE | {"id": 2}]))
-        shown = run(str(file), yes=True)
+        shown = run(str(file), interactive=False)
         assert 'event rule "rule" with webhook "hook": event rule "rule" with webhook "hook" has the same name' in shown
         assert Webhook.objects.count() == 1
 
     def test_what_the_guard_of_destinations_refuses_is_not_made(self, tmp_path: Path) -> None:
         file = tmp_path / "metadata.json"
         file.write_text(json.dumps([WEBHOOK | {"payload_url": "http://169.254.169.254/"}, RULE]))
-        assert "refused: payload_url: 169.254.169.254 is a cloud metadata address" in run(str(file), yes=True)
+        assert "refused: payload_url: 169.254.169.254 is a cloud metadata address" in run(str(file), interactive=False)
         assert not Webhook.objects.exists()
 
     def test_names_do_not_speak_to_the_terminal(self, tmp_path: Path) -> None:
@@ -532,7 +535,7 @@ def test_whatever_stands_in_an_answer_it_ends_without_a_traceback(tmp_path: Path
     file = tmp_path / "mutated.json"
     file.write_text(json.dumps([hook, rule, other]))
     with contextlib.suppress(CommandError):
-        run(str(file), yes=True)
+        run(str(file), interactive=False)
 
 
 # From a server

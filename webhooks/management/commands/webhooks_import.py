@@ -46,7 +46,13 @@ class Command(DatabaseCommand):
         )
         parser.add_argument("--disabled", action="store_true", help="Make all of them disabled.")
         parser.add_argument("--dry-run", action="store_true", help="Show what would be made, and make nothing.")
-        parser.add_argument("--yes", action="store_true", help="Do not ask. Without a terminal nothing is asked.")
+        parser.add_argument(
+            "--noinput",
+            "--no-input",
+            action="store_false",
+            dest="interactive",
+            help="Create them without asking. Needed where there is no terminal to ask at.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
@@ -59,7 +65,7 @@ class Command(DatabaseCommand):
             self._say("Nothing was made: this was a dry run.")
         elif not judged.to_make:
             self._say("There is nothing to make.")
-        elif options["yes"] or not sys.stdin.isatty() or self._is_wanted(len(judged.to_make)):
+        elif not options["interactive"] or self._is_wanted(len(judged.to_make)):
             self._make(judged.to_make)
         else:
             self._say("Nothing was made.")
@@ -74,6 +80,10 @@ class Command(DatabaseCommand):
         self._say(f"Made {_count(len(wanted))}.")
 
     def _is_wanted(self, count: int) -> bool:
+        if not sys.stdin.isatty():
+            raise CommandError(
+                "Nothing was made: there is no terminal to ask at. Add --noinput to make them, or --dry-run."
+            )
         try:
             return input(f"Make {_count(count)}? [y/N] ").strip().lower() in ("y", "yes")
         except (EOFError, KeyboardInterrupt):
