@@ -11,17 +11,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.core.checks import CheckMessage, run_checks
+from django.contrib import admin
+from django.core.checks import INFO, CheckMessage, run_checks
 from django.db import OperationalError, models
-from django.urls import include, path
+from django.urls import clear_script_prefix, include, path, set_script_prefix
 from psycopg import IsolationLevel
 from rest_framework import serializers
 
 from tests import servers
 from tests.inbox import ROOT
 from tests.testapp.models import Essay, Unregistered
-from webhooks import checks, registry, rekeying
+from webhooks import checks, registry, rekeying, tables
 from webhooks.registration import Registration
+from webhooks.workers import WebhookWorker
 
 Change = Callable[..., None]
 
@@ -57,6 +59,20 @@ def sound_database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     database = SimpleNamespace(vendor="sqlite", settings_dict=sound)
     monkeypatch.setattr(checks, "connections", {"default": database})
     return sound
+
+
+@pytest.fixture(autouse=True)
+def sound_models(webhooks_settings: Change) -> None:
+    """All models of the apps that are listed have a serializer; those of the testapp have on purpose not."""
+    webhooks_settings(MODELS=["dcim.*", "ipam.*"])
+
+
+@pytest.fixture(autouse=True)
+def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The databases whose tables are not migrated, in place of their answers, which ``test_tables`` tests."""
+    unmigrated: list[str] = []
+    monkeypatch.setattr(tables, "unmigrated", lambda using: using in unmigrated)
+    return unmigrated
 
 
 @pytest.fixture(autouse=True)
@@ -123,7 +139,41 @@ def test_a_listed_model_that_there_is_not_is_an_error(webhooks_settings: Change,
     assert message.is_serious()
     assert f'WEBHOOKS["MODELS"] lists "{label}", which names no model' in message.msg
     assert reason in message.msg
-    assert '"app_label.model", or "app_label.*"' in message.hint
+    assert (
+        'Use "app_label.model", "app_label.*" for all models of an app that have a serializer, or "*"' in message.hint
+    )
+
+
+def test_a_pattern_that_registers_nothing_is_a_warning_that_says_where_it_looked(
+    webhooks_settings: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_registrations", {})
+    webhooks_settings(MODELS=["taggit.*"])
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W010", False)
+    assert message.msg == (
+        'WEBHOOKS["MODELS"] lists "taggit.*", and registers nothing by it: taggit.Tag has no '
+        "taggit.api.serializers.TagSerializer and no taggit.serializers.TagSerializer; taggit.TaggedItem has no "
+        "taggit.api.serializers.TaggedItemSerializer and no taggit.serializers.TaggedItemSerializer."
+    )
+    assert message.hint.startswith("Define a serializer at one of these paths, or name one in webhooks.register(")
+
+
+@pytest.mark.parametrize("pattern", ["testapp.*", "*"])
+def test_a_pattern_that_registers_only_some_models_names_the_others(
+    webhooks_settings: Change, register: Callable[..., None], pattern: str
+) -> None:
+    webhooks_settings(MODELS=[pattern])
+    message = found()["webhooks.I001"]
+    assert message.level == INFO
+    assert (
+        "testapp.Unregistered has no tests.testapp.api.serializers.UnregisteredSerializer and no "
+        "tests.testapp.serializers.UnregisteredSerializer" in message.msg
+    )
+    assert "testapp.Thing " not in message.msg
+    assert "taggit." not in message.msg  # an app without any serializer is not meant by "*"
+    register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
+    assert "Unregistered" not in found()["webhooks.I001"].msg
 
 
 def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[..., None]) -> None:
@@ -132,6 +182,7 @@ def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[
     assert (message.is_serious(), message.obj) == (True, Unregistered)
     assert "No serializer for testapp.unregistered" in message.msg
     assert "tests.testapp.api.serializers.UnregisteredSerializer" in message.msg
+    assert "tests.testapp.serializers.UnregisteredSerializer" in message.msg
     assert "webhooks.register('testapp.unregistered', serializer=…)" in message.msg
     assert message.hint == checks.UNSENDABLE
 
@@ -298,6 +349,23 @@ def test_sqlite_without_begin_immediate_is_a_warning(sound_database: dict[str, A
     assert message.hint == 'Put "transaction_mode": "IMMEDIATE" into DATABASES["default"]["OPTIONS"].'
 
 
+def test_another_kind_of_database_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = SimpleNamespace(vendor="mysql", settings_dict={"OPTIONS": {}, "ATOMIC_REQUESTS": True})
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.E012", True)
+    assert 'The database "default" is of the kind "mysql"' in message.msg
+    assert "PostgreSQL and SQLite" in message.msg
+
+
+def test_tables_that_are_not_migrated_are_an_error_when_deploying(migrated: list[str]) -> None:
+    migrated.append("default")
+    assert found() == {}
+    [message] = found(deploy=True).values()
+    assert (message.id, message.is_serious()) == ("webhooks.E013", True)
+    assert message.hint == "Run manage.py migrate."
+
+
 def test_postgresql_needs_no_transaction_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     database = SimpleNamespace(vendor="postgresql", settings_dict={"OPTIONS": {}, "ATOMIC_REQUESTS": True})
     monkeypatch.setattr(checks, "connections", {"default": database})
@@ -346,6 +414,41 @@ def test_a_status_page_without_an_address_is_a_warning(settings: Any) -> None:
 
 def test_what_that_warning_hints_at_satisfies_it(settings: Any) -> None:
     settings.ROOT_URLCONF = (path("admin/", include("webhooks.urls")),)
+    assert found() == {}
+
+
+def test_a_status_page_behind_the_admin_is_a_warning(settings: Any) -> None:
+    settings.ROOT_URLCONF = (path("admin/", admin.site.urls), path("admin/", include("webhooks.urls")))
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W011", False)
+    assert "Another view answers at /admin/webhook-backend-status/" in message.msg
+    assert "before admin.site.urls" in message.hint
+
+
+def test_a_status_page_is_found_under_the_prefix_of_a_script(settings: Any) -> None:
+    set_script_prefix("/netbox/")
+    try:
+        assert found() == {}
+        settings.ROOT_URLCONF = (path("admin/", admin.site.urls), path("admin/", include("webhooks.urls")))
+        assert "/netbox/admin/webhook-backend-status/" in found()["webhooks.W011"].msg
+    finally:
+        clear_script_prefix()
+
+
+@pytest.mark.parametrize("worker", [{}, {"WORKER_CLASS": "rq.SimpleWorker"}, {"WORKER_CLASS": "no.such.Worker"}])
+def test_another_worker_class_is_a_warning_that_says_what_is_lost(settings: Any, worker: dict[str, str]) -> None:
+    settings.RQ = worker
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W012", False)
+    assert "retries, events from while Redis was away and old rows wait for manage.py webhooks_sweep" in message.msg
+    assert 'Set RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}' in message.hint
+
+
+def test_a_worker_class_that_derives_from_the_shipped_one_is_right(settings: Any) -> None:
+    class Ours(WebhookWorker):
+        pass
+
+    settings.RQ = {"WORKER_CLASS": Ours}
     assert found() == {}
 
 

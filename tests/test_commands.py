@@ -34,8 +34,10 @@ def run(command: str, database: str) -> subprocess.CompletedProcess[str]:
 def test_a_command_before_the_migration_says_what_to_do(command: str, tmp_path: Path) -> None:
     done = run(command, f"sqlite:///{tmp_path}/empty.sqlite3")
     assert done.returncode == 1
-    assert done.stderr.startswith("CommandError: The database cannot be used: no such table: webhooks_")
-    assert "has manage.py migrate been run?" in done.stderr
+    assert done.stderr.startswith(
+        "CommandError: The database cannot be used: The tables of webhooks are missing, or older than its code: run "
+        "manage.py migrate (no such table: webhooks_"
+    )
     assert "Traceback" not in done.stderr
 
 

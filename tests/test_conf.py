@@ -70,6 +70,11 @@ def test_a_value_that_cannot_be_used_is_named(key: str, value: Any) -> None:
     assert repr(value) in told
 
 
+def test_models_may_be_all() -> None:
+    with override_settings(WEBHOOKS={"MODELS": ["*"]}):
+        assert conf.bad_values() == []
+
+
 @pytest.mark.parametrize("key", ["RETRY_SCHEDULE", "MODELS"])
 def test_empty_lists_are_fine(key: str) -> None:
     with override_settings(WEBHOOKS={key: []}):

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
@@ -49,6 +54,54 @@ def test_a_star_takes_only_models_with_a_serializer() -> None:
     assert "testapp.thingproxy" not in labels
 
 
+@pytest.fixture
+def plain_serializers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module ``serializers`` of the app, where REST framework's own documentation puts it."""
+    module = ModuleType("tests.testapp.serializers")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_a_serializer_is_found_in_the_module_serializers_too(plain_serializers: Any) -> None:
+    plain_serializers.UnregisteredSerializer = LabelSerializer
+    plain_serializers.ThingSerializer = LabelSerializer
+    registry.register_listed(["testapp.*"])
+    assert registration(Unregistered).serializer_class() is LabelSerializer
+    assert registration(Thing).serializer_class() is ThingSerializer  # of api.serializers, which comes first
+
+
+def test_an_import_that_fails_inside_a_module_of_serializers_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import tests.testapp
+
+    (tmp_path / "serializers.py").write_text("import tests.testapp.nowhere")
+    monkeypatch.setattr(tests.testapp, "__path__", [*tests.testapp.__path__, str(tmp_path)])
+    with pytest.raises(ImportError, match="nowhere"):
+        registry.register_listed(["testapp.*"])
+    webhooks.register(Unregistered)
+    with pytest.raises(ImproperlyConfigured, match=r"No serializer for testapp\.unregistered: No module .*nowhere"):
+        registration(Unregistered).serializer_class()
+
+
+def test_a_star_alone_takes_the_models_of_all_apps_but_those_of_django_and_of_the_app_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {item.label for item in registry.registrations()}
+    monkeypatch.setattr(registry, "_registrations", {})
+    of_django = ModuleType("django.contrib.auth.serializers")
+    of_django.GroupSerializer = LabelSerializer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, of_django.__name__, of_django)
+    registry.register_listed(["*"])
+    # The example lists its apps one by one, and leaves out core.
+    assert {item.label for item in registry.registrations()} == known | {"core.tag"}
+
+
+def test_the_models_of_the_app_itself_are_refused() -> None:
+    with pytest.raises(ImproperlyConfigured, match="Delivery, which belongs to webhooks itself"):
+        webhooks.register("webhooks.Delivery", serializer=LabelSerializer)
+
+
 @pytest.mark.parametrize("serializer", [LabelSerializer, "tests.testapp.api.serializers.LabelSerializer"])
 def test_a_serializer_may_be_named_as_a_class_or_by_its_path(serializer: object) -> None:
     webhooks.register(Unregistered, serializer=serializer)
@@ -88,7 +141,8 @@ def test_a_missing_serializer_is_named_with_what_to_do() -> None:
     with pytest.raises(ImproperlyConfigured) as raised:
         registration(User).serializer_class()
     assert "auth.user" in str(raised.value)
-    assert "django.contrib.auth.api.serializers.UserSerializer" in str(raised.value)
+    assert "no django.contrib.auth.api.serializers.UserSerializer" in str(raised.value)
+    assert "no django.contrib.auth.serializers.UserSerializer" in str(raised.value)
 
 
 def test_a_proxy_has_the_registration_of_its_model() -> None:

@@ -8,20 +8,27 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Info, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.urls import NoReverseMatch, reverse
+from django.db.models import Model
+from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
+from django.utils.module_loading import import_string
 
-from webhooks import jobs, registry, rekeying, rights
+from webhooks import jobs, registry, rekeying, rights, tables
 from webhooks.capture import outbox
 from webhooks.conf import conf
 from webhooks.keys import may_exceed
 from webhooks.models import Event
-from webhooks.registration import Registration
+from webhooks.registration import Registration, conventional_paths
+from webhooks.workers import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
+WORKER = "webhooks.workers.WebhookWorker"
+STATUS_PAGE = "webhooks_backend_status"
+
+DEFINE = "Define a serializer at one of these paths, or name one in webhooks.register(…, serializer=…)."
 
 UNSENDABLE = "Nothing can be sent of such an object until that is corrected: each Event of it will stand as failed."
 
@@ -83,14 +90,16 @@ def check_models(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         return
     for label in conf.models:
         try:
-            list(registry.listed(label))
+            registry.listed(label)
         except (LookupError, ImproperlyConfigured) as error:
             yield Error(
                 f'WEBHOOKS["MODELS"] lists "{label}", which names no model: {error}',
-                hint='Use "app_label.model", or "app_label.*" for all models of an app that have a serializer.',
+                hint='Use "app_label.model", "app_label.*" for all models of an app that have a serializer, or "*".',
                 id="webhooks.E003",
             )
-    if not registry.registrations():
+        else:
+            yield from _check_pattern(label)
+    if not registry.registrations() and not conf.models:
         yield Warning(
             "Webhooks are enabled, but no model is registered, so none can be picked.",
             hint='List models in WEBHOOKS["MODELS"], or call webhooks.register() in an AppConfig.ready().',
@@ -98,6 +107,32 @@ def check_models(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         )
     for registration in registry.registrations():
         yield from _check_registration(registration)
+
+
+def _check_pattern(label: str) -> Iterator[CheckMessage]:
+    """Name the models of a pattern that are not registered; with "*" only of apps that have some that are."""
+    if not registry.is_pattern(label):
+        return
+    meant = registry.meant(label)
+    registered = [model for model in meant if registry.registration_of(model)]
+    if not registered:
+        yield Warning(
+            f'WEBHOOKS["MODELS"] lists "{label}", and registers nothing by it: {_looked_for(meant) or "no models"}.',
+            hint=f"{DEFINE} If the models are in another app, name that one.",
+            id="webhooks.W010",
+        )
+        return
+    known = {model._meta.app_label for model in registered}
+    if missing := [model for model in meant if model not in registered and model._meta.app_label in known]:
+        yield Info(
+            f'WEBHOOKS["MODELS"] lists "{label}", but registers not all of its models: {_looked_for(missing)}.',
+            hint=f"{DEFINE} If these need no webhooks, list the others one by one, or silence this check.",
+            id="webhooks.I001",
+        )
+
+
+def _looked_for(models: Sequence[type[Model]]) -> str:
+    return "; ".join(f"{model._meta.label} has no {' and no '.join(conventional_paths(model))}" for model in models)
 
 
 def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
@@ -161,16 +196,52 @@ def check_host(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             hint=f'Add "{MIDDLEWARE}" to MIDDLEWARE, after AuthenticationMiddleware.',
             id="webhooks.W001",
         )
+    yield from _check_status_page()
+    if not _is_shipped(getattr(settings, "RQ", {}).get("WORKER_CLASS")):
+        yield Warning(
+            "RQ names no worker class of webhooks. Another one only works when a change wakes it: retries, events from "
+            "while Redis was away and old rows wait for manage.py webhooks_sweep, and each slice of work starts a "
+            "process.",
+            hint=f'Set RQ = {{"WORKER_CLASS": "{WORKER}"}}. If the class is named on the command line of rqworker, or '
+            "cron runs webhooks_sweep every minute, silence this check.",
+            id="webhooks.W012",
+        )
+
+
+def _check_status_page() -> Iterator[CheckMessage]:
     if not apps.is_installed("django.contrib.admin"):
         return  # the status page is one of its pages
     try:
-        reverse("webhooks_backend_status")
+        url = reverse(STATUS_PAGE)
     except NoReverseMatch:
         yield Warning(
             "The status page of webhooks has no URL.",
             hint='Add path("admin/", include("webhooks.urls")) to your urls.py, before admin.site.urls.',
             id="webhooks.W004",
         )
+        return
+    if not _leads_to_status_page("/" + url.removeprefix(get_script_prefix())):
+        yield Warning(
+            f"Another view answers at {url}, so that the status page of webhooks cannot be opened.",
+            hint="If it is the admin, which answers 404 to what it does not know, move path(…, "
+            'include("webhooks.urls")) before admin.site.urls in your urls.py.',
+            id="webhooks.W011",
+        )
+
+
+def _leads_to_status_page(path: str) -> bool:
+    try:
+        return resolve(path).url_name == STATUS_PAGE
+    except Resolver404:
+        return False
+
+
+def _is_shipped(worker_class: Any) -> bool:
+    try:
+        found = import_string(worker_class) if isinstance(worker_class, str) else worker_class
+    except ImportError:
+        return False  # rqworker says so itself
+    return isinstance(found, type) and issubclass(found, WebhookWorker)
 
 
 # PostgreSQL takes the first of them for the second.
@@ -199,6 +270,13 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
         return
     alias = outbox.database()
     database = connections[alias]
+    if database.vendor not in ("postgresql", "sqlite"):
+        yield Error(
+            f'The database "{alias}" is of the kind "{database.vendor}", and webhooks only works with PostgreSQL and '
+            "SQLite.",
+            hint=f'Use one of these two in DATABASES["{alias}"].',
+            id="webhooks.E012",
+        )
     if database.vendor == "sqlite" and database.settings_dict["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
         yield Warning(
             "SQLite without BEGIN IMMEDIATE answers “database is locked” when two transactions meet.",
@@ -245,6 +323,17 @@ def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             "SECRET_KEY_FALLBACKS, then run manage.py webhooks_rotate_keys; or enter it again in the admin; a previous "
             "secret can also be given up: “Stop signing with the replaced secret now”.",
             id="webhooks.E010",
+        )
+
+
+@register("webhooks", deploy=True)
+def check_tables(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
+    if conf.enabled and tables.unmigrated(outbox.database()):
+        yield Error(
+            "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
+            "than its code.",
+            hint="Run manage.py migrate.",
+            id="webhooks.E013",
         )
 
 

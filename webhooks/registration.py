@@ -54,8 +54,20 @@ class Registration:
             raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
         said: Any = self.serializers[name] if name else self.serializer
         if said is None:
-            said = conventional_path(self.model)
+            return self._conventional()
         return _imported(said, self.label) if isinstance(said, str) else said
+
+    def _conventional(self) -> type[Any]:
+        try:
+            found = conventional_serializer(self.model)
+        except ImportError as error:
+            raise ImproperlyConfigured(f"No serializer for {self.label}: {error}.") from error
+        if found is None:
+            raise ImproperlyConfigured(
+                f"No serializer for {self.label}: there is no {' and no '.join(conventional_paths(self.model))}. "
+                f"Define one of them, or name another in webhooks.register({self.label!r}, serializer=…)."
+            )
+        return found
 
     @cached_property
     def _secretly(self) -> frozenset[str]:
@@ -66,6 +78,8 @@ class Registration:
     def problem(self) -> str:
         """Why the model cannot have webhooks; nothing where it can."""
         meta = self.model._meta
+        if meta.app_label == "webhooks":
+            return "which belongs to webhooks itself: a delivery would cause the next one."
         if meta.abstract or meta.proxy:
             kind = "an abstract" if meta.abstract else "a proxy"
             return f"which is {kind} model: register the concrete model that holds its rows."
@@ -97,21 +111,34 @@ class Registration:
         return is_sensitive(name) and name not in self.include_sensitive
 
 
-def conventional_path(model: type[models.Model]) -> str:
-    """Where NetBox-style projects keep the serializer of a model."""
-    return f"{apps.get_app_config(model._meta.app_label).name}.api.serializers.{model.__name__}Serializer"
+# Where an app keeps its serializers: NetBox-style projects in the first, most others in the second.
+PLACES = ("api.serializers", "serializers")
 
 
-def has_conventional_serializer(model: type[models.Model]) -> bool:
-    module_path, _, name = conventional_path(model).rpartition(".")
+def conventional_paths(model: type[models.Model]) -> list[str]:
+    """Where the serializer of a model may be by convention, in the order in which it is looked for."""
+    app = apps.get_app_config(model._meta.app_label).name
+    return [f"{app}.{place}.{model.__name__}Serializer" for place in PLACES]
+
+
+def conventional_serializer(model: type[models.Model]) -> type[Any] | None:
+    """The first serializer that the convention finds. Raises ImportError if a module is there and fails."""
+    for path in conventional_paths(model):
+        module, _, name = path.rpartition(".")
+        found: type[Any] | None = getattr(_module(module), name, None)
+        if found is not None:
+            return found
+    return None
+
+
+def _module(path: str) -> Any:
     try:
-        module = import_module(module_path)
+        return import_module(path)
     except ModuleNotFoundError as error:
         # Only "this app has no such module" means no: an import that fails inside it must be seen.
-        if error.name and module_path.startswith(error.name):
-            return False
+        if error.name and f"{path}.".startswith(f"{error.name}."):
+            return None
         raise
-    return hasattr(module, name)
 
 
 def _imported(path: str, label: str) -> type[Any]:

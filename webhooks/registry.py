@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 from django.dispatch import Signal
 
-from webhooks.registration import Registration, has_conventional_serializer
+from webhooks.registration import Registration, conventional_serializer
 
 # Sent with ``model`` after a model was registered, so that receivers can be connected for it.
 registered = Signal()
@@ -35,9 +35,9 @@ def register(
     """Let webhooks be defined for ``model``: a class, or its label "dcim.Site".
 
     ``serializer`` is a DRF serializer class or its dotted path; without it, the class named
-    ``<app>.api.serializers.<Model>Serializer`` is used. ``serializers`` are others, by names that a webhook can
-    choose: ``{"brief": BriefSiteSerializer}``. ``queryset`` (a callable) gives the queryset that the object is
-    read from.
+    ``<app>.api.serializers.<Model>Serializer`` or ``<app>.serializers.<Model>Serializer`` is used. ``serializers`` are
+    others, by names that a webhook can choose: ``{"brief": BriefSiteSerializer}``. ``queryset`` (a callable) gives the
+    queryset that the object is read from.
 
     ``exclude`` names fields that are left out of the data, whatever the serializer, and of the snapshots. Fields
     whose names say that they are secret (``webhooks.sensitive``) are left out by themselves, nested ones too,
@@ -103,7 +103,7 @@ def register_listed(labels: Iterable[str]) -> None:
     name nothing are left to ``manage.py check`` (webhooks.E003)."""
     for label in labels:
         try:
-            models_listed = list(listed(label))
+            models_listed = listed(label)
         except LookupError:
             continue
         for model in models_listed:
@@ -111,15 +111,27 @@ def register_listed(labels: Iterable[str]) -> None:
                 register(model)
 
 
-def listed(label: str) -> Iterator[type[models.Model]]:
-    """The models that "dcim.site" or "dcim.*" names. Raises LookupError, saying what there is none of."""
+def listed(label: str) -> list[type[models.Model]]:
+    """The models that a label of ``MODELS`` registers: the one that it names, or those of a pattern that have a
+    serializer. Raises LookupError for an app or a model that does not exist."""
+    if is_pattern(label):
+        return [model for model in meant(label) if conventional_serializer(model)]
     app_label, _, name = label.partition(".")
-    if name != "*":
-        yield apps.get_model(app_label, name)
-        return
-    for model in apps.get_app_config(app_label).get_models():
-        if not Registration(model).problem and has_conventional_serializer(model):
-            yield model
+    return [apps.get_model(app_label, name)]
+
+
+def is_pattern(label: str) -> bool:
+    return label == "*" or label.endswith(".*")
+
+
+def meant(pattern: str) -> list[type[models.Model]]:
+    """The models of "dcim.*", or with "*" of all apps but Django's own, that could have webhooks. Raises LookupError
+    for an app that does not exist."""
+    if pattern == "*":
+        chosen = [app for app in apps.get_app_configs() if not app.name.startswith("django.")]
+    else:
+        chosen = [apps.get_app_config(pattern.removesuffix(".*"))]
+    return [model for app in chosen for model in app.get_models() if not Registration(model).problem]
 
 
 def registrations() -> list[Registration]:

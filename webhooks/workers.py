@@ -19,7 +19,7 @@ from rq.exceptions import DequeueTimeout, DeserializationError, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
-from webhooks import jobs
+from webhooks import jobs, tables
 from webhooks.conf import conf
 from webhooks.delivery.drain import Drain
 from webhooks.logs import logger_of
@@ -152,7 +152,7 @@ class WebhookWorker(PatientWorker):
         try:
             work()
         except Error as error:
-            logger.warning("The database cannot be used, trying again: %s", error)
+            logger.warning("The database cannot be used, trying again: %s", tables.in_words(error))
             self._start_over()
         except Exception:
             logger.exception("The deliveries met an error that nobody foresaw, trying again")

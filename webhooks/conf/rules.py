@@ -81,8 +81,8 @@ RETENTION: Rule[Mapping[str, float]] = Rule(
     _is_retention,
 )
 LABELS: Rule[Sequence[str]] = Rule(
-    'must be a list of labels such as "dcim.site" or "dcim.*"',
-    _is_list_of(_is_dotted),
+    'must be a list of labels such as "dcim.site" or "dcim.*", or "*" for all apps',
+    _is_list_of(lambda value: value == "*" or _is_dotted(value)),
 )
 CALLABLE: Rule[str] = Rule('must be the path of a callable such as "webhooks.rights.by_model"', _is_dotted)
 ADDRESSES: Rule[Sequence[str]] = Rule("must be a list of e-mail addresses", _is_list_of(_is_text))

@@ -5,15 +5,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
+from webhooks import tables
+
 
 class DatabaseCommand(BaseCommand):
-    """A command that says in words that the database is away, or has no tables yet: cron mails what it says."""
+    """A command that says in words that the database is away, or not migrated: cron mails what it prints."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)
         except Error as error:
-            said = " ".join(str(error).split())
-            raise CommandError(
-                f"The database cannot be used: {said}. Is it running, and has manage.py migrate been run?"
-            ) from error
+            raise CommandError(f"The database cannot be used: {tables.in_words(error)}.") from error
