@@ -6,9 +6,11 @@ import json
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import ValidationError
-from django.test import Client
+from django.db import connection, transaction
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from rest_framework.test import APIClient
 
@@ -19,9 +21,10 @@ from tests.inbox import Inbox
 from tests.makers import events, make_webhook
 from tests.test_admin import form, page, told
 from webhooks import headerlines, retries
-from webhooks.actors import DEPTH, caused_by
+from webhooks.actors import DEPTH, RequestActor, acting, caused_by
 from webhooks.models import Event, Webhook
 from webhooks.models.validators import MOST_USERNAMES, check_usernames
+from webhooks.sql.dialect import rows
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
 
@@ -74,6 +77,62 @@ def test_a_change_is_one_deeper_than_the_one_that_its_request_tells_of(api: APIC
     assert events(Site)[-1].depth == 3
     drain()
     assert [one.headers[DEPTH.lower()] for one in inbox.received()] == ["1", "1", "2", "3", "1", "1", "3"]
+
+
+def change_by(user: Any, name: str, depth: str = "") -> list[Event]:
+    """What two changes in one request of this user record."""
+    request = RequestFactory().post("/there/", headers={DEPTH: depth} if depth else {})
+    request.user = user
+    with acting(RequestActor(request)), transaction.atomic():
+        Site.objects.create(name=name, slug=name)
+        Site.objects.create(name=f"{name} 2", slug=f"{name}-2")
+    return events(Site)[-2:]
+
+
+def user_with(*permissions: str, **fields: Any) -> User:
+    user = User.objects.create_user(f"user {User.objects.count()}", **fields)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+def test_a_depth_is_believed_from_those_alone_who_may_say_it(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Site)
+    for number, user in enumerate((user_with("chain_webhook"), user_with(is_superuser=True))):
+        assert [event.depth for event in change_by(user, f"believed {number}", "2")] == [3, 3]
+    assert "is ignored" not in app_log.text
+    others = (user_with("change_webhook"), user_with("chain_webhook", is_active=False), AnonymousUser())
+    for number, user in enumerate(others):
+        assert [event.depth for event in change_by(user, f"ignored {number}", "3")] == [1, 1]
+        assert {event.error for event in events(Site)} == {""}
+    said = [record.getMessage() for record in app_log.records if "is ignored" in record.getMessage()]
+    assert said[0] == (
+        f"{DEPTH} of /there/ is ignored: {others[0].get_username()} lacks the permission webhooks.chain_webhook"
+    )
+    assert len(said) == 3, "one for each request"
+
+
+def test_only_a_request_that_says_a_depth_asks_for_permissions() -> None:
+    make_webhook(Site)
+    user = user_with("chain_webhook")
+
+    def asked(name: str, depth: str) -> bool:
+        with CaptureQueriesContext(connection) as queries:
+            change_by(User.objects.get(pk=user.pk), name, depth)
+        return any("auth_permission" in one["sql"] for one in queries)
+
+    assert asked("a", "1")
+    assert not asked("b", "")
+    assert not asked("c", "99")
+
+
+def test_a_change_is_saved_and_sent_where_permissions_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Site)
+    user = user_with("chain_webhook")
+    monkeypatch.setattr(User, "has_perm", lambda *args: rows("default", "SELECT permission FROM no_such_table"))
+    assert [(event.depth, event.username) for event in change_by(user, "a", "2")] == [(1, user.username)] * 2
+    assert "The permissions of the user of /there/ cannot be read" in app_log.text
 
 
 def test_no_template_and_no_secret_header_says_how_deep_it_is(inbox: Inbox) -> None:

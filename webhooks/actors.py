@@ -22,8 +22,10 @@ from webhooks.sensitive import is_sensitive, without
 
 logger = logger_of(__name__)
 
-# Each request of a webhook says with it how long the chain of changes is that it belongs to.
+# Each request of a webhook says with it how long the chain of changes is that it belongs to. A request to the site may
+# say it if its user has the permission.
 DEPTH = "X-Webhook-Depth"
+MAY_SAY_DEPTH = "webhooks.chain_webhook"
 
 
 @dataclass(frozen=True)
@@ -37,15 +39,16 @@ class Actor:
     depth: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass
 class RequestActor:
     """The actor of an HTTP request, read when a change is recorded: REST framework knows the user only by then."""
 
     http: HttpRequest
     fallback_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    has_warned: bool = False
 
     def read(self) -> Actor:
-        username = self._username()
+        user, username = self._user()
         request_id = str(getattr(self.http, "id", "") or self.fallback_id)
         request = {
             "id": request_id,
@@ -55,7 +58,31 @@ class RequestActor:
             "GET": without(self._query(), is_sensitive),
             "user": username,
         }
-        return Actor(username, request_id, request, caused_by(self.http.headers.get(DEPTH, "")) + 1)
+        return Actor(username, request_id, request, self._depth_before(user, username) + 1)
+
+    def _depth_before(self, user: Any, username: str) -> int:
+        """The depth that the header says, if the user may say it. Without a header this costs no query."""
+        depth = caused_by(self.http.headers.get(DEPTH, ""))
+        if not depth or self._may_say_depth(user):
+            return depth
+        if not self.has_warned:
+            self.has_warned = True
+            logger.warning(
+                "X-Webhook-Depth of %s is ignored: %s lacks the permission %s",
+                self.http.path,
+                username or "an unknown user",
+                MAY_SAY_DEPTH,
+            )
+        return 0
+
+    def _may_say_depth(self, user: Any) -> bool:
+        try:
+            with _savepoint():
+                return bool(user and user.has_perm(MAY_SAY_DEPTH))
+        except Exception as error:
+            pass_on(error)
+            logger.exception("The permissions of the user of %s cannot be read", self.http.path)
+            return False
 
     def _query(self) -> dict[str, Any]:
         try:
@@ -65,16 +92,17 @@ class RequestActor:
             logger.warning("The parameters of %s cannot be told: %s", self.http.path, error)
             return {}
 
-    def _username(self) -> str:
+    def _user(self) -> tuple[Any, str]:
+        """The user who is logged in, and the name; None and an empty name if there is none."""
         try:
             user = getattr(self.http, "user", None)
             with _savepoint() if _is_unread(user) else nullcontext():
-                return user.get_username() if user is not None and user.is_authenticated else ""
+                return (user, user.get_username()) if user is not None and user.is_authenticated else (None, "")
         except Exception as error:
             pass_on(error)
             # It is looked up only here: where sessions or users are may be away.
             logger.exception("The user of %s cannot be read: its changes are told without one", self.http.path)
-            return ""
+            return None, ""
 
 
 def _is_unread(user: Any) -> bool:
@@ -87,9 +115,7 @@ def _savepoint() -> AbstractContextManager[None]:
 
 
 def caused_by(header: str) -> int:
-    """The depth of the change that a request comes from, by its header; 0 for none, and for what cannot be one.
-
-    Whoever sends it can only shorten how far their own changes reach."""
+    """The depth of the change that a request comes from, by its header; 0 for none, and for what cannot be one."""
     is_number = header.isascii() and header.isdecimal() and len(header) < 10
     return int(header) if is_number and int(header) <= conf.max_depth else 0
 

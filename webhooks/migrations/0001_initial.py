@@ -156,6 +156,7 @@ class Migration(migrations.Migration):
             options={
                 'base_manager_name': 'with_deleted',
                 'ordering': ['name'],
+                'permissions': [('chain_webhook', 'Can say by X-Webhook-Depth that a webhook caused its changes')],
             },
             managers=[
                 ('objects', django.db.models.manager.Manager()),

@@ -174,6 +174,7 @@ class Webhook(models.Model):
     class Meta:
         ordering = ["name"]
         base_manager_name = "with_deleted"  # of a delivery, too
+        permissions = [("chain_webhook", "Can say by X-Webhook-Depth that a webhook caused its changes")]
         constraints = [
             models.CheckConstraint(
                 condition=models.Q(on_created=True)
