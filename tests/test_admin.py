@@ -88,7 +88,7 @@ def form(**changes: Any) -> dict[str, Any]:
     filled = {
         "name": "CMDB", "enabled": "on", "object_types": [sites.pk], "on_created": "on",
         "payload_url": "https://cmdb.example/hook", "http_method": "POST", "content_type": "application/json",
-        "additional_headers": "", "body_template": "", "secret": "",
+        "additional_headers": "", "body_template": "", "secret": "", "secret_headers": "",
         "ssl_verification": "on", "ca_file_path": "", "timeout": "", "ordered": "on",
     }  # fmt: skip
     return {name: value for name, value in (filled | changes).items() if value is not None}

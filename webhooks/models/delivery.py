@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from webhooks.ids import new_id
@@ -16,20 +17,24 @@ class Delivery(models.Model):
     event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries")
     # Its index is the one below that begins with it.
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
-    created = models.DateTimeField(default=timezone.now)
-    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING)
+    created = models.DateTimeField(default=timezone.now, db_default=Now())
+    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING, db_default=State.WAITING)
 
     lane = models.CharField(max_length=460, help_text="The object whose changes go one after the other.")
-    in_lane = models.BooleanField(default=True, help_text="Whether it waits for its turn, and others wait for it.")
+    in_lane = models.BooleanField(
+        default=True, db_default=True, help_text="Whether it waits for its turn, and others wait for it."
+    )
     head_since = models.DateTimeField(null=True, blank=True)
 
-    next_attempt_at = models.DateTimeField(default=timezone.now)
+    next_attempt_at = models.DateTimeField(default=timezone.now, db_default=Now())
     claim = models.UUIDField(null=True, blank=True, editable=False, help_text="Which claim of a worker holds it.")
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
 
-    attempt_count = models.PositiveIntegerField(default=0)
-    failures = models.PositiveIntegerField(default=0, help_text="Failed attempts since it was last retried by hand.")
-    reason = models.TextField(blank=True, help_text="Why the last attempt failed.")
+    attempt_count = models.PositiveIntegerField(default=0, db_default=0)
+    failures = models.PositiveIntegerField(
+        default=0, db_default=0, help_text="Failed attempts since it was last retried by hand."
+    )
+    reason = models.TextField(blank=True, default="", db_default="", help_text="Why the last attempt failed.")
     finished_at = models.DateTimeField(null=True, blank=True)
 
     objects = AtHome.from_queryset(DeliveryQuerySet)()
@@ -94,11 +99,11 @@ class Attempt(models.Model):
     duration_ms = models.PositiveIntegerField(help_text="Milliseconds.")
     url = models.CharField(max_length=URL_LENGTH)
     succeeded = models.BooleanField()
-    reason = models.TextField(blank=True, help_text="Why it failed.")
+    reason = models.TextField(blank=True, default="", db_default="", help_text="Why it failed.")
     status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="The HTTP status, if one came.")
-    response_headers = models.JSONField(default=dict, blank=True)
-    response_body = models.TextField(blank=True, help_text="The beginning of it.")
-    worker = models.CharField(max_length=100, blank=True)
+    response_headers = models.JSONField(default=dict, db_default={}, blank=True)
+    response_body = models.TextField(blank=True, default="", db_default="", help_text="The beginning of it.")
+    worker = models.CharField(max_length=100, blank=True, default="", db_default="")
 
     objects = AtHome()
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db import connections, models
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from webhooks.actors import Actor
@@ -46,34 +47,56 @@ def made_by(actor: Actor) -> dict[str, Any]:
 class Event(models.Model):
     """One committed change of one object, frozen as it was. Its id is the ``sequence`` of the payload."""
 
-    timestamp = models.DateTimeField(default=timezone.now)
+    timestamp = models.DateTimeField(default=timezone.now, db_default=Now())
     # One of ``Action``, the name of a custom event, or "ping".
     action = models.CharField(max_length=100)
     object_type = models.CharField(
-        max_length=200, blank=True, help_text="The model's label, such as dcim.site. Empty: it is of no object."
+        max_length=200,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The model's label, such as dcim.site. Empty: it is of no object.",
     )
     object_id = models.CharField(max_length=255)
-    object_repr = models.CharField(max_length=NAME_LENGTH, blank=True)
-    data = models.TextField(blank=True, help_text="What the serializer gave, as the JSON text that is sent.")
+    object_repr = models.CharField(max_length=NAME_LENGTH, blank=True, default="", db_default="")
+    data = models.TextField(
+        blank=True, default="", db_default="", help_text="What the serializer gave, as the JSON text that is sent."
+    )
     variants = models.TextField(
-        blank=True, help_text="What other serializers gave, by their names, and the webhooks that chose them."
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What other serializers gave, by their names, and the webhooks that chose them.",
     )
-    snapshots = models.TextField(blank=True, help_text="The state before and after, as the JSON text that is sent.")
+    snapshots = models.TextField(
+        blank=True, default="", db_default="", help_text="The state before and after, as the JSON text that is sent."
+    )
     changed = models.TextField(
-        blank=True, help_text="The names of what an update changed, as JSON text; empty where that is not known."
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The names of what an update changed, as JSON text; empty where that is not known.",
     )
-    username = models.CharField(max_length=USERNAME_LENGTH, blank=True)
-    request_id = models.CharField(max_length=REQUEST_ID_LENGTH, blank=True)
+    username = models.CharField(max_length=USERNAME_LENGTH, blank=True, default="", db_default="")
+    request_id = models.CharField(max_length=REQUEST_ID_LENGTH, blank=True, default="", db_default="")
     depth = models.PositiveSmallIntegerField(
-        default=1, help_text="1 where no webhook caused the change, one more than that of the change it told of else."
+        default=1,
+        db_default=1,
+        help_text="1 where no webhook caused the change, one more than that of the change it told of else.",
     )
-    request = models.TextField(blank=True, help_text="What the payload shows of the HTTP request, as JSON text.")
-    webhook_ids = models.JSONField(default=list, help_text="The webhooks that wanted it when it happened.")
+    request = models.TextField(
+        blank=True, default="", db_default="", help_text="What the payload shows of the HTTP request, as JSON text."
+    )
+    webhook_ids = models.JSONField(
+        default=list, db_default=[], help_text="The webhooks that wanted it when it happened."
+    )
     dispatched_at = models.DateTimeField(null=True, blank=True)
     replay_of = models.BigIntegerField(
         null=True, blank=True, help_text="The failed event that this one is the replay of."
     )
-    error = models.TextField(blank=True, help_text="Why it failed: nothing of this event is sent.")
+    error = models.TextField(
+        blank=True, default="", db_default="", help_text="Why it failed: nothing of this event is sent."
+    )
 
     objects = AtHome.from_queryset(EventQuerySet)()
 

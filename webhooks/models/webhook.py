@@ -58,22 +58,32 @@ class Webhook(models.Model):
     name = models.CharField(max_length=150, unique=True, validators=[check_visible])
     enabled = models.BooleanField(
         default=True,
+        db_default=True,
         help_text="A disabled webhook gets no new deliveries; those on file wait until it is enabled again.",
     )
     object_types = models.ManyToManyField(
         DjangoContentType, related_name="+", blank=True, verbose_name="models", help_text="Changes of these are sent."
     )
-    on_created = models.BooleanField("created", default=False, help_text="Send when an object is created.")
-    on_updated = models.BooleanField("updated", default=False, help_text="Send when an object is updated.")
-    on_deleted = models.BooleanField("deleted", default=False, help_text="Send when an object is deleted.")
+    on_created = models.BooleanField(
+        "created", default=False, db_default=False, help_text="Send when an object is created."
+    )
+    on_updated = models.BooleanField(
+        "updated", default=False, db_default=False, help_text="Send when an object is updated."
+    )
+    on_deleted = models.BooleanField(
+        "deleted", default=False, db_default=False, help_text="Send when an object is deleted."
+    )
     custom_events = models.JSONField(
         default=list,
+        db_default=[],
         blank=True,
         help_text="Events that are no change of a model. They are sent whatever models are chosen.",
     )
     serializer = models.CharField(
         max_length=50,
         blank=True,
+        default="",
+        db_default="",
         help_text="The name of the serializer that writes the data of a change. Empty: the usual one of each model.",
     )
     conditions = models.JSONField(
@@ -81,16 +91,23 @@ class Webhook(models.Model):
     )
     changed_fields = models.JSONField(
         default=list,
+        db_default=[],
         blank=True,
         help_text="Send an update only when one of these fields changed. Empty: whatever changed.",
     )
-    only_changes = models.BooleanField("only changes", default=False, help_text="Send no update that changed nothing.")
+    only_changes = models.BooleanField(
+        "only changes", default=False, db_default=False, help_text="Send no update that changed nothing."
+    )
     prechange = models.BooleanField(
-        "state before", default=False, help_text="Send the state before an update, too. It costs a query to know."
+        "state before",
+        default=False,
+        db_default=False,
+        help_text="Send the state before an update, too. It costs a query to know.",
     )
     excluded_usernames = models.JSONField(
         "users left out",
         default=list,
+        db_default=[],
         blank=True,
         validators=[check_usernames],
         help_text="Changes that these users make are not sent: for a receiver that writes back, under its own name.",
@@ -98,40 +115,54 @@ class Webhook(models.Model):
     payload_url = models.CharField(
         "payload URL", max_length=500, help_text="Where requests go. May be a template: https://…/{{ data.id }}."
     )
-    http_method = models.CharField("HTTP method", max_length=10, choices=Method.choices, default=Method.POST)
+    http_method = models.CharField(
+        "HTTP method", max_length=10, choices=Method.choices, default=Method.POST, db_default=Method.POST
+    )
     content_type = models.CharField(
         max_length=100,
         default=ContentType.JSON,
+        db_default=ContentType.JSON,
         validators=[check_media_type],
         help_text="How the body is written: application/json, application/x-www-form-urlencoded, or any other.",
     )
     additional_headers = models.TextField(
-        blank=True, help_text="A template, with one header in each line: Name: value."
+        blank=True, default="", db_default="", help_text="A template, with one header in each line: Name: value."
     )
-    body_template = models.TextField(blank=True, help_text="The template of the body. Empty: the whole payload.")
+    body_template = models.TextField(
+        blank=True, default="", db_default="", help_text="The template of the body. Empty: the whole payload."
+    )
     secret = EncryptedTextField(
         max_length=SECRET_LENGTH,
         blank=True,
+        default="",
+        db_default="",
         validators=[MaxLengthValidator(SECRET_LENGTH), check_secret],
         help_text="Signs each request, so that the receiver can tell that it came from here.",
     )
-    previous_secret = EncryptedTextField(blank=True, editable=False)
+    previous_secret = EncryptedTextField(blank=True, default="", db_default="", editable=False)
     previous_secret_until = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="Until then the secret that was replaced signs, too."
     )
     secret_headers = EncryptedTextField(
         max_length=SECRET_HEADERS_LENGTH,
         blank=True,
+        default="",
+        db_default="",
         validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), check_headers],
         help_text="Headers that nobody is to see, such as Authorization. A line “Name: value” for each.",
     )
     ssl_verification = models.BooleanField(
-        "TLS verification", default=True, help_text="Refuse a receiver whose certificate is not trusted."
+        "TLS verification",
+        default=True,
+        db_default=True,
+        help_text="Refuse a receiver whose certificate is not trusted.",
     )
     ca_file_path = models.CharField(
         "CA file",
         max_length=4096,
         blank=True,
+        default="",
+        db_default="",
         help_text="A PEM file on the worker's machine with the certificates to trust instead of the usual ones.",
     )
     timeout = models.PositiveSmallIntegerField(
@@ -142,21 +173,24 @@ class Webhook(models.Model):
     )
     ordered = models.BooleanField(
         default=True,
+        db_default=True,
         help_text="Send the changes of one object one after the other, each only when the one before has ended.",
     )
 
     # Kept by ``health``.
     last_success_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_failure_at = models.DateTimeField(null=True, blank=True, editable=False)
-    last_failure = models.TextField(blank=True, editable=False)
-    failures_in_a_row = models.PositiveIntegerField(default=0, editable=False)
+    last_failure = models.TextField(blank=True, default="", db_default="", editable=False)
+    failures_in_a_row = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     failing_since = models.DateTimeField(null=True, blank=True, editable=False)
     probe_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Set while it is paused.")
-    probes = models.PositiveIntegerField(default=0, editable=False)
+    probes = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     resumed_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When it was last sent to again after a stop."
     )
-    disabled_reason = models.TextField(blank=True, editable=False, help_text="Why it was disabled automatically.")
+    disabled_reason = models.TextField(
+        blank=True, default="", db_default="", editable=False, help_text="Why it was disabled automatically."
+    )
 
     created = models.DateTimeField(auto_now_add=True)
     last_updated = models.DateTimeField(auto_now=True)
