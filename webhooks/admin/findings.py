@@ -198,8 +198,8 @@ def _paused(standing: Standing, now: datetime) -> Finding | None:
     on_file = f"{deliveries(standing.open, EACH)} on file; the" if standing.open else "The"
     return Finding(
         Level.WARNING,
-        f"“{standing.name}” is paused after {count_of(standing.failures_in_a_row, 'failed attempt')}, the last one with: "
-        f"{standing.last_failure}. {on_file} next probe is "
+        f"“{standing.name}” is paused after {count_of(standing.failures_in_a_row, 'failed attempt')}, the last one "
+        f"with: {standing.last_failure}. {on_file} next probe is "
         f"{f'in {span(wait)}' if wait > 0 else 'due'}.",
         "It goes on automatically when a probe succeeds. The status page and the list of webhooks resume it at once.",
     )
