@@ -2,11 +2,20 @@
 
 from collections.abc import Iterable
 
+from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AdminTextareaWidget
 from django.db import models
 from django.http import HttpRequest
 
 from core.models import Tag
+
+
+class LinesField(forms.CharField):
+    """A text of several lines, which a save leaves as they are, although browsers end them with CRLF."""
+
+    def to_python(self, value: str | None) -> str:
+        return super().to_python(value).replace("\r\n", "\n")
 
 
 class InventoryAdmin(admin.ModelAdmin):
@@ -14,6 +23,7 @@ class InventoryAdmin(admin.ModelAdmin):
 
     readonly_fields = ("created", "last_updated")
     list_per_page = 50
+    formfield_overrides = {models.TextField: {"form_class": LinesField, "widget": AdminTextareaWidget}}
     save_on_top = True
 
     def forward_relations(self) -> Iterable[models.Field]:

@@ -56,6 +56,9 @@ class RoundTrip:
     def update(self, site: Any) -> Any:
         site = self._site.call("PATCH", f"{SITES}{site['id']}/", {"status": "active", "facility": "Hall 7"})
         self.check(Expected("update", "dcim.site", "updated", site))
+        payload = self._inbox.of("dcim.site", site["id"], "updated")[0].payload
+        before = {name: payload["snapshots"]["prechange"][name] for name in ("status", "facility")}
+        self._same("update: the state before", before, {"status": "planned", "facility": ""})
         return site
 
     def delete(self, site: Any) -> None:

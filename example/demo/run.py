@@ -49,6 +49,11 @@ class Run:
         return f"http://{ports.HOST}:{self.receiver_port}/{self.key[:8]}"
 
     @property
+    def own_url(self) -> str:
+        """A URL of the receiver for a webhook that somebody defines while the demo runs."""
+        return f"{self.receiver_url}/mine"
+
+    @property
     def redis_url(self) -> str:
         return f"redis://:{self.key}@{ports.HOST}:{self.valkey_port}/0"
 

@@ -52,6 +52,7 @@ The admin:          {here.site_url}/admin/
 Status of webhooks: {here.site_url}/admin/webhook-backend-status/
 Log in as:          {USERNAME}, password {PASSWORD}
 The REST API:       {here.site_url}/api/ with the header "Authorization: Token {here.key}"
+Your own webhook:   give it the payload URL {here.own_url}
 Logs, database:     {_short(here)}
 
 Change a site, a rack, a prefix or an address and watch its POST arrive below. Tenants go to a receiver that

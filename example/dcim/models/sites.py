@@ -15,8 +15,8 @@ class Site(PrimaryModel):
         max_length=50, blank=True, help_text="Local name of the building or the floor"
     )
     time_zone = models.CharField(max_length=63, blank=True, help_text="Such as Europe/Berlin")
-    physical_address = models.CharField(max_length=200, blank=True)
-    shipping_address = models.CharField(max_length=200, blank=True)
+    physical_address = models.TextField(max_length=200, blank=True)
+    shipping_address = models.TextField(max_length=200, blank=True)
     latitude = models.DecimalField(max_digits=8, decimal_places=6, null=True, blank=True)
     longitude = models.DecimalField(max_digits=9, decimal_places=6, null=True, blank=True)
 

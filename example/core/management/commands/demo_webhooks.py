@@ -15,10 +15,11 @@ class Plan:
     models: tuple[str, ...]
     path: str
     content_type: ContentType = ContentType.JSON
+    prechange: bool = False
 
 
 PLANS = (
-    Plan("Sites and racks", ("dcim.site", "dcim.rackgroup", "dcim.rack"), "sites"),
+    Plan("Sites and racks", ("dcim.site", "dcim.rackgroup", "dcim.rack"), "sites", prechange=True),
     Plan("Prefixes and addresses", ("ipam.prefix", "ipam.ipaddress"), "addresses", ContentType.FORM),
     Plan("Tenants, to a receiver that fails twice", ("tenancy.tenant",), "tenants/fails-2-times"),
     Plan("Circuits, to a receiver that always fails", ("circuits.circuit",), "circuits/always-fails"),
@@ -45,6 +46,7 @@ class Command(BaseCommand):
             "payload_url": f"{receiver}/{plan.path}",
             "content_type": plan.content_type,
             "secret": secret,
+            "prechange": plan.prechange,
             **dict.fromkeys(("on_created", "on_updated", "on_deleted"), True),
         }
         webhook, _ = Webhook.objects.update_or_create(name=plan.name, defaults=values)
