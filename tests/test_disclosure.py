@@ -83,7 +83,7 @@ def test_no_error_of_a_library_brings_a_url_into_a_reason() -> None:
     ("text", "told"),
     [
         ("Cannot POST /services/T0ps3cret/a%2Fb?key=an+other1", "Cannot POST ********"),
-        ("Cannot POST \\/services\\/T0ps3cret\\/a%2Fb", "Cannot POST \\/********\\/********\\/a%2Fb"),
+        ("Cannot POST \\/services\\/T0ps3cret\\/a%2Fb", "Cannot POST ********"),
         ("Cannot POST /services/T0ps3cret/a/b?key=an+other1", "Cannot POST ********"),
         ("no such token: T0ps3cret", "no such token: ********"),
         ("cut off: T0ps3", "cut off: ********"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from webhooks import headerlines
@@ -69,10 +71,42 @@ HIDDEN = headerlines.hidden('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Od
         ("<p>a&quot;b&#92;c&#x2F;d e</p>", "<p>********</p>"),
         ("cut off at a&quot;b&#9", "cut off at ********"),
         ("pin 42", "pin ********"),
+        ('{"page": "<p>a\\u0026quot;b\\\\c\\/d e</p>"}', '{"page": "<p>********</p>"}'),
+        ("{'odd': 'a%22b&#92;c/d+e'}", "{'odd': '********'}"),
+        ("t=%74ok-1234567%38", "t=********"),
+        ("tok-12345678tok-12345678", "****************"),
+        ("cut off at tok%2", "cut off at ********"),
+        ('cut off at a\\"b\\', "cut off at ********"),
+        ("not cut off & at all", "not cut off & at all"),
+        ("", ""),
     ],
 )
 def test_what_a_receiver_repeats_is_hidden(text: str, shown: str) -> None:
     assert hide(text, HIDDEN) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        ("\\" * 60 + "x", "\\" * 1024),
+        ("\\" * 4000 + "x", "\\" * 8192),
+        ("a" * 4000 + "b", "a" * 4000 + "c" + "a" * 4000),
+        ("&#0" * 1000, "&#0" * 2700),
+        (" ".join(["%" * 80 + "x"] * 90), "%25" * 2700),
+        ("+" * 4000 + "x", "\\+&+%2" * 1000),
+    ],
+)
+def test_no_answer_takes_long_to_search_for_secrets(value: str, answer: str) -> None:
+    hidden = headerlines.hidden(f"X-Token: {value}")
+    begun = time.process_time()
+    shown = hide(answer, hidden)
+    assert time.process_time() - begun < 0.5
+    assert value not in shown
+
+
+def test_a_text_that_is_too_long_to_search_is_not_shown() -> None:
+    assert hide("x" * 100_000, {"y" * 1000}) == "x" * 100_000
+    assert hide("x" * 100_001, {"y" * 1000}) == "********"
 
 
 def test_what_basic_authentication_says_is_hidden_too() -> None:

@@ -13,8 +13,6 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from regex import Pattern
-
 from webhooks import headerlines, rights
 from webhooks.models import Attempt, Webhook
 from webhooks.network import destinations
@@ -58,8 +56,8 @@ def to(user: Any) -> Disclosure:
 
 
 @lru_cache(maxsize=256)
-def _repeated(url: str, header_lines: str) -> Pattern[str] | None:
-    return headerlines.repeated({*_parts(url), *_words(header_lines)})
+def _repeated(url: str, header_lines: str) -> frozenset[str]:
+    return frozenset([*_parts(url), *_words(header_lines)])
 
 
 def _parts(url: str) -> Iterator[str]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
 from functools import lru_cache
-
-import regex
 
 # RFC 9110, section 5.6.2: what a name is made of; and 5.5: what a value may be, of which only ASCII is sure to arrive.
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -25,9 +22,6 @@ MOST = 50
 
 # A word of a value that has at least so many characters is a secret by itself: "Bearer" is not, what follows it is.
 WORD = 8
-
-# Beside the numbers that every character has in HTML and in URLs.
-_NAMED = {"&": ["&amp;"], "<": ["&lt;"], ">": ["&gt;"], '"': ["&quot;"], "'": ["&apos;"], " ": ["+"]}
 
 
 def objection(text: str) -> str:
@@ -59,18 +53,11 @@ def parse(text: str) -> dict[str, str]:
 
 
 @lru_cache(maxsize=256)
-def hidden(text: str) -> regex.Pattern[str] | None:
-    """What a receiver might repeat of the values, in the spellings that it might choose; None where there are none."""
+def hidden(text: str) -> frozenset[str]:
+    """The secrets in these lines, which a receiver might repeat: whole values, and long words of them."""
     values = [value for _, value in _parsed(text)]
     values += [shown for value in values for shown in _credentials(value)]
-    return repeated({word for value in values for word in value.split() if len(word) >= WORD} | set(values))
-
-
-def repeated(words: Iterable[str]) -> regex.Pattern[str] | None:
-    """A pattern of how a receiver may write any of these words; None where there are none."""
-    # The longest first: of two that begin alike, that one is to be found.
-    longest_first = sorted(words, key=lambda word: (-len(word), word))
-    return regex.compile("|".join("".join(map(_spelt, word)) for word in longest_first)) if longest_first else None
+    return frozenset(values).union(word for value in values for word in value.split() if len(word) >= WORD)
 
 
 def _credentials(value: str) -> list[str]:
@@ -84,23 +71,6 @@ def _credentials(value: str) -> list[str]:
         return []
     password = said.partition(":")[2]
     return [said, password] if len(password) >= WORD else [said]
-
-
-@lru_cache(maxsize=256)
-def _spelt(character: str) -> str:
-    """A pattern of how a character may be written: as it is, in JSON, in a URL, in HTML."""
-    if character.isalnum():
-        return character
-    code = ord(character)
-    spellings = [
-        rf"\\?{re.escape(character)}",
-        rf"%(?i:{code:02x})",
-        rf"\\u(?i:{code:04x})",
-        rf"&\#0*{code};",
-        rf"&\#[xX]0*(?i:{code:x});",
-        *map(re.escape, _NAMED.get(character, ())),
-    ]
-    return f"(?:{'|'.join(spellings)})"
 
 
 def _pair(number: int, line: str) -> tuple[str, str]:

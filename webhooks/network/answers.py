@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import encodings
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime
 from encodings.aliases import aliases
 from itertools import islice
 
-from regex import Pattern
 from urllib3 import BaseHTTPResponse
 
 from webhooks.outcomes import REASON_LENGTH, Outcome, judge, retry_after
@@ -23,7 +23,7 @@ _CHARSET = re.compile(r";\s*charset\s*=\s*[\"']?([a-z0-9_.:-]{1,40})(?![a-z0-9_.
 _CHARSETS = frozenset({*aliases, *aliases.values(), "koi8_u", "utf_8_sig"})
 
 
-def outcome(response: BaseHTTPResponse, body: bytes, started_at: datetime, hidden: Pattern[str] | None) -> Outcome:
+def outcome(response: BaseHTTPResponse, body: bytes, started_at: datetime, hidden: Collection[str]) -> Outcome:
     def kept(text: str, length: int) -> str:
         # Cut off first, for a receiver may write far more; and cleaned before it is hidden, or NULs take secrets past.
         return hide(clean(text[:length]), hidden)

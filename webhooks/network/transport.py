@@ -6,13 +6,13 @@ import functools
 import math
 import resource
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import requests
 import urllib3
-from regex import Pattern
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, extract_zipped_paths
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -40,7 +40,7 @@ class Request:
     verify: bool | str = True
     keep: int = 8192
     method: str = "POST"
-    hidden: Pattern[str] | None = field(default=None, repr=False)
+    hidden: Collection[str] = field(default=(), repr=False)
 
 
 # urllib3 logs URLs, and header lines that are broken, with whatever secret stands in them.
