@@ -79,8 +79,8 @@ class Outcome:
 
 def judge(status: int, phrase: str, location: str) -> str:
     """Why an answer is no success, or nothing: 2xx is one."""
-    if 300 <= status < 400:
-        return clean(f"HTTP {status}: redirects to {location[:200] or 'nowhere'}, which is not followed")
+    if 300 <= status < 400 and location:
+        return clean(f"HTTP {status}: redirects to {location[:200]}, which is not followed")
     return "" if 200 <= status < 300 else clean(f"HTTP {status} {phrase}".strip(), REASON_LENGTH)
 
 
@@ -89,7 +89,7 @@ def in_general(reason: str) -> str:
     them."""
     if found := _OF_STATUS.match(reason):
         status = int(found[1])
-        redirects = ": redirects are not followed" if 300 <= status < 400 else ""
+        redirects = ": redirects are not followed" if reason.startswith(f"{found[0]}: redirects to ") else ""
         unread = UNREAD if 200 <= status < 300 else ""
         return f"HTTP {status} {http.client.responses.get(status, '')}".strip() + redirects + unread
     if found := _SPECIFIC.match(reason):
@@ -112,11 +112,12 @@ def retry_after(value: str | None, now: datetime) -> float | None:
     return max(0.0, (moment - now).total_seconds())
 
 
-def explain(error: BaseException, timeout: float) -> str:
-    """Why a request failed; ``timeout`` in seconds is what it had in all."""
+def explain(error: BaseException, timeout: float, in_body: bool = False) -> str:
+    """Why a request failed, or with ``in_body`` why the body of the answer could not be read. ``timeout`` is what the
+    request had in all, in seconds."""
     if is_timeout(error):
-        return f"no answer within {timeout:g} s"
-    reason = next(filter(None, map(_known, _causes(error))), "")
+        return f"it did not end within {timeout:g} s" if in_body else f"no answer within {timeout:g} s"
+    reason = next(filter(None, (_known(cause, in_body) for cause in _causes(error))), "")
     return clean(reason or _URL.sub(r"\1…", f"{type(error).__name__}: {error}"), REASON_LENGTH)
 
 
@@ -130,7 +131,7 @@ def is_disconnect(error: BaseException) -> bool:
     return any(isinstance(cause, ConnectionResetError | BrokenPipeError) for cause in _causes(error))
 
 
-def _known(cause: BaseException) -> str:
+def _known(cause: BaseException, in_body: bool) -> str:
     match cause:
         case Refused():
             return str(cause)
@@ -142,8 +143,8 @@ def _known(cause: BaseException) -> str:
             return f"the name does not resolve: {cause.strerror}"
         case ConnectionRefusedError():
             return "connection refused"
-        case ConnectionResetError() | BrokenPipeError():
-            return "connection closed by the receiver before it answered"
+        case ConnectionResetError() | BrokenPipeError() | http.client.IncompleteRead():
+            return f"connection closed by the receiver before {'its end' if in_body else 'it answered'}"
         case zlib.error():
             return "it is not compressed as it says"
         case http.client.HTTPException():

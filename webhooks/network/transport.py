@@ -88,7 +88,8 @@ class Transport:
             except Exception as error:
                 # The status has been said: 410 and 429 are to have their effect.
                 outcome = answers.outcome(raw, b"", started_at, request.hidden)
-                return outcome.without_body(hide(explain(error, request.timeout), request.hidden), is_timeout(error))
+                why = hide(explain(error, request.timeout, in_body=True), request.hidden)
+                return outcome.without_body(why, is_timeout(error))
             return answers.outcome(raw, body, started_at, request.hidden)
 
 
