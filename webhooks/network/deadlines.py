@@ -17,7 +17,7 @@ from typing import Any
 
 from webhooks.outcomes import Refused
 
-# Bytes that are taken in beside those of a body that are asked for: more than ``http.client`` takes for headers.
+# Bytes that are read in addition to those of a body that are asked for: of its head, chunk sizes and compression.
 MOST = 10_000_000
 
 _thread = threading.local()
