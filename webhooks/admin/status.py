@@ -62,7 +62,7 @@ def show(request: HttpRequest) -> HttpResponse:
         "workers": [{"row": worker, "heartbeat": when(worker.last_heartbeat)} for worker in redis.workers],
         "rq_url": _rq_url(),
         "tiles": _tiles(seen),
-        "undispatched": seen.undispatched and count_of(seen.undispatched, "change", cap=counting.ALL),
+        "undispatched": number(seen.undispatched, counting.ALL),
         "undispatched_since": when(seen.undispatched_since),
         "webhooks": [_webhook(standing) for standing in seen.webhooks],
         "has_more_webhooks": seen.has_more_webhooks,
