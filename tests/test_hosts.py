@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 from django.urls import reverse
 from rest_framework.test import APIClient
 
@@ -20,7 +22,8 @@ from tests.inbox import ROOT, Inbox
 from tests.makers import make_webhook
 from tests.waiting import PATIENCE
 from tests.workers import Workers
-from webhooks.models import State, Webhook
+from webhooks.middleware import WebhooksMiddleware
+from webhooks.models import Event, State, Webhook
 
 
 def run(package: str, *arguments: str, **environment: str) -> str:
@@ -78,6 +81,21 @@ def post_as(user: RemoteUser) -> int:
 def test_a_user_without_permissions_of_django_may_do_nothing(database: str) -> None:
     assert post_as(RemoteUser()) == 403
     assert not Webhook.objects.exists()
+
+
+def test_a_change_by_a_user_that_is_no_row_has_its_name(database: str, app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Site)
+
+    def save(request: HttpRequest) -> HttpResponse:
+        Site.objects.create(name="AMS1", slug="ams1")
+        return HttpResponse()
+
+    request = RequestFactory().post("/", headers={"X-Webhook-Depth": "2"})
+    request.user = RemoteUser()  # type: ignore[assignment]
+    WebhooksMiddleware(save)(request)
+    event = Event.objects.get()
+    assert (event.username, event.depth) == ("remote", 1)
+    assert "Traceback" not in app_log.text
 
 
 def test_what_a_user_did_that_is_no_row_is_in_the_log(database: str, app_log: pytest.LogCaptureFixture) -> None:

@@ -78,7 +78,7 @@ class RequestActor:
     def _may_say_depth(self, user: Any) -> bool:
         try:
             with _savepoint():
-                return bool(user and user.has_perm(MAY_SAY_DEPTH))
+                return hasattr(user, "has_perm") and bool(user.has_perm(MAY_SAY_DEPTH))
         except Exception as error:
             pass_on(error)
             logger.exception("The permissions of the user of %s cannot be read", self.http.path)
@@ -97,7 +97,9 @@ class RequestActor:
         try:
             user = getattr(self.http, "user", None)
             with _savepoint() if _is_unread(user) else nullcontext():
-                return (user, user.get_username()) if user is not None and user.is_authenticated else (None, "")
+                if user is None or not user.is_authenticated:
+                    return None, ""
+                return user, user.get_username() if hasattr(user, "get_username") else str(user)
         except Exception as error:
             pass_on(error)
             # It is looked up only here: where sessions or users are may be away.
