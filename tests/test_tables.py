@@ -84,6 +84,15 @@ def test_an_error_of_the_hosts_own_tables_stays_its_own() -> None:
     assert process_exception(RequestFactory().get("/"), raised.value) is None
 
 
+@pytest.mark.usefixtures("database")
+def test_the_log_of_a_save_says_what_to_do(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    with without("webhooks_event"):
+        Thing.objects.create(name="saved all the same")
+    assert "No webhook will hear that testapp.thing" in app_log.text
+    assert SAID in app_log.text
+
+
 def test_a_worker_says_what_to_do_and_delivers_once_it_is_done(workers: Workers) -> None:
     with without("webhooks_event"):
         worker = workers.start()

@@ -126,7 +126,8 @@ def _check_pattern(label: str) -> Iterator[CheckMessage]:
     if missing := [model for model in meant if model not in registered and model._meta.app_label in known]:
         yield Info(
             f'WEBHOOKS["MODELS"] lists "{label}", but registers not all of its models: {_looked_for(missing)}.',
-            hint=f"{DEFINE} If these need no webhooks, list the others one by one, or silence this check.",
+            hint=f"{DEFINE} If these need no webhooks, list the others one by one, or add "
+            '"webhooks.I001" to SILENCED_SYSTEM_CHECKS.',
             id="webhooks.I001",
         )
 
@@ -199,11 +200,11 @@ def check_host(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     yield from _check_status_page()
     if not _is_shipped(getattr(settings, "RQ", {}).get("WORKER_CLASS")):
         yield Warning(
-            "RQ names no worker class of webhooks. Another one only works when a change wakes it: retries, events from "
-            "while Redis was away and old rows wait for manage.py webhooks_sweep, and each slice of work starts a "
-            "process.",
+            'RQ["WORKER_CLASS"] is not the worker class of webhooks. Another one only works when a change wakes it: '
+            "retries, events from while Redis was away and old rows wait for manage.py webhooks_sweep, and each slice "
+            "of work starts a process.",
             hint=f'Set RQ = {{"WORKER_CLASS": "{WORKER}"}}. If the class is named on the command line of rqworker, or '
-            "cron runs webhooks_sweep every minute, silence this check.",
+            'cron runs webhooks_sweep every minute, add "webhooks.W012" to SILENCED_SYSTEM_CHECKS.',
             id="webhooks.W012",
         )
 
@@ -280,7 +281,8 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
     if database.vendor == "sqlite" and database.settings_dict["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
         yield Warning(
             "SQLite without BEGIN IMMEDIATE answers “database is locked” when two transactions meet.",
-            hint=f'Put "transaction_mode": "IMMEDIATE" into DATABASES["{alias}"]["OPTIONS"].',
+            hint=f'Set DATABASES["{alias}"]["OPTIONS"] = {{"transaction_mode": "IMMEDIATE"}}, or add it to the options '
+            "that are there.",
             id="webhooks.W002",
         )
     if not _reads_what_is_committed(database):

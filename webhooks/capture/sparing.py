@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+from webhooks import tables
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.transactions import is_aborted
@@ -28,5 +29,7 @@ class Sparing:
         if not isinstance(error, Exception):
             return False
         pass_on(error)
+        if tables.are_missing(error):
+            error.add_note(f"{tables.RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)
         return not is_aborted(self._using)
