@@ -7,7 +7,6 @@ change is described by the names of its fields alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -34,37 +33,40 @@ def note(user: Any, row: models.Model, flag: int, message: Message = "") -> None
 
 def note_each(user: Any, rows: Sequence[models.Model], flag: int, message: Message) -> None:
     """Record the same of each of some rows of one model."""
-    if rows:
-        _write(user, type(rows[0]), [(str(row.pk), str(row)) for row in rows], flag, message)
+    history = _history(user)
+    if history is None:
+        for row in rows:
+            _log(user, type(row), str(row), flag, message)
+    elif rows:
+        history.log_actions(user.pk, rows, flag, message)
 
 
 def note_of_many(user: Any, model: type[models.Model], which: str, flag: int, message: str) -> None:
     """Record once what a user did to many rows; ``which`` says how many and which."""
-    _write(user, model, [(None, which)], flag, message)
-
-
-def _write(
-    user: Any, model: type[models.Model], objects: Sequence[tuple[str | None, str]], flag: int, message: Message
-) -> None:
-    text = message if isinstance(message, str) else json.dumps(message)
-    if not apps.is_installed("django.contrib.admin") or not isinstance(user, get_user_model()):
-        for _, name in objects:
-            logger.info("History: %s %s %s “%s” %s", user, VERBS[flag], model._meta.verbose_name, name, text)
+    history = _history(user)
+    if history is None:
+        _log(user, model, which, flag, message)
         return
+    history.create(
+        user_id=user.pk,
+        content_type=ContentType.objects.get_for_model(model),
+        object_repr=which[:200],
+        action_flag=flag,
+        change_message=message,
+    )
+
+
+def _history(user: Any) -> Any:
+    """The manager of LogEntry, or None if there is no admin or no row for this user."""
+    if not apps.is_installed("django.contrib.admin") or not isinstance(user, get_user_model()):
+        return None
     from django.contrib.admin.models import LogEntry
 
-    content_type = ContentType.objects.get_for_model(model)
-    LogEntry.objects.bulk_create(
-        LogEntry(
-            user_id=user.pk,
-            content_type=content_type,
-            object_id=pk,
-            object_repr=name[:200],
-            action_flag=flag,
-            change_message=text,
-        )
-        for pk, name in objects
-    )
+    return LogEntry.objects
+
+
+def _log(user: Any, model: type[models.Model], name: str, flag: int, message: Message) -> None:
+    logger.info("History: %s %s %s “%s” %s", user, VERBS[flag], model._meta.verbose_name, name, message)
 
 
 def state_of(row: models.Model) -> dict[str, Any]:
