@@ -598,7 +598,7 @@ def test_of_such_a_url_others_read_where_it_leads_to_and_what_it_takes_to_read_m
     }  # fmt: skip
     [attempt] = json.loads(shown[f"{API}/deliveries/{delivery.pk}/"])["attempts"]
     assert attempt["url"] == "https://hooks.example:8443/…"
-    assert attempt["response_body"] == "Cannot POST /********/********"
+    assert attempt["response_body"] == "Cannot POST ********"
 
 
 def test_nobody_asks_for_a_url_or_an_answer_letter_by_letter(db: None, redis: Any) -> None:
