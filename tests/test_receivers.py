@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core import serializers
 from django.core.management import call_command
-from django.db import models, transaction
+from django.db import connection, models, transaction
+from django.test.utils import CaptureQueriesContext
 
+from core.models import Tag
+from dcim.models import Site
 from tests.makers import actions, events, last_data, make_webhook, recorded
+from tests.modes import MODES
 from tests.testapp.models import (
     Annex,
     Box,
@@ -38,6 +43,7 @@ from tests.testapp.models import (
     Unregistered,
 )
 from webhooks import TrackedQuerySet
+from webhooks.capture import subscriptions
 from webhooks.models import Event
 from webhooks.relations import Relation
 
@@ -254,8 +260,7 @@ def test_relations_that_share_a_model_between_are_both_heard() -> None:
 
 def test_whoever_changes_relations_of_the_same_objects_locks_them_in_one_order(label: Label) -> None:
     relation = Relation(Thing.labels.through, Thing, reverse=True)
-    [holders] = relation.changed(label, "pre_add", {8, 1}, "default").values()
-    assert [holder.pk for holder in holders] == [1, 8]
+    assert list(relation.changed(label, "pre_add", {8, 1}, "default").values()) == [[1, 8]]
 
 
 @pytest.mark.parametrize("prechange", [False, True])
@@ -596,3 +601,137 @@ def test_a_change_on_another_database_is_logged_as_impossible(app_log: pytest.Lo
     models.signals.post_save.send(Thing, instance=thing, created=True, using="other", raw=False)
     assert "other" in app_log.text
     assert events() == []
+
+
+# What an edit from the other side costs
+
+
+def statements(work: Callable[[], Any]) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    return [query["sql"] for query in captured.captured_queries]
+
+
+@pytest.mark.parametrize("prechange", [False, True])
+def test_an_edit_from_the_other_side_takes_as_many_queries_for_many_objects_as_for_two(
+    label: Label, prechange: bool
+) -> None:
+    make_webhook(Thing, Site, prechange=prechange)
+    subscriptions.current("default")  # as an earlier transaction has asked
+    tag = Tag.objects.create(name="red", slug="red")
+
+    def costs(count: int) -> list[int]:
+        keys = [f"{count}-{number}" for number in range(count)]
+        sites = Site.objects.bulk_create([Site(name=key, slug=key) for key in keys])
+        things = Thing.objects.bulk_create([Thing(name=key) for key in keys])
+        edits: list[Callable[[], Any]] = [
+            lambda: label.things.add(*things),
+            lambda: label.things.remove(*things),
+            lambda: label.things.set(things),
+            lambda: label.things.clear(),
+            lambda: things[0].friends.add(*things[1:]),
+            lambda: things[0].friends.clear(),
+            lambda: sites_of(tag).add(*sites),
+            lambda: sites_of(tag).clear(),
+        ]
+        found = [len(statements(edit)) for edit in edits]
+        assert len({event.object_id for event in events(Thing)}) == count
+        Event.objects.all().delete()
+        return found
+
+    of_two, of_fifty = costs(2), costs(50)
+    assert of_fifty == of_two
+    assert max(of_fifty) < 30
+
+
+def sites_of(tag: Tag) -> Any:
+    return getattr(tag, Site.tags.rel.get_accessor_name())
+
+
+def test_where_no_webhook_wants_the_objects_a_relation_is_cleared_without_reading_them(label: Label) -> None:
+    make_webhook(Label, prechange=True)
+    subscriptions.current("default")  # as an earlier transaction has asked
+    things = Thing.objects.bulk_create([Thing(name=str(number)) for number in range(2000)])
+    label.things.add(*things)
+    with transaction.atomic():
+        [lookup, deletion] = statements(label.things.clear)
+    assert "webhooks_webhook" in lookup
+    assert deletion.startswith("DELETE")
+
+
+# Receivers that fail
+
+
+@contextmanager
+def failing(part: str, nth: int) -> Iterator[None]:
+    """Let the nth statement that has this part fail at the database."""
+    seen = 0
+
+    def run(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        nonlocal seen
+        seen += part in sql
+        if part in sql and seen == nth:
+            return execute("SELECT nowhere", None, False, context)
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(run):
+        yield
+    assert seen >= nth
+
+
+def clear_from_the_other_side(thing: Thing) -> None:
+    Label.objects.get(name="red").things.clear()
+
+
+def befriend(thing: Thing) -> None:
+    thing.friends.add(Thing.objects.create(name="friend"))
+
+
+def save_a_child(thing: Thing) -> None:
+    Restaurant(place_ptr=Place.objects.get(), name="bistro").save()
+
+
+def save_an_inherited_row(thing: Thing) -> None:
+    Diner.objects.get().save()
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("change", "part", "nth", "told"),
+    [
+        (clear_from_the_other_side, 'SELECT "testapp_thing"."id"', 1, "of testapp.label {label} was edited"),
+        (befriend, 'INTO "testapp_thing_friends"', 2, "a relation of testapp.thing {thing} are not written"),
+        (save_a_child, 'AS "a" FROM "testapp_place"', 1, "testapp.place {place} is taken for one that was there"),
+        (save_an_inherited_row, 'SELECT "testapp_place"', 2, "cannot be read: testapp.diner {diner}"),
+        (
+            lambda thing: thing.labels.clear(),
+            'SELECT ("testapp_thing_labels"',
+            1,
+            "cannot be read: testapp.thing {thing}",
+        ),
+    ],
+)
+def test_a_receiver_that_fails_at_the_database_fails_no_change(
+    thing: Thing,
+    label: Label,
+    mode: Callable[..., None],
+    change: Callable[[Thing], None],
+    part: str,
+    nth: int,
+    told: str,
+    app_log: pytest.LogCaptureFixture,
+) -> None:
+    thing.labels.add(label)
+    place = Place.objects.create(name="corner")
+    diner = Diner.objects.create(name="Joe's") if change is save_an_inherited_row else place
+    make_webhook(Thing, Place, Restaurant, Diner, prechange=True)
+    subscriptions.current("default")
+
+    def work() -> None:
+        with failing(part, nth):
+            change(thing)
+        Label.objects.create(name="the transaction goes on")
+
+    mode(work)
+    assert Label.objects.filter(name="the transaction goes on").exists()
+    assert told.format(thing=thing.pk, label=label.pk, place=place.pk, diner=diner.pk) in app_log.text

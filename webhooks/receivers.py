@@ -10,13 +10,14 @@ from django.db.models import signals
 
 from webhooks import registry
 from webhooks.capture import outbox, scopes
+from webhooks.capture.sparing import Sparing
 from webhooks.conf import conf
-from webhooks.holdings import Holder
 from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
 from webhooks.object_types import refuse_unregistered
 from webhooks.registration import Registration
 from webhooks.relations import Relation
+from webhooks.transactions import savepoint
 
 logger = logger_of(__name__)
 
@@ -79,13 +80,15 @@ def on_saving(sender: type[models.Model], instance: models.Model, using: str, ra
     if raw or outbox.ignores(sender, using) or not outbox.looks_back(using) or using != outbox.database():
         return
     stored = {
-        registration: [Holder(key, vars(instance))]
+        registration: [key]
         for registration in registry.registrations_touched(sender)
         if (key := _key(registration, instance)) is not None and not _is_surely_new(registration.model, instance)
     }
     if stored:
-        foreseen = outbox.foresee(stored, using, guarded=not registry.locks_its_rows(sender))
-        instance._webhooks_foreseen = foreseen  # type: ignore[attr-defined]
+        if scopes.in_transaction(using):
+            outbox.snapshot_before(stored, using, guarded=not registry.locks_its_rows(sender))
+        else:
+            instance._webhooks_prechange = outbox.snapshot_unlocked(stored, using)  # type: ignore[attr-defined]
 
 
 def _key(registration: Registration, instance: models.Model) -> Any:
@@ -102,23 +105,29 @@ def on_child_saving(sender: type[models.Model], instance: models.Model, using: s
     """A child may be made of a parent row that was there before, which is then no new parent."""
     if raw or not instance._state.adding or outbox.ignores(sender, using):
         return
-    instance._webhooks_made_of = {  # type: ignore[attr-defined]
-        registration.model
+    parents = {
+        registration.model: key
         for registration in registry.registrations_touched(sender)
-        if registration.model is not sender and _is_stored(registration.model, instance, using)
+        if registration.model is not sender and (key := _key(registration, instance)) is not None
     }
+    instance._webhooks_made_of = set(parents)  # type: ignore[attr-defined]
+    for model, key in parents.items():
+        label = model._meta.label_lower
+        with Sparing(using, "%s %s is taken for one that was there: whether it was cannot be read", label, key):
+            if not _is_stored(model, key, using):
+                instance._webhooks_made_of.discard(model)  # type: ignore[attr-defined]
 
 
-def _is_stored(model: type[models.Model], instance: models.Model, using: str) -> bool:
-    key = getattr(instance, model._meta.pk.attname)
-    return key is not None and model._base_manager.using(using).filter(pk=key).exists()
+def _is_stored(model: type[models.Model], key: Any, using: str) -> bool:
+    with savepoint(using):
+        return model._base_manager.using(using).filter(pk=key).exists()
 
 
 def on_saved(
     sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
 ) -> None:
     made_of = instance.__dict__.pop("_webhooks_made_of", ())
-    foreseen = instance.__dict__.pop("_webhooks_foreseen", None)
+    before = instance.__dict__.pop("_webhooks_prechange", None)
     instance.__dict__.pop("_webhooks_loaded", None)
     if raw:
         # Its relations to many are set next, and Django does not signal that they are of a fixture.
@@ -129,7 +138,7 @@ def on_saved(
         is_new = created and registration.model not in made_of
         action = Action.CREATED if is_new else Action.UPDATED
         lock = not registry.locks_its_rows(sender)
-        _record(registration, _key(registration, instance), action, using, lock, foreseen)
+        _record(registration, _key(registration, instance), action, using, lock, before)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
@@ -155,22 +164,25 @@ def on_many_to_many_changed(
     """The objects that hold the field have changed, from whichever side the relation was edited."""
     if "_webhooks_loaded" in instance.__dict__:
         return
-    relation = Relation(sender, model if reverse else type(instance), reverse)
-    changed = relation.changed(instance, action, pk_set, using)
-    if action.startswith("pre_"):
-        _foresee_relation(relation, changed, using)
-        return
-    if action == "post_add":
-        relation.mirror(instance, pk_set or set(), using)
-    for registration, holders in changed.items():
-        for holder in holders:
-            _record(registration, holder.pk, Action.UPDATED, using, lock=True)
+    holders = model if reverse else type(instance)
+    label = instance._meta.label_lower
+    with Sparing(using, "No webhook will hear that %s of %s %s was edited", sender.__name__, label, instance.pk):
+        if _is_elsewhere(label, instance.pk, action, using) or outbox.ignores(holders, using, ask=True):
+            return  # first: to find the objects may take a query, and load thousands of keys
+        relation = Relation(sender, holders, reverse)
+        changed = relation.changed(instance, action, pk_set, using)
+        if action.startswith("post_"):
+            _mirror(relation, instance, action, pk_set, using)
+            outbox.record_edit(changed, using)
+        elif outbox.looks_back(using):
+            outbox.snapshot_before(changed, using, {one: relation.names(one) for one in changed})
 
 
-def _foresee_relation(relation: Relation, changed: dict[Registration, list[Holder]], using: str) -> None:
-    if outbox.looks_back(using) and using == outbox.database():
-        for registration, holders in changed.items():
-            outbox.foresee_edit(registration, holders, relation.names(registration), using)
+def _mirror(relation: Relation, instance: models.Model, action: str, pk_set: set[Any] | None, using: str) -> None:
+    label = instance._meta.label_lower
+    with Sparing(using, "The other ends of a relation of %s %s are not written yet", label, instance.pk):
+        if action == "post_add":
+            relation.mirror(instance, pk_set or set(), using)
 
 
 def _record(
@@ -179,15 +191,21 @@ def _record(
     action: Action,
     using: str,
     lock: bool = False,
-    foreseen: outbox.Foreseen | None = None,
+    before: outbox.Prechange | None = None,
 ) -> None:
+    if not _is_elsewhere(registration.label, pk, action, using):
+        outbox.record(registration, pk, action, using, lock, before)
+
+
+def _is_elsewhere(label: str, pk: Any, action: str, using: str) -> bool:
+    """Whether an object is on another database than the app's tables, which is logged."""
     if using == outbox.database():
-        outbox.record(registration, pk, action, using, lock, foreseen)
-    else:
-        logger.error(
-            "%s %s was %s on the database %r, but webhooks keeps its tables on %r: nothing can be sent for it",
-            registration.label, pk, action, using, outbox.database(),
-        )  # fmt: skip
+        return False
+    logger.error(
+        "%s %s had a change (%s) on the database %r, but webhooks keeps its tables on %r: nothing can be sent for it",
+        label, pk, action, using, outbox.database(),
+    )  # fmt: skip
+    return True
 
 
 def on_object_types_changed(sender: Any, action: str, pk_set: set[int] | None, using: str, **kwargs: Any) -> None:

@@ -8,11 +8,8 @@ from django.db import models
 from django.db.models import Q
 
 from webhooks import keys, registry
-from webhooks.holdings import Holder
 from webhooks.registration import Registration
-
-# What is known of an object that is not read: its key, and what else the model between refers to.
-Columns = dict[str, Any]
+from webhooks.transactions import savepoint
 
 
 class Relation:
@@ -23,80 +20,64 @@ class Relation:
         # One, but for fields that share their ``through``: Django does not tell which of them is edited.
         self.fields = [one for one in holders._meta.many_to_many if one.remote_field.through is through]
         self.holders = holders
-        # The fields of the holders that the model between refers to: their key, mostly.
-        self._known_by = {one.m2m_target_field_name() for one in self.fields}
         self._reverse = reverse
         self._is_symmetrical = not reverse and any(map(_is_symmetrical, self.fields))
 
     def changed(
         self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str
-    ) -> dict[Registration, list[Holder]]:
-        """The objects whose relation changes, by the registrations of the models that hold the field, from what Django
-        signals of it."""
+    ) -> dict[Registration, list[Any]]:
+        """The keys of the objects whose relation changes, by the registrations of the models that hold the field, from
+        what Django signals of it."""
         touched = [one for one in registry.registrations_touched(self.holders) if self.names(one)]
         is_clearing = action.endswith("_clear")
         if not touched or not (is_clearing or pk_set):
             return {}
-        others: list[Columns] = []
+        others: list[Any] = []
         if self._reverse or self._is_symmetrical:
             others = self._cleared(instance, action, using) if is_clearing else self._referred(pk_set or set(), using)
         own = None if self._reverse else instance
-        return {registration: self._holders(registration.model, own, others, using) for registration in touched}
+        return {registration: self._keys(registration.model, own, others, using) for registration in touched}
 
     @property
     def _model(self) -> type[models.Model]:
         """The model that has the field itself."""
         return self.fields[0].model
 
-    def _referred(self, referred: set[Any], using: str) -> list[Columns]:
-        """What is known of objects that the model between refers to, which may be by another field than their key."""
+    def _referred(self, values: set[Any], using: str) -> list[Any]:
+        """The keys of objects that the model between refers to, which may be by another field than their key."""
         field: Any = self.fields[0]
         name = field.m2m_target_field_name() if self._reverse else field.m2m_reverse_target_field_name()
-        pk = self._model._meta.pk
-        if {pk.name} == {name, *self._known_by}:
-            return [{pk.attname: key} for key in referred]
-        return self._read(self._model, Q((f"{name}__in", referred)), using)
+        if name == self._model._meta.pk.name:
+            return list(values)
+        return self._read(self._model, Q((f"{name}__in", values)), using)
 
-    def _holders(
-        self, model: type[models.Model], instance: models.Model | None, others: list[Columns], using: str
-    ) -> list[Holder]:
-        """The objects as those of one of the models that hold the field. One that inherits it may have keys of its
-        own."""
+    def _keys(
+        self, model: type[models.Model], instance: models.Model | None, others: list[Any], using: str
+    ) -> list[Any]:
+        """The keys as those of one of the models that hold the field. One that inherits it may have keys of its own."""
         pk, key_there = model._meta.pk, self._model._meta.pk
         if others and not keys.is_shared(pk, key_there):
-            condition = Q((f"{key_there.name}__in", [columns[key_there.attname] for columns in others]))
-            others = self._read(model, condition, using)
-        known = [*others] if instance is None else [self._of(instance, model), *others]
-        found = {}
-        for columns in known:
-            key = pk.to_python(columns.get(pk.attname, columns.get(key_there.attname)))
-            found[key] = Holder(key, columns)
-        return [found[key] for key in sorted(found)]  # so that two who change the same lock them in one order
+            others = self._read(model, Q((f"{key_there.name}__in", others)), using)
+        own = [] if instance is None else [self._key(instance, model)]
+        # Sorted, so that two who change the same objects lock them in one order.
+        return sorted({pk.to_python(key) for key in [*own, *others]})
 
-    def _of(self, instance: models.Model, model: type[models.Model]) -> Columns:
-        columns = {name: getattr(instance, name) for name in self._names(model)}
+    def _key(self, instance: models.Model, model: type[models.Model]) -> Any:
         pk = model._meta.pk
-        if keys.is_shared(pk, instance._meta.pk):
-            columns[pk.attname] = instance.pk
         # An instance that was made by its key alone does not have the one of the row that it inherits.
-        return {name: value for name, value in columns.items() if value is not None}
+        return instance.pk if keys.is_shared(pk, instance._meta.pk) else getattr(instance, pk.attname)
 
-    def _read(self, model: type[models.Model], condition: Q, using: str) -> list[Columns]:
-        found = model._base_manager.using(using).filter(condition).order_by()
-        return list(found.values(*self._names(model)))
+    def _read(self, model: type[models.Model], condition: Q, using: str) -> list[Any]:
+        with savepoint(using):
+            found = model._base_manager.using(using).filter(condition).order_by()
+            return list(found.values_list("pk", flat=True))
 
-    def _names(self, model: type[models.Model]) -> list[str]:
-        """What the key of a model is called, and the other columns that the model between refers to."""
-        names = {model._meta.pk.name, *self._known_by}
-        return [column.attname for column in model._meta.concrete_fields if column.name in names]
-
-    def _cleared(self, instance: models.Model, action: str, using: str) -> list[Columns]:
+    def _cleared(self, instance: models.Model, action: str, using: str) -> list[Any]:
         if action == "post_clear":
-            pointing: list[Columns] = instance.__dict__.pop("_webhooks_cleared", [])
-        else:
-            # After the clearing nobody can tell which objects had pointed here.
-            pointing = self._read(self._model, self._pointing_at(instance), using)
-            instance._webhooks_cleared = pointing  # type: ignore[attr-defined]
+            return list(instance.__dict__.pop("_webhooks_cleared", ()))
+        # After the clearing nobody can tell which objects had pointed here.
+        pointing = self._read(self._model, self._pointing_at(instance), using)
+        instance._webhooks_cleared = pointing  # type: ignore[attr-defined]
         return pointing
 
     def _pointing_at(self, target: models.Model) -> Q:
@@ -112,7 +93,8 @@ class Relation:
             here, there = (f"{name}_id" for name in names)
             key = getattr(instance, self._model._meta.pk.attname)
             rows = [through(**{here: pk, there: key}) for pk in pks]
-            through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
+            with savepoint(using):
+                through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
 
     def names(self, registration: Registration) -> list[str]:
         """What the fields are called, of those that objects of a registered model hold: a parent whose rows the holders

@@ -22,7 +22,7 @@ from webhooks.jsontext import written
 from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.querysets import DeliveryQuerySet
 from webhooks.payloads import Frozen
-from webhooks.snapshots import Before
+from webhooks.snapshots import PreviousState
 from webhooks.texts import last_line
 
 # How many ids are read at once, and how many deliveries change in one transaction: workers wait for the rows meanwhile.
@@ -210,13 +210,13 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     return payloads.texts_for(chosen, shown) | {"object_repr": registration.name_of(instance)}
 
 
-def _before(failed: Event, serializer: str) -> Before | None:
+def _before(failed: Event, serializer: str) -> PreviousState | None:
     """The state before an update as this serializer had shown it, where it had."""
     if failed.action != Action.UPDATED or not payloads.was_written_by(failed, serializer):
         return None
     snapshots = payloads.written_by(failed, serializer).snapshots
     earlier = json.loads(snapshots)["prechange"] if snapshots else None
-    return None if earlier is None else Before(deleted=earlier)
+    return None if earlier is None else PreviousState(deleted=earlier)
 
 
 def _shown(frozen: Frozen) -> dict[str, str]:

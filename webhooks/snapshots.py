@@ -1,7 +1,7 @@
 """The state of an object before and after a change: its columns and relations, where its payload shows them.
 
-The old row is read before the change, and with it what relations to many hold. Those that were not edited since have
-not changed, so the snapshot of the state before takes them from the one of the state after.
+The old row is read before the change, and a relation to many before it is edited. A relation that was not edited has
+not changed, so the snapshot of the state before takes it from the one of the state after.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from django.db import models
 from webhooks.jsontext import is_same
 from webhooks.registration import Registration
 from webhooks.site_request import serializer_context
+from webhooks.sql.dialect import in_chunks
 
 Snapshot = dict[str, Any]
 Fields = dict[str, "models.Field[Any, Any]"]
@@ -33,39 +34,32 @@ _MISSING = object()
 
 
 @dataclass
-class Before:
-    """An object before the first change of a transaction: its row, None where there was none or it is not known; the
-    relations that the row has prefetched, those that were edited since, and those that payloads made since have shown,
-    None where there is no such payload; and the whole snapshot, where the object was deleted meanwhile.
+class PreviousState:
+    """An object before the first change of a transaction.
 
-    It is an on_commit callback that does nothing: a savepoint that is rolled back gives the lock of the row back, and
-    Django then drops what was read under it.
+    ``row`` is None if there was none or it is not known. ``known`` names the relations that the row has prefetched,
+    ``edited`` those that were edited since. ``deleted`` is the whole snapshot of an object that was deleted meanwhile.
     """
 
     row: models.Model | None = None
     known: set[str] = field(default_factory=set)
     edited: set[str] = field(default_factory=set)
-    shown: set[str] | None = None
     deleted: Snapshot | None = None
 
-    def __call__(self) -> None:
-        pass
+    def lacks(self, relation: str) -> bool:
+        """Whether it is still to be read what a relation held."""
+        return self.row is not None and relation not in self.known | self.edited
 
 
 def read(registration: Registration, pks: Collection[Any], using: str, lock: bool) -> dict[str, models.Model]:
-    """The rows of these keys, in one query, by their keys as text."""
-    return registration.by_key(rows(registration, pks, using, lock))
-
-
-def rows(registration: Registration, pks: Collection[Any], using: str, lock: bool) -> models.QuerySet[models.Model]:
-    """The rows of these keys. ``lock`` takes the lock that an UPDATE of them takes, and rows before those that inherit
-    them, as that does."""
+    """The rows of these keys, in one query, by their keys as text. ``lock`` takes the lock that an UPDATE of them
+    takes, and rows before those that inherit them, as that does."""
     model = registration.model
     # Not by a manager of the project's: what that adds to its rows, PostgreSQL may be unable to lock.
     found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
     if lock:
         found = found.order_by("pk").select_for_update(no_key=True, of=(*_parents(model), "self"))
-    return found
+    return registration.by_key(found)
 
 
 def _parents(model: type[models.Model], path: str = "") -> list[str]:
@@ -87,12 +81,14 @@ def shown(registration: Registration, serializer: str = "") -> Fields:
     return {name: one for name, one in found.items() if not registration.is_left_out(name)}
 
 
-def shown_relations(registration: Registration, serializer: str) -> set[str]:
-    """The relations to many that a serializer has fields for, by the names that the model has for them. Raises what the
-    serializer raises."""
-    fields = _declared(registration, serializer)
-    found = _named(_of_model(registration.model)[1], fields, fields)
-    return {one.name for name, one in found.items() if not registration.is_left_out(name)}
+def prefetch_shown(registration: Registration, serializer: str, objects: list[models.Model], using: str) -> None:
+    """Read the relations to many that a serializer has fields for, of many objects in one query for each relation.
+    Raises what the serializer raises."""
+    writer = registration.serializer_class(serializer)(objects[0], context=serializer_context())
+    sources = {one.source for one in _fields(writer).values()}
+    shown = sorted(sources.intersection(_of_model(registration.model)[1]))
+    for some in in_chunks(using, objects):
+        models.prefetch_related_objects(some, *shown)
 
 
 def _declared(registration: Registration, serializer: str) -> Mapping[str, Any]:
@@ -161,21 +157,19 @@ def taken(serializer: Any, data: Any, row: models.Model) -> Snapshot:
     return _columns(serializer, data, row) | held
 
 
-def earlier(serializer: Any, data: Any, after: Snapshot, before: Before) -> Snapshot | None:
-    """The snapshot of the state before, from the one after; None where it is not known. Notes which relations the
-    payload shows."""
-    if before.deleted is not None:
+def earlier(serializer: Any, data: Any, after: Snapshot, state: PreviousState) -> Snapshot | None:
+    """The snapshot of the state before, from the one after; None where it is not known."""
+    if state.deleted is not None:
         # It has what any serializer showed.
-        return {name: value for name, value in before.deleted.items() if name in after}
-    if before.row is None:
+        return {name: value for name, value in state.deleted.items() if name in after}
+    if state.row is None:
         return None
-    relations = _relations(serializer, data, before.row)
-    before.shown = (before.shown or set()).union(relations.values())
-    edited = {name: relation for name, relation in relations.items() if relation in before.edited}
-    if not before.known.issuperset(edited.values()):
+    relations = _relations(serializer, data, state.row)
+    edited = {name: relation for name, relation in relations.items() if relation in state.edited}
+    if not state.known.issuperset(edited.values()):
         return None
-    held = {name: _held(serializer, name, relation, before.row) for name, relation in edited.items()}
-    return after | _columns(serializer, data, before.row) | held
+    held = {name: _held(serializer, name, relation, state.row) for name, relation in edited.items()}
+    return after | _columns(serializer, data, state.row) | held
 
 
 def _columns(serializer: Any, data: Any, row: models.Model) -> Snapshot:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from django.db import IntegrityError, OperationalError, connections, transaction
 
@@ -32,8 +33,13 @@ def atomically(work: Callable[[], T], using: str) -> T:
     raise AssertionError("unreachable")
 
 
-# Of libpq: what psycopg, old and new, says of a transaction that is open, and of one that PostgreSQL has aborted.
-IN_TRANSACTION, IN_ERROR = 2, 3
+def savepoint(using: str) -> AbstractContextManager[Any]:
+    """A savepoint for what may fail in the transaction that is open. In autocommit mode a failed query ends nothing."""
+    return nullcontext() if connections[using].get_autocommit() else transaction.atomic(using)
+
+
+# Of libpq: what psycopg, old and new, says of a transaction that PostgreSQL has aborted.
+IN_ERROR = 3
 
 
 def is_aborted(using: str) -> bool:

@@ -14,7 +14,6 @@ from webhooks import registry
 from webhooks.capture import outbox
 from webhooks.capture.changes import Change
 from webhooks.conf import conf
-from webhooks.holdings import Holder
 from webhooks.interruptions import pass_on
 from webhooks.keys import is_shared, stored
 from webhooks.logs import logger_of
@@ -75,8 +74,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             # Which rows these are may depend on the very columns that change.
             pks = self._locked()
             keys = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
-            holders = {one: [*map(Holder, those)] for one, those in keys.items()}
-            outbox.foresee(holders, self.db, guarded=not registry.locks_its_rows(self.model))
+            outbox.snapshot_before(keys, self.db, guarded=not registry.locks_its_rows(self.model))
             rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
             self._record(keys, Action.UPDATED)
         self._result_cache = None
@@ -144,7 +142,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             pass_on(error)
             logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
             return None
-        outbox.foresee({one: [*map(Holder, there)] for one in self._registrations()}, self.db)
+        outbox.snapshot_before(dict.fromkeys(self._registrations(), there), self.db, guarded=False)
         return {self._key(pk) for pk in there}
 
     def _key(self, given: Any) -> Any:

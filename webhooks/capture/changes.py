@@ -35,24 +35,12 @@ class Change:
 ObjectState = dict[str, Any]
 
 
-@dataclass
-class Batch:
-    """The changes that are to be recorded together. ``prepared`` holds objects that are about to be deleted."""
-
-    prepared: dict[tuple[str, str], ObjectState] = field(default_factory=dict)
-
-
 @dataclass(frozen=True)
 class Pending:
-    """A change of a batch, with the object's state where nobody can read it later. It is an on_commit callback
-    that does nothing, so that a rollback drops it."""
+    """A change of a batch, with the object's state where nobody can read it later."""
 
-    batch: Batch
     change: Change
     state: ObjectState | None
-
-    def __call__(self) -> None:
-        pass
 
     def __str__(self) -> str:
         return str(self.change)
@@ -60,13 +48,27 @@ class Pending:
 
 @dataclass(frozen=True, eq=False)
 class Announced:
-    """An Event of no change in a batch, written already; it is an on_commit callback like ``Pending``."""
+    """An Event of no change in a batch, written already."""
 
-    batch: Batch
     event: Event
-
-    def __call__(self) -> None:
-        pass
 
     def __str__(self) -> str:
         return str(self.event)
+
+
+@dataclass
+class Batch:
+    """The changes to record together; a rollback takes its own back out. ``prepared`` holds objects that are about to
+    be deleted."""
+
+    prepared: dict[tuple[str, str], ObjectState] = field(default_factory=dict)
+    entries: list[Pending | Announced] = field(default_factory=list)
+
+    def pending(self) -> list[Pending | Announced]:
+        """What is to be recorded, in order: of each object the last change, and all that was announced."""
+        last: dict[Any, Pending | Announced] = {}
+        for entry in self.entries:
+            key = entry.change.key if isinstance(entry, Pending) else entry
+            last.pop(key, None)
+            last[key] = entry
+        return list(last.values())

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import connections, models, router, transaction
+from django.db import models, router, transaction
 
 from webhooks import jobs, snapshots
-from webhooks.capture import befores, readings, settling, subscriptions
-from webhooks.capture.batches import batching
+from webhooks.capture import prechange, readings, settling, subscriptions
 from webhooks.capture.changes import Batch, Change
-from webhooks.capture.scopes import Scope, existing, open_scope
+from webhooks.capture.scopes import Scope, existing, in_transaction, open_scope
 from webhooks.capture.sparing import Sparing
 from webhooks.capture.subscriptions import Subscriptions
-from webhooks.holdings import Holder
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.registration import Registration
-from webhooks.snapshots import Before
-from webhooks.transactions import is_aborted
+from webhooks.snapshots import PreviousState
+from webhooks.transactions import is_aborted, savepoint
 
 logger = logger_of(__name__)
 
@@ -37,10 +35,10 @@ def wake_on_commit() -> None:
     transaction.on_commit(jobs.wake_up, using=database(), robust=True)
 
 
-def ignores(model: type[models.Model], using: str) -> bool:
+def ignores(model: type[models.Model], using: str, ask: bool = False) -> bool:
     """Whether this transaction knows already that nobody wants changes of a model. Asked twice at each save, which is
-    all that one that nobody wants should cost."""
-    scope = existing(using)
+    all that one that nobody wants should cost. ``ask`` looks the webhooks up if that is not known yet."""
+    scope = _scope(using) if ask else existing(using)
     return scope is not None and scope.wanted.ignore(model)
 
 
@@ -50,60 +48,55 @@ def looks_back(using: str) -> bool:
     return scope is None or scope.wanted.looks_back
 
 
+Objects = Mapping[Registration, Collection[Any]]
+
+
+def snapshot_before(
+    objects: Objects, using: str, relations: Mapping[Registration, Collection[str]] | None = None, guarded: bool = True
+) -> None:
+    """Read objects by their keys before they change, where a webhook needs their state before: their rows, and what
+    relations to many hold that are about to be edited.
+
+    ``guarded`` is for a change that may not lock all of these rows itself. Outside a transaction the state before stays
+    unknown. Raises only what ended the transaction.
+    """
+    for registration, pks in objects.items():
+        with _sparing({registration: pks}, using):
+            scope, names = _scope(using), relations[registration] if relations else ()
+            if scope:
+                prechange.snapshot_before(scope, registration, pks, names, guarded)
+
+
 @dataclass(frozen=True)
-class Foreseen:
+class Prechange:
     """What was known before a save in autocommit mode: the subscriptions, and the objects by their types."""
 
     wanted: Subscriptions
-    befores: dict[str, Before]
+    states: dict[str, PreviousState]
 
 
-def foresee(objects: Mapping[Registration, Sequence[Holder]], using: str, guarded: bool = False) -> Foreseen | None:
-    """Read objects that are about to change, where somebody needs their state before. Outside a transaction, hand what
-    it returns to ``record``. ``guarded`` is for a change that may not lock all of these rows itself. Raises only what
-    ended the transaction."""
-    if not connections[using].in_atomic_block:
-        return _foreseen_alone(objects, using)
-    for registration, holders in objects.items():
-        _remember(registration, holders, using, guarded)
+def snapshot_unlocked(objects: Objects, using: str) -> Prechange | None:
+    """The same before a save in autocommit mode, to be handed to ``record``."""
+    with _sparing(objects, using), savepoint(using):
+        wanted, states = subscriptions.current(using), {}
+        for registration, [pk] in objects.items():
+            if wanted.need_before(registration.label):
+                key = registration.key(pk)
+                rows = snapshots.read(registration, [key], using, lock=False)
+                states[registration.label] = PreviousState(rows.get(str(key)))
+        return Prechange(wanted, states)
     return None
 
 
-def foresee_edit(registration: Registration, holders: Sequence[Holder], relations: Sequence[str], using: str) -> None:
-    """Read objects of which relations to many are about to be edited, where somebody needs their state before. Outside
-    a transaction it stays unknown; Django edits them in one. Raises only what ended the transaction."""
-    if connections[using].in_atomic_block:
-        _remember(registration, holders, using, guarded=True, edited=relations)
-
-
-def _remember(
-    registration: Registration, holders: Sequence[Holder], using: str, guarded: bool, edited: Sequence[str] = ()
-) -> None:
-    with _sparing({registration: holders}, using):
-        befores.remember(open_scope(using, jobs.wake_up), registration, holders, guarded, edited)
-
-
-def _sparing(objects: Mapping[Registration, Sequence[Holder]], using: str) -> Sparing:
-    named = [f"{registration.label} {one.pk}" for registration, holders in objects.items() for one in holders]
-    return Sparing(using, "The state before a change cannot be read: %s", ", ".join(named))
+def _sparing(objects: Objects, using: str) -> Sparing:
+    named = ", ".join(f"{registration.label} {pk}" for registration, pks in objects.items() for pk in pks)
+    return Sparing(using, "The state before a change cannot be read: %s", named)
 
 
 def _scope(using: str) -> Scope | None:
     """The scope of the transaction that is open; None where none is."""
     scope = existing(using)
-    return open_scope(using, jobs.wake_up) if scope is None and connections[using].in_atomic_block else scope
-
-
-def _foreseen_alone(objects: Mapping[Registration, Sequence[Holder]], using: str) -> Foreseen | None:
-    with _sparing(objects, using):
-        wanted, known = subscriptions.current(using), {}
-        for registration, [holder] in objects.items():
-            if wanted.need_before(registration.label):
-                key = registration.key(holder.pk)
-                rows = snapshots.read(registration, [key], using, lock=False)
-                known[registration.label] = Before(rows.get(str(key)))
-        return Foreseen(wanted, known)
-    return None
+    return open_scope(using, jobs.wake_up) if scope is None and in_transaction(using) else scope
 
 
 def record(
@@ -112,7 +105,7 @@ def record(
     action: Action,
     using: str,
     lock: bool = False,
-    foreseen: Foreseen | None = None,
+    before: Prechange | None = None,
 ) -> None:
     """Record that an object was created or updated, or is about to be deleted, on database ``using``.
 
@@ -122,7 +115,7 @@ def record(
     with Sparing(using, "No webhook will hear that %s %s was %s", registration.label, pk, action):
         scope = _scope(using)
         if scope is None:
-            _record_alone(Change(registration, registration.key(pk), action, lock=True), using, foreseen)
+            _record_alone(Change(registration, registration.key(pk), action, lock=True), using, before)
         elif scope.wanted.touch(registration.label):
             _record(scope, Change(registration, registration.key(pk), action, lock))
 
@@ -152,15 +145,24 @@ def wants(model: type[models.Model], using: str) -> bool:
     return not wanted.ignore(model)
 
 
-def _record_alone(change: Change, using: str, foreseen: Foreseen | None) -> None:
+def _record_alone(change: Change, using: str, before: Prechange | None) -> None:
     """Record a change that is committed already: in autocommit mode Django signals a save after its commit."""
-    wanted = foreseen.wanted if foreseen else subscriptions.current(using)
+    wanted = before.wanted if before else subscriptions.current(using)
     if wanted.touch(change.label):
         with transaction.atomic(using):
             scope = open_scope(using, jobs.wake_up, wanted)
-            if foreseen and change.label in foreseen.befores:
-                scope.keep(change.key, foreseen.befores[change.label])
+            if before and change.label in before.states:
+                scope.keep(change.key, before.states[change.label])
             _record(scope, change)
+
+
+def record_edit(objects: Mapping[Registration, Collection[Any]], using: str) -> None:
+    """Record that relations of these objects were edited: several in as many queries as one."""
+    together = batch(using) if sum(map(len, objects.values())) > 1 and in_transaction(using) else nullcontext()
+    with together:
+        for registration, pks in objects.items():
+            for pk in pks:
+                record(registration, pk, Action.UPDATED, using, lock=True)
 
 
 @contextmanager
@@ -173,10 +175,15 @@ def batch(using: str | None = None) -> Iterator[None]:
     using = using or database()
     with transaction.atomic(using):
         scope = existing(using) or open_scope(using, jobs.wake_up, subscriptions.readable(using))
-        with batching(scope) as gathered:
+        if scope.batch:
             yield
-        if gathered:
-            _close(scope, gathered)
+            return
+        scope.batch = gathered = Batch()
+        try:
+            yield
+        finally:
+            scope.batch = None
+        _close(scope, gathered)
 
 
 def _close(scope: Scope, gathered: Batch) -> None:
@@ -192,7 +199,7 @@ def _close(scope: Scope, gathered: Batch) -> None:
 
 
 def _close_one_by_one(scope: Scope, gathered: Batch) -> None:
-    for one in scope.pending(gathered):
+    for one in gathered.pending():
         with Sparing(scope.using, "No webhook will hear that %s", one), transaction.atomic(scope.using):
             settling.settle_one(scope, one)
 
@@ -206,6 +213,8 @@ def prepare_deletion(changes: Sequence[Change], using: str) -> None:
 
 
 def _record(scope: Scope, change: Change) -> None:
+    if scope.traced(change.key) and scope.previous(change.key) is None:
+        scope.keep(change.key, PreviousState())  # not read before the first change, so it stays unknown
     trace = scope.trace(change)
     if scope.batch is None:
         settling.settle(scope, change, trace, None)

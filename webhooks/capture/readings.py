@@ -14,15 +14,16 @@ from typing import Any
 
 from django.db import models, transaction
 
-from webhooks import payloads
+from webhooks import payloads, snapshots
 from webhooks.capture.changes import Change, ObjectState
+from webhooks.capture.prechange import needs_prechange
 from webhooks.capture.scopes import Scope
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.payloads import Unsendable
 from webhooks.registration import Registration
-from webhooks.snapshots import Before
+from webhooks.snapshots import PreviousState
 from webhooks.texts import clean
 
 logger = logger_of(__name__)
@@ -49,6 +50,8 @@ def _at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[st
         lock = any(change.lock for change in those)
         instances = payloads.reread_all(registration, [change.pk for change in those], scope.using, lock)
         names = scope.wanted.serializers(registration.label)
+        for name in names if len(instances) > 1 else ():
+            snapshots.prefetch_shown(registration, name, list(instances.values()), scope.using)
         is_complete = instances.keys() <= {str(change.pk) for change in those}
         for change in those:
             instance = instances.get(str(change.pk))
@@ -147,7 +150,7 @@ def _state(change: Change, instance: models.Model, shown: Shown, spoilt: dict[st
 
 
 def _shown(
-    scope: Scope, change: Change, instance: models.Model, serializer: str, before: Before | None
+    scope: Scope, change: Change, instance: models.Model, serializer: str, before: PreviousState | None
 ) -> dict[str, str]:
     frozen = payloads.freeze(change.registration, instance, serializer, before)
     if change.action != Action.DELETED:
@@ -164,17 +167,15 @@ def columns(state: ObjectState, chosen: Mapping[str, list[int]]) -> dict[str, An
     return same | payloads.texts_for(chosen, state["shown"])
 
 
-def _before(scope: Scope, change: Change) -> Before | None:
+def _before(scope: Scope, change: Change) -> PreviousState | None:
     """The object as it was before the transaction, where that is known and it was there."""
-    trace = scope.traced(change.key)
-    existed = trace is None or trace.existed
-    return scope.before(change.key) if existed and scope.wanted.need_before(change.label) else None
+    return scope.previous(change.key) if needs_prechange(scope, change.key) else None
 
 
 def _keep_deleted(scope: Scope, change: Change, snapshot: str) -> None:
     """The object may be created anew in the same transaction, which is an update then."""
-    if scope.wanted.need_before(change.label):
-        known = scope.before(change.key)
+    if needs_prechange(scope, change.key):
+        known = scope.previous(change.key)
         # Each serializer adds what it shows; of those that were there already, the first deletion counts.
         earlier = known.deleted if known and known.deleted else {}
-        scope.keep(change.key, Before(deleted=json.loads(snapshot) | earlier))
+        scope.keep(change.key, PreviousState(deleted=json.loads(snapshot) | earlier))

@@ -118,7 +118,7 @@ def _net(scope: Scope, change: Change, trace: Trace) -> tuple[Action | None, lis
 
 def settle_together(scope: Scope, gathered: Batch) -> None:
     """The same for all objects of a batch, with as few queries as for one."""
-    everything = scope.pending(gathered)
+    everything = gathered.pending()
     pending = [one for one in everything if isinstance(one, Pending)]
     unknown = [one.change for one in pending if one.state is None]
     known = {one.change.key: one.state for one in pending if one.state is not None} | readings.read_all(scope, unknown)
@@ -149,7 +149,7 @@ def settle_one(scope: Scope, one: Pending | Announced) -> None:
 
 def _selections(scope: Scope, objects: Sequence[tuple[Change, ObjectState]]) -> list[Selection | None]:
     """Who wants the new Event of each object; None where there is more to it than a new Event."""
-    if not scope.wanted.demands:
+    if not scope.wanted.demanding(scope.wanted.demands):
         return [_plainly(scope, change, state, None) for change, state in objects]
     try:
         with transaction.atomic(scope.using):

@@ -16,7 +16,7 @@ from webhooks.conf import conf
 from webhooks.jsontext import Unwritable, written
 from webhooks.registration import Registration
 from webhooks.site_request import serializer_context
-from webhooks.snapshots import Before
+from webhooks.snapshots import PreviousState
 from webhooks.sql.dialect import in_chunks
 
 
@@ -68,7 +68,7 @@ def _reread(registration: Registration, pks: Sequence[Any], using: str, lock: bo
 
 
 def freeze(
-    registration: Registration, instance: models.Model, serializer: str = "", before: Before | None = None
+    registration: Registration, instance: models.Model, serializer: str = "", before: PreviousState | None = None
 ) -> Frozen:
     """Serialize an object with the project's own serializer, of a name or the default one; in the language and time
     zone of the settings, whoever makes the change. Raises whatever that raises, and Unsendable."""
@@ -76,7 +76,9 @@ def freeze(
         return _frozen(registration, instance, serializer, before)
 
 
-def _frozen(registration: Registration, instance: models.Model, serializer: str, before: Before | None) -> Frozen:
+def _frozen(
+    registration: Registration, instance: models.Model, serializer: str, before: PreviousState | None
+) -> Frozen:
     writer = registration.serializer_class(serializer)(instance, context=serializer_context())
     data = writer.data
     after = snapshots.taken(writer, data, instance)
