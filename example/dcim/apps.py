@@ -9,7 +9,9 @@ class DCIMConfig(AppConfig):
         import webhooks
 
         from dcim.audits import RACK_AUDITED
+        from dcim.querysets import sites
 
-        webhooks.register("dcim.Site", serializers={"brief": "dcim.api.serializers.BriefSiteSerializer"})
+        brief_site = "dcim.api.serializers.BriefSiteSerializer"
+        webhooks.register("dcim.Site", queryset=sites, serializers={"brief": brief_site})
         webhooks.register("dcim.Device", serializers={"brief": "dcim.api.serializers.BriefDeviceSerializer"})
         webhooks.register_event(RACK_AUDITED, label="Rack audited")
