@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -498,11 +498,12 @@ def test_two_workers_at_once_send_each_delivery_once_and_in_order(inbox: Inbox) 
         assert numbers == sorted(numbers)
 
 
+@pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
-def test_without_time_zones_everything_works_the_same(
-    inbox: Inbox, settings: Any, zone: str, webhooks_settings: Any
+def test_in_any_time_zone_and_without_them_everything_works_the_same(
+    inbox: Inbox, settings: Any, zone: str, use_tz: bool, webhooks_settings: Any
 ) -> None:
-    settings.USE_TZ, settings.TIME_ZONE = False, zone
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, zone
     webhooks_settings(RETRY_SCHEDULE=[0, 0])
     make_webhook(Thing, Label, url=inbox.url("fail-first/2"), secret=SECRET)
     Thing.objects.create(name="a")
@@ -513,6 +514,8 @@ def test_without_time_zones_everything_works_the_same(
     assert len(received) == 4
     for one in received:
         assert abs(int(one.headers["webhook-timestamp"]) - time.time()) < 10
+        assert abs(datetime.fromisoformat(one.json["timestamp"]).timestamp() - time.time()) < 10
+        assert abs((uuid.UUID(one.headers["webhook-id"]).int >> 80) / 1000 - time.time()) < 10
         standardwebhooks.Webhook(SECRET).verify(one.body, one.headers)
     attempt = Attempt.objects.latest("pk")
     assert abs(timezone.now() - attempt.started_at) < timedelta(seconds=10)

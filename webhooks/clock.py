@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
+from django.db import connections
 from django.db.models import DateTimeField, Func
 from django.utils import timezone
 
@@ -36,12 +37,12 @@ def stored(moment: datetime) -> datetime:
     return moment if settings.USE_TZ else timezone.make_naive(moment)
 
 
-def loaded(value: Any) -> datetime:
-    """A moment as a column gave it, without the ORM: SQLite has text, which is UTC where ``USE_TZ`` is on."""
-    if not isinstance(value, str):
-        return cast(datetime, value)
-    moment = datetime.fromisoformat(value)
-    return moment.replace(tzinfo=UTC) if settings.USE_TZ else moment
+def loaded(using: str, value: datetime | str) -> datetime:
+    """A moment as the column of a database gave it, without the ORM. SQLite gives text or a naive value, in the time
+    zone of the connection if ``USE_TZ`` is on."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    is_of_sqlite = settings.USE_TZ and timezone.is_naive(moment)
+    return timezone.make_aware(moment, connections[using].timezone) if is_of_sqlite else moment
 
 
 class DatabaseNow(Func):

@@ -63,7 +63,7 @@ def lock_undispatched(using: str, most: int) -> list[Undispatched]:
         [most],
     )
     return [
-        Undispatched(pk, utc(loaded(timestamp)), label, key, json.loads(webhook_ids))
+        Undispatched(pk, utc(loaded(using, timestamp)), label, key, json.loads(webhook_ids))
         for pk, timestamp, label, key, webhook_ids in found
     ]
 

@@ -44,7 +44,7 @@ def read(using: str, ids: Collection[int]) -> list[EventRow]:
         """,
         [number_list(using, ids)],
     )
-    return [EventRow(pk, loaded(timestamp), *rest) for pk, timestamp, *rest in found]
+    return [EventRow(pk, loaded(using, timestamp), *rest) for pk, timestamp, *rest in found]
 
 
 def insert(using: str, columns: Mapping[str, Any]) -> int:
