@@ -20,6 +20,7 @@ GONE = 410
 # Characters that are kept of a reason, some of which the receiver wrote.
 REASON_LENGTH = 500
 
+WORKER_ENDED = "the worker ended while sending this, three times"
 NO_HTTP = "the answer is no valid HTTP"
 UNREAD = ", but the body could not be read"
 

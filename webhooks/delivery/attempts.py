@@ -35,6 +35,7 @@ class Claimed:
     event: Bodies
     attempt_count: int
     failures: int
+    lost_leases: int = 0
 
 
 def load(taken: Sequence[Taken], token: uuid.UUID) -> list[Claimed]:
@@ -51,6 +52,7 @@ def load(taken: Sequence[Taken], token: uuid.UUID) -> list[Claimed]:
             _bodies(bodies, found[one.event_id], one.webhook_id),
             one.attempt_count,
             one.failures,
+            one.lost_leases,
         )
         for one in taken
         if one.webhook_id in webhooks and one.event_id in found  # else deleted a moment ago, with its deliveries

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from django.db import DataError, Error
@@ -18,10 +18,11 @@ from webhooks.conf import conf
 from webhooks.delivery import health
 from webhooks.delivery.attempts import Claimed, Recorded, load, record, request_for
 from webhooks.delivery.senders import MANY, Senders
+from webhooks.delivery.suspects import ALONE_FROM, FEW, Solitude
 from webhooks.logs import logger_of
 from webhooks.models import Delivery
 from webhooks.outcomes import Outcome
-from webhooks.sql.claims import Claim, Taken, webhooks_with_due
+from webhooks.sql.claims import Claim, Due, Suspicion, Taken, webhooks_with_due
 from webhooks.transactions import atomically
 
 logger = logger_of(__name__)
@@ -38,6 +39,7 @@ class Courier:
         self._senders: Senders[Claimed] = Senders(conf.senders, request_for)
         self._held: dict[uuid.UUID, Claimed] = {}
         self._outcomes: list[tuple[Claimed, Outcome]] = []
+        self._solitude = Solitude()
         self._renewed = -conf.lease  # renewing is due at once
         self._recorded = time.monotonic()
 
@@ -64,7 +66,11 @@ class Courier:
     def offer(self, coming: Mapping[int, int]) -> Claim:
         """A claim on what is just coming up, so many of each webhook, for those that there is room for."""
         share = _share(len(coming))
-        fitting = {webhook for webhook, count in coming.items() if count <= self._senders.room(webhook, share)}
+        fitting = {
+            webhook
+            for webhook, count in coming.items()
+            if count <= self._senders.room(webhook, share) and not self._solitude.has_begun
+        }
         return Claim(uuid.uuid4(), conf.lease, frozenset(fitting))
 
     def hand_back_waiting(self) -> None:
@@ -90,16 +96,43 @@ class Courier:
     def claim(self, only_free: bool = False) -> int:
         """Take what is due and what there is room for. Returns how many."""
         due = webhooks_with_due(Delivery.objects.db)
+        goes_alone = [] if only_free else [webhook for webhook in due if webhook.lost_leases >= ALONE_FROM]
+        others = any(webhook.has_clean or webhook not in goes_alone for webhook in due)
+        self._solitude.look(time.monotonic(), bool(goes_alone), others, self.is_idle)
+        if self._solitude.has_begun:
+            return self._claim_alone(goes_alone) if self.is_idle else 0
         busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
-        share = _share(len(due))
         free = [webhook for webhook in due if webhook.id not in busy]
-        probes = {webhook.id: 1 for webhook in free if webhook.is_probe and health.begin_probe(webhook.id)}
-        room = {webhook.id: self._senders.room(webhook.id, share) for webhook in free if not webhook.is_probe}
-        room = {webhook: most for webhook, most in (room | probes).items() if most}
+        share = _share(len(due))
+        clean = {webhook: self._senders.room(webhook.id, share) for webhook in free if webhook.has_clean}
+        return self._claim(clean, Suspicion.NONE) + self._claim(self._room_for_suspects(free), Suspicion.SOME)
+
+    def _room_for_suspects(self, due: list[Due]) -> dict[Due, int]:
+        suspected = [webhook for webhook in due if webhook.lost_leases]
+        held = Counter(claimed.webhook.pk for claimed in self._held.values() if claimed.lost_leases)
+        share = max(1, FEW // max(1, len(suspected)))
+        # A probe that goes alone is begun when its turn has come.
+        return {
+            webhook: share - held[webhook.id]
+            for webhook in suspected
+            if not (webhook.is_probe and webhook.lost_leases >= ALONE_FROM)
+        }
+
+    def _claim_alone(self, due: list[Due]) -> int:
+        for webhook in due:
+            if self._claim({webhook: 1}, Suspicion.STRONG):
+                self._solitude.took()
+                return 1
+        return 0
+
+    def _claim(self, most: Mapping[Due, int], suspicion: Suspicion) -> int:
+        """Take up to so many deliveries of each webhook, and one of a webhook that is paused, as its probe."""
+        probes = {webhook.id: 1 for webhook in most if webhook.is_probe and health.begin_probe(webhook.id)}
+        room = {webhook.id: count for webhook, count in most.items() if not webhook.is_probe and count > 0} | probes
         if not room:
             return 0
         claim = Claim(uuid.uuid4(), conf.lease)
-        taken = Delivery.objects.claim(room, claim)
+        taken = Delivery.objects.claim(room, claim, suspicion)
         health.take_back_probes(probes.keys() - {one.webhook_id for one in taken})
         return self.take(taken, claim.token)
 
@@ -140,7 +173,7 @@ class Courier:
         self._outcomes = []
         if not outcomes:
             return
-        claim = Claim(uuid.uuid4(), conf.lease) if take_next else None
+        claim = Claim(uuid.uuid4(), conf.lease) if take_next and not self._solitude.has_begun else None
         try:
             recorded = _recorded(outcomes, self._worker, claim)
         except Exception:

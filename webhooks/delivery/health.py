@@ -17,7 +17,7 @@ from webhooks.clock import DatabaseNow, utc
 from webhooks.conf import conf
 from webhooks.logs import logger_of
 from webhooks.models import Webhook
-from webhooks.outcomes import NO_HTTP, Outcome, in_general
+from webhooks.outcomes import NO_HTTP, WORKER_ENDED, Outcome, in_general
 
 logger = logger_of(__name__)
 
@@ -76,7 +76,7 @@ def _in_general(webhook: Webhook, outcome: Outcome) -> str:
     if outcome.succeeded:
         return ""
     templates = (webhook.payload_url, webhook.additional_headers, webhook.body_template)
-    is_told = outcome.status is not None or outcome.timed_out or outcome.reason.startswith(NO_HTTP)
+    is_told = outcome.status is not None or outcome.timed_out or outcome.reason.startswith((NO_HTTP, WORKER_ENDED))
     if is_told or not any(map(rendering.is_template, templates)):
         return in_general(outcome.reason)
     return "no request could be made or sent: its deliveries tell why"

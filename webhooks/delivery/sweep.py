@@ -8,14 +8,23 @@ from django.db.models import Exists, OuterRef, QuerySet
 
 from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
+from webhooks.delivery.attempts import load, record
 from webhooks.delivery.removal import remove, remove_webhooks
+from webhooks.logs import logger_of
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.outcomes import WORKER_ENDED, Outcome
+from webhooks.sql.claims import Taken
 from webhooks.transactions import atomically
+
+logger = logger_of(__name__)
 
 # Rows that one sweep takes of each kind, so that it stays short.
 MOST = 1000
 
 DAY = 86_400  # seconds
+
+# Leases that a delivery may lose before the next one counts as a failed attempt.
+ALLOWED = 2
 
 
 def sweep() -> int:
@@ -29,8 +38,26 @@ def mend() -> int:
 
 
 def take_back() -> int:
-    """Hand back what dead or stalled workers had claimed."""
-    return Delivery.objects.filter(pk__in=_some(Delivery.objects.abandoned())).abandoned().release()
+    """Hand back what dead or stalled workers had claimed. A lease lost for the third time is a failed attempt."""
+    lost = Delivery.objects.filter(pk__in=_some(Delivery.objects.abandoned())).abandoned()
+    return lost.filter(lost_leases__lt=ALLOWED).lose() + atomically(_fail_lost, Delivery.objects.db)
+
+
+def _fail_lost() -> int:
+    abandoned = Delivery.objects.abandoned().filter(lost_leases__gte=ALLOWED)
+    lost = list(abandoned.select_for_update(skip_locked=True, of=("self",))[:MOST])
+    outcomes = []
+    for one in lost:
+        taken = Taken(one.pk, one.webhook_id, one.event_id, one.attempt_count, one.failures, one.lost_leases, None)
+        # One that is sending has a claim and a lease.
+        outcome = Outcome(one.lease_until, 0, reason=WORKER_ENDED)  # type: ignore[arg-type]
+        outcomes += [(claimed, outcome) for claimed in load([taken], one.claim)]  # type: ignore[arg-type]
+        logger.error("Delivery %s failed: %s", one.pk, WORKER_ENDED)
+    if outcomes:
+        record(outcomes, worker="")
+    # A webhook that is being deleted has no attempts any more.
+    Delivery.objects.filter(pk__in=[one.pk for one in lost]).abandoned().release()
+    return len(lost)
 
 
 def free_lanes() -> int:

@@ -32,6 +32,7 @@ class Migration(migrations.Migration):
                 ('next_attempt_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now)),
                 ('claim', models.UUIDField(blank=True, editable=False, help_text='Which claim of a worker holds it.', null=True)),
                 ('lease_until', models.DateTimeField(blank=True, editable=False, null=True)),
+                ('lost_leases', models.PositiveSmallIntegerField(db_default=0, default=0, editable=False, help_text='Leases that ended without a record since the last attempt.')),
                 ('attempt_count', models.PositiveIntegerField(db_default=0, default=0)),
                 ('failures', models.PositiveIntegerField(db_default=0, default=0, help_text='Failed attempts since it was last retried by hand.')),
                 ('reason', models.TextField(blank=True, db_default='', default='', help_text='Why the last attempt failed.')),
@@ -188,6 +189,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='delivery',
             index=models.Index(condition=models.Q(('state', 'sending')), fields=['lease_until'], name='webhooks_delivery_leased'),
+        ),
+        migrations.AddIndex(
+            model_name='delivery',
+            index=models.Index(condition=models.Q(('lost_leases__gt', 0), ('state', 'pending')), fields=['webhook', 'lost_leases', 'next_attempt_at'], name='webhooks_delivery_suspect'),
         ),
         migrations.AddIndex(
             model_name='delivery',

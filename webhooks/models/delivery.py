@@ -29,6 +29,9 @@ class Delivery(models.Model):
     next_attempt_at = models.DateTimeField(default=timezone.now, db_default=Now())
     claim = models.UUIDField(null=True, blank=True, editable=False, help_text="Which claim of a worker holds it.")
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    lost_leases = models.PositiveSmallIntegerField(
+        default=0, db_default=0, editable=False, help_text="Leases that ended without a record since the last attempt."
+    )
 
     attempt_count = models.PositiveIntegerField(default=0, db_default=0)
     failures = models.PositiveIntegerField(
@@ -69,6 +72,11 @@ class Delivery(models.Model):
             ),
             models.Index(
                 fields=["lease_until"], condition=models.Q(state=State.SENDING), name="webhooks_delivery_leased"
+            ),
+            models.Index(
+                fields=["webhook", "lost_leases", "next_attempt_at"],
+                condition=models.Q(state=State.PENDING, lost_leases__gt=0),
+                name="webhooks_delivery_suspect",
             ),
             models.Index(
                 fields=["head_since"],

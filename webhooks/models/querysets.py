@@ -6,7 +6,7 @@ pending -> sending        a worker claims it (``claim``)
 sending -> succeeded      the receiver took it (``sql.records``)
 sending -> pending        it is to be tried again (``sql.records``)
 sending -> failed         it is given up (``sql.records``)
-sending -> pending        its claim was handed back or ran out (``release``)
+sending -> pending        its claim was handed back (``release``) or ran out (``lose``)
 failed, discarded -> waiting, pending   an admin retries it (``retry``)
 pending -> pending        an admin retries it before its next attempt is due (``hasten``)
 waiting, pending, failed -> discarded   an admin discards it (``discard``)
@@ -25,7 +25,7 @@ from django.db.models.functions import Cast, Concat, Substr
 
 from webhooks.clock import DatabaseNow
 from webhooks.sql import claims
-from webhooks.sql.claims import Claim, Taken
+from webhooks.sql.claims import Claim, Suspicion, Taken
 from webhooks.transactions import atomically
 
 if TYPE_CHECKING:
@@ -203,18 +203,20 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
             webhook=OuterRef("webhook"), lane=OuterRef("lane"), state__in=HEAD_STATES, in_lane=True
         )
 
-    def claim(self, room: Mapping[int, int], claim: Claim) -> list[Taken]:
+    def claim(self, room: Mapping[int, int], claim: Claim, suspicion: Suspicion = Suspicion.NONE) -> list[Taken]:
         """Take due deliveries, up to ``room[webhook id]`` of each webhook."""
-        return atomically(lambda: claims.claim(self.db, room, claim), self.db)
+        return atomically(lambda: claims.claim(self.db, room, claim, suspicion), self.db)
 
     def renew(self, lease: float) -> int:
         return self.update(lease_until=DatabaseNow(lease))
 
-    def release(self) -> int:
-        """Hand claimed ones back; the attempt, if there was one, does not count."""
-        return self.filter(state=State.SENDING).update(
-            state=State.PENDING, claim=None, lease_until=None, next_attempt_at=DatabaseNow()
-        )
+    def release(self, **also: Any) -> int:
+        """Hand claimed ones back; the attempt, if there was one, does not count. They stay due since when they were."""
+        return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, lease_until=None, **also)
+
+    def lose(self) -> int:
+        """Hand back those whose lease ended without a record."""
+        return self.release(lost_leases=F("lost_leases") + 1)
 
     def leave_lane(self) -> int:
         """Let those behind pass; the delivery itself goes on beside the lane."""
@@ -241,7 +243,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         in_lane = [pk for pk, is_ordered in ordered.items() if is_ordered]
         beside = [pk for pk, is_ordered in ordered.items() if not is_ordered]
         everything = self.model.objects.using(self.db)
-        again: dict[str, Any] = {"failures": 0, "finished_at": None}
+        again: dict[str, Any] = {"failures": 0, "lost_leases": 0, "finished_at": None}
         everything.filter(pk__in=in_lane).update(state=State.WAITING, in_lane=True, **again)
         everything.filter(pk__in=beside).update(
             state=State.PENDING, in_lane=False, next_attempt_at=DatabaseNow(), **again

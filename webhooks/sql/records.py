@@ -39,6 +39,7 @@ def record(using: str, transitions: Collection[Transition]) -> set[uuid.UUID]:
             state = outcome.new_state,
             claim = NULL,
             lease_until = NULL,
+            lost_leases = 0,
             attempt_count = attempt_count + 1,
             failures = failures + outcome.failed,
             reason = outcome.new_reason,

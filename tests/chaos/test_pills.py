@@ -1,0 +1,77 @@
+"""Deliveries that kill their workers, and workers that are killed by an operator."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests.chaos.crew import Crew
+from tests.figures import Figures
+from tests.inbox import Inbox
+from tests.makers import make_event, make_webhook
+from tests.testapp.models import Label
+from tests.waiting import until
+from webhooks.models import Attempt, Delivery, State
+from webhooks.outcomes import WORKER_ENDED
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
+
+POISONED = "tests.pills.PoisonedWorker"
+
+
+def succeeded() -> int:
+    return Delivery.objects.filter(state=State.SUCCEEDED).count()
+
+
+def test_a_delivery_that_kills_workers_fails_after_three_and_keeps_no_other_from_its_receiver(
+    crew: Crew, inbox: Inbox, figures: Figures
+) -> None:
+    webhook, poisoned = (make_webhook(Label, url=inbox.url("slow/0.02")) for _ in range(2))
+    for number in range(100):
+        make_event(webhook, poisoned, object_type="testapp.label", object_id=str(number))
+    pill = make_event(poisoned, object_type="testapp.label", object_id="pill", data=json.dumps({"name": "pill"}))
+    for number in range(100, 150):
+        make_event(webhook, poisoned, object_type="testapp.label", object_id=str(number))
+    aboard: list[int] = []
+
+    def is_over() -> bool:
+        if crew.by_name[name].process.poll() is not None:
+            return True
+        return Attempt.objects.filter(delivery__event=pill).exists() and succeeded() == 300
+
+    while not Attempt.objects.filter(delivery__event=pill).exists():
+        assert len(aboard) < 4, aboard
+        name = crew.hire(POISONED, LEASE=1.5, SWEEP_INTERVAL=0.3, RETRY_SCHEDULE=[3600])
+        until(is_over, 60, "the worker to end, or to be done")
+        if crew.by_name[name].process.poll() is not None:
+            aboard.append(Delivery.objects.filter(state=State.SENDING).count())
+    figures(f"held when a worker died of a delivery: {aboard}; {len(inbox.received())} requests for 300 others")
+    assert len(aboard) == 3
+    assert aboard[-1] == 1, "it was alone"
+    [attempt] = Attempt.objects.filter(succeeded=False)
+    assert (attempt.delivery.event_id, attempt.reason) == (pill.pk, WORKER_ENDED)
+    delivery = attempt.delivery
+    assert (delivery.state, delivery.attempt_count, delivery.failures) == (State.PENDING, 1, 1)
+    assert succeeded() == 300
+    assert len({one.headers["webhook-id"] for one in inbox.received()}) == 300
+    assert not Delivery.objects.filter(lost_leases__gt=0).exists()
+
+
+def test_workers_that_are_killed_cost_no_attempt_and_little_time(crew: Crew, inbox: Inbox, figures: Figures) -> None:
+    webhook = make_webhook(Label, url=inbox.url("slow/0.05"))
+    for number in range(600):
+        make_event(webhook, object_type="testapp.label", object_id=str(number))
+    held = []
+    for kill in range(3):
+        name = crew.hire(LEASE=1.5, SWEEP_INTERVAL=0.3)
+        inbox.wait_for(50 * (kill + 1))
+        if kill < 2:
+            crew.by_name[name].kill()
+            held.append(Delivery.objects.filter(state=State.SENDING).count())
+    begun, left = time.monotonic(), 600 - succeeded()
+    until(lambda: succeeded() == 600, 60, "the last worker to deliver the rest")
+    figures(f"killed with {held} held; then {left} delivered in {time.monotonic() - begun:.1f} s")
+    assert not Attempt.objects.filter(succeeded=False).exists()
+    assert set(Delivery.objects.values_list("attempt_count", "lost_leases")) == {(1, 0)}

@@ -1,0 +1,28 @@
+"""A worker that dies of some deliveries, as of a bug in a library that is written in C."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from webhooks.delivery import courier
+from webhooks.delivery.attempts import Claimed, request_for
+from webhooks.network.transport import Request
+from webhooks.workers import WebhookWorker
+
+PILL = '"pill"'
+
+
+def _poisoned(claimed: Claimed) -> Request:
+    request = request_for(claimed)
+    if PILL.encode() in request.body:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return request
+
+
+class PoisonedWorker(WebhookWorker):
+    """Ends, without a word, where it is to send a delivery with ``PILL`` in its body."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        courier.request_for = _poisoned
+        super().__init__(*args, **kwargs)
