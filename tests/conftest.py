@@ -18,6 +18,7 @@ from tests.inbox import Inbox, ReceiverProcess
 from tests.servers import POSTGRESQL, SQLITE
 from tests.tables import empty_all_tables
 from tests.workers import LOGS, Workers
+from webhooks.capture import missed
 
 DATABASE_FIXTURES = {"database", "db", "transactional_db", "admin_client", "admin_user", "live_server"}
 
@@ -117,6 +118,7 @@ def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
     with django_db_blocker.unblock():
         yield django_db_setup
         empty_all_tables()
+        missed._waiting.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

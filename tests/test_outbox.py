@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, OperationalError, connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import signals
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -42,25 +42,6 @@ class Rollback(Exception):
 @pytest.fixture
 def thing() -> Thing:
     return Thing.objects.create(name="thing")
-
-
-@pytest.mark.postgresql
-def test_a_change_is_not_lost_without_a_word_where_the_webhooks_cannot_be_read(
-    thing: Thing, app_log: pytest.LogCaptureFixture
-) -> None:
-    make_webhook(Thing)
-    thing.save()  # the tables have answered in this process
-    with holding("LOCK TABLE webhooks_webhook IN ACCESS EXCLUSIVE MODE"):
-        with pytest.raises(OperationalError, match="lock timeout"), transaction.atomic():
-            run("default", "SET LOCAL lock_timeout = '100ms'")
-            thing.name = "the last statement of its transaction"
-            thing.save()
-        assert f"The state before a change cannot be read: testapp.thing {thing.pk}" in app_log.text
-        with transaction.atomic():
-            run("default", "SET LOCAL lock_timeout = '100ms'")
-            thing.save()  # asks inside a savepoint now
-    assert Thing.objects.get().name == thing.name
-    assert len(events()) == 1
 
 
 @pytest.mark.postgresql
@@ -133,7 +114,8 @@ def test_a_save_goes_through_where_the_tables_are_not_migrated_yet(
     assert Thing.objects.get().name == "saved all the same"
     assert f"No webhook will hear that testapp.thing {thing.pk} was updated" in app_log.text
     thing.save()
-    assert recorded() == [("updated", "testapp.thing", str(thing.pk))]
+    assert recorded() == [("updated", "testapp.thing", str(thing.pk))] * 2
+    assert Event.objects.failed().count() == 1
 
 
 # Every pair of changes of one object in one transaction, with a rollback between them
@@ -974,6 +956,7 @@ def test_a_lookup_of_webhooks_that_fails_is_logged_and_the_save_succeeds(
     monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
     make_webhook(Thing)
+    monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
     with monkeypatch.context() as patched:
         patched.setattr("webhooks.sql.wanted.read", lambda using, *more: rows(using, "SELECT 1 FROM nowhere"))
         Thing.objects.create(name="a")

@@ -55,4 +55,6 @@ def is_aborted(using: str) -> bool:
 
 def is_conflict(error: Exception) -> bool:
     """Whether another transaction is why a statement failed."""
-    return isinstance(error, IntegrityError) or getattr(error.__cause__, "sqlstate", None) in CONFLICTS
+    cause = error.__cause__
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # of psycopg, new and old
+    return isinstance(error, IntegrityError) or code in CONFLICTS

@@ -11,7 +11,8 @@ from django.db import models, router, transaction
 
 from webhooks import jobs, snapshots
 from webhooks.capture import prechange, readings, settling, subscriptions
-from webhooks.capture.changes import Batch, Change
+from webhooks.capture.changes import Announced, Batch, Change
+from webhooks.capture.missed import Missed, missed_event
 from webhooks.capture.scopes import Scope, existing, in_transaction, open_scope
 from webhooks.capture.sparing import Sparing
 from webhooks.capture.subscriptions import Subscriptions
@@ -112,7 +113,8 @@ def record(
     ``lock`` is for a change that did not lock the object's row itself. What goes wrong is logged, and stands in a
     failed Event where that can still be written. Raises only what ended the transaction.
     """
-    with Sparing(using, "No webhook will hear that %s %s was %s", registration.label, pk, action):
+    event = Missed(registration.label, str(pk), action)
+    with Sparing(using, "No webhook will hear that %s %s was %s", registration.label, pk, action, event=event):
         scope = _scope(using)
         if scope is None:
             _record_alone(Change(registration, registration.key(pk), action, lock=True), using, before)
@@ -123,7 +125,7 @@ def record(
 def announce(event: Event, using: str) -> None:
     """Record an Event that is no change, for the webhooks that want its action. Raises only what ended the
     transaction."""
-    with Sparing(using, "No webhook will hear of %s", event):
+    with Sparing(using, "No webhook will hear of %s", event, event=missed_event(event)):
         scope = _scope(using)
         if scope is None:
             _announce_alone(event, using)
@@ -141,8 +143,9 @@ def _announce_alone(event: Event, using: str) -> None:
 def wants(model: type[models.Model], using: str) -> bool:
     """Whether any enabled webhook wants anything of this model, or of those that it inherits rows from."""
     scope = existing(using)
-    wanted = scope.wanted if scope else subscriptions.readable(using)
-    return not wanted.ignore(model)
+    with Sparing(using, "Which webhooks want %s cannot be read", model._meta.label_lower):
+        return not (scope.wanted if scope else subscriptions.current(using)).ignore(model)
+    return True  # each change asks again, and is kept if it cannot be recorded
 
 
 def _record_alone(change: Change, using: str, before: Prechange | None) -> None:
@@ -174,8 +177,8 @@ def batch(using: str | None = None) -> Iterator[None]:
     """
     using = using or database()
     with transaction.atomic(using):
-        scope = existing(using) or open_scope(using, jobs.wake_up, subscriptions.readable(using))
-        if scope.batch:
+        scope = existing(using) or _opened(using)
+        if scope is None or scope.batch:  # without a scope, each change asks again, and is kept if it is not recorded
             yield
             return
         scope.batch = gathered = Batch()
@@ -184,6 +187,12 @@ def batch(using: str | None = None) -> Iterator[None]:
         finally:
             scope.batch = None
         _close(scope, gathered)
+
+
+def _opened(using: str) -> Scope | None:
+    with Sparing(using, "A batch cannot be opened, its changes are recorded one by one"):
+        return open_scope(using, jobs.wake_up)
+    return None
 
 
 def _close(scope: Scope, gathered: Batch) -> None:
@@ -200,14 +209,16 @@ def _close(scope: Scope, gathered: Batch) -> None:
 
 def _close_one_by_one(scope: Scope, gathered: Batch) -> None:
     for one in gathered.pending():
-        with Sparing(scope.using, "No webhook will hear that %s", one), transaction.atomic(scope.using):
+        event = missed_event(one.event) if isinstance(one, Announced) else Missed(*one.change.key, one.change.action)
+        sparing = Sparing(scope.using, "No webhook will hear that %s", one, event=event)
+        with sparing, transaction.atomic(scope.using):
             settling.settle_one(scope, one)
 
 
 def prepare_deletion(changes: Sequence[Change], using: str) -> None:
     """Within a batch: read objects that are about to be deleted all at once, not one by one."""
-    scope = open_scope(using, jobs.wake_up)
-    if scope.batch:
+    scope = existing(using)
+    if scope and scope.batch:
         wanted = [change for change in changes if scope.wanted.touch(change.label)]
         scope.batch.prepared.update(readings.read_all(scope, wanted))
 

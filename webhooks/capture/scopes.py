@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from webhooks.capture import subscriptions
+from webhooks.capture import missed, subscriptions
 from webhooks.capture.changes import Announced, Batch, Change, ObjectState, Pending
 from webhooks.capture.savepoints import SavepointLog
+from webhooks.capture.sparing import Sparing
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.models import Action, Event
 from webhooks.snapshots import PreviousState
@@ -144,7 +145,9 @@ def existing(using: str) -> Scope | None:
     if scope is None or not _is_ended_by_django(scope.connection) or not scope.is_open:
         return None
     if scope.is_outdated:
-        scope.wanted, scope.is_outdated = subscriptions.readable(using), False
+        scope.is_outdated = False
+        with Sparing(using, "An edit of a webhook may count only from the next transaction on"):
+            scope.wanted = subscriptions.current(using)
     return scope
 
 
@@ -164,6 +167,7 @@ def open_scope(using: str, wake: Callable[[], None], wanted: Subscriptions | Non
             go_on_with(using, scope)
         elif all(callback[1] is not wake for callback in connection.run_on_commit):
             connection.on_commit(wake, robust=True)
+        missed.write_on_commit(scope.wanted, using)
     return scope
 
 

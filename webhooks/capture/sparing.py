@@ -6,6 +6,8 @@ from types import TracebackType
 from typing import Any
 
 from webhooks import tables
+from webhooks.capture import missed
+from webhooks.capture.missed import Missed
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.transactions import is_aborted
@@ -15,10 +17,11 @@ logger = logger_of(__name__)
 
 class Sparing:
     """In a ``with``: log an error under a message, and let the change go on. Raises only what ended the transaction, in
-    which a change that went on would be lost without a word."""
+    which a change that went on would be lost without a word. ``event`` is kept where it is what could not be recorded.
+    """
 
-    def __init__(self, using: str, message: str, *args: Any) -> None:
-        self._using, self._message, self._args = using, message, args
+    def __init__(self, using: str, message: str, *args: Any, event: Missed | None = None) -> None:
+        self._using, self._message, self._args, self._event = using, message, args, event
 
     def __enter__(self) -> None:
         pass
@@ -32,4 +35,8 @@ class Sparing:
         if tables.are_missing(error):
             error.add_note(f"{tables.RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)
-        return not is_aborted(self._using)
+        if is_aborted(self._using):
+            return False
+        if self._event:
+            missed.keep(self._using, self._event, error)
+        return True

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from django.db import Error, models, transaction
+from django.db import Error, models
 
-from webhooks import conditions, registry
-from webhooks.capture.sparing import Sparing
+from webhooks import conditions, registry, tables
 from webhooks.conditions import ConditionError
+from webhooks.logs import logger_of
 from webhooks.models import Action
 from webhooks.sql import wanted
+from webhooks.transactions import is_aborted, is_conflict
+
+logger = logger_of(__name__)
+
+# Seconds for which a process leaves the tables alone after it waited for them in vain.
+PAUSE = 5.0
+
+# Seconds for which what was read last counts where the tables cannot be read.
+TRUSTED = 60.0
 
 
 @dataclass(frozen=True)
@@ -134,38 +143,62 @@ class Subscriptions:
         return {object_type for object_type, _ in self.by_change}
 
 
+class Unreadable(Exception):
+    """The webhooks cannot be read, and what is known of them is too old."""
+
+
 class Known(NamedTuple):
-    """What this process was told last of a database, and the fingerprint of that; empty where none tells whether it is
-    still so."""
+    """What this process read last of a database, and when. Without a fingerprint it is read again each time."""
 
     subscriptions: Subscriptions
     fingerprint: str
+    read_at: float
 
 
 _known: dict[str, Known] = {}
+_paused_until: dict[str, float] = {}
 
 
 def current(using: str, enabled_only: bool = True) -> Subscriptions:
-    """The subscriptions as of now, in one query, or two where they have changed.
+    """The subscriptions as of now, in one query, or two if they have changed.
 
-    Nothing is taken for granted in the next transaction: the database tells whether what is known of it is still what
-    stands there, so there is no way of editing a webhook, in this process or another, that could be missed.
+    Each transaction asks the database whether they have changed, so no edit of a webhook is missed. If the tables
+    cannot be read, what was read in the last minute counts: while a migration locks them, no edit is possible. Raises
+    Unreadable, and an error of the database that ended the transaction.
     """
-    known = _known.get(using)
+    if not enabled_only:
+        return _subscriptions(wanted.read(using, enabled_only))
+    if time.monotonic() < _paused_until.get(using, 0):
+        return _last_known(using, "they could not be read a moment ago")
     try:
-        if enabled_only and known and known.fingerprint and known.fingerprint == wanted.fingerprint(using):
-            return known.subscriptions
-        # Until the tables have answered once, they are asked inside a savepoint: before they are migrated they fail,
-        # and must not take the transaction of the change along. Later on the savepoint is saved.
-        with nullcontext() if known else transaction.atomic(using):
-            answer = wanted.read(using, enabled_only)
-    except Error:
-        _known.pop(using, None)
-        raise
+        return _read(using)
+    except Error as error:
+        if is_aborted(using):
+            raise
+        if is_conflict(error):  # it waited for a lock
+            _paused_until[using] = time.monotonic() + PAUSE
+        why = tables.in_words(error)
+        found = _last_known(using, why)
+        logger.error("The webhooks on the database %r cannot be read, those known from before count: %s", using, why)
+        return found
+
+
+def _read(using: str) -> Subscriptions:
+    known, now = _known.get(using), time.monotonic()
+    if known and known.fingerprint and known.fingerprint == wanted.fingerprint(using):
+        _known[using] = known._replace(read_at=now)
+        return known.subscriptions
+    answer = wanted.read(using)
     found = _subscriptions(answer)
-    if enabled_only:
-        _known[using] = Known(found, answer.fingerprint if _is_lasting(found) else "")
+    _known[using] = Known(found, answer.fingerprint if _is_lasting(found) else "", now)
     return found
+
+
+def _last_known(using: str, why: str) -> Subscriptions:
+    known = _known.get(using)
+    if known and time.monotonic() - known.read_at < TRUSTED:
+        return known.subscriptions
+    raise Unreadable(f"The webhooks cannot be read: {why}")
 
 
 def _is_lasting(found: Subscriptions) -> bool:
@@ -183,14 +216,6 @@ def _subscriptions(answer: wanted.Answer) -> Subscriptions:
     by_change = {change: sorted(ids) for change, ids in found.items()}
     demanding = {demand.webhook_id: demand for demand in map(_demand, answer.demands)}
     return Subscriptions(by_change, demanding, _by_event(demanding.values()))
-
-
-def readable(using: str) -> Subscriptions:
-    """The same for what must not fail because of webhooks: where the tables cannot be read nobody wants anything, which
-    is logged. Raises only what ended the transaction."""
-    with Sparing(using, "No webhook will hear of what is done on the database %r: they cannot be read", using):
-        return current(using)
-    return Subscriptions()
 
 
 def _by_event(demands: Iterable[Demand]) -> dict[str, list[int]]:

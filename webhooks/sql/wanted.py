@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from django.db import Error, connections
+from django.db.backends.utils import CursorWrapper
 
 from webhooks.sql.dialect import is_postgresql, rows
+
+# Seconds that a save may wait where another transaction, such as that of a migration, has locked these tables.
+LONGEST_WAIT = 0.1
 
 
 class Wanted(NamedTuple):
@@ -65,9 +71,8 @@ def read(using: str, enabled_only: bool = True) -> Answer:
     """The database gathers the ids: its answer has a few rows for each model, not one for each webhook and model, and
     one more for each webhook that has demands."""
     wanted, demands, found = [], [], ""
-    for what, app_label, model, created, updated, deleted, told in rows(
-        using, _statement(is_postgresql(using), enabled_only)
-    ):
+    statement = _statement(is_postgresql(using), enabled_only)
+    for what, app_label, model, created, updated, deleted, told in _read_apart(using, statement):
         if what == "wanted":
             wanted.append(Wanted(app_label, model, created, updated, deleted, [int(pk) for pk in told.split(",")]))
         elif what == "demand":
@@ -79,7 +84,48 @@ def read(using: str, enabled_only: bool = True) -> Answer:
 
 def fingerprint(using: str) -> str:
     """That of what ``read`` would answer now; empty where the database has none. It takes a third of the time."""
-    return str(rows(using, _FINGERPRINT)[0][0]) if is_postgresql(using) else ""
+    return str(_read_apart(using, _FINGERPRINT)[0][0]) if is_postgresql(using) else ""
+
+
+def _read_apart(using: str, query: str) -> list[tuple[Any, ...]]:
+    """Read in a way that spoils nothing of the transaction that is open: in a savepoint, with a short ``lock_timeout``,
+    and in one round trip where the driver can. The rollback restores the timeout and gives the tables' locks back.
+
+    SQLite needs none of that: nothing keeps its readers waiting, and an error of a query spoils nothing else.
+    """
+    if not is_postgresql(using):
+        return rows(using, query)
+    connection = connections[using]
+    begin, end = ["BEGIN"], ["ROLLBACK"]
+    if not connection.get_autocommit():
+        begin = ["SAVEPOINT webhooks_wanted"]
+        end = ["ROLLBACK TO SAVEPOINT webhooks_wanted", "RELEASE SAVEPOINT webhooks_wanted"]
+    begin.append(f"SET LOCAL lock_timeout = '{LONGEST_WAIT * 1000:.0f}ms'")
+    with connection.cursor() as cursor:
+        try:
+            return _run(cursor, begin, query, end)
+        except Error:
+            try:
+                for statement in end:
+                    cursor.execute(statement)
+            except Error:
+                connection.needs_rollback = connection.in_atomic_block  # the connection is lost
+            raise
+
+
+def _run(cursor: CursorWrapper, begin: list[str], query: str, end: list[str]) -> list[tuple[Any, ...]]:
+    # psycopg 3 sends several statements at once, and gives the results of all of them, unless it may prepare them.
+    if getattr(cursor.connection, "prepare_threshold", 0) is None:
+        cursor.execute("; ".join([*begin, query, *end]))
+        while cursor.description is None:
+            cursor.nextset()
+        return list(cursor.fetchall())
+    for statement in [*begin, query]:
+        cursor.execute(statement)
+    found = list(cursor.fetchall())
+    for statement in end:
+        cursor.execute(statement)
+    return found
 
 
 def _statement(for_postgresql: bool, enabled_only: bool) -> str:
