@@ -10,7 +10,7 @@ nox.options.sessions = ["oldest", "newest"]
 # The lower bound of everything that the package itself demands.
 OLDEST = (
     *("cryptography~=42.0.0", "django~=5.2.0", "django-rq~=4.0.0", "djangorestframework~=3.16.0", "idna~=3.7.0"),
-    *("jinja2==3.1.6", "redis~=5.2.0", "regex==2024.11.6", "requests~=2.32.0", "rq~=2.12.0"),
+    *("jinja2==3.1.6", "redis~=5.2.0", "regex==2024.11.6", "requests~=2.32.0", "rq~=2.8.0"),
 )
 NEWEST = ("django~=6.1.0", "rq~=3.0", "django-rq>=4.2")
 
