@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from html import unescape
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urljoin
 
@@ -19,7 +20,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from rest_framework.permissions import SAFE_METHODS, DjangoObjectPermissions, IsAuthenticated
 from rest_framework.test import APIClient
+from rest_framework.views import APIView
 
 from dcim.models import Device, Site
 from tests.deliveries import make_attempt, make_delivery, make_event
@@ -29,6 +32,7 @@ from tests.testapp.models import Gadget, Thing
 from webhooks import rights
 from webhooks.admin.findings import judge
 from webhooks.admin.situation import Situation
+from webhooks.api.views import DeliveryViewSet, EventViewSet, WebhookViewSet
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import CUT
 from webhooks.pinging import ping
@@ -622,9 +626,9 @@ def test_nobody_asks_for_a_url_or_an_answer_letter_by_letter(db: None, redis: An
     ):  # fmt: skip
         assert browser(viewer).get(address, {asked: "h"}).status_code == 400, asked
     make_webhook(Site, name="Other", url="https://zzz.example/")
-    every = api(viewer).get(f"{API}/webhooks/").json()["results"]
     for asked in ({"search": PLANTED}, {"ordering": "-payload_url"}, {"payload_url": HOOK}):
-        assert api(viewer).get(f"{API}/webhooks/", asked).json()["results"] == every
+        assert api(viewer).get(f"{API}/webhooks/", asked).status_code == 400
+    assert api(viewer).get(f"{API}/webhooks/", {"q": PLANTED}).json()["results"] == []
     assert api(viewer).get(f"{API}/deliveries/", {"webhook": delivery.webhook_id}).status_code == 200
 
 
@@ -779,4 +783,95 @@ def test_where_no_delivery_may_be_seen_a_paused_webhook_is_not_said_to_have_none
 def test_there_is_no_permission_that_means_nothing(db: None) -> None:
     codenames = Permission.objects.filter(content_type__app_label="webhooks").values_list("codename", flat=True)
     webhook = {f"{action}_webhook" for action in ("add", "change", "delete", "view")}
-    assert set(codenames) == webhook | {"view_event", "view_delivery", "retry_delivery", "discard_delivery"}
+    assert set(codenames) == webhook | {
+        "chain_webhook",
+        "view_event",
+        "view_delivery",
+        "retry_delivery",
+        "discard_delivery",
+    }
+
+
+# The host's own API
+
+
+class TokenPermissions(DjangoObjectPermissions):
+    """As NetBox's: a token may be allowed to read alone."""
+
+    perms_map = {**DjangoObjectPermissions.perms_map, "GET": ["%(app_label)s.view_%(model_name)s"]}
+
+    def has_permission(self, request: Any, view: Any) -> bool:
+        is_write = request.method not in SAFE_METHODS
+        return not (is_write and request.auth.read_only) and super().has_permission(request, view)
+
+    def has_object_permission(self, request: Any, view: Any, obj: Any) -> bool:
+        return True
+
+
+def by_token(user: User, read_only: bool) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(user, SimpleNamespace(read_only=read_only))
+    return client
+
+
+TokenPermissionsOfUsers = IsAuthenticated & TokenPermissions
+
+
+@pytest.fixture(params=["TokenPermissions", "TokenPermissionsOfUsers"])
+def host_rules(request: pytest.FixtureRequest, settings: Any) -> None:
+    rules = [f"tests.test_rights.{request.param}"]
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "DEFAULT_PERMISSION_CLASSES": rules}
+
+
+def test_the_rules_of_the_host_and_ours_must_both_agree(webhook: Webhook, host_rules: None) -> None:
+    delivery = of_site(webhook)
+    everything, nothing = somebody("view_site", "view_device"), User.objects.create_user("bob")
+    address = f"{API}/webhooks/{webhook.pk}/"
+    writes = [
+        ("post", f"{API}/webhooks/", NEW, 201), ("patch", address, {"name": "other"}, 200),
+        ("put", address, NEW | {"name": "third"}, 200),
+        ("post", f"{API}/deliveries/{delivery.pk}/retry/", None, 200),
+        ("post", f"{API}/deliveries/{delivery.pk}/discard/", None, 200),
+        ("post", f"{API}/deliveries/retry/?state=discarded", None, 200), ("delete", address, None, 204),
+    ]  # fmt: skip
+    reading = by_token(everything, read_only=True)
+    for read in addresses_of(delivery):
+        assert reading.get(read).status_code == 200
+        assert by_token(nothing, read_only=False).get(read).status_code == 403
+    before = (Webhook.objects.values().get(), Delivery.objects.values().get())
+    for client in (reading, by_token(nothing, read_only=False)):
+        for method, url, body, _ in writes:
+            if "?state" not in url:
+                assert getattr(client, method)(url, body, format="json").status_code == 403
+    assert (Webhook.objects.values().get(), Delivery.objects.values().get()) == before
+    for method, url, body, status in writes:
+        answer = getattr(by_token(everything, read_only=False), method)(url, body, format="json")
+        assert answer.status_code == status, (method, url, answer.content)
+    assert [one.name for one in Webhook.objects.all()] == ["new"]
+
+
+def test_a_token_that_only_reads_retries_nothing_in_bulk(database: str, redis: Any, host_rules: None) -> None:
+    of_site(make_webhook(Site))
+    assert (
+        by_token(somebody("view_site"), read_only=True).post(f"{API}/deliveries/retry/?state=failed").status_code == 403
+    )
+    assert Delivery.objects.failed().count() == 1
+
+
+def test_each_operation_takes_its_own_permission_by_the_rules_of_the_host_too(
+    webhook: Webhook, host_rules: None
+) -> None:
+    delivery = of_site(webhook)
+    user = User.objects.create_user("bob")
+    user.user_permissions.set(
+        Permission.objects.filter(codename__in=["view_delivery", "view_site", "discard_delivery"])
+    )
+    client = by_token(user, read_only=False)
+    assert client.post(f"{API}/deliveries/{delivery.pk}/retry/").status_code == 403
+    assert client.post(f"{API}/deliveries/{delivery.pk}/discard/").status_code == 200
+
+
+def test_the_throttles_and_authentication_of_the_host_hold() -> None:
+    for view in (WebhookViewSet, DeliveryViewSet, EventViewSet):
+        assert view.throttle_classes is APIView.throttle_classes
+        assert view.authentication_classes is APIView.authentication_classes

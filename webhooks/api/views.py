@@ -24,7 +24,7 @@ from webhooks import admin_log, deletion, retries, rights
 from webhooks.api import serializers
 from webhooks.api.filters import DeliveryFilters, EventFilters, Filters, QueryParameters, WebhookFilters
 from webhooks.api.pagination import NewestFirst
-from webhooks.api.permissions import ModelPermissions, OperationPermissions
+from webhooks.api.permissions import permissions_for
 from webhooks.api.schema import described
 from webhooks.api.unknown import refuse_unknown
 from webhooks.capture import outbox
@@ -59,6 +59,10 @@ class StrictViewSet(GenericViewSet[Any]):
     pagination_class = NewestFirst
     filter_backends = (QueryParameters,)
     filters_class: type[Filters]
+    operation = ""  # what a POST does to rows, by the name of its permission
+
+    def get_permissions(self) -> list[Any]:
+        return permissions_for(self.operation)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
@@ -94,7 +98,6 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     queryset = Webhook.objects.prefetch_related("object_types")
     serializer_class = serializers.WebhookSerializer
-    permission_classes = (ModelPermissions,)
     filters_class = WebhookFilters
     lookup_value_regex = r"\d{1,18}"
 
@@ -143,7 +146,6 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
     """Events: what changed, and why some failed."""
 
     queryset = Event.objects.all()
-    permission_classes = (ModelPermissions,)
     filters_class = EventFilters
     lookup_value_regex = r"\d{1,18}"
 
@@ -159,10 +161,8 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     """Deliveries: what is sent, what came of it, Retry and Discard."""
 
     queryset = Delivery.objects.all()
-    permission_classes = (OperationPermissions,)
     filters_class = DeliveryFilters
     lookup_value_regex = "[0-9a-fA-F-]{32,36}"
-    operation = ""
 
     @classmethod
     def as_view(cls, actions: Any = None, **initkwargs: Any) -> Any:
