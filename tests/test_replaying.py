@@ -104,5 +104,5 @@ def test_the_queries_of_a_replay_read_each_event_once(client: Client, webhook: W
     make_failed(webhook, *new_things(replaying.CHUNK))
     with CaptureQueriesContext(connection) as queries:
         replay_all(client)
-    reading = [one["sql"] for one in queries if '."data",' in one["sql"]]
+    reading = [one["sql"] for one in queries if one["sql"].startswith("SELECT") and '."data",' in one["sql"]]
     assert len(reading) == 1
