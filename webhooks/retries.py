@@ -16,7 +16,7 @@ from django.db.models import Q, QuerySet
 from webhooks import admin_log, payloads, registry
 from webhooks.actors import Actor
 from webhooks.capture import outbox, subscriptions
-from webhooks.capture.selection import Occasion, Selection, Undecided, select
+from webhooks.capture.selection import Budget, Occasion, Selection, Undecided, select
 from webhooks.clock import DatabaseNow
 from webhooks.jsontext import written
 from webhooks.models import Action, Delivery, Event, Webhook
@@ -235,7 +235,7 @@ def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
         told = payloads.written_by(anew, serializer)
         texts = {name: getattr(told, name) for name in payloads.TEXTS}
         occasion = Occasion(failed.action, **texts, actor=Actor(failed.username, failed.request_id))
-        selection.add(select(those, wanted, occasion))
+        selection.add(select(those, wanted, occasion, Budget()))
     if selection.undecided:
         raise Undecided(last_line(selection.error))
     return selection.wanting
@@ -243,4 +243,6 @@ def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
 
 def _copy(failed: Event, columns: dict[str, Any]) -> Event:
     same = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")
-    return Event.objects.create(replay_of=failed.pk, **{name: getattr(failed, name) for name in same} | columns)
+    event = Event(replay_of=failed.pk, **{name: getattr(failed, name) for name in same} | columns)
+    event.insert(outbox.database())
+    return event

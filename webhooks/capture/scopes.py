@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from django.db import connections
@@ -17,6 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from webhooks.capture import missed, subscriptions
 from webhooks.capture.changes import Announced, Batch, Change, ObjectState, Pending
 from webhooks.capture.savepoints import SavepointLog
+from webhooks.capture.selection import Budget
 from webhooks.capture.sparing import Sparing
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.models import Action, Event
@@ -74,6 +76,10 @@ class Scope:
         places = [place for place, callback in enumerate(callbacks) if callback[1] is self]
         self._position = places[0] if places else 0
         return bool(places)
+
+    @cached_property
+    def budget(self) -> Budget:
+        return Budget()
 
     @property
     def using(self) -> str:

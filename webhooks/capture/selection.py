@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import json
+import time
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
-
-from django.db import DatabaseError
 
 from webhooks import conditions
 from webhooks.actors import Actor
 from webhooks.capture.subscriptions import Demand, Subscriptions
 from webhooks.conditions import Verdict
 from webhooks.conditions.paths import MISSING, SIDES, lookup
+from webhooks.conf import conf
 from webhooks.interruptions import pass_on
 from webhooks.models import Action
 
 
-class Spoilt(Exception):
-    """An error of the database in judging demands: ask again, each webhook in a savepoint of its own."""
-
-
 class Undecided(Exception):
     """It cannot be told whether a webhook wants an Event: its demands cannot be read, or judging them failed."""
+
+
+class Budget:
+    """Seconds of processor time that the conditions of a change may take in all.
+
+    The changes of a transaction share one: it fills up by a hundredth with each. Ten thousand changes of a batch take
+    a hundred times as long as one at most, however slow the conditions are.
+    """
+
+    def __init__(self) -> None:
+        self.left = conf.conditions_timeout
+
+    def fill_up(self) -> None:
+        """Another change begins."""
+        self.left = min(conf.conditions_timeout, max(self.left, 0) + conf.conditions_timeout / 100)
 
 
 @dataclass
@@ -40,6 +50,7 @@ class Occasion:
     changed: str
     actor: Actor
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -54,9 +65,36 @@ class Occasion:
 
     def verdict(self, text: str) -> Verdict:
         """How these conditions are judged; once, however many webhooks have the same. Raises ConditionError."""
-        if text not in self.verdicts:
-            self.verdicts[text] = conditions.parsed(text).judge(self.facts)
+        self.judge([text], Budget())
+        if text in self.errors:
+            raise self.errors[text]
         return self.verdicts[text]
+
+    def judge(self, texts: Iterable[str], budget: Budget) -> None:
+        """Judge these conditions within the budget.
+
+        Each gets an equal share of what is left, so that slow ones keep no others from being judged. Those that need
+        more get what the others left over.
+        """
+        waiting = [text for text in dict.fromkeys(texts) if text not in self.verdicts and text not in self.errors]
+        is_over = False
+        while waiting and not is_over:
+            count = len(waiting)
+            late = [text for done, text in enumerate(waiting) if self._is_late(text, budget, 1 / (count - done))]
+            waiting, is_over = late, len(late) == count
+
+    def _is_late(self, text: str, budget: Budget, share: float) -> bool:
+        began = time.thread_time()
+        verdict = Verdict(False, late=True)
+        if budget.left > 0:  # what is read here for the first time may take long, too
+            try:
+                verdict = conditions.parsed(text).judge(self.facts, budget.left * share)
+            except Exception as error:
+                pass_on(error)
+                self.errors[text] = error
+        self.verdicts[text] = verdict
+        budget.left -= time.thread_time() - began
+        return verdict.late and text not in self.errors
 
 
 @dataclass
@@ -83,24 +121,22 @@ _UNDECIDED = (
     "send this with the data of today.\n{}\n"
 )
 
-# Put around the asking of one webhook: a savepoint, so that an error of the database in it spoils no other.
-Guard = Callable[[], AbstractContextManager[Any]]
 
-
-def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, guard: Guard | None = None) -> Selection:
-    """Ask each candidate that has demands. Raises Spoilt where an error of the database calls for a ``guard``."""
+def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, budget: Budget) -> Selection:
+    """Ask each candidate that has demands, within the budget."""
     selection = Selection(occasion.action)
     if not wanted.demanding(candidates):
         selection.wanting = candidates
         return selection
+    demands = {pk: wanted.demands[pk] for pk in candidates if pk in wanted.demands}
+    occasion.judge(
+        (one.conditions for one in demands.values() if one.conditions and _changes_enough(one, occasion)), budget
+    )
     for webhook_id in candidates:
         try:
-            with guard() if guard and wanted.demanding([webhook_id]) else nullcontext():
-                wants_it = webhook_id not in wanted.demands or wants(wanted.demands[webhook_id], occasion)
+            wants_it = webhook_id not in demands or wants(demands[webhook_id], occasion)
         except Exception as error:
             pass_on(error)
-            if isinstance(error, DatabaseError) and not guard:
-                raise Spoilt from error
             selection.undecided.append(webhook_id)
             selection.error += _UNDECIDED.format(webhook_id, "".join(traceback.format_exception(error)))
         else:
@@ -137,5 +173,8 @@ def _differs(name: str, changed: list[str], occasion: Occasion) -> bool:
 def _matches(text: str, occasion: Occasion) -> bool:
     verdict = occasion.verdict(text)
     if verdict.late:
-        raise Undecided(verdict.problem)
+        raise Undecided(
+            f"the conditions took longer to judge than the {conf.conditions_timeout:g} s that all webhooks have "
+            "together for a change; write simpler ones"
+        )
     return verdict.matches

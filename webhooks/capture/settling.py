@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -12,7 +12,7 @@ from webhooks.actors import current_actor
 from webhooks.capture import readings
 from webhooks.capture.changes import Announced, Batch, Change, ObjectState, Pending
 from webhooks.capture.scopes import Scope, Trace
-from webhooks.capture.selection import Guard, Occasion, Selection, Spoilt, select
+from webhooks.capture.selection import Occasion, Selection, select
 from webhooks.conf import conf
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
@@ -39,7 +39,7 @@ NET_ACTION = {
 }
 
 
-def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None, guard: Guard | None = None) -> None:
+def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None) -> None:
     """Make the object's Event what the transaction has come to; ``state`` is the object's, where it is known."""
     action, candidates = _net(scope, change, trace)
     if not (action and candidates):
@@ -51,38 +51,42 @@ def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None
             serializers = list(scope.wanted.by_serializer(candidates))
             known = readings.read(scope, change, serializers) if state is None else state
             if known:
-                _conclude(scope, change, trace, _selected(scope, action, candidates, known, guard), known)
-    except Spoilt:
-        settle(scope, change, trace, state, guard=_savepoint(scope))
+                _conclude(scope, change, trace, _selected(scope, action, candidates, known), known)
     except Exception as error:
         pass_on(error)
         with transaction.atomic(scope.using):
             _conclude(scope, change, trace, Selection(action, candidates), readings.failed(scope, change, error))
 
 
-def _savepoint(scope: Scope) -> Guard:
-    return lambda: transaction.atomic(scope.using)
-
-
-def _selected(
-    scope: Scope, action: Action, candidates: list[int], state: ObjectState, guard: Guard | None
-) -> Selection:
+def _selected(scope: Scope, action: Action, candidates: list[int], state: ObjectState) -> Selection:
     """Which candidates want the object's Event as it is. Nobody can look into a payload that could not be made."""
     if state["error"]:
         return Selection(action, candidates)
     selection = Selection(action)
+    scope.budget.fill_up()
     for serializer, those in scope.wanted.by_serializer(candidates).items():
         if serializer not in state["shown"]:
             # It failed, or somebody chose it after the state was read.
             selection.leave_undecided(those, state["spoilt"].get(serializer, f"Serializer {serializer} was not run.\n"))
         else:
             occasion = Occasion(action, actor=current_actor(), **state["shown"][serializer])
-            selection.add(select(those, scope.wanted, occasion, guard))
+            selection.add(select(those, scope.wanted, occasion, scope.budget))
     return selection
 
 
 def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, state: ObjectState) -> None:
     """Write the Event for those who want it, and one of their own for those of whom that cannot be told."""
+    for event_ids, columns in _told(scope, change, trace, selection, state):
+        if columns:
+            _upsert(scope, change, event_ids, columns)
+        else:
+            _withdraw(scope, change, event_ids)
+
+
+def _told(
+    scope: Scope, change: Change, trace: Trace, selection: Selection, state: ObjectState
+) -> Iterator[tuple[list[int], dict[str, Any] | None]]:
+    """The columns of these two Events, None for one that is not needed, each with the ids that it had so far."""
     if selection.undecided:
         logger.error(
             "It cannot be told whether webhooks %s want %s: %s", selection.undecided, change, last_line(selection.error)
@@ -91,11 +95,8 @@ def _conclude(scope: Scope, change: Change, trace: Trace, selection: Selection, 
         (trace.event_ids, selection.wanting, state["error"]),
         (trace.undecided_ids, selection.undecided, clean(selection.error)),
     ):
-        if webhook_ids:
-            columns = _columns(scope, selection.action, webhook_ids, state | {"error": error})
-            _upsert(scope, change, event_ids, columns)
-        else:
-            _withdraw(scope, change, event_ids)
+        is_needed = bool(webhook_ids)
+        yield event_ids, _columns(scope, selection.action, webhook_ids, state | {"error": error}) if is_needed else None
 
 
 def _withdraw(scope: Scope, change: Change, event_ids: Sequence[int]) -> None:
@@ -122,19 +123,18 @@ def settle_together(scope: Scope, gathered: Batch) -> None:
     pending = [one for one in everything if isinstance(one, Pending)]
     unknown = [one.change for one in pending if one.state is None]
     known = {one.change.key: one.state for one in pending if one.state is not None} | readings.read_all(scope, unknown)
-    selections = iter(_selections(scope, [(one.change, known[one.change.key]) for one in pending]))
     new: list[tuple[list[int], Event]] = []
     for one in everything:
         if isinstance(one, Announced):
             new.append(([], one.event))
             continue
-        change, selection = one.change, next(selections)
-        trace, state = scope.trace(change), known[change.key]
-        if selection is None:
-            settle(scope, change, trace, state)
-        elif selection.wanting:
-            columns = _columns(scope, selection.action, selection.wanting, state)
-            new.append((trace.event_ids, _event(change, columns)))
+        change, trace, state = one.change, scope.trace(one.change), known[one.change.key]
+        action, candidates = _net(scope, change, trace)
+        if not (action and candidates and state) or trace.event_ids or trace.undecided_ids:
+            settle(scope, change, trace, state)  # there is more to it than new Events
+            continue
+        told = _told(scope, change, trace, _selected(scope, action, candidates, state), state)
+        new += [(event_ids, _event(change, columns)) for event_ids, columns in told if columns]
     for event_ids, event in zip((ids for ids, _ in new), _insert(scope, [event for _, event in new]), strict=True):
         event_ids.append(event.pk)
 
@@ -145,26 +145,6 @@ def settle_one(scope: Scope, one: Pending | Announced) -> None:
         _insert(scope, [one.event])
     else:
         settle(scope, one.change, scope.trace(one.change), one.state)
-
-
-def _selections(scope: Scope, objects: Sequence[tuple[Change, ObjectState]]) -> list[Selection | None]:
-    """Who wants the new Event of each object; None where there is more to it than a new Event."""
-    if not scope.wanted.demanding(scope.wanted.demands):
-        return [_plainly(scope, change, state, None) for change, state in objects]
-    try:
-        with transaction.atomic(scope.using):
-            return [_plainly(scope, change, state, None) for change, state in objects]
-    except Spoilt:
-        return [_plainly(scope, change, state, _savepoint(scope)) for change, state in objects]
-
-
-def _plainly(scope: Scope, change: Change, state: ObjectState, guard: Guard | None) -> Selection | None:
-    trace = scope.trace(change)
-    action, candidates = _net(scope, change, trace)
-    if not (action and candidates and state) or trace.event_ids or trace.undecided_ids:
-        return None
-    selection = _selected(scope, action, candidates, state, guard)
-    return None if selection.undecided else selection
 
 
 def _insert(scope: Scope, events: list[Event]) -> list[Event]:
@@ -221,10 +201,8 @@ def announce(scope: Scope, event: Event) -> None:
         _insert_announced(scope, event, _circumstances(event.action, candidates, event.error))
         return
     occasion = Occasion(event.action, event.data, "", "", current_actor())
-    try:
-        selection = select(candidates, scope.wanted, occasion)
-    except Spoilt:
-        selection = select(candidates, scope.wanted, occasion, _savepoint(scope))
+    scope.budget.fill_up()
+    selection = select(candidates, scope.wanted, occasion, scope.budget)
     for webhook_ids, error in ((selection.wanting, ""), (selection.undecided, clean(selection.error))):
         if webhook_ids:
             _insert_announced(scope, event, _circumstances(event.action, webhook_ids, error))

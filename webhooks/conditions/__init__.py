@@ -20,7 +20,7 @@ from webhooks.conditions.reading import ConditionError, Reader
 
 __all__ = ["Condition", "ConditionError", "Verdict", "facts", "parse", "parsed"]
 
-SECONDS = 0.1  # of processor time, for one evaluation
+SECONDS = 0.1  # of processor time, for one evaluation whose caller gives no other time
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +39,15 @@ class Condition:
         self._judge = judge
         self.needs_before = needs_before
 
-    def judge(self, facts: Facts) -> Verdict:
-        """Whether an Event with these ``facts`` is wanted. Never raises."""
+    def judge(self, facts: Facts, seconds: float = SECONDS) -> Verdict:
+        """Whether an Event with these ``facts`` is wanted. Stops after ``seconds`` of processor time. Never raises."""
         try:
-            return _YES if self._judge(Found(facts), Deadline(SECONDS)) else _NO
+            return _YES if self._judge(Found(facts), Deadline(seconds)) else _NO
         except Unanswerable as error:
             return Verdict(False, str(error))
         except TooSlow:
             return Verdict(
-                False, f"the conditions took longer than {SECONDS} s to judge; write simpler ones", late=True
+                False, f"the conditions took longer than {seconds:g} s to judge; write simpler ones", late=True
             )
         except (RecursionError, MemoryError):
             return Verdict(False, "the data are nested too deeply to be compared")

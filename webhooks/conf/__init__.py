@@ -88,6 +88,11 @@ class Settings(Keys):
     secret_overlap = Setting(86400, rules.SECONDS)
     """Seconds for which a secret that was replaced goes on signing beside the new one."""
 
+    # Conditions
+
+    conditions_timeout = Setting(0.2, rules.POSITIVE)
+    """Seconds of processor time that the conditions of all webhooks may take for one change."""
+
     # Rights and loops
 
     may_view = Setting("webhooks.rights.by_model", rules.CALLABLE)
