@@ -15,11 +15,11 @@ from tests.draining import drain, states
 from tests.inbox import Inbox
 from tests.makers import make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks import rendering
 from webhooks.delivery import composing
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
 from webhooks.outcomes import Refused, in_general
-from webhooks.payloads import Bodies
+from webhooks.payloads import Bodies, templates
+from webhooks.payloads.templates import Renderer
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -225,13 +225,11 @@ def test_one_broken_template_does_not_hold_up_other_webhooks(inbox: Inbox) -> No
     assert len(inbox.received()) == 1
 
 
-def test_a_webhook_without_templates_renders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_without_templates_starts_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "_started", None)
     webhook = make_webhook(Thing, url="http://h.example/{x}", additional_headers="X-A: 1")
     event = Bodies(make_event(webhook, data=DATA))
-    composing.compose(webhook, event, "1")
-    for name in ("url", "headers", "body"):
-        monkeypatch.setattr(rendering, name, None)
-    request = composing.compose(webhook, event, "1")
+    request = composing.compose(webhook, event, "1", Renderer())
     assert (request.url, request.headers["X-A"]) == ("http://h.example/{x}", "1")
     assert "context" not in vars(event)
 
@@ -239,16 +237,17 @@ def test_a_webhook_without_templates_renders_nothing(monkeypatch: pytest.MonkeyP
 def test_templates_of_one_event_share_what_they_see() -> None:
     webhook = make_webhook(Thing, url="http://h.example/{{ data.id }}", body_template="{{ data.id }}")
     event = Bodies(make_event(webhook, data=DATA))
-    composing.compose(webhook, event, "1")
-    seen = event.context
-    composing.compose(webhook, event, "2")
+    with Renderer() as renderer:
+        composing.compose(webhook, event, "1", renderer)
+        seen = event.context
+        composing.compose(webhook, event, "2", renderer)
     assert event.context is seen
 
 
 def test_a_url_that_is_not_spelt_plainly_is_never_sent_to() -> None:
     webhook = make_webhook(Thing, url="http://h.example{{ ':0' }}/")
-    with pytest.raises(Refused, match="The port of the URL"):
-        composing.url_of(webhook, Bodies(make_event(webhook, data=DATA)))
+    with pytest.raises(Refused, match="The port of the URL"), Renderer() as renderer:
+        composing.url_of(webhook, Bodies(make_event(webhook, data=DATA)), renderer)
 
 
 def test_a_secret_header_goes_before_an_additional_one_of_the_same_name_in_whatever_case(inbox: Inbox) -> None:

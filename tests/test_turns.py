@@ -77,6 +77,32 @@ def test_one_sender_is_shared_one_by_one() -> None:
     assert take_all(turns) == ["a"]
 
 
+def test_a_group_prepares_no_more_at_once_than_its_limit() -> None:
+    turns: Turns[str] = Turns(8, {"slow": 1})
+    for webhook in (1, 2, 3):
+        turns.add(webhook, f"slow {webhook}", "slow")
+        turns.add(10 + webhook, f"plain {webhook}")
+    assert turns.ready() == 4
+    assert take_all(turns) == ["slow 1", "plain 1", "plain 2", "plain 3"]
+    assert turns.ready() == 0
+    turns.prepared(1, "slow", "slow")
+    assert turns.ready() == 1
+    assert take_all(turns) == ["slow 2"]
+    turns.prepared(2, "slow", "slow")
+    assert take_all(turns) == ["slow 3"]
+
+
+def test_a_webhook_that_leaves_its_group_waits_for_it_no_more() -> None:
+    turns: Turns[str] = Turns(8, {"slow": 1})
+    for item in ("a", "b"):
+        turns.add(1, item, "slow")
+    turns.add(2, "c", "slow")
+    assert take_all(turns) == ["a"]
+    turns.prepared(1, "slow", "")
+    assert turns.ready() == 2
+    assert take_all(turns) == ["c", "b"]
+
+
 def seconds_to_tell_what_is_ready(webhooks: int) -> float:
     turns: Turns[str] = Turns(8)
     for webhook in range(webhooks):

@@ -17,7 +17,7 @@ A change goes one way through these rooms, from above to below::
       dispatch         Events -> Deliveries, in the order of their lanes
       courier          claim -> hand over -> collect -> record -> renew
       attempts         what is sent for a Delivery, and what becomes of it
-      composing        the request, plain or from templates (rendering)
+      composing        the request, plain or from templates (in a child process)
       senders          threads that only send
     network          one request, to addresses that were judged -> an Outcome
     delivery

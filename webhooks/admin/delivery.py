@@ -28,6 +28,7 @@ from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.models.querysets import DeliveryQuerySet, State
 from webhooks.outcomes import Refused, in_general
 from webhooks.payloads import Bodies
+from webhooks.payloads.templates import Renderer
 
 # So many attempts are shown, the newest.
 MOST_ATTEMPTS = 50
@@ -205,7 +206,8 @@ def _attempt(attempt: Attempt, webhook: Webhook, told: Disclosure) -> dict[str, 
 def body_of(delivery: Delivery) -> tuple[bytes, str]:
     """The body that the next attempt would send, to the byte; or, in words, why there is none."""
     try:
-        return composing.body_of(delivery.webhook, _bodies_of(delivery)), ""
+        with Renderer() as renderer:
+            return composing.body_of(delivery.webhook, _bodies_of(delivery), renderer), ""
     except Refused as error:
         return b"", str(error)
 

@@ -18,6 +18,7 @@ from webhooks.models.delivery import URL_LENGTH
 from webhooks.network.transport import Request
 from webhooks.outcomes import Outcome
 from webhooks.payloads import Bodies
+from webhooks.payloads.templates import Renderer
 from webhooks.sql import events, records
 from webhooks.sql.claims import Claim, Taken, promote
 from webhooks.sql.dialect import relax
@@ -67,9 +68,9 @@ def _bodies(made: dict[tuple[int, str], Bodies], event: EventRow, webhook_id: in
     return made[event.pk, serializer]
 
 
-def request_for(claimed: Claimed) -> Request:
+def request_for(claimed: Claimed, renderer: Renderer) -> Request:
     """The request of the next attempt: the webhook as it is now, the event as it was. Raises Refused."""
-    return compose(claimed.webhook, claimed.event, str(claimed.id))
+    return compose(claimed.webhook, claimed.event, str(claimed.id), renderer)
 
 
 @dataclass(frozen=True)

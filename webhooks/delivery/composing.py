@@ -7,26 +7,26 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from webhooks import headerlines, payloads, rendering, signing
+from webhooks import headerlines, payloads, signing
 from webhooks.actors import DEPTH
 from webhooks.conf import conf
 from webhooks.models import Webhook
 from webhooks.network import destinations
 from webhooks.network.transport import Request
 from webhooks.outcomes import Refused
-from webhooks.payloads import Bodies, Unsendable
-from webhooks.rendering import TemplateError
+from webhooks.payloads import Bodies, Unsendable, templates
+from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.vault import Secret, Unreadable
 
 T = TypeVar("T")
 
 
-def compose(webhook: Webhook, event: Bodies, message_id: str) -> Request:
+def compose(webhook: Webhook, event: Bodies, message_id: str, renderer: Renderer) -> Request:
     """The request of an attempt that is made now. Raises Refused where the templates give none."""
-    url, body = url_of(webhook, event), body_of(webhook, event)
+    url, body = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
     headers = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
     if webhook.additional_headers:
-        headers |= _headers_of(webhook, event)
+        headers |= _headers_of(webhook, event, renderer)
     secret_headers = _secret_headers(webhook)
     # Whatever their case: what is secret is what is sent.
     secret_names = {name.lower() for name in secret_headers}
@@ -64,11 +64,11 @@ def _revealed(webhook: Webhook, name: str) -> str:
         raise Refused(f"the {name.replace('_', ' ')} of webhook “{webhook}” cannot be used: {error}") from None
 
 
-def body_of(webhook: Webhook, event: Bodies) -> bytes:
+def body_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> bytes:
     """Raises Refused where the template fails, or writes too much."""
     if not webhook.body_template and not webhook.is_form:
         return event.body(as_form=False)  # whose size was judged when it happened
-    body = _written_body(webhook, event)
+    body = _written_body(webhook, event, renderer)
     try:
         payloads.refuse_too_large("the body", len(body))
     except Unsendable as error:
@@ -76,21 +76,22 @@ def body_of(webhook: Webhook, event: Bodies) -> bytes:
     return body
 
 
-def _written_body(webhook: Webhook, event: Bodies) -> bytes:
+def _written_body(webhook: Webhook, event: Bodies, renderer: Renderer) -> bytes:
     if not webhook.body_template:
         return event.body(as_form=True)
     # Half of a surrogate pair, which a template can make and UTF-8 cannot carry, is written as a question mark.
-    return _rendered("body", lambda: rendering.body(webhook.body_template, event.context)).encode(errors="replace")
+    text = _rendered("body", lambda: renderer.body(webhook.body_template, event.context, webhook.pk))
+    return text.encode(errors="replace")
 
 
-def url_of(webhook: Webhook, event: Bodies) -> str:
+def url_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> str:
     """Raises Refused where the template fails, or makes what is no URL to send to."""
     url = webhook.payload_url
-    if not rendering.is_template(url):
+    if not templates.is_template(url):
         if reason := _misspelt(url):  # saved by code that judged nothing
             raise Refused(f"the URL cannot be sent to: {reason}")
         return url
-    rendered = _rendered("URL", lambda: rendering.url(url, event.context)).strip().replace(" ", "%20")
+    rendered = _rendered("URL", lambda: renderer.url(url, event.context, webhook.pk)).strip().replace(" ", "%20")
     if reason := destinations.misspelt(rendered):
         raise Refused(f"the URL came out as {rendered[:200]!r}: {reason}")
     return rendered
@@ -99,16 +100,14 @@ def url_of(webhook: Webhook, event: Bodies) -> str:
 _misspelt = functools.lru_cache(maxsize=1024)(destinations.misspelt)
 
 
-def _headers_of(webhook: Webhook, event: Bodies) -> dict[str, str]:
+def _headers_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> dict[str, str]:
     lines = webhook.additional_headers
-    if rendering.is_template(lines):
-        return _rendered("headers", lambda: rendering.headers(lines, event.context))
+    if templates.is_template(lines):
+        return _rendered("headers", lambda: renderer.headers(lines, event.context, webhook.pk))
     return _rendered("headers", lambda: _plain_headers(lines))
 
 
-@functools.lru_cache(maxsize=256)
-def _plain_headers(lines: str) -> dict[str, str]:
-    return rendering.headers(lines, {})
+_plain_headers = functools.lru_cache(maxsize=256)(templates.header_lines)
 
 
 def _rendered(what: str, render: Callable[[], T]) -> T:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from django.db import DataError, Error
 
@@ -22,6 +23,7 @@ from webhooks.delivery.suspects import ALONE_FROM, FEW, Solitude
 from webhooks.logs import logger_of
 from webhooks.models import Delivery
 from webhooks.outcomes import Outcome
+from webhooks.payloads.templates import QUICK, SLOW, Renderer
 from webhooks.sql.claims import Claim, Due, Suspicion, Taken, webhooks_with_due
 from webhooks.transactions import atomically
 
@@ -30,13 +32,19 @@ logger = logger_of(__name__)
 # Outcomes are recorded together: at the latest after this many seconds, or when many have come.
 RECORD_EVERY = 0.02
 
+# How many requests may be made of templates at once. More would only wait for the process that renders, and keep
+# threads from webhooks without templates.
+RENDERED_AT_ONCE = {QUICK: 2, SLOW: 1}
+
 
 class Courier:
     """Delivers for one worker process. Not thread-safe."""
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._senders: Senders[Claimed] = Senders(conf.senders, request_for)
+        self._renderer = Renderer()
+        request_of = partial(request_for, renderer=self._renderer)
+        self._senders: Senders[Claimed] = Senders(conf.senders, request_of, self._group_of, RENDERED_AT_ONCE)
         self._held: dict[uuid.UUID, Claimed] = {}
         self._outcomes: list[tuple[Claimed, Outcome]] = []
         self._solitude = Solitude()
@@ -92,6 +100,7 @@ class Courier:
             self._release(list(self._held.values()))
         finally:
             self._senders.close()
+            self._renderer.close()
 
     def claim(self, only_free: bool = False) -> int:
         """Take what is due and what there is room for. Returns how many."""
@@ -185,6 +194,9 @@ class Courier:
             self._release([claimed for webhook in recorded.stopped for claimed in self._senders.drop(webhook)])
         if claim:
             self.take(recorded.taken, claim.token)
+
+    def _group_of(self, claimed: Claimed) -> str:
+        return self._renderer.pace(claimed.webhook.pk) if claimed.webhook.has_templates else ""
 
     def _forget(self, claims: Iterable[Claimed]) -> None:
         for claimed in claims:

@@ -12,7 +12,6 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from webhooks import rendering
 from webhooks.clock import DatabaseNow, utc
 from webhooks.conf import conf
 from webhooks.logs import logger_of
@@ -75,9 +74,8 @@ def _in_general(webhook: Webhook, outcome: Outcome) -> str:
     may see the webhook read it, whatever else they may see."""
     if outcome.succeeded:
         return ""
-    templates = (webhook.payload_url, webhook.additional_headers, webhook.body_template)
     is_told = outcome.status is not None or outcome.timed_out or outcome.reason.startswith((NO_HTTP, WORKER_ENDED))
-    if is_told or not any(map(rendering.is_template, templates)):
+    if is_told or not webhook.has_templates:
         return in_general(outcome.reason)
     return "no request could be made or sent: its deliveries tell why"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
@@ -31,14 +31,21 @@ MANY = 100
 class Senders(Generic[K]):
     """At most ``most`` threads, which take what waits in fair turns between the webhooks.
 
-    ``request_of`` makes the request of an item, in the thread that sends it. Only one thread may call the methods.
+    ``request_of`` makes the request of an item, in the thread that sends it. ``group_of`` names the group of an item,
+    and ``limits`` how many requests of a group may be made at once. Only one thread may call the methods.
     """
 
-    def __init__(self, most: int, request_of: Callable[[K], Request]) -> None:
+    def __init__(
+        self,
+        most: int,
+        request_of: Callable[[K], Request],
+        group_of: Callable[[K], str] = lambda item: "",
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self._most = most
-        self._request_of = request_of
+        self._request_of, self._group_of = request_of, group_of
         self._transport = Transport(most)
-        self._turns: Turns[K] = Turns(most)
+        self._turns: Turns[K] = Turns(most, limits)
         self._concurrency = Concurrency(most)
         self._begun: dict[int, float] = {}  # by thread
         self._ended: list[tuple[K, Outcome | None]] = []
@@ -67,7 +74,7 @@ class Senders(Generic[K]):
     def add(self, webhook: int, item: K) -> None:
         """Line an item up to be sent; it comes out of ``outcomes``."""
         with self._lock:
-            self._turns.add(webhook, item)
+            self._turns.add(webhook, item, self._group_of(item))
             if self._idle and self._may_begin():
                 self._work_is_there.notify()
         if not self._threads:
@@ -151,9 +158,11 @@ class Senders(Generic[K]):
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            webhook, item = job
-            is_good = elapsed() < self.good_until
-            outcome = self._send(item) if is_good else None
+            webhook, item, group = job
+            request = self._request(item) if self._is_good() else None
+            if group:
+                self._prepared(webhook, item, group)
+            outcome = self._send(request) if isinstance(request, Request) else request
             with self._lock:
                 del self._begun[threading.get_ident()]
                 self._turns.ended(webhook, outcome is not None and outcome.timed_out)
@@ -165,18 +174,30 @@ class Senders(Generic[K]):
                 if self._is_news():
                     self._news_is_there.notify()
 
-    def _send(self, item: K) -> Outcome:
+    def _prepared(self, webhook: int, item: K, group: str) -> None:
+        """Let the next one of its group begin, which need not wait for what this one is sent to."""
+        with self._lock:
+            self._turns.prepared(webhook, group, self._group_of(item))
+            if self._idle:
+                self._work_is_there.notify(self._may_begin())
+
+    def _send(self, request: Request) -> Outcome | None:
+        return self._transport.send(request) if self._is_good() else None  # making it may have taken its time
+
+    def _is_good(self) -> bool:
+        return elapsed() < self.good_until
+
+    def _request(self, item: K) -> Request | Outcome:
         try:
-            request = self._request_of(item)
+            return self._request_of(item)
         except Refused as error:
             return Outcome(datetime.now(UTC), 0, reason=clean(str(error), REASON_LENGTH))
         except Exception as error:
             # What one webhook is set to must not end the thread: it is a failed attempt, with its reason.
             logger.exception("A request could not be made")
             return Outcome(datetime.now(UTC), 0, reason=clean(f"the request could not be made: {error}", REASON_LENGTH))
-        return self._transport.send(request)
 
-    def _next(self) -> tuple[int, K] | None:
+    def _next(self) -> tuple[int, K, str] | None:
         """What to send next; waits for it. None when there is nothing any more."""
         with self._lock:
             while not self._is_closed:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Callable
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -16,17 +16,24 @@ WAITING_PER_SENT = 8
 
 class Turns(Generic[T]):
     """What waits in this worker, by webhook. A webhook's cap begins at two, grows by one with each answer in
-    time, up to ``most``, and falls to one when a request times out."""
+    time, up to ``most``, and falls to one when a request times out.
 
-    def __init__(self, most: int) -> None:
+    ``limits`` says for groups of webhooks how many of their items may be prepared at once. The group "" has no limit.
+    """
+
+    def __init__(self, most: int, limits: Mapping[str, int] | None = None) -> None:
         self._most = most
+        self._limits = limits or {}
+        self._groups: dict[int, str] = defaultdict(str)
+        self._preparing: Counter[str] = Counter()
         self._queues: dict[int, deque[T]] = {}
         self._caps: dict[int, int] = defaultdict(lambda: min(FIRST_CAP, most))
         self._in_flight: dict[int, int] = defaultdict(int)
         # Kept up to date, not counted when it is asked for: that is several times for each request, and hundreds of
         # webhooks may wait.
         self._ready_of: dict[int, int] = defaultdict(int)
-        self._ready = self._taken = 0
+        self._ready: Counter[str] = Counter()
+        self._taken = 0
 
     def waiting(self, webhook: int) -> int:
         return len(self._queues.get(webhook, ()))
@@ -38,9 +45,9 @@ class Turns(Generic[T]):
         waiting = self.waiting(webhook)
         return most - waiting if waiting <= most // 2 else 0
 
-    def add(self, webhook: int, item: T) -> None:
+    def add(self, webhook: int, item: T, group: str = "") -> None:
         self._queues.setdefault(webhook, deque()).append(item)
-        self._count(webhook)
+        self._regroup(webhook, group)
 
     @property
     def in_flight(self) -> int:
@@ -49,12 +56,13 @@ class Turns(Generic[T]):
 
     def ready(self) -> int:
         """How many may be taken now."""
-        return self._ready
+        return self._ready[""] + sum(min(self._ready[group], self._room_of(group)) for group in self._limits)
 
-    def take(self) -> tuple[int, T] | None:
-        """The next one that may be sent with its webhook, which goes to the end of the row, or None."""
+    def take(self) -> tuple[int, T, str] | None:
+        """The next one that may be sent with its webhook, which goes to the end of the row, and its group; or None.
+        It has to be ``prepared``, if it has a group."""
         free = (webhook for webhook in self._queues if self._in_flight[webhook] < self._caps[webhook])
-        webhook = next(free, None)
+        webhook = next((webhook for webhook in free if self._room_of(self._groups[webhook])), None)
         if webhook is None:
             return None
         waiting = self._queues.pop(webhook)
@@ -64,7 +72,14 @@ class Turns(Generic[T]):
         self._in_flight[webhook] += 1
         self._taken += 1
         self._count(webhook)
-        return webhook, item
+        if group := self._groups[webhook]:
+            self._preparing[group] += 1
+        return webhook, item, group
+
+    def prepared(self, webhook: int, group: str, next_group: str) -> None:
+        """One that was taken in a group is prepared, and its webhook belongs to the next group from now on."""
+        self._preparing[group] -= 1
+        self._regroup(webhook, next_group)
 
     def ended(self, webhook: int, timed_out: bool) -> None:
         """One that was taken has ended."""
@@ -92,5 +107,13 @@ class Turns(Generic[T]):
         """Count anew how many of a webhook may be taken."""
         free = self._caps[webhook] - self._in_flight[webhook]
         ready = max(0, min(self.waiting(webhook), free))
-        self._ready += ready - self._ready_of[webhook]
+        self._ready[self._groups[webhook]] += ready - self._ready_of[webhook]
         self._ready_of[webhook] = ready
+
+    def _regroup(self, webhook: int, group: str) -> None:
+        self._ready[self._groups[webhook]] -= self._ready_of.pop(webhook, 0)
+        self._groups[webhook] = group
+        self._count(webhook)
+
+    def _room_of(self, group: str) -> int:
+        return self._limits[group] - self._preparing[group] if group else self._most

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from webhooks import headerlines, rendering
+from webhooks import headerlines
+from webhooks.payloads import templates
 from webhooks.sensitive import is_sensitive
 
 # Names of headers with one of these words carry what lets somebody in, as those do that ``sensitive`` knows.
@@ -42,7 +43,7 @@ def _lines(text: str) -> Iterator[tuple[str, bool]]:
     """Each line, and whether it is sent just as it stands."""
     hidden = _TEMPLATED.sub(lambda found: re.sub(r".", _HIDDEN, found[0]), text)
     for line, seen in zip(text.split("\n"), hidden.split("\n"), strict=True):
-        yield line, _HIDDEN not in seen and not rendering.is_template(line)
+        yield line, _HIDDEN not in seen and not templates.is_template(line)
 
 
 def _is_secret(name: str) -> bool:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.text import capfirst
 
-from webhooks import conditions, event_names, registry, rendering, snapshots
+from webhooks import conditions, event_names, registry, snapshots
 from webhooks.conditions import ConditionError
 from webhooks.logs import logger_of
 from webhooks.network import destinations, dialling
 from webhooks.object_types import label_of
-from webhooks.rendering import TemplateError
+from webhooks.payloads import templates
+from webhooks.payloads.templates import Renderer, TemplateError
 
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook
@@ -40,18 +41,23 @@ def objections(webhook: Webhook) -> dict[str, str]:
     """The fields that are refused, each with the reason, and its place or line where it has some."""
     picked = webhook.picked if webhook.picked is not None else webhook.object_types.all() if webhook.pk else ()
     labels = [label_of(one) for one in picked]
-    found = {
+    with Renderer() as renderer:
+        found = _found(webhook, labels, renderer)
+    return {field: reason for field, reason in found.items() if reason}
+
+
+def _found(webhook: Webhook, labels: Sequence[str], renderer: Renderer) -> dict[str, str]:
+    return {
         "object_types": _to_no_model(webhook),
         "custom_events": event_names.unknown_events(webhook.custom_events),
         "serializer": _to_serializer(webhook.serializer, labels),
         "conditions": _to_conditions(webhook.conditions),
         "changed_fields": _to_names(webhook.changed_fields, labels, webhook.serializer),
-        "payload_url": _to_url(webhook.payload_url, webhook.enabled),
-        "additional_headers": _to_template("headers", webhook.additional_headers),
-        "body_template": _to_template("body", webhook.body_template),
+        "payload_url": _to_url(webhook.payload_url, webhook.enabled, renderer),
+        "additional_headers": _to_template("headers", webhook.additional_headers, renderer),
+        "body_template": _to_template("body", webhook.body_template, renderer),
         "ca_file_path": NO_USE_OF_CA_FILE if webhook.ca_file_path and not webhook.ssl_verification else "",
     }
-    return {field: reason for field, reason in found.items() if reason}
 
 
 def _to_no_model(webhook: Webhook) -> str:
@@ -136,13 +142,13 @@ def _without_names(names: Sequence[str], known: Mapping[str, bool]) -> str:
 # Templates
 
 
-def _to_url(url: str, is_sent: bool) -> str:
+def _to_url(url: str, is_sent: bool, renderer: Renderer) -> str:
     """``is_sent`` judges where it leads, too: whoever finds that nothing may be sent there any more can still disable
     the webhook."""
     judge = dialling.objection if is_sent else destinations.misspelt
-    if not url or not rendering.is_template(url):
+    if not url or not templates.is_template(url):
         return judge(url) if url else ""
-    if reason := _to_template("url", url):
+    if reason := _to_template("url", url, renderer):
         return reason
     beginning = _TAG.split(url)[0]
     if host := _HOST.match(beginning):
@@ -150,10 +156,10 @@ def _to_url(url: str, is_sent: bool) -> str:
     return "" if _BEGINNING.fullmatch(beginning) else "Enter an http:// or https:// URL."
 
 
-def _to_template(kind: rendering.Kind, source: str) -> str:
+def _to_template(kind: templates.Kind, source: str, renderer: Renderer) -> str:
     try:
         if source:
-            rendering.check(kind, source)
+            renderer.check(kind, source)
     except TemplateError as error:
         return f"{capfirst(str(error)).rstrip('.')}."
     return ""

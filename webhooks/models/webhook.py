@@ -18,6 +18,7 @@ from webhooks.models.event import Action
 from webhooks.models.objections import objections
 from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
 from webhooks.models.validators import check_headers, check_media_type, check_secret, check_usernames, check_visible
+from webhooks.payloads.templates import is_template
 from webhooks.vault import Secret
 
 # Characters that may be entered. What is stored of them, encrypted, is longer.
@@ -312,6 +313,11 @@ class Webhook(models.Model):
         """Whether the payload is written as a form, where no template writes the body."""
         said = self.content_type
         return said != ContentType.JSON and said.partition(";")[0].strip().lower() == ContentType.FORM
+
+    @property
+    def has_templates(self) -> bool:
+        """Whether a template makes any part of its requests."""
+        return any(map(is_template, (self.payload_url, self.additional_headers, self.body_template)))
 
     @property
     def actions(self) -> list[Action]:

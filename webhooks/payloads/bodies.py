@@ -52,11 +52,11 @@ class Bodies:
         return self._made[as_form]
 
     @cached_property
-    def context(self) -> dict[str, Any]:
-        """What templates see: the payload, and what differs between the snapshots. It is shared: nobody changes it."""
-        context: dict[str, Any] = json.loads(self.body(as_form=False))
+    def context(self) -> str:
+        """What templates see, as JSON: the payload, and what differs between the snapshots."""
+        context = json.loads(self.body(as_form=False))
         context["snapshots"]["differences"] = differences(context)
-        return context
+        return json.dumps(context, separators=(",", ":"))
 
 
 def _envelope(event: Told) -> dict[str, Any]:

@@ -1,0 +1,299 @@
+"""Render templates in a child process: a request on standard input, an answer on standard output, until that closes.
+
+``templates`` starts it. It knows no Django, no settings and no secrets: it imports only Jinja2 and the standard
+library. The kernel limits what it may use, so a template that goes too far ends this process and no other.
+"""
+
+from __future__ import annotations
+
+import codecs
+import html  # noqa: F401 # Jinja2 imports some where it needs them, and then no file can be opened
+import json
+import math
+import os
+import re
+import resource
+import signal
+import struct
+import sys
+import textwrap  # noqa: F401
+import unicodedata  # noqa: F401
+from collections.abc import Callable, Iterator
+from pprint import pformat  # noqa: F401
+from types import BuiltinMethodType, FunctionType, MethodType
+from typing import Any, BinaryIO
+
+from jinja2 import (
+    Template,
+    TemplateAssertionError,
+    TemplateSyntaxError,
+    constants,  # noqa: F401
+    debug,  # noqa: F401
+    nodes,
+    pass_context,
+)
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro, Undefined
+from jinja2.sandbox import SandboxedEnvironment, safe_range
+from jinja2.utils import Cycler, Joiner, Namespace, generate_lorem_ipsum
+from jinja2.visitor import NodeTransformer
+
+ANSWER = struct.Struct("!cIQ")  # what follows, the line of an error or 0, and the number of bytes
+TEXT, ERROR, TOO_LARGE, OUT_OF_MEMORY = b"t", b"e", b"s", b"m"
+ERROR_LENGTH = 500  # characters
+KEPT = 100_000  # characters of templates that stay compiled
+OPEN = "\ue000"  # replaces what is known only when a template is rendered
+
+Answer = tuple[bytes, int, bytes]
+
+
+def main() -> None:
+    """Answer requests. The arguments: CPU seconds for a rendering, and bytes of memory."""
+    seconds, memory = float(sys.argv[1]), int(sys.argv[2])
+    compiled = Compiled()
+    codecs.lookup("unicode_escape")  # imports it: no file can be opened later
+    _limit(memory)
+
+    def start_clock() -> None:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+    with open(0, "rb", closefd=False) as requests, open(1, "wb", closefd=False) as answers:
+        _send(answers, TEXT)  # it is ready
+        for line in requests:
+            start_clock()
+            try:
+                answer = _answer(compiled, json.loads(line), start_clock)
+            except MemoryError:
+                _send(answers, OUT_OF_MEMORY)
+                return
+            signal.setitimer(signal.ITIMER_PROF, 0)  # before it answers: it must not die in the next one's place
+            _send(answers, *answer)
+
+
+def _limit(memory: int) -> None:
+    """Ask the kernel for limits. Signals end the process even in the middle of a long operation in C, where a handler
+    in Python would have to wait."""
+    for number in (signal.SIGPROF, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.close(2)
+    limits = {"RLIMIT_AS": memory, "RLIMIT_CORE": 0, "RLIMIT_FSIZE": 0, "RLIMIT_NOFILE": 0, "RLIMIT_NPROC": 0}
+    for name, most in limits.items():
+        try:
+            resource.setrlimit(getattr(resource, name), (most, most))
+        except (ValueError, OSError):
+            if sys.platform == "linux":
+                raise  # macOS refuses some; the clock works there
+
+
+def _send(answers: BinaryIO, what: bytes, line: int = 0, body: bytes = b"") -> None:
+    try:
+        answers.write(ANSWER.pack(what, line, len(body)) + body)
+        answers.flush()
+    except OSError:
+        os._exit(0)  # the worker is gone
+
+
+def _answer(compiled: Compiled, request: dict[str, Any], start_clock: Callable[[], None]) -> Answer:
+    """Render; or, if the request has no context, compile only."""
+    try:
+        template, known = compiled.get(request["source"], request["one_line"])
+        start_clock()  # compiling is not part of the rendering
+    except TemplateSyntaxError as error:
+        return _error(error.message or "it cannot be read", error.lineno)
+    except (SyntaxError, RecursionError):
+        return _error("the template is nested too deeply; make it flatter")
+    except ValueError as error:
+        return _error(str(error))
+    if "context" not in request:
+        return TEXT, 0, known.encode("utf-8", "surrogatepass")
+    try:
+        text = template.render(request["context"]).encode("utf-8", "surrogatepass")
+    except MemoryError:
+        raise
+    except RecursionError as error:
+        return _error("a macro, block or loop calls itself too often", _line_of(error))
+    except Exception as error:
+        return _error(f"{type(error).__name__}: {error}", _line_of(error))
+    return (TEXT, 0, text) if len(text) <= request["most"] else (TOO_LARGE, 0, b"")
+
+
+def _error(problem: str, line: int = 0) -> Answer:
+    return ERROR, line, problem[:ERROR_LENGTH].encode(errors="replace")
+
+
+def _line_of(error: BaseException) -> int:
+    """The line of the template that an error came from, in the traceback that Jinja2 has rewritten."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+class Compiled:
+    """Compiles templates and keeps the last ones."""
+
+    def __init__(self) -> None:
+        self._environments = {one_line: Sandbox(one_line) for one_line in (False, True)}
+        self._kept: dict[tuple[str, bool], tuple[Template, str]] = {}
+        self._length = 0
+
+    def get(self, source: str, one_line: bool) -> tuple[Template, str]:
+        """The template, and the text that is known before it is rendered, with ``OPEN`` in place of the rest. Raises
+        TemplateSyntaxError, SyntaxError, RecursionError and ValueError."""
+        key = source, one_line
+        if key not in self._kept:
+            made = self._environments[one_line].compiled(source)
+            if self._length + len(source) > KEPT:
+                self._kept.clear()
+                self._length = 0
+            self._kept[key] = made
+            self._length += len(source)
+        return self._kept[key]
+
+
+# The methods and functions that a template may call. What changes a list or an object changes a copy: each rendering
+# has its context to itself.
+_TEXT = """
+capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii isdecimal
+isdigit isidentifier islower isnumeric isprintable isspace istitle isupper join ljust lower lstrip partition
+removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip
+striptags swapcase title unescape upper zfill
+"""
+_METHODS: tuple[tuple[type, frozenset[str]], ...] = tuple(
+    (kind, frozenset(names.split()))
+    for kind, names in [
+        (str, _TEXT),
+        (dict, "clear copy get items keys pop popitem setdefault update values"),
+        (list, "append clear copy count extend index insert pop remove reverse sort"),
+        (tuple, "count index"),
+        (int, "bit_length is_integer"),
+        (float, "is_integer"),
+        (LoopContext, "changed cycle"),
+        (Cycler, "next reset"),
+        (BlockReference, "super"),
+        (Macro, ""),
+        (Joiner, ""),
+    ]
+)
+
+
+def _may_call(owner: Any, name: str) -> bool:
+    return any(isinstance(owner, kind) and name in names for kind, names in _METHODS)
+
+
+_METHOD = BuiltinMethodType | MethodType
+
+
+# Functions and not the classes themselves: a class can be subscripted, and has more than its name says.
+_FUNCTIONS = {
+    "range": safe_range,
+    "lipsum": generate_lorem_ipsum,
+    "dict": lambda *args, **values: dict(*args, **values),
+    "namespace": lambda *args, **values: Namespace(*args, **values),
+    "cycler": lambda *items: Cycler(*items),
+    "joiner": lambda sep=", ": Joiner(sep),
+}
+
+
+class Sandbox(SandboxedEnvironment):
+    """Jinja2 with a list of what may be called. ``one_line`` refuses line breaks and other control characters in what
+    expressions write: for headers."""
+
+    def __init__(self, one_line: bool) -> None:
+        # What Jinja2 computes while it compiles would stay in memory with the template.
+        super().__init__(optimized=False, cache_size=0, finalize=_on_one_line if one_line else _unchanged)
+        self.globals = dict(_FUNCTIONS)
+        self._one_line = one_line
+        if one_line:
+            self.filters |= {"header_safe": header_safe, _WRITE: _on_one_line}
+
+    def compiled(self, source: str) -> tuple[Template, str]:
+        tree = self.parse(source)
+        self._refuse(tree)
+        known = "".join(_known(tree.body))
+        if self._one_line:
+            tree = _Blocks().visit(tree)
+            tree.set_environment(self)
+        return Template.from_code(self, self.compile(tree), self.make_globals(None)), known
+
+    def _refuse(self, tree: nodes.Template) -> None:
+        """What Jinja2 itself would meet only where it is rendered, or not at all."""
+        for node in tree.find_all(nodes.Node):
+            match node:
+                case nodes.Include() | nodes.Import() | nodes.FromImport() | nodes.Extends():
+                    problem = "a template cannot take in others."
+                case nodes.Filter(name=name) if name not in self.filters:
+                    problem = f"No filter named {name!r}."
+                case nodes.Test(name=name) if name not in self.tests:
+                    problem = f"No test named {name!r}."
+                case nodes.Const(value=math.inf):  # Jinja2 would write a name into its code that does not exist
+                    problem = "a number is too large."
+                case _:
+                    continue
+            raise TemplateAssertionError(problem, node.lineno)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        if not super().is_safe_attribute(obj, attr, value):
+            return False
+        if isinstance(obj, Namespace) or _may_call(obj, attr):
+            return True
+        return not callable(value) and any(isinstance(obj, kind) for kind, _ in _METHODS)
+
+    def is_safe_callable(self, obj: Any) -> bool:
+        if isinstance(obj, Macro | Joiner | LoopContext | BlockReference | Undefined):
+            return True
+        if isinstance(obj, FunctionType) and isinstance(method := getattr(obj, "__wrapped__", None), _METHOD):
+            return isinstance(method.__self__, str)  # format and format_map as the sandbox has them
+        if isinstance(obj, _METHOD):
+            return _may_call(obj.__self__, obj.__name__) and not obj.__name__.startswith("format")
+        return any(obj is function for function in _FUNCTIONS.values())
+
+
+class _Blocks(NodeTransformer):
+    """Treats the output of ``call`` and ``filter`` blocks, which Jinja2 takes for the template's own text, like that
+    of expressions."""
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
+        self.generic_visit(node)
+        return nodes.FilterBlock([node], _write(None, node.lineno), lineno=node.lineno)
+
+    def visit_FilterBlock(self, node: nodes.FilterBlock) -> nodes.Node:
+        self.generic_visit(node)
+        node.filter = _write(node.filter, node.lineno)
+        return node
+
+
+_WRITE = "write!"  # a name that no template can write
+
+
+def _write(node: nodes.Expr | None, line: int) -> nodes.Filter:
+    return nodes.Filter(node, _WRITE, [], [], None, None, lineno=line)
+
+
+def _known(body: list[nodes.Node]) -> Iterator[str]:
+    for node in body:
+        for part in node.nodes if isinstance(node, nodes.Output) else [node]:
+            yield part.data if isinstance(part, nodes.TemplateData) else OPEN
+
+
+# What separates lines, for HTTP or for str.splitlines(), and other characters that no header may have.
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]+")
+
+
+@pass_context  # so that Jinja2 does not call it while it compiles
+def _unchanged(context: Context, value: Any) -> Any:
+    return value
+
+
+@pass_context
+def _on_one_line(context: Context, value: Any) -> Any:
+    if isinstance(value, str) and _CONTROLS.search(value):
+        raise ValueError("a value has a line break or another control character; put it through | header_safe")
+    return value
+
+
+def header_safe(value: Any) -> str:
+    """The value as text, with a space in place of line breaks and other control characters."""
+    return _CONTROLS.sub(" ", str(value))
