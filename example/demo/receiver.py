@@ -1,4 +1,4 @@
-"""A receiver: prints each request that it gets, keeps it for the demo, and fails where its path says so.
+"""A receiver of webhooks: prints each request, keeps it for the demo, and fails where its path says so.
 
 =================  =================================================
 .../fails-2-times  503 to the first two attempts of each delivery
@@ -7,105 +7,104 @@ anything else      200
 =================  =================================================
 """
 
-from __future__ import annotations
-
 import json
+import os
 import re
 import threading
 import time
 from collections import Counter
+from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
-
-from demo import ports, run
+from urllib.parse import parse_qsl
 
 FAILS = re.compile(r"/(?:(always-fails)|fails-(\d+)-times)(?:\?|$)")
+POSTS_FILE = "received.jsonl"
+
+
+@dataclass(frozen=True)
+class Post:
+    """One request and the status of its answer. ``at`` is in seconds since 1970."""
+
+    at: float
+    path: str
+    headers: dict[str, str]  # their names in lower case
+    body: str
+    status: int
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The payload, sent as JSON or as a form whose field ``data`` is JSON."""
+        if self.headers.get("content-type") == "application/json":
+            return dict(json.loads(self.body))
+        fields = dict(parse_qsl(self.body, keep_blank_values=True))
+        return {**fields, "data": json.loads(fields["data"])}
+
+    def summary(self) -> str:
+        try:
+            found = self.payload
+            who = found["username"] or "no user"
+            return f'{found["object_type"]} "{found["data"].get("display")}" {found["event"]} by {who}'
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return f"{len(self.body)} characters"
+
+
+def posts(directory: Path) -> list[Post]:
+    """All requests so far, the oldest first."""
+    file = directory / POSTS_FILE
+    # The last line is empty or still being written.
+    lines = file.read_text().split("\n")[:-1] if file.exists() else []
+    return [Post(**json.loads(line)) for line in lines]
 
 
 class Receiver(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, here: run.Run) -> None:
-        super().__init__((ports.HOST, here.receiver_port), Handler)
-        self.root = urlsplit(here.receiver_url).path
-        self.inbox: Path = here.inbox
+    def __init__(self, directory: Path) -> None:
+        port_file = directory / "receiver.port"
+        # A receiver that was stopped comes back on its old port: the webhooks send there.
+        port = int(port_file.read_text()) if port_file.exists() else 0
+        super().__init__(("127.0.0.1", port), Handler)
+        port_file.write_text(str(self.server_port))
+        print(f"Listening at: http://127.0.0.1:{self.server_port}", flush=True)
+        self.posts_file = directory / POSTS_FILE
         self.attempts: Counter[str] = Counter()
         self.lock = threading.Lock()
-
-    def take(self, method: str, path: str, headers: dict[str, str], body: str) -> int:
-        """Judge, keep and print one request; returns the HTTP status of the answer."""
-        with self.lock:
-            attempt = self._count(headers.get("webhook-id", ""))
-            status = answer(path, attempt)
-            kept = {"at": time.time(), "path": path, "headers": headers, "body": body, "status": status}
-            with self.inbox.open("a") as inbox:
-                inbox.write(json.dumps(kept) + "\n")
-            print(line(f"{method} {path}", headers, body, attempt, status), flush=True)
-        return status
-
-    def _count(self, webhook_id: str) -> int:
-        self.attempts[webhook_id] += 1
-        return self.attempts[webhook_id]
 
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Receiver
 
-    def do_GET(self) -> None:
-        """Lets the demo see that this is its own receiver, too."""
-        if self.path == self.server.root:
-            self._answer(200)
-        else:
-            self._take()
-
-    def _take(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-        if not self.path.startswith(self.server.root + "/"):
-            self._answer(404)
-            return
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode(errors="replace")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self._answer(self.server.take(self.command, self.path.removeprefix(self.server.root), headers, body))
-
-    do_POST = do_PUT = do_PATCH = do_DELETE = _take
-
-    def _answer(self, status: int) -> None:
-        self.send_response(status)
+        with self.server.lock:
+            webhook_id = headers.get("webhook-id", "")
+            self.server.attempts[webhook_id] += 1
+            attempt = self.server.attempts[webhook_id] if webhook_id else 1
+            post = Post(time.time(), self.path, headers, body, status_for(self.path, attempt))
+            with self.server.posts_file.open("a") as file:
+                file.write(json.dumps(asdict(post)) + "\n")
+            again = f", attempt {attempt}" if attempt > 1 else ""
+            what = f"{self.command} {self.path}: {post.summary()}{again} -> {post.status}"
+            print(time.strftime("%H:%M:%S"), what, flush=True)
+        self.send_response(post.status)
         self.send_header("Content-Length", "0")
         self.end_headers()
 
+    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
+
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are printed by the receiver itself."""
+        """Log nothing: ``do_POST`` prints each request."""
 
 
-def answer(path: str, attempt: int) -> int:
-    """The HTTP status for the ``attempt``-th request (from 1) of one delivery."""
+def status_for(path: str, attempt: int) -> int:
+    """The HTTP status for an attempt of a delivery, counted from 1."""
     fails = FAILS.search(path)
-    is_failure = fails is not None and (fails[1] is not None or attempt <= int(fails[2]))
-    return 503 if is_failure else 200
-
-
-def payload(content_type: str, body: str) -> dict[str, Any]:
-    """The payload of a request, sent as JSON or as a form whose fields hold JSON."""
-    if content_type == "application/json":
-        found: dict[str, Any] = json.loads(body)
-        return found
-    fields: dict[str, Any] = dict(parse_qsl(body, keep_blank_values=True))
-    return {**fields, "data": json.loads(fields["data"])}
-
-
-def line(request: str, headers: dict[str, str], body: str, attempt: int, status: int) -> str:
-    try:
-        event = payload(headers.get("content-type", ""), body)
-        name = event["data"].get("display")
-        what = f'{event["object_type"]} "{name}" {event["event"]} by {event["username"] or "nobody"}'
-    except (AttributeError, KeyError, TypeError, ValueError):
-        what = f"{len(body)} characters of a template"
-    again = f", attempt {attempt}" if attempt > 1 else ""
-    return f"{time.strftime('%H:%M:%S')} {request}: {what}{again} -> {status}"
+    return 503 if fails and (fails[1] or attempt <= int(fails[2])) else 200
 
 
 if __name__ == "__main__":
-    Receiver(run.current()).serve_forever()
+    Receiver(Path(os.environ["SITE_RUN"])).serve_forever()

@@ -1,81 +1,57 @@
-"""One change to look at, the addresses to go on from, then whatever the receiver gets until Ctrl-C."""
-
-from __future__ import annotations
+"""Show one change and its webhook, then the addresses, then each request of the receiver until Ctrl-C."""
 
 import json
 import time
-from typing import IO
+from textwrap import indent
 
-from demo.inbox import Inbox, Post
-from demo.ledger import Ledger
-from demo.run import PASSWORD, ROOT, USERNAME, Run
-from demo.site import Site
-from demo.supervise import Supervisord
+from demo import receiver
+from demo.site import SITES
+from demo.startup import PASSWORD, USERNAME, Demo
+from demo.supervisord import log
 
-SITES = "/api/dcim/sites/"
 SHOWN_HEADERS = ("content-type", "webhook-id", "webhook-timestamp", "webhook-signature", "x-hook-signature")
 
 
-def show(here: Run) -> None:
-    """Change a site through the API, and print what that set off."""
-    site = Site(here)
-    path = f"{SITES}{site.find(SITES, 'ams1')['id']}/"
+def show_a_change(demo: Demo) -> None:
+    """Change a site through the REST API, and print its webhook and its delivery."""
+    path = f"{SITES}{demo.site.find(SITES, 'ams1')['id']}/"
     change = {"description": "Seen by scripts/demo"}
     before = time.time()
-    changed = site.call("PATCH", path, change)
+    demo.site.call("PATCH", path, change)
     print(f"\nA site was changed through the REST API:\n\n    PATCH {path} {json.dumps(change)} -> 200")
-    post = Inbox(here).wait_for("dcim.site", changed["id"], "updated")[0]
-    print(f"\nThis POST arrived at the receiver {post.at - before:.2f} s later:\n")
-    print(_indented(_as_text(post)))
+    post = demo.programs.wait_for(lambda: receiver.posts(demo.directory), "A POST", "rqworker")[0]
+    headers = [f"{name}: {post.headers[name]}" for name in SHOWN_HEADERS]
+    request = "\n".join([f"POST {post.path}", *headers, "", json.dumps(post.payload, indent=2)])
+    print(f"\nThis POST arrived at the receiver {post.at - before:.2f} s later:\n\n{indent(request, '    ')}")
+    delivery = demo.ended_delivery(post.headers["webhook-id"])
     print("\nThis delivery was recorded:\n")
-    print(_indented("\n".join(Ledger(here).describe(post.webhook_id))))
+    print(f"    {delivery['id']}  {delivery['state']}  to webhook {delivery['webhook']['name']!r}")
+    for attempt in reversed(delivery["attempts"]):
+        answer = f"HTTP {attempt['status']}" if attempt["status"] else attempt["reason"]
+        print(f"    attempt {attempt['number']}: {answer} after {attempt['duration_ms']} ms")
 
 
-def _as_text(post: Post) -> str:
-    headers = [f"{name}: {_cut(post.headers[name])}" for name in SHOWN_HEADERS if name in post.headers]
-    body = json.dumps(post.payload, indent=2)
-    return "\n".join([f"POST {post.path}", *headers, "", body])
-
-
-def _cut(value: str) -> str:
-    return value if len(value) < 80 else value[:77] + "..."
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
-
-
-def print_addresses(here: Run) -> None:
+def print_addresses(demo: Demo) -> None:
+    site = demo.site.url
     print(f"""
-The site:           {here.site_url}/
-The admin:          {here.site_url}/admin/
-Status of webhooks: {here.site_url}/admin/webhook-backend-status/
+The site:           {site}/
+The admin:          {site}/admin/
+Status of webhooks: {site}/admin/webhook-backend-status/
 Log in as:          {USERNAME}, password {PASSWORD}
-The REST API:       {here.site_url}/api/ with the header "Authorization: Token {here.key}"
-Your own webhook:   give it the payload URL {here.own_url}
-Logs, database:     {_short(here)}
+The REST API:       {site}/api/ with the header "Authorization: Token {demo.site.token}"
+Your own webhook:   give it the payload URL {demo.receiver_url}/mine
+Logs, database:     {demo.directory}
 
 Change a site, a rack, a prefix or an address and watch its POST arrive below. Tenants go to a receiver that
 fails twice, circuits to one that always fails. Ctrl-C stops everything and removes the data.
 """, flush=True)  # fmt: skip
 
 
-def _short(here: Run) -> str:
-    is_inside = here.directory.is_relative_to(ROOT)
-    return str(here.directory.relative_to(ROOT) if is_inside else here.directory)
-
-
-def follow(here: Run, supervisord: Supervisord) -> None:
-    """Print what the receiver prints. Returns never; raises DemoError when a program does not stay up."""
-    with here.log("receiver").open() as output:
+def follow(demo: Demo) -> None:
+    """Print what the receiver prints. Never returns; raises DemoError if a program fails."""
+    with log(demo.directory, "receiver").open() as output:
         output.read()
         while True:
-            _relay(output)
-            supervisord.check()
+            print(output.read(), end="", flush=True)
+            demo.programs.check()
             time.sleep(0.5)
-
-
-def _relay(output: IO[str]) -> None:
-    text = output.read()
-    if text:
-        print(text, end="", flush=True)
