@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
+from unittest.mock import Mock
+from urllib.error import HTTPError
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
-from dcim.models import Site
-from demo import showcase
-from demo.run import Run
+from dcim import models as dcim
+from demo.receiver import Receiver, posts
+from demo.showcase import print_addresses
+from demo.site import Site
+from demo.startup import EXAMPLE, Demo
+from demo.supervisord import Supervisord
 from webhooks.models import Webhook
 
 ADDRESS = "Science Park 610\n1098 XH Amsterdam\nNetherlands"
@@ -21,7 +34,7 @@ ADDRESS = "Science Park 610\n1098 XH Amsterdam\nNetherlands"
 
 @pytest.mark.usefixtures("database")
 def test_the_admin_keeps_the_lines_of_an_address_and_does_not_change_them() -> None:
-    site = Site.objects.create(name="Amsterdam", slug="ams1", physical_address=ADDRESS)
+    site = dcim.Site.objects.create(name="Amsterdam", slug="ams1", physical_address=ADDRESS)
     client = Client()
     client.force_login(User.objects.create_superuser("admin"))
     page = client.get(f"/admin/dcim/site/{site.pk}/change/").text
@@ -42,9 +55,112 @@ def test_the_sample_webhook_of_sites_sends_the_state_before() -> None:
     assert list(Webhook.objects.filter(prechange=True).values_list("name", flat=True)) == ["Sites and racks"]
 
 
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    """The demo's own receiver."""
+    with Receiver(tmp_path) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def status_of(request: urllib.request.Request) -> int:
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
 def test_the_demo_prints_a_url_of_its_receiver_for_a_webhook_of_ones_own(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, receiver: Receiver
 ) -> None:
-    here = Run(tmp_path, "k" * 40, 8000, 6379, 9000)
-    showcase.print_addresses(here)
-    assert "give it the payload URL http://127.0.0.1:9000/kkkkkkkk/mine\n" in capsys.readouterr().out
+    site, programs = Site("http://127.0.0.1:8000", "k" * 40), Mock(Supervisord)
+    print_addresses(Demo(tmp_path, programs, site, f"http://127.0.0.1:{receiver.server_port}", "secret"))
+    url = re.search(r"give it the payload URL (\S+)\n", capsys.readouterr().out)
+    assert url
+    assert status_of(urllib.request.Request(url[1], b"{}")) == 200
+    assert [(post.path, post.body) for post in posts(tmp_path)] == [("/mine", "{}")]
+
+
+def test_the_receiver_fails_where_its_path_says_so(receiver: Receiver) -> None:
+    def answers(path: str, webhook_id: str) -> list[int]:
+        url = f"http://127.0.0.1:{receiver.server_port}/{path}"
+        return [status_of(urllib.request.Request(url, b"{}", {"webhook-id": webhook_id})) for _ in range(4)]
+
+    assert answers("tenants/fails-2-times", "a") == [503, 503, 200, 200]
+    assert answers("tenants/fails-2-times?x=1", "b") == [503, 503, 200, 200]
+    assert answers("circuits/always-fails", "c") == [503] * 4
+
+
+def test_a_receiver_that_was_stopped_comes_back_on_its_port(tmp_path: Path) -> None:
+    with Receiver(tmp_path) as first:
+        port = first.server_port
+    with Receiver(tmp_path) as second:
+        assert second.server_port == port
+
+
+@pytest.fixture
+def script() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+    """Start Python with a script that can import the demo and prints a line when it is ready."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(text: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "PYTHONPATH": str(EXAMPLE)}
+        started.append(
+            subprocess.Popen([sys.executable, "-c", text], env=environment, stdout=PIPE, stderr=PIPE, text=True)
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_demo_though_python_drops_what_handlers_raise_in_finalizers(
+    script: Callable[[str], subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    process = script("""
+import time, weakref
+from demo import signals
+
+class Migration:
+    pass
+
+def finalize():
+    print("finalizing", flush=True)
+    time.sleep(1)
+
+signals.listen()
+migration = Migration()
+weakref.finalize(migration, finalize)
+del migration
+while True:
+    signals.exit_if_received()
+""")
+    assert process.stdout
+    assert process.stdout.readline() == "finalizing\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=20) == ("\nStopping ...\n", "")
+    assert process.returncode == 128 + number
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PR_SET_PDEATHSIG")
+def test_supervisord_gets_a_sigterm_when_the_demo_is_killed(
+    script: Callable[[str], subprocess.Popen[str]],
+) -> None:
+    process = script("""
+import subprocess, time
+from demo.supervisord import end_with_parent
+
+subprocess.Popen(["sleep", "60"], preexec_fn=end_with_parent)
+print("ready", flush=True)
+time.sleep(60)
+""")
+    assert process.stdout
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    # It returns when all that have the pipe have ended: the child, too.
+    assert process.communicate(timeout=20) == ("", "")
