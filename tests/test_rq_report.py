@@ -85,6 +85,12 @@ def test_a_redis_that_refuses_is_told_in_words(settings: Any) -> None:
     assert seen.address == f"127.0.0.1:{port}, database 2"
 
 
+@pytest.mark.parametrize("place", ["redis://127.0.0.1:1", "unix:///no/such.sock"])
+def test_a_url_that_names_no_database_means_the_first(settings: Any, place: str) -> None:
+    settings.RQ_QUEUES = {"webhooks": {"URL": place}}
+    assert rq_report.read().address == f"{place.partition('://')[2]}, database 0"
+
+
 @pytest.mark.alone
 def test_a_redis_that_is_silent_costs_a_second(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -105,9 +105,8 @@ def _misconfigured(error: Exception) -> str:
 def _address(connection: Redis) -> str:
     """Where Redis is, without user and password."""
     known = connection.connection_pool.connection_kwargs
-    if "path" in known:
-        return f"{known['path']}, database {known.get('db', 0)}"
-    return f"{known.get('host', 'localhost')}:{known.get('port', 6379)}, database {known.get('db', 0)}"
+    place = known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+    return f"{place}, database {known.get('db') or 0}"  # django-rq passes None where a URL names no database
 
 
 def _workers(connection: Redis) -> tuple[Worker, ...]:
