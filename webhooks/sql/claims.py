@@ -74,27 +74,32 @@ class Due:
 def webhooks_with_due(using: str) -> list[Due]:
     """The enabled webhooks that have something to send now: those that are paused only when a probe is due."""
     now, now_params = moment(connections[using])
-    # With EXISTS, or without an order, a planner may scan all that is due.
-    due = f"webhook_id = webhooks_webhook.id AND state = 'pending' AND next_attempt_at <= {now}"
+    is_due = f"state = 'pending' AND next_attempt_at <= {now}"
+    # The last subquery is evaluated only where something is suspect. It has an order, or a planner may scan all that is
+    # due.
     found = rows(
         using,
         f"""
         WITH due AS MATERIALIZED (
-            SELECT id, probe_at IS NOT NULL AS is_probe,
-                (
-                    SELECT 1 FROM webhooks_delivery WHERE {due} AND {Suspicion.NONE.value}
-                    ORDER BY next_attempt_at LIMIT 1
-                ) AS clean,
-                (SELECT MAX(lost_leases) FROM webhooks_delivery WHERE {due} AND lost_leases > 0) AS lost
-            FROM webhooks_webhook WHERE enabled AND (probe_at IS NULL OR probe_at <= {now})
+            SELECT id, probe_at IS NOT NULL AS is_probe, (
+                SELECT MAX(lost_leases) FROM webhooks_delivery
+                WHERE webhook_id = webhooks_webhook.id AND {is_due} AND lost_leases > 0
+            ) AS lost
+            FROM webhooks_webhook WHERE enabled AND (probe_at IS NULL OR probe_at <= {now}) AND EXISTS (
+                SELECT 1 FROM webhooks_delivery WHERE webhook_id = webhooks_webhook.id AND {is_due}
+            )
         )
-        SELECT id, is_probe, clean, lost FROM due WHERE clean IS NOT NULL OR lost IS NOT NULL
+        SELECT id, is_probe, COALESCE(lost, 0), lost IS NULL OR (
+            SELECT 1 FROM webhooks_delivery WHERE webhook_id = due.id AND {is_due} AND {Suspicion.NONE.value}
+            ORDER BY next_attempt_at LIMIT 1
+        ) IS NOT NULL
+        FROM due
         """,
-        [*now_params * 3],
+        [*now_params * 4],
     )
     return [
-        Due(pk, bool(is_probe), bool(clean), 0 if is_probe and clean else lost or 0)
-        for pk, is_probe, clean, lost in found
+        Due(pk, bool(is_probe), bool(has_clean), 0 if is_probe and has_clean else lost)
+        for pk, is_probe, lost, has_clean in found
     ]
 
 
