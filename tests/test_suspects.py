@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from tests.draining import drain, states
@@ -129,6 +131,14 @@ def test_a_record_and_a_retry_clear_a_delivery_of_suspicion(webhook: Webhook, in
     for delivery, state in ((delivered, State.SUCCEEDED), (failed, State.PENDING), (given_up, State.PENDING)):
         delivery.refresh_from_db()
         assert (delivery.state, delivery.lost_leases) == (state, 0)
+
+
+@pytest.mark.parametrize(("lost", "told"), [(0, ""), (1, "the last worker that held it"), (2, "workers that held it")])
+def test_the_page_of_a_delivery_names_lost_leases(webhook: Webhook, admin_client: Client, lost: int, told: str) -> None:
+    [delivery] = make_lost(webhook, 1, lost)
+    page = admin_client.get(reverse("admin:webhooks_delivery_change", args=[delivery.pk])).content.decode()
+    assert (f"({lost} of 3" in page) == bool(lost)
+    assert told in page
 
 
 # Sending
