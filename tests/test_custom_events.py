@@ -18,9 +18,11 @@ from dcim.models import Device, Rack, Site
 from tests.makers import actions, events, make_webhook, recorded
 from tests.modes import bare_savepoint
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
+from tests.threads import Beside
 from webhooks import actors, event_names, payloads, testing
 from webhooks.capture import outbox, subscriptions
 from webhooks.models import Event, Webhook
+from webhooks.sql.dialect import run
 
 AUDITED = "dcim.rack_audited"
 CHECKED = "testapp.thing_checked"
@@ -126,6 +128,39 @@ def test_it_goes_in_the_lane_of_the_objects_changes() -> None:
 
 
 @pytest.mark.usefixtures("database")
+@pytest.mark.postgresql
+@pytest.mark.parametrize("around", [transaction.atomic, webhooks.batch])
+def test_a_later_change_of_its_object_waits_and_comes_after_it(around: Any) -> None:
+    make_webhook(Thing, custom_events=[CHECKED])
+    thing = Thing.objects.create(name="old")
+    with around():
+        webhooks.send(CHECKED, thing, {"name": "old"})
+        change = Beside(lambda: Thing.objects.get(pk=thing.pk).save())
+        change.wait_until_blocked_or_done()
+        assert change.is_running
+    change.join()
+    assert actions() == ["created", CHECKED, "updated"]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.postgresql
+def test_it_is_recorded_where_its_object_cannot_be_locked(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing, custom_events=[CHECKED])
+    thing = Thing.objects.create(name="old")
+    with transaction.atomic():
+        Thing.objects.filter(pk=thing.pk).update(name="locked here")
+        Beside(lambda: send_impatiently(thing)).join()
+    assert actions() == ["created", CHECKED]
+    assert f"testapp.thing {thing.pk} cannot be locked" in app_log.text
+
+
+def send_impatiently(thing: Thing) -> None:
+    with transaction.atomic():
+        run("default", "SET LOCAL lock_timeout = '100ms'")
+        webhooks.send(CHECKED, thing)
+
+
+@pytest.mark.usefixtures("database")
 def test_only_those_who_picked_it_get_it_whatever_models_they_picked() -> None:
     listening("dcim.rack_audited")
     make_webhook(Thing)
@@ -217,7 +252,8 @@ def test_with_nobody_listening_it_costs_one_query_for_each_transaction(others: i
         webhooks.send(CHECKED, thing)
         with CaptureQueriesContext(connection) as captured:
             webhooks.send(CHECKED, thing)
-    assert len(captured) == 3  # savepoint, Event, release
+    expected = 3  # savepoint, Event, release; on PostgreSQL the same for the lock of the object
+    assert len(captured) == (2 * expected if connection.vendor == "postgresql" else expected)
 
 
 @pytest.mark.usefixtures("database")

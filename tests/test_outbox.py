@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import json
 import threading
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,7 @@ from tests.threads import Beside
 from webhooks import TrackedQuerySet
 from webhooks.capture import subscriptions
 from webhooks.capture.outbox import batch
+from webhooks.capture.scopes import existing
 from webhooks.models import Event, Webhook
 from webhooks.sql.dialect import rows, run
 
@@ -358,6 +361,26 @@ def test_a_transaction_that_is_rolled_back_leaves_nothing_and_the_next_starts_af
     assert redis.llen("rq:queue:webhooks") == 0
     Thing.objects.get(name="thing").save()
     assert actions() == ["updated"]
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_nothing_of_a_transaction_stays_in_memory_after_its_end(thing: Thing, is_committed: bool) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        thing.name = "new"
+        thing.save()
+        label = Label.objects.create(name="red")
+        thing.labels.add(label)
+        seen = existing("default")
+        assert seen
+        scope, row = weakref.ref(seen), weakref.ref(seen.previous(("testapp.thing", str(thing.pk))).row)
+        del seen
+        assert scope()
+        assert row()
+        transaction.set_rollback(not is_committed)
+    assert scope() is None
+    gc.collect()  # an instance with prefetched relations refers to itself
+    assert row() is None
 
 
 def test_a_commit_wakes_a_worker_once(redis: Any) -> None:

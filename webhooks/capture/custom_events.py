@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, router
 
 from webhooks import event_names, payloads, registry
 from webhooks.capture import outbox
@@ -13,7 +13,7 @@ from webhooks.conf import conf
 from webhooks.jsontext import Unwritable, written
 from webhooks.models import Event
 from webhooks.payloads import Unsendable
-from webhooks.registration import NAME_LENGTH
+from webhooks.registration import NAME_LENGTH, Registration
 from webhooks.texts import clean
 
 
@@ -31,6 +31,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     if name not in event_names.custom_events():
         raise ValueError(event_names.unknown_events([name]))
     object_type, key, called = _about(name, obj)
+    using = outbox.database()
     told = _written(name, data)
     event = Event(action=name, object_type=object_type, object_id=key, object_repr=called, data=told)
     try:
@@ -38,7 +39,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     except Unsendable as error:
         event.data, event.error = "", f"{error}."
     if conf.enabled:
-        outbox.announce(event, outbox.database())
+        outbox.announce(event, using, _row(obj, using))
 
 
 def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
@@ -58,6 +59,13 @@ def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
         return registration.label, str(registration.key(obj.pk)), registration.name_of(obj)
     except ValidationError as error:
         raise ValueError(f"The event {name} cannot be about {obj!r}: its key is none. {error}") from error
+
+
+def _row(obj: models.Model | None, using: str) -> Registration | None:
+    """The model whose row this object is, if it is in this database."""
+    if obj is None or router.db_for_write(type(obj), instance=obj) != using:
+        return None
+    return registry.registration_or_default(type(obj))
 
 
 def _written(name: str, data: Any) -> str:

@@ -122,22 +122,22 @@ def record(
             _record(scope, Change(registration, registration.key(pk), action, lock))
 
 
-def announce(event: Event, using: str) -> None:
-    """Record an Event that is no change, for the webhooks that want its action. Raises only what ended the
-    transaction."""
+def announce(event: Event, using: str, lock: Registration | None = None) -> None:
+    """Record an Event that is no change, for the webhooks that want its action. ``lock`` is the model of an object
+    whose row is in this database. Raises only what ended the transaction."""
     with Sparing(using, "No webhook will hear of %s", event, event=missed_event(event)):
         scope = _scope(using)
         if scope is None:
-            _announce_alone(event, using)
+            _announce_alone(event, using, lock)
         else:
-            settling.announce(scope, event)
+            settling.announce(scope, event, lock)
 
 
-def _announce_alone(event: Event, using: str) -> None:
+def _announce_alone(event: Event, using: str, lock: Registration | None) -> None:
     wanted = subscriptions.current(using)
     if wanted.listening(event.action):
         with transaction.atomic(using):
-            settling.announce(open_scope(using, jobs.wake_up, wanted), event)
+            settling.announce(open_scope(using, jobs.wake_up, wanted), event, lock)
 
 
 def wants(model: type[models.Model], using: str) -> bool:

@@ -7,6 +7,7 @@ scope remembers of it. SQL in a cursor may roll back unseen, so the memory is on
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -130,8 +131,9 @@ class Scope:
         self.is_outdated = True
 
 
-# The latest scope of each database, by its alias. Connections are each thread's own, too; to ask Django for one takes
-# longer than all the rest of what a row that nobody wants costs, and a deletion may cascade to thousands.
+# The latest scope of each database, by its alias; only the transaction keeps it alive. Connections are each thread's
+# own, too; to ask Django for one takes longer than all the rest of what a row that nobody wants costs, and a deletion
+# may cascade to thousands.
 _here = threading.local()
 
 
@@ -147,7 +149,8 @@ def _is_ended_by_django(connection: BaseDatabaseWrapper) -> bool:
 
 def existing(using: str) -> Scope | None:
     """The scope of the transaction that is open on this thread's connection, if it has one."""
-    scope: Scope | None = _here.__dict__.get(using)
+    kept: weakref.ref[Scope] | None = _here.__dict__.get(using)
+    scope = kept() if kept else None
     if scope is None or not _is_ended_by_django(scope.connection) or not scope.is_open:
         return None
     if scope.is_outdated:
@@ -159,7 +162,7 @@ def existing(using: str) -> Scope | None:
 
 def go_on_with(using: str, scope: Scope | None) -> None:
     """Make this the scope of the transaction that is open on this thread's connection."""
-    _here.__dict__[using] = scope
+    _here.__dict__[using] = weakref.ref(scope) if scope else None
 
 
 def open_scope(using: str, wake: Callable[[], None], wanted: Subscriptions | None = None) -> Scope:

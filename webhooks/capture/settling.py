@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.utils import timezone
 
+from webhooks import snapshots
 from webhooks.actors import current_actor
 from webhooks.capture import readings
 from webhooks.capture.changes import Announced, Batch, Change, ObjectState, Pending
@@ -19,6 +20,7 @@ from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.models.event import CUT, made_by
 from webhooks.models.querysets import EventQuerySet
+from webhooks.registration import Registration
 from webhooks.texts import clean, last_line
 
 logger = logger_of(__name__)
@@ -192,11 +194,14 @@ def _event(change: Change, columns: dict[str, Any]) -> Event:
     return Event(object_type=change.label, object_id=str(change.pk), **columns)
 
 
-def announce(scope: Scope, event: Event) -> None:
-    """Record an Event that is no change, for the webhooks that want its action. It is merged with no other."""
+def announce(scope: Scope, event: Event, lock: Registration | None = None) -> None:
+    """Record an Event that is no change, for the webhooks that want its action. It is merged with no other. ``lock``
+    holds the row of its object, so that a later change has a later Event and is committed after this one."""
     candidates = scope.wanted.listening(event.action, current_actor().username)
     if not candidates:
         return
+    if lock and not scope.traced((event.object_type, event.object_id)):  # what the transaction changed is locked
+        _lock(scope, lock, event.object_id)
     if event.error:
         _insert_announced(scope, event, _circumstances(event.action, candidates, event.error))
         return
@@ -206,6 +211,17 @@ def announce(scope: Scope, event: Event) -> None:
     for webhook_ids, error in ((selection.wanting, ""), (selection.undecided, clean(selection.error))):
         if webhook_ids:
             _insert_announced(scope, event, _circumstances(event.action, webhook_ids, error))
+
+
+def _lock(scope: Scope, registration: Registration, pk: str) -> None:
+    if not connections[scope.using].features.has_select_for_update:
+        return
+    try:
+        with transaction.atomic(scope.using):
+            snapshots.read(registration, [pk], scope.using, lock=True)
+    except Exception as error:
+        pass_on(error)
+        logger.warning("%s %s cannot be locked, its events may be out of order: %s", registration.label, pk, error)
 
 
 def _insert_announced(scope: Scope, event: Event, columns: dict[str, Any]) -> None:
