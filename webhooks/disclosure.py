@@ -7,7 +7,7 @@ the rest in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,7 +29,7 @@ _ENDS_OF_PARTS = re.compile(r"[/?#&=;]")
 
 @dataclass(frozen=True)
 class Disclosure:
-    """What one user may read; ``in_full`` is everything."""
+    """What one user may read of a webhook; ``in_full`` is everything."""
 
     in_full: bool
 
@@ -51,8 +51,10 @@ class Disclosure:
         return text if self.in_full else hide(text, _repeated(attempt.url, webhook.additional_headers))
 
 
-def to(user: Any) -> Disclosure:
-    return Disclosure(rights.may_change_webhooks(user))
+def to(user: Any) -> Callable[[int], Disclosure]:
+    """What the user may read of the webhook of an id."""
+    is_in_full = rights.changeable(user)
+    return lambda webhook_id: Disclosure(is_in_full(webhook_id))
 
 
 @lru_cache(maxsize=256)

@@ -8,7 +8,7 @@ that the user may view.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from django.apps import apps
 from django.contrib.auth import get_permission_codename
@@ -25,7 +25,9 @@ from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.models.querysets import State
 from webhooks.object_types import label_of
 
+M = TypeVar("M", bound=models.Model)
 MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
+Restrict = Callable[[QuerySet[M], Any, str], QuerySet[M]]
 
 # Whoever changes one of these has the changes sent elsewhere, or to whoever is in between.
 WHERE_TO = ("payload_url", "ssl_verification", "ca_file_path")
@@ -44,24 +46,65 @@ def has_perm(user: Any, permission: str) -> bool:
     return hasattr(user, "has_perm") and bool(user.has_perm(permission))
 
 
+def allowed(user: Any, action: str, rows: QuerySet[M]) -> QuerySet[M]:
+    """Those of ``rows``, of a model of this app, that the user may view, change, retry …, as ``action`` says: by the
+    permission for the model; and if the host restricts objects, by its ``restrict()``."""
+    if _sees_all(user):
+        return rows
+    if not user.has_perm(f"webhooks.{action}_{rows.model._meta.model_name}"):
+        return rows.none()
+    restrict = _restriction()
+    return restrict(rows, user, action) if restrict else rows
+
+
+def may(user: Any, action: str, row: models.Model) -> bool:
+    """Whether the user may do this to a row of this app."""
+    if is_restricted(user):
+        return allowed(user, action, type(row)._base_manager.filter(pk=row.pk)).exists()
+    return bool(user.has_perm(f"webhooks.{action}_{row._meta.model_name}"))
+
+
+def is_restricted(user: Any) -> bool:
+    """Whether the host may allow the user some rows of this app and not others."""
+    return not _sees_all(user) and _restriction() is not None
+
+
+def _restriction() -> Restrict | None:
+    """The host's ``restrict(queryset, user, action)``, which NetBox has on the querysets of all its models. None if no
+    registered model has one."""
+    for registration in registry.registrations():
+        manager = registration.model._default_manager
+        if hasattr(manager, "restrict"):
+            classes = type(manager.get_queryset()).__mro__
+            found: list[Restrict] = [vars(one)["restrict"] for one in classes if "restrict" in vars(one)]
+            if found:
+                return found[-1]  # as it is for all models
+    return None
+
+
 def visible_webhooks(user: Any, webhooks: QuerySet[Webhook] | None = None) -> QuerySet[Webhook]:
-    """``webhooks`` (all, if none are given), or none of them."""
+    """Those of ``webhooks`` (of all, if none are given) that the user may view or change."""
     webhooks = Webhook.objects.all() if webhooks is None else webhooks
-    return webhooks if may_view_webhooks(user) else webhooks.none()
+    if not is_restricted(user):
+        return webhooks if may_view_webhooks(user) else webhooks.none()
+    every = Webhook.with_deleted.order_by()
+    viewed, changed = (allowed(user, action, every).values("pk") for action in ("view", "change"))
+    return webhooks.filter(Q(pk__in=viewed) | Q(pk__in=changed))
 
 
 def visible_events(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
     """Those of ``events`` that the user may view: Events at all, and their objects."""
     events = Event.objects.all() if events is None else events
-    return of_viewable_objects(user, events) if may_view_events(user) else events.none()
+    return of_viewable_objects(user, allowed(user, "view", events))
 
 
 def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) -> QuerySet[Delivery]:
-    """Those of ``deliveries`` that the user may view: Deliveries at all, and the objects of their Events."""
-    deliveries = Delivery.objects.all() if deliveries is None else deliveries
-    if not may_view_deliveries(user):
-        return deliveries.none()
-    return deliveries.filter(event__in=of_viewable_objects(user)) if is_partial(user) else deliveries
+    """Those of ``deliveries`` that the user may view: Deliveries at all, and the objects of their Events; and if the
+    host restricts objects, their webhooks."""
+    deliveries = allowed(user, "view", Delivery.objects.all() if deliveries is None else deliveries)
+    if is_restricted(user):
+        deliveries = deliveries.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
+    return deliveries.filter(event__in=of_viewable_objects(user)) if _hides_objects(user) else deliveries
 
 
 def of_viewable_objects(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
@@ -83,24 +126,41 @@ def may_view_deliveries(user: Any) -> bool:
 
 
 def may_change_webhooks(user: Any) -> bool:
-    """Whether the user may set URLs, headers and templates of webhooks, and so may read them."""
-    return has_perm(user, "webhooks.change_webhook")
+    """Whether the user may change some webhook."""
+    return bool(user.has_perm("webhooks.change_webhook"))
+
+
+def may_change_all_webhooks(user: Any) -> bool:
+    """Whether the user may set URLs, headers and templates of any webhook, and so may read all of them."""
+    return may_change_webhooks(user) and not is_restricted(user)
+
+
+def changeable(user: Any) -> Callable[[int], bool]:
+    """Whether the user may change the webhook of an id."""
+    if not is_restricted(user):
+        may_change = may_change_webhooks(user)
+        return lambda pk: may_change
+    return set(allowed(user, "change", Webhook.with_deleted.order_by()).values_list("pk", flat=True)).__contains__
 
 
 def is_partial(user: Any) -> bool:
-    """Whether there may be Events of objects that the user may not view."""
+    """Whether there may be Events, or Deliveries, that the user may not view although they may view others."""
+    return is_restricted(user) or _hides_objects(user)
+
+
+def _hides_objects(user: Any) -> bool:
     query = of_viewable_objects(user).query
     return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)
 
 
 def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    """Of models that the user has Django's permission to view, such as ``dcim.view_site``. The default."""
+    """Of models that the user has Django's permission to view, such as ``dcim.view_site``."""
     return events if _sees_all(user) else events.filter(object_type__in=_viewable(user))
 
 
 def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     """As ``by_model``; and of registered models whose managers have NetBox's ``restrict(user, action)``, only of the
-    objects that it gives. Of an object that is gone, the permission for its model decides."""
+    objects that it gives. Of an object that is gone, the permission for its model decides. The default."""
     if _sees_all(user):
         return events
     restricted = [one.model for one in registry.registrations() if hasattr(one.model._default_manager, "restrict")]

@@ -9,6 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from taggit.managers import TaggableManager
 
+from tests.testapp.object_permissions import RestrictedQuerySet
 from webhooks import WebhookManager
 
 
@@ -312,3 +313,20 @@ class Counted(models.Model):
 
     class Meta:
         base_manager_name = "objects"
+
+
+class ObjectPermission(models.Model):
+    """Allows a user to do something to those objects of a model that fit, as in NetBox."""
+
+    # Its table is made before those of apps with migrations.
+    user = models.ForeignKey("auth.User", models.CASCADE, related_name="object_permissions", db_constraint=False)
+    permission = models.CharField(max_length=100)
+    constraints = models.JSONField(default=dict)
+
+
+class Shelf(models.Model):
+    """Has no serializer, so that it is registered only by tests about hosts that restrict objects."""
+
+    name = models.CharField(max_length=50)
+
+    objects = RestrictedQuerySet.as_manager()

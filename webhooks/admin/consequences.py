@@ -19,7 +19,7 @@ def in_words(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[st
     if not rights.may_view_deliveries(user):
         return _unseen(list(webhooks.order_by("name")))
     is_partial = rights.is_partial(user)
-    seen = Q(deliveries__event__in=rights.of_viewable_objects(user)) if is_partial else Q()
+    seen = Q(deliveries__in=rights.visible_deliveries(user)) if is_partial else Q()
     counted = webhooks.order_by("name").annotate(
         total=Count("deliveries", filter=seen),
         unsent=Count("deliveries", filter=seen & Q(deliveries__state__in=OPEN_STATES)),

@@ -42,12 +42,12 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         # Its choices are the names of all webhooks, whether there is a delivery to be seen or not.
-        webhook = ("webhook",) if rights.may_view_webhooks(request.user) else ()
+        webhook = (filters.WebhookFilter,) if rights.may_view_webhooks(request.user) else ()
         of_event = (filters.EventTypeFilter, filters.EventActionFilter)
         return (filters.StateFilter, *webhook, *of_event, filters.AgeFilter)
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        result = "result" if rights.may_change_webhooks(request.user) else "result_in_part"
+        result = "result" if rights.may_change_all_webhooks(request.user) else "result_in_part"
         return ("state_pill", "object", "to", result, "made")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
@@ -130,6 +130,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
             delivery = self.get_object(request, object_id)
             if delivery is None:
                 raise Http404(f"There is no delivery {object_id}.")
+            if not rights.may(request.user, operation.name, delivery):
+                raise PermissionDenied
             operations.perform(operation, request, Delivery.objects.filter(pk=delivery.pk))
             return redirect("admin:webhooks_delivery_change", delivery.pk)
 
@@ -142,7 +144,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
-        told = disclosure.to(request.user)
+        told = disclosure.to(request.user)(obj.webhook_id)
         body, refusal = body_of(obj)
         lane = lane_of(obj, rights.visible_deliveries(request.user))
         return {
@@ -165,8 +167,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "body_size": count_of(len(body), "byte"),
             "refusal": f"Nothing is sent: {told.reason(refusal)}." if refusal else "",
             "payload": indented(_bodies_of(obj).body(as_form=False).decode()),
-            "may_retry": RETRY.allowed(request) and RETRY.changes(obj),
-            "may_discard": DISCARD.allowed(request) and DISCARD.changes(obj),
+            "may_retry": RETRY.is_offered(request.user, obj),
+            "may_discard": DISCARD.is_offered(request.user, obj),
             "made": when(obj.created),
             "changed": when(obj.event.timestamp),
             "finished": when(obj.finished_at),

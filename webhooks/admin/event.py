@@ -116,7 +116,7 @@ class EventAdmin(ReadOnlyAdmin):
                 {
                     "row": one,
                     "pill": pill(one.state),
-                    "reason": short(told.reason(one.reason), 80),
+                    "reason": short(told(one.webhook_id).reason(one.reason), 80),
                     "made": when(one.created),
                 }
                 for one in deliveries[:MOST_DELIVERIES]

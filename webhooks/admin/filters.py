@@ -12,7 +12,8 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from webhooks import event_names, registry
+from webhooks import event_names, registry, rights
+from webhooks.admin.lookup import as_key
 from webhooks.ids import first_id
 from webhooks.models import Action
 from webhooks.models.event import PING
@@ -33,6 +34,20 @@ class StateFilter(admin.SimpleListFilter):
         if self.value() == "open":
             return queryset.filter(state__in=OPEN_STATES)
         return queryset.filter(state=self.value()) if self.value() in State.values else queryset
+
+
+class WebhookFilter(admin.SimpleListFilter):
+    """By the webhook: one that the user may view."""
+
+    title = "webhook"
+    parameter_name = "webhook__id__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        named = rights.visible_webhooks(request.user).order_by("name").values_list("pk", "name")
+        return [(str(pk), name) for pk, name in named]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(webhook=as_key(self.value() or "")) if self.value() else queryset
 
 
 def _with(rows: QuerySet[Any], column: str, value: str | None) -> QuerySet[Any]:

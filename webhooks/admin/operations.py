@@ -11,7 +11,7 @@ from django.contrib.auth import get_permission_codename
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from webhooks import retries
+from webhooks import retries, rights
 from webhooks.admin.display import deliveries
 from webhooks.models import Delivery
 from webhooks.models.querysets import DeliveryQuerySet
@@ -31,10 +31,12 @@ class Operation:
     left_one: str
 
     def allowed(self, request: HttpRequest) -> bool:
+        """Whether the user may do it to some deliveries."""
         return request.user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}")
 
-    def changes(self, delivery: Delivery) -> bool:
-        return self.applies(Delivery.objects.filter(pk=delivery.pk)).exists()
+    def is_offered(self, user: Any, delivery: Delivery) -> bool:
+        """Whether the user may do it to this one, and it would change something."""
+        return rights.may(user, self.name, delivery) and self.applies(Delivery.objects.filter(pk=delivery.pk)).exists()
 
 
 RETRY = Operation(
@@ -58,7 +60,8 @@ DISCARD = Operation(
 
 
 def perform(operation: Operation, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-    """Do it to all of ``chosen`` that it applies to, oldest first, and tell the user."""
+    """Do it to all of ``chosen`` that it applies to and that the user may do it to, oldest first, and tell the user."""
+    chosen = rights.allowed(request.user, operation.name, chosen)
     _tell(operation, request, operation.perform(chosen, request.user, retries.REQUEST_SECONDS))
 
 

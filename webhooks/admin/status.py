@@ -94,7 +94,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
     """Ask, and then retry all that failed; of one webhook, where the address names one."""
     _demand_retry(request)
     webhook = _webhook_named(request)
-    chosen = rights.visible_deliveries(request.user, Delivery.objects.failed())
+    chosen = rights.allowed(request.user, "retry", rights.visible_deliveries(request.user, Delivery.objects.failed()))
     if webhook:
         chosen = chosen.filter(webhook=webhook)
     if request.method == "POST":
@@ -116,7 +116,8 @@ def resume(request: HttpRequest) -> HttpResponse:
     _demand_view(request)
     if not rights.may_change_webhooks(request.user):
         raise PermissionDenied
-    switches.resume(request, Webhook.objects.filter(pk=as_key(request.POST.get("webhook", ""))))
+    chosen = rights.allowed(request.user, "change", Webhook.objects.all())
+    switches.resume(request, chosen.filter(pk=as_key(request.POST.get("webhook", ""))))
     return redirect("webhooks_backend_status")
 
 
@@ -204,7 +205,11 @@ def _failed(request: HttpRequest) -> Any:
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
     told = disclosure.to(request.user)
     rows = [
-        {"row": delivery, "failed_at": when(delivery.finished_at), "reason": short(told.reason(delivery.reason), 90)}
+        {
+            "row": delivery,
+            "failed_at": when(delivery.finished_at),
+            "reason": short(told(delivery.webhook_id).reason(delivery.reason), 90),
+        }
         for delivery in page
     ]
     return {"page": page, "rows": rows}

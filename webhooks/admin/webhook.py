@@ -23,7 +23,7 @@ from django.views.decorators.http import require_POST
 from webhooks import deletion, pinging, rights
 from webhooks.admin import consequences, findings, switches, tallies, trial
 from webhooks.admin.described import IN_WORDS, DescribedWebhook
-from webhooks.admin.display import undisguised
+from webhooks.admin.display import count_of, undisguised
 from webhooks.admin.forms import WebhookForm, offered
 from webhooks.admin.situation import standing_of
 from webhooks.capture import outbox
@@ -57,16 +57,25 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         return field in ASKED_FOR and is_plain and super().lookup_allowed(lookup, value, request)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("name", "payload_url") if rights.may_change_webhooks(request.user) else ("name",)
+        return ("name", "payload_url") if rights.may_change_all_webhooks(request.user) else ("name",)
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        called = "called" if rights.may_change_webhooks(request.user) else "called_in_part"
+        called = "called" if rights.may_change_all_webhooks(request.user) else "called_in_part"
         counts = ("open", "failed") if rights.may_view_deliveries(request.user) else ()
         return (called, "state", "sends", *counts, "last_result")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         deliveries = rights.visible_deliveries(request.user)
-        return tallies.with_tallies(super().get_queryset(request), deliveries).prefetch_related("object_types")
+        webhooks: QuerySet[Webhook] = super().get_queryset(request)
+        if rights.is_restricted(request.user):
+            webhooks = rights.visible_webhooks(request.user, webhooks)
+        return tallies.with_tallies(webhooks, deliveries).prefetch_related("object_types")
+
+    def has_change_permission(self, request: HttpRequest, obj: Webhook | None = None) -> bool:
+        return super().has_change_permission(request, obj) and _may(request, "change", obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Webhook | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and _may(request, "delete", obj)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
@@ -140,20 +149,22 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
+        if not _may(request, "change" if change else "add", form.instance):
+            raise PermissionDenied("You may not have a webhook that is as this one would be.")
         if form.instance.enabled:
             outbox.wake_on_commit()
 
     @admin.action(description="Enable the selected webhooks", permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        switches.turn(request, chosen, enabled=True)
+        switches.turn(request, _changeable(request, chosen), enabled=True)
 
     @admin.action(description="Disable the selected webhooks", permissions=["change"])
     def disable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        switches.turn(request, chosen, enabled=False)
+        switches.turn(request, _changeable(request, chosen), enabled=False)
 
     @admin.action(description="Resume the selected webhooks now", permissions=["change"])
     def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        switches.resume(request, chosen)
+        switches.resume(request, _changeable(request, chosen))
 
     # A test
 
@@ -200,7 +211,8 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
         lines, totals = consequences.in_words(chosen, request.user)
-        allowed = self.has_delete_permission(request)
+        deletable = rights.allowed(request.user, "delete", chosen).values_list("pk", flat=True)
+        allowed = {webhook.pk for webhook in objs} == set(deletable)
         return lines, totals, set() if allowed else {"webhook"}, []
 
     def delete_model(self, request: HttpRequest, obj: Webhook) -> None:
@@ -208,6 +220,19 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         deletion.delete(Webhook.objects.filter(pk__in=queryset.values("pk")))
+
+
+def _may(request: HttpRequest, action: str, webhook: Webhook | None) -> bool:
+    """Whether the user, who has the permission for the model, may do this to a webhook as it is stored."""
+    return webhook is None or rights.may(request.user, action, webhook)
+
+
+def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """Those of the chosen webhooks that the user may change. Says how many are left."""
+    changeable = rights.allowed(request.user, "change", chosen)
+    if left := chosen.count() - changeable.count():
+        messages.warning(request, f"You may not change {count_of(left, 'webhook')} of these.")
+    return changeable
 
 
 def _under_way(user: Any, event: Event) -> SafeString | str:

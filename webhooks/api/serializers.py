@@ -107,7 +107,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     def to_representation(self, instance: Webhook) -> Any:
         shown = super().to_representation(instance)
-        told = _told(self)
+        told = _told(self, instance.pk)
         shown["payload_url"] = told.url(instance.payload_url)
         return shown if told.in_full else shown | dict.fromkeys(HIDDEN)
 
@@ -164,10 +164,15 @@ def _names(data: Mapping[str, Any]) -> set[str]:
     return {name.partition("[")[0] for name in data} - {"csrfmiddlewaretoken"}
 
 
-def _told(serializer: serializers.BaseSerializer[Any]) -> Disclosure:
-    """What may be told to the user of the request; where there is none, to anybody."""
-    request = serializer.context.get("request")
-    return disclosure.to(request.user) if request else Disclosure(in_full=False)
+def _told(serializer: serializers.BaseSerializer[Any], webhook_id: int) -> Disclosure:
+    """What may be told of a webhook to the user of the request; where there is none, to anybody."""
+    context: Any = serializer.context
+    if "request" not in context:
+        return Disclosure(in_full=False)
+    if "disclosure" not in context:
+        context["disclosure"] = disclosure.to(context["request"].user)
+    told: Disclosure = context["disclosure"](webhook_id)
+    return told
 
 
 def _is_secret(name: str, value: Any) -> bool:
@@ -243,7 +248,7 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
 
     def to_representation(self, instance: Delivery) -> Any:
         shown = super().to_representation(instance)
-        shown["reason"] = _told(self).reason(instance.reason)
+        shown["reason"] = _told(self, instance.webhook_id).reason(instance.reason)
         return shown if instance.state == State.PENDING else shown | {"next_attempt_at": None}
 
 
@@ -266,7 +271,8 @@ class AttemptSerializer(serializers.ModelSerializer[Attempt]):
         read_only_fields = fields
 
     def to_representation(self, instance: Attempt) -> Any:
-        told, webhook = _told(self), instance.delivery.webhook
+        webhook = instance.delivery.webhook
+        told = _told(self, webhook.pk)
         return super().to_representation(instance) | {
             "url": told.url(instance.url),
             "reason": told.reason(instance.reason),

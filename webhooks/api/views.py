@@ -10,7 +10,7 @@ from django.db.models import QuerySet
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, NotFound, ParseError, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ParseError, PermissionDenied, ValidationError
 from rest_framework.parsers import JSONParser
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -50,6 +50,10 @@ class ShallowJSONParser(JSONParser):
 
 # Those of the host, of which only REST framework's own is replaced.
 PARSERS = [ShallowJSONParser if parser is JSONParser else parser for parser in APIView.parser_classes]
+
+
+# The permission that a method takes for the rows that it changes.
+CHANGES = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}
 
 
 class StrictViewSet(GenericViewSet[Any]):
@@ -96,10 +100,17 @@ def _refuse_body(request: Request) -> None:
 class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: which changes of which models are sent where."""
 
-    queryset = Webhook.objects.prefetch_related("object_types")
+    queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filters_class = WebhookFilters
     lookup_value_regex = r"\d{1,18}"
+
+    def get_queryset(self) -> QuerySet[Webhook]:
+        webhooks = Webhook.objects.prefetch_related("object_types")
+        action = CHANGES.get(str(self.request.method))
+        if action:
+            return rights.allowed(self.request.user, action, webhooks)
+        return rights.visible_webhooks(self.request.user, webhooks)
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         try:
@@ -118,21 +129,24 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
             raise Conflict(CONFLICT) from None
 
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
-        self._save(serializer)
+        self._save(serializer, "add")
         webhook: Webhook = serializer.instance  # type: ignore[assignment]
         admin_log.note(self.request.user, webhook, admin_log.ADDITION, [{"added": {}}])
 
     def perform_update(self, serializer: BaseSerializer[Webhook]) -> None:
         webhook: Webhook = serializer.instance  # type: ignore[assignment]
         before = admin_log.state_of(webhook)
-        self._save(serializer)
+        self._save(serializer, "change")
         # Whoever has the previous secret forgotten changes that.
         given = [name.removeprefix("forget_") for name in serializer.validated_data]
         if changes := admin_log.differing(webhook, before, given):
             admin_log.note(self.request.user, webhook, admin_log.CHANGE, changes)
 
-    def _save(self, serializer: BaseSerializer[Webhook]) -> None:
-        if serializer.save().enabled:
+    def _save(self, serializer: BaseSerializer[Webhook], action: str) -> None:
+        webhook = serializer.save()
+        if not rights.may(self.request.user, action, webhook):
+            raise PermissionDenied(f"You may not {action} a webhook that is as this one would be.")
+        if webhook.enabled:
             # What waited while it was disabled can go out.
             outbox.wake_on_commit()
 
@@ -197,6 +211,8 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     def _do(self, perform: Callable[[Any, Any], Done], otherwise: str) -> Response:
         _refuse_body(self.request)
         delivery = self.get_object()
+        if not rights.may(self.request.user, self.operation, delivery):
+            raise PermissionDenied
         if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user).changed:
             raise Conflict(f"Delivery {delivery.pk} is {delivery.state}: {otherwise}.")
         return Response(self.get_serializer(self.get_object()).data)
@@ -215,7 +231,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         filters = DeliveryFilters(request.query_params)
         if not set(request.query_params) & set(filters.fields):
             raise ValidationError(f"Give at least one filter as a query parameter: {', '.join(filters.fields)}.")
-        chosen = filters.narrow(rights.visible_deliveries(request.user))
+        chosen = filters.narrow(rights.allowed(request.user, "retry", rights.visible_deliveries(request.user)))
         if "state" not in request.query_params:
             chosen = chosen.failed()
         done = retries.retry(chosen.retriable(), request.user, retries.REQUEST_SECONDS)

@@ -1,0 +1,38 @@
+"""A miniature of NetBox's object permissions: constraints, a queryset that keeps to them, and a backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth.backends import ModelBackend
+from django.db.models import Q, QuerySet
+
+
+def constraints_of(user: Any, permission: str) -> list[Q]:
+    """What the objects must be like that this permission of the user is for: one of these."""
+    granted = user.object_permissions.filter(permission=permission) if user.is_active and user.pk else []
+    return [Q(**one.constraints) for one in granted]
+
+
+class RestrictedQuerySet(QuerySet[Any]):
+    def restrict(self, user: Any, action: str = "view") -> QuerySet[Any]:
+        if user.is_superuser:
+            return self
+        fitting = constraints_of(user, f"{self.model._meta.app_label}.{action}_{self.model._meta.model_name}")
+        if not fitting:
+            return self.none()
+        wanted = Q()
+        for one in fitting:
+            wanted |= one
+        return self.filter(pk__in=self.model.objects.filter(wanted))
+
+
+class ObjectPermissionBackend(ModelBackend):
+    def get_all_permissions(self, user_obj: Any, obj: Any = None) -> set[str]:
+        return set(user_obj.object_permissions.values_list("permission", flat=True)) if user_obj.pk else set()
+
+    def has_perm(self, user_obj: Any, perm: str, obj: Any = None) -> bool:
+        fitting = constraints_of(user_obj, perm)
+        if obj is None:
+            return bool(fitting)
+        return any(type(obj)._default_manager.filter(one, pk=obj.pk).exists() for one in fitting)
