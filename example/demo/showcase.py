@@ -52,6 +52,7 @@ def follow(demo: Demo) -> None:
     with log(demo.directory, "receiver").open() as output:
         output.read()
         while True:
-            print(output.read(), end="", flush=True)
+            if text := output.read():
+                print(text, end="", flush=True)
             demo.programs.check()
             time.sleep(0.5)

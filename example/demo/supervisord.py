@@ -63,7 +63,7 @@ class Supervisord:
                     os.killpg(pid, signal.SIGKILL)
 
     def check(self) -> bool:
-        """Whether all programs are up. Raises DemoError if supervisord has ended or a program fails."""
+        """Whether all programs are up. Raises DemoError if supervisord ended or cannot keep a program up."""
         signals.exit_if_received()
         if self._process.poll() is not None:
             raise DemoError("supervisord has ended", "supervisord.out")
@@ -74,7 +74,7 @@ class Supervisord:
             programs = server.supervisor.getAllProcessInfo()
         self._pids = [program["pid"] for program in programs if program["pid"]] or self._pids
         for program in programs:
-            if program["statename"] in ("BACKOFF", "EXITED", "FATAL"):
+            if program["statename"] in ("BACKOFF", "FATAL"):
                 why = program["spawnerr"] or program["description"]
                 raise DemoError(f"{program['name']} does not stay up: {why}", program["name"])
         return bool(programs) and all(program["statename"] == "RUNNING" for program in programs)
