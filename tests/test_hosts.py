@@ -23,6 +23,7 @@ from tests.inbox import ROOT, Inbox
 from tests.makers import make_webhook
 from tests.waiting import PATIENCE
 from tests.workers import Workers
+from webhooks import rights
 from webhooks.middleware import WebhooksMiddleware
 from webhooks.models import Event, State, Webhook
 
@@ -92,6 +93,9 @@ def post_as(user: RemoteUser) -> int:
 def test_a_user_without_permissions_of_django_may_do_nothing(database: str) -> None:
     assert post_as(RemoteUser()) == 403
     assert not Webhook.objects.exists()
+    assert not any(may(RemoteUser()) for may in (rights.may_view_webhooks, rights.may_view_events))
+    assert not rights.may(RemoteUser(), "change", make_webhook(Site))
+    assert not rights.visible_webhooks(RemoteUser()).exists()
 
 
 def test_a_change_by_a_user_that_is_no_row_has_its_name(database: str, app_log: pytest.LogCaptureFixture) -> None:

@@ -51,7 +51,7 @@ def allowed(user: Any, action: str, rows: QuerySet[M]) -> QuerySet[M]:
     permission for the model; and if the host restricts objects, by its ``restrict()``."""
     if _sees_all(user):
         return rows
-    if not user.has_perm(f"webhooks.{action}_{rows.model._meta.model_name}"):
+    if not has_perm(user, f"webhooks.{action}_{rows.model._meta.model_name}"):
         return rows.none()
     restrict = _restriction()
     return restrict(rows, user, action) if restrict else rows
@@ -61,7 +61,7 @@ def may(user: Any, action: str, row: models.Model) -> bool:
     """Whether the user may do this to a row of this app."""
     if is_restricted(user):
         return allowed(user, action, type(row)._base_manager.filter(pk=row.pk)).exists()
-    return bool(user.has_perm(f"webhooks.{action}_{row._meta.model_name}"))
+    return has_perm(user, f"webhooks.{action}_{row._meta.model_name}")
 
 
 def is_restricted(user: Any) -> bool:
@@ -127,7 +127,7 @@ def may_view_deliveries(user: Any) -> bool:
 
 def may_change_webhooks(user: Any) -> bool:
     """Whether the user may change some webhook."""
-    return bool(user.has_perm("webhooks.change_webhook"))
+    return has_perm(user, "webhooks.change_webhook")
 
 
 def may_change_all_webhooks(user: Any) -> bool:
