@@ -7,6 +7,7 @@ import http.server
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 
 from tests.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.importing import making
+from webhooks.importing import headers, making
 from webhooks.importing.answers import Answers, UnreadableSource, read
 from webhooks.importing.plans import ESCAPING, Plan, Skipped, plans
 from webhooks.models import Webhook
@@ -241,6 +242,14 @@ def test_headers_that_let_somebody_in_become_secret_ones(lines: str, additional:
     told = "headers that become secret ones, which are not shown again: "
     names = [line.partition(":")[0].strip() for line in secret.split("\n")]
     assert plan.unequal == ((told + ", ".join(names),) if secret else ())
+
+
+@pytest.mark.parametrize("opening", ["{{", "{%", "{#"])
+def test_headers_of_many_openings_take_no_time(opening: str) -> None:
+    lines = f"X-Odd: {opening * 20_000}\nX-Token: t0ken"
+    begun = time.process_time()
+    assert headers.split(lines, "", [])[1] == "X-Token: t0ken"
+    assert time.process_time() - begun < 0.5
 
 
 def test_the_user_of_a_url_goes_before_a_header_as_it_did_there() -> None:

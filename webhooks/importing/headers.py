@@ -12,8 +12,8 @@ from webhooks.sensitive import is_sensitive
 # Names of headers with one of these words carry what lets somebody in, as those do that ``sensitive`` knows.
 WORDS = {"auth", "authorization", "cookie", "key"}
 
-# What a template writes or decides: an expression, a comment, or from the first statement to the last.
-_TEMPLATED = re.compile(r"\{%.*%\}|\{\{.*?\}\}|\{#.*?#\}", re.DOTALL)
+_OPENING = re.compile(r"\{(?=[%{#])")
+_CLOSING = {"{%": "%}", "{{": "}}", "{#": "#}"}
 _HIDDEN = "\ue000"
 
 
@@ -41,9 +41,28 @@ def split(text: str, credentials: str, unequal: list[str]) -> tuple[str, str]:
 
 def _lines(text: str) -> Iterator[tuple[str, bool]]:
     """Each line, and whether it is sent just as it stands."""
-    hidden = _TEMPLATED.sub(lambda found: re.sub(r".", _HIDDEN, found[0]), text)
+    hidden = _without_templates(text)
     for line, seen in zip(text.split("\n"), hidden.split("\n"), strict=True):
         yield line, _HIDDEN not in seen and not templates.is_template(line)
+
+
+def _without_templates(text: str) -> str:
+    """The text with what a template writes or decides hidden: an expression, a comment, or from the first statement to
+    the last. A single pattern for it takes minutes for a text of many openings."""
+    parts, last, unclosed = [], 0, set()
+    for found in _OPENING.finditer(text):
+        start = found.start()
+        opening = text[start : start + 2]
+        if start < last or opening in unclosed:
+            continue
+        closing = _CLOSING[opening]
+        end = text.rfind(closing, start + 2) if opening == "{%" else text.find(closing, start + 2)
+        if end < 0:
+            unclosed.add(opening)
+            continue
+        parts += [text[last:start], re.sub(r".", _HIDDEN, text[start : end + 2])]
+        last = end + 2
+    return "".join([*parts, text[last:]])
 
 
 def _is_secret(name: str) -> bool:
