@@ -398,6 +398,15 @@ def test_a_stricter_isolation_level_is_a_warning(
     assert list(found()) == ids
 
 
+def test_a_batch_of_requests_that_are_not_atomic_is_a_warning(
+    sound_database: dict[str, Any], webhooks_settings: Any
+) -> None:
+    webhooks_settings(BATCH_REQUESTS=True)
+    assert "webhooks.W013" not in found()
+    sound_database["ATOMIC_REQUESTS"] = False
+    assert "update()" in str(found()["webhooks.W013"].hint)
+
+
 def test_requests_that_are_not_atomic_are_a_warning(sound_database: dict[str, Any]) -> None:
     sound_database["ATOMIC_REQUESTS"] = False
     [message] = found().values()

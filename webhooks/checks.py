@@ -298,6 +298,13 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
             "committed together.",
             id="webhooks.W003",
         )
+        if conf.batch_requests:
+            yield Warning(
+                "BATCH_REQUESTS has no effect: requests are not atomic.",
+                hint=f'Set DATABASES["{alias}"]["ATOMIC_REQUESTS"] = True. BATCH_REQUESTS records at the end of the '
+                "transaction of a request. Hosts that go on with update() after a save need it.",
+                id="webhooks.W013",
+            )
 
 
 @register("webhooks")

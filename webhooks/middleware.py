@@ -1,17 +1,37 @@
 """Records which request and which user a change came from, and how deep in a chain of webhooks it is; works under
-WSGI and ASGI."""
+WSGI and ASGI. With ``BATCH_REQUESTS``, records the changes of a request together at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction
+from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import sync_and_async_middleware
 
 from webhooks import tables
 from webhooks.actors import RequestActor, acting
+from webhooks.capture import outbox
+from webhooks.conf import conf
+from webhooks.logs import logger_of
+
+logger = logger_of(__name__)
+
+# The methods of requests that change nothing.
+SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
+
+
+def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Open a batch around a view that may change something, if Django runs it in a transaction. The view's own
+    transaction is a savepoint of that of the batch, so it is rolled back as ever."""
+    using = outbox.database()
+    if not (conf.enabled and conf.batch_requests) or request.method in SAFE:
+        return
+    if connections.settings[using]["ATOMIC_REQUESTS"] and using not in getattr(view, "_non_atomic_requests", ()):
+        request._webhooks_stack.enter_context(outbox.batch(using))  # type: ignore[attr-defined]
 
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
@@ -28,6 +48,8 @@ def process_exception(request: HttpRequest, exception: Exception) -> HttpRespons
 def WebhooksMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Put it after Django's ``AuthenticationMiddleware``."""
     if iscoroutinefunction(get_response):
+        if conf.batch_requests:
+            logger.warning("BATCH_REQUESTS has no effect under ASGI: each change is recorded at once")
 
         async def handle_async(request: HttpRequest) -> HttpResponseBase:
             with acting(RequestActor(request)):
@@ -37,8 +59,10 @@ def WebhooksMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[
         return handle_async
 
     def handle(request: HttpRequest) -> HttpResponseBase:
-        with acting(RequestActor(request)):
+        with acting(RequestActor(request)), ExitStack() as stack:
+            request._webhooks_stack = stack  # type: ignore[attr-defined]
             return cast(HttpResponseBase, get_response(request))
 
+    handle.process_view = process_view  # type: ignore[attr-defined]
     handle.process_exception = process_exception  # type: ignore[attr-defined]
     return handle

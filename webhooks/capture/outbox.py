@@ -186,7 +186,8 @@ def batch(using: str | None = None) -> Iterator[None]:
             yield
         finally:
             scope.batch = None
-        _close(scope, gathered)
+        if not scope.connection.needs_rollback:
+            _close(scope, gathered)
 
 
 def _opened(using: str) -> Scope | None:

@@ -31,6 +31,11 @@ class Settings(Keys):
     queue = Setting("webhooks", rules.TEXT)
     """The name in ``RQ_QUEUES`` of the queue that wake-ups go to."""
 
+    # Recording
+
+    batch_requests = Setting(False, rules.FLAG)
+    """Whether the changes of a request are recorded together at its end."""
+
     # Sending
 
     timeout = Setting(10, rules.TIMEOUT)
