@@ -427,6 +427,15 @@ def test_a_filter_that_means_nothing_is_refused(api: APIClient, parameters: Any,
     assert (answer.status_code, list(answer.json())) == (400, [key])
 
 
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Europe/Berlin", "0001-01-01"), ("America/New_York", "9999-12-31T23:00:00")]
+)
+def test_a_time_that_utc_does_not_have_is_refused(api: APIClient, settings: Any, zone: str, day: str) -> None:
+    settings.TIME_ZONE = zone
+    answer = api.get(f"{DELIVERIES}?created_after={day}")
+    assert (answer.status_code, list(answer.json())) == (400, ["created_after"])
+
+
 def test_a_list_is_paged_through_by_a_cursor_and_misses_nothing(api: APIClient) -> None:
     webhook = make_webhook(Thing)
     made = [str(make_delivery(webhook, at=NOON + timedelta(minutes=number)).pk) for number in range(7)]

@@ -33,11 +33,11 @@ class FirstIdField(serializers.DateTimeField):
     """A moment, as the smallest id that a delivery made from then on has: ids have an index, times have none."""
 
     def to_internal_value(self, value: Any) -> uuid.UUID:  # type: ignore[override]
-        moment: datetime = super().to_internal_value(value)
         try:
+            moment: datetime = super().to_internal_value(value)
             return first_id(moment)
         except (ValueError, OverflowError) as error:
-            raise ValidationError("Must be a time after 1970.") from error
+            raise ValidationError("Must be a time from 1970 to 9999.") from error
 
 
 class Filters(serializers.Serializer[Any]):
