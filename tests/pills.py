@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Any
 
 from webhooks.delivery import courier
 from webhooks.delivery.attempts import Claimed, request_for
@@ -13,8 +14,8 @@ from webhooks.workers import WebhookWorker
 PILL = '"pill"'
 
 
-def _poisoned(claimed: Claimed) -> Request:
-    request = request_for(claimed)
+def _poisoned(claimed: Claimed, **kwargs: Any) -> Request:
+    request = request_for(claimed, **kwargs)
     if PILL.encode() in request.body:
         os.kill(os.getpid(), signal.SIGKILL)
     return request
