@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.apps import apps
@@ -75,8 +76,15 @@ def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
         _watch_class(sender)
 
 
-def on_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
-    """What is there will be gone after the save."""
+def on_saving(
+    sender: type[models.Model],
+    instance: models.Model,
+    using: str,
+    raw: bool,
+    update_fields: Collection[str] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Read the state before the save while it is still there."""
     if raw or outbox.ignores(sender, using) or not outbox.looks_back(using) or using != outbox.database():
         return
     stored = {
@@ -86,7 +94,9 @@ def on_saving(sender: type[models.Model], instance: models.Model, using: str, ra
     }
     if stored:
         if scopes.in_transaction(using):
-            outbox.snapshot_before(stored, using, guarded=not registry.locks_its_rows(sender))
+            # Unguarded only where the save itself takes the same lock and writes all the columns that are read.
+            is_alike = update_fields is None and registry.locks_its_rows(sender)
+            outbox.snapshot_before(stored, using, guarded=not is_alike)
         else:
             instance._webhooks_prechange = outbox.snapshot_unlocked(stored, using)  # type: ignore[attr-defined]
 
@@ -133,7 +143,7 @@ def on_saved(
         # Its relations to many are set next, and Django does not signal that they are of a fixture.
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
     if raw or outbox.ignores(sender, using):
-        return  # a fixture is loaded, whose rows may refer to others that are not there yet; or nobody wants it
+        return  # no webhook wants it; or a fixture is loaded, and its rows may refer to others that do not exist yet
     for registration in registry.registrations_touched(sender):
         is_new = created and registration.model not in made_of
         action = Action.CREATED if is_new else Action.UPDATED
@@ -143,7 +153,7 @@ def on_saved(
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     if outbox.ignores(sender, using):
-        return  # first: a deletion that cascades comes here for each row, most of which nobody wants
+        return  # first: a deletion may cascade to thousands of rows that no webhook wants
     # Django signals the deletion of each inherited row by itself, so only the sender's own model counts.
     registration = registry.registration_of(sender)
     if registration is not None:
@@ -161,7 +171,7 @@ def on_many_to_many_changed(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """The objects that hold the field have changed, from whichever side the relation was edited."""
+    """Record changes of the objects that hold the field, from whichever side the relation is edited."""
     if "_webhooks_loaded" in instance.__dict__:
         return
     holders = model if reverse else type(instance)

@@ -1,4 +1,4 @@
-"""A relation to many, as it is edited from one of its sides: which objects hold it, and which of them have changed."""
+"""A relation to many, as it is edited from one of its sides: which objects hold it, and which have changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Relation:
     edited from the side that the field points to."""
 
     def __init__(self, through: Any, holders: type[models.Model], reverse: bool) -> None:
-        # One, but for fields that share their ``through``: Django does not tell which of them is edited.
+        # One, but for fields that share their ``through``: Django does not say which is edited.
         self.fields = [one for one in holders._meta.many_to_many if one.remote_field.through is through]
         self.holders = holders
         self._reverse = reverse
@@ -26,8 +26,8 @@ class Relation:
     def changed(
         self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str
     ) -> dict[Registration, list[Any]]:
-        """The keys of the objects whose relation changes, by the registrations of the models that hold the field, from
-        what Django signals of it."""
+        """Return the keys of the objects that change, by the registrations of the models that hold the field. The
+        arguments are those of Django's signal."""
         touched = [one for one in registry.registrations_touched(self.holders) if self.names(one)]
         is_clearing = action.endswith("_clear")
         if not touched or not (is_clearing or pk_set):
@@ -44,7 +44,7 @@ class Relation:
         return self.fields[0].model
 
     def _referred(self, values: set[Any], using: str) -> list[Any]:
-        """The keys of objects that the model between refers to, which may be by another field than their key."""
+        """The keys of objects that the model between refers to, by their key or by another field."""
         field: Any = self.fields[0]
         name = field.m2m_target_field_name() if self._reverse else field.m2m_reverse_target_field_name()
         if name == self._model._meta.pk.name:
@@ -54,17 +54,17 @@ class Relation:
     def _keys(
         self, model: type[models.Model], instance: models.Model | None, others: list[Any], using: str
     ) -> list[Any]:
-        """The keys as those of one of the models that hold the field. One that inherits it may have keys of its own."""
+        """The keys of the same objects in one of the models that hold the field: a child may have its own key."""
         pk, key_there = model._meta.pk, self._model._meta.pk
         if others and not keys.is_shared(pk, key_there):
             others = self._read(model, Q((f"{key_there.name}__in", others)), using)
         own = [] if instance is None else [self._key(instance, model)]
-        # Sorted, so that two who change the same objects lock them in one order.
+        # Sorted, so that two transactions that change the same objects lock them in one order.
         return sorted({pk.to_python(key) for key in [*own, *others]})
 
     def _key(self, instance: models.Model, model: type[models.Model]) -> Any:
         pk = model._meta.pk
-        # An instance that was made by its key alone does not have the one of the row that it inherits.
+        # An instance with nothing but its own key lacks that of the row that it inherits.
         return instance.pk if keys.is_shared(pk, instance._meta.pk) else getattr(instance, pk.attname)
 
     def _read(self, model: type[models.Model], condition: Q, using: str) -> list[Any]:
@@ -75,7 +75,7 @@ class Relation:
     def _cleared(self, instance: models.Model, action: str, using: str) -> list[Any]:
         if action == "post_clear":
             return list(instance.__dict__.pop("_webhooks_cleared", ()))
-        # After the clearing nobody can tell which objects had pointed here.
+        # After the clearing it is too late to ask which objects pointed here.
         pointing = self._read(self._model, self._pointing_at(instance), using)
         instance._webhooks_cleared = pointing  # type: ignore[attr-defined]
         return pointing
@@ -97,14 +97,13 @@ class Relation:
                 through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
 
     def names(self, registration: Registration) -> list[str]:
-        """What the fields are called, of those that objects of a registered model hold: a parent whose rows the holders
-        inherit may have none such."""
+        """The names of the fields that objects of a registered model hold. A parent may lack a field of its child."""
         held = {one.name for one in registration.model._meta.many_to_many}
         return [field.name for field in self.fields if field.name in held]
 
 
 def _is_symmetrical(field: models.ManyToManyField[Any, Any]) -> bool:
-    """Whether both its ends hold it. django-taggit says so of every relation to tags."""
+    """Whether both ends hold it. django-taggit claims that of every relation to tags, so the models are compared."""
     ends = (field.model, field.related_model)
     first, second = (end._meta.concrete_model for end in ends)
     return first is second and bool(getattr(field.remote_field, "symmetrical", False))

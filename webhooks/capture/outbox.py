@@ -37,14 +37,14 @@ def wake_on_commit() -> None:
 
 
 def ignores(model: type[models.Model], using: str, ask: bool = False) -> bool:
-    """Whether this transaction knows already that nobody wants changes of a model. Asked twice at each save, which is
-    all that one that nobody wants should cost. ``ask`` looks the webhooks up if that is not known yet."""
+    """Whether this transaction knows already that no webhook wants changes of a model. Each save asks twice, so it must
+    be cheap. ``ask`` looks the webhooks up if that is not known yet."""
     scope = _scope(using) if ask else existing(using)
     return scope is not None and scope.wanted.ignore(model)
 
 
 def looks_back(using: str) -> bool:
-    """Whether somebody may need to know what is about to change; asked at each save, so without a query."""
+    """Whether a webhook may need the state before a change. Each save asks, so this makes no query."""
     scope = existing(using)
     return scope is None or scope.wanted.looks_back
 

@@ -57,7 +57,7 @@ def _read_rows(scope: Scope, registration: Registration, pks: Collection[Any]) -
 
 
 def _read_relation(scope: Scope, keys: Sequence[Key], relation: str) -> None:
-    # In a query of its own, after the lock: a statement that waited for a lock sees other tables as before its wait.
+    # A separate query, after the lock: a statement that waited for a lock sees other tables as before its wait.
     lacking = [state for state in map(scope.previous, keys) if state and state.lacks(relation)]
     models.prefetch_related_objects([state.row for state in lacking if state.row is not None], relation)
     for state in lacking:
@@ -67,7 +67,7 @@ def _read_relation(scope: Scope, keys: Sequence[Key], relation: str) -> None:
 def _note_edit(scope: Scope, key: Key, relations: Collection[str]) -> None:
     state = scope.previous(key)
     if state is None:
-        # It could not be read, or was changed before a webhook wanted this. What is there now is half of the change.
+        # It could not be read, or changed before a webhook wanted this. The row may have half of the change by now.
         state = PreviousState()
         scope.keep(key, state)
     state.edited.update(relations)

@@ -33,8 +33,8 @@ V = TypeVar("V")
 
 @dataclass
 class Trace:
-    """What one transaction did to one object: whether it was there before, the Events recorded for it, and those
-    for the webhooks of which it could not be told whether they want it."""
+    """What one transaction did to one object: whether it was there before, and the Events recorded for it.
+    ``undecided_ids`` are Events for webhooks that may or may not want it."""
 
     existed: bool
     event_ids: list[int] = field(default_factory=list)

@@ -21,6 +21,7 @@ from webhooks.models import Action, Event
 from webhooks.models.event import CUT, made_by
 from webhooks.models.querysets import EventQuerySet
 from webhooks.registration import Registration
+from webhooks.sql.dialect import in_chunks
 from webhooks.texts import clean, last_line
 
 logger = logger_of(__name__)
@@ -126,19 +127,32 @@ def settle_together(scope: Scope, gathered: Batch) -> None:
     unknown = [one.change for one in pending if one.state is None]
     known = {one.change.key: one.state for one in pending if one.state is not None} | readings.read_all(scope, unknown)
     new: list[tuple[list[int], Event]] = []
+    replaced: list[tuple[Change, Trace]] = []
     for one in everything:
         if isinstance(one, Announced):
             new.append(([], one.event))
             continue
         change, trace, state = one.change, scope.trace(one.change), known[one.change.key]
         action, candidates = _net(scope, change, trace)
-        if not (action and candidates and state) or trace.event_ids or trace.undecided_ids:
-            settle(scope, change, trace, state)  # there is more to it than new Events
-            continue
-        told = _told(scope, change, trace, _selected(scope, action, candidates, state), state)
-        new += [(event_ids, _event(change, columns)) for event_ids, columns in told if columns]
+        if not (action and candidates):
+            replaced.append((change, trace))
+        elif state:  # else the object is gone
+            replaced.append((change, trace))
+            told = _told(scope, change, trace, _selected(scope, action, candidates, state), state)
+            new += [(event_ids, _event(change, columns)) for event_ids, columns in told if columns]
+    _withdraw_all(scope, replaced)
     for event_ids, event in zip((ids for ids, _ in new), _insert(scope, [event for _, event in new]), strict=True):
         event_ids.append(event.pk)
+
+
+def _withdraw_all(scope: Scope, replaced: Sequence[tuple[Change, Trace]]) -> None:
+    """Delete the Events that the transaction has recorded of these objects so far."""
+    mine = {(pk, *change.key) for change, trace in replaced for pk in trace.event_ids + trace.undecided_ids}
+    recorded = Event.objects.using(scope.using).filter(dispatched_at=None)
+    for some in in_chunks(scope.using, [pk for pk, *_ in mine]):
+        # An id may be that of another object's Event by now: SQLite uses those that were rolled back again.
+        found = recorded.filter(pk__in=some).values_list("pk", "object_type", "object_id")
+        recorded.filter(pk__in=[row[0] for row in found if row in mine])._raw_delete(scope.using)
 
 
 def settle_one(scope: Scope, one: Pending | Announced) -> None:
