@@ -182,6 +182,15 @@ def test_a_webhook_is_slow_for_a_hundred_times_as_long_as_it_took(
     assert paces == [QUICK, SLOW, SLOW, QUICK, QUICK]
 
 
+def test_a_webhook_that_ends_the_process_is_slow_however_quick_it_was(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templates, "QUICK_SECONDS", 0.29)
+    with pytest.raises(TemplateError, match="more than 300 MB"):
+        renderer.body("{{ 'a' * 10 ** 9 }}", "{}", SLOW_ONE)
+    assert renderer.pace(SLOW_ONE) == SLOW
+
+
 # A process like a worker, whose renderer is idle or in the middle of a template; it has forked, as rq does for a job.
 WORKER = """
 import os, sys, threading, time

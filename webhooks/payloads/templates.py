@@ -152,11 +152,13 @@ class Renderer:
 
     def _timed(self, pace: str, request: bytes, most: int, webhook: int) -> Answer:
         child = self._child(pace)
-        began = time.monotonic()
+        began, least = time.monotonic(), CPU_SECONDS  # one that ends the process is slow, however quick it was
         try:
-            return child.ask(request, max(most, 4 * ERROR_LENGTH))
+            answer = child.ask(request, max(most, 4 * ERROR_LENGTH))
+            least = 0
+            return answer
         finally:
-            seconds = time.monotonic() - began
+            seconds = max(least, time.monotonic() - began)
             if seconds > QUICK_SECONDS:
                 self._slow_until[webhook] = began + seconds * SLOW_FACTOR
 
