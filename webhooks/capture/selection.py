@@ -27,8 +27,8 @@ class Undecided(Exception):
 class Budget:
     """Seconds of processor time that the conditions of a change may take in all.
 
-    The changes of a transaction share one: it fills up by a hundredth with each. Ten thousand changes of a batch take
-    a hundred times as long as one at most, however slow the conditions are.
+    The changes of a transaction share one, and it fills up by a hundredth with each. So the conditions for 10,000
+    changes of a batch take at most 101 times as long as those for one.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,8 @@ class Occasion:
 
     def verdict(self, text: str) -> Verdict:
         """How these conditions are judged; once, however many webhooks have the same. Raises ConditionError."""
-        self.judge([text], Budget())
+        if text not in self.verdicts:
+            self.judge([text], Budget())
         if text in self.errors:
             raise self.errors[text]
         return self.verdicts[text]
@@ -76,7 +77,7 @@ class Occasion:
         Each gets an equal share of what is left, so that slow ones keep no others from being judged. Those that need
         more get what the others left over.
         """
-        waiting = [text for text in dict.fromkeys(texts) if text not in self.verdicts and text not in self.errors]
+        waiting = [text for text in dict.fromkeys(texts) if text not in self.verdicts]
         is_over = False
         while waiting and not is_over:
             count = len(waiting)
