@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -219,6 +221,39 @@ def test_names_that_are_too_long_or_strange_do_not_lose_the_event() -> None:
     assert not event.error
     assert len(event.username) == 150
     assert len(event.request_id) == 200
+
+
+WRONG_ARGUMENTS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: webhooks.actor(User(username="alice")), r"not <User: alice>: write actor\(user.get_username\(\)\)"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor("sync", UUID(int=7)), r"write str\(request_id\)"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor("sync", depth="2"), "not '2'"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor(print), "as a decorator, @webhooks.actor"),  # type: ignore[arg-type]
+    (lambda: webhooks.batch(print), r"write @webhooks.batch\(\)"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("call", "words"), WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_refused_before_it_loses_an_event(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+async def wait_for_nothing() -> None: ...
+
+
+def yield_nothing() -> Iterator[None]:
+    yield
+
+
+async def yield_nothing_later() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("function", [wait_for_nothing, yield_nothing, yield_nothing_later])
+@pytest.mark.parametrize("block", [webhooks.actor("sync"), webhooks.batch()])
+def test_a_function_that_runs_after_its_call_cannot_be_decorated(block: Any, function: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=f"cannot decorate {function.__name__}.*: write `with webhooks"):
+        block(function)
 
 
 @pytest.mark.usefixtures("database")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -15,10 +16,12 @@ from django.db import router, transaction
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
 
+from webhooks.blocks import Block
 from webhooks.conf import conf
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.sensitive import is_sensitive, without
+from webhooks.texts import quoted
 
 logger = logger_of(__name__)
 
@@ -133,12 +136,21 @@ def current_actor() -> Actor:
     return actor.read() if isinstance(actor, RequestActor) else actor
 
 
-@contextmanager
-def actor(username: str = "", request_id: str = "", depth: int = 1) -> Iterator[None]:
+def actor(username: str = "", request_id: str = "", depth: int = 1) -> Block:
     """Name who makes the changes in this block, for code that runs outside a request. ``depth`` is one more than that
-    of the webhook's request that caused them, where one did."""
-    with acting(Actor(username, request_id, depth=depth)):
-        yield
+    of the webhook's request that caused them, where one did. Raises TypeError if an argument is of another type."""
+    if not isinstance(username, str):
+        raise TypeError(
+            f"webhooks.actor() takes a username as text, not {quoted(username)}: write actor(user.get_username()), or, "
+            f'as a decorator, @webhooks.actor("nightly import").'
+        )
+    if not isinstance(request_id, str):
+        raise TypeError(
+            f"webhooks.actor() takes a request_id as text, not {quoted(request_id)}: write str(request_id)."
+        )
+    if not isinstance(depth, int):
+        raise TypeError(f"webhooks.actor() takes a depth as a whole number, not {quoted(depth)}.")
+    return Block("webhooks.actor", partial(acting, Actor(username, request_id, depth=depth)))
 
 
 @contextmanager

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.db import models, router, transaction
 
 from webhooks import jobs, snapshots
+from webhooks.blocks import Block
 from webhooks.capture import prechange, readings, settling, subscriptions
 from webhooks.capture.changes import Announced, Batch, Change
 from webhooks.capture.missed import Missed, missed_event
@@ -21,6 +23,7 @@ from webhooks.logs import logger_of
 from webhooks.models import Action, Event
 from webhooks.registration import Registration
 from webhooks.snapshots import PreviousState
+from webhooks.texts import quoted
 from webhooks.transactions import is_aborted, savepoint
 
 logger = logger_of(__name__)
@@ -168,13 +171,22 @@ def record_edit(objects: Mapping[Registration, Collection[Any]], using: str) -> 
                 record(registration, pk, Action.UPDATED, using, lock=True)
 
 
-@contextmanager
-def batch(using: str | None = None) -> Iterator[None]:
+def batch(using: str | None = None) -> Block:
     """Record the changes of this block together at its end: for bulk work. Opens a transaction.
 
     The objects are read again at the end, all of a model in one query, and their Events inserted in one more.
-    A batch within a batch adds to the outer one.
+    A batch within a batch adds to the outer one. Raises TypeError if ``using`` is no alias of a database.
     """
+    if not isinstance(using, str | None):
+        raise TypeError(
+            f"webhooks.batch() takes the alias of a database or nothing, not {quoted(using)}; as a decorator, write "
+            f"@webhooks.batch()."
+        )
+    return Block("webhooks.batch", partial(_batch, using))
+
+
+@contextmanager
+def _batch(using: str | None) -> Iterator[None]:
     using = using or database()
     with transaction.atomic(using):
         scope = existing(using) or _opened(using)
