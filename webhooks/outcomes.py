@@ -149,7 +149,7 @@ def _known(cause: BaseException, in_body: bool) -> str:
         case zlib.error():
             return "it is not compressed as it says"
         case http.client.HTTPException():
-            return f"{NO_HTTP}: {type(cause).__name__} {cause}"
+            return f"{NO_HTTP}: {type(cause).__name__} {cause}".rstrip()
         case OSError(strerror=str() as text):
             return f"connection failed: {text}"
     return ""

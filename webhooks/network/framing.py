@@ -58,17 +58,25 @@ class Answer(http.client.HTTPResponse):
 
 
 class _Lines:
-    """Lines of a file until they are too many; ``part`` says of which part of the answer."""
+    """Lines of a file until they are too many; ``part`` says of which part of the answer.
+
+    ``http.client`` takes the end of the file for the end of the headers, so a head that is cut off would succeed.
+    """
 
     def __init__(self, file: BufferedIOBase, part: str) -> None:
         self._file, self._part = file, part
         self._left = LARGEST_HEAD
+        self._in_head = False
 
     def readline(self, limit: int) -> bytes:
         line = self._file.readline(min(limit, self._left + 1))
         self._left -= len(line)
         if self._left < 0:
             raise Refused(f"the {self._part} of the answer has more than {LARGEST_HEAD // 1024} KB")
+        if self._part == "head":
+            if not line.endswith(b"\n") and len(line) < limit and (line or self._in_head):
+                raise Refused("connection closed by the receiver before the end of its headers")
+            self._in_head = bool(line.strip())
         return line
 
     def close(self) -> None:
