@@ -95,6 +95,22 @@ def test_what_netbox_saves_is_saved_but_for_what_it_could_not_use() -> None:
         (PATTERN | {"value": r"[a\]\N{SNOWMAN}]" * 20}, "value", "beyond Latin-1 counts as 500"),
         ({"and": [PATTERN | {"value": "[a-\u1000]"}] * 20}, "and[19].value", "beyond Latin-1 counts as 500"),
         (PATTERN | {"value": "[" * 200_000}, "value", "10,000 characters in all"),
+        (PATTERN | {"value": "(" * 90 + "a" + "+)" * 90}, "value", "must repeat count each time"),
+        (PATTERN | {"value": "(" * 450 + ")" * 450}, "value", "nested too deeply or repeats too often"),
+        *[
+            ({"or": [PATTERN | {"value": "x"}, PATTERN | {"value": pattern}]}, "or[1].value", "must repeat count each")
+            for pattern in [
+                "a{100000000}",
+                "(?:(?:a{100}){100}){100}",
+                "(?x) a {900000}?|b",
+                "[ab]{5000,}+",
+                "(?=a{20000})",
+                "(?>(?:a|b{20000}))",
+                "(?P<x>y)?(?(x)z|a{20000})",
+                "(?#a)b(?#c){20000}",
+            ]
+        ],
+        ({"or": [PATTERN | {"value": "a{3000}"}] * 4}, "or[3].value", "must repeat count each time"),
     ],
 )
 def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, problem: str | None) -> None:

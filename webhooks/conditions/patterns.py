@@ -10,11 +10,15 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from re import _constants, _parser  # type: ignore[attr-defined]  # how often a part repeats is known to Python alone
+from typing import Any
 
 import regex
 
 LENGTH = 1_000  # characters of a pattern
 WIDE = 500  # what a set counts that has characters beyond Latin-1: Python may go through 65,536 of them to compile it
+
+TOO_MUCH = "the pattern is nested too deeply or repeats too often; write a simpler one"
 
 # What re and regex read alike, and a brace or a bracket that only regex gives a meaning to (fuzzy matching, [:alpha:]).
 _PIECES = re.compile(
@@ -27,6 +31,7 @@ _PIECES = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _BEYOND_LATIN_1 = re.compile(r"[^\x00-\xff]|\\[uUN]")
+_REPEATS = (_constants.MAX_REPEAT, _constants.MIN_REPEAT, _constants.POSSESSIVE_REPEAT)
 _BRACKETS = re.compile(r"\\.|\[", re.DOTALL)
 
 
@@ -72,7 +77,7 @@ class Pattern:
         except (re.error, regex.error) as error:
             raise PatternError(f"the pattern is broken: {error}") from error
         except (RecursionError, OverflowError, MemoryError, ValueError) as error:
-            raise PatternError("the pattern is nested too deeply or repeats too often; write a simpler one") from error
+            raise PatternError(TOO_MUCH) from error
 
     def matches(self, text: str, deadline: Deadline) -> bool:
         """Whether the pattern fits the beginning of the text, as ``re.match`` has it. Raises TooSlow."""
@@ -83,11 +88,34 @@ class Pattern:
 
 
 def size(source: str) -> int:
-    """The characters of a pattern, and for each that takes long to compile as many as could be compiled meanwhile."""
+    """The characters of a pattern, counted as often as they must repeat. A set that takes long to compile counts as
+    many characters as could be compiled meanwhile. Raises PatternError for one that is nested too deeply."""
     if len(source) > LENGTH:
         return len(source)  # which is refused anyway, and took long to look into
     sets = (found["set"] or "" for found in _PIECES.finditer(source))
-    return len(source) + WIDE * sum(1 for one in sets if _BEYOND_LATIN_1.search(one))
+    return max(len(source), _pieces_of(source)) + WIDE * sum(1 for one in sets if _BEYOND_LATIN_1.search(one))
+
+
+def _pieces_of(source: str) -> int:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _pieces(_parser.parse(source))
+    except RecursionError as error:
+        raise PatternError(TOO_MUCH) from error
+    except (re.error, OverflowError):
+        return 0  # Pattern says what is wrong
+
+
+def _pieces(node: Any) -> int:
+    """How many pieces ``regex`` compiles, for a part of what ``re`` has parsed. It copies what must repeat: 100 times
+    for ``a{100}``, once more for each ``+``, and copies of copies where they are nested."""
+    if isinstance(node, _parser.SubPattern):
+        return sum(
+            (argument[0] + 1) * _pieces(argument[2]) if op in _REPEATS else 1 + _pieces(argument)
+            for op, argument in node
+        )
+    return max(1, sum(map(_pieces, node))) if isinstance(node, tuple | list) else 0
 
 
 def _as_re_reads_it(piece: re.Match[str]) -> str:

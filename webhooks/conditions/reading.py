@@ -92,14 +92,13 @@ class Reader:
         return comparison(op, attr, self._pattern(value, _at(place, "value")) if op == "regex" else value)
 
     def _pattern(self, source: str, place: str) -> Pattern:
-        self._patterns += size(source)
-        if self._patterns > PATTERNS:
-            raise ConditionError(
-                place,
-                f"the patterns of a rule may have {PATTERNS:,} characters in all, and a set with characters beyond "
-                f"Latin-1 counts as {WIDE}; shorten them",
-            )
         try:
+            self._patterns += size(source)
+            if self._patterns > PATTERNS:
+                raise PatternError(
+                    f"the patterns of a rule may have {PATTERNS:,} characters in all. Those that must repeat count "
+                    f"each time, and a set with characters beyond Latin-1 counts as {WIDE}; shorten them"
+                )
             return Pattern(source)
         except PatternError as error:
             raise ConditionError(place, str(error)) from error
