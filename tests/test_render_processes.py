@@ -24,6 +24,7 @@ from tests.waiting import PATIENCE, until
 from tests.workers import SHIPPED, STOCK, Workers
 from webhooks.models import Attempt, Delivery, State
 from webhooks.payloads import templates
+from webhooks.payloads.render_child import Answer
 from webhooks.payloads.templates import QUICK, SLOW, Renderer, TemplateError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
@@ -167,9 +168,9 @@ def test_a_webhook_is_slow_for_a_hundred_times_as_long_as_it_took(
     monkeypatch.setattr(templates.time, "monotonic", lambda: now[0])
 
     def answer(took: float) -> Callable[..., object]:
-        def ask(child: object, request: bytes, most: int) -> tuple[bytes, int, bytes]:
+        def ask(child: object, request: bytes, most: int) -> tuple[Answer, float]:
             now[0] += took
-            return b"t", 0, b""
+            return (b"t", 0, b""), took
 
         return ask
 
@@ -191,12 +192,39 @@ def test_a_webhook_that_ends_the_process_is_slow_however_quick_it_was(
     assert renderer.pace(SLOW_ONE) == SLOW
 
 
+def test_many_slow_webhooks_take_a_hundredth_of_the_time_of_the_quick_ones_together(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, quick = [1000.0], [0.0]
+    monkeypatch.setattr(templates.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(templates._Child, "ask", lambda *args: ((b"t", 0, b""), 0.25))
+    for webhook in range(100):
+        renderer.body("{{ 1 }}", "{}", webhook)
+    for _ in range(20_000):
+        now[0] += 0.25
+        paroled = [webhook for webhook in range(100) if renderer.pace(webhook) == QUICK]
+        for webhook in paroled:
+            quick[0] += 0.25
+            renderer.body("{{ 1 }}", "{}", webhook)
+    assert quick[0] / (now[0] - 1000) < 0.015
+
+
+def test_the_memory_that_a_template_leaves_is_there_for_the_next_one(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(templates, "QUICK_SECONDS", 60)  # all in one process
+    for _ in range(4):
+        renderer.body("{% set l = ['x' * 150000000] %}{% set _ = l.append(l) %}", "{}", SLOW_ONE)
+        assert len(renderer.body("{{ 'x' * 900000 }}", "{}", QUICK_ONE)) == 900_000
+
+
 # A process like a worker, whose renderer is idle or in the middle of a template; it has forked, as rq does for a job.
 WORKER = """
 import os, sys, threading, time
 import django
 django.setup()
 from webhooks.payloads import templates
+from webhooks.payloads.render_child import Answer
 templates.CPU_SECONDS = float(sys.argv[2])
 renderer = templates.Renderer()
 renderer.body("{{ 1 }}", "{}")

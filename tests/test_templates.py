@@ -107,6 +107,7 @@ def test_a_difference_from_netbox_is_as_it_is_meant(render: Render, kind: str, t
         ("a\n{{ 1e999 }}", 2, "a number is too large"),
         ("{% if false %}{{ [-1e999] | first }}{% endif %}", 1, "a number is too large"),
         ("x" * 50_001, None, "50,001 characters"),
+        ("{% autoescape {{}: 1} %}{% endautoescape %}", None, "unhashable type: 'dict'"),
     ],
 )
 def test_a_broken_template_is_refused_when_saved(
@@ -300,12 +301,12 @@ def test_no_text_confuses_the_two_processes(render: Render, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"x", b"t\0\0\0\0" + b"\xff" * 8, b"t" + b"\0" * 11 + b"\1xy", b"t" + b"\0" * 11 + b"\1\xff"]
+    "answer", [b"", b"x", b"t" + b"\0" * 12 + b"\xff" * 8, b"t" + b"\0" * 19 + b"\1xy", b"t" + b"\0" * 19 + b"\1\xff"]
 )
 def test_what_no_renderer_answers_is_not_believed(
     answer: bytes, monkeypatch: pytest.MonkeyPatch, renderer: Renderer
 ) -> None:
-    boot = "import os, struct; os.write(1, struct.pack('!cIQ', b't', 0, 0)); os.read(0, 100); os.write(1, {!r})"
+    boot = "import os, struct; os.write(1, struct.pack('!cIdQ', b't', 0, 0, 0)); os.read(0, 100); os.write(1, {!r})"
     with Renderer() as deceived, monkeypatch.context() as patched:
         patched.setattr(templates, "_BOOT", boot.format(answer))
         with pytest.raises(TemplateError, match=r"answered what no template makes|ended"):

@@ -41,8 +41,9 @@ BYTES = {"headers": 16_000, "url": 2_000}  # of what is rendered; for a body, a 
 START_SECONDS = 30
 NONSENSE = "the process that renders templates answered what no template makes"
 
-# A webhook with a rendering of more seconds is slow, and stays so for this many times as long: so it takes little of
-# the time of the others.
+# A webhook with a rendering of more CPU seconds is slow, and stays so for this many times as long, times the number of
+# slow webhooks. So all of them together take little of the time of the others. A rendering that ends the process costs
+# a start, and so counts as CPU_SECONDS at least.
 QUICK_SECONDS = 0.02
 SLOW_FACTOR = 100
 
@@ -152,15 +153,20 @@ class Renderer:
 
     def _timed(self, pace: str, request: bytes, most: int, webhook: int) -> Answer:
         child = self._child(pace)
-        began, least = time.monotonic(), CPU_SECONDS  # one that ends the process is slow, however quick it was
+        began = time.monotonic()
         try:
-            answer = child.ask(request, max(most, 4 * ERROR_LENGTH))
-            least = 0
-            return answer
-        finally:
-            seconds = max(least, time.monotonic() - began)
-            if seconds > QUICK_SECONDS:
-                self._slow_until[webhook] = began + seconds * SLOW_FACTOR
+            answer, seconds = child.ask(request, max(most, 4 * ERROR_LENGTH))
+        except TemplateError:
+            self._slow_down(webhook, max(time.monotonic() - began, CPU_SECONDS))
+            raise
+        if seconds > QUICK_SECONDS:
+            self._slow_down(webhook, seconds)
+        return answer
+
+    def _slow_down(self, webhook: int, seconds: float) -> None:
+        now = time.monotonic()
+        others = sum(until > now for other, until in list(self._slow_until.items()) if other != webhook)
+        self._slow_until[webhook] = now + seconds * SLOW_FACTOR * (1 + others)
 
     def _child(self, pace: str) -> _Child:
         child = self._children.get(pace)
@@ -212,12 +218,13 @@ class _Child:
         """Leave it to the process that started it: this one is a fork of that."""
         self._socket.close()
 
-    def ask(self, request: bytes, most: int) -> Answer:
-        """The answer to a request; no more than ``most`` bytes. Raises TemplateError, and then the process is gone."""
+    def ask(self, request: bytes, most: int) -> tuple[Answer, float]:
+        """The answer to a request, of ``most`` bytes at most, and the CPU seconds that it took. Raises TemplateError, and
+        then the process is gone."""
         try:
             self._socket.settimeout(SECONDS)
             self._socket.sendall(request)
-            answer = self._receive(most, SECONDS)
+            answer, seconds = self._receive(most, SECONDS)
         except TimeoutError:
             problem = f"the template took more than {SECONDS:g} s"
         except ValueError as error:
@@ -226,21 +233,21 @@ class _Child:
             problem = self._how_it_ended()
         else:
             if answer[0] != OUT_OF_MEMORY:
-                return answer
+                return answer, seconds
             problem = f"the template needed more than {MEMORY_MB} MB"
         self.close()
         raise TemplateError(problem)
 
-    def _receive(self, most: int, seconds: float) -> Answer:
+    def _receive(self, most: int, seconds: float) -> tuple[Answer, float]:
         """Raises EOFError if the process has ended, TimeoutError and other OSErrors, and ValueError for nonsense."""
         end = time.monotonic() + seconds
         received = self._read(bytearray(), ANSWER.size, end)
-        what, line, size = ANSWER.unpack_from(received)
+        what, line, took, size = ANSWER.unpack_from(received)
         if size <= most:
             self._read(received, ANSWER.size + size, end)
         if len(received) != ANSWER.size + size:
             raise ValueError(NONSENSE)
-        return what, line, bytes(received[ANSWER.size :])
+        return (what, line, bytes(received[ANSWER.size :])), took
 
     def _read(self, received: bytearray, wanted: int, end: float) -> bytearray:
         while len(received) < wanted:
