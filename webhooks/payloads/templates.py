@@ -219,8 +219,8 @@ class _Child:
         self._socket.close()
 
     def ask(self, request: bytes, most: int) -> tuple[Answer, float]:
-        """The answer to a request, of ``most`` bytes at most, and the CPU seconds that it took. Raises TemplateError, and
-        then the process is gone."""
+        """The answer to a request, of ``most`` bytes at most, and the CPU seconds that it took. If it raises
+        TemplateError, the process is gone."""
         try:
             self._socket.settimeout(SECONDS)
             self._socket.sendall(request)
