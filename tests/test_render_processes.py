@@ -146,6 +146,7 @@ def test_closing_ends_what_is_under_way_and_starts_nothing_more(
 
 def test_a_slow_webhook_keeps_no_quick_one_waiting(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "SECONDS", 60.0)
+    renderer.body("{{ 1 }}", "{}", QUICK_ONE)
     with pytest.raises(TemplateError):
         renderer.body(ENDLESS, "{}", SLOW_ONE)
     assert renderer.pace(SLOW_ONE) == SLOW
@@ -207,6 +208,24 @@ def test_many_slow_webhooks_take_a_hundredth_of_the_time_of_the_quick_ones_toget
             quick[0] += 0.25
             renderer.body("{{ 1 }}", "{}", webhook)
     assert quick[0] / (now[0] - 1000) < 0.015
+
+
+def test_while_a_webhook_is_slow_only_those_are_quick_that_have_been_so_before(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, took = [1000.0], [0.01]
+    monkeypatch.setattr(templates.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(templates._Child, "ask", lambda *args: ((b"t", 0, b""), took[0]))
+    known, slow, new, other = 1, 2, 3, 4
+    renderer.body("{{ 1 }}", "{}", known)
+    took[0] = 0.25
+    renderer.body("{{ 1 }}", "{}", slow)
+    assert [renderer.pace(one) for one in (known, slow, new)] == [QUICK, SLOW, SLOW]
+    took[0] = 0.01
+    renderer.body("{{ 1 }}", "{}", new)
+    assert [renderer.pace(one) for one in (known, slow, new, other)] == [QUICK, SLOW, QUICK, SLOW]
+    now[0] += 26
+    assert [renderer.pace(one) for one in (slow, other)] == [QUICK, QUICK]
 
 
 def test_the_memory_that_a_template_leaves_is_there_for_the_next_one(

@@ -163,3 +163,13 @@ def test_nothing_is_lost_doubled_or_reordered_and_no_cap_is_passed(steps: list[t
         assert turns.in_flight == flying.total()
         assert all(turns.waiting(w) == len(waiting[w]) for w in range(1, 5))
         assert turns.ready() == sum(min(turns.waiting(w), max(0, caps[w] - flying[w])) for w in range(1, 5))
+
+
+def test_an_item_goes_with_the_group_that_its_webhook_is_in_when_its_turn_comes() -> None:
+    turns: Turns[str] = Turns(10, {"quick": 1, "slow": 1})
+    for webhook, item in enumerate("abc"):
+        turns.add(webhook, item, "quick")
+    paces = {"a": "slow", "b": "slow", "c": "quick"}
+    assert [turns.take(paces.get) for _ in range(3)] == [(0, "a", "slow"), (2, "c", "quick"), None]
+    turns.prepared(0, "slow", "slow")
+    assert turns.take(paces.get) == (1, "b", "slow")

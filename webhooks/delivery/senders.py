@@ -201,7 +201,7 @@ class Senders(Generic[K]):
         """What to send next; waits for it. None when there is nothing any more."""
         with self._lock:
             while not self._is_closed:
-                if self._may_begin() and (job := self._turns.take()):
+                if self._may_begin() and (job := self._turns.take(self._group_of)):
                     self._begun[threading.get_ident()] = time.monotonic()
                     return job
                 self._idle += 1

@@ -58,12 +58,17 @@ class Turns(Generic[T]):
         """How many may be taken now."""
         return self._ready[""] + sum(min(self._ready[group], self._room_of(group)) for group in self._limits)
 
-    def take(self) -> tuple[int, T, str] | None:
+    def take(self, group_of: Callable[[T], str] | None = None) -> tuple[int, T, str] | None:
         """The next one that may be sent with its webhook, which goes to the end of the row, and its group; or None.
-        It has to be ``prepared``, if it has a group."""
-        free = (webhook for webhook in self._queues if self._in_flight[webhook] < self._caps[webhook])
-        webhook = next((webhook for webhook in free if self._room_of(self._groups[webhook])), None)
-        if webhook is None:
+        It has to be ``prepared``, if it has a group. ``group_of`` says the group of an item now."""
+        for webhook, waiting in self._queues.items():
+            if self._in_flight[webhook] >= self._caps[webhook]:
+                continue
+            if group_of and (group := group_of(waiting[0])) != self._groups[webhook]:
+                self._regroup(webhook, group)
+            if self._room_of(self._groups[webhook]):
+                break
+        else:
             return None
         waiting = self._queues.pop(webhook)
         item = waiting.popleft()

@@ -78,6 +78,8 @@ class Renderer:
     def __init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._slow_until: dict[int, float] = {}
+        self._known_quick: set[int] = set()
+        self._wary_until = 0.0
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -97,8 +99,11 @@ class Renderer:
                     self._children.pop(pace).close()
 
     def pace(self, webhook: int) -> str:
-        """SLOW for a while after a rendering took long, else QUICK."""
-        if time.monotonic() < self._slow_until.get(webhook, 0):
+        """SLOW for a while after a rendering took long, else QUICK. While others are slow, a new webhook is too."""
+        until = self._slow_until.get(webhook, 0)
+        if webhook not in self._known_quick:
+            until = max(until, self._wary_until)
+        if time.monotonic() < until:
             return SLOW
         self._slow_until.pop(webhook, None)
         return QUICK
@@ -161,12 +166,16 @@ class Renderer:
             raise
         if seconds > QUICK_SECONDS:
             self._slow_down(webhook, seconds)
+        else:
+            self._known_quick.add(webhook)
         return answer
 
     def _slow_down(self, webhook: int, seconds: float) -> None:
         now = time.monotonic()
         others = sum(until > now for other, until in list(self._slow_until.items()) if other != webhook)
         self._slow_until[webhook] = now + seconds * SLOW_FACTOR * (1 + others)
+        self._known_quick.discard(webhook)
+        self._wary_until = max(self._wary_until, now + seconds * SLOW_FACTOR)
 
     def _child(self, pace: str) -> _Child:
         child = self._children.get(pace)
