@@ -15,6 +15,7 @@ from tests.testapp.models import Thing
 from tests.waiting import until
 from tests.workers import Workers
 from webhooks import tables
+from webhooks.capture import subscriptions
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery
 from webhooks.sql.dialect import run
@@ -82,6 +83,17 @@ def test_an_error_of_the_hosts_own_tables_stays_its_own() -> None:
     with pytest.raises(DatabaseError) as raised:
         run("default", "SELECT 1 FROM table_of_the_host")
     assert process_exception(RequestFactory().get("/"), raised.value) is None
+
+
+@pytest.mark.usefixtures("database")
+def test_a_save_before_the_first_migration_logs_one_traceback(
+    app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
+    with without("webhooks_webhook"):
+        Thing.objects.create(name="saved all the same")
+    assert SAID.removesuffix(".") in app_log.text
+    assert app_log.text.count("Traceback") == 1
 
 
 @pytest.mark.usefixtures("database")

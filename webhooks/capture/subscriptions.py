@@ -198,7 +198,7 @@ def _last_known(using: str, why: str) -> Subscriptions:
     known = _known.get(using)
     if known and time.monotonic() - known.read_at < TRUSTED:
         return known.subscriptions
-    raise Unreadable(f"The webhooks cannot be read: {why}")
+    raise Unreadable(f"The webhooks cannot be read: {why}") from None  # or each save would log three tracebacks
 
 
 def _is_lasting(found: Subscriptions) -> bool:
