@@ -21,7 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
         description="Start the example site with Valkey, a webhook worker and a receiver, change an object, "
-        "show its webhook, and stay up until Ctrl-C. PORT=8000 in the environment chooses the site's port.",
+        "show its webhook, and stay up until Ctrl-C. PORT=9000 in the environment chooses the site's port.",
     )
     once = (
         "check create, update, delete and a receiver that fails twice, then exit: 0 if all is right, else 1"

@@ -1,11 +1,12 @@
 """Make the database, start the programs, and wait until they are up.
 
-The system chooses the ports of gunicorn and the receiver, and their logs say which. Valkey has a Unix socket.
-Logs and socket are in the directory of this demo, so it talks to its own programs alone.
+The system chooses the receiver's port, and the site's where 8000 is taken. Their logs say which. Valkey has a
+Unix socket. Logs and socket are in the directory of this demo, so it talks to its own programs alone.
 """
 
 import os
 import secrets
+import socket
 import sys
 from base64 import b64encode
 from collections.abc import Iterator
@@ -78,7 +79,7 @@ def enter(directory: Path, key: str) -> None:
         # supervisord.conf.example asks for these ...
         "SITE_VENV": sys.prefix,
         "SITE_DIR": str(EXAMPLE),
-        "SITE_BIND": f"127.0.0.1:{os.environ.get('PORT', 0)}",
+        "SITE_BIND": f"127.0.0.1:{os.environ.get('PORT') or usual_port()}",
         "SITE_LOGS": str(directory / "logs"),
         "SITE_RUN": str(directory),
         # ... the example's settings for these, and supervisord.d/demo.conf for the last.
@@ -91,6 +92,17 @@ def enter(directory: Path, key: str) -> None:
     }
     os.environ.clear()
     os.environ.update(kept | variables)
+
+
+def usual_port() -> int:
+    """8000 if it is free, so that bookmarks of the site hold; else 0, for any port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", 8000))
+        except OSError:
+            return 0
+    return 8000
 
 
 def manage(directory: Path, command: str, *arguments: str, **options: str) -> None:

@@ -15,6 +15,7 @@ from tests.makers import make_webhook
 from tests.testapp.models import Label, Thing
 from tests.threads import Beside
 from tests.waiting import until
+from tests.workers import SHIPPED, STOCK
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -26,7 +27,8 @@ def test_each_payload_has_the_state_before_and_after_its_transaction(
     labels = [Label.objects.create(name=name) for name in ("blue", "green", "red")]
     make_webhook(Thing, url=inbox.url("ok"), prechange=True)
     make_webhook(Thing, url=inbox.url("ok/changes"), only_changes=True)
-    crew.hire()
+    for worker_class in (SHIPPED, STOCK):
+        crew.hire(worker_class)
     crowd = [Turmoil(seed, things, labels) for seed in range(6)]
     with postgresql.setting("deadlock_timeout", "50ms"), witness.watching():
         raging = [Beside(lambda one=one: one.rage(500 if is_long else 25)) for one in crowd]
