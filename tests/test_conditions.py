@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.conditions import ConditionError, facts, parse
+from webhooks.conditions import ConditionError, facts, parse, parsed
 from webhooks.conditions.operators import OPERATORS
 
 CAPTURED = Path(__file__).parent / "captured"
@@ -129,6 +129,20 @@ def test_the_slowest_rule_that_may_be_saved_is_read_in_time() -> None:
     began = time.thread_time()
     parse({"and": [wide, *[PATTERN | {"value": "x"}] * 50]})
     assert time.thread_time() - began < 2
+
+
+def test_a_hundred_of_the_slowest_stored_rules_are_read_in_time() -> None:
+    rules = [json.dumps(PATTERN | {"value": "(?i)" + "[a-\uffff]" * 19 + str(number)}) for number in range(100)]
+    began = time.thread_time()
+    for rule in rules:
+        parsed(rule)
+    assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize("pattern", ["(", r"\p{L}", "(?R)"])
+def test_a_broken_pattern_is_refused_where_it_is_stored_too(pattern: str) -> None:
+    with pytest.raises(ConditionError, match="the pattern is broken"):
+        parsed(json.dumps(PATTERN | {"value": pattern}))
 
 
 def nested(depth: int) -> dict[str, Any]:

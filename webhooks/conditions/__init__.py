@@ -62,16 +62,16 @@ def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
     return {**(data if isinstance(data, Mapping) else {}), "snapshots": snapshots}
 
 
-def parse(conditions: Any) -> Condition:
+def parse(conditions: Any, is_stored: bool = False) -> Condition:
     """Read conditions as they come from JSON. None, or anything empty, matches every Event. Raises ConditionError."""
     if not conditions:
         return Condition(lambda known, deadline: True)
-    reader = Reader()
+    reader = Reader(is_stored)
     judge = reader.read(conditions)
     return Condition(judge, reader.needs_before)
 
 
 @lru_cache(maxsize=1024)
 def parsed(text: str) -> Condition:
-    """The same from JSON text; what was read is remembered by its text. Raises ConditionError."""
-    return parse(json.loads(text))
+    """The same from JSON text that is stored; what was read is remembered by its text. Raises ConditionError."""
+    return parse(json.loads(text), is_stored=True)

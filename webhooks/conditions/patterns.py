@@ -64,15 +64,16 @@ class Deadline:
 
 
 class Pattern:
-    """A compiled pattern. Raises PatternError for a broken one."""
+    """A compiled pattern. Raises PatternError for a broken one. One that ``is_stored`` was compiled by ``re`` when it
+    was saved, which may take 70 ms and is not repeated: a save waits."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, is_stored: bool = False) -> None:
         if len(source) > LENGTH:
             raise PatternError(f"the pattern has {len(source):,} characters; {LENGTH:,} are allowed")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                re.compile(source)
+                (_parser.parse if is_stored else re.compile)(source)
                 self._compiled = regex.compile(_PIECES.sub(_as_re_reads_it, source), regex.VERSION0)
         except (re.error, regex.error) as error:
             raise PatternError(f"the pattern is broken: {error}") from error

@@ -30,9 +30,10 @@ class ConditionError(ValueError):
 
 
 class Reader:
-    """Reads one rule, and counts what it holds."""
+    """Reads one rule, and counts what it holds. One that ``is_stored`` was judged when it was saved."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_stored: bool = False) -> None:
+        self._is_stored = is_stored
         self._conditions = self._values = self._patterns = 0
         self.needs_before = False
 
@@ -99,7 +100,7 @@ class Reader:
                     f"the patterns of a rule may have {PATTERNS:,} characters in all. Those that must repeat count "
                     f"each time, and a set with characters beyond Latin-1 counts as {WIDE}; shorten them"
                 )
-            return Pattern(source)
+            return Pattern(source, self._is_stored)
         except PatternError as error:
             raise ConditionError(place, str(error)) from error
 
