@@ -279,6 +279,33 @@ def test_it_is_gone_with_its_worker_whatever_ends_that(state: str) -> None:
     until(lambda: is_gone(of_fork), 10, "that of the fork to end")
 
 
+def test_a_fork_waits_until_a_process_has_been_started(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_starting, may_go_on = threading.Event(), threading.Event()
+    start = templates._started
+
+    def slowly(standard: int) -> subprocess.Popen[bytes]:
+        is_starting.set()
+        assert may_go_on.wait(10)
+        return start(standard)
+
+    def fork() -> None:
+        if (pid := os.fork()) == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+    monkeypatch.setattr(templates, "_started", slowly)
+    rendering, said = in_background(lambda: renderer.body("{{ 1 }}", "{}"))
+    assert is_starting.wait(10)
+    forking, _ = in_background(fork)
+    forking.join(0.2)
+    assert forking.is_alive()
+    may_go_on.set()
+    rendering.join(10 * PATIENCE)
+    forking.join(10 * PATIENCE)
+    assert said == ["1"]
+    assert not forking.is_alive()
+
+
 @pytest.mark.parametrize("worker_class", [SHIPPED, STOCK])
 def test_a_worker_starts_one_only_for_templates(
     database: str, workers: Workers, inbox: Inbox, worker_class: str

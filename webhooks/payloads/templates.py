@@ -194,14 +194,15 @@ class _Child:
     """A process that renders one template at a time. Not thread-safe. Raises TemplateError if it does not start."""
 
     def __init__(self) -> None:
-        self._socket, theirs = socketpair()
-        _children.add(self)
-        try:
-            with theirs:
-                self._process = _started(theirs.fileno())
-        except OSError as error:
-            self._socket.close()
-            raise _not_started(str(error)) from error
+        with _starting:
+            self._socket, theirs = socketpair()
+            _children.add(self)
+            try:
+                with theirs:
+                    self._process = _started(theirs.fileno())
+            except OSError as error:
+                self._socket.close()
+                raise _not_started(str(error)) from error
         try:
             self._receive(0, START_SECONDS)
         except (OSError, EOFError):
@@ -305,15 +306,19 @@ def _not_started(reason: str) -> TemplateError:
 _locks = {QUICK: threading.Lock(), SLOW: threading.Lock()}
 _children: WeakSet[_Child] = WeakSet()
 
+# A fork waits while a child is started, or it would keep the child's end of the socket. Then its end would not be seen.
+_starting = threading.Lock()
+
 
 def _after_fork() -> None:
     """The children end when their socket closes, so a fork, such as rq's for a job, must not hold it open."""
     _locks.update({QUICK: threading.Lock(), SLOW: threading.Lock()})
+    _starting.release()
     for child in list(_children):
         child.forget()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_after_fork)
 
 
 def _plain(source: str) -> str:
