@@ -260,7 +260,7 @@ def test_a_retry_goes_back_into_its_lane_before_what_waits_there(webhook: Webhoo
     record(head, State.SUCCEEDED)
     Delivery.objects.promote([head.pk])
     assert states() == [State.PENDING, State.SUCCEEDED, State.WAITING]
-    assert failed.pk < waiting.pk
+    assert failed.event_id < waiting.event_id
 
 
 def test_a_retry_has_the_whole_schedule_before_it(webhook: Webhook) -> None:
