@@ -57,11 +57,11 @@ def test_every_check_is_described_and_no_other() -> None:
     assert described == ids
 
 
-def test_every_room_is_described() -> None:
+def test_every_module_is_described() -> None:
     package = ROOT / "webhooks"
     packages = {path.parent.name for path in package.glob("*/__init__.py")} - {"migrations"}
-    rooms = page("how-it-works.md").partition("## Rooms")[2].partition("\n## ")[0]
-    app, *within = re.split(r"^Within ", rooms, flags=re.MULTILINE)
+    described = page("how-it-works.md").partition("## Modules")[2].partition("\n## ")[0]
+    app, *within = re.split(r"^Within ", described, flags=re.MULTILINE)
     assert first_cells(app) == modules(package) | packages
     for part in within:
         name = part.split("`")[1]
