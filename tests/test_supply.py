@@ -27,7 +27,7 @@ def test_the_lock_names_versions_and_hashes_and_nothing_else() -> None:
     assert len(PINS) > 60
     for entry in PINS:
         requirement, *hashes = [line.strip(" \\") for line in entry.splitlines()]
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9][^ ]*( ; [a-z_]+ .+)?", requirement), entry
+        assert re.fullmatch(r"[a-z0-9-]+(\[[a-z-]+\])?==[0-9][^ ]*( ; [a-z_]+ .+)?", requirement), entry
         assert hashes, entry
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), entry
     assert "://" not in LOCK
