@@ -1,11 +1,13 @@
-"""Measures what the app costs and delivers, against baselines in the same run: ``scripts/bench``.
+"""The code behind ``scripts/bench``: it measures speed and cost against baselines in the same run.
 
-figures      what a figure is, and when its target is met. Pure
-report       the table and the JSON. Pure
-catalogue    every experiment, in the order of the table; a new one is added there
-experiments/ one module for each subject: sets up, measures, gives runs
-lab          the servers, databases, receiver and workers that experiments use
-receiver     a process that takes requests far faster than anything here sends; ``mailbox`` asks it what came
-loops        the baselines that know no database: a bare loop over requests, and over urllib3
-usual        the baseline that people use: one RQ job for each delivery
+targets      figures, their targets, and whether a target is met
+workloads/   the measurements: one module for each subject, and the list of all workloads
+runner       runs workloads in turn and collects their results
+report       the Markdown table, the JSON, and the description of the machine
+servers      PostgreSQL, Valkey, the receiver and the workers
+receiver     a very fast HTTP receiver in its own process, and the inboxes that show its requests
+sample_data  devices, and millions of events and deliveries, inserted by SQL
+deliveries   deliveries by this app's workers, and the baselines: RQ jobs and bare loops
+clients      the HTTP clients of the baselines, which run in other processes
+measure      seconds, CPU and memory
 """

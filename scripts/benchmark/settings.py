@@ -1,4 +1,4 @@
-"""The example project's settings. TEST_WEBHOOKS (JSON) is laid over the setting WEBHOOKS."""
+"""The settings of the example project. TEST_WEBHOOKS (JSON) overrides keys of its setting WEBHOOKS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a figure is, what its runs come to, and whether that meets its target. Pure."""
+"""Figures, their targets, and whether a target is met. No I/O."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scripts.benchmark.lab import Lab
+    from scripts.benchmark.servers import Bench
+
+
+class NotMeasured(Exception):
+    """A figure could not be measured; the message says why."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What one run measured, and its baseline, measured beside it."""
+class Measurement:
+    """The value of one run, and its baseline from the same run."""
 
     value: float
     baseline: float | None = None
@@ -29,10 +33,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the runs come to: each number is the median of that number over the runs.
+    """The medians over all runs.
 
-    So the ratio is the median of the ratios of the pairs, not the ratio of the medians: the two halves of a pair
-    are measured one after the other, and what slows the machine down for a while slows both.
+    The ratio is the median of the ratios, not the ratio of the medians. The value and the baseline of a run are
+    measured one after the other, so a slow moment of the machine slows both.
     """
 
     value: float
@@ -41,10 +45,10 @@ class Summary:
     difference: float | None
 
 
-def summarize(runs: Sequence[Run]) -> Summary:
-    """Raises ValueError when there are no runs."""
+def summarize(runs: Sequence[Measurement]) -> Summary:
+    """Raises ValueError if there are no runs."""
     if not runs:
-        raise ValueError("it has no runs")
+        raise ValueError("there are no runs")
     return Summary(
         median(run.value for run in runs),
         _median([run.baseline for run in runs]),
@@ -60,21 +64,21 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure is to reach, in words and as a test of its summary."""
+    """A limit for a figure, as text and as a test of its summary."""
 
     text: str
     holds: Callable[[Summary], bool]
 
     def __or__(self, other: Target) -> Target:
-        """Met where either is: where the larger of two limits counts."""
+        """A target that is met if either of the two is met."""
         return Target(f"{self.text}, or {other.text}", lambda summary: self.holds(summary) or other.holds(summary))
 
 
-def times_at_least(limit: float) -> Target:
+def ratio_at_least(limit: float) -> Target:
     return Target(f"≥ {limit:g} times", lambda summary: summary.ratio is not None and summary.ratio >= limit)
 
 
-def times_at_most(limit: float) -> Target:
+def ratio_at_most(limit: float) -> Target:
     return Target(f"≤ {limit:g} times", lambda summary: summary.ratio is not None and summary.ratio <= limit)
 
 
@@ -82,8 +86,7 @@ def value_at_most(limit: float, unit: str) -> Target:
     return Target(f"≤ {limit:g} {unit}", lambda summary: summary.value <= limit)
 
 
-def more_at_most(limit: float, unit: str) -> Target:
-    """At most so much more than the baseline."""
+def difference_at_most(limit: float, unit: str) -> Target:
     return Target(
         f"≤ {limit:g} {unit} more", lambda summary: summary.difference is not None and summary.difference <= limit
     )
@@ -91,7 +94,7 @@ def more_at_most(limit: float, unit: str) -> Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table. ``what`` says what is measured, ``against`` what its baseline is."""
+    """One line of the table. ``what`` describes the value, ``against`` the baseline."""
 
     name: str
     what: str
@@ -100,26 +103,28 @@ class Figure:
     target: Target | None = None
 
 
-# One run of an experiment: a Run for each of its figures, by name.
-Reading = Mapping[str, Run]
+# The measurements of one run, by the names of the figures.
+Measurements = Mapping[str, Measurement]
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Figures that come from the same runs. ``measure`` sets up, then gives one reading after another, without end
-    or ``lab.size.runs`` of them."""
+class Workload:
+    """Figures that are measured together.
+
+    ``measure`` prepares the data, then yields the measurements of one run after another. It may yield without end.
+    """
 
     name: str
     figures: tuple[Figure, ...]
-    measure: Callable[[Lab], Iterator[Reading]]
+    measure: Callable[[Bench], Iterator[Measurements]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """A figure with its runs, or why it could not be measured."""
+    """A figure with its runs, or the reason why it could not be measured."""
 
     figure: Figure
-    runs: tuple[Run, ...]
+    runs: tuple[Measurement, ...]
     failure: str = ""
 
     @property
@@ -127,16 +132,16 @@ class Result:
         return summarize(self.runs) if self.runs and not self.failure else None
 
     @property
-    def met(self) -> bool | None:
-        """None where there is no target, or nothing was measured."""
+    def is_met(self) -> bool | None:
+        """None if there is no target or no measurement."""
         return self.figure.target.holds(self.summary) if self.figure.target and self.summary else None
 
 
-def results(experiment: Experiment, readings: Sequence[Reading], failure: str = "") -> list[Result]:
-    """The results of one experiment; those of its figures that a reading lacks have failed."""
-    found = []
-    for figure in experiment.figures:
-        runs = tuple(reading[figure.name] for reading in readings if figure.name in reading)
-        missing = "" if runs and len(runs) == len(readings) else f"{len(runs)} of {len(readings)} runs gave it"
-        found.append(Result(figure, runs, failure or missing))
-    return found
+def results_of(workload: Workload, runs: Sequence[Measurements], failure: str = "") -> list[Result]:
+    """The results of a workload. A figure fails if any run lacks it."""
+    results = []
+    for figure in workload.figures:
+        measured = tuple(run[figure.name] for run in runs if figure.name in run)
+        missing = "" if measured and len(measured) == len(runs) else f"{len(measured)} of {len(runs)} runs measured it"
+        results.append(Result(figure, measured, failure or missing))
+    return results

@@ -1,0 +1,91 @@
+"""Measures seconds of this process, and CPU and memory of other processes. Linux only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from django.db import connection
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+
+from scripts.benchmark.targets import NotMeasured
+
+Work = Callable[[], None]
+
+# A context manager that prepares, yields the work to time, and cleans up.
+Condition = Callable[[], AbstractContextManager[Work]]
+
+SIGNALS = (pre_save, post_save, pre_delete, post_delete, m2m_changed)
+
+# The clock of all threads of a process, ended ones too: see clock_getcpuclockid(3).
+CPU_CLOCK = 2
+
+
+def median_seconds(rounds: int, *conditions: Condition) -> list[float]:
+    """The median seconds of the work under each condition. Each round starts with another condition."""
+    seconds: list[list[float]] = [[] for _ in conditions]
+    for number in range(rounds):
+        for position in range(len(conditions)):
+            index = (position + number) % len(conditions)
+            seconds[index].append(_seconds(conditions[index]))
+    return [median(times) for times in seconds]
+
+
+def _seconds(condition: Condition) -> float:
+    with condition() as work:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+
+@contextmanager
+def without_webhooks() -> Iterator[None]:
+    """Disconnect the signal receivers of this app. The project keeps its own."""
+    connected = {signal: list(signal.receivers or []) for signal in SIGNALS}
+    others = {signal: [one for one in receivers if not _is_ours(one)] for signal, receivers in connected.items()}
+    if others == connected:
+        raise NotMeasured("the app has connected no signal receivers, so there is nothing to compare")
+    _set_receivers(others)
+    try:
+        yield
+    finally:
+        _set_receivers(connected)
+
+
+def _is_ours(receiver: Any) -> bool:
+    # Django's key of a receiver starts with its dispatch_uid. All receivers of this app have one.
+    uid = receiver[0][0]
+    return isinstance(uid, str) and uid.startswith("webhooks.")
+
+
+def _set_receivers(by_signal: dict[Any, list[Any]]) -> None:
+    for signal, receivers in by_signal.items():
+        with signal.lock:
+            signal.receivers = receivers
+            signal.sender_receivers_cache.clear()
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """The user and system CPU seconds of these processes so far. Raises OSError if one of them has ended."""
+    return sum(time.clock_gettime(~pid << 3 | CPU_CLOCK) for pid in pids)
+
+
+def memory_mb(pid: int) -> float:
+    """The resident memory of a process in megabytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    [kilobytes] = [line.split()[1] for line in lines if line.startswith("VmRSS")]
+    return int(kilobytes) / 1024
+
+
+def database_pids() -> list[int]:
+    """The PostgreSQL processes that serve other connections to this database."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+        return sorted(row[0] for row in cursor.fetchall())

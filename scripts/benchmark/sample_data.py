@@ -1,0 +1,188 @@
+"""Devices, and millions of events and deliveries, inserted by SQL.
+
+``create_templates`` saves devices and delivers their events. It keeps the rows in the schema ``bench``, which copies of
+the database have too. The other functions copy these rows and override some columns. A new column therefore needs no
+change here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.db import connection, models, transaction
+
+from core.demo import load
+from dcim.models import Device, Interface
+from ipam.models import IPAddress
+from webhooks import testing
+from webhooks.models import Attempt, Delivery, Event, Webhook
+
+if TYPE_CHECKING:
+    from scripts.benchmark.receiver import Request
+    from scripts.benchmark.servers import Bench
+
+M = TypeVar("M", bound=models.Model)
+
+TEMPLATE_COUNT = 100
+TEMPLATE_MODELS: Sequence[type[models.Model]] = (Event, Delivery, Attempt)
+
+# Old events need no data. Empty data keeps a million of them small.
+DISPATCHED = {"data": "'{}'", "snapshots": "'{}'", "dispatched_at": "now()"}
+UNFINISHED = {"attempt_count": "0", "failures": "0", "finished_at": "NULL", "claim": "NULL", "lease_until": "NULL"}
+FIRST_OF_OBJECT = "e.id IN (SELECT min(id) FROM webhooks_event WHERE id > {after} GROUP BY object_id)"
+
+
+def make_devices(count: int) -> list[Device]:
+    """Create devices with all their relations, without signals."""
+    load()
+    pattern = Device.objects.exclude(primary_ip4=None).exclude(rack=None).order_by("pk")[0]
+    addresses = IPAddress.objects.bulk_create(_address(number) for number in range(count))
+    devices = Device.objects.bulk_create(_device(pattern, *numbered) for numbered in enumerate(addresses))
+    through, tags = Device.tags.through, list(pattern.tags.all())
+    through.objects.bulk_create(through(device=device, tag=tag) for device in devices for tag in tags)
+    return devices
+
+
+def _address(number: int) -> IPAddress:
+    address = _unsaved_copy(IPAddress.objects.all()[0])
+    address.assigned_object_id = address.assigned_object_type = None
+    address.address = f"10.200.{number // 250}.{number % 250 + 1}/16"
+    return address
+
+
+def _device(pattern: Device, number: int, address: IPAddress) -> Device:
+    device = _unsaved_copy(pattern)
+    device.name, device.asset_tag, device.serial = f"bench-{number:05}", f"B{number:06}", f"SN-{number:08X}"
+    device.position, device.primary_ip4 = None, address
+    return device
+
+
+def _unsaved_copy(pattern: M) -> M:
+    duplicate = copy.copy(pattern)
+    duplicate.pk = None
+    duplicate._state.adding = True
+    return duplicate
+
+
+def make_interfaces(device: Device, count: int) -> None:
+    """Create interfaces of a device, without signals. Deleting the device deletes them too."""
+    names = (f"bench{number}" for number in range(count))
+    Interface.objects.bulk_create(Interface(device=device, name=name, type="1000base-t") for name in names)
+
+
+def create_templates(bench: Bench) -> list[Request]:
+    """Save a hundred devices, deliver their events, and keep the rows as templates. Returns the sent requests."""
+    bench.clear()
+    inbox = bench.inbox("keep")
+    devices = make_devices(TEMPLATE_COUNT)
+    bench.webhook(inbox.url, Device)
+    with transaction.atomic():
+        for device in devices:
+            device.save()
+    testing.deliver()
+    execute("CREATE SCHEMA bench")
+    for model in TEMPLATE_MODELS:
+        table = model._meta.db_table
+        execute(f"CREATE TABLE bench.{table} AS SELECT *, row_number() OVER (ORDER BY id) - 1 AS n FROM {table}")
+    bench.clear()
+    return inbox.kept()
+
+
+def insert_events(count: int, webhook_ids: Sequence[int], **overrides: str) -> int:
+    """Insert undispatched Events, each of a different object, in one statement.
+
+    ``overrides`` are SQL expressions by column. In them, ``g.n`` counts from 0 and ``t`` is the template. Returns the
+    highest id of an Event before.
+    """
+    highest = highest_event_id()
+    columns = {
+        "object_id": f"({highest} + g.n)::text",
+        "data": f"""regexp_replace(t.data, '"id":[0-9]+', '"id":' || ({highest} + g.n))""",
+        "webhook_ids": "%s::jsonb",
+        "timestamp": "clock_timestamp()",
+        "dispatched_at": "NULL",
+        **overrides,
+    }
+    numbers = f"generate_series(0, {count - 1}) AS g (n)"
+    source = f"{numbers} JOIN bench.webhooks_event AS t ON t.n = g.n %% {TEMPLATE_COUNT} ORDER BY g.n"
+    _insert(Event, columns, source, [json.dumps(list(webhook_ids))])
+    return highest
+
+
+def insert_deliveries(webhook_id: int, after: int, **overrides: str) -> None:
+    """Insert a Delivery for each Event with an id above ``after``. In ``overrides``, ``e`` is its Event."""
+    columns = {
+        "id": "uuidv7()",
+        "event_id": "e.id",
+        "webhook_id": str(webhook_id),
+        "lane": "e.object_type || ':' || e.object_id",
+        **overrides,
+    }
+    _insert(Delivery, columns, f"webhooks_event AS e JOIN bench.webhooks_delivery AS t ON t.n = 0 WHERE e.id > {after}")
+
+
+def insert_succeeded(webhook: Webhook, count: int) -> None:
+    """Insert deliveries of the last twenty days with their attempts, all too young for pruning."""
+    after = insert_events(count, [webhook.pk], **DISPATCHED)
+    insert_deliveries(webhook.pk, after, finished_at="now() - random() * interval '20 days'")
+    source = f"webhooks_delivery AS d JOIN bench.webhooks_attempt AS t ON t.n = 0 WHERE d.event_id > {after}"
+    _insert(Attempt, {"delivery_id": "d.id"}, f"{source} AND d.finished_at IS NOT NULL")
+
+
+def insert_waiting(webhook: Webhook, count: int, objects: int) -> None:
+    """Insert deliveries in as many lanes as ``objects``. They wait behind failing heads that retry tomorrow."""
+    after = insert_events(count, [webhook.pk], **DISPATCHED | {"object_id": f"'waiting-' || g.n %% {objects}"})
+    is_head = FIRST_OF_OBJECT.format(after=after)
+    columns = UNFINISHED | {
+        "state": f"CASE WHEN {is_head} THEN 'pending' ELSE 'waiting' END",
+        "next_attempt_at": "now() + interval '1 day'",
+        "failures": f"CASE WHEN {is_head} THEN 1 ELSE 0 END",
+        "head_since": f"CASE WHEN {is_head} THEN now() END",
+    }
+    insert_deliveries(webhook.pk, after, **columns)
+
+
+def insert_due(webhook: Webhook, count: int) -> None:
+    """Insert due deliveries, each of a different object."""
+    after = insert_events(count, [webhook.pk], **DISPATCHED)
+    due_now = {"state": "'pending'", "next_attempt_at": "now()", "head_since": "now()"}
+    insert_deliveries(webhook.pk, after, **UNFINISHED | due_now)
+
+
+def delete_events(after: int) -> None:
+    """Delete the Events with an id above ``after``, with their Deliveries and Attempts."""
+    deliveries = f"SELECT id FROM webhooks_delivery WHERE event_id > {after}"
+    execute(f"DELETE FROM webhooks_attempt WHERE delivery_id IN ({deliveries})")
+    execute(f"DELETE FROM webhooks_delivery WHERE event_id > {after}")
+    execute(f"DELETE FROM webhooks_event WHERE id > {after}")
+
+
+def highest_event_id() -> int:
+    """The highest id of an Event, or 0."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT coalesce(max(id), 0) FROM webhooks_event")
+        return int(cursor.fetchone()[0])
+
+
+def _insert(model: type[models.Model], overrides: Mapping[str, str], source: str, params: Sequence[Any] = ()) -> None:
+    columns = {str(field.column): f"t.{field.column}" for field in model._meta.concrete_fields}
+    if (key := str(model._meta.pk.column)) not in overrides:
+        del columns[key]  # the database assigns it
+    columns |= overrides
+    names, values = ", ".join(columns), ", ".join(columns.values())
+    execute(f"INSERT INTO {model._meta.db_table} ({names}) SELECT {values} FROM {source}", params)
+
+
+def vacuum() -> None:
+    """Update the planner's statistics, and finish the database's background work before a measurement."""
+    execute("VACUUM (ANALYZE)")
+    execute("CHECKPOINT")
+
+
+def execute(statement: str, params: Sequence[Any] = ()) -> None:
+    with connection.cursor() as cursor:
+        # A doubled %% becomes one % only in statements with parameters.
+        cursor.execute(statement, params or None)

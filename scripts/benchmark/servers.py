@@ -1,0 +1,145 @@
+"""PostgreSQL, Valkey, the receiver and the workers: all real, and started for this run alone."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from redis import Redis
+
+from scripts.benchmark import sample_data
+from scripts.benchmark.receiver import FastReceiver, Inbox, Request
+from scripts.benchmark.targets import NotMeasured
+from tests import servers
+from tests.makers import make_webhook
+from tests.tables import empty_all_tables
+from tests.workers import SHIPPED, Worker, Workers
+from webhooks import jobs
+from webhooks.models import Webhook
+
+SECRET = "whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms="  # noqa: S105 # nosec B105 # for the benchmark's receiver alone
+SETTINGS = "scripts.benchmark.settings"
+
+# A payload URL for webhooks that no worker delivers.
+UNREACHABLE = "http://127.0.0.1:1/"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to measure. ``size(full, quick)`` returns one of the two numbers."""
+
+    runs: int
+    is_quick: bool
+
+    def __call__(self, full: int, quick: int) -> int:
+        return quick if self.is_quick else full
+
+
+class BenchWorkers(Workers):
+    """Workers with the settings of the benchmark."""
+
+    def environment(self, **webhooks: Any) -> dict[str, str]:
+        return super().environment(**webhooks) | {"DJANGO_SETTINGS_MODULE": SETTINGS}
+
+
+class Bench:
+    """The servers and workers of a benchmark run, as workloads use them."""
+
+    def __init__(self, size: Size, redis_url: str, receiver: FastReceiver, directory: Path) -> None:
+        self.size, self.redis_url, self.receiver = size, redis_url, receiver
+        self._workers = BenchWorkers(directory, redis_url)
+        self.requests: list[Request] = []
+        """Requests of real deliveries, for the baselines to send."""
+
+    def clear(self) -> None:
+        """Delete everything in Redis, and all rows except content types and permissions."""
+        empty_all_tables()
+        self.clear_redis()
+
+    def clear_redis(self) -> None:
+        with Redis.from_url(self.redis_url) as client:
+            client.flushdb()
+
+    def inbox(self, behaviour: str = "ok") -> Inbox:
+        return Inbox(self.receiver, behaviour)
+
+    def webhook(self, url: str, *models: Any, **fields: Any) -> Webhook:
+        """Create an enabled webhook with a secret, for all changes of these models."""
+        return make_webhook(*models, url=url, **{"secret": SECRET, **fields})
+
+    def add_events(self, webhook: Webhook, count: int) -> int:
+        """Commit undispatched Events, each of a different object, and wake a worker.
+
+        Returns the highest id of an Event before.
+        """
+        highest = sample_data.insert_events(count, webhook_ids=[webhook.pk])
+        jobs.wake_up()
+        return highest
+
+    @contextmanager
+    def workers(self, worker_class: str = SHIPPED, count: int = 1, **webhooks: Any) -> Iterator[list[Worker]]:
+        """Start worker processes and wait until they listen. Keywords override their setting WEBHOOKS."""
+        workers = [self._workers.start(worker_class, **webhooks) for _ in range(count)]
+        try:
+            for worker in workers:
+                worker.wait_until_listening()
+            yield workers
+        except (AssertionError, NotMeasured) as error:
+            tails = "\n".join("\n".join(worker.text.splitlines()[-10:]) for worker in workers)
+            raise NotMeasured(f"{error}\nThe workers' logs end with:\n{tails}") from error
+        finally:
+            self._workers.stop_all()
+
+    @contextmanager
+    def database_copies(self, *names: str) -> Iterator[None]:
+        """Copy the current database under more names, for ``use_database``. No process may be connected to it."""
+        current = str(connection.settings_dict["NAME"])
+        for name in names:
+            connection.close()
+            _execute_outside(f'CREATE DATABASE "{current}_{name}" TEMPLATE "{current}"')
+        try:
+            yield
+        finally:
+            for name in names:
+                _execute_outside(f'DROP DATABASE IF EXISTS "{current}_{name}" WITH (FORCE)')
+
+    @contextmanager
+    def use_database(self, name: str) -> Iterator[None]:
+        """Connect this process to a copy, and all workers that are started meanwhile."""
+        current = connection.settings_dict["NAME"]
+        connection.close()
+        connection.settings_dict["NAME"] = f"{current}_{name}"
+        try:
+            yield
+        finally:
+            connection.close()
+            connection.settings_dict["NAME"] = current
+
+
+def _execute_outside(statement: str) -> None:
+    """Execute a statement on a connection to no particular database."""
+    with connection._nodb_cursor() as cursor:
+        cursor.execute(statement)
+
+
+@contextmanager
+def open_bench(size: Size) -> Iterator[Bench]:
+    """Start the servers, and stop them afterwards."""
+    with servers.valkey() as redis_url, tempfile.TemporaryDirectory(prefix="webhooks-bench-") as directory:
+        servers.point_queues_to(redis_url)
+        receiver = FastReceiver()
+        try:
+            # Durable: PostgreSQL with its default settings.
+            with servers.default_database(servers.POSTGRESQL, durable=True):
+                ContentType.objects.clear_cache()
+                bench = Bench(size, redis_url, receiver, Path(directory))
+                bench.requests = sample_data.create_templates(bench)
+                yield bench
+        finally:
+            receiver.stop()

@@ -1,0 +1,45 @@
+"""All workloads, in the order of the table.
+
+To add one, write it in the module of its subject and list it in ``ALL``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scripts.benchmark.targets import Workload
+from scripts.benchmark.workloads import backlog, latency, saves_and_deletes, workers
+
+ALL: Sequence[Workload] = (
+    workers.THROUGHPUT,
+    workers.STOCK_WORKER,
+    workers.SLOW_RECEIVER,
+    workers.CPU,
+    latency.IDLE,
+    saves_and_deletes.UNSUBSCRIBED,
+    saves_and_deletes.SUBSCRIBED,
+    saves_and_deletes.MANY_SUBSCRIBERS,
+    *saves_and_deletes.PRECHANGE,
+    latency.HANGING_ENDPOINTS,
+    backlog.DATABASE_SIZE,
+    backlog.CLAIM,
+    saves_and_deletes.DELETE,
+    workers.MEMORY,
+    workers.SCALING,
+)
+
+
+def figure_names() -> list[str]:
+    return [figure.name for workload in ALL for figure in workload.figures]
+
+
+def select(names: Sequence[str]) -> list[Workload]:
+    """The workloads with these names or with figures of these names; all workloads if there are no names.
+
+    Raises LookupError for an unknown name.
+    """
+    by_name = {name: one for one in ALL for name in (one.name, *(figure.name for figure in one.figures))}
+    if unknown := sorted(set(names) - set(by_name)):
+        raise LookupError(f"There is no figure {', '.join(unknown)}. Choose from: {', '.join(by_name)}.")
+    selected = [by_name[name] for name in names] or ALL
+    return [one for one in ALL if one in selected]

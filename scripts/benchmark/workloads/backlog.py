@@ -1,0 +1,166 @@
+"""What many stored or waiting deliveries cost: a claim, a delivery, a save, and the status page."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+
+from django.contrib.auth import get_user_model
+from django.db import transaction
+from django.test import Client
+from django.utils import timezone
+
+from dcim.models import Device
+from scripts.benchmark import sample_data
+from scripts.benchmark.deliveries import deliver_to
+from scripts.benchmark.measure import Condition, Work, median_seconds
+from scripts.benchmark.servers import UNREACHABLE, Bench
+from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
+from webhooks.models import Delivery, Webhook
+from webhooks.sql.claims import Claim, webhooks_with_due
+
+CLAIM_SIZE = 100
+BEHIND = 100_000
+
+
+def measure_claim(bench: Bench) -> Iterator[Measurements]:
+    healthy = bench.webhook(UNREACHABLE)
+    paused = bench.webhook(UNREACHABLE, probe_at=timezone.now() + timedelta(days=1))
+    backlog = bench.size(BEHIND, 1000)
+    fills: dict[str, Callable[[], None]] = {
+        "empty": lambda: None,
+        "object": lambda: sample_data.insert_waiting(healthy, backlog, objects=1),
+        "paused": lambda: sample_data.insert_due(paused, backlog),
+    }
+    with bench.database_copies(*fills):
+        for database, fill in fills.items():
+            with bench.use_database(database):
+                fill()
+                sample_data.vacuum()
+        conditions: list[Condition] = [partial(claiming, bench, database, healthy) for database in fills]
+        while True:
+            empty, behind_object, behind_paused = median_seconds(bench.size(20, 2), *conditions)
+            yield {
+                "claim-object": Measurement(1000 * behind_object, 1000 * empty),
+                "claim-paused": Measurement(1000 * behind_paused, 1000 * empty),
+            }
+
+
+@contextmanager
+def claiming(bench: Bench, database: str, webhook: Webhook) -> Iterator[Work]:
+    """One claim on this database, with more due deliveries than it takes."""
+    with bench.use_database(database):
+        highest = sample_data.highest_event_id()
+        sample_data.insert_due(webhook, 2 * CLAIM_SIZE)
+        claim()  # warm up the new connection
+        claimed: list[uuid.UUID] = []
+        yield lambda: claimed.extend(claim())
+        if len(claimed) != CLAIM_SIZE:
+            raise NotMeasured(f"a claim of {CLAIM_SIZE} took {len(claimed)}")
+        sample_data.delete_events(after=highest)
+
+
+def claim() -> list[uuid.UUID]:
+    """Find the webhooks with due deliveries and claim from them, like a worker."""
+    capacity = {webhook.id: CLAIM_SIZE for webhook in webhooks_with_due(Delivery.objects.db)}
+    return [one.id for one in Delivery.objects.claim(capacity, Claim(uuid.uuid4(), lease=15))]
+
+
+A_CLAIM = f"a claim of {CLAIM_SIZE} with {BEHIND:,} waiting behind"
+EMPTY = "with an empty backlog"
+
+CLAIM = Workload(
+    "claim",
+    (
+        Figure("claim-object", f"{A_CLAIM} one object", "ms", EMPTY, ratio_at_most(1.5)),
+        Figure("claim-paused", f"{A_CLAIM} a paused webhook", "ms", EMPTY, ratio_at_most(1.5)),
+    ),
+    measure_claim,
+)
+
+STORED, WAITING, OBJECTS, FEW = 1_000_000, 100_000, 50, 10_000
+STATUS_PAGE = "/admin/webhook-backend-status/"
+SMALL, LARGE = "small", "large"
+
+
+def measure_database_size(bench: Bench) -> Iterator[Measurements]:
+    project = Project(bench)
+    with bench.database_copies(SMALL, LARGE):
+        project.fill(SMALL, bench.size(FEW, 500), bench.size(FEW // 10, 100))
+        project.fill(LARGE, bench.size(STORED, 2000), bench.size(WAITING, 200))
+        while True:
+            few, many = (project.deliver(database, bench.size(3000, 60)) for database in (SMALL, LARGE))
+            yield {
+                "size-drain": Measurement(many, few),
+                "size-save": project.compare(project.save),
+                "size-status": project.compare(project.show_status_page),
+            }
+
+
+class Project:
+    """Devices, a webhook and a logged-in admin, in a small and a large database."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.devices = sample_data.make_devices(bench.size(100, 10))
+        self.webhook = bench.webhook(UNREACHABLE, Device)
+        self.client = Client()
+        self.client.force_login(get_user_model().objects.create_superuser("admin"))
+
+    def fill(self, database: str, total: int, waiting: int) -> None:
+        with self.bench.use_database(database):
+            sample_data.insert_succeeded(self.webhook, total - waiting)
+            sample_data.insert_waiting(self.webhook, waiting, OBJECTS)
+            sample_data.vacuum()
+
+    def deliver(self, database: str, count: int) -> float:
+        """Milliseconds for each delivery of one worker."""
+        with self.bench.use_database(database):
+            inbox = self.bench.inbox()
+            Webhook.objects.filter(pk=self.webhook.pk).update(payload_url=inbox.url)
+            highest = sample_data.highest_event_id()
+            delivered = deliver_to(inbox, self.webhook, self.bench, count)
+            sample_data.delete_events(after=highest)
+            return 1000 / delivered.rate
+
+    def compare(self, work: Work) -> Measurement:
+        """Milliseconds of the work in the large database, with the small one as the baseline."""
+        conditions = [partial(self.warmed_up, database, work) for database in (SMALL, LARGE)]
+        small, large = median_seconds(self.bench.size(5, 1), *conditions)
+        return Measurement(1000 * large, 1000 * small)
+
+    @contextmanager
+    def warmed_up(self, database: str, work: Work) -> Iterator[Work]:
+        """The work on this database, over a connection that has done it before."""
+        with self.bench.use_database(database):
+            highest = sample_data.highest_event_id()
+            work()
+            yield work
+            sample_data.delete_events(after=highest)
+
+    def save(self) -> None:
+        with transaction.atomic():
+            for device in self.devices:
+                device.save()
+
+    def show_status_page(self) -> None:
+        response = self.client.get(STATUS_PAGE)
+        if response.status_code != 200:
+            raise NotMeasured(f"the status page answers {response.status_code}")
+
+
+WHERE = f"with {STORED:,} stored deliveries, {WAITING:,} of them waiting"
+SMALLER = f"with {FEW:,}"
+
+DATABASE_SIZE = Workload(
+    "size",
+    (
+        Figure("size-drain", f"a delivery of one worker {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
+        Figure("size-save", f"saving 100 devices in a transaction {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
+        Figure("size-status", f"the first page of the status page {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
+    ),
+    measure_database_size,
+)

@@ -1,0 +1,184 @@
+"""What workers deliver, and the CPU and memory that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from scripts.benchmark.deliveries import (
+    FORKING,
+    MINIMUM_RATE,
+    SIMPLE,
+    Delivered,
+    deliver,
+    deliver_in_loop,
+    deliver_with_rq_jobs,
+    wait_until_recorded,
+)
+from scripts.benchmark.measure import memory_mb
+from scripts.benchmark.servers import Bench
+from scripts.benchmark.targets import (
+    Figure,
+    Measurement,
+    Measurements,
+    NotMeasured,
+    Workload,
+    difference_at_most,
+    ratio_at_least,
+    ratio_at_most,
+)
+
+RATE = "deliveries/s"
+FAST = "one worker, a fast receiver"
+LOOP = "a bare requests loop"
+RQ_JOBS = "one RQ job each, forking worker"
+
+
+def measure_throughput(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        requests = deliver_in_loop(bench, "requests", bench.size(3000, 200))
+        ours = deliver(bench, bench.size(5000, 200))
+        urllib3 = deliver_in_loop(bench, "urllib3", bench.size(3000, 200))
+        forking = deliver_with_rq_jobs(bench, bench.size(150, 10), FORKING)
+        simple = deliver_with_rq_jobs(bench, bench.size(300, 10), SIMPLE)
+        yield {
+            "throughput-loop": Measurement(ours.rate, requests.rate),
+            "throughput-urllib3": Measurement(ours.rate, urllib3.rate),
+            "throughput-usual": Measurement(ours.rate, forking.rate),
+            "throughput-simple": Measurement(ours.rate, simple.rate),
+        }
+
+
+THROUGHPUT = Workload(
+    "throughput",
+    (
+        Figure("throughput-loop", FAST, RATE, LOOP, ratio_at_least(1)),
+        Figure("throughput-urllib3", FAST, RATE, "a bare urllib3 loop"),
+        Figure("throughput-usual", FAST, RATE, RQ_JOBS, ratio_at_least(30)),
+        Figure("throughput-simple", FAST, RATE, "one RQ job each, SimpleWorker"),
+    ),
+    measure_throughput,
+)
+
+
+def measure_stock_worker(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        forking = deliver_with_rq_jobs(bench, bench.size(150, 10), FORKING)
+        ours = deliver(bench, bench.size(5000, 200), worker_class=FORKING)
+        yield {"stock": Measurement(ours.rate, forking.rate)}
+
+
+STOCK_WORKER = Workload(
+    "stock",
+    (Figure("stock", "one stock forking rqworker, a fast receiver", RATE, RQ_JOBS, ratio_at_least(20)),),
+    measure_stock_worker,
+)
+
+
+def measure_slow_receiver(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        loop = deliver_in_loop(bench, "requests", bench.size(100, 10), "slow")
+        ours = deliver(bench, bench.size(4000, 200), "slow")
+        yield {"slow": Measurement(ours.rate, loop.rate)}
+
+
+SLOW_RECEIVER = Workload(
+    "slow",
+    (Figure("slow", "one worker, a receiver of 50 ms", RATE, "one thread, a bare requests loop", ratio_at_least(25)),),
+    measure_slow_receiver,
+)
+
+
+def measure_cpu(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        loop = deliver_in_loop(bench, "requests", bench.size(3000, 200))
+        ours = deliver(bench, bench.size(5000, 200))
+        yield {"cpu": Measurement(_milliseconds_each(ours.cpu, ours.count), _milliseconds_each(loop.cpu, loop.count))}
+
+
+CPU = Workload("cpu", (Figure("cpu", "CPU of the worker per delivery", "ms", LOOP, ratio_at_most(1)),), measure_cpu)
+
+FEW, MANY, AT_ONCE = 1000, 100_000, 10_000
+
+
+def measure_memory(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        bench.clear()
+        with bench.workers(FORKING) as [idle]:
+            stock = memory_mb(idle.pid)
+        early, late = _memory_after(bench, bench.size(FEW, 100), bench.size(MANY, 300))
+        yield {"memory": Measurement(late, early), "memory-stock": Measurement(late, stock)}
+
+
+def _memory_after(bench: Bench, few: int, many: int) -> tuple[float, float]:
+    """The megabytes of one worker after few and after many deliveries."""
+    bench.clear()
+    inbox = bench.inbox()
+    webhook = bench.webhook(inbox.url)
+    megabytes = []
+    done = 0
+    with bench.workers() as [worker]:
+        for goal in (few, many):
+            while done < goal:
+                portion = min(AT_ONCE, goal - done)
+                bench.add_events(webhook, portion)
+                done += portion
+                inbox.wait_for(done, seconds=30 + portion / MINIMUM_RATE)
+            wait_until_recorded(done)
+            megabytes.append(memory_mb(worker.pid))
+    return megabytes[0], megabytes[1]
+
+
+MEMORY_AFTER = f"memory of a worker after {MANY:,} deliveries"
+
+MEMORY = Workload(
+    "memory",
+    (
+        Figure("memory", MEMORY_AFTER, "MB", f"after {FEW:,}", ratio_at_most(1.05)),
+        Figure("memory-stock", MEMORY_AFTER, "MB", "an idle stock rqworker", difference_at_most(25, "MB")),
+    ),
+    measure_memory,
+)
+
+SENDERS = 10
+ONE_WORKER = "one worker"
+
+
+def measure_scaling(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        # Each worker gets the same share, so that each run takes about as long.
+        share = bench.size(1200, 60)
+        one, two, four = (deliver(bench, share * count, "slow", workers=count, SENDERS=SENDERS) for count in (1, 2, 4))
+        yield {**_compare("two", two, one), **_compare("four", four, one)}
+
+
+def _compare(name: str, several: Delivered, one: Delivered) -> Measurements:
+    return {
+        f"{name}-workers": Measurement(several.steady_rate, one.steady_rate),
+        f"{name}-workers-cpu": Measurement(
+            _milliseconds_each(several.cpu, several.count), _milliseconds_each(one.cpu, one.count)
+        ),
+        f"{name}-workers-database": Measurement(_database_milliseconds_each(several), _database_milliseconds_each(one)),
+    }
+
+
+def _database_milliseconds_each(delivered: Delivered) -> float:
+    if not delivered.database_cpu:
+        raise NotMeasured("a worker changed its connection to PostgreSQL, or PostgreSQL runs on another machine")
+    return _milliseconds_each(delivered.database_cpu, delivered.count)
+
+
+def _milliseconds_each(seconds: float, count: int) -> float:
+    return 1000 * seconds / count
+
+
+def _scaling_figures(name: str, times: float) -> tuple[Figure, ...]:
+    rate = f"{name} workers of {SENDERS} senders, a receiver of 50 ms"
+    cpu, database = f"CPU of {name} workers per delivery", f"CPU of PostgreSQL per delivery of {name} workers"
+    return (
+        Figure(f"{name}-workers", rate, RATE, ONE_WORKER, ratio_at_least(times)),
+        Figure(f"{name}-workers-cpu", cpu, "ms", ONE_WORKER, ratio_at_most(1.15)),
+        Figure(f"{name}-workers-database", database, "ms", ONE_WORKER, ratio_at_most(1.15)),
+    )
+
+
+SCALING = Workload("workers", (*_scaling_figures("two", 1.8), *_scaling_figures("four", 3.2)), measure_scaling)
