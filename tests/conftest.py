@@ -12,13 +12,13 @@ import hypothesis
 import pytest
 from django.contrib.contenttypes.models import ContentType
 
-from tests import servers, side_by_side
-from tests.figures import MEASURED, Figures
-from tests.inbox import Inbox, ReceiverProcess
-from tests.servers import POSTGRESQL, SQLITE
-from tests.tables import empty_all_tables
-from tests.workers import LOGS, Workers
-from webhooks.capture import missed
+from tests.support import servers, side_by_side
+from tests.support.figures import MEASURED, Figures
+from tests.support.inbox import Inbox, ReceiverProcess
+from tests.support.servers import POSTGRESQL, SQLITE
+from tests.support.tables import empty_all_tables
+from tests.support.workers import LOGS, Workers
+from webhooks.capture import unrecorded
 
 DATABASE_FIXTURES = {"database", "db", "transactional_db", "admin_client", "admin_user", "live_server"}
 
@@ -118,7 +118,7 @@ def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
     with django_db_blocker.unblock():
         yield django_db_setup
         empty_all_tables()
-        missed._waiting.clear()
+        unrecorded._waiting.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -134,7 +134,7 @@ def redis(redis_url: str, webhooks_settings: Callable[..., None], monkeypatch: p
     """A client of the session's Redis, empty at the start. It answers, so wake-ups reach it: on a busy machine too."""
     from redis import Redis
 
-    from webhooks import jobs
+    from webhooks.workers import jobs
 
     webhooks_settings(REDIS_TIMEOUT=2)
     monkeypatch.setattr(jobs, "outage", jobs.Outage())  # an earlier test may have met a Redis that was too slow

@@ -33,13 +33,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from webhooks.actors import actor
     from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
-    from webhooks.capture.custom_events import send
-    from webhooks.capture.outbox import batch
-    from webhooks.event_names import register_event, unregister_event
+    from webhooks.capture.context import actor
+    from webhooks.capture.custom import send
+    from webhooks.capture.recording import batch
     from webhooks.registry import register, unregister
-    from webhooks.verifying import ReplayWindow, VerificationError, verify
+    from webhooks.registry.event_names import register_event, unregister_event
+    from webhooks.security.verification import ReplayWindow, VerificationError, verify
 
 __version__ = "0.1.0"
 
@@ -49,18 +49,18 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "ReplayWindow": "webhooks.verifying",
+    "ReplayWindow": "webhooks.security.verification",
     "TrackedQuerySet": "webhooks.capture.bulk",
-    "VerificationError": "webhooks.verifying",
+    "VerificationError": "webhooks.security.verification",
     "WebhookManager": "webhooks.capture.bulk",
-    "actor": "webhooks.actors",
-    "batch": "webhooks.capture.outbox",
+    "actor": "webhooks.capture.context",
+    "batch": "webhooks.capture.recording",
     "register": "webhooks.registry",
-    "register_event": "webhooks.event_names",
-    "send": "webhooks.capture.custom_events",
+    "register_event": "webhooks.registry.event_names",
+    "send": "webhooks.capture.custom",
     "unregister": "webhooks.registry",
-    "unregister_event": "webhooks.event_names",
-    "verify": "webhooks.verifying",
+    "unregister_event": "webhooks.registry.event_names",
+    "verify": "webhooks.security.verification",
 }
 
 

@@ -6,9 +6,11 @@ class WebhooksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from webhooks import checks, receivers, redis_access, registry  # noqa: F401 - importing checks registers them
+        from webhooks import registry
+        from webhooks.capture import signals
         from webhooks.conf import conf
+        from webhooks.workers import redis
 
-        redis_access.fill_in(conf.queue)
+        redis.fill_in(conf.queue)
         registry.register_listed(conf.models)
-        receivers.connect()
+        signals.connect()

@@ -16,13 +16,16 @@ from django.db.models import Model
 from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
 from django.utils.module_loading import import_string
 
-from webhooks import jobs, registry, rekeying, rights, tables
-from webhooks.capture import outbox
+from webhooks import permissions, registry
+from webhooks.capture import recording
 from webhooks.conf import conf
-from webhooks.keys import may_exceed
+from webhooks.db import errors
 from webhooks.models import Event
-from webhooks.registration import Registration, conventional_paths
-from webhooks.workers import WebhookWorker
+from webhooks.operations import key_rotation
+from webhooks.registry.keys import may_exceed
+from webhooks.registry.registration import Registration, conventional_paths
+from webhooks.workers import jobs
+from webhooks.workers.worker import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 WORKER = "webhooks.workers.WebhookWorker"
@@ -153,10 +156,10 @@ def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
             id="webhooks.W009",
         )
     alias = router.db_for_write(registration.model)
-    if alias != outbox.database():
+    if alias != recording.database():
         yield Error(
             f'{registration.label} is kept in the database "{alias}", but webhooks keeps its tables in '
-            f'"{outbox.database()}": a change and its Event could not be committed together.',
+            f'"{recording.database()}": a change and its Event could not be committed together.',
             hint="Route both to one database, or do not register the model.",
             obj=registration.model,
             id="webhooks.E005",
@@ -269,7 +272,7 @@ def _level(options: Mapping[str, Any]) -> str:
 def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if not conf.enabled:
         return
-    alias = outbox.database()
+    alias = recording.database()
     database = connections[alias]
     if database.vendor not in ("postgresql", "sqlite"):
         yield Error(
@@ -309,7 +312,7 @@ def check_transactions(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage
 
 @register("webhooks")
 def check_rights(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    if problem := rights.problem():
+    if problem := permissions.problem():
         yield Error(
             f'WEBHOOKS["MAY_VIEW"] names {conf.may_view}, {problem}',
             hint="Until it is corrected, nobody but superusers sees events and deliveries.",
@@ -322,7 +325,7 @@ def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if not conf.is_usable("ENCRYPTION_KEYS"):
         return  # which is an error of its own
     try:
-        unreadable = rekeying.unreadable()
+        unreadable = key_rotation.unreadable()
     except DatabaseError:
         return  # no tables yet, or no database: others say so
     for webhook, name in unreadable:
@@ -337,7 +340,7 @@ def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 @register("webhooks", deploy=True)
 def check_tables(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    if conf.enabled and tables.unmigrated(outbox.database()):
+    if conf.enabled and errors.unmigrated(recording.database()):
         yield Error(
             "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
             "than its code.",

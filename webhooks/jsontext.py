@@ -12,8 +12,6 @@ from typing import Any
 
 from rest_framework.utils.encoders import JSONEncoder
 
-from webhooks.sensitive import without
-
 # Levels of lists and objects within each other. Parsers give up at a depth of their own, some at a hundred.
 DEEPEST = 100
 
@@ -128,3 +126,17 @@ def _too_deep(place: str) -> str:
 
 def _shown(place: str) -> str:
     return place if len(place) <= 200 else f"{place[:197]}..."
+
+
+def without(value: Any, is_left_out: Callable[[str], bool]) -> Any:
+    """A value of JSON's kinds without the keys that are left out, at any depth. What is no mapping, list or tuple
+    stays as it is."""
+    if isinstance(value, Mapping):
+        return {
+            key: without(item, is_left_out)
+            for key, item in value.items()
+            if not (isinstance(key, str) and is_left_out(key))
+        }
+    if isinstance(value, list | tuple):
+        return [without(item, is_left_out) for item in value]
+    return value

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from webhooks.texts import written_out
+from webhooks.text import written_out
 
 
 def one_line(text: str) -> str:

@@ -12,10 +12,10 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import sync_and_async_middleware
 
-from webhooks import tables
-from webhooks.actors import RequestActor, acting
-from webhooks.capture import outbox
+from webhooks.capture import recording
+from webhooks.capture.context import RequestActor, acting
 from webhooks.conf import conf
+from webhooks.db import errors
 from webhooks.logs import logger_of
 
 logger = logger_of(__name__)
@@ -27,18 +27,18 @@ SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:
     """Open a batch around a view that may change something, if Django runs it in a transaction. The view's own
     transaction is a savepoint of that of the batch, so it is rolled back as ever."""
-    using = outbox.database()
+    using = recording.database()
     if not (conf.enabled and conf.batch_requests) or request.method in SAFE:
         return
     if connections.settings[using]["ATOMIC_REQUESTS"] and using not in getattr(view, "_non_atomic_requests", ()):
-        request._webhooks_stack.enter_context(outbox.batch(using))  # type: ignore[attr-defined]
+        request._webhooks_stack.enter_context(recording.batch(using))  # type: ignore[attr-defined]
 
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """Say what to do on a page or in an answer of the API that needs tables which are not migrated."""
-    if not tables.are_missing(exception) or "webhooks_" not in str(exception):
+    if not errors.are_missing(exception) or "webhooks_" not in str(exception):
         return None  # "webhooks_" begins the name of each table of the app: others are the host's
-    said = f"{tables.RUN_MIGRATE}."
+    said = f"{errors.RUN_MIGRATE}."
     if request.resolver_match and "webhooks-api" in request.resolver_match.app_names:
         return JsonResponse({"detail": said}, status=503)
     return HttpResponse(said, status=503, content_type="text/plain")

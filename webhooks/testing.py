@@ -27,12 +27,14 @@ from unittest import mock
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from webhooks import event_names, jobs, registry
-from webhooks.capture import outbox, scopes, subscriptions
+from webhooks import registry
+from webhooks.capture import recording, subscriptions, transaction
 from webhooks.capture.subscriptions import Demand
 from webhooks.conf import conf
-from webhooks.delivery.drain import Drain, has_more
+from webhooks.delivery.worker import Drain, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
+from webhooks.registry import event_names
+from webhooks.workers import jobs
 
 # Stands in an Event for the test that wants it. No row has this key, so nothing is delivered to it.
 NOBODY = 0
@@ -74,7 +76,11 @@ def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> 
     last = _last(Event)
     captured: list[CapturedEvent] = []
     announced = list(event_names.custom_events()) if subscribe is None else []
-    with _subscribed(labels, announced, prechange), mock.patch.object(jobs, "wake_up"), _own_scope(outbox.database()):
+    with (
+        _subscribed(labels, announced, prechange),
+        mock.patch.object(jobs, "wake_up"),
+        _own_scope(recording.database()),
+    ):
         yield captured
     names = dict(Webhook.objects.values_list("pk", "name"))
     captured += [_captured(event, names) for event in Event.objects.filter(pk__gt=last).order_by("pk")]
@@ -146,15 +152,17 @@ def _own_scope(using: str) -> Iterator[None]:
     if not connection.in_atomic_block:
         yield
         return
-    earlier = scopes.existing(using)
-    scopes.go_on_with(using, None)
+    earlier = transaction.existing(using)
+    transaction.go_on_with(using, None)
     try:
         yield
     finally:
         connection.run_on_commit = [
-            entry for entry in connection.run_on_commit if entry[1] is earlier or not isinstance(entry[1], scopes.Scope)
+            entry
+            for entry in connection.run_on_commit
+            if entry[1] is earlier or not isinstance(entry[1], transaction.Scope)
         ]
-        scopes.go_on_with(using, earlier)
+        transaction.go_on_with(using, earlier)
 
 
 def _captured(event: Event, names: dict[int, str]) -> CapturedEvent:

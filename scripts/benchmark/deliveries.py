@@ -18,8 +18,8 @@ from scripts.benchmark.measure import cpu_seconds, database_pids
 from scripts.benchmark.receiver import Inbox, Received
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.targets import NotMeasured
-from tests.waiting import until
-from tests.workers import SHIPPED, STOCK
+from tests.support.waiting import until
+from tests.support.workers import SHIPPED, STOCK
 from webhooks.models import Attempt, Delivery, State, Webhook
 
 ROOT = Path(__file__).resolve().parents[2]

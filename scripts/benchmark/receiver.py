@@ -24,8 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from scripts.benchmark.targets import NotMeasured
-from tests.inbox import ReceiverProcess
-from tests.waiting import until
+from tests.support.inbox import ReceiverProcess
+from tests.support.waiting import until
 
 SLOW_SECONDS = 0.05
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

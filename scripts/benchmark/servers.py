@@ -16,12 +16,12 @@ from redis import Redis
 from scripts.benchmark import sample_data
 from scripts.benchmark.receiver import FastReceiver, Inbox, Request
 from scripts.benchmark.targets import NotMeasured
-from tests import servers
-from tests.makers import make_webhook
-from tests.tables import empty_all_tables
-from tests.workers import SHIPPED, Worker, Workers
-from webhooks import jobs
+from tests.support import servers
+from tests.support.makers import make_webhook
+from tests.support.tables import empty_all_tables
+from tests.support.workers import SHIPPED, Worker, Workers
 from webhooks.models import Webhook
+from webhooks.workers import jobs
 
 SECRET = "whsec_c2VjcmV0IG9mIHRoZSBiZW5jaG1hcms="  # noqa: S105 # nosec B105 # for the benchmark's receiver alone
 SETTINGS = "scripts.benchmark.settings"

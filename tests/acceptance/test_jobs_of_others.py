@@ -16,14 +16,14 @@ from rq import Queue
 from rq.exceptions import StopRequested
 from rq.job import Job, JobStatus
 
-from tests.inbox import Inbox
-from tests.makers import make_webhook
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
+from tests.support.waiting import until
+from tests.support.workers import Workers
 from tests.testapp.models import Thing
-from tests.waiting import until
-from tests.workers import Workers
-from webhooks.delivery.drain import Drain
+from webhooks.delivery.worker import Drain
 from webhooks.models import Attempt, Delivery, State
-from webhooks.workers import WARM_SECONDS, WebhookWorker
+from webhooks.workers.worker import WARM_SECONDS, WebhookWorker
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.one_database]
 

@@ -16,12 +16,12 @@ from django.test.testcases import LiveServerThread
 from rest_framework.authtoken.models import Token
 
 from dcim.models import Site
-from tests.makers import make_webhook
-from tests.waiting import until
-from tests.workers import Workers
-from webhooks import retries
-from webhooks.actors import DEPTH
+from tests.support.makers import make_webhook
+from tests.support.waiting import until
+from tests.support.workers import Workers
 from webhooks.models import Delivery, Event, State
+from webhooks.network.headers import DEPTH
+from webhooks.operations import retries
 
 MAX_DEPTH = 3
 

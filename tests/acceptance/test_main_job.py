@@ -19,14 +19,14 @@ from rest_framework.utils.encoders import JSONEncoder
 from core.models import Tag
 from dcim.api.serializers import SiteSerializer
 from dcim.models import Site
-from tests.figures import Figures
-from tests.inbox import Inbox, Received
-from tests.makers import make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox, Received
+from tests.support.makers import make_webhook
+from tests.support.waiting import until
+from tests.support.workers import SHIPPED, STOCK, Worker, Workers
 from tests.testapp.models import Label
-from tests.waiting import until
-from tests.workers import SHIPPED, STOCK, Worker, Workers
-from webhooks import retries
 from webhooks.models import Delivery, Event, State
+from webhooks.operations import retries
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -24,14 +24,14 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from dcim.models import Site
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.test_admin import form, staff
-from tests.test_rotation import accepts
-from tests.waiting import until
-from tests.workers import SHIPPED, STOCK, Workers
-from webhooks import retries
+from tests.admin.test_pages import form, staff
+from tests.models.test_secret_rotation import accepts
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.waiting import until
+from tests.support.workers import SHIPPED, STOCK, Workers
 from webhooks.models import Attempt, Delivery, State, Webhook
+from webhooks.operations import retries
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -12,15 +12,15 @@ from redis import Redis, ResponseError
 from redis import exceptions as of_redis
 from rq import Queue
 
-from tests.inbox import Inbox
-from tests.makers import make_webhook
-from tests.servers import own_valkey
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
+from tests.support.servers import own_valkey
+from tests.support.waiting import until
+from tests.support.workers import Workers
 from tests.testapp.models import Thing
-from tests.waiting import until
-from tests.workers import Workers
-from webhooks import redis_access
 from webhooks.models import Attempt
-from webhooks.workers import WebhookWorker
+from webhooks.workers import redis
+from webhooks.workers.worker import WebhookWorker
 
 REFUSING = {
     "a replica": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
@@ -131,5 +131,5 @@ def test_a_job_of_somebody_else_that_runs_meanwhile_is_not_left_to_itself(valkey
     ],
 )
 def test_what_counts_as_a_redis_that_is_away(error: of_redis.RedisError, is_away: bool, verb: str) -> None:
-    assert redis_access.is_away(error) == is_away
-    assert redis_access.in_words(error) == f"Redis {verb} ({error})"
+    assert redis.is_away(error) == is_away
+    assert redis.in_words(error) == f"Redis {verb} ({error})"

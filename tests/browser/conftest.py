@@ -14,10 +14,10 @@ import pytest
 from django.contrib.auth import get_user_model
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.inbox import ROOT
-from tests.servers import free_port
-from tests.waiting import PATIENCE, until
-from tests.workers import Workers
+from tests.support.inbox import ROOT
+from tests.support.servers import free_port
+from tests.support.waiting import PATIENCE, until
+from tests.support.workers import Workers
 
 FLAGS = [
     "--no-sandbox",

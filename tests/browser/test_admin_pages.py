@@ -9,13 +9,13 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dcim.models import Site
-from tests.deliveries import make_delivery, make_event
-from tests.inbox import Inbox
-from tests.makers import make_webhook
-from tests.test_hostile_pages import MARK, TOGETHER, fill, pages
-from tests.threads import aside
-from tests.waiting import until
-from tests.workers import Workers
+from tests.admin.test_hostile_pages import MARK, TOGETHER, fill, pages
+from tests.support.deliveries import make_delivery, make_event
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
+from tests.support.threads import aside
+from tests.support.waiting import until
+from tests.support.workers import Workers
 from webhooks.models import Delivery, State, Webhook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]

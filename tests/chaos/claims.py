@@ -8,8 +8,8 @@ import uuid
 
 from django.db import connection
 
-from tests.waiting import until
-from tests.workers import Worker
+from tests.support.waiting import until
+from tests.support.workers import Worker
 
 _WATCH = """
 CREATE TABLE chaos_claim (token uuid PRIMARY KEY, worker text NOT NULL);

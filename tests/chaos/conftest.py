@@ -10,8 +10,8 @@ import pytest
 from tests.chaos import claims
 from tests.chaos.crew import Crew, Writer
 from tests.chaos.writer import Plan
+from tests.support.workers import LOGS
 from tests.testapp.models import Label
-from tests.workers import LOGS
 
 
 @pytest.fixture

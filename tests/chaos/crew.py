@@ -11,9 +11,9 @@ from typing import Any
 
 from tests.chaos import ledger
 from tests.chaos.writer import Plan
-from tests.inbox import ROOT
-from tests.waiting import PATIENCE
-from tests.workers import SHIPPED, Worker, Workers
+from tests.support.inbox import ROOT
+from tests.support.waiting import PATIENCE
+from tests.support.workers import SHIPPED, Worker, Workers
 
 
 class Crew(Workers):

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tests.inbox import Received
+from tests.support.inbox import Received
 from tests.testapp.models import Label, Unregistered
 
 Change = tuple[int, str]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from tests.chaos import ledger
 from tests.chaos.crew import Writer
 from tests.chaos.killer import Killer
-from tests.waiting import until
+from tests.support.waiting import until
 from webhooks.models import Delivery, Event, State
 
 

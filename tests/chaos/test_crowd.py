@@ -12,13 +12,13 @@ import pytest
 from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
 from tests.chaos.writer import Plan
-from tests.figures import Figures
-from tests.inbox import Inbox, Received
-from tests.makers import make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox, Received
+from tests.support.makers import make_webhook
+from tests.support.waiting import until
 from tests.testapp.models import Label
-from tests.waiting import until
-from webhooks import retries
 from webhooks.models import Attempt, Delivery, Event, State
+from webhooks.operations import retries
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.makers import make_event, make_webhook
-from tests.tables import empty_all_tables
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.makers import make_event, make_webhook
+from tests.support.tables import empty_all_tables
 from tests.testapp.models import Label
-from webhooks.delivery.drain import Drain
+from webhooks.delivery.worker import Drain
 from webhooks.models import Delivery, Event, State, Webhook
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]

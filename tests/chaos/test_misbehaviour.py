@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.crew import Crew
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.makers import make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
+from tests.support.waiting import until
 from tests.testapp.models import Label, Thing
-from tests.waiting import until
 from webhooks.models import Attempt
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timing]

@@ -8,17 +8,17 @@ import time
 import pytest
 
 from tests.chaos.crew import Crew
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.makers import make_event, make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.makers import make_event, make_webhook
+from tests.support.waiting import until
 from tests.testapp.models import Label
-from tests.waiting import until
 from webhooks.models import Attempt, Delivery, State
-from webhooks.outcomes import WORKER_ENDED
+from webhooks.network.outcome import WORKER_ENDED
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
-POISONED = "tests.pills.PoisonedWorker"
+POISONED = "tests.support.pills.PoisonedWorker"
 
 
 def succeeded() -> int:

@@ -9,13 +9,13 @@ import pytest
 from tests.chaos import postgresql, storm, witness
 from tests.chaos.crew import Crew
 from tests.chaos.turmoil import Turmoil
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.makers import make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
+from tests.support.threads import Beside
+from tests.support.waiting import until
+from tests.support.workers import SHIPPED, STOCK
 from tests.testapp.models import Label, Thing
-from tests.threads import Beside
-from tests.waiting import until
-from tests.workers import SHIPPED, STOCK
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1200)]
 

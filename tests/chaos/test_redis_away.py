@@ -18,13 +18,13 @@ from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
 from tests.chaos.killer import Killer
 from tests.chaos.writer import Plan
-from tests.figures import Figures
-from tests.inbox import ROOT, Inbox
-from tests.makers import make_webhook
-from tests.redis_outages import OUTAGES
-from tests.servers import free_port, own_valkey
+from tests.support.figures import Figures
+from tests.support.inbox import ROOT, Inbox
+from tests.support.makers import make_webhook
+from tests.support.redis_outages import OUTAGES
+from tests.support.servers import free_port, own_valkey
+from tests.support.waiting import PATIENCE, until
 from tests.testapp.models import Label
-from tests.waiting import PATIENCE, until
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -131,7 +131,7 @@ def save(crew: Crew, redis_url: str, count: int) -> tuple[list[float], list[str]
         cwd=ROOT, env=crew.environment(), capture_output=True, text=True, timeout=60 * PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), [line for line in done.stderr.splitlines() if "webhooks.jobs" in line]
+    return json.loads(done.stdout), [line for line in done.stderr.splitlines() if "webhooks.workers.jobs" in line]
 
 
 @pytest.mark.timing

@@ -8,11 +8,11 @@ import pytest
 
 from tests.chaos import claims
 from tests.chaos.crew import Crew
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.makers import make_event, make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.makers import make_event, make_webhook
+from tests.support.waiting import until
 from tests.testapp.models import Label
-from tests.waiting import until
 from webhooks.models import Attempt, Delivery, State
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]

@@ -11,9 +11,9 @@ from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
 from tests.chaos.killer import Killer
 from tests.chaos.writer import Plan
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.makers import make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
 from tests.testapp.models import Label
 from webhooks.models import Event
 

@@ -14,18 +14,18 @@ from django.utils import timezone
 from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
 from tests.chaos.writer import Plan
-from tests.figures import Figures
-from tests.inbox import Inbox
-from tests.makers import make_delivery, make_event, make_webhook
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.threads import Beside
+from tests.support.waiting import until
 from tests.testapp.models import Label
-from tests.threads import Beside
-from tests.waiting import until
+from webhooks.delivery import outcome_sql
 from webhooks.delivery.dispatch import dispatch
-from webhooks.models import Delivery, Event, State, Sweep
+from webhooks.delivery.outcome_sql import Transition
+from webhooks.models import Delivery, Event, State, Sweep, claims
+from webhooks.models.claims import Claim
 from webhooks.models.querysets import DeliveryQuerySet
-from webhooks.sql import claims, records
-from webhooks.sql.claims import Claim
-from webhooks.sql.records import Transition
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -58,7 +58,7 @@ def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
     delivery.refresh_from_db()
     assert delivery.claim
     transition = Transition(delivery.pk, delivery.claim, State.SUCCEEDED, failed=0, wait=0, reason="")
-    assert records.record("default", [transition]) == {delivery.pk}
+    assert outcome_sql.record("default", [transition]) == {delivery.pk}
     return [one.id for one in claims.promote("default", [delivery.pk], then)]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from django.db import connection
 
-from tests.inbox import Received
-from webhooks.sql.dialect import rows
+from tests.support.inbox import Received
+from webhooks.db.dialect import rows
 
 State = dict[str, Any]
 

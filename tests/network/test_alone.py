@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.inbox import ROOT
+from tests.support.inbox import ROOT
 
 UNSHARE = ["unshare", "--map-root-user", "--mount", "--net"]
 
@@ -89,7 +89,7 @@ def results() -> list[dict[str, Any]]:
         {"url": case.url, "zone": case.zone, "settings": case.settings, "times": len(case.reasons)} for case in CASES
     ]
     done = subprocess.run(
-        [*UNSHARE, sys.executable, "-m", "tests.network.alone"],
+        [*UNSHARE, sys.executable, "-m", "tests.support.isolated_network"],
         input=json.dumps(cases),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}", "DJANGO_SETTINGS_MODULE": "tests.settings"},

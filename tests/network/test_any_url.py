@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.addresses import ADDRESSES, is_forbidden
-from tests.figures import Figures
-from webhooks.network import deadlines, destinations
-from webhooks.network.destinations import Policy, parse
+from tests.support.addresses import ADDRESSES, is_forbidden
+from tests.support.figures import Figures
+from webhooks.network import sockets, url_policy
 from webhooks.network.transport import Request, Transport
+from webhooks.network.url_policy import Policy, parse
 
 OCTETS = st.sampled_from([0, 1, 8, 10, 100, 127, 169, 172, 192, 198, 224, 254, 255]) | st.integers(0, 255)
 SPECIAL = st.sampled_from([text for those in ADDRESSES.values() for text in those])
@@ -135,7 +135,7 @@ def test_no_url_whatever_gets_through_to_a_forbidden_address(
     @given(st.integers(0, 9).flatmap(lambda one: urls() if one else st.text(max_size=40)))
     def judge(url: str) -> None:
         nonlocal read
-        reason = destinations.misspelt(url)
+        reason = url_policy.misspelt(url)
         outcome = transport.send(Request(url, {}, b"{}", 5))
         dialled = network.asked()
         assert outcome.reason
@@ -149,7 +149,7 @@ def test_no_url_whatever_gets_through_to_a_forbidden_address(
                 assert {ipaddress.ip_address(address) for address, _ in dialled} <= {ipaddress.ip_address(to.host)}
                 assert bool(dialled) != is_forbidden(to.host)
 
-    with mock.patch.object(deadlines.TimedSocket, "connect", lambda sock, address: network.connect(sock, address)):
+    with mock.patch.object(sockets.TimedSocket, "connect", lambda sock, address: network.connect(sock, address)):
         judge()
     transport.close()
     figures(f"{many} URLs, {read} of them plain, {network.total} dialled, none where nothing may be sent")

@@ -15,20 +15,20 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import disclosure, payloads, rights
-from webhooks.admin import filters, lookup, operations
+from webhooks import payloads, permissions, redaction
+from webhooks.admin import actions, filters, search
+from webhooks.admin.actions import DISCARD, RETRY, Operation
 from webhooks.admin.display import count_of, indented, named, number, pill, short, when
 from webhooks.admin.lane import lane_of
-from webhooks.admin.operations import DISCARD, RETRY, Operation
-from webhooks.admin.paging import CappedPaginator
+from webhooks.admin.pagination import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
-from webhooks.delivery import composing
-from webhooks.disclosure import Disclosure
+from webhooks.delivery import request
 from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.models.querysets import DeliveryQuerySet, State
-from webhooks.outcomes import Refused, in_general
+from webhooks.network.outcome import Refused, in_general
 from webhooks.payloads import Bodies
 from webhooks.payloads.templates import Renderer
+from webhooks.redaction import Disclosure
 
 # So many attempts are shown, the newest.
 MOST_ATTEMPTS = 50
@@ -42,17 +42,17 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def get_list_filter(self, request: HttpRequest) -> Any:
         # Its choices are the names of all webhooks, whether there is a delivery to be seen or not.
-        webhook = (filters.WebhookFilter,) if rights.may_view_webhooks(request.user) else ()
+        webhook = (filters.WebhookFilter,) if permissions.may_view_webhooks(request.user) else ()
         of_event = (filters.EventTypeFilter, filters.EventActionFilter)
         return (filters.StateFilter, *webhook, *of_event, filters.AgeFilter)
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        result = "result" if rights.may_change_all_webhooks(request.user) else "result_in_part"
+        result = "result" if permissions.may_change_all_webhooks(request.user) else "result_in_part"
         return ("state_pill", "object", "to", result, "made")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
-        return rights.visible_deliveries(request.user, deliveries.light())
+        return permissions.visible_deliveries(request.user, deliveries.light())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
@@ -60,9 +60,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        if (pk := lookup.as_uuid(term)) and Delivery.objects.filter(pk=pk).exists():
+        if (pk := search.as_uuid(term)) and Delivery.objects.filter(pk=pk).exists():
             return queryset.filter(pk=pk), False
-        found = lookup.event_ids(term, rights.of_viewable_objects(request.user))
+        found = search.event_ids(term, permissions.of_viewable_objects(request.user))
         return queryset.filter(event__in=found), False
 
     # The list
@@ -106,11 +106,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Retry the selected deliveries", permissions=["retry"])
     def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        operations.perform(RETRY, request, _as_counted(request, chosen))
+        actions.perform(RETRY, request, _as_counted(request, chosen))
 
     @admin.action(description="Discard the selected deliveries", permissions=["discard"])
     def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        operations.perform(DISCARD, request, _as_counted(request, chosen))
+        actions.perform(DISCARD, request, _as_counted(request, chosen))
 
     def get_urls(self) -> list[URLPattern]:
         own = [
@@ -130,9 +130,9 @@ class DeliveryAdmin(ReadOnlyAdmin):
             delivery = self.get_object(request, object_id)
             if delivery is None:
                 raise Http404(f"There is no delivery {object_id}.")
-            if not rights.may(request.user, operation.name, delivery):
+            if not permissions.may(request.user, operation.name, delivery):
                 raise PermissionDenied
-            operations.perform(operation, request, Delivery.objects.filter(pk=delivery.pk))
+            actions.perform(operation, request, Delivery.objects.filter(pk=delivery.pk))
             return redirect("admin:webhooks_delivery_change", delivery.pk)
 
         return view
@@ -144,22 +144,22 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
-        told = disclosure.to(request.user)(obj.webhook_id)
+        told = redaction.to(request.user)(obj.webhook_id)
         body, refusal = body_of(obj)
-        lane = lane_of(obj, rights.visible_deliveries(request.user))
+        lane = lane_of(obj, permissions.visible_deliveries(request.user))
         return {
             "delivery": obj,
             "event": obj.event,
             "webhook": obj.webhook,
-            "may_see_webhook": rights.may_view_webhooks(request.user),
-            "may_see_event": rights.may_view_events(request.user),
+            "may_see_webhook": permissions.may_view_webhooks(request.user),
+            "may_see_event": permissions.may_view_events(request.user),
             "url": told.url(obj.webhook.payload_url),
             "reason": told.reason(obj.reason),
             "lane": lane,
             "head_reason": told.reason(lane.head.reason) if lane.head else "",
             "attempts": [_attempt(one, obj.webhook, told) for one in attempts],
             "is_in_full": told.in_full,
-            "to_whom": disclosure.TO_WHOM,
+            "to_whom": redaction.TO_WHOM,
             "is_capped": len(attempts) < obj.attempts.count(),
             "is_form": obj.webhook.is_form and not obj.webhook.body_template,
             "shows_body": told.in_full or not obj.webhook.body_template,
@@ -209,7 +209,7 @@ def body_of(delivery: Delivery) -> tuple[bytes, str]:
     """The body that the next attempt would send, to the byte; or, in words, why there is none."""
     try:
         with Renderer() as renderer:
-            return composing.body_of(delivery.webhook, _bodies_of(delivery), renderer), ""
+            return request.body_of(delivery.webhook, _bodies_of(delivery), renderer), ""
     except Refused as error:
         return b"", str(error)
 

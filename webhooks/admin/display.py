@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
 from webhooks.models import Event
-from webhooks.texts import clean, written_out
+from webhooks.text import clean, written_out
 
 R = TypeVar("R", bound=HttpResponseBase)
 

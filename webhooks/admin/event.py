@@ -14,10 +14,10 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import disclosure, payloads, rights
-from webhooks.admin import filters, lookup
+from webhooks import payloads, permissions, redaction
+from webhooks.admin import filters, search
+from webhooks.admin.actions import RETRY
 from webhooks.admin.display import EMPTY, indented, named, pill, short, when
-from webhooks.admin.operations import RETRY
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.admin.replaying import replay
 from webhooks.models import Event
@@ -39,7 +39,7 @@ class EventAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         events: EventQuerySet = super().get_queryset(request)  # type: ignore[assignment]
-        return rights.visible_events(request.user, events.light())
+        return permissions.visible_events(request.user, events.light())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
@@ -47,7 +47,7 @@ class EventAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        return queryset.filter(pk__in=lookup.event_ids(term, rights.visible_events(request.user))), False
+        return queryset.filter(pk__in=search.event_ids(term, permissions.visible_events(request.user))), False
 
     @admin.display(description="object")
     def object(self, event: Event) -> SafeString:
@@ -95,15 +95,15 @@ class EventAdmin(ReadOnlyAdmin):
         return Event.objects.all()
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        deliveries = rights.visible_deliveries(request.user, obj.deliveries.light()).order_by("pk")
-        told = disclosure.to(request.user)
+        deliveries = permissions.visible_deliveries(request.user, obj.deliveries.light()).order_by("pk")
+        told = redaction.to(request.user)
         replay = _replay_of(obj)
         return {
             "event": obj,
             "is_replayed": replay is not None,
             "replayed_as": _if_visible(request.user, replay.pk if replay else None),
             "replay_of": _if_visible(request.user, obj.replay_of),
-            "may_see_deliveries": rights.may_view_deliveries(request.user),
+            "may_see_deliveries": permissions.may_view_deliveries(request.user),
             "may_replay": RETRY.allowed(request) and obj.failure and obj.dispatched_at is None,
             "changed": when(obj.timestamp),
             "fields": ", ".join(json.loads(obj.changed)) or "nothing" if obj.changed else "",
@@ -139,7 +139,7 @@ def _variants_of(event: Event) -> list[dict[str, str]]:
 
 def _if_visible(user: Any, pk: int | None) -> int | None:
     """The id of an event that the user may view; where a host decides, they may not view all of an object."""
-    return pk if pk and rights.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
+    return pk if pk and permissions.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
 
 
 def _replay_of(failed: Event) -> Event | None:

@@ -16,8 +16,8 @@ from django.forms.models import ModelChoiceIterator
 from django.urls import reverse
 from django.utils.text import capfirst
 
-from webhooks.encrypted import refuse_encrypted
-from webhooks.vault import Secret
+from webhooks.security.encrypted_field import refuse_encrypted
+from webhooks.security.encryption import Secret
 
 CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
 

@@ -12,13 +12,14 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from webhooks import event_names, registry, rights
-from webhooks.admin.lookup import as_key
-from webhooks.ids import first_id
+from webhooks import permissions, registry
+from webhooks.admin.search import as_key
+from webhooks.db.ids import first_id
 from webhooks.models import Action
 from webhooks.models.event import PING
 from webhooks.models.querysets import OPEN_STATES, State
-from webhooks.texts import clean
+from webhooks.registry import event_names
+from webhooks.text import clean
 
 Choices = list[tuple[str, str]]
 
@@ -43,7 +44,7 @@ class WebhookFilter(admin.SimpleListFilter):
     parameter_name = "webhook__id__exact"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        named = rights.visible_webhooks(request.user).order_by("name").values_list("pk", "name")
+        named = permissions.visible_webhooks(request.user).order_by("name").values_list("pk", "name")
         return [(str(pk), name) for pk, name in named]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:

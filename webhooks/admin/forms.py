@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.utils.html import escape, format_html
 
-from webhooks import event_names, registry, rights
+from webhooks import permissions, registry
 from webhooks.admin.display import exactly
 from webhooks.admin.fields import (
     CODE,
@@ -24,8 +24,9 @@ from webhooks.admin.fields import (
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SECRET_HEADERS_LENGTH, SECRET_LENGTH
-from webhooks.object_types import label_of, registered_object_types
-from webhooks.vault import Secret
+from webhooks.registry import event_names
+from webhooks.registry.object_types import label_of, registered_object_types
+from webhooks.security.encryption import Secret
 
 
 class WebhookForm(forms.ModelForm):
@@ -177,19 +178,19 @@ class WebhookForm(forms.ModelForm):
 
     def _refuse_to_send(self) -> None:
         before = set(self.instance.object_types.all()) if self.instance.pk else set()
-        if self.user and (refusal := rights.refusal_to_send(self.user, set(self.instance.picked) - before)):
+        if self.user and (refusal := permissions.refusal_to_send(self.user, set(self.instance.picked) - before)):
             self.add_error("object_types", refusal)
 
     def _refuse_to_change(self) -> None:
         if not self.user or not self.instance.pk:
             return
         stored = Webhook.objects.get(pk=self.instance.pk)
-        changed = rights.guarded_changes(stored, self.cleaned_data)
-        if changed and (refusal := rights.refusal_to_change(self.user, stored, changed)):
+        changed = permissions.guarded_changes(stored, self.cleaned_data)
+        if changed and (refusal := permissions.refusal_to_change(self.user, stored, changed)):
             self.add_error(changed[0], refusal)
-        if any(name in rights.WHERE_TO for name in changed):
+        if any(name in permissions.WHERE_TO for name in changed):
             is_entered = any(name in self.changed_data for name in ("secret_headers", "clear_secret_headers"))
-            if refusal := rights.refusal_to_take_along(stored, is_entered):
+            if refusal := permissions.refusal_to_take_along(stored, is_entered):
                 self.add_error("secret_headers", refusal)
 
     def _kept(self, cleaned: dict[str, Any], name: str) -> Secret:

@@ -9,9 +9,9 @@ from django.contrib.auth import get_permission_codename
 from django.db import models, transaction
 from django.http import HttpRequest, HttpResponse
 
-from webhooks.admin import lookup
+from webhooks.admin import search
 from webhooks.admin.display import undisguised
-from webhooks.admin.paging import CappedPaginator
+from webhooks.admin.pagination import CappedPaginator
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -25,11 +25,11 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     ordering = ("-pk",)
     sortable_by = ()
     search_fields = ("pk",)  # shows the search box; get_search_results looks where there are indexes
-    search_help_text = lookup.HELP
+    search_help_text = search.HELP
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """The filters alone: whatever else is asked of a column tells of it letter by letter."""
-        return lookup in {getattr(one, "parameter_name", f"{one}__id__exact") for one in self.get_list_filter(request)}
+        return search in {getattr(one, "parameter_name", f"{one}__id__exact") for one in self.get_list_filter(request)}
 
     def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         # Django's own takes the permission to change as well, which here means nothing.

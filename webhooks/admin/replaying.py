@@ -11,12 +11,12 @@ from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from webhooks import retries
 from webhooks.admin import counting
 from webhooks.admin.display import count_of
 from webhooks.models import Event
 from webhooks.models.querysets import EventQuerySet
-from webhooks.retries import Replayed
+from webhooks.operations import retries
+from webhooks.operations.retries import Replayed
 
 # So many are looked for, as many as a list counts; and so many replayed before the time is looked at and the history
 # written.

@@ -15,18 +15,19 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from webhooks import disclosure, rights, rq_report
-from webhooks.admin import counting, findings, operations, situation, switches, tallies
+from webhooks import permissions, redaction
+from webhooks.admin import actions, counting, counts, diagnostics, overview, switches
+from webhooks.admin.actions import RETRY
 from webhooks.admin.display import count_of, exactly, number, short, undisguised, webhook_state, when
 from webhooks.admin.filters import deliveries_url
-from webhooks.admin.lookup import as_key, as_uuid
-from webhooks.admin.operations import RETRY
-from webhooks.admin.paging import CappedPaginator
-from webhooks.admin.situation import Situation, Standing
+from webhooks.admin.overview import Situation, Standing
+from webhooks.admin.pagination import CappedPaginator
+from webhooks.admin.search import as_key, as_uuid
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.querysets import State
-from webhooks.texts import last_line
+from webhooks.text import last_line
+from webhooks.workers import status
 
 PER_PAGE = 25
 
@@ -48,13 +49,13 @@ COUNTED = {
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
     _demand_view(request)
-    now, seen, redis = timezone.now(), situation.read(request.user), rq_report.read()
+    now, seen, redis = timezone.now(), overview.read(request.user), status.read()
     context = {
         **_chrome(request, "Webhook status"),
-        "findings": findings.judge(seen, redis, conf.enabled, now),
+        "findings": diagnostics.judge(seen, redis, conf.enabled, now),
         "as_of": exactly(now),
         "is_enabled": conf.enabled,
-        "is_partial": rights.is_partial(request.user),
+        "is_partial": permissions.is_partial(request.user),
         "hidden": " and ".join(seen.hidden),
         "to_see_them": " and ".join(f"webhooks.view_{what[:-1]}" for what in seen.hidden),
         "backend": redis,
@@ -82,7 +83,7 @@ def retry(request: HttpRequest) -> HttpResponse:
     pressed = request.POST.getlist("only") or request.POST.getlist("delivery")
     chosen = [pk for pk in map(as_uuid, pressed) if pk]
     if chosen:
-        operations.perform(RETRY, request, rights.visible_deliveries(request.user).filter(pk__in=chosen))
+        actions.perform(RETRY, request, permissions.visible_deliveries(request.user).filter(pk__in=chosen))
     else:
         messages.warning(request, "No delivery was selected: nothing is retried.")
     return redirect("webhooks_backend_status")
@@ -94,11 +95,13 @@ def retry_all(request: HttpRequest) -> HttpResponse:
     """Ask, and then retry all that failed; of one webhook, where the address names one."""
     _demand_retry(request)
     webhook = _webhook_named(request)
-    chosen = rights.allowed(request.user, "retry", rights.visible_deliveries(request.user, Delivery.objects.failed()))
+    chosen = permissions.allowed(
+        request.user, "retry", permissions.visible_deliveries(request.user, Delivery.objects.failed())
+    )
     if webhook:
         chosen = chosen.filter(webhook=webhook)
     if request.method == "POST":
-        operations.perform(RETRY, request, chosen)
+        actions.perform(RETRY, request, chosen)
         return redirect("webhooks_backend_status")
     count = chosen.count()
     context = {
@@ -114,15 +117,15 @@ def retry_all(request: HttpRequest) -> HttpResponse:
 def resume(request: HttpRequest) -> HttpResponse:
     """Send to a paused webhook again at once."""
     _demand_view(request)
-    if not rights.may_change_webhooks(request.user):
+    if not permissions.may_change_webhooks(request.user):
         raise PermissionDenied
-    chosen = rights.allowed(request.user, "change", Webhook.objects.all())
+    chosen = permissions.allowed(request.user, "change", Webhook.objects.all())
     switches.resume(request, chosen.filter(pk=as_key(request.POST.get("webhook", ""))))
     return redirect("webhooks_backend_status")
 
 
 def _demand_view(request: HttpRequest) -> None:
-    if not rights.may_view_deliveries(request.user):
+    if not permissions.may_view_deliveries(request.user):
         raise PermissionDenied
 
 
@@ -139,8 +142,8 @@ def _chrome(request: HttpRequest, title: str) -> dict[str, Any]:
         "title": title,
         "opts": Delivery._meta,
         "may_retry": RETRY.allowed(request),
-        "may_change_webhooks": rights.may_change_webhooks(user),
-        "may_see_webhooks": rights.may_view_webhooks(user),
+        "may_change_webhooks": permissions.may_change_webhooks(user),
+        "may_see_webhooks": permissions.may_view_webhooks(user),
     }
 
 
@@ -158,7 +161,7 @@ def _webhook_named(request: HttpRequest) -> Webhook | None:
     not mean all."""
     if "webhook" not in request.GET:
         return None
-    return get_object_or_404(rights.visible_webhooks(request.user), pk=as_key(request.GET["webhook"]))
+    return get_object_or_404(permissions.visible_webhooks(request.user), pk=as_key(request.GET["webhook"]))
 
 
 def _tiles(seen: Situation) -> list[dict[str, Any]]:
@@ -175,7 +178,7 @@ def _tiles(seen: Situation) -> list[dict[str, Any]]:
 
 
 def _webhook(standing: Standing) -> dict[str, Any]:
-    counts = [(state, getattr(standing, state)) for state in tallies.TALLIED]
+    numbers = [(state, getattr(standing, state)) for state in counts.TALLIED]
     return {
         "row": standing,
         "state": webhook_state(standing),
@@ -184,7 +187,7 @@ def _webhook(standing: Standing) -> dict[str, Any]:
                 "number": number(count, counting.EACH) if count else "",
                 "url": deliveries_url(state=state, webhook__id__exact=standing.pk),
             }
-            for state, count in counts
+            for state, count in numbers
         ],
         "succeeded_at": when(standing.last_success_at),
         "failed_at": when(standing.last_failure_at),
@@ -201,9 +204,9 @@ def _probe(standing: Standing) -> SafeString | str:
 
 def _failed(request: HttpRequest) -> Any:
     """A page of the failed deliveries, the newest first."""
-    failed = rights.visible_deliveries(request.user, Delivery.objects.failed().light())
+    failed = permissions.visible_deliveries(request.user, Delivery.objects.failed().light())
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
-    told = disclosure.to(request.user)
+    told = redaction.to(request.user)
     rows = [
         {
             "row": delivery,
@@ -216,7 +219,9 @@ def _failed(request: HttpRequest) -> Any:
 
 
 def _failed_events(request: HttpRequest) -> list[dict[str, Any]]:
-    events = rights.visible_events(request.user, Event.objects.failed().light()).order_by("-timestamp")[:MOST_EVENTS]
+    events = permissions.visible_events(request.user, Event.objects.failed().light()).order_by("-timestamp")[
+        :MOST_EVENTS
+    ]
     return [
         {"row": event, "at": when(event.timestamp), "error": short(last_line(event.error), 120)} for event in events
     ]

@@ -8,10 +8,10 @@ from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from webhooks import admin_log
 from webhooks.admin.display import count_of
-from webhooks.capture import outbox
+from webhooks.capture import recording
 from webhooks.models import Webhook
+from webhooks.operations import admin_log
 
 
 def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
@@ -20,7 +20,7 @@ def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None
     already = chosen.filter(enabled=enabled).count()
     changed = [webhook for webhook in chosen.filter(enabled=not enabled) if _is_turned(webhook, enabled)]
     if enabled and changed:
-        outbox.wake_on_commit()
+        recording.wake_on_commit()
     word = "enabled" if enabled else "disabled"
     _finish(request, changed, f"{word.capitalize()}.", f"{word} now", already, f"{word} already")
 
@@ -48,7 +48,7 @@ def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
     paused = list(Webhook.objects.filter(pk__in=chosen.values("pk")).paused())
     Webhook.objects.filter(pk__in=[webhook.pk for webhook in paused]).resume()
     if paused:
-        outbox.wake_on_commit()
+        recording.wake_on_commit()
     _finish(request, paused, "Resumed.", "sent to again", count - len(paused), "not paused")
 
 

@@ -20,16 +20,17 @@ from django.utils.safestring import SafeString
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_POST
 
-from webhooks import deletion, pinging, rights
-from webhooks.admin import consequences, findings, switches, tallies, trial
-from webhooks.admin.described import IN_WORDS, DescribedWebhook
+from webhooks import permissions
+from webhooks.admin import condition_preview, counts, delete_preview, diagnostics, switches
+from webhooks.admin.columns import IN_WORDS, DescribedWebhook
 from webhooks.admin.display import count_of, undisguised
 from webhooks.admin.forms import WebhookForm, offered
-from webhooks.admin.situation import standing_of
-from webhooks.capture import outbox
+from webhooks.admin.overview import standing_of
+from webhooks.capture import recording
 from webhooks.models import Event, Webhook
-from webhooks.models.objections import CONFLICT
+from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.operations import deletion, ping
 
 # By what the address of the list may ask for webhooks.
 ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", *ACTION_FIELDS}
@@ -57,19 +58,19 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         return field in ASKED_FOR and is_plain and super().lookup_allowed(lookup, value, request)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("name", "payload_url") if rights.may_change_all_webhooks(request.user) else ("name",)
+        return ("name", "payload_url") if permissions.may_change_all_webhooks(request.user) else ("name",)
 
     def get_list_display(self, request: HttpRequest) -> Any:
-        called = "called" if rights.may_change_all_webhooks(request.user) else "called_in_part"
-        counts = ("open", "failed") if rights.may_view_deliveries(request.user) else ()
+        called = "called" if permissions.may_change_all_webhooks(request.user) else "called_in_part"
+        counts = ("open", "failed") if permissions.may_view_deliveries(request.user) else ()
         return (called, "state", "sends", *counts, "last_result")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
-        deliveries = rights.visible_deliveries(request.user)
+        deliveries = permissions.visible_deliveries(request.user)
         webhooks: QuerySet[Webhook] = super().get_queryset(request)
-        if rights.is_restricted(request.user):
-            webhooks = rights.visible_webhooks(request.user, webhooks)
-        return tallies.with_tallies(webhooks, deliveries).prefetch_related("object_types")
+        if permissions.is_restricted(request.user):
+            webhooks = permissions.visible_webhooks(request.user, webhooks)
+        return counts.with_tallies(webhooks, deliveries).prefetch_related("object_types")
 
     def has_change_permission(self, request: HttpRequest, obj: Webhook | None = None) -> bool:
         return super().has_change_permission(request, obj) and _may(request, "change", obj)
@@ -152,7 +153,7 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         if not _may(request, "change" if change else "add", form.instance):
             raise PermissionDenied("You may not have a webhook that is as this one would be.")
         if form.instance.enabled:
-            outbox.wake_on_commit()
+            recording.wake_on_commit()
 
     @admin.action(description="Enable the selected webhooks", permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
@@ -181,14 +182,14 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         """What the demands in the form would have come to, judged over events on file."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
-        if not rights.may_view_events(request.user):
+        if not permissions.may_view_events(request.user):
             return JsonResponse({"text": "Trying them takes the permission to view Events (webhooks.view_event)."})
-        return JsonResponse({"text": trial.in_words(request)})
+        return JsonResponse({"text": condition_preview.in_words(request)})
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         webhook = self.get_object(request, object_id)
         may_ping = webhook is not None and webhook.enabled and self.has_change_permission(request, webhook)
-        found = findings.of_webhook(standing_of(webhook), timezone.now()) if webhook else []
+        found = diagnostics.of_webhook(standing_of(webhook), timezone.now()) if webhook else []
         context = {"may_ping": may_ping, "findings": found}
         return super().change_view(request, object_id, form_url, (extra_context or {}) | context)
 
@@ -199,7 +200,7 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         if not self.has_change_permission(request, webhook):
             raise PermissionDenied
         if webhook.enabled:
-            event = pinging.ping(webhook)
+            event = ping.ping(webhook)
             self.log_change(request, webhook, "Sent a test.")
             messages.success(request, _under_way(request.user, event))
         else:
@@ -210,8 +211,8 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
-        lines, totals = consequences.in_words(chosen, request.user)
-        deletable = rights.allowed(request.user, "delete", chosen).values_list("pk", flat=True)
+        lines, totals = delete_preview.in_words(chosen, request.user)
+        deletable = permissions.allowed(request.user, "delete", chosen).values_list("pk", flat=True)
         allowed = {webhook.pk for webhook in objs} == set(deletable)
         return lines, totals, set() if allowed else {"webhook"}, []
 
@@ -224,20 +225,20 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
 
 def _may(request: HttpRequest, action: str, webhook: Webhook | None) -> bool:
     """Whether the user, who has the permission for the model, may do this to a webhook as it is stored."""
-    return webhook is None or rights.may(request.user, action, webhook)
+    return webhook is None or permissions.may(request.user, action, webhook)
 
 
 def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> QuerySet[Webhook]:
     """Those of the chosen webhooks that the user may change. Says how many are left."""
-    changeable = rights.allowed(request.user, "change", chosen)
+    changeable = permissions.allowed(request.user, "change", chosen)
     if left := chosen.count() - changeable.count():
         messages.warning(request, f"You may not change {count_of(left, 'webhook')} of these.")
     return changeable
 
 
 def _under_way(user: Any, event: Event) -> SafeString | str:
-    if not rights.may_view_events(user):
+    if not permissions.may_view_events(user):
         return f"A test is on its way: event {event.pk}."
     page = reverse("admin:webhooks_event_change", args=[event.pk])
-    shows = "shows its delivery" if rights.may_view_deliveries(user) else "is what it tells"
+    shows = "shows its delivery" if permissions.may_view_deliveries(user) else "is what it tells"
     return format_html('A test is on its way: <a href="{}">event {}</a> {}.', page, event.pk, shows)

@@ -9,8 +9,8 @@ from django.contrib.contenttypes.models import ContentType
 from rest_framework import serializers
 
 from webhooks import registry
-from webhooks.object_types import label_of
-from webhooks.vault import Secret
+from webhooks.registry.object_types import label_of
+from webhooks.security.encryption import Secret
 
 NOT_REGISTERED = (
     "No webhook can be sent for {refused}: not registered. These are: {registered}. For another one, name it in "

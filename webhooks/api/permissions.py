@@ -9,7 +9,7 @@ from rest_framework.permissions import BasePermission, DjangoModelPermissions
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
 
-from webhooks import rights
+from webhooks import permissions
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
 
@@ -23,7 +23,7 @@ class ModelPermissions(DjangoModelPermissions):
         # Not by has_perms(), which a user model need not have.
         needed = self.get_required_permissions(str(request.method), view.queryset.model)
         user: Any = request.user
-        return bool(user and user.is_authenticated) and all(rights.has_perm(user, one) for one in needed)
+        return bool(user and user.is_authenticated) and all(permissions.has_perm(user, one) for one in needed)
 
 
 def permissions_for(operation: str) -> list[Any]:

@@ -15,7 +15,7 @@ from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from webhooks import disclosure, payloads, rights
+from webhooks import payloads, permissions, redaction
 from webhooks.api.fields import (
     JSONTextDictField,
     JSONTextField,
@@ -27,12 +27,12 @@ from webhooks.api.fields import (
     VariantsField,
 )
 from webhooks.api.unknown import refuse_unknown
-from webhooks.disclosure import Disclosure
-from webhooks.encrypted import refuse_encrypted
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
 from webhooks.models.webhook import SECRET_HEADERS_LENGTH, SECRET_LENGTH, TIDIED, Method
-from webhooks.vault import Secret
+from webhooks.redaction import Disclosure
+from webhooks.security.encrypted_field import refuse_encrypted
+from webhooks.security.encryption import Secret
 
 # Null for those who may not change webhooks. If a client sends null, the field stays as it is.
 HIDDEN = ("additional_headers", "body_template")
@@ -115,15 +115,15 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         """Raise ValidationError for what the user of the request may not have sent, not so, or not elsewhere."""
         user, webhook = self.context["request"].user, self.instance
         before = set(webhook.object_types.all()) if webhook else set()
-        if refusal := rights.refusal_to_send(user, set(attrs.get("object_types", ())) - before):
+        if refusal := permissions.refusal_to_send(user, set(attrs.get("object_types", ())) - before):
             raise serializers.ValidationError({"object_types": [refusal]})
         if webhook is None:
             return
-        changed = rights.guarded_changes(webhook, attrs)
-        if changed and (refusal := rights.refusal_to_change(user, webhook, changed)):
+        changed = permissions.guarded_changes(webhook, attrs)
+        if changed and (refusal := permissions.refusal_to_change(user, webhook, changed)):
             raise serializers.ValidationError({changed[0]: [refusal]})
-        is_moved = any(name in rights.WHERE_TO for name in changed)
-        if is_moved and (refusal := rights.refusal_to_take_along(webhook, "secret_headers" in attrs)):
+        is_moved = any(name in permissions.WHERE_TO for name in changed)
+        if is_moved and (refusal := permissions.refusal_to_take_along(webhook, "secret_headers" in attrs)):
             raise serializers.ValidationError({"secret_headers": [refusal]})
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ def _told(serializer: serializers.BaseSerializer[Any], webhook_id: int) -> Discl
     if "request" not in context:
         return Disclosure(in_full=False)
     if "disclosure" not in context:
-        context["disclosure"] = disclosure.to(context["request"].user)
+        context["disclosure"] = redaction.to(context["request"].user)
     told: Disclosure = context["disclosure"](webhook_id)
     return told
 

@@ -20,17 +20,18 @@ from rest_framework.versioning import QueryParameterVersioning
 from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
 
-from webhooks import admin_log, deletion, retries, rights
+from webhooks import permissions
 from webhooks.api import serializers
 from webhooks.api.filters import DeliveryFilters, EventFilters, Filters, QueryParameters, WebhookFilters
 from webhooks.api.pagination import NewestFirst
 from webhooks.api.permissions import permissions_for
 from webhooks.api.schema import described
 from webhooks.api.unknown import refuse_unknown
-from webhooks.capture import outbox
+from webhooks.capture import recording
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.models.objections import CONFLICT
-from webhooks.retries import Done
+from webhooks.models.validation import CONFLICT
+from webhooks.operations import admin_log, deletion, retries
+from webhooks.operations.retries import Done
 
 
 class Conflict(APIException):
@@ -109,19 +110,19 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         webhooks = Webhook.objects.prefetch_related("object_types")
         action = CHANGES.get(str(self.request.method))
         if action:
-            return rights.allowed(self.request.user, action, webhooks)
-        return rights.visible_webhooks(self.request.user, webhooks)
+            return permissions.allowed(self.request.user, action, webhooks)
+        return permissions.visible_webhooks(self.request.user, webhooks)
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         try:
-            with transaction.atomic(outbox.database()):
+            with transaction.atomic(recording.database()):
                 return super().create(request, *args, **kwargs)
         except IntegrityError:
             raise Conflict(CONFLICT) from None
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         try:
-            with transaction.atomic(outbox.database()):
+            with transaction.atomic(recording.database()):
                 return super().update(request, *args, **kwargs)
         except Webhook.DoesNotExist:
             raise NotFound("The webhook was deleted meanwhile.") from None
@@ -144,14 +145,14 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def _save(self, serializer: BaseSerializer[Webhook], action: str) -> None:
         webhook = serializer.save()
-        if not rights.may(self.request.user, action, webhook):
+        if not permissions.may(self.request.user, action, webhook):
             raise PermissionDenied(f"You may not {action} a webhook that is as this one would be.")
         if webhook.enabled:
             # What waited while it was disabled can go out.
-            outbox.wake_on_commit()
+            recording.wake_on_commit()
 
     def perform_destroy(self, instance: Webhook) -> None:
-        with transaction.atomic(outbox.database()):
+        with transaction.atomic(recording.database()):
             admin_log.note(self.request.user, instance, admin_log.DELETION)
             deletion.delete(Webhook.objects.filter(pk=instance.pk))
 
@@ -165,7 +166,7 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
 
     def get_queryset(self) -> QuerySet[Event]:
         events = Event.objects.all() if self.detail else Event.objects.light()
-        return rights.visible_events(self.request.user, events)
+        return permissions.visible_events(self.request.user, events)
 
     def get_serializer_class(self) -> Any:
         return serializers.EventDetailSerializer if self.detail else serializers.EventSerializer
@@ -187,7 +188,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
 
     def get_queryset(self) -> QuerySet[Delivery]:
         deliveries = Delivery.objects.in_full() if self.detail else Delivery.objects.light()
-        return rights.visible_deliveries(self.request.user, deliveries)
+        return permissions.visible_deliveries(self.request.user, deliveries)
 
     def get_serializer_class(self) -> Any:
         return serializers.DeliveryDetailSerializer if self.detail else serializers.DeliverySerializer
@@ -211,7 +212,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     def _do(self, perform: Callable[[Any, Any], Done], otherwise: str) -> Response:
         _refuse_body(self.request)
         delivery = self.get_object()
-        if not rights.may(self.request.user, self.operation, delivery):
+        if not permissions.may(self.request.user, self.operation, delivery):
             raise PermissionDenied
         if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user).changed:
             raise Conflict(f"Delivery {delivery.pk} is {delivery.state}: {otherwise}.")
@@ -231,7 +232,9 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         filters = DeliveryFilters(request.query_params)
         if not set(request.query_params) & set(filters.fields):
             raise ValidationError(f"Give at least one filter as a query parameter: {', '.join(filters.fields)}.")
-        chosen = filters.narrow(rights.allowed(request.user, "retry", rights.visible_deliveries(request.user)))
+        chosen = filters.narrow(
+            permissions.allowed(request.user, "retry", permissions.visible_deliveries(request.user))
+        )
         if "state" not in request.query_params:
             chosen = chosen.failed()
         done = retries.retry(chosen.retriable(), request.user, retries.REQUEST_SECONDS)

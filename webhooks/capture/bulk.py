@@ -11,15 +11,15 @@ from django.db import connections, models, transaction
 from django.db.models.deletion import Collector
 
 from webhooks import registry
-from webhooks.capture import outbox
+from webhooks.capture import recording
 from webhooks.capture.changes import Change
 from webhooks.conf import conf
+from webhooks.db.dialect import in_chunks
 from webhooks.interruptions import pass_on
-from webhooks.keys import is_shared, stored
 from webhooks.logs import logger_of
 from webhooks.models import Action
-from webhooks.registration import Registration
-from webhooks.sql.dialect import in_chunks
+from webhooks.registry.keys import is_shared, stored
+from webhooks.registry.registration import Registration
 
 logger = logger_of(__name__)
 
@@ -55,7 +55,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         )
         if not self._registrations() or ignore_conflicts:
             return insert(objs)
-        with outbox.batch(self.db):
+        with recording.batch(self.db):
             objs = list(objs)
             there = self._there(objs, unique_fields or ()) if update_conflicts else set()
             created = insert(objs)
@@ -70,11 +70,11 @@ class TrackedQuerySet(models.QuerySet[M]):
         self._for_write = True
         if self._is_refused() or not self._registrations() or not self._is_wanted():
             return super().update(**kwargs)
-        with outbox.batch(self.db):
+        with recording.batch(self.db):
             # Which rows these are may depend on the very columns that change.
             pks = self._locked()
             keys = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
-            outbox.snapshot_before(keys, self.db, guarded=not registry.locks_its_rows(self.model))
+            recording.snapshot_before(keys, self.db, guarded=not registry.locks_its_rows(self.model))
             rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
             self._record(keys, Action.UPDATED)
         self._result_cache = None
@@ -85,8 +85,8 @@ class TrackedQuerySet(models.QuerySet[M]):
         self._for_write = True
         if self._is_undeletable() or not self._registrations() or not self._is_wanted():
             return super().delete()
-        with outbox.batch(self.db):
-            outbox.prepare_deletion(list(self._doomed()), self.db)
+        with recording.batch(self.db):
+            recording.prepare_deletion(list(self._doomed()), self.db)
             return super().delete()
 
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's: a manager would delete every row
@@ -142,7 +142,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             pass_on(error)
             logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
             return None
-        outbox.snapshot_before(dict.fromkeys(self._registrations(), there), self.db, guarded=False)
+        recording.snapshot_before(dict.fromkeys(self._registrations(), there), self.db, guarded=False)
         return {self._key(pk) for pk in there}
 
     def _key(self, given: Any) -> Any:
@@ -170,12 +170,12 @@ class TrackedQuerySet(models.QuerySet[M]):
         return registry.registrations_touched(self.model) if conf.enabled else []
 
     def _is_wanted(self) -> bool:
-        return outbox.wants(self.model, self.db)
+        return recording.wants(self.model, self.db)
 
     def _record(self, keys: Mapping[Registration, Collection[Any]], action: Action) -> None:
         for registration, pks in keys.items():
             for pk in pks:
-                outbox.record(registration, pk, action, self.db)
+                recording.record(registration, pk, action, self.db)
 
 
 WebhookManager = models.Manager.from_queryset(TrackedQuerySet)

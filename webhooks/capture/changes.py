@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from webhooks.models import Action, Event
-from webhooks.registration import Registration
+from webhooks.registry.registration import Registration
 
 
 @dataclass(frozen=True)

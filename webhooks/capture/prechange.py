@@ -8,11 +8,11 @@ from typing import Any
 
 from django.db import models, transaction
 
-from webhooks import snapshots
-from webhooks.capture.scopes import Key, Scope
-from webhooks.registration import Registration
-from webhooks.snapshots import PreviousState
-from webhooks.sql.dialect import in_chunks
+from webhooks.capture.transaction import Key, Scope
+from webhooks.db.dialect import in_chunks
+from webhooks.payloads import snapshots
+from webhooks.payloads.snapshots import PreviousState
+from webhooks.registry.registration import Registration
 
 
 def needs_prechange(scope: Scope, key: Key) -> bool:

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 from django.db import Error, models
 
-from webhooks import conditions, registry, tables
+from webhooks import conditions, registry
+from webhooks.capture import subscription_sql
 from webhooks.conditions import ConditionError
+from webhooks.db import errors
+from webhooks.db.transactions import is_aborted, is_conflict
 from webhooks.logs import logger_of
 from webhooks.models import Action
-from webhooks.sql import wanted
-from webhooks.transactions import is_aborted, is_conflict
 
 logger = logger_of(__name__)
 
@@ -167,7 +168,7 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
     Unreadable, and an error of the database that ended the transaction.
     """
     if not enabled_only:
-        return _subscriptions(wanted.read(using, enabled_only))
+        return _subscriptions(subscription_sql.read(using, enabled_only))
     if time.monotonic() < _paused_until.get(using, 0):
         return _last_known(using, "they could not be read a moment ago")
     try:
@@ -177,7 +178,7 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
             raise
         if is_conflict(error):  # it waited for a lock
             _paused_until[using] = time.monotonic() + PAUSE
-        why = tables.in_words(error)
+        why = errors.in_words(error)
         found = _last_known(using, why)
         logger.error("The webhooks on the database %r cannot be read, those known from before count: %s", using, why)
         return found
@@ -185,10 +186,10 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
 
 def _read(using: str) -> Subscriptions:
     known, now = _known.get(using), time.monotonic()
-    if known and known.fingerprint and known.fingerprint == wanted.fingerprint(using):
+    if known and known.fingerprint and known.fingerprint == subscription_sql.fingerprint(using):
         _known[using] = known._replace(read_at=now)
         return known.subscriptions
-    answer = wanted.read(using)
+    answer = subscription_sql.read(using)
     found = _subscriptions(answer)
     _known[using] = Known(found, answer.fingerprint if _is_lasting(found) else "", now)
     return found
@@ -207,7 +208,7 @@ def _is_lasting(found: Subscriptions) -> bool:
     return all(registry.registration_by_label(object_type) for object_type in found.object_types)
 
 
-def _subscriptions(answer: wanted.Answer) -> Subscriptions:
+def _subscriptions(answer: subscription_sql.Answer) -> Subscriptions:
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in answer.wanted:
         wants = {Action.CREATED: row.created, Action.UPDATED: row.updated, Action.DELETED: row.deleted}

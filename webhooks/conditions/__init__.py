@@ -14,9 +14,9 @@ from functools import lru_cache
 from typing import Any
 
 from webhooks.conditions.operators import Judge
+from webhooks.conditions.parser import ConditionError, Reader
 from webhooks.conditions.paths import Facts, Found, Unanswerable
 from webhooks.conditions.patterns import Deadline, TooSlow
-from webhooks.conditions.reading import ConditionError, Reader
 
 __all__ = ["Condition", "ConditionError", "Verdict", "facts", "parse", "parsed"]
 

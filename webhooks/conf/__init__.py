@@ -100,7 +100,7 @@ class Settings(Keys):
 
     # Rights and loops
 
-    may_view = Setting("webhooks.rights.by_restriction", rules.CALLABLE)
+    may_view = Setting("webhooks.permissions.by_restriction", rules.CALLABLE)
     """The path of a callable: a user and Events in, those out that the user may view."""
 
     max_depth = Setting(3, rules.NATURAL)

@@ -84,7 +84,7 @@ LABELS: Rule[Sequence[str]] = Rule(
     'must be a list of labels such as "dcim.site" or "dcim.*", or "*" for all apps',
     _is_list_of(lambda value: value == "*" or _is_dotted(value)),
 )
-CALLABLE: Rule[str] = Rule('must be the path of a callable such as "webhooks.rights.by_model"', _is_dotted)
+CALLABLE: Rule[str] = Rule('must be the path of a callable such as "webhooks.permissions.by_model"', _is_dotted)
 ADDRESSES: Rule[Sequence[str]] = Rule("must be a list of e-mail addresses", _is_list_of(_is_text))
 
 

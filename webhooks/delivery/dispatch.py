@@ -12,16 +12,16 @@ from django.db import DataError, IntegrityError
 from django.db.models import Exists, OuterRef
 
 from webhooks.conf import conf
-from webhooks.ids import delivery_id
+from webhooks.db.dialect import relax
+from webhooks.db.ids import delivery_id
+from webhooks.db.transactions import atomically
+from webhooks.delivery import dispatch_sql
+from webhooks.delivery.dispatch_sql import New, Undispatched
 from webhooks.logs import logger_of
 from webhooks.models import Delivery, Event, State
+from webhooks.models.claims import Claim, Taken, lock_heads, promote
 from webhooks.models.event import UNDISPATCHED
-from webhooks.sql import dispatching
-from webhooks.sql.claims import Claim, Taken, lock_heads, promote
-from webhooks.sql.dialect import relax
-from webhooks.sql.dispatching import New, Undispatched
-from webhooks.texts import clean
-from webhooks.transactions import atomically
+from webhooks.text import clean
 
 logger = logger_of(__name__)
 
@@ -48,7 +48,7 @@ def dispatch(offer: Offer | None = None) -> Dispatched:
     deliveries that become the heads of their lanes are taken in the same transaction: that spares them a claim.
     """
     using = Event.objects.db
-    if not dispatching.has_undispatched(using):
+    if not dispatch_sql.has_undispatched(using):
         return Dispatched()
     try:
         return atomically(lambda: _dispatch(using, offer), using)
@@ -61,7 +61,7 @@ def dispatch(offer: Offer | None = None) -> Dispatched:
 
 def _dispatch(using: str, offer: Offer | None) -> Dispatched:
     relax(using)
-    return _fan_out(using, dispatching.lock_undispatched(using, conf.batch), offer)
+    return _fan_out(using, dispatch_sql.lock_undispatched(using, conf.batch), offer)
 
 
 def _dispatch_singly(using: str) -> Dispatched:
@@ -74,7 +74,7 @@ def _dispatch_singly(using: str) -> Dispatched:
 
 def _dispatch_first(using: str) -> int:
     """Dispatch the first Event that waits, or let it stand as failed. Returns whether there was one, as a number."""
-    events = dispatching.lock_undispatched(using, 1)
+    events = dispatch_sql.lock_undispatched(using, 1)
     try:
         # A savepoint: the Event stays locked by this transaction whatever becomes of it.
         return atomically(lambda: _fan_out(using, events, None), using).events
@@ -97,20 +97,20 @@ def _is_of_an_event(error: Exception) -> bool:
 def _fan_out(using: str, events: Sequence[Undispatched], offer: Offer | None) -> Dispatched:
     if not events:
         return Dispatched()
-    overtaking = dispatching.overtaking(using, events)
+    overtaking = dispatch_sql.overtaking(using, events)
     ready = [event for event in events if event.id not in overtaking]
     deliveries = _deliveries(using, ready)
-    dispatching.add_deliveries(using, deliveries)
+    dispatch_sql.add_deliveries(using, deliveries)
     claim = offer(Counter(delivery.webhook_id for delivery in deliveries if delivery.in_lane)) if offer else None
     taken = _begin_lanes(using, [delivery.id for delivery in deliveries if delivery.in_lane], claim)
     wanted = {delivery.event_id for delivery in deliveries}
     _delete_unwanted([event.id for event in ready if event.id not in wanted])
-    dispatching.mark_dispatched(using, [event.id for event in ready])
+    dispatch_sql.mark_dispatched(using, [event.id for event in ready])
     return Dispatched(len(ready), taken, claim.token if claim else None)
 
 
 def _deliveries(using: str, events: Sequence[Undispatched]) -> list[New]:
-    ordered = dispatching.are_ordered(using, {pk for event in events for pk in event.webhook_ids})
+    ordered = dispatch_sql.are_ordered(using, {pk for event in events for pk in event.webhook_ids})
     return [
         _delivery(event, webhook_id, ordered[webhook_id])
         for event in events

@@ -12,11 +12,11 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from webhooks.clock import DatabaseNow, utc
 from webhooks.conf import conf
+from webhooks.db.clock import DatabaseNow, utc
 from webhooks.logs import logger_of
 from webhooks.models import Webhook
-from webhooks.outcomes import NO_HTTP, WORKER_ENDED, Outcome, in_general
+from webhooks.network.outcome import NO_HTTP, WORKER_ENDED, Outcome, in_general
 
 logger = logger_of(__name__)
 

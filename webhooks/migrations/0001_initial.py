@@ -5,8 +5,8 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 import django.db.models.manager
 import django.utils.timezone
-import webhooks.encrypted
-import webhooks.ids
+import webhooks.security.encrypted_field
+import webhooks.db.ids
 import webhooks.models.validators
 from django.db import migrations, models
 
@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Delivery',
             fields=[
-                ('id', models.UUIDField(default=webhooks.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                ('id', models.UUIDField(default=webhooks.db.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ('created', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now)),
                 ('state', models.CharField(choices=[('waiting', 'waiting'), ('pending', 'pending'), ('sending', 'sending'), ('succeeded', 'succeeded'), ('failed', 'failed'), ('discarded', 'discarded')], db_default='waiting', default='waiting', max_length=10)),
                 ('lane', models.CharField(help_text='The object whose changes go one after the other.', max_length=460)),
@@ -133,10 +133,10 @@ class Migration(migrations.Migration):
                 ('content_type', models.CharField(db_default='application/json', default='application/json', help_text='How the body is written: application/json, application/x-www-form-urlencoded, or any other.', max_length=100, validators=[django.core.validators.RegexValidator("\\A[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+([ \\t]*;[ \\t]*[\\x21-\\x7e][\\x20-\\x7e]*)?\\Z", 'Enter a content type, such as application/json.')])),
                 ('additional_headers', models.TextField(blank=True, db_default='', default='', help_text='A template, with one header in each line: Name: value.')),
                 ('body_template', models.TextField(blank=True, db_default='', default='', help_text='The template of the body. Empty: the whole payload.')),
-                ('secret', webhooks.encrypted.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can tell that it came from here.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validators.check_secret])),
-                ('previous_secret', webhooks.encrypted.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
+                ('secret', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can tell that it came from here.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validators.check_secret])),
+                ('previous_secret', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
                 ('previous_secret_until', models.DateTimeField(blank=True, editable=False, help_text='Until then the secret that was replaced signs, too.', null=True)),
-                ('secret_headers', webhooks.encrypted.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that nobody is to see, such as Authorization. A line “Name: value” for each.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validators.check_headers])),
+                ('secret_headers', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that nobody is to see, such as Authorization. A line “Name: value” for each.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validators.check_headers])),
                 ('ssl_verification', models.BooleanField(db_default=True, default=True, help_text='Refuse a receiver whose certificate is not trusted.', verbose_name='TLS verification')),
                 ('ca_file_path', models.CharField(blank=True, db_default='', default='', help_text="A PEM file on the worker's machine with the certificates to trust instead of the usual ones.", max_length=4096, verbose_name='CA file')),
                 ('timeout', models.PositiveSmallIntegerField(blank=True, help_text='Seconds that one attempt may take in all, 1 to 120. Empty: the setting TIMEOUT.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(120)])),

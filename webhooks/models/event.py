@@ -8,14 +8,10 @@ from django.db import connections, models
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from webhooks.actors import Actor
-from webhooks.jsontext import written
+from webhooks.models import event_sql
 from webhooks.models.querysets import AtHome, EventQuerySet
 from webhooks.models.validators import USERNAME_LENGTH
-from webhooks.registration import NAME_LENGTH
-from webhooks.sql import events
-from webhooks.sql.dispatching import lane_name
-from webhooks.texts import clean
+from webhooks.registry.registration import NAME_LENGTH
 
 REQUEST_ID_LENGTH = 200
 
@@ -35,13 +31,9 @@ CUT = "Cut: "
 UNDISPATCHED = "It could not be dispatched:\n"
 
 
-def made_by(actor: Actor) -> dict[str, Any]:
-    """The columns that tell who made a change."""
-    return {
-        "username": clean(actor.username, USERNAME_LENGTH),
-        "request_id": clean(actor.request_id, REQUEST_ID_LENGTH),
-        "request": written(actor.request) if actor.request else "",
-    }
+def lane_name(object_type: str, object_id: str) -> str:
+    """The name of the lane that an object's deliveries go in, within each webhook."""
+    return f"{object_type}:{object_id}"
 
 
 class Event(models.Model):
@@ -134,14 +126,14 @@ class Event(models.Model):
             str(column.column): column.get_db_prep_save(getattr(self, column.attname), connection)
             for column in self._columns()
         }
-        self.pk = events.insert(using, values)
+        self.pk = event_sql.insert(using, values)
         self._state.adding, self._state.db = False, using
 
     @classmethod
     def insert_all(cls, new: Sequence[Event], using: str) -> None:
         """Save new ones, many with each statement, in their order."""
         names = [str(column.column) for column in cls._columns()]
-        ids = events.insert_all(using, names, (one._plain(using) for one in new))
+        ids = event_sql.insert_all(using, names, (one._plain(using) for one in new))
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
             event._state.adding, event._state.db = False, using

@@ -23,10 +23,10 @@ from django.db import models, router
 from django.db.models import Case, Exists, F, OuterRef, Value, When
 from django.db.models.functions import Cast, Concat, Substr
 
-from webhooks.clock import DatabaseNow
-from webhooks.sql import claims
-from webhooks.sql.claims import Claim, Suspicion, Taken
-from webhooks.transactions import atomically
+from webhooks.db.clock import DatabaseNow
+from webhooks.db.transactions import atomically
+from webhooks.models import claims
+from webhooks.models.claims import Claim, Suspicion, Taken
 
 if TYPE_CHECKING:
     from webhooks.models import Delivery, Event, Webhook  # noqa: F401 - named in the classes' bases

@@ -3,9 +3,9 @@ from __future__ import annotations
 from django.db import models, transaction
 from django.db.models import Q
 
-from webhooks.clock import DatabaseNow
+from webhooks.db.clock import DatabaseNow
+from webhooks.db.dialect import relax
 from webhooks.models.querysets import AtHome
-from webhooks.sql.dialect import relax
 
 
 class Sweep(models.Model):

@@ -8,16 +8,17 @@ from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.utils.text import capfirst
 
-from webhooks import headerlines, signing
 from webhooks.logs import one_line
-from webhooks.texts import written_out
+from webhooks.network import headers
+from webhooks.security import signing
+from webhooks.text import written_out
 
 # As in Django's own model of users, and in an Event.
 USERNAME_LENGTH = 150
 MOST_USERNAMES = 100
 
 # RFC 9110, 8.3.1: type and subtype, and any parameters that can be written in a header.
-_WORD = headerlines.NAME.pattern
+_WORD = headers.NAME.pattern
 _MEDIA_TYPE = rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z"
 
 check_media_type = RegexValidator(_MEDIA_TYPE, "Enter a content type, such as application/json.")
@@ -31,7 +32,7 @@ def check_secret(value: str) -> None:
 
 
 def check_headers(value: str) -> None:
-    if reason := headerlines.objection(value):
+    if reason := headers.objection(value):
         raise ValidationError(reason)
 
 

@@ -10,16 +10,16 @@ from django.core.validators import MaxLengthValidator, MaxValueValidator, MinVal
 from django.db import models, router, transaction
 from django.utils import timezone
 
-from webhooks.clock import DatabaseNow
 from webhooks.conf import conf
 from webhooks.conf.rules import LONGEST_TIMEOUT
-from webhooks.encrypted import EncryptedTextField
+from webhooks.db.clock import DatabaseNow
 from webhooks.models.event import Action
-from webhooks.models.objections import objections
 from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
+from webhooks.models.validation import objections
 from webhooks.models.validators import check_headers, check_media_type, check_secret, check_usernames, check_visible
 from webhooks.payloads.templates import is_template
-from webhooks.vault import Secret
+from webhooks.security.encrypted_field import EncryptedTextField
+from webhooks.security.encryption import Secret
 
 # Characters that may be entered. What is stored of them, encrypted, is longer.
 SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192

@@ -19,9 +19,10 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
 from webhooks import logs
-from webhooks.network import answers, authorities, deadlines, dialling, framing
-from webhooks.outcomes import Outcome, explain, is_disconnect, is_timeout
-from webhooks.texts import hide
+from webhooks.network import ca_bundle, connect, http_response, sockets
+from webhooks.network.outcome import Outcome, explain, is_disconnect, is_timeout
+from webhooks.network.response import outcome_of
+from webhooks.text import hide
 
 # Receivers to which connections are kept; beyond that, those that were not used for longest are closed. Each may have
 # as many as there are senders: how many there may be in all, ``_Sparing`` tells.
@@ -45,7 +46,7 @@ class Request:
 
 # urllib3 logs URLs, and header lines that are broken, with whatever secret stands in them.
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    logs.silence(_name, deadlines.is_set)
+    logs.silence(_name, sockets.is_set)
 
 
 class Transport:
@@ -60,7 +61,7 @@ class Transport:
         """Send it, without following redirects. Returns within ``request.timeout`` seconds, and a moment."""
         started_at, clock = datetime.now(UTC), time.monotonic()
         try:
-            with deadlines.deadline(request.timeout, deadlines.MOST + request.keep):
+            with sockets.deadline(request.timeout, sockets.MOST + request.keep):
                 outcome = self._send_afresh(request, started_at)
         except Exception as error:
             # Whatever a receiver or a setting provokes is a failed attempt with a reason.
@@ -76,7 +77,7 @@ class Transport:
             return self._send(request, started_at)
         except requests.ConnectionError as error:
             # A kept connection that the receiver closed while nobody used it says nothing about the receiver.
-            if deadlines.has_connected() or not is_disconnect(error):
+            if sockets.has_connected() or not is_disconnect(error):
                 raise
             return self._send(request, started_at)
 
@@ -87,10 +88,10 @@ class Transport:
                 body = raw.read(request.keep, decode_content=True)
             except Exception as error:
                 # The status has been said: 410 and 429 are to have their effect.
-                outcome = answers.outcome(raw, b"", started_at, request.hidden)
+                outcome = outcome_of(raw, b"", started_at, request.hidden)
                 why = hide(explain(error, request.timeout, in_body=True), request.hidden)
                 return outcome.without_body(why, is_timeout(error))
-            return answers.outcome(raw, body, started_at, request.hidden)
+            return outcome_of(raw, body, started_at, request.hidden)
 
 
 def _prepared(request: Request) -> requests.PreparedRequest:
@@ -130,22 +131,22 @@ class _Whole:
 
 
 class _Connection(_Whole, HTTPConnection):
-    response_class = framing.Answer
+    response_class = http_response.Answer
 
     def _new_conn(self) -> Any:
-        return dialling.connect("http", self._dns_host, self.port)
+        return connect.connect("http", self._dns_host, self.port)
 
 
 class _TLSConnection(_Whole, HTTPSConnection):
-    response_class = framing.Answer
+    response_class = http_response.Answer
 
     def _new_conn(self) -> Any:
-        return dialling.connect("https", self._dns_host, self.port)
+        return connect.connect("https", self._dns_host, self.port)
 
     def connect(self) -> None:
         # A context of its own for each connection: what one webhook trusts, the next one need not.
         self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
-        self.ssl_context.sslsocket_class = deadlines.TimedTLSSocket
+        self.ssl_context.sslsocket_class = sockets.TimedTLSSocket
         self._read_authorities()
         super().connect()
 
@@ -153,7 +154,7 @@ class _TLSConnection(_Whole, HTTPSConnection):
         """OpenSSL would wait for ever for what an admin's path may lead to."""
         path = self.ca_certs or self.ca_cert_dir
         if path and path != extract_zipped_paths(DEFAULT_CA_BUNDLE_PATH):  # type: ignore[no-untyped-call]
-            self.ca_cert_data, self.ca_certs, self.ca_cert_dir = authorities.read(path), None, None
+            self.ca_cert_data, self.ca_certs, self.ca_cert_dir = ca_bundle.read(path), None, None
 
 
 class _Sparing:

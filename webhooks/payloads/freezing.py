@@ -11,13 +11,13 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone, translation
 
-from webhooks import snapshots
 from webhooks.conf import conf
+from webhooks.db.dialect import in_chunks
 from webhooks.jsontext import Unwritable, written
-from webhooks.registration import Registration
-from webhooks.site_request import serializer_context
-from webhooks.snapshots import PreviousState
-from webhooks.sql.dialect import in_chunks
+from webhooks.payloads import snapshots
+from webhooks.payloads.snapshots import PreviousState
+from webhooks.registry.registration import Registration
+from webhooks.registry.serializer_context import serializer_context
 
 
 class Unsendable(Exception):

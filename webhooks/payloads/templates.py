@@ -22,11 +22,11 @@ from weakref import WeakSet
 import jinja2
 import markupsafe
 
-from webhooks import headerlines
 from webhooks.conf import conf
 from webhooks.logs import logger_of
+from webhooks.network import headers
 from webhooks.payloads.render_child import ANSWER, ERROR_LENGTH, OPEN, OUT_OF_MEMORY, TEXT, TOO_LARGE, Answer
-from webhooks.texts import last_line, quoted
+from webhooks.text import last_line, quoted
 
 logger = logger_of(__name__)
 
@@ -336,9 +336,9 @@ def _header(line: str, number: int = 0) -> tuple[str, str]:
     name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
     if not colon:
         raise TemplateError(f"there is no colon in {quoted(line)}; a header is written as 'Name: value'", number)
-    if not headerlines.NAME.fullmatch(name):
+    if not headers.NAME.fullmatch(name):
         raise TemplateError(f"{quoted(name)} cannot be the name of a header", number)
-    if headerlines.is_own(name):
+    if headers.is_own(name):
         raise TemplateError(f"{name} is not for a template to set; leave it out", number)
     if _UNWRITABLE.search(value):
         raise TemplateError(f"the value of {name} has a control character in it; use | header_safe", number)

@@ -98,6 +98,6 @@ class _Variant:
         return self._texts[name] if name in self._texts else getattr(self._event, name)
 
 
-def snapshots(before: str | None, after: str | None) -> str:
+def snapshots_json(before: str | None, after: str | None) -> str:
     """The ``snapshots`` of the payload, from two JSON texts."""
     return f'{{"prechange":{before or "null"},"postchange":{after or "null"}}}'

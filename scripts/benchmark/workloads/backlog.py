@@ -20,7 +20,7 @@ from scripts.benchmark.measure import Condition, Work, median_seconds
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
 from webhooks.models import Delivery, Webhook
-from webhooks.sql.claims import Claim, webhooks_with_due
+from webhooks.models.claims import Claim, webhooks_with_due
 
 CLAIM_SIZE = 100
 BEHIND = 100_000

@@ -9,12 +9,12 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks.importing import answers, making
-from webhooks.importing.making import Judged
-from webhooks.importing.plans import Plan
+from webhooks.importers import apply, source
+from webhooks.importers.apply import Judged
+from webhooks.importers.translate import Plan
 from webhooks.management.base import DatabaseCommand
 from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.network import destinations
+from webhooks.network import url_policy
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
 EXTRAS = {
@@ -56,10 +56,10 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            found = answers.read(options["sources"], _token(options["token_file"]))
-        except answers.UnreadableSource as error:
+            found = source.read(options["sources"], _token(options["token_file"]))
+        except source.UnreadableSource as error:
             raise CommandError(_shown(str(error))) from None
-        judged = making.judge(found, options["disabled"])
+        judged = apply.judge(found, options["disabled"])
         self._show(judged, found.missing)
         if options["dry_run"]:
             self._say("Nothing was made: this was a dry run.")
@@ -72,8 +72,8 @@ class Command(DatabaseCommand):
 
     def _make(self, wanted: list[Plan]) -> None:
         try:
-            making.make(wanted)
-        except making.MadeMeanwhile as error:
+            apply.make(wanted)
+        except apply.MadeMeanwhile as error:
             raise CommandError(
                 _shown(f"Nothing was made: one of these was made meanwhile by somebody else ({error}). Run it again.")
             ) from None
@@ -132,7 +132,7 @@ def _lines(plan: Plan) -> list[str]:
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
         f"  from {plan.origin}",
         f"  {', '.join(actions)}: {', '.join(plan.object_types)}",
-        f"  {fields['http_method']} {destinations.shown(fields['payload_url'])}",
+        f"  {fields['http_method']} {url_policy.shown(fields['payload_url'])}",
         f"  {', '.join(said)}",
         *(f"  ! {what}" for what in plan.unequal),
     ]

@@ -4,9 +4,9 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from webhooks import rekeying
 from webhooks.management.base import DatabaseCommand
-from webhooks.vault import Unreadable
+from webhooks.operations import key_rotation
+from webhooks.security.encryption import Unreadable
 
 
 class Command(DatabaseCommand):
@@ -17,7 +17,7 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            tally = rekeying.renew()
+            tally = key_rotation.renew()
         except Unreadable as error:
             raise CommandError(f"Nothing was done: {error}.") from error
         self.stdout.write(

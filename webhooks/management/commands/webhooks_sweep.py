@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhooks import jobs
-from webhooks.delivery import sweep
+from webhooks.delivery import maintenance
 from webhooks.management.base import DatabaseCommand
 from webhooks.models import Sweep
+from webhooks.workers import jobs
 
 
 class Command(DatabaseCommand):
@@ -16,6 +16,6 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         Sweep.begin(interval=0)
-        changed = sweep.sweep()
+        changed = maintenance.sweep()
         jobs.wake_up_if_due()
         self.stdout.write(f"{changed} row{'' if changed == 1 else 's'} changed.")

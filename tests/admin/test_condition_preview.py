@@ -1,0 +1,171 @@
+"""What conditions would have come to, judged over the events on file, before they are saved."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from rest_framework import serializers
+
+import webhooks
+from tests.support.makers import make_event, make_webhook
+from tests.testapp.models import Label, Thing
+from webhooks import registry
+from webhooks.admin import condition_preview
+from webhooks.models import Event, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+ADDRESS = "/admin/webhooks/webhook/try/"
+
+
+class Name(serializers.Serializer):
+    name = serializers.CharField()
+
+
+class Loud(serializers.Serializer):
+    name = serializers.SerializerMethodField()
+
+    def get_name(self, label: Label) -> str:
+        return label.name.upper()
+
+
+@pytest.fixture
+def client() -> Client:
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("admin"))
+    return client
+
+
+def tried(client: Client, conditions: Any = None, *models: Any, **fields: str) -> str:
+    chosen = [ContentType.objects.get_for_model(model).pk for model in models or (Thing,)]
+    text = conditions if isinstance(conditions, str) else json.dumps(conditions)
+    posted = {"on_created": "on", "on_updated": "on", "object_types": chosen, "conditions": text} | fields
+    answer = client.post(ADDRESS, posted)
+    assert answer.status_code == 200, answer.content
+    told: str = answer.json()["text"]
+    return told
+
+
+def test_it_counts_the_last_events_of_the_chosen_models_and_actions(client: Client) -> None:
+    make_webhook(Thing, Label)
+    for status in ("active", "active", "retired"):
+        Thing.objects.create(name=status, status=status)
+    Label.objects.create(name="active")
+    Thing.objects.first().delete()  # type: ignore[union-attr]
+    active = {"attr": "status", "value": "active"}
+    assert tried(client, active) == "Of the last 3 events, 2 would have been sent and 1 not."
+    assert tried(client) == "Of the last 3 events, 3 would have been sent and 0 not."
+    told = tried(client, active, Thing, Label)
+    assert told.startswith("Of the last 4 events, 2 would have been sent and 1 not. For 1 there is no answer")
+    assert "testapp.label active: there is no 'status'" in told
+    assert (Webhook.objects.count(), Event.objects.count()) == (1, 5)
+
+
+def test_where_the_state_before_was_not_recorded_there_is_no_answer(client: Client) -> None:
+    webhook = make_webhook(Thing)
+    thing = Thing.objects.create(name="a")
+    thing.save()
+    webhook.prechange = True
+    webhook.save()
+    thing.save()
+    thing.name = "b"
+    thing.save()
+    for demands in ({"changed_fields": "name"}, {"only_changes": "on"}):
+        told = tried(client, None, **demands)
+        assert told.startswith("Of the last 4 events, 2 would have been sent and 1 not. Of 1 it cannot be told; ")
+        assert "was not recorded" in told
+    told = tried(client, {"attr": "name", "op": "changed"})
+    assert "Of 1 it cannot be told" in told
+    assert "no answer" not in told
+
+
+@pytest.mark.parametrize(
+    ("conditions", "told"),
+    [
+        ("{", "The conditions are refused: they are no JSON."),
+        ("[" * 100_000, "The conditions are refused: they are no JSON."),
+        ({"and": [{"attr": "a", "op": "is"}]}, "The conditions are refused: and[0].op: there is no operator 'is'"),
+        (None, "There are no events of these kinds to try it on."),
+    ],
+)
+def test_what_cannot_be_tried_says_why(client: Client, conditions: Any, told: str) -> None:
+    assert told in tried(client, conditions)
+
+
+def test_a_slow_pattern_is_not_tried_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(condition_preview, "SECONDS", 0)
+    for key in range(5):
+        make_event(object_id=str(key), data=json.dumps({"name": "a" * 46 + "b"}))
+    told = tried(client, {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})
+    assert told.startswith("Of the last 1 event, 0 would have been sent and 0 not. For 1 there is no answer")
+    assert "took longer" in told
+
+
+def test_models_and_actions_come_first(client: Client) -> None:
+    for posted in ({"object_types": ["1"]}, {"on_created": "on"}, {"on_created": "on", "object_types": ["x", "²"]}):
+        assert "Choose at least one" in client.post(ADDRESS, posted).json()["text"]
+
+
+def test_changes_of_users_who_are_left_out_are_counted_as_not_sent(client: Client) -> None:
+    for name in ("sync", "admin", "", "sync 2"):
+        make_event(username=name)
+    assert tried(client, excluded_usernames="sync\r\n nobody \r\n") == (
+        "Of the last 4 events, 3 would have been sent and 1 not."
+    )
+
+
+def test_custom_events_can_be_tried_with_models_and_without(client: Client) -> None:
+    make_event(action="dcim.rack_audited", object_type="", object_id="", data='{"note": "fine"}')
+    make_event(action="dcim.rack_audited", object_type="dcim.rack", data="null")
+    make_event(action="dcim.other", object_type="dcim.rack", data='{"note": "fine"}')
+    make_event(data='{"note": "bad"}')
+    fine = {"attr": "note", "value": "fine"}
+    posted = {"custom_events": ["dcim.rack_audited"], "conditions": json.dumps(fine), "serializer": "brief"}
+    told = client.post(ADDRESS, posted).json()["text"]
+    assert told.startswith("Of the last 2 events, 1 would have been sent and 0 not. For 1 there is no answer"), told
+    assert tried(client, fine, custom_events="dcim.rack_audited").startswith(
+        "Of the last 3 events, 1 would have been sent and 1 not. For 1 there is no answer"
+    )
+
+
+def test_a_serializer_that_no_webhook_had_chosen_then_has_no_answer(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    webhooks.register(Label, serializer=Name, serializers={"loud": Loud, "name": Name})
+    usual, loud = make_webhook(Label), make_webhook(Label, serializer="loud")
+    Label.objects.create(name="a")
+    usual.delete()
+    Label.objects.create(name="a")
+    loud.delete()
+    make_webhook(Label)
+    Label.objects.create(name="a")
+    unknown = "it cannot be told; testapp.label a: no webhook had chosen this"
+    for serializer, name, missing in (("", "a", 1), ("loud", "A", 1), ("name", "a", 3)):
+        told = tried(client, {"attr": "name", "value": name}, Label, serializer=serializer)
+        assert told.startswith(f"Of the last 3 events, {3 - missing} would have been sent and 0 not. "), told
+        assert f"Of {missing} {unknown}" in told
+
+
+def test_only_who_may_define_webhooks_may_try() -> None:
+    user = get_user_model().objects.create_user("viewer", password="x", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=["view_webhook", "view_event"]))
+    client = Client()
+    assert client.post(ADDRESS, {}).status_code == 302
+    client.force_login(user)
+    assert client.post(ADDRESS, {}).status_code == 403
+    assert client.get(ADDRESS).status_code == 405
+    user.user_permissions.add(Permission.objects.get(codename="add_webhook"))
+    assert client.post(ADDRESS, {}).status_code == 200
+
+
+@pytest.mark.parametrize("data", ["[1, 2]", '"text"', "5", "null"])
+def test_data_that_have_no_fields_are_tried_too(client: Client, data: str) -> None:
+    Event.objects.create(action="created", object_type="testapp.thing", object_id="1", webhook_ids=[], data=data)
+    assert "there is no 'name'" in tried(client, {"attr": "name", "value": "a"})

@@ -1,0 +1,922 @@
+"""The REST API, over the addresses of the example project."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+from rest_framework.versioning import QueryParameterVersioning
+
+from tests.support.deliveries import make_attempt
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook, to_view_objects
+from tests.support.observing import committed_before_each_chunk
+from tests.testapp.models import Label, Thing
+from webhooks.admin.filters import first_id
+from webhooks.db import ids
+from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.testing import capture, deliver
+
+WEBHOOKS, DELIVERIES, EVENTS = "/api/webhooks/webhooks/", "/api/webhooks/deliveries/", "/api/webhooks/events/"
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+def client_of(*permissions: str, **fields: Any) -> APIClient:
+    """A client that is logged in as somebody with these permissions of the app, and those to view objects."""
+    user = User.objects.create(username=f"user {User.objects.count()}", **fields)
+    found = Permission.objects.filter(codename__in=permissions, content_type__app_label="webhooks")
+    assert found.count() == len(permissions)
+    user.user_permissions.set(found | Permission.objects.filter(to_view_objects()))
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+@pytest.fixture
+def api(db: None) -> APIClient:
+    return client_of(is_superuser=True)
+
+
+@pytest.fixture
+def committing(database: str) -> APIClient:
+    """The same with real commits: where a request is no transaction, its error would spoil that of the test."""
+    return client_of(is_superuser=True)
+
+
+def wanted(**fields: Any) -> dict[str, Any]:
+    """What a client sends to define a webhook."""
+    needed = {
+        "name": "ledger",
+        "object_types": ["dcim.site"],
+        "on_created": True,
+        "payload_url": "https://example.com/in",
+    }
+    return needed | fields
+
+
+def define(api: APIClient, **fields: Any) -> Any:
+    return api.post(WEBHOOKS, wanted(**fields), format="json")
+
+
+def make_delivery(webhook: Webhook, state: str = State.FAILED, at: datetime | None = None, **event: Any) -> Delivery:
+    columns = {"action": "updated", "object_type": "testapp.thing", "object_id": "1", "data": '{"id":1}'} | event
+    made = Event.objects.create(**columns)
+    ended = at or NOON if state in (State.FAILED, State.SUCCEEDED, State.DISCARDED) else None
+    pk = ids.new_id() if at is None else first_id(at)
+    return Delivery.objects.create(id=pk, event=made, webhook=webhook, lane=made.lane, state=state, finished_at=ended)
+
+
+def detail(url: str, pk: Any, deed: str = "") -> str:
+    return f"{url}{pk}/{deed + '/' if deed else ''}"
+
+
+def selects(queries: CaptureQueriesContext) -> list[str]:
+    """Without the savepoints of the request."""
+    return [one["sql"] for one in queries if one["sql"].startswith("SELECT")]
+
+
+def listed(api: APIClient, url: str, **parameters: Any) -> list[Any]:
+    """The ids that a list gives."""
+    answer = api.get(f"{url}?{urlencode(parameters, doseq=True)}")
+    assert answer.status_code == 200, answer.content
+    return [row["id"] for row in answer.json()["results"]]
+
+
+# Webhooks
+
+
+def test_a_webhook_is_defined_with_models_by_label(api: APIClient) -> None:
+    answer = define(api, object_types=["ipam.prefix", "dcim.Site"], on_deleted=True, timeout=5)
+    assert answer.status_code == 201, answer.content
+    webhook = Webhook.objects.get()
+    assert {f"{one.app_label}.{one.model}" for one in webhook.object_types.all()} == {"dcim.site", "ipam.prefix"}
+    assert [str(action) for action in webhook.actions] == ["created", "deleted"]
+    assert answer.json() == api.get(detail(WEBHOOKS, webhook.pk)).json()
+
+
+def test_the_answer_has_every_field_but_the_secret(api: APIClient) -> None:
+    answer = define(api, secret="tell nobody").json()
+    moments = {answer.pop("created"), answer.pop("last_updated")}
+    assert None not in moments
+    assert answer == {
+        "id": Webhook.objects.get().pk,
+        "name": "ledger",
+        "enabled": True,
+        "object_types": ["dcim.site"],
+        "on_created": True,
+        "on_updated": False,
+        "on_deleted": False,
+        "custom_events": [],
+        "serializer": "",
+        "excluded_usernames": [],
+        "payload_url": "https://example.com/in",
+        "http_method": "POST",
+        "content_type": "application/json",
+        "additional_headers": "",
+        "body_template": "",
+        "has_secret": True,
+        "previous_secret_until": None,
+        "has_secret_headers": False,
+        "unreadable": [],
+        "ssl_verification": True,
+        "ca_file_path": "",
+        "timeout": None,
+        "conditions": None,
+        "changed_fields": [],
+        "only_changes": False,
+        "prechange": False,
+        "ordered": True,
+        "is_paused": False,
+        "disabled_reason": "",
+        "last_success_at": None,
+        "last_failure_at": None,
+        "last_failure": "",
+    }
+
+
+def test_a_webhook_that_was_defined_here_gets_its_post(api: APIClient, inbox: Inbox) -> None:
+    assert define(api, object_types=["testapp.label"], payload_url=inbox.url()).status_code == 201
+    with capture(subscribe=[]):
+        Label.objects.create(name="red")
+    [attempt] = deliver()
+    assert attempt.succeeded
+    assert inbox.received()[0].json["data"]["name"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "message"),
+    [
+        ({"object_types": ["dcim.site", "auth.user"]}, "object_types", "No webhook can be sent for auth.user: not"),
+        ({"object_types": ["dcim.sites", "nonsense"]}, "object_types", "for dcim.sites, nonsense: not registered"),
+        ({"object_types": ["testapp.thingproxy"]}, "object_types", "for testapp.thingproxy: not registered"),
+        ({"object_types": []}, "object_types", "Choose at least one model."),
+        ({"object_types": "dcim.site"}, "object_types", 'Must be a list of labels, such as ["dcim.site"].'),
+        ({"object_types": {"dcim": 1}}, "object_types", 'Must be a list of labels, such as ["dcim.site"].'),
+        (
+            {"on_created": False},
+            "non_field_errors",
+            "Choose at least one action: created, updated or deleted, or an event.",
+        ),
+        ({"payload_url": "ftp://example.com/"}, "payload_url", "Enter an http:// or https:// URL."),
+        ({"payload_url": "javascript:alert(1)"}, "payload_url", "Enter an http:// or https:// URL."),
+        ({"payload_url": "http://0x7f.1/"}, "payload_url", "is an odd way to write 127.0.0.1: write that."),
+        ({"payload_url": "http://[::ffff:a9fe:a9fe]/"}, "payload_url", "which is a cloud metadata address"),
+        ({"payload_url": "http://u@example.com/"}, "payload_url", "a user name or a password in it"),
+        ({"payload_url": "http://bad.example/"}, "payload_url", "resolves to a forbidden address: 0.0.0.0 is"),
+        ({"payload_url": "https://{{ a }/"}, "payload_url", "Line 1: unexpected '}'"),
+        ({"payload_url": "ftp://{{ a }}/"}, "payload_url", "Enter an http:// or https:// URL."),
+        ({"http_method": "HEAD"}, "http_method", "is not a valid choice"),
+        ({"content_type": "plain"}, "content_type", "Enter a content type"),
+        ({"content_type": "text/plain;\nX-A: 1"}, "content_type", "Enter a content type"),
+        ({"additional_headers": "X-A: 1\nwebhook-id: 1"}, "additional_headers", "Line 2: webhook-id is not for a"),
+        ({"body_template": "\n\n{% if %}"}, "body_template", "Line 1: Expected an expression"),
+        ({"secret": "whsec_not base64"}, "secret", "must go on in base64"),
+        ({"timeout": 0}, "timeout", "greater than or equal to 1"),
+        ({"timeout": 121}, "timeout", "less than or equal to 120"),
+        ({"ssl_verification": False, "ca_file_path": "/ca.pem"}, "ca_file_path", "has no effect while TLS"),
+        ({"name": "taken"}, "name", "already exists"),
+        ({"name": ""}, "name", "may not be blank"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_where_it_stands(
+    api: APIClient, names: dict[str, list[str]], fields: Any, key: str, message: str
+) -> None:
+    names["bad.example"] = ["0.0.0.0"]
+    make_webhook(Thing, name="taken")
+    answer = define(api, **fields)
+    assert answer.status_code == 400
+    assert list(answer.json()) == [key]
+    assert message in json.dumps(answer.json()[key]).replace('\\"', '"')
+    assert Webhook.objects.count() == 1
+
+
+def test_headers_are_shown_to_those_who_may_change_webhooks(api: APIClient) -> None:
+    pk = define(api, additional_headers="Authorization: Token t", body_template="{{ data }}").json()["id"]
+    assert api.get(detail(WEBHOOKS, pk)).json()["additional_headers"] == "Authorization: Token t"
+    for client in (client_of("view_webhook"), client_of("view_webhook", "add_webhook")):
+        shown = client.get(detail(WEBHOOKS, pk)).json()
+        assert (shown["additional_headers"], shown["body_template"]) == (None, None)
+        assert shown["payload_url"] == "https://example.com/…"
+
+
+def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(api: APIClient) -> None:
+    webhook = make_webhook(Thing, url="http://169.254.169.254/")
+    assert api.patch(f"{WEBHOOKS}{webhook.pk}/", {"enabled": False}, format="json").status_code == 200
+    answer = api.patch(f"{WEBHOOKS}{webhook.pk}/", {"enabled": True}, format="json")
+    assert (answer.status_code, list(answer.json())) == (400, ["payload_url"])
+
+
+def test_the_refusal_of_a_model_says_what_to_do(api: APIClient) -> None:
+    [message] = define(api, object_types=["auth.user"]).json()["object_types"]
+    assert "These are: circuits.circuit, circuits.provider, dcim.device" in message
+    assert 'the setting WEBHOOKS["MODELS"] or call webhooks.register()' in message
+
+
+def test_a_change_is_judged_together_with_what_stays(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    answer = api.patch(detail(WEBHOOKS, pk), {"on_created": False}, format="json")
+    assert (answer.status_code, list(answer.json())) == (400, ["non_field_errors"])
+    answer = api.patch(detail(WEBHOOKS, pk), {"on_created": False, "on_updated": True}, format="json")
+    assert answer.status_code == 200
+
+
+def test_a_change_of_one_field_leaves_the_others(api: APIClient) -> None:
+    before = define(api, secret="tell nobody", object_types=["dcim.site", "dcim.rack"]).json()
+    after = api.patch(detail(WEBHOOKS, before["id"]), {"name": "books"}, format="json").json()
+    changed = {key for key in after if after[key] != before[key]}
+    assert changed == {"name", "last_updated"}
+    assert Webhook.objects.get().secret == "tell nobody"
+
+
+def test_other_models_take_the_place_of_the_former(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    answer = api.patch(detail(WEBHOOKS, pk), {"object_types": ["dcim.rack", "ipam.vlan"]}, format="json")
+    assert answer.json()["object_types"] == ["dcim.rack", "ipam.vlan"]
+
+
+@pytest.mark.parametrize("method", ["put", "patch"])
+def test_a_secret_stays_unless_another_is_given_and_is_cleared_by_an_empty_one(api: APIClient, method: str) -> None:
+    pk = define(api, secret="first").json()["id"]
+
+    def change(**fields: Any) -> bool:
+        answer = getattr(api, method)(detail(WEBHOOKS, pk), wanted(**fields), format="json")
+        assert answer.status_code == 200, answer.content
+        return answer.json()["has_secret"]
+
+    assert change() is True
+    assert Webhook.objects.get().secret == "first"
+    assert change(secret="second") is True
+    assert Webhook.objects.get().secret == "second"
+    assert change(secret="") is False
+    assert Webhook.objects.get().secret == ""
+
+
+def test_secret_headers_are_handled_like_the_secret(api: APIClient) -> None:
+    made = define(api, secret_headers="X-Token: hush")
+    pk = made.json()["id"]
+    assert made.json()["has_secret_headers"] is True
+    assert Webhook.objects.get().secret_headers == "X-Token: hush"
+    refused = api.patch(detail(WEBHOOKS, pk), {"secret_headers": "webhook-id: hush"}, format="json")
+    assert refused.status_code == 400
+    assert refused.json()["secret_headers"] == [
+        "Line 1: webhook-id cannot be set, it belongs to the request itself or to its signature."
+    ]
+    cleared = api.patch(detail(WEBHOOKS, pk), {"secret_headers": ""}, format="json")
+    assert cleared.json()["has_secret_headers"] is False
+    assert not [answer for answer in (made, refused, cleared) if b"hush" in answer.content]
+
+
+def test_what_the_database_keeps_cannot_be_entered_and_a_missing_key_is_told(api: APIClient, settings: Any) -> None:
+    pk = define(api, secret="first").json()["id"]
+    answer = api.patch(detail(WEBHOOKS, pk), {"secret": Webhook.objects.get().secret.stored}, format="json")
+    assert "would be taken for an encrypted one" in answer.json()["secret"][0]
+    settings.SECRET_KEY = "changed, and the old one forgotten"
+    told = api.get(detail(WEBHOOKS, pk)).json()
+    assert (told["has_secret"], told["unreadable"]) == (True, ["secret"])
+
+
+def test_a_secret_is_in_no_answer(api: APIClient) -> None:
+    secret = "tell-nobody-1234"
+    made = define(api, secret=secret)
+    pk = made.json()["id"]
+    delivery = make_delivery(Webhook.objects.get())
+    changed = api.put(detail(WEBHOOKS, pk), wanted(secret=secret, name="books"), format="json")
+    refused = api.patch(detail(WEBHOOKS, pk), {"secret": secret, "timeout": 1000}, format="json")
+    read = [
+        api.get(url, HTTP_ACCEPT=accept)
+        for url in (WEBHOOKS, detail(WEBHOOKS, pk), DELIVERIES, detail(DELIVERIES, delivery.pk), EVENTS)
+        for accept in ("application/json", "text/html")
+    ]
+    options = api.options(detail(WEBHOOKS, pk))
+    assert [answer.status_code for answer in (made, changed, refused)] == [201, 200, 400]
+    for answer in (made, changed, refused, *read, options):
+        assert secret.encode() not in answer.content
+
+
+def test_a_webhook_that_disabled_itself_starts_afresh_when_it_is_enabled(api: APIClient) -> None:
+    pk = define(api).json()["id"]
+    Webhook.objects.update(enabled=False, disabled_reason="410 Gone", failures_in_a_row=7)
+    assert api.get(detail(WEBHOOKS, pk)).json()["disabled_reason"] == "410 Gone"
+    answer = api.patch(detail(WEBHOOKS, pk), {"enabled": True}, format="json")
+    assert (answer.json()["enabled"], answer.json()["disabled_reason"]) == (True, "")
+    assert Webhook.objects.get().failures_in_a_row == 0
+
+
+def test_what_only_workers_write_cannot_be_sent(api: APIClient) -> None:
+    define(api, disabled_reason="none", last_failure="none", is_paused=True)
+    webhook = Webhook.objects.get()
+    assert (webhook.disabled_reason, webhook.last_failure, webhook.is_paused) == ("", "", False)
+
+
+def test_deleting_a_webhook_takes_its_deliveries_along_at_the_same_cost_for_many(api: APIClient) -> None:
+    others = make_delivery(make_webhook(Thing))
+    costs = []
+    for count in (2, 20):
+        webhook = make_webhook(Thing)
+        for number in range(count):
+            make_attempt(make_delivery(webhook, object_id=str(number)))
+        with CaptureQueriesContext(connection) as queries:
+            assert api.delete(detail(WEBHOOKS, webhook.pk)).status_code == 204
+        costs.append(len(queries))
+    assert list(Delivery.objects.all()) == [others]
+    assert not Attempt.objects.exists()
+    assert costs[0] == costs[1]
+
+
+def test_enabling_a_webhook_wakes_a_worker(database: str, redis: Any) -> None:
+    api = client_of(is_superuser=True)
+    pk = define(api, enabled=False).json()["id"]
+    assert redis.dbsize() == 0
+    api.patch(detail(WEBHOOKS, pk), {"enabled": True}, format="json")
+    assert redis.llen("rq:queue:webhooks") == 1
+
+
+# Deliveries
+
+
+def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient, inbox: Inbox) -> None:
+    webhook = make_webhook(Label, url=inbox.url("status/500"), name="ledger")
+    with capture():
+        label = Label.objects.create(name="red")
+    deliver()
+    delivery, event = Delivery.objects.get(), Event.objects.get()
+    shown = api.get(detail(DELIVERIES, delivery.pk)).json()
+    [attempt] = shown["attempts"]
+    assert shown["payload"] == inbox.received()[0].json
+    assert shown["webhook"] == {"id": webhook.pk, "name": "ledger"}
+    assert shown["event"]["id"] == event.pk == shown["payload"]["sequence"]
+    assert (shown["event"]["object_type"], shown["event"]["object_id"]) == ("testapp.label", str(label.pk))
+    assert (shown["state"], shown["attempt_count"], shown["reason"]) == ("pending", 1, delivery.reason)
+    assert shown["next_attempt_at"] is not None
+    assert (attempt["number"], attempt["status"], attempt["succeeded"]) == (1, 500, False)
+    assert attempt["response_body"] == "this is 500"
+    assert attempt["response_headers"]
+
+
+def test_a_list_of_deliveries_has_neither_payloads_nor_attempts(api: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    [row] = api.get(DELIVERIES).json()["results"]
+    whole = api.get(detail(DELIVERIES, delivery.pk)).json()
+    assert set(whole) - set(row) == {"payload", "attempts"}
+    assert row["next_attempt_at"] is None
+
+
+def test_deliveries_cannot_be_made_changed_or_deleted(api: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    assert api.post(DELIVERIES, {}, format="json").status_code == 405
+    for method in (api.put, api.patch, api.delete):
+        assert method(detail(DELIVERIES, delivery.pk), {}, format="json").status_code == 405
+
+
+@pytest.mark.parametrize("pk", ["nothing", "00000000-0000-0000-0000-000000000000", "-" * 36, "0" * 32])
+def test_a_delivery_that_is_not_there_is_not_found(api: APIClient, pk: str) -> None:
+    assert api.get(detail(DELIVERIES, pk)).status_code == 404
+    assert api.post(detail(DELIVERIES, pk, "retry")).status_code == 404
+
+
+def test_deliveries_are_filtered(api: APIClient) -> None:
+    first, second = make_webhook(Thing), make_webhook(Thing)
+    old = make_delivery(first, State.FAILED, NOON, object_id="1")
+    new = make_delivery(first, State.SUCCEEDED, NOON + timedelta(hours=2), object_id="2")
+    other = make_delivery(second, State.PENDING, NOON + timedelta(hours=1), object_type="dcim.site", object_id="2")
+
+    def found(**parameters: Any) -> list[Delivery]:
+        return [Delivery.objects.get(pk=pk) for pk in listed(api, DELIVERIES, **parameters)]
+
+    assert found() == [new, other, old]
+    assert found(state="failed") == [old]
+    assert found(state=["failed", "pending"]) == [other, old]
+    assert found(webhook=first.pk) == [new, old]
+    assert found(object_type="dcim.Site") == [other]
+    assert found(object_type="testapp.thing", object_id="2") == [new]
+    assert found(created_after="2026-05-04T13:00:00Z") == [new, other]
+    assert found(created_before="2026-05-04T13:00:00Z") == [old]
+    assert found(created_after="2026-05-04T12:30:00Z", created_before="2026-05-04T15:30:00+02:00") == [other]
+    assert found(webhook=first.pk, state="pending") == []
+    assert found(webhook=10**9) == []
+
+
+BAD_FILTERS = [
+    ({"state": "broken"}, "state"),
+    ({"state": ""}, "state"),
+    ({"webhook": "ledger"}, "webhook"),
+    ({"webhook": ""}, "webhook"),
+    ({"webhook": 10**30}, "webhook"),
+    ({"created_after": "yesterday"}, "created_after"),
+    ({"created_after": ""}, "created_after"),
+    ({"created_before": "1900-01-01T00:00:00Z"}, "created_before"),
+    ({"object_type": ""}, "object_type"),
+    ({"object_id": "1"}, "object_id"),
+    ({"object_type": "dcim.site", "object_id": "\0"}, "object_id"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "key"), BAD_FILTERS)
+def test_a_filter_that_means_nothing_is_refused(api: APIClient, parameters: Any, key: str) -> None:
+    answer = api.get(f"{DELIVERIES}?{urlencode(parameters)}")
+    assert (answer.status_code, list(answer.json())) == (400, [key])
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Europe/Berlin", "0001-01-01"), ("America/New_York", "9999-12-31T23:00:00")]
+)
+def test_a_time_that_utc_does_not_have_is_refused(api: APIClient, settings: Any, zone: str, day: str) -> None:
+    settings.TIME_ZONE = zone
+    answer = api.get(f"{DELIVERIES}?created_after={day}")
+    assert (answer.status_code, list(answer.json())) == (400, ["created_after"])
+
+
+def test_a_list_is_paged_through_by_a_cursor_and_misses_nothing(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    made = [str(make_delivery(webhook, at=NOON + timedelta(minutes=number)).pk) for number in range(7)]
+    seen, url = [], f"{DELIVERIES}?limit=3&webhook={webhook.pk}"
+    while url:
+        page = api.get(url).json()
+        seen.append([row["id"] for row in page["results"]])
+        make_delivery(webhook, at=NOON + timedelta(hours=len(seen)))  # what comes in meanwhile moves nothing
+        url = page["next"]
+    assert [len(page) for page in seen] == [3, 3, 1]
+    assert [pk for page in seen for pk in page] == made[::-1]
+
+
+@pytest.mark.parametrize("url", [DELIVERIES, EVENTS])
+@pytest.mark.parametrize("position", [None, "nothing", "\0", "1; DROP TABLE"])
+def test_a_cursor_that_was_made_up_is_not_found(api: APIClient, url: str, position: str | None) -> None:
+    cursor = "nonsense" if position is None else b64encode(urlencode({"p": position}).encode()).decode()
+    answer = api.get(url, {"cursor": cursor})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Invalid cursor"})
+
+
+def test_a_cursor_beyond_all_keys_is_no_error(api: APIClient) -> None:
+    cursor = b64encode(urlencode({"p": "9" * 30}).encode()).decode()
+    assert api.get(EVENTS, {"cursor": cursor}).status_code == 200
+
+
+def test_a_page_is_read_without_counting(api: APIClient) -> None:
+    make_delivery(make_webhook(Thing))
+    with CaptureQueriesContext(connection) as queries:
+        api.get(DELIVERIES)
+    assert not [sql for sql in selects(queries) if "COUNT" in sql]
+
+
+@pytest.mark.parametrize(
+    ("url", "most"),
+    [(WEBHOOKS, 2), (DELIVERIES, 1), (EVENTS, 1)],
+)
+def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: str, most: int) -> None:
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert api.get(url).status_code == 200
+        return len(selects(queries))
+
+    def add() -> None:
+        delivery = make_delivery(make_webhook(Thing, Label), object_id=str(Event.objects.count()))
+        Attempt.objects.create(delivery=delivery, number=1, started_at=NOON, duration_ms=1, url="x", succeeded=False)
+
+    add()
+    few = count()
+    for _ in range(10):
+        add()
+    assert count() == few <= most
+
+
+def test_one_delivery_takes_two_queries_however_many_attempts_there_were(api: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    for number in range(105):
+        Attempt.objects.create(
+            delivery=delivery, number=number, started_at=NOON, duration_ms=1, url="x", succeeded=False
+        )
+    with CaptureQueriesContext(connection) as queries:
+        shown = api.get(detail(DELIVERIES, delivery.pk)).json()
+    assert [attempt["number"] for attempt in shown["attempts"]] == list(range(104, 4, -1))
+    assert len(selects(queries)) == 2
+
+
+def test_lists_leave_in_the_database_what_they_do_not_show(api: APIClient) -> None:
+    make_delivery(make_webhook(Thing))
+    for url in (DELIVERIES, EVENTS):
+        with CaptureQueriesContext(connection) as queries:
+            api.get(url)
+        read = selects(queries)[0].replace('"data" =', "")  # whether there are any is asked
+        for column in ('"data"', '"snapshots"', '"secret"', '"response_body"'):
+            assert column not in read
+
+
+# Retry and Discard
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.DISCARDED])
+def test_a_delivery_that_ended_without_success_is_sent_again(api: APIClient, state: str, inbox: Inbox) -> None:
+    delivery = make_delivery(make_webhook(Thing, url=inbox.url()), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "retry"))
+    assert (answer.status_code, answer.json()["state"]) == (200, "pending")
+    assert answer.json()["finished_at"] is None
+    [attempt] = deliver()
+    assert attempt.succeeded
+    assert inbox.received()[0].headers["webhook-id"] == str(delivery.pk)
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])
+def test_any_other_delivery_is_not_sent_again(api: APIClient, state: str) -> None:
+    delivery = make_delivery(make_webhook(Thing), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "retry"))
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == (
+        f"Delivery {delivery.pk} is {state.value}: "
+        "only what failed, was discarded or is between attempts can be sent again, and nothing of a deleted webhook."
+    )
+
+
+@pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.FAILED])
+def test_a_delivery_that_is_not_under_way_can_be_discarded(api: APIClient, state: str) -> None:
+    delivery = make_delivery(make_webhook(Thing), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "discard"))
+    assert (answer.status_code, answer.json()["state"]) == (200, "discarded")
+
+
+@pytest.mark.parametrize("state", [State.SENDING, State.SUCCEEDED, State.DISCARDED])
+def test_any_other_delivery_cannot_be_discarded(api: APIClient, state: str) -> None:
+    delivery = make_delivery(make_webhook(Thing), state)
+    answer = api.post(detail(DELIVERIES, delivery.pk, "discard"))
+    assert answer.status_code == 409
+    assert f"is {state.value}: only waiting, pending and failed deliveries can be discarded." in answer.json()["detail"]
+
+
+def retry_many(api: APIClient, body: Any = None, **parameters: Any) -> Any:
+    return api.post(f"{DELIVERIES}retry/?{urlencode(parameters, doseq=True)}", body, format="json")
+
+
+def states() -> list[str]:
+    return list(Delivery.objects.order_by("event_id").values_list("state", flat=True))
+
+
+def test_all_failed_deliveries_that_a_filter_chooses_are_sent_again(api: APIClient) -> None:
+    chosen, other = make_webhook(Thing), make_webhook(Thing)
+    for number, webhook in enumerate([chosen, chosen, other]):
+        make_delivery(webhook, object_id=str(number))
+    make_delivery(chosen, State.SUCCEEDED, object_id="4")
+    answer = retry_many(api, webhook=chosen.pk)
+    assert (answer.status_code, answer.json()) == (200, {"retried": 2, "is_complete": True})
+    assert states() == ["pending", "pending", "failed", "succeeded"]
+
+
+def test_discarded_deliveries_are_only_sent_again_in_bulk_when_they_are_asked_for(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.DISCARDED, object_id="1")
+    make_delivery(webhook, State.FAILED, object_id="2")
+    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1, "is_complete": True}
+    assert retry_many(api, webhook=webhook.pk, state=["discarded", "failed"]).json() == {
+        "retried": 1,
+        "is_complete": True,
+    }
+    assert states() == ["pending", "pending"]
+
+
+def test_in_a_lane_the_oldest_of_those_that_are_retried_goes_first(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("webhooks.operations.retries.CHUNK", 2)
+    webhook = make_webhook(Thing)
+    for minute in range(5):
+        make_delivery(webhook, at=NOON + timedelta(minutes=minute))
+    assert retry_many(api, state="failed").json() == {"retried": 5, "is_complete": True}
+    assert states() == ["pending", "waiting", "waiting", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "body", "message"),
+    [
+        ({}, None, "Give at least one filter as a query parameter: object_type, object_id, state"),
+        ({"format": "json"}, None, "Give at least one filter as a query parameter"),
+        ({"webhook": 1}, {"state": "failed"}, "This takes no body: what it does is all in its address."),
+    ],
+)
+def test_a_bulk_retry_that_says_nothing_or_nonsense_is_refused(
+    committing: APIClient, parameters: Any, body: Any, message: str
+) -> None:
+    make_delivery(make_webhook(Thing))
+    answer = retry_many(committing, body, **parameters)
+    assert answer.status_code == 400
+    assert message in answer.json()[0]
+    assert states() == ["failed"]
+
+
+@pytest.mark.parametrize(("parameters", "key"), BAD_FILTERS)
+def test_a_bulk_retry_passes_over_no_filter_that_means_nothing(
+    committing: APIClient, parameters: Any, key: str
+) -> None:
+    make_delivery(make_webhook(Thing))
+    answer = retry_many(committing, None, **{"state": "failed"} | parameters)
+    assert (answer.status_code, list(answer.json())) == (400, [key])
+    assert states() == ["failed"]
+
+
+@pytest.mark.parametrize(("deed", "told"), [("retry", "Retried."), ("discard", "Discarded.")])
+def test_the_history_tells_who_retried_or_discarded_a_delivery(db: None, deed: str, told: str) -> None:
+    api = client_of("view_delivery", f"{deed}_delivery")
+    delivery = make_delivery(make_webhook(Thing))
+    assert api.post(detail(DELIVERIES, delivery.pk, deed)).status_code == 200
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.change_message, entry.user) == (str(delivery.pk), told, User.objects.get())
+    api.post(detail(DELIVERIES, delivery.pk, deed))
+    assert LogEntry.objects.count() == 1, "it changed nothing"
+
+
+@pytest.mark.parametrize("most", [3, 2])
+def test_the_history_tells_who_retried_many_in_one_entry_where_they_are_too_many(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("webhooks.operations.retries.NOTED_EACH", most)
+    for name, count in (("books", 2), ("ledger", 1)):
+        webhook = make_webhook(Thing, name=name)
+        for key in range(count):
+            make_delivery(webhook, object_id=f"{name} {key}")
+    each = sorted(str(delivery) for delivery in Delivery.objects.all())
+    assert retry_many(api, state="failed").json()["retried"] == 3
+    told = sorted(LogEntry.objects.values_list("object_repr", flat=True))
+    assert told == (each if most == 3 else ["3 deliveries of books, ledger"])
+
+
+def test_a_bulk_retry_that_one_request_cannot_do_says_so(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.operations.retries.CHUNK", 2)
+    monkeypatch.setattr("webhooks.operations.retries.REQUEST_SECONDS", 0)
+    webhook = make_webhook(Thing)
+    for key in range(3):
+        make_delivery(webhook, object_id=str(key))
+    assert retry_many(api, state="failed").json() == {"retried": 2, "is_complete": False}
+    assert retry_many(api, state="failed").json()["retried"] == 1
+
+
+def test_a_bulk_retry_keeps_no_worker_waiting_until_its_end(
+    committing: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = committed_before_each_chunk(monkeypatch)
+    webhook = make_webhook(Thing)
+    for key in range(3):
+        make_delivery(webhook, object_id=str(key))
+    assert retry_many(committing, state="failed").json()["retried"] == 3
+    assert committed == [0, 2]
+
+
+# Events
+
+
+def test_an_event_whose_payload_could_not_be_made_tells_why(api: APIClient) -> None:
+    made = Event.objects.create(action="created", object_type="dcim.site", object_id="1", error="Traceback: broken")
+    [row] = api.get(EVENTS).json()["results"]
+    whole = api.get(detail(EVENTS, made.pk)).json()
+    assert row["error"] == whole["error"] == "Traceback: broken"
+    assert (whole["data"], whole["snapshots"], whole["request"]) == (None, None, None)
+
+
+def test_an_event_shows_its_data_and_who_made_the_change(api: APIClient) -> None:
+    with capture() as captured:
+        api.post("/api/tenancy/tenants/", {"name": "ACME", "slug": "acme"}, format="json")
+    [event] = captured
+    shown = api.get(detail(EVENTS, Event.objects.get().pk)).json()
+    assert shown["data"] == event.data
+    assert (shown["action"], shown["object_type"], shown["object_repr"]) == ("created", "tenancy.tenant", "ACME")
+    assert shown["request"]["path"] == "/api/tenancy/tenants/"
+    assert shown["snapshots"]["postchange"]["name"] == "ACME"
+
+
+def test_events_are_filtered(api: APIClient) -> None:
+    good = Event.objects.create(action="created", object_type="dcim.site", object_id="1")
+    bad = Event.objects.create(action="created", object_type="dcim.rack", object_id="1", error="broken")
+    assert listed(api, EVENTS) == [bad.pk, good.pk]
+    assert listed(api, EVENTS, failed="true") == [bad.pk]
+    assert listed(api, EVENTS, failed="false") == [good.pk]
+    assert listed(api, EVENTS, object_type="dcim.site", object_id="1") == [good.pk]
+    assert api.get(EVENTS, {"failed": "perhaps"}).status_code == 400
+    assert api.get(EVENTS, {"object_id": "1"}).status_code == 400
+
+
+def test_events_cannot_be_changed(api: APIClient) -> None:
+    made = Event.objects.create(action="created", object_type="dcim.site", object_id="1")
+    assert api.post(EVENTS, {}, format="json").status_code == 405
+    assert api.delete(detail(EVENTS, made.pk)).status_code == 405
+
+
+# Permissions
+
+
+@pytest.mark.django_db
+def test_nobody_gets_in_without_logging_in() -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    client = APIClient()
+    for url in (WEBHOOKS, DELIVERIES, EVENTS, detail(DELIVERIES, delivery.pk)):
+        assert client.get(url).status_code == 401
+    assert client.post(detail(DELIVERIES, delivery.pk, "retry")).status_code == 401
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("url", "permission"),
+    [(WEBHOOKS, "view_webhook"), (DELIVERIES, "view_delivery"), (EVENTS, "view_event")],
+)
+def test_reading_takes_the_permission_to_view(url: str, permission: str) -> None:
+    others = {"view_webhook", "view_delivery", "view_event"} - {permission}
+    stranger, reader = client_of(*others), client_of(permission)
+    for method in ("get", "head", "options"):
+        assert getattr(stranger, method)(url).status_code == 403
+        assert getattr(reader, method)(url).status_code == 200
+
+
+@pytest.mark.django_db
+def test_each_change_of_a_webhook_takes_its_own_permission() -> None:
+    webhook = make_webhook(Thing)
+    reader = client_of("view_webhook")
+    assert define(reader).status_code == 403
+    assert reader.patch(detail(WEBHOOKS, webhook.pk), {"name": "x"}, format="json").status_code == 403
+    assert reader.delete(detail(WEBHOOKS, webhook.pk)).status_code == 403
+    assert define(client_of("add_webhook")).status_code == 201
+    changer = client_of("change_webhook")
+    assert changer.patch(detail(WEBHOOKS, webhook.pk), {"name": "x"}, format="json").status_code == 200
+    assert client_of("delete_webhook").delete(detail(WEBHOOKS, webhook.pk)).status_code == 204
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("deed", "other"), [("retry", "discard"), ("discard", "retry")])
+def test_who_may_view_may_not_thereby_retry_or_discard(deed: str, other: str) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    url = detail(DELIVERIES, delivery.pk, deed)
+    assert client_of("view_delivery", f"{other}_delivery").post(url).status_code == 403
+    assert client_of(f"{deed}_delivery").post(url).status_code == 403
+    assert states() == ["failed"]
+    assert client_of("view_delivery", f"{deed}_delivery").post(url).status_code == 200
+
+
+def test_a_bulk_retry_takes_the_permission_to_retry(database: str) -> None:
+    make_delivery(make_webhook(Thing))
+    assert retry_many(client_of("view_delivery", "discard_delivery"), state="failed").status_code == 403
+    assert retry_many(client_of("view_delivery", "retry_delivery"), state="failed").status_code == 200
+
+
+def test_the_root_of_the_api_leads_to_its_parts(api: APIClient) -> None:
+    assert api.get("/api/").json()["webhooks"] == "http://testserver/api/webhooks/"
+    parts = api.get("/api/webhooks/").json()
+    assert parts == {part: f"http://testserver/api/webhooks/{part}/" for part in ("webhooks", "deliveries", "events")}
+
+
+def test_many_are_retried_of_no_webhook_where_two_are_given(committing: APIClient) -> None:
+    first, second = make_webhook(Thing), make_webhook(Thing)
+    make_delivery(first)
+    make_delivery(second)
+    answer = retry_many(committing, webhook=[first.pk, second.pk])
+    assert (answer.status_code, answer.json()) == (400, {"webhook": ["Give it once."]})
+    assert Delivery.objects.failed().count() == 2
+
+
+def test_history_tells_that_the_previous_secret_was_forgotten(api: APIClient) -> None:
+    pk = define(api, secret="the first of the secrets").json()["id"]
+    api.patch(detail(WEBHOOKS, pk), {"secret": "the second of the secrets"}, format="json")
+    before = LogEntry.objects.count()
+    assert api.patch(detail(WEBHOOKS, pk), {"forget_previous_secret": True}, format="json").status_code == 200
+    assert LogEntry.objects.count() == before + 1
+    entry = LogEntry.objects.order_by("-pk")[0]
+    assert json.loads(entry.change_message) == [{"changed": {"fields": ["Previous secret"]}}]
+
+
+def test_json_that_is_nested_too_deep_is_refused(api: APIClient) -> None:
+    answer = api.post(WEBHOOKS, "[" * 200_000 + "]" * 200_000, content_type="application/json")
+    assert answer.status_code == 400
+    assert "nested too deep" in answer.json()["detail"]
+
+
+def test_a_large_file_beside_the_fields_of_a_form_is_refused_by_its_name(api: APIClient) -> None:
+    large = SimpleUploadedFile("large", b"x" * 3_000_000)
+    answer = api.post(WEBHOOKS, wanted(file=large, secret="one of the secrets"), format="multipart")
+    assert (answer.status_code, list(answer.json())) == (400, ["file"])
+    form = wanted(csrfmiddlewaretoken="t") | {"object_types[0]": "dcim.site"}
+    assert api.post(WEBHOOKS, form, format="multipart").status_code == 201
+
+
+# What is misspelt
+
+
+@pytest.mark.parametrize("method", ["post", "put", "patch"])
+def test_a_misspelt_field_is_refused_and_the_nearest_one_named(api: APIClient, method: str) -> None:
+    pk = define(api).json()["id"]
+    url = WEBHOOKS if method == "post" else detail(WEBHOOKS, pk)
+    answer = getattr(api, method)(url, wanted(name="other", sercet="tell nobody", zzz=1), format="json")
+    assert answer.status_code == 400
+    told = answer.json()
+    assert told["sercet"] == ["There is no field of this name. Did you mean secret?"]
+    assert told["zzz"][0].startswith("There is no field of this name. Known are: id, name, enabled,")
+    assert Webhook.objects.get().name == "ledger"
+
+
+def test_what_is_read_can_be_sent_back_as_it_is(api: APIClient) -> None:
+    before = define(api, additional_headers="X-A: 1", body_template="{{ data }}").json()
+    after = api.put(detail(WEBHOOKS, before["id"]), before, format="json")
+    assert after.status_code == 200, after.content
+    assert after.json() == before | {"last_updated": after.json()["last_updated"]}
+    adder = client_of("view_webhook", "add_webhook")
+    shown = adder.get(detail(WEBHOOKS, before["id"])).json() | {"name": "copy", "payload_url": "https://example.com/in"}
+    assert shown["body_template"] is None
+    assert adder.post(WEBHOOKS, shown, format="json").status_code == 201
+    assert api.patch(detail(WEBHOOKS, before["id"]), {"body_template": None}, format="json").status_code == 200
+    assert Webhook.objects.get(name="ledger").body_template == "{{ data }}"
+
+
+@pytest.mark.parametrize(
+    ("url", "parameter", "hint"),
+    [
+        (WEBHOOKS, "enabeld", "Did you mean enabled?"),
+        (DELIVERIES, "wbhook", "Did you mean webhook?"),
+        (EVENTS, "faild", "Did you mean failed?"),
+        (EVENTS, "offset", "Known are: object_type, object_id, failed, cursor, limit."),
+    ],
+)
+def test_a_misspelt_parameter_is_refused_and_the_nearest_one_named(
+    api: APIClient, url: str, parameter: str, hint: str
+) -> None:
+    for method in ("get", "head"):
+        assert getattr(api, method)(url, {parameter: "1"}).status_code == 400
+    told = api.get(url, {parameter: "1", "limit": 5}).json()
+    assert told == {parameter: [f"There is no query parameter of this name. {hint}"]}
+
+
+def test_nothing_is_done_where_a_parameter_or_a_body_is_not_known(committing: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    answer = retry_many(committing, None, sate="failed", webhook=delivery.webhook_id)
+    assert answer.json() == {"sate": ["There is no query parameter of this name. Did you mean state?"]}
+    assert committing.get(f"{detail(DELIVERIES, delivery.pk)}?state=failed").status_code == 400
+    for deed in ("retry", "discard"):
+        url = detail(DELIVERIES, delivery.pk, deed)
+        assert committing.post(f"{url}?force=1").status_code == 400
+        assert "takes no body" in committing.post(url, {"force": True}, format="json").json()[0]
+    assert states() == ["failed"]
+
+
+def test_what_rest_framework_reads_of_an_address_is_known(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert api.get(WEBHOOKS, {"format": "json"}).status_code == 200
+    assert api.get(WEBHOOKS, {"version": "1"}).status_code == 400
+    monkeypatch.setattr("webhooks.api.views.EventViewSet.versioning_class", QueryParameterVersioning)
+    assert api.get(EVENTS, {"version": ""}).status_code == 200
+
+
+# Pages
+
+
+@pytest.mark.parametrize("url", [WEBHOOKS, DELIVERIES, EVENTS])
+@pytest.mark.parametrize("limit", ["9" * 30, "9" * 5000, "501", "0", "-1", "1.5", "all", ""])
+def test_a_limit_that_no_page_can_have_is_refused_in_words(api: APIClient, url: str, limit: str) -> None:
+    answer = api.get(url, {"limit": limit})
+    assert (answer.status_code, answer.json()) == (400, {"limit": ["Must be a whole number from 1 to 500."]})
+
+
+def test_webhooks_are_paged_like_the_rest(api: APIClient) -> None:
+    made = [make_webhook(Thing).pk for _ in range(3)]
+    first = api.get(WEBHOOKS, {"limit": 2}).json()
+    assert first.keys() == api.get(EVENTS).json().keys() == {"next", "previous", "results"}
+    second = api.get(first["next"]).json()
+    assert [row["id"] for page in (first, second) for row in page["results"]] == made[::-1]
+
+
+def test_webhooks_are_filtered(api: APIClient) -> None:
+    things = make_webhook(Thing, on="c", name="Ledger")
+    labels = make_webhook(Label, on="d", name="books", enabled=False, failures_in_a_row=3)
+    paused = make_webhook(Thing, Label, on="cu", name="Paused ledger", probe_at=NOON, failures_in_a_row=1)
+
+    def found(**parameters: Any) -> set[Webhook]:
+        return set(Webhook.objects.filter(pk__in=listed(api, WEBHOOKS, **parameters)))
+
+    assert found() == {things, labels, paused}
+    assert (found(enabled="true"), found(enabled="false")) == ({things, paused}, {labels})
+    assert (found(paused="true"), found(paused="false")) == ({paused}, {things, labels})
+    assert (found(failing="true"), found(failing="false")) == ({labels, paused}, {things})
+    assert (found(name="Ledger"), found(name="ledger")) == ({things}, set())
+    assert found(q="LEDGER") == {things, paused}
+    assert found(object_type="testapp.Thing") == {things, paused}
+    assert (found(action="created"), found(action="deleted")) == ({things, paused}, {labels})
+    assert found(object_type="testapp.label", enabled="true") == {paused}
+    for bad in ({"enabled": "perhaps"}, {"action": "moved"}, {"name": ""}, {"q": "\0"}):
+        assert api.get(WEBHOOKS, bad).status_code == 400
+
+
+def test_what_says_nothing_is_not_stored(api: APIClient) -> None:
+    blank = {"secret_headers": "\n  \n", "excluded_usernames": ["  a "], "changed_fields": ["name", " name"]}
+    told = define(api, on_updated=True, **blank).json()
+    assert told["has_secret_headers"] is False
+    assert (told["excluded_usernames"], told["changed_fields"]) == (["a"], ["name"])
+
+
+@pytest.mark.parametrize("name", ["name.\0", "name.\ud800"])
+def test_names_of_fields_that_no_database_takes_are_refused(api: APIClient, name: str) -> None:
+    body = json.dumps(
+        wanted(object_types=[], on_created=False, custom_events=["testapp.thing_checked"], changed_fields=[name])
+    )
+    answer = api.post(WEBHOOKS, body, content_type="application/json")
+    assert answer.status_code == 400
+    assert "U+0000" in answer.json()["changed_fields"][0]

@@ -1,0 +1,156 @@
+"""The OpenAPI document of drf-spectacular: what it says, and what comes of sending what it says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import schemathesis
+from django.contrib.auth.models import User
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.management import call_command
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, transaction
+from drf_spectacular.generators import SchemaGenerator
+from hypothesis import HealthCheck, Phase, given, settings
+from rest_framework.authtoken.models import Token
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import response_schema_conformance
+
+from dcim.models import Site
+from tests.support.deliveries import make_attempt, make_delivery
+from tests.support.makers import make_webhook
+
+URLS = "tests.support.host_api"
+OURS = "/api/webhooks/"
+EXAMPLES = 8  # of each operation, as the document says and otherwise
+
+# What a webhook may have in its fields has more rules than a document can say.
+RULED = {"post webhooks/", "put webhooks/{id}/"}
+
+
+def document() -> dict[str, Any]:
+    made: dict[str, Any] = SchemaGenerator(urlconf=URLS).get_schema(request=None, public=True)
+    return made
+
+
+def operations(whole: dict[str, Any]) -> dict[str, Any]:
+    """Ours, by method and path."""
+    return {
+        f"{method} {path.removeprefix(OURS)}": one
+        for path, methods in whole["paths"].items()
+        for method, one in methods.items()
+        if path.startswith(OURS)
+    }
+
+
+def test_the_document_has_no_warning_in_a_host_with_a_webhook_and_choices_of_its_own(tmp_path: Any) -> None:
+    made = tmp_path / "schema.yml"
+    call_command("spectacular", "--urlconf", URLS, "--validate", "--fail-on-warn", "--file", str(made))
+    assert "RqWebhook" in made.read_text()
+
+
+def test_the_names_of_the_host_stay_its_own() -> None:
+    whole = document()
+    components = whole["components"]["schemas"]
+    assert components["Webhook"]["properties"].keys() == {"id", "state", "http_method"}
+    assert components["StateEnum"]["enum"] == ["on", "off"]
+    assert components["HttpMethodEnum"]["enum"] == ["GET", "TRACE"]
+    used = {name for name in components if "Webhook" in name and "RqWebhook" not in name}
+    assert used == {"Webhook", "PatchedWebhook", "PaginatedWebhookList"}
+    ids = [one["operationId"] for methods in whole["paths"].values() for one in methods.values()]
+    assert len(ids) == len(set(ids))
+
+
+def test_filters_and_pages_are_described() -> None:
+    found = {
+        name: {parameter["name"] for parameter in one["parameters"] if parameter["in"] == "query"}
+        for name, one in operations(document()).items()
+        if "parameters" in one
+    }
+    pages, of_object = {"limit", "cursor"}, {"object_type", "object_id"}
+    of_delivery = of_object | {"state", "webhook", "created_after", "created_before"}
+    assert found["get webhooks/"] == pages | {
+        "name", "q", "enabled", "paused", "failing", "object_type", "action",
+    }  # fmt: skip
+    assert found["get events/"] == pages | of_object | {"failed"}
+    assert found["get deliveries/"] == pages | of_delivery
+    assert found["post deliveries/retry/"] == of_delivery
+    assert found["get deliveries/{id}/"] == set()
+
+
+def test_what_retries_and_discards_takes_no_body_and_json_is_no_text() -> None:
+    whole = document()
+    ours, components = operations(whole), whole["components"]["schemas"]
+    for name in ("deliveries/retry/", "deliveries/{id}/retry/", "deliveries/{id}/discard/"):
+        assert "requestBody" not in ours[f"post {name}"]
+    answer = ours["post deliveries/retry/"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/RqWebhookRetried"}
+    event = components["RqWebhookEventDetail"]["properties"]
+    assert {name: event[name].get("type") for name in ("data", "snapshots", "changed", "variants", "request")} == {
+        "data": None, "snapshots": "object", "changed": "array", "variants": "object", "request": "object",
+    }  # fmt: skip
+    assert components["RqWebhookDeliveryDetail"]["properties"]["payload"]["type"] == "object"
+
+
+@pytest.fixture
+def connected() -> Iterator[None]:
+    """Requests leave the connection open: the test is one transaction."""
+    signals = (request_started, request_finished)
+    for signal in signals:
+        signal.disconnect(close_old_connections)
+    yield
+    for signal in signals:
+        signal.connect(close_old_connections)
+
+
+@pytest.mark.one_database
+@pytest.mark.urls(URLS)
+@pytest.mark.usefixtures("connected", "redis")
+def test_what_the_document_says_can_be_sent_and_what_it_promises_comes_back(db: None) -> None:
+    headers = {"Authorization": f"Token {Token.objects.create(user=User.objects.create_superuser('root')).key}"}
+    webhook = make_webhook(Site)
+    delivery = make_delivery(webhook)
+    make_attempt(delivery)
+    existing = {"webhooks": [webhook.pk], "deliveries": [str(delivery.pk)], "events": [delivery.event_id]}
+    schema = schemathesis.openapi.from_dict(_about(document(), existing))
+    schema.app = WSGIHandler()
+    statuses: dict[str, Counter[int]] = {}
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        name = f"{operation.method} {operation.path.removeprefix(OURS)}"
+        statuses[name] = Counter()
+        for mode in GenerationMode:
+            _send(operation, mode, headers, statuses[name])
+    assert len(statuses) == 13
+    assert {name for name, seen in statuses.items() if not any(status < 300 for status in seen)} <= RULED
+
+
+def _about(whole: dict[str, Any], existing: dict[str, list[Any]]) -> dict[str, Any]:
+    """Our part of the document, asking for rows that exist."""
+    paths = {path: methods for path, methods in whole["paths"].items() if path.startswith(OURS)}
+    for path, methods in paths.items():
+        for one in methods.values():
+            for parameter in one.get("parameters", ()):
+                if parameter["in"] == "path":
+                    parameter["schema"] = {"enum": existing[path.removeprefix(OURS).partition("/")[0]]}
+    return {**whole, "paths": paths}
+
+
+def _send(operation: Any, mode: GenerationMode, headers: dict[str, str], seen: Counter[int]) -> None:
+    @settings(
+        max_examples=EXAMPLES, phases=[Phase.generate], database=None, derandomize=True,
+        suppress_health_check=list(HealthCheck), deadline=None,
+    )  # fmt: skip
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def send(case: Any) -> None:
+        with transaction.atomic():
+            answer = case.call(headers=headers)
+            transaction.set_rollback(True)
+        seen[answer.status_code] += 1
+        case.validate_response(answer, checks=[not_a_server_error, response_schema_conformance])
+
+    send()

@@ -1,0 +1,52 @@
+"""What a worker asks of the database for a batch: the same, whatever its size."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests.support.makers import make_event, make_webhook
+from tests.testapp.models import Thing
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.outcomes import load, record
+from webhooks.models import Attempt, Delivery
+from webhooks.models.claims import Claim
+from webhooks.network.outcome import Outcome
+
+pytestmark = pytest.mark.usefixtures("database")
+
+T = TypeVar("T")
+
+
+def counted(work: Callable[[], T]) -> tuple[T, int]:
+    with CaptureQueriesContext(connection) as captured:
+        result = work()
+    return result, len(captured)
+
+
+def queries_of_a_batch(size: int) -> dict[str, int]:
+    """How many queries dispatching, claiming, loading and recording so many deliveries of one webhook takes."""
+    webhook = make_webhook(Thing, last_success_at=timezone.now())
+    for number in range(size):
+        make_event(webhook, object_id=f"{webhook.pk}-{number}")
+    claim = Claim(uuid.uuid4(), 15)
+    dispatched, dispatching = counted(dispatch)
+    taken, claiming = counted(lambda: Delivery.objects.claim({webhook.pk: size}, claim))
+    claimed, loading = counted(lambda: load(taken, claim.token))
+    outcomes = [(one, Outcome(timezone.now(), 5, status=200)) for one in claimed]
+    with transaction.atomic():
+        _, recording = counted(lambda: record(outcomes, "worker", Claim(uuid.uuid4(), 15)))
+    assert dispatched.events == len(taken) == len(claimed) == Attempt.objects.filter(delivery__webhook=webhook).count()
+    return {"dispatch": dispatching, "claim": claiming, "load": loading, "record": recording}
+
+
+def test_a_batch_takes_as_many_queries_whatever_its_size() -> None:
+    of_one = queries_of_a_batch(1)
+    assert queries_of_a_batch(200) == of_one
+    assert sum(of_one.values()) < 25, of_one

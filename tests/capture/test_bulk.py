@@ -1,0 +1,454 @@
+"""Bulk work: ``webhooks.batch()`` and the querysets of ``webhooks.WebhookManager``."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.core.exceptions import FieldDoesNotExist
+from django.db import NotSupportedError, OperationalError, connection, models, transaction
+from django.db.models import Count, F
+from django.db.models.functions import Upper
+from django.test.utils import CaptureQueriesContext
+
+import webhooks
+from tests.support import servers
+from tests.support.makers import actions, events, last_data, make_webhook, recorded
+from tests.support.modes import autocommit, bare_savepoint, in_batch, in_transaction
+from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
+from webhooks.capture import subscriptions
+from webhooks.db import dialect
+from webhooks.db.dialect import run
+from webhooks.models import Delivery, Event, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def make(count: int) -> list[Tracked]:
+    return Tracked.objects.bulk_create(Tracked(name=f"number {number}") for number in range(count))
+
+
+def queries(work: Callable[[], Any]) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    return len(captured)
+
+
+def test_objects_created_in_bulk_are_created_events() -> None:
+    make_webhook(Tracked)
+    made = make(3)
+    assert recorded() == [("created", "testapp.tracked", str(one.pk)) for one in made]
+    assert [json.loads(event.data)["name"] for event in events()] == ["number 0", "number 1", "number 2"]
+
+
+def test_rows_that_are_updated_together_are_updated_events_with_their_new_state() -> None:
+    made = make(3)
+    make_webhook(Tracked)
+    assert Tracked.objects.filter(pk__in=[made[0].pk, made[2].pk]).update(status="retired") == 2
+    assert [event.object_id for event in events()] == [str(made[0].pk), str(made[2].pk)]
+    assert {json.loads(event.data)["status"] for event in events()} == {"retired"}
+
+
+def test_an_update_of_the_column_that_it_filters_by_tells_of_the_rows_it_changed() -> None:
+    make(2)
+    make_webhook(Tracked)
+    assert Tracked.objects.filter(status="active").update(status="retired") == 2
+    assert actions() == ["updated", "updated"]
+
+
+def test_objects_updated_in_bulk_are_updated_events() -> None:
+    made = make(3)
+    make_webhook(Tracked)
+    for one in made:
+        one.name = f"new {one.pk}"
+    Tracked.objects.bulk_update(made, ["name"])
+    assert [json.loads(event.data)["name"] for event in events()] == [f"new {one.pk}" for one in made]
+
+
+def test_rows_that_are_deleted_together_are_deleted_events_with_their_last_state() -> None:
+    whole = make(2)[0]
+    TrackedPart.objects.create(whole=whole, name="goes with it")
+    make_webhook(Tracked, TrackedPart)
+    Tracked.objects.all().delete()
+    assert actions(Tracked) == ["deleted", "deleted"]
+    assert actions(TrackedPart) == ["deleted"]
+    assert last_data(TrackedPart)["name"] == "goes with it"
+
+
+def test_rows_that_are_created_with_ignored_conflicts_are_no_events() -> None:
+    make_webhook(Tracked)
+    Tracked.objects.bulk_create([Tracked(name="a")], ignore_conflicts=True)
+    assert events() == []
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda rows: make(len(rows)),
+        lambda rows: Tracked.objects.all().update(status="retired"),
+        lambda rows: Tracked.objects.bulk_update(rows, ["name"]),
+        lambda rows: Tracked.objects.all().delete(),
+    ],
+    ids=["bulk_create", "update", "bulk_update", "delete"],
+)
+def test_the_number_of_queries_does_not_grow_with_the_rows(work: Callable[[list[Tracked]], Any]) -> None:
+    make_webhook(Tracked)
+
+    def cost(rows: int) -> int:
+        Tracked.objects.all()._raw_delete("default")
+        made = make(rows)
+        return queries(lambda: work(made))
+
+    assert cost(3) == cost(90)  # Django itself deletes a hundred at a time
+
+
+def test_with_nobody_subscribed_bulk_work_costs_one_query_more() -> None:
+    make(3)
+    assert queries(lambda: Tracked.objects.all().update(status="retired")) == 2
+    assert events() == []
+
+
+def test_a_batch_is_one_event_for_each_object_inserted_in_one_statement() -> None:
+    make_webhook(Thing)
+    label = Label.objects.create(name="red")
+    with CaptureQueriesContext(connection) as captured, webhooks.batch():
+        for number in range(20):
+            Thing.objects.create(name=f"number {number}").labels.add(label)
+    assert actions() == ["created"] * 20
+    assert last_data()["labels"] == ["red"]
+    inserts = [query["sql"] for query in captured.captured_queries if "INSERT INTO webhooks_event " in query["sql"]]
+    assert len(inserts) == 1
+
+
+def test_events_that_are_large_together_are_inserted_in_several_statements() -> None:
+    data = json.dumps(["a"] * 150_000)
+    new = [Event(action="updated", object_type="testapp.thing", object_id=str(n), data=data) for n in range(25)]
+    sizes = []
+
+    def measure(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        sizes.append(len(params[0]))
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(measure):
+        Event.insert_all(new, "default")
+    assert sum(sizes) > 25_000_000
+    assert (len(sizes), max(sizes) < 17_000_000) == (2, True)
+    assert [(event.pk, event.object_id) for event in events()] == [(one.pk, one.object_id) for one in new]
+
+
+def test_a_batch_that_is_rolled_back_leaves_nothing() -> None:
+    make_webhook(Thing)
+    with pytest.raises(ZeroDivisionError), webhooks.batch():
+        Thing.objects.create(name="a")
+        1 / 0  # noqa: B018
+    assert events() == []
+
+
+def test_what_is_rolled_back_within_a_batch_is_not_sent() -> None:
+    kept, other = Thing.objects.create(name="kept"), Thing.objects.create(name="other")
+    make_webhook(Thing)
+    with webhooks.batch():
+        kept.save()
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            other.delete()
+            1 / 0  # noqa: B018
+    assert recorded() == [("updated", "testapp.thing", str(kept.pk))]
+
+
+def test_what_is_rolled_back_to_a_savepoint_within_a_batch_is_not_sent_and_leaves_what_was_before_it() -> None:
+    deleted, updated, kept = (Thing.objects.create(name=name) for name in ("deleted", "updated", "kept"))
+    make_webhook(Thing)
+    heard: list[str] = []
+    with webhooks.batch():
+        kept.save()
+        savepoint = bare_savepoint()
+        transaction.on_commit(lambda: heard.append("of the host"))
+        Thing.objects.get(pk=deleted.pk).delete()
+        updated.save()
+        kept.delete()
+        transaction.savepoint_rollback(savepoint)
+        Label.objects.create(name="after it")
+    assert recorded() == [("updated", "testapp.thing", str(Thing.objects.get(name="kept").pk))]
+    assert heard == ["of the host"]
+
+
+def test_a_batch_within_a_batch_adds_to_the_outer_one() -> None:
+    make_webhook(Thing)
+    with webhooks.batch():
+        thing = Thing.objects.create(name="a")
+        with webhooks.batch():
+            thing.name = "b"
+            thing.save()
+        assert not Event.objects.exists()
+    assert (actions(), last_data()["name"]) == (["created"], "b")
+
+
+def test_a_manager_has_what_djangos_has_and_so_cannot_delete_every_row() -> None:
+    make_webhook(Tracked)
+    made = make(2)
+    assert not hasattr(Tracked.objects, "delete")
+    assert set(dir(webhooks.WebhookManager)) - {"_queryset_class"} == set(dir(models.Manager)) - {"_queryset_class"}
+    assert Tracked.objects.filter(pk__in=[one.pk for one in made]).delete()[0] == 2
+    assert actions(Tracked)[2:] == ["deleted", "deleted"]
+
+
+def test_a_manager_of_this_app_cannot_end_every_row() -> None:
+    assert not hasattr(Webhook.objects, "take_out_of_use")
+    assert not hasattr(Delivery.objects, "discard")
+
+
+def test_an_object_created_and_deleted_in_a_batch_is_nothing() -> None:
+    make_webhook(Thing)
+    with webhooks.batch():
+        Thing.objects.create(name="a").delete()
+    assert events() == []
+
+
+def test_an_event_recorded_before_the_batch_becomes_the_batchs() -> None:
+    make_webhook(Thing)
+    with transaction.atomic():
+        thing = Thing.objects.create(name="a")
+        with webhooks.batch():
+            thing.name = "b"
+            thing.save()
+    assert (actions(), last_data()["name"]) == (["created"], "b")
+
+
+def test_one_object_that_cannot_be_serialized_does_not_keep_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.testapp.api.serializers import ThingSerializer
+
+    make_webhook(Thing)
+    plain = ThingSerializer.to_representation
+
+    def choosy(self: Any, instance: Thing) -> Any:
+        if instance.name == "bad":
+            raise ValueError("no payload for this one")
+        return plain(self, instance)
+
+    monkeypatch.setattr(ThingSerializer, "to_representation", choosy)
+    with webhooks.batch():
+        for name in ("good", "bad", "fine"):
+            Thing.objects.create(name=name)
+    failed = Event.objects.failed().get()
+    assert "no payload for this one" in failed.error
+    assert Event.objects.undispatched().count() == 2
+
+
+def test_the_batch_of_a_table_nobody_subscribed_to_looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    current = subscriptions.current
+    monkeypatch.setattr(subscriptions, "current", lambda using, *more: (looks.append(using), current(using, *more))[1])
+    with webhooks.batch():
+        for number in range(5):
+            Thing.objects.create(name=str(number))
+    assert looks == ["default"]
+    assert events() == []
+
+
+# As Django's own
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        lambda: Tracked.objects.annotate(loud=Upper("name")).update(name=F("loud")),
+        lambda: Tracked.objects.distinct().update(name="new"),
+        lambda: Tracked.objects.order_by("status").distinct("status").update(name="new"),
+        lambda: Tracked.objects.annotate(count=Count("parts")).filter(count__gt=1).update(name="new"),
+        lambda: Tracked.objects.filter(parts__name__startswith="part").update(name="new"),
+        lambda: Tracked.objects.select_for_update().distinct().order_by("name").update(name="new"),
+        lambda: Tracked.objects.exclude(pk__in=Tracked.objects.filter(name="number 0")).update(name="new"),
+    ],
+    ids=[
+        "annotated",
+        "distinct",
+        "distinct on",
+        "grouped",
+        "joined",
+        "locked and distinct",
+        "by a query of its own table",
+    ],
+)
+def test_an_update_does_what_djangos_does(update: Callable[[], int]) -> None:
+    def outcome() -> tuple[int | str, list[Any]]:
+        Tracked.objects.all()._raw_delete("default")
+        for pk, made in enumerate(make(3), 1):
+            Tracked.objects.filter(pk=made.pk)._raw_delete("default")
+            whole = Tracked.objects.bulk_create([Tracked(pk=pk, name=made.name)])[0]
+            TrackedPart.objects.bulk_create(TrackedPart(whole=whole, name=f"part {one}") for one in range(pk))
+        Event.objects.all().delete()
+        try:
+            done: int | str = update()
+        except TypeError as error:  # Django 6.1 refuses some
+            done = str(error)
+        return done, list(Tracked.objects.order_by("pk").values_list("pk", "name"))
+
+    plainly = outcome()
+    TrackedPart.objects.all()._raw_delete("default")
+    make_webhook(Tracked)
+    assert outcome() == plainly
+    assert plainly[0], "rows, or why there are none"
+    assert len(events()) == (plainly[0] if isinstance(plainly[0], int) else 0)
+
+
+def test_a_queryset_that_was_read_is_read_again_after_its_update() -> None:
+    make(1)
+    make_webhook(Tracked)
+    rows = Tracked.objects.all()
+    assert [one.status for one in rows] == ["active"]
+    rows.update(status="retired")
+    assert [one.status for one in rows] == ["retired"]
+
+
+def test_inherited_rows_are_updated_as_well() -> None:
+    Diner.objects.create(name="old")
+    make_webhook(Place, Diner, prechange=True)
+    assert webhooks.TrackedQuerySet(Diner).filter(cuisine="any").update(name="new", is_open=False) == 1
+    assert (actions(Place), actions(Diner)) == (["updated"], ["updated"])
+    assert json.loads(events(Diner)[0].changed) == ["is_open", "name"]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        lambda rows: rows[:1].update(name="new"),
+        lambda rows: rows.union(rows).update(name="new"),
+        lambda rows: rows.update(nothing="there"),
+        lambda rows: rows[:1].delete(),
+        lambda rows: rows.union(rows).delete(),
+        lambda rows: rows.distinct("name").delete(),
+        lambda rows: rows.values("name").delete(),
+    ],
+)
+def test_what_django_refuses_is_refused_in_its_words(refused: Callable[[Any], Any]) -> None:
+    def words() -> str:
+        with pytest.raises((TypeError, NotSupportedError, FieldDoesNotExist)) as caught:
+            refused(Tracked.objects.all())
+        return f"{type(caught.value).__name__}: {caught.value}"
+
+    make(2)
+    plainly = words()
+    make_webhook(Tracked)
+    assert words() == plainly
+
+
+def test_options_of_bulk_create_may_be_given_by_position() -> None:
+    make_webhook(Tracked)
+    Tracked.objects.bulk_create([Tracked(pk=1, name="a")], None, True)
+    assert events() == []
+    Tracked.objects.bulk_create([Tracked(pk=1, name="b")], None, False, True, ["name"], ["id"])
+    assert (actions(), last_data()["name"]) == (["updated"], "b")
+
+
+@pytest.mark.parametrize("unique", ["pk", "id"])
+def test_an_upsert_tells_new_rows_from_those_that_were_there(unique: str) -> None:
+    Tracked.objects.bulk_create([Tracked(pk=1, name="old")])
+    created, updated = make_webhook(Tracked, on="c"), make_webhook(Tracked, on="u", prechange=True)
+    rows = [Tracked(pk=pk, name="new") for pk in range(1, 500)]
+    Tracked.objects.bulk_create(rows, update_conflicts=True, update_fields=["name"], unique_fields=[unique])
+    first, *others = events()
+    assert (first.action, first.webhook_ids, first.object_id) == ("updated", [updated.pk], "1")
+    assert json.loads(first.changed) == ["name"]
+    assert {(event.action, *event.webhook_ids) for event in others} == {("created", created.pk)}
+    assert len(others) == 498
+
+
+def test_an_upsert_by_several_fields_finds_the_rows_that_were_there() -> None:
+    old = Paired.objects.bulk_create([Paired(left="a", right=1, note="old"), Paired(left=None, right=2)])
+    make_webhook(Paired, prechange=True)
+    rows = [Paired(left="a", right=1, note="new"), Paired(left="a", right=2), Paired(left=None, right=2)]
+    options: Any = {"update_fields": ["note"], "unique_fields": ["left", "right"]}
+    Paired.objects.bulk_create(rows, update_conflicts=True, **options)
+    assert actions() == ["updated", "created", "created"]
+    assert (events()[0].object_id, json.loads(events()[0].changed)) == (str(old[0].pk), ["note"])
+
+
+# Without tables, and with many rows
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: Tracked.objects.update(status="retired"),
+        lambda: Tracked.objects.all().delete(),
+        lambda: make(2),
+        lambda: Tracked.objects.bulk_create(
+            [Tracked(pk=1, name="a")], update_conflicts=True, update_fields=["name"], unique_fields=["pk"]
+        ),
+        lambda: Thing.objects.create(name="in a batch"),
+    ],
+    ids=["update", "delete", "bulk_create", "upsert", "batch"],
+)
+@pytest.mark.parametrize("mode", [autocommit, in_transaction, in_batch])
+def test_bulk_work_goes_through_where_the_tables_are_not_migrated_yet(
+    work: Callable[[], Any],
+    mode: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    app_log: pytest.LogCaptureFixture,
+) -> None:
+    make(2)
+    make_webhook(Tracked, Thing)
+    monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
+    run("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
+    try:
+        mode(work)
+    finally:
+        run("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
+    assert "No webhook will hear" in app_log.text
+    assert events() == []
+    mode(work)
+    assert mode is autocommit or events() or not Tracked.objects.exists()
+
+
+MOST = 32_766 // 20
+
+
+@contextmanager
+def limit_of_sqlite() -> Iterator[None]:
+    connection.ensure_connection()
+    given = connection.connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER)
+    connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, MOST)
+    yield
+    connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, given)
+
+
+@contextmanager
+def limit_of_server_side_binding() -> Iterator[None]:
+    """PostgreSQL puts the parameters in, and takes no more of them than here."""
+
+    def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        # Django itself looks for whatever a deletion cascades to in one statement.
+        if params and len(params) > MOST and "testapp_trackedpart" not in sql:
+            raise OperationalError("number of parameters")
+        return execute(sql, params, many, context)
+
+    with servers.default_options(server_side_binding=True), connection.execute_wrapper(refuse):
+        yield
+
+
+@pytest.fixture
+def few_parameters(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(dialect, "KEYS", dialect.KEYS // 20)
+    with limit_of_sqlite() if database == servers.SQLITE else limit_of_server_side_binding():
+        yield
+
+
+def test_more_rows_than_a_statement_takes_parameters(few_parameters: None, app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Tracked, prechange=True)
+    make(2_000)
+    with transaction.atomic():
+        assert Tracked.objects.filter(status="active").update(status="retired") == 2_000
+        assert Tracked.objects.all().delete()[0] == 2_000
+    made = make(2_000)
+    Tracked.objects.update(status="retired")
+    with webhooks.batch():
+        for one in made:
+            one.save()
+    assert Event.objects.filter(changed='["status"]').count() == 4_000
+    assert Counter(actions()) == {"created": 4_000, "deleted": 2_000, "updated": 4_000}
+    assert app_log.text == ""

@@ -1,0 +1,314 @@
+"""Who made a change, and in which request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import AnonymousUser, User
+from django.db import DatabaseError, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.urls import path
+from django.utils.functional import SimpleLazyObject
+
+import webhooks
+from tests.support.makers import events, last_data, make_webhook
+from tests.testapp.models import Thing
+from webhooks.capture.context import RequestActor, acting, current_actor
+from webhooks.db.dialect import rows
+from webhooks.middleware import WebhooksMiddleware
+
+
+def test_nobody_is_the_actor_until_somebody_says() -> None:
+    actor = current_actor()
+    assert (actor.username, actor.request_id, actor.request) == ("", "", None)
+
+
+def test_an_actor_is_in_force_for_its_block() -> None:
+    with webhooks.actor(username="outer", request_id="1"):
+        with webhooks.actor(username="inner"):
+            assert (current_actor().username, current_actor().request_id) == ("inner", "")
+        assert (current_actor().username, current_actor().request_id) == ("outer", "1")
+    assert current_actor().username == ""
+
+
+def test_an_actor_ends_with_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), webhooks.actor(username="alice"):
+        1 / 0  # noqa: B018
+    assert current_actor().username == ""
+
+
+def test_threads_and_tasks_have_actors_of_their_own() -> None:
+    seen = []
+    with webhooks.actor(username="alice"):
+        thread = threading.Thread(target=lambda: seen.append(current_actor().username))
+        thread.start()
+        thread.join()
+    assert seen == [""]
+
+    async def task(name: str) -> str:
+        with webhooks.actor(username=name):
+            await asyncio.sleep(0.01)
+            return current_actor().username
+
+    async def both() -> list[str]:
+        return await asyncio.gather(task("alice"), task("bob"))
+
+    assert asyncio.run(both()) == ["alice", "bob"]
+
+
+# The middleware
+
+
+def actor_during(request: HttpRequest) -> Any:
+    seen = []
+
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.append(current_actor())
+        return HttpResponse()
+
+    WebhooksMiddleware(view)(request)
+    assert current_actor().username == "", "and nobody is afterwards"
+    return seen[0]
+
+
+def test_a_request_has_an_id_of_its_own_and_its_user() -> None:
+    request = RequestFactory().post("/api/things/?dry=1")
+    request.user = User(username="alice")
+    actor = actor_during(request)
+    assert actor.username == "alice"
+    assert actor.request_id
+    assert actor.request == {
+        "id": actor.request_id,
+        "method": "POST",
+        "path": "/api/things/",
+        "path_info": "/api/things/",
+        "GET": {"dry": "1"},
+        "user": "alice",
+    }
+    assert actor_during(RequestFactory().get("/")).request_id != actor.request_id
+
+
+def test_the_hosts_own_request_id_is_taken() -> None:
+    request = RequestFactory().get("/")
+    request.id = "7f0c8d6e"  # type: ignore[attr-defined]
+    assert actor_during(request).request_id == "7f0c8d6e"
+
+
+@pytest.mark.parametrize("user", [AnonymousUser(), None])
+def test_an_anonymous_request_has_no_username(user: Any) -> None:
+    request = RequestFactory().get("/")
+    if user:
+        request.user = user
+    assert actor_during(request).username == ""
+
+
+@pytest.mark.usefixtures("database")
+def test_a_save_goes_through_where_the_user_cannot_be_looked_up(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().post("/")
+    request.user = SimpleLazyObject(lambda: rows("default", "SELECT user FROM no_such_sessions"))  # type: ignore[assignment]
+    with acting(RequestActor(request)), transaction.atomic():
+        Thing.objects.create(name="saved")
+    assert Thing.objects.get().name == "saved"
+    assert [event.username for event in events()] == [""]
+    assert "The user of / cannot be read" in app_log.text
+
+
+@pytest.mark.usefixtures("database")
+def test_a_change_is_told_whatever_the_parameters_of_its_request(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    with acting(RequestActor(RequestFactory().post("/there/?" + "a=1&" * 1001))):
+        Thing.objects.create(name="a")
+    assert [json.loads(event.request)["GET"] for event in events()] == [{}]
+    assert "The parameters of /there/ cannot be told" in app_log.text
+
+
+# Views of every kind, end to end
+
+
+def save_in_sync_view(request: HttpRequest) -> HttpResponse:
+    Thing.objects.create(name="sync")
+    return HttpResponse()
+
+
+async def save_in_async_view(request: HttpRequest) -> HttpResponse:
+    await Thing(name="async").asave()
+    thing = await Thing.objects.aget(name="async")
+    await thing.adelete()
+    return HttpResponse()
+
+
+def save_and_fail(request: HttpRequest) -> HttpResponse:
+    Thing.objects.create(name="never")
+    raise ZeroDivisionError
+
+
+urlpatterns = [
+    path("sync/", save_in_sync_view),
+    path("async/", transaction.non_atomic_requests(save_in_async_view)),
+    path("fail/", save_and_fail),
+]
+
+
+@pytest.fixture
+def alice(database: str) -> User:
+    return User.objects.create_user("alice", password="secret")
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_save_in_a_view_names_the_user_and_the_request(alice: User) -> None:
+    make_webhook(Thing)
+    client = Client()
+    client.force_login(alice)
+    client.get("/sync/")
+    [event] = events()
+    request = json.loads(event.request)
+    assert event.username == request["user"] == "alice"
+    assert event.request_id == request["id"]
+    assert (request["method"], request["path"]) == ("GET", "/sync/")
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_save_in_an_async_view_names_the_user_and_the_request(alice: User) -> None:
+    make_webhook(Thing)
+    client = AsyncClient()
+    async_to_sync(client.aforce_login)(alice)
+    async_to_sync(client.get)("/async/")
+    created, deleted = events()
+    assert (created.action, deleted.action) == ("created", "deleted")
+    assert created.username == deleted.username == "alice"
+    assert created.request_id == deleted.request_id != ""
+    assert last_data()["name"] == "async"
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_request_that_fails_records_nothing(alice: User) -> None:
+    make_webhook(Thing)
+    client = Client(raise_request_exception=False)
+    client.force_login(alice)
+    assert client.get("/fail/").status_code == 500
+    assert not Thing.objects.exists()
+    assert events() == []
+
+
+@pytest.mark.usefixtures("database")
+def test_a_change_outside_of_a_request_has_the_actor_that_code_names() -> None:
+    make_webhook(Thing)
+    with webhooks.actor(username="nightly import", request_id="run 7"):
+        Thing.objects.create(name="imported")
+    Thing.objects.create(name="by nobody")
+    assert [(event.username, event.request_id, event.request) for event in events()] == [
+        ("nightly import", "run 7", ""),
+        ("", "", ""),
+    ]
+
+
+@pytest.mark.usefixtures("database")
+def test_names_that_are_too_long_or_strange_do_not_lose_the_event() -> None:
+    make_webhook(Thing)
+    with webhooks.actor(username="n\0" * 200, request_id="\ud800" * 300):
+        Thing.objects.create(name="a")
+    [event] = events()
+    assert not event.error
+    assert len(event.username) == 150
+    assert len(event.request_id) == 200
+
+
+WRONG_ARGUMENTS: list[tuple[Callable[[], Any], str]] = [
+    (lambda: webhooks.actor(User(username="alice")), r"not <User: alice>: write actor\(user.get_username\(\)\)"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor("sync", UUID(int=7)), r"write str\(request_id\)"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor("sync", depth="2"), "not '2'"),  # type: ignore[arg-type]
+    (lambda: webhooks.actor(print), "as a decorator, @webhooks.actor"),  # type: ignore[arg-type]
+    (lambda: webhooks.batch(print), r"write @webhooks.batch\(\)"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize(("call", "words"), WRONG_ARGUMENTS)
+def test_a_wrong_argument_is_refused_before_it_loses_an_event(call: Callable[[], Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        call()
+
+
+async def wait_for_nothing() -> None: ...
+
+
+def yield_nothing() -> Iterator[None]:
+    yield
+
+
+async def yield_nothing_later() -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize("function", [wait_for_nothing, yield_nothing, yield_nothing_later])
+@pytest.mark.parametrize("block", [webhooks.actor("sync"), webhooks.batch()])
+def test_a_function_that_runs_after_its_call_cannot_be_decorated(block: Any, function: Callable[[], Any]) -> None:
+    with pytest.raises(TypeError, match=f"cannot decorate {function.__name__}.*: write `with webhooks"):
+        block(function)
+
+
+@pytest.mark.usefixtures("database")
+def test_an_actor_may_be_anything_that_has_a_text() -> None:
+    request = RequestFactory().get("/")
+    request.id = SimpleNamespace()  # type: ignore[attr-defined]
+    assert actor_during(request).request_id.startswith("namespace")
+
+
+@pytest.mark.usefixtures("database")
+def test_a_query_string_with_a_nul_does_not_lose_the_event() -> None:
+    make_webhook(Thing)
+    request = RequestFactory().get("/", {"q": "a\0b"})
+    WebhooksMiddleware(save_in_sync_view)(request)
+    [event] = events()
+    assert not event.error
+    assert json.loads(event.request)["GET"]["q"] == "a\0b"
+
+
+@pytest.mark.usefixtures("database")
+def test_asave_and_adelete_outside_of_a_view_are_heard() -> None:
+    make_webhook(Thing)
+
+    async def work() -> None:
+        thing = await Thing.objects.acreate(name="a")
+        thing.name = "b"
+        await thing.asave()
+        await thing.adelete()
+
+    async_to_sync(work)()
+    assert [event.action for event in events()] == ["created", "updated", "deleted"]
+
+
+class AwayUser:
+    """A user whose row cannot be read."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise DatabaseError("the sessions are away")
+
+
+@pytest.mark.usefixtures("database")
+def test_a_user_who_cannot_be_read_loses_no_event(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    request = RequestFactory().get("/there/")
+    request.user = AwayUser()  # type: ignore[assignment]
+    with acting(RequestActor(request)):
+        Thing.objects.create(name="a")
+    assert [(event.username, event.error) for event in events()] == [("", "")]
+    assert "The user of /there/ cannot be read" in app_log.text
+
+
+@pytest.mark.usefixtures("database")
+def test_what_is_secret_in_a_query_string_is_left_out() -> None:
+    make_webhook(Thing)
+    request = RequestFactory().get("/", {"q": "a", "token": "planted", "api_key": "planted", "next": "/b"})
+    WebhooksMiddleware(save_in_sync_view)(request)
+    [event] = events()
+    assert json.loads(event.request)["GET"] == {"q": "a", "next": "/b"}

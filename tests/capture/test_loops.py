@@ -1,0 +1,242 @@
+"""Chains of changes that webhooks cause, and whose changes are left out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, Permission, User
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+import webhooks
+from dcim.models import Site
+from tests.admin.test_pages import form, page, told
+from tests.support.draining import drain
+from tests.support.inbox import Inbox
+from tests.support.makers import events, make_webhook
+from webhooks.capture.context import RequestActor, acting, caused_by
+from webhooks.db.dialect import rows
+from webhooks.models import Event, Webhook
+from webhooks.models.validators import MOST_USERNAMES, check_usernames
+from webhooks.network import headers
+from webhooks.network.headers import DEPTH
+from webhooks.operations import retries
+
+pytestmark = pytest.mark.usefixtures("database", "redis")
+
+
+@pytest.fixture
+def root() -> User:
+    return User.objects.create_superuser("root")
+
+
+@pytest.fixture
+def api(root: User) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(root)
+    return client
+
+
+@pytest.fixture
+def browser(root: User) -> Client:
+    client = Client()
+    client.force_login(root)
+    return client
+
+
+def rename(api: APIClient, site: Site, name: str, **headers: str) -> Event:
+    answer = api.patch(f"/api/dcim/sites/{site.pk}/", {"name": name}, format="json", headers=headers)
+    assert answer.status_code == 200, answer.content
+    return events(Site)[-1]
+
+
+@pytest.mark.parametrize(
+    ("header", "depth"),
+    [
+        ("1", 1), ("2", 2), ("3", 3), ("03", 3), ("4", 0), ("0", 0), ("-1", 0), ("+1", 0), ("1.0", 0), ("", 0),
+        (" ", 0), ("9" * 5000, 0),
+        ("1,1", 0), ("1, 2", 0), ("1;2", 0), ("1_0", 0), ("٣", 0), ("³", 0), ("0x1", 0), ("1e0", 0), ("one", 0),
+        ("1\n2", 0), ("1\0", 0), ("true", 0), ("null", 0), ("<script>", 0), ("' OR 1=1 --", 0),
+    ],
+)  # fmt: skip
+def test_only_a_depth_that_a_webhook_can_have_said_counts(header: str, depth: int) -> None:
+    assert caused_by(header) == depth
+
+
+def test_a_change_is_one_deeper_than_the_one_that_its_request_tells_of(api: APIClient, inbox: Inbox) -> None:
+    make_webhook(Site, url=inbox.url())
+    site = Site.objects.create(name="a", slug="a")
+    depths = [rename(api, site, f"after {said}", **{DEPTH: said}).depth for said in ("", "1", "2", "99", "x")]
+    assert depths == [1, 2, 3, 1, 1]
+    with webhooks.actor("robot", depth=3):
+        site.save()
+    assert events(Site)[-1].depth == 3
+    drain()
+    assert [one.headers[DEPTH.lower()] for one in inbox.received()] == ["1", "1", "2", "3", "1", "1", "3"]
+
+
+def change_by(user: Any, name: str, depth: str = "") -> list[Event]:
+    """What two changes in one request of this user record."""
+    request = RequestFactory().post("/there/", headers={DEPTH: depth} if depth else {})
+    request.user = user
+    with acting(RequestActor(request)), transaction.atomic():
+        Site.objects.create(name=name, slug=name)
+        Site.objects.create(name=f"{name} 2", slug=f"{name}-2")
+    return events(Site)[-2:]
+
+
+def user_with(*permissions: str, **fields: Any) -> User:
+    user = User.objects.create_user(f"user {User.objects.count()}", **fields)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+def test_a_depth_is_believed_from_those_alone_who_may_say_it(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Site)
+    for number, user in enumerate((user_with("chain_webhook"), user_with(is_superuser=True))):
+        assert [event.depth for event in change_by(user, f"believed {number}", "2")] == [3, 3]
+    assert "is ignored" not in app_log.text
+    others = (user_with("change_webhook"), user_with("chain_webhook", is_active=False), AnonymousUser())
+    for number, user in enumerate(others):
+        assert [event.depth for event in change_by(user, f"ignored {number}", "3")] == [1, 1]
+        assert {event.error for event in events(Site)} == {""}
+    said = [record.getMessage() for record in app_log.records if "is ignored" in record.getMessage()]
+    assert said[0] == (
+        f"{DEPTH} of /there/ is ignored: {others[0].get_username()} lacks the permission webhooks.chain_webhook"
+    )
+    assert len(said) == 3, "one for each request"
+
+
+def test_only_a_request_that_says_a_depth_asks_for_permissions() -> None:
+    make_webhook(Site)
+    user = user_with("chain_webhook")
+
+    def asked(name: str, depth: str) -> bool:
+        with CaptureQueriesContext(connection) as queries:
+            change_by(User.objects.get(pk=user.pk), name, depth)
+        return any("auth_permission" in one["sql"] for one in queries)
+
+    assert asked("a", "1")
+    assert not asked("b", "")
+    assert not asked("c", "99")
+
+
+def test_a_change_is_saved_and_sent_where_permissions_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Site)
+    user = user_with("chain_webhook")
+    monkeypatch.setattr(User, "has_perm", lambda *args: rows("default", "SELECT permission FROM no_such_table"))
+    assert [(event.depth, event.username) for event in change_by(user, "a", "2")] == [(1, user.username)] * 2
+    assert "The permissions of the user of /there/ cannot be read" in app_log.text
+
+
+def test_no_template_and_no_secret_header_says_how_deep_it_is(inbox: Inbox) -> None:
+    assert headers.is_own(DEPTH)
+    assert "X-Webhook-Depth cannot be set" in headers.objection(f"{DEPTH}: 9")
+    webhook = make_webhook(Site, url=inbox.url(), additional_headers="{{ 'x-webhook-' }}depth: 9")
+    with pytest.raises(ValidationError, match="is not for a template to set"):
+        Webhook(
+            name="n", payload_url="http://127.0.0.1:1/", on_created=True, additional_headers=f"{DEPTH}: 1"
+        ).full_clean()
+    Site.objects.create(name="a", slug="a")
+    drain()
+    assert not inbox.received()
+    assert "is not for a template to set" in webhook.deliveries.get().reason
+
+
+def test_what_is_too_deep_stands_as_cut_and_may_begin_a_new_chain(
+    api: APIClient, browser: Client, inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(MAX_DEPTH=1)
+    make_webhook(Site, url=inbox.url())
+    site = Site.objects.create(name="a", slug="a")
+    cut = rename(api, site, "b", **{DEPTH: "1"})
+    assert cut.is_cut
+    assert cut.error.startswith("Cut: depth 2 of a chain of changes that webhooks caused; MAX_DEPTH allows 1.")
+    assert json.loads(cut.data)["name"] == "b"
+    drain()
+    assert len(inbox.received()) == 1
+
+    shown = page(browser, reverse("admin:webhooks_event_change", args=[cut.pk]))
+    assert "depth 2 of a chain" in shown
+    assert "Replay as the first of a new chain" in shown
+    assert "cut</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
+    assert "Cut: depth 2 of a chain" in page(browser, reverse("webhooks_backend_status"))
+
+    # What is sent then is what it was, though the object is another by now.
+    Site.objects.filter(pk=site.pk).update(name="changed without a signal")
+    assert told(browser, reverse("admin:webhooks_event_replay", args=[cut.pk])) == ["1 event is replayed."]
+    drain()
+    [again] = [one for one in inbox.received() if one.json.get("replay_of") == cut.pk]
+    assert (again.json["data"]["name"], again.headers[DEPTH.lower()]) == ("b", "1")
+    assert "replayed</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
+    [replayed] = retries.replay([cut])
+    assert replayed.problem == "it has been replayed already"
+
+
+def test_changes_by_users_that_are_left_out_are_not_sent(api: APIClient, root: User, inbox: Inbox) -> None:
+    picky, other = (
+        make_webhook(Site, url=inbox.url("ok/picky"), excluded_usernames=["root", "nobody"]),
+        make_webhook(Site, url=inbox.url("ok/other"), excluded_usernames=["Root", "roo", "root "]),
+    )
+    site = Site.objects.create(name="a", slug="a")
+    rename(api, site, "b")
+    assert [event.webhook_ids for event in events(Site)] == [[picky.pk, other.pk], [other.pk]]
+    # As of the event: what is changed later changes nothing of it.
+    Webhook.objects.update(excluded_usernames=[])
+    drain()
+    assert [one.json["event"] for one in inbox.received("ok/picky")] == ["created"]
+    assert [one.json["event"] for one in inbox.received("ok/other")] == ["created", "updated"]
+
+
+def test_nothing_is_serialized_where_everybody_leaves_the_user_out(
+    api: APIClient, root: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_webhook(Site, excluded_usernames=["root"])
+    site = Site.objects.create(name="a", slug="a")
+    monkeypatch.setattr("webhooks.payloads.freeze", None)
+    api.patch(f"/api/dcim/sites/{site.pk}/", {"name": "b"}, format="json")
+    assert len(events()) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (["a", "b"], ""), ([], ""), (["Ünal", "x" * 150], ""),
+        ("root", "Enter a list"), ({"a": 1}, "Enter a list"), ([1], "Enter a list"), ([""], "Enter a list"),
+        ([" "], "Enter a list"), (["a", "a"], "each of them once"), ([None], "Enter a list"), ([["a"]], "Enter a list"),
+        (["x" * 151], "No user can have this name"), (["a\nb"], r"No user can have this name: a\nb"),
+        (["a\u202eb"], "No user can have"), (["\ud800"], "No user can have"),
+        ([str(number) for number in range(MOST_USERNAMES + 1)], "There are 101 names; 100 are the most."),
+    ],
+)  # fmt: skip
+def test_only_names_that_users_can_have_are_left_out(names: Any, refused: str) -> None:
+    if not refused:
+        check_usernames(names)
+        return
+    with pytest.raises(ValidationError) as caught:
+        check_usernames(names)
+    assert refused in caught.value.messages[0]
+
+
+def test_users_are_left_out_in_the_form_and_by_the_api(browser: Client, api: APIClient) -> None:
+    add = reverse("admin:webhooks_webhook_add")
+    assert browser.post(add, form(name="new", excluded_usernames="robot\r\n\r\n sync \r\n")).status_code == 302
+    webhook = Webhook.objects.get(name="new")
+    assert webhook.excluded_usernames == ["robot", "sync"]
+    assert "robot\nsync</textarea>" in page(browser, reverse("admin:webhooks_webhook_change", args=[webhook.pk]))
+    refused = browser.post(add, form(name="other", excluded_usernames="robot\nrobot"))
+    assert refused.context["adminform"].form.errors["excluded_usernames"] == [
+        "Enter a list of user names, each of them once."
+    ]
+    address = f"/api/webhooks/webhooks/{webhook.pk}/"
+    assert api.patch(address, {"excluded_usernames": ["x"]}, format="json").json()["excluded_usernames"] == ["x"]
+    answer = api.patch(address, {"excluded_usernames": ["a\0"]}, format="json")
+    assert (answer.status_code, list(answer.json())) == (400, ["excluded_usernames"])

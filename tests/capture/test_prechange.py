@@ -1,0 +1,474 @@
+"""What objects were before a transaction changes them, where that is hard to know: savepoints that are rolled back,
+changes without a signal, models and managers that fail. What the payload shows of it is in ``test_snapshots``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import permutations
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+from django.db.models import F, Value
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Concat
+from django.db.models.signals import m2m_changed
+from rest_framework import serializers
+from rq.timeouts import JobTimeoutException
+
+from tests.capture.test_recording import ROLLBACKS, Rollback, Subject, holding
+from tests.payloads.test_snapshots import changed, rename, sides
+from tests.support.makers import actions, events, make_webhook
+from tests.support.modes import MODES, bare_savepoint
+from tests.support.threads import Beside
+from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
+from webhooks import TrackedQuerySet, registry
+from webhooks.capture import prechange, recording
+from webhooks.capture.savepoints import SavepointLog
+from webhooks.capture.signals import on_many_to_many_changed
+from webhooks.db.dialect import run
+from webhooks.payloads import snapshots
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def thing() -> Thing:
+    return Thing.objects.create(name="old")
+
+
+@pytest.fixture
+def red() -> Label:
+    return Label.objects.create(name="red")
+
+
+@pytest.fixture
+def blue() -> Label:
+    return Label.objects.create(name="blue")
+
+
+@pytest.mark.parametrize("order", list(permutations(("save", "add", "update"))), ids=" ".join)
+def test_columns_and_relations_are_told_as_they_were_whichever_is_changed_first(
+    thing: Thing, order: tuple[str, ...]
+) -> None:
+    thing.labels.add(Label.objects.create(name="red"))
+    make_webhook(Thing, prechange=True)
+    changes = {
+        "save": lambda: rename(thing),
+        "add": lambda: thing.labels.add(Label.objects.create(name="blue")),
+        "update": lambda: TrackedQuerySet(Thing).update(status="retired"),
+    }
+    with transaction.atomic():
+        for name in order:
+            changes[name]()
+        thing.labels.clear()
+    before, after = sides()
+    assert (before["name"], before["status"], before["labels"]) == ("old", "active", ["red"])
+    saved_last = order.index("save") > order.index("update")
+    assert (after["name"], after["status"], after["labels"]) == ("new", "active" if saved_last else "retired", [])
+
+
+# What nobody signals
+
+
+def test_what_is_updated_without_a_signal_after_an_edit_is_not_told_as_it_was_before(
+    thing: Thing, red: Label, blue: Label
+) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        thing.labels.add(red)
+        Thing.objects.filter(pk=thing.pk).update(name="new")
+        thing.labels.add(blue)
+    assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["labels", "name"])
+
+
+def test_nor_is_what_a_receiver_of_the_project_writes_at_the_edit(thing: Thing, red: Label) -> None:
+    def count(sender: Any, instance: Thing, action: str, **kwargs: Any) -> None:
+        if action == "post_add":
+            Thing.objects.filter(pk=instance.pk).update(status=f"{instance.labels.count()} labels")
+
+    through = Thing.labels.through
+    ours = {"sender": through, "dispatch_uid": "webhooks.on_many_to_many_changed"}
+    m2m_changed.disconnect(**ours)
+    m2m_changed.connect(count, sender=through)  # before ours, as a receiver in models.py is
+    m2m_changed.connect(on_many_to_many_changed, **ours)
+    try:
+        make_webhook(Thing, prechange=True)
+        thing.labels.add(red)
+    finally:
+        m2m_changed.disconnect(count, sender=through)
+    assert (sides()[0]["status"], sides()[1]["status"], changed()) == ("active", "1 labels", ["labels", "status"])
+
+
+def test_nor_is_an_inherited_row_that_is_saved_by_itself(red: Label, blue: Label) -> None:
+    make_webhook(Restaurant, prechange=True)
+    restaurant = Restaurant.objects.create(name="old")
+    with transaction.atomic():
+        restaurant.labels.add(red)
+        rename(Place.objects.get(pk=restaurant.pk))
+        restaurant.labels.add(blue)
+    assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["labels", "name"])
+
+
+def test_nor_is_what_a_deletion_sets_to_null(red: Label, blue: Label) -> None:
+    make_webhook(Specimen, prechange=True)
+    gadget = Gadget.objects.create(name="a")
+    specimen = Specimen.objects.create(gadget=gadget, description="a")
+    with transaction.atomic():
+        specimen.labels.add(red)
+        gadget.delete()
+        specimen.labels.add(blue)
+    assert (sides()[0]["gadget"], sides()[1]["gadget"]) == (str(specimen.gadget_id), None)
+    assert changed() == ["gadget", "labels"]
+
+
+def edit(thing: Thing) -> None:
+    thing.labels.add(Label.objects.create(name="green"))
+
+
+@pytest.mark.parametrize("first", [lambda thing: None, edit])
+@pytest.mark.parametrize("then", [lambda thing: None, rename, edit])
+def test_where_nobody_hears_of_deletions_what_is_made_anew_is_not_told_as_what_was_before(
+    thing: Thing, red: Label, first: Callable[[Thing], None], then: Callable[[Thing], None]
+) -> None:
+    make_webhook(Thing, prechange=True, on="u")
+    thing.labels.add(red)
+    pk = thing.pk
+    with transaction.atomic():
+        first(thing)
+        thing.delete()
+        then(Thing.objects.create(pk=pk, name="second"))
+    before = sides()[0]
+    assert before is None or (before["name"], before["labels"]) == ("old", ["red"])
+
+
+# Models and managers that do more than others
+
+
+@pytest.mark.parametrize("model", [Restaurant, Diner])
+@pytest.mark.parametrize("registered", [[], [Place]])
+@MODES
+def test_an_instance_that_is_made_by_its_key_alone_has_relations_too(
+    mode: Callable[..., None], registered: list[Any], model: Any, red: Label, blue: Label
+) -> None:
+    one = model.objects.create(name="old")
+    one.labels.add(red)
+    make_webhook(model, *registered, prechange=True)
+    mode(lambda: model(pk=one.pk).labels.add(blue.pk))
+    for label in (model, *registered):
+        [event] = events(label)
+        assert (event.object_id, changed(event)) == (str(one.pk), ["labels"])
+        assert (sides(event)[0]["labels"], sides(event)[1]["labels"]) == (["red"], ["blue", "red"])
+
+
+def save_and_edit(thing: Thing) -> None:
+    rename(thing)
+    thing.labels.add(Label.objects.create(name="red"))
+
+
+def fail_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the first read of a state before fail."""
+    read, failing = snapshots.read, iter([True])
+
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        assert not next(failing, False)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(snapshots, "read", reading)
+
+
+def make_anew(thing: Thing) -> None:
+    pk = thing.pk
+    thing.delete()
+    Thing.objects.create(pk=pk, name="new")
+
+
+@pytest.mark.parametrize("then", [save_and_edit, make_anew])
+def test_what_was_not_known_before_the_first_change_stays_unknown(
+    thing: Thing, then: Callable[[Thing], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_at_first(monkeypatch)
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        thing.name = "middle"
+        thing.save()
+        then(thing)
+    assert (sides()[0], sides()[1]["name"], changed()) == (None, "new", None)
+
+
+def test_where_it_is_not_known_what_an_edited_relation_held_nothing_is_told(thing: Thing, red: Label) -> None:
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        rename(thing)
+        with patch.object(prechange.models, "prefetch_related_objects", side_effect=ValueError):
+            thing.labels.add(red)
+        assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["red"], None)
+        thing.labels.add(Label.objects.create(name="blue"))
+        assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["blue", "red"], None)
+
+
+def test_where_an_inherited_row_cannot_be_read_neither_is_half_of_the_change_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    diner = Diner.objects.create(name="old")
+    fail_at_first(monkeypatch)
+    make_webhook(Diner, Place, prechange=True)
+    with transaction.atomic():
+        for name in ("middle", "new"):
+            diner.name = name
+            diner.save()
+    told = {event.object_type: sides(event)[0] and sides(event)[0]["name"] for event in events()}
+    assert told == {"testapp.diner": None, "testapp.place": "old"}
+
+
+def test_an_edit_goes_on_where_its_relation_cannot_be_read(
+    thing: Thing, red: Label, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(Thing, prechange=True)
+    with failing_relations(lambda: run("default", "SELECT nowhere")), transaction.atomic():
+        thing.labels.add(red)
+    assert Thing.labels.through.objects.count() == 1
+    assert f"The state before a change cannot be read: testapp.thing {thing.pk}" in app_log.text
+    assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["red"], None)
+
+
+def failing_relations(fail: Callable[[], Any]) -> Any:
+    return patch.object(prechange.models, "prefetch_related_objects", side_effect=lambda *args: fail())
+
+
+def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_reading_too(thing: Thing, red: Label) -> None:
+    def slow() -> None:
+        raise JobTimeoutException
+
+    make_webhook(Thing, prechange=True)
+    with failing_relations(slow), pytest.raises(JobTimeoutException), transaction.atomic():
+        rename(thing)
+        thing.labels.add(red)
+    assert Thing.objects.get().name == "old"
+
+
+def test_a_relation_is_told_as_it_was_stored_where_an_instance_says_something_else() -> None:
+    person, course = Person.objects.create(name="a"), Course.objects.create(code="old")
+    course.students.add(person)
+    make_webhook(Course, prechange=True)
+    course.code = "never saved"
+    with transaction.atomic():
+        course.students.clear()
+    assert (sides()[0]["students"], sides()[1]["students"], changed()) == ([person.pk], [person.pk], [])
+
+
+@pytest.mark.parametrize("code", ["new", Concat(F("code"), Value("er"))])
+def test_so_is_one_whose_object_is_saved_with_another_value_of_what_it_is_known_by(code: Any) -> None:
+    person, course = Person.objects.create(name="a"), Course.objects.create(code="old")
+    make_webhook(Course, prechange=True)
+    with transaction.atomic():
+        course.code = code
+        course.save()
+        Course.objects.get().students.add(person)
+    assert (sides()[0]["students"], sides()[1]["students"]) == ([], [person.pk])
+    assert (sides()[0]["code"], changed()) == ("old", ["code", "students"])
+
+
+@pytest.mark.postgresql
+def test_an_object_is_locked_before_its_relation_is_edited(thing: Thing, red: Label) -> None:
+    make_webhook(Thing, prechange=True)
+    waited = []
+
+    def look(action: str, **kwargs: Any) -> None:
+        if action == "pre_add":
+            beside = Beside(lambda: Thing.objects.filter(pk=thing.pk).update(name="meanwhile"))
+            beside.wait_until_blocked_or_done()
+            waited.append(beside.is_running)
+
+    m2m_changed.connect(look, sender=Thing.labels.through)
+    try:
+        with transaction.atomic():
+            thing.labels.add(red)
+    finally:
+        m2m_changed.disconnect(look, sender=Thing.labels.through)
+    assert waited == [True]
+
+
+@pytest.mark.postgresql
+def test_the_lock_before_a_save_is_noted_as_the_one_of_its_update(thing: Thing) -> None:
+    """Taken in a savepoint, it and the update would be a MultiXact, which each row would leave to VACUUM."""
+
+    def locked_by() -> int:
+        return int(Thing.objects.values_list(RawSQL("xmax::text", ()), flat=True).get(pk=thing.pk))
+
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        rename(thing)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()::xid::text")
+            [ours] = cursor.fetchone()
+        assert Beside(locked_by).join() == int(ours)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("shown", ["labels", "name"])
+def test_an_edit_does_not_end_the_transaction_where_it_cannot_have_the_lock(
+    thing: Thing, red: Label, shown: str, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    """Nor where the payload does not show what is edited."""
+
+    class Showing(serializers.ModelSerializer):
+        class Meta:
+            model = Thing
+            fields = ("id", shown)
+
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registry.register(Thing, Showing)
+    make_webhook(Thing, prechange=True)
+    with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '100ms'")
+        registration = registry.registration_or_default(Thing)
+        recording.snapshot_before({registration: [thing.pk]}, "default", {registration: ["labels"]})
+        assert not connection.needs_rollback
+        assert Thing.objects.get(pk=thing.pk) == thing
+    assert "cannot be read" in app_log.text
+
+
+def close(diner: Diner) -> None:
+    diner.is_open = False
+    diner.save(update_fields=["is_open"])
+
+
+@pytest.mark.postgresql
+def test_a_save_that_changes_nothing_does_not_end_it_either(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Peer, prechange=True)
+    peer = Peer.objects.create()
+    with holding(f"SELECT FROM testapp_peer WHERE id = {peer.pk} FOR NO KEY UPDATE"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '100ms'")
+        peer.save()
+    assert f"The state before a change cannot be read: testapp.peer {peer.pk}" in app_log.text
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("change", [close, lambda diner: TrackedQuerySet(Diner).update(is_open=False)])
+@pytest.mark.parametrize("registered", [Diner, Place])
+def test_a_change_does_not_end_the_transaction_where_a_row_is_locked_that_it_does_not_change(
+    change: Callable[[Diner], Any], registered: Any, app_log: pytest.LogCaptureFixture
+) -> None:
+    make_webhook(registered, prechange=True)
+    diner = Diner.objects.create(name="old")
+    with holding(f"SELECT FROM testapp_place WHERE id = {diner.pk} FOR NO KEY UPDATE"), transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '100ms'")
+        change(diner)
+    assert not Diner.objects.get().is_open
+    [told] = [one.message for one in app_log.records if "The state before" in one.message]
+    assert f"testapp.{registered.__name__.lower()} {diner.pk}" in told
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_breaks_while_it_waits_for_the_lock_ends_the_transaction(thing: Thing) -> None:
+    make_webhook(Thing, prechange=True)
+    red = Label.objects.create(name="red")
+
+    def broken() -> None:
+        with transaction.atomic():
+            thing.labels.add(red)
+
+    with transaction.atomic():
+        Thing.objects.select_for_update(no_key=True).get(pk=thing.pk)
+        beside = Beside(broken)
+        beside.wait_until_blocked_or_done()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE NOT granted")
+            assert cursor.fetchone() == (1,)
+        with pytest.raises(DatabaseError):
+            beside.join()
+    assert (list(thing.labels.all()), events()) == ([], [])
+    broken()
+    assert changed() == ["labels"]
+
+
+# Savepoints that are rolled back
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("rollback", ROLLBACKS)
+@pytest.mark.parametrize("undone", [("update",), ("tag",), ("tag", "update"), ("delete",)])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_was_read_in_a_savepoint_is_read_again_after_its_rollback(
+    rollback: str, undone: tuple[str, ...], is_first: bool
+) -> None:
+    """The rollback releases the lock. What another transaction writes then must not be taken for no change."""
+    subject = Subject(1, Label.objects.create(name="red"))
+    subject.create()
+    make_webhook(Thing, only_changes=True)
+    stale = Thing.objects.get()
+    with transaction.atomic():
+        if not is_first:
+            Thing.objects.create(name="the transaction has seen a change")
+        ROLLBACKS[rollback](subject, undone)
+        Beside(lambda: Thing.objects.filter(pk=1).update(name="meanwhile")).join()
+        stale.save()
+    assert actions()[-1] == "updated"
+    assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("meanwhile", stale.name, ["name"])
+
+
+@pytest.mark.postgresql
+def test_what_was_read_before_a_savepoint_is_kept_after_its_rollback(thing: Thing, red: Label) -> None:
+    """The transaction still has the lock that it took before."""
+    make_webhook(Thing, prechange=True)
+    with transaction.atomic():
+        rename(thing)
+        savepoint = bare_savepoint()
+        thing.labels.add(red)
+        transaction.savepoint_rollback(savepoint)
+        other = Beside(lambda: Thing.objects.filter(pk=thing.pk).update(name="later"))
+        other.wait_until_blocked_or_done()
+        assert other.is_running
+        thing.status = "retired"
+        thing.save()
+    other.join()
+    assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["name", "status"])
+
+
+def test_a_rollback_undoes_what_was_noted_since_its_savepoint_and_nothing_else() -> None:
+    noted: list[str] = []
+    with transaction.atomic():
+        log = SavepointLog(connection)
+        connection.run_on_commit.append((log, lambda: None, True))  # type: ignore[arg-type]
+
+        def note(what: str) -> None:
+            noted.append(what)
+            log.note(noted.pop)
+
+        note("before")
+        outer = bare_savepoint()
+        note("outer")
+        with transaction.atomic():
+            note("released")
+        inner = bare_savepoint()
+        note("inner")
+        transaction.savepoint_rollback(inner)
+        assert noted == ["before", "outer", "released"]
+        note("again")
+        with suppress(Rollback), transaction.atomic():
+            note("undone")
+            raise Rollback
+        transaction.savepoint_commit(inner)
+        assert noted == ["before", "outer", "released", "again"]
+        transaction.savepoint_rollback(outer)
+        assert noted == ["before"]
+        run("default", "SAVEPOINT mine")
+        transaction.savepoint_rollback("mine")
+        assert noted == ["before"]
+
+
+def test_what_was_changed_before_a_webhook_wanted_the_state_before_is_unknown(thing: Thing) -> None:
+    webhook = make_webhook(Thing)
+    with transaction.atomic():
+        rename(thing)
+        webhook.prechange = True
+        webhook.save()
+        thing.status = "retired"
+        thing.save()
+    assert (sides()[0], changed()) == (None, None)

@@ -1,0 +1,259 @@
+"""Which webhooks want which change, looked up in every transaction."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests.support.makers import make_webhook
+from tests.support.threads import Beside
+from tests.testapp.models import Label, Place, Thing
+from webhooks import registry
+from webhooks.capture import subscription_sql, subscriptions
+from webhooks.capture.subscriptions import Demand
+from webhooks.models import Action, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def wanting(model: str = "testapp.thing", action: Action = Action.UPDATED) -> list[int]:
+    return subscriptions.current("default").matching(model, action)
+
+
+def test_each_change_has_the_enabled_webhooks_that_want_it_in_order() -> None:
+    everything = make_webhook(Thing, Label)
+    updates = make_webhook(Thing, on="u")
+    make_webhook(Thing, Label, enabled=False)
+    both = make_webhook(Thing, on="cu")
+    found = subscriptions.current("default")
+    assert found.by_change == {
+        ("testapp.thing", Action.CREATED): [everything.pk, both.pk],
+        ("testapp.thing", Action.UPDATED): [everything.pk, updates.pk, both.pk],
+        ("testapp.thing", Action.DELETED): [everything.pk],
+        ("testapp.label", Action.CREATED): [everything.pk],
+        ("testapp.label", Action.UPDATED): [everything.pk],
+        ("testapp.label", Action.DELETED): [everything.pk],
+    }
+    assert found.touch("testapp.thing")
+    assert not found.touch("testapp.place")
+
+
+def test_a_webhook_without_models_and_no_webhook_at_all_want_nothing() -> None:
+    assert subscriptions.current("default").by_change == {}
+    make_webhook()
+    assert subscriptions.current("default").by_change == {}
+
+
+@pytest.fixture
+def in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subscriptions, "_known", {})
+
+
+def answered(captured: CaptureQueriesContext) -> int:
+    """How many rows, but for the fingerprint, the one query that asks for everything is answered with."""
+    [query] = captured.captured_queries
+    with connection.cursor() as cursor:
+        # On PostgreSQL it has a savepoint around it.
+        cursor.execute(next(part for part in query["sql"].split("; ") if part.lstrip().startswith("SELECT")))
+        return len([row for row in cursor.fetchall() if row[0] != "fingerprint"])
+
+
+@pytest.mark.usefixtures("in_a_new_process")
+def test_it_is_one_query_whose_answer_does_not_grow_with_the_webhooks() -> None:
+    for _ in range(100):
+        make_webhook(Thing, Label)
+    with transaction.atomic(), CaptureQueriesContext(connection) as captured:
+        assert len(wanting()) == 100
+    assert answered(captured) == 2
+
+
+@pytest.mark.usefixtures("in_a_new_process")
+def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
+    rule = {"attr": "name", "value": "ä"}
+    for _ in range(100):
+        make_webhook(Thing, Label)
+    conditions = make_webhook(Thing, Label, Place, conditions=rule)
+    fields = make_webhook(Thing, changed_fields=["name", "labels"], only_changes=True)
+    before = make_webhook(Thing, prechange=True)
+    shown = make_webhook(Thing, body_template="{{ snapshots.prechange.name }}")
+    make_webhook(Thing, conditions=rule, enabled=False)
+    with transaction.atomic(), CaptureQueriesContext(connection) as captured:
+        found = subscriptions.current("default")
+    assert len(found.matching("testapp.thing", Action.UPDATED)) == 104
+    text = found.demands[conditions.pk].conditions
+    assert json.loads(text) == rule
+    assert found.demands == {
+        conditions.pk: Demand(conditions.pk, conditions=text),
+        fields.pk: Demand(fields.pk, changed_fields=("name", "labels"), only_changes=True),
+        before.pk: Demand(before.pk, prechange=True),
+        shown.pk: Demand(shown.pk, shows_before=True),
+    }
+    assert answered(captured) == 3 + 4
+
+
+# An edit is seen by the next transaction, whoever made it, and however
+
+
+def disable_by_sql(webhook: Webhook) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE webhooks_webhook SET enabled = %s WHERE id = %s", [False, webhook.pk])
+
+
+def disable(webhook: Webhook) -> None:
+    webhook.enabled = False
+    webhook.save()
+
+
+EDITS: dict[str, Callable[[Webhook], Any]] = {
+    "saved": disable,
+    "updated": lambda webhook: Webhook.objects.filter(pk=webhook.pk).update(on_updated=False),
+    "bulk updated": lambda webhook: Webhook.objects.bulk_update([Webhook(pk=webhook.pk, enabled=False)], ["enabled"]),
+    "by SQL": disable_by_sql,
+    "other models": lambda webhook: webhook.object_types.set([ContentType.objects.get_for_model(Label)]),
+    "through the table of models": lambda webhook: Webhook.object_types.through.objects.all().delete(),
+    "deleted": lambda webhook: webhook.delete(),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edit_by_another_connection_is_seen_by_the_next_transaction(edit: str) -> None:
+    webhook = make_webhook(Thing)
+    assert wanting() == [webhook.pk]
+    Beside(lambda: EDITS[edit](Webhook.objects.get(pk=webhook.pk))).join()
+    assert wanting() == []
+
+
+def test_an_edit_that_is_rolled_back_is_not_seen() -> None:
+    webhook = make_webhook(Thing)
+    with transaction.atomic():
+        disable(webhook)
+        assert wanting() == []
+        transaction.set_rollback(True)
+    assert wanting() == [webhook.pk]
+
+
+@pytest.mark.postgresql
+def test_edits_that_are_committed_in_another_order_than_they_began_are_both_seen() -> None:
+    first, second = make_webhook(Thing), make_webhook(Thing)
+    with transaction.atomic():
+        disable(first)
+        Beside(lambda: disable(Webhook.objects.get(pk=second.pk))).join()
+        assert wanting() == []
+    assert wanting() == []
+
+
+# What a process knows counts for as long as the database says that it is still so
+
+
+def queries(work: Callable[[], Any]) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        work()
+    return len(captured)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("webhooks", [0, 1, 100])
+def test_what_is_known_is_not_read_again_until_it_changes(webhooks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(webhooks):
+        make_webhook(Thing)
+    found = subscriptions.current("default")
+    with monkeypatch.context() as patched:
+        patched.setattr("webhooks.capture.subscription_sql.read", lambda *args: pytest.fail("read again"))
+        assert subscriptions.current("default") is found
+        assert queries(wanting) == 1
+    make_webhook(Thing)
+    assert queries(wanting) == 2
+    assert len(wanting()) == webhooks + 1
+
+
+@pytest.mark.postgresql
+def test_what_workers_write_down_of_a_webhook_changes_nothing() -> None:
+    first, second = make_webhook(Thing), make_webhook(Thing, Label, conditions={"attr": "name", "value": "a"})
+    found = subscriptions.current("default")
+    for webhook in (first, second, first):  # PostgreSQL puts the row that was written to last behind the others
+        Webhook.objects.filter(pk=webhook.pk).update(last_success_at=timezone.now(), failures_in_a_row=3, probes=1)
+        assert subscriptions.current("default") is found
+
+
+CHANGES: dict[str, Any] = {
+    "enabled": False,
+    "on_created": False,
+    "on_updated": False,
+    "on_deleted": False,
+    "conditions": {"attr": "name", "value": "a"},
+    "changed_fields": ["name"],
+    "only_changes": True,
+    "prechange": True,
+    "serializer": "brief",
+    "custom_events": ["testapp.thing_counted"],
+    "excluded_usernames": ["robot"],
+    "payload_url": "https://example.com/{{ changed }}",
+    "additional_headers": "X-Before: {{ snapshots.prechange.name }}",
+    "body_template": "{{ snapshots }}",
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_each_field_that_counts_is_read_again_when_it_changes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook = make_webhook(Thing)
+    before = subscriptions.current("default")
+    Webhook.objects.filter(pk=webhook.pk).update(**{name: CHANGES[name]})
+    found = subscriptions.current("default")
+    assert found != before
+    monkeypatch.setattr(subscriptions, "_known", {})
+    assert subscriptions.current("default") == found
+
+
+def test_all_that_a_webhook_can_demand_is_tried_here() -> None:
+    tried = {*CHANGES, "webhook_id", "shows_before"}  # which the three templates tell
+    assert {field.name for field in dataclasses.fields(Demand)} <= tried
+
+
+@pytest.mark.postgresql
+def test_an_edit_between_the_question_and_the_answer_is_not_remembered_as_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    webhook = make_webhook(Thing)
+    wanting()
+    ask = subscription_sql.fingerprint
+
+    def edited_meanwhile(using: str) -> str:
+        told = ask(using)
+        Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
+        return told
+
+    Webhook.objects.filter(pk=webhook.pk).update(on_deleted=False)  # so that it is read again
+    with monkeypatch.context() as patched:
+        patched.setattr(subscription_sql, "fingerprint", edited_meanwhile)
+        assert wanting() == []
+    Webhook.objects.filter(pk=webhook.pk).update(enabled=True)
+    assert wanting() == [webhook.pk]
+
+
+def test_a_model_whose_new_name_a_migration_brings_meanwhile_is_not_passed_over() -> None:
+    webhook = make_webhook(Thing)
+    named = ContentType.objects.filter(app_label="testapp")
+    with transaction.atomic():
+        named.filter(model="thing").update(model="earlier")
+        assert wanting() == []  # as in a process that has the new code already
+        named.filter(model="earlier").update(model="thing")
+        assert wanting() == [webhook.pk]
+
+
+def test_a_model_that_is_registered_meanwhile_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    registration = registry.registration_of(Thing)
+    assert registration is not None
+    make_webhook(Thing)
+    registry.unregister(Thing)
+    assert subscriptions.current("default").ignore(Thing)
+    registry.register(Thing, registration.serializer)
+    assert not subscriptions.current("default").ignore(Thing)

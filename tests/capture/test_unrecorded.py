@@ -1,0 +1,214 @@
+"""Changes made while the tables of the app cannot be used: the saves go through, and nothing is lost for good."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from tests.support.makers import actions, events, last_data, make_webhook, recorded
+from tests.support.modes import MODES
+from tests.support.threads import Beside
+from tests.support.waiting import PATIENCE
+from tests.testapp.models import Label, Thing, Tracked
+from webhooks import send
+from webhooks.capture import subscription_sql, subscriptions
+from webhooks.db.dialect import rows, run
+from webhooks.models import Event
+from webhooks.operations import retries
+
+pytestmark = pytest.mark.usefixtures("database")
+
+LOCK = "LOCK TABLE webhooks_webhook IN ACCESS EXCLUSIVE MODE"
+
+
+@pytest.fixture
+def thing(database: str) -> Thing:
+    return Thing.objects.create(name="thing")
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of the webhooks yet."""
+    monkeypatch.setattr(subscriptions, "_known", {})
+    monkeypatch.setattr(subscriptions, "_paused_until", {})
+
+
+@contextlib.contextmanager
+def unusable(table: str) -> Iterator[None]:
+    run("default", f"ALTER TABLE {table} RENAME TO webhooks_aside")
+    try:
+        yield
+    finally:
+        run("default", f"ALTER TABLE webhooks_aside RENAME TO {table}")
+
+
+@contextlib.contextmanager
+def migrating() -> Iterator[None]:
+    """Another connection holds the lock that a migration takes."""
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute(LOCK)
+        yield
+    finally:
+        other.rollback()
+        other.close()
+
+
+def rename(thing: Thing, name: str = "renamed") -> None:
+    thing.name = name
+    thing.save()
+
+
+def recover() -> None:
+    """The pause is over, and the process records its next change."""
+    subscriptions._paused_until.clear()
+    with transaction.atomic():
+        Thing.objects.create(name="the next change")
+
+
+# While a migration holds a lock
+
+
+@pytest.mark.postgresql
+@MODES
+def test_changes_go_to_the_webhooks_known_from_before(thing: Thing, mode: Callable[..., None]) -> None:
+    make_webhook(Thing, prechange=True)
+    rename(thing, "the process knows the webhooks now")
+    with migrating():
+        for number in range(20):
+            mode(lambda number=number: rename(thing, f"name {number}"))
+    assert (actions(), last_data()["name"]) == (["updated"] * 21, "name 19")
+    assert not Event.objects.failed()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("is_known", [True, False])
+def test_only_the_first_save_waits_and_that_one_shortly(thing: Thing, is_known: bool) -> None:
+    make_webhook(Tracked)
+    if is_known:
+        rename(thing)
+    took = []
+    with migrating():
+        for number in range(20):
+            began = time.monotonic()
+            with transaction.atomic():
+                rename(thing, f"name {number}")
+            took.append(time.monotonic() - began)
+    assert subscription_sql.LONGEST_WAIT * 0.9 < took[0] < 1 * PATIENCE
+    assert sum(took[1:]) < 1 * PATIENCE
+    assert Thing.objects.get().name == "name 19"
+    assert Event.objects.count() == 0
+
+
+@pytest.mark.postgresql
+def test_what_was_known_long_ago_does_not_count(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_webhook(Thing)
+    rename(thing)
+    monkeypatch.setattr(subscriptions, "TRUSTED", 0)
+    with migrating():
+        rename(thing, "not recorded")
+    assert actions() == ["updated"]
+    recover()
+    assert [(event.action, bool(event.error)) for event in events()] == [
+        ("updated", False), ("created", False), ("updated", True),
+    ]  # fmt: skip
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("threshold", [None, 5], ids=["one round trip", "statement by statement"])
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_transaction_goes_on_as_though_nothing_had_been_asked(
+    thing: Thing, threshold: int | None, by_hand: bool
+) -> None:
+    make_webhook(Tracked)
+    connection.ensure_connection()
+    connection.connection.prepare_threshold = threshold
+    try:
+        if by_hand:
+            transaction.set_autocommit(False)
+        with contextlib.nullcontext() if by_hand else transaction.atomic():
+            run("default", "SET LOCAL lock_timeout = '7s'")
+            for _ in range(8):  # more often than it takes to prepare a statement
+                rename(thing)
+                subscriptions.current("default")
+            assert rows("default", "SHOW lock_timeout") == [("7s",)]
+            Beside(lambda: run("default", f"BEGIN; {LOCK} NOWAIT; COMMIT")).join()  # no lock is kept
+            with migrating():
+                subscriptions._known.clear()
+                rename(thing, "renamed all the same")
+            assert rows("default", "SHOW lock_timeout") == [("7s",)]
+        if by_hand:
+            transaction.commit()
+    finally:
+        connection.set_autocommit(True)
+        connection.connection.prepare_threshold = None
+    assert Thing.objects.get().name == "renamed all the same"
+
+
+# What could not be recorded
+
+CHANGES: dict[str, Callable[[], Any]] = {
+    "save": lambda: rename(Thing.objects.get(name="thing")),
+    "update": lambda: Tracked.objects.update(status="retired"),
+    "delete": lambda: Tracked.objects.all().delete(),
+    "custom": lambda: send("dcim.rack_audited", Thing.objects.get(name="thing"), {"by": "me"}),
+}
+
+
+@pytest.mark.parametrize("table", ["webhooks_webhook", "webhooks_event"])
+@MODES
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_it_stands_as_a_failed_event_after_the_next_change_that_is_recorded(
+    thing: Thing, mode: Callable[..., None], change: str, table: str, app_log: pytest.LogCaptureFixture
+) -> None:
+    tracked = Tracked.objects.create(name="tracked")
+    make_webhook(Thing, Tracked, custom_events=["dcim.rack_audited"])
+    subscriptions._known.clear()
+    with unusable(table):
+        mode(CHANGES[change])
+        mode(lambda: Label.objects.create(name="wanted by no webhook"))
+    assert recorded() == []
+    recover()
+    expected = {
+        "save": ("updated", "testapp.thing", str(thing.pk)),
+        "update": ("updated", "testapp.tracked", str(tracked.pk)),
+        "delete": ("deleted", "testapp.tracked", str(tracked.pk)),
+        "custom": ("dcim.rack_audited", "testapp.thing", str(thing.pk)),
+    }[change]
+    [failed] = Event.objects.failed()
+    assert (failed.action, failed.object_type, failed.object_id) == expected
+    assert "could not be recorded" in failed.error
+    about = "dcim.rack_audited" if change == "custom" else f"{expected[1]} {expected[2]}"
+    assert about in app_log.text.replace("'", "")
+    [replayed] = retries.replay([failed])
+    assert replayed.event
+    assert change != "custom" or replayed.event.data == '{"by":"me"}'
+    recover()
+    assert not Event.objects.failed()  # each is written once
+
+
+def test_it_is_forgotten_with_a_transaction_that_is_rolled_back(thing: Thing) -> None:
+    make_webhook(Thing)
+    subscriptions._known.clear()
+    with unusable("webhooks_webhook"), pytest.raises(ZeroDivisionError), transaction.atomic():
+        rename(thing)
+        raise ZeroDivisionError
+    recover()
+    assert actions() == ["created"]
+
+
+def test_it_is_kept_as_long_as_it_cannot_be_written(thing: Thing) -> None:
+    make_webhook(Thing)
+    with unusable("webhooks_event"):
+        rename(thing)
+        recover()
+    recover()
+    assert sorted(actions()) == ["created", "created", "updated"]
+    assert Event.objects.failed().count() == 2

@@ -1,0 +1,302 @@
+"""From Events to Deliveries, in the order of their lanes."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, OperationalError, ProgrammingError, transaction
+from django.utils import timezone
+
+from tests.support.draining import states
+from tests.support.inbox import Inbox
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.threads import Beside
+from tests.testapp.models import Thing
+from webhooks.db.ids import delivery_id
+from webhooks.delivery import dispatch_sql
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.worker import Drain
+from webhooks.models import Attempt, Delivery, Event, State, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def webhook(database: str) -> Webhook:
+    return make_webhook(Thing)
+
+
+def dispatch_all() -> int:
+    return sum(iter(lambda: dispatch().events, 0))
+
+
+def test_an_event_becomes_one_delivery_for_each_webhook_that_wanted_it(webhook: Webhook) -> None:
+    other, uninterested = make_webhook(Thing), make_webhook(Thing)
+    event = make_event(webhook, other)
+    assert dispatch().events == 1
+    assert set(Delivery.objects.values_list("webhook", "event")) == {(webhook.pk, event.pk), (other.pk, event.pk)}
+    assert not uninterested.deliveries.exists()
+    event.refresh_from_db()
+    assert event.dispatched_at is not None
+
+
+def test_nothing_is_dispatched_twice(webhook: Webhook) -> None:
+    make_event(webhook)
+    assert dispatch().events == 1
+    assert dispatch().events == 0
+    assert Delivery.objects.count() == 1
+
+
+def test_what_a_crash_took_back_is_dispatched_again_under_the_same_ids(webhook: Webhook) -> None:
+    make_event(webhook, make_webhook(Thing))
+    with transaction.atomic():
+        dispatch()
+        lost = set(Delivery.objects.values_list("pk", flat=True))
+        transaction.set_rollback(True)
+    assert not Delivery.objects.exists()
+    dispatch()
+    assert set(Delivery.objects.values_list("pk", flat=True)) == lost
+    assert len(lost) == 2
+
+
+def test_the_first_of_a_lane_is_pending_and_those_behind_it_wait(webhook: Webhook) -> None:
+    for object_id in ("1", "1", "2", "1"):
+        make_event(webhook, object_id=object_id)
+    dispatch()
+    assert states() == [State.PENDING, State.WAITING, State.PENDING, State.WAITING]
+
+
+def test_lanes_of_different_webhooks_are_apart(webhook: Webhook) -> None:
+    other = make_webhook(Thing)
+    make_event(webhook)
+    make_event(other)
+    dispatch()
+    assert states() == [State.PENDING, State.PENDING]
+
+
+def test_objects_of_different_models_with_the_same_key_have_lanes_of_their_own(webhook: Webhook) -> None:
+    make_event(webhook)
+    make_event(webhook, object_type="testapp.label")
+    dispatch()
+    assert states() == [State.PENDING, State.PENDING]
+
+
+@pytest.mark.parametrize("head", [State.PENDING, State.SENDING])
+def test_an_event_waits_behind_a_head_that_is_there(webhook: Webhook, head: State) -> None:
+    make_delivery(webhook, head)
+    make_event(webhook)
+    dispatch()
+    assert states() == [head, State.WAITING]
+
+
+@pytest.mark.parametrize("ended", [State.SUCCEEDED, State.FAILED, State.DISCARDED])
+def test_an_event_does_not_wait_behind_one_that_has_ended(webhook: Webhook, ended: State) -> None:
+    make_delivery(webhook, ended)
+    make_event(webhook)
+    dispatch()
+    assert states() == [ended, State.PENDING]
+
+
+def test_an_event_does_not_wait_behind_one_that_left_its_lane(webhook: Webhook) -> None:
+    make_delivery(webhook, State.PENDING, in_lane=False)
+    make_event(webhook)
+    dispatch()
+    assert states() == [State.PENDING, State.PENDING]
+
+
+def test_unordered_deliveries_have_no_lane(database: str) -> None:
+    unordered = make_webhook(Thing, ordered=False)
+    for _ in range(3):
+        make_event(unordered)
+    dispatch()
+    assert states() == [State.PENDING] * 3
+
+
+def test_an_event_whose_payload_failed_is_never_dispatched(webhook: Webhook) -> None:
+    make_event(webhook, error="Traceback…", data="")
+    make_event(webhook)
+    assert dispatch_all() == 1
+    assert Delivery.objects.get().event.error == ""
+
+
+def test_a_webhook_that_is_gone_gets_nothing(webhook: Webhook) -> None:
+    gone = make_webhook(Thing)
+    make_event(webhook, gone)
+    make_event(gone)
+    gone.delete()
+    assert dispatch_all() == 2
+    assert [delivery.webhook for delivery in Delivery.objects.all()] == [webhook]
+    assert not Event.objects.undispatched().exists()
+
+
+def test_a_webhook_that_was_disabled_since_keeps_what_it_wanted_then(webhook: Webhook) -> None:
+    make_event(webhook)
+    Webhook.objects.update(enabled=False)
+    dispatch()
+    assert states() == [State.PENDING]
+
+
+def test_many_events_are_dispatched_in_batches_and_in_order(webhook: Webhook, webhooks_settings: Any) -> None:
+    webhooks_settings(BATCH=7)
+    ids = [make_event(webhook, object_id=str(number % 5)).pk for number in range(50)]
+    assert dispatch().events == 7
+    assert sorted(Delivery.objects.values_list("event_id", flat=True)) == ids[:7]
+    assert dispatch_all() == 43
+    assert Delivery.objects.filter(state=State.PENDING).count() == 5
+
+
+@pytest.mark.postgresql
+def test_a_later_event_waits_for_an_earlier_one_that_another_worker_is_dispatching(webhook: Webhook) -> None:
+    first, second, other = (make_event(webhook, object_id=object_id) for object_id in ("1", "1", "2"))
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            list(Event.objects.select_for_update().filter(pk=first.pk))
+            held.set()
+            assert go_on.wait(60)
+
+    worker = Beside(hold)
+    assert held.wait(60)
+    assert dispatch().events == 1
+    assert Delivery.objects.get().event == other
+    go_on.set()
+    worker.join()
+    assert dispatch_all() == 2
+    assert list(Delivery.objects.filter(lane=first.lane).order_by("event_id").values_list("event_id", "state")) == [
+        (first.pk, State.PENDING),
+        (second.pk, State.WAITING),
+    ]
+
+
+@pytest.mark.parametrize("objects", [1, 10])
+def test_several_workers_at_once_dispatch_each_event_once(
+    webhook: Webhook, webhooks_settings: Any, objects: int
+) -> None:
+    webhooks_settings(BATCH=10)
+    for number in range(200):
+        make_event(webhook, object_id=str(number % objects))
+
+    def work() -> None:
+        while Event.objects.undispatched().exists():
+            dispatch()
+
+    for worker in [Beside(work) for _ in range(4)]:
+        worker.join(60)
+    assert Delivery.objects.values("event", "webhook").distinct().count() == Delivery.objects.count() == 200
+    assert Delivery.objects.filter(state=State.PENDING).count() == objects
+    first = dict(Delivery.objects.order_by("lane", "-event_id").values_list("lane", "event_id"))
+    assert set(Delivery.objects.filter(state=State.PENDING).values_list("event_id", flat=True)) == set(first.values())
+
+
+# An Event that cannot be dispatched
+
+
+def test_a_webhook_that_an_event_names_twice_gets_it_once(webhook: Webhook) -> None:
+    make_event(webhook, webhook)
+    assert dispatch_all() == 1
+    assert states() == [State.PENDING]
+
+
+def test_one_that_cannot_be_dispatched_stands_as_failed_and_holds_up_nobody(
+    webhook: Webhook, app_log: pytest.LogCaptureFixture
+) -> None:
+    before, odd, behind = make_event(webhook), make_event(webhook), make_event(webhook)
+    other = make_event(webhook, object_id="2")
+    Event.objects.filter(pk=odd.pk).update(webhook_ids=[{"id": webhook.pk}])
+    assert dispatch_all() == 4
+    assert list(Delivery.objects.order_by("event_id").values_list("event_id", "state")) == [
+        (before.pk, State.PENDING),
+        (behind.pk, State.WAITING),
+        (other.pk, State.PENDING),
+    ]
+    failed = Event.objects.failed().get()
+    assert failed == odd
+    assert failed.error.startswith("It could not be dispatched:\nTraceback")
+    assert f"Event {odd.pk} cannot be dispatched" in app_log.text
+
+
+def test_a_delivery_that_is_there_already_fails_its_event_alone(webhook: Webhook) -> None:
+    event, other = make_event(webhook), make_event(webhook, object_id="2")
+    pk = delivery_id(event.timestamp, event.pk, webhook.pk)
+    make_delivery(webhook, State.SUCCEEDED, event=event, pk=pk)
+    assert dispatch_all() == 2
+    assert Event.objects.failed().get() == event
+    assert Delivery.objects.get(state=State.PENDING).event == other
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OperationalError("the database is away"),
+        ProgrammingError("there is no such column"),
+        IntegrityError('null value in column "new" violates not-null constraint'),
+        IntegrityError('violates unique constraint "webhooks_delivery_one_head"'),
+        AttributeError("a fault of this code"),
+    ],
+    ids=["away", "older-tables", "newer-tables", "lane", "code"],
+)
+def test_what_is_no_fault_of_an_event_fails_none(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: Any) -> None:
+        raise error
+
+    make_event(webhook)
+    with monkeypatch.context() as patch, pytest.raises(type(error)):
+        patch.setattr(dispatch_sql, "add_deliveries", fail)
+        dispatch()
+    assert not Event.objects.failed().exists()
+    assert dispatch_all() == 1
+
+
+def test_a_dispatch_that_fails_keeps_nothing_from_being_recorded_and_swept(
+    webhook: Webhook, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise OperationalError("only this")
+
+    Webhook.objects.update(payload_url=inbox.url())
+    make_delivery(webhook)
+    make_delivery(webhook, State.SENDING, object_id="2", lease_until=timezone.now() - timedelta(seconds=9))
+    make_event(webhook, object_id="3")
+    monkeypatch.setattr(dispatch_sql, "add_deliveries", fail)
+    work = Drain("test")
+    for _ in range(20):
+        with pytest.raises(OperationalError):
+            work.run(1)
+    assert states() == [State.SUCCEEDED] * 2
+    work.close(grace=1)
+
+
+class Replicated:
+    """Django's own example: reads go to a replica, of which there is none here."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str:
+        return "replica"
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "default"
+
+
+def test_workers_read_where_they_write(settings: Any, inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    settings.DATABASE_ROUTERS = [Replicated()]
+    Drain("worker").run(5)
+    assert (Delivery.objects.get().state, Attempt.objects.count()) == (State.SUCCEEDED, 1)
+
+
+def test_what_belongs_to_a_row_is_read_where_it_was_written(settings: Any) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    Attempt.objects.create(delivery=delivery, number=1, started_at=timezone.now(), duration_ms=1, succeeded=True)
+    settings.DATABASE_ROUTERS = [Replicated()]
+    attempt = Attempt.objects.get()
+    assert (attempt.delivery, attempt.delivery.event, attempt.delivery.webhook) == (
+        delivery,
+        delivery.event,
+        delivery.webhook,
+    )
+    delivery.refresh_from_db()

@@ -1,0 +1,277 @@
+"""Pausing, probing, resuming and disabling a webhook that keeps failing."""
+
+from __future__ import annotations
+
+import json
+import threading
+import uuid
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from tests.support.draining import drain, states, work_for
+from tests.support.inbox import Inbox
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.threads import Beside
+from tests.support.waiting import until
+from tests.testapp.models import Thing
+from webhooks.db.dialect import rows, run
+from webhooks.db.transactions import atomically
+from webhooks.delivery import health, outcomes
+from webhooks.delivery.health import Health, after_failures
+from webhooks.delivery.outcomes import Claimed
+from webhooks.models import Delivery, State, Webhook
+from webhooks.models.querysets import WebhookQuerySet
+from webhooks.network.outcome import Outcome
+from webhooks.payloads import Bodies
+
+NOW = timezone.now()
+FINE = Health(0, None, None, 0)
+
+
+def outcome(reason: str = "HTTP 500", status: int = 500) -> Outcome:
+    return Outcome(NOW, 1, reason=reason, status=status)
+
+
+OK = Outcome(NOW, 1, status=200)
+
+
+@pytest.mark.parametrize(
+    ("before", "outcomes", "failures"),
+    [
+        (0, [outcome()], 1),
+        (4, [outcome()] * 3, 7),
+        (4, [outcome(), OK, outcome()], 1),
+        (9, [OK, outcome(), outcome()], 2),
+    ],
+)
+def test_failures_are_counted_from_the_last_success(before: int, outcomes: list[Outcome], failures: int) -> None:
+    assert after_failures(Health(before, NOW, None, 0), outcomes, NOW).failures_in_a_row == failures
+
+
+def test_enough_failures_pause_a_webhook_until_its_first_probe(webhooks_settings: Any) -> None:
+    webhooks_settings(PAUSE_AFTER=3, PROBE_SCHEDULE=[60, 120])
+    assert after_failures(FINE, [outcome()] * 2, NOW).probe_at is None
+    assert after_failures(FINE, [outcome()] * 3, NOW).probe_at == NOW + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(("probes", "wait"), [(0, 60), (1, 120), (2, 120), (50, 120)])
+def test_probes_come_at_growing_intervals(webhooks_settings: Any, probes: int, wait: int) -> None:
+    webhooks_settings(PAUSE_AFTER=3, PROBE_SCHEDULE=[60, 120])
+    health = after_failures(Health(5, NOW, NOW, probes), [outcome()], NOW)
+    assert health.probe_at == NOW + timedelta(seconds=wait)
+
+
+def test_nothing_but_failures_for_too_long_disables(webhooks_settings: Any) -> None:
+    webhooks_settings(DISABLE_AFTER=3600)
+    since = NOW - timedelta(seconds=3500)
+    assert not after_failures(Health(50, since, NOW, 3), [outcome()], NOW).disabled_reason
+    late = after_failures(Health(50, since, NOW, 3), [outcome("no answer within 10 s")], NOW + timedelta(seconds=200))
+    assert "no answer within 10 s" in late.disabled_reason
+
+
+def test_gone_disables_at_once() -> None:
+    assert "410" in after_failures(FINE, [outcome("HTTP 410 Gone", 410)], NOW).disabled_reason
+
+
+@pytest.mark.postgresql
+def test_health_is_judged_by_the_clock_of_the_database(
+    database: str, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhooks_settings(PAUSE_AFTER=2, PROBE_SCHEDULE=[60])
+    webhook = make_webhook(Thing)
+    now = timezone.now
+    for worker in (timedelta(days=30), timedelta(days=-30)):
+        monkeypatch.setattr(timezone, "now", lambda worker=worker: now() + worker)
+        with transaction.atomic():
+            health.note(webhook, [outcome()])
+    webhook.refresh_from_db()
+    assert webhook.enabled
+    for moment, wait in ((webhook.failing_since, 0), (webhook.last_failure_at, 0), (webhook.probe_at, 60)):
+        assert abs((moment - now()).total_seconds() - wait) < 30
+    health.note(webhook, [OK])
+    webhook.refresh_from_db()
+    assert abs((webhook.last_success_at - now()).total_seconds()) < 30
+
+
+# With a receiver
+
+
+@pytest.fixture
+def paused(database: str, inbox: Inbox, webhooks_settings: Any) -> Webhook:
+    """A webhook that failed three times and has two deliveries that nobody tried."""
+    webhooks_settings(PAUSE_AFTER=3, RETRY_SCHEDULE=[3600], PROBE_SCHEDULE=[3600])
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/3"))
+    for number in range(3):
+        make_event(webhook, object_id=str(number))
+    drain()
+    assert len(inbox.received()) == 3
+    for number in range(3, 5):
+        make_event(webhook, object_id=str(number))
+    drain()
+    webhook.refresh_from_db()
+    return webhook
+
+
+def test_a_paused_webhook_is_not_sent_to_and_its_deliveries_queue(paused: Webhook, inbox: Inbox) -> None:
+    assert paused.is_paused
+    assert paused.enabled
+    assert paused.last_failure == "HTTP 503 Service Unavailable"
+    assert len(inbox.received()) == 3
+    assert states() == [State.PENDING] * 5
+
+
+def test_a_probe_that_succeeds_resumes(paused: Webhook, inbox: Inbox) -> None:
+    Webhook.objects.update(probe_at=timezone.now())
+    drain()
+    paused.refresh_from_db()
+    assert not paused.is_paused
+    assert (paused.failures_in_a_row, paused.failing_since, paused.probes) == (0, None, 0)
+    assert len(inbox.received()) == 5
+    assert Delivery.objects.filter(state=State.SUCCEEDED).count() == 2
+
+
+def test_a_probe_is_a_single_delivery(paused: Webhook, inbox: Inbox) -> None:
+    Webhook.objects.update(probe_at=timezone.now(), payload_url=inbox.url("status/500"))
+    drain()
+    paused.refresh_from_db()
+    assert len(inbox.received()) == 4
+    assert paused.probe_at > timezone.now() + timedelta(seconds=3000)
+    assert paused.probes == 1
+
+
+@pytest.mark.postgresql
+def test_a_probe_whose_only_delivery_is_locked_is_not_used_up(database: str, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url(), probe_at=timezone.now(), failures_in_a_row=9, probes=2)
+    make_delivery(webhook)
+    with transaction.atomic():
+        list(Delivery.objects.select_for_update())
+        Beside(lambda: work_for(1)).join()
+    webhook.refresh_from_db()
+    assert webhook.probes == 2
+    assert inbox.received() == []
+    drain()
+    assert states() == [State.SUCCEEDED]
+
+
+def test_an_admin_may_resume_at_once(paused: Webhook, inbox: Inbox) -> None:
+    assert Webhook.objects.resume() == 1
+    drain()
+    assert len(inbox.received()) == 5
+
+
+def test_a_receiver_that_is_gone_disables_its_webhook_and_says_why(
+    database: str, inbox: Inbox, mailoutbox: list[Any]
+) -> None:
+    User.objects.create_superuser("root")
+    webhook = make_webhook(Thing, url=inbox.url("status/410"), name="the CMDB")
+    for _ in range(2):
+        make_event(webhook)
+    drain()
+    webhook.refresh_from_db()
+    assert not webhook.enabled
+    assert "410" in webhook.disabled_reason
+    assert len(inbox.received()) == 1
+    assert not LogEntry.objects.exists(), "no user did that"
+    until(lambda: mailoutbox, 5, "the e-mail")
+    assert "the CMDB" in mailoutbox[0].subject
+    assert mailoutbox[0].to == ["admin@example.org"]
+
+
+@pytest.mark.parametrize("behaviour", ["status/410", "status/500"], ids=["disabled", "paused"])
+def test_a_failure_that_stops_a_webhook_sends_nothing_of_what_waited_behind_it(
+    database: str, inbox: Inbox, webhooks_settings: Any, behaviour: str
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[], PAUSE_AFTER=1)
+    webhook = make_webhook(Thing, url=inbox.url(behaviour))
+    for _ in range(2):
+        make_event(webhook)
+    drain()
+    assert states() == [State.FAILED, State.PENDING]
+    assert len(inbox.received()) == 1
+
+
+@pytest.mark.postgresql
+def test_workers_with_failures_of_the_same_webhooks_wait_for_each_other(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = make_webhook(Thing), make_webhook(Thing)
+    tries, has_one, may_go_on = [], threading.Event(), threading.Event()
+    write = health._write
+
+    def write_and_stay(*args: Any) -> None:
+        write(*args)
+        if not has_one.is_set():
+            has_one.set()
+            assert may_go_on.wait(60)
+
+    def note(*webhooks: Webhook) -> None:
+        tries.append(webhooks)
+        claims = [Claimed(uuid.uuid4(), uuid.uuid4(), webhook, Bodies(make_event()), 0, 0) for webhook in webhooks]
+        outcomes._note_health([(claimed, outcome()) for claimed in claims])
+
+    monkeypatch.setattr(health, "_write", write_and_stay)
+    first = Beside(lambda: atomically(lambda: note(one, other), "default"))
+    assert has_one.wait(60)
+    second = Beside(lambda: atomically(lambda: note(other, one), "default"))
+    second.wait_until_blocked_or_done()
+    may_go_on.set()
+    first.join()
+    second.join()
+    assert len(tries) == 2
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("change", [WebhookQuerySet.resume, WebhookQuerySet.probe])
+def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, change: Any) -> None:
+    first, second = (make_webhook(Thing, probe_at=timezone.now()) for _ in range(2))
+    locked = threading.Event()
+
+    def work() -> None:
+        with transaction.atomic():
+            run("default", "SET LOCAL deadlock_timeout = '30s'")  # so it is the other one that PostgreSQL ends
+            Webhook.objects.filter(pk=second.pk).update(failures_in_a_row=2)
+            locked.set()
+            until(lambda: rows("default", "SELECT FROM pg_locks WHERE NOT granted"), 20, "somebody who waits")
+            Webhook.objects.filter(pk=first.pk).update(failures_in_a_row=2)
+
+    worker = Beside(work)
+    assert locked.wait(20)
+    assert change(Webhook.objects.all()) == 2
+    worker.join()
+
+
+def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("status/410"))
+    make_event(webhook)
+    drain()
+    webhook.refresh_from_db()
+    webhook.payload_url, webhook.enabled = inbox.url("ok"), True
+    webhook.save()
+    make_event(webhook, object_id="2")
+    drain()
+    webhook.refresh_from_db()
+    assert (webhook.disabled_reason, webhook.failures_in_a_row) == ("", 0)
+    assert len(inbox.received("ok")) == 1
+
+
+def test_what_a_webhook_remembers_has_nothing_of_an_object_in_it(
+    database: str, inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    hidden = {"data": json.dumps({"name": "xyzzy"})}
+    make_event(make_webhook(Thing, url="http://{{ data.name }}.invalid/"), **hidden)
+    make_event(make_webhook(Thing, url=inbox.url(), body_template="{{ data.name.upper().nothing.more }}"), **hidden)
+    make_event(make_webhook(Thing, url=inbox.url(), additional_headers="X {{ data.name }}: 1"), **hidden)
+    make_event(make_webhook(Thing, url=inbox.url("status/418")), **hidden)
+    drain()
+    remembered = set(Webhook.objects.values_list("last_failure", flat=True))
+    unsaid = "no request could be made or sent: its deliveries tell why"
+    assert remembered >= {unsaid, "HTTP 418 I'm a Teapot"}
+    assert "xyzzy" not in str(remembered)
+    assert "xyzzy" in str(list(Delivery.objects.values_list("reason", flat=True)))

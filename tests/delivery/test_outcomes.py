@@ -1,0 +1,521 @@
+"""claim -> send -> record -> promote, with a real receiver, in this process."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections import defaultdict
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+import standardwebhooks
+from django.db import transaction
+from django.utils import timezone
+
+from tests.support.draining import drain, states, work_for
+from tests.support.inbox import Inbox
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.threads import Beside
+from tests.support.waiting import until
+from tests.testapp.models import Label, Thing
+from webhooks.db import clock
+from webhooks.delivery import outcomes as delivering
+from webhooks.delivery import sender
+from webhooks.delivery.outcomes import Claimed
+from webhooks.delivery.worker import Drain
+from webhooks.models import Attempt, ContentType, Delivery, Event, State, Webhook
+from webhooks.network.outcome import Outcome
+from webhooks.payloads import Bodies
+
+pytestmark = pytest.mark.usefixtures("database")
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_a_saved_object_reaches_its_url_and_every_step_is_on_file(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    thing = Thing.objects.create(name="a")
+    drain()
+    [received] = inbox.received()
+    delivery = Delivery.objects.get()
+    [attempt] = Attempt.objects.all()
+    assert received.json["data"]["id"] == thing.pk
+    assert received.headers["webhook-id"] == str(delivery.pk)
+    assert received.headers["content-type"] == "application/json"
+    assert received.headers["user-agent"] == "django-rq-webhooks"
+    assert "webhook-signature" not in received.headers
+    assert (delivery.state, delivery.attempt_count, delivery.failures, delivery.reason) == (State.SUCCEEDED, 1, 0, "")
+    assert (attempt.number, attempt.succeeded, attempt.status, attempt.url) == (1, True, 200, webhook.payload_url)
+    assert (attempt.response_body, attempt.worker) == ("ok", "test")
+    assert attempt.response_headers["Content-Length"] == "2"
+
+
+def test_a_request_is_signed_so_that_the_receivers_library_accepts_it(inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url(), secret=SECRET)
+    Thing.objects.create(name="Grüße")
+    drain()
+    [received] = inbox.received()
+    verified = standardwebhooks.Webhook(SECRET).verify(received.body, received.headers)
+    assert verified["data"]["name"] == "Grüße"
+    assert len(received.headers["x-hook-signature"]) == 128
+
+
+def test_a_form_is_sent_where_the_webhook_says_so(inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url(), content_type=ContentType.FORM)
+    Thing.objects.create(name="a&b=c")
+    drain()
+    [received] = inbox.received()
+    form = parse_qs(received.body.decode(), strict_parsing=True)
+    assert received.headers["content-type"] == "application/x-www-form-urlencoded"
+    assert form["event"] == ["created"]
+    assert json.loads(form["data"][0])["name"] == "a&b=c"
+
+
+def test_one_event_reaches_every_webhook_with_an_id_of_its_own(inbox: Inbox) -> None:
+    for number in range(5):
+        make_webhook(Thing, url=inbox.url(f"status/20{number % 2}/{number}"))
+    Thing.objects.create(name="a")
+    drain()
+    received = inbox.received()
+    assert len(received) == len({one.headers["webhook-id"] for one in received}) == 5
+    assert len({one.body for one in received}) == 1
+
+
+def test_the_changes_of_one_object_arrive_in_order(inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    things = [Thing.objects.create(name="0") for _ in range(3)]
+    for number in range(1, 20):
+        for thing in things:
+            thing.name = str(number)
+            thing.save()
+    drain()
+    by_object = defaultdict(list)
+    for one in inbox.received():
+        by_object[one.json["data"]["id"]].append((one.json["data"]["name"], one.json["sequence"]))
+    assert set(by_object) == {thing.pk for thing in things}
+    for seen in by_object.values():
+        assert [name for name, _ in seen] == [str(number) for number in range(20)]
+        assert [sequence for _, sequence in seen] == sorted(sequence for _, sequence in seen)
+
+
+# Failures
+
+
+def test_a_failure_is_retried_by_the_schedule_with_the_same_id_and_body(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[0, 0, 0])
+    make_webhook(Thing, url=inbox.url("fail-first/2"))
+    Thing.objects.create(name="a")
+    drain()
+    received = inbox.received()
+    assert len(received) == 3
+    assert len({(one.headers["webhook-id"], one.body) for one in received}) == 1
+    assert states() == [State.SUCCEEDED]
+    assert [(attempt.number, attempt.status) for attempt in Attempt.objects.all()] == [(1, 503), (2, 503), (3, 200)]
+
+
+def test_a_schedule_that_ends_ends_the_delivery_as_failed(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[0, 0])
+    make_webhook(Thing, url=inbox.url("status/500"))
+    Thing.objects.create(name="a")
+    drain()
+    delivery = Delivery.objects.get()
+    assert (delivery.state, delivery.attempt_count, delivery.failures) == (State.FAILED, 3, 3)
+    assert delivery.reason == "HTTP 500 Status"
+    assert delivery.finished_at is not None
+
+
+def test_what_is_due_already_goes_before_what_is_new(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(SENDERS=1)
+    webhook = make_webhook(Thing, url=inbox.url())
+    due = [make_delivery(webhook, object_id=str(number)) for number in range(3)]
+    new = make_event(webhook, object_id="new")
+    drain()
+    order = [one.headers["webhook-id"] for one in inbox.received()]
+    assert order == [*(str(delivery.pk) for delivery in due), str(new.deliveries.get().pk)]
+
+
+def test_a_failing_head_keeps_its_lane_and_nobody_elses(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600], RETRY_JITTER=0)
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/1"))
+    make_event(webhook)
+    drain()
+    make_event(webhook)
+    make_event(webhook, object_id="2")
+    drain()
+    assert states() == [State.PENDING, State.WAITING, State.SUCCEEDED]
+    head = Delivery.objects.order_by("event_id")[0]
+    assert head.failures == 1
+    assert 3500 < (head.next_attempt_at - timezone.now()).total_seconds() <= 3600
+    Delivery.objects.filter(pk=head.pk).update(next_attempt_at=timezone.now())
+    drain()
+    assert states() == [State.SUCCEEDED] * 3
+    assert [one.json["data"]["id"] for one in inbox.received()] == ["1", "2", "1", "1"]
+
+
+def test_a_head_that_is_given_up_lets_the_next_one_go(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/1"))
+    for _ in range(2):
+        make_event(webhook)
+    drain()
+    assert states() == [State.FAILED, State.SUCCEEDED]
+
+
+def test_unordered_deliveries_do_not_wait_for_each_other(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/1"), ordered=False)
+    for _ in range(2):
+        make_event(webhook)
+    drain()
+    assert sorted(states()) == [State.PENDING, State.SUCCEEDED]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "least", "most"),
+    [
+        ("retry-after/503/7", 7, 7.1),
+        ("retry-after/503/1000000", 10, 10.1),
+        ("retry-after/429/1", 60, 60.1),
+        ("status/503", 5, 5.1),
+    ],
+)
+def test_a_receiver_may_ask_for_more_time_within_bounds(
+    inbox: Inbox, webhooks_settings: Any, behaviour: str, least: float, most: float
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[5], RETRY_JITTER=0)
+    make_event(make_webhook(Thing, url=inbox.url(behaviour)))
+    before = timezone.now()
+    drain()
+    due = Delivery.objects.get().next_attempt_at
+    assert due >= before + timedelta(seconds=least)
+    assert due <= timezone.now() + timedelta(seconds=most)
+
+
+def test_an_attempt_is_made_from_the_webhook_as_it_is_and_the_event_as_it_was(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[0])
+    make_webhook(Thing, url=inbox.url("status/500/old"))
+    thing = Thing.objects.create(name="as it was")
+    Thing.objects.update(name="changed since")
+    Webhook.objects.update(payload_url=inbox.url("status/500/new"), secret="new secret")
+    drain()
+    Webhook.objects.update(payload_url=inbox.url("ok"))
+    thing.delete()
+    Event.objects.filter(action="deleted").delete()
+    Delivery.objects.failed().retry()
+    drain()
+    received = inbox.received()
+    assert [one.path.split("/", 2)[2] for one in received] == ["status/500/new", "status/500/new", "ok"]
+    assert [one.json["data"]["name"] for one in received] == ["as it was"] * 3
+    assert "x-hook-signature" in received[0].headers
+
+
+def test_a_webhooks_own_timeout_counts(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(TIMEOUT=30, RETRY_SCHEDULE=[])
+    make_event(make_webhook(Thing, url=inbox.url("hang"), timeout=1))
+    started = time.monotonic()
+    drain()
+    assert time.monotonic() - started < 25
+    attempt = Attempt.objects.get()
+    assert (attempt.reason, attempt.status) == ("no answer within 1 s", None)
+    assert 900 < attempt.duration_ms < 25_000
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    ["text/utf-8", "garbage", "huge-header", "gzip-bomb", "endless", "big/100000", "half", "redirect/307/ok"],
+)
+def test_whatever_a_receiver_answers_the_attempt_is_on_file(
+    inbox: Inbox, webhooks_settings: Any, behaviour: str
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    make_event(make_webhook(Thing, url=inbox.url(behaviour), timeout=2))
+    drain()
+    attempt = Attempt.objects.get()
+    assert Delivery.objects.get().state == (State.SUCCEEDED if attempt.succeeded else State.FAILED)
+    assert len(attempt.response_body) <= 8192
+    assert len(json.dumps(attempt.response_headers)) < 100_000
+    assert bool(attempt.reason) != attempt.succeeded
+
+
+@pytest.mark.parametrize("url", ["http://", "nonsense", "http://127.0.0.1:99999/", "http://no-such-host.invalid/"])
+def test_an_impossible_url_ends_as_failed_with_a_reason(webhooks_settings: Any, url: str) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    make_event(make_webhook(Thing, url=url))
+    drain()
+    delivery = Delivery.objects.get()
+    assert delivery.state == State.FAILED
+    assert delivery.reason
+
+
+# Webhooks that stop
+
+
+def test_what_is_on_file_for_a_disabled_webhook_waits_until_it_is_enabled(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for object_id in ("1", "1", "2"):
+        make_event(webhook, object_id=object_id)
+    Webhook.objects.update(enabled=False)
+    drain()
+    assert states() == [State.PENDING, State.WAITING, State.PENDING]
+    assert inbox.received() == []
+    Webhook.objects.update(enabled=True)
+    drain()
+    assert len(inbox.received()) == 3
+
+
+def test_what_is_on_file_for_a_disabled_webhook_may_be_discarded(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for _ in range(3):
+        make_event(webhook)
+    Webhook.objects.update(enabled=False)
+    drain()
+    assert Delivery.objects.all().discard() == 3
+    Webhook.objects.update(enabled=True)
+    drain()
+    assert inbox.received() == []
+
+
+def test_a_webhook_that_is_deleted_while_it_is_sent_to_does_no_harm(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("slow/1"))
+    other = make_webhook(Thing, url=inbox.url())
+    make_event(webhook)
+    worker = Beside(drain)
+    inbox.wait_for(1)
+    webhook.delete()
+    make_event(other)
+    worker.join()
+    drain()
+    assert [delivery.webhook for delivery in Delivery.objects.all()] == [other]
+    assert states() == [State.SUCCEEDED]
+
+
+def test_a_delivery_that_is_discarded_as_it_is_sent_goes_out_and_is_recorded(inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url("slow/0.5")))
+    worker = Beside(drain)
+    inbox.wait_for(1)
+    assert Delivery.objects.all().discard() == 0
+    worker.join()
+    assert states() == [State.SUCCEEDED]
+
+
+# One bad endpoint hurts only itself
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "drip-body", "endless"])
+def test_an_endpoint_that_misbehaves_does_not_hold_up_the_others(
+    inbox: Inbox, webhooks_settings: Any, behaviour: str
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    bad = make_webhook(Thing, url=inbox.url(behaviour), timeout=20)
+    good = make_webhook(Thing, url=inbox.url())
+    for number in range(20):
+        make_event(bad, good, object_id=str(number))
+    started = time.time()
+    worker = Beside(lambda: drain_until(good, 20))
+    worker.join(60)
+    arrived = [one.at - started for one in inbox.received("ok")]
+    assert len(arrived) == 20
+    assert max(arrived) < 18, "none of them waited for the timeout of the other"
+
+
+def drain_until(webhook: Webhook, count: int) -> None:
+    """Work like a worker that is stopped when one webhook has got all of its deliveries."""
+    work = Drain("test")
+    deadline = time.monotonic() + 60
+    while webhook.deliveries.filter(state=State.SUCCEEDED).count() < count and time.monotonic() < deadline:
+        work.run(0.2)
+    work.close(grace=0)
+
+
+def test_hung_endpoints_cannot_take_all_senders(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(SENDERS=32, RETRY_SCHEDULE=[])
+    hung = [make_webhook(Thing, url=inbox.url("hang"), timeout=20) for _ in range(10)]
+    good = make_webhook(Thing, url=inbox.url())
+    for number in range(50):
+        make_event(*hung, object_id=str(number))
+    for number in range(30):
+        make_event(good, object_id=str(number))
+    started = time.time()
+    drain_until(good, 30)
+    arrived = [one.at - started for one in inbox.received("ok")]
+    assert len(arrived) == 30
+    assert max(arrived) < 18, "none of them waited for the timeout of the others"
+
+
+# Claims that are lost
+
+
+def claimed(delivery: Delivery, token: uuid.UUID) -> Claimed:
+    event, webhook = Bodies(delivery.event), Webhook.objects.get(pk=delivery.webhook_id)
+    return Claimed(delivery.pk, token, webhook, event, delivery.attempt_count, delivery.failures)
+
+
+def outcome(**fields: Any) -> Outcome:
+    return Outcome(timezone.now(), 5, **fields)
+
+
+def test_a_stalled_worker_that_wakes_up_overwrites_nothing(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    delivery = make_delivery(webhook, State.SENDING, lease_until=timezone.now() - timedelta(seconds=1))
+    stalled = claimed(delivery, delivery.claim)
+    Delivery.objects.abandoned().release()
+    drain()
+    with transaction.atomic():
+        recorded = delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker")
+    assert recorded.taken == []
+    assert states() == [State.SUCCEEDED]
+    assert [attempt.worker for attempt in Attempt.objects.all()] == ["test"]
+    webhook.refresh_from_db()
+    assert webhook.failures_in_a_row == 0
+
+
+def test_one_lost_claim_among_others_spoils_only_itself(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    kept = make_delivery(webhook, State.SENDING, object_id="1")
+    lost = make_delivery(webhook, State.SENDING, object_id="2")
+    pairs = [(claimed(kept, kept.claim), outcome(status=200)), (claimed(lost, uuid.uuid4()), outcome(reason="no"))]
+    with transaction.atomic():
+        delivering.record(pairs, "worker")
+    assert states() == [State.SUCCEEDED, State.SENDING]
+    assert Attempt.objects.count() == 1
+
+
+def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(LEASE=1.5, SWEEP_INTERVAL=0.1)
+    make_event(make_webhook(Thing, url=inbox.url("slow/3")))
+    drain()
+    assert states() == [State.SUCCEEDED]
+    assert len(inbox.received()) == 1
+
+
+def test_a_slice_ends_with_what_is_under_way_and_hands_back_what_is_lined_up(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])
+    webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=2)
+    for number in range(14):
+        make_event(webhook, object_id=str(number))
+    work = Drain("test")
+    work.run(0.5)
+    assert states() == [State.SENDING] * 14
+    started = time.monotonic()
+    work.finish()
+    assert time.monotonic() - started < 8
+    assert states() == [State.PENDING] * 14
+    assert 2 <= Attempt.objects.count() <= 4
+    assert Delivery.objects.filter(attempt_count=0, failures=0).count() >= 10
+    work.close(grace=0)
+
+
+def test_what_a_machine_slept_through_is_not_sent_by_a_worker_that_wakes_up(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    awake = clock.elapsed
+    # The lease is over for those who were awake.
+    monkeypatch.setattr(sender, "elapsed", lambda: awake() + 3600)
+    work = Drain("test")
+    work.run(0.5, patient=False)
+    assert inbox.received() == []
+    work.close(grace=0)
+
+
+def test_a_worker_that_closes_hands_back_what_it_has_not_sent(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("slow/30"), timeout=60)
+    for number in range(10):
+        make_event(webhook, object_id=str(number))
+    work = Drain("test")
+    work.run(0.5)
+    assert State.SENDING in states()
+    started = time.monotonic()
+    work.close(grace=0.2)
+    assert time.monotonic() - started < 20
+    assert states() == [State.PENDING] * 10
+    assert not Delivery.objects.filter(attempt_count__gt=0).exists()
+
+
+def test_a_worker_that_closes_records_what_ends_in_time(inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url("slow/1")))
+    work = Drain("test")
+    work.run(0.3)
+    work.close(grace=5)
+    assert states() == [State.SUCCEEDED]
+
+
+class Scarce:
+    """A system that refuses so many threads to send with."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refused: float) -> None:
+        start = threading.Thread.start
+        self.refused = refused
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name.startswith("webhooks-sender") and self.refused > 0:
+                self.refused -= 1
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_a_thread_that_cannot_be_started_is_started_later(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    Scarce(monkeypatch, refused=3)
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(5):
+        make_event(webhook, object_id=str(number))
+    drain()
+    assert states() == [State.SUCCEEDED] * 5
+    assert app_log.text.count("A thread to send with, beside 0, could not be started") == 1
+
+
+def test_a_slice_without_a_single_thread_hands_everything_back(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    Scarce(monkeypatch, refused=float("inf"))
+    make_event(make_webhook(Thing, url=inbox.url()))
+    work_for(0.2)
+    assert states() == [State.PENDING]
+    assert not Delivery.objects.filter(attempt_count__gt=0).exists()
+
+
+def test_two_workers_at_once_send_each_delivery_once_and_in_order(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(200):
+        make_event(webhook, object_id=str(number % 10), data=json.dumps({"id": number % 10, "number": number}))
+    for worker in [Beside(lambda: work_for(60)) for _ in range(3)]:
+        worker.join(60)
+    until(lambda: set(states()) == {State.SUCCEEDED}, 5, "all to succeed")
+    received = [one.json["data"] for one in inbox.received()]
+    assert len(received) == 200
+    for object_id in range(10):
+        numbers = [one["number"] for one in received if one["id"] == object_id]
+        assert numbers == sorted(numbers)
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_in_any_time_zone_and_without_them_everything_works_the_same(
+    inbox: Inbox, settings: Any, zone: str, use_tz: bool, webhooks_settings: Any
+) -> None:
+    settings.USE_TZ, settings.TIME_ZONE = use_tz, zone
+    webhooks_settings(RETRY_SCHEDULE=[0, 0])
+    make_webhook(Thing, Label, url=inbox.url("fail-first/2"), secret=SECRET)
+    Thing.objects.create(name="a")
+    Label.objects.create(name="b")
+    drain()
+    assert states() == [State.SUCCEEDED] * 2
+    received = inbox.received()
+    assert len(received) == 4
+    for one in received:
+        assert abs(int(one.headers["webhook-timestamp"]) - time.time()) < 10
+        assert abs(datetime.fromisoformat(one.json["timestamp"]).timestamp() - time.time()) < 10
+        assert abs((uuid.UUID(one.headers["webhook-id"]).int >> 80) / 1000 - time.time()) < 10
+        standardwebhooks.Webhook(SECRET).verify(one.body, one.headers)
+    attempt = Attempt.objects.latest("pk")
+    assert abs(timezone.now() - attempt.started_at) < timedelta(seconds=10)

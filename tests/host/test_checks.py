@@ -1,0 +1,549 @@
+"""What ``manage.py check`` says: each check fires where something is wrong, and is silent where all is right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.core.checks import INFO, CheckMessage, run_checks
+from django.db import OperationalError, models
+from django.urls import clear_script_prefix, include, path, set_script_prefix
+from psycopg import IsolationLevel
+from rest_framework import serializers
+
+from tests.support import servers
+from tests.support.inbox import ROOT
+from tests.testapp.models import Essay, Unregistered
+from webhooks import checks, registry
+from webhooks.db import errors
+from webhooks.operations import key_rotation
+from webhooks.registry.registration import Registration
+from webhooks.workers.worker import WebhookWorker
+
+Change = Callable[..., None]
+
+MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
+
+
+def found(deploy: bool = False) -> dict[str, CheckMessage]:
+    """What the checks of the app say, by id; none may say the same thing twice in these tests."""
+    messages = run_checks(tags=["webhooks"], include_deployment_checks=deploy)
+    by_id = {str(message.id): message for message in messages}
+    assert len(by_id) == len(messages), messages
+    return by_id
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[..., None]]:
+    """Register a model for this test."""
+    known = dict(registry._registrations)
+
+    def for_this_test(model: type[models.Model], **options: Any) -> None:
+        # Without the signal: its receivers would stay connected.
+        registry._registrations[model] = Registration(model, **options)
+
+    yield for_this_test
+    registry._registrations.clear()
+    registry._registrations.update(known)
+
+
+@pytest.fixture(autouse=True)
+def sound_database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings of a default database that has all it should have, whichever the other tests run on."""
+    sound = {"OPTIONS": {"transaction_mode": "IMMEDIATE"}, "ATOMIC_REQUESTS": True}
+    database = SimpleNamespace(vendor="sqlite", settings_dict=sound)
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    return sound
+
+
+@pytest.fixture(autouse=True)
+def sound_models(webhooks_settings: Change) -> None:
+    """All models of the apps that are listed have a serializer; those of the testapp have on purpose not."""
+    webhooks_settings(MODELS=["dcim.*", "ipam.*"])
+
+
+@pytest.fixture(autouse=True)
+def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The databases whose tables are not migrated, in place of their answers, which ``test_tables`` tests."""
+    unmigrated: list[str] = []
+    monkeypatch.setattr(errors, "unmigrated", lambda using: using in unmigrated)
+    return unmigrated
+
+
+@pytest.fixture(autouse=True)
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What no key decrypts, in place of the database's answer, which ``test_rekeying`` tests."""
+    names: list[tuple[str, str]] = []
+    monkeypatch.setattr(key_rotation, "unreadable", lambda: names)
+    return names
+
+
+def test_nothing_is_said_where_all_is_right() -> None:
+    assert found(deploy=True) == {}
+
+
+def test_nothing_but_the_setting_itself_is_looked_at_while_webhooks_are_off(
+    settings: Any, sound_database: dict[str, Any]
+) -> None:
+    settings.WEBHOOKS = {"ENABLED": False, "MODELS": ["no.such"], "TIMEOUT": 0, "DENY_PRIVATE": 1, "TYPO": 1}
+    settings.RQ_QUEUES = {}
+    settings.MIDDLEWARE = []
+    settings.ROOT_URLCONF = ()
+    sound_database["ATOMIC_REQUESTS"] = False
+    assert set(found(deploy=True)) == {"webhooks.E002", "webhooks.E007", "webhooks.E008"}
+
+
+def test_a_queue_that_rq_queues_does_not_have_is_an_error(webhooks_settings: Change) -> None:
+    webhooks_settings(QUEUE="hooks")
+    [message] = found(deploy=True).values()
+    assert (message.id, message.is_serious()) == ("webhooks.E001", True)
+    assert message.msg == 'RQ_QUEUES has no queue "hooks", so no worker can be woken.'
+    assert 'Add "hooks": {"HOST": "localhost", "PORT": 6379, "DB": 0} to RQ_QUEUES' in message.hint
+
+
+def test_no_rq_queues_at_all_is_the_same_error(settings: Any) -> None:
+    del settings.RQ_QUEUES
+    assert set(found(deploy=True)) == {"webhooks.E001"}
+
+
+def test_another_queue_is_right_if_rq_queues_has_it(settings: Any, webhooks_settings: Change) -> None:
+    settings.RQ_QUEUES = {**settings.RQ_QUEUES, "hooks": {"URL": "redis://127.0.0.1:1/0"}}
+    webhooks_settings(QUEUE="hooks")
+    assert found() == {}
+
+
+def test_a_misspelt_key_of_the_setting_is_an_error(webhooks_settings: Change) -> None:
+    webhooks_settings(TIMEOUTS=10, MODEL=[])
+    message = found()["webhooks.E002"]
+    assert message.is_serious()
+    assert "MODEL, TIMEOUTS" in message.msg
+    assert "page on settings" in message.hint
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        ("dcim.sites", "'dcim' doesn't have a 'sites' model"),
+        ("nonsense.*", "No installed app with label 'nonsense'"),
+        ("nonsense.site", "No installed app with label 'nonsense'"),
+    ],
+)
+def test_a_listed_model_that_there_is_not_is_an_error(webhooks_settings: Change, label: str, reason: str) -> None:
+    webhooks_settings(MODELS=[label])
+    message = found()["webhooks.E003"]
+    assert message.is_serious()
+    assert f'WEBHOOKS["MODELS"] lists "{label}", which names no model' in message.msg
+    assert reason in message.msg
+    assert (
+        'Use "app_label.model", "app_label.*" for all models of an app that have a serializer, or "*"' in message.hint
+    )
+
+
+def test_a_pattern_that_registers_nothing_is_a_warning_that_says_where_it_looked(
+    webhooks_settings: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_registrations", {})
+    webhooks_settings(MODELS=["taggit.*"])
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W010", False)
+    assert message.msg == (
+        'WEBHOOKS["MODELS"] lists "taggit.*", and registers nothing by it: taggit.Tag has no '
+        "taggit.api.serializers.TagSerializer and no taggit.serializers.TagSerializer; taggit.TaggedItem has no "
+        "taggit.api.serializers.TaggedItemSerializer and no taggit.serializers.TaggedItemSerializer."
+    )
+    assert message.hint.startswith("Define a serializer at one of these paths, or name one in webhooks.register(")
+
+
+@pytest.mark.parametrize("pattern", ["testapp.*", "*"])
+def test_a_pattern_that_registers_only_some_models_names_the_others(
+    webhooks_settings: Change, register: Callable[..., None], pattern: str
+) -> None:
+    webhooks_settings(MODELS=[pattern])
+    message = found()["webhooks.I001"]
+    assert message.level == INFO
+    assert (
+        "testapp.Unregistered has no tests.testapp.api.serializers.UnregisteredSerializer and no "
+        "tests.testapp.serializers.UnregisteredSerializer" in message.msg
+    )
+    assert "testapp.Thing " not in message.msg
+    assert "taggit." not in message.msg  # an app without any serializer is not meant by "*"
+    register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
+    assert "Unregistered" not in found()["webhooks.I001"].msg
+
+
+def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[..., None]) -> None:
+    register(Unregistered)
+    message = found()["webhooks.E004"]
+    assert (message.is_serious(), message.obj) == (True, Unregistered)
+    assert "No serializer for testapp.unregistered" in message.msg
+    assert "tests.testapp.api.serializers.UnregisteredSerializer" in message.msg
+    assert "tests.testapp.serializers.UnregisteredSerializer" in message.msg
+    assert "webhooks.register('testapp.unregistered', serializer=…)" in message.msg
+    assert message.hint == checks.UNSENDABLE
+
+
+def test_a_registered_model_whose_serializer_is_named_is_right(register: Callable[..., None]) -> None:
+    register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
+    assert found() == {}
+
+
+def test_a_serializer_of_a_name_that_is_not_there_is_an_error(register: Callable[..., None]) -> None:
+    good = "tests.testapp.api.serializers.ThingSerializer"
+    register(Unregistered, serializer=good, serializers={"brief": "tests.testapp.api.serializers.Nothing"})
+    assert "importing tests.testapp.api.serializers.Nothing failed" in found()["webhooks.E004"].msg
+
+
+def test_a_serializer_that_cannot_be_asked_for_its_fields_is_told(register: Callable[..., None]) -> None:
+    class Wrong(serializers.ModelSerializer):
+        declared = serializers.CharField()  # and not named below, which REST framework refuses
+
+        class Meta:
+            model = Unregistered
+            fields = ("name",)
+
+    register(Unregistered, serializer=Wrong, exclude=["name"])
+    message = found()["webhooks.E004"]
+    assert message.obj == Unregistered
+    assert message.msg.startswith(
+        "A serializer of testapp.unregistered cannot be asked for its fields: AssertionError: "
+    )
+
+
+def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Callable[..., None]) -> None:
+    good = "tests.testapp.api.serializers.ThingSerializer"
+    register(Unregistered, serializer=good, exclude=["name", "status", "nmae"])
+    message = found()["webhooks.W007"]
+    assert message.obj == Unregistered
+    assert message.msg.startswith("nmae cannot be left out of what is sent of testapp.unregistered")
+
+
+def test_a_key_that_may_be_longer_than_an_event_holds_is_told(register: Callable[..., None]) -> None:
+    register(Essay, serializer="tests.testapp.api.serializers.ThingSerializer")
+    message = found()["webhooks.W009"]
+    assert message.obj == Essay
+    assert "testapp.essay may have more than the 255 characters" in message.msg
+
+
+class Elsewhere:
+    """Routes one model to another database."""
+
+    def db_for_write(self, model: type[models.Model], **hints: Any) -> str | None:
+        return "archive" if model is Unregistered else None
+
+
+def test_a_registered_model_in_another_database_is_an_error(settings: Any, register: Callable[..., None]) -> None:
+    settings.DATABASE_ROUTERS = [Elsewhere()]
+    assert found() == {}
+    register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
+    message = found()["webhooks.E005"]
+    assert (message.is_serious(), message.obj) == (True, Unregistered)
+    assert message.msg.startswith(
+        'testapp.unregistered is kept in the database "archive", but webhooks keeps its tables in "default"'
+    )
+    assert message.hint == "Route both to one database, or do not register the model."
+
+
+def test_django_rq_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.apps, "is_installed", lambda name: name != "django_rq")
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.E006", True)
+    assert message.hint == 'Add "django_rq" to INSTALLED_APPS.'
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("ENABLED", "yes", "must be True or False, not 'yes'"),
+        ("QUEUE", 1, "must be a text, not 1"),
+        ("RETRY_SCHEDULE", [5, -1], "must be a list of numbers of seconds, [] for no retries, not [5, -1]"),
+        ("RETRY_JITTER", 2, "must be a number from 0 to 1, not 2"),
+        ("TIMEOUT", True, "must be a number of seconds from 1 to 120, not True"),
+        ("BATCH", 1.5, "must be a whole number above 0, not 1.5"),
+        ("LEASE", 0, "must be a number above 0, not 0"),
+        ("RETENTION_DAYS", {"lost": 1}, "must map succeeded, failed or discarded to a number of days, not {'lost': 1}"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_an_error(webhooks_settings: Change, key: str, value: Any, message: str) -> None:
+    webhooks_settings(**{key: value})
+    error = found()["webhooks.E007"]
+    assert error.is_serious()
+    assert error.msg == f'The setting WEBHOOKS["{key}"] {message}.'
+    assert error.hint == "See the documentation's page on settings."
+
+
+NETWORKS = 'must be a list of networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses, not '
+PORTS = 'must be a list of ports such as 443 or "8000-8999", not '
+PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or "", not what it is'
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("DENY_NETWORKS", ["10.0.0.0/33"], NETWORKS + "['10.0.0.0/33']"),
+        ("DENY_NETWORKS", ["10.0.0.1/8"], NETWORKS + "['10.0.0.1/8']"),
+        ("ALLOW_NETWORKS", "127.0.0.0/8", NETWORKS + "'127.0.0.0/8'"),
+        ("ALLOW_NETWORKS", [2130706433], NETWORKS + "[2130706433]"),
+        ("ALLOW_NETWORKS", ["localhost"], NETWORKS + "['localhost']"),
+        ("DENY_PRIVATE", "yes", "must be True or False, not 'yes'"),
+        ("ALLOW_HOSTS", ["bücher.example"], "must be a list of hosts such as"),
+        ("DENY_HOSTS", "*", "must be a list of hosts such as"),
+        ("ALLOW_PORTS", [0], PORTS + "[0]"),
+        ("ALLOW_PORTS", ["9000-8000"], PORTS + "['9000-8000']"),
+        ("DENY_PORTS", [65536], PORTS + "[65536]"),
+        ("DENY_PORTS", ["22"], PORTS + "['22']"),
+        ("ALLOW_SCHEMES", ["https", "ftp"], "must be a list of \"https\" and \"http\", not ['https', 'ftp']"),
+        ("PROXY", "https://me:secret@proxy:3128", PROXY),
+        ("PROXY", "http://proxy:3128/path", PROXY),
+        ("PROXY", "http://proxy:0", PROXY),
+        ("PROXY", "http://proxy:port", PROXY),
+        ("PROXY", "proxy:3128", PROXY),
+        ("PROXY", None, PROXY),
+    ],
+)
+def test_a_guard_that_cannot_be_used_is_an_error_and_stops_sending(
+    webhooks_settings: Change, key: str, value: Any, message: str
+) -> None:
+    webhooks_settings(**{key: value})
+    error = found()["webhooks.E008"]
+    assert error.is_serious()
+    assert error.msg.startswith(f'The setting WEBHOOKS["{key}"] {message}')
+    assert "secret" not in error.msg
+    assert error.hint.startswith("Nothing is sent until it is corrected")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ALLOW_NETWORKS", ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]),
+        ("ALLOW_HOSTS", ["*.example.com", "hooks", "10.0.0.1", "::1"]),
+        ("DENY_PORTS", [22, "1-1023", "65535-65535"]),
+        ("ALLOW_SCHEMES", ["https"]),
+        ("PROXY", "http://me:secret@proxy.example:3128/"),
+        ("PROXY", "http://[::1]:3128"),
+        ("PROXY", ""),
+    ],
+)
+def test_a_guard_that_can_be_used_is_fine(webhooks_settings: Change, key: str, value: Any) -> None:
+    webhooks_settings(**{key: value})
+    assert found() == {}
+
+
+def test_a_missing_middleware_is_a_warning(settings: Any) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if name != MIDDLEWARE]
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W001", False)
+    assert message.hint == f'Add "{MIDDLEWARE}" to MIDDLEWARE, after AuthenticationMiddleware.'
+
+
+@pytest.mark.parametrize("options", [{}, {"transaction_mode": "DEFERRED"}])
+def test_sqlite_without_begin_immediate_is_a_warning(sound_database: dict[str, Any], options: dict[str, str]) -> None:
+    sound_database["OPTIONS"] = options
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W002", False)
+    assert "database is locked" in message.msg
+    assert message.hint.startswith('Set DATABASES["default"]["OPTIONS"] = {"transaction_mode": "IMMEDIATE"}')
+
+
+def test_another_kind_of_database_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = SimpleNamespace(vendor="mysql", settings_dict={"OPTIONS": {}, "ATOMIC_REQUESTS": True})
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.E012", True)
+    assert 'The database "default" is of the kind "mysql"' in message.msg
+    assert "PostgreSQL and SQLite" in message.msg
+
+
+def test_tables_that_are_not_migrated_are_an_error_when_deploying(migrated: list[str]) -> None:
+    migrated.append("default")
+    assert found() == {}
+    [message] = found(deploy=True).values()
+    assert (message.id, message.is_serious()) == ("webhooks.E013", True)
+    assert message.hint == "Run manage.py migrate."
+
+
+def test_postgresql_needs_no_transaction_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    database = SimpleNamespace(vendor="postgresql", settings_dict={"OPTIONS": {}, "ATOMIC_REQUESTS": True})
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "ids"),
+    [
+        ({"isolation_level": IsolationLevel.SERIALIZABLE}, ["webhooks.W008"]),
+        ({"isolation_level": IsolationLevel.READ_COMMITTED}, []),
+        ({"options": "-c default_transaction_isolation=serializable"}, ["webhooks.W008"]),
+        ({"options": r"-c default_transaction_isolation=repeatable\ read -c jit=off"}, ["webhooks.W008"]),
+        ({"options": r"-c jit=off -cDefault_Transaction_Isolation=Read\ Committed"}, []),
+        ({"options": "-c jit=off"}, []),
+        (
+            {
+                "options": "-c default_transaction_isolation=serializable",
+                "isolation_level": IsolationLevel.READ_COMMITTED,
+            },
+            [],
+        ),
+    ],
+)
+def test_a_stricter_isolation_level_is_a_warning(
+    options: dict[str, Any], ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = SimpleNamespace(vendor="postgresql", settings_dict={"OPTIONS": options, "ATOMIC_REQUESTS": True})
+    monkeypatch.setattr(checks, "connections", {"default": database})
+    assert list(found()) == ids
+
+
+def test_a_batch_of_requests_that_are_not_atomic_is_a_warning(
+    sound_database: dict[str, Any], webhooks_settings: Any
+) -> None:
+    webhooks_settings(BATCH_REQUESTS=True)
+    assert "webhooks.W013" not in found()
+    sound_database["ATOMIC_REQUESTS"] = False
+    assert "update()" in str(found()["webhooks.W013"].hint)
+
+
+def test_requests_that_are_not_atomic_are_a_warning(sound_database: dict[str, Any]) -> None:
+    sound_database["ATOMIC_REQUESTS"] = False
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W003", False)
+    assert 'Set DATABASES["default"]["ATOMIC_REQUESTS"] = True' in message.hint
+
+
+def test_a_status_page_without_an_address_is_a_warning(settings: Any) -> None:
+    settings.ROOT_URLCONF = ()
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W004", False)
+    assert 'Add path("admin/", include("webhooks.urls")) to your urls.py' in message.hint
+
+
+def test_what_that_warning_hints_at_satisfies_it(settings: Any) -> None:
+    settings.ROOT_URLCONF = (path("admin/", include("webhooks.urls")),)
+    assert found() == {}
+
+
+def test_a_status_page_behind_the_admin_is_a_warning(settings: Any) -> None:
+    settings.ROOT_URLCONF = (path("admin/", admin.site.urls), path("admin/", include("webhooks.urls")))
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W011", False)
+    assert "Another view answers at /admin/webhook-backend-status/" in message.msg
+    assert "before admin.site.urls" in message.hint
+
+
+def test_a_status_page_is_found_under_the_prefix_of_a_script(settings: Any) -> None:
+    set_script_prefix("/netbox/")
+    try:
+        assert found() == {}
+        settings.ROOT_URLCONF = (path("admin/", admin.site.urls), path("admin/", include("webhooks.urls")))
+        assert "/netbox/admin/webhook-backend-status/" in found()["webhooks.W011"].msg
+    finally:
+        clear_script_prefix()
+
+
+@pytest.mark.parametrize("worker", [{}, {"WORKER_CLASS": "rq.SimpleWorker"}, {"WORKER_CLASS": "no.such.Worker"}])
+def test_another_worker_class_is_a_warning_that_says_what_is_lost(settings: Any, worker: dict[str, str]) -> None:
+    settings.RQ = worker
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W012", False)
+    assert "retries, events from while Redis was away and old rows wait for manage.py webhooks_sweep" in message.msg
+    assert 'Set RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}' in message.hint
+
+
+def test_a_worker_class_that_derives_from_the_shipped_one_is_right(settings: Any) -> None:
+    class Ours(WebhookWorker):
+        pass
+
+    settings.RQ = {"WORKER_CLASS": Ours}
+    assert found() == {}
+
+
+def test_no_registered_model_is_a_warning(webhooks_settings: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhooks_settings(MODELS=[])
+    monkeypatch.setattr(registry, "_registrations", {})
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W005", False)
+    assert "no model is registered" in message.msg
+    assert 'List models in WEBHOOKS["MODELS"], or call webhooks.register()' in message.hint
+
+
+def test_a_redis_that_does_not_answer_is_a_warning_when_deploying(settings: Any) -> None:
+    url = f"redis://127.0.0.1:{servers.free_port()}/0"
+    settings.RQ_QUEUES = {name: {"URL": url} for name in settings.RQ_QUEUES}
+    assert found() == {}
+    [message] = found(deploy=True).values()
+    assert (message.id, message.is_serious()) == ("webhooks.W006", False)
+    assert message.msg.startswith("Redis cannot be used: ")
+    assert "refused" in message.msg
+    assert 'Start it, or correct RQ_QUEUES["webhooks"].' in message.hint
+
+
+@pytest.mark.parametrize("keys", ["a key", ["short"], ["0" * 44], [b"0" * 44], [None]])
+def test_keys_that_cannot_be_used_are_an_error_that_does_not_repeat_them(webhooks_settings: Change, keys: Any) -> None:
+    webhooks_settings(ENCRYPTION_KEYS=keys)
+    [error] = found(deploy=True).values()
+    assert (error.id, error.is_serious()) == ("webhooks.E009", True)
+    assert error.msg == (
+        'The setting WEBHOOKS["ENCRYPTION_KEYS"] must be a list of keys as Fernet.generate_key() makes them, '
+        "not what it is."
+    )
+    assert "webhooks that have one send nothing" in error.hint
+
+
+def test_a_secret_that_no_key_decrypts_is_an_error_that_names_it(
+    settings: Any, unreadable: list[tuple[str, str]]
+) -> None:
+    unreadable.append(("CMDB", "secret"))
+    assert "webhooks.E010" not in found()
+    message = found(deploy=True)["webhooks.E010"]
+    assert message.is_serious()
+    assert message.msg == "The secret of webhook “CMDB” cannot be decrypted with any key in the settings."
+    assert "SECRET_KEY_FALLBACKS" in message.hint
+    assert "webhooks_rotate_keys" in message.hint
+    assert "Stop signing with the replaced secret now" in message.hint
+
+
+def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_table() -> list[Any]:
+        raise OperationalError("no such table: webhooks_webhook")
+
+    monkeypatch.setattr(key_rotation, "unreadable", no_table)
+    assert found(deploy=True) == {}
+
+
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [("nowhere.to.be_found", "which cannot be imported"), ("webhooks.permissions.WHERE_TO", "which cannot be called")],
+)
+def test_a_policy_of_rights_that_cannot_be_had_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
+    webhooks_settings(MAY_VIEW=named)
+    error = found()["webhooks.E011"]
+    assert error.is_serious()
+    assert f"{named}, {problem}" in error.msg
+
+
+def test_every_id_of_a_check_has_a_test_here() -> None:
+    ids = {word.strip('",)') for word in Path(checks.__file__).read_text().split() if word.startswith('id="webhooks.')}
+    tested = Path(__file__).read_text()
+    assert ids
+    assert not [check for check in ids if f'"{check.removeprefix("id=").strip(chr(34))}"' not in tested]
+
+
+@pytest.mark.parametrize("settings_module", ["project.settings", "tests.settings"])
+def test_the_example_project_is_clean(settings_module: str, tmp_path: Path, redis_url: str) -> None:
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": settings_module,
+        "EXAMPLE_DATA_DIR": str(tmp_path),
+        "PYTHONPATH": str(ROOT),
+        "REDIS_URL": redis_url,
+    }
+    command = [sys.executable, "example/manage.py", "check", "--fail-level", "WARNING"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "no issues" in done.stdout

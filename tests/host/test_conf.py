@@ -1,0 +1,133 @@
+"""Settings: typed, live, judged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from tests.support.inbox import ROOT
+from webhooks.conf import conf
+
+DEFAULTS = {
+    "enabled": False, "queue": "webhooks", "timeout": 10, "lease": 15, "lane_wait": 3600, "redis_timeout": 0.1,
+    "response_bytes": 8192, "retry_schedule": (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400),
+    "retention_days": {"succeeded": 30, "failed": 90, "discarded": 30}, "disable_after": 5 * 86400,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+@pytest.mark.parametrize("value", [{}, None])
+def test_every_setting_has_a_default(name: str, value: Any) -> None:
+    with override_settings(WEBHOOKS=value):
+        assert getattr(conf, name) == DEFAULTS[name]
+
+
+def test_settings_are_read_anew_each_time() -> None:
+    with override_settings(WEBHOOKS={"TIMEOUT": 3}):
+        assert conf.timeout == 3
+        with override_settings(WEBHOOKS={"TIMEOUT": 4}):
+            assert conf.timeout == 4
+        assert conf.timeout == 3
+
+
+def test_retention_may_be_given_for_some_states_only() -> None:
+    with override_settings(WEBHOOKS={"RETENTION_DAYS": {"failed": 365}}):
+        assert conf.retention_days == {"succeeded": 30, "failed": 365, "discarded": 30}
+
+
+def test_a_setting_that_is_no_dictionary_is_not_repeated() -> None:
+    with override_settings(WEBHOOKS=({"ENCRYPTION_KEYS": ["planted"]},)):  # by a comma behind the brace
+        assert conf.bad_values() == [("", "must be a dictionary, not a tuple")]
+
+
+def test_misspelt_keys_are_found() -> None:
+    with override_settings(WEBHOOKS={"ENABLED": True, "RETRY_SHEDULE": [], "TIME_OUT": 3}):
+        assert conf.unknown_keys == ["RETRY_SHEDULE", "TIME_OUT"]
+
+
+def test_keys_that_are_no_texts_are_found_too() -> None:
+    with override_settings(WEBHOOKS={"TIME_OUT": 3, 5: 6}):
+        assert conf.unknown_keys == ["5", "TIME_OUT"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ENABLED", "yes"), ("MODELS", "dcim.*"), ("MODELS", ["dcim"]), ("RETRY_SCHEDULE", 5),
+        ("RETRY_SCHEDULE", ["5"]), ("RETRY_SCHEDULE", [-1]), ("RETRY_JITTER", 2), ("TIMEOUT", 0), ("TIMEOUT", 121),
+        ("TIMEOUT", True), ("SENDERS", 0), ("SENDERS", 1.5), ("LEASE", -1), ("RETENTION_DAYS", {"waiting": 1}),
+        ("RETENTION_DAYS", {"failed": 0}), ("QUEUE", None),
+    ],
+)  # fmt: skip
+def test_a_value_that_cannot_be_used_is_named(key: str, value: Any) -> None:
+    with override_settings(WEBHOOKS={key: value}):
+        [(named, told)] = conf.bad_values()
+    assert named == key
+    assert repr(value) in told
+
+
+def test_models_may_be_all() -> None:
+    with override_settings(WEBHOOKS={"MODELS": ["*"]}):
+        assert conf.bad_values() == []
+
+
+@pytest.mark.parametrize("key", ["RETRY_SCHEDULE", "MODELS"])
+def test_empty_lists_are_fine(key: str) -> None:
+    with override_settings(WEBHOOKS={key: []}):
+        assert conf.bad_values() == []
+
+
+def run_python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'example'}", "DJANGO_SETTINGS_MODULE": "tests.settings", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+COUNT = """
+import django; django.setup()
+from django.db.models import signals
+from dcim.models import Site
+def hears(signal): return sum(len(part) for part in signal._live_receivers(Site)[:2])
+print([hears(signal) for signal in (signals.post_save, signals.pre_delete)])
+"""
+
+
+def test_off_means_that_no_receiver_is_connected() -> None:
+    assert run_python(COUNT, WEBHOOKS_ENABLED="0") == "[0, 0]"
+    assert run_python(COUNT, WEBHOOKS_ENABLED="1") == "[1, 1]"
+
+
+def test_the_package_can_be_imported_before_the_apps_are_ready() -> None:
+    code = "import webhooks; print(sorted(webhooks.__all__)); import django.apps; print(django.apps.apps.ready)"
+    assert run_python(code).splitlines()[-1] == "False"
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+    import webhooks
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        webhooks.nothing  # noqa: B018
+
+
+def test_starting_up_asks_the_database_nothing() -> None:
+    code = """
+import django
+from django.db.backends.utils import CursorWrapper
+def refuse(*args, **kwargs): raise AssertionError('a query in ready()')
+CursorWrapper.execute = refuse
+django.setup()
+print('quiet')
+"""
+    assert run_python(code) == "quiet"

@@ -1,0 +1,142 @@
+"""Hosts that are not like the example: without the admin, with other users, with another skin."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from dcim.models import Site
+from tests.support.deliveries import make_attempt, make_delivery, make_event
+from tests.support.inbox import ROOT, Inbox
+from tests.support.makers import make_webhook
+from tests.support.waiting import PATIENCE
+from tests.support.workers import Workers
+from webhooks import permissions
+from webhooks.middleware import WebhooksMiddleware
+from webhooks.models import Event, State, Webhook
+
+
+def run(package: str, *arguments: str, **environment: str) -> str:
+    """Run a package of the tests in a process with its own settings, and return what it logged."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", package, *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment, "DJANGO_SETTINGS_MODULE": f"{package}.settings"},
+        capture_output=True,
+        text=True,
+        timeout=60 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stderr
+
+
+def test_a_host_without_the_admin_and_with_users_of_its_own_has_all_but_the_pages(
+    tmp_path: Path, redis_url: str, inbox: Inbox
+) -> None:
+    database = str(tmp_path / "db.sqlite3")
+    logged = run("tests.bare_host", inbox.url(), BARE_HOST_DATABASE=database, REDIS_URL=redis_url)
+    [request] = inbox.received()
+    assert (request.json["data"]["text"], request.json["username"]) == ("first", "other@example.org")
+    for said in ("added webhook “notes”", "changed webhook “notes”", "changed delivery “", "deleted webhook “notes”"):
+        assert f"operator@example.org {said}" in logged
+    assert "Traceback" not in logged
+
+
+@dataclass
+class RemoteUser:
+    """A user that another service vouches for: no row, and nothing of Django's permissions."""
+
+    pk: str = "f3a1"
+    is_authenticated: bool = True
+
+    def __str__(self) -> str:
+        return "remote"
+
+
+class RemoteOperator(RemoteUser):
+    def has_perm(self, perm: str) -> bool:
+        return True
+
+
+WANTED = {"name": "sites", "payload_url": "http://127.0.0.1/", "object_types": ["dcim.site"], "on_created": True}
+
+
+@pytest.fixture
+def remote_users(settings: Any) -> None:
+    """The host's own rules ask for no permission of Django, which such users need not have."""
+    settings.REST_FRAMEWORK = {
+        **settings.REST_FRAMEWORK,
+        "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    }
+
+
+def post_as(user: RemoteUser) -> int:
+    client = APIClient()
+    client.force_authenticate(user)
+    return client.post("/api/webhooks/webhooks/", WANTED, format="json").status_code
+
+
+@pytest.mark.usefixtures("remote_users")
+def test_a_user_without_permissions_of_django_may_do_nothing(database: str) -> None:
+    assert post_as(RemoteUser()) == 403
+    assert not Webhook.objects.exists()
+    assert not any(may(RemoteUser()) for may in (permissions.may_view_webhooks, permissions.may_view_events))
+    assert not permissions.may(RemoteUser(), "change", make_webhook(Site))
+    assert not permissions.visible_webhooks(RemoteUser()).exists()
+
+
+def test_a_change_by_a_user_that_is_no_row_has_its_name(database: str, app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Site)
+
+    def save(request: HttpRequest) -> HttpResponse:
+        Site.objects.create(name="AMS1", slug="ams1")
+        return HttpResponse()
+
+    request = RequestFactory().post("/", headers={"X-Webhook-Depth": "2"})
+    request.user = RemoteUser()  # type: ignore[assignment]
+    WebhooksMiddleware(save)(request)
+    event = Event.objects.get()
+    assert (event.username, event.depth) == ("remote", 1)
+    assert "Traceback" not in app_log.text
+
+
+@pytest.mark.usefixtures("remote_users")
+def test_what_a_user_did_that_is_no_row_is_in_the_log(database: str, app_log: pytest.LogCaptureFixture) -> None:
+    assert post_as(RemoteOperator()) == 201
+    assert "remote added webhook “sites”" in app_log.text
+    assert not LogEntry.objects.exists()
+
+
+@pytest.mark.one_database
+def test_every_page_opens_in_the_look_of_grappelli(workers: Workers) -> None:
+    User.objects.create_superuser("admin")
+    webhook = make_webhook(Site)
+    event = make_event()
+    delivery = make_delivery(webhook, State.FAILED, event)
+    make_attempt(delivery)
+    failed = make_event("2", data="", error="Traceback", dispatched_at=None)
+    rows = {"webhook": [webhook], "delivery": [delivery], "event": [event, failed]}
+    pages = [
+        reverse("webhooks_backend_status"), reverse("webhooks_backend_status_retry_all"),
+        reverse("admin:app_list", args=["webhooks"]), reverse("admin:webhooks_webhook_add"),
+        reverse("admin:webhooks_webhook_delete", args=[webhook.pk]),
+    ]  # fmt: skip
+    for model, those in rows.items():
+        pages.append(reverse(f"admin:webhooks_{model}_changelist"))
+        pages += [
+            reverse(f"admin:webhooks_{model}_{page}", args=[row.pk]) for row in those for page in ("change", "history")
+        ]
+    run("tests.under_grappelli", *pages, **workers.environment())

@@ -1,0 +1,263 @@
+"""What host projects use in their own tests."""
+
+from __future__ import annotations
+
+import contextlib
+import unittest
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connection, transaction
+from django.test import TestCase
+from django.test.utils import CaptureQueriesContext
+
+import webhooks
+from tests.support.inbox import Inbox
+from tests.support.makers import events as recorded_events
+from tests.support.makers import make_webhook
+from tests.testapp.models import Country, Fragile, Label, Part, Thing
+from webhooks.models import Delivery, Event, State
+from webhooks.testing import CapturedEvent, capture, deliver
+from webhooks.workers import jobs
+
+
+def actions(events: list[CapturedEvent]) -> list[str]:
+    return [event.action for event in events]
+
+
+class InsideATestCase(TestCase):
+    """Run below, once for each kind of database: pytest itself runs the tests of a TestCase only once."""
+
+    __test__ = False
+
+    thing: Thing
+
+    @classmethod
+    def setUpTestData(cls) -> None:
+        make_webhook(Thing, name="ledger")
+        cls.thing = Thing.objects.create(name="made before")
+
+    def test_an_object_of_the_set_up_that_is_saved_is_updated_not_created(self) -> None:
+        assert [event.action for event in recorded_events()] == ["created"]
+        self.thing.name = "renamed"
+        with capture() as events:
+            self.thing.save()
+        [event] = events
+        assert (event.action, event.object_type) == ("updated", "testapp.thing")
+        assert (event.object_id, event.data["name"]) == (str(self.thing.pk), "renamed")
+
+    def test_without_capture_it_would_have_been_created(self) -> None:
+        self.thing.save()
+        assert [event.action for event in recorded_events()] == ["created"]
+
+    def test_an_object_of_the_set_up_that_is_deleted_is_deleted(self) -> None:
+        with capture() as events:
+            self.thing.delete()
+        assert actions(events) == ["deleted"]
+
+    def test_two_blocks_are_two_transactions(self) -> None:
+        with capture() as first:
+            thing = Thing.objects.create(name="new")
+        with capture() as second:
+            thing.save()
+        assert actions(first) == ["created"]
+        assert actions(second) == ["updated"]
+
+    def test_an_event_names_the_defined_webhooks_that_want_it(self) -> None:
+        make_webhook(Thing, name="deletions only", on="d")
+        with capture() as events:
+            self.thing.save()
+            Label.objects.create(name="red")
+        assert [(event.object_type, event.webhooks) for event in events] == [
+            ("testapp.thing", ["ledger"]),
+            ("testapp.label", []),
+        ]
+
+    def test_a_webhook_that_is_defined_in_the_block_counts_and_ends_nothing(self) -> None:
+        with capture(["testapp.label"]) as events:
+            make_webhook(Country, name="atlas")
+            Country.objects.create(code="is", name="Iceland")
+            Label.objects.create(name="red")
+        assert [(event.object_type, event.webhooks) for event in events] == [
+            ("testapp.country", ["atlas"]),
+            ("testapp.label", []),
+        ]
+
+    def test_a_change_after_the_block_is_none_of_its_business(self) -> None:
+        with capture() as events:
+            pass
+        Thing.objects.create(name="later")
+        assert events == []
+
+    def test_the_block_leaves_nothing_behind(self) -> None:
+        before = list(connection.run_on_commit)
+        with capture():
+            self.thing.save()
+        assert connection.run_on_commit == before
+
+    def test_a_rolled_back_change_is_not_captured(self) -> None:
+        with capture() as events, contextlib.suppress(ZeroDivisionError), transaction.atomic():
+            self.thing.save()
+            _ = 1 / 0
+        assert events == []
+
+    def test_an_error_in_the_block_comes_out_as_it_is(self) -> None:
+        with pytest.raises(ZeroDivisionError), capture():
+            _ = 1 / 0
+
+
+@pytest.mark.parametrize("name", unittest.defaultTestLoader.getTestCaseNames(InsideATestCase))
+def test_inside_a_test_case(name: str, database: Any) -> None:
+    result = unittest.TestResult()
+    unittest.TestSuite([InsideATestCase(name)]).run(result)
+    assert result.testsRun == 1
+    assert result.wasSuccessful(), "".join(text for _, text in result.failures + result.errors)
+
+
+@pytest.fixture(params=["with real commits", "in a transaction"])
+def either(request: pytest.FixtureRequest, database: str) -> Iterator[None]:
+    """A test runs with real commits, and in a transaction that is rolled back, as in a TestCase."""
+    if request.param == "with real commits":
+        yield
+        return
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
+
+
+def test_everything_registered_is_captured_though_no_webhook_is_defined(either: Any) -> None:
+    with capture() as events:
+        thing = Thing.objects.create(name="a")
+        Part.objects.create(thing=thing, name="b")
+    assert [(event.action, event.object_type) for event in events] == [
+        ("created", "testapp.thing"),
+        ("created", "testapp.part"),
+    ]
+
+
+def test_what_is_captured_can_be_narrowed_to_some_models(either: Any) -> None:
+    with capture(subscribe=["testapp.Label"]) as events:
+        Thing.objects.create(name="a")
+        Label.objects.create(name="b")
+    assert [event.object_type for event in events] == ["testapp.label"]
+
+
+def test_with_no_model_named_only_what_webhooks_want_is_captured(either: Any) -> None:
+    make_webhook(Label, on="c", name="labels")
+    with capture(subscribe=[]) as events:
+        Thing.objects.create(name="a")
+        Label.objects.create(name="b").delete()
+    assert {event.object_type for event in events} <= {"testapp.label"}
+    with capture(subscribe=[]) as events:
+        Label.objects.create(name="c")
+    assert [(event.object_type, event.webhooks) for event in events] == [("testapp.label", ["labels"])]
+
+
+def test_nothing_is_captured_of_what_was_there_before(either: Any) -> None:
+    make_webhook(Label)
+    Label.objects.create(name="before")
+    with capture() as events:
+        pass
+    assert events == []
+
+
+def test_an_event_tells_who_made_the_change(either: Any) -> None:
+    with capture() as events, webhooks.actor(username="ada", request_id="42"):
+        Label.objects.create(name="red")
+    assert [(event.username, event.request_id) for event in events] == [("ada", "42")]
+
+
+def test_a_serializer_that_raises_is_seen_in_the_event(either: Any) -> None:
+    with capture() as events:
+        Fragile.objects.create(name="a", behaviour="raises")
+    [event] = events
+    assert event.data is None
+    assert "this serializer is broken" in event.error
+
+
+def test_a_label_that_is_not_registered_is_refused_by_name(either: Any) -> None:
+    with pytest.raises(LookupError, match=r"testapp.unregistered\..* These are: .*testapp.thing"):
+        capture(["testapp.unregistered"]).__enter__()
+
+
+def test_it_says_so_when_webhooks_are_off(either: Any, webhooks_settings: Any) -> None:
+    webhooks_settings(ENABLED=False)
+    with pytest.raises(ImproperlyConfigured, match='WEBHOOKS\\["ENABLED"\\] = True'), capture():
+        pass
+    with pytest.raises(ImproperlyConfigured, match="off"):
+        deliver()
+
+
+def test_redis_is_not_asked_while_capturing(database: Any, redis: Any) -> None:
+    with capture():
+        Label.objects.create(name="red")
+    assert redis.dbsize() == 0
+    jobs.wake_up()
+    assert redis.dbsize() > 0
+
+
+def test_captured_events_are_not_delivered_to_anybody_who_is_not_defined(either: Any) -> None:
+    with capture():
+        Label.objects.create(name="red")
+    assert deliver() == []
+    assert not Event.objects.undispatched().exists()
+    assert not Delivery.objects.exists()
+
+
+def test_deliver_sends_what_was_captured_over_real_http(either: Any, inbox: Inbox) -> None:
+    make_webhook(Label, url=inbox.url())
+    with capture() as events:
+        label = Label.objects.create(name="red")
+    [attempt] = deliver()
+    [received] = inbox.received()
+    assert (attempt.succeeded, attempt.status, attempt.delivery.state) == (True, 200, State.SUCCEEDED)
+    assert received.json["data"] == events[0].data == {"id": label.pk, "name": "red"}
+    assert received.headers["webhook-id"] == str(attempt.delivery.pk)
+    assert deliver() == []
+
+
+def test_deliver_sends_the_changes_of_one_object_in_order(either: Any, inbox: Inbox) -> None:
+    make_webhook(Label, url=inbox.url())
+    label = Label(name="red")
+    for name in ("red", "green", "blue"):
+        label.name = name
+        with capture():
+            label.save()
+    assert [attempt.delivery.event.action for attempt in deliver()] == ["created", "updated", "updated"]
+    assert [one.json["data"]["name"] for one in inbox.received()] == ["red", "green", "blue"]
+
+
+def test_deliver_makes_one_attempt_where_the_receiver_fails(either: Any, inbox: Inbox) -> None:
+    make_webhook(Label, url=inbox.url("status/500"))
+    with capture():
+        Label.objects.create(name="red")
+    [attempt] = deliver()
+    assert (attempt.succeeded, attempt.status, attempt.delivery.state) == (False, 500, State.PENDING)
+    assert deliver() == []
+
+
+def test_deliver_says_so_when_time_is_over_before_all_is_sent(either: Any, inbox: Inbox) -> None:
+    make_webhook(Label, url=inbox.url())
+    with capture():
+        Label.objects.create(name="red")
+    with pytest.raises(TimeoutError, match="after 0 seconds"):
+        deliver(seconds=0)
+
+
+def test_what_an_update_changed_is_told_to_those_who_ask(either: Any) -> None:
+    thing = Thing.objects.create(name="old")
+
+    def rename(name: str) -> None:
+        thing.name = name
+        thing.save()
+
+    with CaptureQueriesContext(connection) as plainly, capture() as events:
+        rename("new")
+    assert (events[0].changed, events[0].snapshots["prechange"]) == (None, None)
+    assert events[0].snapshots["postchange"]["name"] == "new"
+    with CaptureQueriesContext(connection) as asked, capture(prechange=True) as events:
+        rename("newest")
+    assert (events[0].changed, events[0].snapshots["prechange"]["name"]) == (["name"], "new")
+    assert len(asked) == len(plainly) + 1

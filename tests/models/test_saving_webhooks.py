@@ -1,0 +1,236 @@
+"""Admins save a webhook while workers write on the same row how it fares."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from cryptography.fernet import Fernet
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from dcim.models import Site
+from tests.support.makers import make_webhook
+from tests.support.threads import Beside
+from webhooks.delivery import health
+from webhooks.models import Webhook
+from webhooks.network.outcome import Outcome
+from webhooks.operations import deletion, key_rotation
+
+GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410)
+REFUSED = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
+
+URL = "https://127.0.0.1/hook"
+
+Save = Callable[[Webhook, bool], Any]
+
+
+class Judging:
+    """Judging what was entered takes as long as a test wants, as it does where a name server is slow."""
+
+    def __init__(self) -> None:
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+
+@pytest.fixture
+def judging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judging]:
+    slow, full_clean = Judging(), Webhook.full_clean
+
+    def judge(self: Webhook, *args: Any, **kwargs: Any) -> None:
+        slow.has_begun.set()
+        slow.may_end.wait(20)
+        full_clean(self, *args, **kwargs)
+
+    monkeypatch.setattr(Webhook, "full_clean", judge)
+    yield slow
+    slow.may_end.set()
+
+
+def by_admin(webhook: Webhook, enabled: bool) -> Any:
+    client = Client()
+    client.force_login(User.objects.get())
+    sites = ContentType.objects.get_for_model(Site)
+    form = {
+        "name": "renamed", "object_types": [sites.pk], "on_created": "on", "payload_url": URL, "http_method": "POST",
+        "content_type": "application/json", "ssl_verification": "on", "ordered": "on",
+    }  # fmt: skip
+    address = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    return client.post(address, form | ({"enabled": "on"} if enabled else {})).status_code
+
+
+def by_api(webhook: Webhook, enabled: bool) -> Any:
+    client = APIClient()
+    client.force_authenticate(User.objects.get())
+    changes = {"name": "renamed", "payload_url": URL, "enabled": enabled}
+    return client.patch(f"/api/webhooks/webhooks/{webhook.pk}/", changes, format="json").status_code
+
+
+def note(webhook: Webhook, outcome: Outcome) -> None:
+    """What a worker does in its main thread, which has leases to renew: it must not wait."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL lock_timeout = '1s'")
+        health.note(webhook, [outcome])
+
+
+@pytest.fixture
+def saved_beside(database: str, judging: Judging) -> Callable[[Save, bool, bool, Outcome], Webhook]:
+    """Has a webhook saved, and an outcome noted while what was entered is judged; gives the row as it is then."""
+    User.objects.create_superuser("admin")
+
+    def do(save: Save, was_enabled: bool, enabled: bool, outcome: Outcome) -> Webhook:
+        webhook = make_webhook(Site, name="CMDB", enabled=was_enabled)
+        saving = Beside(lambda: save(webhook, enabled))
+        assert judging.has_begun.wait(20)
+        note(webhook, outcome)
+        judging.may_end.set()
+        assert saving.join() in (200, 302)
+        webhook.refresh_from_db()
+        assert webhook.name == "renamed"
+        return webhook
+
+    return do
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("save", [by_admin, by_api])
+class TestASaveBesideAWorker:
+    def test_what_disabled_itself_meanwhile_stays_disabled(self, saved_beside: Any, save: Save) -> None:
+        webhook = saved_beside(save, True, True, GONE)
+        assert not webhook.enabled
+        assert "410" in webhook.disabled_reason
+
+    def test_what_was_paused_meanwhile_stays_paused(
+        self, saved_beside: Any, save: Save, webhooks_settings: Any
+    ) -> None:
+        webhooks_settings(PAUSE_AFTER=1)
+        webhook = saved_beside(save, True, True, REFUSED)
+        assert webhook.is_paused
+        assert (webhook.failures_in_a_row, webhook.last_failure) == (1, "HTTP 500 Internal Server Error")
+
+    def test_whoever_disables_it_does(self, saved_beside: Any, save: Save) -> None:
+        webhook = saved_beside(save, True, False, REFUSED)
+        assert (webhook.enabled, webhook.failures_in_a_row) == (False, 1)
+
+    def test_whoever_enables_it_does(self, saved_beside: Any, save: Save) -> None:
+        assert saved_beside(save, False, True, REFUSED).enabled
+
+
+def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> None:
+    webhook = make_webhook(Site)
+    stale = Webhook.objects.get()
+    with transaction.atomic():
+        health.note(webhook, [REFUSED])
+    stale.enabled = False
+    stale.save_settings(["enabled"])
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.failures_in_a_row) == (False, 1)
+
+
+@pytest.mark.parametrize(("save", "status"), [(by_admin, 302), (by_api, 404)])
+def test_one_that_is_deleted_meanwhile_is_no_error_of_the_server(
+    database: str, monkeypatch: pytest.MonkeyPatch, save: Save, status: int
+) -> None:
+    User.objects.create_superuser("admin")
+    webhook, full_clean = make_webhook(Site), Webhook.full_clean
+
+    def judge(self: Webhook, *args: Any, **kwargs: Any) -> None:
+        deletion.delete(Webhook.objects.filter(pk=webhook.pk))
+        full_clean(self, *args, **kwargs)
+
+    monkeypatch.setattr(Webhook, "full_clean", judge)
+    assert save(webhook, True) == status
+
+
+@pytest.mark.parametrize(("save", "status"), [(by_admin, 302), (by_api, 409)])
+def test_a_name_that_another_gets_meanwhile_is_no_error_of_the_server(
+    database: str, monkeypatch: pytest.MonkeyPatch, save: Save, status: int
+) -> None:
+    User.objects.create_superuser("admin")
+    webhook, save_settings = make_webhook(Site, name="old"), Webhook.save_settings
+
+    def save_second(self: Webhook, changed: Any) -> None:
+        make_webhook(Site, name="renamed")
+        save_settings(self, changed)
+
+    monkeypatch.setattr(Webhook, "save_settings", save_second)
+    assert save(webhook, True) == status
+    assert Webhook.objects.get(pk=webhook.pk).name == "old"
+
+
+def test_one_that_is_deleted_meanwhile_is_not_switched(
+    database: str, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, deleted = (make_webhook(Site, name=name, enabled=False) for name in ("kept", "deleted"))
+    save_settings = Webhook.save_settings
+
+    def save(self: Webhook, changed: Any) -> None:
+        deletion.delete(Webhook.objects.filter(pk=deleted.pk))
+        save_settings(self, changed)
+
+    monkeypatch.setattr(Webhook, "save_settings", save)
+    chosen = {"action": "enable", "_selected_action": [kept.pk, deleted.pk]}
+    shown = admin_client.post(reverse("admin:webhooks_webhook_changelist"), chosen, follow=True).content.decode()
+    assert "1 webhook is enabled now." in shown
+
+
+def test_what_somebody_else_saved_meanwhile_stays(database: str) -> None:
+    make_webhook(Site, secret="first", timeout=5, secret_headers="X-Token: a")
+    mine, theirs = Webhook.objects.get(), Webhook.objects.get()
+    theirs.payload_url, theirs.secret, theirs.secret_headers = "http://127.0.0.1:2/", "second", "X-Token: b"
+    theirs.save_settings(["payload_url", "secret", "secret_headers"])
+    mine.name, mine.timeout = "renamed", 7  # the latter is not said to be changed
+    mine.save_settings(["name"])
+    stored = Webhook.objects.get()
+    assert (stored.name, stored.payload_url, stored.timeout) == ("renamed", "http://127.0.0.1:2/", 5)
+    assert (stored.secret, stored.previous_secret, stored.secret_headers) == ("second", "first", "X-Token: b")
+
+
+def test_of_two_new_secrets_the_later_replaces_the_earlier(database: str) -> None:
+    make_webhook(Site, secret="first")
+    mine, theirs = Webhook.objects.get(), Webhook.objects.get()
+    for webhook, secret in ((theirs, "second"), (mine, "third")):
+        webhook.secret = secret
+        webhook.save_settings(["secret"])
+    stored = Webhook.objects.get()
+    assert (stored.secret, stored.previous_secret) == ("third", "second")
+
+
+def test_a_rotation_of_keys_beside_a_save_loses_no_secret(database: str, webhooks_settings: Any) -> None:
+    old, new = (Fernet.generate_key().decode() for _ in range(2))
+    webhooks_settings(ENCRYPTION_KEYS=[old])
+    make_webhook(Site, secret="kept")
+    mine = Webhook.objects.get()
+    webhooks_settings(ENCRYPTION_KEYS=[new, old])
+    assert key_rotation.renew().renewed == 1
+    mine.save_settings(["name"])
+    webhooks_settings(ENCRYPTION_KEYS=[new])
+    assert Webhook.objects.get().secret == "kept"
+
+
+@pytest.mark.parametrize(
+    "load", [lambda pk: Webhook.objects.get(pk=pk), lambda pk: Webhook.objects.only("name").get(pk=pk)]
+)
+def test_a_save_that_does_not_enable_a_webhook_resumes_nothing(database: str, load: Callable[[int], Webhook]) -> None:
+    stale = load(make_webhook(Site).pk)
+    Webhook.objects.update(enabled=False, disabled_reason="HTTP 410 Gone")
+    stale.name = "renamed"
+    stale.save(update_fields=["name"] if "enabled" in stale.__dict__ else None)
+    stored = Webhook.objects.get()
+    assert (stored.name, stored.enabled, stored.resumed_at) == ("renamed", False, None)
+    assert stored.disabled_reason == "HTTP 410 Gone"
+
+
+def test_a_webhook_enabled_by_this_field_alone_forgets_its_failures(database: str) -> None:
+    webhook = make_webhook(Site, enabled=False, disabled_reason="HTTP 410 Gone", failures_in_a_row=7)
+    webhook.enabled = True
+    webhook.save(update_fields=["enabled"])
+    webhook.refresh_from_db()
+    assert (webhook.enabled, webhook.disabled_reason, webhook.failures_in_a_row) == (True, "", 0)
+    assert webhook.resumed_at

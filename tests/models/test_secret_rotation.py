@@ -1,0 +1,254 @@
+"""A secret is replaced without a gap: what receivers get before, during and after, over real sockets."""
+
+from __future__ import annotations
+
+import base64
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import standardwebhooks
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from rest_framework.test import APIClient
+
+from tests.admin.test_pages import form
+from tests.support.draining import drain, states
+from tests.support.inbox import Inbox, Received
+from tests.support.makers import make_webhook
+from tests.testapp.models import Thing
+from webhooks.delivery import maintenance
+from webhooks.models import Attempt, ContentType, Delivery, State, Webhook
+from webhooks.operations import retries
+from webhooks.security.encryption import Secret
+
+pytestmark = pytest.mark.usefixtures("database")
+
+OLDEST, OLD, NEW = (f"whsec_{base64.b64encode(letter * 24).decode()}" for letter in (b"a", b"b", b"c"))
+
+
+def accepts(secret: str, received: Received) -> bool:
+    """Whether the receivers' own library takes it."""
+    try:
+        standardwebhooks.Webhook(secret).verify(received.body, received.headers)
+    except standardwebhooks.WebhookVerificationError:
+        return False
+    return True
+
+
+def send(inbox: Inbox) -> Received:
+    """What a change now makes the receiver get."""
+    Thing.objects.create(name="a")
+    drain()
+    return inbox.received()[-1]
+
+
+def accepted(inbox: Inbox) -> list[bool]:
+    received = send(inbox)
+    return [accepts(secret, received) for secret in (OLDEST, OLD, NEW)]
+
+
+@pytest.fixture
+def webhook(inbox: Inbox) -> Webhook:
+    return make_webhook(Thing, name="CMDB", url=inbox.url(), secret=OLD)
+
+
+@pytest.fixture
+def admin(database: str) -> User:
+    return User.objects.create_superuser("alice", "alice@example.org", "-")
+
+
+def by_code(webhook: Webhook, admin: User, secret: str) -> None:
+    fresh = Webhook.objects.get()
+    fresh.sign_with(Secret(secret))
+    fresh.save()
+
+
+def by_admin(webhook: Webhook, admin: User, secret: str) -> None:
+    client = Client()
+    client.force_login(admin)
+    models = [one.pk for one in webhook.object_types.all()]
+    data = form(secret=secret, payload_url=webhook.payload_url, object_types=models)
+    assert client.post(reverse("admin:webhooks_webhook_change", args=[webhook.pk]), data).status_code == 302
+
+
+def by_api(webhook: Webhook, admin: User, secret: str) -> None:
+    client = APIClient()
+    client.force_authenticate(admin)
+    answer = client.patch(f"/api/webhooks/webhooks/{webhook.pk}/", {"secret": secret}, format="json")
+    assert answer.status_code == 200, answer.content
+    assert answer.json()["previous_secret_until"]
+
+
+def let_pass(**time: float) -> None:
+    until = Webhook.objects.get().previous_secret_until
+    Webhook.objects.update(previous_secret_until=until and until - timedelta(**time))
+
+
+@pytest.fixture(autouse=True)
+def allow_loopback_where_a_webhook_is_saved(webhooks_settings: Any) -> None:
+    webhooks_settings(ALLOW_NETWORKS=["127.0.0.0/8"])
+
+
+@pytest.mark.parametrize("replace", [by_code, by_admin, by_api])
+def test_both_sign_for_a_day_and_then_the_new_one_alone(
+    webhook: Webhook, admin: User, inbox: Inbox, replace: Any
+) -> None:
+    assert accepted(inbox) == [False, True, False]
+    replace(webhook, admin, NEW)
+    left = Webhook.objects.get().previous_secret_until - timezone.now()
+    assert timedelta(hours=23, minutes=59) < left <= timedelta(hours=24)
+    assert accepted(inbox) == [False, True, True]
+    let_pass(hours=23, minutes=59)
+    assert accepted(inbox) == [False, True, True]
+    let_pass(minutes=1, seconds=1)
+    assert accepted(inbox) == [False, False, True]
+    assert maintenance.prune() == 1
+    fresh = Webhook.objects.get()
+    assert (bool(fresh.previous_secret), fresh.previous_secret_until, fresh.secret) == (False, None, NEW)
+    assert accepted(inbox) == [False, False, True]
+
+
+def test_the_overlap_is_a_setting(webhook: Webhook, admin: User, inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(SECRET_OVERLAP=3600)
+    by_code(webhook, admin, NEW)
+    assert Webhook.objects.get().previous_secret_until - timezone.now() < timedelta(hours=1)
+    webhooks_settings(SECRET_OVERLAP=0)
+    by_code(webhook, admin, OLDEST)
+    assert accepted(inbox) == [True, False, False]
+
+
+def test_the_one_before_the_last_signs_no_longer(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+    Webhook.objects.update(secret=OLDEST)
+    by_code(webhook, admin, OLD)
+    by_code(webhook, admin, NEW)
+    assert accepted(inbox) == [False, True, True]
+
+
+def test_the_same_secret_again_changes_nothing(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+    by_code(webhook, admin, NEW)
+    until = Webhook.objects.get().previous_secret_until
+    by_code(webhook, admin, NEW)
+    assert Webhook.objects.get().previous_secret_until == until
+    assert accepted(inbox) == [False, True, True]
+
+
+def test_a_cleared_secret_leaves_none_behind(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+    by_code(webhook, admin, NEW)
+    by_code(webhook, admin, "")
+    received = send(inbox)
+    assert "webhook-signature" not in received.headers
+    assert not Webhook.objects.get().previous_secret
+
+
+def test_a_leaked_secret_can_be_made_to_sign_no_longer_at_once(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+    client = Client()
+    client.force_login(admin)
+    address = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+    assert "Stop signing with the replaced secret" not in client.get(address).content.decode()
+    by_code(webhook, admin, NEW)
+    shown = client.get(address).content.decode()
+    assert "Stop signing with the replaced secret now" in shown
+    assert "Beside the new one, it signs until 20" in shown
+    models = [one.pk for one in webhook.object_types.all()]
+    data = form(payload_url=webhook.payload_url, object_types=models, forget_previous_secret="on")
+    assert client.post(address, data).status_code == 302
+    assert accepted(inbox) == [False, False, True]
+
+    by_code(webhook, admin, OLD)
+    api = APIClient()
+    api.force_authenticate(admin)
+    api.patch(f"/api/webhooks/webhooks/{webhook.pk}/", {"forget_previous_secret": True}, format="json")
+    assert accepted(inbox) == [False, True, False]
+    api.patch(f"/api/webhooks/webhooks/{webhook.pk}/", {"secret": NEW, "forget_previous_secret": True}, format="json")
+    assert accepted(inbox) == [False, False, True]
+
+
+def test_a_retry_signs_with_what_is_valid_then(
+    webhook: Webhook, admin: User, inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[0])
+    Webhook.objects.update(payload_url=inbox.url("fail-first/1"), content_type=ContentType.FORM)
+    by_code(webhook, admin, NEW)
+    Thing.objects.create(name="a")
+    drain()
+    assert len(inbox.received()) == 2
+    for one in inbox.received():
+        signatures = one.headers["webhook-signature"].split(" ")
+        assert len(signatures) == 2
+
+
+# Headers that nobody is to see
+
+
+def test_secret_headers_are_sent_and_are_in_no_attempt(webhook: Webhook, inbox: Inbox) -> None:
+    Webhook.objects.update(
+        payload_url=inbox.url("echo"), secret_headers="Authorization: Bearer tok-12345678\nX-Api-Key: 4711-0815\n"
+    )
+    received = send(inbox)
+    assert received.headers["authorization"] == "Bearer tok-12345678"
+    assert received.headers["x-api-key"] == "4711-0815"
+    assert accepts(OLD, received)
+    attempt = Attempt.objects.get()
+    assert "authorization: ********" in attempt.response_body.lower()
+    kept = f"{attempt.response_body}{attempt.response_headers}{attempt.reason}"
+    assert "tok-12345678" not in kept
+    assert "4711-0815" not in kept
+
+
+# Keys that are gone
+
+
+def test_without_its_key_an_attempt_fails_with_the_reason_and_goes_out_when_the_key_is_back(
+    webhook: Webhook, inbox: Inbox, settings: Any, webhooks_settings: Any, app_log: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[0], PAUSE_AFTER=100)
+    known = settings.SECRET_KEY
+    settings.SECRET_KEY = "changed, and the old one forgotten"
+    Thing.objects.create(name="a")
+    drain()
+    assert (states(), inbox.received()) == ([State.FAILED], [])
+    reasons = set(Attempt.objects.values_list("reason", flat=True))
+    assert reasons == {
+        "the secret of webhook “CMDB” cannot be used: it cannot be decrypted, for it "
+        "was encrypted with a key that is no longer in the settings. Put that key back, at the end of "
+        'WEBHOOKS["ENCRYPTION_KEYS"] or in SECRET_KEY_FALLBACKS, or enter the text again'
+    }
+    assert OLD not in app_log.text
+    settings.SECRET_KEY_FALLBACKS = [known]
+    retries.retry(Delivery.objects.all())
+    drain()
+    [received] = inbox.received()
+    assert states() == [State.SUCCEEDED]
+    assert accepts(OLD, received)
+
+
+def test_the_admin_says_that_a_secret_cannot_be_read_and_takes_another(
+    webhook: Webhook, admin: User, inbox: Inbox, settings: Any, redis: Any
+) -> None:
+    settings.SECRET_KEY = "changed, and the old one forgotten"
+    client = Client()
+    client.force_login(admin)
+    told = "A secret is set, but no attempt can be made with it: it cannot be decrypted"
+    assert told in client.get(reverse("admin:webhooks_webhook_change", args=[webhook.pk])).content.decode()
+    status = client.get(reverse("webhooks_backend_status")).context["findings"]
+    assert any("The secret of “CMDB” cannot be decrypted" in finding.text for finding in status)
+    by_admin(webhook, admin, "")
+    assert Webhook.objects.get().unreadable == ["secret"], "an empty input keeps it"
+    by_admin(webhook, admin, NEW)
+    fresh = Webhook.objects.get()
+    assert (fresh.unreadable, bool(fresh.previous_secret)) == ([], False)
+    assert accepted(inbox) == [False, False, True]
+
+
+def test_a_replaced_secret_that_cannot_be_read_does_not_keep_the_new_one_from_signing(
+    webhook: Webhook, admin: User, inbox: Inbox, settings: Any
+) -> None:
+    by_code(webhook, admin, NEW)
+    known, settings.SECRET_KEY = settings.SECRET_KEY, "changed, and the old one forgotten"
+    Webhook.objects.update(secret=NEW)
+    assert accepted(inbox) == [False, False, True]
+    settings.SECRET_KEY_FALLBACKS = [known]
+    assert accepted(inbox) == [False, True, True]

@@ -1,0 +1,121 @@
+"""Headers written as lines: which are taken, which are refused, and what of them is hidden."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from webhooks.network import headers
+from webhooks.text import hide
+
+
+def test_lines_are_headers_in_their_order() -> None:
+    text = "Authorization:  Bearer abc \r\n\n  X-Token : a:b=c\nX-Empty-Looking: -\t-"
+    assert headers.parse(text) == {"Authorization": "Bearer abc", "X-Token": "a:b=c", "X-Empty-Looking": "-\t-"}
+    assert headers.parse("") == headers.parse(" \n ") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("hush", "Line 1: write a header as Name: value."),
+        (": hush", "Line 1: write a header"),
+        ("X Y: hush", "Line 1: write a header"),
+        ("Ä: hush", "Line 1: write a header"),
+        ("X-A\0: hush", "Line 1: write a header"),
+        ("X-A: 1\nX-B: hush\rX-C: hush", "Line 2: the value of X-B must be visible ASCII"),
+        ("X-A: hush\0", "Line 1: the value of X-A must be"),
+        ("X-A: hush\x0b", "Line 1: the value of X-A must be"),
+        ("X-A: hush\x85X-B: 1", "Line 1: the value of X-A must be"),
+        ("X-A: hüsh", "Line 1: the value of X-A must be"),
+        ("X-A:", "Line 1: the value of X-A must be"),
+        ("X-A: hush\nx-a: hush", "Line 2: x-a is there twice."),
+        ("\n".join(f"X-{number}: hush" for number in range(51)), "There are 51 headers; 50 are the most."),
+        *(
+            (f"{name}: hush", f"Line 1: {name} cannot be set")
+            for name in (
+                "Host", "content-length", "Content-Type", "Transfer-Encoding", "Connection", "Keep-Alive", "TE",
+                "Trailer", "Upgrade", "Proxy-Authorization", "Proxy-Connection", "Proxy-Authenticate", "Expect",
+                "webhook-id", "Webhook-Signature", "WEBHOOK-ANYTHING", "X-Hook-Signature", "Content-Encoding",
+                "X-Webhook-Depth", "HTTP2-Settings", "Proxy-Anything", "webhook_signature", "Transfer_Encoding",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_sent_is_refused_without_repeating_a_value(text: str, reason: str) -> None:
+    said = headers.objection(text)
+    assert said.startswith(reason)
+    assert "hush" not in said
+    with pytest.raises(ValueError, match=r"Line|headers"):
+        headers.parse(text)
+
+
+HIDDEN = headers.hidden('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Odd: a"b\\c/d e')
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nothing of it", "nothing of it"),
+        ("you sent Bearer tok-12345678!", "you sent ********!"),
+        ("token tok-12345678 is wrong", "token ******** is wrong"),
+        ("Bearer is not secret", "Bearer is not secret"),
+        ('{"odd": "a\\"b\\\\c/d e"}', '{"odd": "********"}'),
+        ("q=a%22b%5Cc%2Fd%20e&", "q=********&"),
+        ("cut off at tok-123", "cut off at ********"),
+        ("cut off at Bearer tok-1234567", "cut off at ********"),
+        ("no cut at tok", "no cut at tok"),
+        ('{"odd": "a\\u0022b\\u005Cc\\/d e"}', '{"odd": "********"}'),
+        ("odd=a%22b%5cc%2fd+e", "odd=********"),
+        ("<p>a&quot;b&#92;c&#x2F;d e</p>", "<p>********</p>"),
+        ("cut off at a&quot;b&#9", "cut off at ********"),
+        ("pin 42", "pin ********"),
+        ('{"page": "<p>a\\u0026quot;b\\\\c\\/d e</p>"}', '{"page": "<p>********</p>"}'),
+        ("{'odd': 'a%22b&#92;c/d+e'}", "{'odd': '********'}"),
+        ("t=%74ok-1234567%38", "t=********"),
+        ("tok-12345678tok-12345678", "****************"),
+        ("cut off at tok%2", "cut off at ********"),
+        ('cut off at a\\"b\\', "cut off at ********"),
+        ("not cut off & at all", "not cut off & at all"),
+        ("", ""),
+    ],
+)
+def test_what_a_receiver_repeats_is_hidden(text: str, shown: str) -> None:
+    assert hide(text, HIDDEN) == shown
+
+
+@pytest.mark.parametrize(
+    ("value", "answer"),
+    [
+        ("\\" * 60 + "x", "\\" * 1024),
+        ("\\" * 4000 + "x", "\\" * 8192),
+        ("a" * 4000 + "b", "a" * 4000 + "c" + "a" * 4000),
+        ("&#0" * 1000, "&#0" * 2700),
+        (" ".join(["%" * 80 + "x"] * 90), "%25" * 2700),
+        ("+" * 4000 + "x", "\\+&+%2" * 1000),
+    ],
+)
+def test_no_answer_takes_long_to_search_for_secrets(value: str, answer: str) -> None:
+    hidden = headers.hidden(f"X-Token: {value}")
+    begun = time.process_time()
+    shown = hide(answer, hidden)
+    assert time.process_time() - begun < 0.5
+    assert value not in shown
+
+
+def test_a_text_that_is_too_long_to_search_is_not_shown() -> None:
+    assert hide("x" * 100_000, {"y" * 1000}) == "x" * 100_000
+    assert hide("x" * 100_001, {"y" * 1000}) == "********"
+
+
+def test_what_basic_authentication_says_is_hidden_too() -> None:
+    hidden = headers.hidden("Authorization: Basic YWxpY2U6aHVudGVyMi1ldmVyeXdoZXJl")
+    assert hide("you are alice:hunter2-everywhere, hunter2-everywhere", hidden) == "you are ********, ********"
+    assert hide("Basic nonsense is no secret", headers.hidden("Authorization: Basic nonsense-")) == (
+        "Basic nonsense is no secret"
+    )
+
+
+def test_nothing_is_hidden_where_nothing_is_secret() -> None:
+    assert hide("whatever", headers.hidden("")) == "whatever"

@@ -1,0 +1,311 @@
+"""Where requests may go: spellings of URLs and forms of addresses, by tables."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.addresses import ADDRESSES, is_forbidden
+from webhooks.network import url_policy
+from webhooks.network.ip_policy import address_of, networks
+from webhooks.network.transport import _Adapter
+from webhooks.network.url_policy import BadURL, Destination, Policy, parse
+
+# Spellings
+
+# Newer Pythons write ::ffff:127.0.0.1, older ones ::ffff:7f00:1.
+MAPPED = str(ipaddress.IPv6Address("::ffff:127.0.0.1"))
+
+PLAIN = [
+    ("http://127.0.0.1/", ("http", "127.0.0.1", 80)),
+    ("https://127.0.0.1:8443/a?b#c", ("https", "127.0.0.1", 8443)),
+    ("HTTPS://CMDB.Example.COM/Hook", ("https", "cmdb.example.com", 443)),
+    ("http://receiver:8000", ("http", "receiver", 8000)),
+    ("http://my_service.internal/x", ("http", "my_service.internal", 80)),
+    ("http://localhost/", ("http", "localhost", 80)),
+    ("http://cmdb.example./", ("http", "cmdb.example", 80)),
+    ("http://[::1]/", ("http", "::1", 80)),
+    ("http://[::1]:8000?x", ("http", "::1", 8000)),
+    ("http://[0:0:0:0:0:0:0:1]/", ("http", "::1", 80)),
+    ("http://[::ffff:127.0.0.1]/", ("http", MAPPED, 80)),
+    ("http://[::FFFF:7F00:1]/", ("http", MAPPED, 80)),
+    ("http://[64:ff9b::127.0.0.1]/", ("http", "64:ff9b::7f00:1", 80)),
+    ("http://bücher.example/", ("http", "xn--bcher-kva.example", 80)),
+    ("http://BÜCHER.Example./", ("http", "xn--bcher-kva.example", 80)),
+    ("http://例え.テスト/", ("http", "xn--r8jz45g.xn--zckzah", 80)),
+    ("http://cmdb.example/ü/%20@x:1", ("http", "cmdb.example", 80)),
+    ("http://1.2.3.4.example/", ("http", "1.2.3.4.example", 80)),
+    ("http://0x7f.1.example/", ("http", "0x7f.1.example", 80)),
+    ("http://4chan.example/", ("http", "4chan.example", 80)),
+    ("http://xn--bcher-kva.example/", ("http", "xn--bcher-kva.example", 80)),
+]
+
+
+@pytest.mark.parametrize(("url", "expected"), PLAIN)
+def test_a_plain_url_is_taken_apart(url: str, expected: tuple[str, str, int]) -> None:
+    assert parse(url) == Destination(*expected)
+
+
+@pytest.mark.parametrize(("url", "expected"), PLAIN)
+def test_requests_would_dial_what_was_read(url: str, expected: tuple[str, str, int]) -> None:
+    assert dialled_by_requests(url) == expected
+
+
+def dialled_by_requests(url: str) -> tuple[str, str, int]:
+    """What requests and urllib3 make of a URL, after their own preparations."""
+    prepared = requests.Request("POST", url).prepare()
+    adapter = _Adapter()
+    pool: Any = adapter.get_connection_with_tls_context(prepared, True)
+    connection = pool._new_conn()
+    adapter.close()
+    host = connection._dns_host.removesuffix(".").lower()
+    address = address_of(host)
+    return pool.scheme, str(address) if address else host, connection.port
+
+
+SCHEME = "Enter an http:// or https:// URL."
+UNSEEN = "The URL has a space, a backslash or an invisible character in it."
+USER = "The URL has a user name or a password in it, which everybody would see: leave them out."
+PORT = "The port of the URL must be a number from 1 to 65535."
+
+
+def odd(text: str, plain: str) -> str:
+    return f'"{text}" is an odd way to write {plain}: write that.'
+
+
+def no_name(text: str) -> str:
+    return f'"{text}" is no name of a host.'
+
+
+REFUSED = [
+    ("", SCHEME),
+    ("nonsense", SCHEME),
+    ("//127.0.0.1/", SCHEME),
+    ("http:127.0.0.1", SCHEME),
+    ("http:/127.0.0.1/", SCHEME),
+    ("ftp://cmdb.example/", SCHEME),
+    ("file:///etc/passwd", SCHEME),
+    ("gopher://127.0.0.1:6379/_FLUSHALL", SCHEME),
+    ("javascript:alert(1)", SCHEME),
+    (" http://cmdb.example/", SCHEME),
+    ("ｈttp://cmdb.example/", SCHEME),
+    ("http://", no_name("")),
+    ("http:///path", no_name("")),
+    ("http://:80/", no_name("")),
+    ("http://?x", no_name("")),
+    # user info, and what some programs take for it
+    ("http://user@cmdb.example/", USER),
+    ("http://user:password@cmdb.example/", USER),
+    ("http://cmdb.example@127.0.0.1/", USER),
+    ("http://@127.0.0.1/", USER),
+    ("http://cmdb.example:80@127.0.0.1:8000/", USER),
+    ("http://127.0.0.1\\@cmdb.example/", UNSEEN),
+    ("http://cmdb.example\\.127.0.0.1/", UNSEEN),
+    ("http://cmdb.example＠127.0.0.1/", odd("cmdb.example＠127.0.0.1", "cmdb.example@127.0.0.1")),
+    # spaces, control characters, and what cannot be seen
+    ("http://cmdb.example /", UNSEEN),
+    ("http://cmdb.example/a b", UNSEEN),
+    ("http://cmdb.example/\r\nX-Evil: 1", UNSEEN),
+    ("http://cmdb.example/\t", UNSEEN),
+    ("http://127.0.0.1\x00.cmdb.example/", UNSEEN),
+    ("http://cm\u200bdb.example/", UNSEEN),
+    ("http://cm\u00addb.example/", UNSEEN),
+    ("http://\u202eelpmaxe.bdmc/", UNSEEN),
+    ("http://cmdb.example\u3000/", UNSEEN),
+    ("http://cmdb.example/\ud800", UNSEEN),
+    # ports
+    ("http://cmdb.example:/", PORT),
+    ("http://cmdb.example:0/", PORT),
+    ("http://cmdb.example:65536/", PORT),
+    ("http://cmdb.example:99999/", PORT),
+    ("http://cmdb.example:-1/", PORT),
+    ("http://cmdb.example:+80/", PORT),
+    ("http://cmdb.example:８０/", PORT),
+    ("http://cmdb.example:80:81/", PORT),
+    ("http://cmdb.example:http/", PORT),
+    ("http://[::1]:x/", PORT),
+    ("http://[::1]:/", PORT),
+    # addresses in odd spellings
+    ("http://2130706433/", odd("2130706433", "127.0.0.1")),
+    ("http://0x7f.1/", odd("0x7f.1", "127.0.0.1")),
+    ("http://0x7f000001/", odd("0x7f000001", "127.0.0.1")),
+    ("http://0X7F.0.0.1/", odd("0X7F.0.0.1", "127.0.0.1")),
+    ("http://0177.0.0.1/", odd("0177.0.0.1", "127.0.0.1")),
+    ("http://127.1/", odd("127.1", "127.0.0.1")),
+    ("http://127.0.1/", odd("127.0.1", "127.0.0.1")),
+    ("http://0/", odd("0", "0.0.0.0")),
+    ("http://127.000.000.001/", odd("127.000.000.001", "127.0.0.1")),
+    ("http://2852039166/", odd("2852039166", "169.254.169.254")),
+    ("http://0xa9.0xfe.0xa9.0xfe/", odd("0xa9.0xfe.0xa9.0xfe", "169.254.169.254")),
+    ("http://127.0.0.1./", odd("127.0.0.1.", "127.0.0.1")),
+    ("http://ｃｍｄｂ.example/", odd("ｃｍｄｂ.example", "cmdb.example")),
+    ("http://cmdb。example/", odd("cmdb。example", "cmdb.example")),
+    ("http://0x7f.1./", odd("0x7f.1.", "127.0.0.1")),
+    ("http://256.0.0.1/", odd("256.0.0.1", "an address")),
+    ("http://1.2.3.4.5/", odd("1.2.3.4.5", "an address")),
+    ("http://4294967296/", odd("4294967296", "an address")),
+    ("http://example.0x/", odd("example.0x", "an address")),
+    ("http://１２７.０.０.１/", odd("１２７.０.０.１", "127.0.0.1")),
+    ("http://①②⑦.⓪.⓪.①/", odd("①②⑦.⓪.⓪.①", "127.0.0.1")),
+    ("http://127。0。0。1/", odd("127。0。0。1", "127.0.0.1")),
+    ("http://１６９.254.169.254/", odd("１６９.254.169.254", "169.254.169.254")),
+    ("http://١٢٧.0.0.1/", None),
+    ("http://%31%32%37.0.0.1/", no_name("%31%32%37.0.0.1")),
+    ("http://127.0.0.1%2f@cmdb.example/", USER),
+    # IPv6
+    ("http://[::1/", no_name("[")),
+    ("http://::1/", no_name("")),
+    ("http://[fe80::1%25eth0]/", no_name("[fe80")),
+    ("http://[fe80::1%eth0]/", no_name("[fe80")),
+    ("http://[127.0.0.1]/", "[127.0.0.1] is no IPv6 address."),
+    ("http://[:]/", "[:] is no IPv6 address."),
+    ("http://[::ffff:0177.0.0.1]/", "[::ffff:0177.0.0.1] is no IPv6 address."),
+    ("http://[1::2::3]/", "[1::2::3] is no IPv6 address."),
+    ("http://[v1.x]/", no_name("[v1.x]")),
+    ("http://[::1].example/", no_name("[")),
+    ("http://[::1]x/", no_name("[")),
+    # names
+    ("http://./", no_name(".")),
+    ("http://../", no_name("..")),
+    ("http://cmdb..example/", no_name("cmdb..example")),
+    ("http://cmdb.example../", no_name("cmdb.example..")),
+    ("http://.cmdb.example/", no_name(".cmdb.example")),
+    ("http://-cmdb.example/", no_name("-cmdb.example")),
+    ("http://*.example/", no_name("*.example")),
+    ("http://cmdb,example/", no_name("cmdb,example")),
+    ("http://$(id).example/", no_name("$(id).example")),
+    ("http://{cmdb}.example/", no_name("{cmdb}.example")),
+    (f"http://{'a' * 64}.example/", no_name(f"{'a' * 64}.example")),
+    (f"http://{'a.' * 127}aa/", no_name(f"{'a.' * 127}aa")),
+    ("http://℀.example/", odd("℀.example", "a/c.example")),
+    ("http://☃☃\u0338.example/", None),
+    ("http://xn--\uffff.example/", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("url", "reason"), REFUSED)
+def test_an_odd_url_is_refused_with_a_reason(url: str, reason: str | None) -> None:
+    with pytest.raises(BadURL) as caught:
+        parse(url)
+    assert str(caught.value) == reason or reason is None
+    assert url_policy.misspelt(url) == str(caught.value) != ""
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, those in ADDRESSES.items() for text in those])
+def test_an_address_is_judged_for_what_it_is(kind: str, text: str) -> None:
+    reason = Policy().objection_to(ipaddress.ip_address(text))
+    assert (f" {kind}, where nothing is sent" in reason) if kind else reason == ""
+    assert is_forbidden(text) == bool(kind)
+
+
+def test_a_reason_says_what_to_do() -> None:
+    judge = Policy().objection_to
+    assert judge(ipaddress.ip_address("127.0.0.1")) == (
+        '127.0.0.1 is loopback, where nothing is sent; to allow it, add "127.0.0.1" to WEBHOOKS["ALLOW_NETWORKS"]'
+    )
+    assert judge(ipaddress.ip_address("::ffff:a9fe:a9fe")) == (
+        f"{ipaddress.ip_address('::ffff:a9fe:a9fe')} stands for 169.254.169.254, which is a cloud metadata address, "
+        'where nothing is sent; to allow it, add "169.254.169.254" to WEBHOOKS["ALLOW_NETWORKS"]'
+    )
+
+
+@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, those in ADDRESSES.items() for text in those])
+def test_what_a_reason_says_to_do_helps(kind: str, text: str) -> None:
+    address = ipaddress.ip_address(text)
+    allowed: list[str] = []
+    while reason := Policy(networks(allowed)).objection_to(address):
+        allowed.append(reason.rpartition("add ")[2].split('"')[1])
+        assert len(allowed) <= 3
+    assert bool(allowed) == bool(kind)
+
+
+# The policy
+
+TO = Destination("https", "hooks.cmdb.example", 443)
+
+
+def policy(**fields: Any) -> Policy:
+    return Policy(**{key: networks(value) if "networks" in key else value for key, value in fields.items()})
+
+
+@pytest.mark.parametrize(
+    ("rules", "text", "reason"),
+    [
+        (policy(deny_networks=["10.0.0.0/8"]), "10.1.2.3", "is in 10.0.0.0/8, which"),
+        (policy(deny_networks=["10.0.0.0/8"]), "::ffff:10.1.2.3", "stands for 10.1.2.3, which is in 10.0.0.0/8"),
+        (policy(deny_networks=["10.0.0.0/8"]), "64:ff9b::a01:203", "stands for 10.1.2.3, which is in 10.0.0.0/8"),
+        (policy(deny_networks=["64:ff9b::/96"]), "64:ff9b::8.8.8.8", "is in 64:ff9b::/96"),
+        (policy(deny_networks=["10.0.0.0/8"]), "11.1.2.3", ""),
+        (policy(deny_networks=["10.0.0.0/8"], allow_networks=["10.1.2.3"]), "10.1.2.3", "denies"),
+        (policy(deny_networks=["127.0.0.1"], allow_networks=["127.0.0.0/8"]), "127.0.0.1", "denies"),
+        (policy(deny_networks=["127.0.0.1"], allow_networks=["127.0.0.0/8"]), "127.0.0.2", ""),
+        (policy(allow_networks=["127.0.0.0/8"]), "127.0.0.1", ""),
+        (policy(allow_networks=["127.0.0.0/8"]), "::ffff:127.0.0.1", ""),
+        (policy(allow_networks=["127.0.0.0/8"]), "64:ff9b::7f00:1", ""),
+        (policy(allow_networks=["127.0.0.0/8"]), "::1", "loopback"),
+        (policy(allow_networks=["127.0.0.0/8"]), "2002:7f00:1::", "reserved"),
+        (policy(allow_networks=["2002::/16"]), "2002:7f00:1::", "stands for 127.0.0.1, which is loopback"),
+        (policy(allow_networks=["2002::/16"]), "2002:808:808::", ""),
+        (policy(allow_networks=["64:ff9b::/96"]), "64:ff9b::7f00:1", "loopback"),
+        (policy(allow_networks=["64:ff9b:1::/96"]), "64:ff9b:1::808:808", ""),
+        (policy(allow_networks=["64:ff9b:1::/96"]), "64:ff9b:1::a9fe:a9fe", "a cloud metadata address"),
+        (policy(allow_networks=["0.0.0.0/0"]), "192.0.2.1", ""),
+        (policy(allow_networks=["0.0.0.0/0"]), "169.254.169.254", "a cloud metadata address"),
+        (policy(allow_networks=["169.254.169.254"]), "169.254.169.254", ""),
+        (policy(allow_networks=["169.254.169.254"]), "64:ff9b::a9fe:a9fe", ""),
+        (policy(allow_networks=["fc00::/7"], deny_private=True), "fd00:ec2::254", "a cloud metadata address"),
+        (policy(deny_private=True), "10.0.0.1", 'private, and WEBHOOKS["DENY_PRIVATE"] is on'),
+        (policy(deny_private=True), "100.64.0.1", "private"),
+        (policy(deny_private=True), "172.31.255.255", "private"),
+        (policy(deny_private=True), "172.32.0.0", ""),
+        (policy(deny_private=True), "192.168.0.1", "private"),
+        (policy(deny_private=True), "fd12::1", "private"),
+        (policy(deny_private=True), "::ffff:10.0.0.1", "stands for 10.0.0.1, which is private"),
+        (policy(deny_private=True), "64:ff9b::10.0.0.1", "stands for 10.0.0.1, which is private"),
+        (policy(deny_private=True), "::ffff:100.64.0.1", "private"),
+        (policy(deny_private=True), "8.8.8.8", ""),
+        (policy(deny_private=True), "2606:4700::1", ""),
+        (policy(deny_private=True, allow_networks=["10.0.0.0/8"]), "10.0.0.1", ""),
+    ],
+)
+def test_a_denial_goes_before_what_is_allowed_and_that_before_what_is_blocked(
+    rules: Policy, text: str, reason: str
+) -> None:
+    told = rules.objection_to(ipaddress.ip_address(text))
+    assert reason in told if reason else told == ""
+    # A literal address is judged without a resolver.
+    assert Policy.objection(rules, Destination("http", text, 80)) == told
+
+
+@pytest.mark.parametrize(
+    ("rules", "reason"),
+    [
+        (policy(), ""),
+        (policy(allow_schemes=("https",)), ""),
+        (policy(allow_schemes=("http",)), 'https:// is not in WEBHOOKS["ALLOW_SCHEMES"]'),
+        (policy(allow_ports=(range(443, 444),)), ""),
+        (policy(allow_ports=(range(1, 443), range(444, 65536))), 'port 443 is not in WEBHOOKS["ALLOW_PORTS"]'),
+        (policy(deny_ports=(range(440, 450),)), 'port 443 is denied by WEBHOOKS["DENY_PORTS"]'),
+        (policy(allow_hosts=("hooks.cmdb.example",)), ""),
+        (policy(allow_hosts=("*.CMDB.example",)), ""),
+        (policy(allow_hosts=("*.other", "*.cmdb.example")), ""),
+        (policy(allow_hosts=("cmdb.example",)), 'hooks.cmdb.example matches nothing in WEBHOOKS["ALLOW_HOSTS"]'),
+        (policy(allow_hosts=()), 'hooks.cmdb.example matches nothing in WEBHOOKS["ALLOW_HOSTS"]'),
+        (
+            policy(deny_hosts=("*.cmdb.example",)),
+            'hooks.cmdb.example is denied by "*.cmdb.example" in WEBHOOKS["DENY_HOSTS"]',
+        ),
+        (
+            policy(deny_hosts=("hooks.*",), allow_hosts=("hooks.cmdb.example",)),
+            'hooks.cmdb.example is denied by "hooks.*" in WEBHOOKS["DENY_HOSTS"]',
+        ),
+    ],
+)
+def test_scheme_port_and_host_are_judged_without_a_resolver(rules: Policy, reason: str) -> None:
+    assert rules.objection(TO) == reason

@@ -1,0 +1,251 @@
+"""Webhooks, deliveries and events in a host that restricts objects, as NetBox does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from django.urls import reverse
+from rest_framework import serializers
+from rest_framework.permissions import DjangoObjectPermissions
+from rest_framework.test import APIClient
+
+import webhooks
+from dcim.models import Site
+from tests.admin.test_pages import form
+from tests.support.deliveries import make_attempt, make_delivery, make_event
+from tests.support.makers import make_webhook
+from tests.testapp.models import ObjectPermission, Shelf
+from webhooks import permissions
+from webhooks.models import Delivery, Event, State, Webhook
+
+API = "/api/webhooks"
+STATUS = reverse("webhooks_backend_status")
+ACTIONS = ("view", "add", "change", "delete")
+
+
+class ShelfSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Shelf
+        fields = ("id", "name")
+
+
+class TokenPermissions(DjangoObjectPermissions):
+    """As NetBox's: reading takes a permission, too."""
+
+    perms_map = {**DjangoObjectPermissions.perms_map, "GET": ["%(app_label)s.view_%(model_name)s"]}
+
+
+@pytest.fixture(autouse=True)
+def host(settings: Any, db: None, redis: Any) -> Iterator[None]:
+    """The host restricts its objects, and demands the permission for each in its API."""
+    settings.AUTHENTICATION_BACKENDS = ["tests.testapp.object_permissions.ObjectPermissionBackend"]
+    settings.REST_FRAMEWORK = {
+        **settings.REST_FRAMEWORK,
+        "DEFAULT_PERMISSION_CLASSES": ["tests.permissions.test_object_permissions.TokenPermissions"],
+    }
+    webhooks.register(Shelf, serializer=ShelfSerializer)
+    yield
+    webhooks.unregister(Shelf)
+
+
+@pytest.fixture
+def mine() -> Webhook:
+    return make_webhook(Site, name="mine", url="https://a.example/T0ps3cret")
+
+
+@pytest.fixture
+def theirs() -> Webhook:
+    return make_webhook(Site, name="theirs", url="https://b.example/T0ps3cret", probe_at="2026-01-01T00:00:00Z")
+
+
+def allow(user: User, *permissions: str, **constraints: Any) -> None:
+    for permission in permissions:
+        ObjectPermission.objects.create(user=user, permission=permission, constraints=constraints)
+
+
+@pytest.fixture
+def user(mine: Webhook, theirs: Webhook) -> User:
+    """May do everything to the webhook "mine" and its deliveries, and view all sites."""
+    user = User.objects.create_user("bob", is_staff=True)
+    allow(user, *(f"webhooks.{action}_webhook" for action in ACTIONS), name="mine")
+    allow(user, *(f"webhooks.{action}_delivery" for action in ("view", "retry", "discard")))
+    allow(user, "webhooks.view_event", "dcim.view_site")
+    return user
+
+
+def api(user: User) -> APIClient:
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+def browser(user: User) -> Client:
+    client = Client()
+    client.force_login(user, "tests.testapp.object_permissions.ObjectPermissionBackend")
+    return client
+
+
+def ids(client: APIClient, what: str) -> list[Any]:
+    return [row["id"] for row in client.get(f"{API}/{what}/").json()["results"]]
+
+
+def wanted(**fields: Any) -> dict[str, Any]:
+    return {
+        "name": "mine too", "object_types": ["dcim.site"], "on_created": True, "payload_url": "https://a.example/",
+    } | fields  # fmt: skip
+
+
+def test_the_api_shows_and_changes_those_webhooks_alone_that_the_permission_is_for(
+    user: User, mine: Webhook, theirs: Webhook
+) -> None:
+    client, other = api(user), f"{API}/webhooks/{theirs.pk}/"
+    assert ids(client, "webhooks") == [mine.pk]
+    assert client.get(f"{API}/webhooks/", {"name": "theirs"}).json()["results"] == []
+    for answer in (
+        client.get(other), client.patch(other, {"timeout": 5}, format="json"),
+        client.put(other, wanted(name="theirs"), format="json"), client.delete(other),
+    ):  # fmt: skip
+        assert answer.status_code == 404
+    assert Webhook.objects.get(pk=theirs.pk).timeout is None
+    own = f"{API}/webhooks/{mine.pk}/"
+    assert client.get(own).json()["payload_url"] == mine.payload_url
+    assert client.patch(own, {"timeout": 5}, format="json").status_code == 200
+    assert client.delete(own).status_code == 204
+
+
+def test_nothing_is_added_or_changed_to_what_the_permission_is_not_for(user: User, mine: Webhook) -> None:
+    answer = api(user).post(f"{API}/webhooks/", wanted(), format="json")
+    assert (answer.status_code, answer.json()["detail"]) == (
+        403, "You may not add a webhook that is as this one would be.",
+    )  # fmt: skip
+    assert not Webhook.objects.filter(name="mine too").exists()
+
+
+def test_a_webhook_is_not_changed_out_of_reach(user: User, mine: Webhook) -> None:
+    answer = api(user).patch(f"{API}/webhooks/{mine.pk}/", {"name": "gone"}, format="json")
+    assert (answer.status_code, Webhook.objects.get(pk=mine.pk).name) == (403, "mine")
+
+
+def test_who_may_view_a_webhook_and_not_change_it_reads_no_url(user: User, mine: Webhook, theirs: Webhook) -> None:
+    allow(user, "webhooks.view_webhook", name="theirs")
+    delivery = make_delivery(theirs)
+    make_attempt(delivery)
+    client = api(user)
+    urls = {row["name"]: row["payload_url"] for row in client.get(f"{API}/webhooks/").json()["results"]}
+    assert urls == {"mine": mine.payload_url, "theirs": "https://b.example/…"}
+    assert client.patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 404
+    assert b"T0ps3cret" not in client.get(f"{API}/deliveries/{delivery.pk}/").content
+    change = reverse("admin:webhooks_webhook_change", args=[theirs.pk])
+    for page in (change, reverse("admin:webhooks_delivery_change", args=[delivery.pk])):
+        said = browser(user).get(page)
+        assert said.status_code == 200
+        assert b"T0ps3cret" not in said.content
+    assert browser(user).post(change, form(name="theirs")).status_code == 403
+    assert browser(user).post(reverse("admin:webhooks_webhook_ping", args=[theirs.pk])).status_code == 403
+    found = browser(user).get(reverse("admin:webhooks_webhook_changelist"), {"q": "T0ps"})
+    assert list(found.context["cl"].result_list) == []
+
+
+def test_the_admin_shows_and_changes_those_webhooks_alone(user: User, mine: Webhook, theirs: Webhook) -> None:
+    client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
+    assert [one.name for one in client.get(listed).context["cl"].result_list] == ["mine"]
+    for what in ("change", "history", "delete"):
+        page = reverse(f"admin:webhooks_webhook_{what}", args=[theirs.pk])
+        assert b"theirs" not in client.get(page, follow=True).content
+        assert client.get(reverse(f"admin:webhooks_webhook_{what}", args=[mine.pk])).status_code == 200
+    for action in ("disable", "resume", "delete_selected"):
+        client.post(listed, {"action": action, "_selected_action": [theirs.pk], "post": "yes"})
+    client.post(reverse("webhooks_backend_status_resume"), {"webhook": theirs.pk})
+    theirs.refresh_from_db()
+    assert (theirs.enabled, theirs.is_paused, theirs.deleted_at) == (True, True, None)
+    client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]})
+    assert set(Webhook.objects.filter(enabled=True)) == {theirs}
+
+
+def test_the_admin_acts_on_those_alone_that_may_be_changed_among_those_that_may_be_viewed(
+    user: User, mine: Webhook, theirs: Webhook
+) -> None:
+    allow(user, "webhooks.view_webhook", name="theirs")
+    client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
+    said = client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]}, follow=True)
+    assert "You may not change 1 webhook of these." in said.content.decode()
+    assert set(Webhook.objects.filter(enabled=True)) == {theirs}
+    client.post(reverse("webhooks_backend_status_resume"), {"webhook": theirs.pk})
+    client.post(listed, {"action": "delete_selected", "_selected_action": [mine.pk, theirs.pk], "post": "yes"})
+    assert Webhook.objects.count() == 2
+    assert Webhook.objects.get(pk=theirs.pk).is_paused
+
+
+def test_the_admin_saves_no_webhook_that_the_permission_is_not_for(user: User, mine: Webhook) -> None:
+    site = ContentType.objects.get_for_model(Site).pk
+    new = form(name="mine too", object_types=[site])
+    assert browser(user).post(reverse("admin:webhooks_webhook_add"), new).status_code == 403
+    change = reverse("admin:webhooks_webhook_change", args=[mine.pk])
+    assert browser(user).post(change, new).status_code == 403
+    assert {one.name for one in Webhook.objects.all()} == {"mine", "theirs"}
+
+
+def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webhook) -> None:
+    own, other = make_delivery(mine), make_delivery(theirs)
+    client = api(user)
+    assert ids(client, "deliveries") == [str(own.pk)]
+    assert list(permissions.visible_deliveries(user)) == [own]
+    for deed in ("retry", "discard"):
+        assert client.post(f"{API}/deliveries/{other.pk}/{deed}/").status_code == 404
+        assert browser(user).post(reverse(f"admin:webhooks_delivery_{deed}", args=[other.pk])).status_code == 404
+    listed = reverse("admin:webhooks_delivery_changelist")
+    said = browser(user).get(listed).content.decode()
+    assert "mine" in said
+    assert "theirs" not in said
+    for deed in ("retry_chosen", "discard_chosen"):
+        browser(user).post(listed, {"action": deed, "_selected_action": [other.pk], "select_across": "1"})
+    browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [other.pk]})
+    assert b"theirs" not in browser(user).get(STATUS).content
+    assert Delivery.objects.get(pk=other.pk).state == State.FAILED
+
+
+def test_what_is_done_to_deliveries_takes_the_permission_for_each(user: User, mine: Webhook) -> None:
+    ObjectPermission.objects.filter(permission="webhooks.retry_delivery").update(constraints={"attempt_count": 7})
+    left, retried = make_delivery(mine, event=make_event(1)), make_delivery(mine, event=make_event(2), attempt_count=7)
+    client = api(user)
+    assert client.post(f"{API}/deliveries/{left.pk}/retry/").status_code in (403, 404)
+    assert browser(user).post(reverse("admin:webhooks_delivery_retry", args=[left.pk])).status_code == 403
+    page = browser(user).get(reverse("admin:webhooks_delivery_change", args=[left.pk]))
+    assert (page.context["may_retry"], page.context["may_discard"]) == (False, True)
+    browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [left.pk]})
+    assert browser(user).get(reverse("webhooks_backend_status_retry_all")).context["count"] == "1"
+    browser(user).post(reverse("webhooks_backend_status_retry_all"))
+    assert dict(Delivery.objects.values_list("pk", "state")) == {
+        left.pk: State.FAILED, retried.pk: State.PENDING,
+    }  # fmt: skip
+    assert client.post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "is_complete": True}
+
+
+def test_events_follow_their_object_and_their_own_permission(user: User) -> None:
+    allow(user, "testapp.view_shelf", name="seen")
+    shelves = [Shelf.objects.create(name=name) for name in ("seen", "hidden")]
+    on_shelves = [make_event(shelf.pk, shelf.name, object_type="testapp.shelf") for shelf in shelves]
+    of_site = make_event(1)
+    assert ids(api(user), "events") == [of_site.pk, on_shelves[0].pk]
+    ObjectPermission.objects.filter(permission="webhooks.view_event").update(constraints={"username": "root"})
+    assert ids(api(user), "events") == []
+    by_root = make_event(2, username="root")
+    assert ids(api(user), "events") == [by_root.pk]
+    listed = browser(user).get(reverse("admin:webhooks_event_changelist"))
+    assert list(listed.context["cl"].result_list) == [by_root]
+    assert Event.objects.count() == 4
+
+
+def test_superusers_and_hosts_that_restrict_nothing_are_asked_nothing_more(user: User, theirs: Webhook) -> None:
+    root = User.objects.create_superuser("root")
+    assert api(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
+    assert not permissions.is_restricted(root)
+    assert permissions.is_restricted(user)
+    webhooks.unregister(Shelf)
+    assert not permissions.is_restricted(user)
+    webhooks.register(Shelf, serializer=ShelfSerializer)

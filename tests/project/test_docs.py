@@ -1,0 +1,182 @@
+"""The pages in docs/ against the code: what an operator looks up must be there, and what is there must be so."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from standardwebhooks.webhooks import Webhook as Reference
+
+from webhooks import payloads
+from webhooks.conf import conf
+from webhooks.models import Event
+from webhooks.security import signing
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+
+# A row of a table whose first cell is code: | `KEY` | `default` | …
+ROW = re.compile(r"^\| `([^`]+)` \| (.*)$", re.MULTILINE)
+# The first cell of a row of any table.
+FIRST_CELL = re.compile(r"^\| (.*?) \|", re.MULTILINE)
+LOGGING = {f"logger.{level}" for level in ("debug", "info", "warning", "error", "exception")} | {"Sparing"}
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def rows(name: str) -> dict[str, str]:
+    return dict(ROW.findall(page(name)))
+
+
+def test_every_setting_is_described_and_no_other() -> None:
+    assert set(rows("settings.md")) == set(conf.by_key)
+
+
+@pytest.mark.parametrize("key", sorted(conf.by_key))
+def test_a_setting_has_the_default_that_its_description_tells(key: str, settings: Any) -> None:
+    settings.WEBHOOKS = {}
+    told = re.match(r"`([^`]+)`", rows("settings.md")[key])
+    assert told, f"no default is told for {key}"
+    default = getattr(conf, key.lower())
+    expected = list(default) if isinstance(default, tuple) else default
+    assert ast.literal_eval(told[1]) == expected
+
+
+def test_every_check_is_described_and_no_other() -> None:
+    ids = set(re.findall(r'id="(webhooks\.[EIW]\d{3})"', (ROOT / "webhooks" / "checks.py").read_text()))
+    assert ids
+    described = {name for name in rows("install.md") if re.fullmatch(r"webhooks\.[EIW]\d{3}", name)}
+    assert described == ids
+
+
+def test_every_module_is_described() -> None:
+    package = ROOT / "webhooks"
+    packages = {path.parent.name for path in package.glob("*/__init__.py")} - {"migrations"}
+    described = page("how-it-works.md").partition("## Modules")[2].partition("\n## ")[0]
+    app, *within = re.split(r"^Within ", described, flags=re.MULTILINE)
+    assert first_cells(app) == modules(package) | packages
+    for part in within:
+        name = part.split("`")[1]
+        assert first_cells(part) == modules(package / name), name
+
+
+def test_the_map_of_the_admin_has_every_room_of_it() -> None:
+    package = ROOT / "webhooks" / "admin"
+    drawn = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    named = [line.partition("   ")[0] for line in drawn.splitlines() if "   " in line] + re.findall(r"``\w+``", drawn)
+    assert modules(package) == set(re.findall(r"\w+", " ".join(named)))
+
+
+def modules(package: Path) -> set[str]:
+    return {path.stem for path in package.glob("*.py")} - {"__init__"}
+
+
+def first_cells(text: str) -> set[str]:
+    """The names in the first column of the tables of this text."""
+    return {name for row in FIRST_CELL.findall(text) for name in re.findall(r"`(\w+)`", row)}
+
+
+def test_every_line_that_the_app_logs_is_explained() -> None:
+    told = page("operations.md").partition("## Logs")[2]
+    texts = [text for row in FIRST_CELL.findall(told) for text in re.findall(r"`([^`]+)`", row)]
+    known = [re.escape(text).replace("…", ".*") for text in texts]
+    logged = [text for path in (ROOT / "webhooks").rglob("*.py") for text in logged_by(path)]
+    assert len(logged) > 25
+    assert [text for text in logged if not any(re.match(pattern, text) for pattern in known)] == []
+
+
+def logged_by(path: Path) -> list[str]:
+    """What a module writes into its log, as far as it is known beforehand."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    mine = [one.args for one in calls if ast.unparse(one.func) in LOGGING]
+    texts = [[arg.value for arg in args if isinstance(arg, ast.Constant)] for args in mine]
+    if path.name == "sparing.py":  # which logs what it is called with
+        assert texts == [[]]
+        return []
+    return [first for first, *_ in texts]
+
+
+def test_every_test_that_the_threat_model_names_exists() -> None:
+    threats = [row for row in page("threat-model.md").splitlines() if row.startswith(("| to ", "| the same"))]
+    assert len(threats) > 40
+    for row in threats:
+        named = re.findall(r"`([\w/]+\.py)::(\w+)`", row)
+        assert named, f"no test is named in: {row}"
+        for path, name in named:
+            assert re.search(rf"^def {name}\(", (ROOT / "tests" / path).read_text(), re.MULTILINE), f"{path}::{name}"
+
+
+# The request of payload.md, which a reader may try a receiver with.
+
+
+def fenced(title: str) -> str:
+    found = re.search(rf'^```text title="{title}"\n(.*?)\n```', page("payload.md"), re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def body() -> bytes:
+    return fenced("body").encode()
+
+
+@pytest.fixture
+def headers() -> dict[str, str]:
+    pairs = (line.split(": ", 1) for line in fenced("headers").splitlines())
+    return {name.lower(): value for name, value in pairs}
+
+
+def snippets() -> list[dict[str, Any]]:
+    found = []
+    for source in PYTHON.findall(page("payload.md")):
+        names: dict[str, Any] = {}
+        exec(compile(source, "payload.md", "exec"), names)
+        found.append(names)
+    return found
+
+
+@pytest.fixture
+def at_that_time(monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]) -> None:
+    monkeypatch.setattr("time.time", lambda: float(headers["webhook-timestamp"]))
+    monkeypatch.setattr(Reference, "_Webhook__verify_timestamp", lambda self, value: _moment(value))
+
+
+def _moment(timestamp: str) -> Any:
+    return datetime.fromtimestamp(float(timestamp), tz=UTC)
+
+
+def test_the_request_of_the_page_is_signed_as_the_code_signs(body: bytes, headers: dict[str, str]) -> None:
+    [secret] = {names["SECRET"] for names in snippets()}
+    made = signing.headers(secret, headers["webhook-id"], int(headers["webhook-timestamp"]), body)
+    assert {name.lower(): value for name, value in made.items()} == headers
+
+
+def test_the_request_of_the_page_has_the_keys_that_are_sent(body: bytes) -> None:
+    sent = payloads.json_body(Event(pk=1, action="created", object_type="dcim.site", timestamp=datetime.now(UTC)))
+    assert list(json.loads(body)) == list(json.loads(sent))
+
+
+@pytest.mark.usefixtures("at_that_time")
+def test_the_snippets_of_the_page_take_its_request_and_no_other(body: bytes, headers: dict[str, str]) -> None:
+    by_package, by_hand, as_netbox = snippets()
+    assert by_package["verified"](body, headers)["object_type"] == "tenancy.tenantgroup"
+    for check in (by_hand["is_genuine"], as_netbox["is_genuine"]):
+        assert check(body, headers)
+        assert not check(body.replace(b"created", b"deleted"), headers)
+    with pytest.raises(Exception, match="No matching signature"):
+        by_package["verified"](body.replace(b"created", b"deleted"), headers)
+
+
+def test_a_plain_secret_verifies_by_hand(headers: dict[str, str]) -> None:
+    _, by_hand, _ = snippets()
+    assert by_hand["key_of"]("plain") == signing.key_of("plain")
+    assert by_hand["key_of"]("whsec_" + base64.b64encode(b"key").decode()) == b"key"

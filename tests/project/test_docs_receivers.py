@@ -1,0 +1,253 @@
+"""The receivers of docs/receivers.md, run as they stand there, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+import webhooks
+from tests.support.draining import drain, states
+from tests.support.inbox import ROOT
+from tests.support.makers import make_webhook
+from tests.support.waiting import until
+from tests.testapp.models import Thing
+from webhooks.models import State, Webhook
+from webhooks.security import signing
+from webhooks.security.encryption import Secret
+
+SECRETS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a plain one, ümlaut included"]
+BODY = b'{"event": "updated", "object_type": "dcim.site", "data": {"id": 7}}'
+
+
+def code(title: str) -> str:
+    page = (ROOT / "docs" / "receivers.md").read_text()
+    [found] = re.findall(rf'^```\w+ title="{re.escape(title)}"\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+# The work of a receiver begins with this, so that it can be made to fail.
+FAILING = {
+    "python": ("def work(event):\n", "    if os.path.exists('broken'):\n        raise OSError('no room')\n"),
+    "javascript": (
+        "async function work(event) {\n",
+        "  if ((await import('node:fs')).existsSync('broken')) throw new Error('no room');\n",
+    ),
+}
+
+
+def failing(language: str, text: str) -> str:
+    head, more = FAILING[language]
+    assert text.count(head) == 1
+    return text.replace(head, head + more)
+
+
+class Running:
+    """A receiver in a process of its own; ``said`` is what it printed. Its work fails while there is ``broken``."""
+
+    def __init__(self, command: list[str], secret: str) -> None:
+        environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0", "PYTHONPATH": str(ROOT)}
+        self.broken = Path(command[-1]).parent / "broken"
+        self.process = subprocess.Popen(
+            command, cwd=self.broken.parent, env=environment, stdout=subprocess.PIPE, text=True
+        )
+        self.said: list[str] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+        until(lambda: self.said or self.process.poll() is not None, 30, "the receiver to start")
+        self.url = f"http://127.0.0.1:{self.said.pop(0).removeprefix('port ')}/"
+
+    def _listen(self) -> None:
+        for line in self.process.stdout or ():
+            self.said.append(line.strip())
+
+    def post(self, headers: dict[str, str], body: bytes = BODY) -> int:
+        headers = {"Content-Type": "application/json"} | headers
+        request = urllib.request.Request(self.url, body, headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=40) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    def wait_for(self, count: int) -> list[str]:
+        until(lambda: len(self.said) >= count, 10, lambda: f"{count} lines, not {self.said}")
+        return self.said
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(40)
+        self._listener.join(40)  # it reads to the end
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def command_of(language: str, directory: Path) -> list[str]:
+    if language == "python":
+        path = directory / "receiver.py"
+        path.write_text(failing(language, code(path.name)))
+        return [sys.executable, "-W", "error", str(path)]
+    node = shutil.which("node")
+    if not node:
+        assert not os.environ.get("CI"), "no node on this machine, and nothing may be left out here"
+        pytest.skip("no node on this machine: install it (Debian: apt-get install nodejs)")
+    path = directory / "receiver.mjs"
+    path.write_text(failing(language, code(path.name)))
+    return [node, str(path)]
+
+
+@pytest.fixture(params=SECRETS, ids=["whsec", "plain"])
+def secret(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["python", "javascript"])
+def receiver(request: pytest.FixtureRequest, tmp_path: Path, secret: str) -> Iterator[Running]:
+    running = Running(command_of(request.param, tmp_path), secret)
+    yield running
+    running.stop()
+
+
+def signed(secret: str, message: str = "msg", age: int = 0, body: bytes = BODY, previous: str = "") -> dict[str, str]:
+    return signing.headers(secret, message, int(time.time()) - age, body, previous=previous)
+
+
+def test_what_is_signed_is_taken_once(receiver: Running, secret: str) -> None:
+    assert receiver.post(signed(secret)) == 204
+    assert receiver.post(signed(secret, age=-1)) == 204, "the same delivery, tried again"
+    assert receiver.post(signed(secret, "another")) == 204
+    assert receiver.wait_for(2) == ["updated dcim.site 7"] * 2
+
+
+def test_both_secrets_of_an_overlap_are_taken(receiver: Running, secret: str) -> None:
+    assert receiver.post(signed("the new one", previous=secret)) == 204
+    assert receiver.post(signed(secret, "other", previous="the old one")) == 204
+
+
+@pytest.mark.parametrize("age", [310, -310])
+def test_a_time_that_is_off_is_refused(receiver: Running, secret: str, age: int) -> None:
+    assert receiver.post(signed(secret, age=age)) == 401
+
+
+def test_what_is_forged_is_refused(receiver: Running, secret: str) -> None:
+    good = signed(secret)
+    assert receiver.post(good, BODY.replace(b"7", b"8")) == 401
+    assert receiver.post(signed(secret + "QUJD")) == 401
+    now = str(int(time.time()))
+    old = signed(secret, age=3600, body=now.encode() + b"." + BODY)
+    dotted = {"webhook-id": f"{old['webhook-id']}.{old['webhook-timestamp']}", "webhook-timestamp": now}
+    assert receiver.post(old | dotted) == 401
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        assert receiver.post({key: value for key, value in good.items() if key != name}) == 401
+        assert receiver.post(good | {name: "1"}) == 401
+    for signature in ("v1,", "v1", good["webhook-signature"][3:], "v2" + good["webhook-signature"][2:], "ä" * 44):
+        assert receiver.post(good | {"webhook-signature": signature.encode().decode("latin-1")}) == 401
+    assert len(receiver.wait_for(14)) == 14, receiver.said
+    assert not [line for line in receiver.said if not line.startswith("refused: ")]
+
+
+def test_the_very_same_request_is_refused_the_second_time(receiver: Running, secret: str) -> None:
+    headers = signed(secret)
+    assert receiver.post(headers) == 204
+    assert receiver.post(headers) == 401
+    assert len(receiver.wait_for(2)) == 2
+
+
+@pytest.mark.parametrize("key", ["7", "ümlaut & more"])
+def test_a_form_is_taken(receiver: Running, secret: str, key: str) -> None:
+    fields = {"event": "updated", "object_type": "dcim.site", "username": "", "request": "null", "snapshots": "{}"}
+    body = urlencode(fields | {"data": json.dumps({"id": key}), "changed": "[]"}).encode()
+    headers = signed(secret, body=body) | {"Content-Type": "application/x-www-form-urlencoded"}
+    assert receiver.post(headers, body) == 204
+    assert receiver.wait_for(1) == [f"updated dcim.site {key}"]
+
+
+@pytest.mark.parametrize("data", ["null", "[1]", '"text"', "{}", "0"])
+def test_data_without_an_id_are_taken(receiver: Running, secret: str, data: str) -> None:
+    body = b'{"event": "dcim.rack_audited", "object_type": "", "data": %b}' % data.encode()
+    assert receiver.post(signed(secret, body=body), body) == 204
+    assert receiver.wait_for(1) == ["dcim.rack_audited"]
+
+
+def test_work_that_failed_is_done_at_the_next_attempt(receiver: Running, secret: str) -> None:
+    receiver.broken.touch()
+    assert receiver.post(signed(secret)) == 500
+    receiver.broken.unlink()
+    assert receiver.post(signed(secret, age=-1)) == 204
+    assert receiver.post(signed(secret, age=-2)) == 204
+    assert receiver.post(signed(secret, "another")) == 204
+    failed, *done = receiver.wait_for(3)
+    assert "no room" in failed
+    assert done == ["updated dcim.site 7"] * 2
+
+
+def test_what_cannot_be_parsed_is_answered_as_a_failure_and_ends_nothing(receiver: Running, secret: str) -> None:
+    assert receiver.post(signed(secret, body=b"{"), b"{") == 500
+    assert receiver.post(signed(secret, "another")) == 204
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_a_custom_event_without_data_reaches_it(
+    database: str, receiver: Running, secret: str, content_type: str
+) -> None:
+    make_webhook(url=receiver.url, secret=secret, content_type=content_type, custom_events=["dcim.rack_audited"])
+    webhooks.send("dcim.rack_audited")
+    drain()
+    assert states() == [State.SUCCEEDED]
+    assert receiver.wait_for(1) == ["dcim.rack_audited"]
+
+
+def test_a_change_reaches_it_before_and_after_its_secret_was_replaced(
+    database: str, receiver: Running, secret: str
+) -> None:
+    webhook = make_webhook(Thing, url=receiver.url, secret=secret)
+    thing = Thing.objects.create(name="a")
+    drain()
+    webhook = Webhook.objects.get()
+    webhook.sign_with(Secret("whsec_" + "QUJD" * 8))
+    webhook.save()
+    thing.save()
+    drain()
+    assert states() == [State.SUCCEEDED] * 2
+    assert receiver.wait_for(2) == [f"created testapp.thing {thing.pk}", f"updated testapp.thing {thing.pk}"]
+
+
+# The key of each of them would be empty, which everybody knows.
+KEYLESS = ["whsec_", "whsec_!", "whsec_===="]
+
+
+@pytest.mark.parametrize("secret", ["", *KEYLESS])
+def test_the_receiver_in_javascript_does_not_start_without_a_key(secret: str, tmp_path: Path) -> None:
+    environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0"}
+    command = command_of("javascript", tmp_path)
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _, said = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert "WEBHOOK_SECRET" in said
+
+
+@pytest.mark.parametrize("secret", KEYLESS)
+def test_the_receiver_in_python_takes_nothing_without_a_key(secret: str, tmp_path: Path) -> None:
+    receiver = Running(command_of("python", tmp_path), secret)
+    try:
+        now = int(time.time())
+        forged = signing.standard_signature("", "msg_1", now, BODY)
+        headers = {"webhook-id": "msg_1", "webhook-timestamp": str(now), "webhook-signature": forged}
+        assert receiver.post(headers) == 500
+    finally:
+        receiver.stop()

@@ -1,0 +1,102 @@
+"""What the wheel and the sdist have in them, built as an installer builds them."""
+
+from __future__ import annotations
+
+import email
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+import webhooks
+from tests.support.inbox import ROOT
+
+TOP = f"django_rq_webhooks-{webhooks.__version__}"
+
+
+def run_python(*arguments: str, cwd: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sdist, unpacked."""
+    directory = tmp_path_factory.mktemp("sdist")
+    run_python("-m", "hatchling", "build", "--target", "sdist", "--directory", str(directory), cwd=ROOT)
+    with tarfile.open(directory / f"{TOP}.tar.gz") as archive:
+        archive.extractall(directory, filter="data")
+    return directory / TOP
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path) -> zipfile.ZipFile:
+    """The wheel that pip makes of the sdist, in which an older build has left a module that is gone."""
+    leftover = sdist / "build" / "lib" / "webhooks" / "deleted.py"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    before = files(sdist)
+    arguments = ["--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(sdist.parent)]
+    run_python("-m", "pip", "wheel", *arguments, str(sdist), cwd=sdist.parent)
+    assert files(sdist) == before  # pip install . leaves nothing in a checkout
+    shutil.rmtree(sdist / "build")
+    return zipfile.ZipFile(sdist.parent / f"{TOP}-py3-none-any.whl")
+
+
+def files(directory: Path) -> set[str]:
+    """The files in a folder, without what tools and a site that ran there have left."""
+    found = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {path.as_posix() for path in found if not re.search(r"(^|/)(__pycache__|\.\w+_cache|var)/", path.as_posix())}
+
+
+def of(*folders: str) -> set[str]:
+    return {f"{folder}/{name}" for folder in folders for name in files(ROOT / folder)}
+
+
+def test_the_wheel_has_every_file_of_the_app_and_no_other(wheel: zipfile.ZipFile) -> None:
+    named = set(wheel.namelist())
+    assert {name for name in named if ".dist-info/" not in name} == of("webhooks")
+    assert named >= {
+        "webhooks/py.typed",
+        "webhooks/migrations/0001_initial.py",
+        "webhooks/static/webhooks/admin.css",
+        "webhooks/templates/webhooks/admin/status.html",
+        f"{TOP}.dist-info/licenses/LICENSE",
+    }
+
+
+def test_the_sdist_has_the_docs_the_example_and_what_operators_copy(sdist: Path) -> None:
+    expected = of("docs", "example", "webhooks", "scripts", "tests", "supervisord.d")
+    top = {".ci/run", "CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "supervisord.conf.example"}
+    assert files(sdist) >= expected | top
+
+
+def test_the_version_is_that_of_the_package(wheel: zipfile.ZipFile) -> None:
+    assert metadata(wheel)["Version"] == webhooks.__version__
+    assert f"## [{webhooks.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_links_and_the_picture_of_the_readme_work_outside_the_repository(wheel: zipfile.ZipFile) -> None:
+    source = "https://github.com/django-rq-webhooks/django-rq-webhooks"
+    assert metadata(wheel)["Project-URL"] == f"Source, {source}"
+    text = metadata(wheel).get_payload()
+    assert isinstance(text, str)
+    assert f"]({source}/raw/HEAD/docs/images/status-page.png)" in text
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(targets) > 20
+    for target in targets:
+        is_known = re.fullmatch(rf"{re.escape(source)}/(?:blob|raw)/HEAD/([^#]+)", target)
+        assert is_known, target
+        assert (ROOT / is_known[1]).is_file(), target
+
+
+def metadata(wheel: zipfile.ZipFile) -> Message:
+    return email.message_from_bytes(wheel.read(f"{TOP}.dist-info/METADATA"))

@@ -1,0 +1,27 @@
+"""A worker's work, done in this process."""
+
+from __future__ import annotations
+
+from webhooks.delivery.worker import Drain, has_more
+from webhooks.models import Delivery
+
+
+def drain(seconds: float = 20) -> None:
+    """Do all that is due now."""
+    work_for(seconds)
+    assert not has_more(), "something that is due was left"
+
+
+def work_for(seconds: float) -> None:
+    """Do what is due, beside others who do the same."""
+    work = Drain("test")
+    try:
+        work.run(seconds)
+        work.finish()
+    finally:
+        work.close(grace=0)
+
+
+def states() -> list[str]:
+    """The states of all deliveries, in the order of their events and webhooks."""
+    return list(Delivery.objects.order_by("event_id", "webhook_id").values_list("state", flat=True))

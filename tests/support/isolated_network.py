@@ -1,0 +1,124 @@
+"""A network of its own for one process: run with ``unshare --map-root-user --mount --net``, which needs no root.
+
+In there is only a loopback interface, so that no packet can leave, and it has the addresses that an attacker would
+like to reach. The system's own resolver asks the name server of the tests. Reads cases as JSON, writes what came of
+them: the outcome, which address was reached, and how often the name server was asked.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.support.nameserver import NameServer
+
+SIOCSIFADDR, SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8916, 0x8913, 0x8914
+IFF_UP = 1
+
+IPV4 = ["10.0.0.1", "10.0.0.2", "169.254.169.254", "100.100.100.200", "8.8.8.8"]
+IPV6 = ["fd12::1", "fd00:ec2::254", "64:ff9b::a9fe:a9fe", "64:ff9b::a00:1", "64:ff9b:1::7f00:1", "2002:7f00:1::1"]
+
+REACHED: list[str] = []
+
+
+def raise_network() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        _raise(control)
+        for number, address in enumerate(IPV4, 1):
+            alias = f"lo:{number}".encode()
+            fcntl.ioctl(
+                control, SIOCSIFADDR, struct.pack("16sH2x4s8x", alias, socket.AF_INET, socket.inet_aton(address))
+            )
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
+        for address in IPV6:
+            packed = socket.inet_pton(socket.AF_INET6, address)
+            fcntl.ioctl(control, SIOCSIFADDR, struct.pack("16sIi", packed, 128, socket.if_nametoindex("lo")))
+
+
+def _raise(control: socket.socket) -> None:
+    flags = struct.unpack("16sH", fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("16sH14x", b"lo", 0))[:18])[1]
+    fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", flags | IFF_UP))
+
+
+def point_resolver_here() -> None:
+    for path, text in (
+        ("/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:20 attempts:1\n"),
+        ("/etc/nsswitch.conf", "hosts: dns\n"),
+    ):
+        with tempfile.NamedTemporaryFile("w", delete=False) as file:
+            file.write(text)
+        subprocess.run(["mount", "--bind", file.name, path], check=True)
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """Says 200, or redirects to the metadata service; notes at which address it was reached."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        REACHED.append(self.connection.getsockname()[0].removeprefix("::ffff:"))
+        redirects = self.path == "/redirect"
+        self.send_response(302 if redirects else 200)
+        if redirects:
+            self.send_header("Location", "http://169.254.169.254/latest/meta-data/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
+def main() -> None:
+    raise_network()
+    point_resolver_here()
+    threading.Thread(target=Server(("::", 80), Receiver).serve_forever, daemon=True).start()
+    server = NameServer({}, ("127.0.0.1", 53))
+
+    import django
+    from django.conf import settings
+
+    django.setup()
+    settings.WEBHOOKS["ALLOW_NETWORKS"] = []
+    print(json.dumps([run(server, case) for case in json.load(sys.stdin)]))
+
+
+def run(server: NameServer, case: dict[str, Any]) -> dict[str, Any]:
+    from django.test import override_settings
+
+    from webhooks.network.transport import Request, Transport
+
+    server.zone = case["zone"]
+    server.questions.clear()
+    REACHED.clear()
+    reasons = []
+    with override_settings(WEBHOOKS=case["settings"]):
+        for _ in range(case["times"]):
+            transport = Transport()
+            reasons.append(transport.send(Request(case["url"], {}, b"{}", 30)).reason)
+            transport.close()
+    asked = {f"{name} {kind}": count for (name, kind), count in server.questions.items()}
+    return {"reasons": reasons, "reached": list(REACHED), "asked": asked}
+
+
+if __name__ == "__main__":
+    main()

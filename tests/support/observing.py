@@ -1,0 +1,23 @@
+"""What others see while a request is under way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.threads import aside
+from webhooks.models import Delivery, State
+from webhooks.models.querysets import DeliveryQuerySet
+from webhooks.operations import retries
+
+
+def committed_before_each_chunk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many deliveries had been retried for all to see before each two more of them were."""
+    monkeypatch.setattr(retries, "CHUNK", 2)
+    retry, seen = DeliveryQuerySet.retry, list[int]()
+
+    def look_and_retry(some: DeliveryQuerySet) -> int:
+        seen.append(aside(Delivery.objects.filter(state=State.PENDING).count))
+        return retry(some)
+
+    monkeypatch.setattr(DeliveryQuerySet, "retry", look_and_retry)
+    return seen

@@ -1,0 +1,37 @@
+"""Ways in which a Redis can be away."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from tests.support.servers import free_port
+
+
+@contextmanager
+def refused() -> Iterator[str]:
+    """Nothing listens."""
+    yield f"redis://127.0.0.1:{free_port()}/0"
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """Connections are accepted, and nothing ever answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+@contextmanager
+def blackholed() -> Iterator[str]:
+    """Not even a connection is made: the queue of the listener is full, so the kernel drops what comes."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(server.getsockname())
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+
+
+OUTAGES = {"refused": refused, "silent": silent, "blackholed": blackholed}

@@ -1,0 +1,104 @@
+"""The whole suite runs in several processes, each with servers of its own. What belongs to all of them is here."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from tests.support.figures import MEASURED
+
+# Tests that tell how long something takes have the machine to themselves; those that fill it with processes come one
+# after another.
+ALONE = ("alone", "timing")
+CROWD = "tests/chaos/"
+
+
+class Hall:
+    """Many tests are in it at once, or one alone. Who wants to be alone waits at the door, where all then queue."""
+
+    def __init__(self, directory: str) -> None:
+        self._door, self._hall = (os.open(f"{directory}/{name}", os.O_CREAT | os.O_RDWR) for name in ("door", "hall"))
+
+    @contextmanager
+    def entered(self, alone: bool) -> Iterator[None]:
+        fcntl.flock(self._door, fcntl.LOCK_EX)
+        fcntl.flock(self._hall, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(self._door, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._hall, fcntl.LOCK_UN)
+
+
+def is_alone(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ALONE)
+
+
+class Process:
+    """In each of the processes."""
+
+    def __init__(self, hall: str) -> None:
+        self._hall = Hall(hall)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
+        yield
+        items.sort(key=is_alone)  # at the end, where they keep nobody waiting
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the test's timeout
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[Any]:
+        with self._hall.entered(is_alone(item)):
+            return (yield)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        session.config.workeroutput["measured"] = MEASURED  # type: ignore[attr-defined]
+
+
+class Scheduling(LoadScopeScheduling):
+    """Whoever is free takes the next test; those of the crowd all go to the same process."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return CROWD if nodeid.startswith(CROWD) else nodeid
+
+
+class Controller:
+    """In the process that starts the others."""
+
+    def __init__(self) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="webhooks-hall-")
+
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Scheduling:
+        return Scheduling(config, log)
+
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["hall"] = self._directory.name
+
+    def pytest_testnodedown(self, node: Any) -> None:
+        MEASURED.extend(getattr(node, "workeroutput", {}).get("measured", ()))
+
+    def pytest_unconfigure(self) -> None:
+        self._directory.cleanup()
+
+
+def processes(config: pytest.Config) -> int:
+    """How many are to run the tests that were asked for: 0 for this one alone, where they are not the whole suite."""
+    option = config.option
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (option.keyword or option.lf)
+    excludes = not option.markexpr or option.markexpr.startswith("not ")
+    is_watched = option.maxfail or option.collectonly or option.capture == "no"
+    wanted = is_whole and excludes and not is_watched
+    return min((os.cpu_count() or 1) + 1, 4) if wanted else 0  # one more than there are processors: tests wait a lot
+
+
+def configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Process(config.workerinput["hall"]))
+    elif config.option.numprocesses:
+        config.pluginmanager.register(Controller())

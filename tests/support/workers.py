@@ -1,0 +1,135 @@
+"""Real worker processes: ``manage.py rqworker webhooks``, as an operator runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.inbox import ROOT
+from tests.support.servers import database_url, nobody_writes
+from tests.support.waiting import PATIENCE, until
+
+SHIPPED, STOCK = "webhooks.workers.WebhookWorker", "rq.worker.Worker"
+
+LOGS = pytest.StashKey[list[Path]]()
+
+
+class Worker:
+    """One worker process and its log."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process, self.log = process, log
+        self.started_at = time.time()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def wait_until_listening(self, seconds: float = 30) -> None:
+        until(lambda: "istening on" in self.text or self.process.poll() is not None, seconds, "the worker to start")
+        assert self.process.poll() is None, f"the worker ended:\n{self.text}"
+
+    def listening_at(self) -> float:
+        """When it said that it was ready, in seconds since 1970, to the thousandth that its log has."""
+        [stamp] = re.findall(r"^(\S+ \S+) INFO .*Listening on", self.text, re.MULTILINE)
+        return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+
+    def stop(self, seconds: float = 20) -> int:
+        """SIGTERM, as supervisord does it. Returns the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(seconds * PATIENCE)
+
+    def freeze(self) -> None:
+        """SIGSTOP, at a moment when no transaction is open: its locks would hold up all others, the test as well."""
+        until(self._is_frozen_idle, 20, "the worker to be between two transactions")
+
+    def _is_frozen_idle(self) -> bool:
+        self.process.send_signal(signal.SIGSTOP)
+        if not (is_idle := nobody_writes()):
+            self.thaw()
+        return is_idle
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(5 * PATIENCE)
+
+
+class Workers:
+    """Starts workers on the database and the Redis of this test."""
+
+    def __init__(self, directory: Path, redis_url: str) -> None:
+        self.directory, self.redis_url = directory, redis_url
+        self.logs: list[Path] = []
+        self._running: list[Worker] = []
+
+    def environment(self, **webhooks: Any) -> dict[str, str]:
+        """The environment of a process of the host project; keywords are laid over its setting WEBHOOKS."""
+        return {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'example'}",
+            "DATABASE_URL": database_url(),
+            "REDIS_URL": self.redis_url,
+            "TEST_WEBHOOKS": json.dumps(webhooks),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def start(self, worker_class: str = SHIPPED, *arguments: str, **webhooks: Any) -> Worker:
+        """Start ``manage.py rqworker webhooks`` with this worker class."""
+        log = self.directory / f"worker-{len(self.logs)}.log"
+        command = [sys.executable, "example/manage.py", "rqworker", "webhooks", "--worker-class", worker_class]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=ROOT,
+                env=self.environment(**webhooks),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        self.logs.append(log)
+        self._running.append(Worker(process, log))
+        return self._running[-1]
+
+    def manage(self, *arguments: str, stdin: str = "", **webhooks: Any) -> str:
+        """Run a management command in a process of its own, and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "example/manage.py", *arguments],
+            cwd=ROOT,
+            env=self.environment(**webhooks),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60 * PATIENCE,
+            check=False,
+        )
+        assert done.returncode == 0, f"manage.py {' '.join(arguments)} failed:\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    def stop_all(self) -> None:
+        for worker in self._running:
+            if worker.process.poll() is None:
+                worker.process.terminate()
+        for worker in self._running:
+            try:
+                worker.process.wait(3)
+            except subprocess.TimeoutExpired:
+                worker.kill()
