@@ -1,4 +1,4 @@
-"""The admin's page of tags, and the base of the pages of all other models."""
+"""The admin page of tags, and the base class of all other admin pages."""
 
 from collections.abc import Iterable
 
@@ -12,14 +12,14 @@ from core.models import Tag
 
 
 class LinesField(forms.CharField):
-    """A text of several lines, which a save leaves as they are, although browsers end them with CRLF."""
+    """Several lines of text. Browsers send CRLF, but the text keeps its LF."""
 
     def to_python(self, value: str | None) -> str:
         return super().to_python(value).replace("\r\n", "\n")
 
 
 class InventoryAdmin(admin.ModelAdmin):
-    """Relations are picked by searching; the time stamps are shown and the columns cost no extra queries."""
+    """Search fields for relations, read-only timestamps, and columns without extra queries."""
 
     readonly_fields = ("created", "last_updated")
     list_per_page = 50

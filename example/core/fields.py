@@ -1,4 +1,4 @@
-"""Fields for IP networks and addresses, stored as text so that every database can hold them."""
+"""Fields for IP networks and addresses. They are stored as text, which every database supports."""
 
 import ipaddress
 from collections.abc import Callable
@@ -13,7 +13,7 @@ IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 
 def parse_network(text: str) -> IPNetwork:
-    """``192.0.2.0/24`` or ``2001:db8::/32``; bits set to the right of the mask are a ValidationError."""
+    """``192.0.2.0/24`` or ``2001:db8::/32``. Raises ValidationError if host bits are set."""
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
@@ -24,7 +24,7 @@ def parse_network(text: str) -> IPNetwork:
 
 
 def parse_interface(text: str) -> IPInterface:
-    """An address with its mask, ``192.0.2.1/24``; without one it is a host, ``/32`` or ``/128``."""
+    """An address with its mask, like ``192.0.2.1/24``. The mask defaults to ``/32`` or ``/128``."""
     try:
         return ipaddress.ip_interface(text)
     except ValueError as error:
@@ -42,7 +42,7 @@ class NetworkFormField(forms.CharField):
 
 
 class NetworkTextField(models.Field):
-    """Text in the database, an object of `ipaddress` in Python; subclasses say which with `parse`."""
+    """Text in the database, an object of `ipaddress` in Python. Subclasses define `parse`."""
 
     parse: ClassVar[Callable[[str], Any]]
 

@@ -1,4 +1,4 @@
-"""What the models of all apps have in common."""
+"""The base classes of all models, and tags."""
 
 from django.core.validators import RegexValidator
 from django.db import models
@@ -30,7 +30,7 @@ class Tag(ChangeLoggedModel):
 
 
 class InventoryModel(ChangeLoggedModel):
-    """The base of everything an operator documents: described, tagged, with custom fields."""
+    """The base of all inventory: a description, tags and custom fields."""
 
     description = models.CharField(max_length=200, blank=True)
     custom_field_data = models.JSONField("custom fields", default=dict, blank=True)
@@ -46,7 +46,7 @@ class InventoryModel(ChangeLoggedModel):
 
 
 class PrimaryModel(InventoryModel):
-    """An object in its own right, with room for comments."""
+    """An inventory object with comments."""
 
     comments = models.TextField(blank=True)
 

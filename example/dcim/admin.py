@@ -34,7 +34,7 @@ class RackAdmin(InventoryAdmin):
     def audit(self, request: HttpRequest, racks: QuerySet[Rack]) -> None:
         for rack in racks.select_related("site"):
             audits.audit(rack, f"by {request.user} in the admin")
-        messages.success(request, "Webhooks are told of the audit.")
+        messages.success(request, "The audit was sent to its webhooks.")
 
 
 @admin.register(Device)

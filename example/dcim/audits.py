@@ -1,4 +1,4 @@
-"""The audit of a rack: somebody went there and compared. No model changes: webhooks hear of an event."""
+"""The audit of a rack: an example of an event that is sent by code. No model changes."""
 
 import webhooks
 
@@ -8,12 +8,12 @@ RACK_AUDITED = "dcim.rack_audited"
 
 
 def audit(rack: Rack, note: str = "") -> dict:
-    """Send what the rack should hold to whoever wants to know of audits."""
+    """Send the expected content of the rack to the webhooks for audits."""
     devices = rack.devices.order_by("position", "name")
-    found = {
+    data = {
         "rack": {"id": rack.pk, "name": rack.name, "site": rack.site.slug},
         "devices": [{"name": str(device), "position": device.position} for device in devices],
         "note": note,
     }
-    webhooks.send(RACK_AUDITED, rack, found)
-    return found
+    webhooks.send(RACK_AUDITED, rack, data)
+    return data

@@ -1,4 +1,4 @@
-"""What webhooks read objects from: all that their serializer shows, in as few queries for many as for one."""
+"""Querysets for webhooks: they load all fields of a serializer in a constant number of queries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sites() -> QuerySet[Site]:
 
 
 def _count(relation: str) -> Subquery:
-    pointing = Site._meta.get_field(relation)
-    name = pointing.field.name
-    rows = pointing.related_model._base_manager.filter(**{name: OuterRef("pk")}).order_by()
+    reverse = Site._meta.get_field(relation)
+    name = reverse.field.name
+    rows = reverse.related_model._base_manager.filter(**{name: OuterRef("pk")}).order_by()
     return Subquery(rows.values(name).annotate(number=Count("pk")).values("number"))

@@ -1,1 +1,1 @@
-"""What ``scripts/demo`` runs: the example site with its worker, Valkey and a receiver of webhooks."""
+"""The code behind ``scripts/demo``: the example site, a worker, Valkey and a receiver under supervisord."""

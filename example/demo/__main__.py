@@ -1,4 +1,4 @@
-"""scripts/demo"""
+"""``scripts/demo``: see ``--help``."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from demo import signals
 from demo.round_trip import check_round_trip
 from demo.showcase import follow, print_addresses, show_a_change
-from demo.startup import started
+from demo.startup import running_demo
 from demo.supervisord import DemoError, log
 
 TAIL_LINES = 40
@@ -20,12 +20,10 @@ TAIL_LINES = 40
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/demo",
-        description="Start the example site with Valkey, a webhook worker and a receiver, change an object, "
-        "show its webhook, and stay up until Ctrl-C. PORT=9000 in the environment chooses the site's port.",
+        description="Start the example site with Valkey, a webhook worker and a receiver. Change an object, "
+        "show its webhook, and run until Ctrl-C. PORT=9000 in the environment chooses the site's port.",
     )
-    once = (
-        "check create, update, delete and a receiver that fails twice, then exit: 0 if all is right, else 1"
-    )
+    once = "check create, update, delete and a receiver that fails twice, then exit with 0 or, on an error, 1"
     parser.add_argument("--once", action="store_true", help=once)
     arguments = parser.parse_args()
     signals.listen()
@@ -36,8 +34,8 @@ def main() -> int:
     except DemoError as error:
         failed = True
         explain(error, directory)
-    except BrokenPipeError:  # in scripts/demo | head, for instance
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+    except BrokenPipeError:  # for example in: scripts/demo | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python prints an error at exit
         return 1
     finally:
         if not failed:
@@ -46,14 +44,14 @@ def main() -> int:
 
 
 def run(directory: Path, once: bool) -> None:
-    with started(directory) as demo:
+    with running_demo(directory) as demo:
         if once:
             check_round_trip(demo)
             print("The round trip works.", flush=True)
             return
         show_a_change(demo)
         print_addresses(demo)
-        with suppress(SystemExit):  # Ctrl-C is the way to end it
+        with suppress(SystemExit):  # raised after Ctrl-C
             follow(demo)
 
 
@@ -63,7 +61,7 @@ def explain(error: DemoError, directory: Path) -> None:
     file = log(directory, program)
     if file.exists():
         lines = file.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        print(f"The end of {file}:\n", *lines, "", sep="\n", file=sys.stderr)
+        print(f"The last lines of {file}:\n", *lines, "", sep="\n", file=sys.stderr)
     print(f"All logs are in {file.parent}.", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""A receiver of webhooks: prints each request, keeps it for the demo, and fails where its path says so.
+"""A webhook receiver. It prints and stores each request, and some paths make it fail.
 
 =================  =================================================
 .../fails-2-times  503 to the first two attempts of each delivery
@@ -25,17 +25,17 @@ POSTS_FILE = "received.jsonl"
 
 @dataclass(frozen=True)
 class Post:
-    """One request and the status of its answer. ``at`` is in seconds since 1970."""
+    """A request and the HTTP status of its answer. ``at`` is in seconds since 1970."""
 
     at: float
     path: str
-    headers: dict[str, str]  # their names in lower case
+    headers: dict[str, str]  # names in lower case
     body: str
     status: int
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The payload, sent as JSON or as a form whose field ``data`` is JSON."""
+        """The payload of a JSON body, or of a form with JSON in its field ``data``."""
         if self.headers.get("content-type") == "application/json":
             return dict(json.loads(self.body))
         fields = dict(parse_qsl(self.body, keep_blank_values=True))
@@ -43,15 +43,15 @@ class Post:
 
     def summary(self) -> str:
         try:
-            found = self.payload
-            who = found["username"] or "no user"
-            return f'{found["object_type"]} "{found["data"].get("display")}" {found["event"]} by {who}'
+            payload = self.payload
+            who = payload["username"] or "no user"
+            return f'{payload["object_type"]} "{payload["data"].get("display")}" {payload["event"]} by {who}'
         except (AttributeError, KeyError, TypeError, ValueError):
             return f"{len(self.body)} characters"
 
 
 def posts(directory: Path) -> list[Post]:
-    """All requests so far, the oldest first."""
+    """All requests so far, in order."""
     file = directory / POSTS_FILE
     # The last line is empty or still being written.
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
@@ -63,7 +63,7 @@ class Receiver(ThreadingHTTPServer):
 
     def __init__(self, directory: Path) -> None:
         port_file = directory / "receiver.port"
-        # A receiver that was stopped comes back on its old port: the webhooks send there.
+        # After a restart, keep the port: the webhooks have it in their URLs.
         port = int(port_file.read_text()) if port_file.exists() else 0
         super().__init__(("127.0.0.1", port), Handler)
         port_file.write_text(str(self.server_port))
@@ -97,11 +97,11 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Log nothing: ``do_POST`` prints each request."""
+        """Log nothing, because ``do_POST`` prints each request."""
 
 
 def status_for(path: str, attempt: int) -> int:
-    """The HTTP status for an attempt of a delivery, counted from 1."""
+    """The HTTP status for an attempt. Attempts count from 1."""
     fails = FAILS.search(path)
     return 503 if fails and (fails[1] or attempt <= int(fails[2])) else 200
 

@@ -1,4 +1,4 @@
-"""Show one change and its webhook, then the addresses, then each request of the receiver until Ctrl-C."""
+"""Show a change and its webhook, then the addresses, then each request at the receiver until Ctrl-C."""
 
 import json
 import time
@@ -23,8 +23,8 @@ def show_a_change(demo: Demo) -> None:
     headers = [f"{name}: {post.headers[name]}" for name in SHOWN_HEADERS]
     request = "\n".join([f"POST {post.path}", *headers, "", json.dumps(post.payload, indent=2)])
     print(f"\nThis POST arrived at the receiver {post.at - before:.2f} s later:\n\n{indent(request, '    ')}")
-    delivery = demo.ended_delivery(post.headers["webhook-id"])
-    print("\nThis delivery was recorded:\n")
+    delivery = demo.finished_delivery(post.headers["webhook-id"])
+    print("\nIts delivery:\n")
     print(f"    {delivery['id']}  {delivery['state']}  to webhook {delivery['webhook']['name']!r}")
     for attempt in reversed(delivery["attempts"]):
         answer = f"HTTP {attempt['status']}" if attempt["status"] else attempt["reason"]
@@ -39,16 +39,16 @@ The admin:          {site}/admin/
 Status of webhooks: {site}/admin/webhook-backend-status/
 Log in as:          {USERNAME}, password {PASSWORD}
 The REST API:       {site}/api/ with the header "Authorization: Token {demo.site.token}"
-Your own webhook:   give it the payload URL {demo.receiver_url}/mine
+Your own webhook:   use the payload URL {demo.receiver_url}/mine
 Logs, database:     {demo.directory}
 
-Change a site, a rack, a prefix or an address and watch its POST arrive below. Tenants go to a receiver that
-fails twice, circuits to one that always fails. Ctrl-C stops everything and removes the data.
+Change a site, a rack, a prefix or an address and watch its POST arrive below. Webhooks of tenants
+fail twice, webhooks of circuits always fail. Ctrl-C stops everything and deletes the data.
 """, flush=True)  # fmt: skip
 
 
 def follow(demo: Demo) -> None:
-    """Print what the receiver prints. Never returns; raises DemoError if a program fails."""
+    """Print the output of the receiver until Ctrl-C. Raises DemoError if a program fails."""
     with log(demo.directory, "receiver").open() as output:
         output.read()
         while True:

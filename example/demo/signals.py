@@ -1,6 +1,6 @@
-"""End the demo on Ctrl-C, on SIGTERM, and when its terminal closes.
+"""Stop the demo on Ctrl-C, on SIGTERM, and when its terminal closes.
 
-The handler does not raise: Python drops what a handler raises within a finalizer, and migrations run many.
+The handler raises nothing, because Python drops exceptions in finalizers, and migrations run many of them.
 """
 
 import signal
@@ -13,16 +13,16 @@ _received: list[int] = []
 
 def listen() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores it
-            signal.signal(number, _remember)
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # keep nohup working
+            signal.signal(number, _handle)
 
 
-def _remember(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     _received.append(number)
 
 
 def exit_if_received() -> None:
-    """Raise SystemExit if a signal came. Each step of the demo and each turn of its loops calls this."""
+    """Raise SystemExit after a signal. All steps and loops of the demo call this."""
     if _received:
         with suppress(OSError):  # the terminal may be gone
             print("\nStopping ...", flush=True)

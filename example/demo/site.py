@@ -19,7 +19,7 @@ class Site:
     token: str
 
     def call(self, method: str, path: str, data: object = None) -> Any:
-        """The answer to a request of the administrator. Raises DemoError if it is no success."""
+        """Send a request as the administrator and return the parsed answer. Raises DemoError on failure."""
         headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/json"}
         with closing(HTTPConnection(self.url.removeprefix("http://"), timeout=60)) as connection:
             try:
@@ -33,5 +33,5 @@ class Site:
         return json.loads(body) if body else None
 
     def find(self, path: str, slug: str) -> Any:
-        """The one object with this slug."""
+        """The object with this slug."""
         return self.call("GET", f"{path}?slug={slug}")["results"][0]

@@ -1,7 +1,7 @@
-"""Make the database, start the programs, and wait until they are up.
+"""Create the database, start the programs, and wait until they run.
 
-The system chooses the receiver's port, and the site's where 8000 is taken. Their logs say which. Valkey has a
-Unix socket. Logs and socket are in the directory of this demo, so it talks to its own programs alone.
+The site uses port 8000 if it is free. Otherwise the system chooses its port, and always the receiver's. Their
+logs contain the ports. Each demo has a directory for its logs and Unix sockets, so demos do not mix.
 """
 
 import os
@@ -27,13 +27,13 @@ from demo.supervisord import DemoError, Supervisord, log
 EXAMPLE = Path(__file__).resolve().parent.parent
 USERNAME = PASSWORD = "admin"  # noqa: S105 # nosec B105 # the site listens on the loopback address only
 
-# The programs get these variables of the caller. They must not get others: a DATABASE_URL, for instance.
+# The programs inherit only these variables. A DATABASE_URL, for example, would break the demo.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """A demo whose programs are all up."""
+    """A running demo."""
 
     directory: Path
     programs: Supervisord
@@ -41,8 +41,8 @@ class Demo:
     receiver_url: str
     webhook_secret: str
 
-    def ended_delivery(self, webhook_id: str) -> Any:
-        """A delivery and its attempts, once it has succeeded or failed."""
+    def finished_delivery(self, webhook_id: str) -> Any:
+        """Wait until a delivery has succeeded or failed. Returns it with its attempts."""
 
         def find() -> Any:
             delivery = self.site.call("GET", f"{DELIVERIES}{webhook_id}/")
@@ -52,13 +52,13 @@ class Demo:
 
 
 @contextmanager
-def started(directory: Path) -> Iterator[Demo]:
-    """Start a demo. It is stopped when the block ends, however it ends."""
+def running_demo(directory: Path) -> Iterator[Demo]:
+    """Start a demo, and stop it when the block ends."""
     key = secrets.token_hex(20)
     secret = "whsec_" + b64encode(secrets.token_bytes(32)).decode()
-    enter(directory, key)
+    set_environment(directory, key)
     django.setup()
-    print("Making the database ...", flush=True)
+    print("Creating the database ...", flush=True)
     (directory / "logs").mkdir()
     manage(directory, "migrate")
     manage(directory, "demo_data", username=USERNAME, password=PASSWORD, token=key)
@@ -66,23 +66,23 @@ def started(directory: Path) -> Iterator[Demo]:
     with Supervisord(directory) as programs:
         programs.wait_for(programs.check, "The start of all programs", "supervisord")
         site = Site(programs.url_of("web"), key)
-        site.call("GET", "/api/")  # only the site of this demo accepts its token
+        site.call("GET", "/api/")  # fails unless this is the site of this demo
         receiver_url = programs.url_of("receiver")
         manage(directory, "demo_webhooks", receiver_url, secret=secret)
         yield Demo(directory, programs, site, receiver_url, secret)
 
 
-def enter(directory: Path, key: str) -> None:
-    """Replace the environment of this process, and so of all that it starts."""
-    kept = {name: os.environ[name] for name in INHERITED if name in os.environ}
+def set_environment(directory: Path, key: str) -> None:
+    """Replace the environment of this process and its children."""
+    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     variables = {
-        # supervisord.conf.example asks for these ...
+        # For supervisord.conf.example:
         "SITE_VENV": sys.prefix,
         "SITE_DIR": str(EXAMPLE),
-        "SITE_BIND": f"127.0.0.1:{os.environ.get('PORT') or usual_port()}",
+        "SITE_BIND": f"127.0.0.1:{os.environ.get('PORT') or default_port()}",
         "SITE_LOGS": str(directory / "logs"),
         "SITE_RUN": str(directory),
-        # ... the example's settings for these, and supervisord.d/demo.conf for the last.
+        # For project.settings; the last one is for supervisord.d/demo.conf:
         "DJANGO_SETTINGS_MODULE": "project.settings",
         "EXAMPLE_DATA_DIR": str(directory),
         "REDIS_URL": f"unix://{quote(str(directory))}/valkey.sock",
@@ -91,11 +91,11 @@ def enter(directory: Path, key: str) -> None:
         "DEMO_VALKEY": str(get_binary_path()),
     }
     os.environ.clear()
-    os.environ.update(kept | variables)
+    os.environ.update(inherited | variables)
 
 
-def usual_port() -> int:
-    """8000 if it is free, so that bookmarks of the site hold; else 0, for any port."""
+def default_port() -> int:
+    """8000 if it is free, so that bookmarks work, else 0 for any port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -106,7 +106,7 @@ def usual_port() -> int:
 
 
 def manage(directory: Path, command: str, *arguments: str, **options: str) -> None:
-    """Run a management command; its output goes to a log. Raises DemoError if it fails."""
+    """Run a management command and log its output. Raises DemoError if it fails."""
     with log(directory, "database").open("a") as output:
         try:
             call_command(command, *arguments, stdout=output, **options)

@@ -1,4 +1,4 @@
-"""supervisord, run from the file that operators copy."""
+"""Runs supervisord with the configuration file for operators, supervisord.conf.example."""
 
 import ctypes
 import os
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-import xmlrpc.client  # nosec B411 # asks the supervisord that it started itself
+import xmlrpc.client  # nosec B411 # only talks to its own supervisord
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,12 +20,12 @@ from demo import signals
 T = TypeVar("T")
 
 CONFIG = Path(__file__).resolve().parents[2] / "supervisord.conf.example"
-PATIENCE = 90  # seconds for each step
+TIMEOUT = 90  # seconds for each step
 PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 
 
 class DemoError(Exception):
-    """The demo cannot go on, or a check failed: a message, and the program whose log may say why."""
+    """The demo or a check failed. The arguments are a message and the name of the log to look into."""
 
 
 def log(directory: Path, program: str) -> Path:
@@ -33,9 +33,9 @@ def log(directory: Path, program: str) -> Path:
 
 
 class Supervisord:
-    """A context manager: the programs stop when its block ends, however it ends.
+    """A context manager that starts supervisord and stops all programs at the end.
 
-    It runs in a session of its own: a Ctrl-C reaches the demo alone, which then stops supervisord.
+    It runs in a new session, so Ctrl-C reaches only the demo, which then stops supervisord.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -57,48 +57,47 @@ class Supervisord:
 
     def __exit__(self, *error: object) -> None:
         self._process.terminate()
-        if self._process.wait() < 0:  # it was killed, so its programs still run, each in its own group
+        if self._process.wait() < 0:  # killed: its programs still run, each in its own group
             for pid in self._pids:
                 with suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
 
     def check(self) -> bool:
-        """Whether all programs are up. Raises DemoError if supervisord ended or cannot keep a program up."""
+        """Return whether all programs run. Raises DemoError if supervisord or a program has failed."""
         signals.exit_if_received()
         if self._process.poll() is not None:
             raise DemoError("supervisord has ended", "supervisord.out")
         programs: Any = []
         transport = SupervisorTransport(serverurl=f"unix://{self._directory}/supervisor.sock")
-        # An OSError: it has not opened its socket yet, or has just ended.
+        # OSError: supervisord has not opened its socket yet, or has just ended.
         with suppress(OSError), xmlrpc.client.ServerProxy("http://localhost", transport) as server:
             programs = server.supervisor.getAllProcessInfo()
         self._pids = [program["pid"] for program in programs if program["pid"]] or self._pids
         for program in programs:
             if program["statename"] in ("BACKOFF", "FATAL"):
                 why = program["spawnerr"] or program["description"]
-                raise DemoError(f"{program['name']} does not stay up: {why}", program["name"])
+                raise DemoError(f"{program['name']} does not keep running: {why}", program["name"])
         return bool(programs) and all(program["statename"] == "RUNNING" for program in programs)
 
     def wait_for(self, find: Callable[[], T | None], what: str, program: str) -> T:
-        """The first true result of ``find``. Raises DemoError if a program fails or the time is up."""
-        deadline = time.monotonic() + PATIENCE
-        while not (found := find()):
+        """Wait for a true result of ``find``. Raises DemoError if a program fails, or on timeout."""
+        deadline = time.monotonic() + TIMEOUT
+        while not (result := find()):
             self.check()
             if time.monotonic() > deadline:
-                raise DemoError(f"{what} did not happen within {PATIENCE} s", program)
+                raise DemoError(f"{what} did not happen within {TIMEOUT} s", program)
             time.sleep(0.1)
-        return found
+        return result
 
     def url_of(self, program: str) -> str:
-        """Where a server listens, once its log says so."""
+        """Wait until the log of a server contains its URL, and return it."""
         output, pattern = log(self._directory, program), re.compile(r"Listening at: (http\S+)")
-        listening = self.wait_for(
-            lambda: pattern.search(output.read_text()), f"The start of {program}", program
-        )
-        return listening[1]
+        return self.wait_for(lambda: pattern.search(output.read_text()), f"The start of {program}", program)[
+            1
+        ]
 
 
 def end_with_parent() -> None:
-    """Let Linux send SIGTERM to this process when its parent ends, even if SIGKILL ended it."""
+    """Let Linux send SIGTERM to this process when its parent ends, even after SIGKILL."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -24,7 +24,7 @@ class PrefixStatus(TextChoices):
 
 
 class NetworkRole(TextChoices):
-    """What prefixes and VLANs are for."""
+    """The role of a prefix or a VLAN."""
 
     LOOPBACKS = "loopbacks", "Loopbacks"
     MANAGEMENT = "management", "Management"

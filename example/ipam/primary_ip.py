@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class PrimaryIPModel(models.Model):
-    """A machine that is reached at one of its addresses."""
+    """A machine with primary addresses."""
 
     primary_ip4 = models.OneToOneField(
         "ipam.IPAddress",
@@ -34,7 +34,7 @@ class PrimaryIPModel(models.Model):
 
     @property
     def primary_ip(self) -> IPAddress | None:
-        """The IPv6 address if there is one."""
+        """The IPv6 address if it has one, else the IPv4 address."""
         return self.primary_ip6 or self.primary_ip4
 
     def clean(self) -> None:

@@ -1,4 +1,4 @@
-"""Settings of the example project; whatever differs between machines comes from the environment.
+"""Settings of the example project. These environment variables change them:
 
 DATABASE_URL, REDIS_URL, EXAMPLE_DATA_DIR, SECRET_KEY, DEBUG, ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS, LOG_LEVEL,
 WEBHOOKS_ENABLED, WEBHOOKS_RETRY_SCHEDULE (seconds between the attempts of a failing delivery: "5,300,1800").
@@ -72,7 +72,7 @@ TEMPLATES = [
     }
 ]
 
-# A request and the webhook Events of its changes are committed together, or not at all.
+# The changes of a request and their webhook Events are committed together or not at all.
 database: dict[str, Any] = dict(
     dj_database_url.config(
         default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}", conn_max_age=60, conn_health_checks=True
@@ -81,8 +81,8 @@ database: dict[str, Any] = dict(
 database["ATOMIC_REQUESTS"] = True
 if database["ENGINE"] == "django.db.backends.sqlite3":
     Path(database["NAME"]).parent.mkdir(parents=True, exist_ok=True)
-    # A transaction that starts by reading and then writes fails at once beside another writer
-    # ("database is locked"); one that starts as a writer waits up to `timeout` seconds for its turn.
+    # If a transaction reads first and writes later, another writer makes it fail at once ("database is
+    # locked"). An IMMEDIATE transaction waits for the other writer, up to `timeout` seconds.
     database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
@@ -95,7 +95,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"
-# Static files are served straight from the apps: no collectstatic before gunicorn starts.
+# Serve static files from the apps, so that gunicorn needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
 
 REST_FRAMEWORK = {
@@ -129,7 +129,7 @@ RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}
 WEBHOOKS: dict[str, Any] = {
     "ENABLED": env_bool("WEBHOOKS_ENABLED", True),
     "MODELS": ["dcim.*", "ipam.*", "tenancy.*", "circuits.*", "virtualization.*"],
-    # The demo's receiver is on this machine. Elsewhere leave it out: who listens on loopback trusts callers.
+    # Only for the demo, where the receiver runs on this machine. Servers on loopback often trust all callers.
     "ALLOW_NETWORKS": ["127.0.0.0/8", "::1/128"],
 }
 if "WEBHOOKS_RETRY_SCHEDULE" in os.environ:

@@ -1,4 +1,4 @@
-"""The host project: what its admin keeps, and what the demo gives a newcomer."""
+"""The example project and its demo."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ADDRESS = "Science Park 610\n1098 XH Amsterdam\nNetherlands"
 
 
 @pytest.mark.usefixtures("database")
-def test_the_admin_keeps_the_lines_of_an_address_and_does_not_change_them() -> None:
+def test_the_admin_keeps_the_line_ends_of_an_address() -> None:
     site = dcim.Site.objects.create(name="Amsterdam", slug="ams1", physical_address=ADDRESS)
     client = Client()
     client.force_login(User.objects.create_superuser("admin"))
@@ -50,14 +50,14 @@ def test_the_admin_keeps_the_lines_of_an_address_and_does_not_change_them() -> N
 
 
 @pytest.mark.usefixtures("database")
-def test_the_sample_webhook_of_sites_sends_the_state_before() -> None:
+def test_the_demo_webhook_of_sites_includes_the_previous_state() -> None:
     call_command("demo_webhooks", "http://127.0.0.1:1", stdout=io.StringIO())
     assert list(Webhook.objects.filter(prechange=True).values_list("name", flat=True)) == ["Sites and racks"]
 
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    """The demo's own receiver."""
+    """The receiver of the demo."""
     with Receiver(tmp_path) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield server
@@ -72,18 +72,18 @@ def status_of(request: urllib.request.Request) -> int:
         return error.code
 
 
-def test_the_demo_prints_a_url_of_its_receiver_for_a_webhook_of_ones_own(
+def test_the_demo_prints_a_receiver_url_for_your_own_webhook(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, receiver: Receiver
 ) -> None:
     site, programs = Site("http://127.0.0.1:8000", "k" * 40), Mock(Supervisord)
     print_addresses(Demo(tmp_path, programs, site, f"http://127.0.0.1:{receiver.server_port}", "secret"))
-    url = re.search(r"give it the payload URL (\S+)\n", capsys.readouterr().out)
+    url = re.search(r"use the payload URL (\S+)\n", capsys.readouterr().out)
     assert url
     assert status_of(urllib.request.Request(url[1], b"{}")) == 200
     assert [(post.path, post.body) for post in posts(tmp_path)] == [("/mine", "{}")]
 
 
-def test_the_receiver_fails_where_its_path_says_so(receiver: Receiver) -> None:
+def test_the_receiver_fails_on_some_paths(receiver: Receiver) -> None:
     def answers(path: str, webhook_id: str) -> list[int]:
         url = f"http://127.0.0.1:{receiver.server_port}/{path}"
         return [status_of(urllib.request.Request(url, b"{}", {"webhook-id": webhook_id})) for _ in range(4)]
@@ -93,7 +93,7 @@ def test_the_receiver_fails_where_its_path_says_so(receiver: Receiver) -> None:
     assert answers("circuits/always-fails", "c") == [503] * 4
 
 
-def test_a_receiver_that_was_stopped_comes_back_on_its_port(tmp_path: Path) -> None:
+def test_a_restarted_receiver_keeps_its_port(tmp_path: Path) -> None:
     with Receiver(tmp_path) as first:
         port = first.server_port
     with Receiver(tmp_path) as second:
@@ -102,7 +102,7 @@ def test_a_receiver_that_was_stopped_comes_back_on_its_port(tmp_path: Path) -> N
 
 @pytest.fixture
 def script() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    """Start Python with a script that can import the demo and prints a line when it is ready."""
+    """Start Python with a script that can import the demo."""
     started: list[subprocess.Popen[str]] = []
 
     def start(text: str) -> subprocess.Popen[str]:
@@ -119,7 +119,7 @@ def script() -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_demo_though_python_drops_what_handlers_raise_in_finalizers(
+def test_a_signal_during_a_finalizer_stops_the_demo(
     script: Callable[[str], subprocess.Popen[str]], number: signal.Signals
 ) -> None:
     process = script("""
@@ -148,7 +148,7 @@ while True:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PR_SET_PDEATHSIG")
-def test_supervisord_gets_a_sigterm_when_the_demo_is_killed(
+def test_supervisord_gets_sigterm_if_the_demo_is_killed(
     script: Callable[[str], subprocess.Popen[str]],
 ) -> None:
     process = script("""
@@ -162,5 +162,5 @@ time.sleep(60)
     assert process.stdout
     assert process.stdout.readline() == "ready\n"
     process.kill()
-    # It returns when all that have the pipe have ended: the child, too.
+    # communicate() returns only after the child has ended and closed the pipe.
     assert process.communicate(timeout=20) == ("", "")

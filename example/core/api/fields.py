@@ -1,4 +1,4 @@
-"""Serializer fields that give each kind of value the shape that NetBox gives it."""
+"""Serializer fields in the shapes of NetBox."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from rest_framework.reverse import reverse as reverse_for_request
 
 
 class ObjectURLField(serializers.Field):
-    """Where the object is in this API: absolute with a request in the context, otherwise only the path."""
+    """The API URL of the object: absolute if the context has a request, else only the path."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "source": "*", "read_only": True})
@@ -21,7 +21,7 @@ class ObjectURLField(serializers.Field):
 
 
 class DisplayURLField(ObjectURLField):
-    """The page of the object for people, in the admin."""
+    """The URL of the object's admin page."""
 
     def to_representation(self, value: models.Model) -> str:
         path = reverse(f"admin:{value._meta.app_label}_{value._meta.model_name}_change", args=[value.pk])
@@ -30,7 +30,7 @@ class DisplayURLField(ObjectURLField):
 
 
 class ChoiceField(serializers.ChoiceField):
-    """Reads as ``{"value": "active", "label": "Active"}`` or null; takes the value or that dict."""
+    """Reads as ``{"value": "active", "label": "Active"}`` or null. Accepts the value or that dict."""
 
     def validate_empty_values(self, data: Any) -> tuple[bool, Any]:
         if isinstance(data, dict):
@@ -49,7 +49,7 @@ class ChoiceField(serializers.ChoiceField):
 
 
 class TextOrNullField(serializers.CharField):
-    """Text that is null where there is none; the column holds an empty text."""
+    """Text that is null in the API and empty in the database."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "required": False, "allow_blank": True})
@@ -62,7 +62,7 @@ class TextOrNullField(serializers.CharField):
 
 
 class FamilyField(serializers.Field):
-    """``{"value": 4, "label": "IPv4"}`` of a model with a property `family`."""
+    """``{"value": 4, "label": "IPv4"}`` for a model with a property `family`."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "read_only": True})
@@ -72,26 +72,26 @@ class FamilyField(serializers.Field):
 
 
 class NetworkField(serializers.CharField):
-    """Text here; the model's field parses and validates it."""
+    """Text that the model field parses and validates."""
 
     def to_representation(self, value: Any) -> str:
         return str(value)
 
 
 class CustomFieldsField(serializers.DictField):
-    """A partial update changes the keys that it names and keeps the others."""
+    """A dict. A partial update keeps the keys that it does not contain."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{**kwargs, "source": "custom_field_data", "required": False})
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        given = super().to_internal_value(data)
+        values = super().to_internal_value(data)
         instance = getattr(self.parent, "instance", None)
-        return {**instance.custom_field_data, **given} if instance and self.parent.partial else given
+        return {**instance.custom_field_data, **values} if instance and self.parent.partial else values
 
 
 class ContentTypeField(serializers.RelatedField):
-    """A model as ``dcim.interface``."""
+    """A model as text, like ``dcim.interface``."""
 
     default_error_messages = {"invalid": "Not an allowed object type: {value!r}."}
 
@@ -107,13 +107,13 @@ class ContentTypeField(serializers.RelatedField):
 
 
 def related_count(model: type[models.Model], relation: str) -> models.Subquery:
-    """How many objects the relation of each row has; several of these do not multiply each other's rows."""
+    """A subquery that counts related objects. A query can have several of them and still counts correctly."""
     counted = model._default_manager.filter(pk=models.OuterRef("pk")).order_by().values("pk")
     return models.Subquery(counted.annotate(count=models.Count(relation)).values("count"))
 
 
 class RelatedCountField(serializers.IntegerField):
-    """The size of a relation: from the annotation of that name if there is one, else with one query."""
+    """The number of related objects: from the annotation of that name if it exists, else with one query."""
 
     def __init__(self, relation: str, **kwargs: Any) -> None:
         self.relation = relation

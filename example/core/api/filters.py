@@ -1,4 +1,4 @@
-"""Filters that views get without asking: by tag, by time, and on several values of a choice at once."""
+"""The filters of all views: by tag, by time, and by several values of a choice."""
 
 from typing import Any
 

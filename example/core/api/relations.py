@@ -1,4 +1,4 @@
-"""Related objects in serializers, found by convention: apps that refer to each other need no imports."""
+"""Related objects in serializers, found by convention, so that apps need not import each other."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ def get_serializer_class(model: type[models.Model]) -> type[serializers.ModelSer
 
 
 class NestedObjectField(serializers.RelatedField):
-    """Reads as the brief form of the related object.
+    """Gives the brief form of the related object.
 
-    Writes take a primary key, a dict of attributes that fit exactly one object ({"name": "R1", "site": 1}),
-    or text that is its slug or name.
+    Accepts a primary key, a dict of attributes that match exactly one object ({"name": "R1", "site": 1}), a
+    slug or a name.
     """
 
     default_error_messages = {
-        "does_not_exist": "No object fits {value!r}.",
-        "multiple": "More than one object fits {value!r}.",
+        "does_not_exist": "No object matches {value!r}.",
+        "multiple": "More than one object matches {value!r}.",
         "invalid": "Expected a primary key, a dict of attributes, a slug or a name, not {value!r}.",
     }
 

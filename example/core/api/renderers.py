@@ -4,7 +4,7 @@ from rest_framework.renderers import BrowsableAPIRenderer
 
 
 class FormlessBrowsableAPIRenderer(BrowsableAPIRenderer):
-    """The browsable API with its raw JSON editor only: HTML forms cannot show nested objects."""
+    """The browsable API with only its JSON editor, because HTML forms cannot show nested objects."""
 
     def render_form_for_serializer(self, serializer: Any) -> str:
         return ""

@@ -22,10 +22,10 @@ BOOKKEEPING = ("tags", "custom_fields", "created", "last_updated")
 
 
 class ValidatedModelSerializer(serializers.ModelSerializer):
-    """Judges data by the model's own `full_clean`, so that API and admin accept the same."""
+    """Validates with the model's `full_clean`, so that the API and the admin accept the same data."""
 
     def get_uniqueness_extra_kwargs(self, field_names, declared_fields, extra_kwargs):
-        """A field of a unique constraint is not required because of that."""
+        """Do not make a field required because it belongs to a unique constraint."""
         return extra_kwargs, {}
 
     def get_validators(self) -> list[Any]:
@@ -42,7 +42,7 @@ class ValidatedModelSerializer(serializers.ModelSerializer):
 
 
 class InventorySerializer(ValidatedModelSerializer):
-    """Gives fields NetBox's shapes by their kind; ``nested=True`` leaves identity and `Meta.brief_fields`."""
+    """Gives fields the shapes of NetBox. ``nested=True`` keeps only the identity and `Meta.brief_fields`."""
 
     serializer_related_field = NestedObjectField
     serializer_choice_field = ChoiceField
@@ -67,13 +67,13 @@ class InventorySerializer(ValidatedModelSerializer):
 
 
 class TaggedSerializer(InventorySerializer):
-    """For the models that derive from `core.models.InventoryModel`."""
+    """For subclasses of `core.models.InventoryModel`."""
 
     custom_fields = CustomFieldsField()
 
 
 class BriefSerializer(InventorySerializer):
-    """Mixed into the serializer of a model: always its brief form."""
+    """Mixed into the serializer of a model, gives its brief form."""
 
     def __init__(self, instance: models.Model | None = None, **kwargs: Any) -> None:
         super().__init__(instance, **{**kwargs, "nested": True})

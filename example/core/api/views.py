@@ -18,7 +18,7 @@ from core.models import Tag
 
 
 def with_counts(queryset: QuerySet, serializer_class: type[ModelSerializer]) -> QuerySet:
-    """The queryset with what the counts of the serializer would otherwise ask for object by object."""
+    """Add the serializer's counts to the queryset, so that each object does not need its own queries."""
     return queryset.annotate(
         **{
             name: related_count(queryset.model, field.relation)
@@ -33,7 +33,7 @@ class InventoryViewSet(ModelViewSet):
         return with_counts(super().get_queryset(), self.serializer_class)
 
     def perform_update(self, serializer: BaseSerializer) -> None:
-        """Forget what was loaded with the object before it changed."""
+        """Drop relations that were loaded before the change."""
         serializer.save().refresh_from_db()
 
     def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
@@ -57,7 +57,7 @@ class TagViewSet(InventoryViewSet):
 
 
 class RootView(APIView):
-    """The parts of this API."""
+    """The root of this API."""
 
     permission_classes = (IsAuthenticated,)
     parts = ("circuits", "dcim", "extras", "ipam", "tenancy", "virtualization", "webhooks")

@@ -1,4 +1,4 @@
-"""A believable small company: four sites, its hardware, networks, lines and virtual machines."""
+"""The demo data: a small company with four sites, hardware, networks, circuits and virtual machines."""
 
 from core.demo.hardware import load_hardware
 from core.demo.lines import load_lines
@@ -9,7 +9,7 @@ from core.demo.seeding import Seeder
 
 
 def load() -> int:
-    """Create what is missing; returns how many objects were created."""
+    """Create the missing objects. Returns their number."""
     seeder = Seeder()
     for part in (load_organization, load_networks, load_hardware, load_machines, load_lines):
         part(seeder)

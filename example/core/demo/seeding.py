@@ -8,13 +8,13 @@ M = TypeVar("M", bound=models.Model)
 
 
 class Seeder:
-    """Gets objects by what identifies them and creates those that are missing."""
+    """Finds objects by their identity and creates the missing ones."""
 
     def __init__(self) -> None:
         self.created = 0
 
     def get(self, model: type[M], tags: tuple[str, ...] = (), defaults: Any = None, **identity: Any) -> M:
-        """`identity` finds the object; `defaults` and `tags` (by slug) are for a new one only."""
+        """Find an object by `identity`. Only a new object gets `defaults` and `tags` (slugs)."""
         instance, created = model._default_manager.get_or_create(**identity, defaults=defaults or {})
         if created:
             self.created += 1

@@ -39,7 +39,7 @@ class SiteSerializer(TaggedSerializer):
 
 
 class BriefSiteSerializer(BriefSerializer, SiteSerializer):
-    """For webhooks whose receivers only want to know which site it is."""
+    """For webhooks that send only the identity of a site."""
 
 
 class RackGroupSerializer(TaggedSerializer):
@@ -118,7 +118,7 @@ class DeviceSerializer(TaggedSerializer):
 
 
 class BriefDeviceSerializer(BriefSerializer, DeviceSerializer):
-    """For webhooks whose receivers only want to know which device it is."""
+    """For webhooks that send only the identity of a device."""
 
 
 class InterfaceSerializer(TaggedSerializer):

@@ -48,7 +48,7 @@ class RackViewSet(InventoryViewSet):
 
     @action(detail=True, methods=["post"])
     def audit(self, request: Request, pk: str) -> Response:
-        """Tell webhooks that the rack was audited, with a ``note``."""
+        """Send the event of a rack audit, with a ``note``."""
         return Response(audits.audit(self.get_object(), str(request.data.get("note", ""))))
 
 

@@ -15,7 +15,7 @@ def validate_ports(value: Any) -> None:
 
 
 class Service(PrimaryModel):
-    """Something that listens on a device or on a virtual machine."""
+    """A service that listens on a device or a virtual machine."""
 
     device = models.ForeignKey("dcim.Device", models.CASCADE, related_name="services", null=True, blank=True)
     virtual_machine = models.ForeignKey(

@@ -10,12 +10,12 @@ from core.demo import load
 
 
 class Command(BaseCommand):
-    help = "Fill the database with a small company and an administrator; running it again changes nothing."
+    help = "Create the demo data and an administrator. If you run it again, it changes nothing."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--username", default="admin")
         parser.add_argument("--password", default="admin")
-        parser.add_argument("--token", help="the administrator's API token; random unless given")
+        parser.add_argument("--token", help="the administrator's API token (default: random)")
 
     @transaction.atomic
     def handle(self, *, username: str, password: str, token: str | None, **options: Any) -> None:

@@ -27,19 +27,19 @@ PLANS = (
 
 
 class Command(BaseCommand):
-    help = "Define a few webhooks for the demo's receiver; running it again changes their URL and secret."
+    help = "Create a few webhooks for a receiver. If they exist, update their URL and secret."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("receiver", help="the URL that the paths of the webhooks are added to")
-        parser.add_argument("--secret", default="", help="what they sign with; without it they do not sign")
+        parser.add_argument("receiver", help="the base URL of the receiver")
+        parser.add_argument("--secret", default="", help="the secret for signatures (default: no signatures)")
 
     @transaction.atomic
     def handle(self, *, receiver: str, secret: str, **options: Any) -> None:
         if not receiver.startswith(("http://", "https://")):
-            raise CommandError(f"{receiver} is no URL: it must begin with http:// or https://.")
+            raise CommandError(f"{receiver} is not a URL. It must start with http:// or https://.")
         for plan in PLANS:
             self.define(plan, receiver.rstrip("/"), secret)
-        self.stdout.write(f"{len(PLANS)} webhooks send to {receiver}.")
+        self.stdout.write(f"{len(PLANS)} webhooks now send to {receiver}.")
 
     def define(self, plan: Plan, receiver: str, secret: str) -> None:
         values = {

@@ -8,7 +8,7 @@ from dcim.models import Site
 
 
 class Command(BaseCommand):
-    help = "Give a site another name: a change that no HTTP request makes."
+    help = "Rename a site: an example of a change without an HTTP request."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("slug")
@@ -22,4 +22,4 @@ class Command(BaseCommand):
         site.name = name
         site.full_clean()
         site.save()
-        self.stdout.write(f"Site {slug} is now called {name}.")
+        self.stdout.write(f"Site {slug} is now named {name}.")
