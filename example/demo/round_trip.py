@@ -47,8 +47,8 @@ def check_change(demo: Demo, change: str, data: Any, statuses: Statuses = (200,)
     """Check that the change caused one delivery of ``data`` with these statuses. Returns the payload."""
 
     def arrived() -> list[Post]:
-        received = receiver.posts(demo.directory)
-        return [post for post in received if change == f"{post.payload['object_type']} {post.payload['event']}"]
+        posts = receiver.posts(demo.directory)
+        return [post for post in posts if change == f"{post.payload['object_type']} {post.payload['event']}"]
 
     demo.programs.wait_for(lambda: len(arrived()) >= len(statuses), f"{change}: all its POSTs", "rqworker")
     webhook_id, payload = arrived()[0].headers["webhook-id"], arrived()[0].payload
