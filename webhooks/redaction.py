@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from webhooks import permissions
 from webhooks.models import Attempt, Webhook
 from webhooks.network import headers, url_policy
-from webhooks.network.outcome import in_general
+from webhooks.network.outcome import error_kind
 from webhooks.text import hide
 
 TO_WHOM = "shown to those who may change the webhook (webhooks.change_webhook)"
@@ -34,11 +34,11 @@ class Disclosure:
     in_full: bool
 
     def url(self, url: str) -> str:
-        return url if self.in_full else url_policy.shown(url)
+        return url if self.in_full else url_policy.redacted(url)
 
     def reason(self, reason: str) -> str:
         """Why an attempt failed."""
-        return reason if self.in_full else in_general(reason)
+        return reason if self.in_full else error_kind(reason)
 
     def headers(self, attempt: Attempt, webhook: Webhook) -> dict[str, str]:
         """What the receiver answered to an attempt, without what it repeated of the request."""
@@ -67,9 +67,9 @@ def _parts(url: str) -> Iterator[str]:
     for text in {rest, unquote(rest)}:
         if len(text) >= SHORTEST:
             yield text
-        yield from (part for part in _ENDS_OF_PARTS.split(text) if len(part) >= headers.WORD)
+        yield from (part for part in _ENDS_OF_PARTS.split(text) if len(part) >= headers.SECRET_WORD_LENGTH)
 
 
 def _words(header_lines: str) -> Iterator[str]:
     for line in header_lines.splitlines():
-        yield from (word for word in line.partition(":")[2].split() if len(word) >= headers.WORD)
+        yield from (word for word in line.partition(":")[2].split() if len(word) >= headers.SECRET_WORD_LENGTH)

@@ -138,8 +138,8 @@ def test_a_change_is_saved_and_sent_where_permissions_cannot_be_read(
 
 
 def test_no_template_and_no_secret_header_says_how_deep_it_is(inbox: Inbox) -> None:
-    assert headers.is_own(DEPTH)
-    assert "X-Webhook-Depth cannot be set" in headers.objection(f"{DEPTH}: 9")
+    assert headers.is_reserved(DEPTH)
+    assert "X-Webhook-Depth cannot be set" in headers.problem(f"{DEPTH}: 9")
     webhook = make_webhook(Site, url=inbox.url(), additional_headers="{{ 'x-webhook-' }}depth: 9")
     with pytest.raises(ValidationError, match="is not for a template to set"):
         Webhook(

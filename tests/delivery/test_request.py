@@ -17,7 +17,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery import request
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
-from webhooks.network.outcome import Refused, in_general
+from webhooks.network.outcome import Refused, error_kind
 from webhooks.payloads import Bodies, templates
 from webhooks.payloads.templates import Renderer
 
@@ -203,7 +203,7 @@ def test_what_templates_make_wrong_is_a_failed_attempt_with_the_reason(fields: d
     assert attempt.url
     # What a template writes is for those who may read the template.
     is_of_the_template = "metadata" not in reason
-    assert in_general(attempt.reason).endswith(" …") == is_of_the_template
+    assert error_kind(attempt.reason).endswith(" …") == is_of_the_template
 
 
 def test_a_template_that_was_mended_is_used_at_the_next_attempt(inbox: Inbox, webhooks_settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""Headers written as lines: which are taken, which are refused, and what of them is hidden."""
+"""Header lines: parsing, refusing, and hiding their secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from webhooks.network import headers
 from webhooks.text import hide
 
 
-def test_lines_are_headers_in_their_order() -> None:
+def test_lines_are_parsed_in_order() -> None:
     text = "Authorization:  Bearer abc \r\n\n  X-Token : a:b=c\nX-Empty-Looking: -\t-"
     assert headers.parse(text) == {"Authorization": "Bearer abc", "X-Token": "a:b=c", "X-Empty-Looking": "-\t-"}
     assert headers.parse("") == headers.parse(" \n ") == {}
@@ -43,15 +43,15 @@ def test_lines_are_headers_in_their_order() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_sent_is_refused_without_repeating_a_value(text: str, reason: str) -> None:
-    said = headers.objection(text)
+def test_invalid_headers_are_refused_without_showing_values(text: str, reason: str) -> None:
+    said = headers.problem(text)
     assert said.startswith(reason)
     assert "hush" not in said
     with pytest.raises(ValueError, match=r"Line|headers"):
         headers.parse(text)
 
 
-HIDDEN = headers.hidden('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Odd: a"b\\c/d e')
+HIDDEN = headers.secrets_in('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Odd: a"b\\c/d e')
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ HIDDEN = headers.hidden('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Odd: a
         ("", ""),
     ],
 )
-def test_what_a_receiver_repeats_is_hidden(text: str, shown: str) -> None:
+def test_secrets_that_a_receiver_repeats_are_hidden(text: str, shown: str) -> None:
     assert hide(text, HIDDEN) == shown
 
 
@@ -96,26 +96,26 @@ def test_what_a_receiver_repeats_is_hidden(text: str, shown: str) -> None:
         ("+" * 4000 + "x", "\\+&+%2" * 1000),
     ],
 )
-def test_no_answer_takes_long_to_search_for_secrets(value: str, answer: str) -> None:
-    hidden = headers.hidden(f"X-Token: {value}")
+def test_hiding_secrets_is_quick_for_hostile_answers(value: str, answer: str) -> None:
+    hidden = headers.secrets_in(f"X-Token: {value}")
     begun = time.process_time()
     shown = hide(answer, hidden)
     assert time.process_time() - begun < 0.5
     assert value not in shown
 
 
-def test_a_text_that_is_too_long_to_search_is_not_shown() -> None:
+def test_a_too_long_text_is_hidden_as_a_whole() -> None:
     assert hide("x" * 100_000, {"y" * 1000}) == "x" * 100_000
     assert hide("x" * 100_001, {"y" * 1000}) == "********"
 
 
-def test_what_basic_authentication_says_is_hidden_too() -> None:
-    hidden = headers.hidden("Authorization: Basic YWxpY2U6aHVudGVyMi1ldmVyeXdoZXJl")
+def test_basic_credentials_are_hidden() -> None:
+    hidden = headers.secrets_in("Authorization: Basic YWxpY2U6aHVudGVyMi1ldmVyeXdoZXJl")
     assert hide("you are alice:hunter2-everywhere, hunter2-everywhere", hidden) == "you are ********, ********"
-    assert hide("Basic nonsense is no secret", headers.hidden("Authorization: Basic nonsense-")) == (
+    assert hide("Basic nonsense is no secret", headers.secrets_in("Authorization: Basic nonsense-")) == (
         "Basic nonsense is no secret"
     )
 
 
-def test_nothing_is_hidden_where_nothing_is_secret() -> None:
-    assert hide("whatever", headers.hidden("")) == "whatever"
+def test_nothing_is_hidden_without_secrets() -> None:
+    assert hide("whatever", headers.secrets_in("")) == "whatever"

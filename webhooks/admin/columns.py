@@ -47,7 +47,7 @@ class DescribedWebhook:
 
     @admin.display(description="webhook", ordering="name")
     def called_in_part(self, webhook: Webhook) -> SafeString:
-        return self._called(webhook, url_policy.shown(webhook.payload_url))
+        return self._called(webhook, url_policy.redacted(webhook.payload_url))
 
     def _called(self, webhook: Webhook, url: str) -> SafeString:
         shown = short(url, 60)
@@ -113,5 +113,5 @@ class DescribedWebhook:
 
     @admin.display(description="payload URL")
     def url_in_words(self, webhook: Webhook) -> str:
-        shown = url_policy.shown(webhook.payload_url)
+        shown = url_policy.redacted(webhook.payload_url)
         return shown if shown == webhook.payload_url else f"{shown} In full it is {redaction.TO_WHOM}."

@@ -25,7 +25,7 @@ from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.delivery import request
 from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.models.querysets import DeliveryQuerySet, State
-from webhooks.network.outcome import Refused, in_general
+from webhooks.network.outcome import Refused, error_kind
 from webhooks.payloads import Bodies
 from webhooks.payloads.templates import Renderer
 from webhooks.redaction import Disclosure
@@ -85,7 +85,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="attempts")
     def result_in_part(self, delivery: Delivery) -> SafeString:
-        return self._result(delivery, in_general(delivery.reason))
+        return self._result(delivery, error_kind(delivery.reason))
 
     def _result(self, delivery: Delivery, reason: str) -> SafeString:
         why = format_html('<span class="wh-below">{}</span>', short(reason, 48)) if reason else ""

@@ -16,7 +16,7 @@ from webhooks.conf import conf
 from webhooks.db.clock import DatabaseNow, utc
 from webhooks.logs import logger_of
 from webhooks.models import Webhook
-from webhooks.network.outcome import NO_HTTP, WORKER_ENDED, Outcome, in_general
+from webhooks.network.outcome import NO_HTTP, WORKER_ENDED, Outcome, error_kind
 
 logger = logger_of(__name__)
 
@@ -76,7 +76,7 @@ def _in_general(webhook: Webhook, outcome: Outcome) -> str:
         return ""
     is_told = outcome.status is not None or outcome.timed_out or outcome.reason.startswith((NO_HTTP, WORKER_ENDED))
     if is_told or not webhook.has_templates:
-        return in_general(outcome.reason)
+        return error_kind(outcome.reason)
     return "no request could be made or sent: its deliveries tell why"
 
 

@@ -36,7 +36,7 @@ def compose(webhook: Webhook, event: Bodies, message_id: str, renderer: Renderer
     fields[DEPTH] = str(event.depth)
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
     timeout = webhook.timeout or conf.timeout
-    hidden = headers.hidden(_revealed(webhook, "secret_headers"))
+    hidden = headers.secrets_in(_revealed(webhook, "secret_headers"))
     return Request(url, fields, body, timeout, verify, conf.response_bytes, webhook.http_method, hidden)
 
 
@@ -93,12 +93,12 @@ def url_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> str:
             raise Refused(f"the URL cannot be sent to: {reason}")
         return url
     rendered = _rendered("URL", lambda: renderer.url(url, event.context, webhook.pk)).strip().replace(" ", "%20")
-    if reason := url_policy.misspelt(rendered):
+    if reason := url_policy.problem(rendered):
         raise Refused(f"the URL came out as {rendered[:200]!r}: {reason}")
     return rendered
 
 
-_misspelt = functools.lru_cache(maxsize=1024)(url_policy.misspelt)
+_misspelt = functools.lru_cache(maxsize=1024)(url_policy.problem)
 
 
 def _headers_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> dict[str, str]:

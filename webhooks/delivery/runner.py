@@ -244,7 +244,7 @@ def _recorded(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim
         # Something in an answer that the database will not take must not keep the delivery from its end.
         logger.exception("An answer could not be stored")
         plain = [
-            (claimed, outcome.without_answer(f"; its answer could not be stored: {error}"))
+            (claimed, outcome.without_response(f"; its answer could not be stored: {error}"))
             for claimed, outcome in outcomes
         ]
         return atomically(lambda: record(plain, worker, claim), Delivery.objects.db)

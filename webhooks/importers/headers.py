@@ -26,7 +26,7 @@ def split(text: str, credentials: str, unequal: list[str]) -> tuple[str, str]:
         name = line.partition(":")[0].strip()
         if is_plain and line.strip() and ":" not in line:
             unequal.append(f"line {number} of its headers has no colon: left out, as it was not sent there")
-        elif is_plain and _is_secret(name) and not headers.objection(line):
+        elif is_plain and _is_secret(name) and not headers.problem(line):
             secret[name.lower()] = line.strip()  # of two with one name, the later is sent
         else:
             additional.append(line)

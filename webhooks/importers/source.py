@@ -124,7 +124,7 @@ def _within(value: Any) -> Iterable[Any]:
 
 
 def _asked(url: str, token: str) -> Iterator[tuple[str, Any]]:
-    if reason := url_policy.misspelt(url):
+    if reason := url_policy.problem(url):
         raise UnreadableSource(reason)
     if "/api/extras/" in urlsplit(url).path:
         yield from _pages(url, token)

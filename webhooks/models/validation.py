@@ -146,7 +146,7 @@ def _without_names(names: Sequence[str], known: Mapping[str, bool]) -> str:
 def _to_url(url: str, is_sent: bool, renderer: Renderer) -> str:
     """``is_sent`` judges where it leads, too: whoever finds that nothing may be sent there any more can still disable
     the webhook."""
-    judge = connect.objection if is_sent else url_policy.misspelt
+    judge = connect.why_blocked if is_sent else url_policy.problem
     if not url or not templates.is_template(url):
         return judge(url) if url else ""
     if reason := _to_template("url", url, renderer):

@@ -32,7 +32,7 @@ def check_secret(value: str) -> None:
 
 
 def check_headers(value: str) -> None:
-    if reason := headers.objection(value):
+    if reason := headers.problem(value):
         raise ValidationError(reason)
 
 

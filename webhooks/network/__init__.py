@@ -1,1 +1,1 @@
-"""The way to a receiver: one request, to addresses that were judged, within one deadline in all."""
+"""One HTTP request under guard: only to allowed addresses, within one total deadline, with capped sizes."""

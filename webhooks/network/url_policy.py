@@ -1,4 +1,8 @@
-"""Where requests may go: URLs taken apart strictly, and addresses judged by a policy. Asks nobody, opens nothing."""
+"""Where requests may go: parses URLs strictly and judges hosts, ports and IP addresses by a policy. Pure.
+
+The blocked addresses come from the IANA registries of special-purpose addresses (RFC 6890), which Python's
+``ipaddress.is_global`` follows only in some versions, and from the manuals of the clouds (metadata services).
+"""
 
 from __future__ import annotations
 
@@ -8,22 +12,97 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import IPv6Address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import idna
 
-from webhooks.network.ip_policy import METADATA, PRIVATE, Address, Network, address_of, containing, ends_at, kind_of
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
-PORTS = {"http": 80, "https": 443}
+
+def networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    """Networks in CIDR notation, or single addresses. Raises ValueError."""
+    return tuple(map(ip_network, texts))
 
 
-class BadURL(ValueError):
-    """A URL that nothing can be sent to, or that is spelt such that two programs may read two things."""
+_METADATA = "a cloud metadata address"
+
+# Blocked networks by their kind. The first kind that contains an address names it.
+BLOCKED: dict[str, tuple[Network, ...]] = {
+    _METADATA: networks(
+        [
+            # AWS, Azure, Google, OpenStack and others; AWS's containers; all of AWS's own services by IPv6
+            *("169.254.169.254", "fe80::a9fe:a9fe", "169.254.170.2", "169.254.170.23", "fd00:ec2::/32"),
+            # Alibaba, Azure, Google, Oracle, Scaleway, Tencent
+            *("100.100.100.200", "168.63.129.16", "fd20:ce::254", "192.0.0.192", "fd00:c1::a9fe:a9fe"),
+            *("169.254.42.42", "fd00:42::42", "169.254.0.23"),
+            # Akamai (Linode) and Alibaba by IPv6
+            *("fd00:a9fe:a9fe::1", "fd00:100::100:200"),
+        ]
+    ),
+    "unspecified": networks(["0.0.0.0/8", "::"]),
+    "loopback": networks(["127.0.0.0/8", "::1"]),
+    "link-local": networks(["169.254.0.0/16", "fe80::/10"]),
+    "multicast": networks(["224.0.0.0/4", "ff00::/8"]),
+    "reserved": networks(
+        [
+            *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24"),
+            *("203.0.113.0/24", "240.0.0.0/4"),
+            # IPv6: all but 2000::/3 and fc00::/7, and within 2000::/3 Teredo and its like, examples, 6to4
+            *("::/3", "4000::/2", "8000::/2", "c000::/3", "e000::/4", "f000::/5", "f800::/6", "fe00::/9"),
+            *("fec0::/10", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"),
+        ]
+    ),
+}
+PRIVATE = networks(["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"])
+
+_MAPPED, _NAT64 = networks(["::ffff:0:0/96", "64:ff9b::/96"])  # RFC 4291, RFC 6052
+_COMPATIBLE, _LOCAL_NAT64 = networks(["::/96", "64:ff9b:1::/48"])  # RFC 4291, RFC 8215
+_SIX_TO_FOUR, _TEREDO = networks(["2002::/16", "2001::/32"])  # RFC 3056, RFC 4380
+
+
+def targets_of(address: Address) -> tuple[Address, ...]:
+    """Where a packet to this address may arrive: the address, and the IPv4 addresses that are embedded in it. An IPv4
+    address in an IPv6 spelling is only that IPv4 address."""
+    number = int(address)
+    last = IPv4Address(number & 0xFFFFFFFF)
+    if address.version == 4:
+        return (address,)
+    if address in _MAPPED or address in _NAT64:
+        return (last,)
+    if address in _LOCAL_NAT64 or (address in _COMPATIBLE and number > 1):
+        return (address, last)
+    if address in _SIX_TO_FOUR:
+        return (address, IPv4Address(number >> 80 & 0xFFFFFFFF))
+    if address in _TEREDO:  # the server's address, and the client's with its bits inverted
+        return (address, IPv4Address(number >> 64 & 0xFFFFFFFF), IPv4Address(int(last) ^ 0xFFFFFFFF))
+    if number >> 32 & 0xFDFF_FFFF == 0x5EFE:  # ISATAP, RFC 5214, in any network
+        return (address, last)
+    return (address,)
+
+
+@lru_cache(maxsize=1024)
+def blocked_kind(address: Address) -> str:
+    """The kind of a blocked address, such as "loopback"; empty for others."""
+    return next((kind for kind, blocked in BLOCKED.items() if _containing(address, blocked)), "")
+
+
+def address_of(text: str) -> Address | None:
+    """The address that a text is, without its zone (``%eth0``); None for a name."""
+    try:
+        return ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+
+
+def _containing(address: Address, those: Iterable[Network]) -> Network | None:
+    return next((network for network in those if address in network), None)
 
 
 @dataclass(frozen=True)
 class Destination:
-    """``host`` in lower case and ASCII, without brackets and without a dot at its end."""
+    """``host`` is in lower case and ASCII, without brackets and without a dot at its end."""
 
     scheme: str
     host: str
@@ -31,13 +110,13 @@ class Destination:
 
     @property
     def address(self) -> Address | None:
-        """What the host is, if it is no name."""
+        """The host as an address; None if it is a name."""
         return address_of(self.host)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What is allowed. A denial goes before what is allowed, and that before what is blocked by itself."""
+    """The rules of the settings. "Deny" wins over "allow", and "allow" over the blocked addresses."""
 
     allow_networks: tuple[Network, ...] = ()
     deny_networks: tuple[Network, ...] = ()
@@ -48,11 +127,11 @@ class Policy:
     deny_ports: tuple[range, ...] = ()
     allow_schemes: tuple[str, ...] = ("https", "http")
 
-    def objection(self, to: Destination) -> str:
-        """Why nothing may be sent there, as far as that can be told without asking for a name; or nothing."""
-        return next(self._objections(to), "")
+    def why_blocked(self, to: Destination) -> str:
+        """Why nothing may be sent there, without resolving a name; empty if it may."""
+        return next(self._reasons(to), "")
 
-    def _objections(self, to: Destination) -> Iterator[str]:
+    def _reasons(self, to: Destination) -> Iterator[str]:
         if to.scheme not in self.allow_schemes:
             yield f'{to.scheme}:// is not in WEBHOOKS["ALLOW_SCHEMES"]'
         if any(to.port in ports for ports in self.deny_ports):
@@ -63,42 +142,43 @@ class Policy:
             yield f'{to.host} is denied by "{pattern}" in WEBHOOKS["DENY_HOSTS"]'
         if not _matching(to.host, self.allow_hosts):
             yield f'{to.host} matches nothing in WEBHOOKS["ALLOW_HOSTS"]'
-        if to.address and (reason := self.objection_to(to.address)):
+        if to.address and (reason := self.why_address_blocked(to.address)):
             yield reason
 
-    def objection_to(self, address: Address) -> str:
-        """Why nothing may be sent to this address, or nothing."""
-        targets = ends_at(address)
-        for one in (address, *targets):
-            if network := containing(one, self.deny_networks):
-                return f'{_named(address, one)} in {network}, which WEBHOOKS["DENY_NETWORKS"] denies'
-        return next(filter(None, (self._blocked(address, one) for one in targets)), "")
+    def why_address_blocked(self, address: Address) -> str:
+        """Why nothing may be sent to this address; empty if it may."""
+        targets = targets_of(address)
+        for target in (address, *targets):
+            if network := _containing(target, self.deny_networks):
+                return f'{_described(address, target)} in {network}, which WEBHOOKS["DENY_NETWORKS"] denies'
+        return next(filter(None, (self._why_target_blocked(address, target) for target in targets)), "")
 
-    def _blocked(self, address: Address, one: Address) -> str:
-        kind = kind_of(one)
-        if not kind and self.deny_private and containing(one, PRIVATE):
+    def _why_target_blocked(self, address: Address, target: Address) -> str:
+        kind = blocked_kind(target)
+        if not kind and self.deny_private and _containing(target, PRIVATE):
             kind = "private"
-        if not kind or self._is_allowed(one, kind):
+        # An allowed network does not allow the metadata service in it: only its own address does.
+        allowed = [net for net in self.allow_networks if kind != _METADATA or net.num_addresses == 1]
+        if not kind or _containing(target, allowed):
             return ""
         why = ', and WEBHOOKS["DENY_PRIVATE"] is on' if kind == "private" else ", where nothing is sent"
-        return f'{_named(address, one)} {kind}{why}; to allow it, add "{one}" to WEBHOOKS["ALLOW_NETWORKS"]'
-
-    def _is_allowed(self, one: Address, kind: str) -> bool:
-        # Who allows a network has hardly thought of the metadata service in it: that has to be named by itself.
-        those = [net for net in self.allow_networks if kind != METADATA or net.num_addresses == 1]
-        return containing(one, those) is not None
+        return f'{_described(address, target)} {kind}{why}; to allow it, add "{target}" to WEBHOOKS["ALLOW_NETWORKS"]'
 
 
-def _named(address: Address, one: Address) -> str:
-    return f"{address} is" if address == one else f"{address} stands for {one}, which is"
+def _described(address: Address, target: Address) -> str:
+    return f"{address} is" if address == target else f"{address} stands for {target}, which is"
 
 
 def _matching(host: str, patterns: Iterable[str]) -> str:
     return next((pattern for pattern in patterns if fnmatchcase(host, pattern.lower())), "")
 
 
-# Control characters, invisible ones, lone surrogates, spaces of all kinds.
-_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}
+class BadURL(ValueError):
+    """Nothing can be sent to this URL, or two programs could read it differently. The text is for an admin."""
+
+
+_PORTS = {"http": 80, "https": 443}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}  # controls, formats, lone surrogates, spaces of all kinds
 _URL = re.compile(r"(https?)://([^/?#]*)", re.IGNORECASE)
 _BRACKETED = re.compile(r"\[([0-9a-f:.]+)\](:.*)?", re.IGNORECASE)
 _PORT = re.compile(r":([0-9]{1,5})")
@@ -107,21 +187,21 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 def parse(url: str) -> Destination:
-    """Take a URL apart. Raises BadURL, with a reason for an admin, for all but the plain spellings."""
+    """Take a URL apart. Raises BadURL for every spelling but the plain one."""
     found = _URL.match(url)
     if not found:
         raise BadURL("Enter an http:// or https:// URL.")
-    if "\\" in url or any(unicodedata.category(character) in _UNSEEN for character in url):
+    if "\\" in url or any(unicodedata.category(character) in _INVISIBLE for character in url):
         raise BadURL("The URL has a space, a backslash or an invisible character in it.")
     scheme, authority = found[1].lower(), found[2]
     if "@" in authority:
         raise BadURL("The URL has a user name or a password in it, which everybody would see: leave them out.")
     host, port = _host_and_port(authority)
-    return Destination(scheme, host, _port(port) if port else PORTS[scheme])
+    return Destination(scheme, host, _port(port) if port else _PORTS[scheme])
 
 
-def misspelt(url: str) -> str:
-    """Why ``parse`` does not take a URL, or nothing."""
+def problem(url: str) -> str:
+    """Why ``parse`` refuses a URL; empty if it does not."""
     try:
         parse(url)
     except BadURL as error:
@@ -130,15 +210,15 @@ def misspelt(url: str) -> str:
 
 
 def split(url: str) -> tuple[str, str]:
-    """Scheme, host and port of a URL, as they are written, and what follows. The first is empty where it cannot be
-    told: of a URL that is misspelt, or whose host a template makes."""
+    """The scheme, host and port of a URL as written, and the rest. The first part is empty if the URL is invalid or a
+    template renders its host."""
     found = _URL.match(url)
-    origin = found[0] if found and not misspelt(found[0]) else ""
+    origin = found[0] if found and not problem(found[0]) else ""
     return origin, url[len(origin) :]
 
 
-def shown(url: str) -> str:
-    """A URL without what may be a secret in it: all that follows its host and port."""
+def redacted(url: str) -> str:
+    """The scheme, host and port of a URL; the rest may be a secret."""
     origin, rest = split(url)
     if not origin:
         return "…" if url else ""
@@ -163,37 +243,31 @@ def _port(text: str) -> int:
 
 
 def _host(text: str) -> str:
-    host = _ascii(text).removesuffix(".")
+    host = _ascii_host(text).removesuffix(".")
     if not _NAME.fullmatch(host):
         raise BadURL(f'"{text}" is no name of a host.')
-    if not _NUMBER.fullmatch(host.rpartition(".")[2]):
-        return host
-    # Whatever ends in a number is an address to a resolver, octal, hexadecimal and short ones too.
-    if host != text or not address_of(host):
-        raise BadURL(_odd(text, _guess(host)))
+    # Resolvers take a host that ends in a number for an address: octal, hexadecimal and short forms too.
+    if _NUMBER.fullmatch(host.rpartition(".")[2]) and (host != text or not address_of(host)):
+        try:
+            plain = socket.inet_ntoa(socket.inet_aton(host))
+        except OSError:
+            plain = "an address"
+        raise BadURL(_odd_spelling(text, plain))
     return host
 
 
-def _ascii(text: str) -> str:
-    """As urllib3 encodes names, which maps nothing but capitals."""
+def _ascii_host(text: str) -> str:
+    """Encode a host as urllib3 does, which changes nothing but capitals."""
     try:
         return ".".join(
             label if label.isascii() else idna.encode(label, strict=True, std3_rules=True).decode()
             for label in text.lower().split(".")
         )
     except ValueError:
-        # Full-width or circled digits, an ideographic full stop
-        plain = unicodedata.normalize("NFKC", text).replace("。", ".")
-        reason = _odd(text, plain) if plain.isascii() else f'"{text}" is no name of a host.'
+        plain = unicodedata.normalize("NFKC", text).replace("。", ".")  # full-width or circled digits
+        reason = _odd_spelling(text, plain) if plain.isascii() else f'"{text}" is no name of a host.'
         raise BadURL(reason) from None
 
 
-def _odd(text: str, plain: str) -> str:
+def _odd_spelling(text: str, plain: str) -> str:
     return f'"{text}" is an odd way to write {plain}: write that.'
-
-
-def _guess(host: str) -> str:
-    try:
-        return socket.inet_ntoa(socket.inet_aton(host))
-    except OSError:
-        return "an address"

@@ -338,7 +338,7 @@ def _header(line: str, number: int = 0) -> tuple[str, str]:
         raise TemplateError(f"there is no colon in {quoted(line)}; a header is written as 'Name: value'", number)
     if not headers.NAME.fullmatch(name):
         raise TemplateError(f"{quoted(name)} cannot be the name of a header", number)
-    if headers.is_own(name):
+    if headers.is_reserved(name):
         raise TemplateError(f"{name} is not for a template to set; leave it out", number)
     if _UNWRITABLE.search(value):
         raise TemplateError(f"the value of {name} has a control character in it; use | header_safe", number)

@@ -132,7 +132,7 @@ def _lines(plan: Plan) -> list[str]:
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
         f"  from {plan.origin}",
         f"  {', '.join(actions)}: {', '.join(plan.object_types)}",
-        f"  {fields['http_method']} {url_policy.shown(fields['payload_url'])}",
+        f"  {fields['http_method']} {url_policy.redacted(fields['payload_url'])}",
         f"  {', '.join(said)}",
         *(f"  ! {what}" for what in plan.unequal),
     ]
