@@ -34,7 +34,7 @@ class Delivered:
     """Deliveries by one or more workers.
 
     ``cpu`` and ``database_cpu`` are the CPU seconds of the workers and of their PostgreSQL processes. They count from
-    the commit of the Events until the last delivery is recorded. ``database_cpu`` is None if a worker reconnected.
+    the commit of the Events until the last delivery is recorded. ``database_cpu`` is None if it is unknown.
     """
 
     count: int
@@ -81,12 +81,16 @@ def deliver_to(
         pids = [process.pid for process in processes]
         # The stock worker opens its connections in forks, so it has none yet.
         connections = _wait_for_connections(workers if worker_class == SHIPPED else 0)
-        cpu, database_cpu = cpu_seconds(pids), cpu_seconds(connections)
+        cpu, database_cpu = cpu_seconds(pids), database_cpu_seconds(connections)
         highest = bench.add_events(webhook, count)
         received = inbox.wait_for(count, seconds=30 + count / MINIMUM_RATE)
         wait_until_recorded(count, after=highest)
         cpu = cpu_seconds(pids) - cpu
-        return Delivered(count, received, [at for _, at in inbox.times()], cpu, _used(connections, database_cpu))
+        if database_cpu is not None and (now := database_cpu_seconds(connections)) is not None:
+            database_cpu = now - database_cpu
+        else:
+            database_cpu = None
+        return Delivered(count, received, [at for _, at in inbox.times()], cpu, database_cpu)
 
 
 def _wait_for_connections(count: int) -> list[int]:
@@ -96,9 +100,10 @@ def _wait_for_connections(count: int) -> list[int]:
     return database_pids()
 
 
-def _used(connections: list[int], before: float) -> float | None:
+def database_cpu_seconds(pids: list[int]) -> float | None:
+    """The CPU seconds of PostgreSQL processes, or None if they have ended or run on another machine."""
     try:
-        return cpu_seconds(connections) - before
+        return cpu_seconds(pids)
     except OSError:
         return None
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from scripts.benchmark.deliveries import database_cpu_seconds
 from scripts.benchmark.receiver import body_start, header_value
 from scripts.benchmark.report import as_json, format_number, table
 from scripts.benchmark.runner import run_workload
@@ -119,6 +122,13 @@ def test_the_json_has_the_figures_their_runs_and_the_machine() -> None:
 @pytest.mark.parametrize(("value", "shown"), [(0, "0"), (0.0123, "0.0123"), (1.23456, "1.23"), (12345.6, "12,346")])
 def test_numbers_have_three_significant_digits(value: float, shown: str) -> None:
     assert format_number(value) == shown
+
+
+def test_the_cpu_of_a_database_process_that_is_not_on_this_machine_is_unknown() -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert database_cpu_seconds([process.pid]) is None
+    assert database_cpu_seconds([os.getpid()])
 
 
 class TestSelect:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import cycle
 from typing import Any
@@ -168,23 +168,19 @@ def empty_receiver(sender: Any, **kwargs: Any) -> None:
 
 
 @contextmanager
-def deleting_with_empty_receiver(device: Device) -> Iterator[Work]:
+def with_empty_receiver(work: Work) -> Iterator[Work]:
     with without_webhooks():
         for sender in (Device, Interface):
             pre_delete.connect(empty_receiver, sender=sender)
-        yield lambda: delete_and_roll_back(device)
-
-
-@contextmanager
-def deleting_with_webhooks(device: Device) -> Iterator[Work]:
-    yield lambda: delete_and_roll_back(device)
+        yield work
 
 
 def measure_delete(bench: Bench) -> Iterator[Measurements]:
     [device] = make_devices(1)
     make_interfaces(device, bench.size(ROWS, 100))
     bench.webhook(UNREACHABLE, Site)
-    conditions = [partial(deleting_with_webhooks, device), partial(deleting_with_empty_receiver, device)]
+    delete = partial(delete_and_roll_back, device)
+    conditions: list[Condition] = [lambda: nullcontext(delete), lambda: with_empty_receiver(delete)]
     while True:
         ours, empty = median_seconds(bench.size(20, 2), *conditions)
         yield {"delete": Measurement(1000 * ours, 1000 * empty)}
