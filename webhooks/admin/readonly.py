@@ -29,7 +29,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """The filters alone: whatever else is asked of a column tells of it letter by letter."""
-        return search in {getattr(one, "parameter_name", f"{one}__id__exact") for one in self.get_list_filter(request)}
+        return lookup in {getattr(one, "parameter_name", f"{one}__id__exact") for one in self.get_list_filter(request)}
 
     def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
         # Django's own takes the permission to change as well, which here means nothing.
