@@ -112,7 +112,7 @@ class TestDefiningAWebhook:
         ("changes", "error"),
         [
             ({"object_types": []}, "Choose at least one model."),
-            ({"on_created": None}, "Choose at least one action: created, updated or deleted, or an event."),
+            ({"on_created": None}, "Choose at least one action (created, updated, deleted) or one custom event."),
             ({"payload_url": "ftp://cmdb.example/"}, "Enter an http:// or https:// URL."),
             ({"payload_url": "javascript:alert(1)"}, "Enter an http:// or https:// URL."),
             ({"payload_url": "http://2130706433/"}, "is an odd way to write 127.0.0.1: write that."),

@@ -165,7 +165,7 @@ def test_a_webhook_that_was_defined_here_gets_its_post(api: APIClient, inbox: In
         (
             {"on_created": False},
             "non_field_errors",
-            "Choose at least one action: created, updated or deleted, or an event.",
+            "Choose at least one action (created, updated, deleted) or one custom event.",
         ),
         ({"payload_url": "ftp://example.com/"}, "payload_url", "Enter an http:// or https:// URL."),
         ({"payload_url": "javascript:alert(1)"}, "payload_url", "Enter an http:// or https:// URL."),

@@ -38,27 +38,29 @@ class WebhookForm(forms.ModelForm):
     custom_events = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        label="Events",
-        help_text="What is no change of a model. These are sent whatever models are chosen, and need none.",
+        label="Custom events",
+        help_text="Events sent by code; they do not depend on the selected models.",
     )
-    conditions = ConditionsField(required=False, help_text="Send only what these match. Empty: everything.")
+    conditions = ConditionsField(
+        required=False, help_text="Send only changes that match these conditions. Empty: every change."
+    )
     changed_fields = NamesField(
         required=False,
-        label="Changed fields",
+        label="Only if these fields changed",
         widget=forms.TextInput(attrs={"class": "vTextField"}),
-        help_text="Names, such as: status, tags. An update is sent only when one of these changed. Empty: whatever "
-        "changed. What is created or deleted is sent anyway.",
+        help_text="Field names, such as: status, tags. Skips updates that change none of these fields. Empty: every "
+        "update. Creations and deletions are always sent.",
     )
     excluded_usernames = LinesField(
         required=False,
-        label="Users left out",
-        help_text="Changes that these users make are not sent: for a receiver that writes back, under a name of its "
-        "own. A line for each.",
+        label="Ignored users",
+        help_text="Changes by these users are not sent. Enter the user of a receiver that writes back. One name a "
+        "line.",
     )
     secret = SecretField(
         required=False,
         max_length=SECRET_LENGTH,
-        help_text="Signs each request, so that the receiver can tell that it came from here.",
+        help_text="Signs each request, so that the receiver can verify the sender.",
     )
     clear_secret = forms.BooleanField(
         required=False, label="Clear the secret", help_text="Requests are no longer signed."
@@ -67,7 +69,7 @@ class WebhookForm(forms.ModelForm):
     secret_headers = SecretLinesField(
         required=False,
         max_length=SECRET_HEADERS_LENGTH,
-        help_text="Headers that nobody is to see, such as Authorization. A line “Name: value” for each.",
+        help_text="Headers that stay hidden, such as Authorization. One “Name: value” a line.",
     )
     clear_secret_headers = forms.BooleanField(required=False, label="Clear the secret headers")
 

@@ -106,11 +106,11 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
     ) -> Any:
         return (
             (None, {"fields": ("name", "enabled")}),
-            ("What is sent", {"fields": (models, tuple(ACTION_FIELDS), *offered(obj))}),
-            ("Of these, only", {"fields": (*DEMANDS, "excluded_usernames")}),
-            ("Where to", {"fields": (url, "http_method", *secret)}),
+            ("Events", {"fields": (models, tuple(ACTION_FIELDS), *offered(obj))}),
+            ("Filters", {"fields": (*DEMANDS, "excluded_usernames")}),
+            ("Destination", {"fields": (url, "http_method", *secret)}),
             ("Headers and body", {"fields": ("content_type", headers, *secret_headers, body)}),
-            ("How it is sent", {"fields": CONNECTION}),
+            ("Sending", {"fields": CONNECTION}),
         )
 
     # What is not a form shows nothing that deceives; a form gives back what is in it.

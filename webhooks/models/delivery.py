@@ -22,12 +22,12 @@ class Delivery(models.Model):
 
     lane = models.CharField(max_length=460, help_text="The object whose changes go one after the other.")
     in_lane = models.BooleanField(
-        default=True, db_default=True, help_text="Whether it waits for its turn, and others wait for it."
+        default=True, db_default=True, help_text="Whether it is sent in order with the others of its lane."
     )
     head_since = models.DateTimeField(null=True, blank=True)
 
     next_attempt_at = models.DateTimeField(default=timezone.now, db_default=Now())
-    claim = models.UUIDField(null=True, blank=True, editable=False, help_text="Which claim of a worker holds it.")
+    claim = models.UUIDField(null=True, blank=True, editable=False, help_text="The claim of the worker that holds it.")
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
     lost_leases = models.PositiveSmallIntegerField(
         default=0, db_default=0, editable=False, help_text="Leases that ended without a record since the last attempt."

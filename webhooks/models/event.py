@@ -47,18 +47,18 @@ class Event(models.Model):
         blank=True,
         default="",
         db_default="",
-        help_text="The model's label, such as dcim.site. Empty: it is of no object.",
+        help_text="The model's label, such as dcim.site. Empty: the event has no object.",
     )
     object_id = models.CharField(max_length=255)
     object_repr = models.CharField(max_length=NAME_LENGTH, blank=True, default="", db_default="")
     data = models.TextField(
-        blank=True, default="", db_default="", help_text="What the serializer gave, as the JSON text that is sent."
+        blank=True, default="", db_default="", help_text="The serializer's output, as the JSON text that is sent."
     )
     variants = models.TextField(
         blank=True,
         default="",
         db_default="",
-        help_text="What other serializers gave, by their names, and the webhooks that chose them.",
+        help_text="The output of other serializers, by name, and the webhooks that chose them.",
     )
     snapshots = models.TextField(
         blank=True, default="", db_default="", help_text="The state before and after, as the JSON text that is sent."
@@ -67,27 +67,23 @@ class Event(models.Model):
         blank=True,
         default="",
         db_default="",
-        help_text="The names of what an update changed, as JSON text; empty where that is not known.",
+        help_text="The names of the fields that an update changed, as JSON text; empty if unknown.",
     )
     username = models.CharField(max_length=USERNAME_LENGTH, blank=True, default="", db_default="")
     request_id = models.CharField(max_length=REQUEST_ID_LENGTH, blank=True, default="", db_default="")
     depth = models.PositiveSmallIntegerField(
         default=1,
         db_default=1,
-        help_text="1 where no webhook caused the change, one more than that of the change it told of else.",
+        help_text="1 if no webhook caused the change, else one more than the depth of the causing event.",
     )
     request = models.TextField(
-        blank=True, default="", db_default="", help_text="What the payload shows of the HTTP request, as JSON text."
+        blank=True, default="", db_default="", help_text="The HTTP request as the payload shows it, as JSON text."
     )
-    webhook_ids = models.JSONField(
-        default=list, db_default=[], help_text="The webhooks that wanted it when it happened."
-    )
+    webhook_ids = models.JSONField(default=list, db_default=[], help_text="The webhooks that matched when it happened.")
     dispatched_at = models.DateTimeField(null=True, blank=True)
-    replay_of = models.BigIntegerField(
-        null=True, blank=True, help_text="The failed event that this one is the replay of."
-    )
+    replay_of = models.BigIntegerField(null=True, blank=True, help_text="The failed event that this one replays.")
     error = models.TextField(
-        blank=True, default="", db_default="", help_text="Why it failed: nothing of this event is sent."
+        blank=True, default="", db_default="", help_text="Why it failed. A failed event is not sent."
     )
 
     objects = AtHome.from_queryset(EventQuerySet)()

@@ -33,7 +33,7 @@ FAILURES = {"disabled_reason", "failing_since", "probe_at", "failures_in_a_row",
 # The fields that say which actions are sent.
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
-NO_ACTION = "Choose at least one action: created, updated or deleted, or an event."
+NO_ACTION = "Choose at least one action (created, updated, deleted) or one custom event."
 
 
 class ContentType(models.TextChoices):
@@ -60,10 +60,14 @@ class Webhook(models.Model):
     enabled = models.BooleanField(
         default=True,
         db_default=True,
-        help_text="A disabled webhook gets no new deliveries; those on file wait until it is enabled again.",
+        help_text="A disabled webhook gets no new deliveries; its stored ones wait until it is enabled again.",
     )
     object_types = models.ManyToManyField(
-        DjangoContentType, related_name="+", blank=True, verbose_name="models", help_text="Changes of these are sent."
+        DjangoContentType,
+        related_name="+",
+        blank=True,
+        verbose_name="models",
+        help_text="Changes of these models are sent.",
     )
     on_created = models.BooleanField(
         "created", default=False, db_default=False, help_text="Send when an object is created."
@@ -78,43 +82,49 @@ class Webhook(models.Model):
         default=list,
         db_default=[],
         blank=True,
-        help_text="Events that are no change of a model. They are sent whatever models are chosen.",
+        help_text="Events sent by code; they do not depend on the selected models.",
     )
     serializer = models.CharField(
         max_length=50,
         blank=True,
         default="",
         db_default="",
-        help_text="The name of the serializer that writes the data of a change. Empty: the usual one of each model.",
+        help_text="The name of the serializer for the data of a change. Empty: the default one of each model.",
     )
     conditions = models.JSONField(
-        null=True, blank=True, help_text="Send only what these match, in NetBox's format. Empty: everything."
+        null=True,
+        blank=True,
+        help_text="Send only changes that match these conditions, in NetBox's format. Empty: every change.",
     )
     changed_fields = models.JSONField(
+        "only if these fields changed",
         default=list,
         db_default=[],
         blank=True,
-        help_text="Send an update only when one of these fields changed. Empty: whatever changed.",
+        help_text="Skip updates that change none of these fields. Empty: every update.",
     )
     only_changes = models.BooleanField(
-        "only changes", default=False, db_default=False, help_text="Send no update that changed nothing."
-    )
-    prechange = models.BooleanField(
-        "state before",
+        "skip updates that change nothing",
         default=False,
         db_default=False,
-        help_text="Send the state before an update, too. It costs a query to know.",
+        help_text="For example a save of the same values.",
+    )
+    prechange = models.BooleanField(
+        "include previous state",
+        default=False,
+        db_default=False,
+        help_text="Add the state before an update to the payload. This costs a query for each update.",
     )
     excluded_usernames = models.JSONField(
-        "users left out",
+        "ignored users",
         default=list,
         db_default=[],
         blank=True,
         validators=[check_usernames],
-        help_text="Changes that these users make are not sent: for a receiver that writes back, under its own name.",
+        help_text="Changes by these users are not sent. Enter the user of a receiver that writes back.",
     )
     payload_url = models.CharField(
-        "payload URL", max_length=500, help_text="Where requests go. May be a template: https://…/{{ data.id }}."
+        "payload URL", max_length=500, help_text="The URL of the receiver. May be a template: https://…/{{ data.id }}."
     )
     http_method = models.CharField(
         "HTTP method", max_length=10, choices=Method.choices, default=Method.POST, db_default=Method.POST
@@ -124,13 +134,13 @@ class Webhook(models.Model):
         default=ContentType.JSON,
         db_default=ContentType.JSON,
         validators=[check_media_type],
-        help_text="How the body is written: application/json, application/x-www-form-urlencoded, or any other.",
+        help_text="Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other.",
     )
     additional_headers = models.TextField(
-        blank=True, default="", db_default="", help_text="A template, with one header in each line: Name: value."
+        blank=True, default="", db_default="", help_text="A template with one “Name: value” a line."
     )
     body_template = models.TextField(
-        blank=True, default="", db_default="", help_text="The template of the body. Empty: the whole payload."
+        blank=True, default="", db_default="", help_text="A template for the body. Empty: the whole payload."
     )
     secret = EncryptedTextField(
         max_length=SECRET_LENGTH,
@@ -138,11 +148,11 @@ class Webhook(models.Model):
         default="",
         db_default="",
         validators=[MaxLengthValidator(SECRET_LENGTH), check_secret],
-        help_text="Signs each request, so that the receiver can tell that it came from here.",
+        help_text="Signs each request, so that the receiver can verify the sender.",
     )
     previous_secret = EncryptedTextField(blank=True, default="", db_default="", editable=False)
     previous_secret_until = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="Until then the secret that was replaced signs, too."
+        null=True, blank=True, editable=False, help_text="Until then the previous secret signs, too."
     )
     secret_headers = EncryptedTextField(
         max_length=SECRET_HEADERS_LENGTH,
@@ -150,13 +160,13 @@ class Webhook(models.Model):
         default="",
         db_default="",
         validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), check_headers],
-        help_text="Headers that nobody is to see, such as Authorization. A line “Name: value” for each.",
+        help_text="Headers that stay hidden, such as Authorization. One “Name: value” a line.",
     )
     ssl_verification = models.BooleanField(
         "TLS verification",
         default=True,
         db_default=True,
-        help_text="Refuse a receiver whose certificate is not trusted.",
+        help_text="Refuse a receiver without a trusted certificate.",
     )
     ca_file_path = models.CharField(
         "CA file",
@@ -164,18 +174,18 @@ class Webhook(models.Model):
         blank=True,
         default="",
         db_default="",
-        help_text="A PEM file on the worker's machine with the certificates to trust instead of the usual ones.",
+        help_text="A PEM file on the worker's machine. Its certificates replace the usual trusted ones.",
     )
     timeout = models.PositiveSmallIntegerField(
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(LONGEST_TIMEOUT)],
-        help_text=f"Seconds that one attempt may take in all, 1 to {LONGEST_TIMEOUT}. Empty: the setting TIMEOUT.",
+        help_text=f"Seconds for a whole attempt, 1 to {LONGEST_TIMEOUT}. Empty: the setting TIMEOUT.",
     )
     ordered = models.BooleanField(
         default=True,
         db_default=True,
-        help_text="Send the changes of one object one after the other, each only when the one before has ended.",
+        help_text="Send the changes of one object one after the other, each after the one before has ended.",
     )
 
     # Kept by ``health``.
@@ -187,7 +197,7 @@ class Webhook(models.Model):
     probe_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Set while it is paused.")
     probes = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     resumed_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="When it was last sent to again after a stop."
+        null=True, blank=True, editable=False, help_text="When sending last resumed after a stop."
     )
     disabled_reason = models.TextField(
         blank=True, default="", db_default="", editable=False, help_text="Why it was disabled automatically."
