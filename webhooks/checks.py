@@ -16,10 +16,9 @@ from django.db.models import Model
 from django.urls import NoReverseMatch, Resolver404, get_script_prefix, resolve, reverse
 from django.utils.module_loading import import_string
 
-from webhooks import permissions, registry
+from webhooks import db, permissions, registry
 from webhooks.capture import recording
 from webhooks.conf import conf
-from webhooks.db import errors
 from webhooks.models import Event
 from webhooks.operations import key_rotation
 from webhooks.registry.keys import may_exceed
@@ -340,7 +339,7 @@ def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 @register("webhooks", deploy=True)
 def check_tables(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    if conf.enabled and errors.unmigrated(recording.database()):
+    if conf.enabled and db.has_pending_migrations(recording.database()):
         yield Error(
             "Changes are saved but not recorded, and no webhook is sent: the tables of webhooks are missing, or older "
             "than its code.",

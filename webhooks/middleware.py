@@ -12,10 +12,10 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import sync_and_async_middleware
 
+from webhooks import db
 from webhooks.capture import recording
 from webhooks.capture.context import RequestActor, acting
 from webhooks.conf import conf
-from webhooks.db import errors
 from webhooks.logs import logger_of
 
 logger = logger_of(__name__)
@@ -36,9 +36,9 @@ def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwar
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """Say what to do on a page or in an answer of the API that needs tables which are not migrated."""
-    if not errors.are_missing(exception) or "webhooks_" not in str(exception):
+    if not db.is_missing_table(exception) or "webhooks_" not in str(exception):
         return None  # "webhooks_" begins the name of each table of the app: others are the host's
-    said = f"{errors.RUN_MIGRATE}."
+    said = f"{db.RUN_MIGRATE}."
     if request.resolver_match and "webhooks-api" in request.resolver_match.app_names:
         return JsonResponse({"detail": said}, status=503)
     return HttpResponse(said, status=503, content_type="text/plain")

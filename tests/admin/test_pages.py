@@ -27,7 +27,7 @@ from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.admin.filters import first_id
 from webhooks.admin.pagination import CappedPaginator
-from webhooks.db.ids import new_id
+from webhooks.db import new_id
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.event import CUT, UNDISPATCHED
 from webhooks.workers import jobs

@@ -22,8 +22,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook, to_view_objects
 from tests.support.observing import committed_before_each_chunk
 from tests.testapp.models import Label, Thing
+from webhooks import db
 from webhooks.admin.filters import first_id
-from webhooks.db import ids
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.testing import capture, deliver
 
@@ -72,7 +72,7 @@ def make_delivery(webhook: Webhook, state: str = State.FAILED, at: datetime | No
     columns = {"action": "updated", "object_type": "testapp.thing", "object_id": "1", "data": '{"id":1}'} | event
     made = Event.objects.create(**columns)
     ended = at or NOON if state in (State.FAILED, State.SUCCEEDED, State.DISCARDED) else None
-    pk = ids.new_id() if at is None else first_id(at)
+    pk = db.new_id() if at is None else first_id(at)
     return Delivery.objects.create(id=pk, event=made, webhook=webhook, lane=made.lane, state=state, finished_at=ended)
 
 

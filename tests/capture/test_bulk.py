@@ -21,9 +21,9 @@ from tests.support import servers
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
 from tests.support.modes import autocommit, bare_savepoint, in_batch, in_transaction
 from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
+from webhooks import db
 from webhooks.capture import subscriptions
-from webhooks.db import dialect
-from webhooks.db.dialect import run
+from webhooks.db import execute
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -394,11 +394,11 @@ def test_bulk_work_goes_through_where_the_tables_are_not_migrated_yet(
     make(2)
     make_webhook(Tracked, Thing)
     monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
-    run("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
+    execute("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
     try:
         mode(work)
     finally:
-        run("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
+        execute("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
     assert "No webhook will hear" in app_log.text
     assert events() == []
     mode(work)
@@ -433,7 +433,7 @@ def limit_of_server_side_binding() -> Iterator[None]:
 
 @pytest.fixture
 def few_parameters(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(dialect, "KEYS", dialect.KEYS // 20)
+    monkeypatch.setattr(db, "MAX_KEYS", db.MAX_KEYS // 20)
     with limit_of_sqlite() if database == servers.SQLITE else limit_of_server_side_binding():
         yield
 

@@ -23,7 +23,7 @@ import webhooks
 from tests.support.makers import events, last_data, make_webhook
 from tests.testapp.models import Thing
 from webhooks.capture.context import RequestActor, acting, current_actor
-from webhooks.db.dialect import rows
+from webhooks.db import fetch_all
 from webhooks.middleware import WebhooksMiddleware
 
 
@@ -115,7 +115,7 @@ def test_an_anonymous_request_has_no_username(user: Any) -> None:
 def test_a_save_goes_through_where_the_user_cannot_be_looked_up(app_log: pytest.LogCaptureFixture) -> None:
     make_webhook(Thing)
     request = RequestFactory().post("/")
-    request.user = SimpleLazyObject(lambda: rows("default", "SELECT user FROM no_such_sessions"))  # type: ignore[assignment]
+    request.user = SimpleLazyObject(lambda: fetch_all("default", "SELECT user FROM no_such_sessions"))  # type: ignore[assignment]
     with acting(RequestActor(request)), transaction.atomic():
         Thing.objects.create(name="saved")
     assert Thing.objects.get().name == "saved"

@@ -21,7 +21,7 @@ from tests.support.threads import Beside
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
 from webhooks import payloads, testing
 from webhooks.capture import context, recording, subscriptions
-from webhooks.db.dialect import run
+from webhooks.db import execute
 from webhooks.models import Event, Webhook
 from webhooks.registry import event_names
 
@@ -157,7 +157,7 @@ def test_it_is_recorded_where_its_object_cannot_be_locked(app_log: pytest.LogCap
 
 def send_impatiently(thing: Thing) -> None:
     with transaction.atomic():
-        run("default", "SET LOCAL lock_timeout = '100ms'")
+        execute("default", "SET LOCAL lock_timeout = '100ms'")
         webhooks.send(CHECKED, thing)
 
 

@@ -21,7 +21,7 @@ from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_webhook
 from webhooks.capture.context import RequestActor, acting, caused_by
-from webhooks.db.dialect import rows
+from webhooks.db import fetch_all
 from webhooks.models import Event, Webhook
 from webhooks.models.validators import MOST_USERNAMES, check_usernames
 from webhooks.network import headers
@@ -132,7 +132,7 @@ def test_a_change_is_saved_and_sent_where_permissions_cannot_be_read(
 ) -> None:
     make_webhook(Site)
     user = user_with("chain_webhook")
-    monkeypatch.setattr(User, "has_perm", lambda *args: rows("default", "SELECT permission FROM no_such_table"))
+    monkeypatch.setattr(User, "has_perm", lambda *args: fetch_all("default", "SELECT permission FROM no_such_table"))
     assert [(event.depth, event.username) for event in change_by(user, "a", "2")] == [(1, user.username)] * 2
     assert "The permissions of the user of /there/ cannot be read" in app_log.text
 

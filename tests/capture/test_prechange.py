@@ -28,7 +28,7 @@ from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange, recording
 from webhooks.capture.savepoints import SavepointLog
 from webhooks.capture.signals import on_many_to_many_changed
-from webhooks.db.dialect import run
+from webhooks.db import execute
 from webhooks.payloads import snapshots
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -227,7 +227,7 @@ def test_an_edit_goes_on_where_its_relation_cannot_be_read(
     thing: Thing, red: Label, app_log: pytest.LogCaptureFixture
 ) -> None:
     make_webhook(Thing, prechange=True)
-    with failing_relations(lambda: run("default", "SELECT nowhere")), transaction.atomic():
+    with failing_relations(lambda: execute("default", "SELECT nowhere")), transaction.atomic():
         thing.labels.add(red)
     assert Thing.labels.through.objects.count() == 1
     assert f"The state before a change cannot be read: testapp.thing {thing.pk}" in app_log.text
@@ -458,7 +458,7 @@ def test_a_rollback_undoes_what_was_noted_since_its_savepoint_and_nothing_else()
         assert noted == ["before", "outer", "released", "again"]
         transaction.savepoint_rollback(outer)
         assert noted == ["before"]
-        run("default", "SAVEPOINT mine")
+        execute("default", "SAVEPOINT mine")
         transaction.savepoint_rollback("mine")
         assert noted == ["before"]
 

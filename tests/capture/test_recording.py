@@ -32,7 +32,7 @@ from webhooks import TrackedQuerySet
 from webhooks.capture import subscriptions
 from webhooks.capture.recording import batch
 from webhooks.capture.transaction import existing
-from webhooks.db.dialect import rows, run
+from webhooks.db import execute, fetch_all
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -54,7 +54,7 @@ def test_a_change_of_a_relation_goes_through_where_the_state_before_cannot_be_re
     make_webhook(Thing, prechange=True)
     label = Label.objects.create(name="red")
     with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
-        run("default", "SET LOCAL lock_timeout = '100ms'")
+        execute("default", "SET LOCAL lock_timeout = '100ms'")
         thing.labels.add(label)
     assert list(thing.labels.all()) == [label]
     assert f"The state before a change cannot be read: testapp.thing {thing.pk}" in app_log.text
@@ -89,7 +89,7 @@ def holding(lock: str) -> Iterator[None]:
 
     def hold() -> None:
         with transaction.atomic():
-            run("default", lock)
+            execute("default", lock)
             held.set()
             assert done.wait(20)
 
@@ -107,13 +107,13 @@ def test_a_save_goes_through_where_the_tables_are_not_migrated_yet(
 ) -> None:
     make_webhook(Thing)
     monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
-    run("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
+    execute("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
     try:
         with transaction.atomic():
             thing.name = "saved all the same"
             thing.save()
     finally:
-        run("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
+        execute("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
     assert Thing.objects.get().name == "saved all the same"
     assert f"No webhook will hear that testapp.thing {thing.pk} was updated" in app_log.text
     thing.save()
@@ -944,7 +944,7 @@ def test_an_error_of_the_outbox_itself_is_logged_and_the_save_succeeds(
 ) -> None:
     make_webhook(Thing)
     monkeypatch.setattr(
-        "webhooks.models.event_sql.insert", lambda using, columns: run(using, "INSERT INTO nowhere VALUES (1)")
+        "webhooks.models.event_sql.insert", lambda using, columns: execute(using, "INSERT INTO nowhere VALUES (1)")
     )
     with transaction.atomic():
         thing = Thing.objects.create(name="a")
@@ -960,11 +960,11 @@ def test_a_connection_that_is_lost_while_a_change_is_recorded_is_told_to_whoever
 ) -> None:
     """Django would roll the transaction back at its end, and say nothing."""
     make_webhook(Thing)
-    process = rows("default", "SELECT pg_backend_pid()")[0][0]
+    process = fetch_all("default", "SELECT pg_backend_pid()")[0][0]
 
     def lose_the_connection(*args: Any) -> None:
-        Beside(lambda: run("default", "SELECT pg_terminate_backend(%s)", [process])).join()
-        run("default", "SELECT 1")
+        Beside(lambda: execute("default", "SELECT pg_terminate_backend(%s)", [process])).join()
+        execute("default", "SELECT 1")
 
     monkeypatch.setattr(ThingSerializer, "to_representation", lose_the_connection)
     try:
@@ -982,7 +982,7 @@ def test_a_lookup_of_webhooks_that_fails_is_logged_and_the_save_succeeds(
     monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
     with monkeypatch.context() as patched:
         patched.setattr(
-            "webhooks.capture.subscription_sql.read", lambda using, *more: rows(using, "SELECT 1 FROM nowhere")
+            "webhooks.capture.subscription_sql.read", lambda using, *more: fetch_all(using, "SELECT 1 FROM nowhere")
         )
         Thing.objects.create(name="a")
     assert Thing.objects.filter(name="a").exists()

@@ -17,7 +17,7 @@ from tests.support.waiting import PATIENCE
 from tests.testapp.models import Label, Thing, Tracked
 from webhooks import send
 from webhooks.capture import subscription_sql, subscriptions
-from webhooks.db.dialect import rows, run
+from webhooks.db import execute, fetch_all
 from webhooks.models import Event
 from webhooks.operations import retries
 
@@ -40,11 +40,11 @@ def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextlib.contextmanager
 def unusable(table: str) -> Iterator[None]:
-    run("default", f"ALTER TABLE {table} RENAME TO webhooks_aside")
+    execute("default", f"ALTER TABLE {table} RENAME TO webhooks_aside")
     try:
         yield
     finally:
-        run("default", f"ALTER TABLE webhooks_aside RENAME TO {table}")
+        execute("default", f"ALTER TABLE webhooks_aside RENAME TO {table}")
 
 
 @contextlib.contextmanager
@@ -134,16 +134,16 @@ def test_a_transaction_goes_on_as_though_nothing_had_been_asked(
         if by_hand:
             transaction.set_autocommit(False)
         with contextlib.nullcontext() if by_hand else transaction.atomic():
-            run("default", "SET LOCAL lock_timeout = '7s'")
+            execute("default", "SET LOCAL lock_timeout = '7s'")
             for _ in range(8):  # more often than it takes to prepare a statement
                 rename(thing)
                 subscriptions.current("default")
-            assert rows("default", "SHOW lock_timeout") == [("7s",)]
-            Beside(lambda: run("default", f"BEGIN; {LOCK} NOWAIT; COMMIT")).join()  # no lock is kept
+            assert fetch_all("default", "SHOW lock_timeout") == [("7s",)]
+            Beside(lambda: execute("default", f"BEGIN; {LOCK} NOWAIT; COMMIT")).join()  # no lock is kept
             with migrating():
                 subscriptions._known.clear()
                 rename(thing, "renamed all the same")
-            assert rows("default", "SHOW lock_timeout") == [("7s",)]
+            assert fetch_all("default", "SHOW lock_timeout") == [("7s",)]
         if by_hand:
             transaction.commit()
     finally:

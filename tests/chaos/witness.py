@@ -15,7 +15,7 @@ from typing import Any
 from django.db import connection
 
 from tests.support.inbox import Received
-from webhooks.db.dialect import rows
+from webhooks.db import fetch_all
 
 State = dict[str, Any]
 
@@ -87,7 +87,7 @@ def changes() -> list[Change]:
         SELECT event.id FROM chaos_event JOIN webhooks_event AS event ON event.id = chaos_event.event
         WHERE chaos_event.xact = told.xact AND event.object_id = told.thing AND (event.error <> '') = {}
     )"""
-    found = rows(
+    found = fetch_all(
         "default",
         f"""
         SELECT thing, earlier::text, state::text, {events.format("false")}, {events.format("true")} FROM (

@@ -15,7 +15,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db.ids import delivery_id
+from webhooks.db import delivery_id
 from webhooks.delivery import dispatch_sql
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.worker import Drain

@@ -20,8 +20,7 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.db.dialect import rows, run
-from webhooks.db.transactions import atomically
+from webhooks.db import atomically, execute, fetch_all
 from webhooks.delivery import health, outcomes
 from webhooks.delivery.health import Health, after_failures
 from webhooks.delivery.outcomes import Claimed
@@ -234,10 +233,10 @@ def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, ch
 
     def work() -> None:
         with transaction.atomic():
-            run("default", "SET LOCAL deadlock_timeout = '30s'")  # so it is the other one that PostgreSQL ends
+            execute("default", "SET LOCAL deadlock_timeout = '30s'")  # so it is the other one that PostgreSQL ends
             Webhook.objects.filter(pk=second.pk).update(failures_in_a_row=2)
             locked.set()
-            until(lambda: rows("default", "SELECT FROM pg_locks WHERE NOT granted"), 20, "somebody who waits")
+            until(lambda: fetch_all("default", "SELECT FROM pg_locks WHERE NOT granted"), 20, "somebody who waits")
             Webhook.objects.filter(pk=first.pk).update(failures_in_a_row=2)
 
     worker = Beside(work)

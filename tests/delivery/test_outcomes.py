@@ -22,7 +22,7 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Label, Thing
-from webhooks.db import clock
+from webhooks import db
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sender
 from webhooks.delivery.outcomes import Claimed
@@ -417,7 +417,7 @@ def test_what_a_machine_slept_through_is_not_sent_by_a_worker_that_wakes_up(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_event(make_webhook(Thing, url=inbox.url()))
-    awake = clock.elapsed
+    awake = db.elapsed
     # The lease is over for those who were awake.
     monkeypatch.setattr(sender, "elapsed", lambda: awake() + 3600)
     work = Drain("test")

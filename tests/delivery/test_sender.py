@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tests.support.waiting import until
-from webhooks.db.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.delivery.sender import Senders
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.transport import Request

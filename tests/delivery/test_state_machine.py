@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.support.makers import make_event, make_webhook
 from tests.support.tables import empty_all_tables
 from tests.testapp.models import Thing
-from webhooks.db.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.delivery import maintenance
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import Turns

@@ -21,8 +21,7 @@ from rest_framework import serializers
 from tests.support import servers
 from tests.support.inbox import ROOT
 from tests.testapp.models import Essay, Unregistered
-from webhooks import checks, registry
-from webhooks.db import errors
+from webhooks import checks, db, registry
 from webhooks.operations import key_rotation
 from webhooks.registry.registration import Registration
 from webhooks.workers.worker import WebhookWorker
@@ -73,7 +72,7 @@ def sound_models(webhooks_settings: Change) -> None:
 def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The databases whose tables are not migrated, in place of their answers, which ``test_tables`` tests."""
     unmigrated: list[str] = []
-    monkeypatch.setattr(errors, "unmigrated", lambda using: using in unmigrated)
+    monkeypatch.setattr(db, "has_pending_migrations", lambda using: using in unmigrated)
     return unmigrated
 
 

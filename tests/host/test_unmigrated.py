@@ -14,9 +14,9 @@ from tests.support.makers import make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Workers
 from tests.testapp.models import Thing
+from webhooks import db
 from webhooks.capture import subscriptions
-from webhooks.db import errors
-from webhooks.db.dialect import run
+from webhooks.db import execute
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery
 
@@ -25,11 +25,11 @@ SAID = "The tables of webhooks are missing, or older than its code: run manage.p
 
 @contextmanager
 def without(table: str) -> Iterator[None]:
-    run("default", f"ALTER TABLE {table} RENAME TO aside")
+    execute("default", f"ALTER TABLE {table} RENAME TO aside")
     try:
         yield
     finally:
-        run("default", f"ALTER TABLE aside RENAME TO {table}")
+        execute("default", f"ALTER TABLE aside RENAME TO {table}")
 
 
 @pytest.fixture
@@ -66,22 +66,22 @@ def test_the_api_says_what_to_do_in_json(client: Client) -> None:
 )
 def test_a_column_or_a_table_that_does_not_exist_is_missing(statement: str) -> None:
     with pytest.raises(DatabaseError) as raised:
-        run("default", statement)
-    assert errors.in_words(raised.value).startswith(f"{SAID[:-1]} (")
+        execute("default", statement)
+    assert db.describe_error(raised.value).startswith(f"{SAID[:-1]} (")
 
 
 @pytest.mark.usefixtures("database")
 def test_other_errors_are_only_repeated() -> None:
     with pytest.raises(DatabaseError) as raised:
-        run("default", "SELECT FROM FROM")
-    assert "syntax error" in errors.in_words(raised.value)
-    assert "migrate" not in errors.in_words(raised.value)
+        execute("default", "SELECT FROM FROM")
+    assert "syntax error" in db.describe_error(raised.value)
+    assert "migrate" not in db.describe_error(raised.value)
 
 
 @pytest.mark.usefixtures("database")
 def test_an_error_of_the_hosts_own_tables_stays_its_own() -> None:
     with pytest.raises(DatabaseError) as raised:
-        run("default", "SELECT 1 FROM table_of_the_host")
+        execute("default", "SELECT 1 FROM table_of_the_host")
     assert process_exception(RequestFactory().get("/"), raised.value) is None
 
 
@@ -117,12 +117,12 @@ def test_a_worker_says_what_to_do_and_delivers_once_it_is_done(workers: Workers)
 
 @pytest.mark.usefixtures("database")
 def test_migrations_that_wait_are_found() -> None:
-    assert not errors.unmigrated("default")
-    run("default", "UPDATE django_migrations SET app = 'aside' WHERE app = 'webhooks'")
+    assert not db.has_pending_migrations("default")
+    execute("default", "UPDATE django_migrations SET app = 'aside' WHERE app = 'webhooks'")
     try:
-        assert errors.unmigrated("default")
+        assert db.has_pending_migrations("default")
     finally:
-        run("default", "UPDATE django_migrations SET app = 'webhooks' WHERE app = 'aside'")
+        execute("default", "UPDATE django_migrations SET app = 'webhooks' WHERE app = 'aside'")
 
 
 def test_a_database_that_is_away_says_nothing_of_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +130,6 @@ def test_a_database_that_is_away_says_nothing_of_migrations(monkeypatch: pytest.
         def __missing__(self, alias: str) -> object:
             raise DatabaseError("connection refused")
 
-    monkeypatch.setattr(errors, "connections", Away())
-    assert not errors.unmigrated("default")
+    monkeypatch.setattr(db, "connections", Away())
+    assert not db.has_pending_migrations("default")
     assert connections["default"]

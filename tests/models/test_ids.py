@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from webhooks.db.ids import delivery_id, new_id
+from webhooks.db import delivery_id, new_id
 
 
 def test_an_id_is_a_version_7_uuid_of_now() -> None:

@@ -17,7 +17,7 @@ from tests.support.draining import states
 from tests.support.makers import make_delivery, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db.clock import DatabaseNow
+from webhooks.db import DatabaseNow
 from webhooks.delivery import outcome_sql
 from webhooks.delivery.outcome_sql import Transition
 from webhooks.models import Delivery, State, Webhook, claims
@@ -363,15 +363,15 @@ def test_a_promotion_asks_for_the_head_of_each_lane_and_scans_no_others(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, Any]] = []
-    rows = claims.rows
+    fetch_all = claims.fetch_all
 
     def listen(using: str, sql: str, params: Any) -> Any:
         asked.append((sql, params))
-        return rows(using, sql, params)
+        return fetch_all(using, sql, params)
 
-    monkeypatch.setattr(claims, "rows", listen)
+    monkeypatch.setattr(claims, "fetch_all", listen)
     assert Delivery.objects.filter(pk=make_delivery(webhook, State.FAILED).pk).retry() == 1
     [(promotion, params)] = [one for one in asked if "UPDATE webhooks_delivery" in one[0]]
-    plan = "\n".join(line for (line,) in rows(USING, f"EXPLAIN {promotion}", params))
+    plan = "\n".join(line for (line,) in fetch_all(USING, f"EXPLAIN {promotion}", params))
     assert "webhooks_delivery_one_head" in plan
     assert "Anti Join" not in plan

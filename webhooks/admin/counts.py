@@ -11,7 +11,7 @@ from typing import Any
 from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
 
 from webhooks.admin import counting
-from webhooks.db.clock import DatabaseNow
+from webhooks.db import DatabaseNow
 from webhooks.models import Delivery, Webhook
 from webhooks.models.querysets import State
 

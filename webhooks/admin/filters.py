@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from webhooks import permissions, registry
 from webhooks.admin.search import as_key
-from webhooks.db.ids import first_id
+from webhooks.db import first_id
 from webhooks.models import Action
 from webhooks.models.event import PING
 from webhooks.models.querysets import OPEN_STATES, State

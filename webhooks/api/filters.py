@@ -13,7 +13,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
 
-from webhooks.db.ids import first_id
+from webhooks.db import first_id
 from webhooks.models.querysets import State
 from webhooks.models.webhook import ACTION_FIELDS
 

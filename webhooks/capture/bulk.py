@@ -14,7 +14,7 @@ from webhooks import registry
 from webhooks.capture import recording
 from webhooks.capture.changes import Change
 from webhooks.conf import conf
-from webhooks.db.dialect import in_chunks
+from webhooks.db import in_chunks
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+from webhooks import db
 from webhooks.capture import unrecorded
 from webhooks.capture.unrecorded import Missed
-from webhooks.db import errors
-from webhooks.db.transactions import is_aborted
+from webhooks.db import is_aborted
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 
@@ -32,8 +32,8 @@ class Sparing:
         if not isinstance(error, Exception):
             return False
         pass_on(error)
-        if errors.are_missing(error):
-            error.add_note(f"{errors.RUN_MIGRATE}.")
+        if db.is_missing_table(error):
+            error.add_note(f"{db.RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)
         if is_aborted(self._using):
             return False

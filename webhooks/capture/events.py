@@ -14,7 +14,7 @@ from webhooks.capture.context import current_actor, made_by
 from webhooks.capture.matching import Occasion, Selection, select
 from webhooks.capture.transaction import Scope, Trace
 from webhooks.conf import conf
-from webhooks.db.dialect import in_chunks
+from webhooks.db import in_chunks
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event

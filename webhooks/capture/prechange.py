@@ -9,7 +9,7 @@ from typing import Any
 from django.db import models, transaction
 
 from webhooks.capture.transaction import Key, Scope
-from webhooks.db.dialect import in_chunks
+from webhooks.db import in_chunks
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.registry.registration import Registration

@@ -17,7 +17,7 @@ from webhooks.capture.errors import Sparing
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.capture.transaction import Scope, existing, in_transaction, open_scope
 from webhooks.capture.unrecorded import Missed, missed_event
-from webhooks.db.transactions import is_aborted, savepoint
+from webhooks.db import is_aborted, savepoint
 from webhooks.interruptions import pass_on
 from webhooks.logs import logger_of
 from webhooks.models import Action, Event

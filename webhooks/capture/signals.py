@@ -13,7 +13,7 @@ from webhooks import registry
 from webhooks.capture import recording, transaction
 from webhooks.capture.errors import Sparing
 from webhooks.conf import conf
-from webhooks.db.transactions import savepoint
+from webhooks.db import savepoint
 from webhooks.logs import logger_of
 from webhooks.models import Action, Webhook
 from webhooks.registry.object_types import refuse_unregistered

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from django.db import Error, connections
 from django.db.backends.utils import CursorWrapper
 
-from webhooks.db.dialect import is_postgresql, rows
+from webhooks.db import fetch_all, is_postgresql
 
 # Seconds that a save may wait where another transaction, such as that of a migration, has locked these tables.
 LONGEST_WAIT = 0.1
@@ -94,7 +94,7 @@ def _read_apart(using: str, query: str) -> list[tuple[Any, ...]]:
     SQLite needs none of that: nothing keeps its readers waiting, and an error of a query spoils nothing else.
     """
     if not is_postgresql(using):
-        return rows(using, query)
+        return fetch_all(using, query)
     connection = connections[using]
     begin, end = ["BEGIN"], ["ROLLBACK"]
     if not connection.get_autocommit():

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 from django.db import Error, models
 
-from webhooks import conditions, registry
+from webhooks import conditions, db, registry
 from webhooks.capture import subscription_sql
 from webhooks.conditions import ConditionError
-from webhooks.db import errors
-from webhooks.db.transactions import is_aborted, is_conflict
+from webhooks.db import is_aborted, is_conflict
 from webhooks.logs import logger_of
 from webhooks.models import Action
 
@@ -178,7 +177,7 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
             raise
         if is_conflict(error):  # it waited for a lock
             _paused_until[using] = time.monotonic() + PAUSE
-        why = errors.in_words(error)
+        why = db.describe_error(error)
         found = _last_known(using, why)
         logger.error("The webhooks on the database %r cannot be read, those known from before count: %s", using, why)
         return found

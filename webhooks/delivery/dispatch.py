@@ -12,9 +12,7 @@ from django.db import DataError, IntegrityError
 from django.db.models import Exists, OuterRef
 
 from webhooks.conf import conf
-from webhooks.db.dialect import relax
-from webhooks.db.ids import delivery_id
-from webhooks.db.transactions import atomically
+from webhooks.db import async_commit, atomically, delivery_id
 from webhooks.delivery import dispatch_sql
 from webhooks.delivery.dispatch_sql import New, Undispatched
 from webhooks.logs import logger_of
@@ -60,7 +58,7 @@ def dispatch(offer: Offer | None = None) -> Dispatched:
 
 
 def _dispatch(using: str, offer: Offer | None) -> Dispatched:
-    relax(using)
+    async_commit(using)
     return _fan_out(using, dispatch_sql.lock_undispatched(using, conf.batch), offer)
 
 

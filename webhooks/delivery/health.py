@@ -13,7 +13,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db.clock import DatabaseNow, utc
+from webhooks.db import DatabaseNow, to_utc
 from webhooks.logs import logger_of
 from webhooks.models import Webhook
 from webhooks.network.outcome import NO_HTTP, WORKER_ENDED, Outcome, error_kind
@@ -113,7 +113,9 @@ def _reason_to_disable(outcomes: Sequence[Outcome], since: datetime, now: dateti
     if any(outcome.is_gone for outcome in outcomes):
         return "the receiver answered 410 Gone: it wants no more deliveries"
     if (now - since).total_seconds() > conf.disable_after:
-        return f"every attempt since {utc(since):%Y-%m-%d %H:%M} UTC failed, the last one with: {outcomes[-1].reason}"
+        return (
+            f"every attempt since {to_utc(since):%Y-%m-%d %H:%M} UTC failed, the last one with: {outcomes[-1].reason}"
+        )
     return ""
 
 

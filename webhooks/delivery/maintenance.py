@@ -7,8 +7,7 @@ from typing import Any
 from django.db.models import Exists, OuterRef, QuerySet
 
 from webhooks.conf import conf
-from webhooks.db.clock import DatabaseNow
-from webhooks.db.transactions import atomically
+from webhooks.db import DatabaseNow, atomically
 from webhooks.delivery.outcomes import load, record
 from webhooks.delivery.purge import remove, remove_webhooks
 from webhooks.logs import logger_of

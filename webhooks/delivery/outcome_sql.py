@@ -11,8 +11,7 @@ from typing import Any
 
 from django.db import connections
 
-from webhooks.db.clock import moment, stored
-from webhooks.db.dialect import is_postgresql, rows, run, table, to_uuid
+from webhooks.db import execute, fetch_all, is_postgresql, json_rows_sql, now_sql, to_db_time, to_uuid
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,9 @@ class Transition:
 def record(using: str, transitions: Collection[Transition]) -> set[uuid.UUID]:
     """Move deliveries on after their attempts. Returns the ids of those that were still held under their token:
     another worker's, whose claim came later, stay as they are."""
-    now, now_params = moment(connections[using])
+    now, now_params = now_sql(using)
     outcomes, outcomes_params = _outcomes(using, transitions)
-    found = rows(
+    found = fetch_all(
         using,
         f"""
         UPDATE webhooks_delivery SET
@@ -65,7 +64,7 @@ def _outcomes(using: str, transitions: Collection[Transition]) -> tuple[str, lis
                 AS given (id uuid, token uuid, state text, failed int, wait float8, reason text)
         ) AS outcome"""
     else:
-        given = [row | {"wait": str(moment(connections[using], row["wait"])[1][0])} for row in given]
+        given = [row | {"wait": str(now_sql(using, row["wait"])[1][0])} for row in given]
         table = """(
             SELECT json_extract(value, '$.id') AS delivery_id, json_extract(value, '$.token') AS token,
                    json_extract(value, '$.state') AS new_state, json_extract(value, '$.failed') AS failed,
@@ -81,11 +80,11 @@ def add_attempts(using: str, attempts: Sequence[Mapping[str, Any]]) -> None:
         return
     columns = list(attempts[0])
     names = ", ".join(columns)
-    run(
+    execute(
         using,
         f"""
         INSERT INTO webhooks_attempt ({names})
-        SELECT {names} FROM {table(using, columns, "webhooks_attempt")} WHERE 1 = 1
+        SELECT {names} FROM {json_rows_sql(using, columns, "webhooks_attempt")} WHERE 1 = 1
         """,
         [json.dumps(attempts)],
     )
@@ -93,4 +92,4 @@ def add_attempts(using: str, attempts: Sequence[Mapping[str, Any]]) -> None:
 
 def time_text(using: str, moment: datetime) -> str:
     """A moment as text that the column of a table takes."""
-    return str(connections[using].ops.adapt_datetimefield_value(stored(moment)))
+    return str(connections[using].ops.adapt_datetimefield_value(to_db_time(moment)))

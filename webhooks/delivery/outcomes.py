@@ -11,7 +11,7 @@ from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.db.dialect import relax
+from webhooks.db import async_commit
 from webhooks.delivery import health, outcome_sql, retry_policy
 from webhooks.delivery.outcome_sql import Transition
 from webhooks.delivery.request import compose
@@ -87,7 +87,7 @@ def record(outcomes: list[tuple[Claimed, Outcome]], worker: str, claim: Claim | 
     Call it ``atomically``. With a ``claim``, what was promoted is taken at once.
     """
     using = Delivery.objects.db
-    relax(using)
+    async_commit(using)
     transitions = {claimed.id: _transition(claimed, outcome) for claimed, outcome in outcomes}
     held = outcome_sql.record(using, transitions.values())
     mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.id in held]

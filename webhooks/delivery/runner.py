@@ -15,8 +15,7 @@ from functools import partial
 from django.db import DataError, Error
 
 from webhooks.conf import conf
-from webhooks.db.clock import elapsed
-from webhooks.db.transactions import atomically
+from webhooks.db import atomically, elapsed
 from webhooks.delivery import health
 from webhooks.delivery.outcomes import Claimed, Recorded, load, record, request_for
 from webhooks.delivery.sender import MANY, Senders

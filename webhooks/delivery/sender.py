@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from webhooks.db.clock import elapsed
+from webhooks.db import elapsed
 from webhooks.delivery.concurrency import PATIENCE, Concurrency
 from webhooks.delivery.fair_queue import Turns
 from webhooks.logs import logger_of

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 
-from webhooks.db import errors
+from webhooks import db
 
 
 class DatabaseCommand(BaseCommand):
@@ -15,4 +15,4 @@ class DatabaseCommand(BaseCommand):
         try:
             return super().execute(*args, **options)
         except Error as error:
-            raise CommandError(f"The database cannot be used: {errors.in_words(error)}.") from error
+            raise CommandError(f"The database cannot be used: {db.describe_error(error)}.") from error

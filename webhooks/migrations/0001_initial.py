@@ -6,7 +6,7 @@ import django.db.models.functions.datetime
 import django.db.models.manager
 import django.utils.timezone
 import webhooks.security.encrypted_field
-import webhooks.db.ids
+import webhooks.db
 import webhooks.models.validators
 from django.db import migrations, models
 
@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Delivery',
             fields=[
-                ('id', models.UUIDField(default=webhooks.db.ids.new_id, editable=False, primary_key=True, serialize=False)),
+                ('id', models.UUIDField(default=webhooks.db.new_id, editable=False, primary_key=True, serialize=False)),
                 ('created', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now)),
                 ('state', models.CharField(choices=[('waiting', 'waiting'), ('pending', 'pending'), ('sending', 'sending'), ('succeeded', 'succeeded'), ('failed', 'failed'), ('discarded', 'discarded')], db_default='waiting', default='waiting', max_length=10)),
                 ('lane', models.CharField(help_text='The object whose changes go one after the other.', max_length=460)),

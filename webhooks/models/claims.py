@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from django.db import connections
-
-from webhooks.db.clock import moment
-from webhooks.db.dialect import is_postgresql, relax, rows, to_uuid, uuid_list, uuid_parameter, uuids
+from webhooks.db import async_commit, fetch_all, is_postgresql, now_sql, to_uuid, uuid_sql, uuids_sql, uuids_value
 
 # A head is pending or being sent, and still in its lane. As a value it is looked for in the unique index, once for each
 # lane; of NOT EXISTS, a planner whose statistics are old makes a scan of all heads for each.
@@ -73,11 +70,11 @@ class Due:
 
 def webhooks_with_due(using: str) -> list[Due]:
     """The enabled webhooks that have something to send now: those that are paused only when a probe is due."""
-    now, now_params = moment(connections[using])
+    now, now_params = now_sql(using)
     is_due = f"state = 'pending' AND next_attempt_at <= {now}"
     # The last subquery is evaluated only where something is suspect. It has an order, or a planner may scan all that is
     # due.
-    found = rows(
+    found = fetch_all(
         using,
         f"""
         WITH due AS MATERIALIZED (
@@ -108,17 +105,17 @@ def claim(using: str, room: Mapping[int, int], claim: Claim, suspicion: Suspicio
 
     Rows that another worker is claiming are passed over. Call it in a transaction.
     """
-    relax(using)
+    async_commit(using)
     find = _due_at_once if is_postgresql(using) else _due_by_webhook
     due = find(using, room, suspicion)
-    lease, lease_params = moment(connections[using], claim.lease)
-    found = rows(
+    lease, lease_params = now_sql(using, claim.lease)
+    found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_delivery SET state = 'sending', claim = {uuid_parameter(using)}, lease_until = {lease}
-        WHERE id IN {uuids(using)} AND state = 'pending' RETURNING {_TAKEN}
+        UPDATE webhooks_delivery SET state = 'sending', claim = {uuid_sql(using)}, lease_until = {lease}
+        WHERE id IN {uuids_sql(using)} AND state = 'pending' RETURNING {_TAKEN}
         """,
-        [claim.token.hex, *lease_params, uuid_list(using, due)],
+        [claim.token.hex, *lease_params, uuids_value(using, due)],
     )
     return _taken(found)
 
@@ -130,7 +127,7 @@ def _taken(found: list[tuple[Any, ...]]) -> list[Taken]:
 
 def _due_at_once(using: str, room: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
     # One range of an index for each webhook: what waits for one webhook costs the others nothing.
-    found = rows(
+    found = fetch_all(
         using,
         f"""
         SELECT due.id FROM unnest(%s::bigint[], %s::int[]) AS turn (webhook_id, most)
@@ -147,10 +144,10 @@ def _due_at_once(using: str, room: Mapping[int, int], suspicion: Suspicion) -> l
 
 
 def _due_by_webhook(using: str, room: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
-    now, now_params = moment(connections[using])
+    now, now_params = now_sql(using)
     due: list[uuid.UUID] = []
     for webhook_id, most in room.items():
-        found = rows(
+        found = fetch_all(
             using,
             f"""
             SELECT id FROM webhooks_delivery
@@ -171,16 +168,15 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
     """
     if not beside:
         return []
-    connection = connections[using]
-    now, now_params = moment(connection)
-    lease, lease_params = moment(connection, claim.lease if claim else 0)
+    now, now_params = now_sql(using)
+    lease, lease_params = now_sql(using, claim.lease if claim else 0)
     taken = _may_be_taken(claim)
-    found = rows(
+    found = fetch_all(
         using,
         f"""
         UPDATE webhooks_delivery SET
             state = CASE WHEN {taken} THEN 'sending' ELSE 'pending' END,
-            claim = CASE WHEN {taken} THEN {uuid_parameter(using)} END,
+            claim = CASE WHEN {taken} THEN {uuid_sql(using)} END,
             lease_until = CASE WHEN {taken} THEN {lease} END,
             next_attempt_at = {now},
             head_since = {now}
@@ -189,7 +185,7 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
                 SELECT id FROM webhooks_delivery AS next
                 WHERE next.webhook_id = ended.webhook_id AND next.lane = ended.lane AND next.state = 'waiting'
                 ORDER BY next.event_id LIMIT 1
-            ) FROM webhooks_delivery AS ended WHERE ended.id IN {uuids(using)}
+            ) FROM webhooks_delivery AS ended WHERE ended.id IN {uuids_sql(using)}
         ) AND state = 'waiting' AND ({_HEAD_OF_THE_SAME_LANE}) IS NULL
         RETURNING {_TAKEN}, state
         """,
@@ -198,7 +194,7 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
             *lease_params,
             *now_params,
             *now_params,
-            uuid_list(using, beside),
+            uuids_value(using, beside),
         ],
     )
     return _taken([row[:-1] for row in found if row[-1] == "sending"])
@@ -213,7 +209,7 @@ def _may_be_taken(claim: Claim | None) -> str:
 
 def lock_heads(using: str, deliveries: Collection[uuid.UUID]) -> None:
     """Lock the heads of these deliveries' lanes, so that whoever ends one sees what just changed behind it."""
-    beside = uuid_list(using, deliveries)
+    beside = uuids_value(using, deliveries)
     lock = "FOR NO KEY UPDATE" if is_postgresql(using) else ""
     locked: set[uuid.UUID] = set()
     # A lane may get another head while the lock of its last one is waited for: so look again, without a lock.
@@ -223,7 +219,7 @@ def lock_heads(using: str, deliveries: Collection[uuid.UUID]) -> None:
 
 def _heads(using: str, beside: str, lock: str) -> list[uuid.UUID]:
     # The subquery asks the unique index once for each lane; of a join, a planner without statistics makes a scan.
-    found = rows(
+    found = fetch_all(
         using,
         f"""
         SELECT id FROM webhooks_delivery
@@ -232,7 +228,7 @@ def _heads(using: str, beside: str, lock: str) -> list[uuid.UUID]:
                 SELECT id FROM webhooks_delivery AS head
                 WHERE head.webhook_id = mine.webhook_id AND head.lane = mine.lane
                   AND head.state IN ('pending', 'sending') AND head.in_lane
-            ) FROM webhooks_delivery AS mine WHERE mine.id IN {uuids(using)}
+            ) FROM webhooks_delivery AS mine WHERE mine.id IN {uuids_sql(using)}
         ) AND state IN ('pending', 'sending') AND in_lane ORDER BY id {lock}
         """,
         [beside],

@@ -4,7 +4,7 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from webhooks.db.ids import new_id
+from webhooks.db import new_id
 from webhooks.models.event import Event
 from webhooks.models.querysets import ENDED_STATES, HEAD_STATES, AtHome, DeliveryQuerySet, State
 from webhooks.models.webhook import Webhook

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, cast
 
-from webhooks.db.clock import loaded
-from webhooks.db.dialect import number_list, numbers, rows, table
+from webhooks.db import fetch_all, from_db_time, ids_sql, ids_value, json_rows_sql
 
 # Events that one statement inserts, and their bytes: PostgreSQL closes the connection at a gigabyte, and the
 # transaction of the change ends with it.
@@ -35,32 +34,32 @@ class EventRow(NamedTuple):
 
 
 def read(using: str, ids: Collection[int]) -> list[EventRow]:
-    found = rows(
+    found = fetch_all(
         using,
         f"""
         SELECT id, timestamp, action, object_type, username, request_id, request, depth, replay_of, data, snapshots,
             changed, variants
-        FROM webhooks_event WHERE id IN {numbers(using)}
+        FROM webhooks_event WHERE id IN {ids_sql(using)}
         """,
-        [number_list(using, ids)],
+        [ids_value(using, ids)],
     )
-    return [EventRow(pk, loaded(using, timestamp), *rest) for pk, timestamp, *rest in found]
+    return [EventRow(pk, from_db_time(using, timestamp), *rest) for pk, timestamp, *rest in found]
 
 
 def insert(using: str, columns: Mapping[str, Any]) -> int:
     """Insert an Event of values that the database's adapter takes as they are. Returns its id."""
     names, places = ", ".join(columns), ", ".join(["%s"] * len(columns))
     statement = f"INSERT INTO webhooks_event ({names}) VALUES ({places}) RETURNING id"
-    return cast(int, rows(using, statement, list(columns.values()))[0][0])
+    return cast(int, fetch_all(using, statement, list(columns.values()))[0][0])
 
 
 def insert_all(using: str, columns: Sequence[str], new: Iterable[Mapping[str, Any]]) -> list[int]:
     """Insert Events of values that JSON can carry, many in one statement and as one parameter: SQLite, and Django with
     it, takes only so many. Returns their ids, which rise in the order given."""
-    names, given = ", ".join(columns), table(using, columns, "webhooks_event")
+    names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_event")
     statement = f"INSERT INTO webhooks_event ({names}) SELECT {names} FROM {given} WHERE 1 = 1 RETURNING id"
     parts = _parts(map(json.dumps, new))
-    return [pk for part in parts for (pk,) in sorted(rows(using, statement, [f"[{','.join(part)}]"]))]
+    return [pk for part in parts for (pk,) in sorted(fetch_all(using, statement, [f"[{','.join(part)}]"]))]
 
 
 def _parts(texts: Iterable[str]) -> Iterator[list[str]]:

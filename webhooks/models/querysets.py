@@ -23,8 +23,7 @@ from django.db import models, router
 from django.db.models import Case, Exists, F, OuterRef, Value, When
 from django.db.models.functions import Cast, Concat, Substr
 
-from webhooks.db.clock import DatabaseNow
-from webhooks.db.transactions import atomically
+from webhooks.db import DatabaseNow, atomically
 from webhooks.models import claims
 from webhooks.models.claims import Claim, Suspicion, Taken
 

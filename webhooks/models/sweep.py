@@ -3,8 +3,7 @@ from __future__ import annotations
 from django.db import models, transaction
 from django.db.models import Q
 
-from webhooks.db.clock import DatabaseNow
-from webhooks.db.dialect import relax
+from webhooks.db import DatabaseNow, async_commit
 from webhooks.models.querysets import AtHome
 
 
@@ -27,7 +26,7 @@ class Sweep(models.Model):
         than that is nobody's: the clock was set back since."""
         long_ago, ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
         with transaction.atomic(cls.objects.db):
-            relax(cls.objects.db)
+            async_commit(cls.objects.db)
             if cls.objects.filter(long_ago | ahead, pk=1).update(swept_at=DatabaseNow()):
                 return True
         return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]

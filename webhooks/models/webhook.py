@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from webhooks.conf import conf
 from webhooks.conf.rules import LONGEST_TIMEOUT
-from webhooks.db.clock import DatabaseNow
+from webhooks.db import DatabaseNow
 from webhooks.models.event import Action
 from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
 from webhooks.models.validation import objections

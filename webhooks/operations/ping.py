@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from webhooks.capture import recording
 from webhooks.capture.context import current_actor, made_by
-from webhooks.db.ids import new_id
+from webhooks.db import new_id
 from webhooks.jsontext import written
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE

@@ -17,7 +17,7 @@ from webhooks import payloads, registry
 from webhooks.capture import recording, subscriptions
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, Occasion, Selection, Undecided, select
-from webhooks.db.clock import DatabaseNow
+from webhooks.db import DatabaseNow
 from webhooks.jsontext import written
 from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.querysets import DeliveryQuerySet

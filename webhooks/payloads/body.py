@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
-from webhooks.db.clock import utc
+from webhooks.db import to_utc
 from webhooks.payloads.snapshots import differences
 from webhooks.payloads.variants import Told, snapshots_json
 
@@ -63,7 +63,7 @@ def _envelope(event: Told) -> dict[str, Any]:
     replay = {"replay_of": event.replay_of} if event.replay_of else {}
     return replay | {
         "event": event.action,
-        "timestamp": utc(event.timestamp).isoformat(),
+        "timestamp": to_utc(event.timestamp).isoformat(),
         "object_type": event.object_type,
         "model": event.object_type.rpartition(".")[2],
         "username": event.username,

@@ -12,7 +12,7 @@ from django.db import models
 from django.utils import timezone, translation
 
 from webhooks.conf import conf
-from webhooks.db.dialect import in_chunks
+from webhooks.db import in_chunks
 from webhooks.jsontext import Unwritable, written
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PreviousState

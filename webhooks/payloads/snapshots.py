@@ -16,7 +16,7 @@ from typing import Any
 
 from django.db import models
 
-from webhooks.db.dialect import in_chunks
+from webhooks.db import in_chunks
 from webhooks.jsontext import is_same
 from webhooks.registry.registration import Registration
 from webhooks.registry.serializer_context import serializer_context

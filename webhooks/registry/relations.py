@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 
 from webhooks import registry
-from webhooks.db.transactions import savepoint
+from webhooks.db import savepoint
 from webhooks.registry import keys
 from webhooks.registry.registration import Registration
 

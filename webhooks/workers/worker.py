@@ -19,8 +19,8 @@ from rq.exceptions import DequeueTimeout, DeserializationError, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
+from webhooks import db
 from webhooks.conf import conf
-from webhooks.db import errors
 from webhooks.delivery.worker import Drain
 from webhooks.logs import logger_of
 from webhooks.workers import jobs
@@ -153,7 +153,7 @@ class WebhookWorker(PatientWorker):
         try:
             work()
         except Error as error:
-            logger.warning("The database cannot be used, trying again: %s", errors.in_words(error))
+            logger.warning("The database cannot be used, trying again: %s", db.describe_error(error))
             self._start_over()
         except Exception:
             logger.exception("The deliveries met an error that nobody foresaw, trying again")
