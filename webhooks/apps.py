@@ -6,7 +6,7 @@ class WebhooksConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from webhooks import registry
+        from webhooks import checks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
         from webhooks.workers import redis
