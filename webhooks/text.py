@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html  # Jinja2 imports some where it needs them, and then no file can be opened
+import html
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence

@@ -100,10 +100,10 @@ def test_a_condition_that_fails_costs_neither_the_save_nor_the_others_their_even
     if isinstance(broken, list):
         Webhook.objects.filter(pk__in=[webhook.pk for webhook in failing]).update(conditions=broken)
     elif broken:
-        of_slow, judge = conditions.parsed(json.dumps(SLOW)), conditions.Condition.judge
+        of_slow, judge = conditions.parse_stored(json.dumps(SLOW)), conditions.Condition.judge
         monkeypatch.setattr(
             conditions,
-            "parsed",
+            "parse_stored",
             lambda text: of_slow if "regex" in text else conditions.parse(json.loads(text)),
         )
         monkeypatch.setattr(

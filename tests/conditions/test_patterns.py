@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.conditions.patterns import LENGTH, Deadline, Pattern, PatternError, TooSlow
+from webhooks.conditions.patterns import MAX_LENGTH, Deadline, Pattern, PatternError, TooSlow
 
 
 def matches(pattern: str, text: str) -> bool:
@@ -35,21 +35,21 @@ def matches(pattern: str, text: str) -> bool:
         ("a*+b", "aab"),
     ],
 )
-def test_a_pattern_means_what_it_means_to_python(pattern: str, text: str) -> None:
+def test_a_pattern_matches_like_in_python(pattern: str, text: str) -> None:
     assert matches(pattern, text)
 
 
 @pytest.mark.parametrize(("pattern", "text"), [("ctive", "active"), ("a{e}", "xx"), ("[[:alpha:]]", "b]")])
-def test_a_pattern_does_not_match_what_it_does_not_for_python(pattern: str, text: str) -> None:
+def test_a_pattern_mismatches_like_in_python(pattern: str, text: str) -> None:
     assert not matches(pattern, text)
 
 
-def test_an_empty_text_has_no_border_of_a_word_whatever_the_python() -> None:
+def test_an_empty_text_has_no_word_boundary() -> None:
     assert matches(r"\B$", "")
 
 
 @given(st.text("ab{},[]()|*+?^$\\w1:<>e", max_size=12), st.text("ab{}[]:1e", max_size=6))
-def test_any_pattern_is_judged_as_python_judges_it(pattern: str, text: str) -> None:
+def test_random_patterns_match_like_in_python(pattern: str, text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -72,16 +72,16 @@ def test_any_pattern_is_judged_as_python_judges_it(pattern: str, text: str) -> N
         (r"\p{L}", r"bad escape \p at position 0"),
         ("(?R)", "unknown extension ?R at position 1"),
         ("(" * 400 + ")" * 400, "nested too deeply"),
-        ("a" * (LENGTH + 1), "1,001 characters"),
+        ("a" * (MAX_LENGTH + 1), "1,001 characters"),
         ("a{99999999999999999999}", "repeats too often"),
     ],
 )
-def test_a_broken_pattern_is_refused_with_the_place_of_the_error(pattern: str, reason: str) -> None:
+def test_a_broken_pattern_is_refused_with_the_position(pattern: str, reason: str) -> None:
     with pytest.raises(PatternError, match=re.escape(reason)):
         Pattern(pattern)
 
 
-def test_a_pattern_that_would_take_for_ever_gives_up() -> None:
+def test_an_endless_pattern_is_stopped() -> None:
     pattern = Pattern("(?:.*,){30}P")
     began = time.perf_counter()
     with pytest.raises(TooSlow):
@@ -89,7 +89,7 @@ def test_a_pattern_that_would_take_for_ever_gives_up() -> None:
     assert time.perf_counter() - began < 5
 
 
-def test_waiting_does_not_use_up_the_time() -> None:
+def test_only_cpu_time_counts() -> None:
     deadline = Deadline(0.05)
     assert Pattern("a").matches("a", deadline)
     time.sleep(0.1)

@@ -13,8 +13,7 @@ from typing import Any
 from webhooks import conditions
 from webhooks.capture.context import Actor
 from webhooks.capture.subscriptions import Demand, Subscriptions
-from webhooks.conditions import Verdict
-from webhooks.conditions.paths import MISSING, SIDES, lookup
+from webhooks.conditions import MISSING, SIDES, Verdict, lookup
 from webhooks.conf import conf
 from webhooks.interruptions import pass_on
 from webhooks.models import Action
@@ -89,7 +88,7 @@ class Occasion:
         verdict = Verdict(False, late=True)
         if budget.left > 0:  # what is read here for the first time may take long, too
             try:
-                verdict = conditions.parsed(text).judge(self.facts, budget.left * share)
+                verdict = conditions.parse_stored(text).judge(self.facts, budget.left * share)
             except Exception as error:
                 pass_on(error)
                 self.errors[text] = error

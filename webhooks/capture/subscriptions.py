@@ -244,7 +244,7 @@ def _demand(text: str) -> Demand:
 
 def _look_back(text: str) -> bool:
     try:
-        return conditions.parsed(text).needs_before
+        return conditions.parse_stored(text).needs_prechange
     except ConditionError:
         return False  # nothing can be judged by them, which each Event then tells
 

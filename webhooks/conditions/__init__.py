@@ -1,8 +1,7 @@
-"""Which Events a webhook wants, by what is in them: NetBox's condition format. Pure: JSON in, yes or no out.
+"""Which Events a webhook wants: NetBox's condition format. Pure: JSON in, yes or no out.
 
-The format is that of NetBox 4.7 (https://netboxlabs.com/docs/netbox/reference/conditions/), where a condition is
-judged over the payload's ``data`` with its ``snapshots`` beside the fields. ``docs/conditions.md`` describes it, and
-lists where this differs from NetBox.
+The format of NetBox 4.7 (https://netboxlabs.com/docs/netbox/reference/conditions/) applies to the
+payload's ``data`` and ``snapshots``. ``docs/conditions.md`` describes it and lists the differences from NetBox.
 """
 
 from __future__ import annotations
@@ -13,19 +12,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from webhooks.conditions.operators import Judge
-from webhooks.conditions.parser import ConditionError, Reader
-from webhooks.conditions.paths import Facts, Found, Unanswerable
+from webhooks.conditions.operators import MISSING, SIDES, Facts, Judge, Unanswerable, Values, lookup
+from webhooks.conditions.parser import ConditionError, Parser
 from webhooks.conditions.patterns import Deadline, TooSlow
 
-__all__ = ["Condition", "ConditionError", "Verdict", "facts", "parse", "parsed"]
+__all__ = ["MISSING", "SIDES", "Condition", "ConditionError", "Verdict", "facts", "lookup", "parse", "parse_stored"]
 
-SECONDS = 0.1  # of processor time, for one evaluation whose caller gives no other time
+SECONDS = 0.1  # of CPU time, for an evaluation without another limit
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an Event is wanted, and why a condition had no answer for it. ``late``: it took too long."""
+    """Whether the conditions match an Event, and why they cannot be judged. ``late``: they took too long."""
 
     matches: bool
     problem: str = ""
@@ -33,22 +31,21 @@ class Verdict:
 
 
 class Condition:
-    """Conditions that were read, to be judged many times. ``needs_before``: they look at the state before a change."""
+    """Parsed conditions, to judge many Events. ``needs_prechange``: they look at the state before a change."""
 
-    def __init__(self, judge: Judge, needs_before: bool = False) -> None:
+    def __init__(self, judge: Judge, needs_prechange: bool = False) -> None:
         self._judge = judge
-        self.needs_before = needs_before
+        self.needs_prechange = needs_prechange
 
     def judge(self, facts: Facts, seconds: float = SECONDS) -> Verdict:
-        """Whether an Event with these ``facts`` is wanted. Stops after ``seconds`` of processor time. Never raises."""
+        """Judge an Event by its ``facts``. Stops after ``seconds`` of CPU time. Never raises."""
         try:
-            return _YES if self._judge(Found(facts), Deadline(seconds)) else _NO
+            return _YES if self._judge(Values(facts), Deadline(seconds)) else _NO
         except Unanswerable as error:
             return Verdict(False, str(error))
         except TooSlow:
-            return Verdict(
-                False, f"the conditions took longer than {seconds:g} s to judge; write simpler ones", late=True
-            )
+            problem = f"the conditions took longer than {seconds:g} s to judge; write simpler ones"
+            return Verdict(False, problem, late=True)
         except (RecursionError, MemoryError):
             return Verdict(False, "the data are nested too deeply to be compared")
 
@@ -57,21 +54,21 @@ _YES, _NO = Verdict(True), Verdict(False)
 
 
 def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What conditions are judged over: the fields of the object, and ``snapshots`` beside them. Data that are no object
-    (a serializer may give a list, text or a number) have no fields."""
+    """The input of conditions: the fields of the object, and ``snapshots``. A serializer may also give a list, text or
+    a number, which has no fields."""
     return {**(data if isinstance(data, Mapping) else {}), "snapshots": snapshots}
 
 
 def parse(conditions: Any, is_stored: bool = False) -> Condition:
-    """Read conditions as they come from JSON. None, or anything empty, matches every Event. Raises ConditionError."""
+    """Parse conditions. None, or anything empty, matches every Event. Raises ConditionError."""
     if not conditions:
-        return Condition(lambda known, deadline: True)
-    reader = Reader(is_stored)
-    judge = reader.read(conditions)
-    return Condition(judge, reader.needs_before)
+        return Condition(lambda values, deadline: True)
+    parser = Parser(is_stored)
+    judge = parser.parse(conditions)
+    return Condition(judge, parser.needs_prechange)
 
 
 @lru_cache(maxsize=1024)
-def parsed(text: str) -> Condition:
-    """The same from JSON text that is stored; what was read is remembered by its text. Raises ConditionError."""
+def parse_stored(text: str) -> Condition:
+    """Parse the JSON text of stored conditions, and cache the result. Raises ConditionError."""
     return parse(json.loads(text), is_stored=True)

@@ -1,43 +1,41 @@
-"""Conditions as they come from JSON: read, and refused with the place of what is wrong. Pure."""
+"""Parse conditions from JSON, or refuse them with the place of the error. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from webhooks.conditions.operators import CHANGES, COMPARE, COMPARED_WITH, OPERATORS, Judge, comparison, on_change
-from webhooks.conditions.paths import kind
+from webhooks.conditions.operators import CHANGES, OPERATORS, VALUE_TYPES, Judge, change, comparison, kind
 from webhooks.conditions.patterns import WIDE, Pattern, PatternError, size
 from webhooks.text import quoted
 
-GROUPS = 20  # and, or within each other
-CONDITIONS = 500  # in one rule
-VALUES = 10_000  # values in one rule, those in lists counted
-PATTERNS = 10_000  # characters of all patterns of one rule: a long one takes up to 60 ms to compile, a wide set 15
+# The limits of one rule.
+_MAX_DEPTH = 20  # of "and" and "or", and of lists in values
+_MAX_CONDITIONS = 500
+_MAX_VALUES = 10_000  # members of lists included
+_MAX_PATTERN_SIZE = 10_000  # characters of all patterns: a long one takes up to 60 ms to compile, a wide set 15
 
+_KEYS = ("attr", "op", "value", "negate")
 _AFTER = "snapshots.postchange."
 _EXAMPLE = '{"attr": "status.value", "value": "active"}'
 
 
 class ConditionError(ValueError):
-    """Conditions that are refused.
-
-    ``place`` is the path to what is wrong, such as ``and[1].or[0].op``; empty for the whole.
-    """
+    """Refused conditions. ``place`` is the path to the error, such as ``and[1].or[0].op``; empty for the whole."""
 
     def __init__(self, place: str, problem: str) -> None:
         super().__init__(f"{place}: {problem}" if place else problem)
         self.place = place
 
 
-class Reader:
-    """Reads one rule, and counts what it holds. One that ``is_stored`` was judged when it was saved."""
+class Parser:
+    """Parses one rule within the limits. ``is_stored``: it was accepted when it was saved."""
 
     def __init__(self, is_stored: bool = False) -> None:
         self._is_stored = is_stored
-        self._conditions = self._values = self._patterns = 0
-        self.needs_before = False
+        self._conditions = self._values = self._pattern_size = 0
+        self.needs_prechange = False
 
-    def read(self, node: Any, place: str = "", depth: int = 0) -> Judge:
+    def parse(self, node: Any, place: str = "", depth: int = 0) -> Judge:
         if not isinstance(node, dict):
             raise ConditionError(place, f"a condition must be an object such as {_EXAMPLE}, not {kind(node)}")
         for name in ("and", "or"):
@@ -48,108 +46,88 @@ class Reader:
     def _group(self, name: str, node: dict[str, Any], place: str, depth: int) -> Judge:
         if len(node) > 1:
             others = ", ".join(sorted(f"{key!r}" for key in node if key != name))
-            raise ConditionError(place, f"{name!r} must stand alone in its object; move or remove {others}")
+            raise ConditionError(place, f"{name!r} must be the only key of its object; move or remove {others}")
         place = _at(place, name)
-        if depth >= GROUPS:
-            raise ConditionError(place, f"'and' and 'or' may be nested {GROUPS} deep; make the rule flatter")
+        if depth >= _MAX_DEPTH:
+            raise ConditionError(place, f"'and' and 'or' may be nested {_MAX_DEPTH} deep; make the rule flatter")
         members = node[name]
         if members in ({}, ""):
             members = []
         if not isinstance(members, list):
             raise ConditionError(place, f"{name!r} must hold a list of conditions, not {kind(members)}")
-        judges = tuple(self.read(member, f"{place}[{index}]", depth + 1) for index, member in enumerate(members))
+        judges = tuple(self.parse(member, f"{place}[{index}]", depth + 1) for index, member in enumerate(members))
         if name == "and":
-            return lambda known, deadline: all(judge(known, deadline) for judge in judges)
-        return lambda known, deadline: any(judge(known, deadline) for judge in judges)
+            return lambda values, deadline: all(judge(values, deadline) for judge in judges)
+        return lambda values, deadline: any(judge(values, deadline) for judge in judges)
 
     def _single(self, node: dict[str, Any], place: str) -> Judge:
         self._conditions += 1
-        if self._conditions > CONDITIONS:
-            raise ConditionError(place, f"a rule may have {CONDITIONS} conditions; split it over several webhooks")
+        if self._conditions > _MAX_CONDITIONS:
+            raise ConditionError(place, f"a rule may have {_MAX_CONDITIONS} conditions; split it over several webhooks")
         _check_keys(node, place)
-        attr = node["attr"]
+        attr, op = node["attr"], node.get("op", "eq")
         if not isinstance(attr, str):
-            raise ConditionError(
-                _at(place, "attr"), f"'attr' must be text, a path such as 'site.slug', not {kind(attr)}"
-            )
-        op = node.get("op", "eq")
-        self.needs_before |= _named(op, CHANGES) or (attr.startswith("snapshots") and not attr.startswith(_AFTER))
-        if _named(op, CHANGES):
-            _check_bare(op, attr, _at(place, "attr"))
-        judge = on_change(op, attr) if _named(op, CHANGES) else self._comparison(op, attr, node, place)
-        if node.get("negate"):
-            return lambda known, deadline: not judge(known, deadline)
-        return judge
+            problem = f"'attr' must be text, a path such as 'site.slug', not {kind(attr)}"
+            raise ConditionError(_at(place, "attr"), problem)
+        if op not in OPERATORS:  # a tuple: JSON values that have no hash can be looked for in it
+            problem = f"there is no operator {quoted(op)}; use one of {', '.join(OPERATORS)}"
+            raise ConditionError(_at(place, "op"), problem)
+        self.needs_prechange |= op in CHANGES or (attr.startswith("snapshots") and not attr.startswith(_AFTER))
+        judge = self._change(op, attr, node, place) if op in CHANGES else self._comparison(op, attr, node, place)
+        return (lambda values, deadline: not judge(values, deadline)) if node.get("negate") else judge
 
-    def _comparison(self, op: Any, attr: str, node: dict[str, Any], place: str) -> Judge:
-        if not _named(op, COMPARE):
-            raise ConditionError(
-                _at(place, "op"), f"there is no operator {quoted(op)}; use one of {', '.join(OPERATORS)}"
-            )
+    def _change(self, op: str, attr: str, node: dict[str, Any], place: str) -> Judge:
+        if node.get("value") is not None:
+            raise ConditionError(_at(place, "value"), f"{op!r} compares the snapshots; remove 'value'")
+        if attr.startswith("snapshots."):  # as in NetBox: this operator looks for the path inside each snapshot
+            bare = ".".join(attr.split(".")[2:]) or "status"
+            problem = f"{op!r} looks into both snapshots by itself; write {quoted(bare)}, not {quoted(attr)}"
+            raise ConditionError(_at(place, "attr"), problem)
+        return change(op, attr)
+
+    def _comparison(self, op: str, attr: str, node: dict[str, Any], place: str) -> Judge:
         if "value" not in node:
             raise ConditionError(place, f"'value' is missing, which {op!r} compares with")
-        value = node["value"]
-        self._check_value(op, value, _at(place, "value"))
-        return comparison(op, attr, self._pattern(value, _at(place, "value")) if op == "regex" else value)
+        value, place = node["value"], _at(place, "value")
+        types, wanted = VALUE_TYPES[op]
+        if type(value) not in types:
+            raise ConditionError(place, f"{op!r} compares with {wanted}, not with {kind(value)}")
+        self._count_values(value, place)
+        return comparison(op, attr, self._pattern(value, place) if op == "regex" else value)
 
     def _pattern(self, source: str, place: str) -> Pattern:
         try:
-            self._patterns += size(source)
-            if self._patterns > PATTERNS:
+            self._pattern_size += size(source)
+            if self._pattern_size > _MAX_PATTERN_SIZE:
                 raise PatternError(
-                    f"the patterns of a rule may have {PATTERNS:,} characters in all. Those that must repeat count "
-                    f"each time, and a set with characters beyond Latin-1 counts as {WIDE}; shorten them"
+                    f"the patterns of a rule may have {_MAX_PATTERN_SIZE:,} characters in all. Those that must repeat "
+                    f"count each time, and a set with characters beyond Latin-1 counts as {WIDE}; shorten them"
                 )
             return Pattern(source, self._is_stored)
         except PatternError as error:
             raise ConditionError(place, str(error)) from error
 
-    def _check_value(self, op: str, value: Any, place: str) -> None:
-        kinds, wanted = COMPARED_WITH[op]
-        if isinstance(value, dict):
-            raise ConditionError(place, f"{op!r} compares with {wanted}, not with an object")
-        if type(value) not in kinds:
-            raise ConditionError(place, f"{op!r} compares with {wanted}, not with {kind(value)}")
-        self._count(value, place)
-
-    def _count(self, value: Any, place: str) -> None:
+    def _count_values(self, value: Any, place: str) -> None:
         waiting = [(value, 0)]
         while waiting:
             node, depth = waiting.pop()
             self._values += 1
-            if self._values > VALUES or depth > GROUPS:
-                raise ConditionError(
-                    place, f"a rule may hold {VALUES:,} values, lists in lists {GROUPS} deep; shorten it"
-                )
+            if self._values > _MAX_VALUES or depth > _MAX_DEPTH:
+                problem = f"a rule may hold {_MAX_VALUES:,} values, lists in lists {_MAX_DEPTH} deep; shorten it"
+                raise ConditionError(place, problem)
             inner = node if isinstance(node, list) else node.values() if isinstance(node, dict) else ()
             waiting += [(item, depth + 1) for item in inner]
 
 
 def _check_keys(node: dict[str, Any], place: str) -> None:
-    if unknown := [key for key in node if key not in ("attr", "op", "value", "negate")]:
+    if unknown := [key for key in node if key not in _KEYS]:
         key = min(unknown, key=str)
-        hint = f"; write {key.lower()!r}" if str(key).lower() in ("and", "or", "attr", "op", "value", "negate") else ""
-        raise ConditionError(
-            _at(place, key), f"a condition has no {quoted(key)}{hint or f'; it looks like {_EXAMPLE}'}"
-        )
+        is_case = key.lower() in ("and", "or", *_KEYS)
+        hint = f"; write {key.lower()!r}" if is_case else f"; it looks like {_EXAMPLE}"
+        raise ConditionError(_at(place, key), f"a condition has no {quoted(key)}{hint}")
     if "attr" not in node:
         raise ConditionError(place, f"'attr' is missing; a condition looks like {_EXAMPLE}")
-    if _named(node.get("op"), CHANGES) and node.get("value") is not None:
-        raise ConditionError(_at(place, "value"), f"{node['op']!r} compares the snapshots; remove 'value'")
 
 
-def _check_bare(op: str, attr: str, place: str) -> None:
-    """As in NetBox: these operators look for the name in each snapshot, where no snapshot is."""
-    if attr.startswith("snapshots."):
-        bare = ".".join(attr.split(".")[2:]) or "status"
-        raise ConditionError(
-            place, f"{op!r} looks into both snapshots by itself; write {quoted(bare)}, not {quoted(attr)}"
-        )
-
-
-def _named(name: Any, names: Any) -> bool:
-    return isinstance(name, str) and name in names
-
-
-def _at(place: str, key: Any) -> str:
-    return f"{place}.{key}" if place else str(key)
+def _at(place: str, key: str) -> str:
+    return f"{place}.{key}" if place else key

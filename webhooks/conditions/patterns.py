@@ -1,8 +1,8 @@
-r"""Regular expressions that people write into rules, matched in bounded time. Pure.
+r"""Match the regular expressions of rules in bounded time. Pure.
 
-Python's ``re`` decides what is a pattern, as in NetBox, and says where a broken one is broken. Once it matches it
-cannot be stopped: a pattern such as ``(?:.*,){30}P`` goes back and forth for ever, while a save waits. So the matching
-is done by the package ``regex``, which gives up when its time is over.
+Python's ``re`` parses a pattern, as in NetBox, and says where it is broken. But nothing can stop ``re`` while it
+matches: a pattern such as ``(?:.*,){30}P`` backtracks for ever, while a save waits. So the package ``regex`` matches,
+which takes a timeout.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 import regex
 
-LENGTH = 1_000  # characters of a pattern
-WIDE = 500  # what a set counts that has characters beyond Latin-1: Python may go through 65,536 of them to compile it
+MAX_LENGTH = 1_000  # characters of a pattern
+WIDE = 500  # the size of a set with characters beyond Latin-1: compiling it, Python may go through 65,536 of them
 
-TOO_MUCH = "the pattern is nested too deeply or repeats too often; write a simpler one"
+_TOO_COMPLEX = "the pattern is nested too deeply or repeats too often; write a simpler one"
 
-# What re and regex read alike, and a brace or a bracket that only regex gives a meaning to (fuzzy matching, [:alpha:]).
+# Finds braces and sets: regex gives some characters in them an additional meaning (fuzzy matching, [:alpha:]).
 _PIECES = re.compile(
     r"""
       (?P<escape> \\ (?: N\{[^}]*\} | . ) )
@@ -36,17 +36,17 @@ _BRACKETS = re.compile(r"\\.|\[", re.DOTALL)
 
 
 class PatternError(ValueError):
-    """A pattern that is refused: what is wrong, and where in it."""
+    """A refused pattern: the problem and its position."""
 
 
 class TooSlow(Exception):
-    """The time was over before it was known whether the Event matches."""
+    """The evaluation reached its deadline."""
 
 
 class Deadline:
-    """What one evaluation may take, in seconds of this thread's processor time, from its first condition on.
+    """Limits one evaluation to ``seconds`` of this thread's CPU time, from its first condition on.
 
-    Not of the clock on the wall: on a busy machine a thread may wait for longer, and its rule would not match.
+    Wall-clock time would be wrong: on a busy machine the thread may wait longer, and its rule would not match.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -64,12 +64,12 @@ class Deadline:
 
 
 class Pattern:
-    """A compiled pattern. Raises PatternError for a broken one. One that ``is_stored`` was compiled by ``re`` when it
-    was saved, which may take 70 ms and is not repeated: a save waits."""
+    """A compiled pattern. Raises PatternError for a broken one. ``is_stored``: ``re`` compiled it when it was saved.
+    That may take 70 ms and is not repeated while a save waits."""
 
     def __init__(self, source: str, is_stored: bool = False) -> None:
-        if len(source) > LENGTH:
-            raise PatternError(f"the pattern has {len(source):,} characters; {LENGTH:,} are allowed")
+        if len(source) > MAX_LENGTH:
+            raise PatternError(f"the pattern has {len(source):,} characters; {MAX_LENGTH:,} are allowed")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -78,10 +78,10 @@ class Pattern:
         except (re.error, regex.error) as error:
             raise PatternError(f"the pattern is broken: {error}") from error
         except (RecursionError, OverflowError, MemoryError, ValueError) as error:
-            raise PatternError(TOO_MUCH) from error
+            raise PatternError(_TOO_COMPLEX) from error
 
     def matches(self, text: str, deadline: Deadline) -> bool:
-        """Whether the pattern fits the beginning of the text, as ``re.match`` has it. Raises TooSlow."""
+        """Whether the pattern matches at the beginning of the text, as ``re.match`` does. Raises TooSlow."""
         try:
             return self._compiled.match(text, timeout=deadline.left()) is not None
         except (TimeoutError, MemoryError) as error:
@@ -89,27 +89,24 @@ class Pattern:
 
 
 def size(source: str) -> int:
-    """The characters of a pattern, counted as often as they must repeat. A set that takes long to compile counts as
-    many characters as could be compiled meanwhile. Raises PatternError for one that is nested too deeply."""
-    if len(source) > LENGTH:
-        return len(source)  # which is refused anyway, and took long to look into
-    sets = (found["set"] or "" for found in _PIECES.finditer(source))
-    return max(len(source), _pieces_of(source)) + WIDE * sum(1 for one in sets if _BEYOND_LATIN_1.search(one))
-
-
-def _pieces_of(source: str) -> int:
+    """Return the cost of compiling a pattern, in characters. Each required repetition counts, and a wide set counts as
+    ``WIDE``. Raises PatternError for a pattern that is nested too deeply."""
+    if len(source) > MAX_LENGTH:
+        return len(source)  # Pattern refuses it; do not spend time on it here
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _pieces(_parser.parse(source))
+            pieces = _pieces(_parser.parse(source))
     except RecursionError as error:
-        raise PatternError(TOO_MUCH) from error
+        raise PatternError(_TOO_COMPLEX) from error
     except (re.error, OverflowError):
-        return 0  # Pattern says what is wrong
+        pieces = 0  # Pattern explains the error
+    sets = (found["set"] or "" for found in _PIECES.finditer(source))
+    return max(len(source), pieces) + WIDE * sum(1 for one in sets if _BEYOND_LATIN_1.search(one))
 
 
 def _pieces(node: Any) -> int:
-    """How many pieces ``regex`` compiles, for a part of what ``re`` has parsed. It copies what must repeat: 100 times
+    """How many pieces ``regex`` compiles for a part of the parsed pattern. It copies required repetitions: 100 times
     for ``a{100}``, once more for each ``+``, and copies of copies where they are nested."""
     if isinstance(node, _parser.SubPattern):
         return sum(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import gc
-import html  # noqa: F401 # Jinja2 imports some where it needs them, and then no file can be opened
+import html  # noqa: F401 # Jinja2 imports some modules while it renders, when no file can be opened
 import json
 import math
 import os
