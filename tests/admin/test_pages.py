@@ -171,7 +171,7 @@ class TestDefiningAWebhook:
     def test_who_may_only_view_sees_no_headers(self, webhook: Webhook) -> None:
         Webhook.objects.update(additional_headers="Authorization: Token t0ps3cret")
         shown = page(staff("view_webhook"), change_of(webhook))
-        assert "shown to those who may change the webhook" in shown
+        assert "shown to users who may change the webhook" in shown
         assert "t0ps3cret" not in shown
 
     def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(

@@ -23,7 +23,7 @@ from webhooks.registry.object_types import label_of
 SHORT = 3
 
 # In the place of what is shown to those alone who may change it.
-HIDDEN = f"Set, and {redaction.TO_WHOM}."
+HIDDEN = f"Set, and {redaction.WHO_SEES_ALL}."
 IN_WORDS: dict[str, Any] = {
     "models": "models_in_full",
     "url": "url_in_words",
@@ -43,14 +43,7 @@ class DescribedWebhook:
 
     @admin.display(description="webhook", ordering="name")
     def called(self, webhook: Webhook) -> SafeString:
-        return self._called(webhook, webhook.payload_url)
-
-    @admin.display(description="webhook", ordering="name")
-    def called_in_part(self, webhook: Webhook) -> SafeString:
-        return self._called(webhook, url_policy.redacted(webhook.payload_url))
-
-    def _called(self, webhook: Webhook, url: str) -> SafeString:
-        shown = short(url, 60)
+        shown = short(url_policy.redacted(webhook.payload_url), 60)
         return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', webhook.name, shown)
 
     @admin.display(description="sends")
@@ -114,4 +107,4 @@ class DescribedWebhook:
     @admin.display(description="payload URL")
     def url_in_words(self, webhook: Webhook) -> str:
         shown = url_policy.redacted(webhook.payload_url)
-        return shown if shown == webhook.payload_url else f"{shown} In full it is {redaction.TO_WHOM}."
+        return shown if shown == webhook.payload_url else f"{shown} In full it is {redaction.WHO_SEES_ALL}."

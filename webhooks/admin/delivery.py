@@ -23,12 +23,12 @@ from webhooks.admin.lane import lane_of
 from webhooks.admin.pagination import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.delivery import request
-from webhooks.models import Attempt, Delivery, Webhook
+from webhooks.models import Attempt, Delivery
 from webhooks.models.querysets import DeliveryQuerySet, State
 from webhooks.network.outcome import Refused, error_kind
 from webhooks.payloads import Bodies
 from webhooks.payloads.templates import Renderer
-from webhooks.redaction import Disclosure
+from webhooks.redaction import Redaction
 
 # So many attempts are shown, the newest.
 MOST_ATTEMPTS = 50
@@ -36,6 +36,7 @@ MOST_ATTEMPTS = 50
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
+    list_display = ("state_pill", "object", "to", "result", "made")
     list_display_links = ("state_pill", "object")
     change_form_template = "webhooks/admin/delivery.html"
     actions = ("retry_chosen", "discard_chosen")
@@ -45,10 +46,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
         webhook = (filters.WebhookFilter,) if permissions.may_view_webhooks(request.user) else ()
         of_event = (filters.EventTypeFilter, filters.EventActionFilter)
         return (filters.StateFilter, *webhook, *of_event, filters.AgeFilter)
-
-    def get_list_display(self, request: HttpRequest) -> Any:
-        result = "result" if permissions.may_change_all_webhooks(request.user) else "result_in_part"
-        return ("state_pill", "object", "to", result, "made")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
@@ -81,13 +78,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="attempts")
     def result(self, delivery: Delivery) -> SafeString:
-        return self._result(delivery, delivery.reason)
-
-    @admin.display(description="attempts")
-    def result_in_part(self, delivery: Delivery) -> SafeString:
-        return self._result(delivery, error_kind(delivery.reason))
-
-    def _result(self, delivery: Delivery, reason: str) -> SafeString:
+        reason = error_kind(delivery.reason)
         why = format_html('<span class="wh-below">{}</span>', short(reason, 48)) if reason else ""
         below = format_html('<span class="wh-quiet wh-below">{}</span>', _next(delivery))
         return format_html("{}{}{}", number(delivery.attempt_count), why, below)
@@ -144,7 +135,8 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])
-        told = redaction.to(request.user)(obj.webhook_id)
+        redacted = Redaction(request.user)
+        sees_all = redacted.sees_all(obj.webhook_id)
         body, refusal = body_of(obj)
         lane = lane_of(obj, permissions.visible_deliveries(request.user))
         return {
@@ -153,19 +145,19 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "webhook": obj.webhook,
             "may_see_webhook": permissions.may_view_webhooks(request.user),
             "may_see_event": permissions.may_view_events(request.user),
-            "url": told.url(obj.webhook.payload_url),
-            "reason": told.reason(obj.reason),
+            "url": redacted.url(obj.webhook_id, obj.webhook.payload_url),
+            "reason": redacted.error(obj.webhook_id, obj.reason),
             "lane": lane,
-            "head_reason": told.reason(lane.head.reason) if lane.head else "",
-            "attempts": [_attempt(one, obj.webhook, told) for one in attempts],
-            "is_in_full": told.in_full,
-            "to_whom": redaction.TO_WHOM,
+            "head_reason": redacted.error(obj.webhook_id, lane.head.reason) if lane.head else "",
+            "attempts": [_attempt(one, obj.webhook_id, redacted) for one in attempts],
+            "sees_all": sees_all,
+            "who_sees_all": redaction.WHO_SEES_ALL,
             "is_capped": len(attempts) < obj.attempts.count(),
             "is_form": obj.webhook.is_form and not obj.webhook.body_template,
-            "shows_body": told.in_full or not obj.webhook.body_template,
+            "shows_body": sees_all or not obj.webhook.body_template,
             "body": body.decode(),
             "body_size": count_of(len(body), "byte"),
-            "refusal": f"Nothing is sent: {told.reason(refusal)}." if refusal else "",
+            "refusal": f"Nothing is sent: {redacted.error(obj.webhook_id, refusal)}." if refusal else "",
             "payload": indented(_bodies_of(obj).body(as_form=False).decode()),
             "may_retry": RETRY.is_offered(request.user, obj),
             "may_discard": DISCARD.is_offered(request.user, obj),
@@ -195,13 +187,14 @@ def _is_due(delivery: Delivery) -> bool:
     return delivery.next_attempt_at <= timezone.now()
 
 
-def _attempt(attempt: Attempt, webhook: Webhook, told: Disclosure) -> dict[str, Any]:
+def _attempt(attempt: Attempt, webhook_id: int, redacted: Redaction) -> dict[str, Any]:
+    sees_all = redacted.sees_all(webhook_id)
     return {
         "row": attempt,
-        "url": told.url(attempt.url),
-        "reason": told.reason(attempt.reason),
-        "headers": told.headers(attempt, webhook),
-        "body": told.body(attempt, webhook),
+        "url": redacted.url(webhook_id, attempt.url),
+        "reason": redacted.error(webhook_id, attempt.reason),
+        "headers": attempt.response_headers if sees_all else {},
+        "body": attempt.response_body if sees_all else "",
     }
 
 

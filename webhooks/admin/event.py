@@ -14,7 +14,7 @@ from django.urls import URLPattern, path
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_POST
 
-from webhooks import payloads, permissions, redaction
+from webhooks import payloads, permissions
 from webhooks.admin import filters, search
 from webhooks.admin.actions import RETRY
 from webhooks.admin.display import EMPTY, indented, named, pill, short, when
@@ -22,6 +22,7 @@ from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.admin.replaying import replay
 from webhooks.models import Event
 from webhooks.models.querysets import EventQuerySet
+from webhooks.redaction import Redaction
 
 # In the list, of those that failed.
 FAILURES = {"cut": "cut", "undispatched": "not dispatched", "undecided": "undecided", "unmade": "could not be made"}
@@ -96,7 +97,7 @@ class EventAdmin(ReadOnlyAdmin):
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
         deliveries = permissions.visible_deliveries(request.user, obj.deliveries.light()).order_by("pk")
-        told = redaction.to(request.user)
+        redacted = Redaction(request.user)
         replay = _replay_of(obj)
         return {
             "event": obj,
@@ -116,7 +117,7 @@ class EventAdmin(ReadOnlyAdmin):
                 {
                     "row": one,
                     "pill": pill(one.state),
-                    "reason": short(told(one.webhook_id).reason(one.reason), 80),
+                    "reason": short(redacted.error(one.webhook_id, one.reason), 80),
                     "made": when(one.created),
                 }
                 for one in deliveries[:MOST_DELIVERIES]

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from webhooks import permissions, redaction
+from webhooks import permissions
 from webhooks.admin import actions, counting, counts, diagnostics, overview, switches
 from webhooks.admin.actions import RETRY
 from webhooks.admin.display import count_of, exactly, number, short, undisguised, webhook_state, when
@@ -26,6 +26,7 @@ from webhooks.admin.search import as_key, as_uuid
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.querysets import State
+from webhooks.redaction import Redaction
 from webhooks.text import last_line
 from webhooks.workers import status
 
@@ -206,12 +207,12 @@ def _failed(request: HttpRequest) -> Any:
     """A page of the failed deliveries, the newest first."""
     failed = permissions.visible_deliveries(request.user, Delivery.objects.failed().light())
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
-    told = redaction.to(request.user)
+    redacted = Redaction(request.user)
     rows = [
         {
             "row": delivery,
             "failed_at": when(delivery.finished_at),
-            "reason": short(told(delivery.webhook_id).reason(delivery.reason), 90),
+            "reason": short(redacted.error(delivery.webhook_id, delivery.reason), 90),
         }
         for delivery in page
     ]

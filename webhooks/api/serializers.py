@@ -15,7 +15,7 @@ from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from webhooks import payloads, permissions, redaction
+from webhooks import payloads, permissions
 from webhooks.api.fields import (
     JSONTextDictField,
     JSONTextField,
@@ -30,12 +30,15 @@ from webhooks.api.unknown import refuse_unknown
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.querysets import SECRETS
 from webhooks.models.webhook import SECRET_HEADERS_LENGTH, SECRET_LENGTH, TIDIED, Method
-from webhooks.redaction import Disclosure
+from webhooks.redaction import Redaction
 from webhooks.security.encrypted_field import refuse_encrypted
 from webhooks.security.encryption import Secret
 
 # Null for those who may not change webhooks. If a client sends null, the field stays as it is.
 HIDDEN = ("additional_headers", "body_template")
+
+# Null for the same users.
+ANSWER = ("response_headers", "response_body")
 
 # So many attempts of a delivery are shown, the newest.
 MOST_ATTEMPTS = 100
@@ -107,9 +110,9 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     def to_representation(self, instance: Webhook) -> Any:
         shown = super().to_representation(instance)
-        told = _told(self, instance.pk)
-        shown["payload_url"] = told.url(instance.payload_url)
-        return shown if told.in_full else shown | dict.fromkeys(HIDDEN)
+        redacted = _redaction(self)
+        shown["payload_url"] = redacted.url(instance.pk, instance.payload_url)
+        return shown if redacted.sees_all(instance.pk) else shown | dict.fromkeys(HIDDEN)
 
     def _refuse(self, attrs: dict[str, Any]) -> None:
         """Raise ValidationError for what the user of the request may not have sent, not so, or not elsewhere."""
@@ -164,15 +167,13 @@ def _names(data: Mapping[str, Any]) -> set[str]:
     return {name.partition("[")[0] for name in data} - {"csrfmiddlewaretoken"}
 
 
-def _told(serializer: serializers.BaseSerializer[Any], webhook_id: int) -> Disclosure:
-    """What may be told of a webhook to the user of the request; where there is none, to anybody."""
+def _redaction(serializer: serializers.BaseSerializer[Any]) -> Redaction:
+    """What the user of the request sees, read once for each response. Without a request: an anonymous user."""
     context: Any = serializer.context
-    if "request" not in context:
-        return Disclosure(in_full=False)
-    if "disclosure" not in context:
-        context["disclosure"] = redaction.to(context["request"].user)
-    told: Disclosure = context["disclosure"](webhook_id)
-    return told
+    if "webhooks_redaction" not in context:
+        context["webhooks_redaction"] = Redaction(getattr(context.get("request"), "user", None))
+    found: Redaction = context["webhooks_redaction"]
+    return found
 
 
 def _is_secret(name: str, value: Any) -> bool:
@@ -248,7 +249,7 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
 
     def to_representation(self, instance: Delivery) -> Any:
         shown = super().to_representation(instance)
-        shown["reason"] = _told(self, instance.webhook_id).reason(instance.reason)
+        shown["reason"] = _redaction(self).error(instance.webhook_id, instance.reason)
         return shown if instance.state == State.PENDING else shown | {"next_attempt_at": None}
 
 
@@ -258,7 +259,8 @@ class NewestAttempts(serializers.ListSerializer[Any]):
 
 
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
-    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True)
+    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
+    response_body = serializers.CharField(read_only=True, allow_null=True)
 
     class Meta:
         model = Attempt
@@ -271,14 +273,12 @@ class AttemptSerializer(serializers.ModelSerializer[Attempt]):
         read_only_fields = fields
 
     def to_representation(self, instance: Attempt) -> Any:
-        webhook = instance.delivery.webhook
-        told = _told(self, webhook.pk)
-        return super().to_representation(instance) | {
-            "url": told.url(instance.url),
-            "reason": told.reason(instance.reason),
-            "response_headers": told.headers(instance, webhook),
-            "response_body": told.body(instance, webhook),
+        redacted, webhook_id = _redaction(self), instance.delivery.webhook_id
+        shown = super().to_representation(instance) | {
+            "url": redacted.url(webhook_id, instance.url),
+            "reason": redacted.error(webhook_id, instance.reason),
         }
+        return shown if redacted.sees_all(webhook_id) else shown | dict.fromkeys(ANSWER)
 
 
 class DeliveryDetailSerializer(DeliverySerializer):
