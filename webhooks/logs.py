@@ -1,52 +1,52 @@
-"""Loggers whose records nobody can forge: names, URLs and reasons come from people and receivers."""
+"""Log records that cannot be forged, and the time limits of jobs, which no log may swallow."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
-from webhooks.text import written_out
+from webhooks.text import escape_invisible
 
-
-def one_line(text: str) -> str:
-    """The text with what cannot be seen written out: a line break as ``\\n``."""
-    return written_out(text, breaks=True)
+# What rq and Celery raise to end a job, by name: neither has to be installed.
+JOB_TIMEOUTS = {("rq.timeouts", "BaseTimeoutException"), ("billiard.exceptions", "SoftTimeLimitExceeded")}
 
 
-class OneLine(logging.Filter):
-    """Keeps the message of a record on one line; each line of its traceback begins with a bar, as no record does."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(map(_seen, record.args))
-        if record.exc_info and not record.exc_text:
-            trace = logging.Formatter().formatException(record.exc_info)
-            record.exc_text = "\n".join(f"  | {one_line(line)}" for line in trace.split("\n"))
-        return True
-
-
-class _Silence(logging.Filter):
-    def __init__(self, holds: Callable[[], bool]) -> None:
-        super().__init__()
-        self._holds = holds
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not self._holds()
-
-
-def silence(name: str, holds: Callable[[], bool]) -> None:
-    """Let the logger of a library say nothing in threads for which this holds."""
-    logging.getLogger(name).addFilter(_Silence(holds))
-
-
-def logger_of(name: str) -> logging.Logger:
-    """The logger of a module. Once is enough for each, and again does no harm."""
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a module. It writes each message on one line: names, URLs and errors may hold line breaks that
+    imitate another record."""
     logger = logging.getLogger(name)
     if not any(isinstance(one, OneLine) for one in logger.filters):
         logger.addFilter(OneLine())
     return logger
 
 
-def _seen(argument: Any) -> Any:
-    return argument if isinstance(argument, int | float) else one_line(str(argument))
+def one_line(text: str) -> str:
+    """Escape the invisible characters of a text, line breaks included."""
+    return escape_invisible(text, breaks=True)
+
+
+class OneLine(logging.Filter):
+    """Keeps the message on one line, and starts each line of its traceback with a bar."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(one if isinstance(one, int | float) else one_line(str(one)) for one in record.args)
+        if record.exc_info and not record.exc_text:
+            trace = logging.Formatter().formatException(record.exc_info)
+            record.exc_text = "\n".join(f"  | {one_line(line)}" for line in trace.split("\n"))
+        return True
+
+
+def mute(name: str, is_muted: Callable[[], bool]) -> None:
+    """Drop the records of a library's logger while ``is_muted`` returns True, for example in some threads."""
+    logging.getLogger(name).addFilter(lambda record: not is_muted())
+
+
+def reraise_job_timeout(error: Exception) -> None:
+    """Raise the error again if it is the time limit of an rq or Celery job.
+
+    Call it wherever the app handles every Exception. A timeout is raised once: if the app handled it, the job would run
+    on without a limit.
+    """
+    if any((kind.__module__, kind.__qualname__) in JOB_TIMEOUTS for kind in type(error).__mro__):
+        raise error

@@ -16,9 +16,9 @@ from webhooks import db
 from webhooks.capture import recording
 from webhooks.capture.context import RequestActor, acting
 from webhooks.conf import conf
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # The methods of requests that change nothing.
 SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}

@@ -1,95 +1,229 @@
-"""Text from elsewhere: made such that every database takes it, nobody is deceived, and no secret stands in it."""
+"""Text and JSON from outside: storable in every database, free of deceptive characters, and with secrets redacted."""
 
 from __future__ import annotations
 
+import decimal
 import html
+import ipaddress
+import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
-# What cannot be seen, and so deceives: control characters, and what turns the direction of a text around. Line breaks
-# and tabs are kept apart, for there are places where they belong.
+from rest_framework.utils.encoders import JSONEncoder
+
+# Invisible characters, which can deceive a reader: control characters, and characters that change the direction of a
+# text. Line breaks and tabs are apart: some texts may contain them.
 _CONTROLS = "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff"
-_UNSEEN = re.compile(f"[{_CONTROLS}]")
-_UNSEEN_OR_BREAK = re.compile(f"[{_CONTROLS}\t\n\r\u061c\u200e\u200f]")
-
-HIDDEN = "********"
-
-# If a text ends with the first characters of a secret, at least this many, they are hidden too: it was cut off there.
-FEW = 4
-
-# The most that ``hide`` searches: the length of a text times the length of all secrets. 8 KB and 8 KB are 67 million.
-MOST_SEARCHED = 100_000_000
+_INVISIBLE = re.compile(f"[{_CONTROLS}]")
+_INVISIBLE_OR_BREAK = re.compile(f"[{_CONTROLS}\t\n\r\u061c\u200e\u200f]")
 
 
 def clean(text: str, length: int | None = None) -> str:
-    """Without NUL and lone surrogates, and no longer than ``length`` characters."""
-    if not text.isascii():  # nearly all is, of an answer's headers
+    """Remove NUL and lone surrogates, which PostgreSQL refuses, and cut the text to ``length`` characters."""
+    if not text.isascii():  # nearly all headers of responses are
         text = text.encode("utf-8", "replace").decode()
     return text.replace("\0", "")[:length]
 
 
-def quoted(value: Any) -> str:
-    """The value as Python writes it, and no more than the beginning of a long one."""
+def short_repr(value: Any) -> str:
+    """The ``repr`` of a value, at most 60 characters of it."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def last_line(text: str) -> str:
-    """Of a traceback it tells what went wrong."""
+    """The last line of a traceback: the error itself."""
     return text.strip().rpartition("\n")[2]
 
 
-def written_out(text: str, breaks: bool = False) -> str:
-    """The text with what cannot be seen written out: ``\\u202e``. With ``breaks``, line breaks and tabs as well."""
-    unseen = _UNSEEN_OR_BREAK if breaks else _UNSEEN
-    return unseen.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def escape_invisible(text: str, breaks: bool = False) -> str:
+    """Replace each invisible character by its escape, such as ``\\u202e``. ``breaks``: line breaks and tabs too."""
+    invisible = _INVISIBLE_OR_BREAK if breaks else _INVISIBLE
+    return invisible.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-def hide(text: str, secrets: Collection[str]) -> str:
-    """Replace each secret in the text by asterisks, also in the spelling of JSON, URLs and HTML, or several of them.
+# JSON
 
-    A text too long to search in reasonable time becomes asterisks as a whole.
+# Lists and objects may be nested this deep. Some parsers give up at a hundred levels.
+MAX_JSON_DEPTH = 100
+
+# An escape of JSON: a pair of surrogates, half of a pair, or any other.
+_JSON_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\."
+)
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+_ADDRESSES = (
+    *(ipaddress.IPv4Address, ipaddress.IPv4Network, ipaddress.IPv4Interface),
+    *(ipaddress.IPv6Address, ipaddress.IPv6Network, ipaddress.IPv6Interface),
+)
+_rest_framework = JSONEncoder()
+
+
+class NotJSONSerializable(ValueError):
+    """A value that JSON cannot express or parsers cannot read. The message names the value's path, "data.tags[0]"."""
+
+
+def dumps(value: Any, is_excluded: Callable[[str], bool] | None = None, exact_decimals: bool = False) -> str:
+    """Serialize to JSON text as REST framework does, in ASCII.
+
+    ``is_excluded`` is called with each key, at any depth, and leaves out the key if it returns True. With
+    ``exact_decimals`` a Decimal becomes text with all its digits. Half a surrogate pair, which strict parsers refuse,
+    becomes U+FFFD. Raises NotJSONSerializable.
     """
-    if len(text) * sum(map(len, secrets)) > MOST_SEARCHED:
-        return HIDDEN
-    spans = sorted(span for reading in _readings(text) for word in secrets for span in reading.spans_of(word))
-    shown, end = [], 0
+    default = _exact_default if exact_decimals else _default
+    try:
+        if is_excluded is None:
+            text = _encode(value, default)
+        else:  # a generator, for example, only becomes a list of dictionaries in the encoder
+            text = _encode(drop_keys(value, is_excluded), lambda item: drop_keys(default(item), is_excluded))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise NotJSONSerializable(next(_problems("data", value), "") or str(error)) from error
+    if json_depth(text) > MAX_JSON_DEPTH:
+        raise NotJSONSerializable(_too_deep("data"))
+    return replace_half_surrogates(text)
+
+
+def _encode(value: Any, default: Callable[[Any], Any]) -> str:
+    return json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=default).encode(value)
+
+
+def _default(value: Any) -> Any:
+    # REST framework itself writes addresses only since release 3.17.
+    return str(value) if isinstance(value, _ADDRESSES) else _rest_framework.default(value)
+
+
+def _exact_default(value: Any) -> Any:
+    return format(value, "f") if isinstance(value, decimal.Decimal) else _default(value)
+
+
+def drop_keys(value: Any, is_excluded: Callable[[str], bool]) -> Any:
+    """Copy mappings, lists and tuples without the keys that ``is_excluded`` returns True for, at any depth."""
+    if isinstance(value, Mapping):
+        return {
+            key: drop_keys(item, is_excluded)
+            for key, item in value.items()
+            if not (isinstance(key, str) and is_excluded(key))
+        }
+    if isinstance(value, list | tuple):
+        return [drop_keys(item, is_excluded) for item in value]
+    return value
+
+
+def json_equal(one: Any, other: Any) -> bool:
+    """Whether two parsed values are equal in JSON: unlike in Python, ``true`` is not 1. But 1 is 1.0."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(json_equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(json_equal, one, other))
+    return bool(one == other)
+
+
+def json_depth(text: str) -> int:
+    """How many levels of lists and objects a JSON text has. 0 if its few brackets cannot exceed the limit."""
+    if text.count("[") + text.count("{") <= MAX_JSON_DEPTH:
+        return 0
+    steps = (1 if found[0] in "[{" else -1 for found in _BRACKET.finditer(text) if found[0][0] != '"')
+    return max(accumulate(steps), default=0)
+
+
+def replace_half_surrogates(text: str) -> str:
+    """Replace each half of a surrogate pair in a JSON text by the escape of U+FFFD."""
+    if "\\ud" not in text and "\\uD" not in text:
+        return text
+    return _JSON_ESCAPE.sub(lambda found: r"\ufffd" if len(found[0]) == 6 and found[0][2] in "dD" else found[0], text)
+
+
+def _problems(path: str, value: Any, level: int = 0) -> Iterator[str]:
+    """Messages about the parts of a value that cannot be serialized."""
+    if level > MAX_JSON_DEPTH:
+        yield _too_deep(path)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaf_problems(path, {key: None})
+            yield from _problems(f"{path}.{str(key)[:50]}", inner, level + 1)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _problems(f"{path}[{number}]", inner, level + 1)
+    else:
+        yield from _leaf_problems(path, value)
+
+
+def _leaf_problems(path: str, value: Any) -> Iterator[str]:
+    try:
+        json.dumps(value, default=_default, allow_nan=False)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        short = path if len(path) <= 200 else f"{path[:197]}..."
+        if isinstance(value, float):
+            yield f"{short} is {value}, which JSON does not have"
+        elif isinstance(value, int):
+            yield f"{short} is a number with more digits than can be read again"
+        else:
+            yield f"{short}: {error}"
+
+
+def _too_deep(path: str) -> str:
+    return f"{path.partition('.')[0]} is nested more than {MAX_JSON_DEPTH} levels deep"
+
+
+# Redaction
+
+REDACTED = "********"
+
+# If a text was cut off within a secret, the beginning of that secret is redacted from this many characters on.
+MIN_PREFIX = 4
+
+# The most that ``redact`` searches: the length of the text times the length of all secrets. 8 KB by 8 KB is 67 million.
+MAX_SEARCHED = 100_000_000
+
+
+def redact(text: str, secrets: Collection[str]) -> str:
+    """Replace each secret by asterisks, also if JSON, URL or HTML escapes spell it, or several of these.
+
+    A text that takes too long to search becomes asterisks as a whole.
+    """
+    if len(text) * sum(map(len, secrets)) > MAX_SEARCHED:
+        return REDACTED
+    spans = sorted(span for decoded in _decodings(text) for secret in secrets for span in decoded.find(secret))
+    parts, end = [], 0
     for first, last in spans:
         if first >= end:
-            shown += [text[end:first], HIDDEN]
+            parts += [text[end:first], REDACTED]
         end = max(end, last)
-    return "".join([*shown, text[end:]])
+    return "".join([*parts, text[end:]])
 
 
 @dataclass(slots=True, eq=False)
-class _Reading:
-    """A text after its escapes are decoded, and where each part of it was before."""
+class _Decoded:
+    """A text with its escapes decoded, and the way back to positions in the original text."""
 
     text: str
-    before: _Reading | None = None
+    original: _Decoded | None = None
     ends: Sequence[int] = ()
     """Where each decoded escape ends in this text."""
     shifts: Sequence[int] = ()
-    """By how many characters the text before was longer up to there."""
+    """By how many characters the original is longer, up to each of ``ends``."""
 
-    def spans_of(self, word: str) -> Iterator[tuple[int, int]]:
-        """Where the word was in the first text, and where its beginning was if the text ends with that."""
-        start = self.text.find(word)
+    def find(self, secret: str) -> Iterator[tuple[int, int]]:
+        """The spans of a secret in the first original text; and of its beginning, if the text ends with that."""
+        start = self.text.find(secret)
         while start >= 0:
-            yield self._place(start), self._place(start + len(word))
-            start = self.text.find(word, start + len(word))
-        text, end = self.text.rstrip(CUT_OFF), self._place(len(self.text))
-        start = text.find(word[0], max(0, len(text) - len(word) + 1))
-        while start >= 0 and not word.startswith(text[start:]):
-            start = text.find(word[0], start + 1)
-        if start >= 0 and end - self._place(start) >= FEW:
-            yield self._place(start), end
+            yield self._position(start), self._position(start + len(secret))
+            start = self.text.find(secret, start + len(secret))
+        text, end = self.text.rstrip(CUT_OFF), self._position(len(self.text))
+        start = text.find(secret[0], max(0, len(text) - len(secret) + 1))
+        while start >= 0 and not secret.startswith(text[start:]):
+            start = text.find(secret[0], start + 1)
+        if start >= 0 and end - self._position(start) >= MIN_PREFIX:
+            yield self._position(start), end
 
-    def decoded(self, escapes: re.Pattern[str], meaning: Callable[[re.Match[str]], str]) -> _Reading | None:
-        """The same without these escapes; None if it has none."""
+    def decode(self, escapes: re.Pattern[str], meaning: Callable[[re.Match[str]], str]) -> _Decoded | None:
+        """Decode one kind of escapes. None if the text has none of them."""
         if not escapes.search(self.text):
             return None
         parts, ends, shifts, length, last = [], [], [], 0, 0
@@ -100,25 +234,25 @@ class _Reading:
             last = found.end()
             ends.append(length)
             shifts.append(last - length)
-        return _Reading("".join([*parts, self.text[last:]]), self, ends, shifts)
+        return _Decoded("".join([*parts, self.text[last:]]), self, ends, shifts)
 
-    def _place(self, index: int) -> int:
-        if self.before is None:
+    def _position(self, index: int) -> int:
+        if self.original is None:
             return index
         passed = bisect_right(self.ends, index)
-        return self.before._place(index + (self.shifts[passed - 1] if passed else 0))
+        return self.original._position(index + (self.shifts[passed - 1] if passed else 0))
 
 
-# An escape that is cut off at the end of a text; ``clean`` leaves no other NUL.
+# Marks an escape that is cut off at the end of the text; ``clean`` leaves no other NUL.
 CUT_OFF = "\0"
 
-_IN_JSON = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_JSON_CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
-# Escapes, and how each is decoded. Each repetition is bounded, for receivers write what these search.
+# The escapes of JSON, HTML and URLs, each with its decoder. Every repetition is bounded: receivers write these texts.
 _ESCAPES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
     (
         re.compile(r"\\u([0-9a-fA-F]{4})|\\([^u])|\\(?:u[0-9a-fA-F]{0,3})?\Z", re.DOTALL),
-        lambda found: chr(int(found[1], 16)) if found[1] else _IN_JSON.get(found[2], found[2] or CUT_OFF),
+        lambda found: chr(int(found[1], 16)) if found[1] else _JSON_CONTROLS.get(found[2], found[2] or CUT_OFF),
     ),
     (
         re.compile(r"&(?:#[0-9]{1,10}|#[xX][0-9a-fA-F]{1,10}|amp|lt|gt|quot|apos);|&[#0-9A-Za-z]{0,12}\Z"),
@@ -131,9 +265,9 @@ _ESCAPES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
 ]
 
 
-def _readings(text: str) -> list[_Reading]:
-    """The text as it is, and with each of the three kinds of escapes decoded or not."""
-    readings = [_Reading(text)]
+def _decodings(text: str) -> list[_Decoded]:
+    """The text as it is, and with every combination of the three kinds of escapes decoded."""
+    decodings = [_Decoded(text)]
     for escapes, meaning in _ESCAPES:
-        readings += filter(None, [reading.decoded(escapes, meaning) for reading in readings])
-    return readings
+        decodings += filter(None, [one.decode(escapes, meaning) for one in decodings])
+    return decodings

@@ -27,7 +27,7 @@ from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.operations import admin_log
-from webhooks.text import written_out
+from webhooks.text import escape_invisible
 
 MARK = "wicked"
 CORPUS = {
@@ -218,7 +218,7 @@ def test_no_page_is_broken_by_what_others_write(name: str, browser: Client, redi
         assert not Page(content).dangers, address
         assert "7000007" not in content, address
         if not NOT_WRITTEN_OUT.search(address):
-            assert written_out(content) == content, address
+            assert escape_invisible(content) == content, address
     assert telling > 30
     figures(f"{len(answers)} pages and answers, {telling} with it")
 
@@ -253,5 +253,5 @@ def test_no_line_of_the_log_is_forged_by_a_name(name: str, db: None, monkeypatch
     records = [line for line in lines if not line.startswith("  | ")]
     assert len(records) == 5
     for line in lines:
-        assert line == written_out(line, breaks=True)
+        assert line == escape_invisible(line, breaks=True)
         assert line.startswith(("ERROR webhooks.", "WARNING webhooks.", "  | "))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.payloads.test_jsontext import ARRIVES, REFUSED
+from tests.host.test_text import ARRIVES, REFUSED
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_webhook

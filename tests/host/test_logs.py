@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from webhooks import logs
-from webhooks.logs import logger_of, one_line
+from webhooks.logs import get_logger, one_line
 
 HOSTILE = [
     "a\nERROR root: all is lost", "a\r\nb", "\x1b[2J\x1b[31mred", "\x9b31m", "a\x85b", "a\u2028b\u2029c", "a\x0bb\x0cc",
@@ -31,7 +31,7 @@ def stream() -> Iterator[io.StringIO]:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_record_stays_one_line_that_can_be_seen(text: str, stream: io.StringIO) -> None:
-    logger_of("webhooks.test").error("The payload of %s (%d) could not be made: %s", text, 5, ValueError(text))
+    get_logger("webhooks.test").error("The payload of %s (%d) could not be made: %s", text, 5, ValueError(text))
     [line] = stream.getvalue().splitlines()
     assert line.startswith("ERROR webhooks.test: The payload of ")
     assert line.isprintable()
@@ -43,7 +43,7 @@ def test_no_line_of_a_traceback_looks_like_a_record(text: str, stream: io.String
     try:
         raise ValueError(text)
     except ValueError:
-        logger_of("webhooks.test").exception("It failed")
+        get_logger("webhooks.test").exception("It failed")
     first, *trace = stream.getvalue().splitlines()
     assert first == "ERROR webhooks.test: It failed"
     assert trace[-1].startswith("  | ")
@@ -59,7 +59,7 @@ def test_every_logger_of_the_app_is_such_a_one() -> None:
     package = Path(logs.__file__).parent
     makers = [path for path in package.rglob("*.py") if "getLogger" in path.read_text()]
     assert makers == [package / "logs.py"]
-    users = [path for path in package.rglob("*.py") if "logger_of(__name__)" in path.read_text()]
+    users = [path for path in package.rglob("*.py") if "get_logger(__name__)" in path.read_text()]
     assert len(users) >= 7
     for path in users:
         name = ".".join(path.relative_to(package.parent).with_suffix("").parts)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from webhooks.network import headers
-from webhooks.text import hide
+from webhooks.text import redact
 
 
 def test_lines_are_parsed_in_order() -> None:
@@ -82,7 +82,7 @@ HIDDEN = headers.secrets_in('Authorization: Bearer tok-12345678\nX-Pin: 42\nX-Od
     ],
 )
 def test_secrets_that_a_receiver_repeats_are_hidden(text: str, shown: str) -> None:
-    assert hide(text, HIDDEN) == shown
+    assert redact(text, HIDDEN) == shown
 
 
 @pytest.mark.parametrize(
@@ -99,23 +99,23 @@ def test_secrets_that_a_receiver_repeats_are_hidden(text: str, shown: str) -> No
 def test_hiding_secrets_is_quick_for_hostile_answers(value: str, answer: str) -> None:
     hidden = headers.secrets_in(f"X-Token: {value}")
     begun = time.process_time()
-    shown = hide(answer, hidden)
+    shown = redact(answer, hidden)
     assert time.process_time() - begun < 0.5
     assert value not in shown
 
 
 def test_a_too_long_text_is_hidden_as_a_whole() -> None:
-    assert hide("x" * 100_000, {"y" * 1000}) == "x" * 100_000
-    assert hide("x" * 100_001, {"y" * 1000}) == "********"
+    assert redact("x" * 100_000, {"y" * 1000}) == "x" * 100_000
+    assert redact("x" * 100_001, {"y" * 1000}) == "********"
 
 
 def test_basic_credentials_are_hidden() -> None:
     hidden = headers.secrets_in("Authorization: Basic YWxpY2U6aHVudGVyMi1ldmVyeXdoZXJl")
-    assert hide("you are alice:hunter2-everywhere, hunter2-everywhere", hidden) == "you are ********, ********"
-    assert hide("Basic nonsense is no secret", headers.secrets_in("Authorization: Basic nonsense-")) == (
+    assert redact("you are alice:hunter2-everywhere, hunter2-everywhere", hidden) == "you are ********, ********"
+    assert redact("Basic nonsense is no secret", headers.secrets_in("Authorization: Basic nonsense-")) == (
         "Basic nonsense is no secret"
     )
 
 
 def test_nothing_is_hidden_without_secrets() -> None:
-    assert hide("whatever", headers.secrets_in("")) == "whatever"
+    assert redact("whatever", headers.secrets_in("")) == "whatever"

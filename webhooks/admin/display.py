@@ -15,7 +15,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
 from webhooks.models import Event
-from webhooks.text import clean, written_out
+from webhooks.text import clean, escape_invisible
 
 R = TypeVar("R", bound=HttpResponseBase)
 
@@ -118,4 +118,4 @@ def undisguised(response: R) -> R:
 
 
 def _write_out(response: HttpResponse) -> None:
-    response.content = written_out(response.content.decode()).encode()
+    response.content = escape_invisible(response.content.decode()).encode()

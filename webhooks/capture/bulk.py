@@ -15,13 +15,12 @@ from webhooks.capture import recording
 from webhooks.capture.changes import Change
 from webhooks.conf import conf
 from webhooks.db import in_chunks
-from webhooks.interruptions import pass_on
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action
 from webhooks.registry.keys import is_shared, stored
 from webhooks.registry.registration import Registration
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 M = TypeVar("M", bound=models.Model)
 
@@ -139,7 +138,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             with transaction.atomic(self.db):
                 there = list(self._stored(objs, unique_fields))
         except Exception as error:
-            pass_on(error)
+            reraise_job_timeout(error)
             logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
             return None
         recording.snapshot_before(dict.fromkeys(self._registrations(), there), self.db, guarded=False)

@@ -18,16 +18,14 @@ from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.capture.blocks import Block
 from webhooks.conf import conf
-from webhooks.interruptions import pass_on
-from webhooks.jsontext import without, written
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models.event import REQUEST_ID_LENGTH
 from webhooks.models.validators import USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
 from webhooks.registry.sensitive import is_sensitive
-from webhooks.text import clean, quoted
+from webhooks.text import clean, drop_keys, dumps, short_repr
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # Each request of a webhook says with it how long the chain of changes is that it belongs to. A request to the site may
 # say it if its user has the permission.
@@ -61,7 +59,7 @@ class RequestActor:
             "method": self.http.method,
             "path": self.http.path,
             "path_info": self.http.path_info,
-            "GET": without(self._query(), is_sensitive),
+            "GET": drop_keys(self._query(), is_sensitive),
             "user": username,
         }
         return Actor(username, request_id, request, self._depth_before(user, username) + 1)
@@ -86,7 +84,7 @@ class RequestActor:
             with _savepoint():
                 return hasattr(user, "has_perm") and bool(user.has_perm(MAY_SAY_DEPTH))
         except Exception as error:
-            pass_on(error)
+            reraise_job_timeout(error)
             logger.exception("The permissions of the user of %s cannot be read", self.http.path)
             return False
 
@@ -107,7 +105,7 @@ class RequestActor:
                     return None, ""
                 return user, user.get_username() if hasattr(user, "get_username") else str(user)
         except Exception as error:
-            pass_on(error)
+            reraise_job_timeout(error)
             # It is looked up only here: where sessions or users are may be away.
             logger.exception("The user of %s cannot be read: its changes are told without one", self.http.path)
             return None, ""
@@ -144,15 +142,15 @@ def actor(username: str = "", request_id: str = "", depth: int = 1) -> Block:
     of the webhook's request that caused them, where one did. Raises TypeError if an argument is of another type."""
     if not isinstance(username, str):
         raise TypeError(
-            f"webhooks.actor() takes a username as text, not {quoted(username)}: write actor(user.get_username()), or, "
-            f'as a decorator, @webhooks.actor("nightly import").'
+            f"webhooks.actor() takes a username as text, not {short_repr(username)}: write actor(user.get_username()), "
+            f'or, as a decorator, @webhooks.actor("nightly import").'
         )
     if not isinstance(request_id, str):
         raise TypeError(
-            f"webhooks.actor() takes a request_id as text, not {quoted(request_id)}: write str(request_id)."
+            f"webhooks.actor() takes a request_id as text, not {short_repr(request_id)}: write str(request_id)."
         )
     if not isinstance(depth, int):
-        raise TypeError(f"webhooks.actor() takes a depth as a whole number, not {quoted(depth)}.")
+        raise TypeError(f"webhooks.actor() takes a depth as a whole number, not {short_repr(depth)}.")
     return Block("webhooks.actor", partial(acting, Actor(username, request_id, depth=depth)))
 
 
@@ -171,5 +169,5 @@ def made_by(actor: Actor) -> dict[str, Any]:
     return {
         "username": clean(actor.username, USERNAME_LENGTH),
         "request_id": clean(actor.request_id, REQUEST_ID_LENGTH),
-        "request": written(actor.request) if actor.request else "",
+        "request": dumps(actor.request) if actor.request else "",
     }

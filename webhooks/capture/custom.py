@@ -10,12 +10,11 @@ from django.db import models, router
 from webhooks import payloads, registry
 from webhooks.capture import recording
 from webhooks.conf import conf
-from webhooks.jsontext import Unwritable, written
 from webhooks.models import Event
 from webhooks.payloads import Unsendable
 from webhooks.registry import event_names
 from webhooks.registry.registration import NAME_LENGTH, Registration
-from webhooks.text import clean
+from webhooks.text import NotJSONSerializable, clean, dumps
 
 
 def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
@@ -71,6 +70,6 @@ def _row(obj: models.Model | None, using: str) -> Registration | None:
 
 def _written(name: str, data: Any) -> str:
     try:
-        return written(data)
-    except Unwritable as error:
+        return dumps(data)
+    except NotJSONSerializable as error:
         raise ValueError(f"The data of the event {name} cannot be written as JSON: {error}") from error

@@ -9,10 +9,9 @@ from webhooks import db
 from webhooks.capture import unrecorded
 from webhooks.capture.unrecorded import Missed
 from webhooks.db import is_aborted
-from webhooks.interruptions import pass_on
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger, reraise_job_timeout
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 
 class Sparing:
@@ -31,7 +30,7 @@ class Sparing:
     ) -> bool:
         if not isinstance(error, Exception):
             return False
-        pass_on(error)
+        reraise_job_timeout(error)
         if db.is_missing_table(error):
             error.add_note(f"{db.RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)

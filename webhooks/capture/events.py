@@ -15,8 +15,7 @@ from webhooks.capture.matching import Occasion, Selection, select
 from webhooks.capture.transaction import Scope, Trace
 from webhooks.conf import conf
 from webhooks.db import in_chunks
-from webhooks.interruptions import pass_on
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import CUT
 from webhooks.models.querysets import EventQuerySet
@@ -24,7 +23,7 @@ from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # What the column holds; however deep a host says that something is.
 DEEPEST = 32767
@@ -56,7 +55,7 @@ def settle(scope: Scope, change: Change, trace: Trace, state: ObjectState | None
             if known:
                 _conclude(scope, change, trace, _selected(scope, action, candidates, known), known)
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         with transaction.atomic(scope.using):
             _conclude(scope, change, trace, Selection(action, candidates), serialize.failed(scope, change, error))
 
@@ -234,7 +233,7 @@ def _lock(scope: Scope, registration: Registration, pk: str) -> None:
         with transaction.atomic(scope.using):
             snapshots.read(registration, [pk], scope.using, lock=True)
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         logger.warning("%s %s cannot be locked, its events may be out of order: %s", registration.label, pk, error)
 
 

@@ -15,7 +15,7 @@ from webhooks.capture.context import Actor
 from webhooks.capture.subscriptions import Demand, Subscriptions
 from webhooks.conditions import MISSING, SIDES, Verdict, lookup
 from webhooks.conf import conf
-from webhooks.interruptions import pass_on
+from webhooks.logs import reraise_job_timeout
 from webhooks.models import Action
 
 
@@ -90,7 +90,7 @@ class Occasion:
             try:
                 verdict = conditions.parse_stored(text).judge(self.facts, budget.left * share)
             except Exception as error:
-                pass_on(error)
+                reraise_job_timeout(error)
                 self.errors[text] = error
         self.verdicts[text] = verdict
         budget.left -= time.thread_time() - began
@@ -136,7 +136,7 @@ def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, bud
         try:
             wants_it = webhook_id not in demands or wants(demands[webhook_id], occasion)
         except Exception as error:
-            pass_on(error)
+            reraise_job_timeout(error)
             selection.undecided.append(webhook_id)
             selection.error += _UNDECIDED.format(webhook_id, "".join(traceback.format_exception(error)))
         else:

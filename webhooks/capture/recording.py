@@ -18,16 +18,15 @@ from webhooks.capture.subscriptions import Subscriptions
 from webhooks.capture.transaction import Scope, existing, in_transaction, open_scope
 from webhooks.capture.unrecorded import Missed, missed_event
 from webhooks.db import is_aborted, savepoint
-from webhooks.interruptions import pass_on
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.registry.registration import Registration
-from webhooks.text import quoted
+from webhooks.text import short_repr
 from webhooks.workers import jobs
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 
 def database() -> str:
@@ -180,8 +179,8 @@ def batch(using: str | None = None) -> Block:
     """
     if not isinstance(using, str | None):
         raise TypeError(
-            f"webhooks.batch() takes the alias of a database or nothing, not {quoted(using)}; as a decorator, write "
-            f"@webhooks.batch()."
+            f"webhooks.batch() takes the alias of a database or nothing, not {short_repr(using)}; as a decorator, "
+            f"write @webhooks.batch()."
         )
     return Block("webhooks.batch", partial(_batch, using))
 
@@ -214,7 +213,7 @@ def _close(scope: Scope, gathered: Batch) -> None:
         with transaction.atomic(scope.using):
             events.settle_together(scope, gathered)
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         logger.warning("The changes of a batch cannot be recorded together, and are one by one: %s", error)
         if is_aborted(scope.using):
             raise

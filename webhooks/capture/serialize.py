@@ -18,15 +18,14 @@ from webhooks import payloads
 from webhooks.capture.changes import Change, ObjectState
 from webhooks.capture.prechange import needs_prechange
 from webhooks.capture.transaction import Scope
-from webhooks.interruptions import pass_on
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action
 from webhooks.payloads import Unsendable, snapshots
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.registry.registration import Registration
 from webhooks.text import clean
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 
 def read_all(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], ObjectState]:
@@ -36,7 +35,7 @@ def read_all(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], O
         with transaction.atomic(scope.using):
             return dict(_at_once(scope, changes))
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         # One of them cannot be serialized: each by itself, so that the others can.
         logger.warning("%d objects cannot be read at once, and are read one by one: %s", len(changes), error)
         return {change.key: read_or_failed(scope, change) for change in changes}
@@ -67,7 +66,7 @@ def read_or_failed(scope: Scope, change: Change) -> ObjectState:
         with transaction.atomic(scope.using):
             return read(scope, change, scope.wanted.serializers(change.label))
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         return failed(scope, change, error)
 
 
@@ -101,7 +100,7 @@ def _name(scope: Scope, change: Change) -> str:
             instance = _reread(scope, change)
             return change.registration.name_of(instance) if instance else ""
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         logger.warning("The name of %s cannot be read either: %s", change, error)
         return ""
 
@@ -113,7 +112,7 @@ def _one(scope: Scope, change: Change, instance: models.Model, serializers: Sequ
         with transaction.atomic(scope.using):
             return _state(change, instance, _all(scope, change, instance, serializers))
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         # One of them failed: each in a savepoint of its own, so that an error of the database spoils no other.
         return _each(scope, change, instance, serializers)
 
@@ -135,7 +134,7 @@ def _each(scope: Scope, change: Change, instance: models.Model, serializers: Seq
             with transaction.atomic(scope.using):
                 shown[name] = _shown(scope, change, instance, name, before)
         except Exception as error:
-            pass_on(error)
+            reraise_job_timeout(error)
             if len(spoilt) == len(serializers) - 1:
                 raise
             called = name or "(default)"

@@ -14,13 +14,13 @@ from webhooks.capture import recording, transaction
 from webhooks.capture.errors import Sparing
 from webhooks.conf import conf
 from webhooks.db import savepoint
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.models import Action, Webhook
 from webhooks.registry.object_types import refuse_unregistered
 from webhooks.registry.registration import Registration
 from webhooks.registry.relations import Relation
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 
 def connect() -> None:

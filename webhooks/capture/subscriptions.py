@@ -16,10 +16,10 @@ from webhooks import conditions, db, registry
 from webhooks.capture import subscription_sql
 from webhooks.conditions import ConditionError
 from webhooks.db import is_aborted, is_conflict
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.models import Action
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # Seconds for which a process leaves the tables alone after it waited for them in vain.
 PAUSE = 5.0

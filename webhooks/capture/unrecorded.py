@@ -14,12 +14,11 @@ from django.db import transaction
 
 from webhooks.capture.context import current_actor, made_by
 from webhooks.capture.subscriptions import Subscriptions
-from webhooks.interruptions import pass_on
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.text import clean, last_line
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # How many changes wait at most: the first ones are dropped then.
 MOST = 10_000
@@ -51,7 +50,7 @@ def keep(using: str, missed: Missed, error: Exception) -> None:
         event = Event(**missed._asdict(), **made_by(current_actor()), error=why)
         transaction.on_commit(partial(_waiting.append, event), using=using, robust=True)
     except Exception as problem:
-        pass_on(problem)
+        reraise_job_timeout(problem)
         logger.exception("%s cannot be kept either", missed)
 
 
@@ -74,6 +73,6 @@ def _write(wanted: Subscriptions, using: str) -> None:
         with transaction.atomic(using):
             Event.insert_all([event for event in taken if event.webhook_ids], using)
     except Exception as error:
-        pass_on(error)
+        reraise_job_timeout(error)
         _waiting.extend(taken)
         logger.warning("%d changes still cannot be recorded: %s", len(taken), error)

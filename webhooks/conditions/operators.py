@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from webhooks.conditions.patterns import Deadline, Pattern
-from webhooks.jsontext import is_same
+from webhooks.text import json_equal
 
 Facts = Mapping[str, Any]
 
@@ -114,7 +114,7 @@ def change(op: str, attr: str) -> Judge:
         before, after = (MISSING if side is None else lookup(side, steps) for side in sides)
         if before is MISSING and after is MISSING:
             raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is in neither snapshot")
-        return is_same(before, after)
+        return json_equal(before, after)
 
     def judge(values: Values, deadline: Deadline) -> bool:
         deadline.left()

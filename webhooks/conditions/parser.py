@@ -6,7 +6,7 @@ from typing import Any
 
 from webhooks.conditions.operators import CHANGES, OPERATORS, VALUE_TYPES, Judge, change, comparison, kind
 from webhooks.conditions.patterns import WIDE, Pattern, PatternError, size
-from webhooks.text import quoted
+from webhooks.text import short_repr
 
 # The limits of one rule.
 _MAX_DEPTH = 20  # of "and" and "or", and of lists in values
@@ -70,7 +70,7 @@ class Parser:
             problem = f"'attr' must be text, a path such as 'site.slug', not {kind(attr)}"
             raise ConditionError(_at(place, "attr"), problem)
         if op not in OPERATORS:  # a tuple: JSON values that have no hash can be looked for in it
-            problem = f"there is no operator {quoted(op)}; use one of {', '.join(OPERATORS)}"
+            problem = f"there is no operator {short_repr(op)}; use one of {', '.join(OPERATORS)}"
             raise ConditionError(_at(place, "op"), problem)
         self.needs_prechange |= op in CHANGES or (attr.startswith("snapshots") and not attr.startswith(_AFTER))
         judge = self._change(op, attr, node, place) if op in CHANGES else self._comparison(op, attr, node, place)
@@ -81,7 +81,7 @@ class Parser:
             raise ConditionError(_at(place, "value"), f"{op!r} compares the snapshots; remove 'value'")
         if attr.startswith("snapshots."):  # as in NetBox: this operator looks for the path inside each snapshot
             bare = ".".join(attr.split(".")[2:]) or "status"
-            problem = f"{op!r} looks into both snapshots by itself; write {quoted(bare)}, not {quoted(attr)}"
+            problem = f"{op!r} looks into both snapshots by itself; write {short_repr(bare)}, not {short_repr(attr)}"
             raise ConditionError(_at(place, "attr"), problem)
         return change(op, attr)
 
@@ -124,7 +124,7 @@ def _check_keys(node: dict[str, Any], place: str) -> None:
         key = min(unknown, key=str)
         is_case = key.lower() in ("and", "or", *_KEYS)
         hint = f"; write {key.lower()!r}" if is_case else f"; it looks like {_EXAMPLE}"
-        raise ConditionError(_at(place, key), f"a condition has no {quoted(key)}{hint}")
+        raise ConditionError(_at(place, key), f"a condition has no {short_repr(key)}{hint}")
     if "attr" not in node:
         raise ConditionError(place, f"'attr' is missing; a condition looks like {_EXAMPLE}")
 

@@ -15,13 +15,13 @@ from webhooks.conf import conf
 from webhooks.db import async_commit, atomically, delivery_id
 from webhooks.delivery import dispatch_sql
 from webhooks.delivery.dispatch_sql import New, Undispatched
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.models import Delivery, Event, State
 from webhooks.models.claims import Claim, Taken, lock_heads, promote
 from webhooks.models.event import UNDISPATCHED
 from webhooks.text import clean
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # How PostgreSQL and SQLite name what forbids a second delivery of one id.
 SAME_DELIVERY = ("webhooks_delivery_pkey", "webhooks_delivery.id")

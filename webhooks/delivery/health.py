@@ -14,11 +14,11 @@ from django.utils import timezone
 
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, to_utc
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.models import Webhook
 from webhooks.network.outcome import NO_HTTP, WORKER_ENDED, Outcome, error_kind
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # A probe has this many seconds, more than any attempt may take, before another worker makes another one.
 PROBE_SECONDS = 180

@@ -10,12 +10,12 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow, atomically
 from webhooks.delivery.outcomes import load, record
 from webhooks.delivery.purge import remove, remove_webhooks
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.claims import Taken
 from webhooks.network.outcome import WORKER_ENDED, Outcome
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # Rows that one sweep takes of each kind, so that it stays short.
 MOST = 1000

@@ -20,13 +20,13 @@ from webhooks.delivery import health
 from webhooks.delivery.outcomes import Claimed, Recorded, load, record, request_for
 from webhooks.delivery.sender import MANY, Senders
 from webhooks.delivery.suspects import ALONE_FROM, FEW, Solitude
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.models import Delivery
 from webhooks.models.claims import Claim, Due, Suspicion, Taken, webhooks_with_due
 from webhooks.network.outcome import Outcome
 from webhooks.payloads.templates import QUICK, SLOW, Renderer
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # Outcomes are recorded together: at the latest after this many seconds, or when many have come.
 RECORD_EVERY = 0.02

@@ -11,12 +11,12 @@ from typing import Generic, TypeVar
 from webhooks.db import elapsed
 from webhooks.delivery.concurrency import PATIENCE, Concurrency
 from webhooks.delivery.fair_queue import Turns
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused
 from webhooks.network.transport import Request, Transport
 from webhooks.text import clean
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 K = TypeVar("K")
 

@@ -13,11 +13,11 @@ from webhooks import registry
 from webhooks.capture import recording
 from webhooks.importers.source import Answers
 from webhooks.importers.translate import Plan, Skipped, plans
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.models import Webhook
 from webhooks.registry.object_types import label_of
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # What people choose; the rest is kept by workers.
 CHOSEN = [field.name for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]

@@ -12,7 +12,7 @@ from django.utils.text import capfirst
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.network import connect, url_policy
 from webhooks.payloads import snapshots, templates
 from webhooks.payloads.templates import Renderer, TemplateError
@@ -22,7 +22,7 @@ from webhooks.registry.object_types import label_of
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 # A URL up to where its path begins, and what may come before the first tag of a template that gives the rest.
 _HOST = re.compile(r"(https?://[^/?#]+[/?#])", re.IGNORECASE)

@@ -11,7 +11,7 @@ from django.utils.text import capfirst
 from webhooks.logs import one_line
 from webhooks.network import headers
 from webhooks.security import signing
-from webhooks.text import written_out
+from webhooks.text import escape_invisible
 
 # As in Django's own model of users, and in an Event.
 USERNAME_LENGTH = 150
@@ -38,7 +38,7 @@ def check_headers(value: str) -> None:
 
 def check_visible(value: str) -> None:
     """Raise ValidationError for a text with characters that cannot be seen, and deceive."""
-    if written_out(value, breaks=True) != value:
+    if escape_invisible(value, breaks=True) != value:
         raise ValidationError(f"There are characters in it that cannot be seen: {one_line(value)}")
 
 

@@ -36,7 +36,7 @@ from webhooks.network.outcome import (
     judge,
     retry_after,
 )
-from webhooks.text import clean, hide
+from webhooks.text import clean, redact
 
 # Receivers with kept connections. Beyond this, urllib3 closes the least recently used ones.
 _MAX_RECEIVERS = 100
@@ -49,7 +49,7 @@ _MAX_CA_FILE = 1_000_000  # bytes; the file of all public authorities has a quar
 
 # urllib3 logs URLs and broken header lines, and both may have secrets.
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    logs.silence(_name, sockets.is_sending)
+    logs.mute(_name, sockets.is_sending)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Transport:
             with sockets.deadline(request.timeout, sockets.OVERHEAD_BYTES + request.keep):
                 outcome = self._send_again_if_stale(request, started_at)
         except Exception as error:  # a receiver or a setting can cause any: each is a failed attempt with a reason
-            reason = hide(explain(error, request.timeout), request.hidden)
+            reason = redact(explain(error, request.timeout), request.hidden)
             outcome = Outcome(started_at, 0, reason=reason, timed_out=is_timeout(error))
         return replace(outcome, url=request.url, duration_ms=round((time.monotonic() - clock) * 1000))
 
@@ -109,7 +109,7 @@ class Transport:
             except Exception as error:
                 # The status arrived, and a 410 or 429 still counts.
                 outcome = _outcome(raw, b"", started_at, request.hidden)
-                why = hide(explain(error, request.timeout, in_body=True), request.hidden)
+                why = redact(explain(error, request.timeout, in_body=True), request.hidden)
                 return outcome.with_unread_body(why, is_timeout(error))
             return _outcome(raw, body, started_at, request.hidden)
 
@@ -133,7 +133,7 @@ def _prepared_for(method: str, url: str) -> requests.PreparedRequest:
 def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime, hidden: Collection[str]) -> Outcome:
     def kept(text: str, length: int) -> str:
         # Cut first, for a receiver may write far more. Clean before hiding, or NULs inside a secret protect it.
-        return hide(clean(text[:length]), hidden)
+        return redact(clean(text[:length]), hidden)
 
     location, phrase = response.headers.get("Location", ""), response.reason or ""
     reason = judge(response.status, kept(phrase, REASON_LENGTH), kept(location, REASON_LENGTH))
@@ -146,7 +146,7 @@ def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: dateti
             kept(name, _HEADER_LENGTH): kept(value, _HEADER_LENGTH)
             for name, value in islice(response.headers.items(), _HEADERS_KEPT)
         },
-        body=hide(clean(_decoded(body, response.headers.get("Content-Type", "")[:_HEADER_LENGTH])), hidden),
+        body=redact(clean(_decoded(body, response.headers.get("Content-Type", "")[:_HEADER_LENGTH])), hidden),
         retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)) if reason else None,
     )
 

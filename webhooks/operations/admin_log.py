@@ -16,9 +16,9 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils.text import capfirst
 
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 ADDITION, CHANGE, DELETION = 1, 2, 3  # the numbers of LogEntry
 VERBS = {ADDITION: "added", CHANGE: "changed", DELETION: "deleted"}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from webhooks.capture import recording
 from webhooks.capture.context import current_actor, made_by
 from webhooks.db import new_id
-from webhooks.jsontext import written
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
+from webhooks.text import dumps
 
 
 def ping(webhook: Webhook) -> Event:
@@ -19,7 +19,7 @@ def ping(webhook: Webhook) -> Event:
         # A key of its own: a test that fails keeps no later one waiting in its lane.
         object_id=key,
         object_repr=f"test of {webhook.name}",
-        data=written({"id": key, "display": f"test of {webhook.name}"}),
+        data=dumps({"id": key, "display": f"test of {webhook.name}"}),
         webhook_ids=[webhook.pk],
         **made_by(current_actor()),
     )

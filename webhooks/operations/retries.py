@@ -18,13 +18,12 @@ from webhooks.capture import recording, subscriptions
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, Occasion, Selection, Undecided, select
 from webhooks.db import DatabaseNow
-from webhooks.jsontext import written
 from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.querysets import DeliveryQuerySet
 from webhooks.operations import admin_log
 from webhooks.payloads import Frozen
 from webhooks.payloads.snapshots import PreviousState
-from webhooks.text import last_line
+from webhooks.text import dumps, last_line
 
 # How many ids are read at once, and how many deliveries change in one transaction: workers wait for the rows meanwhile.
 READ, CHUNK = 10_000, 500
@@ -199,7 +198,7 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
         if failed.data:  # the same
             return {"data": failed.data, "snapshots": failed.snapshots, "changed": "", "variants": failed.variants}
         known = {"id": failed.object_id, "display": failed.object_repr}
-        return {"data": written(known), "snapshots": "", "changed": "", "variants": ""}
+        return {"data": dumps(known), "snapshots": "", "changed": "", "variants": ""}
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")

@@ -13,11 +13,11 @@ from django.utils import timezone, translation
 
 from webhooks.conf import conf
 from webhooks.db import in_chunks
-from webhooks.jsontext import Unwritable, written
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.registry.registration import Registration
 from webhooks.registry.serializer_context import serializer_context
+from webhooks.text import NotJSONSerializable, dumps
 
 
 class Unsendable(Exception):
@@ -88,7 +88,7 @@ def _frozen(
         frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after, is_exact=True))
         if earlier is not None:
             frozen = _compared(frozen, _without_secrets(registration, earlier, is_exact=True))
-    except Unwritable as error:
+    except NotJSONSerializable as error:
         raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
     refuse_too_large(what, len(frozen.data) + len(frozen.state) + len(frozen.before))
     return frozen
@@ -103,11 +103,11 @@ def refuse_too_large(what: str, size: int) -> None:
 def _compared(frozen: Frozen, before: str) -> Frozen:
     # As JSON: what the receiver cannot tell apart has not changed.
     changed = snapshots.changed(json.loads(before), json.loads(frozen.state))
-    return replace(frozen, before=before, changed=written(changed))
+    return replace(frozen, before=before, changed=dumps(changed))
 
 
 def _without_secrets(registration: Registration, data: Any, is_exact: bool = False) -> str:
     """JSON text of what may be sent of an object."""
     if isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if not registration.is_left_out(str(key))}
-    return written(data, registration.is_sensitive, is_exact)
+    return dumps(data, registration.is_sensitive, is_exact)

@@ -17,9 +17,9 @@ from typing import Any
 from django.db import models
 
 from webhooks.db import in_chunks
-from webhooks.jsontext import is_same
 from webhooks.registry.registration import Registration
 from webhooks.registry.serializer_context import serializer_context
+from webhooks.text import json_equal
 
 Snapshot = dict[str, Any]
 Fields = dict[str, "models.Field[Any, Any]"]
@@ -128,7 +128,7 @@ def changed(prechange: Mapping[str, Any] | None, postchange: Mapping[str, Any] |
     """
     before, after = prechange or {}, postchange or {}
     names = before.keys() | after.keys()
-    return sorted(name for name in names if not is_same(before.get(name, _MISSING), after.get(name, _MISSING)))
+    return sorted(name for name in names if not json_equal(before.get(name, _MISSING), after.get(name, _MISSING)))
 
 
 def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:

@@ -23,12 +23,12 @@ import jinja2
 import markupsafe
 
 from webhooks.conf import conf
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.network import headers
 from webhooks.payloads.render_child import ANSWER, ERROR_LENGTH, OPEN, OUT_OF_MEMORY, TEXT, TOO_LARGE, Answer
-from webhooks.text import last_line, quoted
+from webhooks.text import last_line, short_repr
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 Kind = Literal["body", "headers", "url"]
 QUICK, SLOW = "quick", "slow"
@@ -335,9 +335,9 @@ def header_lines(text: str) -> dict[str, str]:
 def _header(line: str, number: int = 0) -> tuple[str, str]:
     name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
     if not colon:
-        raise TemplateError(f"there is no colon in {quoted(line)}; a header is written as 'Name: value'", number)
+        raise TemplateError(f"there is no colon in {short_repr(line)}; a header is written as 'Name: value'", number)
     if not headers.NAME.fullmatch(name):
-        raise TemplateError(f"{quoted(name)} cannot be the name of a header", number)
+        raise TemplateError(f"{short_repr(name)} cannot be the name of a header", number)
     if headers.is_reserved(name):
         raise TemplateError(f"{name} is not for a template to set; leave it out", number)
     if _UNWRITABLE.search(value):

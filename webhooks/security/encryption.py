@@ -19,7 +19,7 @@ from django.conf import settings
 from django.utils.encoding import force_bytes
 
 from webhooks.conf import conf
-from webhooks.text import HIDDEN
+from webhooks.text import REDACTED
 
 # What is encrypted begins with this, so that nothing else is taken for it.
 PREFIX = "fernet:"
@@ -136,7 +136,7 @@ class Secret:
     __hash__ = None  # type: ignore[assignment] # equal ones may be encrypted differently
 
     def __repr__(self) -> str:
-        return HIDDEN if self else ""
+        return REDACTED if self else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _from_stored, (self.stored,)

@@ -22,10 +22,10 @@ from rq.job import Job
 
 from webhooks.conf import conf
 from webhooks.delivery.worker import Drain, has_more
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.workers.redis import impatient, in_words, sentinels
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 DRAIN = "webhooks.workers.jobs.drain"
 

@@ -22,7 +22,7 @@ from rq.worker import WorkerStatus
 from webhooks import db
 from webhooks.conf import conf
 from webhooks.delivery.worker import Drain
-from webhooks.logs import logger_of
+from webhooks.logs import get_logger
 from webhooks.workers import jobs
 from webhooks.workers.rq_worker import REDIS_RETRY_SECONDS, PatientWorker
 from webhooks.workers.status import CLASS_FIELD
@@ -43,7 +43,7 @@ STOP_SECONDS = 1
 # busy when its process is forked, the better. Those that take longer go on beside it.
 HAND_OVER_SECONDS = 1
 
-logger = logger_of(__name__)
+logger = get_logger(__name__)
 
 
 class WebhookWorker(PatientWorker):

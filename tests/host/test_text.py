@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rest_framework.renderers import JSONRenderer
 
 from tests.support.figures import Figures
-from webhooks.jsontext import DEEPEST, Unwritable, depth, whole, written
+from webhooks.text import MAX_JSON_DEPTH, NotJSONSerializable, dumps, json_depth, replace_half_surrogates
 
 
 def nested(levels: int) -> Any:
@@ -50,7 +50,7 @@ ARRIVES: dict[str, tuple[Any, Any]] = {
     "the largest float": (1.7976931348623157e308, 1.7976931348623157e308),
     "minus nothing": (-0.0, -0.0),
     "bytes of a text": ("é".encode(), "é"),
-    "as deep as may be": (nested(DEEPEST), nested(DEEPEST)),
+    "as deep as may be": (nested(MAX_JSON_DEPTH), nested(MAX_JSON_DEPTH)),
     "wide": ([[]] * 500, [[]] * 500),
     "brackets in a text": ("[{" * 500, "[{" * 500),
     "keys that are numbers": ({1: 2, False: None}, {"1": 2, "false": None}),
@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "NaN as a key": ({float("nan"): 1}, "data.value: Out of range float values are not JSON compliant"),
     "thousands of digits": ([10**5000], "data.value[0] is a number with more digits than can be read again"),
     "bytes of no text": ({"a": b"\xff"}, "data.value.a: 'utf-8' codec can't decode byte 0xff"),
-    "too deep": (nested(DEEPEST + 1), "data is nested more than 100 levels deep"),
+    "too deep": (nested(MAX_JSON_DEPTH + 1), "data is nested more than 100 levels deep"),
     "far too deep": (nested(900), "data is nested more than 100 levels deep"),
     "endlessly deep": (nested(100_000), "data is nested more than 100 levels deep"),
     "a circle": (circle(), "data is nested more than 100 levels deep"),
@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", ARRIVES)
 def test_what_arrives_can_be_held_everywhere(name: str) -> None:
     value, arrives = ARRIVES[name]
-    text = written(value)
+    text = dumps(value)
     assert text.isascii()
     assert json.loads(text) == arrives
     json.dumps(json.loads(text), ensure_ascii=False).encode()
@@ -90,26 +90,26 @@ def test_what_arrives_can_be_held_everywhere(name: str) -> None:
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_written_is_refused_with_its_place(name: str) -> None:
     value, told = REFUSED[name]
-    with pytest.raises(Unwritable) as caught:
-        written({"fine": 1, "value": value})
+    with pytest.raises(NotJSONSerializable) as caught:
+        dumps({"fine": 1, "value": value})
     assert str(caught.value).startswith(told)
     assert len(str(caught.value)) < 400
 
 
 def test_a_place_that_is_long_is_cut_off() -> None:
-    with pytest.raises(Unwritable) as caught:
-        written({"k" * 5000: {"l" * 5000: {"m" * 5000: {"n" * 5000: {"o" * 5000: float("nan")}}}}})
+    with pytest.raises(NotJSONSerializable) as caught:
+        dumps({"k" * 5000: {"l" * 5000: {"m" * 5000: {"n" * 5000: {"o" * 5000: float("nan")}}}}})
     assert len(str(caught.value)) < 300
 
 
 def test_depth_counts_no_brackets_of_texts() -> None:
-    assert depth("[" * 101 + '"[[[\\"[["' + "]" * 101) == 101
-    assert depth(json.dumps(["[{" * 100, {"}": "]" * 300}])) == 2
+    assert json_depth("[" * 101 + '"[[[\\"[["' + "]" * 101) == 101
+    assert json_depth(json.dumps(["[{" * 100, {"}": "]" * 300}])) == 2
 
 
 def test_a_text_without_surrogates_stays_the_very_same() -> None:
-    text = written({"a": "ü", "b": "\\d"})
-    assert whole(text) is text
+    text = dumps({"a": "ü", "b": "\\d"})
+    assert replace_half_surrogates(text) is text
 
 
 LEAVES = (
@@ -154,19 +154,19 @@ def test_very_many_objects_are_held_everywhere_or_refused_in_words(
 
 def is_held(value: Any) -> bool:
     try:
-        text = written(value)
-    except Unwritable as error:
+        text = dumps(value)
+    except NotJSONSerializable as error:
         assert str(error)
         return False
     assert text.isascii()
-    assert depth(text) <= DEEPEST
+    assert json_depth(text) <= MAX_JSON_DEPTH
     again = json.loads(text)
     JSONRenderer().render(again)  # UTF-8, and no number that is none
-    assert written(again) == written(json.loads(written(again)))
+    assert dumps(again) == dumps(json.loads(dumps(again)))
     return True
 
 
 @pytest.mark.parametrize("text", ["12345678901234567.89", "52.520008", "0.0000001", "100", "-0.00"])
 def test_a_decimal_keeps_all_its_digits_where_it_is_written_exactly(text: str) -> None:
-    assert written({"a": [Decimal(text), 1.5]}, is_exact=True) == f'{{"a":["{text}",1.5]}}'
-    assert written({"a": Decimal(text)}, lambda name: False, is_exact=True) == f'{{"a":"{text}"}}'
+    assert dumps({"a": [Decimal(text), 1.5]}, exact_decimals=True) == f'{{"a":["{text}",1.5]}}'
+    assert dumps({"a": Decimal(text)}, lambda name: False, exact_decimals=True) == f'{{"a":"{text}"}}'
