@@ -21,8 +21,8 @@ from django.utils.module_loading import import_string
 from webhooks import registry
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.delivery import State
 from webhooks.models.event import PING_OBJECT_TYPE
-from webhooks.models.querysets import State
 from webhooks.registry import keys
 from webhooks.registry.object_types import label_of
 
@@ -238,7 +238,7 @@ def _has_unseen(user: Any, webhook: Webhook) -> bool:
     """Whether there is an Event of an object that the user may not view, and it is still sent there, or may be."""
     # In the way that Events go: what takes a step between two of the questions is found by the later one.
     to_come = (Event.objects.failed(), Event.objects.undispatched())  # the former by a replay
-    if any(_is_partly_unseen(user, events.wanted_by(webhook.pk)) for events in to_come):
+    if any(_is_partly_unseen(user, events.matched_by(webhook.pk)) for events in to_come):
         return True
     sendable = Delivery.objects.filter(webhook=webhook).exclude(state=State.SUCCEEDED)  # some by a retry
     return _is_partly_unseen(user, Event.objects.filter(pk__in=sendable.values("event")))

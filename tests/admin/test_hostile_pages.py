@@ -226,7 +226,7 @@ def test_no_page_is_broken_by_what_others_write(name: str, browser: Client, redi
 def test_a_webhook_has_a_name_that_can_be_seen(browser: Client) -> None:
     answer = browser.post(reverse("admin:webhooks_webhook_add"), {"name": f"a{CORPUS['direction']}"})
     [error] = answer.context["adminform"].form.errors["name"]
-    assert error == rf"There are characters in it that cannot be seen: a\u202e{MARK}\u2066\u2069\u202d\u200f"
+    assert error == rf"Contains invisible characters: a\u202e{MARK}\u2066\u2069\u202d\u200f"
 
 
 @pytest.mark.parametrize("name", CORPUS)

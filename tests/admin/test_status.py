@@ -22,7 +22,8 @@ from webhooks.admin import counting, overview
 from webhooks.admin.diagnostics import Level, judge
 from webhooks.admin.overview import Situation, Standing
 from webhooks.models import Delivery, State, Webhook
-from webhooks.models.querysets import HEAVY, SECRETS
+from webhooks.models.event import LARGE_FIELDS
+from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations import deletion, retries
 from webhooks.workers.status import SILENT_SHIPPED, Backend, Worker
 
@@ -77,9 +78,9 @@ class TestPage:
         make_event(1, data="", error="KeyError", dispatched_at=None)
         read = "".join(sql.partition(" FROM ")[0] for sql in self.statements(admin_client) if "object_repr" in sql)
         assert '"webhooks_event"."object_repr"' in read
-        for name in HEAVY:
+        for name in LARGE_FIELDS:
             assert f'"webhooks_event"."{name}",' not in read
-        for name in SECRETS:
+        for name in SECRET_FIELDS:
             assert f'"webhooks_webhook"."{name}",' not in read
 
     def test_nothing_is_counted_to_the_end(self, admin_client: Client, webhook: Webhook) -> None:

@@ -119,8 +119,8 @@ def test_an_error_of_the_recording_costs_the_request_nothing(client: Client, mon
         raise RuntimeError("no event can be written")
 
     with monkeypatch.context() as patched:
-        patched.setattr("webhooks.models.event_sql.insert_all", broken)
-        patched.setattr("webhooks.models.event_sql.insert", broken)
+        patched.setattr("webhooks.models.Event.insert_all", broken)
+        patched.setattr("webhooks.models.Event.insert", broken)
         assert client.post("/change/").status_code == 200
     assert Thing.objects.get().name == "as it is at the end"
 

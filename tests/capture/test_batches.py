@@ -15,7 +15,7 @@ from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import load, record
-from webhooks.models import Attempt, Delivery
+from webhooks.models import Attempt, Delivery, claims
 from webhooks.models.claims import Claim
 from webhooks.network.outcome import Outcome
 
@@ -37,7 +37,7 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
         make_event(webhook, object_id=f"{webhook.pk}-{number}")
     claim = Claim(uuid.uuid4(), 15)
     dispatched, dispatching = counted(dispatch)
-    taken, claiming = counted(lambda: Delivery.objects.claim({webhook.pk: size}, claim))
+    taken, claiming = counted(lambda: claims.claim(Delivery.objects.db, {webhook.pk: size}, claim))
     claimed, loading = counted(lambda: load(taken, claim.token))
     outcomes = [(one, Outcome(timezone.now(), 5, status=200)) for one in claimed]
     with transaction.atomic():

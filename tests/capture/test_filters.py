@@ -33,10 +33,10 @@ PLACE = "and[1].op: there is no operator 'is'; use one of eq"
             "write 'a', not 'snapshots.",
         ),
         ({"conditions": {"attr": "name", "value": "a\x00b"}}, "conditions", "U+0000"),
-        ({"conditions": {"attr": "name", "value": "\ud800"}}, "conditions", "half of a pair"),
+        ({"conditions": {"attr": "name", "value": "\ud800"}}, "conditions", "lone surrogate"),
         ({"conditions": {"attr": "name", "value": float("nan")}}, "conditions", "NaN"),
-        ({"changed_fields": "status"}, "changed_fields", "list of names"),
-        ({"changed_fields": ["status", 1]}, "changed_fields", "list of names"),
+        ({"changed_fields": "status"}, "changed_fields", "list of field names"),
+        ({"changed_fields": ["status", 1]}, "changed_fields", "list of field names"),
     ],
 )
 def test_the_model_refuses_what_it_cannot_use_and_says_where(fields: dict[str, Any], field: str, told: str) -> None:
@@ -53,7 +53,7 @@ def test_all_that_is_wrong_is_told_at_once() -> None:
     webhook = make_webhook(Site)
     for name, value in wrong.items():
         setattr(webhook, name, value)
-    webhook.picked = []
+    webhook.new_object_types = []
     with pytest.raises(ValidationError) as caught:
         webhook.full_clean()
     assert caught.value.message_dict.keys() == {"changed_fields", "conditions", "custom_events", "object_types"}
@@ -153,14 +153,14 @@ def sites_by(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_serializer_that_asks_for_the_request_is_given_one(sites_by: Any) -> None:
     assert sites_by(Particular, enabled=True).status_code == 200
     assert sites_by(Particular, changed_fields=["name"]).status_code == 200
-    assert "There are: name." in sites_by(Particular, changed_fields=["slug"]).json()["changed_fields"][0]
+    assert "Choose from: name." in sites_by(Particular, changed_fields=["slug"]).json()["changed_fields"][0]
 
 
 def test_a_serializer_that_cannot_be_asked_refuses_nothing(
     sites_by: Any, app_log: pytest.LogCaptureFixture, admin_client: Any
 ) -> None:
     assert sites_by(Broken, enabled=True).status_code == 200
-    assert "cannot be asked" not in app_log.text
+    assert "Cannot list the fields" not in app_log.text
     assert sites_by(Broken, changed_fields=["colour"]).status_code == 200
     assert "this serializer cannot be asked" in app_log.text
     address = "/admin/webhooks/webhook/add/"
@@ -178,6 +178,6 @@ def test_a_name_behind_a_field_that_holds_none_is_refused(api: APIClient, name: 
 @pytest.mark.parametrize("models", [[Site], []])
 def test_names_that_no_database_takes_are_refused(database: str, names: list[str], models: list[Any]) -> None:
     webhook = Webhook(name="CMDB", payload_url="https://a.example.com/", custom_events=["dcim.rack_audited"])
-    webhook.changed_fields, webhook.picked = names, list(ContentType.objects.get_for_models(*models).values())
-    with pytest.raises(ValidationError, match="no database takes as JSON"):
+    webhook.changed_fields, webhook.new_object_types = names, list(ContentType.objects.get_for_models(*models).values())
+    with pytest.raises(ValidationError, match="databases do not store as JSON"):
         webhook.full_clean()

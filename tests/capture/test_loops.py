@@ -23,7 +23,7 @@ from tests.support.makers import events, make_webhook
 from webhooks.capture.context import RequestActor, acting, caused_by
 from webhooks.db import fetch_all
 from webhooks.models import Event, Webhook
-from webhooks.models.validators import MOST_USERNAMES, check_usernames
+from webhooks.models.validation import MAX_USERNAMES, check_usernames
 from webhooks.network import headers
 from webhooks.network.headers import DEPTH
 from webhooks.operations import retries
@@ -214,7 +214,7 @@ def test_nothing_is_serialized_where_everybody_leaves_the_user_out(
         ([" "], "Enter a list"), (["a", "a"], "each of them once"), ([None], "Enter a list"), ([["a"]], "Enter a list"),
         (["x" * 151], "No user can have this name"), (["a\nb"], r"No user can have this name: a\nb"),
         (["a\u202eb"], "No user can have"), (["\ud800"], "No user can have"),
-        ([str(number) for number in range(MOST_USERNAMES + 1)], "There are 101 names; 100 are the most."),
+        ([str(number) for number in range(MAX_USERNAMES + 1)], "Enter at most 100 names. There are 101."),
     ],
 )  # fmt: skip
 def test_only_names_that_users_can_have_are_left_out(names: Any, refused: str) -> None:

@@ -944,7 +944,7 @@ def test_an_error_of_the_outbox_itself_is_logged_and_the_save_succeeds(
 ) -> None:
     make_webhook(Thing)
     monkeypatch.setattr(
-        "webhooks.models.event_sql.insert", lambda using, columns: execute(using, "INSERT INTO nowhere VALUES (1)")
+        "webhooks.models.Event.insert", lambda event, using: execute(using, "INSERT INTO nowhere VALUES (1)")
     )
     with transaction.atomic():
         thing = Thing.objects.create(name="a")

@@ -24,8 +24,7 @@ from webhooks.delivery import outcome_sql
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcome_sql import Transition
 from webhooks.models import Delivery, Event, State, Sweep, claims
-from webhooks.models.claims import Claim
-from webhooks.models.querysets import DeliveryQuerySet
+from webhooks.models.claims import Claim, promote
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -45,7 +44,7 @@ def test_heavy_dispatch_beside_records_strands_nothing(
         return all(writer.is_done() for writer in crowd) and not Event.objects.undispatched().exists() and not under_way
 
     until(is_over, 60, storm.report)
-    stranded = Delivery.objects.stranded().count()
+    stranded = Delivery.objects.headless_lanes().count()
     account = ledger.settle(inbox.received())
     figures(f"{account}; in 2 lanes by 3 workers without a sweep, {stranded} stranded")
     assert stranded == 0
@@ -59,7 +58,7 @@ def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
     assert delivery.claim
     transition = Transition(delivery.pk, delivery.claim, State.SUCCEEDED, failed=0, wait=0, reason="")
     assert outcome_sql.record("default", [transition]) == {delivery.pk}
-    return [one.id for one in claims.promote("default", [delivery.pk], then)]
+    return [one.id for one in promote("default", [delivery.pk], then)]
 
 
 @pytest.fixture
@@ -68,16 +67,16 @@ def after_promotion(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[
     calls: list[Callable[[], None]] = []
 
     def then_call(real: Callable[..., Any]) -> Callable[..., Any]:
-        def promote(*arguments: Any) -> Any:
+        def promote_and_call(*arguments: Any) -> Any:
             result = real(*arguments)
             while calls:
                 calls.pop()()
             return result
 
-        return promote
+        return promote_and_call
 
-    monkeypatch.setattr("webhooks.delivery.dispatch.promote", then_call(claims.promote))
-    monkeypatch.setattr(DeliveryQuerySet, "promote", then_call(DeliveryQuerySet.promote))
+    monkeypatch.setattr("webhooks.delivery.dispatch.promote", then_call(promote))
+    monkeypatch.setattr(claims, "promote", then_call(promote))
     return calls
 
 
@@ -126,7 +125,7 @@ def test_a_dispatch_beside_two_records_strands_nothing(
     database: str, after_promotion: list[Callable[[], None]]
 ) -> None:
     beside_a_head_that_moves_up(dispatch, after_promotion)
-    assert Delivery.objects.stranded().count() == 0
+    assert Delivery.objects.headless_lanes().count() == 0
 
 
 def test_a_retry_beside_two_records_strands_nothing(database: str, after_promotion: list[Callable[[], None]]) -> None:
@@ -141,4 +140,4 @@ def test_a_retry_beside_two_records_strands_nothing(database: str, after_promoti
         return Delivery.objects.all()[0].webhook
 
     beside_a_head_that_moves_up(retry, after_promotion)
-    assert Delivery.objects.stranded().count() == 0
+    assert Delivery.objects.headless_lanes().count() == 0

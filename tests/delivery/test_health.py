@@ -25,7 +25,7 @@ from webhooks.delivery import health, outcomes
 from webhooks.delivery.health import Health, after_failures
 from webhooks.delivery.outcomes import Claimed
 from webhooks.models import Delivery, State, Webhook
-from webhooks.models.querysets import WebhookQuerySet
+from webhooks.models.webhook import WebhookQuerySet
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
 

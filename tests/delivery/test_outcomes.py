@@ -364,7 +364,7 @@ def test_a_stalled_worker_that_wakes_up_overwrites_nothing(inbox: Inbox) -> None
     webhook = make_webhook(Thing, url=inbox.url())
     delivery = make_delivery(webhook, State.SENDING, lease_until=timezone.now() - timedelta(seconds=1))
     stalled = claimed(delivery, delivery.claim)
-    Delivery.objects.abandoned().release()
+    Delivery.objects.expired().release()
     drain()
     with transaction.atomic():
         recorded = delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker")

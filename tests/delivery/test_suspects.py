@@ -116,7 +116,7 @@ def test_a_webhook_whose_deliveries_end_workers_is_paused(webhook: Webhook, webh
 
 def test_a_lost_lease_of_a_webhook_that_is_being_deleted_is_no_attempt(webhook: Webhook) -> None:
     make_lost(webhook, 1, 2, state=State.SENDING, lease_until=AGO)
-    Webhook.objects.all().take_out_of_use()
+    Webhook.objects.all().mark_deleted()
     assert maintenance.take_back() == 1
     assert states() == [State.PENDING]
     assert not Attempt.objects.exists()

@@ -62,7 +62,7 @@ def admin(database: str) -> User:
 
 def by_code(webhook: Webhook, admin: User, secret: str) -> None:
     fresh = Webhook.objects.get()
-    fresh.sign_with(Secret(secret))
+    fresh.replace_secret(Secret(secret))
     fresh.save()
 
 

@@ -22,7 +22,7 @@ from webhooks.delivery import outcome_sql
 from webhooks.delivery.outcome_sql import Transition
 from webhooks.models import Delivery, State, Webhook, claims
 from webhooks.models.claims import Claim
-from webhooks.models.querysets import ENDED_STATES, OPEN_STATES, DeliveryQuerySet
+from webhooks.models.delivery import ENDED_STATES, OPEN_STATES
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -44,7 +44,7 @@ def due() -> QuerySet[Delivery]:
 
 def claim(webhook: Webhook, most: int = 100, lease: float = 15) -> tuple[list[uuid.UUID], uuid.UUID]:
     token = uuid.uuid4()
-    return [one.id for one in Delivery.objects.claim({webhook.pk: most}, Claim(token, lease))], token
+    return [one.id for one in claims.claim(Delivery.objects.db, {webhook.pk: most}, Claim(token, lease))], token
 
 
 def record(delivery: Delivery, state: State, wait: float = 0, token: uuid.UUID | None = None) -> bool:
@@ -62,7 +62,7 @@ CHANGES: dict[str, Callable[[Delivery], Any]] = {
     "release": lambda delivery: Delivery.objects.filter(pk=delivery.pk).release(),
     "retry": lambda delivery: Delivery.objects.filter(pk=delivery.pk).retry(),
     "discard": lambda delivery: Delivery.objects.filter(pk=delivery.pk).discard(),
-    "promote": lambda delivery: Delivery.objects.promote([delivery.pk]),
+    "promote": lambda delivery: claims.promote(Delivery.objects.db, [delivery.pk]),
 }
 
 # Where each change leads from each state; whatever is not named leaves the state as it is.
@@ -139,14 +139,14 @@ def test_a_claim_is_for_the_webhooks_that_it_names(webhook: Webhook) -> None:
     other = make_webhook(Thing)
     make_delivery(webhook)
     make_delivery(other)
-    assert len(Delivery.objects.claim({webhook.pk: 5, 10**9: 5}, Claim(uuid.uuid4(), 15))) == 1
+    assert len(claims.claim(Delivery.objects.db, {webhook.pk: 5, 10**9: 5}, Claim(uuid.uuid4(), 15))) == 1
     assert states().count(State.PENDING) == 1
 
 
 def test_an_empty_claim_takes_nothing(webhook: Webhook) -> None:
     make_delivery(webhook)
-    assert Delivery.objects.claim({}, Claim(uuid.uuid4(), 15)) == []
-    assert Delivery.objects.claim({webhook.pk: 0}, Claim(uuid.uuid4(), 15)) == []
+    assert claims.claim(Delivery.objects.db, {}, Claim(uuid.uuid4(), 15)) == []
+    assert claims.claim(Delivery.objects.db, {webhook.pk: 0}, Claim(uuid.uuid4(), 15)) == []
 
 
 def test_workers_that_claim_at_once_share_the_work_and_never_take_the_same(webhook: Webhook) -> None:
@@ -178,7 +178,7 @@ def test_a_claim_passes_over_rows_that_another_worker_has_locked(webhook: Webhoo
 def test_a_lease_is_renewed_from_now(webhook: Webhook) -> None:
     delivery = make_delivery(webhook, State.SENDING, lease_until=timezone.now() + timedelta(seconds=1))
     assert Delivery.objects.filter(pk=delivery.pk).renew(30) == 1
-    assert not Delivery.objects.abandoned().exists()
+    assert not Delivery.objects.expired().exists()
     delivery.refresh_from_db()
     assert delivery.lease_until > timezone.now() + timedelta(seconds=25)
 
@@ -187,8 +187,8 @@ def test_a_worker_that_lost_its_claim_records_nothing(webhook: Webhook) -> None:
     delivery = make_delivery(webhook)
     _, stalled = claim(webhook)
     Delivery.objects.filter(pk=delivery.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
-    assert Delivery.objects.abandoned().count() == 1
-    Delivery.objects.abandoned().release()
+    assert Delivery.objects.expired().count() == 1
+    Delivery.objects.expired().release()
     _, second = claim(webhook)
     assert not record(delivery, State.FAILED, token=stalled)
     assert state_of(delivery) == State.SENDING
@@ -227,13 +227,13 @@ def lane(webhook: Webhook, *wanted: State) -> list[Delivery]:
 def test_the_end_of_a_head_makes_the_next_one_the_head(webhook: Webhook) -> None:
     head, *_ = lane(webhook, State.SENDING, State.WAITING, State.WAITING)
     record(head, State.SUCCEEDED)
-    Delivery.objects.promote([head.pk])
+    claims.promote(Delivery.objects.db, [head.pk])
     assert states() == [State.SUCCEEDED, State.PENDING, State.WAITING]
 
 
 def test_a_promotion_beside_a_head_changes_nothing(webhook: Webhook) -> None:
     deliveries = lane(webhook, State.SENDING, State.WAITING)
-    Delivery.objects.promote([delivery.pk for delivery in deliveries])
+    claims.promote(Delivery.objects.db, [delivery.pk for delivery in deliveries])
     assert states() == [State.SENDING, State.WAITING]
 
 
@@ -258,7 +258,7 @@ def test_a_retry_goes_back_into_its_lane_before_what_waits_there(webhook: Webhoo
     assert states() == [State.WAITING, State.PENDING, State.WAITING]
     claim(webhook)
     record(head, State.SUCCEEDED)
-    Delivery.objects.promote([head.pk])
+    claims.promote(Delivery.objects.db, [head.pk])
     assert states() == [State.PENDING, State.SUCCEEDED, State.WAITING]
     assert failed.event_id < waiting.event_id
 
@@ -299,19 +299,19 @@ def test_a_lane_goes_on_where_the_next_one_is_discarded_as_the_head_ends(
 ) -> None:
     head, following, _ = lane(webhook, State.SENDING, State.WAITING, State.WAITING)
     is_discarded, may_go_on = threading.Event(), threading.Event()
-    promote = DeliveryQuerySet.promote
+    promote = claims.promote
 
-    def promote_later(self: DeliveryQuerySet, beside: list[uuid.UUID]) -> None:
+    def promote_later(using: str, deliveries: list[uuid.UUID]) -> None:
         is_discarded.set()
         assert may_go_on.wait(60)
-        promote(self, beside)
+        promote(using, deliveries)
 
     def end() -> None:
         with transaction.atomic():
             outcome_sql.record(USING, [Transition(head.pk, head.claim, State.SUCCEEDED, 0, 0, "")])
-            claims.promote(USING, [head.pk])
+            promote(USING, [head.pk])
 
-    monkeypatch.setattr(DeliveryQuerySet, "promote", promote_later)
+    monkeypatch.setattr(claims, "promote", promote_later)
     discarding = Beside(Delivery.objects.filter(pk=following.pk).discard)
     assert is_discarded.wait(60)
     ending = Beside(end)
@@ -331,7 +331,7 @@ def test_a_whole_lane_may_be_discarded_except_for_what_is_under_way(webhook: Web
 def test_a_head_that_leaves_its_lane_goes_on_beside_it(webhook: Webhook) -> None:
     head, _ = lane(webhook, State.PENDING, State.WAITING)
     Delivery.objects.filter(pk=head.pk).leave_lane()
-    Delivery.objects.promote([head.pk])
+    claims.promote(Delivery.objects.db, [head.pk])
     assert states() == [State.PENDING, State.PENDING]
     assert len(claim(webhook)[0]) == 2
 

@@ -208,7 +208,7 @@ def test_the_api_takes_one_that_all_models_have_and_says_which_have_not(api: API
     assert (made.status_code, made.json()["serializer"]) == (201, "brief")
     page = f"/api/webhooks/webhooks/{made.json()['id']}/"
     refused = api.patch(page, {"object_types": ["dcim.site", "dcim.rack", "ipam.prefix"]}, format="json")
-    assert refused.json() == {"serializer": ["There is no serializer called “brief” of dcim.rack, ipam.prefix."]}
+    assert refused.json() == {"serializer": ["There is no serializer “brief” for dcim.rack, ipam.prefix."]}
     misspelt = api.patch(page, {"serializer": "brieff", "changed_fields": ["name"]}, format="json")
     assert (misspelt.status_code, list(misspelt.json())) == (400, ["serializer"])
     both = api.patch(page, {"serializer": "", "object_types": ["dcim.rack"]}, format="json")
@@ -224,7 +224,7 @@ def test_the_admin_suggests_them_and_says_which_model_has_none(admin_client: Cli
         data = PICK | {"http_method": "POST", "content_type": "application/json", "object_types": ids}
         return admin_client.post("/admin/webhooks/webhook/add/", data | {"serializer": "brief"} | fields)
 
-    assert "There is no serializer called “brief” of dcim.rack." in post(Site, Rack).content.decode()
+    assert "There is no serializer “brief” for dcim.rack." in post(Site, Rack).content.decode()
     assert post(Site, Device).status_code == 302
     assert Webhook.objects.get().serializer == "brief"
 

@@ -350,8 +350,8 @@ def test_what_is_not_dispatched_yet_or_may_be_replayed_goes_nowhere_else(webhook
 def test_an_event_that_the_app_recorded_keeps_a_webhook_where_it_is(webhook: Webhook) -> None:
     Site.objects.create(name="AMS1", slug="ams1")
     webhook.object_types.set([ContentType.objects.get_for_model(Device)])
-    assert Event.objects.undispatched().wanted_by(webhook.pk).exists()
-    assert not Event.objects.undispatched().wanted_by(webhook.pk + 1).exists()
+    assert Event.objects.undispatched().matched_by(webhook.pk).exists()
+    assert not Event.objects.undispatched().matched_by(webhook.pk + 1).exists()
     assert "wait to be sent" in permissions.refusal_to_change(somebody("view_device"), webhook, ["payload_url"])
 
 

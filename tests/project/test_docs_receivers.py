@@ -28,7 +28,7 @@ from webhooks.models import State, Webhook
 from webhooks.security import signing
 from webhooks.security.encryption import Secret
 
-SECRETS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a plain one, ümlaut included"]
+SECRET_FIELDS = ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "a plain one, ümlaut included"]
 BODY = b'{"event": "updated", "object_type": "dcim.site", "data": {"id": 7}}'
 
 
@@ -109,7 +109,7 @@ def command_of(language: str, directory: Path) -> list[str]:
     return [node, str(path)]
 
 
-@pytest.fixture(params=SECRETS, ids=["whsec", "plain"])
+@pytest.fixture(params=SECRET_FIELDS, ids=["whsec", "plain"])
 def secret(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -217,7 +217,7 @@ def test_a_change_reaches_it_before_and_after_its_secret_was_replaced(
     thing = Thing.objects.create(name="a")
     drain()
     webhook = Webhook.objects.get()
-    webhook.sign_with(Secret("whsec_" + "QUJD" * 8))
+    webhook.replace_secret(Secret("whsec_" + "QUJD" * 8))
     webhook.save()
     thing.save()
     drain()

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.threads import aside
 from webhooks.models import Delivery, State
-from webhooks.models.querysets import DeliveryQuerySet
+from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.operations import retries
 
 

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from webhooks import permissions
 from webhooks.admin.display import deliveries
 from webhooks.models import Delivery
-from webhooks.models.querysets import DeliveryQuerySet
+from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.operations import retries
 from webhooks.operations.retries import Done
 

@@ -15,7 +15,7 @@ from webhooks.admin.display import EMPTY, number, short, webhook_state, when
 from webhooks.admin.filters import deliveries_url
 from webhooks.admin.forms import in_words
 from webhooks.models import Webhook
-from webhooks.models.querysets import OPEN_STATES, State
+from webhooks.models.delivery import OPEN_STATES, State
 from webhooks.network import url_policy
 from webhooks.registry.object_types import label_of
 

@@ -13,7 +13,7 @@ from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
 from webhooks.admin import counting
 from webhooks.db import DatabaseNow
 from webhooks.models import Delivery, Webhook
-from webhooks.models.querysets import State
+from webhooks.models.delivery import State
 
 TALLIED = (State.PENDING, State.WAITING, State.SENDING, State.FAILED)
 

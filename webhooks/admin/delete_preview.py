@@ -10,7 +10,7 @@ from django.db.models import Count, Q, QuerySet
 from webhooks import permissions
 from webhooks.admin.display import deliveries
 from webhooks.models import Webhook
-from webhooks.models.querysets import OPEN_STATES, State
+from webhooks.models.delivery import OPEN_STATES, State
 
 
 def in_words(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:

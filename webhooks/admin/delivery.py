@@ -24,7 +24,7 @@ from webhooks.admin.pagination import CappedPaginator
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.delivery import request
 from webhooks.models import Attempt, Delivery
-from webhooks.models.querysets import DeliveryQuerySet, State
+from webhooks.models.delivery import DeliveryQuerySet, State
 from webhooks.network.outcome import Refused, error_kind
 from webhooks.payloads import Bodies
 from webhooks.payloads.templates import Renderer
@@ -49,7 +49,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
-        return permissions.visible_deliveries(request.user, deliveries.light())
+        return permissions.visible_deliveries(request.user, deliveries.for_list())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
@@ -131,7 +131,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     # One delivery
 
     def in_full(self) -> QuerySet[Delivery]:
-        return Delivery.objects.in_full()
+        return Delivery.objects.for_detail()
 
     def detail(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         attempts = list(obj.attempts.order_by("-pk")[:MOST_ATTEMPTS])

@@ -21,7 +21,7 @@ from webhooks.admin.display import EMPTY, indented, named, pill, short, when
 from webhooks.admin.readonly import ReadOnlyAdmin
 from webhooks.admin.replaying import replay
 from webhooks.models import Event
-from webhooks.models.querysets import EventQuerySet
+from webhooks.models.event import EventQuerySet
 from webhooks.redaction import Redaction
 
 # In the list, of those that failed.
@@ -40,7 +40,7 @@ class EventAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
         events: EventQuerySet = super().get_queryset(request)  # type: ignore[assignment]
-        return permissions.visible_events(request.user, events.light())
+        return permissions.visible_events(request.user, events.for_list())
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
@@ -96,7 +96,7 @@ class EventAdmin(ReadOnlyAdmin):
         return Event.objects.all()
 
     def detail(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
-        deliveries = permissions.visible_deliveries(request.user, obj.deliveries.light()).order_by("pk")
+        deliveries = permissions.visible_deliveries(request.user, obj.deliveries.for_list()).order_by("pk")
         redacted = Redaction(request.user)
         replay = _replay_of(obj)
         return {

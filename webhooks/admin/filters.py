@@ -16,8 +16,8 @@ from webhooks import permissions, registry
 from webhooks.admin.search import as_key
 from webhooks.db import first_id
 from webhooks.models import Action
+from webhooks.models.delivery import OPEN_STATES, State
 from webhooks.models.event import PING
-from webhooks.models.querysets import OPEN_STATES, State
 from webhooks.registry import event_names
 from webhooks.text import clean
 

@@ -153,7 +153,7 @@ class WebhookForm(forms.ModelForm):
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
-        self.instance.picked = list(cleaned.get("object_types") or [])
+        self.instance.new_object_types = list(cleaned.get("object_types") or [])
         if not any(cleaned.get(name) for name in (*ACTION_FIELDS, "custom_events")):
             self.add_error("on_created", ValidationError(NO_ACTION, code="required"))
         self._refuse_to_send()
@@ -180,7 +180,9 @@ class WebhookForm(forms.ModelForm):
 
     def _refuse_to_send(self) -> None:
         before = set(self.instance.object_types.all()) if self.instance.pk else set()
-        if self.user and (refusal := permissions.refusal_to_send(self.user, set(self.instance.picked) - before)):
+        if self.user and (
+            refusal := permissions.refusal_to_send(self.user, set(self.instance.new_object_types) - before)
+        ):
             self.add_error("object_types", refusal)
 
     def _refuse_to_change(self) -> None:

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 from webhooks.admin import counting
 from webhooks.admin.display import number
 from webhooks.models import Delivery
-from webhooks.models.querysets import HEAD_STATES, State
+from webhooks.models.delivery import HEAD_STATES, State
 
 
 @dataclass(frozen=True)

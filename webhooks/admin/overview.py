@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from webhooks import permissions
 from webhooks.admin import counting, counts
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.models.querysets import OPEN_STATES, State
+from webhooks.models.delivery import OPEN_STATES, State
 
 # More webhooks than this are left to the list of webhooks.
 MOST_WEBHOOKS = 200
@@ -83,7 +83,7 @@ def read(user: Any) -> Situation:
         undispatched=_capped(undispatched),
         undispatched_since=undispatched.order_by("pk").values_list("timestamp", flat=True).first(),
         failed_events=_capped(permissions.visible_events(user, Event.objects.failed())),
-        deleted=_capped(permissions.visible_webhooks(user, Webhook.with_deleted.deleted())),
+        deleted=_capped(permissions.visible_webhooks(user, Webhook.with_deleted.being_deleted())),
         webhooks=tuple(map(standing_of, webhooks[:MOST_WEBHOOKS])),
         has_more_webhooks=len(webhooks) > MOST_WEBHOOKS,
         hidden=_hidden(user),

@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from webhooks.admin import counting
 from webhooks.admin.display import count_of
 from webhooks.models import Event
-from webhooks.models.querysets import EventQuerySet
+from webhooks.models.event import EventQuerySet
 from webhooks.operations import retries
 from webhooks.operations.retries import Replayed
 

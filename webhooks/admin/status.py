@@ -25,7 +25,7 @@ from webhooks.admin.pagination import CappedPaginator
 from webhooks.admin.search import as_key, as_uuid
 from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.models.querysets import State
+from webhooks.models.delivery import State
 from webhooks.redaction import Redaction
 from webhooks.text import last_line
 from webhooks.workers import status
@@ -205,7 +205,7 @@ def _probe(standing: Standing) -> SafeString | str:
 
 def _failed(request: HttpRequest) -> Any:
     """A page of the failed deliveries, the newest first."""
-    failed = permissions.visible_deliveries(request.user, Delivery.objects.failed().light())
+    failed = permissions.visible_deliveries(request.user, Delivery.objects.failed().for_list())
     page = CappedPaginator(failed.order_by("-finished_at"), PER_PAGE).get_page(request.GET.get("page"))
     redacted = Redaction(request.user)
     rows = [
@@ -220,7 +220,7 @@ def _failed(request: HttpRequest) -> Any:
 
 
 def _failed_events(request: HttpRequest) -> list[dict[str, Any]]:
-    events = permissions.visible_events(request.user, Event.objects.failed().light()).order_by("-timestamp")[
+    events = permissions.visible_events(request.user, Event.objects.failed().for_list()).order_by("-timestamp")[
         :MOST_EVENTS
     ]
     return [

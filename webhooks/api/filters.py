@@ -14,7 +14,7 @@ from rest_framework.filters import BaseFilterBackend
 from rest_framework.request import Request
 
 from webhooks.db import first_id
-from webhooks.models.querysets import State
+from webhooks.models.delivery import State
 from webhooks.models.webhook import ACTION_FIELDS
 
 BIGGEST_KEY = 2**63 - 1

@@ -28,8 +28,7 @@ from webhooks.api.fields import (
 )
 from webhooks.api.unknown import refuse_unknown
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
-from webhooks.models.querysets import SECRETS
-from webhooks.models.webhook import SECRET_HEADERS_LENGTH, SECRET_LENGTH, TIDIED, Method
+from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH, Method
 from webhooks.redaction import Redaction
 from webhooks.security.encrypted_field import refuse_encrypted
 from webhooks.security.encryption import Secret
@@ -136,14 +135,14 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
             setattr(candidate, name, attrs[name])
         stored = list(self.instance.object_types.all()) if self.instance else []
-        candidate.picked = attrs.get("object_types", stored)
+        candidate.new_object_types = attrs.get("object_types", stored)
         try:
             candidate.full_clean()
         except ModelValidationError as error:
             raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
         if self.instance and attrs.get("enabled") == self.instance.enabled:
             del attrs["enabled"]  # which switches nothing, even if a worker disables it meanwhile
-        return attrs | {name: getattr(candidate, name) for name in attrs.keys() & TIDIED}
+        return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
@@ -177,7 +176,7 @@ def _redaction(serializer: serializers.BaseSerializer[Any]) -> Redaction:
 
 
 def _is_secret(name: str, value: Any) -> bool:
-    return name in SECRETS and isinstance(value, str)
+    return name in SECRET_FIELDS and isinstance(value, str)
 
 
 def _named(errors: dict[str, Any]) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
     lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Event]:
-        events = Event.objects.all() if self.detail else Event.objects.light()
+        events = Event.objects.all() if self.detail else Event.objects.for_list()
         return permissions.visible_events(self.request.user, events)
 
     def get_serializer_class(self) -> Any:
@@ -187,7 +187,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         return transaction.non_atomic_requests(view) if "retry_many" in (actions or {}).values() else view
 
     def get_queryset(self) -> QuerySet[Delivery]:
-        deliveries = Delivery.objects.in_full() if self.detail else Delivery.objects.light()
+        deliveries = Delivery.objects.for_detail() if self.detail else Delivery.objects.for_list()
         return permissions.visible_deliveries(self.request.user, deliveries)
 
     def get_serializer_class(self) -> Any:

@@ -19,8 +19,7 @@ from django.utils.functional import SimpleLazyObject, empty
 from webhooks.capture.blocks import Block
 from webhooks.conf import conf
 from webhooks.logs import get_logger, reraise_job_timeout
-from webhooks.models.event import REQUEST_ID_LENGTH
-from webhooks.models.validators import USERNAME_LENGTH
+from webhooks.models.event import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
 from webhooks.registry.sensitive import is_sensitive
 from webhooks.text import clean, drop_keys, dumps, short_repr

@@ -17,8 +17,7 @@ from webhooks.conf import conf
 from webhooks.db import in_chunks
 from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action, Event
-from webhooks.models.event import CUT
-from webhooks.models.querysets import EventQuerySet
+from webhooks.models.event import CUT, EventQuerySet
 from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line

@@ -17,7 +17,7 @@ from webhooks.delivery import dispatch_sql
 from webhooks.delivery.dispatch_sql import New, Undispatched
 from webhooks.logs import get_logger
 from webhooks.models import Delivery, Event, State
-from webhooks.models.claims import Claim, Taken, lock_heads, promote
+from webhooks.models.claims import Claim, ClaimedRow, lock_heads, promote
 from webhooks.models.event import UNDISPATCHED
 from webhooks.text import clean
 
@@ -35,7 +35,7 @@ class Dispatched:
     """How many Events were dispatched, and what of that the worker has taken at once, under the token of its claim."""
 
     events: int = 0
-    taken: Sequence[Taken] = ()
+    taken: Sequence[ClaimedRow] = ()
     token: uuid.UUID | None = None
 
 
@@ -117,7 +117,7 @@ def _deliveries(using: str, events: Sequence[Undispatched]) -> list[New]:
     ]
 
 
-def _begin_lanes(using: str, waiting: Sequence[uuid.UUID], claim: Claim | None) -> Sequence[Taken]:
+def _begin_lanes(using: str, waiting: Sequence[uuid.UUID], claim: Claim | None) -> Sequence[ClaimedRow]:
     if not waiting:
         return ()
     lock_heads(using, waiting)

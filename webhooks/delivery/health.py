@@ -122,7 +122,7 @@ def _reason_to_disable(outcomes: Sequence[Outcome], since: datetime, now: dateti
 def _recovered(webhook_id: int) -> None:
     stale = Q(last_success_at__lt=DatabaseNow(-SUCCESS_NOTED_EVERY)) | Q(last_success_at__gt=DatabaseNow())
     news = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | stale
-    Webhook.objects.filter(news, pk=webhook_id).recover(last_success_at=DatabaseNow())
+    Webhook.objects.filter(news, pk=webhook_id).record_recovery(last_success_at=DatabaseNow())
 
 
 def _write(webhook: Webhook, health: Health, outcome: Outcome) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, F, OuterRef, QuerySet
 
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, atomically
 from webhooks.delivery.outcomes import load, record
 from webhooks.delivery.purge import remove, remove_webhooks
 from webhooks.logs import get_logger
-from webhooks.models import Delivery, Event, Webhook
-from webhooks.models.claims import Taken
+from webhooks.models import Delivery, Event, Webhook, claims
+from webhooks.models.claims import ClaimedRow
 from webhooks.network.outcome import WORKER_ENDED, Outcome
 
 logger = get_logger(__name__)
@@ -28,7 +28,7 @@ ALLOWED = 2
 
 def sweep() -> int:
     """Do all of it once, in short transactions. Returns how many rows it changed."""
-    return mend() + repair_promotions() + prune() + remove_webhooks(Webhook.with_deleted.deleted(), MOST)
+    return mend() + repair_promotions() + prune() + remove_webhooks(Webhook.with_deleted.being_deleted(), MOST)
 
 
 def mend() -> int:
@@ -38,16 +38,18 @@ def mend() -> int:
 
 def take_back() -> int:
     """Hand back what dead or stalled workers had claimed. A lease lost for the third time is a failed attempt."""
-    lost = Delivery.objects.filter(pk__in=_some(Delivery.objects.abandoned())).abandoned()
-    return lost.filter(lost_leases__lt=ALLOWED).lose() + atomically(_fail_lost, Delivery.objects.db)
+    lost = Delivery.objects.filter(pk__in=_some(Delivery.objects.expired())).expired()
+    return lost.filter(lost_leases__lt=ALLOWED).release(lost_leases=F("lost_leases") + 1) + atomically(
+        _fail_lost, Delivery.objects.db
+    )
 
 
 def _fail_lost() -> int:
-    abandoned = Delivery.objects.abandoned().filter(lost_leases__gte=ALLOWED)
+    abandoned = Delivery.objects.expired().filter(lost_leases__gte=ALLOWED)
     lost = list(abandoned.select_for_update(skip_locked=True, of=("self",))[:MOST])
     outcomes = []
     for one in lost:
-        taken = Taken(one.pk, one.webhook_id, one.event_id, one.attempt_count, one.failures, one.lost_leases, None)
+        taken = ClaimedRow(one.pk, one.webhook_id, one.event_id, one.attempt_count, one.failures, one.lost_leases, None)
         # One that is sending has a claim and a lease.
         outcome = Outcome(one.lease_until, 0, reason=WORKER_ENDED)  # type: ignore[arg-type]
         outcomes += [(claimed, outcome) for claimed in load([taken], one.claim)]  # type: ignore[arg-type]
@@ -55,7 +57,7 @@ def _fail_lost() -> int:
     if outcomes:
         record(outcomes, worker="")
     # A webhook that is being deleted has no attempts any more.
-    Delivery.objects.filter(pk__in=[one.pk for one in lost]).abandoned().release()
+    Delivery.objects.filter(pk__in=[one.pk for one in lost]).expired().release()
     return len(lost)
 
 
@@ -65,23 +67,23 @@ def free_lanes() -> int:
 
 
 def _free_lanes() -> int:
-    ids = _some(Delivery.objects.overstaying(conf.lane_wait).select_for_update(skip_locked=True, of=("self",)))
+    ids = _some(Delivery.objects.expired_heads(conf.lane_wait).select_for_update(skip_locked=True, of=("self",)))
     Delivery.objects.filter(pk__in=ids).leave_lane()
-    Delivery.objects.promote(ids)
+    claims.promote(Delivery.objects.db, ids)
     return len(ids)
 
 
 def repair_promotions() -> int:
     """Give lanes that lost their head another one."""
-    stranded = _some(Delivery.objects.stranded())
-    atomically(lambda: Delivery.objects.promote(stranded), Delivery.objects.db)
+    stranded = _some(Delivery.objects.headless_lanes())
+    atomically(lambda: claims.promote(Delivery.objects.db, stranded), Delivery.objects.db)
     return len(stranded)
 
 
 def prune() -> int:
     """Delete deliveries and failed events that are past their retention, and secrets that sign no longer."""
     pruned = sum(_prune(state, days) for state, days in conf.retention_days.items()) + _prune_events()
-    return pruned + Webhook.objects.forget_previous_secrets()
+    return pruned + Webhook.objects.delete_expired_secrets()
 
 
 def _prune(state: str, days: float) -> int:

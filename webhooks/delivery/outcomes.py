@@ -15,10 +15,10 @@ from webhooks.db import async_commit
 from webhooks.delivery import health, outcome_sql, retry_policy
 from webhooks.delivery.outcome_sql import Transition
 from webhooks.delivery.request import compose
-from webhooks.models import Delivery, State, Webhook, event_sql
-from webhooks.models.claims import Claim, Taken, promote
+from webhooks.models import Delivery, State, Webhook
+from webhooks.models.claims import Claim, ClaimedRow, promote
 from webhooks.models.delivery import URL_LENGTH
-from webhooks.models.event_sql import EventRow
+from webhooks.models.event import EventRow
 from webhooks.network.outcome import Outcome
 from webhooks.network.transport import Request
 from webhooks.payloads import Bodies
@@ -38,10 +38,10 @@ class Claimed:
     lost_leases: int = 0
 
 
-def load(taken: Sequence[Taken], token: uuid.UUID) -> list[Claimed]:
+def load(taken: Sequence[ClaimedRow], token: uuid.UUID) -> list[Claimed]:
     """What was taken, with its events, and the webhooks as they are now."""
     using = Delivery.objects.db
-    found = {event.pk: event for event in event_sql.read(using, {one.event_id for one in taken})}
+    found = {event.pk: event for event in EventRow.load(using, {one.event_id for one in taken})}
     webhooks = Webhook.objects.in_bulk({one.webhook_id for one in taken})
     bodies: dict[tuple[int, str], Bodies] = {}
     return [
@@ -76,7 +76,7 @@ def request_for(claimed: Claimed, renderer: Renderer) -> Request:
 class Recorded:
     """The deliveries that were promoted and taken, and the webhooks that are not to be sent to any more."""
 
-    taken: list[Taken]
+    taken: list[ClaimedRow]
     stopped: set[int]
 
 

@@ -6,7 +6,8 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from webhooks.models import Attempt, Delivery, Event
-from webhooks.models.querysets import DeliveryQuerySet, WebhookQuerySet
+from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.webhook import WebhookQuerySet
 
 
 def remove(deliveries: DeliveryQuerySet, most: int) -> int:

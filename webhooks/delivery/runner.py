@@ -22,7 +22,8 @@ from webhooks.delivery.sender import MANY, Senders
 from webhooks.delivery.suspects import ALONE_FROM, FEW, Solitude
 from webhooks.logs import get_logger
 from webhooks.models import Delivery
-from webhooks.models.claims import Claim, Due, Suspicion, Taken, webhooks_with_due
+from webhooks.models.claims import Claim, ClaimedRow, DueWebhook, Suspicion, due_webhooks
+from webhooks.models.claims import claim as claim_due
 from webhooks.network.outcome import Outcome
 from webhooks.payloads.templates import QUICK, SLOW, Renderer
 
@@ -103,7 +104,7 @@ class Courier:
 
     def claim(self, only_free: bool = False) -> int:
         """Take what is due and what there is room for. Returns how many."""
-        due = webhooks_with_due(Delivery.objects.db)
+        due = due_webhooks(Delivery.objects.db)
         goes_alone = [] if only_free else [webhook for webhook in due if webhook.lost_leases >= ALONE_FROM]
         others = any(webhook.has_clean or webhook not in goes_alone for webhook in due)
         self._solitude.look(time.monotonic(), bool(goes_alone), others, self.is_idle)
@@ -115,7 +116,7 @@ class Courier:
         clean = {webhook: self._senders.room(webhook.id, share) for webhook in free if webhook.has_clean}
         return self._claim(clean, Suspicion.NONE) + self._claim(self._room_for_suspects(free), Suspicion.SOME)
 
-    def _room_for_suspects(self, due: list[Due]) -> dict[Due, int]:
+    def _room_for_suspects(self, due: list[DueWebhook]) -> dict[DueWebhook, int]:
         suspected = [webhook for webhook in due if webhook.lost_leases]
         held = Counter(claimed.webhook.pk for claimed in self._held.values() if claimed.lost_leases)
         share = max(1, FEW // max(1, len(suspected)))
@@ -126,25 +127,25 @@ class Courier:
             if not (webhook.is_probe and webhook.lost_leases >= ALONE_FROM)
         }
 
-    def _claim_alone(self, due: list[Due]) -> int:
+    def _claim_alone(self, due: list[DueWebhook]) -> int:
         for webhook in due:
             if self._claim({webhook: 1}, Suspicion.STRONG):
                 self._solitude.took()
                 return 1
         return 0
 
-    def _claim(self, most: Mapping[Due, int], suspicion: Suspicion) -> int:
-        """Take up to so many deliveries of each webhook, and one of a webhook that is paused, as its probe."""
+    def _claim(self, most: Mapping[DueWebhook, int], suspicion: Suspicion) -> int:
+        """Claim up to ``most`` deliveries of each webhook. A paused webhook gets one, as its probe."""
         probes = {webhook.id: 1 for webhook in most if webhook.is_probe and health.begin_probe(webhook.id)}
-        room = {webhook.id: count for webhook, count in most.items() if not webhook.is_probe and count > 0} | probes
-        if not room:
+        capacity = {webhook.id: count for webhook, count in most.items() if not webhook.is_probe and count > 0} | probes
+        if not capacity:
             return 0
         claim = Claim(uuid.uuid4(), conf.lease)
-        taken = Delivery.objects.claim(room, claim, suspicion)
+        taken = claim_due(Delivery.objects.db, capacity, claim, suspicion)
         health.take_back_probes(probes.keys() - {one.webhook_id for one in taken})
         return self.take(taken, claim.token)
 
-    def take(self, taken: Sequence[Taken], token: uuid.UUID) -> int:
+    def take(self, taken: Sequence[ClaimedRow], token: uuid.UUID) -> int:
         """Line up what was claimed."""
         if taken:
             ids = [one.id for one in taken]

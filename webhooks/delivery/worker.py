@@ -9,7 +9,7 @@ from webhooks.delivery import dispatch, maintenance
 from webhooks.delivery.dispatch_sql import has_undispatched
 from webhooks.delivery.runner import Courier
 from webhooks.models import Event, Sweep
-from webhooks.models.claims import webhooks_with_due
+from webhooks.models.claims import due_webhooks
 
 # Seconds that a turn waits for what is under way.
 PATIENT = 0.02
@@ -108,4 +108,4 @@ class Drain:
 def has_more() -> bool:
     """Whether something is due now."""
     using = Event.objects.db
-    return has_undispatched(using) or bool(webhooks_with_due(using))
+    return has_undispatched(using) or bool(due_webhooks(using))

@@ -7,7 +7,7 @@ import django.db.models.manager
 import django.utils.timezone
 import webhooks.security.encrypted_field
 import webhooks.db
-import webhooks.models.validators
+import webhooks.models.validation
 from django.db import migrations, models
 
 
@@ -66,9 +66,9 @@ class Migration(migrations.Migration):
                 ('url', models.CharField(max_length=2000)),
                 ('succeeded', models.BooleanField()),
                 ('reason', models.TextField(blank=True, db_default='', default='', help_text='Why it failed.')),
-                ('status', models.PositiveSmallIntegerField(blank=True, help_text='The HTTP status, if one came.', null=True)),
+                ('status', models.PositiveSmallIntegerField(blank=True, help_text='The HTTP status, if there was a response.', null=True)),
                 ('response_headers', models.JSONField(blank=True, db_default={}, default=dict)),
-                ('response_body', models.TextField(blank=True, db_default='', default='', help_text='The beginning of it.')),
+                ('response_body', models.TextField(blank=True, db_default='', default='', help_text='The beginning of the body.')),
                 ('worker', models.CharField(blank=True, db_default='', default='', max_length=100)),
                 ('delivery', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempts', to='webhooks.delivery')),
             ],
@@ -116,7 +116,7 @@ class Migration(migrations.Migration):
             name='Webhook',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=150, unique=True, validators=[webhooks.models.validators.check_visible])),
+                ('name', models.CharField(max_length=150, unique=True, validators=[webhooks.models.validation.check_visible])),
                 ('enabled', models.BooleanField(db_default=True, default=True, help_text='A disabled webhook gets no new deliveries; its stored ones wait until it is enabled again.')),
                 ('on_created', models.BooleanField(db_default=False, default=False, help_text='Send when an object is created.', verbose_name='created')),
                 ('on_updated', models.BooleanField(db_default=False, default=False, help_text='Send when an object is updated.', verbose_name='updated')),
@@ -127,16 +127,16 @@ class Migration(migrations.Migration):
                 ('changed_fields', models.JSONField(blank=True, db_default=[], default=list, help_text='Skip updates that change none of these fields. Empty: every update.', verbose_name='only if these fields changed')),
                 ('only_changes', models.BooleanField(db_default=False, default=False, help_text='For example a save of the same values.', verbose_name='skip updates that change nothing')),
                 ('prechange', models.BooleanField(db_default=False, default=False, help_text='Add the state before an update to the payload. This costs a query for each update.', verbose_name='include previous state')),
-                ('excluded_usernames', models.JSONField(blank=True, db_default=[], default=list, help_text='Changes by these users are not sent. Enter the user of a receiver that writes back.', validators=[webhooks.models.validators.check_usernames], verbose_name='ignored users')),
+                ('excluded_usernames', models.JSONField(blank=True, db_default=[], default=list, help_text='Changes by these users are not sent. Enter the user of a receiver that writes back.', validators=[webhooks.models.validation.check_usernames], verbose_name='ignored users')),
                 ('payload_url', models.CharField(help_text='The URL of the receiver. May be a template: https://…/{{ data.id }}.', max_length=500, verbose_name='payload URL')),
                 ('http_method', models.CharField(choices=[('GET', 'GET'), ('POST', 'POST'), ('PUT', 'PUT'), ('PATCH', 'PATCH'), ('DELETE', 'DELETE')], db_default='POST', default='POST', max_length=10, verbose_name='HTTP method')),
                 ('content_type', models.CharField(db_default='application/json', default='application/json', help_text='Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other.', max_length=100, validators=[django.core.validators.RegexValidator("\\A[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+([ \\t]*;[ \\t]*[\\x21-\\x7e][\\x20-\\x7e]*)?\\Z", 'Enter a content type, such as application/json.')])),
                 ('additional_headers', models.TextField(blank=True, db_default='', default='', help_text='A template with one “Name: value” a line.')),
                 ('body_template', models.TextField(blank=True, db_default='', default='', help_text='A template for the body. Empty: the whole payload.')),
-                ('secret', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validators.check_secret])),
+                ('secret', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validation.check_secret])),
                 ('previous_secret', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
                 ('previous_secret_until', models.DateTimeField(blank=True, editable=False, help_text='Until then the previous secret signs, too.', null=True)),
-                ('secret_headers', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validators.check_headers])),
+                ('secret_headers', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validation.check_headers])),
                 ('ssl_verification', models.BooleanField(db_default=True, default=True, help_text='Refuse a receiver without a trusted certificate.', verbose_name='TLS verification')),
                 ('ca_file_path', models.CharField(blank=True, db_default='', default='', help_text="A PEM file on the worker's machine. Its certificates replace the usual trusted ones.", max_length=4096, verbose_name='CA file')),
                 ('timeout', models.PositiveSmallIntegerField(blank=True, help_text='Seconds for a whole attempt, 1 to 120. Empty: the setting TIMEOUT.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(120)])),

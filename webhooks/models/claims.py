@@ -1,4 +1,4 @@
-"""Finding, taking and promoting deliveries."""
+"""The SQL by which workers find and claim due deliveries, and by which the next delivery of a lane becomes its head."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
-from webhooks.db import async_commit, fetch_all, is_postgresql, now_sql, to_uuid, uuid_sql, uuids_sql, uuids_value
-
-# A head is pending or being sent, and still in its lane. As a value it is looked for in the unique index, once for each
-# lane; of NOT EXISTS, a planner whose statistics are old makes a scan of all heads for each.
-_HEAD_OF_THE_SAME_LANE = """
-    SELECT head.id FROM webhooks_delivery AS head
-    WHERE head.webhook_id = webhooks_delivery.webhook_id AND head.lane = webhooks_delivery.lane
-      AND head.state IN ('pending', 'sending') AND head.in_lane
-"""
+from webhooks.db import (
+    async_commit,
+    atomically,
+    fetch_all,
+    is_postgresql,
+    now_sql,
+    to_uuid,
+    uuid_sql,
+    uuids_sql,
+    uuids_value,
+)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a worker writes on deliveries to take them: its token, and for how many seconds; it may be for those of
-    some webhooks only."""
-
     token: uuid.UUID
+    """Written to each claimed row. A worker may only record rows that still have its token."""
     lease: float
+    """Seconds until other workers may claim the rows again."""
     webhooks: Collection[int] | None = None
+    """``promote`` claims deliveries of these webhooks only. None: of all."""
 
 
-class Taken(NamedTuple):
-    """A delivery that a claim has just taken."""
+class ClaimedRow(NamedTuple):
+    """The columns of a claimed delivery that its attempt needs."""
 
     id: uuid.UUID
     webhook_id: int
@@ -38,17 +40,17 @@ class Taken(NamedTuple):
     attempt_count: int
     failures: int
     lost_leases: int
-    due_at: Any  # as the database gives it: only good for sorting
+    due_at: Any  # in the database's own format: use it to sort only
 
 
-_TAKEN = "id, webhook_id, event_id, attempt_count, failures, lost_leases, next_attempt_at"
+_CLAIMED = "id, webhook_id, event_id, attempt_count, failures, lost_leases, next_attempt_at"
 
 
 class Suspicion(Enum):
-    """What is known of a delivery from the leases that it lost, as a condition.
+    """How many leases a delivery lost, as an SQL condition.
 
-    Written such that a planner without statistics expects many of the first, and SQLite sees that the index of the
-    others has them all.
+    The redundant conditions are for query planners. Without statistics they expect many rows of NONE, and SQLite uses
+    the partial index for the other two.
     """
 
     NONE = "lost_leases <= 0"
@@ -57,23 +59,23 @@ class Suspicion(Enum):
 
 
 @dataclass(frozen=True)
-class Due:
-    """A webhook that has something to send now; one that is paused gets a single delivery, as a probe."""
+class DueWebhook:
+    """A webhook with deliveries to send now. A paused webhook gets one delivery, as a probe."""
 
     id: int
     is_probe: bool
     has_clean: bool
     """Whether deliveries are due that lost no lease."""
     lost_leases: int
-    """The most leases that a due delivery lost. 0 for a probe where another delivery can be sent."""
+    """The most leases that a due delivery lost. 0 for a probe if a clean delivery can be sent."""
 
 
-def webhooks_with_due(using: str) -> list[Due]:
-    """The enabled webhooks that have something to send now: those that are paused only when a probe is due."""
+def due_webhooks(using: str) -> list[DueWebhook]:
+    """The enabled webhooks with deliveries to send now. Paused webhooks only if their probe is due."""
     now, now_params = now_sql(using)
     is_due = f"state = 'pending' AND next_attempt_at <= {now}"
-    # The last subquery is evaluated only where something is suspect. It has an order, or a planner may scan all that is
-    # due.
+    # The database evaluates the last subquery only if a delivery is suspect. The ORDER BY keeps planners from scanning
+    # all due rows.
     found = fetch_all(
         using,
         f"""
@@ -95,89 +97,98 @@ def webhooks_with_due(using: str) -> list[Due]:
         [*now_params * 4],
     )
     return [
-        Due(pk, bool(is_probe), bool(has_clean), 0 if is_probe and has_clean else lost)
+        DueWebhook(pk, bool(is_probe), bool(has_clean), 0 if is_probe and has_clean else lost)
         for pk, is_probe, lost, has_clean in found
     ]
 
 
-def claim(using: str, room: Mapping[int, int], claim: Claim, suspicion: Suspicion = Suspicion.NONE) -> list[Taken]:
-    """Take due deliveries, up to ``room[webhook id]`` of each webhook, those that are due for longest first.
+def claim(
+    using: str, capacity: Mapping[int, int], claim: Claim, suspicion: Suspicion = Suspicion.NONE
+) -> list[ClaimedRow]:
+    """Claim up to ``capacity[webhook id]`` due deliveries of each webhook, the longest due first.
 
-    Rows that another worker is claiming are passed over. Call it in a transaction.
+    Rows that another worker is claiming are skipped.
     """
+    return atomically(lambda: _claim(using, capacity, claim, suspicion), using)
+
+
+def _claim(using: str, capacity: Mapping[int, int], claim: Claim, suspicion: Suspicion) -> list[ClaimedRow]:
     async_commit(using)
-    find = _due_at_once if is_postgresql(using) else _due_by_webhook
-    due = find(using, room, suspicion)
+    due = (_lock_due if is_postgresql(using) else _find_due)(using, capacity, suspicion)
     lease, lease_params = now_sql(using, claim.lease)
     found = fetch_all(
         using,
         f"""
         UPDATE webhooks_delivery SET state = 'sending', claim = {uuid_sql(using)}, lease_until = {lease}
-        WHERE id IN {uuids_sql(using)} AND state = 'pending' RETURNING {_TAKEN}
+        WHERE id IN {uuids_sql(using)} AND state = 'pending' RETURNING {_CLAIMED}
         """,
         [claim.token.hex, *lease_params, uuids_value(using, due)],
     )
-    return _taken(found)
+    return _sorted(found)
 
 
-def _taken(found: list[tuple[Any, ...]]) -> list[Taken]:
-    taken = [Taken(to_uuid(pk), *rest) for pk, *rest in found]
-    return sorted(taken, key=lambda one: (one.due_at, one.event_id))
+def _sorted(found: list[tuple[Any, ...]]) -> list[ClaimedRow]:
+    claimed = [ClaimedRow(to_uuid(pk), *rest) for pk, *rest in found]
+    return sorted(claimed, key=lambda row: (row.due_at, row.event_id))
 
 
-def _due_at_once(using: str, room: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
-    # One range of an index for each webhook: what waits for one webhook costs the others nothing.
+def _lock_due(using: str, capacity: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
+    """For PostgreSQL. Reads one range of an index for each webhook, so the backlog of one costs the others nothing."""
     found = fetch_all(
         using,
         f"""
-        SELECT due.id FROM unnest(%s::bigint[], %s::int[]) AS turn (webhook_id, most)
+        SELECT due.id FROM unnest(%s::bigint[], %s::int[]) AS capacity (webhook_id, free)
         CROSS JOIN LATERAL (
             SELECT id FROM webhooks_delivery
-            WHERE webhook_id = turn.webhook_id AND state = 'pending' AND next_attempt_at <= STATEMENT_TIMESTAMP()
+            WHERE webhook_id = capacity.webhook_id AND state = 'pending' AND next_attempt_at <= STATEMENT_TIMESTAMP()
                 AND {suspicion.value}
-            ORDER BY next_attempt_at LIMIT turn.most FOR UPDATE SKIP LOCKED
+            ORDER BY next_attempt_at LIMIT capacity.free FOR UPDATE SKIP LOCKED
         ) AS due
         """,
-        [list(room), list(room.values())],
+        [list(capacity), list(capacity.values())],
     )
     return [row[0] for row in found]
 
 
-def _due_by_webhook(using: str, room: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
+def _find_due(using: str, capacity: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
+    """For SQLite, which has neither LATERAL nor row locks."""
     now, now_params = now_sql(using)
-    due: list[uuid.UUID] = []
-    for webhook_id, most in room.items():
-        found = fetch_all(
-            using,
-            f"""
-            SELECT id FROM webhooks_delivery
-            WHERE webhook_id = %s AND state = 'pending' AND next_attempt_at <= {now} AND {suspicion.value}
-            ORDER BY next_attempt_at LIMIT %s
-            """,
-            [webhook_id, *now_params, most],
-        )
-        due += [to_uuid(row[0]) for row in found]
-    return due
-
-
-def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = None) -> list[Taken]:
-    """In the lanes of these deliveries, make the first waiting one the head where there is none.
-
-    With a ``claim``, new heads of webhooks that are enabled and not paused are taken at once, and returned. Raises
-    IntegrityError beside another promotion in the same lane: call it ``atomically``.
+    statement = f"""
+        SELECT id FROM webhooks_delivery
+        WHERE webhook_id = %s AND state = 'pending' AND next_attempt_at <= {now} AND {suspicion.value}
+        ORDER BY next_attempt_at LIMIT %s
     """
-    if not beside:
+    found = (fetch_all(using, statement, [webhook_id, *now_params, free]) for webhook_id, free in capacity.items())
+    return [to_uuid(row[0]) for part in found for row in part]
+
+
+# A head is pending or sending, and in its lane. The statements below look it up with a scalar subquery, in the unique
+# index and once for each lane. With NOT EXISTS or a join, a planner with old statistics scans all heads.
+_HEAD = """
+    SELECT head.id FROM webhooks_delivery AS head
+    WHERE head.webhook_id = {row}.webhook_id AND head.lane = {row}.lane
+      AND head.state IN ('pending', 'sending') AND head.in_lane
+"""
+
+
+def promote(using: str, deliveries: Collection[uuid.UUID], claim: Claim | None = None) -> list[ClaimedRow]:
+    """In the lanes of these deliveries, make the first waiting delivery the head if there is no head.
+
+    With a ``claim``, new heads of webhooks that are enabled and not paused are claimed at once, and returned. Raises
+    IntegrityError if another promotion in the same lane is faster: call it in ``atomically``.
+    """
+    if not deliveries:
         return []
     now, now_params = now_sql(using)
     lease, lease_params = now_sql(using, claim.lease if claim else 0)
-    taken = _may_be_taken(claim)
+    claimable = _is_claimable(claim)
     found = fetch_all(
         using,
         f"""
         UPDATE webhooks_delivery SET
-            state = CASE WHEN {taken} THEN 'sending' ELSE 'pending' END,
-            claim = CASE WHEN {taken} THEN {uuid_sql(using)} END,
-            lease_until = CASE WHEN {taken} THEN {lease} END,
+            state = CASE WHEN {claimable} THEN 'sending' ELSE 'pending' END,
+            claim = CASE WHEN {claimable} THEN {uuid_sql(using)} END,
+            lease_until = CASE WHEN {claimable} THEN {lease} END,
             next_attempt_at = {now},
             head_since = {now}
         WHERE id IN (
@@ -186,21 +197,15 @@ def promote(using: str, beside: Collection[uuid.UUID], claim: Claim | None = Non
                 WHERE next.webhook_id = ended.webhook_id AND next.lane = ended.lane AND next.state = 'waiting'
                 ORDER BY next.event_id LIMIT 1
             ) FROM webhooks_delivery AS ended WHERE ended.id IN {uuids_sql(using)}
-        ) AND state = 'waiting' AND ({_HEAD_OF_THE_SAME_LANE}) IS NULL
-        RETURNING {_TAKEN}, state
+        ) AND state = 'waiting' AND ({_HEAD.format(row="webhooks_delivery")}) IS NULL
+        RETURNING {_CLAIMED}, state
         """,
-        [
-            claim.token.hex if claim else None,
-            *lease_params,
-            *now_params,
-            *now_params,
-            uuids_value(using, beside),
-        ],
+        [claim.token.hex if claim else None, *lease_params, *now_params * 2, uuids_value(using, deliveries)],
     )
-    return _taken([row[:-1] for row in found if row[-1] == "sending"])
+    return _sorted([row[:-1] for row in found if row[-1] == "sending"])
 
 
-def _may_be_taken(claim: Claim | None) -> str:
+def _is_claimable(claim: Claim | None) -> str:
     if claim is None or claim.webhooks == frozenset():
         return "1 = 0"
     chosen = f"webhook_id IN ({', '.join(map(str, claim.webhooks))}) AND" if claim.webhooks else ""
@@ -208,29 +213,23 @@ def _may_be_taken(claim: Claim | None) -> str:
 
 
 def lock_heads(using: str, deliveries: Collection[uuid.UUID]) -> None:
-    """Lock the heads of these deliveries' lanes, so that whoever ends one sees what just changed behind it."""
-    beside = uuids_value(using, deliveries)
+    """Lock the heads of these deliveries' lanes. Whatever ends a head then sees what this transaction changes."""
     lock = "FOR NO KEY UPDATE" if is_postgresql(using) else ""
     locked: set[uuid.UUID] = set()
-    # A lane may get another head while the lock of its last one is waited for: so look again, without a lock.
-    while set(_heads(using, beside, "")) - locked:
-        locked |= set(_heads(using, beside, lock))
+    # While this waits for the lock of a head, its lane may get another head: look again, without a lock.
+    while set(_heads(using, deliveries, "")) - locked:
+        locked |= set(_heads(using, deliveries, lock))
 
 
-def _heads(using: str, beside: str, lock: str) -> list[uuid.UUID]:
-    # The subquery asks the unique index once for each lane; of a join, a planner without statistics makes a scan.
+def _heads(using: str, deliveries: Collection[uuid.UUID], lock: str) -> list[uuid.UUID]:
     found = fetch_all(
         using,
         f"""
         SELECT id FROM webhooks_delivery
         WHERE id IN (
-            SELECT (
-                SELECT id FROM webhooks_delivery AS head
-                WHERE head.webhook_id = mine.webhook_id AND head.lane = mine.lane
-                  AND head.state IN ('pending', 'sending') AND head.in_lane
-            ) FROM webhooks_delivery AS mine WHERE mine.id IN {uuids_sql(using)}
+            SELECT ({_HEAD.format(row="given")}) FROM webhooks_delivery AS given WHERE given.id IN {uuids_sql(using)}
         ) AND state IN ('pending', 'sending') AND in_lane ORDER BY id {lock}
         """,
-        [beside],
+        [uuids_value(using, deliveries)],
     )
     return [to_uuid(row[0]) for row in found]

@@ -1,13 +1,150 @@
+"""Deliveries of events to webhooks, their states, and the HTTP requests that were sent for them."""
+
 from __future__ import annotations
 
-from django.db import models
+import uuid
+from typing import Any
+
+from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from webhooks.db import new_id
-from webhooks.models.event import Event
-from webhooks.models.querysets import ENDED_STATES, HEAD_STATES, AtHome, DeliveryQuerySet, State
-from webhooks.models.webhook import Webhook
+from webhooks.db import DatabaseNow, async_commit, atomically, new_id
+from webhooks.models import claims
+from webhooks.models.event import LARGE_FIELDS, Event, WriteDBManager
+from webhooks.models.webhook import SECRET_FIELDS, Webhook
+
+URL_LENGTH = 2000  # characters of an attempt's URL that are stored: a template can make longer ones
+
+
+class State(models.TextChoices):
+    """The states of a delivery, and each change of them:
+
+    (new) -> waiting, pending               ``delivery.dispatch`` creates the delivery
+    waiting -> pending, sending             ``claims.promote``: its turn in the lane has come
+    pending -> sending                      ``claims.claim``
+    sending -> succeeded, failed, pending   ``delivery.outcomes`` records an attempt
+    sending -> pending                      ``release``: the worker returned it, or its lease expired
+    failed, discarded -> waiting, pending   ``retry``
+    waiting, pending, failed -> discarded   ``discard``
+    """
+
+    WAITING = "waiting", "waiting"
+    PENDING = "pending", "pending"
+    SENDING = "sending", "sending"
+    SUCCEEDED = "succeeded", "succeeded"
+    FAILED = "failed", "failed"
+    DISCARDED = "discarded", "discarded"
+
+
+# The head of a lane is in one of these states. A lane has at most one head.
+HEAD_STATES = (State.PENDING, State.SENDING)
+OPEN_STATES = (State.WAITING, *HEAD_STATES)
+ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
+
+BETWEEN_ATTEMPTS = Q(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
+
+
+class DeliveryQuerySet(models.QuerySet["Delivery"]):
+    def for_detail(self) -> DeliveryQuerySet:
+        """With the event and the webhook of each, but without secrets."""
+        return self.select_related("event", "webhook").defer(*(f"webhook__{name}" for name in SECRET_FIELDS))
+
+    def for_list(self) -> DeliveryQuerySet:
+        """As ``for_detail``, without the large columns of events."""
+        return self.for_detail().defer(*(f"event__{name}" for name in (*LARGE_FIELDS, "error")))
+
+    def failed(self) -> DeliveryQuerySet:
+        """Deliveries that were given up. Not those of webhooks that are being deleted."""
+        return self.filter(state=State.FAILED, webhook__deleted_at=None)
+
+    def retriable(self) -> DeliveryQuerySet:
+        """Failed and discarded deliveries, and pending ones that are not due yet."""
+        is_over = Q(state__in=(State.FAILED, State.DISCARDED))
+        return self.filter(is_over | BETWEEN_ATTEMPTS, webhook__deleted_at=None)
+
+    def discardable(self) -> DeliveryQuerySet:
+        return self.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
+
+    def held(self, token: uuid.UUID) -> DeliveryQuerySet:
+        """Deliveries that are still claimed under this token."""
+        return self.filter(state=State.SENDING, claim=token)
+
+    def expired(self) -> DeliveryQuerySet:
+        """Deliveries whose lease ran out, because their worker died or stalled."""
+        return self.filter(state=State.SENDING, lease_until__lt=DatabaseNow())
+
+    def expired_heads(self, seconds: float) -> DeliveryQuerySet:
+        """Failing heads that have blocked their lane for more than ``seconds``.
+
+        Not those of webhooks that were paused or disabled in that time: then the head is not what blocks the lane.
+        """
+        return self.exclude(webhook__resumed_at__gt=DatabaseNow(-seconds)).filter(
+            state=State.PENDING,
+            in_lane=True,
+            failures__gt=0,
+            head_since__lt=DatabaseNow(-seconds),
+            webhook__enabled=True,
+            webhook__probe_at=None,
+        )
+
+    def headless_lanes(self) -> DeliveryQuerySet:
+        """Waiting deliveries in lanes that have no head."""
+        heads = self.model._base_manager.filter(
+            webhook=OuterRef("webhook"), lane=OuterRef("lane"), state__in=HEAD_STATES, in_lane=True
+        )
+        return self.filter(~Exists(heads), state=State.WAITING)
+
+    def renew(self, lease: float) -> int:
+        return self.update(lease_until=DatabaseNow(lease))
+
+    def release(self, **also: Any) -> int:
+        """Make claimed deliveries pending again, and due since the same time. Does not count as an attempt."""
+        return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, lease_until=None, **also)
+
+    def leave_lane(self) -> int:
+        """Unblock the deliveries behind these. They themselves are retried outside the lane."""
+        return self.update(in_lane=False)
+
+    def retry(self) -> int:
+        """Put failed and discarded deliveries back into their lanes, with a new retry schedule.
+
+        Pending deliveries get their next attempt now, and keep their place in the schedule.
+        """
+        is_due_now = self.filter(BETWEEN_ATTEMPTS).update(next_attempt_at=DatabaseNow())
+        return is_due_now + atomically(self._reopen, self.db)
+
+    def _reopen(self) -> int:
+        ended = self.filter(state__in=(State.FAILED, State.DISCARDED)).select_for_update(of=("self",))
+        is_ordered = dict(ended.values_list("pk", "webhook__ordered"))
+        ordered = [pk for pk, is_in_lane in is_ordered.items() if is_in_lane]
+        unordered = [pk for pk, is_in_lane in is_ordered.items() if not is_in_lane]
+        deliveries = self.model.objects.using(self.db)
+        reset: dict[str, Any] = {"failures": 0, "lost_leases": 0, "finished_at": None}
+        deliveries.filter(pk__in=ordered).update(state=State.WAITING, in_lane=True, **reset)
+        deliveries.filter(pk__in=unordered).update(
+            state=State.PENDING, in_lane=False, next_attempt_at=DatabaseNow(), **reset
+        )
+        claims.lock_heads(self.db, ordered)
+        claims.promote(self.db, ordered)
+        return len(is_ordered)
+
+    def discard(self) -> int:
+        """End deliveries without sending them, unless they are being sent. The next ones in their lanes move up."""
+        return atomically(self._discard, self.db)
+
+    discard.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
+
+    def _discard(self) -> int:
+        # If a head ends at the same time, its end might promote a delivery that is discarded here. Nothing would then
+        # promote the next one.
+        claims.lock_heads(self.db, list(self.discardable().values_list("pk", flat=True)))
+        ids = list(self.discardable().select_for_update(of=("self",)).values_list("pk", flat=True))
+        chosen = self.model.objects.using(self.db).filter(pk__in=ids)
+        chosen.update(state=State.DISCARDED, finished_at=DatabaseNow())
+        claims.promote(self.db, ids)
+        return len(ids)
 
 
 class Delivery(models.Model):
@@ -40,7 +177,7 @@ class Delivery(models.Model):
     reason = models.TextField(blank=True, default="", db_default="", help_text="Why the last attempt failed.")
     finished_at = models.DateTimeField(null=True, blank=True)
 
-    objects = AtHome.from_queryset(DeliveryQuerySet)()
+    objects = WriteDBManager.from_queryset(DeliveryQuerySet)()
 
     class Meta:
         base_manager_name = "objects"
@@ -94,12 +231,8 @@ class Delivery(models.Model):
         return str(self.pk)
 
 
-# Characters that are kept of the URL of an attempt: a template can make longer ones.
-URL_LENGTH = 2000
-
-
 class Attempt(models.Model):
-    """One HTTP request of a Delivery, and what came back."""
+    """One HTTP request of a Delivery, and the response."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField()
@@ -108,12 +241,14 @@ class Attempt(models.Model):
     url = models.CharField(max_length=URL_LENGTH)
     succeeded = models.BooleanField()
     reason = models.TextField(blank=True, default="", db_default="", help_text="Why it failed.")
-    status = models.PositiveSmallIntegerField(null=True, blank=True, help_text="The HTTP status, if one came.")
+    status = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="The HTTP status, if there was a response."
+    )
     response_headers = models.JSONField(default=dict, db_default={}, blank=True)
-    response_body = models.TextField(blank=True, default="", db_default="", help_text="The beginning of it.")
+    response_body = models.TextField(blank=True, default="", db_default="", help_text="The beginning of the body.")
     worker = models.CharField(max_length=100, blank=True, default="", db_default="")
 
-    objects = AtHome()
+    objects = WriteDBManager()
 
     class Meta:
         base_manager_name = "objects"
@@ -122,3 +257,30 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number}"
+
+
+class Sweep(models.Model):
+    """The time of the last sweep. One row, by which workers agree on who sweeps next."""
+
+    swept_at = models.DateTimeField()
+
+    objects = WriteDBManager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"swept at {self.swept_at}"
+
+    @classmethod
+    def begin(cls, interval: float) -> bool:
+        """Whether the caller should sweep now, because the last sweep is at least ``interval`` seconds old.
+
+        A time further ahead than the interval is ignored: the clock was set back since.
+        """
+        is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
+        with transaction.atomic(cls.objects.db):
+            async_commit(cls.objects.db)
+            if cls.objects.filter(is_old | is_ahead, pk=1).update(swept_at=DatabaseNow()):
+                return True
+        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]

@@ -1,19 +1,49 @@
+"""Events: committed changes of objects, with the data that the serializer gave at that moment."""
+
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from django.db import connections, models
-from django.db.models.functions import Now
+from django.db import connections, models, router
+from django.db.models.functions import Cast, Now
 from django.utils import timezone
 
-from webhooks.models import event_sql
-from webhooks.models.querysets import AtHome, EventQuerySet
-from webhooks.models.validators import USERNAME_LENGTH
+from webhooks.db import fetch_all, from_db_time, ids_sql, ids_value, json_rows_sql
 from webhooks.registry.registration import NAME_LENGTH
 
+USERNAME_LENGTH = 150  # as in Django's own user model
 REQUEST_ID_LENGTH = 200
+
+# The action and the object type of the event that ``operations.webhooks.ping`` sends.
+PING = "ping"
+PING_OBJECT_TYPE = "webhooks.ping"
+
+# ``Event.error`` begins with this if loop protection stopped the event, or if its deliveries could not be created.
+CUT = "Cut: "
+UNDISPATCHED = "It could not be dispatched:\n"
+
+# Columns that may hold much text. Lists do not load them.
+LARGE_FIELDS = ("data", "variants", "snapshots", "changed", "request", "webhook_ids")
+
+# Limits for one INSERT of many events. PostgreSQL closes the connection if a statement reaches a gigabyte.
+MAX_ROWS = 1000
+MAX_BYTES = 16 * 2**20
+
+M = TypeVar("M", bound=models.Model)
+
+
+class WriteDBManager(models.Manager[M]):
+    """Reads from the database that the app writes to. A replica may lag behind, and cannot lock rows."""
+
+    @property
+    def db(self) -> str:
+        return self._db or router.db_for_write(self.model)
+
+    def get_queryset(self) -> models.QuerySet[M]:
+        return super().get_queryset().using(self.db)
 
 
 class Action(models.TextChoices):
@@ -22,22 +52,37 @@ class Action(models.TextChoices):
     DELETED = "deleted", "deleted"
 
 
-# The action of a test of a webhook.
-PING = "ping"
-PING_OBJECT_TYPE = "webhooks.ping"
+class EventQuerySet(models.QuerySet["Event"]):
+    def undispatched(self) -> EventQuerySet:
+        return self.filter(dispatched_at=None, error="")
 
-# How the error of an Event begins that was not sent because of its depth, and of one that could not be dispatched.
-CUT = "Cut: "
-UNDISPATCHED = "It could not be dispatched:\n"
+    def failed(self) -> EventQuerySet:
+        """Events that were never sent, for one of the reasons in ``Event.failure``, and were not replayed."""
+        return self.filter(dispatched_at=None).exclude(error="")
+
+    def replayed(self) -> EventQuerySet:
+        """Failed events that were replayed."""
+        return self.exclude(dispatched_at=None).exclude(error="")
+
+    def matched_by(self, webhook_id: int) -> EventQuerySet:
+        """Events that this webhook matched when they happened."""
+        # Compared as text: not every database can search in a JSON list.
+        ids = Cast("webhook_ids", models.TextField())
+        return self.alias(ids=ids).filter(ids__regex=rf"[^0-9]{webhook_id}[^0-9]")
+
+    def for_list(self) -> EventQuerySet:
+        """Leave out large columns. ``has_data`` replaces ``data``, which ``Event.failure`` needs."""
+        has_data = models.Case(models.When(data="", then=False), default=True, output_field=models.BooleanField())
+        return self.annotate(has_data=has_data).defer(*LARGE_FIELDS)
 
 
 def lane_name(object_type: str, object_id: str) -> str:
-    """The name of the lane that an object's deliveries go in, within each webhook."""
+    """The lane of an object's deliveries within each webhook."""
     return f"{object_type}:{object_id}"
 
 
 class Event(models.Model):
-    """One committed change of one object, frozen as it was. Its id is the ``sequence`` of the payload."""
+    """One committed change of one object. Its id is the ``sequence`` of the payload."""
 
     timestamp = models.DateTimeField(default=timezone.now, db_default=Now())
     # One of ``Action``, the name of a custom event, or "ping".
@@ -86,7 +131,7 @@ class Event(models.Model):
         blank=True, default="", db_default="", help_text="Why it failed. A failed event is not sent."
     )
 
-    objects = AtHome.from_queryset(EventQuerySet)()
+    objects = WriteDBManager.from_queryset(EventQuerySet)()
 
     class Meta:
         base_manager_name = "objects"
@@ -115,40 +160,18 @@ class Event(models.Model):
     def __str__(self) -> str:
         return f"{self.object_type} {self.object_id} {self.action}"
 
-    def insert(self, using: str) -> None:
-        """Save a new one: the same as ``save()``, at half its cost, which every change of an object pays."""
-        connection = connections[using]
-        values = {
-            str(column.column): column.get_db_prep_save(getattr(self, column.attname), connection)
-            for column in self._columns()
-        }
-        self.pk = event_sql.insert(using, values)
-        self._state.adding, self._state.db = False, using
-
-    @classmethod
-    def insert_all(cls, new: Sequence[Event], using: str) -> None:
-        """Save new ones, many with each statement, in their order."""
-        names = [str(column.column) for column in cls._columns()]
-        ids = event_sql.insert_all(using, names, (one._plain(using) for one in new))
-        for event, pk in zip(new, ids, strict=True):
-            event.pk = pk
-            event._state.adding, event._state.db = False, using
-
-    @classmethod
-    def _columns(cls) -> list[models.Field[Any, Any]]:
-        """All but the id, which the database gives."""
-        return [column for column in cls._meta.local_concrete_fields if not column.primary_key]
-
-    def _plain(self, using: str) -> dict[str, Any]:
-        """The values of its columns, as JSON can carry them."""
-        values = {str(column.column): getattr(self, column.attname) for column in self._columns()}
-        adapt = connections[using].ops.adapt_datetimefield_value
-        return {name: str(adapt(value)) if isinstance(value, datetime) else value for name, value in values.items()}
+    @property
+    def lane(self) -> str:
+        return lane_name(self.object_type, self.object_id)
 
     @property
     def failure(self) -> str:
-        """Why nothing was sent of it: "cut", it is too deep in a chain; "undispatched", deliveries could not be made;
-        "undecided", it could not be told who wants it; "unmade", its payload could not be made. Empty: it did not fail.
+        """Why nothing was sent. Empty if the event did not fail.
+
+        - "cut": loop protection stopped it.
+        - "undispatched": its deliveries could not be created.
+        - "undecided": a condition or filter raised, so it is unknown which webhooks match.
+        - "unmade": the serializer raised, so there is no payload.
         """
         if not self.error:
             return ""
@@ -156,15 +179,90 @@ class Event(models.Model):
             return "cut"
         if self.error.startswith(UNDISPATCHED):
             return "undispatched"
-        has_data = getattr(self, "has_data", None)  # of a list, which leaves the data themselves out
+        has_data = getattr(self, "has_data", None)  # annotated by ``for_list``
         return "undecided" if (bool(self.data) if has_data is None else has_data) else "unmade"
 
     @property
     def is_cut(self) -> bool:
-        """Whether it was not sent because it is too deep in a chain, though its payload could be made."""
+        """Whether loop protection stopped it."""
         return self.failure == "cut"
 
-    @property
-    def lane(self) -> str:
-        """The name of the lane that its deliveries go in, within each webhook."""
-        return lane_name(self.object_type, self.object_id)
+    def insert(self, using: str) -> None:
+        """Insert a new row. Does the same as ``save()`` at half its cost, which every change of an object pays."""
+        connection, columns = connections[using], self._columns()
+        names = ", ".join(str(column.column) for column in columns)
+        values = [column.get_db_prep_save(getattr(self, column.attname), connection) for column in columns]
+        statement = f"INSERT INTO webhooks_event ({names}) VALUES ({', '.join(['%s'] * len(columns))}) RETURNING id"
+        [[self.pk]] = fetch_all(using, statement, values)
+        self._state.adding, self._state.db = False, using
+
+    @classmethod
+    def insert_all(cls, new: Sequence[Event], using: str) -> None:
+        """Insert new rows in their order, many with each statement.
+
+        The rows are one parameter, as JSON text: SQLite limits the number of parameters.
+        """
+        columns = [str(column.column) for column in cls._columns()]
+        names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_event")
+        statement = f"INSERT INTO webhooks_event ({names}) SELECT {names} FROM {given} WHERE 1 = 1 RETURNING id"
+        texts = (json.dumps(event._json_values(using)) for event in new)
+        ids = [pk for part in _parts(texts) for (pk,) in sorted(fetch_all(using, statement, [f"[{','.join(part)}]"]))]
+        for event, pk in zip(new, ids, strict=True):
+            event.pk = pk
+            event._state.adding, event._state.db = False, using
+
+    @classmethod
+    def _columns(cls) -> list[models.Field[Any, Any]]:
+        """All columns except the id, which the database sets."""
+        return [column for column in cls._meta.local_concrete_fields if not column.primary_key]
+
+    def _json_values(self, using: str) -> dict[str, Any]:
+        values = {str(column.column): getattr(self, column.attname) for column in self._columns()}
+        adapt = connections[using].ops.adapt_datetimefield_value
+        return {name: str(adapt(value)) if isinstance(value, datetime) else value for name, value in values.items()}
+
+
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Split texts into lists within ``MAX_ROWS`` and ``MAX_BYTES``."""
+    part: list[str] = []
+    size = 0
+    for text in texts:
+        if part and (len(part) == MAX_ROWS or size + len(text) > MAX_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(text)
+        size += len(text)
+    if part:
+        yield part
+
+
+class EventRow(NamedTuple):
+    """The columns of an Event that a request body is made of."""
+
+    pk: int
+    timestamp: datetime
+    action: str
+    object_type: str
+    username: str
+    request_id: str
+    request: str
+    depth: int
+    replay_of: int | None
+    data: str
+    snapshots: str
+    changed: str
+    variants: str
+
+    @classmethod
+    def load(cls, using: str, ids: Collection[int]) -> list[EventRow]:
+        """Read these events, without model instances: workers do this for each batch."""
+        found = fetch_all(
+            using,
+            f"""
+            SELECT id, timestamp, action, object_type, username, request_id, request, depth, replay_of, data, snapshots,
+                changed, variants
+            FROM webhooks_event WHERE id IN {ids_sql(using)}
+            """,
+            [ids_value(using, ids)],
+        )
+        return [cls(pk, from_db_time(using, timestamp), *rest) for pk, timestamp, *rest in found]

@@ -1,117 +1,161 @@
-"""What is wrong with a webhook, told when it is saved: all of it at once."""
+"""What a webhook may contain. Every mistake in it is reported when it is saved, all at once."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
+from django.core.validators import RegexValidator
 from django.utils.text import capfirst
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
-from webhooks.logs import get_logger
-from webhooks.network import connect, url_policy
+from webhooks.logs import get_logger, one_line
+from webhooks.models.event import USERNAME_LENGTH
+from webhooks.network import connect, headers, url_policy
 from webhooks.payloads import snapshots, templates
 from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.registry import event_names
 from webhooks.registry.object_types import label_of
+from webhooks.security import signing
+from webhooks.text import escape_invisible
 
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook
 
 logger = get_logger(__name__)
 
-# A URL up to where its path begins, and what may come before the first tag of a template that gives the rest.
+MAX_USERNAMES = 100
+
+NO_MODEL = "Choose at least one model."
+NO_NAMES = 'Must be a list of field names, such as ["status", "tags"].'
+NOT_JSON = "Contains a value that databases do not store as JSON: NaN, infinity, U+0000 or a lone surrogate."
+CONFLICT = "Meanwhile another webhook of this name was saved, or this webhook was changed. Load it again."
+NO_USE_OF_CA_FILE = "A CA file has no effect while TLS verification is off: clear one of the two."
+
+# RFC 9110, 8.3.1: type and subtype, then any parameters that can be written in a header.
+_WORD = headers.NAME.pattern
+check_media_type = RegexValidator(
+    rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z",
+    "Enter a content type, such as application/json.",
+)
+
+# The scheme and host of a URL, and what may precede a template tag that writes the host.
 _HOST = re.compile(r"(https?://[^/?#]+[/?#])", re.IGNORECASE)
 _BEGINNING = re.compile(r"\s*(h(t(t(p(s)?(:(/(/.*)?)?)?)?)?)?)?", re.IGNORECASE)
 _TAG = re.compile(r"\{[{%#]")
 
-NO_MODEL = "Choose at least one model."
-NO_NAMES = 'Must be a list of names of fields, such as ["status", "tags"].'
-UNWRITABLE = "They hold what no database takes as JSON: NaN, infinity, the character U+0000 or half of a pair."
-CONFLICT = (
-    "Somebody saved another webhook of this name, or settings that do not go with these, meanwhile: look at it again."
-)
-NO_USE_OF_CA_FILE = "A CA file has no effect while TLS verification is off: clear one of the two."
 
-
-def objections(webhook: Webhook) -> dict[str, str]:
-    """The fields that are refused, each with the reason, and its place or line where it has some."""
-    picked = webhook.picked if webhook.picked is not None else webhook.object_types.all() if webhook.pk else ()
-    labels = [label_of(one) for one in picked]
-    with Renderer() as renderer:
-        found = _found(webhook, labels, renderer)
-    return {field: reason for field, reason in found.items() if reason}
-
-
-def _found(webhook: Webhook, labels: Sequence[str], renderer: Renderer) -> dict[str, str]:
-    return {
-        "object_types": _to_no_model(webhook),
-        "custom_events": event_names.unknown_events(webhook.custom_events),
-        "serializer": _to_serializer(webhook.serializer, labels),
-        "conditions": _to_conditions(webhook.conditions),
-        "changed_fields": _to_names(webhook.changed_fields, labels, webhook.serializer),
-        "payload_url": _to_url(webhook.payload_url, webhook.enabled, renderer),
-        "additional_headers": _to_template("headers", webhook.additional_headers, renderer),
-        "body_template": _to_template("body", webhook.body_template, renderer),
-        "ca_file_path": NO_USE_OF_CA_FILE if webhook.ca_file_path and not webhook.ssl_verification else "",
-    }
-
-
-def _to_no_model(webhook: Webhook) -> str:
-    is_without = webhook.picked is not None and not webhook.picked
-    return NO_MODEL if is_without and (webhook.actions or not webhook.custom_events) else ""
-
-
-def _to_serializer(name: str, labels: Sequence[str]) -> str:
-    without = registry.without_serializer(name, labels)
-    return f"There is no serializer called “{name}” of {', '.join(without)}." if without else ""
-
-
-def _to_conditions(wanted: Any) -> str:
+def check_secret(value: str) -> None:
     try:
-        conditions.parse(wanted)
+        signing.key_of(value)
+    except ValueError as error:
+        raise ValidationError(capfirst(str(error))) from error
+
+
+def check_headers(value: str) -> None:
+    if reason := headers.problem(value):
+        raise ValidationError(reason)
+
+
+def check_visible(value: str) -> None:
+    """Refuse invisible characters. They can make a name look like another one."""
+    if escape_invisible(value, breaks=True) != value:
+        raise ValidationError(f"Contains invisible characters: {one_line(value)}")
+
+
+def check_usernames(value: Any) -> None:
+    if not _is_list_of_names(value) or len(set(value)) != len(value):
+        raise ValidationError("Enter a list of user names, each of them once.")
+    if len(value) > MAX_USERNAMES:
+        raise ValidationError(f"Enter at most {MAX_USERNAMES} names. There are {len(value)}.")
+    if invalid := [name for name in value if len(name) > USERNAME_LENGTH or not name.isprintable()]:
+        raise ValidationError(f"No user can have this name: {one_line(invalid[0][:USERNAME_LENGTH])}")
+
+
+def _is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value)
+
+
+def find_errors(webhook: Webhook) -> dict[str, str]:
+    """The invalid fields of a webhook, each with the reason and, if known, the place or line."""
+    chosen = webhook.new_object_types
+    stored = webhook.object_types.all() if webhook.pk else ()
+    labels = [label_of(one) for one in (stored if chosen is None else chosen)]
+    needs_model = webhook.actions or not webhook.custom_events
+    with Renderer() as renderer:
+        errors = {
+            "object_types": NO_MODEL if chosen is not None and not chosen and needs_model else "",
+            "custom_events": event_names.unknown_events(webhook.custom_events),
+            "serializer": _serializer_error(webhook.serializer, labels),
+            "conditions": _conditions_error(webhook.conditions),
+            "changed_fields": _changed_fields_error(webhook.changed_fields, labels, webhook.serializer),
+            "payload_url": _url_error(webhook.payload_url, webhook.enabled, renderer),
+            "additional_headers": _template_error("headers", webhook.additional_headers, renderer),
+            "body_template": _template_error("body", webhook.body_template, renderer),
+            "ca_file_path": NO_USE_OF_CA_FILE if webhook.ca_file_path and not webhook.ssl_verification else "",
+        }
+    return {field: reason for field, reason in errors.items() if reason}
+
+
+def _serializer_error(name: str, labels: Sequence[str]) -> str:
+    without = registry.without_serializer(name, labels)
+    return f"There is no serializer “{name}” for {', '.join(without)}." if without else ""
+
+
+def _conditions_error(tree: Any) -> str:
+    try:
+        conditions.parse(tree)
     except ConditionError as error:
         return f"{error if error.place else capfirst(str(error))}."
-    return _to_unwritable(wanted)
+    return _json_error(tree)
 
 
-def _to_unwritable(value: Any) -> str:
+def _json_error(value: Any) -> str:
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
-        return UNWRITABLE
-    return UNWRITABLE if "\\u0000" in json.dumps(value) else ""
+        return NOT_JSON
+    return NOT_JSON if "\\u0000" in json.dumps(value) else ""
 
 
-# The names of changed fields
-
-
-def _to_names(names: Any, labels: Sequence[str], serializer: str) -> str:
-    """A name may go on behind a dot, into JSON that the field holds: "custom_fields.zone". Where a serializer cannot be
-    asked, nothing is wrong."""
-    if not isinstance(names, list) or not all(isinstance(name, str) and name.strip() for name in names):
+def _changed_fields_error(names: Any, labels: Sequence[str], serializer: str) -> str:
+    """A name may address a key in a JSON field: "custom_fields.zone"."""
+    if not _is_list_of_names(names):
         return NO_NAMES
-    if unwritable := _to_unwritable(names):
-        return unwritable
+    if error := _json_error(names):
+        return error
     known = _known_fields(labels, serializer) if names and labels else None
-    return "" if known is None else _unshown(names, known) or _without_names(names, known)
+    if known is None:
+        return ""
+    if unknown := [name for name in names if name.partition(".")[0] not in known]:
+        return (
+            f"No chosen model has {', '.join(map(repr, unknown))} in its payload as a stored field. "
+            f"Choose from: {', '.join(sorted(known)) or 'none'}."
+        )
+    for name in names:
+        field, dot, _ = name.partition(".")
+        if dot and not known[field]:
+            return f"{name!r} would never change: {field!r} has no keys to address. Write {field!r}."
+    return ""
 
 
 def _known_fields(labels: Sequence[str], serializer: str) -> dict[str, bool] | None:
-    """The fields that some of these models show with this serializer, and whether there are names in what they hold;
-    None where it cannot be told."""
+    """The fields that this serializer shows of these models, and whether a key can address into each.
+
+    None if a serializer cannot list its fields: then names are not checked.
+    """
     known: dict[str, bool] | None = None
     for registration in filter(None, map(registry.registration_by_label, labels)):
         try:
             shown = snapshots.shown(registration, serializer)
         except ImproperlyConfigured:
-            continue  # told elsewhere: of the serializer, or by a check
+            continue  # reported for the field ``serializer``, or by a system check
         except Exception:
-            logger.exception("The serializer of %s cannot be asked for its fields", registration.label)
+            logger.exception("Cannot list the fields of the serializer of %s", registration.label)
             return None
         known = known or {}
         for name, field in shown.items():
@@ -119,45 +163,20 @@ def _known_fields(labels: Sequence[str], serializer: str) -> dict[str, bool] | N
     return known
 
 
-def _unshown(names: Sequence[str], known: Mapping[str, bool]) -> str:
-    unknown = [name for name in names if name.partition(".")[0] not in known]
-    if not unknown:
-        return ""
-    return (
-        f"No chosen model has {', '.join(map(repr, unknown))} in its payload, or it is no field that is stored. "
-        f"There are: {', '.join(sorted(known)) or 'none'}."
-    )
-
-
-def _without_names(names: Sequence[str], known: Mapping[str, bool]) -> str:
-    for name in names:
-        field, dot, _ = name.partition(".")
-        if dot and not known[field]:
-            return (
-                f"{name!r} would never change: {field!r} is compared as it is "
-                f"stored, without names in it. Write {field!r}."
-            )
-    return ""
-
-
-# Templates
-
-
-def _to_url(url: str, is_sent: bool, renderer: Renderer) -> str:
-    """``is_sent`` judges where it leads, too: whoever finds that nothing may be sent there any more can still disable
-    the webhook."""
-    judge = connect.why_blocked if is_sent else url_policy.problem
+def _url_error(url: str, is_enabled: bool, renderer: Renderer) -> str:
+    """The destination is checked for enabled webhooks only, so that a webhook to a forbidden one can be disabled."""
+    check = connect.why_blocked if is_enabled else url_policy.problem
     if not url or not templates.is_template(url):
-        return judge(url) if url else ""
-    if reason := _to_template("url", url, renderer):
+        return check(url) if url else ""
+    if reason := _template_error("url", url, renderer):
         return reason
     beginning = _TAG.split(url)[0]
     if host := _HOST.match(beginning):
-        return judge(host[1])
+        return check(host[1])
     return "" if _BEGINNING.fullmatch(beginning) else "Enter an http:// or https:// URL."
 
 
-def _to_template(kind: templates.Kind, source: str, renderer: Renderer) -> str:
+def _template_error(kind: templates.Kind, source: str, renderer: Renderer) -> str:
     try:
         if source:
             renderer.check(kind, source)

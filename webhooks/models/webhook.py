@@ -1,5 +1,8 @@
+"""Webhooks: which changes go to which URL, and how."""
+
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
@@ -8,49 +11,100 @@ from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models, router, transaction
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Cast, Concat, Substr
 from django.utils import timezone
 
 from webhooks.conf import conf
 from webhooks.conf.rules import LONGEST_TIMEOUT
-from webhooks.db import DatabaseNow
-from webhooks.models.event import Action
-from webhooks.models.querysets import AtHome, KeptWebhooks, WebhookQuerySet
-from webhooks.models.validation import objections
-from webhooks.models.validators import check_headers, check_media_type, check_secret, check_usernames, check_visible
+from webhooks.db import DatabaseNow, atomically
+from webhooks.models.event import Action, WriteDBManager
+from webhooks.models.validation import (
+    check_headers,
+    check_media_type,
+    check_secret,
+    check_usernames,
+    check_visible,
+    find_errors,
+)
 from webhooks.payloads.templates import is_template
 from webhooks.security.encrypted_field import EncryptedTextField
 from webhooks.security.encryption import Secret
 
-# Characters that may be entered. What is stored of them, encrypted, is longer.
+# Characters of the plain text. The encrypted text in the database is longer.
 SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
 
-# What ``clean`` may put in another way than it was given.
-TIDIED = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
-
-# What ``forget_failures`` clears.
-FAILURES = {"disabled_reason", "failing_since", "probe_at", "failures_in_a_row", "probes"}
-
-# The fields that say which actions are sent.
+SECRET_FIELDS = ("secret", "previous_secret", "secret_headers")
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
+
+# The fields that ``clean`` may rewrite, and the fields that ``clear_failures`` resets.
+NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
+FAILURE_FIELDS = {"disabled_reason", "failing_since", "probe_at", "failures_in_a_row", "probes"}
 
 NO_ACTION = "Choose at least one action (created, updated, deleted) or one custom event."
 
 
 class ContentType(models.TextChoices):
-    """How the body of a request is usually written; a webhook may name any other."""
+    """The usual content types. A webhook may have any other."""
 
     JSON = "application/json", "JSON"
     FORM = "application/x-www-form-urlencoded", "form"
 
 
 class Method(models.TextChoices):
-    """The HTTP methods that a request may have. Each sends the body."""
+    """The HTTP methods of a request. Each sends the body."""
 
     GET = "GET", "GET"
     POST = "POST", "POST"
     PUT = "PUT", "PUT"
     PATCH = "PATCH", "PATCH"
     DELETE = "DELETE", "DELETE"
+
+
+class WebhookQuerySet(models.QuerySet["Webhook"]):
+    def paused(self) -> WebhookQuerySet:
+        return self.filter(enabled=True).exclude(probe_at=None)
+
+    def being_deleted(self) -> WebhookQuerySet:
+        """Webhooks that are no longer used. The sweep deletes them after the last of their deliveries."""
+        return self.exclude(deleted_at=None)
+
+    def resume(self) -> int:
+        """Send to paused webhooks again at once, and clear their failures."""
+        return atomically(lambda: self.paused().record_recovery(), self.db)
+
+    def probe(self) -> int:
+        """Send the next probe of paused webhooks at once."""
+        return atomically(lambda: self.paused().update(probe_at=DatabaseNow()), self.db)
+
+    def record_recovery(self, **also: Any) -> int:
+        """Clear the failures, and end a pause if there is one. ``also`` has other columns to set."""
+        resumed_at = Case(When(probe_at=None, then=F("resumed_at")), default=DatabaseNow())
+        cleared = {"probe_at": None, "probes": 0, "failures_in_a_row": 0, "failing_since": None}
+        return self.update(resumed_at=resumed_at, **cleared, **also)
+
+    def mark_deleted(self) -> int:
+        """Hide and disable them. Each gets a new name that is unique, so that its old name is free."""
+        end = Value(f" {secrets.token_hex(4)})")
+        name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), end)
+        return self.update(enabled=False, deleted_at=DatabaseNow(), name=name)
+
+    mark_deleted.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
+
+    def delete_expired_secrets(self) -> int:
+        """Delete previous secrets that no longer sign."""
+        expired = self.filter(previous_secret_until__lte=DatabaseNow())
+        return expired.update(previous_secret="", previous_secret_until=None)  # nosec B106 # empty
+
+
+_Manager = WriteDBManager.from_queryset(WebhookQuerySet)
+
+
+class ActiveManager(_Manager):
+    """All webhooks except those that are being deleted."""
+
+    def get_queryset(self) -> Any:
+        return super().get_queryset().filter(deleted_at=None)
 
 
 class Webhook(models.Model):
@@ -188,7 +242,7 @@ class Webhook(models.Model):
         help_text="Send the changes of one object one after the other, each after the one before has ended.",
     )
 
-    # Kept by ``health``.
+    # ``delivery.health`` writes the following columns.
     last_success_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_failure_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_failure = models.TextField(blank=True, default="", db_default="", editable=False)
@@ -210,15 +264,15 @@ class Webhook(models.Model):
         null=True, blank=True, editable=False, help_text="Set while its deliveries are being deleted."
     )
 
-    objects = KeptWebhooks()
-    with_deleted = AtHome.from_queryset(WebhookQuerySet)()
+    objects = ActiveManager()
+    with_deleted = _Manager()
 
-    # The models that are about to be picked: they are judged before they can be saved.
-    picked: Collection[DjangoContentType] | None = None
+    new_object_types: Collection[DjangoContentType] | None = None
+    """Set by a form or serializer before ``clean``: the models to validate, which are saved after the row."""
 
     class Meta:
         ordering = ["name"]
-        base_manager_name = "with_deleted"  # of a delivery, too
+        base_manager_name = "with_deleted"  # for delivery.webhook, too
         permissions = [("chain_webhook", "Can say by X-Webhook-Depth that a webhook caused its changes")]
         constraints = [
             models.CheckConstraint(
@@ -238,10 +292,10 @@ class Webhook(models.Model):
         fields = kwargs.get("update_fields")
         is_enabled = "enabled" in (self.__dict__ if fields is None else fields) and self.enabled
         if is_enabled and self.disabled_reason:
-            # A person enables it again after it was disabled automatically: its failures count no longer.
-            self.forget_failures()
+            # A user enables it again after it was disabled automatically.
+            self.clear_failures()
             if fields is not None:
-                kwargs["update_fields"] = {*fields, *FAILURES}
+                kwargs["update_fields"] = {*fields, *FAILURE_FIELDS}
         rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
         is_resumed = bool(is_enabled and self.pk) and rows.filter(enabled=False).exists()
         super().save(*args, **kwargs)
@@ -249,11 +303,11 @@ class Webhook(models.Model):
             rows.update(resumed_at=DatabaseNow())
 
     def save_settings(self, changed: Collection[str]) -> None:
-        """Save these fields, which a person changed, and nothing else: whatever workers, other people and a rotation of
-        keys wrote since the row was loaded stays. A new ``secret`` takes over from the one that is stored;
-        ``previous_secret`` forgets the one that was replaced. Raises DoesNotExist where it was deleted meanwhile.
+        """Save only the fields that a user changed. Keep what workers, other users and key rotation wrote meanwhile.
 
-        Validate it before: the row stays locked to the end of the transaction, and workers wait for it.
+        "secret" in ``changed`` starts an overlap with the stored secret. "previous_secret" ends an overlap. Raises
+        DoesNotExist if the row was deleted meanwhile. Validate first: the row stays locked until the end of the
+        transaction, and workers wait for it.
         """
         using = router.db_for_write(Webhook, instance=self)
         with transaction.atomic(using):
@@ -263,42 +317,46 @@ class Webhook(models.Model):
                 if field.name in {"secret", "previous_secret"} or field.name not in changed:
                     setattr(self, field.attname, getattr(stored, field.attname))
             if "secret" in changed:
-                self.sign_with(secret)
+                self.replace_secret(secret)
             if "previous_secret" in changed:
                 self.forget_previous_secret()
             self.save(using=using)
 
-    def forget_failures(self) -> None:
-        """As though it had never failed; save it to make that so."""
+    def clear_failures(self) -> None:
+        """Reset the failure columns. Does not save."""
         self.disabled_reason = ""
         self.failing_since = self.probe_at = None
         self.failures_in_a_row = self.probes = 0
 
-    def sign_with(self, secret: Secret) -> None:
-        """Sign with this from now on. The secret that it replaces signs beside it for ``SECRET_OVERLAP``, so that
-        receivers can change over without a gap; without a new secret nothing signs any more. Save it to make that so.
+    def replace_secret(self, secret: Secret) -> None:
+        """Sign with this secret from now on. Does not save.
+
+        The previous secret signs, too, for ``SECRET_OVERLAP`` seconds, so that receivers can change without a gap. An
+        empty secret ends all signing at once.
         """
-        replaced, self.secret = self.secret, secret
-        if secret == replaced:
+        previous, self.secret = self.secret, secret
+        if secret == previous:
             return
         self.forget_previous_secret()
-        if secret and replaced and not replaced.problem and conf.secret_overlap:
-            self.previous_secret = replaced
+        if secret and previous and not previous.problem and conf.secret_overlap:
+            self.previous_secret = previous
             self.previous_secret_until = timezone.now() + timedelta(seconds=conf.secret_overlap)
 
     def forget_previous_secret(self) -> None:
-        """Sign with nothing but the secret itself; save it to make that so."""
+        """Sign with the current secret only. Does not save."""
         self.previous_secret, self.previous_secret_until = Secret(), None
 
     def overlapping_secret(self) -> str:
-        """The secret that was replaced, as long as it signs, too. One that cannot be read does not keep the new one
-        from signing: ``check --deploy`` tells of it."""
+        """The previous secret while it still signs, or "".
+
+        If it cannot be decrypted, the current secret still signs. ``check --deploy`` reports the previous one.
+        """
         is_over = self.previous_secret_until is None or self.previous_secret_until <= timezone.now()
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
 
     @property
     def unreadable(self) -> list[str]:
-        """What no key in the settings decrypts, in words: attempts fail until it is put right."""
+        """The secrets that no key decrypts, such as "secret headers". All attempts fail until that is repaired."""
         return [name.replace("_", " ") for name in ("secret", "secret_headers") if getattr(self, name).problem]
 
     @property
@@ -306,27 +364,21 @@ class Webhook(models.Model):
         return self.enabled and self.probe_at is not None
 
     def clean(self) -> None:
-        self._tidy()
-        if found := objections(self):
-            raise ValidationError(found)
-
-    def _tidy(self) -> None:
-        """Keep nothing that says nothing, whoever sent it: see ``TIDIED``."""
         self.conditions = self.conditions or None
-        self.changed_fields = _each_once(self.changed_fields)
-        self.excluded_usernames = _each_once(self.excluded_usernames)
+        self.changed_fields = _normalized_names(self.changed_fields)
+        self.excluded_usernames = _normalized_names(self.excluded_usernames)
         if not self.secret_headers.problem and not self.secret_headers.reveal().strip():
             self.secret_headers = Secret()
+        if errors := find_errors(self):
+            raise ValidationError(errors)
 
     @property
     def is_form(self) -> bool:
-        """Whether the payload is written as a form, where no template writes the body."""
-        said = self.content_type
-        return said != ContentType.JSON and said.partition(";")[0].strip().lower() == ContentType.FORM
+        """Whether the payload is sent as a form, unless a template writes the body."""
+        return self.content_type.partition(";")[0].strip().lower() == ContentType.FORM
 
     @property
     def has_templates(self) -> bool:
-        """Whether a template makes any part of its requests."""
         return any(map(is_template, (self.payload_url, self.additional_headers, self.body_template)))
 
     @property
@@ -334,7 +386,7 @@ class Webhook(models.Model):
         return [action for name, action in ACTION_FIELDS.items() if getattr(self, name)]
 
 
-def _each_once(names: Any) -> Any:
-    """The names without blanks around them, each once; what is no list of names stays, to be refused."""
+def _normalized_names(names: Any) -> Any:
+    """Strip the names and drop repeats. Returns anything but a list of strings as it is, for validation to refuse."""
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return list(dict.fromkeys(name.strip() for name in names)) if is_list else names

@@ -6,7 +6,7 @@ from django.db import transaction
 
 from webhooks.delivery import purge
 from webhooks.models import Webhook
-from webhooks.models.querysets import WebhookQuerySet
+from webhooks.models.webhook import WebhookQuerySet
 
 # Rows that go at once. Nothing that locks more belongs into a request: under ATOMIC_REQUESTS it is one transaction, and
 # each worker that meets one of the rows waits until it ends.
@@ -19,5 +19,5 @@ def delete(webhooks: WebhookQuerySet) -> None:
     using = webhooks.db
     pks = list(webhooks.values_list("pk", flat=True))
     with transaction.atomic(using):
-        webhooks.filter(pk__in=pks).take_out_of_use()
-        purge.remove_webhooks(Webhook.with_deleted.using(using).deleted().filter(pk__in=pks), AT_ONCE)
+        webhooks.filter(pk__in=pks).mark_deleted()
+        purge.remove_webhooks(Webhook.with_deleted.using(using).being_deleted().filter(pk__in=pks), AT_ONCE)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from webhooks.models import Webhook
-from webhooks.models.querysets import SECRETS
+from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable
 
@@ -28,7 +28,7 @@ def renew() -> Tally:
     keeps its change. Raises Unreadable where the keys cannot be used."""
     tally = Tally()
     for webhook in _with_secrets():
-        for name in SECRETS:
+        for name in SECRET_FIELDS:
             if getattr(webhook, name):
                 _renew(webhook, name, tally)
     return tally
@@ -39,7 +39,7 @@ def unreadable() -> list[tuple[str, str]]:
     return [
         (webhook.name, _in_words(name))
         for webhook in _with_secrets()
-        for name in SECRETS
+        for name in SECRET_FIELDS
         if getattr(webhook, name).problem
     ]
 
@@ -65,7 +65,7 @@ def _in_words(name: str) -> str:
 
 def _with_secrets() -> Iterator[Webhook]:
     """All webhooks, in batches, without a transaction that lasts."""
-    rows = Webhook.objects.order_by("pk").only("name", *SECRETS)
+    rows = Webhook.objects.order_by("pk").only("name", *SECRET_FIELDS)
     last = 0
     while batch := list(rows.filter(pk__gt=last)[:BATCH]):
         yield from batch

@@ -19,7 +19,7 @@ from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, Occasion, Selection, Undecided, select
 from webhooks.db import DatabaseNow
 from webhooks.models import Action, Delivery, Event, Webhook
-from webhooks.models.querysets import DeliveryQuerySet
+from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.operations import admin_log
 from webhooks.payloads import Frozen
 from webhooks.payloads.snapshots import PreviousState
@@ -54,7 +54,7 @@ def retry(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = mat
     and wake a worker. Webhooks of theirs that are paused are probed at once.
 
     The history tells that ``user`` did it, if one is given. Stops after about so many ``seconds``."""
-    done = _in_chunks(deliveries, DeliveryQuerySet.retriable, lambda some: some.hasten() + some.retry(), seconds)
+    done = _in_chunks(deliveries, DeliveryQuerySet.retriable, DeliveryQuerySet.retry, seconds)
     Webhook.objects.filter(pk__in=done.webhooks).probe()
     _note(user, done, "Retried.")
     return done
