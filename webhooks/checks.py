@@ -47,7 +47,7 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 
 def _bad_values() -> Iterator[CheckMessage]:
-    for key, message in conf.bad_values():
+    for key, message in conf.invalid_values():
         name = f'WEBHOOKS["{key}"]' if key else "WEBHOOKS"
         if key == "ENCRYPTION_KEYS":
             yield Error(
@@ -55,7 +55,7 @@ def _bad_values() -> Iterator[CheckMessage]:
                 hint="Until it is corrected no secret can be read or saved, and webhooks that have one send nothing.",
                 id="webhooks.E009",
             )
-        elif conf.is_guard(key):
+        elif conf.is_destination(key):
             yield Error(
                 f"The setting {name} {message}.",
                 hint="Nothing is sent until it is corrected: its default might allow what it was to deny.",
@@ -321,7 +321,7 @@ def check_rights(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 
 @register("webhooks", deploy=True)
 def check_secrets(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
-    if not conf.is_usable("ENCRYPTION_KEYS"):
+    if not conf.is_valid("ENCRYPTION_KEYS"):
         return  # which is an error of its own
     try:
         unreadable = key_rotation.unreadable()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webhooks.conf import STANDARD_RETRY_SCHEDULE
+from webhooks.conf import RETRY_SCHEDULE
 from webhooks.delivery.retry_policy import next_wait
 
 
@@ -15,7 +15,7 @@ from webhooks.delivery.retry_policy import next_wait
     [(1, 5), (2, 300), (3, 1800), (4, 7200), (5, 18000), (6, 36000), (7, 50400), (8, 72000), (9, 86400), (10, None)],
 )
 def test_the_standard_schedule_is_followed_to_its_end(attempts: int, wait: float | None) -> None:
-    assert next_wait(STANDARD_RETRY_SCHEDULE, attempts) == wait
+    assert next_wait(RETRY_SCHEDULE, attempts) == wait
 
 
 def test_without_a_schedule_the_first_failure_is_the_last() -> None:

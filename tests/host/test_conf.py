@@ -41,7 +41,7 @@ def test_retention_may_be_given_for_some_states_only() -> None:
 
 def test_a_setting_that_is_no_dictionary_is_not_repeated() -> None:
     with override_settings(WEBHOOKS=({"ENCRYPTION_KEYS": ["planted"]},)):  # by a comma behind the brace
-        assert conf.bad_values() == [("", "must be a dictionary, not a tuple")]
+        assert conf.invalid_values() == [("", "must be a dictionary, not a tuple")]
 
 
 def test_misspelt_keys_are_found() -> None:
@@ -65,20 +65,20 @@ def test_keys_that_are_no_texts_are_found_too() -> None:
 )  # fmt: skip
 def test_a_value_that_cannot_be_used_is_named(key: str, value: Any) -> None:
     with override_settings(WEBHOOKS={key: value}):
-        [(named, told)] = conf.bad_values()
+        [(named, told)] = conf.invalid_values()
     assert named == key
     assert repr(value) in told
 
 
 def test_models_may_be_all() -> None:
     with override_settings(WEBHOOKS={"MODELS": ["*"]}):
-        assert conf.bad_values() == []
+        assert conf.invalid_values() == []
 
 
 @pytest.mark.parametrize("key", ["RETRY_SCHEDULE", "MODELS"])
 def test_empty_lists_are_fine(key: str) -> None:
     with override_settings(WEBHOOKS={key: []}):
-        assert conf.bad_values() == []
+        assert conf.invalid_values() == []
 
 
 def run_python(code: str, **environment: str) -> str:

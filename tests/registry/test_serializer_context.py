@@ -252,7 +252,7 @@ def test_addresses_have_the_version_that_the_site_versions_them_with(monkeypatch
 )  # fmt: skip
 def test_a_base_url_that_is_none_is_refused_and_paths_are_sent(value: Any, webhooks_settings: Any) -> None:
     webhooks_settings(BASE_URL=value)
-    assert [key for key, _ in conf.bad_values()] == ["BASE_URL"]
+    assert [key for key, _ in conf.invalid_values()] == ["BASE_URL"]
     assert serializer_context()["request"].build_absolute_uri("/a/") == "/a/"
     with pytest.raises(SystemCheckError, match="BASE_URL"):
         call_command("check")

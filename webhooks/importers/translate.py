@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from webhooks import conditions
 from webhooks.conditions import ConditionError
-from webhooks.conf.rules import LONGEST_TIMEOUT
+from webhooks.conf import MAX_TIMEOUT
 from webhooks.importers import headers
 from webhooks.importers.source import Answers, Item
 from webhooks.models import Webhook
@@ -204,9 +204,9 @@ def _timeout(webhook: Item, unequal: list[str]) -> int | None:
     seconds = webhook.get("timeout")
     if not isinstance(seconds, int) or isinstance(seconds, bool):
         return None
-    if seconds > LONGEST_TIMEOUT:
-        unequal.append(f"its timeout of {seconds} s: {LONGEST_TIMEOUT} s are the most here")
-    return min(seconds, LONGEST_TIMEOUT)
+    if seconds > MAX_TIMEOUT:
+        unequal.append(f"its timeout of {seconds} s: {MAX_TIMEOUT} s are the most here")
+    return min(seconds, MAX_TIMEOUT)
 
 
 def _conditions(wanted: Any) -> Any:

@@ -15,8 +15,7 @@ from django.db.models import Case, F, Value, When
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils import timezone
 
-from webhooks.conf import conf
-from webhooks.conf.rules import LONGEST_TIMEOUT
+from webhooks.conf import MAX_TIMEOUT, conf
 from webhooks.db import DatabaseNow, atomically
 from webhooks.models.event import Action, WriteDBManager
 from webhooks.models.validation import (
@@ -233,8 +232,8 @@ class Webhook(models.Model):
     timeout = models.PositiveSmallIntegerField(
         null=True,
         blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(LONGEST_TIMEOUT)],
-        help_text=f"Seconds for a whole attempt, 1 to {LONGEST_TIMEOUT}. Empty: the setting TIMEOUT.",
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT)],
+        help_text=f"Seconds for a whole attempt, 1 to {MAX_TIMEOUT}. Empty: the setting TIMEOUT.",
     )
     ordered = models.BooleanField(
         default=True,

@@ -71,13 +71,13 @@ _cached: tuple[dict[str, Any], Policy] = ({}, Policy())
 def _policy() -> Policy:
     """The policy of the settings as they are now. Raises Refused if they are invalid."""
     global _cached
-    if (settings := conf.guards) != _cached[0]:
+    if (settings := conf.destinations) != _cached[0]:
         _cached = copy.deepcopy(settings), _read_policy()
     return _cached[1]
 
 
 def _read_policy() -> Policy:
-    if key := conf.broken_guard:
+    if key := conf.invalid_destination:
         raise Refused(f'WEBHOOKS["{key}"] cannot be used, so nothing is sent: see manage.py check')
     return Policy(
         allow_networks=networks(conf.allow_networks),

@@ -57,7 +57,7 @@ def is_current(stored: str) -> bool:
 
 def _keys() -> tuple[str | bytes, ...]:
     """The newest first. A text is a Fernet key; bytes are a SECRET_KEY, from which one is derived."""
-    if not conf.is_usable("ENCRYPTION_KEYS"):
+    if not conf.is_valid("ENCRYPTION_KEYS"):
         raise Unreadable(BROKEN_KEYS)
     fallbacks = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     return (*conf.encryption_keys, *(force_bytes(key) for key in fallbacks))

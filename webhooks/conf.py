@@ -1,0 +1,361 @@
+"""The settings: ``conf.timeout`` is ``settings.WEBHOOKS["TIMEOUT"]``, typed, validated and read live.
+
+``docs/settings.md`` describes them for operators.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Mapping, Sequence
+from ipaddress import ip_network
+from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from urllib.parse import SplitResult, urlsplit
+
+from django.conf import settings
+
+T = TypeVar("T")
+
+# Validators. Each takes a value and returns "" if it is valid, else a phrase that continues "The setting X …".
+Validator = Callable[[Any], str]
+
+# The longest timeout of one attempt in seconds, for webhooks and for the setting.
+MAX_TIMEOUT = 120
+
+
+def flag(value: Any) -> str:
+    return "" if isinstance(value, bool) else "must be True or False"
+
+
+def text(value: Any) -> str:
+    return "" if isinstance(value, str) else "must be a text"
+
+
+def number(minimum: float, maximum: float = float("inf"), what: str = "a number") -> Validator:
+    bounds = f"from {minimum} to {maximum}" if maximum < float("inf") else f"of at least {minimum}"
+
+    def validate(value: Any) -> str:
+        return "" if _is_number(value) and minimum <= value <= maximum else f"must be {what} {bounds}"
+
+    return validate
+
+
+def positive(value: Any) -> str:
+    return "" if _is_positive(value) else "must be a number above 0"
+
+
+def count(value: Any) -> str:
+    return "" if _is_positive(value) and isinstance(value, int) else "must be a whole number above 0"
+
+
+def list_of(is_valid: Callable[[Any], bool], what: str, min_length: int = 0) -> Validator:
+    """``what`` describes the items in an error: ``'ports such as 443'``."""
+
+    def validate(value: Any) -> str:
+        is_list = isinstance(value, list | tuple) and len(value) >= min_length
+        return "" if is_list and all(map(is_valid, value)) else f"must be a list of {what}"
+
+    return validate
+
+
+def dotted_path(value: Any) -> str:
+    return "" if _is_dotted(value) else 'must be the path of a callable such as "webhooks.permissions.by_model"'
+
+
+def retention(value: Any) -> str:
+    is_valid = isinstance(value, Mapping) and set(value) <= set(RETENTION) and all(map(_is_positive, value.values()))
+    return "" if is_valid else "must map succeeded, failed or discarded to a number of days"
+
+
+def proxy_url(value: Any) -> str:
+    parts = _split_url(value)
+    is_valid = value == "" or (parts is not None and parts.scheme == "http" and _has_host_only(parts))
+    return "" if is_valid else 'must be the URL of an HTTP proxy such as "http://proxy:3128", or ""'
+
+
+def site_url(value: Any) -> str:
+    parts = _split_url(value)
+    is_site = parts is not None and parts.scheme in ("http", "https") and _has_host_only(parts)
+    is_valid = value == "" or (is_site and not re.search(r"[@\\\s]", value))
+    return "" if is_valid else 'must be the URL of the site without a path, such as "https://netbox.example.org", or ""'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_dotted(value: Any) -> bool:
+    return isinstance(value, str) and "." in value
+
+
+def _is_network(value: Any) -> bool:
+    try:
+        ip_network(value)
+    except ValueError:
+        return False
+    return isinstance(value, str)
+
+
+def _is_port(value: Any) -> bool:
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}-[0-9]{1,5}", value):
+        first, last = map(int, value.split("-"))
+        return 0 < first <= last < 65536
+    return _is_positive(value) and isinstance(value, int) and value < 65536
+
+
+def _is_fernet_key(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and len(base64.urlsafe_b64decode(value)) == 32
+    except ValueError:
+        return False
+
+
+def _split_url(value: Any) -> SplitResult | None:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+        return parts if parts and parts.port != 0 else None  # reading the port checks it
+    except ValueError:
+        return None
+
+
+def _has_host_only(parts: SplitResult) -> bool:
+    return bool(parts.hostname) and parts.path in ("", "/") and not parts.query + parts.fragment
+
+
+seconds = number(0, what="a number of seconds")
+seconds_list = list_of(lambda value: _is_number(value) and value >= 0, "numbers of seconds, [] for no retries")
+probe_list = list_of(_is_positive, "numbers of seconds above 0, with at least one", min_length=1)
+labels = list_of(
+    lambda value: value == "*" or _is_dotted(value), 'labels such as "dcim.site" or "dcim.*", or "*" for all apps'
+)
+emails = list_of(lambda value: isinstance(value, str), "e-mail addresses")
+fernet_keys = list_of(_is_fernet_key, "keys as Fernet.generate_key() makes them")
+networks = list_of(_is_network, 'networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses')
+ports = list_of(_is_port, 'ports such as 443 or "8000-8999"')
+schemes = list_of(lambda value: value in ("https", "http"), '"https" and "http"')
+hosts = list_of(
+    lambda value: isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9*._:-]+", value) is not None,
+    'hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--',
+)
+
+# Defaults
+
+# Standard Webhooks, "Retry schedule": seconds from one failed attempt to the next.
+RETRY_SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+
+# Doubles from a minute to an hour: a receiver that works again waits no longer than that.
+PROBE_SCHEDULE = (60, 120, 240, 480, 960, 1920, 3600)
+
+RETENTION = {"succeeded": 30, "failed": 90, "discarded": 30}
+
+
+class Setting(Generic[T]):
+    """A property of ``Settings``. Its key in ``settings.WEBHOOKS`` is its name in capitals.
+
+    ``complete`` turns the given value into the value to use. Messages never repeat the value of an ``is_secret`` one.
+    """
+
+    def __init__(
+        self, default: T, validate: Validator, *, complete: Callable[[T], T] | None = None, is_secret: bool = False
+    ) -> None:
+        self.default = default
+        self.validate = validate
+        self.complete = complete
+        self.is_secret = is_secret
+
+    def __set_name__(self, owner: type[Settings], name: str) -> None:
+        self.key = name.upper()
+        owner.by_key[self.key] = self
+
+    @overload
+    def __get__(self, conf: None, owner: type[Settings]) -> Self: ...
+    @overload
+    def __get__(self, conf: Settings, owner: type[Settings]) -> T: ...
+    def __get__(self, conf: Settings | None, owner: type[Settings]) -> Self | T:
+        """The given value. The default if there is none, or if it is invalid; ``manage.py check`` reports that."""
+        if conf is None:
+            return self
+        given: T = conf.given.get(self.key, self.default)
+        value = self.default if self.validate(given) else given
+        return self.complete(value) if self.complete else value
+
+
+class DestinationSetting(Setting[T]):
+    """Decides where webhooks may send. While its value is invalid nothing is sent: the default might allow more."""
+
+
+class Settings:
+    by_key: ClassVar[dict[str, Setting[Any]]] = {}
+
+    enabled = Setting[bool](False, flag)
+
+    models = Setting[Sequence[str]]((), labels)
+    """Labels of models to register: ``"dcim.site"``, or ``"dcim.*"`` for all that have a serializer."""
+
+    base_url = Setting[str]("", site_url, complete=lambda url: url.rstrip("/"))
+    """The URL of the site, such as ``"https://netbox.example.org"``. Without it, payloads have paths only."""
+
+    queue = Setting[str]("webhooks", text)
+    """The queue in ``RQ_QUEUES`` that wake-ups go to."""
+
+    batch_requests = Setting[bool](False, flag)
+    """Record the changes of a request together at its end."""
+
+    # Sending
+
+    timeout = Setting[float](10, number(1, MAX_TIMEOUT, "a number of seconds"))
+    """Seconds for a whole attempt, unless the webhook has a timeout."""
+
+    retry_schedule = Setting[Sequence[float]](RETRY_SCHEDULE, seconds_list)
+    """Seconds to wait after the first, second, … failed attempt. After the last one the delivery fails."""
+
+    retry_jitter = Setting[float](0.2, number(0, 1))
+    """The random part of each wait, longer or shorter, as a fraction of it."""
+
+    lane_wait = Setting[float](3600, positive)
+    """Seconds that a failing head of a lane may hold up the deliveries behind it."""
+
+    payload_bytes = Setting[int](1_000_000, count)
+    """The largest payload, in bytes."""
+
+    response_bytes = Setting[int](8192, count)
+    """How many bytes of a response body are stored."""
+
+    user_agent = Setting[str]("django-rq-webhooks", text)
+
+    # Destinations
+
+    allow_networks = DestinationSetting[Sequence[str]]((), networks)
+    """Networks and addresses to send to although they are blocked by default, or private."""
+
+    deny_networks = DestinationSetting[Sequence[str]]((), networks)
+
+    deny_private = DestinationSetting[bool](False, flag)
+
+    allow_hosts = DestinationSetting[Sequence[str]](("*",), hosts)
+    """Patterns; the host of a URL must match one of them."""
+
+    deny_hosts = DestinationSetting[Sequence[str]]((), hosts)
+
+    allow_ports = DestinationSetting[Sequence[int | str]](("1-65535",), ports)
+
+    deny_ports = DestinationSetting[Sequence[int | str]]((), ports)
+
+    allow_schemes = DestinationSetting[Sequence[str]](("https", "http"), schemes)
+
+    proxy = DestinationSetting[str]("", proxy_url, is_secret=True)
+    """The URL of the HTTP proxy to send through, with user and password if it needs them."""
+
+    # Secrets
+
+    encryption_keys = Setting[Sequence[str]]((), fernet_keys, is_secret=True)
+    """Fernet keys, the newest first: it encrypts, all decrypt. Without any, ``SECRET_KEY`` does. While the value is
+    invalid, nothing is encrypted: another key must not take its place."""
+
+    secret_overlap = Setting[float](86400, seconds)
+    """Seconds for which a replaced secret still signs, next to the new one."""
+
+    # Conditions, permissions, loops
+
+    conditions_timeout = Setting[float](0.2, positive)
+    """Seconds of processor time for the conditions of all webhooks, for one change."""
+
+    may_view = Setting[str]("webhooks.permissions.by_restriction", dotted_path)
+    """The path of a callable that takes a user and events, and returns the events this user may view."""
+
+    max_depth = Setting[int](3, count)
+    """How many changes in a row may be caused by webhooks, each by a delivery of the change before."""
+
+    # Pause and disable
+
+    pause_after = Setting[int](10, count)
+    """How many failed attempts in a row pause a webhook."""
+
+    probe_schedule = Setting[Sequence[float]](PROBE_SCHEDULE, probe_list)
+    """Seconds from the pause to the first probe, from that to the second, …; the last one repeats."""
+
+    disable_after = Setting[float](5 * 86400, positive)
+    """Seconds without a success after which a failing webhook is disabled."""
+
+    notify = Setting[Sequence[str]]((), emails)
+    """E-mail addresses that are notified of a disabled webhook; without any, Django's ``ADMINS``."""
+
+    # Workers
+
+    senders = Setting[int](32, count)
+    """How many requests a worker sends at once."""
+
+    batch = Setting[int](250, count)
+    """How many rows one statement of a worker takes."""
+
+    slice = Setting[float](3, positive)
+    """Seconds that a worker delivers before its other duties."""
+
+    lease = Setting[float](15, positive)
+    """Seconds after which a claim expires that its worker has not renewed."""
+
+    idle_poll = Setting[float](1, positive)
+    """Seconds between two looks of an idle worker of the shipped class at the database."""
+
+    sweep_interval = Setting[float](2, positive)
+    """Seconds between two sweeps."""
+
+    # Redis
+
+    redis_timeout = Setting[float](0.1, positive)
+    """Seconds that a save waits for Redis, once in each ``REDIS_PAUSE`` of a process."""
+
+    redis_pause = Setting[float](5, positive)
+    """Seconds without another try of Redis after it failed."""
+
+    # Retention
+
+    retention_days = Setting[Mapping[str, float]](RETENTION, retention, complete=lambda days: {**RETENTION, **days})
+    """Days after which a delivery is deleted, by the state it ended in."""
+
+    @property
+    def given(self) -> Mapping[str, Any]:
+        """``settings.WEBHOOKS``, or nothing if it is not a dictionary."""
+        value = getattr(settings, "WEBHOOKS", None)
+        return value if isinstance(value, Mapping) else {}
+
+    @property
+    def unknown_keys(self) -> list[str]:
+        """Given keys that are no settings, probably misspelt."""
+        return sorted(str(key) for key in set(self.given) - set(self.by_key))
+
+    def invalid_values(self) -> list[tuple[str, str]]:
+        """The keys with an invalid value, each with a phrase about it. The key is "" for the dictionary itself."""
+        value = getattr(settings, "WEBHOOKS", {})
+        if not isinstance(value, Mapping):
+            return [("", f"must be a dictionary, not a {type(value).__name__}")]  # its content may hold secrets
+        problems = []
+        for key, one in self.given.items():
+            setting = self.by_key.get(key)
+            if setting and (problem := setting.validate(one)):
+                problems.append((key, f"{problem}, not {'what it is' if setting.is_secret else repr(one)}"))
+        return problems
+
+    def is_valid(self, key: str) -> bool:
+        setting = self.by_key[key]
+        return not setting.validate(self.given.get(key, setting.default))
+
+    def is_destination(self, key: str) -> bool:
+        return isinstance(self.by_key.get(key), DestinationSetting)
+
+    @property
+    def destinations(self) -> dict[str, Any]:
+        """The given values of the settings that decide where webhooks may send, by their keys."""
+        return {key: value for key, value in self.given.items() if self.is_destination(key)}
+
+    @property
+    def invalid_destination(self) -> str:
+        """The key of a ``DestinationSetting`` with an invalid value, or ""."""
+        return next((key for key in self.destinations if not self.is_valid(key)), "")
+
+
+conf = Settings()
