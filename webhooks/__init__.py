@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from webhooks.capture.context import actor
     from webhooks.capture.custom import send
     from webhooks.capture.recording import batch
-    from webhooks.registry import register, unregister
-    from webhooks.registry.event_names import register_event, unregister_event
+    from webhooks.registry import register, register_event, unregister, unregister_event
     from webhooks.security.verification import ReplayWindow, VerificationError, verify
 
 __version__ = "0.1.0"
@@ -56,10 +55,10 @@ _HOMES = {
     "actor": "webhooks.capture.context",
     "batch": "webhooks.capture.recording",
     "register": "webhooks.registry",
-    "register_event": "webhooks.registry.event_names",
+    "register_event": "webhooks.registry",
     "send": "webhooks.capture.custom",
     "unregister": "webhooks.registry",
-    "unregister_event": "webhooks.registry.event_names",
+    "unregister_event": "webhooks.registry",
     "verify": "webhooks.security.verification",
 }
 

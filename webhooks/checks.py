@@ -21,8 +21,7 @@ from webhooks.capture import recording
 from webhooks.conf import conf
 from webhooks.models import Event
 from webhooks.operations import key_rotation
-from webhooks.registry.keys import may_exceed
-from webhooks.registry.registration import Registration, conventional_paths
+from webhooks.registry.registration import Registration, conventional_paths, pk_may_exceed
 from webhooks.workers import jobs
 from webhooks.workers.worker import WebhookWorker
 
@@ -92,7 +91,7 @@ def check_models(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         return
     for label in conf.models:
         try:
-            registry.listed(label)
+            registry.models_listed(label)
         except (LookupError, ImproperlyConfigured) as error:
             yield Error(
                 f'WEBHOOKS["MODELS"] lists "{label}", which names no model: {error}',
@@ -115,7 +114,7 @@ def _check_pattern(label: str) -> Iterator[CheckMessage]:
     """Name the models of a pattern that are not registered; with "*" only of apps that have some that are."""
     if not registry.is_pattern(label):
         return
-    meant = registry.meant(label)
+    meant = registry.models_matching(label)
     registered = [model for model in meant if registry.registration_of(model)]
     if not registered:
         yield Warning(
@@ -146,7 +145,7 @@ def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
     except ImproperlyConfigured as error:
         yield Error(str(error), hint=UNSENDABLE, obj=registration.model, id="webhooks.E004")
     longest = Event._meta.get_field("object_id").max_length or 0
-    if may_exceed(registration.model._meta.pk, longest):
+    if pk_may_exceed(registration.model._meta.pk, longest):
         yield Warning(
             f"A key of {registration.label} may have more than the {longest} characters that an Event holds: "
             "PostgreSQL then refuses the Event, and no webhook hears of the object.",

@@ -23,8 +23,8 @@ from webhooks.conf import conf
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.delivery import State
 from webhooks.models.event import PING_OBJECT_TYPE
-from webhooks.registry import keys
-from webhooks.registry.object_types import label_of
+from webhooks.registry import label_of
+from webhooks.registry.registration import source_field
 
 M = TypeVar("M", bound=models.Model)
 MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
@@ -283,7 +283,7 @@ def _may_view_model(user: Any, model: type[models.Model]) -> bool:
 
 def _keys(objects: QuerySet[Any]) -> QuerySet[Any]:
     """Their keys, as Events have them: as text."""
-    key = keys.own(objects.model._meta.pk)
+    key = source_field(objects.model._meta.pk)
     text: Any = Cast("pk", models.TextField())
     if isinstance(key, models.UUIDField) and not connections[objects.db].features.has_native_uuid_field:
         parts = [Substr(text, start, length) for start, length in ((1, 8), (9, 4), (13, 4), (17, 4), (21, 12))]

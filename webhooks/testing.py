@@ -33,7 +33,6 @@ from webhooks.capture.subscriptions import Demand
 from webhooks.conf import conf
 from webhooks.delivery.worker import Drain, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
-from webhooks.registry import event_names
 from webhooks.workers import jobs
 
 # Stands in an Event for the test that wants it. No row has this key, so nothing is delivered to it.
@@ -75,7 +74,7 @@ def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> 
     labels = _labels(subscribe)
     last = _last(Event)
     captured: list[CapturedEvent] = []
-    announced = list(event_names.custom_events()) if subscribe is None else []
+    announced = list(registry.custom_events()) if subscribe is None else []
     with (
         _subscribed(labels, announced, prechange),
         mock.patch.object(jobs, "wake_up"),

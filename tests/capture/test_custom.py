@@ -19,11 +19,10 @@ from tests.support.makers import actions, events, make_webhook, recorded
 from tests.support.modes import bare_savepoint
 from tests.support.threads import Beside
 from tests.testapp.models import Diner, Gadget, Thing, ThingProxy
-from webhooks import payloads, testing
+from webhooks import payloads, registry, testing
 from webhooks.capture import context, recording, subscriptions
 from webhooks.db import execute
 from webhooks.models import Event, Webhook
-from webhooks.registry import event_names
 
 AUDITED = "dcim.rack_audited"
 CHECKED = "testapp.thing_checked"
@@ -31,7 +30,7 @@ CHECKED = "testapp.thing_checked"
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_names, "_events", {**event_names._events, CHECKED: "Thing checked"})
+    monkeypatch.setattr(registry, "_custom_events", {**registry._custom_events, CHECKED: "Thing checked"})
 
 
 def listening(*names: str, on: str = "", **fields: Any) -> Webhook:
@@ -57,12 +56,12 @@ def test_a_name_needs_an_app_and_a_dot(name: Any) -> None:
 @pytest.mark.parametrize("name", ["dcim.rack_audited2", "testapp.a.b-c", "webhooks.X9"])
 def test_names_are_registered_with_labels_and_forgotten(name: str) -> None:
     webhooks.register_event(name)
-    assert event_names.custom_events()[name] == name
+    assert registry.custom_events()[name] == name
     webhooks.register_event(name, label="Audited")
-    assert event_names.custom_events()[name] == "Audited"
+    assert registry.custom_events()[name] == "Audited"
     webhooks.unregister_event(name)
     webhooks.unregister_event(name)
-    assert name not in event_names.custom_events()
+    assert name not in registry.custom_events()
 
 
 # What is refused: mistakes of the programmer, whether anybody listens or not

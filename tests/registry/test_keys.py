@@ -18,8 +18,7 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.support.modes import MODES
 from tests.testapp.models import Edition, Essay, Gadget, Shout, Tide
 from webhooks import registry
-from webhooks.registry import event_names
-from webhooks.registry.keys import may_exceed, stored
+from webhooks.registry.registration import normalize_pk, pk_may_exceed
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
@@ -83,7 +82,7 @@ def test_what_is_gone_in_a_batch_is_not_sent() -> None:
 def test_a_custom_event_goes_in_the_lane_of_its_object_however_the_key_is_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(event_names, "_events", {**event_names._events, "testapp.checked": "Checked"})
+    monkeypatch.setattr(registry, "_custom_events", {**registry._custom_events, "testapp.checked": "Checked"})
     make_webhook(Gadget, custom_events=["testapp.checked"])
     gadget = Gadget.objects.create(id=str(ID).upper(), name="made")
     webhooks.send("testapp.checked", gadget)
@@ -113,7 +112,7 @@ def essays() -> Iterator[None]:
 def test_an_object_that_cannot_be_recorded_costs_no_other_its_event(
     mode: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_names, "_events", {**event_names._events, "testapp.checked": "Checked"})
+    monkeypatch.setattr(registry, "_custom_events", {**registry._custom_events, "testapp.checked": "Checked"})
     make_webhook(Essay, Edition, custom_events=["testapp.checked"])
 
     def change() -> None:
@@ -143,7 +142,7 @@ def test_which_keys_may_be_longer_than_an_event_holds() -> None:
         class Meta:
             app_label = "unmade"
 
-    keys = {model: may_exceed(model._meta.pk, 255) for model in (Edition, Tide, Gadget, Shout, Essay, Scroll, Line)}
+    keys = {model: pk_may_exceed(model._meta.pk, 255) for model in (Edition, Tide, Gadget, Shout, Essay, Scroll, Line)}
     assert [model for model, may in keys.items() if may] == [Essay, Scroll, Line]
 
 
@@ -160,13 +159,13 @@ def test_an_inherited_key_is_that_of_the_row_that_is_inherited_and_parts_are_key
         class Meta:
             app_label = "unmade"
 
-    assert str(registry.registration_or_default(Reprint).key("3")) == "3.00"
-    assert [str(part) for part in stored(Page._meta.pk, (3, "7"))] == ["3.00", "7"]
+    assert str(registry.registration_or_default(Reprint).normalize_pk("3")) == "3.00"
+    assert [str(part) for part in normalize_pk(Page._meta.pk, (3, "7"))] == ["3.00", "7"]
 
 
 def test_a_time_without_a_zone_is_of_the_zone_of_the_settings_if_there_is_one(settings: Any) -> None:
     at, naive = Tide._meta.pk, datetime(2026, 1, 1, 12)
     settings.TIME_ZONE = "Europe/Berlin"
-    assert str(stored(at, naive)) == "2026-01-01 11:00:00+00:00"
+    assert str(normalize_pk(at, naive)) == "2026-01-01 11:00:00+00:00"
     settings.USE_TZ = False
-    assert stored(at, naive) == naive
+    assert normalize_pk(at, naive) == naive

@@ -18,15 +18,14 @@ from dcim.models import Site
 from tests.support.makers import events, last_data, make_webhook
 from tests.testapp.models import ApiToken
 from webhooks import registry, text
-from webhooks.registry import event_names
-from webhooks.registry.sensitive import is_sensitive, sensitive_fields
+from webhooks.registry.registration import is_sensitive, sensitive_fields
 from webhooks.text import drop_keys
 
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
-    monkeypatch.setattr(event_names, "_events", dict(event_names._events))
+    monkeypatch.setattr(registry, "_custom_events", dict(registry._custom_events))
     webhooks.register_event("testapp.used")
 
 

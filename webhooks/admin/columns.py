@@ -17,7 +17,7 @@ from webhooks.admin.forms import in_words
 from webhooks.models import Webhook
 from webhooks.models.delivery import OPEN_STATES, State
 from webhooks.network import url_policy
-from webhooks.registry.object_types import label_of
+from webhooks.registry import label_of
 
 # So many models are named in the list.
 SHORT = 3

@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
 from django.http import HttpRequest
 
-from webhooks import conditions, payloads, permissions
+from webhooks import conditions, payloads, permissions, registry
 from webhooks.admin.display import count_of
 from webhooks.admin.fields import ConditionsField, LinesField, NamesField
 from webhooks.admin.search import as_key
@@ -22,8 +22,7 @@ from webhooks.capture.subscriptions import Demand
 from webhooks.conditions import ConditionError
 from webhooks.models import Action, Event
 from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.registry import event_names
-from webhooks.registry.object_types import label_of
+from webhooks.registry import label_of
 
 # So many are tried, the newest of the chosen models, and for so many seconds.
 MOST = 200
@@ -34,7 +33,7 @@ def in_words(request: HttpRequest) -> str:
     """What the form of a webhook, as it was posted, would have come to."""
     labels = _labels(request.POST.getlist("object_types"))
     actions = [action for name, action in ACTION_FIELDS.items() if request.POST.get(name)]
-    custom_events = [name for name in request.POST.getlist("custom_events") if name in event_names.custom_events()]
+    custom_events = [name for name in request.POST.getlist("custom_events") if name in registry.custom_events()]
     if not (labels and actions) and not custom_events:
         return "Choose at least one model and one action first, or one of the custom events."
     try:

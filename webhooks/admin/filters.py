@@ -18,7 +18,6 @@ from webhooks.db import first_id
 from webhooks.models import Action
 from webhooks.models.delivery import OPEN_STATES, State
 from webhooks.models.event import PING
-from webhooks.registry import event_names
 from webhooks.text import clean
 
 Choices = list[tuple[str, str]]
@@ -77,7 +76,7 @@ class ActionFilter(admin.SimpleListFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         known = [(action.value, str(action.label)) for action in Action]
-        return [*known, *((name, name) for name in event_names.custom_events()), (PING, PING)]
+        return [*known, *((name, name) for name in registry.custom_events()), (PING, PING)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return _with(queryset, self.column, self.value()) if self.value() else queryset

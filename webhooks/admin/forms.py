@@ -24,8 +24,7 @@ from webhooks.admin.fields import (
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SECRET_HEADERS_LENGTH, SECRET_LENGTH
-from webhooks.registry import event_names
-from webhooks.registry.object_types import label_of, registered_object_types
+from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret
 
 
@@ -125,7 +124,7 @@ class WebhookForm(forms.ModelForm):
 
     def _events(self) -> list[tuple[str, str]]:
         """Those that are registered; one that was chosen and no longer is can be seen, and is refused if it stays."""
-        known = event_names.custom_events()
+        known = registry.custom_events()
         gone = {name: f"{name} (no longer registered)" for name in self.instance.custom_events if name not in known}
         return [*((name, f"{label} ({name})") for name, label in known.items()), *gone.items()]
 
@@ -208,7 +207,7 @@ class WebhookForm(forms.ModelForm):
 
 def offered(webhook: Webhook | None) -> list[str]:
     """The fields that are of use only where the site has registered something for them."""
-    registered = {"custom_events": event_names.custom_events(), "serializer": registry.serializer_names()}
+    registered = {"custom_events": registry.custom_events(), "serializer": registry.serializer_names()}
     return [name for name, known in registered.items() if known or (webhook and getattr(webhook, name))]
 
 

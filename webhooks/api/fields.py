@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from rest_framework import serializers
 
 from webhooks import registry
-from webhooks.registry.object_types import label_of
+from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
 
 NOT_REGISTERED = (

@@ -17,8 +17,7 @@ from webhooks.conf import conf
 from webhooks.db import in_chunks
 from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action
-from webhooks.registry.keys import is_shared, stored
-from webhooks.registry.registration import Registration
+from webhooks.registry.registration import Registration, is_same_pk, normalize_pk
 
 logger = get_logger(__name__)
 
@@ -73,7 +72,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             # Which rows these are may depend on the very columns that change.
             pks = self._locked()
             keys = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
-            recording.snapshot_before(keys, self.db, guarded=not registry.locks_its_rows(self.model))
+            recording.snapshot_before(keys, self.db, guarded=not registry.save_locks_row(self.model))
             rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
             self._record(keys, Action.UPDATED)
         self._result_cache = None
@@ -114,7 +113,7 @@ class TrackedQuerySet(models.QuerySet[M]):
     def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
         """The keys of rows that these ones are or inherit, which may have keys of their own."""
         pk = registration.model._meta.pk
-        if is_shared(pk, self.model._meta.pk):
+        if is_same_pk(pk, self.model._meta.pk):
             return pks
         rows = self.model._base_manager.using(self.db)
         parts = in_chunks(self.db, pks)
@@ -145,7 +144,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         return {self._key(pk) for pk in there}
 
     def _key(self, given: Any) -> Any:
-        return stored(self.model._meta.pk, given)
+        return normalize_pk(self.model._meta.pk, given)
 
     def _stored(self, objs: Sequence[M], unique_fields: Collection[str]) -> Iterator[Any]:
         meta = self.model._meta

@@ -21,7 +21,7 @@ from webhooks.conf import conf
 from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models.event import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
-from webhooks.registry.sensitive import is_sensitive
+from webhooks.registry.registration import is_sensitive
 from webhooks.text import clean, drop_keys, dumps, short_repr
 
 logger = get_logger(__name__)

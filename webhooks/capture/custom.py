@@ -12,7 +12,6 @@ from webhooks.capture import recording
 from webhooks.conf import conf
 from webhooks.models import Event
 from webhooks.payloads import Unsendable
-from webhooks.registry import event_names
 from webhooks.registry.registration import NAME_LENGTH, Registration
 from webhooks.text import NotJSONSerializable, clean, dumps
 
@@ -28,8 +27,8 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     and for data that cannot be written, and TypeError for an ``obj`` that is no instance of a model. Nothing else:
     trouble with the database or with Redis is logged, as for a save.
     """
-    if name not in event_names.custom_events():
-        raise ValueError(event_names.unknown_events([name]))
+    if name not in registry.custom_events():
+        raise ValueError(registry.custom_events_problem([name]))
     object_type, key, called = _about(name, obj)
     using = recording.database()
     told = _written(name, data)
@@ -44,7 +43,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
 
 def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
     if obj is None:
-        return "", name, clean(event_names.custom_events()[name], NAME_LENGTH)
+        return "", name, clean(registry.custom_events()[name], NAME_LENGTH)
     if not isinstance(obj, models.Model):
         raise TypeError(f"The event {name} must be about an object of a model or None, not {obj!r}.")
     if obj.pk is None:
@@ -56,7 +55,7 @@ def _about(name: str, obj: models.Model | None) -> tuple[str, str, str]:
             "give none."
         )
     try:
-        return registration.label, str(registration.key(obj.pk)), registration.name_of(obj)
+        return registration.label, str(registration.normalize_pk(obj.pk)), registration.name_of(obj)
     except ValidationError as error:
         raise ValueError(f"The event {name} cannot be about {obj!r}: its key is none. {error}") from error
 

@@ -34,7 +34,7 @@ def snapshot_before(
     ``guarded`` reads in a savepoint, so that an error leaves the transaction usable. A save that waits for the same
     lock next does not need that. If reading fails, the state before stays unknown, and the error is raised.
     """
-    named = {(registration.label, str(pk)): pk for pk in map(registration.key, pks)}
+    named = {(registration.label, str(pk)): pk for pk in map(registration.normalize_pk, pks)}
     objects = {key: pk for key, pk in named.items() if needs_prechange(scope, key)}
     unread = [pk for key, pk in objects.items() if scope.previous(key) is None and scope.traced(key) is None]
     states = filter(None, map(scope.previous, objects))

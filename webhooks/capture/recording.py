@@ -85,7 +85,7 @@ def snapshot_unlocked(objects: Objects, using: str) -> Prechange | None:
         wanted, states = subscriptions.current(using), {}
         for registration, [pk] in objects.items():
             if wanted.need_before(registration.label):
-                key = registration.key(pk)
+                key = registration.normalize_pk(pk)
                 rows = snapshots.read(registration, [key], using, lock=False)
                 states[registration.label] = PreviousState(rows.get(str(key)))
         return Prechange(wanted, states)
@@ -120,9 +120,9 @@ def record(
     with Sparing(using, "No webhook will hear that %s %s was %s", registration.label, pk, action, event=event):
         scope = _scope(using)
         if scope is None:
-            _record_alone(Change(registration, registration.key(pk), action, lock=True), using, before)
+            _record_alone(Change(registration, registration.normalize_pk(pk), action, lock=True), using, before)
         elif scope.wanted.touch(registration.label):
-            _record(scope, Change(registration, registration.key(pk), action, lock))
+            _record(scope, Change(registration, registration.normalize_pk(pk), action, lock))
 
 
 def announce(event: Event, using: str, lock: Registration | None = None) -> None:

@@ -16,7 +16,7 @@ from webhooks.conf import conf
 from webhooks.db import savepoint
 from webhooks.logs import get_logger
 from webhooks.models import Action, Webhook
-from webhooks.registry.object_types import refuse_unregistered
+from webhooks.registry import refuse_unregistered
 from webhooks.registry.registration import Registration
 from webhooks.registry.relations import Relation
 
@@ -95,7 +95,7 @@ def on_saving(
     if stored:
         if transaction.in_transaction(using):
             # Unguarded only where the save itself takes the same lock and writes all the columns that are read.
-            is_alike = update_fields is None and registry.locks_its_rows(sender)
+            is_alike = update_fields is None and registry.save_locks_row(sender)
             recording.snapshot_before(stored, using, guarded=not is_alike)
         else:
             instance._webhooks_prechange = recording.snapshot_unlocked(stored, using)  # type: ignore[attr-defined]
@@ -147,7 +147,7 @@ def on_saved(
     for registration in registry.registrations_touched(sender):
         is_new = created and registration.model not in made_of
         action = Action.CREATED if is_new else Action.UPDATED
-        lock = not registry.locks_its_rows(sender)
+        lock = not registry.save_locks_row(sender)
         _record(registration, _key(registration, instance), action, using, lock, before)
 
 

@@ -15,7 +15,7 @@ from webhooks.importers.source import Answers
 from webhooks.importers.translate import Plan, Skipped, plans
 from webhooks.logs import get_logger
 from webhooks.models import Webhook
-from webhooks.registry.object_types import label_of
+from webhooks.registry import label_of
 
 logger = get_logger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from webhooks.network import headers
 from webhooks.payloads import templates
-from webhooks.registry.sensitive import is_sensitive
+from webhooks.registry.registration import is_sensitive
 
 # Names of headers with one of these words carry what lets somebody in, as those do that ``sensitive`` knows.
 WORDS = {"auth", "authorization", "cookie", "key"}

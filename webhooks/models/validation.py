@@ -18,8 +18,7 @@ from webhooks.models.event import USERNAME_LENGTH
 from webhooks.network import connect, headers, url_policy
 from webhooks.payloads import snapshots, templates
 from webhooks.payloads.templates import Renderer, TemplateError
-from webhooks.registry import event_names
-from webhooks.registry.object_types import label_of
+from webhooks.registry import label_of
 from webhooks.security import signing
 from webhooks.text import escape_invisible
 
@@ -89,7 +88,7 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
     with Renderer() as renderer:
         errors = {
             "object_types": NO_MODEL if chosen is not None and not chosen and needs_model else "",
-            "custom_events": event_names.unknown_events(webhook.custom_events),
+            "custom_events": registry.custom_events_problem(webhook.custom_events),
             "serializer": _serializer_error(webhook.serializer, labels),
             "conditions": _conditions_error(webhook.conditions),
             "changed_fields": _changed_fields_error(webhook.changed_fields, labels, webhook.serializer),
@@ -102,7 +101,7 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
 
 
 def _serializer_error(name: str, labels: Sequence[str]) -> str:
-    without = registry.without_serializer(name, labels)
+    without = registry.models_without_serializer(name, labels)
     return f"There is no serializer “{name}” for {', '.join(without)}." if without else ""
 
 

@@ -64,7 +64,7 @@ def _reread(registration: Registration, pks: Sequence[Any], using: str, lock: bo
             rows = plain
     # The order is that of the locks, and costs a fifth more where there is a single row.
     found = rows.filter(pk=pks[0]).order_by() if len(pks) == 1 else rows.filter(pk__in=pks).order_by("pk")
-    return registration.by_key(found)
+    return registration.by_pk(found)
 
 
 def freeze(

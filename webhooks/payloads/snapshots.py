@@ -59,7 +59,7 @@ def read(registration: Registration, pks: Collection[Any], using: str, lock: boo
     found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
     if lock:
         found = found.order_by("pk").select_for_update(no_key=True, of=(*_parents(model), "self"))
-    return registration.by_key(found)
+    return registration.by_pk(found)
 
 
 def _parents(model: type[models.Model], path: str = "") -> list[str]:

@@ -1,24 +1,26 @@
-"""Which models may have webhooks."""
+"""What may have webhooks: registered models and custom events."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.dispatch import Signal
 
 from webhooks.registry.registration import Registration, conventional_serializer
 
-# Sent with ``model`` after a model was registered, so that receivers can be connected for it.
+if TYPE_CHECKING:
+    from django.contrib.contenttypes.models import ContentType
+
+# Sent with ``model`` after a model was registered, to connect receivers for it.
 registered = Signal()
 
-# What a serializer may be called beside the default one, which has no name.
-SERIALIZER_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
+_SERIALIZER_NAME = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
 _registrations: dict[type[models.Model], Registration] = {}
 
@@ -34,18 +36,17 @@ def register(
 ) -> None:
     """Let webhooks be defined for ``model``: a class, or its label "dcim.Site".
 
-    ``serializer`` is a DRF serializer class or its dotted path; without it, the class named
-    ``<app>.api.serializers.<Model>Serializer`` or ``<app>.serializers.<Model>Serializer`` is used. ``serializers`` are
-    others, by names that a webhook can choose: ``{"brief": BriefSiteSerializer}``. ``queryset`` (a callable) gives the
-    queryset that the object is read from.
+    ``serializer`` is a DRF serializer class or its dotted path. The default is the class named
+    ``<app>.api.serializers.<Model>Serializer`` or ``<app>.serializers.<Model>Serializer``. ``serializers`` are
+    others by their names, which a webhook can choose: ``{"brief": BriefSiteSerializer}``. ``queryset`` (a callable)
+    returns the queryset to read an object from.
 
-    ``exclude`` names fields that are left out of the data, whatever the serializer, and of the snapshots. Fields
-    whose names say that they are secret (``webhooks.registry.sensitive``) are left out by themselves, nested ones too,
-    unless ``include_sensitive`` names them. Registering a model again replaces its registration.
+    ``exclude`` names fields to leave out of the data of every serializer, and of the snapshots. Fields with sensitive
+    names, such as "password", are left out at any depth, unless ``include_sensitive`` names them. Registering a model
+    again replaces its registration.
 
-    Raises LookupError for a label that names no model, and ImproperlyConfigured for an abstract or a proxy
-    model (a change of a proxy is a change of its concrete model), for one whose primary key is a secret, and for names
-    that cannot be used.
+    Raises LookupError for an unknown label. Raises ImproperlyConfigured for invalid names, for an abstract or a proxy
+    model (a change of a proxy is a change of its concrete model), and for a model with a secret primary key.
     """
     if isinstance(model, str):
         model = apps.get_model(model)
@@ -53,20 +54,20 @@ def register(
         model,
         serializer,
         queryset,
-        _named_serializers(model, serializers or {}),
-        _names(model, "exclude", exclude),
-        _names(model, "include_sensitive", include_sensitive),
+        _checked_serializers(model, serializers or {}),
+        _checked_names(model, "exclude", exclude),
+        _checked_names(model, "include_sensitive", include_sensitive),
     )
     if registration.problem:
-        what = f"{model.__module__}.{model.__name__}"
-        raise ImproperlyConfigured(f"webhooks cannot be registered for {what}, {registration.problem}")
+        name = f"{model.__module__}.{model.__name__}"
+        raise ImproperlyConfigured(f"webhooks cannot be registered for {name}, {registration.problem}")
     _registrations[model] = registration
     registered.send(sender=model, model=model)
 
 
-def _named_serializers(model: type[models.Model], serializers: Mapping[Any, Any]) -> dict[str, Any]:
+def _checked_serializers(model: type[models.Model], serializers: Mapping[Any, Any]) -> dict[str, Any]:
     for name, serializer in serializers.items():
-        if not isinstance(name, str) or not SERIALIZER_NAME.fullmatch(name):
+        if not isinstance(name, str) or not _SERIALIZER_NAME.fullmatch(name):
             raise ImproperlyConfigured(
                 f"A serializer of {model._meta.label_lower} cannot be called {name!r}: use up to 50 letters, digits, "
                 "hyphens and underscores."
@@ -76,46 +77,38 @@ def _named_serializers(model: type[models.Model], serializers: Mapping[Any, Any]
     return dict(serializers)
 
 
-def _names(model: type[models.Model], what: str, names: Any) -> frozenset[str]:
+def _checked_names(model: type[models.Model], option: str, names: Any) -> frozenset[str]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ImproperlyConfigured(f"{what} of {model._meta.label_lower} must be a list of names, not {names!r}.")
+        raise ImproperlyConfigured(f"{option} of {model._meta.label_lower} must be a list of names, not {names!r}.")
     return frozenset(names)
 
 
 def unregister(model: type[models.Model]) -> None:
-    """Forget a model; nothing happens for one that is not registered."""
+    """Remove the registration of a model, if it has one."""
     _registrations.pop(model, None)
 
 
-def serializer_names() -> list[str]:
-    """What the serializers of all models are called, beside the default ones."""
-    return sorted({name for registration in _registrations.values() for name in registration.serializers})
-
-
-def without_serializer(name: str, labels: Iterable[str]) -> list[str]:
-    """Those of these registered models that have no serializer of this name."""
-    found = [registration_by_label(label) for label in sorted(labels)]
-    return [one.label for one in found if one is not None and name and name not in one.serializers]
+# The MODELS setting
 
 
 def register_listed(labels: Iterable[str]) -> None:
-    """Register the models of the ``MODELS`` setting. Those registered in code keep what they said; labels that
-    name nothing are left to ``manage.py check`` (webhooks.E003)."""
+    """Register the models of the ``MODELS`` setting. A registration in code wins. ``manage.py check`` reports unknown
+    labels (webhooks.E003)."""
     for label in labels:
         try:
-            models_listed = listed(label)
+            listed = models_listed(label)
         except LookupError:
             continue
-        for model in models_listed:
+        for model in listed:
             if model not in _registrations:
                 register(model)
 
 
-def listed(label: str) -> list[type[models.Model]]:
-    """The models that a label of ``MODELS`` registers: the one that it names, or those of a pattern that have a
-    serializer. Raises LookupError for an app or a model that does not exist."""
+def models_listed(label: str) -> list[type[models.Model]]:
+    """The models that a label of ``MODELS`` registers: the named one, or those with a serializer that match a
+    pattern. Raises LookupError for an unknown app or model."""
     if is_pattern(label):
-        return [model for model in meant(label) if conventional_serializer(model)]
+        return [model for model in models_matching(label) if conventional_serializer(model)]
     app_label, _, name = label.partition(".")
     return [apps.get_model(app_label, name)]
 
@@ -124,14 +117,17 @@ def is_pattern(label: str) -> bool:
     return label == "*" or label.endswith(".*")
 
 
-def meant(pattern: str) -> list[type[models.Model]]:
-    """The models of "dcim.*", or with "*" of all apps but Django's own, that could have webhooks. Raises LookupError
-    for an app that does not exist."""
+def models_matching(pattern: str) -> list[type[models.Model]]:
+    """The models of "dcim.*", or with "*" of all apps but Django's, that could have webhooks. Raises LookupError for
+    an unknown app."""
     if pattern == "*":
         chosen = [app for app in apps.get_app_configs() if not app.name.startswith("django.")]
     else:
         chosen = [apps.get_app_config(pattern.removesuffix(".*"))]
     return [model for app in chosen for model in app.get_models() if not Registration(model).problem]
+
+
+# Lookups
 
 
 def registrations() -> list[Registration]:
@@ -140,17 +136,17 @@ def registrations() -> list[Registration]:
 
 
 def registration_of(model: type[models.Model]) -> Registration | None:
-    """The registration of a model class or of the concrete model behind a proxy."""
+    """The registration of a model, or of the concrete model of a proxy."""
     return _registrations.get(model._meta.concrete_model or model)
 
 
 def registration_or_default(model: type[models.Model]) -> Registration:
-    """The registration of a model; of one that has none, what it would be by default."""
+    """The registration of a model, or one with all defaults."""
     return registration_of(model) or Registration(model._meta.concrete_model or model)
 
 
 def registration_by_label(label: str) -> Registration | None:
-    """The registration of "dcim.site", or None where there is none or no such model."""
+    """The registration of "dcim.site"; None if it has none, or there is no such model."""
     try:
         return registration_of(apps.get_model(label))
     except (LookupError, ValueError):
@@ -158,20 +154,106 @@ def registration_by_label(label: str) -> Registration | None:
 
 
 def registrations_touched(model: type[models.Model]) -> list[Registration]:
-    """The registrations that a save of ``model`` concerns: its own and those of the parents it inherits rows from."""
-    return [_registrations[member] for member in family(model) if member in _registrations]
+    """The registrations that a save of ``model`` concerns: of the model and its multi-table parents."""
+    return [_registrations[member] for member in _with_parents(model) if member in _registrations]
 
 
 @cache  # every save asks
-def family(model: type[models.Model]) -> tuple[type[models.Model], ...]:
-    """The concrete model, and those that it inherits rows from."""
+def _with_parents(model: type[models.Model]) -> tuple[type[models.Model], ...]:
     concrete = model._meta.concrete_model or model
     return (concrete, *concrete._meta.get_parent_list())
 
 
 @cache
-def locks_its_rows(model: type[models.Model]) -> bool:
-    """Whether a save of an object surely locks its row: not those of several tables, of which it locks what it changes
-    columns of; nor one that has nothing but a key."""
-    concrete, *parents = family(model)
+def save_locks_row(model: type[models.Model]) -> bool:
+    """Whether saving an object always locks its row. With several tables, Django locks only rows with changed columns,
+    and a model with nothing but a key has none."""
+    concrete, *parents = _with_parents(model)
     return not parents and any(not column.primary_key for column in concrete._meta.concrete_fields)
+
+
+def serializer_names() -> list[str]:
+    """The names of the additional serializers of all models."""
+    return sorted({name for registration in _registrations.values() for name in registration.serializers})
+
+
+def models_without_serializer(name: str, labels: Iterable[str]) -> list[str]:
+    """The labels of the registered models among ``labels`` that have no serializer of this name."""
+    found = [registration_by_label(label) for label in sorted(labels)]
+    return [one.label for one in found if one is not None and name and name not in one.serializers]
+
+
+# Content types: the models of a webhook
+
+
+def label_of(content_type: ContentType) -> str:
+    """The label of the model, such as "dcim.site", as registrations, Events and payloads have it."""
+    return f"{content_type.app_label}.{content_type.model}"
+
+
+def registered_object_types() -> models.QuerySet[ContentType]:
+    """The content types of the registered models, for an admin to choose from."""
+    from django.contrib.contenttypes.models import ContentType  # importable only once all apps are loaded
+
+    found = ContentType.objects.get_for_models(*(registration.model for registration in registrations()))
+    pks = [content_type.pk for content_type in found.values()]
+    return ContentType.objects.filter(pk__in=pks).order_by("app_label", "model")
+
+
+def refuse_unregistered(pks: set[int]) -> None:
+    """Raise ValidationError, with the labels, if some of these content types are not registered."""
+    from django.contrib.contenttypes.models import ContentType
+
+    # A proxy has the registration of its concrete model, and the label differs.
+    known = {registration.label for registration in registrations()}
+    refused = sorted({label_of(one) for one in ContentType.objects.filter(pk__in=pks)} - known)
+    if refused:
+        raise ValidationError(
+            f"No webhook can be sent for {', '.join(refused)}: not registered. Name it in the setting "
+            'WEBHOOKS["MODELS"] or call webhooks.register() for it.'
+        )
+
+
+# Custom events
+
+# The label of an app, a dot, and a name.
+_EVENT_NAME = re.compile(r"([a-z_][a-z0-9_]*)\.[A-Za-z0-9_][A-Za-z0-9_.-]*")
+EVENT_NAME_LENGTH = 100
+
+# Labels by names.
+_custom_events: dict[str, str] = {}
+
+
+def register_event(name: str, label: str = "") -> None:
+    """Let webhooks be sent for an event of the project: ``webhooks.send(name, …)``.
+
+    ``name`` has the label of an app, a dot and a name, "dcim.rack_audited", in up to 100 characters. ``label`` is
+    the text that admins choose, "Rack audited". Raises ImproperlyConfigured for an invalid name.
+    """
+    found = _EVENT_NAME.fullmatch(str(name)) if len(str(name)) <= EVENT_NAME_LENGTH else None
+    if not found or (apps.ready and found[1] not in apps.app_configs):
+        raise ImproperlyConfigured(
+            f"An event cannot be called {name!r}: it needs the label of an installed app, a dot and a name, such as "
+            f'"dcim.rack_audited", and {EVENT_NAME_LENGTH} characters at the most.'
+        )
+    _custom_events[name] = label or name
+
+
+def unregister_event(name: str) -> None:
+    """Remove a custom event, if it is registered."""
+    _custom_events.pop(name, None)
+
+
+def custom_events() -> dict[str, str]:
+    """The labels of the custom events by their names, sorted by name."""
+    return dict(sorted(_custom_events.items()))
+
+
+def custom_events_problem(names: Any) -> str:
+    """Why a webhook cannot have these names of custom events; empty if it can."""
+    if not isinstance(names, list):
+        return 'Give a list of names, such as ["dcim.rack_audited"].'
+    known = list(custom_events())  # a list, because values from JSON may have no hash
+    if unknown := [str(name) for name in names if name not in known]:
+        return f"No event is registered as {', '.join(unknown)}. These are: {', '.join(known) or 'none'}."
+    return "Name each event once." if len(set(names)) < len(names) else ""

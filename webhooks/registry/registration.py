@@ -1,36 +1,40 @@
-"""One registered model: how it is serialized, and what of it is not sent."""
+"""One registered model: its serializers, its excluded and sensitive fields, and its primary keys."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property, lru_cache
 from importlib import import_module
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
+from django.utils import timezone
 from django.utils.module_loading import import_string
 
-from webhooks.registry.keys import stored
-from webhooks.registry.sensitive import is_sensitive, sensitive_fields
 from webhooks.text import clean
 
-# Characters of what an object is called.
-NAME_LENGTH = 200
+NAME_LENGTH = 200  # characters of the name of an object
+
+# The modules of an app that may have its serializers: the first in NetBox-style projects, the second in most others.
+_SERIALIZER_MODULES = ("api.serializers", "serializers")
 
 
 @dataclass(frozen=True, eq=False)
 class Registration:
-    """One registered model: ``label`` is "dcim.site"; ``serializer`` a class, a dotted path, or empty for
-    the convention; ``queryset`` a callable that gives the queryset to read the object from, with the
-    annotations that its serializer wants; ``serializers`` others by their names; ``exclude`` the fields that are
-    left out of what is sent; ``include_sensitive`` those that are not, although their names say so."""
+    """One registered model. It has the arguments of ``register``."""
 
     model: type[models.Model]
     serializer: Any = None
+    """A class or a dotted path. None finds the class by convention."""
     queryset: Callable[[], models.QuerySet[Any]] | None = None
+    """Returns the queryset to read an object from, with the annotations that its serializer needs."""
     serializers: Mapping[str, Any] = field(default_factory=dict, hash=False)
     exclude: frozenset[str] = frozenset()
     include_sensitive: frozenset[str] = frozenset()
@@ -39,44 +43,47 @@ class Registration:
     def label(self) -> str:
         return self.model._meta.label_lower
 
-    def key(self, given: Any) -> Any:
-        """A primary key as the database has it. Raises ValidationError for what can be none."""
-        return stored(self.model._meta.pk, given)
+    def normalize_pk(self, pk: Any) -> Any:
+        """Return a primary key as the database has it. Raises ValidationError for an impossible one."""
+        return normalize_pk(self.model._meta.pk, pk)
 
-    def by_key(self, rows: Iterable[models.Model]) -> dict[str, models.Model]:
-        """Rows by their keys as text, which is what names an object."""
-        return {str(self.key(row.pk)): row for row in rows}
+    def by_pk(self, rows: Iterable[models.Model]) -> dict[str, models.Model]:
+        """Rows by their normalized primary keys as text."""
+        return {str(self.normalize_pk(row.pk)): row for row in rows}
 
     def serializer_class(self, name: str = "") -> type[Any]:
-        """The serializer class of this name, or the default one. Raises ImproperlyConfigured, naming what was
-        looked for."""
+        """Return the serializer class of this name, or the default one. Raises ImproperlyConfigured, and names the
+        paths that were tried."""
         if name and name not in self.serializers:
             raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
-        said: Any = self.serializers[name] if name else self.serializer
-        if said is None:
-            return self._conventional()
-        return _imported(said, self.label) if isinstance(said, str) else said
-
-    def _conventional(self) -> type[Any]:
+        serializer: Any = self.serializers[name] if name else self.serializer
         try:
-            found = conventional_serializer(self.model)
+            if serializer is None:
+                serializer = conventional_serializer(self.model)
+            elif isinstance(serializer, str):
+                serializer = import_string(serializer)
         except ImportError as error:
-            raise ImproperlyConfigured(f"No serializer for {self.label}: {error}.") from error
-        if found is None:
+            failure = f"importing {serializer} failed ({error})" if serializer else str(error)
+            raise ImproperlyConfigured(
+                f"No serializer for {self.label}: {failure}. "
+                f"Name one in webhooks.register({self.label!r}, serializer=…)."
+            ) from error
+        if serializer is None:
             raise ImproperlyConfigured(
                 f"No serializer for {self.label}: there is no {' and no '.join(conventional_paths(self.model))}. "
                 f"Define one of them, or name another in webhooks.register({self.label!r}, serializer=…)."
             )
+        found: type[Any] = serializer
         return found
 
     @cached_property
-    def _secretly(self) -> frozenset[str]:
+    def _sensitive_fields(self) -> frozenset[str]:
         fields = [(one.name, type(one).__name__) for one in self.model._meta.get_fields()]
         return sensitive_fields(self.model.__name__, fields) - self.include_sensitive
 
     @property
     def problem(self) -> str:
-        """Why the model cannot have webhooks; nothing where it can."""
+        """Why the model cannot have webhooks; empty if it can."""
         meta = self.model._meta
         if meta.app_label == "webhooks":
             return "which belongs to webhooks itself: a delivery would cause the next one."
@@ -85,68 +92,132 @@ class Registration:
             return f"which is {kind} model: register the concrete model that holds its rows."
         if self.has_secret_key:
             return (
-                f"whose primary key {meta.pk.name!r} is a secret, and would be told as the id of the object. If it is "
-                f"none, say include_sensitive=[{meta.pk.name!r}]."
+                f"whose primary key {meta.pk.name!r} is a secret, and would be sent as the id of the object. If it is "
+                f"none, pass include_sensitive=[{meta.pk.name!r}]."
             )
         return ""
 
     @property
     def has_secret_key(self) -> bool:
-        """Whether the primary key itself is a secret, as that of REST framework's tokens."""
+        """Whether the primary key is a secret, as in REST framework's ``Token``."""
         key = self.model._meta.pk.name
-        return key in self._secretly or self.is_sensitive(key)
+        return key in self._sensitive_fields or self.is_sensitive(key)
 
     def name_of(self, instance: models.Model) -> str:
-        """What an object is called, as an Event has it: in a model such as Token by its key, for ``str()`` may be the
-        token."""
-        is_secret = "display" in self._secretly
+        """Return the name of an object for its Events. In a model such as Token, ``str()`` may be the token, so the
+        name has the primary key instead."""
+        is_secret = "display" in self._sensitive_fields
         return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
 
     def is_left_out(self, name: str) -> bool:
-        """Whether this field of the object itself is not sent."""
-        return name in self.exclude or name in self._secretly or self.is_sensitive(name)
+        """Whether this field of the object is not sent."""
+        return name in self.exclude or name in self._sensitive_fields or self.is_sensitive(name)
 
     def is_sensitive(self, name: str) -> bool:
-        """Whether a key of this name is not sent, however deep in the data it stands."""
+        """Whether a key of this name is not sent, at any depth of the data."""
         return is_sensitive(name) and name not in self.include_sensitive
 
 
-# Where an app keeps its serializers: NetBox-style projects in the first, most others in the second.
-PLACES = ("api.serializers", "serializers")
-
-
 def conventional_paths(model: type[models.Model]) -> list[str]:
-    """Where the serializer of a model may be by convention, in the order in which it is looked for."""
+    """The paths where the serializer of a model may be by convention, in the order of the search."""
     app = apps.get_app_config(model._meta.app_label).name
-    return [f"{app}.{place}.{model.__name__}Serializer" for place in PLACES]
+    return [f"{app}.{module}.{model.__name__}Serializer" for module in _SERIALIZER_MODULES]
 
 
 def conventional_serializer(model: type[models.Model]) -> type[Any] | None:
-    """The first serializer that the convention finds. Raises ImportError if a module is there and fails."""
+    """Return the first serializer at the conventional paths. Raises ImportError if a module exists and fails."""
     for path in conventional_paths(model):
         module, _, name = path.rpartition(".")
-        found: type[Any] | None = getattr(_module(module), name, None)
+        try:
+            found: type[Any] | None = getattr(import_module(module), name, None)
+        except ModuleNotFoundError as error:
+            # Only a missing module of the app means "no": an import that fails inside it must be seen.
+            if not error.name or not f"{module}.".startswith(f"{error.name}."):
+                raise
+            continue
         if found is not None:
             return found
     return None
 
 
-def _module(path: str) -> Any:
-    try:
-        return import_module(path)
-    except ModuleNotFoundError as error:
-        # Only "this app has no such module" means no: an import that fails inside it must be seen.
-        if error.name and f"{path}.".startswith(f"{error.name}."):
-            return None
-        raise
+# Sensitive names
 
 
-def _imported(path: str, label: str) -> type[Any]:
-    try:
-        imported: type[Any] = import_string(path)
-    except ImportError as error:
-        raise ImproperlyConfigured(
-            f"No serializer for {label}: importing {path} failed ({error}). Name one in "
-            f"webhooks.register({label!r}, serializer=…), or define {path}."
-        ) from error
-    return imported
+# Searched in a name without the separators of its words: "auth_password", "webhookSecret", "API-Key".
+_SENSITIVE_PARTS = (
+    "password", "passwd", "passphrase", "passcode", "secret", "token", "credential", "apikey", "accesskey", "authkey",
+    "encryptionkey", "masterkey", "privatekey", "sessionkey", "sharedkey", "signingkey",
+)  # fmt: skip
+_SENSITIVE_WORDS = {"psk", "pwd"}  # short, and part of many other words
+# In a model with a sensitive name, such as Token or APIKey: the fields that hold the secret, and the names that
+# serializers make of ``str()``.
+_SECRET_FIELDS = {"key", "value", "digest", "hash", "plaintext"}
+_DISPLAY_FIELDS = frozenset({"display", "display_name"})
+_WORD_BREAK = re.compile(r"[^0-9A-Za-z]+|(?<=[a-z0-9])(?=[A-Z])")
+_LONGEST_CACHED = 100  # characters: JSON may have any number of longer keys
+
+
+def is_sensitive(name: str) -> bool:
+    """Whether a field of this name is left out unless the registration includes it."""
+    return _is_sensitive(name) if len(name) <= _LONGEST_CACHED else _is_sensitive.__wrapped__(name)
+
+
+@lru_cache(maxsize=4096)  # every key of all sent data is checked
+def _is_sensitive(name: str) -> bool:
+    words = [word.lower() for word in _WORD_BREAK.split(name)]
+    joined = "".join(words)
+    return any(part in joined for part in _SENSITIVE_PARTS) or not _SENSITIVE_WORDS.isdisjoint(words)
+
+
+def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Return the fields that are sensitive despite their names: encrypted ones, and in a model such as Token the key
+    and the display name. ``fields`` has the name and the class name of each field."""
+    in_secret_model = is_sensitive(model_name)
+    names = frozenset(
+        name
+        for name, kind in fields
+        if (in_secret_model and name in _SECRET_FIELDS) or "encrypted" in kind.lower() or is_sensitive(kind)
+    )
+    return names | _DISPLAY_FIELDS if in_secret_model else names
+
+
+# Primary keys
+
+
+def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
+    """Return a primary key as the database has it. An instance has it as the host assigned it: a UUID in capitals, a
+    decimal without its zeros, a time of another zone. Times become UTC. Raises ValidationError for an impossible one.
+    """
+    if isinstance(field, models.CompositePrimaryKey):
+        return tuple(map(normalize_pk, field.fields, field.to_python(value)))  # type: ignore[arg-type]
+    field = source_field(field)
+    key = field.to_python(value)
+    if isinstance(key, Decimal):
+        places = getattr(field, "decimal_places", None)
+        return key if places is None else key.quantize(Decimal(1).scaleb(-places), context=field.context)  # type: ignore[attr-defined]
+    if isinstance(key, datetime) and settings.USE_TZ:
+        aware = timezone.make_aware(key, timezone.get_default_timezone()) if timezone.is_naive(key) else key
+        return aware.astimezone(UTC)
+    return key
+
+
+def pk_may_exceed(field: models.Field[Any, Any], characters: int) -> bool:
+    """Whether the text of a primary key may have more than this many characters."""
+    if isinstance(field, models.CompositePrimaryKey):
+        return any(pk_may_exceed(part, characters // len(field.fields)) for part in field.fields)  # type: ignore[arg-type]
+    field = source_field(field)
+    if isinstance(field, models.CharField):
+        return field.max_length is None or field.max_length > characters
+    return isinstance(field, models.TextField)
+
+
+def is_same_pk(field: models.Field[Any, Any], other: models.Field[Any, Any]) -> bool:
+    """Whether two models share their primary keys: a child mostly has its parent's, but may have another."""
+    return source_field(field) is source_field(other)
+
+
+def source_field(field: models.Field[Any, Any]) -> models.Field[Any, Any]:
+    """The field that has the values of a primary key that is a foreign key, as the link to a parent is."""
+    while field.remote_field:
+        field = field.target_field  # type: ignore[attr-defined]
+    return field

@@ -1,4 +1,4 @@
-"""A relation to many, as it is edited from one of its sides: which objects hold it, and which have changed."""
+"""Which registered objects an edit of a many-to-many relation changes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from django.db.models import Q
 
 from webhooks import registry
 from webhooks.db import savepoint
-from webhooks.registry import keys
-from webhooks.registry.registration import Registration
+from webhooks.registry.registration import Registration, is_same_pk
 
 
 class Relation:
-    """The relation of the model ``through``, whose field objects of the model ``holders`` hold. ``reverse``: it is
-    edited from the side that the field points to."""
+    """The many-to-many relation of the model ``through``, with its field on the model ``holders``. ``reverse``: the
+    edit comes from the other side, which the field points to."""
 
     def __init__(self, through: Any, holders: type[models.Model], reverse: bool) -> None:
-        # One, but for fields that share their ``through``: Django does not say which is edited.
+        # Several only if fields share their ``through``: Django does not say which of them is edited.
         self.fields = [one for one in holders._meta.many_to_many if one.remote_field.through is through]
         self.holders = holders
         self._reverse = reverse
@@ -27,8 +26,8 @@ class Relation:
     def changed(
         self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str
     ) -> dict[Registration, list[Any]]:
-        """Return the keys of the objects that change, by the registrations of the models that hold the field. The
-        arguments are those of Django's signal."""
+        """Return the primary keys of the changed objects for each registration. The arguments come from Django's
+        signal ``m2m_changed``."""
         touched = [one for one in registry.registrations_touched(self.holders) if self.names(one)]
         is_clearing = action.endswith("_clear")
         if not touched or not (is_clearing or pk_set):
@@ -37,56 +36,16 @@ class Relation:
         if self._reverse or self._is_symmetrical:
             others = self._cleared(instance, action, using) if is_clearing else self._referred(pk_set or set(), using)
         own = None if self._reverse else instance
-        return {registration: self._keys(registration.model, own, others, using) for registration in touched}
+        return {registration: self._pks(registration.model, own, others, using) for registration in touched}
 
-    @property
-    def _model(self) -> type[models.Model]:
-        """The model that has the field itself."""
-        return self.fields[0].model
-
-    def _referred(self, values: set[Any], using: str) -> list[Any]:
-        """The keys of objects that the model between refers to, by their key or by another field."""
-        field: Any = self.fields[0]
-        name = field.m2m_target_field_name() if self._reverse else field.m2m_reverse_target_field_name()
-        if name == self._model._meta.pk.name:
-            return list(values)
-        return self._read(self._model, Q((f"{name}__in", values)), using)
-
-    def _keys(
-        self, model: type[models.Model], instance: models.Model | None, others: list[Any], using: str
-    ) -> list[Any]:
-        """The keys of the same objects in one of the models that hold the field: a child may have its own key."""
-        pk, key_there = model._meta.pk, self._model._meta.pk
-        if others and not keys.is_shared(pk, key_there):
-            others = self._read(model, Q((f"{key_there.name}__in", others)), using)
-        own = [] if instance is None else [self._key(instance, model)]
-        # Sorted, so that two transactions that change the same objects lock them in one order.
-        return sorted({pk.to_python(key) for key in [*own, *others]})
-
-    def _key(self, instance: models.Model, model: type[models.Model]) -> Any:
-        pk = model._meta.pk
-        # An instance with nothing but its own key lacks that of the row that it inherits.
-        return instance.pk if keys.is_shared(pk, instance._meta.pk) else getattr(instance, pk.attname)
-
-    def _read(self, model: type[models.Model], condition: Q, using: str) -> list[Any]:
-        with savepoint(using):
-            found = model._base_manager.using(using).filter(condition).order_by()
-            return list(found.values_list("pk", flat=True))
-
-    def _cleared(self, instance: models.Model, action: str, using: str) -> list[Any]:
-        if action == "post_clear":
-            return list(instance.__dict__.pop("_webhooks_cleared", ()))
-        # After the clearing it is too late to ask which objects pointed here.
-        pointing = self._read(self._model, self._pointing_at(instance), using)
-        instance._webhooks_cleared = pointing  # type: ignore[attr-defined]
-        return pointing
-
-    def _pointing_at(self, target: models.Model) -> Q:
-        return Q(*((field.name, target) for field in self.fields), _connector=Q.OR)
+    def names(self, registration: Registration) -> list[str]:
+        """The names of the relation's fields on a registered model. A parent may lack a field of its child."""
+        held = {one.name for one in registration.model._meta.many_to_many}
+        return [field.name for field in self.fields if field.name in held]
 
     def mirror(self, instance: models.Model, pks: set[Any], using: str) -> None:
-        """Write the other direction of what was added to a symmetrical relation: Django signals the addition before it
-        does so, and then adds what is missing. Written here already, it is in what the other ends send."""
+        """Write the other direction of an addition to a symmetrical relation. Django signals the addition first and
+        writes the other direction afterwards, so without this the payloads of the other ends would lack it."""
         [field, *_] = self.fields
         through: Any = field.remote_field.through
         if self._is_symmetrical and through._meta.auto_created:
@@ -97,14 +56,50 @@ class Relation:
             with savepoint(using):
                 through._base_manager.using(using).bulk_create(rows, ignore_conflicts=True)
 
-    def names(self, registration: Registration) -> list[str]:
-        """The names of the fields that objects of a registered model hold. A parent may lack a field of its child."""
-        held = {one.name for one in registration.model._meta.many_to_many}
-        return [field.name for field in self.fields if field.name in held]
+    @property
+    def _model(self) -> type[models.Model]:
+        """The model that declares the field."""
+        return self.fields[0].model
+
+    def _referred(self, values: set[Any], using: str) -> list[Any]:
+        """The primary keys of the objects with these values in the through model, which may refer to another field."""
+        field: Any = self.fields[0]
+        name = field.m2m_target_field_name() if self._reverse else field.m2m_reverse_target_field_name()
+        if name == self._model._meta.pk.name:
+            return list(values)
+        return self._read_pks(self._model, Q((f"{name}__in", values)), using)
+
+    def _cleared(self, instance: models.Model, action: str, using: str) -> list[Any]:
+        """The objects that point to ``instance``, read before the clearing: afterwards it is too late."""
+        if action == "post_clear":
+            return list(instance.__dict__.pop("_webhooks_cleared", ()))
+        pointing_here = Q(*((field.name, instance) for field in self.fields), _connector=Q.OR)
+        pks = self._read_pks(self._model, pointing_here, using)
+        instance._webhooks_cleared = pks  # type: ignore[attr-defined]
+        return pks
+
+    def _pks(
+        self, model: type[models.Model], instance: models.Model | None, others: list[Any], using: str
+    ) -> list[Any]:
+        """The primary keys of the same objects in ``model``: a child may have another key than its parent."""
+        pk, pk_of_field = model._meta.pk, self._model._meta.pk
+        if others and not is_same_pk(pk, pk_of_field):
+            others = self._read_pks(model, Q((f"{pk_of_field.name}__in", others)), using)
+        own = []
+        if instance is not None:
+            # An instance that was made with nothing but its key lacks the key of the row that it inherits.
+            own = [instance.pk if is_same_pk(pk, instance._meta.pk) else getattr(instance, pk.attname)]
+        # Sorted, so that two transactions lock the same objects in the same order.
+        return sorted({pk.to_python(key) for key in [*own, *others]})
+
+    def _read_pks(self, model: type[models.Model], condition: Q, using: str) -> list[Any]:
+        with savepoint(using):
+            found = model._base_manager.using(using).filter(condition).order_by()
+            return list(found.values_list("pk", flat=True))
 
 
 def _is_symmetrical(field: models.ManyToManyField[Any, Any]) -> bool:
-    """Whether both ends hold it. django-taggit claims that of every relation to tags, so the models are compared."""
+    """Whether both ends have the relation. django-taggit says so for all its relations, so compare the models too."""
     ends = (field.model, field.related_model)
     first, second = (end._meta.concrete_model for end in ends)
     return first is second and bool(getattr(field.remote_field, "symmetrical", False))

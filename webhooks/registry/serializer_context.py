@@ -1,4 +1,4 @@
-"""The request that serializers find in their context: one of nobody, which knows where the site is."""
+"""The request in the context of serializers: anonymous, and with the base URL of the site."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from webhooks.conf import conf
 
 
 class SiteRequest(HttpRequest):
-    """A GET of the site's root without cookies, session, user or headers, whoever makes the change: what one user may
-    see says nothing about who reads what is sent. Addresses are absolute with the setting ``BASE_URL``, else paths."""
+    """A GET of the site's root without cookies, session, user or headers: the payload must not depend on the user who
+    makes the change. With the setting ``BASE_URL``, URLs are absolute, else paths."""
 
     def __init__(self, base_url: str) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class SiteRequest(HttpRequest):
         return urljoin(self.base_url, path) if self.base_url else path
 
     def get_host(self) -> str:
-        # Not judged by ALLOWED_HOSTS: it comes from the settings.
+        # Without the check of ALLOWED_HOSTS, because it comes from the settings.
         return urlsplit(self.base_url).netloc
 
     def _get_scheme(self) -> str:
@@ -36,7 +36,7 @@ class SiteRequest(HttpRequest):
 
 
 def serializer_context() -> dict[str, Any]:
-    """The context of a serializer, as a view of REST framework would give it."""
+    """Return the context of a serializer, as a view of REST framework would."""
     request = Request(SiteRequest(conf.base_url), authenticators=[])
     versioning: Any = api_settings.DEFAULT_VERSIONING_CLASS
     request.version = api_settings.DEFAULT_VERSION
