@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from webhooks.capture.custom import send
     from webhooks.capture.recording import batch
     from webhooks.registry import register, register_event, unregister, unregister_event
-    from webhooks.security.verification import ReplayWindow, VerificationError, verify
+    from webhooks.security.signing import ReplayWindow, VerificationError, verify
 
 __version__ = "0.1.0"
 
@@ -48,9 +48,9 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "ReplayWindow": "webhooks.security.verification",
+    "ReplayWindow": "webhooks.security.signing",
     "TrackedQuerySet": "webhooks.capture.bulk",
-    "VerificationError": "webhooks.security.verification",
+    "VerificationError": "webhooks.security.signing",
     "WebhookManager": "webhooks.capture.bulk",
     "actor": "webhooks.capture.context",
     "batch": "webhooks.capture.recording",
@@ -59,7 +59,7 @@ _HOMES = {
     "send": "webhooks.capture.custom",
     "unregister": "webhooks.registry",
     "unregister_event": "webhooks.registry",
-    "verify": "webhooks.security.verification",
+    "verify": "webhooks.security.signing",
 }
 
 

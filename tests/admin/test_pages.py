@@ -295,7 +295,7 @@ class TestSecret:
 
     def test_what_the_database_keeps_cannot_be_entered(self, admin_client: Client, signed: Webhook) -> None:
         response = admin_client.post(change_of(signed), form(secret=signed.secret.stored))
-        assert "would be taken for an encrypted one" in response.content.decode()
+        assert "which marks encrypted texts" in response.content.decode()
 
     def test_keys_that_cannot_be_used_are_said_so_at_the_field(
         self, admin_client: Client, webhooks_settings: Any

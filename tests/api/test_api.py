@@ -279,7 +279,7 @@ def test_secret_headers_are_handled_like_the_secret(api: APIClient) -> None:
 def test_what_the_database_keeps_cannot_be_entered_and_a_missing_key_is_told(api: APIClient, settings: Any) -> None:
     pk = define(api, secret="first").json()["id"]
     answer = api.patch(detail(WEBHOOKS, pk), {"secret": Webhook.objects.get().secret.stored}, format="json")
-    assert "would be taken for an encrypted one" in answer.json()["secret"][0]
+    assert "which marks encrypted texts" in answer.json()["secret"][0]
     settings.SECRET_KEY = "changed, and the old one forgotten"
     told = api.get(detail(WEBHOOKS, pk)).json()
     assert (told["has_secret"], told["unreadable"]) == (True, ["secret"])

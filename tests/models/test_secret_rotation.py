@@ -212,8 +212,8 @@ def test_without_its_key_an_attempt_fails_with_the_reason_and_goes_out_when_the_
     assert (states(), inbox.received()) == ([State.FAILED], [])
     reasons = set(Attempt.objects.values_list("reason", flat=True))
     assert reasons == {
-        "the secret of webhook “CMDB” cannot be used: it cannot be decrypted, for it "
-        "was encrypted with a key that is no longer in the settings. Put that key back, at the end of "
+        "the secret of webhook “CMDB” cannot be used: it cannot be decrypted: "
+        "its key is no longer in the settings. Put that key back, at the end of "
         'WEBHOOKS["ENCRYPTION_KEYS"] or in SECRET_KEY_FALLBACKS, or enter the text again'
     }
     assert OLD not in app_log.text

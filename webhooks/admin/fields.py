@@ -16,8 +16,7 @@ from django.forms.models import ModelChoiceIterator
 from django.urls import reverse
 from django.utils.text import capfirst
 
-from webhooks.security.encrypted_field import refuse_encrypted
-from webhooks.security.encryption import Secret
+from webhooks.security.encryption import Secret, refuse_encrypted
 
 CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
 

@@ -30,8 +30,7 @@ from webhooks.api.unknown import refuse_unknown
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH, Method
 from webhooks.redaction import Redaction
-from webhooks.security.encrypted_field import refuse_encrypted
-from webhooks.security.encryption import Secret
+from webhooks.security.encryption import Secret, refuse_encrypted
 
 # Null for those who may not change webhooks. If a client sends null, the field stays as it is.
 HIDDEN = ("additional_headers", "body_template")

@@ -5,7 +5,7 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 import django.db.models.manager
 import django.utils.timezone
-import webhooks.security.encrypted_field
+import webhooks.security.encryption
 import webhooks.db
 import webhooks.models.validation
 from django.db import migrations, models
@@ -133,10 +133,10 @@ class Migration(migrations.Migration):
                 ('content_type', models.CharField(db_default='application/json', default='application/json', help_text='Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other.', max_length=100, validators=[django.core.validators.RegexValidator("\\A[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+([ \\t]*;[ \\t]*[\\x21-\\x7e][\\x20-\\x7e]*)?\\Z", 'Enter a content type, such as application/json.')])),
                 ('additional_headers', models.TextField(blank=True, db_default='', default='', help_text='A template with one “Name: value” a line.')),
                 ('body_template', models.TextField(blank=True, db_default='', default='', help_text='A template for the body. Empty: the whole payload.')),
-                ('secret', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validation.check_secret])),
-                ('previous_secret', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
+                ('secret', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Signs each request, so that the receiver can verify the sender.', max_length=255, validators=[django.core.validators.MaxLengthValidator(255), webhooks.models.validation.check_secret])),
+                ('previous_secret', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', editable=False)),
                 ('previous_secret_until', models.DateTimeField(blank=True, editable=False, help_text='Until then the previous secret signs, too.', null=True)),
-                ('secret_headers', webhooks.security.encrypted_field.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validation.check_headers])),
+                ('secret_headers', webhooks.security.encryption.EncryptedTextField(blank=True, db_default='', default='', help_text='Headers that stay hidden, such as Authorization. One “Name: value” a line.', max_length=8192, validators=[django.core.validators.MaxLengthValidator(8192), webhooks.models.validation.check_headers])),
                 ('ssl_verification', models.BooleanField(db_default=True, default=True, help_text='Refuse a receiver without a trusted certificate.', verbose_name='TLS verification')),
                 ('ca_file_path', models.CharField(blank=True, db_default='', default='', help_text="A PEM file on the worker's machine. Its certificates replace the usual trusted ones.", max_length=4096, verbose_name='CA file')),
                 ('timeout', models.PositiveSmallIntegerField(blank=True, help_text='Seconds for a whole attempt, 1 to 120. Empty: the setting TIMEOUT.', null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(120)])),

@@ -1,4 +1,4 @@
-"""The SQL by which workers find and claim due deliveries, and by which the next delivery of a lane becomes its head."""
+"""The SQL that finds and claims due deliveries, and that promotes the next delivery of a lane to its head."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def _is_claimable(claim: Claim | None) -> str:
 
 
 def lock_heads(using: str, deliveries: Collection[uuid.UUID]) -> None:
-    """Lock the heads of these deliveries' lanes. Whatever ends a head then sees what this transaction changes."""
+    """Lock the heads of these deliveries' lanes. A transaction that ends a head then sees the changes of this one."""
     lock = "FOR NO KEY UPDATE" if is_postgresql(using) else ""
     locked: set[uuid.UUID] = set()
     # While this waits for the lock of a head, its lane may get another head: look again, without a lock.

@@ -56,7 +56,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.for_detail().defer(*(f"event__{name}" for name in (*LARGE_FIELDS, "error")))
 
     def failed(self) -> DeliveryQuerySet:
-        """Deliveries that were given up. Not those of webhooks that are being deleted."""
+        """Deliveries that were given up, without webhooks that are being deleted."""
         return self.filter(state=State.FAILED, webhook__deleted_at=None)
 
     def retriable(self) -> DeliveryQuerySet:
@@ -72,13 +72,13 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.filter(state=State.SENDING, claim=token)
 
     def expired(self) -> DeliveryQuerySet:
-        """Deliveries whose lease ran out, because their worker died or stalled."""
+        """Deliveries with an expired lease: their worker died or stalled."""
         return self.filter(state=State.SENDING, lease_until__lt=DatabaseNow())
 
     def expired_heads(self, seconds: float) -> DeliveryQuerySet:
         """Failing heads that have blocked their lane for more than ``seconds``.
 
-        Not those of webhooks that were paused or disabled in that time: then the head is not what blocks the lane.
+        Leaves out webhooks that were paused or disabled in that time: there the head did not block the lane.
         """
         return self.exclude(webhook__resumed_at__gt=DatabaseNow(-seconds)).filter(
             state=State.PENDING,
@@ -260,7 +260,7 @@ class Attempt(models.Model):
 
 
 class Sweep(models.Model):
-    """The time of the last sweep. One row, by which workers agree on who sweeps next."""
+    """The time of the last sweep. One row: workers use it to agree on the next sweep."""
 
     swept_at = models.DateTimeField()
 

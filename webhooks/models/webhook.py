@@ -1,4 +1,4 @@
-"""Webhooks: which changes go to which URL, and how."""
+"""Webhooks, and the querysets that pause, resume and delete them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from webhooks.models.validation import (
     find_errors,
 )
 from webhooks.payloads.templates import is_template
-from webhooks.security.encrypted_field import EncryptedTextField
-from webhooks.security.encryption import Secret
+from webhooks.security.encryption import EncryptedTextField, Secret
 
 # Characters of the plain text. The encrypted text in the database is longer.
 SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
@@ -100,14 +99,14 @@ _Manager = WriteDBManager.from_queryset(WebhookQuerySet)
 
 
 class ActiveManager(_Manager):
-    """All webhooks except those that are being deleted."""
+    """All webhooks that are not being deleted."""
 
     def get_queryset(self) -> Any:
         return super().get_queryset().filter(deleted_at=None)
 
 
 class Webhook(models.Model):
-    """What an admin defines: which changes of which models go to which URL, and how."""
+    """An admin's rule: send changes of these models to this URL, in this format."""
 
     name = models.CharField(max_length=150, unique=True, validators=[check_visible])
     enabled = models.BooleanField(

@@ -1,0 +1,1 @@
+"""Encryption of secrets in the database, and signatures of requests."""

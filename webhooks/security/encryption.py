@@ -1,7 +1,7 @@
-"""Encrypts what must not stand in the database in clear, with Fernet of ``cryptography``.
+"""Encrypts secrets in the database, with Fernet of ``cryptography``.
 
-The newest key encrypts, every key decrypts: those of ``WEBHOOKS["ENCRYPTION_KEYS"]`` first, then the ones derived from
-``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``. So a project may begin without keys of its own, and get some later.
+The newest key encrypts, and every key decrypts. The keys are ``WEBHOOKS["ENCRYPTION_KEYS"]``, then keys derived from
+``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``. So a project can start without encryption keys, and add them later.
 """
 
 from __future__ import annotations
@@ -10,44 +10,47 @@ import base64
 import hmac
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models.query_utils import DeferredAttribute
 from django.utils.encoding import force_bytes
 
 from webhooks.conf import conf
 from webhooks.text import REDACTED
 
-# What is encrypted begins with this, so that nothing else is taken for it.
+# Encrypted texts begin with this.
 PREFIX = "fernet:"
 
-BROKEN_KEYS = 'WEBHOOKS["ENCRYPTION_KEYS"] cannot be used, so nothing is encrypted or decrypted until it is corrected'
+BROKEN_KEYS = 'WEBHOOKS["ENCRYPTION_KEYS"] is invalid: nothing can be encrypted or decrypted until it is corrected'
 NO_KEY_FITS = (
-    "it cannot be decrypted, for it was encrypted with a key that is no longer in the settings. Put that key back, "
+    "it cannot be decrypted: its key is no longer in the settings. Put that key back, "
     'at the end of WEBHOOKS["ENCRYPTION_KEYS"] or in SECRET_KEY_FALLBACKS, or enter the text again'
 )
 
 
 class Unreadable(Exception):
-    """What is encrypted cannot be read, or nothing can be encrypted. Says what to do; never has the text in it."""
+    """A text cannot be decrypted, or nothing can be encrypted. The message says what to do, and never has the text."""
 
 
 def encrypt(text: str) -> str:
-    """Raises Unreadable where the keys cannot be used."""
-    return PREFIX + _box(_keys()).encrypt(text.encode()).decode()
+    """Raises Unreadable if the keys in the settings are invalid."""
+    return PREFIX + _fernet(_keys()).encrypt(text.encode()).decode()
 
 
 def decrypt(stored: str) -> str:
-    """The text; what is not encrypted is its own. Raises Unreadable where no key fits."""
+    """Returns a text that is not encrypted as it is. Raises Unreadable if no key fits."""
     return _decrypt(_keys(), stored) if stored.startswith(PREFIX) else stored
 
 
 def is_current(stored: str) -> bool:
-    """Whether it is encrypted, and with the newest key. Raises Unreadable where the keys cannot be used."""
-    newest = _box(_keys()[:1])
+    """Whether it is encrypted with the newest key. Raises Unreadable if the keys in the settings are invalid."""
+    newest = _fernet(_keys()[:1])
     try:
         newest.decrypt(_token(stored))
     except InvalidToken:
@@ -56,18 +59,18 @@ def is_current(stored: str) -> bool:
 
 
 def _keys() -> tuple[str | bytes, ...]:
-    """The newest first. A text is a Fernet key; bytes are a SECRET_KEY, from which one is derived."""
+    """The newest first: Fernet keys as text, then each SECRET_KEY as bytes, to derive a key from."""
     if not conf.is_valid("ENCRYPTION_KEYS"):
         raise Unreadable(BROKEN_KEYS)
     fallbacks = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
     return (*conf.encryption_keys, *(force_bytes(key) for key in fallbacks))
 
 
-# Webhooks are read again for each batch that a worker takes: what was read a moment ago need not be decrypted again.
+# Workers load the webhooks again for each batch. The cache spares them decrypting the same texts again.
 @lru_cache(maxsize=1024)
 def _decrypt(keys: Sequence[str | bytes], stored: str) -> str:
     try:
-        return _box(keys).decrypt(_token(stored)).decode()
+        return _fernet(keys).decrypt(_token(stored)).decode()
     except InvalidToken:
         raise Unreadable(NO_KEY_FITS) from None
 
@@ -77,21 +80,20 @@ def _token(stored: str) -> bytes:
 
 
 @lru_cache(maxsize=16)
-def _box(keys: Sequence[str | bytes]) -> MultiFernet:
+def _fernet(keys: Sequence[str | bytes]) -> MultiFernet:
     return MultiFernet([Fernet(key if isinstance(key, str) else _derived(key)) for key in keys])
 
 
 def _derived(secret_key: bytes) -> bytes:
-    # HKDF and not a slow function: Django demands that SECRET_KEY is long and random.
+    # HKDF is fast, which is safe here: Django requires a long and random SECRET_KEY.
     derivation = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"django-rq-webhooks: what is encrypted at rest")
     return base64.urlsafe_b64encode(derivation.derive(secret_key))
 
 
 class Secret:
-    """A text that is not to be seen: only ``reveal()`` gives it. It is kept, pickled and exported encrypted.
+    """A text that only ``reveal()`` shows. Everything else, pickling included, has it encrypted.
 
-    It is decrypted when it is asked for and not before, so that a row whose secret cannot be read can be read itself,
-    and saved, and loses nothing.
+    It is decrypted on demand. So a row with a secret that no key decrypts can be loaded and saved, and loses nothing.
     """
 
     __slots__ = ("_stored", "_text")
@@ -101,21 +103,21 @@ class Secret:
         self._stored = stored
 
     def reveal(self) -> str:
-        """The text. Raises Unreadable where no key fits."""
+        """The text. Raises Unreadable if no key fits."""
         if self._text is None:
-            self._text = decrypt(self._stored or "")  # a worker asks again for each request of a batch
+            self._text = decrypt(self._stored or "")  # kept: a worker needs it for each request of a batch
         return self._text
 
     @property
     def stored(self) -> str:
-        """What the database keeps. Raises Unreadable where the keys cannot be used."""
+        """The encrypted text. Raises Unreadable if the keys in the settings are invalid."""
         if self._stored is None:
             self._stored = encrypt(self._text) if self._text else ""
         return self._stored
 
     @property
     def problem(self) -> str:
-        """Why it cannot be read; empty if it can."""
+        """Why it cannot be decrypted, or "" if it can."""
         try:
             self.reveal()
         except Unreadable as error:
@@ -130,10 +132,13 @@ class Secret:
             return NotImplemented
         if isinstance(other, Secret) and self._stored is not None and self._stored == other._stored:
             return True
-        texts = [one if isinstance(one, str) else one.reveal() for one in (self, other) if _can_be_read(one)]
-        return len(texts) == 2 and hmac.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in texts))
+        try:
+            texts = [one if isinstance(one, str) else one.reveal() for one in (self, other)]
+        except Unreadable:
+            return False
+        return hmac.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in texts))
 
-    __hash__ = None  # type: ignore[assignment] # equal ones may be encrypted differently
+    __hash__ = None  # type: ignore[assignment] # the same text may be encrypted differently
 
     def __repr__(self) -> str:
         return REDACTED if self else ""
@@ -142,9 +147,67 @@ class Secret:
         return _from_stored, (self.stored,)
 
 
-def _can_be_read(one: str | Secret) -> bool:
-    return isinstance(one, str) or not one.problem
-
-
 def _from_stored(stored: str) -> Secret:
     return Secret(stored=stored)
+
+
+def _to_secret(value: Any) -> Any:
+    """Convert a text, plain or encrypted, to a Secret. Returns expressions and None as they are."""
+    if not isinstance(value, str):
+        return value
+    return Secret(stored=value) if value.startswith(PREFIX) else Secret(value)
+
+
+def refuse_encrypted(value: str) -> None:
+    """Refuse encrypted texts as input: a reader of the database must not be able to sign with a stored secret."""
+    if value.startswith(PREFIX):
+        raise ValidationError(f"Enter a text that does not begin with {PREFIX}, which marks encrypted texts.")
+
+
+class _SecretAttribute(DeferredAttribute):
+    """Converts an assigned text to a Secret at once, so that ``vars()`` of the instance does not show it."""
+
+    def __set__(self, instance: models.Model, value: Any) -> None:
+        instance.__dict__[self.field.attname] = _to_secret(value)
+
+
+if TYPE_CHECKING:
+    _TextField = models.TextField[str | Secret, Secret]
+else:
+    _TextField = models.TextField
+
+
+class EncryptedTextField(_TextField):
+    """Stores a text encrypted, and loads it as a Secret. An empty text stays empty.
+
+    ``max_length`` counts characters of the plain text. Exports such as ``dumpdata`` have the encrypted text, and
+    imports accept it. A filter finds a row only by the encrypted text.
+    """
+
+    descriptor_class = _SecretAttribute
+    default_validators = [refuse_encrypted]
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Secret | None:
+        return None if value is None else Secret(stored=value)
+
+    def to_python(self, value: Any) -> Any:
+        return _to_secret(value if isinstance(value, Secret) or value is None else str(value))
+
+    def get_prep_value(self, value: Any) -> Any:
+        prepared = _to_secret(value)
+        return prepared.stored if isinstance(prepared, Secret) else super().get_prep_value(prepared)
+
+    def value_to_string(self, obj: Any) -> str:
+        return str(self.get_prep_value(self.value_from_object(obj)))
+
+    def validate(self, value: Any, model_instance: Any) -> None:
+        super().validate(value, model_instance)
+        try:
+            value.stored  # noqa: B018 - encrypts it now, while the user can still read an error
+        except Unreadable as error:
+            raise ValidationError(str(error)) from error
+
+    def run_validators(self, value: Any) -> None:
+        """Validate the plain text. One that no key decrypts was validated when it was entered."""
+        if not value.problem:
+            super().run_validators(value.reveal())

@@ -1,7 +1,7 @@
-"""Signatures of a request body. Pure: bytes in, header values out.
+"""Signatures of requests: sign them, and verify them in a receiver. Needs neither Django nor a setting.
 
-``webhook-signature`` follows Standard Webhooks (https://www.standardwebhooks.com), "Verifying webhook
-authenticity"; ``X-Hook-Signature`` is what NetBox's receivers check.
+``webhook-signature`` follows Standard Webhooks (https://www.standardwebhooks.com), "Verifying webhook authenticity".
+``X-Hook-Signature`` is the header of NetBox.
 """
 
 from __future__ import annotations
@@ -9,14 +9,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 PREFIX = "whsec_"
 
+TOLERANCE = 300  # seconds
+
+# Called with a key and for how many seconds to remember it. Returns False if it was remembered already.
+Remember = Callable[[str, float], bool]
+
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for: ``whsec_`` + base64 is decoded, anything else is taken as UTF-8.
+    """The HMAC key of a secret: base64 after ``whsec_``, otherwise the secret as UTF-8.
 
-    Raises ValueError for a ``whsec_`` secret that is not base64.
+    Raises ValueError for a ``whsec_`` secret that is not base64 or has no key.
     """
     if not secret.startswith(PREFIX):
         return secret.encode()
@@ -25,26 +34,26 @@ def key_of(secret: str) -> bytes:
     except ValueError as error:
         raise ValueError(f"a secret that begins with {PREFIX} must go on in base64: {error}") from error
     if not key:
-        # Everybody knows the empty key.
+        # An attacker can guess the empty key.
         raise ValueError(f"a secret that begins with {PREFIX} must go on in base64: nothing follows")
     return key
 
 
 def standard_signature(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """``v1,`` and the base64 HMAC-SHA256 of ``{id}.{timestamp}.{body}``; ``timestamp`` in UTC seconds since 1970."""
+    """``v1,`` and the base64 HMAC-SHA256 of ``{id}.{timestamp}.{body}``. ``timestamp`` is in UTC seconds since 1970."""
     signed = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
     return "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()
 
 
 def hook_signature(secret: str, body: bytes) -> str:
-    """Hex HMAC-SHA512 of the body, keyed with the secret as it is written, as NetBox computes it."""
+    """Hex HMAC-SHA512 of the body, keyed with the secret as text, as NetBox computes it."""
     return hmac.digest(secret.encode(), body, hashlib.sha512).hex()
 
 
 def headers(secret: str, message_id: str, timestamp: int, body: bytes, *, previous: str = "") -> dict[str, str]:
-    """The headers that identify and sign one attempt; without a secret there is an id and a time, but no signature.
+    """The headers that identify and sign one attempt. Without a secret there are no signatures.
 
-    The ``previous`` secret signs, too. X-Hook-Signature has room for one signature only: the new secret's.
+    With a ``previous`` secret, ``webhook-signature`` has two signatures. ``X-Hook-Signature`` has room for one only.
     """
     identified = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
     if not secret:
@@ -55,3 +64,89 @@ def headers(secret: str, message_id: str, timestamp: int, body: bytes, *, previo
         "webhook-signature": " ".join(standard_signature(one, message_id, timestamp, body) for one in secrets),
         "X-Hook-Signature": hook_signature(secret, body),
     }
+
+
+class VerificationError(Exception):
+    """The request is not authentic. The message is for a log: send the sender a status such as 401 only."""
+
+
+def verify(
+    body: bytes,
+    headers: Mapping[str, str],
+    secret: str | Sequence[str],
+    *,
+    tolerance: float = TOLERANCE,
+    remember: Remember | None = None,
+) -> str:
+    """Return the ``webhook-id`` of a request that is signed with ``secret``, or with one of several secrets.
+
+    ``body`` is the body in bytes, before any parsing. The case of ``headers`` does not matter. The timestamp of the
+    request may differ from this clock by ``tolerance`` seconds. ``remember`` refuses a request that is sent again by
+    an attacker: pass a ``ReplayWindow``, or in Django ``lambda key, seconds: cache.add(key, True, seconds)``. The
+    sender's own retries have the same id but a new timestamp, so they pass: store the ids that you have handled.
+
+    Raises VerificationError if the request is not authentic, ValueError without a secret or with a negative tolerance,
+    and TypeError if the body is not bytes.
+    """
+    if not isinstance(body, bytes | bytearray | memoryview):
+        raise TypeError("verify the body in bytes, as it was received: parsing may change it")
+    secrets = [secret] if isinstance(secret, str) else list(secret)
+    if not secrets or not all(secrets):
+        raise ValueError("a request cannot be verified without a secret")
+    if not tolerance >= 0:
+        raise ValueError("the tolerance must be a number of seconds, 0 or more")
+    given = {name.lower(): value for name, value in headers.items()}
+    message_id, stamp, signatures = (_header(given, f"webhook-{name}") for name in ("id", "timestamp", "signature"))
+    if "." in message_id or not message_id.isascii():
+        # The signed text joins its parts with dots. With a dot in the id, part of the body could pass as the timestamp.
+        raise VerificationError("webhook-id has an invalid character")
+    timestamp = _timestamp(stamp, tolerance)
+    if not _is_signed(secrets, message_id, timestamp, bytes(body), signatures):
+        raise VerificationError("no signature matches: the secret differs, or the body was changed")
+    # A sender's clock may be ahead: until the timestamp is too old, twice the tolerance may pass.
+    if remember and not remember(f"webhook:{message_id}:{timestamp}", 2 * tolerance + 1):
+        raise VerificationError(f"the request {message_id} of {timestamp} was received before")
+    return message_id
+
+
+def _header(headers: Mapping[str, str], name: str) -> str:
+    value = headers.get(name)
+    if not value:
+        raise VerificationError(f"the header {name} is missing")
+    return value
+
+
+def _timestamp(stamp: str, tolerance: float) -> int:
+    if not re.fullmatch("[1-9][0-9]{0,11}", stamp):  # exactly the spelling that is signed
+        raise VerificationError("webhook-timestamp is not a number of seconds")
+    timestamp = int(stamp)
+    if abs(time.time() - timestamp) > tolerance:
+        raise VerificationError(f"the timestamp is more than {tolerance:g} s off: an old request, or a wrong clock")
+    return timestamp
+
+
+def _is_signed(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes, signatures: str) -> bool:
+    expected = [standard_signature(one, message_id, timestamp, body).encode() for one in secrets]
+    given = [one.encode("utf-8", "replace") for one in signatures.split(" ")]
+    # Compare all of them, each in constant time, so that the duration reveals nothing.
+    return sum(hmac.compare_digest(one, other) for one in expected for other in given) > 0
+
+
+class ReplayWindow:
+    """Remembers keys in the memory of this process. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, key: str, seconds: float) -> bool:
+        """Remember a key for ``seconds``. Returns False if it is remembered already."""
+        now = time.monotonic()
+        with self._lock:
+            if self._until.get(key, 0) > now:
+                return False
+            self._until.pop(key, None)
+            self._until[key] = now + seconds
+            while self._until[oldest := next(iter(self._until))] <= now:
+                del self._until[oldest]
+            return True
