@@ -1,7 +1,7 @@
-"""Render templates in a child process: a request on standard input, an answer on standard output, until that closes.
+"""The child process that renders templates: it reads requests from standard input until that closes.
 
-``templates`` starts it. It knows no Django, no settings and no secrets: it imports only Jinja2 and the standard
-library. The kernel limits what it may use, so a template that goes too far ends this process and no other.
+``templates`` starts it. It has no Django, no settings and no secrets: it imports only Jinja2 and the standard library.
+The kernel limits its resources, so a template that uses too much ends only this process.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ from jinja2.sandbox import SandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace, generate_lorem_ipsum
 from jinja2.visitor import NodeTransformer
 
-ANSWER = struct.Struct("!cIdQ")  # what follows, the line of an error or 0, CPU seconds, and the number of bytes
+ANSWER = struct.Struct("!cIdQ")  # the kind, the line of an error or 0, CPU seconds, and the size of the text
 TEXT, ERROR, TOO_LARGE, OUT_OF_MEMORY = b"t", b"e", b"s", b"m"
 ERROR_LENGTH = 500  # characters
-KEPT = 100_000  # characters of templates that stay compiled
-OPEN = "\ue000"  # replaces what is known only when a template is rendered
+MAX_CACHED = 100_000  # characters of templates that stay compiled
+OPEN = "\ue000"  # replaces expressions in the text that is known before rendering
 
 Answer = tuple[bytes, int, bytes]
 
 
 def main() -> None:
-    """Answer requests. The arguments: CPU seconds for a rendering, and bytes of memory."""
+    """Answer requests. The arguments are CPU seconds for a rendering, and bytes of memory."""
     seconds, memory = float(sys.argv[1]), int(sys.argv[2])
     compiled = Compiled()
-    codecs.lookup("unicode_escape")  # imports it: no file can be opened later
+    codecs.lookup("unicode_escape")  # imports the codec now, because no file can be opened later
     _limit(memory)
-    # What a template leaves goes at its own expense, not when the next one happens to need a new object.
+    # Each template pays for collecting its own garbage.
     gc.freeze()
     gc.disable()
 
@@ -72,13 +72,13 @@ def main() -> None:
             except MemoryError:
                 _send(answers, OUT_OF_MEMORY)
                 return
-            signal.setitimer(signal.ITIMER_PROF, 0)  # before it answers: it must not die in the next one's place
+            signal.setitimer(signal.ITIMER_PROF, 0)  # before the answer: the next request must not run out of this time
             _send(answers, *answer, time.process_time() - began)
 
 
 def _limit(memory: int) -> None:
-    """Ask the kernel for limits. Signals end the process even in the middle of a long operation in C, where a handler
-    in Python would have to wait."""
+    """Set the limits of the kernel. Signals end the process even in the middle of a long operation in C, which a Python
+    handler could not interrupt."""
     for number in (signal.SIGPROF, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -101,17 +101,17 @@ def _send(answers: BinaryIO, what: bytes, line: int = 0, body: bytes = b"", seco
 
 
 def _answer(compiled: Compiled, request: dict[str, Any], start_clock: Callable[[], None]) -> Answer:
-    """Render; or, if the request has no context, compile only."""
+    """Render, or only compile if the request has no context."""
     try:
         template, known = compiled.get(request["source"], request["one_line"])
-        start_clock()  # compiling is not part of the rendering
+        start_clock()  # rendering has as much time as compiling
     except TemplateSyntaxError as error:
         return _error(error.message or "it cannot be read", error.lineno)
     except (SyntaxError, RecursionError):
         return _error("the template is nested too deeply; make it flatter")
     except MemoryError:
         raise
-    except Exception as error:  # Jinja2 computes the argument of autoescape
+    except Exception as error:  # Jinja2 evaluates the argument of autoescape while it compiles
         return _error(str(error))
     if "context" not in request:
         return TEXT, 0, known.encode("utf-8", "surrogatepass")
@@ -131,7 +131,7 @@ def _error(problem: str, line: int = 0) -> Answer:
 
 
 def _line_of(error: BaseException) -> int:
-    """The line of the template that an error came from, in the traceback that Jinja2 has rewritten."""
+    """The line of the template that raised an error, from the traceback that Jinja2 rewrites."""
     line, trace = 0, error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename == "<template>":
@@ -141,30 +141,30 @@ def _line_of(error: BaseException) -> int:
 
 
 class Compiled:
-    """Compiles templates and keeps the last ones."""
+    """Compiles templates and caches the last ones."""
 
     def __init__(self) -> None:
         self._environments = {one_line: Sandbox(one_line) for one_line in (False, True)}
-        self._kept: dict[tuple[str, bool], tuple[Template, str]] = {}
+        self._cache: dict[tuple[str, bool], tuple[Template, str]] = {}
         self._length = 0
 
     def get(self, source: str, one_line: bool) -> tuple[Template, str]:
-        """The template, and the text that is known before it is rendered, with ``OPEN`` in place of the rest. Raises
-        TemplateSyntaxError, SyntaxError, RecursionError and others."""
+        """Return the template, and its text with ``OPEN`` in place of expressions. Raises TemplateSyntaxError,
+        SyntaxError, RecursionError and others."""
         key = source, one_line
-        if key not in self._kept:
+        if key not in self._cache:
             made = self._environments[one_line].compiled(source)
-            if self._length + len(source) > KEPT:
-                self._kept.clear()
+            if self._length + len(source) > MAX_CACHED:
+                self._cache.clear()
                 self._length = 0
                 gc.collect()
-            self._kept[key] = made
+            self._cache[key] = made
             self._length += len(source)
-        return self._kept[key]
+        return self._cache[key]
 
 
-# The methods and functions that a template may call. What changes a list or an object changes a copy: each rendering
-# has its context to itself.
+# The methods and functions that a template may call. A method that changes a list or an object changes a copy: each
+# rendering has a new context.
 _TEXT = """
 capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii isdecimal
 isdigit isidentifier islower isnumeric isprintable isspace istitle isupper join ljust lower lstrip partition
@@ -196,7 +196,7 @@ def _may_call(owner: Any, name: str) -> bool:
 _METHOD = BuiltinMethodType | MethodType
 
 
-# Functions and not the classes themselves: a class can be subscripted, and has more than its name says.
+# Functions, not the classes: a class can be subscripted and has more attributes.
 _FUNCTIONS = {
     "range": safe_range,
     "lipsum": generate_lorem_ipsum,
@@ -208,11 +208,11 @@ _FUNCTIONS = {
 
 
 class Sandbox(SandboxedEnvironment):
-    """Jinja2 with a list of what may be called. ``one_line`` refuses line breaks and other control characters in what
-    expressions write: for headers."""
+    """Jinja2 with a list of allowed calls. ``one_line``, for headers, refuses control characters in the output of
+    expressions."""
 
     def __init__(self, one_line: bool) -> None:
-        # What Jinja2 computes while it compiles would stay in memory with the template.
+        # Without optimizing: constants that Jinja2 computes while it compiles would stay in memory with the template.
         super().__init__(optimized=False, cache_size=0, finalize=_on_one_line if one_line else _unchanged)
         self.globals = dict(_FUNCTIONS)
         self._one_line = one_line
@@ -229,7 +229,7 @@ class Sandbox(SandboxedEnvironment):
         return Template.from_code(self, self.compile(tree), self.make_globals(None)), known
 
     def _refuse(self, tree: nodes.Template) -> None:
-        """What Jinja2 itself would meet only where it is rendered, or not at all."""
+        """Refuse what Jinja2 would report only while rendering, or never."""
         for node in tree.find_all(nodes.Node):
             match node:
                 case nodes.Include() | nodes.Import() | nodes.FromImport() | nodes.Extends():
@@ -262,8 +262,8 @@ class Sandbox(SandboxedEnvironment):
 
 
 class _Blocks(NodeTransformer):
-    """Treats the output of ``call`` and ``filter`` blocks, which Jinja2 takes for the template's own text, like that
-    of expressions."""
+    """Treats the output of ``call`` and ``filter`` blocks like the output of expressions. Jinja2 treats it like plain
+    text of the template."""
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
         self.generic_visit(node)
@@ -288,11 +288,11 @@ def _known(body: list[nodes.Node]) -> Iterator[str]:
             yield part.data if isinstance(part, nodes.TemplateData) else OPEN
 
 
-# What separates lines, for HTTP or for str.splitlines(), and other characters that no header may have.
+# Line breaks, for HTTP or for str.splitlines(), and other characters that no header may have.
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
-@pass_context  # so that Jinja2 does not call it while it compiles
+@pass_context  # then Jinja2 does not call it while it compiles
 def _unchanged(context: Context, value: Any) -> Any:
     return value
 

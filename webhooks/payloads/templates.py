@@ -1,7 +1,7 @@
-"""Render the templates that admins write: the URL, headers and body of a request.
+"""Render the Jinja2 templates of a webhook: the URL, headers and body of a request (``docs/templates.md``).
 
-The templates are Jinja2's, with NetBox's names in them (``docs/templates.md``). Child processes (``render_child``)
-render them, under limits of the kernel. Their answers are not trusted: an answer is text of a limited length.
+Child processes (``render_child``) render them under limits of the kernel. This module does not trust their answers: it
+accepts only text of a limited length.
 """
 
 from __future__ import annotations
@@ -34,52 +34,52 @@ Kind = Literal["body", "headers", "url"]
 QUICK, SLOW = "quick", "slow"
 
 SOURCE_LENGTH = 50_000  # characters of a template
-CPU_SECONDS = 0.3  # for a rendering; compiling has as much
-SECONDS = 5.0  # after which a child that uses no CPU is ended, too
+CPU_SECONDS = 0.3  # for a rendering, and again for compiling
+SECONDS = 5.0  # then a child that uses no CPU is killed, too
 MEMORY_MB = 300
-BYTES = {"headers": 16_000, "url": 2_000}  # of what is rendered; for a body, a setting says it
+MAX_BYTES = {"headers": 16_000, "url": 2_000}  # of a result; a setting has the limit of a body
 START_SECONDS = 30
-NONSENSE = "the process that renders templates answered what no template makes"
+INVALID_ANSWER = "the process that renders templates gave an invalid answer"
 
-# A webhook with a rendering of more CPU seconds is slow, and stays so for this many times as long, times the number of
-# slow webhooks. So all of them together take little of the time of the others. A rendering that ends the process costs
-# a start, and so counts as CPU_SECONDS at least.
+# A rendering with more CPU seconds makes a webhook slow for SLOW_FACTOR times as long, times the number of slow
+# webhooks. So all slow webhooks together take little time from the others. A rendering that ends the process costs a
+# start, so it counts as CPU_SECONDS at least.
 QUICK_SECONDS = 0.02
 SLOW_FACTOR = 100
 
-# Other than ASCII's, the control characters of Latin-1, which some receivers take for line breaks.
-_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+# Control characters of ASCII and of Latin-1, which some receivers take for line breaks.
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
-# Imports what it needs from where this process has it, and nothing else: no ``site``, no environment.
+# The child imports only from these directories: without ``site`` and without the environment.
 _BOOT = "import sys; sys.path += sys.argv[3:]; import render_child; render_child.main()"
 _PATHS = [str(Path(str(found)).parents[1]) for found in (jinja2.__file__, markupsafe.__file__)]
 _PATHS.append(str(Path(__file__).parent))
 
 
 class TemplateError(ValueError):
-    """A template that is refused, or cannot be rendered. The text begins with the line, from 1, where it is known."""
+    """A refused template, or one that cannot be rendered. The text starts with the line, from 1, if it is known."""
 
     def __init__(self, problem: str, line: int = 0) -> None:
         super().__init__(f"line {line}: {problem}" if line else problem)
 
 
 def is_template(source: str) -> bool:
-    """Whether there is anything in it to render."""
+    """Whether the text has anything to render."""
     return "{" in source and any(mark in source for mark in ("{{", "{%", "{#"))
 
 
 class Renderer:
-    """Renders in two child processes at most: one for webhooks that are quick, one for those that are slow, which so
-    keep only each other waiting. A process is started when it is first needed. Thread-safe; close it.
+    """Renders in up to two child processes: one for quick webhooks and one for slow ones, so that a slow webhook delays
+    only other slow ones. Starts a process when it is first needed. Thread-safe; close it.
 
-    The context is JSON text; ``webhook`` is a primary key. All methods raise TemplateError.
+    ``context`` is JSON text, ``webhook`` a primary key. All methods raise TemplateError.
     """
 
     def __init__(self) -> None:
         self._children: dict[str, _Child] = {}
         self._slow_until: dict[int, float] = {}
         self._known_quick: set[int] = set()
-        self._wary_until = 0.0
+        self._new_are_slow_until = 0.0
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -89,27 +89,27 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        """End the child processes, and with them what they render."""
+        """Kill the child processes, also in the middle of a rendering."""
         self._is_closed = True
         for child in list(self._children.values()):
-            child.kill()  # a thread that waits for an answer lets go of its lock
+            child.kill()  # then a thread that waits for an answer releases its lock
         for pace, lock in _locks.items():
             with lock:
                 if pace in self._children:
                     self._children.pop(pace).close()
 
     def pace(self, webhook: int) -> str:
-        """SLOW for a while after a rendering took long, else QUICK. While others are slow, a new webhook is too."""
+        """SLOW for a while after a slow rendering, else QUICK. While others are slow, a new webhook is slow too."""
         until = self._slow_until.get(webhook, 0)
         if webhook not in self._known_quick:
-            until = max(until, self._wary_until)
+            until = max(until, self._new_are_slow_until)
         if time.monotonic() < until:
             return SLOW
         self._slow_until.pop(webhook, None)
         return QUICK
 
     def check(self, kind: Kind, source: str) -> None:
-        """Refuse a template that cannot be compiled, and lines that cannot be headers as far as they are known."""
+        """Refuse a template that does not compile, and header lines that no value could make valid."""
         known = self._render(kind, source, len(source) * 4)
         if kind == "headers":
             for number, line in enumerate(known.split("\n"), 1):
@@ -120,14 +120,14 @@ class Renderer:
         return self._render("body", source, conf.payload_bytes, context, webhook)
 
     def url(self, source: str, context: str, webhook: int = 0) -> str:
-        rendered = self._render("url", source, BYTES["url"], context, webhook)
-        if _UNWRITABLE.search(rendered):
+        rendered = self._render("url", source, MAX_BYTES["url"], context, webhook)
+        if _CONTROLS.search(rendered):
             raise TemplateError("the URL has a line break or another control character in it; use | urlencode")
         return rendered
 
     def headers(self, source: str, context: str, webhook: int = 0) -> dict[str, str]:
-        """Headers from lines of ``Name: value``; of two with one name, the later."""
-        return header_lines(self._render("headers", source, BYTES["headers"], context, webhook))
+        """Render lines of ``Name: value``. Of two lines with the same name, the later one counts."""
+        return header_lines(self._render("headers", source, MAX_BYTES["headers"], context, webhook))
 
     def _render(self, kind: Kind, source: str, most: int, context: str = "", webhook: int = 0) -> str:
         if len(source) > SOURCE_LENGTH:
@@ -146,12 +146,12 @@ class Renderer:
         try:
             return answer.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
-            raise TemplateError(NONSENSE) from None
+            raise TemplateError(INVALID_ANSWER) from None
 
     def _answer(self, request: bytes, most: int, webhook: int) -> Answer:
         if self.pace(webhook) == QUICK:
             with _locks[QUICK]:
-                if self.pace(webhook) == QUICK:  # it may have become slow while this waited
+                if self.pace(webhook) == QUICK:  # not slow since this thread began to wait
                     return self._timed(QUICK, request, most, webhook)
         with _locks[SLOW]:
             return self._timed(SLOW, request, most, webhook)
@@ -175,7 +175,7 @@ class Renderer:
         others = sum(until > now for other, until in list(self._slow_until.items()) if other != webhook)
         self._slow_until[webhook] = now + seconds * SLOW_FACTOR * (1 + others)
         self._known_quick.discard(webhook)
-        self._wary_until = max(self._wary_until, now + seconds * SLOW_FACTOR)
+        self._new_are_slow_until = max(self._new_are_slow_until, now + seconds * SLOW_FACTOR)
 
     def _child(self, pace: str) -> _Child:
         child = self._children.get(pace)
@@ -185,7 +185,7 @@ class Renderer:
             child.close()
         if not self._is_closed:
             child = self._children[pace] = _Child()
-        if self._is_closed or not child:  # maybe while it started; then ``close`` waits for the lock, and ends it
+        if self._is_closed or not child:  # maybe during the start; then ``close`` waits for the lock and ends the child
             raise TemplateError("the process that renders templates was ended")
         return child
 
@@ -224,13 +224,13 @@ class _Child:
         self._process.wait()
         self._socket.close()
 
-    def forget(self) -> None:
-        """Leave it to the process that started it: this one is a fork of that."""
+    def leave_to_parent(self) -> None:
+        """After a fork: close this process's copy of the socket."""
         self._socket.close()
 
     def ask(self, request: bytes, most: int) -> tuple[Answer, float]:
-        """The answer to a request, of ``most`` bytes at most, and the CPU seconds that it took. If it raises
-        TemplateError, the process is gone."""
+        """Return the answer to a request, up to ``most`` bytes, and its CPU seconds. Raises TemplateError, and then the
+        process has ended."""
         try:
             self._socket.settimeout(SECONDS)
             self._socket.sendall(request)
@@ -240,7 +240,7 @@ class _Child:
         except ValueError as error:
             problem = str(error)
         except (OSError, EOFError):
-            problem = self._how_it_ended()
+            problem = self._exit_reason()
         else:
             if answer[0] != OUT_OF_MEMORY:
                 return answer, seconds
@@ -249,14 +249,14 @@ class _Child:
         raise TemplateError(problem)
 
     def _receive(self, most: int, seconds: float) -> tuple[Answer, float]:
-        """Raises EOFError if the process has ended, TimeoutError and other OSErrors, and ValueError for nonsense."""
+        """Raises EOFError if the process has ended, OSError, and ValueError for an invalid answer."""
         end = time.monotonic() + seconds
         received = self._read(bytearray(), ANSWER.size, end)
         what, line, took, size = ANSWER.unpack_from(received)
         if size <= most:
             self._read(received, ANSWER.size + size, end)
         if len(received) != ANSWER.size + size:
-            raise ValueError(NONSENSE)
+            raise ValueError(INVALID_ANSWER)
         return (what, line, bytes(received[ANSWER.size :])), took
 
     def _read(self, received: bytearray, wanted: int, end: float) -> bytearray:
@@ -267,7 +267,7 @@ class _Child:
             received += part
         return received
 
-    def _how_it_ended(self) -> str:
+    def _exit_reason(self) -> str:
         try:
             status = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:
@@ -279,8 +279,8 @@ class _Child:
 
 
 def _started(standard: int) -> subprocess.Popen[bytes]:
-    """A child process that talks by this descriptor. It has a session to itself: Ctrl-C in the worker's terminal lets
-    what is under way end."""
+    """Start a child process with this descriptor as standard input and output, in a new session: Ctrl-C in the worker's
+    terminal must not interrupt a rendering."""
     limits = map(str, (CPU_SECONDS, MEMORY_MB * 1_000_000))
     command = [_python(), "-I", "-S", "-c", _BOOT, *limits, *_PATHS]
     needed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
@@ -290,7 +290,7 @@ def _started(standard: int) -> subprocess.Popen[bytes]:
 
 
 def _python() -> str:
-    """The interpreter: ``sys.executable`` is the server's program where that embeds Python, as uWSGI does."""
+    """The Python interpreter. Under a server that embeds Python, such as uWSGI, ``sys.executable`` is the server."""
     version = sys.version_info
     is_python = Path(sys.executable).name.startswith(("python", "pypy"))
     return sys.executable if is_python else str(Path(sys.exec_prefix, "bin", f"python{version.major}.{version.minor}"))
@@ -301,34 +301,34 @@ def _not_started(reason: str) -> TemplateError:
     return TemplateError(f"the process that renders templates does not start: {reason}")
 
 
-# A process has one rendering under way, and one of the slow ones: previews in many threads of a site need no more
-# memory than that.
+# At most two renderings at a time in this process, one quick and one slow: previews in many threads of a site would
+# need too much memory.
 _locks = {QUICK: threading.Lock(), SLOW: threading.Lock()}
 _children: WeakSet[_Child] = WeakSet()
 
-# A fork waits while a child is started, or it would keep the child's end of the socket. Then its end would not be seen.
+# A fork waits for the start of a child. Else it would keep the child's end of the socket open, and nothing would notice
+# when the child ends.
 _starting = threading.Lock()
 
 
 def _after_fork() -> None:
-    """The children end when their socket closes, so a fork, such as rq's for a job, must not hold it open."""
+    """Close the sockets in a fork, such as rq's for a job: the children end when their socket closes."""
     _locks.update({QUICK: threading.Lock(), SLOW: threading.Lock()})
     _starting.release()
     for child in list(_children):
-        child.forget()
+        child.leave_to_parent()
 
 
 os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_after_fork)
 
 
 def _plain(source: str) -> str:
-    """What Jinja2 makes of text without a template."""
-    lines = re.sub(r"\r\n|\r", "\n", source)
-    return lines.removesuffix("\n")
+    """Return text without a template as Jinja2 would."""
+    return re.sub(r"\r\n|\r", "\n", source).removesuffix("\n")
 
 
 def header_lines(text: str) -> dict[str, str]:
-    """Headers from lines of ``Name: value``; of two with one name, the later. Raises TemplateError."""
+    """Parse rendered lines of ``Name: value``; of two with the same name, the later counts. Raises TemplateError."""
     return dict(_header(line) for line in _plain(text).split("\n") if line.strip())
 
 
@@ -340,7 +340,7 @@ def _header(line: str, number: int = 0) -> tuple[str, str]:
         raise TemplateError(f"{short_repr(name)} cannot be the name of a header", number)
     if headers.is_reserved(name):
         raise TemplateError(f"{name} is not for a template to set; leave it out", number)
-    if _UNWRITABLE.search(value):
+    if _CONTROLS.search(value):
         raise TemplateError(f"the value of {name} has a control character in it; use | header_safe", number)
     try:
         value.encode("latin-1")
