@@ -204,7 +204,7 @@ def workers(
 ) -> Iterator[Workers]:
     """Starts real worker processes, and ends them with the test."""
     started = Workers(tmp_path, redis_url)
-    request.node.stash[LOGS] = started.logs
+    started.logs = request.node.stash.setdefault(LOGS, [])
     yield started
     started.stop_all()
 

@@ -9,15 +9,20 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
-from playwright.sync_api import Page, expect, sync_playwright
+from django.db import connections
+from django.test import Client
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.support.inbox import ROOT
 from tests.support.servers import free_port
 from tests.support.waiting import PATIENCE, until
-from tests.support.workers import Workers
+from tests.support.workers import LOGS, Workers
 
 FLAGS = [
     "--no-sandbox",
@@ -30,6 +35,14 @@ FLAGS = [
 ]
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where the site answers, and what its server logs."""
+
+    url: str
+    log: Path
+
+
 def chromium() -> str:
     name = os.environ.get("CHROMIUM", "chromium")
     path = shutil.which(name)
@@ -39,12 +52,12 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture
-def site(workers: Workers) -> Iterator[str]:
-    """The address of the example site, served from this test's database."""
+@pytest.fixture(scope="module")
+def site(django_db_setup: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The example site, served from the tests' database by one process for all tests of a module."""
     address = f"127.0.0.1:{free_port()}"
+    workers = Workers(tmp_path_factory.mktemp("site"), redis_url)
     log = workers.directory / "web.log"
-    workers.logs.append(log)
     command = ["-m", "gunicorn", "project.wsgi:application", "--bind", address, "--threads", "4", "--no-control-socket"]
     with log.open("wb") as output:
         server = subprocess.Popen(
@@ -53,7 +66,7 @@ def site(workers: Workers) -> Iterator[str]:
     try:
         until(lambda: server.poll() is not None or answers(f"http://{address}/"), 30, "the site to answer")
         assert server.poll() is None, log.read_text()
-        yield f"http://{address}"
+        yield Site(f"http://{address}", log)
     finally:
         server.terminate()
         server.wait(10 * PATIENCE)
@@ -65,22 +78,29 @@ def answers(url: str) -> bool:
     return False
 
 
-@pytest.fixture
-def page(site: str) -> Iterator[Page]:
-    """The admin's first page, logged in. Fails the test when a script of the page fails."""
-    # Before playwright starts: its event loop makes Django take this thread for an async one.
-    get_user_model().objects.create_superuser("admin", "admin@example.org", "admin")
-    problems: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with pytest.MonkeyPatch.context() as patched, sync_playwright() as playwright:
+        # While Playwright's event loop runs in this thread, Django would refuse to use the database in it.
+        patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         expect.set_options(timeout=15_000 * PATIENCE)
-        opened = browser.new_page(base_url=site)
+        yield playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        connections.close_all()  # Django keeps other ones for a thread in which an event loop runs
+
+
+@pytest.fixture
+def page(request: pytest.FixtureRequest, database: str, redis: Any, site: Site, browser: Browser) -> Iterator[Page]:
+    """A tab of its own for each test, logged in as admin. Fails the test when a script of a page fails."""
+    request.node.stash.setdefault(LOGS, []).append(site.log)
+    client = Client()
+    client.force_login(get_user_model().objects.create_superuser("admin", "admin@example.org", "admin"))
+    problems: list[str] = []
+    with browser.new_context(base_url=site.url) as context:
+        context.add_cookies(
+            [{"name": name, "value": one.value, "url": site.url} for name, one in client.cookies.items()]
+        )
+        opened = context.new_page()
         opened.set_default_timeout(15_000 * PATIENCE)
         opened.on("pageerror", lambda error: problems.append(str(error)))
-        opened.goto("/admin/")
-        opened.fill("#id_username", "admin")
-        opened.fill("#id_password", "admin")
-        opened.click("input[type=submit]")
         yield opened
-        browser.close()
     assert not problems

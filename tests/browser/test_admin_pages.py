@@ -13,7 +13,6 @@ from tests.admin.test_hostile_pages import MARK, TOGETHER, fill, pages
 from tests.support.deliveries import make_delivery, make_event
 from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook
-from tests.support.threads import aside
 from tests.support.waiting import until
 from tests.support.workers import Workers
 from webhooks.models import Delivery, State, Webhook
@@ -53,13 +52,10 @@ def test_an_admin_defines_a_webhook_changes_a_site_and_sees_the_delivery(
 
 @pytest.mark.parametrize("width", [1280, 1024])
 def test_no_table_is_cut_off_beside_its_menu_and_its_filter(page: Page, width: int) -> None:
-    def fill_tables() -> None:
-        webhook = make_webhook(Site, name="Circuit monitoring", failures_in_a_row=9, probe_at=timezone.now())
-        for state in (State.PENDING, State.FAILED, State.SUCCEEDED):
-            event = make_event(state, "Amsterdam Science Park", error="KeyError" if state == State.FAILED else "")
-            make_delivery(webhook, state, event, reason="HTTP 503 Service Unavailable")
-
-    aside(fill_tables)
+    webhook = make_webhook(Site, name="Circuit monitoring", failures_in_a_row=9, probe_at=timezone.now())
+    for state in (State.PENDING, State.FAILED, State.SUCCEEDED):
+        event = make_event(state, "Amsterdam Science Park", error="KeyError" if state == State.FAILED else "")
+        make_delivery(webhook, state, event, reason="HTTP 503 Service Unavailable")
     page.set_viewport_size({"width": width, "height": 900})
     for address in (WEBHOOKS, DELIVERIES, EVENTS, STATUS):
         page.goto(address)
@@ -72,9 +68,9 @@ def test_no_table_is_cut_off_beside_its_menu_and_its_filter(page: Page, width: i
 def test_what_failed_is_seen_with_its_reason_and_sent_again_by_a_click(
     page: Page, workers: Workers, inbox: Inbox
 ) -> None:
-    aside(lambda: make_webhook(Site, url=inbox.url("fail-first/1"), name="Fails once"))
+    make_webhook(Site, url=inbox.url("fail-first/1"), name="Fails once")
     workers.start(RETRY_SCHEDULE=[])
-    aside(lambda: Site.objects.create(name="Ghent", slug="ghent"))
+    Site.objects.create(name="Ghent", slug="ghent")
     inbox.wait_for(1)
 
     def shows_the_failure() -> bool:
@@ -88,7 +84,7 @@ def test_what_failed_is_seen_with_its_reason_and_sent_again_by_a_click(
     expect(page.locator(".messagelist .success")).to_contain_text("1 delivery")
     first, second = inbox.wait_for(2)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
-    until(lambda: aside(lambda: Delivery.objects.get().state) == State.SUCCEEDED, 20, "the delivery to succeed")
+    until(lambda: Delivery.objects.get().state == State.SUCCEEDED, 20, "the delivery to succeed")
     page.goto(STATUS)
     expect(page.locator("tr", has_text="Ghent")).to_have_count(0)
 
@@ -105,15 +101,15 @@ def test_a_webhook_without_a_model_or_an_action_is_refused_in_words(page: Page) 
     page.check("#id_on_created")
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".errorlist", has_text="Choose at least one model.")).to_be_visible()
-    assert not aside(lambda: Webhook.objects.exists())
+    assert not Webhook.objects.exists()
 
 
 def test_a_secret_is_never_shown_again(page: Page) -> None:
-    webhook = aside(lambda: make_webhook(Site, secret="whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA=="))
+    webhook = make_webhook(Site, secret="whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA==")
     page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
     assert "c2VjcmV0LXRoYXQ" not in page.content()
     page.get_by_role("button", name="Save", exact=True).first.click()
-    assert aside(lambda: Webhook.objects.get().secret) == "whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA=="
+    assert Webhook.objects.get().secret == "whsec_c2VjcmV0LXRoYXQtaXMtcGxhbnRlZA=="
 
 
 def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> None:
@@ -143,12 +139,9 @@ def test_the_boxes_of_a_group_stand_in_line(page: Page, width: int) -> None:
 
 
 def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cannot_show_is_kept(page: Page) -> None:
-    def change_some_sites() -> None:
-        make_webhook(Site, name="Everything")
-        for name, status in (("Berlin", "active"), ("Ghent", "planned"), ("Lyon", "active")):
-            Site.objects.create(name=name, slug=name.lower(), status=status)
-
-    aside(change_some_sites)
+    make_webhook(Site, name="Everything")
+    for name, status in (("Berlin", "active"), ("Ghent", "planned"), ("Lyon", "active")):
+        Site.objects.create(name=name, slug=name.lower(), status=status)
     page.goto("/admin/webhooks/webhook/add/")
     page.fill("#id_name", "Active sites")
     page.fill("#id_payload_url", "http://127.0.0.1:1/")
@@ -183,24 +176,24 @@ def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cann
             {"attr": "id", "op": "changed", "negate": True},
         ]
     }
-    webhook = aside(lambda: Webhook.objects.get(name="Active sites"))
+    webhook = Webhook.objects.get(name="Active sites")
     assert webhook.conditions == rule
 
     nested = {"and": [{"or": [{"attr": "name", "value": "Berlin"}]}, {"attr": "id", "op": "gt", "value": 1.5}]}
-    aside(lambda: Webhook.objects.filter(pk=webhook.pk).update(conditions=nested))
+    Webhook.objects.filter(pk=webhook.pk).update(conditions=nested)
     page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
     expect(page.locator("#id_conditions")).to_be_visible()
     expect(page.locator(".wh-note")).to_contain_text("Rows cannot show this rule")
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".messagelist .success")).to_contain_text("Active sites")
-    assert aside(lambda: Webhook.objects.get(pk=webhook.pk)).conditions == nested
+    assert Webhook.objects.get(pk=webhook.pk).conditions == nested
 
 
 def test_rows_that_nobody_edits_stay_as_they_are_beside_one_that_is_edited(page: Page) -> None:
     texts = ["Berlin, Mitte", "dc1east", "1234567890123456", "1e5", "[x]", "", " a", "true", '"q"']
     kept = [{"attr": "name", "op": "in", "value": texts}, *({"attr": "slug", "value": text} for text in texts)]
     last = {"attr": "id", "op": "gt", "value": 1.5}
-    webhook = aside(lambda: make_webhook(Site, conditions={"and": [*kept, last]}))
+    webhook = make_webhook(Site, conditions={"and": [*kept, last]})
     page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
     rows = page.locator(".wh-rows li")
     rows.last.get_by_label("Value").fill("2.5")
@@ -209,16 +202,15 @@ def test_rows_that_nobody_edits_stay_as_they_are_beside_one_that_is_edited(page:
     rows.last.get_by_label("Value").fill('"1e5"')
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".messagelist .success")).to_contain_text(webhook.name)
-    stored = aside(lambda: Webhook.objects.get(pk=webhook.pk)).conditions["and"]
+    stored = Webhook.objects.get(pk=webhook.pk).conditions["and"]
     assert stored == [*kept, last | {"value": 2.5}, {"attr": "slug", "value": "1e5"}]
 
 
 def test_nothing_that_others_write_runs_in_the_browser(page: Page, redis: Any) -> None:
     # What would run is a function that there is not: the page would report an error, which fails the test.
-    addresses: list[str] = []
     for name in ("markup", "more markup", "text"):
-        aside(lambda name=name: fill(TOGETHER[name], redis))
-    aside(lambda: addresses.extend(pages()))
+        fill(TOGETHER[name], redis)
+    addresses = pages()
     for address in addresses:
         page.goto(address)
     assert len(addresses) > 100
