@@ -1,4 +1,4 @@
-"""The OpenAPI document of drf-spectacular: what it says, and what comes of sending what it says."""
+"""The OpenAPI document of drf-spectacular: its contents, and requests that follow it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.support.makers import make_webhook
 
 URLS = "tests.support.host_api"
 OURS = "/api/webhooks/"
-EXAMPLES = 8  # of each operation, as the document says and otherwise
+EXAMPLES = 8  # for each operation, valid and invalid
 
-# What a webhook may have in its fields has more rules than a document can say.
+# A document cannot express all rules for the fields of a webhook.
 RULED = {"post webhooks/", "put webhooks/{id}/"}
 
 
@@ -47,7 +47,7 @@ def operations(whole: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def test_the_document_has_no_warning_in_a_host_with_a_webhook_and_choices_of_its_own(tmp_path: Any) -> None:
+def test_the_document_has_no_warning_in_a_host_with_its_own_webhook_and_choices(tmp_path: Any) -> None:
     made = tmp_path / "schema.yml"
     call_command("spectacular", "--urlconf", URLS, "--validate", "--fail-on-warn", "--file", str(made))
     assert "RqWebhook" in made.read_text()
@@ -82,7 +82,7 @@ def test_filters_and_pages_are_described() -> None:
     assert found["get deliveries/{id}/"] == set()
 
 
-def test_what_retries_and_discards_takes_no_body_and_json_is_no_text() -> None:
+def test_retry_and_discard_take_no_body_and_json_columns_have_types() -> None:
     whole = document()
     ours, components = operations(whole), whole["components"]["schemas"]
     for name in ("deliveries/retry/", "deliveries/{id}/retry/", "deliveries/{id}/discard/"):
@@ -110,7 +110,7 @@ def connected() -> Iterator[None]:
 @pytest.mark.one_database
 @pytest.mark.urls(URLS)
 @pytest.mark.usefixtures("connected", "redis")
-def test_what_the_document_says_can_be_sent_and_what_it_promises_comes_back(db: None) -> None:
+def test_requests_and_responses_follow_the_document(db: None) -> None:
     headers = {"Authorization": f"Token {Token.objects.create(user=User.objects.create_superuser('root')).key}"}
     webhook = make_webhook(Site)
     delivery = make_delivery(webhook)
@@ -130,7 +130,7 @@ def test_what_the_document_says_can_be_sent_and_what_it_promises_comes_back(db: 
 
 
 def _about(whole: dict[str, Any], existing: dict[str, list[Any]]) -> dict[str, Any]:
-    """Our part of the document, asking for rows that exist."""
+    """Our part of the document, with the ids of existing rows."""
     paths = {path: methods for path, methods in whole["paths"].items() if path.startswith(OURS)}
     for path, methods in paths.items():
         for one in methods.values():

@@ -1,5 +1,5 @@
-"""The REST API: webhooks to define, events and deliveries to read, Retry and Discard.
+"""The REST API: define webhooks, read Events and Deliveries, Retry and Discard.
 
-A host mounts it: ``path("api/webhooks/", include("webhooks.api.urls"))``. It keeps to the host's authentication,
-renderers and throttles; permissions, filters and the paging of long lists are its own.
+A host includes it in its URLs: ``path("api/webhooks/", include("webhooks.api.urls"))``. It uses the host's
+authentication, renderers, throttles and permission classes. Its own are model permissions, filters and pagination.
 """

@@ -1,30 +1,41 @@
-"""What a webhook and an event have that no field of REST framework writes: labels, secrets, JSON text."""
+"""Serializer fields that REST framework does not have: model labels and secrets. Also a check for unknown names."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
 
 from webhooks import registry
 from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
 
-NOT_REGISTERED = (
-    "No webhook can be sent for {refused}: not registered. These are: {registered}. For another one, name it in "
-    'the setting WEBHOOKS["MODELS"] or call webhooks.register() for it.'
-)
+MAX_UNKNOWN_NAMES = 10  # that one response explains
+
+
+def refuse_unknown(given: Collection[str], known: Collection[str], kind: str) -> None:
+    """Raise ValidationError for unknown names, so that no misspelt name is ignored. ``kind`` is "field" or similar."""
+    problems = {}
+    for name in sorted(set(given) - set(known))[:MAX_UNKNOWN_NAMES]:
+        nearest = get_close_matches(name, known, n=1)
+        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known are: {', '.join(known) or 'none'}."
+        problems[name] = [f"There is no {kind} of this name. {hint}"]
+    if problems:
+        raise ValidationError(problems)
 
 
 class ObjectTypesField(serializers.ListField):
-    """Content types as labels: ``["dcim.site"]``. Only those of registered models are accepted."""
+    """Content types as labels, such as ``["dcim.site"]``. It accepts only registered models."""
 
     child = serializers.CharField()
     default_error_messages = {
         "not_a_list": 'Must be a list of labels, such as ["dcim.site"].',
-        "not_registered": NOT_REGISTERED,
+        "not_registered": "Not registered: {refused}. Choose from: {registered}. To send another model, add it to the "
+        'setting WEBHOOKS["MODELS"] or call webhooks.register() for it.',
     }
 
     def to_internal_value(self, data: Any) -> list[ContentType]:
@@ -38,8 +49,8 @@ class ObjectTypesField(serializers.ListField):
         return sorted(map(label_of, data.all()))
 
 
-class TextsField(serializers.ListField):
-    """A list of texts. The model's own rules judge each of them."""
+class TextListField(serializers.ListField):
+    """A list of texts. The model validates each of them."""
 
     child = serializers.CharField()
 
@@ -47,16 +58,8 @@ class TextsField(serializers.ListField):
         return data
 
 
-class NamedChoiceField(serializers.ChoiceField):
-    """A choice with a name for API schemas."""
-
-    def __init__(self, choices: Any, *, schema_name: str, **kwargs: Any) -> None:
-        self.schema_name = schema_name
-        super().__init__(choices, **kwargs)
-
-
 class SecretField(serializers.CharField):
-    """Goes in and never comes out: where it is left out it stays, and ``""`` clears it."""
+    """Write-only. If it is missing, the stored secret stays; ``""`` clears it."""
 
     def __init__(self, **kwargs: Any) -> None:
         style = {"input_type": "password"}
@@ -66,37 +69,25 @@ class SecretField(serializers.CharField):
         return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
 
 
-class _JSONText(serializers.Field[Any, Any, Any, Any]):
-    """JSON text of a column, as what it says; null where there is none."""
+class NamedChoiceField(serializers.ChoiceField):
+    """A choice with a name for the OpenAPI document: drf-spectacular's own may be the name of a host's choices."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(read_only=True, allow_null=True, **kwargs)
-
-    def to_representation(self, value: str) -> Any:
-        return json.loads(value) if value else None
+    def __init__(self, choices: Any, *, schema_name: str, **kwargs: Any) -> None:
+        self.schema_name = schema_name
+        super().__init__(choices, **kwargs)
 
 
-class JSONTextField(_JSONText, serializers.JSONField):
-    pass
+try:
+    from drf_spectacular.extensions import OpenApiSerializerFieldExtension
+except ImportError:
+    pass  # optional
+else:
 
+    class NamedChoices(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
+        target_class = NamedChoiceField
 
-class JSONTextDictField(_JSONText, serializers.DictField):
-    pass
+        def get_name(self) -> str:
+            return str(self.target.schema_name)
 
-
-class JSONTextListField(_JSONText, serializers.ListField):  # type: ignore[misc]
-    pass
-
-
-class VariantsField(_JSONText, serializers.DictField):
-    """What each serializer gave, by its name. The column has JSON texts within JSON."""
-
-    child = serializers.DictField()
-
-    def to_representation(self, value: str) -> Any:
-        variants = super().to_representation(value)
-        return variants and {name: {key: _parsed(text) for key, text in one.items()} for name, one in variants.items()}
-
-
-def _parsed(text: Any) -> Any:
-    return (json.loads(text) if text else None) if isinstance(text, str) else text
+        def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
+            return {"type": "string", "enum": list(self.target.choices)}

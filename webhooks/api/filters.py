@@ -1,5 +1,8 @@
-"""Query parameters that narrow lists. A value that means nothing is refused, never passed over: the same
-parameters choose what a bulk retry sends again."""
+"""Query parameters that filter lists, and their pagination.
+
+An invalid value is refused, never ignored: the same parameters choose what a bulk retry sends again. Pages need no
+count and no offset, so they stay fast on long tables.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,21 @@ import uuid
 from datetime import datetime
 from typing import Any, ClassVar
 
+from django.core.exceptions import ValidationError as ModelValidationError
 from django.db.models import Q, QuerySet
 from rest_framework import serializers
-from rest_framework.exceptions import ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.filters import BaseFilterBackend
+from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 
 from webhooks.db import first_id
 from webhooks.models.delivery import State
 from webhooks.models.webhook import ACTION_FIELDS
 
-BIGGEST_KEY = 2**63 - 1
+MAX_KEY = 2**63 - 1
 
-# How OpenAPI writes the value of each kind of parameter.
+# The OpenAPI schema for each kind of parameter.
 SCHEMAS: dict[type[serializers.Field[Any, Any, Any, Any]], dict[str, Any]] = {
     serializers.BooleanField: {"type": "boolean"},
     serializers.CharField: {"type": "string"},
@@ -30,7 +35,7 @@ SCHEMAS: dict[type[serializers.Field[Any, Any, Any, Any]], dict[str, Any]] = {
 
 
 class FirstIdField(serializers.DateTimeField):
-    """A moment, as the smallest id that a delivery made from then on has: ids have an index, times have none."""
+    """A time, as the smallest id of a delivery created from then on: ids have an index, times have none."""
 
     def to_internal_value(self, value: Any) -> uuid.UUID:  # type: ignore[override]
         try:
@@ -41,16 +46,15 @@ class FirstIdField(serializers.DateTimeField):
 
 
 class Filters(serializers.Serializer[Any]):
-    """``lookups`` says what each parameter is compared with."""
+    """The filters of one list. ``lookups`` maps a parameter to the field lookup that it sets."""
 
     lookups: ClassVar[dict[str, str]] = {}
 
     def __init__(self, parameters: Any = None) -> None:
-        # Partial: what is not given is not looked at, while what is given must have a value.
         super().__init__(data=parameters or {}, partial=True)
 
     def narrow(self, queryset: Any) -> Any:
-        """Raises ValidationError, which REST framework answers as a 400."""
+        """Raises ValidationError, which REST framework answers with a 400."""
         self.is_valid(raise_exception=True)
         given = {name: value for name, value in self.validated_data.items() if name in self.lookups}
         return queryset.filter(**{self.lookups[name]: value for name, value in given.items()})
@@ -98,9 +102,7 @@ class ObjectFilters(Filters):
 
 
 class EventFilters(ObjectFilters):
-    """``failed=true``: those of which nothing was sent, and that were not replayed since."""
-
-    failed = serializers.BooleanField(help_text="Whether nothing was sent of it, and it was not replayed since.")
+    failed = serializers.BooleanField(help_text="Whether it failed, so that nothing was sent, and was not replayed.")
 
     lookups = {"object_type": "object_type", "object_id": "object_id"}
 
@@ -112,12 +114,10 @@ class EventFilters(ObjectFilters):
 
 
 class DeliveryFilters(ObjectFilters):
-    """``state`` may be given several times."""
-
     state = serializers.MultipleChoiceField(choices=State.choices, help_text="May be given several times.")
-    webhook = serializers.IntegerField(min_value=1, max_value=BIGGEST_KEY, help_text="The id of a webhook.")
-    created_after = FirstIdField(help_text="The first time that is chosen.")
-    created_before = FirstIdField(help_text="The first time that is not chosen any more.")
+    webhook = serializers.IntegerField(min_value=1, max_value=MAX_KEY, help_text="The id of a webhook.")
+    created_after = FirstIdField(help_text="The first time that is included.")
+    created_before = FirstIdField(help_text="The first time that is not included any more.")
 
     lookups = {
         "state": "state__in",
@@ -129,18 +129,17 @@ class DeliveryFilters(ObjectFilters):
     }
 
 
-class QueryParameters(BaseFilterBackend):
+class FilterBackend(BaseFilterBackend):
     """Filters a list by the view's ``filters_class``."""
 
     def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
         return queryset if view.detail else view.filters_class(request.query_params).narrow(queryset)
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
-        return [_described(name, field) for name, field in view.filters_class().fields.items()]
+        return [_openapi(name, field) for name, field in view.filters_class().fields.items()]
 
 
-def _described(name: str, field: serializers.Field[Any, Any, Any, Any]) -> dict[str, Any]:
-    """A query parameter as OpenAPI has it."""
+def _openapi(name: str, field: serializers.Field[Any, Any, Any, Any]) -> dict[str, Any]:
     [schema, *_] = [SCHEMAS[kind] for kind in type(field).__mro__ if kind in SCHEMAS]
     limits = {"minimum": getattr(field, "min_value", None), "maximum": getattr(field, "max_value", None)}
     schema = schema | {limit: value for limit, value in limits.items() if value is not None}
@@ -149,3 +148,37 @@ def _described(name: str, field: serializers.Field[Any, Any, Any, Any]) -> dict[
     if isinstance(field, serializers.MultipleChoiceField):
         schema = {"type": "array", "items": schema}
     return {"name": name, "in": "query", "required": False, "description": str(field.help_text), "schema": schema}
+
+
+class NewestFirst(CursorPagination):
+    """Pages by descending key, which is the order of time. ``?limit=`` sets the length of a page."""
+
+    ordering = "-pk"
+    page_size = 50
+    page_size_query_param = "limit"
+    page_size_query_description = "Number of results to return per page, 1 to 500."
+    max_page_size = 500
+    parameters = (CursorPagination.cursor_query_param, page_size_query_param)
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
+        try:
+            return super().paginate_queryset(queryset, request, view)
+        except (ModelValidationError, ValueError) as error:  # an invented cursor, or one of another list
+            raise NotFound(self.invalid_cursor_message) from error
+
+    def get_page_size(self, request: Request) -> int:
+        given = request.query_params.get(self.page_size_query_param)
+        if given is None:
+            return self.page_size
+        try:
+            return int(serializers.IntegerField(min_value=1, max_value=self.max_page_size).run_validation(given))
+        except ValidationError:
+            problem = f"Must be a whole number from 1 to {self.max_page_size}."
+            raise ValidationError({self.page_size_query_param: [problem]}) from None
+
+    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
+        parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
+        for one in parameters:
+            if one["name"] == self.page_size_query_param:
+                one["schema"] |= {"minimum": 1, "maximum": self.max_page_size}
+        return parameters

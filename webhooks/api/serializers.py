@@ -1,6 +1,7 @@
-"""How webhooks, events and deliveries look in the REST API.
+"""Webhooks, Events and Deliveries as the REST API reads and writes them.
 
-``ref_name`` is what drf-spectacular and drf-yasg call them: a host may have a ``Webhook`` of its own."""
+``ref_name`` is their name in the documents of drf-spectacular and drf-yasg: a host may have a ``Webhook`` too.
+"""
 
 from __future__ import annotations
 
@@ -17,45 +18,47 @@ from rest_framework.settings import api_settings
 
 from webhooks import payloads, permissions
 from webhooks.api.fields import (
-    JSONTextDictField,
-    JSONTextField,
-    JSONTextListField,
     NamedChoiceField,
     ObjectTypesField,
     SecretField,
-    TextsField,
-    VariantsField,
+    TextListField,
+    refuse_unknown,
 )
-from webhooks.api.unknown import refuse_unknown
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH, Method
 from webhooks.redaction import Redaction
 from webhooks.security.encryption import Secret, refuse_encrypted
 
-# Null for those who may not change webhooks. If a client sends null, the field stays as it is.
+# Null for users without permission to change the webhook. A null in a request leaves the field as it is.
 HIDDEN = ("additional_headers", "body_template")
+HIDDEN_OF_ATTEMPT = ("response_headers", "response_body")
 
-# Null for the same users.
-ANSWER = ("response_headers", "response_body")
+MAX_ATTEMPTS = 100  # shown of a delivery, the newest
 
-# So many attempts of a delivery are shown, the newest.
-MOST_ATTEMPTS = 100
+
+def _redaction(serializer: serializers.BaseSerializer[Any]) -> Redaction:
+    """What the user of the request sees, read once for each response. Without a request: an anonymous user."""
+    context: Any = serializer.context
+    if "webhooks_redaction" not in context:
+        context["webhooks_redaction"] = Redaction(getattr(context.get("request"), "user", None))
+    found: Redaction = context["webhooks_redaction"]
+    return found
 
 
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
-    """Users who may not change the webhook read its URL as far as host and port, and null for its additional headers
-    and the template of its body: there may be tokens in them. The secret and secret headers are write-only."""
+    """Without permission to change the webhook, a user sees scheme, host and port of its URL, and null for its
+    additional headers and body template: these may contain tokens. The secret and the secret headers are write-only."""
 
     object_types = ObjectTypesField(required=False)
-    custom_events = TextsField(required=False)
-    changed_fields = TextsField(required=False)
-    excluded_usernames = TextsField(required=False)
+    custom_events = TextListField(required=False)
+    changed_fields = TextListField(required=False)
+    excluded_usernames = TextListField(required=False)
     http_method = NamedChoiceField(Method.choices, schema_name="RqWebhookMethod", required=False)
     secret = SecretField(max_length=SECRET_LENGTH, validators=[refuse_encrypted])
     secret_headers = SecretField(max_length=SECRET_HEADERS_LENGTH, validators=[refuse_encrypted], trim_whitespace=False)
     has_secret = serializers.SerializerMethodField()
     has_secret_headers = serializers.SerializerMethodField()
-    unreadable = serializers.ReadOnlyField(help_text="What cannot be decrypted, and makes every attempt fail.")
+    unreadable = serializers.ReadOnlyField(help_text="Secrets that cannot be decrypted: every attempt fails.")
     forget_previous_secret = serializers.BooleanField(write_only=True, required=False)
 
     class Meta:
@@ -84,36 +87,56 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         return bool(webhook.secret_headers)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.instance!r}>"  # REST framework's own has what was sent
+        return f"<{type(self).__name__} of {self.instance!r}>"  # REST framework's own shows the request's data
 
     def run_validation(self, data: Any = serializers.empty) -> Any:
         if isinstance(data, dict):
-            # A report of an error shows what the frames of the call have in them.
-            hidden = {name: Secret(data[name]) for name in data if _is_secret(name, data[name])}
-            # What a form sent stays such, for lists and boxes of that are read in another way; files are not copied.
+            # Error reports show the variables of each call, so wrap secrets first. The copy stays a form if it is one.
+            secrets = {name: Secret(data[name]) for name in SECRET_FIELDS if isinstance(data.get(name), str)}
             data = copy.copy(data)
-            for name, secret in hidden.items():
+            for name, secret in secrets.items():
                 data[name] = secret
         return super().run_validation(data)
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping):
-            refuse_unknown(_names(data), self.fields, "field")
+            names = set(data)
+            if isinstance(data, QueryDict):  # a form numbers the items of a list, and has Django's token
+                names = {name.partition("[")[0] for name in names} - {"csrfmiddlewaretoken"}
+            refuse_unknown(names, self.fields, "field")
         values = super().to_internal_value(data)
         return {name: value for name, value in values.items() if name not in HIDDEN or value is not None}
 
     def get_initial(self) -> Any:
-        # What the browsable API fills a form with that was refused.
-        return {name: value for name, value in super().get_initial().items() if not _is_secret(name, value)}
+        # The browsable API fills a refused form with this.
+        return {name: value for name, value in super().get_initial().items() if name not in SECRET_FIELDS}
 
     def to_representation(self, instance: Webhook) -> Any:
-        shown = super().to_representation(instance)
-        redacted = _redaction(self)
+        shown, redacted = super().to_representation(instance), _redaction(self)
         shown["payload_url"] = redacted.url(instance.pk, instance.payload_url)
         return shown if redacted.sees_all(instance.pk) else shown | dict.fromkeys(HIDDEN)
 
-    def _refuse(self, attrs: dict[str, Any]) -> None:
-        """Raise ValidationError for what the user of the request may not have sent, not so, or not elsewhere."""
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Check permissions, then the model's own rules, so that the API and the admin accept the same."""
+        self._check_permissions(attrs)
+        candidate = copy.copy(self.instance) if self.instance else Webhook()
+        for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
+            setattr(candidate, name, attrs[name])
+        stored = list(self.instance.object_types.all()) if self.instance else []
+        candidate.new_object_types = attrs.get("object_types", stored)
+        try:
+            candidate.full_clean()
+        except ModelValidationError as error:
+            errors = serializers.as_serializer_error(error)
+            if NON_FIELD_ERRORS in errors:
+                errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
+            raise serializers.ValidationError(errors) from error
+        if self.instance and attrs.get("enabled") == self.instance.enabled:
+            del attrs["enabled"]  # no change, even if a worker disables the webhook meanwhile
+        return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
+
+    def _check_permissions(self, attrs: dict[str, Any]) -> None:
+        """Raise ValidationError if the user may not send these models, or not change where and what a webhook sends."""
         user, webhook = self.context["request"].user, self.instance
         before = set(webhook.object_types.all()) if webhook else set()
         if refusal := permissions.refusal_to_send(user, set(attrs.get("object_types", ())) - before):
@@ -126,22 +149,6 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         is_moved = any(name in permissions.WHERE_TO for name in changed)
         if is_moved and (refusal := permissions.refusal_to_take_along(webhook, "secret_headers" in attrs)):
             raise serializers.ValidationError({"secret_headers": [refusal]})
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Judge it by the model's own rules, so that the API and the admin accept the same."""
-        self._refuse(attrs)
-        candidate = copy.copy(self.instance) if self.instance else Webhook()
-        for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
-            setattr(candidate, name, attrs[name])
-        stored = list(self.instance.object_types.all()) if self.instance else []
-        candidate.new_object_types = attrs.get("object_types", stored)
-        try:
-            candidate.full_clean()
-        except ModelValidationError as error:
-            raise serializers.ValidationError(_named(serializers.as_serializer_error(error))) from error
-        if self.instance and attrs.get("enabled") == self.instance.enabled:
-            del attrs["enabled"]  # which switches nothing, even if a worker disables it meanwhile
-        return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
@@ -158,30 +165,6 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         return instance
 
 
-def _names(data: Mapping[str, Any]) -> set[str]:
-    """The names of the fields that were sent. A form counts the items of a list, and has Django's token."""
-    if not isinstance(data, QueryDict):
-        return set(data)
-    return {name.partition("[")[0] for name in data} - {"csrfmiddlewaretoken"}
-
-
-def _redaction(serializer: serializers.BaseSerializer[Any]) -> Redaction:
-    """What the user of the request sees, read once for each response. Without a request: an anonymous user."""
-    context: Any = serializer.context
-    if "webhooks_redaction" not in context:
-        context["webhooks_redaction"] = Redaction(getattr(context.get("request"), "user", None))
-    found: Redaction = context["webhooks_redaction"]
-    return found
-
-
-def _is_secret(name: str, value: Any) -> bool:
-    return name in SECRET_FIELDS and isinstance(value, str)
-
-
-def _named(errors: dict[str, Any]) -> dict[str, Any]:
-    return {api_settings.NON_FIELD_ERRORS_KEY if key == NON_FIELD_ERRORS else key: errors[key] for key in errors}
-
-
 class EventSummarySerializer(serializers.ModelSerializer[Event]):
     class Meta:
         model = Event
@@ -191,34 +174,52 @@ class EventSummarySerializer(serializers.ModelSerializer[Event]):
 
 
 class EventSerializer(serializers.ModelSerializer[Event]):
-    """``error`` says why it failed, mostly as a traceback; nothing is sent of such an event."""
+    """``error`` says why the Event failed, mostly as a traceback. A failed Event is not sent."""
 
     class Meta:
         model = Event
         ref_name = "RqWebhookEvent"
         fields: tuple[str, ...] = (
-            *EventSummarySerializer.Meta.fields,
-            "username",
-            "request_id",
-            "depth",
-            "dispatched_at",
-            "replay_of",
+            *EventSummarySerializer.Meta.fields, "username", "request_id", "depth", "dispatched_at", "replay_of",
             "error",
-        )
+        )  # fmt: skip
         read_only_fields = fields
 
 
 class EventDetailSerializer(EventSerializer):
-    data = JSONTextField()  # type: ignore[assignment]
-    snapshots = JSONTextDictField()
-    changed = JSONTextListField(child=serializers.CharField())
-    variants = VariantsField()
-    request = JSONTextDictField()
+    """The columns of JSON text as JSON, null where they are empty."""
+
+    data = serializers.SerializerMethodField()  # type: ignore[assignment]
+    snapshots = serializers.SerializerMethodField()
+    changed = serializers.SerializerMethodField()
+    variants = serializers.SerializerMethodField()
+    request = serializers.SerializerMethodField()
 
     class Meta(EventSerializer.Meta):
         ref_name = "RqWebhookEventDetail"
         fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "variants", "request")
         read_only_fields = fields
+
+    def get_data(self, event: Event) -> Any:
+        return _json(event.data)
+
+    def get_snapshots(self, event: Event) -> dict[str, Any] | None:
+        return _json(event.snapshots)  # type: ignore[no-any-return]
+
+    def get_changed(self, event: Event) -> list[str] | None:
+        return _json(event.changed)  # type: ignore[no-any-return]
+
+    def get_request(self, event: Event) -> dict[str, Any] | None:
+        return _json(event.request)  # type: ignore[no-any-return]
+
+    def get_variants(self, event: Event) -> dict[str, dict[str, Any]] | None:
+        """The output of each serializer by its name. The column has JSON text inside JSON."""
+        outputs = _json(event.variants)
+        return outputs and {name: {key: _json(text) for key, text in one.items()} for name, one in outputs.items()}
+
+
+def _json(text: Any) -> Any:
+    return (json.loads(text) if text else None) if isinstance(text, str) else text
 
 
 class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
@@ -230,7 +231,7 @@ class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
 
 
 class DeliverySerializer(serializers.ModelSerializer[Delivery]):
-    """``id`` is the ``webhook-id`` that the receiver gets; ``next_attempt_at`` is set while it is pending."""
+    """``id`` is the ``webhook-id`` that the receiver gets. ``next_attempt_at`` is null unless it is pending."""
 
     event = EventSummarySerializer(read_only=True)
     webhook = WebhookSummarySerializer(read_only=True)
@@ -253,7 +254,7 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
 
 class NewestAttempts(serializers.ListSerializer[Any]):
     def to_representation(self, data: Any) -> Any:
-        return super().to_representation(data.order_by("-pk")[:MOST_ATTEMPTS])
+        return super().to_representation(data.order_by("-pk")[:MAX_ATTEMPTS])
 
 
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
@@ -276,11 +277,11 @@ class AttemptSerializer(serializers.ModelSerializer[Attempt]):
             "url": redacted.url(webhook_id, instance.url),
             "reason": redacted.error(webhook_id, instance.reason),
         }
-        return shown if redacted.sees_all(webhook_id) else shown | dict.fromkeys(ANSWER)
+        return shown if redacted.sees_all(webhook_id) else shown | dict.fromkeys(HIDDEN_OF_ATTEMPT)
 
 
 class DeliveryDetailSerializer(DeliverySerializer):
-    """``payload`` is what is sent, and ``attempts`` what came back, the newest first."""
+    """``payload`` is sent, or the input of the body template. ``attempts`` has the newest first."""
 
     payload = serializers.SerializerMethodField()
     attempts = AttemptSerializer(many=True, read_only=True)
@@ -296,10 +297,10 @@ class DeliveryDetailSerializer(DeliverySerializer):
 
 
 class RetriedSerializer(serializers.Serializer[Any]):
-    """What came of a bulk retry."""
+    """The result of a bulk retry."""
 
-    retried = serializers.IntegerField(help_text="How many deliveries are sent again.")
-    is_complete = serializers.BooleanField(help_text="Whether these are all. If not, ask again for the rest.")
+    retried = serializers.IntegerField(help_text="The number of deliveries that are sent again.")
+    is_complete = serializers.BooleanField(help_text="False if there are more: repeat the request for the rest.")
 
     class Meta:
         ref_name = "RqWebhookRetried"

@@ -1,4 +1,4 @@
-"""Include it in the host's addresses: ``path("api/webhooks/", include("webhooks.api.urls"))``."""
+"""The URLs of the REST API: ``path("api/webhooks/", include("webhooks.api.urls"))``."""
 
 from rest_framework.routers import DefaultRouter
 

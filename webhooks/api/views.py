@@ -1,8 +1,9 @@
-"""The view sets of the REST API."""
+"""The views of the REST API, and the permissions that they require."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -12,6 +13,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, NotFound, ParseError, PermissionDenied, ValidationError
 from rest_framework.parsers import JSONParser
+from rest_framework.permissions import BasePermission, DjangoModelPermissions
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer, MultipleChoiceField
@@ -22,16 +24,44 @@ from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelV
 
 from webhooks import permissions
 from webhooks.api import serializers
-from webhooks.api.filters import DeliveryFilters, EventFilters, Filters, QueryParameters, WebhookFilters
-from webhooks.api.pagination import NewestFirst
-from webhooks.api.permissions import permissions_for
-from webhooks.api.schema import described
-from webhooks.api.unknown import refuse_unknown
+from webhooks.api.fields import refuse_unknown
+from webhooks.api.filters import DeliveryFilters, EventFilters, FilterBackend, Filters, NewestFirst, WebhookFilters
 from webhooks.capture import recording
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.validation import CONFLICT
 from webhooks.operations import admin_log, deletion, retries
 from webhooks.operations.retries import Done
+
+try:
+    from drf_spectacular.utils import extend_schema
+except ImportError:  # optional
+
+    def extend_schema(**kwargs: Any) -> Callable[[Any], Any]:  # type: ignore[misc]
+        return lambda view: view
+
+
+VIEW = ["%(app_label)s.view_%(model_name)s"]
+
+
+class ModelPermissions(DjangoModelPermissions):
+    """Django's permissions for the model. Unlike REST framework's own class, reading requires one too."""
+
+    perms_map = {**DjangoModelPermissions.perms_map, "GET": VIEW, "HEAD": VIEW, "OPTIONS": VIEW}
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        # A user model may lack has_perms().
+        needed = self.get_required_permissions(str(request.method), view.queryset.model)
+        user: Any = request.user
+        return bool(user and user.is_authenticated) and all(permissions.has_perm(user, one) for one in needed)
+
+
+def _model_permissions(found: list[Any]) -> Iterator[DjangoModelPermissions]:
+    """The instances of DjangoModelPermissions, also inside of ``A & B``."""
+    for one in found:
+        if isinstance(one, DjangoModelPermissions):
+            yield one
+        elif not isinstance(one, BasePermission):
+            yield from _model_permissions([inner for name, inner in vars(one).items() if name in ("op1", "op2")])
 
 
 class Conflict(APIException):
@@ -40,7 +70,7 @@ class Conflict(APIException):
 
 
 class ShallowJSONParser(JSONParser):
-    """Refuses JSON that is nested deeper than Python can read."""
+    """Refuses JSON with more levels than Python can parse."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -49,57 +79,59 @@ class ShallowJSONParser(JSONParser):
             raise ParseError("JSON parse error - it is nested too deep.") from None
 
 
-# Those of the host, of which only REST framework's own is replaced.
-PARSERS = [ShallowJSONParser if parser is JSONParser else parser for parser in APIView.parser_classes]
-
-
-# The permission that a method takes for the rows that it changes.
-CHANGES = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}
-
-
 class StrictViewSet(GenericViewSet[Any]):
-    """Refuses query parameters that it does not know, and bodies that it does not read."""
+    """Refuses unknown query parameters, and bodies where it reads none."""
 
-    parser_classes = PARSERS
+    parser_classes = [ShallowJSONParser if parser is JSONParser else parser for parser in APIView.parser_classes]
     pagination_class = NewestFirst
-    filter_backends = (QueryParameters,)
+    filter_backends = (FilterBackend,)
     filters_class: type[Filters]
-    operation = ""  # what a POST does to rows, by the name of its permission
+    operation = ""  # the permission that a POST requires, such as ``retry``; empty if it creates a row
 
     def get_permissions(self) -> list[Any]:
-        return permissions_for(self.operation)
+        """The host's ``DEFAULT_PERMISSION_CLASSES`` and ours: all of them must agree."""
+        classes: list[Any] = [*api_settings.DEFAULT_PERMISSION_CLASSES, ModelPermissions]
+        found = [one() for one in classes]
+        if self.operation:  # otherwise a POST requires the permission to add a row
+            for one in _model_permissions(found):
+                one.perms_map = {**one.perms_map, "POST": [*VIEW, f"%(app_label)s.{self.operation}_%(model_name)s"]}
+        return found
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if self.action:  # of a method that is not allowed there is none
-            self._refuse_parameters(request)
-
-    def _refuse_parameters(self, request: Request) -> None:
-        given, filters = set(request.query_params), self._filters()
+        if not self.action:  # the method is not allowed
+            return
+        filters = self.filters_class().fields if self.action in ("list", "retry_many") else {}
+        framework = {api_settings.URL_FORMAT_OVERRIDE}  # REST framework reads these parameters itself
+        if isinstance(request.versioning_scheme, QueryParameterVersioning):
+            framework.add(api_settings.VERSION_PARAM)
         known = [*filters, *(NewestFirst.parameters if self.action == "list" else ())]
-        refuse_unknown(given - _for_rest_framework(request), known, "query parameter")
-        several = {name for name, field in filters.items() if isinstance(field, MultipleChoiceField)}
-        if repeated := sorted(name for name in given - several if len(request.query_params.getlist(name)) > 1):
-            raise ValidationError({name: ["Give it once."] for name in repeated})
-
-    def _filters(self) -> Mapping[str, Any]:
-        return self.filters_class().fields if self.action in ("list", "retry_many") else {}
-
-
-def _for_rest_framework(request: Request) -> set[str]:
-    """Parameters that REST framework reads itself, as the host has set it."""
-    is_versioned = isinstance(request.versioning_scheme, QueryParameterVersioning)
-    return {api_settings.URL_FORMAT_OVERRIDE, *([api_settings.VERSION_PARAM] if is_versioned else [])}
+        refuse_unknown(set(request.query_params) - framework, known, "query parameter")
+        for name in request.query_params:
+            if len(request.query_params.getlist(name)) > 1 and not isinstance(filters.get(name), MultipleChoiceField):
+                raise ValidationError({name: ["Give it once."]})
 
 
 def _refuse_body(request: Request) -> None:
     if set(request.data) - {"csrfmiddlewaretoken"}:
-        raise ValidationError("This takes no body: what it does is all in its address.")
+        raise ValidationError("This takes no body: the URL says all.")
+
+
+@contextmanager
+def _saving() -> Iterator[None]:
+    """One transaction. A conflict with another user's change is a 404 or a 409."""
+    try:
+        with transaction.atomic(recording.database()):
+            yield
+    except Webhook.DoesNotExist:
+        raise NotFound("The webhook was deleted meanwhile.") from None
+    except IntegrityError:
+        raise Conflict(CONFLICT) from None
 
 
 @method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
 class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
-    """Webhooks: which changes of which models are sent where."""
+    """Webhooks: the changes to send, and the URL of the receiver."""
 
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
@@ -108,48 +140,39 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def get_queryset(self) -> QuerySet[Webhook]:
         webhooks = Webhook.objects.prefetch_related("object_types")
-        action = CHANGES.get(str(self.request.method))
-        if action:
-            return permissions.allowed(self.request.user, action, webhooks)
+        change = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}.get(str(self.request.method))
+        if change:
+            return permissions.allowed(self.request.user, change, webhooks)
         return permissions.visible_webhooks(self.request.user, webhooks)
 
     def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        try:
-            with transaction.atomic(recording.database()):
-                return super().create(request, *args, **kwargs)
-        except IntegrityError:
-            raise Conflict(CONFLICT) from None
+        with _saving():
+            return super().create(request, *args, **kwargs)
 
     def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        try:
-            with transaction.atomic(recording.database()):
-                return super().update(request, *args, **kwargs)
-        except Webhook.DoesNotExist:
-            raise NotFound("The webhook was deleted meanwhile.") from None
-        except IntegrityError:
-            raise Conflict(CONFLICT) from None
+        with _saving():
+            return super().update(request, *args, **kwargs)
 
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
-        self._save(serializer, "add")
-        webhook: Webhook = serializer.instance  # type: ignore[assignment]
+        webhook = self._save(serializer, "add")
         admin_log.note(self.request.user, webhook, admin_log.ADDITION, [{"added": {}}])
 
     def perform_update(self, serializer: BaseSerializer[Webhook]) -> None:
         webhook: Webhook = serializer.instance  # type: ignore[assignment]
         before = admin_log.state_of(webhook)
         self._save(serializer, "change")
-        # Whoever has the previous secret forgotten changes that.
+        # ``forget_previous_secret`` changes ``previous_secret``.
         given = [name.removeprefix("forget_") for name in serializer.validated_data]
         if changes := admin_log.differing(webhook, before, given):
             admin_log.note(self.request.user, webhook, admin_log.CHANGE, changes)
 
-    def _save(self, serializer: BaseSerializer[Webhook], action: str) -> None:
+    def _save(self, serializer: BaseSerializer[Webhook], action: str) -> Webhook:
         webhook = serializer.save()
         if not permissions.may(self.request.user, action, webhook):
-            raise PermissionDenied(f"You may not {action} a webhook that is as this one would be.")
+            raise PermissionDenied(f"You may not {action} a webhook with these values.")
         if webhook.enabled:
-            # What waited while it was disabled can go out.
-            recording.wake_on_commit()
+            recording.wake_on_commit()  # deliveries may have waited while it was disabled
+        return webhook
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(recording.database()):
@@ -158,7 +181,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
 
 class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
-    """Events: what changed, and why some failed."""
+    """Events: committed changes of objects, and why some failed."""
 
     queryset = Event.objects.all()
     filters_class = EventFilters
@@ -173,7 +196,7 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
 
 
 class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
-    """Deliveries: what is sent, what came of it, Retry and Discard."""
+    """Deliveries: one Event to one webhook, with its attempts; Retry and Discard."""
 
     queryset = Delivery.objects.all()
     filters_class = DeliveryFilters
@@ -182,8 +205,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     @classmethod
     def as_view(cls, actions: Any = None, **initkwargs: Any) -> Any:
         view = super().as_view(actions, **initkwargs)
-        # A few at a time are retried in one transaction, which must not be that of the request: workers wait for the
-        # rows. The other views stay as they are: REST framework rolls back where it answers with an error.
+        # A bulk retry commits a few rows at a time, because workers wait for the rows: no transaction for the request.
         return transaction.non_atomic_requests(view) if "retry_many" in (actions or {}).values() else view
 
     def get_queryset(self) -> QuerySet[Delivery]:
@@ -193,32 +215,29 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     def get_serializer_class(self) -> Any:
         return serializers.DeliveryDetailSerializer if self.detail else serializers.DeliverySerializer
 
-    @described(request=None)
+    @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="retry")
     def retry(self, request: Request, pk: str) -> Response:
-        """Send a failed or discarded delivery again, or one that waits for its next attempt now."""
-        return self._do(
-            retries.retry,
-            "only what failed, was discarded or is between attempts can be sent again, "
-            "and nothing of a deleted webhook",
-        )
+        """Send a failed or discarded delivery again, or a pending one now, before its next attempt is due."""
+        refusal = "retry a failed or discarded delivery, or one between attempts, of a webhook that is not deleted"
+        return self._perform(retries.retry, refusal)
 
-    @described(request=None)
+    @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="discard")
     def discard(self, request: Request, pk: str) -> Response:
         """End a delivery without sending it."""
-        return self._do(retries.discard, "only waiting, pending and failed deliveries can be discarded")
+        return self._perform(retries.discard, "discard a waiting, pending or failed delivery")
 
-    def _do(self, perform: Callable[[Any, Any], Done], otherwise: str) -> Response:
+    def _perform(self, perform: Callable[[Any, Any], Done], refusal: str) -> Response:
         _refuse_body(self.request)
         delivery = self.get_object()
         if not permissions.may(self.request.user, self.operation, delivery):
             raise PermissionDenied
         if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user).changed:
-            raise Conflict(f"Delivery {delivery.pk} is {delivery.state}: {otherwise}.")
+            raise Conflict(f"Delivery {delivery.pk} is {delivery.state}. You can only {refusal}.")
         return Response(self.get_serializer(self.get_object()).data)
 
-    @described(
+    @extend_schema(
         operation_id="webhooks_deliveries_retry_many",
         filters=True,
         request=None,
@@ -226,17 +245,16 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     )
     @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
     def retry_many(self, request: Request) -> Response:
-        """Send all failed ones again that the query parameters choose, discarded and pending ones only with
-        ``state=discarded`` and ``state=pending``. At least one parameter is demanded."""
+        """Send again all failed deliveries that the query parameters choose. At least one parameter is required.
+        ``state=discarded`` and ``state=pending`` choose those instead."""
         _refuse_body(request)
         filters = DeliveryFilters(request.query_params)
         if not set(request.query_params) & set(filters.fields):
             raise ValidationError(f"Give at least one filter as a query parameter: {', '.join(filters.fields)}.")
-        chosen = filters.narrow(
-            permissions.allowed(request.user, "retry", permissions.visible_deliveries(request.user))
-        )
+        visible = permissions.visible_deliveries(request.user)
+        chosen = filters.narrow(permissions.allowed(request.user, "retry", visible))
         if "state" not in request.query_params:
             chosen = chosen.failed()
         done = retries.retry(chosen.retriable(), request.user, retries.REQUEST_SECONDS)
-        answer = {"retried": done.changed, "is_complete": not done.is_cut_short}
-        return Response(serializers.RetriedSerializer(answer).data)
+        result = {"retried": done.changed, "is_complete": not done.is_cut_short}
+        return Response(serializers.RetriedSerializer(result).data)
