@@ -148,7 +148,7 @@ def redis(redis_url: str, webhooks_settings: Callable[..., None], monkeypatch: p
     from webhooks.workers import jobs
 
     webhooks_settings(REDIS_TIMEOUT=2)
-    monkeypatch.setattr(jobs, "outage", jobs.Outage())  # an earlier test may have met a Redis that was too slow
+    monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())  # an earlier test may have met a Redis that was too slow
     client = Redis.from_url(redis_url)
     client.flushdb()
     yield client

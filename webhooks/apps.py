@@ -11,6 +11,6 @@ class WebhooksConfig(AppConfig):
         from webhooks.conf import conf
         from webhooks.workers import redis
 
-        redis.fill_in(conf.queue)
+        redis.complete_queue_settings(conf.queue)
         registry.register_listed(conf.models)
         signals.connect()

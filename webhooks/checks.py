@@ -22,7 +22,7 @@ from webhooks.conf import conf
 from webhooks.models import Event
 from webhooks.operations import key_rotation
 from webhooks.registry.registration import Registration, conventional_paths, pk_may_exceed
-from webhooks.workers import jobs
+from webhooks.workers.redis import connection_error
 from webhooks.workers.worker import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
@@ -351,7 +351,7 @@ def check_tables(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
 def check_redis(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     if not conf.enabled or conf.queue not in getattr(settings, "RQ_QUEUES", {}):
         return
-    problem = jobs.unreachable()
+    problem = connection_error()
     if problem:
         yield Warning(
             f"Redis cannot be used: {problem}",

@@ -98,7 +98,7 @@ def test_a_job_of_somebody_else_that_runs_meanwhile_is_not_left_to_itself(valkey
     refusing.start()
     worker.execute_job(*found)
     refusing.join()
-    assert worker._redis_since, "a sign of life was refused"
+    assert worker._retry_redis_at, "a sign of life was refused"
     with pytest.raises(ChildProcessError):
         os.waitpid(children[0], os.WNOHANG)
     valkey.execute_command(*allow)
@@ -131,5 +131,5 @@ def test_a_job_of_somebody_else_that_runs_meanwhile_is_not_left_to_itself(valkey
     ],
 )
 def test_what_counts_as_a_redis_that_is_away(error: of_redis.RedisError, is_away: bool, verb: str) -> None:
-    assert redis.is_away(error) == is_away
-    assert redis.in_words(error) == f"Redis {verb} ({error})"
+    assert redis.is_unavailable(error) == is_away
+    assert redis.describe_outage(error) == f"Redis {verb} ({error})"

@@ -25,7 +25,7 @@ from webhooks.models import Delivery, State, Webhook
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations import deletion, retries
-from webhooks.workers.status import SILENT_SHIPPED, Backend, Worker
+from webhooks.workers.redis import SILENT_SHIPPED, Backend, Worker
 
 STATUS = reverse("webhooks_backend_status")
 RETRY = reverse("webhooks_backend_status_retry")

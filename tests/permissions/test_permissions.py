@@ -36,7 +36,7 @@ from webhooks.api.views import DeliveryViewSet, EventViewSet, WebhookViewSet
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import CUT
 from webhooks.operations.ping import ping
-from webhooks.workers.status import Backend, Worker
+from webhooks.workers.redis import Backend, Worker
 
 STATUS = reverse("webhooks_backend_status")
 API = "/api/webhooks"

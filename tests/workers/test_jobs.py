@@ -26,6 +26,7 @@ from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.models import State
 from webhooks.workers import jobs
+from webhooks.workers.redis import connection_error
 
 QUEUE = "rq:queue:webhooks"
 FLAG = "webhooks:wake-up:webhooks"
@@ -33,7 +34,7 @@ FLAG = "webhooks:wake-up:webhooks"
 
 @pytest.fixture(autouse=True)
 def no_outage_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "outage", jobs.Outage())
+    monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())
 
 
 @pytest.fixture
@@ -241,7 +242,7 @@ def test_a_save_succeeds_promptly_and_its_event_stands_when_redis_is_away(
         rest = [timed(save) for _ in range(10)]
         assert app_log.text.count("Redis does not answer") == 1
         for _ in range(2):  # the best of three: the machine may have made one wait
-            monkeypatch.setattr(jobs, "outage", jobs.Outage())
+            monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())
             first = min(first, timed(save))
     assert first < usual + 0.1 + 0.1, f"{first:.3f} s, usually {usual:.3f} s"
     assert sorted(rest)[5] < usual + 0.02, rest
@@ -296,10 +297,10 @@ def test_a_redis_that_answers_and_refuses_is_told_as_such(away: Any, redis: Any,
 
 
 def test_whether_redis_can_be_reached_is_told_with_the_reason(away: Any, redis: Any) -> None:
-    assert jobs.unreachable() == ""
+    assert connection_error() == ""
     with OUTAGES["refused"]() as url:
         away(url)
-        assert "refused" in jobs.unreachable()
+        assert "refused" in connection_error()
 
 
 @pytest.mark.usefixtures("database")
@@ -310,7 +311,7 @@ def test_whatever_a_wake_up_meets_the_commit_and_what_hangs_on_it_go_on(
         raise RuntimeError("can't start new thread")
 
     make_webhook(Thing)
-    monkeypatch.setattr(jobs, "_in_time", no_thread)
+    monkeypatch.setattr(jobs, "_run_with_timeout", no_thread)
     later: list[str] = []
     with transaction.atomic():
         Thing.objects.create(name="a")
@@ -331,4 +332,4 @@ def test_sentinels_that_do_not_answer_keep_no_save_waiting(away: Any) -> None:
         began = time.monotonic()
         jobs.wake_up()
         assert time.monotonic() - began < 2
-    assert not jobs.outage.is_over
+    assert jobs.backoff.is_active

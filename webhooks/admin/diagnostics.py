@@ -12,7 +12,7 @@ from webhooks.admin.counting import ALL, EACH
 from webhooks.admin.display import count_of, deliveries, span
 from webhooks.admin.overview import Situation, Standing
 from webhooks.models.delivery import State
-from webhooks.workers.status import Backend
+from webhooks.workers.redis import Backend
 
 # Seconds that something may be due without anybody having a reason to wonder.
 PATIENCE = 60

@@ -28,7 +28,7 @@ from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.delivery import State
 from webhooks.redaction import Redaction
 from webhooks.text import last_line
-from webhooks.workers import status
+from webhooks.workers.redis import read_backend
 
 PER_PAGE = 25
 
@@ -50,7 +50,7 @@ COUNTED = {
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
     _demand_view(request)
-    now, seen, redis = timezone.now(), overview.read(request.user), status.read()
+    now, seen, redis = timezone.now(), overview.read(request.user), read_backend()
     context = {
         **_chrome(request, "Webhook status"),
         "findings": diagnostics.judge(seen, redis, conf.enabled, now),

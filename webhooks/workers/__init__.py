@@ -1,4 +1,4 @@
-"""The only package that knows rq, django_rq and redis: the worker class, the wake-up job, and what Redis reports."""
+"""The only package that knows rq, django_rq and redis: the worker class, the wake-up job, and the state of Redis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["WebhookWorker"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: whoever wakes a worker needs `jobs` alone, and the worker class imports all of the delivery.
+    # Lazily: a save only needs `jobs`, while the worker class imports the whole delivery.
     if name == "WebhookWorker":
         from webhooks.workers.worker import WebhookWorker
 

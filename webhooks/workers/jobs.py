@@ -1,4 +1,4 @@
-"""Wake-ups: the RQ job that tells a worker there is something to do. It carries no data.
+"""Wake-ups: the RQ job that makes a worker look for work. It carries no data.
 
 The path of ``drain`` is stored in Redis with every queued job: do not rename it.
 """
@@ -23,113 +23,103 @@ from rq.job import Job
 from webhooks.conf import conf
 from webhooks.delivery.worker import Drain, has_more
 from webhooks.logs import get_logger
-from webhooks.workers.redis import impatient, in_words, sentinels
+from webhooks.workers.redis import connect_with_timeout, describe_outage, sentinels
 
 logger = get_logger(__name__)
 
 DRAIN = "webhooks.workers.jobs.drain"
 
-# A wake-up that is lost with its worker keeps others away for this many seconds at the most.
+# A wake-up that is lost with its worker prevents others for at most this many seconds.
 FLAG_SECONDS = 5
 
-# A drain on the stock worker may outlast its slice by the longest timeout of a webhook, twice.
+# A drain on the stock worker may last longer than its slice by twice the longest timeout of a webhook.
 JOB_SECONDS = 600
 
 
-class Outage:
-    """Remembers that Redis failed, so that saves leave it alone for a while and one warning is logged."""
+class RedisBackoff:
+    """Makes saves skip Redis for ``REDIS_PAUSE`` after it failed, and logs one warning for each outage."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._until = 0.0
-        self._is_out = False
+        self._has_failed = False
 
     @property
-    def is_over(self) -> bool:
-        return time.monotonic() >= self._until
+    def is_active(self) -> bool:
+        return time.monotonic() < self._until
 
-    def began(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         with self._lock:
             self._until = time.monotonic() + conf.redis_pause
-            is_new, self._is_out = not self._is_out, True
+            is_new, self._has_failed = not self._has_failed, True
         if is_new:
             logger.warning(
-                "%s. Events are recorded all the same; they go out when a worker looks for them, which the stock rq "
-                "worker does only when it is woken.", in_words(error),
+                "%s. Events are recorded all the same. They go out when a worker looks for them; the stock rq worker "
+                "only does so after a wake-up.", describe_outage(error),
             )  # fmt: skip
 
-    def ended(self) -> None:
-        if self._is_out:
-            self._is_out = False
+    def succeeded(self) -> None:
+        if self._has_failed:
+            self._has_failed = False
             logger.warning("Redis answers again.")
 
 
-outage = Outage()
+backoff = RedisBackoff()
 
 
 def wake_up() -> None:
-    """Wake a worker, unless a wake-up waits already. Never raises, and never waits for a Redis that is away."""
-    if not outage.is_over:
+    """Wake a worker, unless a wake-up is queued already. Never raises, and does not wait for an unavailable Redis."""
+    if backoff.is_active:
         return
     try:
-        _in_time(lambda: _push(_queue(conf.queue)))
+        _run_with_timeout(lambda: _push(_queue(conf.queue)))
     except (RedisError, OSError) as error:
-        outage.began(error)
+        backoff.failed(error)
     except Exception:
-        # A process that gets no thread any more, for one: it would fail the commit that it hangs on.
-        logger.exception("No worker could be woken. The shipped worker class finds Events all the same")
+        # For example, the process cannot start a thread. The commit that calls this must go on.
+        logger.exception("No worker could be woken. Workers of the shipped class find the events by themselves")
     else:
-        outage.ended()
+        backoff.succeeded()
 
 
 def wake_up_if_due() -> None:
-    """Wake a worker when there is something to do for it."""
+    """Wake a worker if there is work."""
     if has_more():
         wake_up()
 
 
-def unreachable() -> str:
-    """Why Redis cannot be reached, or nothing."""
-    try:
-        _queue(conf.queue).connection.ping()
-    except Exception as error:
-        # Whatever a host wrote into RQ_QUEUES: the check that tells of it must not fail on it.
-        return str(error) or type(error).__name__
-    return ""
+def _run_with_timeout(push: Callable[[], None]) -> None:
+    """Call ``push``. Raises its exceptions, and TimeoutError.
 
-
-def _in_time(work: Callable[[], None]) -> None:
-    """Run it within what a save may lose. Raises whatever it raises, and TimeoutError.
-
-    Redis keeps to its timeouts by itself; what may take longer is the resolver of its host's name, which cannot be
-    interrupted, so another thread waits for that."""
-    if not _has_name(_queue(conf.queue).connection):
-        work()
+    The connection has its own timeouts. But the lookup of a host name cannot be interrupted, so a thread waits for it.
+    """
+    if not _needs_lookup(_queue(conf.queue).connection):
+        push()
         return
-    ends: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-    threading.Thread(target=_report, args=(work, ends), name="webhooks-wake-up", daemon=True).start()
+    results: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            push()
+        except Exception as error:
+            results.put(error)
+        else:
+            results.put(None)
+
+    threading.Thread(target=run, name="webhooks-wake-up", daemon=True).start()
     try:
-        error = ends.get(timeout=2 * conf.redis_timeout)
+        error = results.get(timeout=2 * conf.redis_timeout)
     except queue.Empty:
         raise TimeoutError("the name of its host takes too long to resolve") from None
     if error:
         raise error
 
 
-def _report(work: Callable[[], None], ends: queue.SimpleQueue[Exception | None]) -> None:
-    try:
-        work()
-    except Exception as error:
-        ends.put(error)
-    else:
-        ends.put(None)
-
-
-def _has_name(connection: Redis) -> bool:
-    if sentinels(connection):
-        return True  # and one after the other may have to be asked
+def _needs_lookup(connection: Redis) -> bool:
+    """Whether the host is a name. True for Sentinels too: several of them may have to time out."""
     host = connection.connection_pool.connection_kwargs.get("host", "localhost")
-    return host != "localhost" and not host.replace(".", "").isdecimal() and ":" not in host
+    is_name = host != "localhost" and not host.replace(".", "").isdecimal() and ":" not in host
+    return is_name or bool(sentinels(connection))
 
 
 def _push(rq_queue: Queue) -> None:
@@ -137,16 +127,16 @@ def _push(rq_queue: Queue) -> None:
         rq_queue.enqueue_call(DRAIN)
         return
     if rq_queue.connection.exists(_flag(rq_queue.name)):
-        return  # a burst of changes ends here, each with one round trip: making a job costs more than that
-    with rq_queue.connection.pipeline() as pipe:  # only gathers what rq would send
+        return  # after the first of many changes, this is one round trip, and cheaper than to make a job
+    with rq_queue.connection.pipeline() as pipe:  # collects the commands of rq without sending them
         rq_queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, pipeline=pipe)
         words = [word for command, _ in pipe.command_stack for word in (len(command), *command)]
     _push_script(rq_queue.name)(keys=[_flag(rq_queue.name)], args=[FLAG_SECONDS, *words])
 
 
-# The flag is looked at again and set in one step with the push: a flag without a job would keep everybody asleep. No
-# transaction of Redis can decide that, and watching the flag takes three more round trips, while a save waits for
-# each. So rq's commands come along as words, each command with their number before it.
+# Sets the flag and runs the commands of rq in one atomic step: a flag without a job would stop all wake-ups. A Redis
+# transaction cannot decide on the flag, and WATCH takes three more round trips, for which a save would wait. Each
+# command is preceded by its number of words.
 PUSH = """
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
 local at = 2
@@ -163,31 +153,15 @@ def _push_script(name: str) -> Script:
     return _queue(name).connection.register_script(PUSH)
 
 
-def clear_flag() -> None:
-    """From now on a change pushes another wake-up: called before a worker looks for work, never after."""
-    try:
-        _queue(conf.queue).connection.delete(_flag(conf.queue))
-    except (RedisError, OSError) as error:
-        outage.began(error)  # it expires by itself
-
-
-def swallow(job: Job, queue: Queue) -> None:
-    """Drop a wake-up without running it, for a worker that looks for work by itself; the next change pushes another."""
-    with job.connection.pipeline() as pipe:
-        pipe.delete(_flag(queue.name), job.key)
-        # Where rq keeps what a worker has taken from its only queue and not begun yet.
-        pipe.lrem(queue.intermediate_queue_key, 1, job.id)
-        pipe.execute()
-
-
-def _flag(queue: str) -> str:
-    return f"webhooks:wake-up:{queue}"
-
-
 @functools.cache
 def _queue(name: str) -> Queue:
-    found: Queue = django_rq.get_queue(name, commit_mode="auto", connection=impatient(name, conf.redis_timeout))
+    connection = connect_with_timeout(name, conf.redis_timeout)
+    found: Queue = django_rq.get_queue(name, commit_mode="auto", connection=connection)
     return found
+
+
+def _flag(name: str) -> str:
+    return f"webhooks:wake-up:{name}"
 
 
 def _forget_connections(setting: str, **kwargs: Any) -> None:
@@ -199,8 +173,25 @@ def _forget_connections(setting: str, **kwargs: Any) -> None:
 setting_changed.connect(_forget_connections)
 
 
+def clear_flag() -> None:
+    """Let the next change push a wake-up. A worker calls this before it looks for work, never after."""
+    try:
+        _queue(conf.queue).connection.delete(_flag(conf.queue))
+    except (RedisError, OSError) as error:
+        backoff.failed(error)  # the flag expires anyway
+
+
+def drop_wakeup(job: Job, queue: Queue) -> None:
+    """Drop a wake-up without running it, for a worker that looks for work itself. The next change pushes another."""
+    with job.connection.pipeline() as pipe:
+        pipe.delete(_flag(queue.name), job.key)
+        # rq keeps here what a worker has taken from its only queue and not started.
+        pipe.lrem(queue.intermediate_queue_key, 1, job.id)
+        pipe.execute()
+
+
 def drain() -> None:
-    """Deliver what is due, for a slice. This is the job that a wake-up runs on the stock worker."""
+    """Deliver what is due, for one slice. A wake-up runs this job on the stock worker."""
     if not conf.enabled:
         return
     clear_flag()

@@ -15,7 +15,8 @@ from rq.worker import WorkerStatus
 from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
-from webhooks.workers import jobs, status
+from webhooks.workers import jobs
+from webhooks.workers.redis import connection_error, read_backend
 
 
 def register(redis: Any, name: str, *queues: str) -> Worker:
@@ -27,7 +28,7 @@ def register(redis: Any, name: str, *queues: str) -> Worker:
 
 def test_a_worker_is_shown_with_its_queues_and_its_last_sign_of_life(redis: Any) -> None:
     register(redis, "w-1", "webhooks", "default")
-    [worker] = status.read().workers
+    [worker] = read_backend().workers
     assert (worker.name, worker.queues, worker.is_shipped) == ("w-1", ("webhooks", "default"), False)
     assert worker.silence < 5
     assert not worker.is_silent
@@ -35,12 +36,12 @@ def test_a_worker_is_shown_with_its_queues_and_its_last_sign_of_life(redis: Any)
 
 def test_a_worker_that_ended_is_not_shown(redis: Any) -> None:
     register(redis, "w-1", "webhooks").register_death()
-    assert status.read().workers == ()
+    assert read_backend().workers == ()
 
 
 def test_a_worker_of_another_queue_does_not_serve(redis: Any) -> None:
     register(redis, "w-1", "default")
-    seen = status.read()
+    seen = read_backend()
     assert len(seen.workers) == 1
     assert seen.serving == []
 
@@ -49,7 +50,7 @@ def test_its_current_job_is_told(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
     job = Queue("webhooks", connection=redis).enqueue("time.sleep", 1)
     redis.hset(worker.key, "current_job", job.id)
-    seen = status.read()
+    seen = read_backend()
     assert seen.workers[0].job == "time.sleep", "its arguments may be secret"
     assert seen.wake_ups == 1
 
@@ -57,21 +58,21 @@ def test_its_current_job_is_told(redis: Any) -> None:
 def test_a_worker_that_has_not_been_heard_of_is_silent(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
     redis.hset(worker.key, "last_heartbeat", now().replace(year=2020).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
-    assert status.read().workers[0].is_silent
+    assert read_backend().workers[0].is_silent
 
 
 def test_a_suspended_worker_does_not_serve(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
-    assert (status.read().is_suspended, len(status.read().serving)) == (False, 1)
+    assert (read_backend().is_suspended, len(read_backend().serving)) == (False, 1)
     suspend(redis)
     worker.set_state(WorkerStatus.SUSPENDED)
-    assert (status.read().is_suspended, status.read().serving) == (True, [])
+    assert (read_backend().is_suspended, read_backend().serving) == (True, [])
 
 
 def test_times_are_naive_where_the_project_uses_no_time_zones(redis: Any, settings: Any) -> None:
     settings.USE_TZ = False
     register(redis, "w-1", "webhooks")
-    [worker] = status.read().workers
+    [worker] = read_backend().workers
     assert worker.last_heartbeat is not None
     assert worker.last_heartbeat.tzinfo is None
     assert 0 <= worker.silence < 5
@@ -80,7 +81,7 @@ def test_times_are_naive_where_the_project_uses_no_time_zones(redis: Any, settin
 def test_a_redis_that_refuses_is_told_in_words(settings: Any) -> None:
     port = free_port()
     settings.RQ_QUEUES = {"webhooks": {"URL": f"redis://me:secret@127.0.0.1:{port}/2"}}
-    seen = status.read()
+    seen = read_backend()
     assert "refused" in seen.error
     assert seen.address == f"127.0.0.1:{port}, database 2"
 
@@ -88,7 +89,7 @@ def test_a_redis_that_refuses_is_told_in_words(settings: Any) -> None:
 @pytest.mark.parametrize("place", ["redis://127.0.0.1:1", "unix:///no/such.sock"])
 def test_a_url_that_names_no_database_means_the_first(settings: Any, place: str) -> None:
     settings.RQ_QUEUES = {"webhooks": {"URL": place}}
-    assert status.read().address == f"{place.partition('://')[2]}, database 0"
+    assert read_backend().address == f"{place.partition('://')[2]}, database 0"
 
 
 @pytest.mark.alone
@@ -96,20 +97,20 @@ def test_a_redis_that_is_silent_costs_a_second(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings.RQ_QUEUES = {"webhooks": {"HOST": "127.0.0.1", "PORT": silent.getsockname()[1], "DB": 0}}
         began = time.monotonic()
-        assert status.read().error
+        assert read_backend().error
         assert time.monotonic() - began < 1.5
 
 
 @pytest.mark.parametrize("queues", [{}, {"webhooks": {"HOST": "localhost"}}])
 def test_settings_that_make_no_sense_are_told(settings: Any, queues: dict[str, Any]) -> None:
     settings.RQ_QUEUES = queues
-    assert "RQ_QUEUES" in status.read().error
+    assert "RQ_QUEUES" in read_backend().error
 
 
 def test_no_piece_of_a_password_is_told_of_a_url_that_cannot_be_read(settings: Any, app_log: Any) -> None:
     settings.WEBHOOKS = {**settings.WEBHOOKS, "QUEUE": "hooks"}
     settings.RQ_QUEUES = {**settings.RQ_QUEUES, "hooks": {"URL": "redis://:planted/with-a-slash@127.0.0.1:6379/0"}}
-    told = [status.read().error, jobs.unreachable()]
+    told = [read_backend().error, connection_error()]
     jobs.wake_up()
     told.append(app_log.text)
     for text in told:
@@ -120,6 +121,6 @@ def test_no_piece_of_a_password_is_told_of_a_url_that_cannot_be_read(settings: A
 @pytest.mark.parametrize(("worker_class", "is_shipped"), [(SHIPPED, True), (STOCK, False)])
 def test_a_real_worker_tells_its_class(workers: Workers, worker_class: str, is_shipped: bool) -> None:
     workers.start(worker_class).wait_until_listening()
-    [worker] = until(lambda: status.read().workers, 10, "the worker to be known")
+    [worker] = until(lambda: read_backend().workers, 10, "the worker to be known")
     assert worker.is_shipped is is_shipped
     assert worker.queues == ("webhooks",)
