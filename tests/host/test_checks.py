@@ -153,7 +153,7 @@ def test_a_pattern_that_registers_nothing_is_a_warning_that_says_where_it_looked
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W010", False)
     assert message.msg == (
-        'WEBHOOKS["MODELS"] lists "taggit.*", and registers nothing by it: taggit.Tag has no '
+        'WEBHOOKS["MODELS"] lists "taggit.*", which registers nothing: taggit.Tag has no '
         "taggit.api.serializers.TagSerializer and no taggit.serializers.TagSerializer; taggit.TaggedItem has no "
         "taggit.api.serializers.TaggedItemSerializer and no taggit.serializers.TaggedItemSerializer."
     )
@@ -210,9 +210,7 @@ def test_a_serializer_that_cannot_be_asked_for_its_fields_is_told(register: Call
     register(Unregistered, serializer=Wrong, exclude=["name"])
     message = found()["webhooks.E004"]
     assert message.obj == Unregistered
-    assert message.msg.startswith(
-        "A serializer of testapp.unregistered cannot be asked for its fields: AssertionError: "
-    )
+    assert message.msg.startswith("A serializer of testapp.unregistered cannot list its fields: AssertionError: ")
 
 
 def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Callable[..., None]) -> None:
@@ -220,7 +218,7 @@ def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Calla
     register(Unregistered, serializer=good, exclude=["name", "status", "nmae"])
     message = found()["webhooks.W007"]
     assert message.obj == Unregistered
-    assert message.msg.startswith("nmae cannot be left out of what is sent of testapp.unregistered")
+    assert message.msg.startswith("nmae cannot be excluded from testapp.unregistered")
 
 
 def test_a_key_that_may_be_longer_than_an_event_holds_is_told(register: Callable[..., None]) -> None:
@@ -244,7 +242,7 @@ def test_a_registered_model_in_another_database_is_an_error(settings: Any, regis
     message = found()["webhooks.E005"]
     assert (message.is_serious(), message.obj) == (True, Unregistered)
     assert message.msg.startswith(
-        'testapp.unregistered is kept in the database "archive", but webhooks keeps its tables in "default"'
+        'testapp.unregistered is in the database "archive", but the tables of webhooks are in "default"'
     )
     assert message.hint == "Route both to one database, or do not register the model."
 
@@ -450,7 +448,10 @@ def test_another_worker_class_is_a_warning_that_says_what_is_lost(settings: Any,
     settings.RQ = worker
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W012", False)
-    assert "retries, events from while Redis was away and old rows wait for manage.py webhooks_sweep" in message.msg
+    assert (
+        "retries, events recorded without Redis and the deletion of old rows wait for manage.py webhooks_sweep"
+        in message.msg
+    )
     assert 'Set RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}' in message.hint
 
 
