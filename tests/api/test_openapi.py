@@ -90,8 +90,8 @@ def test_retry_and_discard_take_no_body_and_json_columns_have_types() -> None:
     answer = ours["post deliveries/retry/"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert answer == {"$ref": "#/components/schemas/RqWebhookRetried"}
     event = components["RqWebhookEventDetail"]["properties"]
-    assert {name: event[name].get("type") for name in ("data", "snapshots", "changed", "variants", "request")} == {
-        "data": None, "snapshots": "object", "changed": "array", "variants": "object", "request": "object",
+    assert {name: event[name].get("type") for name in ("data", "snapshots", "changed", "serializers", "request")} == {
+        "data": None, "snapshots": "object", "changed": "array", "serializers": "object", "request": "object",
     }  # fmt: skip
     assert components["RqWebhookDeliveryDetail"]["properties"]["payload"]["type"] == "object"
 

@@ -176,7 +176,7 @@ def fail_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not next(failing, False)
         return read(*args, **kwargs)
 
-    monkeypatch.setattr(snapshots, "read", reading)
+    monkeypatch.setattr(snapshots, "read_rows", reading)
 
 
 def make_anew(thing: Thing) -> None:

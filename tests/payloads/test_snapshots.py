@@ -594,7 +594,7 @@ def test_where_the_state_before_cannot_be_read_the_save_and_its_event_go_on_with
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise ValueError("a field of it cannot be read")
 
-    monkeypatch.setattr("webhooks.payloads.snapshots.read", refuse)
+    monkeypatch.setattr("webhooks.payloads.snapshots.read_rows", refuse)
     mode(lambda: rename(thing))
     assert Thing.objects.get().name == "new"
     assert (actions(), sides()[0], changed()) == (["updated"], None, None)
@@ -636,7 +636,7 @@ def test_a_relation_is_compared_however_the_payload_shows_it(
 def test_the_names_that_may_be_chosen_are_those_that_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registry.register(Thing, Told)
-    found = snapshots.shown(registry.registration_of(Thing))  # type: ignore[arg-type]
+    found = snapshots.snapshot_fields(registry.registration_of(Thing))  # type: ignore[arg-type]
     assert {name: field.name for name, field in found.items()} == {
         "id": "id", "name": "name", "labels": "labels", "label_names": "labels",
     }  # fmt: skip
@@ -659,4 +659,4 @@ def test_the_names_that_may_be_chosen_are_those_that_are_compared(monkeypatch: p
     ],
 )
 def test_changed_fields_are_those_that_differ(before: Any, after: Any, names: list[str]) -> None:
-    assert snapshots.changed(before, after) == names
+    assert snapshots.changed_fields(before, after) == names

@@ -46,7 +46,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def gets(webhook: Webhook, place: int = -1) -> Any:
     """The data that a webhook gets of an Event."""
-    return json.loads(payloads.json_body(payloads.sent_to(events()[place], webhook.pk)))["data"]
+    return json.loads(payloads.json_body(payloads.as_sent_to(events()[place], webhook.pk)))["data"]
 
 
 def test_each_webhook_gets_what_its_serializer_gives_of_one_event_and_each_runs_once() -> None:
@@ -58,7 +58,7 @@ def test_each_webhook_gets_what_its_serializer_gives_of_one_event_and_each_runs_
     assert event.webhook_ids == [usual.pk, name.pk, shouted.pk, too.pk]
     assert gets(usual) == {"id": row.pk, "name": "a", "behaviour": "fine"}
     assert (gets(name), gets(shouted), gets(too)) == ({"name": "a"}, {"name": "A"}, {"name": "A"})
-    bodies = [json.loads(payloads.json_body(payloads.sent_to(event, one.pk))) for one in (usual, name)]
+    bodies = [json.loads(payloads.json_body(payloads.as_sent_to(event, one.pk))) for one in (usual, name)]
     assert bodies[0]["snapshots"]["postchange"] == {"id": row.pk, "name": "a", "behaviour": "fine"}
     assert bodies[1]["snapshots"]["postchange"] == {"name": "a"}, "not more than the data show"
     assert bodies[0].keys() == bodies[1].keys()
@@ -142,7 +142,7 @@ def test_bulk_operations_and_deletions_have_them_too() -> None:
     Tracked.objects.all().delete()
     assert len(events()) == 6
     assert (gets(name), gets(usual)["status"]) == ({"name": "row 2"}, "active")
-    snapshots = json.loads(payloads.sent_to(events()[-1], name.pk).snapshots)
+    snapshots = json.loads(payloads.as_sent_to(events()[-1], name.pk).snapshots)
     assert snapshots == {"prechange": {"name": "row 2"}, "postchange": None}
 
 
@@ -255,8 +255,8 @@ def test_the_pages_of_an_event_and_a_delivery_show_what_each_got(
     Fragile.objects.create(name="quiet", behaviour="fine")
     event = events()[0]
     page = admin_client.get(f"/admin/webhooks/event/{event.pk}/change/").content.decode()
-    assert "As the serializer “shouted” gave them" in page
-    assert "As the serializer “default” gave them" in page
+    assert "From the serializer “shouted”" in page
+    assert "From the serializer “default”" in page
     assert "QUIET" in page
     from webhooks.delivery.dispatch import dispatch
 
@@ -268,11 +268,11 @@ def test_the_pages_of_an_event_and_a_delivery_show_what_each_got(
     assert api.get(f"/api/webhooks/deliveries/{delivery.pk}/").json()["payload"]["data"] == {"name": "QUIET"}
     shown = api.get(f"/api/webhooks/events/{event.pk}/").json()
     texts = {key: json.loads(text or "null") for key, text in _texts(event, "shouted").items()}
-    assert shown["variants"] == {"shouted": {"webhooks": [shouted.pk], **texts}}
+    assert shown["serializers"] == {"shouted": {"webhooks": [shouted.pk], **texts}}
 
 
 def _texts(event: Any, name: str) -> dict[str, str]:
-    return {key: value for key, value in json.loads(event.variants)[name].items() if key != "webhooks"}
+    return {key: value for key, value in json.loads(event.serializers)[name].items() if key != "webhooks"}
 
 
 @pytest.mark.parametrize("way", ["updated", "deleted and created anew", "changed, deleted and created anew"])
@@ -294,7 +294,7 @@ def test_each_is_compared_with_what_it_would_have_shown_before(way: str) -> None
     with transaction.atomic():
         Fragile.objects.get(pk=row.pk).delete()
         Fragile.objects.create(pk=row.pk, name="b", behaviour="odd")
-    told = json.loads(payloads.json_body(payloads.sent_to(events()[-1], name.pk)))
+    told = json.loads(payloads.json_body(payloads.as_sent_to(events()[-1], name.pk)))
     assert (told["event"], told["changed"]) == ("updated", ["name"])
     assert told["snapshots"] == {"prechange": {"name": "a"}, "postchange": {"name": "b"}}
 
@@ -321,5 +321,5 @@ def test_what_is_replayed_is_compared_with_what_each_had_shown_before() -> None:
     Webhook.objects.update(conditions=None)
     [replayed] = retries.replay([failed])
     assert replayed.event is not None, replayed.problem
-    told = [json.loads(payloads.sent_to(replayed.event, one.pk).changed) for one in (usual, whole)]
+    told = [json.loads(payloads.as_sent_to(replayed.event, one.pk).changed) for one in (usual, whole)]
     assert told == [["name"], ["name"]]

@@ -96,9 +96,9 @@ def _answer(demand: Demand, event: Event) -> tuple[str, str]:
     if event.username in demand.excluded_usernames:
         return "not matched", ""
     is_change = event.action in Action
-    if is_change and not payloads.was_written_by(event, demand.serializer):
+    if is_change and not payloads.has_serializer(event, demand.serializer):
         return "not known", "no webhook had chosen this serializer then"
-    told = payloads.written_by(event, demand.serializer)
+    told = payloads.as_serialized_by(event, demand.serializer)
     occasion = Occasion(event.action, told.data, told.snapshots, told.changed, Actor(event.username))
     if event.action == Action.UPDATED and not event.changed and demand.needs_before:
         return "not known", "what was there before was not recorded, for no webhook needed it"

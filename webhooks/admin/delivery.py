@@ -208,7 +208,7 @@ def body_of(delivery: Delivery) -> tuple[bytes, str]:
 
 
 def _bodies_of(delivery: Delivery) -> Bodies:
-    return Bodies(payloads.sent_to(delivery.event, delivery.webhook_id))
+    return Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
 
 
 def _as_counted(request: HttpRequest, chosen: QuerySet[Delivery]) -> QuerySet[Delivery]:

@@ -110,7 +110,7 @@ class EventAdmin(ReadOnlyAdmin):
             "fields": ", ".join(json.loads(obj.changed)) or "nothing" if obj.changed else "",
             "dispatched": when(obj.dispatched_at),
             "data": indented(obj.data),
-            "variants": _variants_of(obj),
+            "serializers": _data_by_serializer(obj),
             "snapshots": indented(obj.snapshots),
             "request_shown": indented(obj.request),
             "deliveries": [
@@ -128,13 +128,14 @@ class EventAdmin(ReadOnlyAdmin):
         css: ClassVar = {"all": ["webhooks/admin.css"]}
 
 
-def _variants_of(event: Event) -> list[dict[str, str]]:
-    """What each serializer gave, where webhooks had chosen other ones than the default one."""
-    if not event.variants:
+def _data_by_serializer(event: Event) -> list[dict[str, str]]:
+    """The output of each serializer, if webhooks had chosen others than the default one."""
+    if not event.serializers:
         return []
-    chosen = payloads.chosen_serializers(event)
+    chosen = payloads.webhooks_by_serializer(event)
     return [
-        {"serializer": name or "default", "data": indented(payloads.written_by(event, name).data)} for name in chosen
+        {"serializer": name or "default", "data": indented(payloads.as_serialized_by(event, name).data)}
+        for name in chosen
     ]
 
 

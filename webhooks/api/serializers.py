@@ -192,12 +192,12 @@ class EventDetailSerializer(EventSerializer):
     data = serializers.SerializerMethodField()  # type: ignore[assignment]
     snapshots = serializers.SerializerMethodField()
     changed = serializers.SerializerMethodField()
-    variants = serializers.SerializerMethodField()
     request = serializers.SerializerMethodField()
+    serializers = serializers.SerializerMethodField()  # the last one: it hides the module in this class
 
     class Meta(EventSerializer.Meta):
         ref_name = "RqWebhookEventDetail"
-        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "variants", "request")
+        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "serializers", "request")
         read_only_fields = fields
 
     def get_data(self, event: Event) -> Any:
@@ -212,9 +212,9 @@ class EventDetailSerializer(EventSerializer):
     def get_request(self, event: Event) -> dict[str, Any] | None:
         return _json(event.request)  # type: ignore[no-any-return]
 
-    def get_variants(self, event: Event) -> dict[str, dict[str, Any]] | None:
+    def get_serializers(self, event: Event) -> dict[str, dict[str, Any]] | None:
         """The output of each serializer by its name. The column has JSON text inside JSON."""
-        outputs = _json(event.variants)
+        outputs = _json(event.serializers)
         return outputs and {name: {key: _json(text) for key, text in one.items()} for name, one in outputs.items()}
 
 
@@ -292,7 +292,9 @@ class DeliveryDetailSerializer(DeliverySerializer):
         read_only_fields = fields
 
     def get_payload(self, delivery: Delivery) -> dict[str, Any]:
-        payload: dict[str, Any] = json.loads(payloads.json_body(payloads.sent_to(delivery.event, delivery.webhook_id)))
+        payload: dict[str, Any] = json.loads(
+            payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id))
+        )
         return payload
 
 

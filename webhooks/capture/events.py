@@ -230,7 +230,7 @@ def _lock(scope: Scope, registration: Registration, pk: str) -> None:
         return
     try:
         with transaction.atomic(scope.using):
-            snapshots.read(registration, [pk], scope.using, lock=True)
+            snapshots.read_rows(registration, [pk], scope.using, lock=True)
     except Exception as error:
         reraise_job_timeout(error)
         logger.warning("%s %s cannot be locked, its events may be out of order: %s", registration.label, pk, error)

@@ -51,7 +51,7 @@ def snapshot_before(
 
 def _read_rows(scope: Scope, registration: Registration, pks: Collection[Any]) -> None:
     for some in in_chunks(scope.using, pks):
-        rows = snapshots.read(registration, some, scope.using, lock=True)
+        rows = snapshots.read_rows(registration, some, scope.using, lock=True)
         for pk in map(str, some):
             scope.keep((registration.label, pk), PreviousState(rows.get(pk)))
 

@@ -86,7 +86,7 @@ def snapshot_unlocked(objects: Objects, using: str) -> Prechange | None:
         for registration, [pk] in objects.items():
             if wanted.need_before(registration.label):
                 key = registration.normalize_pk(pk)
-                rows = snapshots.read(registration, [key], using, lock=False)
+                rows = snapshots.read_rows(registration, [key], using, lock=False)
                 states[registration.label] = PreviousState(rows.get(str(key)))
         return Prechange(wanted, states)
     return None

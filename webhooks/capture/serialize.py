@@ -50,7 +50,7 @@ def _at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[st
         instances = payloads.reread_all(registration, [change.pk for change in those], scope.using, lock)
         names = scope.wanted.serializers(registration.label)
         for name in names if len(instances) > 1 else ():
-            snapshots.prefetch_shown(registration, name, list(instances.values()), scope.using)
+            snapshots.prefetch_serialized(registration, name, list(instances.values()), scope.using)
         is_complete = instances.keys() <= {str(change.pk) for change in those}
         for change in those:
             instance = instances.get(str(change.pk))
@@ -163,7 +163,7 @@ def _shown(
 def columns(state: ObjectState, chosen: Mapping[str, list[int]]) -> dict[str, Any]:
     """The columns of an Event for webhooks that chose these serializers."""
     same = {name: state[name] for name in ("object_repr", "error")}
-    return same | payloads.texts_for(chosen, state["shown"])
+    return same | payloads.serializer_columns(chosen, state["shown"])
 
 
 def _before(scope: Scope, change: Change) -> PreviousState | None:

@@ -61,9 +61,9 @@ def load(taken: Sequence[ClaimedRow], token: uuid.UUID) -> list[Claimed]:
 
 def _bodies(made: dict[tuple[int, str], Bodies], event: EventRow, webhook_id: int) -> Bodies:
     """Those of an Event as one serializer wrote it, shared by all webhooks that chose that."""
-    serializer = payloads.serializer_for(event, webhook_id) if event.variants else ""
+    serializer = payloads.serializer_for(event, webhook_id) if event.serializers else ""
     if (event.pk, serializer) not in made:
-        made[event.pk, serializer] = Bodies(payloads.written_by(event, serializer))
+        made[event.pk, serializer] = Bodies(payloads.as_serialized_by(event, serializer))
     return made[event.pk, serializer]
 
 

@@ -88,7 +88,7 @@ class Migration(migrations.Migration):
                 ('object_id', models.CharField(max_length=255)),
                 ('object_repr', models.CharField(blank=True, db_default='', default='', max_length=200)),
                 ('data', models.TextField(blank=True, db_default='', default='', help_text="The serializer's output, as the JSON text that is sent.")),
-                ('variants', models.TextField(blank=True, db_default='', default='', help_text='The output of other serializers, by name, and the webhooks that chose them.')),
+                ('serializers', models.TextField(blank=True, db_default='', default='', help_text='The output of other serializers, by name, and the webhooks that chose them.')),
                 ('snapshots', models.TextField(blank=True, db_default='', default='', help_text='The state before and after, as the JSON text that is sent.')),
                 ('changed', models.TextField(blank=True, db_default='', default='', help_text='The names of the fields that an update changed, as JSON text; empty if unknown.')),
                 ('username', models.CharField(blank=True, db_default='', default='', max_length=150)),

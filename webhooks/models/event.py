@@ -26,7 +26,7 @@ CUT = "Cut: "
 UNDISPATCHED = "It could not be dispatched:\n"
 
 # Columns that may hold much text. Lists do not load them.
-LARGE_FIELDS = ("data", "variants", "snapshots", "changed", "request", "webhook_ids")
+LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
 
 # Limits for one INSERT of many events. PostgreSQL closes the connection if a statement reaches a gigabyte.
 MAX_ROWS = 1000
@@ -99,7 +99,7 @@ class Event(models.Model):
     data = models.TextField(
         blank=True, default="", db_default="", help_text="The serializer's output, as the JSON text that is sent."
     )
-    variants = models.TextField(
+    serializers = models.TextField(
         blank=True,
         default="",
         db_default="",
@@ -251,7 +251,7 @@ class EventRow(NamedTuple):
     data: str
     snapshots: str
     changed: str
-    variants: str
+    serializers: str
 
     @classmethod
     def load(cls, using: str, ids: Collection[int]) -> list[EventRow]:
@@ -260,7 +260,7 @@ class EventRow(NamedTuple):
             using,
             f"""
             SELECT id, timestamp, action, object_type, username, request_id, request, depth, replay_of, data, snapshots,
-                changed, variants
+                changed, serializers
             FROM webhooks_event WHERE id IN {ids_sql(using)}
             """,
             [ids_value(using, ids)],

@@ -150,7 +150,7 @@ def _known_fields(labels: Sequence[str], serializer: str) -> dict[str, bool] | N
     known: dict[str, bool] | None = None
     for registration in filter(None, map(registry.registration_by_label, labels)):
         try:
-            shown = snapshots.shown(registration, serializer)
+            shown = snapshots.snapshot_fields(registration, serializer)
         except ImproperlyConfigured:
             continue  # reported for the field ``serializer``, or by a system check
         except Exception:
@@ -158,7 +158,7 @@ def _known_fields(labels: Sequence[str], serializer: str) -> dict[str, bool] | N
             return None
         known = known or {}
         for name, field in shown.items():
-            known[name] = known.get(name, False) or snapshots.holds_names(field)
+            known[name] = known.get(name, False) or snapshots.has_json_keys(field)
     return known
 
 

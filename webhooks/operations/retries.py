@@ -191,30 +191,35 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     """What a new Event of the same object tells; for those that had chosen other serializers, as these write it."""
     if failed.is_cut:
         # They could be made, and stay what they were.
-        return {name: getattr(failed, name) for name in ("data", "snapshots", "changed", "variants")}
+        return {name: getattr(failed, name) for name in ("data", "snapshots", "changed", "serializers")}
     if failed.action not in Action:
         return {"data": failed.data}  # of a custom event; what could not be told is who wants it
     if failed.action == Action.DELETED:
         if failed.data:  # the same
-            return {"data": failed.data, "snapshots": failed.snapshots, "changed": "", "variants": failed.variants}
+            return {
+                "data": failed.data,
+                "snapshots": failed.snapshots,
+                "changed": "",
+                "serializers": failed.serializers,
+            }
         known = {"id": failed.object_id, "display": failed.object_repr}
-        return {"data": dumps(known), "snapshots": "", "changed": "", "variants": ""}
+        return {"data": dumps(known), "snapshots": "", "changed": "", "serializers": ""}
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")
     instances = payloads.reread_all(registration, [failed.object_id], recording.database(), lock=True)
     if not instances:
         return None
-    instance, chosen = instances[failed.object_id], payloads.chosen_serializers(failed)
+    instance, chosen = instances[failed.object_id], payloads.webhooks_by_serializer(failed)
     shown = {name: _shown(payloads.freeze(registration, instance, name, _before(failed, name))) for name in chosen}
-    return payloads.texts_for(chosen, shown) | {"object_repr": registration.name_of(instance)}
+    return payloads.serializer_columns(chosen, shown) | {"object_repr": registration.name_of(instance)}
 
 
 def _before(failed: Event, serializer: str) -> PreviousState | None:
     """The state before an update as this serializer had shown it, where it had."""
-    if failed.action != Action.UPDATED or not payloads.was_written_by(failed, serializer):
+    if failed.action != Action.UPDATED or not payloads.has_serializer(failed, serializer):
         return None
-    snapshots = payloads.written_by(failed, serializer).snapshots
+    snapshots = payloads.as_serialized_by(failed, serializer).snapshots
     earlier = json.loads(snapshots)["prechange"] if snapshots else None
     return None if earlier is None else PreviousState(deleted=earlier)
 
@@ -231,9 +236,9 @@ def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
     anew = Event(webhook_ids=failed.webhook_ids, action=failed.action, **columns)
     wanted = subscriptions.current(recording.database(), enabled_only=False)
     selection = Selection(failed.action)
-    for serializer, those in payloads.chosen_serializers(anew).items():
-        told = payloads.written_by(anew, serializer)
-        texts = {name: getattr(told, name) for name in payloads.TEXTS}
+    for serializer, those in payloads.webhooks_by_serializer(anew).items():
+        told = payloads.as_serialized_by(anew, serializer)
+        texts = {name: getattr(told, name) for name in payloads.SERIALIZED_COLUMNS}
         occasion = Occasion(failed.action, **texts, actor=Actor(failed.username, failed.request_id))
         selection.add(select(those, wanted, occasion, Budget()))
     if selection.undecided:

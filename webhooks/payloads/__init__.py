@@ -1,20 +1,24 @@
-"""An object as JSON, and an Event as the body of a request."""
+"""An Event as the body of a request, and the snapshots of an object."""
 
-from webhooks.payloads.body import Bodies, form_body, json_body
-from webhooks.payloads.freezing import Frozen, Unsendable, freeze, refuse_too_large, reread_all
-from webhooks.payloads.variants import (
-    TEXTS,
-    chosen_serializers,
-    sent_to,
+from webhooks.payloads.body import (
+    SERIALIZED_COLUMNS,
+    Bodies,
+    Unsendable,
+    as_sent_to,
+    as_serialized_by,
+    form_body,
+    has_serializer,
+    json_body,
+    refuse_too_large,
+    serializer_columns,
     serializer_for,
     snapshots_json,
-    texts_for,
-    was_written_by,
-    written_by,
+    webhooks_by_serializer,
 )
+from webhooks.payloads.freezing import Frozen, freeze, reread_all
 
 __all__ = [
-    "TEXTS", "Bodies", "Frozen", "Unsendable", "chosen_serializers", "form_body", "freeze", "json_body",
-    "refuse_too_large", "reread_all", "sent_to", "serializer_for", "snapshots_json", "texts_for", "was_written_by",
-    "written_by",
+    "SERIALIZED_COLUMNS", "Bodies", "Frozen", "Unsendable", "as_sent_to", "as_serialized_by", "form_body", "freeze",
+    "has_serializer", "json_body", "refuse_too_large", "reread_all", "serializer_columns", "serializer_for",
+    "snapshots_json", "webhooks_by_serializer",
 ]  # fmt: skip

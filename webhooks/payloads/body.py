@@ -1,44 +1,110 @@
-"""An Event as the body of a request, and as what templates see."""
+"""An Event as the body of a request, as the serializer that a webhook chose wrote it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol, cast
 from urllib.parse import urlencode
 
+from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.payloads.snapshots import differences
-from webhooks.payloads.variants import Told, snapshots_json
+
+# The columns of an Event that a serializer determines.
+SERIALIZED_COLUMNS = ("data", "snapshots", "changed")
 
 
-def json_body(event: Told) -> bytes:
-    """The body that receivers get, in NetBox's form with more beside it (``docs/payload.md``)."""
+class Unsendable(Exception):
+    """Data that cannot be sent: too large, or not JSON. The message says why."""
+
+
+def refuse_too_large(what: str, size: int) -> None:
+    """Raise Unsendable for more bytes than ``PAYLOAD_BYTES``."""
+    if size > conf.payload_bytes:
+        raise Unsendable(f"{what} has {size:,} bytes; PAYLOAD_BYTES allows {conf.payload_bytes:,}")
+
+
+class SendableEvent(Protocol):
+    """The attributes of an Event that a body needs. Texts hold JSON and may be empty."""
+
+    @property
+    def pk(self) -> int: ...
+    @property
+    def timestamp(self) -> datetime: ...
+    @property
+    def action(self) -> str: ...
+    @property
+    def object_type(self) -> str: ...
+    @property
+    def username(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def request(self) -> str: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def replay_of(self) -> int | None: ...
+    @property
+    def data(self) -> str: ...
+    @property
+    def snapshots(self) -> str: ...
+    @property
+    def changed(self) -> str: ...
+    @property
+    def serializers(self) -> str: ...
+
+
+def json_body(event: SendableEvent) -> bytes:
+    """The JSON body: NetBox's keys, and more (``docs/payload.md``)."""
     envelope = _plain_json(_envelope(event))[:-1]
-    request, data = event.request or "null", event.data or "null"
-    compared = f'"snapshots":{event.snapshots or snapshots_json(None, None)},"changed":{event.changed or "null"}'
-    return f'{envelope},"request":{request},"data":{data},{compared}}}'.encode()
+    texts = ",".join(f'"{name}":{text}' for name, text in _json_texts(event).items())
+    return f"{envelope},{texts}}}".encode()
 
 
-# Of a dictionary of text and numbers, in ASCII as ``written`` writes it.
+# For dictionaries of text and numbers, in ASCII as ``dumps`` writes it.
 _plain_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
-def form_body(event: Told) -> bytes:
-    """The body as a form: one field for each key of the payload, and JSON text where a value is not plain."""
-    fields = _envelope(event) | {
+def form_body(event: SendableEvent) -> bytes:
+    """The body as a form: one field for each key of the payload, with JSON text where a value is not plain."""
+    return urlencode(_envelope(event) | _json_texts(event)).encode()
+
+
+def _envelope(event: SendableEvent) -> dict[str, Any]:
+    replay = {"replay_of": event.replay_of} if event.replay_of else {}
+    return replay | {
+        "event": event.action,
+        "timestamp": to_utc(event.timestamp).isoformat(),
+        "object_type": event.object_type,
+        "model": event.object_type.rpartition(".")[2],
+        "username": event.username,
+        "request_id": event.request_id,
+        "sequence": event.pk,
+    }
+
+
+def _json_texts(event: SendableEvent) -> dict[str, str]:
+    return {
         "request": event.request or "null",
         "data": event.data or "null",
         "snapshots": event.snapshots or snapshots_json(None, None),
         "changed": event.changed or "null",
     }
-    return urlencode(fields).encode()
+
+
+def snapshots_json(before: str | None, after: str | None) -> str:
+    """The ``snapshots`` of the payload, from two JSON texts."""
+    return f'{{"prechange":{before or "null"},"postchange":{after or "null"}}}'
 
 
 class Bodies:
-    """The bodies of one Event, each made once, however many webhooks get it."""
+    """The bodies of one Event. Each is made once and shared by all its webhooks."""
 
-    def __init__(self, event: Told) -> None:
+    def __init__(self, event: SendableEvent) -> None:
         self._event = event
         self._made: dict[bool, bytes] = {}
 
@@ -53,20 +119,70 @@ class Bodies:
 
     @cached_property
     def context(self) -> str:
-        """What templates see, as JSON: the payload, and what differs between the snapshots."""
+        """The context of templates as JSON: the payload, and the differences of the snapshots."""
         context = json.loads(self.body(as_form=False))
         context["snapshots"]["differences"] = differences(context)
         return json.dumps(context, separators=(",", ":"))
 
 
-def _envelope(event: Told) -> dict[str, Any]:
-    replay = {"replay_of": event.replay_of} if event.replay_of else {}
-    return replay | {
-        "event": event.action,
-        "timestamp": to_utc(event.timestamp).isoformat(),
-        "object_type": event.object_type,
-        "model": event.object_type.rpartition(".")[2],
-        "username": event.username,
-        "request_id": event.request_id,
-        "sequence": event.pk,
+# The serializers that webhooks chose by name
+
+
+def serializer_columns(chosen: Mapping[str, list[int]], texts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The columns of an Event, from the webhooks and the texts of each serializer. The texts of the first serializer
+    go into the columns themselves, those of the others into the column ``serializers``."""
+    first = next(iter(chosen))
+    others = {
+        name: {"webhooks": webhook_ids, **(texts.get(name, {}) if name != first else {})}
+        for name, webhook_ids in chosen.items()
+        if name
     }
+    columns = {name: texts.get(first, {}).get(name, "") for name in SERIALIZED_COLUMNS}
+    return columns | {"serializers": json.dumps(others) if others else ""}
+
+
+def webhooks_by_serializer(event: Any) -> dict[str, list[int]]:
+    """The webhooks of an Event by the serializer that each had chosen. The default one, with no name, comes first."""
+    chosen: dict[str, list[int]] = {}
+    for webhook_id in event.webhook_ids:
+        chosen.setdefault(serializer_for(event, webhook_id), []).append(webhook_id)
+    return dict(sorted(chosen.items())) or {"": []}
+
+
+def serializer_for(event: SendableEvent, webhook_id: int) -> str:
+    """The name of the serializer that a webhook had chosen when the Event happened; empty for the default one."""
+    serializers = _serializers(event)
+    return next((name for name, one in serializers.items() if webhook_id in one["webhooks"]), "")
+
+
+def has_serializer(event: SendableEvent, name: str) -> bool:
+    """Whether the Event has the data of this serializer."""
+    serializers = _serializers(event)
+    first = next((other for other, one in serializers.items() if "data" not in one), "")
+    return name == first or "data" in serializers.get(name, {})
+
+
+def as_serialized_by(event: SendableEvent, name: str) -> SendableEvent:
+    """The Event with the data of this serializer."""
+    texts = _serializers(event).get(name, {})
+    return cast(SendableEvent, _OtherSerializer(event, texts)) if "data" in texts else event
+
+
+def as_sent_to(event: SendableEvent, webhook_id: int) -> SendableEvent:
+    """The Event with the data of the serializer that this webhook had chosen."""
+    return as_serialized_by(event, serializer_for(event, webhook_id))
+
+
+def _serializers(event: SendableEvent) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(event.serializers or "{}")
+    return found
+
+
+class _OtherSerializer:
+    """An Event with some of its texts replaced."""
+
+    def __init__(self, event: SendableEvent, texts: dict[str, str]) -> None:
+        self._event, self._texts = event, texts
+
+    def __getattr__(self, name: str) -> Any:
+        return self._texts[name] if name in self._texts else getattr(self._event, name)

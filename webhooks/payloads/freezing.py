@@ -11,17 +11,13 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone, translation
 
-from webhooks.conf import conf
 from webhooks.db import in_chunks
 from webhooks.payloads import snapshots
+from webhooks.payloads.body import Unsendable, refuse_too_large
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.registry.registration import Registration
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import NotJSONSerializable, dumps
-
-
-class Unsendable(Exception):
-    """Data that no receiver could be sent: too much, or nothing that JSON has. Says in words what is the matter."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +77,8 @@ def _frozen(
 ) -> Frozen:
     writer = registration.serializer_class(serializer)(instance, context=serializer_context())
     data = writer.data
-    after = snapshots.taken(writer, data, instance)
-    earlier = snapshots.earlier(writer, data, after, before) if before else None
+    after = snapshots.snapshot_of(writer, data, instance)
+    earlier = snapshots.previous_snapshot(writer, data, after, before) if before else None
     what = f"the payload of {registration.label} {instance.pk}"
     try:
         frozen = Frozen(_without_secrets(registration, data), _without_secrets(registration, after, is_exact=True))
@@ -94,15 +90,9 @@ def _frozen(
     return frozen
 
 
-def refuse_too_large(what: str, size: int) -> None:
-    """Raise Unsendable, in words, for more bytes than ``PAYLOAD_BYTES``."""
-    if size > conf.payload_bytes:
-        raise Unsendable(f"{what} has {size:,} bytes; PAYLOAD_BYTES allows {conf.payload_bytes:,}")
-
-
 def _compared(frozen: Frozen, before: str) -> Frozen:
     # As JSON: what the receiver cannot tell apart has not changed.
-    changed = snapshots.changed(json.loads(before), json.loads(frozen.state))
+    changed = snapshots.changed_fields(json.loads(before), json.loads(frozen.state))
     return replace(frozen, before=before, changed=dumps(changed))
 
 
