@@ -26,7 +26,7 @@ from tests.support.makers import make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile
 from webhooks.models import Delivery, Event, State, Webhook
-from webhooks.operations import admin_log
+from webhooks.operations import history
 from webhooks.text import escape_invisible
 
 MARK = "wicked"
@@ -133,7 +133,7 @@ def fill(text: str, redis: Any) -> Webhook:
             worker=text[:100],
         )  # fmt: skip
         for row in (event, delivery, webhook):
-            admin_log.note(user, row, CHANGE, text)
+            history.record(user, [row], CHANGE, text)
     make_event(text[:200], text[:200], data="", error=f"Traceback\n{text}", dispatched_at=None)
     register_worker(text, redis)
     LogEntry.objects.create(

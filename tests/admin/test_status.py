@@ -24,7 +24,8 @@ from webhooks.admin.overview import Situation, Standing
 from webhooks.models import Delivery, State, Webhook
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.webhook import SECRET_FIELDS
-from webhooks.operations import deletion, retries
+from webhooks.operations import retries
+from webhooks.operations.webhooks import delete_webhooks
 from webhooks.workers.redis import SILENT_SHIPPED, Backend, Worker
 
 STATUS = reverse("webhooks_backend_status")
@@ -243,9 +244,9 @@ class TestRetry:
     def test_what_of_a_webhook_that_is_being_deleted_had_failed_is_neither_told_nor_retried(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(deletion, "AT_ONCE", 2)
+        monkeypatch.setattr("webhooks.operations.webhooks.MAX_ROWS", 2)
         left = make_deliveries(webhook, 5)[-1]
-        deletion.delete(Webhook.objects.filter(pk=webhook.pk))
+        delete_webhooks(Webhook.objects.filter(pk=webhook.pk))
         shown = page(admin_client, STATUS)
         assert "is being deleted" in shown
         assert "failed for good" not in shown

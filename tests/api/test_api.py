@@ -645,7 +645,7 @@ def test_the_history_records_who_retried_or_discarded_a_delivery(db: None, deed:
 def test_the_history_records_a_large_bulk_retry_in_one_entry(
     api: APIClient, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr("webhooks.operations.retries.NOTED_EACH", most)
+    monkeypatch.setattr("webhooks.operations.retries.MAX_ENTRIES", most)
     for name, count in (("books", 2), ("ledger", 1)):
         webhook = make_webhook(Thing, name=name)
         for key in range(count):

@@ -22,7 +22,7 @@ from tests.support.threads import Beside
 from webhooks.delivery import health
 from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
-from webhooks.operations import deletion, key_rotation
+from webhooks.operations import key_rotation
 
 GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410)
 REFUSED = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
@@ -141,7 +141,7 @@ def test_one_that_is_deleted_meanwhile_is_no_error_of_the_server(
     webhook, full_clean = make_webhook(Site), Webhook.full_clean
 
     def judge(self: Webhook, *args: Any, **kwargs: Any) -> None:
-        deletion.delete(Webhook.objects.filter(pk=webhook.pk))
+        delete_webhooks(Webhook.objects.filter(pk=webhook.pk))
         full_clean(self, *args, **kwargs)
 
     monkeypatch.setattr(Webhook, "full_clean", judge)
@@ -171,7 +171,7 @@ def test_one_that_is_deleted_meanwhile_is_not_switched(
     save_settings = Webhook.save_settings
 
     def save(self: Webhook, changed: Any) -> None:
-        deletion.delete(Webhook.objects.filter(pk=deleted.pk))
+        delete_webhooks(Webhook.objects.filter(pk=deleted.pk))
         save_settings(self, changed)
 
     monkeypatch.setattr(Webhook, "save_settings", save)

@@ -20,7 +20,7 @@ from tests.testapp.models import Thing
 from webhooks.capture import subscriptions
 from webhooks.delivery import maintenance
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
-from webhooks.operations import deletion
+from webhooks.operations import webhooks as operations
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("database")
 @pytest.fixture
 def large(database: str, monkeypatch: pytest.MonkeyPatch) -> Webhook:
     """More goes with it than may go at once."""
-    monkeypatch.setattr(deletion, "AT_ONCE", 3)
+    monkeypatch.setattr(operations, "MAX_ROWS", 3)
     monkeypatch.setattr(maintenance, "MOST", 3)
     webhook = make_webhook(Thing, name="large", custom_events=["testapp.x"])
     for number, state in enumerate([State.PENDING, State.WAITING, State.SENDING, *[State.FAILED] * 4]):
@@ -37,7 +37,7 @@ def large(database: str, monkeypatch: pytest.MonkeyPatch) -> Webhook:
 
 
 def delete(*webhooks: Webhook) -> None:
-    deletion.delete(Webhook.objects.filter(pk__in=[webhook.pk for webhook in webhooks]))
+    operations.delete_webhooks(Webhook.objects.filter(pk__in=[webhook.pk for webhook in webhooks]))
 
 
 def test_what_is_small_is_gone_at_once_and_takes_nothing_of_others() -> None:

@@ -94,7 +94,7 @@ def test_a_secret_that_is_entered_meanwhile_is_kept(webhooks_settings: Any, monk
         return encrypt(text)
 
     monkeypatch.setattr(encryption, "encrypt", slowly)
-    assert key_rotation.renew().renewed == 0
+    assert key_rotation.rotate().renewed == 0
     assert Webhook.objects.get().secret == "entered meanwhile"
 
 
@@ -103,5 +103,5 @@ def test_it_reads_in_batches(webhooks_settings: Any, monkeypatch: pytest.MonkeyP
     for _ in range(7):
         make_webhook(Site, secret="one")
     with CaptureQueriesContext(connection) as captured:
-        assert key_rotation.renew().current == 7
+        assert key_rotation.rotate().current == 7
     assert len(captured) == 4

@@ -17,7 +17,7 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook, to_view_objects
 from webhooks.models import Event, State, Webhook
-from webhooks.operations.ping import ping
+from webhooks.operations.webhooks import ping
 
 pytestmark = pytest.mark.usefixtures("database")
 

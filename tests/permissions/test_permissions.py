@@ -35,7 +35,7 @@ from webhooks.admin.overview import Situation
 from webhooks.api.views import DeliveryViewSet, EventViewSet, WebhookViewSet
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import CUT
-from webhooks.operations.ping import ping
+from webhooks.operations.webhooks import ping
 from webhooks.workers.redis import Backend, Worker
 
 STATUS = reverse("webhooks_backend_status")

@@ -16,7 +16,7 @@ from webhooks.admin.display import deliveries
 from webhooks.models import Delivery
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.operations import retries
-from webhooks.operations.retries import Done
+from webhooks.operations.retries import Result
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Operation:
 
     name: str
     applies: Callable[[DeliveryQuerySet], DeliveryQuerySet]
-    perform: Callable[[QuerySet[Delivery], Any, float], Done]
+    perform: Callable[[QuerySet[Delivery], Any, float], Result]
     done: str
     done_one: str
     left: str
@@ -69,7 +69,7 @@ def perform(operation: Operation, request: HttpRequest, chosen: QuerySet[Deliver
     _tell(operation, request, operation.perform(chosen, request.user, retries.REQUEST_SECONDS))
 
 
-def _tell(operation: Operation, request: HttpRequest, done: Done) -> None:
+def _tell(operation: Operation, request: HttpRequest, done: Result) -> None:
     left = done.seen - done.changed
     parts = []
     if done.changed or not left:
@@ -77,5 +77,5 @@ def _tell(operation: Operation, request: HttpRequest, done: Done) -> None:
     if left:
         parts.append(f"{left:,} {operation.left_one if left == 1 else operation.left}")
     messages.add_message(request, messages.SUCCESS if done.changed else messages.WARNING, f"{'; '.join(parts)}.")
-    if done.is_cut_short:
+    if not done.is_complete:
         messages.warning(request, "There were too many for one request: do it again for the rest.")

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from webhooks.admin.display import count_of
 from webhooks.capture import recording
 from webhooks.models import Webhook
-from webhooks.operations import admin_log
+from webhooks.operations import history
 
 
 def turn(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
@@ -55,7 +55,7 @@ def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
 def _finish(
     request: HttpRequest, changed: Sequence[Webhook], logged: str, done: str, left: int, otherwise: str
 ) -> None:
-    admin_log.note_each(request.user, changed, admin_log.CHANGE, logged)
+    history.record(request.user, changed, history.CHANGE, logged)
     parts = [_sentence(len(changed), "is", "are", done)] if changed or not left else []
     parts += [_sentence(left, "was", "were", otherwise)] if left else []
     messages.add_message(request, messages.SUCCESS if changed else messages.WARNING, f"{'; '.join(parts)}.")

@@ -30,7 +30,7 @@ from webhooks.capture import recording
 from webhooks.models import Event, Webhook
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS
-from webhooks.operations import deletion, ping
+from webhooks.operations.webhooks import delete_webhooks, ping
 
 # By what the address of the list may ask for webhooks.
 ASKED_FOR = {"id", "pk", "name", "enabled", "object_types", *ACTION_FIELDS}
@@ -199,7 +199,7 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         if not self.has_change_permission(request, webhook):
             raise PermissionDenied
         if webhook.enabled:
-            event = ping.ping(webhook)
+            event = ping(webhook)
             self.log_change(request, webhook, "Sent a test.")
             messages.success(request, _under_way(request.user, event))
         else:
@@ -216,10 +216,10 @@ class WebhookAdmin(DescribedWebhook, admin.ModelAdmin):
         return lines, totals, set() if allowed else {"webhook"}, []
 
     def delete_model(self, request: HttpRequest, obj: Webhook) -> None:
-        deletion.delete(Webhook.objects.filter(pk=obj.pk))
+        delete_webhooks(Webhook.objects.filter(pk=obj.pk))
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        deletion.delete(Webhook.objects.filter(pk__in=queryset.values("pk")))
+        delete_webhooks(Webhook.objects.filter(pk__in=queryset.values("pk")))
 
 
 def _may(request: HttpRequest, action: str, webhook: Webhook | None) -> bool:

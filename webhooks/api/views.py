@@ -29,8 +29,9 @@ from webhooks.api.filters import DeliveryFilters, EventFilters, FilterBackend, F
 from webhooks.capture import recording
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.validation import CONFLICT
-from webhooks.operations import admin_log, deletion, retries
-from webhooks.operations.retries import Done
+from webhooks.operations import history, retries
+from webhooks.operations.retries import Result
+from webhooks.operations.webhooks import delete_webhooks
 
 try:
     from drf_spectacular.utils import extend_schema
@@ -155,16 +156,16 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
         webhook = self._save(serializer, "add")
-        admin_log.note(self.request.user, webhook, admin_log.ADDITION, [{"added": {}}])
+        history.record(self.request.user, [webhook], history.ADDITION, [{"added": {}}])
 
     def perform_update(self, serializer: BaseSerializer[Webhook]) -> None:
         webhook: Webhook = serializer.instance  # type: ignore[assignment]
-        before = admin_log.state_of(webhook)
+        before = history.field_values(webhook)
         self._save(serializer, "change")
         # ``forget_previous_secret`` changes ``previous_secret``.
         given = [name.removeprefix("forget_") for name in serializer.validated_data]
-        if changes := admin_log.differing(webhook, before, given):
-            admin_log.note(self.request.user, webhook, admin_log.CHANGE, changes)
+        if changes := history.describe_changes(webhook, before, given):
+            history.record(self.request.user, [webhook], history.CHANGE, changes)
 
     def _save(self, serializer: BaseSerializer[Webhook], action: str) -> Webhook:
         webhook = serializer.save()
@@ -176,8 +177,8 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def perform_destroy(self, instance: Webhook) -> None:
         with transaction.atomic(recording.database()):
-            admin_log.note(self.request.user, instance, admin_log.DELETION)
-            deletion.delete(Webhook.objects.filter(pk=instance.pk))
+            history.record(self.request.user, [instance], history.DELETION)
+            delete_webhooks(Webhook.objects.filter(pk=instance.pk))
 
 
 class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
@@ -228,7 +229,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         """End a delivery without sending it."""
         return self._perform(retries.discard, "discard a waiting, pending or failed delivery")
 
-    def _perform(self, perform: Callable[[Any, Any], Done], refusal: str) -> Response:
+    def _perform(self, perform: Callable[[Any, Any], Result], refusal: str) -> Response:
         _refuse_body(self.request)
         delivery = self.get_object()
         if not permissions.may(self.request.user, self.operation, delivery):
@@ -256,5 +257,5 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         if "state" not in request.query_params:
             chosen = chosen.failed()
         done = retries.retry(chosen.retriable(), request.user, retries.REQUEST_SECONDS)
-        result = {"retried": done.changed, "is_complete": not done.is_cut_short}
+        result = {"retried": done.changed, "is_complete": done.is_complete}
         return Response(serializers.RetriedSerializer(result).data)

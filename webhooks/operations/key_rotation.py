@@ -1,4 +1,4 @@
-"""What is encrypted with an older key, encrypted anew with the newest; and what no key decrypts any more."""
+"""Key rotation: encrypt the stored secrets with the newest key, and find secrets that no key decrypts."""
 
 from __future__ import annotations
 
@@ -10,63 +10,50 @@ from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable
 
-# Rows that are read at once.
-BATCH = 200
+BATCH = 200  # rows that one query loads
 
 
 @dataclass
-class Tally:
-    """How many texts are encrypted anew, were so already, and which ones cannot be read: webhook and what of it."""
+class Rotated:
+    """The result of a rotation, in numbers of secrets."""
 
     renewed: int = 0
     current: int = 0
+    """Secrets that had the newest key already."""
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+    """The names of webhooks, each with the name of a secret, such as "secret headers"."""
 
 
-def renew() -> Tally:
-    """Encrypt everything with the newest key. May be run again, and beside everything else: what is changed meanwhile
-    keeps its change. Raises Unreadable where the keys cannot be used."""
-    tally = Tally()
-    for webhook in _with_secrets():
-        for name in SECRET_FIELDS:
-            if getattr(webhook, name):
-                _renew(webhook, name, tally)
-    return tally
+def rotate() -> Rotated:
+    """Encrypt all secrets with the newest key. Can be repeated, and keeps changes that users make meanwhile.
+
+    Raises Unreadable if the keys in the settings are invalid.
+    """
+    result = Rotated()
+    for webhook, name, secret in _secrets():
+        if encryption.is_current(secret.stored):
+            result.current += 1
+            continue
+        try:
+            renewed = encryption.encrypt(secret.reveal())
+        except Unreadable:
+            result.unreadable.append((webhook.name, name.replace("_", " ")))
+            continue
+        # Filter by the old value: a user may have entered a new secret meanwhile.
+        result.renewed += Webhook.objects.filter(pk=webhook.pk, **{name: secret}).update(**{name: renewed})
+    return result
 
 
 def unreadable() -> list[tuple[str, str]]:
-    """The names of webhooks, each with what no key decrypts, in words."""
-    return [
-        (webhook.name, _in_words(name))
-        for webhook in _with_secrets()
-        for name in SECRET_FIELDS
-        if getattr(webhook, name).problem
-    ]
+    """The secrets that no key decrypts, as in ``Rotated.unreadable``."""
+    return [(webhook.name, name.replace("_", " ")) for webhook, name, secret in _secrets() if secret.problem]
 
 
-def _renew(webhook: Webhook, name: str, tally: Tally) -> None:
-    secret: Secret = getattr(webhook, name)
-    if encryption.is_current(secret.stored):
-        tally.current += 1
-        return
-    try:
-        renewed = encryption.encrypt(secret.reveal())
-    except Unreadable:
-        tally.unreadable.append((webhook.name, _in_words(name)))
-        return
-    # Only where it is still what was read: an admin may have entered another one.
-    same = Webhook.objects.filter(pk=webhook.pk, **{name: secret})
-    tally.renewed += same.update(**{name: renewed})
-
-
-def _in_words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _with_secrets() -> Iterator[Webhook]:
-    """All webhooks, in batches, without a transaction that lasts."""
+def _secrets() -> Iterator[tuple[Webhook, str, Secret]]:
+    """Each secret that is not empty, with its webhook and field. Loads rows in batches, in no long transaction."""
     rows = Webhook.objects.order_by("pk").only("name", *SECRET_FIELDS)
     last = 0
     while batch := list(rows.filter(pk__gt=last)[:BATCH]):
-        yield from batch
+        for webhook in batch:
+            yield from ((webhook, name, getattr(webhook, name)) for name in SECRET_FIELDS if getattr(webhook, name))
         last = batch[-1].pk

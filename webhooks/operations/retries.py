@@ -1,4 +1,4 @@
-"""What an admin does about deliveries and events that failed: retry, discard, replay."""
+"""Retry and discard deliveries, and replay failed events."""
 
 from __future__ import annotations
 
@@ -20,81 +20,82 @@ from webhooks.capture.matching import Budget, Occasion, Selection, Undecided, se
 from webhooks.db import DatabaseNow
 from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.operations import admin_log
+from webhooks.operations import history
 from webhooks.payloads import Frozen
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.text import dumps, last_line
 
-# How many ids are read at once, and how many deliveries change in one transaction: workers wait for the rows meanwhile.
+# Ids that one query reads, and deliveries that one transaction changes: workers wait for these rows.
 READ, CHUNK = 10_000, 500
 
-# Up to this many, each has an entry of its own in the history; beyond, one tells of all.
-NOTED_EACH = 100
+# Up to this many deliveries get an entry each in the history. More get one summary, which names a few webhooks.
+MAX_ENTRIES = 100
+NAMED_WEBHOOKS = 3
 
-# So many webhooks are named by that one.
-MOST_NAMED = 3
-
-# Seconds that a request may take for this: it stops before a web server's patience ends.
+# Seconds after which a request stops, before the web server ends it.
 REQUEST_SECONDS = 20.0
 
 
 @dataclass
-class Done:
-    """How many deliveries were looked at, how many changed, and whether time ran out before the last."""
+class Result:
+    """The result of retrying or discarding many deliveries."""
 
     seen: int = 0
     changed: int = 0
-    is_cut_short: bool = False
+    is_complete: bool = True
+    """False if the time ran out before the last delivery."""
     webhooks: set[int] = field(default_factory=set)
-    first: list[uuid.UUID] = field(default_factory=list)  # one more than are noted each, at the least, where there are
+    changed_ids: list[uuid.UUID] = field(default_factory=list)
+    """The first ones. All of them, if there are at most ``MAX_ENTRIES``."""
 
 
-def retry(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = math.inf) -> Done:
-    """Send failed or discarded ones among these again, in their lanes, and those that wait for their next attempt now;
-    and wake a worker. Webhooks of theirs that are paused are probed at once.
+def retry(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = math.inf) -> Result:
+    """Send failed and discarded deliveries again, in their lanes. Pending ones get their next attempt now.
 
-    The history tells that ``user`` did it, if one is given. Stops after about so many ``seconds``."""
-    done = _in_chunks(deliveries, DeliveryQuerySet.retriable, DeliveryQuerySet.retry, seconds)
-    Webhook.objects.filter(pk__in=done.webhooks).probe()
-    _note(user, done, "Retried.")
-    return done
-
-
-def discard(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = math.inf) -> Done:
-    """End those among these that are not under way, without sending them; ``user`` and ``seconds`` as for ``retry``."""
-    done = _in_chunks(deliveries, DeliveryQuerySet.discardable, DeliveryQuerySet.discard, seconds)
-    _note(user, done, "Discarded.")
-    return done
+    A paused webhook is probed at once. If ``user`` is given, the history records what they did. Stops after about
+    ``seconds``.
+    """
+    result = _change(deliveries, DeliveryQuerySet.retriable, DeliveryQuerySet.retry, seconds)
+    Webhook.objects.filter(pk__in=result.webhooks).probe()
+    _record(user, result, "Retried.")
+    return result
 
 
-def _in_chunks(
+def discard(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = math.inf) -> Result:
+    """End deliveries without sending them, unless they are being sent. ``user`` and ``seconds`` as for ``retry``."""
+    result = _change(deliveries, DeliveryQuerySet.discardable, DeliveryQuerySet.discard, seconds)
+    _record(user, result, "Discarded.")
+    return result
+
+
+def _change(
     deliveries: QuerySet[Delivery],
-    applies: Callable[[DeliveryQuerySet], DeliveryQuerySet],
+    select: Callable[[DeliveryQuerySet], DeliveryQuerySet],
     change: Callable[[DeliveryQuerySet], int],
     seconds: float,
-) -> Done:
-    """Change those that it applies to, a few at a time: there may be a hundred thousand."""
-    done, end = Done(), time.monotonic() + seconds
-    for ids in _ids(deliveries):
-        some = Delivery.objects.filter(pk__in=ids)
-        applicable = dict(applies(some).order_by("event_id", "pk").values_list("pk", "webhook"))
-        done.webhooks.update(applicable.values())
-        if len(done.first) <= NOTED_EACH:
-            done.first += applicable
-        done.changed += change(Delivery.objects.filter(pk__in=list(applicable)))
-        done.seen += len(ids)
+) -> Result:
+    """Change the selected deliveries in chunks, because there may be a hundred thousand."""
+    result, end = Result(), time.monotonic() + seconds
+    for ids in _chunks_of_ids(deliveries):
+        selected = dict(
+            select(Delivery.objects.filter(pk__in=ids)).order_by("event_id", "pk").values_list("pk", "webhook")
+        )
+        result.webhooks.update(selected.values())
+        if len(result.changed_ids) <= MAX_ENTRIES:
+            result.changed_ids += selected
+        result.changed += change(Delivery.objects.filter(pk__in=list(selected)))
+        result.seen += len(ids)
         if time.monotonic() > end:
-            done.is_cut_short = True
+            result.is_complete = False
             break
     recording.wake_on_commit()
-    return done
+    return result
 
 
-def _ids(deliveries: QuerySet[Delivery]) -> Iterator[list[uuid.UUID]]:
-    """In the order of the events: in a lane the first must come first. None of an event from now on."""
+def _chunks_of_ids(deliveries: QuerySet[Delivery]) -> Iterator[list[uuid.UUID]]:
+    """In the order of the events, so that the first of a lane comes first. Events from now on are left out."""
     newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-    made = deliveries.filter(event__lte=newest)
-    ordered = made.order_by("event_id", "pk").values_list("event_id", "pk")
+    ordered = deliveries.filter(event__lte=newest).order_by("event_id", "pk").values_list("event_id", "pk")
     rows = list(ordered[:READ])
     while rows:
         for start in range(0, len(rows), CHUNK):
@@ -103,16 +104,17 @@ def _ids(deliveries: QuerySet[Delivery]) -> Iterator[list[uuid.UUID]]:
         rows = list(ordered.filter(Q(event_id__gt=event_id) | Q(event_id=event_id, pk__gt=last))[:READ])
 
 
-def _note(user: Any, done: Done, message: str) -> None:
-    if user is None or not done.changed:
+def _record(user: Any, result: Result, message: str) -> None:
+    if user is None or not result.changed:
         return
-    if done.changed <= NOTED_EACH:
-        admin_log.note_each(user, list(Delivery.objects.filter(pk__in=done.first)), admin_log.CHANGE, message)
+    if result.changed <= MAX_ENTRIES:
+        rows = list(Delivery.objects.filter(pk__in=result.changed_ids))
+        history.record(user, rows, history.CHANGE, message)
         return
-    names = list(Webhook.objects.filter(pk__in=done.webhooks).values_list("name", flat=True)[:MOST_NAMED])
-    more = len(done.webhooks) - len(names)
-    of = ", ".join(names) + (f" and {more} more" if more else "")
-    admin_log.note_of_many(user, Delivery, f"{done.changed:,} deliveries of {of}", admin_log.CHANGE, message)
+    names = list(Webhook.objects.filter(pk__in=result.webhooks).values_list("name", flat=True)[:NAMED_WEBHOOKS])
+    more = len(result.webhooks) - len(names)
+    webhooks = ", ".join(names) + (f" and {more} more" if more else "")
+    history.record_summary(user, Delivery, f"{result.changed:,} deliveries of {webhooks}", history.CHANGE, message)
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
 
 
 def _note_replayed(user: Any, done: Sequence[Replayed]) -> None:
-    admin_log.note_each(user, [one.failed for one in done if one.event], admin_log.CHANGE, "Replayed.")
+    history.record(user, [one.failed for one in done if one.event], history.CHANGE, "Replayed.")
     unwanted = [one.failed for one in done if not one.event]
-    admin_log.note_each(user, unwanted, admin_log.CHANGE, "Replayed: nobody wants it.")
+    history.record(user, unwanted, history.CHANGE, "Replayed: nobody wants it.")
 
 
 def _replay(failed: Event) -> Replayed:

@@ -17,12 +17,13 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            tally = key_rotation.renew()
+            result = key_rotation.rotate()
         except Unreadable as error:
             raise CommandError(f"Nothing was done: {error}.") from error
         self.stdout.write(
-            f"{tally.renewed} encrypted anew, {tally.current} had the newest key, {len(tally.unreadable)} unreadable."
+            f"{result.renewed} encrypted anew, {result.current} had the newest key, "
+            f"{len(result.unreadable)} unreadable."
         )
-        if tally.unreadable:
-            which = "; ".join(f"the {name} of “{webhook}”" for webhook, name in tally.unreadable)
+        if result.unreadable:
+            which = "; ".join(f"the {name} of “{webhook}”" for webhook, name in result.unreadable)
             raise CommandError(f"Not readable with any key, and left as it is: {which}. Keep or put back the old key.")

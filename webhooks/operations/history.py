@@ -1,0 +1,78 @@
+"""The history: who changed which webhook, delivery or event.
+
+Entries are rows of Django's ``LogEntry``, which the admin shows. Without the admin, or for a user who is not a row of
+``AUTH_USER_MODEL``, an entry is one line in the log. No entry has a secret: a change lists the names of fields only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from django.utils.text import capfirst
+
+from webhooks.logs import get_logger
+
+logger = get_logger(__name__)
+
+ADDITION, CHANGE, DELETION = 1, 2, 3  # the numbers of LogEntry
+VERBS = {ADDITION: "added", CHANGE: "changed", DELETION: "deleted"}
+
+Message = str | list[Any]  # text, or the admin's JSON format
+
+
+def record(user: Any, rows: Sequence[models.Model], flag: int, message: Message = "") -> None:
+    """Add one entry for each of these rows, which are of one model."""
+    log_entries = _log_entries(user)
+    if log_entries is None:
+        for row in rows:
+            _log(user, type(row), str(row), flag, message)
+    elif rows:
+        log_entries.log_actions(user.pk, rows, flag, message)
+
+
+def record_summary(user: Any, model: type[models.Model], summary: str, flag: int, message: str) -> None:
+    """Add one entry for many rows. ``summary`` says how many, and which."""
+    log_entries = _log_entries(user)
+    if log_entries is None:
+        _log(user, model, summary, flag, message)
+        return
+    log_entries.create(
+        user_id=user.pk,
+        content_type=ContentType.objects.get_for_model(model),
+        object_repr=summary[:200],
+        action_flag=flag,
+        change_message=message,
+    )
+
+
+def _log_entries(user: Any) -> Any:
+    """The manager of LogEntry, or None if there is no admin or no row of this user."""
+    if not apps.is_installed("django.contrib.admin") or not isinstance(user, get_user_model()):
+        return None
+    from django.contrib.admin.models import LogEntry
+
+    return LogEntry.objects
+
+
+def _log(user: Any, model: type[models.Model], name: str, flag: int, message: Message) -> None:
+    logger.info("History: %s %s %s “%s” %s", user, VERBS[flag], model._meta.verbose_name, name, message)
+
+
+def field_values(row: models.Model) -> dict[str, Any]:
+    """The values of a row's fields, many-to-many fields included."""
+    values = {field.name: getattr(row, field.attname) for field in row._meta.concrete_fields}
+    related = {field.name: sorted(one.pk for one in getattr(row, field.name).all()) for field in row._meta.many_to_many}
+    return values | related
+
+
+def describe_changes(row: models.Model, before: dict[str, Any], names: Iterable[str]) -> list[Any]:
+    """A message in the admin's format that lists which of these fields changed since. Empty if none did."""
+    now = field_values(row)
+    changed: Sequence[str] = [name for name in names if name in now and now[name] != before[name]]
+    labels = [capfirst(str(row._meta.get_field(name).verbose_name)) for name in changed]  # type: ignore[union-attr]
+    return [{"changed": {"fields": labels}}] if labels else []
