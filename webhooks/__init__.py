@@ -1,30 +1,30 @@
-"""Webhooks for Django projects: every committed change of a registered model reaches its URLs.
+"""Webhooks for Django projects: every committed change of a registered model is sent to its webhooks' URLs.
 
-A change goes one way through these rooms, from above to below::
+A change takes one way through these packages, from top to bottom::
 
-    receivers        a Django signal receiver sees the change
-    capture          the change becomes an Event, in its own transaction
-      outbox           what has the transaction come to, for this object?
-      scopes           what the transaction did so far
-      subscriptions    which enabled webhooks want this model and action; nobody: stop here
-      readings         the row, read again, through the project's own serializer (payloads) -> JSON
-      selection        which of them want the object as it is
-      settling         INSERT or UPDATE of one Event; one wake-up when it commits
-                     ---- process boundary ----
-    jobs, workers    an rqworker is woken, or looks by itself
-    delivery         the Event goes to the webhooks
-      drain            one worker's slice of work
-      dispatch         Events -> Deliveries, in the order of their lanes
-      courier          claim -> hand over -> collect -> record -> renew
-      attempts         what is sent for a Delivery, and what becomes of it
-      composing        the request, plain or from templates (in a child process)
-      senders          threads that only send
-    network          one request, to addresses that were judged -> an Outcome
+    capture        a change becomes an Event, in the transaction of the change
+      signals        Django's signal receivers see the change
+      transaction    what did this transaction do to the object before?
+      subscriptions  which enabled webhooks want this model and action? If none: stop here
+      serialize      the row is read again, through the project's serializer, as JSON
+      matching       which of these webhooks want it, by their conditions?
+      events         INSERT or UPDATE of one Event
+    (commit)       one wake-up for the transaction
+                   ---- process boundary ----
+    workers        an rqworker runs the wake-up, or looks by itself
+    delivery       the Event goes to the webhooks
+      dispatch       new Events, in order: a Delivery for each webhook that matched
+      claims         due Deliveries, under a short lease (in models)
+      request        the body, plain or from a template (payloads), and its signatures (security)
+      sender         threads that only do HTTP
+    network        one request to a checked address: an Outcome
     delivery
-      backoff          an Outcome -> when to try again, or never
-      health           pause, probe, resume, disable
+      outcomes       the Attempt is recorded, and the next Delivery of the object released
+      retry_policy   when to send again, or give up
+      health         pause, probe, resume or disable the webhook
 
-``docs/how-it-works.md`` tells why.
+The admin, the REST API and the management commands read the same rows, and change them through ``operations``.
+``docs/how-it-works.md`` explains why.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
     "register_event", "send", "unregister", "unregister_event", "verify",
 ]  # fmt: skip
 
-_HOMES = {
+_MODULES = {
     "ReplayWindow": "webhooks.security.signing",
     "TrackedQuerySet": "webhooks.capture.bulk",
     "VerificationError": "webhooks.security.signing",
@@ -64,7 +64,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Lazily: a project imports this package long before its apps, and thereby the models, are ready.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    # Lazily: a project imports this package before its apps and models are ready.
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
-"""Records which request and which user a change came from, and how deep in a chain of webhooks it is; works under
-WSGI and ASGI. With ``BATCH_REQUESTS``, records the changes of a request together at its end."""
+"""Middleware: records the request, the user and the webhook depth that a change came from, under WSGI and ASGI.
+
+With ``BATCH_REQUESTS``, it also records the changes of a request together at its end.
+"""
 
 from __future__ import annotations
 
@@ -20,28 +22,7 @@ from webhooks.logs import get_logger
 
 logger = get_logger(__name__)
 
-# The methods of requests that change nothing.
-SAFE = {"GET", "HEAD", "OPTIONS", "TRACE"}
-
-
-def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:
-    """Open a batch around a view that may change something, if Django runs it in a transaction. The view's own
-    transaction is a savepoint of that of the batch, so it is rolled back as ever."""
-    using = recording.database()
-    if not (conf.enabled and conf.batch_requests) or request.method in SAFE:
-        return
-    if connections.settings[using]["ATOMIC_REQUESTS"] and using not in getattr(view, "_non_atomic_requests", ()):
-        request._webhooks_stack.enter_context(recording.batch(using))  # type: ignore[attr-defined]
-
-
-def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
-    """Say what to do on a page or in an answer of the API that needs tables which are not migrated."""
-    if not db.is_missing_table(exception) or "webhooks_" not in str(exception):
-        return None  # "webhooks_" begins the name of each table of the app: others are the host's
-    said = f"{db.RUN_MIGRATE}."
-    if request.resolver_match and "webhooks-api" in request.resolver_match.app_names:
-        return JsonResponse({"detail": said}, status=503)
-    return HttpResponse(said, status=503, content_type="text/plain")
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS", "TRACE"}
 
 
 @sync_and_async_middleware
@@ -66,3 +47,25 @@ def WebhooksMiddleware(get_response: Callable[[HttpRequest], Any]) -> Callable[[
     handle.process_view = process_view  # type: ignore[attr-defined]
     handle.process_exception = process_exception  # type: ignore[attr-defined]
     return handle
+
+
+def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwargs: Any) -> None:
+    """Open a batch around a view that may change something, if Django runs the view in a transaction.
+
+    The view's transaction becomes a savepoint in the transaction of the batch, so it rolls back as before.
+    """
+    using = recording.database()
+    if not (conf.enabled and conf.batch_requests) or request.method in SAFE_METHODS:
+        return
+    if connections.settings[using]["ATOMIC_REQUESTS"] and using not in getattr(view, "_non_atomic_requests", ()):
+        request._webhooks_stack.enter_context(recording.batch(using))  # type: ignore[attr-defined]
+
+
+def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
+    """Answer 503 with the command to run if a table of the app is not migrated."""
+    if not db.is_missing_table(exception) or "webhooks_" not in str(exception):
+        return None  # the names of all tables of the app start with "webhooks_"
+    message = f"{db.RUN_MIGRATE}."
+    if request.resolver_match and "webhooks-api" in request.resolver_match.app_names:
+        return JsonResponse({"detail": message}, status=503)
+    return HttpResponse(message, status=503, content_type="text/plain")

@@ -1,18 +1,18 @@
-"""Help for the tests of a host project: what would be sent, and sending it.
+"""Test helpers for host projects: what would be sent, and sending it.
 
-A ``TestCase`` runs each test, with what ``setUpTestData`` made, in one transaction that never commits. There
-all changes of one object are one Event, and no worker is ever woken. These helpers part the test from what went
-before it, and do a worker's work::
+A ``TestCase`` runs each test in one transaction that never commits, together with ``setUpTestData``. In it, all changes
+of an object are one event, and no worker is ever woken. These helpers separate the block under test from earlier
+changes, and do a worker's work::
 
     with capture() as events:
         self.client.patch(f"/api/dcim/sites/{site.pk}/", {"name": "Headquarters"}, "application/json")
     [event] = events
     assert (event.action, event.object_type, event.data["name"]) == ("updated", "dcim.site", "Headquarters")
 
-    [attempt] = deliver()  # to the URL of a Webhook that the test defined
+    [attempt] = deliver()  # to the URL of a Webhook that the test created
     assert attempt.succeeded
 
-``WEBHOOKS["ENABLED"]`` must be true when the tests start: without it no model is listened to.
+``WEBHOOKS["ENABLED"]`` must be true when the tests start: otherwise no signal receiver is connected.
 """
 
 from __future__ import annotations
@@ -35,44 +35,47 @@ from webhooks.delivery.worker import Drain, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
 from webhooks.workers import jobs
 
-# Stands in an Event for the test that wants it. No row has this key, so nothing is delivered to it.
-NOBODY = 0
+# ``capture`` subscribes with this webhook id. No row has it, so nothing is delivered.
+CAPTURE_ID = 0
 
 
 @dataclass(frozen=True)
 class CapturedEvent:
-    """An Event as it was recorded. ``data`` is what the serializer gave, parsed; None if it raised, and ``error``
-    then has the traceback. ``webhooks`` are the names of those that are defined and want it. ``snapshots`` and
-    ``changed`` are what the payload has under these names, parsed."""
+    """A recorded event."""
 
     action: str
     object_type: str
     object_id: str
     data: Any
+    """The serializer's output, parsed; None if it raised."""
     webhooks: list[str]
+    """The names of the webhooks in the database that want the event."""
     username: str
     request_id: str
     error: str
+    """The traceback if the serializer raised."""
     snapshots: Any
+    """As in the payload, parsed."""
     changed: list[str] | None
+    """As in the payload, parsed."""
 
 
 @contextmanager
 def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> Iterator[list[CapturedEvent]]:
-    """Collect the Events of the changes in this block. The list is filled when the block ends.
+    """Collect the events of the changes in this block. The list is filled when the block ends.
 
-    The block counts as a transaction of its own: an object that was there before it is ``updated`` in it, and
-    several changes of one object in it are one Event. Take two blocks for what would be two requests.
+    The block counts as one transaction: an object that existed before it is ``updated``, and several changes of one
+    object are one event. Use two blocks for two requests. Nothing is sent, and Redis is not used.
 
-    Changes of every registered model and custom events are collected, whether or not a webhook is defined for them;
-    ``subscribe`` narrows that to labels such as ``["dcim.site"]``, and ``[]`` to what the webhooks in the database
-    want. With ``prechange`` the state before updates is read, one query for each object, so that ``snapshots`` and
-    ``changed`` tell of it. Nothing is sent, and Redis is not asked. Raises LookupError for a label that is not
-    registered.
+    By default, it collects changes of all registered models and custom events, even without a webhook for them.
+    ``subscribe`` limits that to labels such as ``["dcim.site"]``; ``[]`` means only what the webhooks in the database
+    want. ``prechange`` reads the state before updates for ``snapshots`` and ``changed``, with a query for each object.
+
+    Raises LookupError for a label that is not registered.
     """
-    _demand_enabled()
+    _require_enabled()
     labels = _labels(subscribe)
-    last = _last(Event)
+    last = _last_pk(Event)
     captured: list[CapturedEvent] = []
     announced = list(registry.custom_events()) if subscribe is None else []
     with (
@@ -86,13 +89,13 @@ def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> 
 
 
 def deliver(seconds: float = 30) -> list[Attempt]:
-    """Do what a worker would do now, in this process: send whatever is due, over real HTTP.
+    """Send everything that is due, over real HTTP, as a worker would. Returns the attempts in order.
 
-    Returns the attempts that were made, in order. A delivery that fails is tried again only when it is due again,
-    as RETRY_SCHEDULE says. Raises TimeoutError when there is something left to send after ``seconds``.
+    A failed delivery is only sent again when its retry is due (``RETRY_SCHEDULE``). Raises TimeoutError if deliveries
+    are left after ``seconds``.
     """
-    _demand_enabled()
-    last = _last(Attempt)
+    _require_enabled()
+    last = _last_pk(Attempt)
     drain = Drain("webhooks.testing")
     try:
         drain.run(seconds)
@@ -105,11 +108,11 @@ def deliver(seconds: float = 30) -> list[Attempt]:
     return list(made.select_related("delivery__event", "delivery__webhook"))
 
 
-def _last(model: Any) -> int:
+def _last_pk(model: Any) -> int:
     return model.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
 
 
-def _demand_enabled() -> None:
+def _require_enabled() -> None:
     if not conf.enabled:
         raise ImproperlyConfigured('Webhooks are off. Set WEBHOOKS["ENABLED"] = True in the settings of the tests.')
 
@@ -124,15 +127,15 @@ def _labels(subscribe: Iterable[str] | None) -> list[str]:
 
 @contextmanager
 def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) -> Iterator[None]:
-    """Let every change of these be wanted, besides what the defined webhooks want."""
+    """Subscribe to every change of these, in addition to the webhooks in the database."""
     real = subscriptions.current
-    demands = {NOBODY: Demand(NOBODY, prechange=True)} if prechange else {}
+    demands = {CAPTURE_ID: Demand(CAPTURE_ID, prechange=True)} if prechange else {}
 
     def current(using: str, enabled_only: bool = True) -> subscriptions.Subscriptions:
         wanted = real(using, enabled_only)
         mine = [(label, action) for label in labels for action in Action]
-        everything = {change: [NOBODY, *wanted.matching(*change)] for change in mine}
-        announced = {name: [NOBODY, *wanted.listening(name)] for name in custom_events}
+        everything = {change: [CAPTURE_ID, *wanted.matching(*change)] for change in mine}
+        announced = {name: [CAPTURE_ID, *wanted.listening(name)] for name in custom_events}
         return replace(
             wanted,
             by_change=wanted.by_change | everything,
@@ -146,7 +149,7 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
 
 @contextmanager
 def _own_scope(using: str) -> Iterator[None]:
-    """Let the open transaction forget, for this block, what it has recorded so far."""
+    """Hide the earlier events of the open transaction from this block."""
     connection = connections[using]
     if not connection.in_atomic_block:
         yield

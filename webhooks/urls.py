@@ -1,4 +1,4 @@
-"""The status page. Include it before the admin's own addresses: ``path("admin/", include("webhooks.urls"))``."""
+"""The status page. Include it before the admin's own URLs: ``path("admin/", include("webhooks.urls"))``."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +10,8 @@ from django.urls import URLPattern, path
 
 if not apps.is_installed("django.contrib.admin"):
     raise ImproperlyConfigured(
-        "webhooks.urls has the status page, a page of the admin. Add django.contrib.admin to INSTALLED_APPS, or remove "
-        "webhooks.urls from your urls.py. The REST API is webhooks.api.urls."
+        "webhooks.urls holds the status page, a page of the admin. Add django.contrib.admin to INSTALLED_APPS, or "
+        "remove webhooks.urls from your urls.py. The REST API is webhooks.api.urls."
     )
 
 from webhooks.admin import status
@@ -19,8 +19,8 @@ from webhooks.admin import status
 NAME = "webhooks_backend_status"
 
 
-def _page(address: str, view: Callable[..., Any], name: str) -> URLPattern:
-    return path(f"webhook-backend-status/{address}", admin.site.admin_view(view), name=name)
+def _page(url: str, view: Callable[..., Any], name: str) -> URLPattern:
+    return path(f"webhook-backend-status/{url}", admin.site.admin_view(view), name=name)
 
 
 urlpatterns = [
