@@ -23,6 +23,7 @@ from webhooks.delivery import health
 from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.operations import key_rotation
+from webhooks.operations.webhooks import delete_webhooks
 
 GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410)
 REFUSED = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
