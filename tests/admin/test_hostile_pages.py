@@ -21,8 +21,7 @@ from rest_framework.test import APIClient
 from rq import Queue, Worker
 
 from dcim.models import Site
-from tests.support.deliveries import make_attempt, make_delivery, make_event
-from tests.support.makers import make_webhook
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile
 from webhooks.models import Delivery, Event, State, Webhook
@@ -122,19 +121,19 @@ def fill(text: str, redis: Any) -> Webhook:
     )
     told = json.dumps({text: [text, {text: text}]})
     for state in State:
-        event = make_event(
+        event = make_site_event(
             f"{state} {text}"[:200], text[:200], object_type=f"dcim.{text}"[:150], data=told,
             snapshots=f'{{"prechange":null,"postchange":{told}}}', request=told, username=text[:150],
             request_id=text[:200],
         )  # fmt: skip
-        delivery = make_delivery(webhook, state, event, reason=text)
+        delivery = make_site_delivery(webhook, state, event, reason=text)
         make_attempt(
             delivery, url=text[:2000], reason=text, response_headers={text: text, "X": text}, response_body=text,
             worker=text[:100],
         )  # fmt: skip
         for row in (event, delivery, webhook):
             history.record(user, [row], CHANGE, text)
-    make_event(text[:200], text[:200], data="", error=f"Traceback\n{text}", dispatched_at=None)
+    make_site_event(text[:200], text[:200], data="", error=f"Traceback\n{text}", dispatched_at=None)
     register_worker(text, redis)
     LogEntry.objects.create(
         user=User.objects.get(username="admin"), content_type=ContentType.objects.get_for_model(Webhook),

@@ -19,8 +19,14 @@ from django.urls import reverse
 from django.utils import timezone
 
 from dcim.models import Device, Site
-from tests.support.deliveries import make_attempt, make_deliveries, make_delivery, make_event
-from tests.support.makers import make_webhook, to_view_objects
+from tests.support.makers import (
+    make_attempt,
+    make_site_deliveries,
+    make_site_delivery,
+    make_site_event,
+    make_webhook,
+    to_view_objects,
+)
 from tests.support.observing import committed_before_each_chunk
 from webhooks.admin import counting, search
 from webhooks.admin.delivery import DeliveryAdmin
@@ -312,8 +318,8 @@ class TestSecret:
 
 class TestListOfWebhooks:
     def test_it_tells_how_each_is_doing(self, admin_client: Client, webhook: Webhook) -> None:
-        make_deliveries(webhook, 3)
-        make_delivery(webhook, State.WAITING)
+        make_site_deliveries(webhook, 3)
+        make_site_delivery(webhook, State.WAITING)
         Webhook.objects.update(failures_in_a_row=2, last_failure="HTTP 500", last_failure_at=timezone.now())
         shown = page(admin_client, WEBHOOKS)
         assert 'state=failed">3</a>' in shown
@@ -325,7 +331,7 @@ class TestListOfWebhooks:
         page(admin_client, WEBHOOKS)
         few = len(statements(admin_client, WEBHOOKS))
         for _ in range(20):
-            make_deliveries(make_webhook(Site, Device), 2)
+            make_site_deliveries(make_webhook(Site, Device), 2)
         assert len(statements(admin_client, WEBHOOKS)) == few
 
     @pytest.mark.parametrize(
@@ -385,14 +391,14 @@ class TestListOfWebhooks:
 
 class TestDeletingWebhooks:
     def test_one_says_how_many_deliveries_go_with_it(self, admin_client: Client, webhook: Webhook) -> None:
-        make_deliveries(webhook, 3)
-        make_delivery(webhook, State.WAITING)
+        make_site_deliveries(webhook, 3)
+        make_site_delivery(webhook, State.WAITING)
         shown = page(admin_client, reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
         assert "4 deliveries go with it (1 not sent yet, 3 failed), and every attempt to send them." in shown
 
     def test_several_say_it_for_each(self, admin_client: Client, webhook: Webhook) -> None:
         other = make_webhook(Site, name="Chat")
-        make_delivery(other)
+        make_site_delivery(other)
         chosen = {"action": "delete_selected", "_selected_action": [webhook.pk, other.pk]}
         shown = admin_client.post(WEBHOOKS, chosen).content.decode()
         assert "1 delivery goes with it (1 failed)" in shown
@@ -401,8 +407,8 @@ class TestDeletingWebhooks:
         assert not Webhook.objects.exists()
 
     def test_everything_goes_and_is_not_loaded(self, admin_client: Client, webhook: Webhook) -> None:
-        other = make_delivery(make_webhook(Site))
-        for delivery in make_deliveries(webhook, 30):
+        other = make_site_delivery(make_webhook(Site))
+        for delivery in make_site_deliveries(webhook, 30):
             make_attempt(delivery)
         address = reverse("admin:webhooks_webhook_delete", args=[webhook.pk])
         with CaptureQueriesContext(connection) as captured:
@@ -420,27 +426,27 @@ class TestDeletingWebhooks:
 
 class TestListOfDeliveries:
     def test_it_tells_what_an_admin_looks_for(self, admin_client: Client, webhook: Webhook) -> None:
-        make_delivery(webhook, event=make_event(12, "AMS1", action="created"))
+        make_site_delivery(webhook, event=make_site_event(12, "AMS1", action="created"))
         shown = page(admin_client, DELIVERIES)
         for text in ("AMS1", "dcim.site 12, created", "CMDB", "HTTP 503 Service Unavailable", "wh-failed"):
             assert text in shown
 
     def test_it_tells_when_the_next_attempt_is(self, admin_client: Client, webhook: Webhook) -> None:
         later = timezone.now() + timedelta(minutes=10, seconds=5)
-        make_delivery(webhook, State.PENDING, next_attempt_at=later)
+        make_site_delivery(webhook, State.PENDING, next_attempt_at=later)
         assert "in 10 min" in page(admin_client, DELIVERIES)
         Webhook.objects.update(enabled=False)
         assert "next when enabled" in page(admin_client, DELIVERIES)
 
     def test_its_queries_do_not_grow_with_the_rows(self, admin_client: Client, webhook: Webhook) -> None:
-        make_deliveries(webhook, 2)
+        make_site_deliveries(webhook, 2)
         page(admin_client, DELIVERIES)
         few = len(statements(admin_client, DELIVERIES))
-        make_deliveries(make_webhook(Site), 30)
+        make_site_deliveries(make_webhook(Site), 30)
         assert len(statements(admin_client, DELIVERIES)) == few
 
     def test_nothing_is_counted_to_the_end(self, admin_client: Client, webhook: Webhook) -> None:
-        make_deliveries(webhook, 2)
+        make_site_deliveries(webhook, 2)
         counts = [sql for sql in statements(admin_client, DELIVERIES) if "COUNT(" in sql]
         assert len(counts) == 1
         assert f"LIMIT {CappedPaginator.most + 1}" in counts[0]
@@ -449,7 +455,7 @@ class TestListOfDeliveries:
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(CappedPaginator, "most", 3)
-        make_deliveries(webhook, 5)
+        make_site_deliveries(webhook, 5)
         assert "these are the newest 3" in page(admin_client, DELIVERIES)
 
     @pytest.mark.parametrize(
@@ -463,10 +469,10 @@ class TestListOfDeliveries:
         ],
     )
     def test_it_is_filtered(self, admin_client: Client, webhook: Webhook, query: dict[str, str]) -> None:
-        make_delivery(webhook, event=make_event(1, "wanted"))
+        make_site_delivery(webhook, event=make_site_event(1, "wanted"))
         day_ago = first_id(timezone.now() - timedelta(days=1))
-        unwanted = make_event(2, "unlike", object_type="dcim.device", action="created")
-        make_delivery(make_webhook(Site), State.SUCCEEDED, unwanted, pk=day_ago)
+        unwanted = make_site_event(2, "unlike", object_type="dcim.device", action="created")
+        make_site_delivery(make_webhook(Site), State.SUCCEEDED, unwanted, pk=day_ago)
         query = {name: str(webhook.pk) if value == "WEBHOOK" else value for name, value in query.items()}
         shown = page(admin_client, DELIVERIES, **query)
         assert "wanted" in shown
@@ -474,7 +480,7 @@ class TestListOfDeliveries:
 
     def test_not_ended_means_three_states(self, admin_client: Client, webhook: Webhook) -> None:
         for number, state in enumerate(State):
-            make_delivery(webhook, state, make_event(number, f"site-{state}"))
+            make_site_delivery(webhook, state, make_site_event(number, f"site-{state}"))
         shown = page(admin_client, DELIVERIES, state="open")
         assert [state for state in State if f"site-{state}" in shown] == ["waiting", "pending", "sending"]
 
@@ -483,8 +489,8 @@ class TestListOfDeliveries:
         self, admin_client: Client, webhook: Webhook, term: str
     ) -> None:
         request = str(uuid4())
-        wanted = make_delivery(webhook, event=make_event(4711, "Frankfurt", request_id=request))
-        make_delivery(webhook, event=make_event(1, "Amsterdam"))
+        wanted = make_site_delivery(webhook, event=make_site_event(4711, "Frankfurt", request_id=request))
+        make_site_delivery(webhook, event=make_site_event(1, "Amsterdam"))
         term = {"DELIVERY": str(wanted.pk), "REQUEST": request}.get(term, term)
         shown = page(admin_client, DELIVERIES, q=term)
         assert "Frankfurt" in shown
@@ -494,16 +500,16 @@ class TestListOfDeliveries:
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(search, "NEWEST", 1)
-        make_delivery(webhook, event=make_event(1, "Frankfurt"))
-        make_delivery(webhook, event=make_event(2, "Amsterdam"))
+        make_site_delivery(webhook, event=make_site_event(1, "Frankfurt"))
+        make_site_delivery(webhook, event=make_site_event(2, "Amsterdam"))
         assert "Frankfurt" not in page(admin_client, DELIVERIES, q="frank")
         assert "Amsterdam" in page(admin_client, DELIVERIES, q="amst")
 
 
 class TestOneDelivery:
     def test_it_shows_what_is_sent_and_what_came_back(self, admin_client: Client, webhook: Webhook) -> None:
-        event = make_event(12, "Zürich", username="jstretch", data='{"id":12,"name":"Z\\u00fcrich"}')
-        delivery = make_delivery(webhook, event=event)
+        event = make_site_event(12, "Zürich", username="jstretch", data='{"id":12,"name":"Z\\u00fcrich"}')
+        delivery = make_site_delivery(webhook, event=event)
         make_attempt(delivery, response_headers={"Server": "nginx"}, response_body="Sorry & bye", worker="w-1")
         shown = page(admin_client, change_of(delivery))
         for text in (
@@ -523,15 +529,15 @@ class TestOneDelivery:
 
     def test_a_form_is_shown_as_a_form(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(content_type="application/x-www-form-urlencoded")
-        assert "event=updated&amp;timestamp=" in page(admin_client, change_of(make_delivery(webhook)))
+        assert "event=updated&amp;timestamp=" in page(admin_client, change_of(make_site_delivery(webhook)))
 
     def test_a_body_from_a_template_is_shown_as_it_is_sent(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="<{{ event }} of {{ model }}>")
-        assert "&lt;updated of site&gt;" in page(admin_client, change_of(make_delivery(webhook)))
+        assert "&lt;updated of site&gt;" in page(admin_client, change_of(make_site_delivery(webhook)))
 
     def test_a_pending_one_says_when_it_goes(self, admin_client: Client, webhook: Webhook) -> None:
         later, earlier = (timezone.now() + timedelta(hours=hours) for hours in (2, -2))
-        delivery = make_delivery(webhook, State.PENDING, next_attempt_at=later, reason="HTTP 503")
+        delivery = make_site_delivery(webhook, State.PENDING, next_attempt_at=later, reason="HTTP 503")
         assert "; the last attempt failed: <strong>HTTP 503" in page(admin_client, change_of(delivery))
         assert "in 2 h" in page(admin_client, change_of(delivery))
         Delivery.objects.update(next_attempt_at=earlier)
@@ -543,22 +549,22 @@ class TestOneDelivery:
 
     def test_the_length_of_a_body_is_told_in_bytes(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="Zürich")
-        assert "(7 bytes)" in page(admin_client, change_of(make_delivery(webhook)))
+        assert "(7 bytes)" in page(admin_client, change_of(make_site_delivery(webhook)))
 
     def test_a_template_that_fails_shows_why_nothing_is_sent(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="{{ data.nope.deeper }}")
-        shown = page(admin_client, change_of(make_delivery(webhook)))
+        shown = page(admin_client, change_of(make_site_delivery(webhook)))
         assert "Nothing is sent: the body could not be rendered: line 1: UndefinedError" in shown
         assert "bytes)" not in shown
 
     def test_nothing_that_an_object_or_a_receiver_says_becomes_markup(self, admin_client: Client) -> None:
         webhook = make_webhook(Site, name=f"hook {NASTY}", url=f"https://x.example/?{NASTY}")
-        event = make_event(
+        event = make_site_event(
             NASTY, NASTY, username=NASTY, request_id=NASTY, data=f'{{"a":"{NASTY[8:14]}"}}', request=f'"{NASTY[:8]}"'
         )
-        delivery = make_delivery(webhook, event=event, reason=NASTY)
+        delivery = make_site_delivery(webhook, event=event, reason=NASTY)
         make_attempt(delivery, response_headers={NASTY: NASTY}, response_body=NASTY, worker=NASTY)
-        broken = make_event(2, NASTY, error=NASTY, data="", dispatched_at=None)
+        broken = make_site_event(2, NASTY, error=NASTY, data="", dispatched_at=None)
         status = reverse("webhooks_backend_status")
         for address in (DELIVERIES, EVENTS, WEBHOOKS, status, *map(change_of, (delivery, event, broken, webhook))):
             shown = page(admin_client, address)
@@ -567,22 +573,24 @@ class TestOneDelivery:
             assert ESCAPED in shown, address
 
     def test_it_tells_who_waits_behind_whom(self, admin_client: Client, webhook: Webhook) -> None:
-        head = make_delivery(webhook, State.PENDING, reason="HTTP 500", attempt_count=1)
-        first, second, third = (make_delivery(webhook, State.WAITING) for _ in range(3))
-        make_delivery(webhook, State.WAITING, make_event(2))
+        head = make_site_delivery(webhook, State.PENDING, reason="HTTP 500", attempt_count=1)
+        first, second, third = (make_site_delivery(webhook, State.WAITING) for _ in range(3))
+        make_site_delivery(webhook, State.WAITING, make_site_event(2))
         shown = " ".join(page(admin_client, change_of(second)).split())
         assert "Number 3 in line" in shown
         assert f'href="{change_of(head)}">the one that goes now</a>' in shown
         assert f'1 waits behind it; the next is <a href="{change_of(third)}"' in shown
         assert "It is the first in line" in page(admin_client, change_of(head))
-        assert "It is no longer in line" in page(admin_client, change_of(make_delivery(webhook, event=make_event(3))))
+        assert "It is no longer in line" in page(
+            admin_client, change_of(make_site_delivery(webhook, event=make_site_event(3)))
+        )
         assert change_of(first) in page(admin_client, change_of(head))
 
     def test_a_long_lane_is_counted_no_further_than_it_says(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(counting, "EACH", 2)
-        head, *waiting = [make_delivery(webhook, state) for state in (State.PENDING, *[State.WAITING] * 4)]
+        head, *waiting = [make_site_delivery(webhook, state) for state in (State.PENDING, *[State.WAITING] * 4)]
         assert "2+ wait behind it" in page(admin_client, change_of(head))
         assert "Number 2+ in line" in page(admin_client, change_of(waiting[-1]))
         assert "Number 2 in line" in page(admin_client, change_of(waiting[0]))
@@ -590,7 +598,7 @@ class TestOneDelivery:
     def test_the_next_one_may_be_taken_while_the_page_is_made(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        head, after = make_delivery(webhook, State.PENDING), make_delivery(webhook, State.WAITING)
+        head, after = make_site_delivery(webhook, State.PENDING), make_site_delivery(webhook, State.WAITING)
         first = QuerySet.first
 
         def take_and_read(rows: QuerySet[Any]) -> Any:
@@ -604,13 +612,13 @@ class TestOneDelivery:
     def test_its_queries_do_not_grow_with_its_attempts_or_its_lane(
         self, admin_client: Client, webhook: Webhook
     ) -> None:
-        delivery = make_delivery(webhook, State.PENDING)
+        delivery = make_site_delivery(webhook, State.PENDING)
         make_attempt(delivery)
         page(admin_client, change_of(delivery))
         few = len(statements(admin_client, change_of(delivery)))
         for number in range(20):
             make_attempt(delivery, number=number)
-            make_delivery(webhook, State.WAITING)
+            make_site_delivery(webhook, State.WAITING)
         assert len(statements(admin_client, change_of(delivery))) == few
 
     def test_an_unknown_one_is_not_found_politely(self, admin_client: Client, webhook: Webhook) -> None:
@@ -621,7 +629,7 @@ class TestOneDelivery:
 
 class TestRetryAndDiscard:
     def test_a_button_retries_one(self, admin_client: Client, webhook: Webhook) -> None:
-        delivery = make_delivery(webhook)
+        delivery = make_site_delivery(webhook)
         assert do("retry", delivery) in page(admin_client, change_of(delivery))
         assert told(admin_client, do("retry", delivery)) == ["1 delivery will be sent again."]
         delivery.refresh_from_db()
@@ -630,7 +638,7 @@ class TestRetryAndDiscard:
         assert (entry.object_id, entry.change_message) == (str(delivery.pk), "Retried.")
 
     def test_a_button_discards_one(self, admin_client: Client, webhook: Webhook) -> None:
-        delivery = make_delivery(webhook, State.PENDING)
+        delivery = make_site_delivery(webhook, State.PENDING)
         assert told(admin_client, do("discard", delivery)) == ["1 delivery is discarded and will not be sent."]
         delivery.refresh_from_db()
         assert delivery.state == State.DISCARDED
@@ -638,11 +646,11 @@ class TestRetryAndDiscard:
 
     @pytest.mark.parametrize("deed", ["retry", "discard"])
     def test_a_link_does_nothing(self, admin_client: Client, webhook: Webhook, deed: str) -> None:
-        assert admin_client.get(do(deed, make_delivery(webhook))).status_code == 405
+        assert admin_client.get(do(deed, make_site_delivery(webhook))).status_code == 405
 
     @pytest.mark.parametrize("deed", ["retry", "discard"])
     def test_who_may_view_may_not_therefore_do_it(self, webhook: Webhook, deed: str) -> None:
-        delivery = make_delivery(webhook)
+        delivery = make_site_delivery(webhook)
         viewer = staff("view_delivery")
         assert do(deed, delivery) not in page(viewer, change_of(delivery))
         assert f"{deed}_chosen" not in page(viewer, DELIVERIES)
@@ -653,10 +661,10 @@ class TestRetryAndDiscard:
 
     def test_who_has_the_permission_may(self, webhook: Webhook) -> None:
         client = staff("view_delivery", "retry_delivery")
-        assert told(client, do("retry", make_delivery(webhook))) == ["1 delivery will be sent again."]
+        assert told(client, do("retry", make_site_delivery(webhook))) == ["1 delivery will be sent again."]
 
     def test_many_are_retried_and_the_rest_is_accounted_for(self, admin_client: Client, webhook: Webhook) -> None:
-        chosen = [*make_deliveries(webhook, 3), make_delivery(webhook, State.SUCCEEDED)]
+        chosen = [*make_site_deliveries(webhook, 3), make_site_delivery(webhook, State.SUCCEEDED)]
         ids = [delivery.pk for delivery in chosen]
         assert told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids) == [
             "3 deliveries will be sent again; "
@@ -666,9 +674,9 @@ class TestRetryAndDiscard:
 
     def test_many_are_discarded(self, admin_client: Client, webhook: Webhook) -> None:
         chosen = [
-            make_delivery(webhook),
-            make_delivery(webhook, State.SUCCEEDED),
-            make_delivery(webhook, State.SENDING),
+            make_site_delivery(webhook),
+            make_site_delivery(webhook, State.SUCCEEDED),
+            make_site_delivery(webhook, State.SENDING),
         ]
         ids = [delivery.pk for delivery in chosen]
         assert told(admin_client, DELIVERIES, action="discard_chosen", _selected_action=ids) == [
@@ -676,12 +684,12 @@ class TestRetryAndDiscard:
         ]
 
     def test_very_many_leave_one_log_entry(self, admin_client: Client, webhook: Webhook) -> None:
-        ids = [delivery.pk for delivery in make_deliveries(webhook, 101)]
+        ids = [delivery.pk for delivery in make_site_deliveries(webhook, 101)]
         told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids)
         assert LogEntry.objects.get().object_repr == "101 deliveries of CMDB"
 
     def test_a_lane_is_retried_in_its_order(self, admin_client: Client, webhook: Webhook) -> None:
-        ids = [make_delivery(webhook).pk for _ in range(3)]
+        ids = [make_site_delivery(webhook).pk for _ in range(3)]
         told(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids[::-1])
         assert list(Delivery.objects.order_by("event_id").values_list("state", flat=True)) == [
             "pending",
@@ -693,18 +701,18 @@ class TestRetryAndDiscard:
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(CappedPaginator, "most", 3)
-        oldest = make_deliveries(webhook, 5)[0]
+        oldest = make_site_deliveries(webhook, 5)[0]
         chosen = {"action": "retry_chosen", "_selected_action": [oldest.pk], "select_across": "1"}
         assert told(admin_client, DELIVERIES, **chosen) == ["3 deliveries will be sent again."]
 
     def test_no_worker_waits_for_the_last_of_many(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         committed = committed_before_each_chunk(monkeypatch)
-        chosen = [delivery.pk for delivery in make_deliveries(make_webhook(Site), 3)]
+        chosen = [delivery.pk for delivery in make_site_deliveries(make_webhook(Site), 3)]
         told(staff("view_delivery", "retry_delivery"), DELIVERIES, action="retry_chosen", _selected_action=chosen)
         assert committed == [0, 2]
 
     def test_deliveries_cannot_be_added_changed_or_deleted(self, admin_client: Client, webhook: Webhook) -> None:
-        delivery = make_delivery(webhook)
+        delivery = make_site_delivery(webhook)
         assert admin_client.get(reverse("admin:webhooks_delivery_add")).status_code == 403
         assert admin_client.post(change_of(delivery), {"state": "succeeded"}).status_code == 403
         assert admin_client.post(reverse("admin:webhooks_delivery_delete", args=[delivery.pk])).status_code == 403
@@ -712,8 +720,8 @@ class TestRetryAndDiscard:
 
 class TestEvents:
     def test_one_shows_its_data_and_its_deliveries(self, admin_client: Client, webhook: Webhook) -> None:
-        event = make_event(12, "AMS1", username="jstretch")
-        delivery = make_delivery(webhook, event=event)
+        event = make_site_event(12, "AMS1", username="jstretch")
+        delivery = make_site_delivery(webhook, event=event)
         shown = page(admin_client, change_of(event))
         for text in ("AMS1", "jstretch", "&quot;name&quot;: &quot;AMS1&quot;", change_of(delivery), "CMDB"):
             assert text in shown
@@ -722,12 +730,12 @@ class TestEvents:
     def test_one_shows_what_changed_where_that_is_known(
         self, admin_client: Client, changed: str, shown: str | None
     ) -> None:
-        found = page(admin_client, change_of(make_event(12, "AMS1", changed=changed)))
+        found = page(admin_client, change_of(make_site_event(12, "AMS1", changed=changed)))
         assert ("<dt>Fields</dt>" in found) == (shown is not None)
         assert shown is None or f"<dt>Fields</dt><dd>{shown}</dd>" in found
 
     def test_one_of_which_nobody_knows_who_wants_it_says_so(self, admin_client: Client) -> None:
-        failed = make_event(1, "AMS1", error="It could not be told", dispatched_at=None)
+        failed = make_site_event(1, "AMS1", error="It could not be told", dispatched_at=None)
         assert "It could not be told who wants this change" in page(admin_client, change_of(failed))
         Event.objects.update(dispatched_at=failed.timestamp)
         assert "no webhook wanted it then" in page(admin_client, change_of(failed))
@@ -744,7 +752,7 @@ class TestEvents:
     def test_each_kind_of_failure_is_told_apart(
         self, admin_client: Client, fields: dict[str, Any], pill: str, sentence: str, button: str
     ) -> None:
-        failed = make_event(dispatched_at=None, **fields)
+        failed = make_site_event(dispatched_at=None, **fields)
         shown = page(admin_client, change_of(failed))
         assert sentence in shown
         assert re.search(rf"<button[^>]*>Replay [^<]*{button}</button>", shown)
@@ -752,14 +760,14 @@ class TestEvents:
             assert f'wh-failed">{pill}</span>' in listed
 
     def test_the_list_tells_the_kinds_of_failure_without_the_data(self, admin_client: Client) -> None:
-        make_event(1, dispatched_at=None, error="KeyError")
+        make_site_event(1, dispatched_at=None, error="KeyError")
         few = statements(admin_client, EVENTS)
-        make_event(2, dispatched_at=None, error="KeyError", data="")
+        make_site_event(2, dispatched_at=None, error="KeyError", data="")
         assert len(statements(admin_client, EVENTS)) == len(few)
 
     def test_a_failed_one_shows_its_traceback_and_can_be_found(self, admin_client: Client, webhook: Webhook) -> None:
-        failed = make_event(1, "broken", data="", error="Traceback:\nKeyError: 'name'", dispatched_at=None)
-        make_event(2, "sound")
+        failed = make_site_event(1, "broken", data="", error="Traceback:\nKeyError: 'name'", dispatched_at=None)
+        make_site_event(2, "sound")
         assert "KeyError: &#x27;name&#x27;" in page(admin_client, change_of(failed))
         shown = page(admin_client, EVENTS, state="failed")
         assert "broken" in shown
@@ -768,18 +776,18 @@ class TestEvents:
     def test_its_list_is_not_counted_to_the_end_and_its_queries_do_not_grow(
         self, admin_client: Client, webhook: Webhook
     ) -> None:
-        make_event()
+        make_site_event()
         page(admin_client, EVENTS)
         few = statements(admin_client, EVENTS)
         for key in range(20):
-            make_delivery(webhook, event=make_event(key))
+            make_site_delivery(webhook, event=make_site_event(key))
         assert len(statements(admin_client, EVENTS)) == len(few)
         assert all("LIMIT" in sql for sql in few if "COUNT(" in sql)
 
     def test_a_failed_one_is_sent_with_the_data_of_today(self, admin_client: Client) -> None:
         site = Site.objects.create(name="Lisbon", slug="lis")
         webhook = make_webhook(Site)
-        failed = make_event(
+        failed = make_site_event(
             site.pk, "old name", data="", error="KeyError", dispatched_at=None, webhook_ids=[webhook.pk]
         )
         address = reverse("admin:webhooks_event_replay", args=[failed.pk])
@@ -792,12 +800,12 @@ class TestEvents:
         assert LogEntry.objects.get().change_message == "Replayed."
 
     def test_one_that_cannot_be_sent_again_says_why(self, admin_client: Client, webhook: Webhook) -> None:
-        gone = make_event(99, "gone", data="", error="KeyError", dispatched_at=None, webhook_ids=[webhook.pk])
+        gone = make_site_event(99, "gone", data="", error="KeyError", dispatched_at=None, webhook_ids=[webhook.pk])
         messages = told(admin_client, EVENTS, action="replay_chosen", _selected_action=[gone.pk])
         assert messages == ["Nothing is sent for “gone”: the object is gone."]
 
     def test_who_may_only_view_may_not_replay(self, webhook: Webhook) -> None:
-        failed = make_event(1, error="KeyError", dispatched_at=None)
+        failed = make_site_event(1, error="KeyError", dispatched_at=None)
         assert staff("view_event").post(reverse("admin:webhooks_event_replay", args=[failed.pk])).status_code == 403
 
 
@@ -805,7 +813,7 @@ class TestEvents:
 def test_a_page_is_made_of_what_is_deleted_while_it_is_made(
     admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, room: Any
 ) -> None:
-    delivery = make_delivery(webhook, event=make_event(1, "Lisbon"))
+    delivery = make_site_delivery(webhook, event=make_site_event(1, "Lisbon"))
     make_attempt(delivery)
     detail = room.detail
 

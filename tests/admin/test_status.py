@@ -15,8 +15,7 @@ from django.utils import timezone
 
 from dcim.models import Site
 from tests.admin.test_pages import page, staff, told
-from tests.support.deliveries import make_deliveries, make_delivery, make_event
-from tests.support.makers import make_webhook
+from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
 from webhooks.admin import counting, overview
 from webhooks.admin.diagnostics import Level, judge
@@ -48,16 +47,16 @@ class TestPage:
         assert STATUS == "/admin/webhook-backend-status/"
 
     def test_it_shows_what_waits_and_what_failed_and_why(self, admin_client: Client, webhook: Webhook) -> None:
-        delivery = make_delivery(webhook, event=make_event(12, "AMS1"))
-        make_delivery(webhook, State.WAITING)
-        make_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'", dispatched_at=None)
+        delivery = make_site_delivery(webhook, event=make_site_event(12, "AMS1"))
+        make_site_delivery(webhook, State.WAITING)
+        make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'", dispatched_at=None)
         shown = page(admin_client, STATUS)
         link = reverse("admin:webhooks_delivery_change", args=[delivery.pk])
         for text in (link, "AMS1", "HTTP 503 Service Unavailable", "CMDB", "KeyError: &#x27;rack&#x27;", "odd"):
             assert text in shown
 
     def test_the_failed_ones_come_in_pages_the_newest_first(self, admin_client: Client, webhook: Webhook) -> None:
-        for age, delivery in enumerate(make_deliveries(webhook, 26)):
+        for age, delivery in enumerate(make_site_deliveries(webhook, 26)):
             finished = timezone.now() - timedelta(minutes=age)
             Delivery.objects.filter(pk=delivery.pk).update(finished_at=finished)
         first, second = page(admin_client, STATUS), page(admin_client, STATUS, page=2)
@@ -66,17 +65,17 @@ class TestPage:
         assert "site 26<" in second
 
     def test_its_queries_grow_with_neither_webhooks_nor_rows(self, admin_client: Client, webhook: Webhook) -> None:
-        make_deliveries(webhook, 1)
+        make_site_deliveries(webhook, 1)
         page(admin_client, STATUS)
         few = self.statements(admin_client)
         for number in range(30):
-            make_deliveries(make_webhook(Site, enabled=bool(number % 2)), 3)
-            make_event(number, error="KeyError", dispatched_at=None)
+            make_site_deliveries(make_webhook(Site, enabled=bool(number % 2)), 3)
+            make_site_event(number, error="KeyError", dispatched_at=None)
         assert len(self.statements(admin_client)) == len(few) <= 18
 
     def test_it_reads_nothing_that_may_be_long_and_no_secret(self, admin_client: Client, webhook: Webhook) -> None:
-        make_delivery(webhook)
-        make_event(1, data="", error="KeyError", dispatched_at=None)
+        make_site_delivery(webhook)
+        make_site_event(1, data="", error="KeyError", dispatched_at=None)
         read = "".join(sql.partition(" FROM ")[0] for sql in self.statements(admin_client) if "object_repr" in sql)
         assert '"webhooks_event"."object_repr"' in read
         for name in LARGE_FIELDS:
@@ -98,7 +97,7 @@ class TestPage:
     ) -> None:
         monkeypatch.setattr(counting, "ALL", 2)
         monkeypatch.setattr(counting, "EACH", 2)
-        make_deliveries(webhook, 5)
+        make_site_deliveries(webhook, 5)
         shown = page(admin_client, STATUS)
         assert "<strong>2+</strong>" in shown
         assert ">2+</a>" in shown
@@ -109,7 +108,7 @@ class TestPage:
         monkeypatch.setattr(counting, "ALL", 2)
         assert "taken up yet" not in page(admin_client, STATUS)
         for key, said in enumerate(("1 change recorded", "2 changes recorded", "2+ changes recorded")):
-            make_event(key, dispatched_at=None)
+            make_site_event(key, dispatched_at=None)
             assert f"<p>{said} that no worker has taken up yet" in page(admin_client, STATUS)
 
     def test_more_webhooks_than_it_shows_are_left_to_their_list(
@@ -131,7 +130,7 @@ class TestPage:
         self, admin_client: Client, webhook: Webhook, settings: Any
     ) -> None:
         settings.RQ_QUEUES = {"webhooks": {"URL": f"redis://user:pass@127.0.0.1:{free_port()}/3"}}
-        make_delivery(webhook, event=make_event(12, "AMS1"))
+        make_site_delivery(webhook, event=make_site_event(12, "AMS1"))
         began = timezone.now()
         shown = page(admin_client, STATUS)
         assert (timezone.now() - began).total_seconds() < 3
@@ -158,7 +157,7 @@ class TestWhoMayWhat:
         assert staff("view_webhook").get(STATUS).status_code == 403
 
     def test_who_may_view_sees_it_without_the_means_to_retry(self, webhook: Webhook) -> None:
-        delivery = make_delivery(webhook)
+        delivery = make_site_delivery(webhook)
         shown = page(staff("view_delivery"), STATUS)
         assert "HTTP 503" in shown
         assert RETRY_ALL not in shown
@@ -167,7 +166,7 @@ class TestWhoMayWhat:
 
     @pytest.mark.parametrize("address", [RETRY, RETRY_ALL, RESUME])
     def test_who_may_view_may_not_therefore_retry_or_resume(self, webhook: Webhook, address: str) -> None:
-        delivery = make_delivery(webhook)
+        delivery = make_site_delivery(webhook)
         client = staff("view_delivery", "view_webhook")
         assert client.post(address, {"only": delivery.pk, "webhook": webhook.pk}).status_code == 403
         delivery.refresh_from_db()
@@ -180,13 +179,13 @@ class TestWhoMayWhat:
 
 class TestRetry:
     def test_one_is_retried_by_its_button(self, admin_client: Client, webhook: Webhook) -> None:
-        one, other = make_deliveries(webhook, 2)
+        one, other = make_site_deliveries(webhook, 2)
         assert told(admin_client, RETRY, only=one.pk, delivery=[other.pk]) == ["1 delivery will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
         assert LogEntry.objects.get().object_id == str(one.pk)
 
     def test_the_ticked_ones_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
-        one, other, third = make_deliveries(webhook, 3)
+        one, other, third = make_site_deliveries(webhook, 3)
         messages = told(admin_client, RETRY, delivery=[one.pk, other.pk])
         assert messages == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [third]
@@ -196,7 +195,7 @@ class TestRetry:
         assert told(admin_client, RETRY, **sent) == ["No delivery was selected: nothing is retried."]
 
     def test_all_are_retried_after_a_page_that_says_how_many(self, admin_client: Client, webhook: Webhook) -> None:
-        make_deliveries(webhook, 3)
+        make_site_deliveries(webhook, 3)
         shown = page(admin_client, RETRY_ALL)
         assert "3 failed deliveries will be sent again" in shown
         assert Delivery.objects.failed().count() == 3
@@ -204,15 +203,15 @@ class TestRetry:
         assert not Delivery.objects.failed().exists()
 
     def test_all_of_one_webhook_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
-        make_deliveries(webhook, 2)
-        other = make_delivery(make_webhook(Site))
+        make_site_deliveries(webhook, 2)
+        other = make_site_delivery(make_webhook(Site))
         address = f"{RETRY_ALL}?webhook={webhook.pk}"
         assert "2 failed deliveries of “CMDB” will be sent again" in page(admin_client, address)
         assert told(admin_client, address) == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
 
     def test_a_webhook_that_is_gone_does_not_mean_all(self, admin_client: Client, webhook: Webhook) -> None:
-        make_delivery(webhook)
+        make_site_delivery(webhook)
         for gone in ("999", "nonsense"):
             assert admin_client.post(f"{RETRY_ALL}?webhook={gone}").status_code == 404
         assert Delivery.objects.failed().exists()
@@ -225,7 +224,7 @@ class TestRetry:
     ) -> None:
         monkeypatch.setattr(retries, "READ", 4)
         monkeypatch.setattr(retries, "CHUNK", 2)
-        lane = [make_delivery(webhook) for _ in range(9)]
+        lane = [make_site_delivery(webhook) for _ in range(9)]
         assert told(admin_client, RETRY_ALL) == ["9 deliveries will be sent again."]
         assert Delivery.objects.get(state=State.PENDING) == lane[0]
 
@@ -234,7 +233,7 @@ class TestRetry:
     ) -> None:
         monkeypatch.setattr(retries, "CHUNK", 2)
         monkeypatch.setattr(retries, "REQUEST_SECONDS", 0)
-        make_deliveries(webhook, 5)
+        make_site_deliveries(webhook, 5)
         assert told(admin_client, RETRY_ALL) == [
             "2 deliveries will be sent again.",
             "There were too many for one request: do it again for the rest.",
@@ -245,7 +244,7 @@ class TestRetry:
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("webhooks.operations.webhooks.MAX_ROWS", 2)
-        left = make_deliveries(webhook, 5)[-1]
+        left = make_site_deliveries(webhook, 5)[-1]
         delete_webhooks(Webhook.objects.filter(pk=webhook.pk))
         shown = page(admin_client, STATUS)
         assert "is being deleted" in shown

@@ -17,9 +17,8 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 from rest_framework.versioning import QueryParameterVersioning
 
-from tests.support.deliveries import make_attempt
 from tests.support.inbox import Inbox
-from tests.support.makers import make_webhook, to_view_objects
+from tests.support.makers import make_attempt, make_webhook, to_view_objects
 from tests.support.observing import committed_before_each_chunk
 from tests.testapp.models import Label, Thing
 from webhooks import db

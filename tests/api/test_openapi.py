@@ -21,8 +21,7 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
 from dcim.models import Site
-from tests.support.deliveries import make_attempt, make_delivery
-from tests.support.makers import make_webhook
+from tests.support.makers import make_attempt, make_site_delivery, make_webhook
 
 URLS = "tests.support.host_api"
 OURS = "/api/webhooks/"
@@ -113,7 +112,7 @@ def connected() -> Iterator[None]:
 def test_requests_and_responses_follow_the_document(db: None) -> None:
     headers = {"Authorization": f"Token {Token.objects.create(user=User.objects.create_superuser('root')).key}"}
     webhook = make_webhook(Site)
-    delivery = make_delivery(webhook)
+    delivery = make_site_delivery(webhook)
     make_attempt(delivery)
     existing = {"webhooks": [webhook.pk], "deliveries": [str(delivery.pk)], "events": [delivery.event_id]}
     schema = schemathesis.openapi.from_dict(_about(document(), existing))

@@ -10,9 +10,8 @@ from playwright.sync_api import Page, expect
 
 from dcim.models import Site
 from tests.admin.test_hostile_pages import MARK, TOGETHER, fill, pages
-from tests.support.deliveries import make_delivery, make_event
 from tests.support.inbox import Inbox
-from tests.support.makers import make_webhook
+from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Workers
 from webhooks.models import Delivery, State, Webhook
@@ -54,8 +53,8 @@ def test_an_admin_defines_a_webhook_changes_a_site_and_sees_the_delivery(
 def test_no_table_is_cut_off_beside_its_menu_and_its_filter(page: Page, width: int) -> None:
     webhook = make_webhook(Site, name="Circuit monitoring", failures_in_a_row=9, probe_at=timezone.now())
     for state in (State.PENDING, State.FAILED, State.SUCCEEDED):
-        event = make_event(state, "Amsterdam Science Park", error="KeyError" if state == State.FAILED else "")
-        make_delivery(webhook, state, event, reason="HTTP 503 Service Unavailable")
+        event = make_site_event(state, "Amsterdam Science Park", error="KeyError" if state == State.FAILED else "")
+        make_site_delivery(webhook, state, event, reason="HTTP 503 Service Unavailable")
     page.set_viewport_size({"width": width, "height": 900})
     for address in (WEBHOOKS, DELIVERIES, EVENTS, STATUS):
         page.goto(address)

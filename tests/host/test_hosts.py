@@ -18,9 +18,8 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from dcim.models import Site
-from tests.support.deliveries import make_attempt, make_delivery, make_event
 from tests.support.inbox import ROOT, Inbox
-from tests.support.makers import make_webhook
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.support.waiting import PATIENCE
 from tests.support.workers import Workers
 from webhooks import permissions
@@ -124,10 +123,10 @@ def test_what_a_user_did_that_is_no_row_is_in_the_log(database: str, app_log: py
 def test_every_page_opens_in_the_look_of_grappelli(workers: Workers) -> None:
     User.objects.create_superuser("admin")
     webhook = make_webhook(Site)
-    event = make_event()
-    delivery = make_delivery(webhook, State.FAILED, event)
+    event = make_site_event()
+    delivery = make_site_delivery(webhook, State.FAILED, event)
     make_attempt(delivery)
-    failed = make_event("2", data="", error="Traceback", dispatched_at=None)
+    failed = make_site_event("2", data="", error="Traceback", dispatched_at=None)
     rows = {"webhook": [webhook], "delivery": [delivery], "event": [event, failed]}
     pages = [
         reverse("webhooks_backend_status"), reverse("webhooks_backend_status_retry_all"),

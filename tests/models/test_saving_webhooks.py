@@ -209,7 +209,7 @@ def test_a_rotation_of_keys_beside_a_save_loses_no_secret(database: str, webhook
     make_webhook(Site, secret="kept")
     mine = Webhook.objects.get()
     webhooks_settings(ENCRYPTION_KEYS=[new, old])
-    assert key_rotation.renew().renewed == 1
+    assert key_rotation.rotate().renewed == 1
     mine.save_settings(["name"])
     webhooks_settings(ENCRYPTION_KEYS=[new])
     assert Webhook.objects.get().secret == "kept"

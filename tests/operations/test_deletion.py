@@ -11,10 +11,9 @@ from django.db import transaction
 from django.test import Client
 from django.urls import reverse
 
-from tests.support.deliveries import make_attempt
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
-from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.capture import subscriptions

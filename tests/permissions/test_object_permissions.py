@@ -17,8 +17,7 @@ from rest_framework.test import APIClient
 import webhooks
 from dcim.models import Site
 from tests.admin.test_pages import form
-from tests.support.deliveries import make_attempt, make_delivery, make_event
-from tests.support.makers import make_webhook
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.testapp.models import ObjectPermission, Shelf
 from webhooks import permissions
 from webhooks.models import Delivery, Event, State, Webhook
@@ -133,7 +132,7 @@ def test_a_webhook_is_not_changed_out_of_reach(user: User, mine: Webhook) -> Non
 
 def test_who_may_view_a_webhook_and_not_change_it_reads_no_url(user: User, mine: Webhook, theirs: Webhook) -> None:
     allow(user, "webhooks.view_webhook", name="theirs")
-    delivery = make_delivery(theirs)
+    delivery = make_site_delivery(theirs)
     make_attempt(delivery)
     client = api(user)
     urls = {row["name"]: row["payload_url"] for row in client.get(f"{API}/webhooks/").json()["results"]}
@@ -191,7 +190,7 @@ def test_the_admin_saves_no_webhook_that_the_permission_is_not_for(user: User, m
 
 
 def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webhook) -> None:
-    own, other = make_delivery(mine), make_delivery(theirs)
+    own, other = make_site_delivery(mine), make_site_delivery(theirs)
     client = api(user)
     assert ids(client, "deliveries") == [str(own.pk)]
     assert list(permissions.visible_deliveries(user)) == [own]
@@ -211,7 +210,10 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
 
 def test_what_is_done_to_deliveries_takes_the_permission_for_each(user: User, mine: Webhook) -> None:
     ObjectPermission.objects.filter(permission="webhooks.retry_delivery").update(constraints={"attempt_count": 7})
-    left, retried = make_delivery(mine, event=make_event(1)), make_delivery(mine, event=make_event(2), attempt_count=7)
+    left, retried = (
+        make_site_delivery(mine, event=make_site_event(1)),
+        make_site_delivery(mine, event=make_site_event(2), attempt_count=7),
+    )
     client = api(user)
     assert client.post(f"{API}/deliveries/{left.pk}/retry/").status_code in (403, 404)
     assert browser(user).post(reverse("admin:webhooks_delivery_retry", args=[left.pk])).status_code == 403
@@ -229,12 +231,12 @@ def test_what_is_done_to_deliveries_takes_the_permission_for_each(user: User, mi
 def test_events_follow_their_object_and_their_own_permission(user: User) -> None:
     allow(user, "testapp.view_shelf", name="seen")
     shelves = [Shelf.objects.create(name=name) for name in ("seen", "hidden")]
-    on_shelves = [make_event(shelf.pk, shelf.name, object_type="testapp.shelf") for shelf in shelves]
-    of_site = make_event(1)
+    on_shelves = [make_site_event(shelf.pk, shelf.name, object_type="testapp.shelf") for shelf in shelves]
+    of_site = make_site_event(1)
     assert ids(api(user), "events") == [of_site.pk, on_shelves[0].pk]
     ObjectPermission.objects.filter(permission="webhooks.view_event").update(constraints={"username": "root"})
     assert ids(api(user), "events") == []
-    by_root = make_event(2, username="root")
+    by_root = make_site_event(2, username="root")
     assert ids(api(user), "events") == [by_root.pk]
     listed = browser(user).get(reverse("admin:webhooks_event_changelist"))
     assert list(listed.context["cl"].result_list) == [by_root]

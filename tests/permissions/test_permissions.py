@@ -26,8 +26,7 @@ from rest_framework.views import APIView
 
 from dcim.models import Device, Site
 from tests.admin.test_pages import form, page
-from tests.support.deliveries import make_attempt, make_delivery, make_event
-from tests.support.makers import make_webhook, to_view_objects
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook, to_view_objects
 from tests.testapp.models import Gadget, Thing
 from webhooks import permissions
 from webhooks.admin.diagnostics import judge
@@ -78,14 +77,14 @@ def webhook(db: None, redis: Any) -> Webhook:
 
 
 def of_site(webhook: Webhook, key: int = 1, state: State = State.FAILED, **fields: Any) -> Delivery:
-    event = make_event(key, f"{MARK} {key}", username=MARK, request=json.dumps({"path": MARK}))
-    delivery = make_delivery(webhook, state, event, reason=f"the URL came out as {MARK}", **fields)
+    event = make_site_event(key, f"{MARK} {key}", username=MARK, request=json.dumps({"path": MARK}))
+    delivery = make_site_delivery(webhook, state, event, reason=f"the URL came out as {MARK}", **fields)
     make_attempt(delivery, url=f"http://{MARK}/", response_body=MARK, response_headers={"X": MARK})
     return delivery
 
 
 def of_device(webhook: Webhook, key: int = 2) -> Delivery:
-    return make_delivery(webhook, event=make_event(key, "plugh", object_type="dcim.device"))
+    return make_site_delivery(webhook, event=make_site_event(key, "plugh", object_type="dcim.device"))
 
 
 def pages_of(delivery: Delivery) -> list[str]:
@@ -129,7 +128,7 @@ def answers(user: User, delivery: Delivery) -> dict[str, str]:
 
 def test_who_may_not_view_an_object_reads_nothing_of_it_anywhere(webhook: Webhook) -> None:
     hidden = of_site(webhook)
-    make_event(7, f"{MARK} 7", data="", error=f"Traceback\nKeyError: '{MARK}'", dispatched_at=None)
+    make_site_event(7, f"{MARK} 7", data="", error=f"Traceback\nKeyError: '{MARK}'", dispatched_at=None)
     of_device(webhook)
     shown = {who: answers(user, hidden) for who, user in (
         ("nobody", somebody()), ("of devices", somebody("view_device")), ("of sites", somebody("view_site")),
@@ -149,9 +148,9 @@ def test_who_may_not_view_an_object_reads_nothing_of_it_anywhere(webhook: Webhoo
 def test_counts_tell_only_of_what_may_be_seen(webhook: Webhook, permissions: tuple[str, ...]) -> None:
     for key in range(1, 8):
         of_site(webhook, key)
-    make_delivery(webhook, State.WAITING, make_event(8))
-    make_event(9, data="", error="KeyError", dispatched_at=None)
-    make_event(10, dispatched_at=None)
+    make_site_delivery(webhook, State.WAITING, make_site_event(8))
+    make_site_event(9, data="", error="KeyError", dispatched_at=None)
+    make_site_event(10, dispatched_at=None)
     of_device(webhook)
     user = somebody(*permissions)
     response = browser(user).get(STATUS)
@@ -172,7 +171,7 @@ def test_counts_tell_only_of_what_may_be_seen(webhook: Webhook, permissions: tup
 
 def test_nothing_can_be_done_to_what_may_not_be_seen(webhook: Webhook) -> None:
     hidden = of_site(webhook)
-    odd = make_event(7, data="", error="KeyError", dispatched_at=None)
+    odd = make_site_event(7, data="", error="KeyError", dispatched_at=None)
     seen = of_device(webhook)
     user = somebody("view_device")
     for deed in ("retry", "discard"):
@@ -214,7 +213,7 @@ def test_conditions_are_tried_on_what_may_be_seen_alone(webhook: Webhook) -> Non
 
 
 def test_events_of_no_object_may_be_seen(webhook: Webhook) -> None:
-    event = make_event("core.backed_up", object_type="", action="core.backed_up")
+    event = make_site_event("core.backed_up", object_type="", action="core.backed_up")
     assert permissions.visible_events(somebody()).get() == event
 
 
@@ -325,7 +324,7 @@ def test_what_waits_is_told_as_it_was_to_be(webhook: Webhook, name: str, value: 
 def test_what_is_not_dispatched_yet_or_may_be_replayed_goes_nowhere_else(webhook: Webhook, error: str) -> None:
     webhook.object_types.set([ContentType.objects.get_for_model(Device)])
     others = [webhook.pk * 10, webhook.pk * 10 + 1, int(f"1{webhook.pk}")]
-    event = make_event(7, dispatched_at=None, error=error, webhook_ids=[*others, webhook.pk])
+    event = make_site_event(7, dispatched_at=None, error=error, webhook_ids=[*others, webhook.pk])
     address, elsewhere = f"{API}/webhooks/{webhook.pk}/", {"payload_url": "http://127.0.0.1:666/"}
     answer = api(somebody("view_device")).patch(address, elsewhere, format="json")
     assert (answer.status_code, list(answer.json())) == (400, ["payload_url"])
@@ -424,7 +423,7 @@ def test_restrictions_of_objects_hold_for_their_events(
     mine, other, gone = (model.objects.create(name=name) for name in (user.username, "other", "gone"))
     label = model._meta.label_lower
     for row in (mine, other, gone):
-        make_delivery(webhook, event=make_event(str(row.pk), f"named {row.name}", object_type=label))
+        make_site_delivery(webhook, event=make_site_event(str(row.pk), f"named {row.name}", object_type=label))
     of_site(webhook)
     gone.delete()
 
@@ -450,7 +449,7 @@ def test_queries_do_not_grow_with_rows(
     for keys in (range(1, 3), range(3, 30)):
         for key in keys:
             of_site(webhook, key)
-            make_event(key, data="", error="KeyError", dispatched_at=None, object_type="testapp.thing")
+            make_site_event(key, data="", error="KeyError", dispatched_at=None, object_type="testapp.thing")
         addresses = (STATUS, reverse("admin:webhooks_delivery_changelist"), reverse("admin:webhooks_event_changelist"))
         user.get_all_permissions()  # asked for once in any request
         counts.append([queries(lambda one=one: browser(user).get(one)) for one in addresses])
@@ -489,7 +488,7 @@ def test_of_an_object_that_is_gone_nobody_reads_who_might_not_have(webhook: Webh
     nobody, viewer = somebody(), somebody("view_thing")
     for name in (nobody.username, viewer.username, "gone"):
         thing = Thing.objects.create(name=name)
-        make_event(str(thing.pk), name, object_type="testapp.thing")
+        make_site_event(str(thing.pk), name, object_type="testapp.thing")
     thing.delete()
     webhooks_settings(MAY_VIEW="tests.permissions.test_permissions.things_by_name")
     for user in (nobody, viewer):
@@ -557,10 +556,12 @@ def planted() -> Delivery:
     webhook = make_webhook(
         Site, name="Chat", url=HOOK, additional_headers=f"X-Token: {PLANTED}", body_template=f"{PLANTED} {{{{ data }}}}"
     )
-    event = make_event()
+    event = make_site_event()
     redirected = f"HTTP 308: redirects to {HOOK}/, which is not followed"
-    make_delivery(webhook, State.PENDING, event, reason=redirected, in_lane=True, failures=1)
-    delivery = make_delivery(webhook, event=make_event(), reason=f"the URL came out as '{HOOK}': odd", in_lane=False)
+    make_site_delivery(webhook, State.PENDING, event, reason=redirected, in_lane=True, failures=1)
+    delivery = make_site_delivery(
+        webhook, event=make_site_event(), reason=f"the URL came out as '{HOOK}': odd", in_lane=False
+    )
     answer = {"response_headers": {"Location": HOOK}, "response_body": f"Cannot POST /services/{PLANTED}"}
     make_attempt(delivery, reason=redirected, **answer)
     return delivery
@@ -641,14 +642,14 @@ def crowded() -> Delivery:
     make_webhook(Site, name="Lonelyname")
     now = timezone.now()
     Webhook.objects.update(failures_in_a_row=2, probe_at=now, last_failure="Healthmark", last_failure_at=now)
-    event = make_event(1, "AMS1", webhook_ids=[chat.pk])
-    make_delivery(chat, State.PENDING, event, reason="Reasonmark", failures=1)
-    make_delivery(chat, State.WAITING)
-    failed = make_event(2, data="", error="Traceback\nKeyError: 'Errormark'", dispatched_at=None)
-    make_event(2, replay_of=failed.pk, dispatched_at=None)
+    event = make_site_event(1, "AMS1", webhook_ids=[chat.pk])
+    make_site_delivery(chat, State.PENDING, event, reason="Reasonmark", failures=1)
+    make_site_delivery(chat, State.WAITING)
+    failed = make_site_event(2, data="", error="Traceback\nKeyError: 'Errormark'", dispatched_at=None)
+    make_site_event(2, replay_of=failed.pk, dispatched_at=None)
     Event.objects.filter(pk=failed.pk).update(dispatched_at=timezone.now())
-    make_event(3, data="", error="Traceback\nKeyError: 'Errormark'", dispatched_at=None)
-    delivery = make_delivery(chat, event=make_event(4), reason="Reasonmark")
+    make_site_event(3, data="", error="Traceback\nKeyError: 'Errormark'", dispatched_at=None)
+    delivery = make_site_delivery(chat, event=make_site_event(4), reason="Reasonmark")
     make_attempt(delivery)
     return delivery
 
@@ -750,8 +751,10 @@ def by_nobody(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
 
 def test_a_lane_tells_only_of_deliveries_that_may_be_seen(webhook: Webhook, webhooks_settings: Any) -> None:
     webhooks_settings(MAY_VIEW="tests.permissions.test_permissions.by_nobody")
-    head = make_delivery(webhook, State.PENDING, make_event(1, username="hidden"), reason="Reasonmark", failures=1)
-    delivery = make_delivery(webhook, State.WAITING)
+    head = make_site_delivery(
+        webhook, State.PENDING, make_site_event(1, username="hidden"), reason="Reasonmark", failures=1
+    )
+    delivery = make_site_delivery(webhook, State.WAITING)
     said = page(browser(only(*VIEWS)), reverse("admin:webhooks_delivery_change", args=[delivery.pk]))
     assert "Reasonmark" not in said
     assert str(head.pk) not in said
@@ -761,8 +764,8 @@ def test_an_event_leads_to_no_replay_that_may_not_be_seen(webhook: Webhook, webh
     webhooks_settings(MAY_VIEW="tests.permissions.test_permissions.by_nobody")
     client = browser(only(*VIEWS))
     for mine, other in (("", "hidden"), ("hidden", "")):
-        failed = make_event(1, error="KeyError", data="", username=mine)
-        replay = make_event(1, replay_of=failed.pk, username=other)
+        failed = make_site_event(1, error="KeyError", data="", username=mine)
+        replay = make_site_event(1, replay_of=failed.pk, username=other)
         seen, hidden = (failed, replay) if other else (replay, failed)
         said = page(client, reverse("admin:webhooks_event_change", args=[seen.pk]))
         assert reverse("admin:webhooks_event_change", args=[hidden.pk]) not in said

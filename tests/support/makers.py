@@ -1,7 +1,8 @@
-"""Makes what most tests need, and reads back what was recorded."""
+"""Make webhooks, events, deliveries and attempts, and read back the events that were recorded."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import uuid
 from datetime import timedelta
@@ -11,19 +12,17 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils import timezone
 
-from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models import Attempt, Delivery, Event, State, Webhook
 
-_count = 0
+_numbers = itertools.count(1)
 
 
 def make_webhook(
     *wanted: type[models.Model], on: str = "cud", url: str = "http://127.0.0.1:1/", **fields: Any
 ) -> Webhook:
-    """An enabled webhook for these models; ``on`` has the first letters of its actions."""
-    global _count
-    _count += 1
+    """An enabled webhook for these models. ``on`` has the first letters of its actions."""
     webhook = Webhook.objects.create(
-        name=fields.pop("name", f"webhook {_count}"),
+        name=fields.pop("name", f"webhook {next(_numbers)}"),
         payload_url=url,
         on_created="c" in on,
         on_updated="u" in on,
@@ -34,44 +33,87 @@ def make_webhook(
     return webhook
 
 
-def to_view_objects() -> models.Q:
-    """The permissions to view whatever is not of the app itself."""
-    return models.Q(codename__startswith="view_") & ~models.Q(content_type__app_label="webhooks")
-
-
-def events(model: type[models.Model] | None = None) -> list[Event]:
-    """What was recorded, in order; of one model, or all of it."""
-    found = Event.objects.order_by("pk")
-    return list(found.filter(object_type=model._meta.label_lower) if model else found)
-
-
-def recorded(model: type[models.Model] | None = None) -> list[tuple[str, str, str]]:
-    """The same as (action, object type, object id)."""
-    return [(event.action, event.object_type, event.object_id) for event in events(model)]
-
-
-def actions(model: type[models.Model] | None = None) -> list[str]:
-    return [str(event.action) for event in events(model)]
-
-
-def last_data(model: type[models.Model] | None = None) -> dict[str, Any]:
-    """The data of the last Event."""
-    data: dict[str, Any] = json.loads(events(model)[-1].data)
-    return data
-
-
 def make_event(*webhooks: Webhook, object_id: str = "1", **fields: Any) -> Event:
-    """An Event that was not dispatched yet, of an object that needs not exist."""
+    """An undispatched event of a Thing. The object need not exist."""
     defaults = {"action": "updated", "object_type": "testapp.thing", "data": json.dumps({"id": object_id})}
     ids = [webhook.pk for webhook in webhooks]
     return Event.objects.create(object_id=object_id, webhook_ids=ids, **defaults | fields)
 
 
 def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str = "1", **fields: Any) -> Delivery:
-    """A delivery in a state of its lane, of an event that is dispatched."""
+    """A delivery of ``event``, or of a new one that is dispatched."""
     event = fields.pop("event", None) or make_event(webhook, object_id=object_id, dispatched_at=timezone.now())
     if state == State.SENDING:
         fields = {"claim": uuid.uuid4(), "lease_until": timezone.now() + timedelta(seconds=15)} | fields
     if state in (State.SUCCEEDED, State.FAILED, State.DISCARDED):
         fields = {"finished_at": timezone.now()} | fields
-    return Delivery.objects.create(event=event, webhook=webhook, lane=event.lane, state=state, **fields)
+    return Delivery.objects.create(event=event, webhook=webhook, state=state, **{"lane": event.lane} | fields)
+
+
+def make_site_event(key: object = 1, name: str = "AMS1", **fields: Any) -> Event:
+    """An event of a site, dispatched a minute ago. The site need not exist."""
+    ago = timezone.now() - timedelta(minutes=1)
+    defaults = {
+        "timestamp": ago,
+        "object_type": "dcim.site",
+        "object_repr": name,
+        "data": json.dumps({"id": key, "name": name}),
+        "dispatched_at": ago,
+    }
+    return make_event(object_id=str(key), **defaults | fields)
+
+
+def make_site_delivery(
+    webhook: Webhook, state: State = State.FAILED, event: Event | None = None, **fields: Any
+) -> Delivery:
+    """A delivery of ``event``, or of a new one of site 1. A failed one has failed twice."""
+    if state == State.FAILED:
+        fields = {"reason": "HTTP 503 Service Unavailable", "attempt_count": 2, "failures": 2} | fields
+    return make_delivery(webhook, state, event=event or make_site_event(), **fields)
+
+
+def make_site_deliveries(webhook: Webhook, count: int, state: State = State.FAILED, **fields: Any) -> list[Delivery]:
+    """As many deliveries, each of another site."""
+    events = (make_site_event(key, f"site {key}") for key in range(1, count + 1))
+    return [make_site_delivery(webhook, state, event, **fields) for event in events]
+
+
+def make_attempt(delivery: Delivery, **fields: Any) -> Attempt:
+    """A failed attempt."""
+    defaults = {
+        "number": 1,
+        "started_at": timezone.now(),
+        "duration_ms": 47,
+        "url": delivery.webhook.payload_url,
+        "succeeded": False,
+        "reason": delivery.reason,
+        "status": 503,
+    }
+    return Attempt.objects.create(delivery=delivery, **defaults | fields)
+
+
+def to_view_objects() -> models.Q:
+    """The permissions to view the host's models."""
+    return models.Q(codename__startswith="view_") & ~models.Q(content_type__app_label="webhooks")
+
+
+def events(model: type[models.Model] | None = None) -> list[Event]:
+    """The recorded events in order, of one model or of all."""
+    found = Event.objects.order_by("pk")
+    return list(found.filter(object_type=model._meta.label_lower) if model else found)
+
+
+def recorded(model: type[models.Model] | None = None) -> list[tuple[str, str, str]]:
+    """The recorded events as (action, object type, object id)."""
+    return [(event.action, event.object_type, event.object_id) for event in events(model)]
+
+
+def actions(model: type[models.Model] | None = None) -> list[str]:
+    """The actions of the recorded events."""
+    return [str(event.action) for event in events(model)]
+
+
+def last_data(model: type[models.Model] | None = None) -> dict[str, Any]:
+    """The data of the last recorded event."""
+    data: dict[str, Any] = json.loads(events(model)[-1].data)
+    return data
