@@ -1,6 +1,6 @@
 """The main job with real worker processes: someone saves, the URL gets it, the admin sees it and retries.
 
-Everything runs on both databases, and with both worker classes where that matters.
+Every way to save runs on both databases with both worker classes. The other tests run on both with ``--long``.
 """
 
 from __future__ import annotations
@@ -115,12 +115,10 @@ def test_a_save_by_every_way_reaches_the_url_exactly_once(
     assert ids == [str(pk) for pk in Delivery.objects.order_by("event_id").values_list("pk", flat=True)]
 
 
-@both_workers
-def test_a_tag_added_in_the_same_transaction_is_in_the_one_post(
-    workers: Workers, inbox: Inbox, worker_class: str
-) -> None:
+@pytest.mark.one_database
+def test_a_tag_added_in_the_same_transaction_is_in_the_one_post(workers: Workers, inbox: Inbox) -> None:
     make_webhook(Site, url=inbox.url())
-    worker = workers.start(worker_class)
+    worker = workers.start()
     worker.wait_until_listening()
     tag = Tag.objects.create(name="Red", slug="red")
     with transaction.atomic():
@@ -132,6 +130,7 @@ def test_a_tag_added_in_the_same_transaction_is_in_the_one_post(
     assert [tag["slug"] for tag in body["data"]["tags"]] == ["red"]
 
 
+@pytest.mark.one_database
 def test_a_tag_chosen_in_the_admins_form_is_in_the_one_post(workers: Workers, inbox: Inbox, admin: User) -> None:
     make_webhook(Site, url=inbox.url())
     tag = Tag.objects.create(name="Red", slug="red")
@@ -145,10 +144,10 @@ def test_a_tag_chosen_in_the_admins_form_is_in_the_one_post(workers: Workers, in
     assert [tag["slug"] for tag in body["data"]["tags"]] == ["red"]
 
 
-@both_workers
-def test_a_change_that_is_rolled_back_sends_nothing(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+@pytest.mark.one_database
+def test_a_change_that_is_rolled_back_sends_nothing(workers: Workers, inbox: Inbox) -> None:
     make_webhook(Site, url=inbox.url())
-    worker = workers.start(worker_class)
+    worker = workers.start()
     worker.wait_until_listening()
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         Site.objects.create(name="Never", slug="never")
@@ -159,6 +158,7 @@ def test_a_change_that_is_rolled_back_sends_nothing(workers: Workers, inbox: Inb
     assert the_only(inbox.received())["data"]["name"] == "Berlin"
 
 
+@pytest.mark.one_database
 @both_workers
 def test_a_failing_url_ends_as_failed_and_goes_out_after_a_retry(
     workers: Workers, inbox: Inbox, worker_class: str
@@ -185,6 +185,7 @@ def test_a_failing_url_ends_as_failed_and_goes_out_after_a_retry(
     assert [attempt.number for attempt in delivery.attempts.all()] == [1, 2, 3]
 
 
+@pytest.mark.one_database
 @both_workers
 def test_what_was_saved_before_the_worker_started_goes_out(workers: Workers, inbox: Inbox, worker_class: str) -> None:
     make_webhook(Site, url=inbox.url())
@@ -193,6 +194,7 @@ def test_what_was_saved_before_the_worker_started_goes_out(workers: Workers, inb
     inbox.wait_for(1)
 
 
+@pytest.mark.one_database
 def test_the_shipped_worker_needs_no_wake_up(workers: Workers, inbox: Inbox, redis: Any) -> None:
     make_webhook(Site, url=inbox.url())
     workers.start().wait_until_listening()
@@ -210,6 +212,7 @@ def test_the_shipped_worker_needs_no_wake_up(workers: Workers, inbox: Inbox, red
 
 
 @pytest.mark.timing
+@pytest.mark.one_database
 @both_workers
 def test_a_thousand_changes_of_a_thousand_objects_arrive_within_five_seconds(
     workers: Workers, inbox: Inbox, worker_class: str, figures: Figures
@@ -227,6 +230,7 @@ def test_a_thousand_changes_of_a_thousand_objects_arrive_within_five_seconds(
 
 
 @pytest.mark.timing
+@pytest.mark.one_database
 @both_workers
 def test_a_thousand_changes_of_one_object_arrive_in_order_within_fifteen_seconds(
     workers: Workers, inbox: Inbox, worker_class: str, figures: Figures

@@ -98,10 +98,10 @@ def test_the_storm_goes_on_while_redis_is_killed_and_emptied(
     figures: Figures,
     is_long: bool,
 ) -> None:
-    changes = 10_000 if is_long else 400
+    changes = 10_000 if is_long else 300
     make_webhook(Label, url=inbox.url(URL))
     began = time.monotonic()
-    killer = Killer(crew, workers=3, most=1000 if is_long else 5)
+    killer = Killer(crew, workers=3, most=1000 if is_long else 3)
     crowd = [writers(Plan(f"w{n}", changes // 4, labels, pause=0.05)) for n in range(4)]
     blows = [valkey.flush, valkey.restart_empty, valkey.flush, valkey.restart_empty]
     lost_keys: list[int] = []
@@ -135,27 +135,28 @@ def save(crew: Crew, redis_url: str, count: int) -> tuple[list[float], list[str]
 
 
 @pytest.mark.timing
-@pytest.mark.parametrize("kind", OUTAGES)
 def test_a_save_hardly_waits_for_a_redis_that_is_away(
-    crew: Crew, redis_url: str, inbox: Inbox, figures: Figures, kind: str
+    crew: Crew, redis_url: str, inbox: Inbox, figures: Figures
 ) -> None:
     make_webhook(Label, url=inbox.url())
     usual, lines = save(crew, redis_url, 40)
     assert lines == []
-    with OUTAGES[kind]() as url:
-        away, lines = save(crew, url, 40)
-        # One save is too few to tell a wait for Redis from one of the whole machine: the best of three tells.
-        firsts = [away[0], *(save(crew, url, 1)[0][0] for _ in range(2))]
-    first, rest = min(firsts) - usual[0], statistics.median(away[1:]) - statistics.median(usual[1:])
-    figures(f"first save {first:+.0f} ms, the rest {rest:+.1f} ms (median), {len(lines)} lines logged")
-    assert first < 100 + 60, "the connect timeout, and what a busy machine takes"
-    assert rest < 5
-    assert len(lines) == 1
-    assert "WARNING" in lines[0]
+    for kind, outage in OUTAGES.items():
+        with outage() as url:
+            away, lines = save(crew, url, 40)
+            # The first save alone may wait for a busy machine: take the best of three processes.
+            firsts = [away[0], *(save(crew, url, 1)[0][0] for _ in range(2))]
+        first, rest = min(firsts) - usual[0], statistics.median(away[1:]) - statistics.median(usual[1:])
+        figures(f"{kind}: first save {first:+.0f} ms, the rest {rest:+.1f} ms (median), {len(lines)} lines logged")
+        assert first < 100 + 60, f"{kind}: more than the connect timeout and the noise of a busy machine"
+        assert rest < 5, kind
+        assert len(lines) == 1, kind
+        assert "WARNING" in lines[0], kind
     crew.redis_url = redis_url
     crew.by_name[crew.hire()].wait_until_listening()
     began = time.time()
-    assert max(one.at for one in inbox.wait_for(82, seconds=10)) - began < 10
+    count = len(usual) + len(OUTAGES) * (len(away) + 2)
+    assert max(one.at for one in inbox.wait_for(count, seconds=10)) - began < 10
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])

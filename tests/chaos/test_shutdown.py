@@ -18,8 +18,8 @@ from webhooks.models import Attempt, Delivery, State, Webhook
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
-# Requests take time to arrive where the machine is busy; the next ones would go out when those of 4 s end.
-MOMENT = 2
+# Seconds that a request may take to arrive on a busy machine. The next ones would go out when those of 6 s end.
+MOMENT = 4
 
 # Seconds in which a worker that is stopped warmly has exited: well before supervisord kills it, after 20.
 WARM = 15
@@ -30,17 +30,16 @@ def fill(webhook: Webhook, count: int) -> None:
         make_event(webhook, object_type="testapp.label", object_id=f"{webhook.pk}-{number}")
 
 
-@pytest.mark.alone
 def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the_rest(
     crew: Crew, inbox: Inbox, figures: Figures
 ) -> None:
-    slow = make_webhook(Label, url=inbox.url("slow/4"), timeout=30)
+    slow = make_webhook(Label, url=inbox.url("slow/6"), timeout=30)
     hung = make_webhook(Label, url=inbox.url("hang"), timeout=60)
     fill(slow, 20)
     fill(hung, 20)
     name = crew.hire()
     worker = crew.by_name[name]
-    inbox.wait_for(2, behaviour="slow/4")
+    inbox.wait_for(2, behaviour="slow/6")
     inbox.wait_for(2, behaviour="hang")
     held = len(claims.held(name))
     began, clock = time.time(), time.monotonic()
@@ -57,7 +56,7 @@ def test_a_warm_stop_claims_nothing_records_what_ends_in_time_and_hands_back_the
     assert took < WARM
     assert held > len(received), "some of what was claimed was not sent yet"
     assert not late, "nothing is sent after the signal"
-    assert done == len(inbox.received("slow/4"))
+    assert done == len(inbox.received("slow/6"))
     assert Attempt.objects.count() == done, "what was cut off does not count"
     handed_back = Delivery.objects.exclude(state=State.SUCCEEDED)
     assert set(handed_back.values_list("state", "claim", "lease_until", "attempt_count")) == {

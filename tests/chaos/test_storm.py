@@ -30,10 +30,10 @@ def test_nothing_is_lost_invented_or_reordered_while_workers_and_writers_are_kil
     figures: Figures,
     is_long: bool,
 ) -> None:
-    changes = 10_000 if is_long else 600
+    changes = 10_000 if is_long else 400
     make_webhook(Label, url=inbox.url(URL))
     began = time.monotonic()
-    killer = Killer(crew, workers=3, most=1000 if is_long else 12)
+    killer = Killer(crew, workers=3, most=1000 if is_long else 6)
     crowd = [writers(Plan(f"w{n}", changes // 4, labels, pause=0.05)) for n in range(4)]
     storm.rage(killer, crowd, 1700 if is_long else 120)
     account = ledger.settle(inbox.received(URL))
