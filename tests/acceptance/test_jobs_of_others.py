@@ -1,4 +1,4 @@
-"""Jobs of somebody else on a worker of the shipped class that has requests under way."""
+"""Jobs of other apps on a shipped worker that has requests under way."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sleep(seconds: float) -> Job:
     return job
 
 
-def test_a_request_that_takes_long_ends_beside_jobs_that_come_often(workers: Workers, inbox: Inbox) -> None:
+def test_a_long_request_ends_while_other_jobs_run(workers: Workers, inbox: Inbox) -> None:
     worker = workers.start()
     worker.wait_until_listening()
     make_webhook(Thing, url=inbox.url(f"slow/{WARM_SECONDS + 2}"), timeout=60)
@@ -55,7 +55,7 @@ def test_a_request_that_takes_long_ends_beside_jobs_that_come_often(workers: Wor
     assert worker.stop() == 0
 
 
-def test_a_job_that_ends_first_leaves_what_is_under_way_to_the_worker(workers: Workers, inbox: Inbox) -> None:
+def test_a_job_that_ends_first_leaves_requests_under_way_to_the_worker(workers: Workers, inbox: Inbox) -> None:
     workers.start(LEASE=2).wait_until_listening()
     make_webhook(Thing, url=inbox.url("slow/6"), timeout=60)
     Thing.objects.create(name="a")
@@ -66,9 +66,7 @@ def test_a_job_that_ends_first_leaves_what_is_under_way_to_the_worker(workers: W
     assert len(inbox.received()) == Attempt.objects.count() == 1
 
 
-def test_a_worker_that_is_stopped_when_it_has_just_taken_a_job_ends_and_loses_nothing(
-    workers: Workers, inbox: Inbox
-) -> None:
+def test_a_worker_stopped_just_after_taking_a_job_loses_nothing(workers: Workers, inbox: Inbox) -> None:
     worker = workers.start()
     worker.wait_until_listening()
     make_webhook(Thing, url=inbox.url("hang"), timeout=120)
@@ -84,7 +82,7 @@ def test_a_worker_that_is_stopped_when_it_has_just_taken_a_job_ends_and_loses_no
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    """What SIGTERM and SIGINT do is afterwards as it was before."""
+    """Restore the handlers of SIGTERM and SIGINT afterwards."""
     before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
     yield
     for one, handler in before.items():
@@ -92,7 +90,7 @@ def signals() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("signals")
-def test_a_job_that_was_taken_and_not_begun_is_given_back_as_the_first(
+def test_a_job_taken_but_not_started_returns_to_the_head_of_its_queue(
     redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue = Queue("webhooks", connection=redis)
@@ -113,7 +111,7 @@ def test_a_job_that_was_taken_and_not_begun_is_given_back_as_the_first(
 
 
 class OfNewerCode:
-    """What a site that is a version ahead of its workers puts into a job."""
+    """An argument of a job from a site that is a version ahead of its workers."""
 
 
 def test_a_job_that_cannot_be_unpickled_fails_and_does_no_harm(
@@ -133,7 +131,7 @@ def test_a_job_that_cannot_be_unpickled_fails_and_does_no_harm(
     assert worker.stop() == 0
 
 
-def test_a_worker_of_one_look_a_minute_still_stops_at_once(workers: Workers) -> None:
+def test_a_worker_that_polls_once_a_minute_still_stops_at_once(workers: Workers) -> None:
     worker = workers.start(IDLE_POLL=60)
     worker.wait_until_listening()
     started = time.monotonic()

@@ -49,13 +49,13 @@ def patch(site_url: str, token: str, site: int, comment: str, depth: str = "") -
 
 
 class WritesBack(ThreadingHTTPServer):
-    """Changes the object that it is told of, each time, and says so or not."""
+    """Changes the object of each request, and passes the loop header on or not."""
 
     daemon_threads = True
 
-    def __init__(self, site_url: str, token: str, says_so: bool) -> None:
+    def __init__(self, site_url: str, token: str, passes_depth: bool) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.site_url, self.token, self.says_so = site_url, token, says_so
+        self.site_url, self.token, self.passes_depth = site_url, token, passes_depth
         self.depths: list[str] = []
 
 
@@ -66,7 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         depth = self.headers[DEPTH]
         self.server.depths.append(depth)
-        said = depth if self.server.says_so else ""
+        said = depth if self.server.passes_depth else ""
         patch(self.server.site_url, self.server.token, payload["data"]["id"], f"seen {len(self.server.depths)}", said)
         self.send_response(200)
         self.send_header("Content-Length", "0")
@@ -86,12 +86,12 @@ def all_ended() -> bool:
     return not is_open and not Event.objects.undispatched().exists()
 
 
-def test_a_receiver_that_writes_back_gets_as_many_as_a_chain_may_have(workers: Workers, site_url: str) -> None:
+def test_loop_protection_ends_the_chain_of_a_receiver_that_writes_back(workers: Workers, site_url: str) -> None:
     robot = User.objects.create_user("robot")
     robot.user_permissions.set(Permission.objects.filter(codename__in=["view_site", "change_site", "chain_webhook"]))
     token = Token.objects.create(user=robot).key
     site = Site.objects.create(name="Berlin", slug="berlin")
-    with WritesBack(site_url, token, says_so=True) as receiver:
+    with WritesBack(site_url, token, passes_depth=True) as receiver:
         make_webhook(Site, on="u", url=serve(receiver))
         workers.start(MAX_DEPTH=MAX_DEPTH)
         patch(site_url, token, site.pk, "the first")
@@ -108,11 +108,11 @@ def test_a_receiver_that_writes_back_gets_as_many_as_a_chain_may_have(workers: W
         receiver.shutdown()
 
 
-def test_a_receiver_whose_changes_are_left_out_gets_one(workers: Workers, site_url: str) -> None:
+def test_changes_by_an_ignored_user_are_not_sent(workers: Workers, site_url: str) -> None:
     robot = Token.objects.create(user=User.objects.create_superuser("robot")).key
     person = Token.objects.create(user=User.objects.create_superuser("person")).key
     site = Site.objects.create(name="Berlin", slug="berlin")
-    with WritesBack(site_url, robot, says_so=False) as receiver:
+    with WritesBack(site_url, robot, passes_depth=False) as receiver:
         make_webhook(Site, on="u", url=serve(receiver), excluded_usernames=["robot"])
         workers.start()
         for number in (1, 2):

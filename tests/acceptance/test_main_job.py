@@ -152,7 +152,7 @@ def test_a_change_that_is_rolled_back_sends_nothing(workers: Workers, inbox: Inb
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         Site.objects.create(name="Never", slug="never")
         1 / 0  # noqa: B018
-    Site.objects.create(name="Berlin", slug="berlin")  # what comes after it has arrived, so would it have
+    Site.objects.create(name="Berlin", slug="berlin")  # a later change arrives, so the earlier one would have
     wait_until_all_succeeded(1)
     worker.stop()
     assert the_only(inbox.received())["data"]["name"] == "Berlin"
@@ -187,7 +187,7 @@ def test_a_failing_url_ends_as_failed_and_goes_out_after_a_retry(
 
 @pytest.mark.one_database
 @both_workers
-def test_what_was_saved_before_the_worker_started_goes_out(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+def test_changes_saved_before_the_worker_started_go_out(workers: Workers, inbox: Inbox, worker_class: str) -> None:
     make_webhook(Site, url=inbox.url())
     Site.objects.create(name="Berlin", slug="berlin")
     workers.start(worker_class)

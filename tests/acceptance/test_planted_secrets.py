@@ -55,7 +55,7 @@ RECEIVERS = (
 
 
 def spellings(secret: str) -> set[bytes]:
-    """How it might be written somewhere without being recognized at once."""
+    """Encodings that could hide a secret."""
     key = secret.removeprefix("whsec_")
     raw = {secret, key, json.dumps(secret)[1:-1], quote(secret), quote(secret, safe=""), secret.replace('"', "&quot;")}
     encoded = {base64.b64encode(secret.encode()), secret.encode().hex().encode(), secret[::-1].encode()}
@@ -67,7 +67,7 @@ NEEDLES = {name: spellings(secret) for name, secret in PLANTED.items()}
 
 
 class Search:
-    """Counts what was searched, and remembers what was found where."""
+    """Counts the searched texts, and lists the secrets found."""
 
     def __init__(self) -> None:
         self.searched: Counter[str] = Counter()
@@ -191,7 +191,7 @@ def plant(search: Search, browser: Client, api: APIClient, inbox: Inbox) -> None
 
 
 def provoke(search: Search, browser: Client, api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is refused, and what breaks, with a secret in it."""
+    """Send secrets in requests that are refused or that fail."""
     webhook = Webhook.objects.order_by("pk")[0]
     change, address = (
         reverse("admin:webhooks_webhook_change", args=[webhook.pk]),

@@ -31,7 +31,7 @@ REFUSING = {
 
 @pytest.fixture
 def valkey(workers: Workers) -> Iterator[Any]:
-    """A server of this test's own, which its workers use."""
+    """A separate server for this test and its workers."""
     with own_valkey() as (_, url):
         workers.redis_url = url
         yield Redis.from_url(url)
@@ -66,7 +66,7 @@ def test_workers_start_deliver_and_stop_while_redis_refuses(
 
 @pytest.mark.one_database
 @pytest.mark.usefixtures("database")
-def test_a_worker_that_is_stopped_before_redis_took_it_records_what_is_under_way(
+def test_a_worker_stopped_before_it_reached_redis_records_its_requests(
     workers: Workers, inbox: Inbox, valkey: Any
 ) -> None:
     make_webhook(Thing, url=inbox.url("slow/2"))
@@ -80,7 +80,7 @@ def test_a_worker_that_is_stopped_before_redis_took_it_records_what_is_under_way
 
 @pytest.mark.one_database
 @pytest.mark.usefixtures("database")
-def test_a_job_of_somebody_else_that_runs_meanwhile_is_not_left_to_itself(valkey: Any) -> None:
+def test_another_apps_job_that_runs_meanwhile_is_not_abandoned(valkey: Any) -> None:
     queue = Queue("webhooks", connection=valkey)
     worker = WebhookWorker([queue], connection=valkey, job_monitoring_interval=1)
     job = queue.enqueue("time.sleep", 5)
@@ -130,6 +130,6 @@ def test_a_job_of_somebody_else_that_runs_meanwhile_is_not_left_to_itself(valkey
         (of_redis.DataError("Invalid input of type"), False, "does not answer"),
     ],
 )
-def test_what_counts_as_a_redis_that_is_away(error: of_redis.RedisError, is_away: bool, verb: str) -> None:
+def test_errors_that_mean_redis_is_unavailable(error: of_redis.RedisError, is_away: bool, verb: str) -> None:
     assert redis.is_unavailable(error) == is_away
     assert redis.describe_outage(error) == f"Redis {verb} ({error})"

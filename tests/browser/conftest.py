@@ -37,7 +37,7 @@ FLAGS = [
 
 @dataclass(frozen=True)
 class Site:
-    """Where the site answers, and what its server logs."""
+    """The site's address and log file."""
 
     url: str
     log: Path
@@ -85,12 +85,12 @@ def browser() -> Iterator[Browser]:
         patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         expect.set_options(timeout=15_000 * PATIENCE)
         yield playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
-        connections.close_all()  # Django keeps other ones for a thread in which an event loop runs
+        connections.close_all()  # Django keeps extra ones where an event loop runs
 
 
 @pytest.fixture
 def page(request: pytest.FixtureRequest, database: str, redis: Any, site: Site, browser: Browser) -> Iterator[Page]:
-    """A tab of its own for each test, logged in as admin. Fails the test when a script of a page fails."""
+    """A new tab for each test, logged in as admin. Fails the test when a script of a page fails."""
     request.node.stash.setdefault(LOGS, []).append(site.log)
     client = Client()
     client.force_login(get_user_model().objects.create_superuser("admin", "admin@example.org", "admin"))

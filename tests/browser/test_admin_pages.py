@@ -50,7 +50,7 @@ def test_an_admin_defines_a_webhook_changes_a_site_and_sees_the_delivery(
 
 
 @pytest.mark.parametrize("width", [1280, 1024])
-def test_no_table_is_cut_off_beside_its_menu_and_its_filter(page: Page, width: int) -> None:
+def test_no_table_is_cut_off(page: Page, width: int) -> None:
     webhook = make_webhook(Site, name="Circuit monitoring", failures_in_a_row=9, probe_at=timezone.now())
     for state in (State.PENDING, State.FAILED, State.SUCCEEDED):
         event = make_site_event(state, "Amsterdam Science Park", error="KeyError" if state == State.FAILED else "")
@@ -64,9 +64,7 @@ def test_no_table_is_cut_off_beside_its_menu_and_its_filter(page: Page, width: i
             assert table.evaluate("one => one.scrollWidth - one.clientWidth") <= 0, address
 
 
-def test_what_failed_is_seen_with_its_reason_and_sent_again_by_a_click(
-    page: Page, workers: Workers, inbox: Inbox
-) -> None:
+def test_a_click_retries_a_failed_delivery_and_its_reason_is_shown(page: Page, workers: Workers, inbox: Inbox) -> None:
     make_webhook(Site, url=inbox.url("fail-first/1"), name="Fails once")
     workers.start(RETRY_SCHEDULE=[])
     Site.objects.create(name="Ghent", slug="ghent")
@@ -123,7 +121,7 @@ def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> 
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_boxes_of_a_group_stand_in_line(page: Page, width: int) -> None:
+def test_the_boxes_of_a_group_are_aligned(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto("/admin/webhooks/webhook/add/")
     page.get_by_role("button", name="Save", exact=True).first.click()
@@ -137,7 +135,7 @@ def test_the_boxes_of_a_group_stand_in_line(page: Page, width: int) -> None:
     assert len({box["y" if width > 767 else "x"] for box in tops if box}) == 1, tops
 
 
-def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cannot_show_is_kept(page: Page) -> None:
+def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_them(page: Page) -> None:
     make_webhook(Site, name="Everything")
     for name, status in (("Berlin", "active"), ("Ghent", "planned"), ("Lyon", "active")):
         Site.objects.create(name=name, slug=name.lower(), status=status)
@@ -188,7 +186,7 @@ def test_conditions_are_made_of_rows_tried_on_the_last_events_and_what_rows_cann
     assert Webhook.objects.get(pk=webhook.pk).conditions == nested
 
 
-def test_rows_that_nobody_edits_stay_as_they_are_beside_one_that_is_edited(page: Page) -> None:
+def test_editing_one_row_of_conditions_changes_no_other(page: Page) -> None:
     texts = ["Berlin, Mitte", "dc1east", "1234567890123456", "1e5", "[x]", "", " a", "true", '"q"']
     kept = [{"attr": "name", "op": "in", "value": texts}, *({"attr": "slug", "value": text} for text in texts)]
     last = {"attr": "id", "op": "gt", "value": 1.5}
@@ -205,7 +203,7 @@ def test_rows_that_nobody_edits_stay_as_they_are_beside_one_that_is_edited(page:
     assert stored == [*kept, last | {"value": 2.5}, {"attr": "slug", "value": "1e5"}]
 
 
-def test_nothing_that_others_write_runs_in_the_browser(page: Page, redis: Any) -> None:
+def test_no_stored_text_runs_as_a_script_in_the_browser(page: Page, redis: Any) -> None:
     # What would run is a function that there is not: the page would report an error, which fails the test.
     for name in ("markup", "more markup", "text"):
         fill(TOGETHER[name], redis)

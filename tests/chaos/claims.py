@@ -1,4 +1,4 @@
-"""Which worker holds which claims, by PostgreSQL's own account: workers connect under names of their own."""
+"""Which worker holds which claims, by PostgreSQL's own account: each worker connects under its own name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def unwatch() -> None:
 
 
 def held(name: str) -> set[uuid.UUID]:
-    """The ids of the deliveries that stand as claimed by this worker."""
+    """The ids of the deliveries that this worker has claimed."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM webhooks_delivery JOIN chaos_claim ON token = claim "
@@ -59,9 +59,9 @@ def claimants() -> set[str]:
 
 
 def kill_holder(worker: Worker, name: str) -> set[uuid.UUID]:
-    """SIGKILL a worker that holds claims, and return what it held. One that holds none lives on.
+    """SIGKILL a worker that holds claims, and return the claims. A worker without claims lives on.
 
-    It is frozen first, so that what stands in the rows is what it leaves behind.
+    It is frozen first, so that the rows show exactly its unfinished claims.
     """
     if not held(name):
         return set()

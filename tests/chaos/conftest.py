@@ -22,7 +22,7 @@ def is_long(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def crew(request: pytest.FixtureRequest, tmp_path: Any, database: str, redis: Any, redis_url: str) -> Iterator[Crew]:
-    """Starts workers, whose claims PostgreSQL watches, and ends them with the test."""
+    """Starts workers, and ends them with the test. PostgreSQL logs their claims."""
     started = Crew(tmp_path, redis_url)
     request.node.stash[LOGS] = started.logs
     claims.watch()
@@ -47,5 +47,5 @@ def writers(crew: Crew) -> Iterator[Callable[[Plan], Writer]]:
 
 @pytest.fixture
 def labels(database: str) -> list[int]:
-    """The ids of fifty labels, made before any webhook wants to hear of them."""
+    """The ids of fifty labels, created before any webhook exists."""
     return [label.pk for label in Label.objects.bulk_create([Label(name="new") for _ in range(50)])]

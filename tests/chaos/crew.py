@@ -1,4 +1,4 @@
-"""Workers and writers in processes of their own, known to PostgreSQL by name."""
+"""Worker and writer processes that PostgreSQL knows by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.workers import SHIPPED, Worker, Workers
 
 
 class Crew(Workers):
-    """Workers by name: the name is that of their database connections too."""
+    """Workers by name. Their database connections have the same name."""
 
     def __init__(self, directory: Path, redis_url: str) -> None:
         super().__init__(directory, redis_url)
@@ -56,7 +56,7 @@ class Writer:
             )
 
     def kill(self) -> None:
-        """SIGKILL it, whatever it is doing, and start another one for what is left."""
+        """SIGKILL it at any moment, and start another one for the rest of the plan."""
         if self.process.poll() is not None:
             return
         self.process.kill()
@@ -79,7 +79,7 @@ class Writer:
         assert status in (None, 0), f"writer {self.plan.name} ended with {status}:\n{self.log.read_text()[-3000:]}"
         return status == 0
 
-    def told(self, what: str) -> int:
+    def count_lines(self, what: str) -> int:
         """How many lines of its log begin with this word."""
         return sum(line.startswith(f"{what} ") for line in self.log.read_text().splitlines())
 

@@ -1,4 +1,4 @@
-"""Kills workers that hold claims, and counts what they leave behind."""
+"""Kills workers that hold claims, and counts the claims."""
 
 from __future__ import annotations
 

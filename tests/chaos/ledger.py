@@ -1,7 +1,7 @@
-"""What was committed, by a witness that knows nothing of webhooks, and whether exactly that arrived.
+"""The committed changes, from a witness that knows nothing about webhooks, compared with the requests.
 
 Writers note every change in a plain table in the transaction of the change itself, while they hold the object's
-lock: what stands there was committed, and for each object in this order.
+lock: its rows were committed, and for each object in this order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def count(writer: str = "") -> int:
 
 @dataclass(frozen=True)
 class Account:
-    """How what arrived differs from what was committed. ``repeated`` has how often each id came too often."""
+    """How the requests differ from the committed changes. ``repeated`` counts the surplus requests of each id."""
 
     committed: int
     arrived: int
@@ -58,7 +58,7 @@ class Account:
 
 
 def settle(received: list[Received]) -> Account:
-    """Compare the requests of one webhook, in the order in which they came, with the ledger."""
+    """Compare the requests of one webhook, in order of arrival, with the ledger."""
     ledger = committed()
     assert len(set(ledger)) == len(ledger), "a writer used a value twice"
     firsts: dict[str, Received] = {}
@@ -83,7 +83,7 @@ def _change(one: Received) -> Change:
 
 
 def _misplaced(ledger: list[Change], arrived: list[Change]) -> list[Change]:
-    """The changes that arrived at another place among those of their object than they were made at."""
+    """The changes that arrived out of order for their object."""
     known = set(ledger) & set(arrived)
     made, came = _by_object(c for c in ledger if c in known), _by_object(c for c in arrived if c in known)
     return [(pk, value) for pk in made for value, other in zip(made[pk], came[pk], strict=False) if value != other]

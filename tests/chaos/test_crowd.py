@@ -27,7 +27,7 @@ SECONDS = 0.02
 
 
 def overlapping(received: list[Received]) -> list[tuple[int, float]]:
-    """Objects of which a request came before the one before it can have been answered."""
+    """Objects that got a request before the receiver can have answered the previous one."""
     moments: dict[int, list[float]] = defaultdict(list)
     for one in received:
         moments[one.json["data"]["id"]].append(one.at)
@@ -55,7 +55,7 @@ def test_each_delivery_is_attempted_exactly_once(
     many, deliveries, busy = (20, 4000, 15) if is_long else (6, 600, 4)
     url = f"slow/{SECONDS}"
     make_webhook(Label, url=inbox.url(url))
-    # A lease that an overloaded machine can renew: nobody dies here.
+    # A lease that an overloaded machine can renew: no worker dies here.
     for _ in range(many):
         crew.hire(LEASE=30)
     wait_until_all_work(crew)

@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 URL = "slow/0.01"
 
 
-# A crash takes back what was recorded up to three times PostgreSQL's wal_writer_delay of 0.2 s before, and more on a
-# busy machine; workers do not wait for the disk there. An orderly stop takes nothing back.
+# A crash takes back the records of the last three times PostgreSQL's wal_writer_delay (0.2 s), and more on a busy
+# machine: workers do not wait for the disk there. An orderly stop takes nothing back.
 TAKEN_BACK = {"fast": 0, "immediate": 3}
 
 
 def claimed() -> set[str]:
-    """The ids of what stands as claimed, all of which workers may have to send again."""
+    """The ids of all claimed deliveries: workers may have to send them again."""
     return {str(pk) for pk in Delivery.objects.filter(state=State.SENDING).values_list("pk", flat=True)}
 
 
@@ -58,7 +58,7 @@ def test_workers_reconnect_and_nothing_is_lost(
         until(lambda: all(writer.is_done() for writer in crowd) and not storm.unfinished(), 60, storm.report)
         account = ledger.settle(inbox.received())
         risked = held.union(*(at_risk(inbox, began - TAKEN_BACK[mode], back) for began, back in away))
-        torn = sum(writer.told("disconnected") for writer in crowd)
+        torn = sum(writer.count_lines("disconnected") for writer in crowd)
         figures(
             f"{account}; 2 restarts took {sum(back - began for began, back in away):.1f} s, {torn} transactions of the "
             f"writers torn, {len(risked)} deliveries at risk of a repeat"

@@ -1,4 +1,4 @@
-"""Whichever statement of a worker fails, and whatever lease ends then: the worker goes on, and all is delivered."""
+"""Any statement of a worker may fail, and any lease may end: the worker goes on, and everything is delivered."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
     def is_done() -> bool:
         is_paused = Webhook.objects.get(pk=bad.pk).is_paused
         undone = Delivery.objects.filter(webhook=good).exclude(state=State.SUCCEEDED)
-        # What could not be handed back comes back when its lease ends: nobody may keep it, or renew it for ever.
+        # A delivery that could not be handed back returns when its lease ends: no worker may keep or renew it.
         kept = Delivery.objects.filter(state=State.SENDING)
         return (
             is_paused
@@ -81,7 +81,7 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
     return fault
 
 
-def test_whichever_statement_fails_the_worker_goes_on(
+def test_the_worker_goes_on_after_any_failed_statement(
     database: str, inbox: Inbox, webhooks_settings: Any, figures: Figures
 ) -> None:
     webhooks_settings(PAUSE_AFTER=2, LEASE=0.3, SWEEP_INTERVAL=0.05, SENDERS=4, RETRY_SCHEDULE=[1000])

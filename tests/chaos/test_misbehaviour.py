@@ -1,4 +1,4 @@
-"""Receivers that misbehave in every way hurt nobody but themselves."""
+"""Receivers that misbehave in any way hurt only themselves."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def forget_peak(pid: int) -> None:
 
 
 @pytest.mark.usefixtures("slow_resolver")
-def test_whatever_receivers_do_attempts_end_in_time_memory_stays_and_others_are_served(
+def test_bad_receivers_cannot_exceed_timeouts_or_memory_or_delay_others(
     crew: Crew, inbox: Inbox, stalled_port: int, figures: Figures
 ) -> None:
     make_webhook(Label, url=inbox.url())

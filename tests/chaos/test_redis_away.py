@@ -187,7 +187,7 @@ def test_a_worker_goes_on_without_redis_and_with_it_again(
     assert len(inbox.received()) == 21
 
 
-def test_what_was_saved_without_redis_and_worker_goes_out_when_both_are_back(
+def test_changes_saved_without_redis_and_worker_go_out_when_both_are_back(
     crew: Crew, inbox: Inbox, figures: Figures
 ) -> None:
     make_webhook(Label, url=inbox.url())

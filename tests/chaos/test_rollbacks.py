@@ -40,11 +40,11 @@ def test_exactly_what_was_committed_arrives(
         crowd = [writers(plan) for plan in plans]
         until(lambda: all(w.is_done() for w in crowd) and not storm.unfinished(), 600 if is_long else 90, storm.report)
     account = ledger.settle(inbox.received())
-    told = {way: sum(writer.told(way) for writer in crowd) for way in WAYS}
-    transactions = sum(writer.told("commit") for writer in crowd) + sum(told[way] for way in WAYS[:3])
-    figures(f"{account}; {transactions} transactions, of which {told}")
+    by_way = {way: sum(writer.count_lines(way) for writer in crowd) for way in WAYS}
+    transactions = sum(writer.count_lines("commit") for writer in crowd) + sum(by_way[way] for way in WAYS[:3])
+    figures(f"{account}; {transactions} transactions, {by_way}")
     ledger.check_rows()
     account.check()
     assert not account.repeated
     assert Event.objects.count() == account.committed
-    assert all(told.values()), "each way occurred"
+    assert all(by_way.values()), "each way occurred"

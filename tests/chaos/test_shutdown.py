@@ -18,10 +18,10 @@ from webhooks.models import Attempt, Delivery, State, Webhook
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
-# Seconds that a request may take to arrive on a busy machine. The next ones would go out when those of 6 s end.
+# Seconds that a request may take to arrive on a busy machine. The next ones would go out after 6 s.
 MOMENT = 4
 
-# Seconds in which a worker that is stopped warmly has exited: well before supervisord kills it, after 20.
+# Seconds until a warm stop has ended the worker: well before supervisord kills it, after 20.
 WARM = 15
 
 

@@ -46,7 +46,7 @@ def test_a_worker_that_wakes_up_after_its_lease_overwrites_nothing_and_sends_not
         before, sent = rows(), len(inbox.received())
     finally:
         crew.by_name[stalled].thaw()
-    # It is awake, and through with what it had, once it delivers something new.
+    # Once it delivers something new, it is awake and has finished its old claims.
     event = make_event(webhook, object_type="testapp.label", object_id="new")
     until(lambda: succeeded() == 9, 30, "the one that was stopped to go on")
     crew.by_name[stalled].stop()

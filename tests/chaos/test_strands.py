@@ -29,7 +29,7 @@ from webhooks.models.claims import Claim, promote
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
 
-def test_heavy_dispatch_beside_records_strands_nothing(
+def test_heavy_dispatch_during_records_strands_nothing(
     crew: Crew, writers: Callable[[Plan], Writer], labels: list[int], inbox: Inbox, figures: Figures
 ) -> None:
     make_webhook(Label, url=inbox.url())
@@ -63,7 +63,7 @@ def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
 
 @pytest.fixture
 def after_promotion(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
-    """What is called between a promotion by a dispatch or a retry and its commit."""
+    """The functions to call between a promotion (by a dispatch or a retry) and its commit."""
     calls: list[Callable[[], None]] = []
 
     def then_call(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,14 +121,14 @@ def locked(delivery: Delivery) -> bool:
         return not free.exists()
 
 
-def test_a_dispatch_beside_two_records_strands_nothing(
+def test_a_dispatch_during_two_records_strands_nothing(
     database: str, after_promotion: list[Callable[[], None]]
 ) -> None:
     beside_a_head_that_moves_up(dispatch, after_promotion)
     assert Delivery.objects.headless_lanes().count() == 0
 
 
-def test_a_retry_beside_two_records_strands_nothing(database: str, after_promotion: list[Callable[[], None]]) -> None:
+def test_a_retry_during_two_records_strands_nothing(database: str, after_promotion: list[Callable[[], None]]) -> None:
     def retry() -> None:
         dispatched = Event.objects.undispatched().get()
         dispatched.dispatched_at = timezone.now()

@@ -14,15 +14,15 @@ from tests.support.modes import bare_savepoint
 from tests.testapp.models import Label
 
 
-class Mishap(Exception):
+class Rollback(Exception):
     pass
 
 
 class Work:
-    """``done`` is how many changes were committed; ``tell`` hears what is about to be done."""
+    """``done`` counts the committed changes. ``announce`` gets a line before each transaction."""
 
-    def __init__(self, plan: Plan, tell: Callable[[str], None]) -> None:
-        self.plan, self.tell = plan, tell
+    def __init__(self, plan: Plan, announce: Callable[[str], None]) -> None:
+        self.plan, self.announce = plan, announce
         self.chance = random.Random(plan.seed)
         self.done = self._count = 0
 
@@ -49,16 +49,16 @@ class Work:
         return f"{self.plan.name}-{self.plan.seed}-{self._count}"
 
     def _commit(self, changes: list[ledger.Change]) -> None:
-        self.tell(f"commit {changes}")
+        self.announce(f"commit {changes}")
         with transaction.atomic():
             self._make(changes)
         self.done += len(changes)
 
     def _recover(self, error: Exception, changes: list[ledger.Change]) -> None:
         if "deadlock detected" in str(error):
-            self.tell(f"deadlock {changes}")
+            self.announce(f"deadlock {changes}")
             return
-        self.tell(f"disconnected {changes}: {error!r}")
+        self.announce(f"disconnected {changes}: {error!r}")
         connection.close()
         time.sleep(0.2)
         try:
@@ -77,15 +77,15 @@ class Work:
         how = self.chance.choice(
             [self._raise, self._roll_back_a_block, self._roll_back_a_savepoint, self._roll_back_in_part]
         )
-        self.tell(f"{how.__name__.strip('_')} {changes}")
+        self.announce(f"{how.__name__.strip('_')} {changes}")
         how(changes)
 
     def _raise(self, changes: list[ledger.Change]) -> None:
         try:
             with transaction.atomic():
                 self._make(changes)
-                raise Mishap
-        except Mishap:
+                raise Rollback
+        except Rollback:
             pass
 
     def _roll_back_a_block(self, changes: list[ledger.Change]) -> None:
@@ -101,7 +101,7 @@ class Work:
     def _roll_back_in_part(self, changes: list[ledger.Change]) -> None:
         """The same objects, changed again after a savepoint was rolled back: only the last values count."""
         again = [(pk, self._value()) for pk, _ in changes]
-        self.tell(f"commit {again}")
+        self.announce(f"commit {again}")
         with transaction.atomic():
             savepoint = bare_savepoint()
             self._make(changes)

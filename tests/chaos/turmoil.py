@@ -15,7 +15,7 @@ from tests.support.modes import bare_savepoint
 from tests.testapp.models import Label, Thing
 
 
-class Mishap(Exception):
+class Rollback(Exception):
     pass
 
 
@@ -32,7 +32,7 @@ class Turmoil:
             keys = sorted(self.chance.sample(self.things, self.chance.randint(1, 2)))
             stale = [Thing.objects.get(pk=pk) for pk in keys]
             try:
-                with suppress(Mishap), transaction.atomic():
+                with suppress(Rollback), transaction.atomic():
                     for thing in stale:  # in one order everywhere, so that few wait for each other
                         self._steps(partial(self._change, thing), depth=0)
                     self._maybe_fail(0.1)
@@ -53,7 +53,7 @@ class Turmoil:
         change()
 
     def _atomic(self, change: Callable[[], None], depth: int) -> None:
-        with suppress(Mishap), transaction.atomic():
+        with suppress(Rollback), transaction.atomic():
             self._steps(change, depth)
             self._maybe_fail(0.6)
             return
@@ -70,7 +70,7 @@ class Turmoil:
 
     def _maybe_fail(self, probability: float) -> None:
         if self.chance.random() < probability:
-            raise Mishap
+            raise Rollback
 
     def _change(self, stale: Thing) -> None:
         label = self.chance.choice(self.labels)

@@ -1,6 +1,6 @@
 """The state of each thing before and after each committed transaction, by PostgreSQL's own account.
 
-Deferred triggers run when a transaction commits, and only for what was not rolled back. They know nothing of webhooks.
+Deferred triggers run when a transaction commits, and never for a rolled back row. They know nothing about webhooks.
 Transactions that change the same thing commit one after the other, so the state before is the last one after.
 """
 
@@ -82,17 +82,17 @@ class Change:
 
 
 def changes() -> list[Change]:
-    """What was committed in the block of ``watching`` so far."""
+    """The changes committed in the block of ``watching`` so far."""
     events = """ARRAY(
         SELECT event.id FROM chaos_event JOIN webhooks_event AS event ON event.id = chaos_event.event
-        WHERE chaos_event.xact = told.xact AND event.object_id = told.thing AND (event.error <> '') = {}
+        WHERE chaos_event.xact = seen.xact AND event.object_id = seen.thing AND (event.error <> '') = {}
     )"""
     found = fetch_all(
         "default",
         f"""
         SELECT thing, earlier::text, state::text, {events.format("false")}, {events.format("true")} FROM (
             SELECT *, LAG(state) OVER (PARTITION BY thing ORDER BY number) AS earlier FROM chaos_change
-        ) AS told WHERE earlier IS NOT NULL ORDER BY number
+        ) AS seen WHERE earlier IS NOT NULL ORDER BY number
         """,
     )
     return [Change(thing, json.loads(before), json.loads(after), *ids) for thing, before, after, *ids in found]
@@ -100,7 +100,7 @@ def changes() -> list[Change]:
 
 @dataclass
 class Verdict:
-    """How the payloads differ from what was committed."""
+    """How the payloads differ from the committed changes."""
 
     committed: int
     compared: int
@@ -125,7 +125,7 @@ class Verdict:
 
 
 def judge(committed: list[Change], received: Iterable[Received], only_changes: bool) -> Verdict:
-    """Compare the payloads of one webhook with what was committed. ``only_changes``: it wants no other."""
+    """Compare the payloads of one webhook with the committed changes. ``only_changes``: it skips the others."""
     payloads = {one.json["sequence"]: one.json["snapshots"] for one in received}
     verdict = Verdict(len(committed), len(payloads))
     for change in committed:

@@ -1,6 +1,6 @@
 """A process that changes labels: ``python -m tests.chaos.writer '{"name": "w1", "changes": 100, …}'``.
 
-It prints what it is about to do before it does it, one line for each transaction.
+It prints a line before each transaction.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if __name__ == "__main__":
     from tests.chaos.transactions import Work
 
     PLAN = Plan(**json.loads(sys.argv[1]))
-    work = Work(PLAN, tell=lambda text: print(text, flush=True))
+    work = Work(PLAN, announce=lambda text: print(text, flush=True))
     while work.done < PLAN.changes:
         work.transaction()
         time.sleep(work.chance.uniform(0, 2 * PLAN.pause))

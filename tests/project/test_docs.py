@@ -42,7 +42,7 @@ def test_every_setting_is_described_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("key", sorted(conf.by_key))
-def test_a_setting_has_the_default_that_its_description_tells(key: str, settings: Any) -> None:
+def test_a_setting_has_the_default_in_its_description(key: str, settings: Any) -> None:
     settings.WEBHOOKS = {}
     told = re.match(r"`([^`]+)`", rows("settings.md")[key])
     assert told, f"no default is told for {key}"
@@ -69,7 +69,7 @@ def test_every_module_is_described() -> None:
         assert first_cells(part) == modules(package / name), name
 
 
-def test_the_map_of_the_admin_has_every_room_of_it() -> None:
+def test_the_map_of_the_admin_has_every_module() -> None:
     package = ROOT / "webhooks" / "admin"
     drawn = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
     named = [line.partition("   ")[0] for line in drawn.splitlines() if "   " in line] + re.findall(r"``\w+``", drawn)
