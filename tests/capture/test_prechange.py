@@ -18,11 +18,10 @@ from django.db.models.signals import m2m_changed
 from rest_framework import serializers
 from rq.timeouts import JobTimeoutException
 
-from tests.capture.test_recording import ROLLBACKS, Rollback, Subject, holding
-from tests.payloads.test_snapshots import changed, rename, sides
-from tests.support.makers import actions, events, make_webhook
+from tests.support.makers import actions, changed, events, make_webhook, rename, sides
 from tests.support.modes import MODES, bare_savepoint
-from tests.support.threads import Beside
+from tests.support.rollbacks import ROLLBACKS, Rollback, Subject
+from tests.support.threads import Beside, holding
 from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange, recording

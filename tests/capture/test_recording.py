@@ -10,7 +10,6 @@ import threading
 import uuid
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -24,8 +23,9 @@ from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
 from tests.support.modes import bare_savepoint
+from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, apply, in_atomic_that_fails, in_bare_savepoint
 from tests.support.tables import empty_all_tables
-from tests.support.threads import Beside
+from tests.support.threads import Beside, holding
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Gadget, Label, Place, Restaurant, Thing, Unregistered
 from webhooks import TrackedQuerySet
@@ -36,10 +36,6 @@ from webhooks.db import execute, fetch_all
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-class Rollback(Exception):
-    """Leaves an atomic block."""
 
 
 @pytest.fixture
@@ -82,26 +78,6 @@ def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_a_serializer_too(
     assert (Thing.objects.count(), Event.objects.count()) == (0, 0)
 
 
-@contextlib.contextmanager
-def holding(lock: str) -> Iterator[None]:
-    """Another transaction has the lock that this statement takes."""
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            execute("default", lock)
-            held.set()
-            assert done.wait(20)
-
-    other = Beside(hold)
-    try:
-        assert held.wait(20)
-        yield
-    finally:
-        done.set()
-        other.join()
-
-
 def test_a_save_goes_through_where_the_tables_are_not_migrated_yet(
     thing: Thing, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
@@ -124,41 +100,6 @@ def test_a_save_goes_through_where_the_tables_are_not_migrated_yet(
 # Every pair of changes of one object in one transaction, with a rollback between them
 
 
-@dataclass
-class Subject:
-    """One object with a key of its own, made, changed, tagged, deleted and made again."""
-
-    pk: int
-    label: Label
-    count: int = 0
-
-    def create(self) -> None:
-        Thing.objects.create(pk=self.pk, name=self.next_name())
-
-    def update(self) -> None:
-        thing = Thing.objects.get(pk=self.pk)
-        thing.name = self.next_name()
-        thing.save()
-
-    def tag(self) -> None:
-        thing = Thing.objects.get(pk=self.pk)
-        if thing.labels.exists():
-            thing.labels.clear()
-        else:
-            self.label.things.add(thing)
-
-    def delete(self) -> None:
-        Thing.objects.get(pk=self.pk).delete()
-
-    def next_name(self) -> str:
-        self.count += 1
-        return f"name {self.count}"
-
-    def state(self) -> dict[str, Any] | None:
-        thing = Thing.objects.filter(pk=self.pk).first()
-        return dict(ThingSerializer(thing).data) if thing else None
-
-
 def sequences(exists: bool, most: int) -> Iterator[tuple[str, ...]]:
     """Every sequence of up to ``most`` changes that is possible for an object that exists, or does not."""
     yield ()
@@ -170,29 +111,6 @@ def sequences(exists: bool, most: int) -> Iterator[tuple[str, ...]]:
 
 def exists_after(changes: tuple[str, ...], exists: bool) -> bool:
     return changes[-1] != "delete" if changes else exists
-
-
-def in_atomic_that_fails(work: Callable[[], Any]) -> None:
-    with contextlib.suppress(Rollback), transaction.atomic():
-        work()
-        raise Rollback
-
-
-def in_bare_savepoint(work: Callable[[], Any]) -> None:
-    savepoint = bare_savepoint()
-    work()
-    transaction.savepoint_rollback(savepoint)
-
-
-def apply(subject: Subject, changes: tuple[str, ...]) -> None:
-    for change in changes:
-        getattr(subject, change)()
-
-
-ROLLBACKS: dict[str, Callable[[Subject, tuple[str, ...]], None]] = {
-    "atomic": lambda subject, changes: in_atomic_that_fails(lambda: apply(subject, changes)),
-    "savepoint": lambda subject, changes: in_bare_savepoint(lambda: apply(subject, changes)),
-}
 
 
 def expected(existed: bool, exists: bool, changed: bool) -> list[str]:

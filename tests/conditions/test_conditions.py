@@ -1,4 +1,4 @@
-"""NetBox's conditions: judged as NetBox judges them, and refused with the place of the error."""
+"""NetBox's conditions: judged like in NetBox, and refused with the place of the error."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def an_event(**fields: Any) -> Event:
     return Event(**defaults | fields)
 
 
-def test_the_body_has_netboxes_keys_and_more() -> None:
+def test_the_body_has_netboxs_keys_and_more() -> None:
     assert json.loads(payloads.json_body(an_event())) == {
         "event": "created",
         "timestamp": "2026-11-24T13:19:33.120456+00:00",
@@ -72,7 +72,7 @@ def test_a_change_outside_of_a_request_has_no_request() -> None:
     assert (body["request"], body["request_id"], body["username"]) == (None, "", "")
 
 
-def test_the_form_has_the_same_keys_with_json_where_a_value_is_not_plain() -> None:
+def test_the_form_has_the_keys_of_the_json_body() -> None:
     form = parse_qs(payloads.form_body(an_event()).decode(), strict_parsing=True)
     body = json.loads(payloads.json_body(an_event()))
     assert set(form) == set(body) == KEYS
@@ -89,7 +89,7 @@ JSON = st.recursive(
 
 
 @given(data=st.dictionaries(st.text(), JSON), name=st.text(), request=st.none() | st.dictionaries(st.text(), JSON))
-def test_every_body_is_valid_json_and_every_form_carries_the_same(data: Any, name: str, request: Any) -> None:
+def test_random_bodies_are_valid_json_and_equal_forms(data: Any, name: str, request: Any) -> None:
     event = an_event(data=dumps(data), username=name, request=json.dumps(request) if request is not None else "")
     body = json.loads(payloads.json_body(event))
     assert set(body) == KEYS
@@ -101,7 +101,7 @@ def test_every_body_is_valid_json_and_every_form_carries_the_same(data: Any, nam
     assert form["username"] == [name]
 
 
-def test_values_are_written_as_rest_framework_writes_them() -> None:
+def test_values_become_json_like_in_rest_framework() -> None:
     values = {"a": Decimal("1.50"), "b": WHEN, "c": timedelta(seconds=90), "d": uuid.uuid4(), "e": "ü"}
     assert json.loads(dumps(values)) == json.loads(JSONRenderer().render(values))
 
@@ -110,7 +110,7 @@ def test_values_are_written_as_rest_framework_writes_them() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_data_are_what_the_projects_own_serializer_gives() -> None:
+def test_data_come_from_the_projects_serializer() -> None:
     make_webhook(Site)
     site = Site.objects.create(name="Berlin", slug="berlin", latitude=Decimal("52.520008"))
     site.refresh_from_db()
@@ -121,7 +121,7 @@ def test_data_are_what_the_projects_own_serializer_gives() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_fields_that_are_no_json_by_themselves_are_sent() -> None:
+def test_network_fields_become_json() -> None:
     make_webhook(Prefix)
     Prefix.objects.create(prefix="192.0.2.0/24")
     [event] = events()
@@ -146,7 +146,7 @@ def test_snapshots_show_the_columns_after_a_change_and_before_a_deletion() -> No
 
 
 @pytest.mark.usefixtures("database")
-def test_snapshots_have_tags_and_custom_fields_as_netboxs_have_them() -> None:
+def test_snapshots_have_tags_and_custom_fields_like_netbox() -> None:
     make_webhook(Site, prechange=True)
     edge, alpha = (Tag.objects.create(name=name, slug=name.lower()) for name in ("Edge", "Alpha"))
     site = Site.objects.create(name="a", slug="a", custom_field_data={"zone": "a"})
@@ -166,7 +166,7 @@ def test_snapshots_have_tags_and_custom_fields_as_netboxs_have_them() -> None:
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("use_tz", [True, False])
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu"])
-def test_the_timestamp_is_now_in_utc_whatever_the_hosts_time_zone(settings: Any, use_tz: bool, zone: str) -> None:
+def test_the_timestamp_is_utc_in_every_time_zone(settings: Any, use_tz: bool, zone: str) -> None:
     settings.USE_TZ, settings.TIME_ZONE = use_tz, zone
     make_webhook(Thing)
     before = datetime.now(UTC)
@@ -196,7 +196,7 @@ class Worded(serializers.ModelSerializer):
 
 
 @pytest.mark.usefixtures("database")
-def test_what_is_sent_does_not_depend_on_the_language_and_time_zone_of_whoever_makes_the_change(
+def test_the_users_language_and_time_zone_do_not_change_the_payload(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))

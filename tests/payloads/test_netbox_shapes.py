@@ -1,4 +1,4 @@
-"""The example's payloads beside those that a real NetBox sent: the same keys, with the same shapes."""
+"""The example's payloads have the keys and shapes of payloads that a real NetBox sent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOT_HERE = {
     },
 }  # fmt: skip
 
-# Where the example has something of another kind, by the place.
+# Places where the example has another kind of value.
 OTHERWISE = {
     "data.device_type": "a text instead of an object",
     "data.platform": "a text instead of an object",
@@ -58,7 +58,7 @@ OTHERWISE = {
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-# What stands in these is the site's own.
+# The content of these depends on the site.
 OPEN = {"data.custom_fields", "data.local_context_data", "request.GET", "snapshots.prechange", "snapshots.postchange"}
 
 
@@ -73,7 +73,7 @@ def kind(value: Any) -> str:
 
 
 def differences(theirs: Any, ours: Any, place: str = "") -> Iterator[str]:
-    """Where ours is not as theirs, beyond what is so on purpose."""
+    """The unintended differences between a payload of NetBox and ours."""
     if place in OTHERWISE and (theirs is None or kind(theirs) != kind(ours) or isinstance(theirs, dict)):
         return
     if kind(theirs) != kind(ours):
@@ -91,7 +91,7 @@ def is_known(key: str) -> bool:
     return any(key in keys for keys in NOT_HERE.values())
 
 
-# The same objects as were captured, as far as the example has them.
+# The captured objects, as far as the example has them.
 
 
 def site(**fields: Any) -> Site:
@@ -177,7 +177,7 @@ MADE: dict[str, tuple[Callable[[], models.Model], str]] = {
 
 
 def sent(make: Callable[[], models.Model], action: str) -> Any:
-    """The body that a webhook gets of it, in a request of a user."""
+    """The body for a change within a request of a user."""
     types = (Site, Device, Rack, Prefix, IPAddress, VLAN, Circuit, VirtualMachine, Tenant)
     if action != "created":
         made = make()
@@ -199,7 +199,7 @@ def sent(make: Callable[[], models.Model], action: str) -> Any:
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("label", MADE)
-def test_a_payload_has_the_keys_and_the_shapes_that_netbox_sends(label: str) -> None:
+def test_a_payload_has_the_keys_and_shapes_of_netbox(label: str) -> None:
     theirs, (make, action) = CAPTURED[label], MADE[label]
     ours = sent(make, action)
     assert ours["object_type"] == theirs["object_type"]
@@ -211,7 +211,7 @@ def test_a_payload_has_the_keys_and_the_shapes_that_netbox_sends(label: str) -> 
     assert list(differences(theirs, ours)) == []
 
 
-def test_every_captured_payload_is_compared_and_nothing_is_left_out_for_no_reason() -> None:
+def test_every_captured_payload_is_compared() -> None:
     assert MADE.keys() == CAPTURED.keys()
 
     def keys(value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The processes that render templates: what they hold, how they end, and who waits for whom."""
+"""The processes that render templates: their limits, their ends, and their pace."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUICK_ONE, SLOW_ONE = 1, 2
 
 
 def children(parent: int) -> set[int]:
-    """The processes that a process has started, and that have not ended."""
+    """The running child processes of a process."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -75,7 +75,7 @@ def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[st
     return thread, said
 
 
-def test_a_process_has_no_secrets_no_files_and_no_way_to_more(renderer: Renderer) -> None:
+def test_a_process_has_no_secrets_and_no_files(renderer: Renderer) -> None:
     before = children(os.getpid())
     assert renderer.body("{{ 1 }}", "{}") == "1"
     [pid] = children(os.getpid()) - before
@@ -94,7 +94,7 @@ def test_a_process_has_no_secrets_no_files_and_no_way_to_more(renderer: Renderer
     assert is_gone(pid)
 
 
-def test_it_is_started_again_when_it_was_killed_while_idle(renderer: Renderer) -> None:
+def test_an_idle_process_that_was_killed_is_restarted(renderer: Renderer) -> None:
     before = children(os.getpid())
     renderer.body("{{ 1 }}", "{}")
     [pid] = children(os.getpid()) - before
@@ -104,7 +104,7 @@ def test_it_is_started_again_when_it_was_killed_while_idle(renderer: Renderer) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
-def test_one_that_is_killed_in_the_middle_fails_one_rendering(
+def test_killing_a_busy_process_fails_only_one_rendering(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(templates, "CPU_SECONDS", 30)
@@ -119,7 +119,7 @@ def test_one_that_is_killed_in_the_middle_fails_one_rendering(
     assert renderer.body("{{ 2 }}", "{}") == "2"
 
 
-def test_one_that_stands_still_is_ended(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_process_is_killed(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "SECONDS", 0.5)
     before = children(os.getpid())
     renderer.body("{{ 1 }}", "{}")
@@ -130,9 +130,7 @@ def test_one_that_stands_still_is_ended(renderer: Renderer, monkeypatch: pytest.
     assert is_gone(pid)
 
 
-def test_closing_ends_what_is_under_way_and_starts_nothing_more(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_closing_ends_a_rendering_and_starts_no_process(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "CPU_SECONDS", 30)
     renderer.body("{{ 1 }}", "{}")
     thread, said = in_background(lambda: renderer.body(ENDLESS, "{}"))
@@ -144,7 +142,7 @@ def test_closing_ends_what_is_under_way_and_starts_nothing_more(
         renderer.body("{{ 1 }}", "{}")
 
 
-def test_a_slow_webhook_keeps_no_quick_one_waiting(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_webhook_does_not_delay_a_quick_one(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "SECONDS", 60.0)
     renderer.body("{{ 1 }}", "{}", QUICK_ONE)
     with pytest.raises(TemplateError):
@@ -162,7 +160,7 @@ def test_a_slow_webhook_keeps_no_quick_one_waiting(renderer: Renderer, monkeypat
     assert said
 
 
-def test_a_webhook_is_slow_for_a_hundred_times_as_long_as_it_took(
+def test_a_webhook_stays_slow_for_a_hundred_times_its_rendering(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
@@ -184,16 +182,14 @@ def test_a_webhook_is_slow_for_a_hundred_times_as_long_as_it_took(
     assert paces == [QUICK, SLOW, SLOW, QUICK, QUICK]
 
 
-def test_a_webhook_that_ends_the_process_is_slow_however_quick_it_was(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_webhook_that_ends_the_process_is_slow(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "QUICK_SECONDS", 0.29)
     with pytest.raises(TemplateError, match="more than 300 MB"):
         renderer.body("{{ 'a' * 10 ** 9 }}", "{}", SLOW_ONE)
     assert renderer.pace(SLOW_ONE) == SLOW
 
 
-def test_many_slow_webhooks_take_a_hundredth_of_the_time_of_the_quick_ones_together(
+def test_many_slow_webhooks_take_little_time_from_quick_ones(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, quick = [1000.0], [0.0]
@@ -210,9 +206,7 @@ def test_many_slow_webhooks_take_a_hundredth_of_the_time_of_the_quick_ones_toget
     assert quick[0] / (now[0] - 1000) < 0.015
 
 
-def test_while_a_webhook_is_slow_only_those_are_quick_that_have_been_so_before(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_webhooks_are_slow_while_another_one_is_slow(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     now, took = [1000.0], [0.01]
     monkeypatch.setattr(templates.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(templates._Child, "ask", lambda *args: ((b"t", 0, b""), took[0]))
@@ -228,7 +222,7 @@ def test_while_a_webhook_is_slow_only_those_are_quick_that_have_been_so_before(
     assert [renderer.pace(one) for one in (slow, other)] == [QUICK, QUICK]
 
 
-def test_the_memory_that_a_template_leaves_is_there_for_the_next_one(
+def test_the_memory_of_a_template_is_freed_for_the_next_one(
     renderer: Renderer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(templates, "QUICK_SECONDS", 60)  # all in one process
@@ -237,7 +231,7 @@ def test_the_memory_that_a_template_leaves_is_there_for_the_next_one(
         assert len(renderer.body("{{ 'x' * 900000 }}", "{}", QUICK_ONE)) == 900_000
 
 
-# A process like a worker, whose renderer is idle or in the middle of a template; it has forked, as rq does for a job.
+# A process like a worker, with an idle or a busy renderer. It has forked, as rq does for a job.
 WORKER = """
 import os, sys, threading, time
 import django
@@ -251,7 +245,7 @@ if sys.argv[1] == "busy":
     threading.Thread(target=renderer.body, args=(sys.argv[3], "{}"), daemon=True).start()
     time.sleep(0.2)
 if (fork := os.fork()) == 0:
-    ours = renderer.body("{{ 1 + 1 }}", "{}")  # by a process of the fork's own
+    ours = renderer.body("{{ 1 + 1 }}", "{}")  # by a new process of the fork
     os.write(1, f"{ours}\\n".encode())
     time.sleep(60)
 print(fork, *[child._process.pid for child in renderer._children.values()], flush=True)
@@ -260,7 +254,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("state", ["idle", "busy"])
-def test_it_is_gone_with_its_worker_whatever_ends_that(state: str) -> None:
+def test_a_process_ends_with_its_worker(state: str) -> None:
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}"}
     command = [sys.executable, "-c", WORKER, state, "2", ENDLESS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True, cwd=ROOT) as worker:
@@ -307,7 +301,7 @@ def test_a_fork_waits_until_a_process_has_been_started(renderer: Renderer, monke
 
 
 @pytest.mark.parametrize("worker_class", [SHIPPED, STOCK])
-def test_a_worker_starts_one_only_for_templates(
+def test_a_worker_without_templates_starts_no_process(
     database: str, workers: Workers, inbox: Inbox, worker_class: str
 ) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
@@ -328,7 +322,7 @@ def test_a_worker_starts_one_only_for_templates(
 
 
 @pytest.mark.django_db
-def test_a_preview_and_a_check_leave_nothing_behind(admin_client: Client) -> None:
+def test_a_preview_and_a_check_leave_no_process_behind(admin_client: Client) -> None:
     before = children(os.getpid())
     webhook = make_webhook(Thing, body_template="<{{ event }}>", additional_headers="X-A: {{ event }}")
     webhook.full_clean()
@@ -343,7 +337,7 @@ def test_a_preview_and_a_check_leave_nothing_behind(admin_client: Client) -> Non
 
 
 @pytest.mark.usefixtures("database")
-def test_slow_templates_keep_no_other_webhook_waiting(inbox: Inbox) -> None:
+def test_slow_templates_do_not_delay_other_webhooks(inbox: Inbox) -> None:
     slow = [
         make_webhook(
             Thing, url=inbox.url("ok/slow"), body_template="{{ range(40000) | map('string') | sort | length }}"

@@ -1,8 +1,7 @@
-"""What an object was before its change: in the payload, and in what webhooks demand of it."""
+"""The state of an object before its change, in payloads and in filters of webhooks."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
@@ -16,9 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework import serializers
 
 from dcim.models import Site
-from tests.capture.test_recording import ROLLBACKS, Rollback, Subject
-from tests.support.makers import actions, events, make_webhook
+from tests.support.makers import actions, changed, events, make_webhook, rename, sides
 from tests.support.modes import MODES, in_transaction
+from tests.support.rollbacks import ROLLBACKS, Rollback, Subject
 from tests.support.threads import Beside
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import (
@@ -44,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 class Told(serializers.ModelSerializer):
-    """Shows a relation by a method that asks the database, by another name, and by code of its own."""
+    """Shows a relation by a method that queries the database, by another name, and by custom code."""
 
     labels = serializers.SerializerMethodField()
     label_names = serializers.SlugRelatedField("name", many=True, source="labels", read_only=True)
@@ -67,7 +66,7 @@ class Brief(serializers.ModelSerializer):
 
 
 class ByHand:
-    """No serializer of REST framework's."""
+    """A serializer that is not based on REST framework."""
 
     def __init__(self, instance: Thing | None = None, context: Any = None) -> None:
         self._instance = instance
@@ -91,20 +90,6 @@ class Varying(Brief):
 @pytest.fixture
 def thing() -> Thing:
     return Thing.objects.create(name="old")
-
-
-def sides(event: Event | None = None) -> tuple[Any, Any]:
-    snapshots = json.loads((event or events()[-1]).snapshots)
-    return snapshots["prechange"], snapshots["postchange"]
-
-
-def changed(event: Event | None = None) -> Any:
-    return json.loads((event or events()[-1]).changed or "null")
-
-
-def rename(thing: Any) -> None:
-    thing.name = "new"
-    thing.save()
 
 
 def update(thing: Thing) -> None:
@@ -147,7 +132,7 @@ def rename_by_a_new_instance(thing: Thing) -> None:
         (rename_by_a_new_instance, "old", "new"),
     ],
 )
-def test_an_update_tells_what_was_there_before_and_what_changed(
+def test_an_update_has_both_states_and_the_changed_fields(
     thing: Thing, mode: Callable[..., None], change: Callable[[Thing], None], before: str, after: str
 ) -> None:
     make_webhook(Thing, prechange=True)
@@ -159,7 +144,7 @@ def test_an_update_tells_what_was_there_before_and_what_changed(
 
 
 @MODES
-def test_what_was_created_or_deleted_has_one_side(mode: Callable[..., None]) -> None:
+def test_a_creation_and_a_deletion_have_one_snapshot(mode: Callable[..., None]) -> None:
     make_webhook(Thing, prechange=True)
     mode(lambda: Thing.objects.create(name="a"))
     before, after = sides()
@@ -181,7 +166,7 @@ def test_a_decimal_is_compared_and_sent_as_text_with_all_its_digits() -> None:
     assert ([side["weight"] for side in sides()], changed()) == (["52.50", "52.51"], ["weight"])
 
 
-def test_where_nobody_needs_it_the_state_before_is_not_known(thing: Thing) -> None:
+def test_the_previous_state_is_unknown_if_no_webhook_needs_it(thing: Thing) -> None:
     make_webhook(Thing)
     make_webhook(Label, prechange=True)
     make_webhook(Thing, on="d", only_changes=True)
@@ -189,7 +174,7 @@ def test_where_nobody_needs_it_the_state_before_is_not_known(thing: Thing) -> No
     assert (sides()[0], changed()) == (None, None)
 
 
-def test_of_several_changes_the_first_state_and_the_last_count(thing: Thing) -> None:
+def test_several_changes_compare_the_first_and_the_last_state(thing: Thing) -> None:
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
         rename(thing)
@@ -199,7 +184,7 @@ def test_of_several_changes_the_first_state_and_the_last_count(thing: Thing) -> 
     assert changed() == ["name", "status"]
 
 
-def test_what_was_deleted_and_made_again_tells_what_it_was(thing: Thing) -> None:
+def test_deleted_and_recreated_has_the_previous_state(thing: Thing) -> None:
     make_webhook(Thing, prechange=True)
     thing.labels.add(Label.objects.create(name="red"))
     pk = thing.pk
@@ -213,7 +198,7 @@ def test_what_was_deleted_and_made_again_tells_what_it_was(thing: Thing) -> None
 
 
 @MODES
-def test_relations_to_many_are_compared_too(thing: Thing, mode: Callable[..., None]) -> None:
+def test_many_to_many_relations_are_compared(thing: Thing, mode: Callable[..., None]) -> None:
     make_webhook(Thing, prechange=True)
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
     friend = Thing.objects.create(name="friend")
@@ -245,7 +230,7 @@ def test_relations_to_many_are_compared_too(thing: Thing, mode: Callable[..., No
 
 
 @MODES
-def test_inherited_rows_have_a_state_before_of_their_own(mode: Callable[..., None]) -> None:
+def test_parent_rows_have_a_previous_state(mode: Callable[..., None]) -> None:
     diner = Diner.objects.create(name="old")
     make_webhook(Place, Restaurant, Diner, prechange=True)
     mode(lambda: rename(Diner.objects.get(pk=diner.pk)))
@@ -254,7 +239,7 @@ def test_inherited_rows_have_a_state_before_of_their_own(mode: Callable[..., Non
         assert (sides(event)[0]["name"], changed(event)) == ("old", ["name"])
 
 
-def test_keys_of_other_kinds_are_found_again() -> None:
+def test_primary_keys_of_every_kind_are_found() -> None:
     gadget, country = Gadget.objects.create(name="old"), Country.objects.create(code="x", name="old")
     make_webhook(Gadget, Country, prechange=True)
     rename(gadget)
@@ -273,7 +258,7 @@ def test_keys_of_other_kinds_are_found_again() -> None:
 @pytest.mark.parametrize("rollback", ROLLBACKS)
 @pytest.mark.parametrize("undone", [("update",), ("tag",), ("update", "delete"), ("delete", "create", "tag")])
 @pytest.mark.parametrize("first", [(), ("update",), ("tag",)])
-def test_what_is_rolled_back_changes_nothing_of_the_state_before(
+def test_a_rollback_does_not_change_the_previous_state(
     rollback: str, undone: tuple[str, ...], first: tuple[str, ...]
 ) -> None:
     subject = Subject(1, Label.objects.create(name="red"))
@@ -293,7 +278,7 @@ def test_what_is_rolled_back_changes_nothing_of_the_state_before(
 
 
 @pytest.mark.postgresql
-def test_what_another_changes_after_a_rollback_gave_the_lock_back_is_what_was_before(thing: Thing) -> None:
+def test_a_change_after_a_rollback_freed_the_lock_is_the_previous_state(thing: Thing) -> None:
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
         with pytest.raises(Rollback), transaction.atomic():
@@ -306,7 +291,7 @@ def test_what_another_changes_after_a_rollback_gave_the_lock_back_is_what_was_be
 
 
 @pytest.mark.postgresql
-def test_two_transactions_each_tell_their_own_change(thing: Thing) -> None:
+def test_two_transactions_each_have_their_change(thing: Thing) -> None:
     make_webhook(Thing, prechange=True)
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
 
@@ -330,7 +315,7 @@ def test_two_transactions_each_tell_their_own_change(thing: Thing) -> None:
 
 
 @pytest.mark.postgresql
-def test_what_a_relation_held_is_read_once_the_object_is_locked(thing: Thing) -> None:
+def test_the_previous_members_are_read_after_the_lock(thing: Thing) -> None:
     """Read together with the lock, it would be what the statement saw before it waited."""
     make_webhook(Thing, prechange=True)
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
@@ -346,9 +331,7 @@ def test_what_a_relation_held_is_read_once_the_object_is_locked(thing: Thing) ->
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("first", [rename, lambda thing: thing.heroes.clear(), lambda thing: thing.delete()])
-def test_so_is_what_those_held_that_are_edited_after_another_change(
-    thing: Thing, first: Callable[[Thing], Any]
-) -> None:
+def test_the_members_of_other_objects_are_read_after_the_lock(thing: Thing, first: Callable[[Thing], Any]) -> None:
     make_webhook(Thing, prechange=True)
     thing.heroes.add(thing)
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
@@ -373,7 +356,7 @@ def test_so_is_what_those_held_that_are_edited_after_another_change(
 
 
 @MODES
-def test_a_webhook_may_want_only_updates_of_some_fields(thing: Thing, mode: Callable[..., None]) -> None:
+def test_a_webhook_can_choose_updates_of_some_fields(thing: Thing, mode: Callable[..., None]) -> None:
     make_webhook(Thing, changed_fields=["status", "labels"])
     label = Label.objects.create(name="red")
     mode(lambda: rename(thing))
@@ -387,7 +370,7 @@ def test_a_webhook_may_want_only_updates_of_some_fields(thing: Thing, mode: Call
 
 
 @MODES
-def test_a_webhook_may_want_no_update_that_changes_nothing(thing: Thing, mode: Callable[..., None]) -> None:
+def test_a_webhook_can_skip_updates_that_change_nothing(thing: Thing, mode: Callable[..., None]) -> None:
     make_webhook(Thing, only_changes=True)
     mode(lambda: thing.save())
     assert actions() == []
@@ -395,7 +378,7 @@ def test_a_webhook_may_want_no_update_that_changes_nothing(thing: Thing, mode: C
     assert actions() == ["updated"]
 
 
-def test_a_change_that_is_undone_in_the_transaction_changes_nothing(thing: Thing) -> None:
+def test_a_change_undone_in_the_transaction_changes_nothing(thing: Thing) -> None:
     label = Label.objects.create(name="red")
     make_webhook(Thing, only_changes=True)
     with transaction.atomic():
@@ -408,7 +391,7 @@ def test_a_change_that_is_undone_in_the_transaction_changes_nothing(thing: Thing
     assert actions() == []
 
 
-def test_conditions_may_look_at_the_change(thing: Thing) -> None:
+def test_conditions_can_use_the_previous_state(thing: Thing) -> None:
     retired = make_webhook(
         Thing,
         conditions={
@@ -426,7 +409,7 @@ def test_conditions_may_look_at_the_change(thing: Thing) -> None:
     assert [event.webhook_ids for event in events()] == [[renamed.pk], [retired.pk]]
 
 
-# Bulk operations, and what it costs
+# Bulk operations and costs
 
 
 def statements(work: Callable[[], Any]) -> list[str]:
@@ -461,7 +444,7 @@ def test_bulk_operations_read_all_old_rows_in_one_query(count: int) -> None:
 
 
 @pytest.mark.parametrize("webhooks", [1, 50])
-def test_the_state_before_costs_one_query_for_each_object_and_none_where_nobody_needs_it(webhooks: int) -> None:
+def test_the_previous_state_costs_one_query_for_each_object(webhooks: int) -> None:
     label = Label.objects.create(name="red")
 
     def costs() -> list[int]:
@@ -491,7 +474,7 @@ def test_the_state_before_costs_one_query_for_each_object_and_none_where_nobody_
     assert [ours - one for ours, one in zip(alone(), plain_alone, strict=True)] == [1, 0]
 
 
-def test_an_edit_of_a_relation_costs_four_queries_for_the_state_before_whichever_way_it_is_made(thing: Thing) -> None:
+def test_the_previous_state_of_a_relation_costs_four_queries(thing: Thing) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
     course, ship = Course.objects.create(code="b2"), Ship.objects.create(code="a")
     person = Person.objects.create(name="a")
@@ -525,7 +508,7 @@ def test_an_edit_of_a_relation_costs_four_queries_for_the_state_before_whichever
 
 
 @pytest.mark.parametrize("serializer", [Brief, Told, ByHand, Varying])
-def test_a_relation_that_no_field_shows_is_read_when_it_is_edited(
+def test_a_relation_without_a_serializer_field_is_read_when_edited(
     thing: Thing, serializer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
@@ -543,7 +526,7 @@ def test_a_relation_that_no_field_shows_is_read_when_it_is_edited(
 
 
 @pytest.mark.parametrize("is_saved_first", [False, True])
-def test_a_webhook_may_choose_another_serializer_after_an_edit(
+def test_a_webhook_can_choose_another_serializer_after_an_edit(
     thing: Thing, is_saved_first: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
@@ -559,9 +542,7 @@ def test_a_webhook_may_choose_another_serializer_after_an_edit(
     assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels", "name"])
 
 
-def test_what_a_relation_held_is_told_of_those_alone_that_are_edited(
-    thing: Thing, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_edited_relations_have_previous_members(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:
     """The queryset that an object is serialized from may show less of a relation than it holds."""
     few = models.Prefetch("labels", queryset=Label.objects.filter(name="blue"))
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
@@ -586,7 +567,7 @@ def test_a_save_that_fails_leaves_nothing_behind(thing: Thing) -> None:
 
 
 @MODES
-def test_where_the_state_before_cannot_be_read_the_save_and_its_event_go_on_without(
+def test_a_save_succeeds_if_the_previous_state_cannot_be_read(
     thing: Thing, mode: Callable[..., None], monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
     make_webhook(Thing, changed_fields=["status"])
@@ -602,7 +583,7 @@ def test_where_the_state_before_cannot_be_read_the_save_and_its_event_go_on_with
 
 
 @pytest.mark.parametrize("name", ["status", "custom_fields", "custom_fields.zone", "custom_fields.room"])
-def test_a_name_may_go_on_into_what_a_field_holds(name: str) -> None:
+def test_a_name_can_address_a_key_inside_json(name: str) -> None:
     site = Site.objects.create(name="a", slug="a", custom_field_data={"zone": "a", "room": {"floor": 1}})
     make_webhook(Site, on="u", changed_fields=[name])
     site.custom_field_data = {"zone": "b", "room": {"floor": 1}}
@@ -611,7 +592,7 @@ def test_a_name_may_go_on_into_what_a_field_holds(name: str) -> None:
 
 
 @MODES
-def test_a_relation_is_compared_however_the_payload_shows_it(
+def test_a_relation_is_compared_in_every_shape_of_the_payload(
     thing: Thing, mode: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
@@ -633,7 +614,7 @@ def test_a_relation_is_compared_however_the_payload_shows_it(
     assert (old["groups"], new["groups"]) == ([blue.pk], [blue.pk])
 
 
-def test_the_names_that_may_be_chosen_are_those_that_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_names_to_choose_are_the_compared_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registry.register(Thing, Told)
     found = snapshots.snapshot_fields(registry.registration_of(Thing))  # type: ignore[arg-type]
@@ -658,5 +639,5 @@ def test_the_names_that_may_be_chosen_are_those_that_are_compared(monkeypatch: p
         ({"a": {"x": 1}}, {"a": {"x": 2}}, ["a"]),
     ],
 )
-def test_changed_fields_are_those_that_differ(before: Any, after: Any, names: list[str]) -> None:
+def test_changed_fields_lists_the_differences(before: Any, after: Any, names: list[str]) -> None:
     assert snapshots.changed_fields(before, after) == names

@@ -69,7 +69,7 @@ def render(renderer: Renderer) -> Render:
 @pytest.mark.parametrize(
     "case", [case for case in CAPTURED["cases"] if (case["kind"], case["template"]) not in DIFFERENT]
 )
-def test_a_template_is_rendered_as_netbox_renders_it(render: Render, case: dict[str, Any]) -> None:
+def test_a_template_is_rendered_like_in_netbox(render: Render, case: dict[str, Any]) -> None:
     context, expected = CONTEXTS[case["context"]], case["expected"]
     if isinstance(expected, str) and expected.startswith("error: "):
         with pytest.raises(TemplateError) as caught:
@@ -80,7 +80,7 @@ def test_a_template_is_rendered_as_netbox_renders_it(render: Render, case: dict[
 
 
 @pytest.mark.parametrize(("kind", "template"), DIFFERENT)
-def test_a_difference_from_netbox_is_as_it_is_meant(render: Render, kind: str, template: str) -> None:
+def test_intended_differences_from_netbox(render: Render, kind: str, template: str) -> None:
     assert [case for case in CAPTURED["cases"] if (case["kind"], case["template"]) == (kind, template)]
     expected = DIFFERENT[kind, template]
     if not expected:
@@ -130,7 +130,7 @@ def test_a_broken_template_is_refused_when_saved(
         *((f"X-A: 1\n{name}: {{{{ event }}}}", 2, f"{name} is not for a template to set") for name in NOT_YOURS),
     ],
 )
-def test_a_line_that_can_be_no_header_is_refused_when_saved(
+def test_an_impossible_header_line_is_refused_when_saved(
     renderer: Renderer, lines: str, line: int, problem: str
 ) -> None:
     with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
@@ -148,7 +148,7 @@ def test_a_line_that_can_be_no_header_is_refused_when_saved(
         ("X-A: 1\nX-B: {{ data.rack.name.x }}", "line 2: UndefinedError"),
     ],
 )
-def test_a_line_that_turns_out_to_be_no_header_fails_with_a_reason(
+def test_a_rendered_line_that_is_no_header_fails_with_a_reason(
     render: Render, renderer: Renderer, lines: str, problem: str
 ) -> None:
     renderer.check("headers", lines)
@@ -156,11 +156,11 @@ def test_a_line_that_turns_out_to_be_no_header_fails_with_a_reason(
         render("headers", lines)
 
 
-def test_header_safe_takes_line_breaks_out_of_a_value(render: Render) -> None:
+def test_header_safe_removes_line_breaks(render: Render) -> None:
     assert render("headers", "X-A: {{ data.evil | header_safe }}") == {"X-A": "x X-Injected: 1"}
 
 
-def test_a_value_cannot_add_a_header_on_any_way(render: Render) -> None:
+def test_a_value_cannot_add_a_header(render: Render) -> None:
     for expression in ("data.evil", "data.evil | e", "data.evil ~ ''", "[data.evil] | join", "'%s' % data.evil"):
         with pytest.raises(TemplateError, match="header_safe"):
             render("headers", f"X-A: {{{{ {expression} }}}}")
@@ -177,12 +177,12 @@ def test_a_value_cannot_add_a_header_on_any_way(render: Render) -> None:
         "X-A: {% for _ in 'a' %}{% filter replace('n', data.evil) %}n{% endfilter %}{% endfor %}",
     ],
 )
-def test_a_value_cannot_add_a_header_by_way_of_a_block(render: Render, template: str) -> None:
+def test_a_block_cannot_add_a_header(render: Render, template: str) -> None:
     with pytest.raises(TemplateError, match="header_safe"):
         render("headers", template)
 
 
-def test_blocks_write_headers_as_expressions_do(render: Render) -> None:
+def test_blocks_can_write_headers(render: Render) -> None:
     evil = "{% filter replace('n', data.evil) | header_safe %}n{% endfilter %}"
     macro = "{% macro m() %}<{{ caller() }}>{% endmacro %}"
     template = f"X-A: {evil}\nX-B: {{% filter upper %}}b{{% endfilter %}}\n{macro}X-C: {{% call m() %}}c{{% endcall %}}"
@@ -199,7 +199,7 @@ OF_NO_USE = {"", "[]", "['']", "[Undefined]", "[(Undefined, [''])]"}
 
 
 @pytest.mark.parametrize("template", INTO_PYTHON)
-def test_a_template_does_not_get_at_the_inside_of_python(render: Render, template: str) -> None:
+def test_a_template_cannot_reach_python_internals(render: Render, template: str) -> None:
     try:
         assert render("body", template) in OF_NO_USE
     except TemplateError as error:
@@ -227,7 +227,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("template", CHANGES)
-def test_no_template_changes_what_another_one_sees(render: Render, template: str) -> None:
+def test_a_template_cannot_change_the_data_of_the_next(render: Render, template: str) -> None:
     context = {"data": {"name": "core-01", "tags": [1]}, "event": "updated"}
     healthy = "{{ data | tojson }} {{ event }} {{ l is defined }} {{ range(2) | list }}"
     before = render("body", healthy, context)
@@ -237,7 +237,7 @@ def test_no_template_changes_what_another_one_sees(render: Render, template: str
     assert render("body", healthy, context) == before
 
 
-def test_lists_and_objects_can_be_changed_within_a_rendering(render: Render) -> None:
+def test_a_rendering_can_change_its_lists_and_objects(render: Render) -> None:
     template = (
         "{% set l = [] %}{% for i in data.tags %}{% set _ = l.append(i * 2) %}{% endfor %}"
         "{% set d = {} %}{% set _ = d.update({'l': l}) %}{% set _ = d.l.sort(reverse=true) %}{{ d | tojson }}"
@@ -253,7 +253,7 @@ def hasty() -> Iterator[Renderer]:
 
 
 @pytest.mark.parametrize("template", [*ENDLESS, *BOMBS], ids=lambda template: template[:60])
-def test_a_template_without_an_end_is_ended(hasty: Renderer, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+def test_an_endless_template_is_ended(hasty: Renderer, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
     monkeypatch.setattr(templates, "CPU_SECONDS", 0.05)
     monkeypatch.setattr(templates, "MEMORY_MB", 150)
     began = time.monotonic()
@@ -276,7 +276,7 @@ def test_a_template_without_an_end_is_ended(hasty: Renderer, monkeypatch: pytest
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "line 1: a macro, block or loop calls itself too often"),
     ],
 )
-def test_a_template_that_goes_too_far_fails_in_words(render: Render, template: str, problem: str) -> None:
+def test_a_template_beyond_its_limits_fails_with_a_reason(render: Render, template: str, problem: str) -> None:
     with pytest.raises(TemplateError, match=re.escape(problem)):
         render("body", template)
     assert render("body", "{{ data.id }}") == "7", "the process is started again"
@@ -293,7 +293,7 @@ CONFUSING = {
 
 
 @pytest.mark.parametrize("text", CONFUSING.values(), ids=CONFUSING)
-def test_no_text_confuses_the_two_processes(render: Render, text: str) -> None:
+def test_no_text_breaks_the_protocol(render: Render, text: str) -> None:
     for _ in range(2):
         assert render("body", "{{ data.text }}", {"data": {"text": text}}) == text
         assert render("body", f"{text}{{{{ data.text }}}}", {"data": {"text": text}}).endswith(text)
@@ -304,9 +304,7 @@ def test_no_text_confuses_the_two_processes(render: Render, text: str) -> None:
 @pytest.mark.parametrize(
     "answer", [b"", b"x", b"t" + b"\0" * 12 + b"\xff" * 8, b"t" + b"\0" * 19 + b"\1xy", b"t" + b"\0" * 19 + b"\1\xff"]
 )
-def test_what_no_renderer_answers_is_not_believed(
-    answer: bytes, monkeypatch: pytest.MonkeyPatch, renderer: Renderer
-) -> None:
+def test_an_invalid_answer_is_refused(answer: bytes, monkeypatch: pytest.MonkeyPatch, renderer: Renderer) -> None:
     boot = "import os, struct; os.write(1, struct.pack('!cIdQ', b't', 0, 0, 0)); os.read(0, 100); os.write(1, {!r})"
     with Renderer() as deceived, monkeypatch.context() as patched:
         patched.setattr(templates, "_BOOT", boot.format(answer))
@@ -314,7 +312,7 @@ def test_what_no_renderer_answers_is_not_believed(
             deceived.body("{{ 1 }}", "{}")
 
 
-def test_a_process_that_does_not_start_is_an_error_that_says_why(
+def test_a_process_that_does_not_start_is_an_error_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Renderer() as broken:
@@ -327,7 +325,7 @@ def test_a_process_that_does_not_start_is_an_error_that_says_why(
     assert len(caplog.messages) == 2
 
 
-def test_the_interpreter_is_found_where_the_server_embeds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interpreter_is_found_under_uwsgi(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
     with Renderer() as renderer:
         assert renderer.body("{{ 1 }}", "{}") == "1"
@@ -352,7 +350,7 @@ def test_a_filter_needs_no_file(render: Render, name: str) -> None:
         ("{{ '{:05.1f} {:>4}'.format(2.5, 'x') }}", "002.5    x"),
     ],
 )
-def test_formats_are_as_python_has_them(render: Render, template: str, rendered: str) -> None:
+def test_formats_work_like_in_python(render: Render, template: str, rendered: str) -> None:
     assert render("body", template) == rendered
 
 
@@ -363,7 +361,7 @@ def test_formats_are_as_python_has_them(render: Render, template: str, rendered:
         ("url", "http://h.example/{{ 'x' * 2000 }}", "the url would have more than the 2,000 bytes"),
     ],
 )
-def test_what_is_rendered_has_a_limit(render: Render, kind: str, template: str, problem: str) -> None:
+def test_rendered_text_has_a_limit(render: Render, kind: str, template: str, problem: str) -> None:
     with pytest.raises(TemplateError, match=re.escape(problem)):
         render(kind, template)
 
@@ -374,7 +372,7 @@ def test_a_long_text_can_be_read_in_a_long_loop(render: Render) -> None:
     assert render("body", lines, context).endswith("998 999 ")
 
 
-def test_a_large_object_is_no_trouble(render: Render) -> None:
+def test_a_large_object_is_rendered(render: Render) -> None:
     context = {"data": {"interfaces": [{"id": number, "name": f"eth{number}", "tags": []} for number in range(1_000)]}}
     rows = (
         "{% for i in data.interfaces %}{{ i.id }}: {{ i.name | upper }}{% if not loop.last %}, {% endif %}{% endfor %}"
@@ -406,7 +404,7 @@ def test_methods_can_be_called_in_a_loop_and_in_a_block(render: Render, call: st
 
 
 @given(st.lists(pieces, max_size=25).map(" ".join))
-def test_any_text_is_either_refused_or_rendered(render: Render, renderer: Renderer, template: str) -> None:
+def test_random_text_is_either_refused_or_rendered(render: Render, renderer: Renderer, template: str) -> None:
     try:
         renderer.check("body", template)
         assert isinstance(render("body", template), str)

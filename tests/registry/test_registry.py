@@ -33,12 +33,12 @@ def registration(model: type[models.Model]) -> Registration:
     return found
 
 
-def test_netboxes_convention_finds_the_serializer() -> None:
+def test_netboxs_convention_finds_the_serializer() -> None:
     assert registration(Site).serializer_class() is SiteSerializer
     assert registration(Thing).serializer_class() is ThingSerializer
 
 
-def test_all_models_of_the_example_that_have_a_serializer_are_registered() -> None:
+def test_all_models_of_the_example_with_a_serializer_are_registered() -> None:
     apps = ("dcim", "ipam", "tenancy", "circuits", "virtualization")
     labels = [item.label for item in registry.registrations() if item.label.split(".")[0] in apps]
     assert len(labels) == 19
@@ -70,9 +70,7 @@ def test_a_serializer_is_found_in_the_module_serializers_too(plain_serializers: 
     assert registration(Thing).serializer_class() is ThingSerializer  # of api.serializers, which comes first
 
 
-def test_an_import_that_fails_inside_a_module_of_serializers_is_seen(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_import_error_inside_serializers_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import tests.testapp
 
     (tmp_path / "serializers.py").write_text("import tests.testapp.nowhere")
@@ -84,7 +82,7 @@ def test_an_import_that_fails_inside_a_module_of_serializers_is_seen(
         registration(Unregistered).serializer_class()
 
 
-def test_a_star_alone_takes_the_models_of_all_apps_but_those_of_django_and_of_the_app_itself(
+def test_a_single_star_takes_all_apps_but_django_and_webhooks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = {item.label for item in registry.registrations()}
@@ -97,29 +95,29 @@ def test_a_star_alone_takes_the_models_of_all_apps_but_those_of_django_and_of_th
     assert {item.label for item in registry.registrations()} == known | {"core.tag"}
 
 
-def test_the_models_of_the_app_itself_are_refused() -> None:
+def test_models_of_webhooks_are_refused() -> None:
     with pytest.raises(ImproperlyConfigured, match="Delivery, which belongs to webhooks itself"):
         webhooks.register("webhooks.Delivery", serializer=LabelSerializer)
 
 
 @pytest.mark.parametrize("serializer", [LabelSerializer, "tests.testapp.api.serializers.LabelSerializer"])
-def test_a_serializer_may_be_named_as_a_class_or_by_its_path(serializer: object) -> None:
+def test_a_serializer_can_be_a_class_or_a_path(serializer: object) -> None:
     webhooks.register(Unregistered, serializer=serializer)
     assert registration(Unregistered).serializer_class() is LabelSerializer
 
 
-def test_a_model_may_be_named_by_its_label() -> None:
+def test_a_model_can_be_a_label() -> None:
     webhooks.register("testapp.Unregistered", serializer=LabelSerializer)
     assert registry.registration_of(Unregistered)
 
 
-def test_a_registration_is_replaced_by_a_later_one_and_kept_by_the_setting() -> None:
+def test_code_replaces_a_registration_and_the_setting_does_not() -> None:
     webhooks.register(Thing, serializer=LabelSerializer)
     registry.register_listed(["testapp.*", "testapp.thing"])
     assert registration(Thing).serializer_class() is LabelSerializer
 
 
-def test_a_label_that_names_nothing_is_refused_in_code() -> None:
+def test_an_unknown_label_is_refused_in_code() -> None:
     with pytest.raises(LookupError):
         webhooks.register("testapp.nothing")
 
@@ -131,7 +129,7 @@ class Abstract(models.Model):
 
 
 @pytest.mark.parametrize(("model", "kind"), [(ThingProxy, "a proxy"), (Abstract, "an abstract")])
-def test_a_model_without_rows_of_its_own_is_refused(model: type[models.Model], kind: str) -> None:
+def test_abstract_and_proxy_models_are_refused(model: type[models.Model], kind: str) -> None:
     with pytest.raises(ImproperlyConfigured, match=f"{model.__name__}, which is {kind} model"):
         webhooks.register(model)
 
@@ -149,7 +147,7 @@ def test_a_proxy_has_the_registration_of_its_model() -> None:
     assert registry.registration_of(ThingProxy) is registry.registration_of(Thing)
 
 
-def test_a_child_touches_all_of_its_parents() -> None:
+def test_saving_a_child_touches_its_parents() -> None:
     touched = [item.model for item in registry.registrations_touched(Diner)]
     assert touched == [Diner, Restaurant, Place]
 
@@ -159,14 +157,14 @@ def test_an_unknown_label_has_no_registration(label: str) -> None:
     assert registry.registration_by_label(label) is None
 
 
-def test_unregistering_what_is_not_registered_does_nothing() -> None:
+def test_unregistering_an_unregistered_model_does_nothing() -> None:
     webhooks.unregister(Unregistered)
     webhooks.unregister(Thing)
     assert registry.registration_of(Thing) is None
 
 
 @pytest.mark.usefixtures("database")
-def test_a_model_registered_while_the_site_runs_is_heard_and_forgotten_again() -> None:
+def test_a_model_can_be_registered_and_unregistered_at_runtime() -> None:
     webhooks.register(Unregistered, serializer=LabelSerializer)
     make_webhook(Unregistered)
     row = Unregistered.objects.create(name="a")
@@ -179,7 +177,7 @@ def test_a_model_registered_while_the_site_runs_is_heard_and_forgotten_again() -
 
 
 @pytest.mark.usefixtures("database")
-def test_an_object_is_read_through_the_queryset_that_was_registered() -> None:
+def test_an_object_is_read_with_the_registered_queryset() -> None:
     from rest_framework import serializers
 
     class Counted(serializers.ModelSerializer):

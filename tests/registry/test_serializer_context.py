@@ -1,4 +1,4 @@
-"""Serializers of every kind, and the request that they find in their context."""
+"""Serializers of every kind, and the request in their context."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sent(serializer: type[serializers.BaseSerializer], **options: Any) -> Any:
-    """What arrives of a site that the serializer is registered for."""
+    """A new site, and its data from this serializer."""
     webhooks.register(Site, serializer=serializer, **options)
     make_webhook(Site)
     site = Site.objects.create(name="Berlin", slug="berlin", tenant=Tenant.objects.create(name="IT", slug="it"))
@@ -84,7 +84,7 @@ class Text(serializers.BaseSerializer):
 
 
 class Listed(serializers.BaseSerializer):
-    """Has a list of its own where others have what REST framework knows of each field."""
+    """Has a plain list as ``fields``, unlike the serializers of REST framework."""
 
     fields = ("name", "status")
 
@@ -114,9 +114,7 @@ class Counted(serializers.ModelSerializer):
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("base", ["", BASE, f"{BASE}/", "http://10.0.0.1:8000"])
-def test_a_hyperlinked_one_gives_absolute_urls_with_the_setting_and_paths_without(
-    base: str, webhooks_settings: Any
-) -> None:
+def test_hyperlinks_are_absolute_with_base_url_and_paths_without(base: str, webhooks_settings: Any) -> None:
     webhooks_settings(BASE_URL=base)
     site, data = sent(Hyperlinked)
     root = base.rstrip("/")
@@ -129,7 +127,7 @@ def test_a_hyperlinked_one_gives_absolute_urls_with_the_setting_and_paths_withou
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("base", ["", BASE])
-def test_the_examples_own_serializers_do_so_for_nested_objects_too(base: str, webhooks_settings: Any) -> None:
+def test_the_urls_of_nested_objects_use_base_url(base: str, webhooks_settings: Any) -> None:
     webhooks_settings(BASE_URL=base)
     make_webhook(Site)
     tenant = Tenant.objects.create(name="IT", slug="it")
@@ -140,7 +138,7 @@ def test_the_examples_own_serializers_do_so_for_nested_objects_too(base: str, we
 
 
 @pytest.mark.usefixtures("database")
-def test_a_nested_writable_one_is_sent_nested() -> None:
+def test_a_nested_writable_serializer_is_sent_nested() -> None:
     site, data = sent(Nested)
     assert data == {"id": site.pk, "name": "Berlin", "tenant": {"id": site.tenant_id, "name": "IT", "slug": "it"}}
     writing = Nested(data={"name": "Oslo", "tenant": {"name": "HR", "slug": "hr"}})
@@ -151,14 +149,14 @@ def test_a_nested_writable_one_is_sent_nested() -> None:
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("base", ["", BASE])
-def test_one_of_no_model_is_sent_with_its_addresses(base: str, webhooks_settings: Any) -> None:
+def test_a_serializer_without_a_model_can_build_urls(base: str, webhooks_settings: Any) -> None:
     webhooks_settings(BASE_URL=base)
     _, data = sent(Plain)
     assert data == {"title": "Berlin", "page": f"{base}/sites/berlin"}
 
 
 @pytest.mark.usefixtures("database")
-def test_one_whose_data_are_no_object_is_sent_without_snapshots() -> None:
+def test_data_that_are_no_object_have_no_snapshots() -> None:
     _, data = sent(Text)
     assert data == "Berlin is active"
     assert json.loads(events()[0].snapshots)["postchange"] == {}
@@ -166,7 +164,7 @@ def test_one_whose_data_are_no_object_is_sent_without_snapshots() -> None:
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("serializer", [Listed, Written])
-def test_one_that_writes_as_it_likes_is_compared_by_what_it_wrote(serializer: type[Any]) -> None:
+def test_a_free_serializer_is_compared_by_its_output(serializer: type[Any]) -> None:
     site, data = sent(serializer)
     assert data == {"name": "Berlin", "status": "active"}
     webhook = make_webhook(Site, changed_fields=["status"])
@@ -177,13 +175,13 @@ def test_one_that_writes_as_it_likes_is_compared_by_what_it_wrote(serializer: ty
 
 
 @pytest.mark.usefixtures("database")
-def test_keys_that_are_numbers_are_sent_as_text() -> None:
+def test_numeric_keys_are_sent_as_text() -> None:
     _, data = sent(Numbered)
     assert data == {"1": "Berlin", "ports": {"2": "up"}}
 
 
 @pytest.mark.usefixtures("database")
-def test_annotated_counts_are_of_the_moment() -> None:
+def test_annotated_counts_are_current() -> None:
     webhooks.register(
         Site, serializer=Counted, queryset=lambda: Site.objects.annotate(rack_count=related_count(Site, "racks"))
     )
@@ -195,7 +193,7 @@ def test_annotated_counts_are_of_the_moment() -> None:
 
 
 class Curious(serializers.Serializer):
-    """Tells all that it can find out about whoever asks."""
+    """Shows everything that it finds in the request."""
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         request = self.context["request"]
@@ -215,7 +213,7 @@ class Curious(serializers.Serializer):
 
 
 @pytest.mark.usefixtures("database")
-def test_nothing_of_the_user_whose_request_it_was_is_in_it(admin_user: Any, webhooks_settings: Any) -> None:
+def test_the_context_has_nothing_of_the_users_request(admin_user: Any, webhooks_settings: Any) -> None:
     webhooks_settings(BASE_URL=BASE)
     webhooks.register(Site, serializer=Curious)
     make_webhook(Site)
@@ -224,7 +222,7 @@ def test_nothing_of_the_user_whose_request_it_was_is_in_it(admin_user: Any, webh
     answer = client.post("/admin/dcim/site/add/?a=b", {"name": "Berlin", "slug": "berlin", "status": "active",
                                                        "custom_field_data": "{}"})  # fmt: skip
     assert answer.status_code == 302
-    assert events()[0].username == admin_user.username, "the change itself is told with its user"
+    assert events()[0].username == admin_user.username, "the Event itself has the user"
     assert last_data() == {
         "user": [False, "", False], "auth": None, "cookies": {}, "headers": {}, "meta": {}, "session": False,
         "query": [{}, {}], "data": {}, "secure": True, "host": "netbox.example.org", "here": f"{BASE}/",
@@ -235,7 +233,7 @@ class ByQuery(versioning.QueryParameterVersioning):
     default_version = "2.0"
 
 
-def test_addresses_have_the_version_that_the_site_versions_them_with(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_have_the_sites_api_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_settings, "DEFAULT_VERSIONING_CLASS", ByQuery)
     monkeypatch.setattr(api_settings, "DEFAULT_VERSION", "2.0")
     request = serializer_context()["request"]
@@ -250,7 +248,7 @@ def test_addresses_have_the_version_that_the_site_versions_them_with(monkeypatch
         "https://a:0", 5,
     ],
 )  # fmt: skip
-def test_a_base_url_that_is_none_is_refused_and_paths_are_sent(value: Any, webhooks_settings: Any) -> None:
+def test_an_invalid_base_url_is_refused_and_paths_are_sent(value: Any, webhooks_settings: Any) -> None:
     webhooks_settings(BASE_URL=value)
     assert [key for key, _ in conf.invalid_values()] == ["BASE_URL"]
     assert serializer_context()["request"].build_absolute_uri("/a/") == "/a/"

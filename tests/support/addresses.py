@@ -1,4 +1,4 @@
-"""Addresses of all kinds, and a second opinion on them, written without the code that it judges."""
+"""Addresses of all kinds, and an independent implementation of the check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LOOPBACK, LINK, METADATA, MANY, NONE, RESERVED = (
     "loopback", "link-local", "a cloud metadata address", "multicast", "unspecified", "reserved",
 )  # fmt: skip
 
-# By what the app calls them; nothing for those that are allowed.
+# By the app's name of their kind; empty for allowed ones.
 ADDRESSES = {
     # allowed: public and private ones
     "": [

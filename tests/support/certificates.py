@@ -1,4 +1,4 @@
-"""Certificates made on the fly, trusted by nobody."""
+"""New certificates, which no system trusts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Certificate:
 
 
 def make_certificate(directory: Path, host: str = "127.0.0.1", **options: Any) -> Certificate:
-    """``options`` are those of ``trustme.CA.issue_cert``, such as ``not_after``."""
+    """``options`` go to ``trustme.CA.issue_cert``, such as ``not_after``."""
     authority = trustme.CA()
     server = authority.issue_cert(host, **options)
     paths = [directory / name for name in ("authority.pem", "certificate.pem", "key.pem")]

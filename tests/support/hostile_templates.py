@@ -1,4 +1,4 @@
-"""Templates that no sensible admin writes: to get into Python, to go on without an end, to burst when compiled."""
+"""Hostile templates: to reach Python's internals, to run without an end, to burst when compiled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test sees of the receiver: URLs to send to, and what came."""
+"""A test's view of the receiver: URLs to send to, and the received requests."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Inbox:
         return f"{self._receiver.scheme}://127.0.0.1:{self._receiver.port}/{self.name}/{behaviour}"
 
     def received(self, behaviour: str | None = None) -> list[Received]:
-        """What came so far, in order: all of it, or what was sent to ``url(behaviour)``."""
+        """The requests so far, in order: all of them, or only those to ``url(behaviour)``."""
         for raw in json.loads(self._receiver.get(f"__requests/{self.name}/{len(self._received)}")):
             headers = {name.lower(): value for name, value in raw["headers"]}
             body = base64.b64decode(raw["body"])

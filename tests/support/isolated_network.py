@@ -1,8 +1,8 @@
-"""A network of its own for one process: run with ``unshare --map-root-user --mount --net``, which needs no root.
+"""An isolated network for one process: run with ``unshare --map-root-user --mount --net``, which needs no root.
 
-In there is only a loopback interface, so that no packet can leave, and it has the addresses that an attacker would
-like to reach. The system's own resolver asks the name server of the tests. Reads cases as JSON, writes what came of
-them: the outcome, which address was reached, and how often the name server was asked.
+It has only a loopback interface, so no packet can leave, with the addresses that an attacker wants to reach. The
+system's resolver asks the tests' name server. Reads cases as JSON and writes their results: the outcome, the reached
+address, and the number of lookups.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def point_resolver_here() -> None:
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Says 200, or redirects to the metadata service; notes at which address it was reached."""
+    """Answers 200 or redirects to the metadata service, and records the address that was reached."""
 
     protocol_version = "HTTP/1.1"
 

@@ -117,3 +117,19 @@ def last_data(model: type[models.Model] | None = None) -> dict[str, Any]:
     """The data of the last recorded event."""
     data: dict[str, Any] = json.loads(events(model)[-1].data)
     return data
+
+
+def sides(event: Event | None = None) -> tuple[Any, Any]:
+    """The snapshots of an Event, or of the last one, before and after."""
+    snapshots = json.loads((event or events()[-1]).snapshots)
+    return snapshots["prechange"], snapshots["postchange"]
+
+
+def changed(event: Event | None = None) -> Any:
+    """The changed fields of an Event, or of the last one."""
+    return json.loads((event or events()[-1]).changed or "null")
+
+
+def rename(thing: Any) -> None:
+    thing.name = "new"
+    thing.save()

@@ -1,7 +1,4 @@
-"""A name server that may change its mind (RFC 1035), and a resolver that asks it.
-
-What it answers to the first question for a name is not what it answers to the second: that is DNS rebinding.
-"""
+"""A name server with changing answers (RFC 1035), and a resolver that asks it: DNS rebinding."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from typing import Any
 A, AAAA = 1, 28
 NO_SUCH_NAME = 3
 
-# For each name the answers to one lookup after another, of which the last one repeats.
+# The answers to successive lookups of each name. The last answer repeats.
 Zone = dict[str, list[list[str]]]
 
 
@@ -79,7 +76,7 @@ def name_server(zone: Zone) -> Iterator[NameServer]:
 
 
 def resolve_at(server: NameServer) -> Any:
-    """A ``getaddrinfo`` that asks this server and nobody else, as the system's would."""
+    """A ``getaddrinfo`` that asks only this server, like the system's function."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:

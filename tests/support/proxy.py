@@ -1,4 +1,4 @@
-"""An HTTP proxy of the tests' own: tunnels by CONNECT, to loopback only, and writes down what it is asked for."""
+"""An HTTP proxy for tests: tunnels by CONNECT, only to loopback, and records the requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Answer = Callable[[socket.socket], None]
 
 
 class Proxy:
-    """``requests`` has the heads of the requests that came. With an ``answer``, it does that instead of tunnelling."""
+    """``requests`` has the heads of all requests. With an ``answer``, it calls that instead of tunnelling."""
 
     def __init__(self, answer: Answer | None = None) -> None:
         self.requests: list[str] = []

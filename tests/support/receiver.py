@@ -189,14 +189,14 @@ def cookie(connection: Connection, request: Request, *_: str) -> None:
 
 
 def echo(connection: Connection, request: Request, code: str = "200", *_: str) -> None:
-    """Repeats what it was sent: in its body, and the headers of it in headers of its own."""
+    """Repeats the request: its body in the body, its headers in headers."""
     lines = [f"{name}: {value}" for name, value in request["headers"]]
     body = "\n".join(lines).encode("latin-1") + b"\n\n" + base64.b64decode(request["body"])
     connection.answer(int(code), body, "".join(f"X-You-Sent-{line}\r\n" for line in lines))
 
 
 def parrot(connection: Connection, request: Request, *_: str) -> bool:
-    """Repeats the headers that it was sent where a status line should stand."""
+    """Repeats the request's headers instead of a status line."""
     connection.sock.sendall("; ".join(f"{name}={value}" for name, value in request["headers"]).encode() + b"\r\n\r\n")
     return False
 

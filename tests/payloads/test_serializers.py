@@ -1,4 +1,4 @@
-"""Serializers that webhooks choose by name: one Event, as each of them shows the object."""
+"""Serializers that webhooks choose by name: one Event has the data of each."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def gets(webhook: Webhook, place: int = -1) -> Any:
     return json.loads(payloads.json_body(payloads.as_sent_to(events()[place], webhook.pk)))["data"]
 
 
-def test_each_webhook_gets_what_its_serializer_gives_of_one_event_and_each_runs_once() -> None:
+def test_each_webhook_gets_its_serializers_data_and_each_serializer_runs_once() -> None:
     usual, name, shouted, too = (make_webhook(Fragile, serializer=one) for one in ("", "name", "shouted", "shouted"))
     Shouted.runs = 0
     row = Fragile.objects.create(name="a")
@@ -64,14 +64,14 @@ def test_each_webhook_gets_what_its_serializer_gives_of_one_event_and_each_runs_
     assert bodies[0].keys() == bodies[1].keys()
 
 
-def test_the_usual_serializer_is_not_run_where_nobody_wants_it() -> None:
+def test_the_default_serializer_does_not_run_if_no_webhook_uses_it() -> None:
     webhook = make_webhook(Fragile, serializer="name")
     Fragile.objects.create(name="a", behaviour="raises")
     [event] = events()
     assert (event.error, json.loads(event.data), gets(webhook)) == ("", {"name": "a"}, {"name": "a"})
 
 
-def test_an_edit_of_the_webhook_does_not_change_what_is_sent_of_old_events() -> None:
+def test_choosing_another_serializer_does_not_change_old_events() -> None:
     first, second = make_webhook(Fragile, serializer="name"), make_webhook(Fragile)
     Fragile.objects.create(name="a")
     Webhook.objects.filter(pk=first.pk).update(serializer="")
@@ -81,7 +81,7 @@ def test_an_edit_of_the_webhook_does_not_change_what_is_sent_of_old_events() -> 
     assert (gets(first)["behaviour"], gets(second)) == ("fine", {"name": "b"})
 
 
-def test_several_changes_of_one_object_in_a_transaction_are_one_event_with_the_last_data() -> None:
+def test_several_changes_are_one_event_in_every_serializer() -> None:
     name, usual = make_webhook(Fragile, serializer="name"), make_webhook(Fragile)
     with transaction.atomic():
         row = Fragile.objects.create(name="a")
@@ -93,7 +93,7 @@ def test_several_changes_of_one_object_in_a_transaction_are_one_event_with_the_l
 
 @pytest.mark.parametrize("behaviour", ["raises", "bad sql", "nan"])
 @pytest.mark.parametrize("way", ["single", "batch"])
-def test_a_serializer_that_fails_takes_nothing_from_those_who_chose_another(behaviour: str, way: str) -> None:
+def test_a_failing_serializer_does_not_affect_the_others(behaviour: str, way: str) -> None:
     usual, name = make_webhook(Fragile), make_webhook(Fragile, serializer="name")
     if way == "single":
         row = Fragile.objects.create(name="a", behaviour=behaviour)
@@ -111,14 +111,14 @@ def test_a_serializer_that_fails_takes_nothing_from_those_who_chose_another(beha
     assert (gets(usual)["behaviour"], replayed.event.webhook_ids) == ("fine", [usual.pk])
 
 
-def test_a_named_one_that_fails_fails_for_those_who_chose_it_and_is_replayed_as_they_had_chosen() -> None:
+def test_a_failing_named_serializer_can_be_replayed() -> None:
     usual, gone = make_webhook(Tracked), make_webhook(Tracked, serializer="gone")
     row = Tracked.objects.create(name="a")
     whole, failed = events()
     assert (whole.webhook_ids, whole.error) == ([usual.pk], "")
     assert failed.webhook_ids == [gone.pk]
     assert "Serializer gone" in failed.error
-    assert "importing tests.payloads.test_variants.Gone failed" in failed.error
+    assert "importing tests.payloads.test_serializers.Gone failed" in failed.error
     webhooks.register(Tracked, serializers={"gone": Shouted})
     Webhook.objects.filter(pk=gone.pk).update(serializer="")
     [replayed] = retries.replay([failed])
@@ -126,7 +126,7 @@ def test_a_named_one_that_fails_fails_for_those_who_chose_it_and_is_replayed_as_
     assert gets(gone) == {"name": row.name.upper()}
 
 
-def test_all_of_them_failing_is_one_failed_event_for_all() -> None:
+def test_one_failed_event_if_all_serializers_fail() -> None:
     webhooks.register(Fragile, serializer=FragileSerializer, serializers={"too": FragileSerializer})
     both = [make_webhook(Fragile).pk, make_webhook(Fragile, serializer="too").pk]
     Fragile.objects.create(name="a", behaviour="raises")
@@ -135,7 +135,7 @@ def test_all_of_them_failing_is_one_failed_event_for_all() -> None:
     assert "this serializer is broken" in event.error
 
 
-def test_bulk_operations_and_deletions_have_them_too() -> None:
+def test_bulk_operations_and_deletions_use_named_serializers() -> None:
     name, usual = make_webhook(Tracked, serializer="name"), make_webhook(Tracked)
     Tracked.objects.bulk_create(Tracked(name=f"row {number}") for number in range(3))
     assert [gets(name, place) for place in range(3)] == [{"name": f"row {number}"} for number in range(3)]
@@ -147,7 +147,7 @@ def test_bulk_operations_and_deletions_have_them_too() -> None:
 
 
 @pytest.mark.parametrize("named", [1, 30])
-def test_what_it_costs_does_not_grow_with_the_webhooks(named: int) -> None:
+def test_the_cost_does_not_grow_with_the_webhooks(named: int) -> None:
     make_webhook(Tracked)
     for _ in range(named):
         make_webhook(Tracked, serializer="name")
@@ -163,7 +163,7 @@ def test_what_it_costs_does_not_grow_with_the_webhooks(named: int) -> None:
     assert len(captured) < 20
 
 
-def test_what_is_left_out_is_left_out_of_all_of_them() -> None:
+def test_excluded_fields_are_missing_from_every_serializer() -> None:
     webhooks.register(Site, exclude=["name"], serializers={"brief": "dcim.api.serializers.BriefSiteSerializer"})
     brief = make_webhook(Site, serializer="brief")
     site = Site.objects.create(name="Berlin", slug="berlin")
@@ -172,7 +172,7 @@ def test_what_is_left_out_is_left_out_of_all_of_them() -> None:
     }  # fmt: skip
 
 
-def test_it_is_sent_as_it_was_chosen_in_bodies_and_templates(inbox: Any) -> None:
+def test_bodies_and_templates_use_the_chosen_serializer(inbox: Any) -> None:
     template = "{{ data | tojson }} {{ snapshots.postchange | tojson }} {{ event }}"
     url = inbox.url()
     form = "application/x-www-form-urlencoded"
@@ -202,7 +202,7 @@ def api(admin_user: Any) -> APIClient:
     return client
 
 
-def test_the_api_takes_one_that_all_models_have_and_says_which_have_not(api: APIClient) -> None:
+def test_the_api_refuses_a_serializer_that_a_model_lacks(api: APIClient) -> None:
     fields = PICK | {"serializer": "brief", "object_types": ["dcim.site", "dcim.device"]}
     made = api.post("/api/webhooks/webhooks/", fields, format="json")
     assert (made.status_code, made.json()["serializer"]) == (201, "brief")
@@ -215,7 +215,7 @@ def test_the_api_takes_one_that_all_models_have_and_says_which_have_not(api: API
     assert (both.status_code, both.json()["serializer"]) == (200, "")
 
 
-def test_the_admin_suggests_them_and_says_which_model_has_none(admin_client: Client) -> None:
+def test_the_admin_refuses_a_serializer_that_a_model_lacks(admin_client: Client) -> None:
     page = admin_client.get("/admin/webhooks/webhook/add/").content.decode()
     assert '<option value="brief">' in page
 
@@ -235,7 +235,7 @@ def registry_types(*models: Any) -> Any:
     return ContentType.objects.get_for_models(*models).values()
 
 
-def test_conditions_are_tried_on_what_the_chosen_serializer_gave(admin_client: Client) -> None:
+def test_the_condition_preview_uses_the_chosen_serializer(admin_client: Client) -> None:
     webhooks.register(Site, serializers={"shouted": Shouted})
     make_webhook(Site)
     make_webhook(Site, serializer="shouted")
@@ -247,7 +247,7 @@ def test_conditions_are_tried_on_what_the_chosen_serializer_gave(admin_client: C
         assert told in answer.json()["text"]
 
 
-def test_the_pages_of_an_event_and_a_delivery_show_what_each_got(
+def test_the_pages_show_the_data_of_each_serializer(
     admin_client: Client, api: APIClient, names: dict[str, list[str]]
 ) -> None:
     make_webhook(Fragile)
@@ -276,7 +276,7 @@ def _texts(event: Any, name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("way", ["updated", "deleted and created anew", "changed, deleted and created anew"])
-def test_each_is_compared_with_what_it_would_have_shown_before(way: str) -> None:
+def test_each_serializer_has_its_previous_state(way: str) -> None:
     row = Fragile.objects.create(name="a")
     usual, name = make_webhook(Fragile, prechange=True), make_webhook(Fragile, serializer="name", only_changes=True)
     with transaction.atomic():
@@ -299,7 +299,7 @@ def test_each_is_compared_with_what_it_would_have_shown_before(way: str) -> None
     assert told["snapshots"] == {"prechange": {"name": "a"}, "postchange": {"name": "b"}}
 
 
-def test_conditions_are_judged_over_what_the_webhook_gets() -> None:
+def test_conditions_use_the_chosen_serializer() -> None:
     condition = {"attr": "name", "value": "A"}
     make_webhook(Fragile, conditions=condition)
     shouted = make_webhook(Fragile, serializer="shouted", conditions=condition)
@@ -308,7 +308,7 @@ def test_conditions_are_judged_over_what_the_webhook_gets() -> None:
     assert event.webhook_ids == [shouted.pk]
 
 
-def test_what_is_replayed_is_compared_with_what_each_had_shown_before() -> None:
+def test_a_replay_keeps_each_serializers_previous_state() -> None:
     webhooks.register(Fragile, serializer=Name, serializers={"whole": FragileSerializer})
     row = Fragile.objects.create(name="a", behaviour="odd")
     late = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}

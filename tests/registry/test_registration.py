@@ -1,25 +1,33 @@
-"""Which fields are left out by their names, and how."""
+"""Registrations: sensitive fields and primary keys."""
 
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
+from django.db import models
 from rest_framework import serializers
 from rest_framework.authtoken.models import Token
 
 import webhooks
 from dcim.models import Site
-from tests.support.makers import events, last_data, make_webhook
-from tests.testapp.models import ApiToken
+from tests.support.makers import actions, events, last_data, make_webhook
+from tests.support.modes import MODES
+from tests.testapp.models import ApiToken, Edition, Essay, Gadget, Shout, Tide
 from webhooks import registry, text
-from webhooks.registry.registration import is_sensitive, sensitive_fields
+from webhooks.registry.registration import is_sensitive, normalize_pk, pk_may_exceed, sensitive_fields
 from webhooks.text import drop_keys
+
+# Sensitive fields
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +47,7 @@ def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
         "auth_psk", "pwd", "user_pwd", "PSK",
     ],
 )  # fmt: skip
-def test_names_that_tell_of_a_secret_are_sensitive(name: str) -> None:
+def test_sensitive_names(name: str) -> None:
     assert is_sensitive(name)
 
 
@@ -50,11 +58,11 @@ def test_names_that_tell_of_a_secret_are_sensitive(name: str) -> None:
         "hash", "comments", "pwdless", "passport", "passive", "custom_fields", "auth_type", "upskill", "",
     ],
 )  # fmt: skip
-def test_other_names_are_not(name: str) -> None:
+def test_other_names_are_not_sensitive(name: str) -> None:
     assert not is_sensitive(name)
 
 
-def test_long_names_are_looked_at_and_not_kept_in_memory() -> None:
+def test_long_names_are_checked_and_not_cached() -> None:
     tracemalloc.start()
     try:
         for number in range(50):
@@ -65,20 +73,20 @@ def test_long_names_are_looked_at_and_not_kept_in_memory() -> None:
         tracemalloc.stop()
 
 
-def test_what_a_model_says_of_its_fields_counts_too() -> None:
+def test_the_classes_of_fields_count_too() -> None:
     fields = [("key", "CharField"), ("community", "EncryptedCharField"), ("name", "CharField"), ("pin", "SecretField")]
     assert sensitive_fields("Site", fields) == {"community", "pin"}
     assert sensitive_fields("APIToken", fields) == {"key", "community", "pin", "display", "display_name"}
 
 
-def test_keys_are_left_out_however_deep_they_stand_and_whatever_holds_them() -> None:
+def test_sensitive_keys_are_left_out_at_any_depth() -> None:
     value = {"a": 1, "x": 2, "b": [{"x": 3, "c": ({"x": 4, "d": None},)}], "e": {"x": {}, "f": "x"}, 5: "y"}
     rest = drop_keys(value, lambda name: name == "x")
     assert rest == {"a": 1, "b": [{"c": [{"d": None}]}], "e": {"f": "x"}, 5: "y"}
     assert value["x"] == 2, "the value itself is not changed"
 
 
-def test_keys_within_what_only_the_encoder_takes_apart_are_left_out_too() -> None:
+def test_sensitive_keys_inside_generators_are_left_out() -> None:
     written = text.dumps({"rows": ({"x": 1, "y": n} for n in range(2))}, lambda name: name == "x")
     assert json.loads(written) == {"rows": [{"y": 0}, {"y": 1}]}
 
@@ -126,7 +134,7 @@ PROFILE = {"theme": "dark", "keys": [{"public_key": "open"}]}
 
 
 @pytest.mark.usefixtures("database")
-def test_passwords_and_tokens_are_neither_in_the_data_nor_in_the_snapshots(make_user: Callable[..., User]) -> None:
+def test_data_and_snapshots_have_no_passwords_and_tokens(make_user: Callable[..., User]) -> None:
     user = make_user()
     columns = {"id": user.pk, "username": "ann", "email": "ann@example.org"}
     [event] = events()
@@ -137,7 +145,7 @@ def test_passwords_and_tokens_are_neither_in_the_data_nor_in_the_snapshots(make_
 
 
 @pytest.mark.usefixtures("database")
-def test_a_token_is_neither_sent_nor_told_as_a_name() -> None:
+def test_a_token_is_neither_data_nor_the_name_of_its_object() -> None:
     webhooks.register(ApiToken, serializer=ApiTokenSerializer)
     make_webhook(ApiToken, custom_events=["testapp.used"])
     token = ApiToken.objects.create(key="s3cret")
@@ -152,7 +160,7 @@ def test_a_token_is_neither_sent_nor_told_as_a_name() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_a_model_that_is_called_like_a_secret_and_holds_none_is_named_where_that_is_asked_for() -> None:
+def test_include_sensitive_allows_the_name_of_a_token() -> None:
     webhooks.register(ApiToken, serializer=ApiTokenSerializer, include_sensitive=["key", "display"])
     make_webhook(ApiToken)
     token = ApiToken.objects.create(key="open")
@@ -169,13 +177,13 @@ def test_a_model_whose_primary_key_is_a_secret_is_refused() -> None:
     assert registry.registration_of(Token)
 
 
-def test_a_custom_event_cannot_be_about_an_object_whose_primary_key_is_a_secret() -> None:
+def test_a_custom_event_cannot_have_an_object_with_a_secret_primary_key() -> None:
     with pytest.raises(ValueError, match=r"about an object of authtoken\.token, whose primary key is a secret"):
         webhooks.send("testapp.used", Token(key="s3cret"))
 
 
 @pytest.mark.usefixtures("database")
-def test_what_is_sensitive_is_sent_where_it_is_asked_for_by_name(make_user: Callable[..., User]) -> None:
+def test_include_sensitive_sends_the_named_fields(make_user: Callable[..., User]) -> None:
     user = make_user(include_sensitive=["password", "api_token"])
     [event] = events()
     assert last_data()["password"] == user.password
@@ -184,7 +192,7 @@ def test_what_is_sensitive_is_sent_where_it_is_asked_for_by_name(make_user: Call
 
 
 @pytest.mark.usefixtures("database")
-def test_fields_are_left_out_of_the_data_and_the_snapshots_as_the_registration_says() -> None:
+def test_excluded_fields_are_missing_from_data_and_snapshots() -> None:
     webhooks.register(Site, exclude=["comments", "tenant", "slug"])
     make_webhook(Site)
     Site.objects.create(name="Berlin", slug="berlin", comments="not for everybody")
@@ -201,6 +209,159 @@ def test_fields_are_left_out_of_the_data_and_the_snapshots_as_the_registration_s
         {"serializers": {"not a name": "a.B"}}, {"serializers": {1: "a.B"}}, {"serializers": {"brief": None}},
     ],
 )  # fmt: skip
-def test_a_registration_that_cannot_mean_what_it_says_is_refused(options: Any) -> None:
+def test_invalid_arguments_of_register_are_refused(options: Any) -> None:
     with pytest.raises(ImproperlyConfigured, match=r"dcim\.site"):
         webhooks.register(Site, **options)
+
+
+# Primary keys
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ID = uuid.UUID("00000000-0000-4000-8000-00000000000a")
+
+# A model, a primary key as a host may assign it, and as the database has it.
+KEYS: list[tuple[type[models.Model], Any, str]] = [
+    (Edition, Decimal(1), "1.00"),
+    (Edition, "1.5", "1.50"),
+    (Edition, 2, "2.00"),
+    (Tide, NOON.astimezone(timezone(timedelta(hours=2))), "2026-01-01 12:00:00+00:00"),
+    (Tide, "2026-01-01T14:00:00+02:00", "2026-01-01 12:00:00+00:00"),
+    (Gadget, str(ID).upper(), str(ID)),
+]
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize("prechange", [False, True])
+@MODES
+@pytest.mark.parametrize(("model", "given", "named"), KEYS)
+def test_object_ids_are_normalized_primary_keys(
+    model: type[models.Model], given: Any, named: str, mode: Any, prechange: bool
+) -> None:
+    make_webhook(model, prechange=prechange)
+    manager = model._base_manager
+    mode(lambda: manager.create(pk=given, name="made"))
+    again = manager.get()
+    again.pk, again.name = given, "changed"  # type: ignore[attr-defined]
+    mode(again.save)
+    mode(lambda: manager.get().delete())
+    assert [(event.action, event.object_id, event.error) for event in events()] == [
+        ("created", named, ""),
+        ("updated", named, ""),
+        ("deleted", named, ""),
+    ]
+    assert ('"made"' in events()[1].snapshots) == prechange
+
+
+@pytest.mark.usefixtures("database")
+@MODES
+def test_a_field_with_custom_conversion_can_be_a_primary_key(mode: Any) -> None:
+    make_webhook(Shout, prechange=True)
+    mode(lambda: [Shout.objects.create(word=word, name="made") for word in ("hey", "ho")])
+    assert [(event.action, event.object_id, event.error) for event in events()] == [
+        ("created", "hey", ""),
+        ("created", "ho", ""),
+    ]
+    assert last_data()["word"] == "HO"
+
+
+@pytest.mark.usefixtures("database")
+def test_a_row_deleted_within_a_batch_is_not_sent() -> None:
+    make_webhook(Edition)
+    with webhooks.batch():
+        Edition.objects.create(pk=1)
+        Edition.objects.create(pk=2)
+        Edition.objects.filter(pk=1)._raw_delete("default")
+    assert [(event.action, event.object_id) for event in events()] == [("created", "2.00")]
+
+
+@pytest.mark.usefixtures("database")
+def test_a_custom_event_has_the_lane_of_its_object(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_custom_events", {**registry._custom_events, "testapp.checked": "Checked"})
+    make_webhook(Gadget, custom_events=["testapp.checked"])
+    gadget = Gadget.objects.create(id=str(ID).upper(), name="made")
+    webhooks.send("testapp.checked", gadget)
+    made, sent = events()
+    assert made.lane == sent.lane
+    with pytest.raises(ValueError, match="its key is none"):
+        webhooks.send("testapp.checked", Gadget(id="nothing like it"))
+    assert actions() == ["created", "testapp.checked"]
+
+
+class EssaySerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Essay
+        fields = ("title",)
+
+
+@pytest.fixture
+def essays() -> Iterator[None]:
+    registry.register(Essay, EssaySerializer)
+    yield
+    registry.unregister(Essay)
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("database", "essays")
+@MODES
+def test_an_unrecordable_object_does_not_affect_other_events(
+    mode: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_custom_events", {**registry._custom_events, "testapp.checked": "Checked"})
+    make_webhook(Essay, Edition, custom_events=["testapp.checked"])
+
+    def change() -> None:
+        Essay.objects.create(title="short")
+        Essay.objects.create(title="x" * 300)
+        webhooks.send("testapp.checked")
+        Edition.objects.create(pk=1, name="made")
+
+    mode(change)
+    assert [event.object_id for event in events()] == ["short", "testapp.checked", "1.00"]
+    assert [event.error for event in events()] == [""] * 3
+    assert re.search("No webhook will hear that testapp.essay x{300} (was )?created", app_log.text)
+
+
+def test_primary_keys_that_may_be_too_long_for_an_event() -> None:
+    class Scroll(models.Model):
+        text = models.TextField(primary_key=True)
+
+        class Meta:
+            app_label = "unmade"
+
+    class Line(models.Model):
+        pk = models.CompositePrimaryKey("essay_id", "number")
+        essay = models.ForeignKey(Essay, models.CASCADE)
+        number = models.IntegerField()
+
+        class Meta:
+            app_label = "unmade"
+
+    keys = {model: pk_may_exceed(model._meta.pk, 255) for model in (Edition, Tide, Gadget, Shout, Essay, Scroll, Line)}
+    assert [model for model, may in keys.items() if may] == [Essay, Scroll, Line]
+
+
+def test_inherited_and_composite_primary_keys_are_normalized() -> None:
+    class Reprint(Edition):
+        class Meta:
+            app_label = "unmade"
+
+    class Page(models.Model):
+        pk = models.CompositePrimaryKey("edition_id", "number")
+        edition = models.ForeignKey(Edition, models.CASCADE)
+        number = models.IntegerField()
+
+        class Meta:
+            app_label = "unmade"
+
+    assert str(registry.registration_or_default(Reprint).normalize_pk("3")) == "3.00"
+    assert [str(part) for part in normalize_pk(Page._meta.pk, (3, "7"))] == ["3.00", "7"]
+
+
+def test_a_naive_time_is_in_the_time_zone_of_the_settings(settings: Any) -> None:
+    at, naive = Tide._meta.pk, datetime(2026, 1, 1, 12)
+    settings.TIME_ZONE = "Europe/Berlin"
+    assert str(normalize_pk(at, naive)) == "2026-01-01 11:00:00+00:00"
+    settings.USE_TZ = False
+    assert normalize_pk(at, naive) == naive
