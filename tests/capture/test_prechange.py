@@ -169,7 +169,7 @@ def save_and_edit(thing: Thing) -> None:
 
 def fail_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the first read of a state before fail."""
-    read, failing = snapshots.read, iter([True])
+    read, failing = snapshots.read_rows, iter([True])
 
     def reading(*args: Any, **kwargs: Any) -> Any:
         assert not next(failing, False)
