@@ -31,7 +31,7 @@ from webhooks import registry
 from webhooks.capture import recording, subscriptions, transaction
 from webhooks.capture.subscriptions import Demand
 from webhooks.conf import conf
-from webhooks.delivery.worker import Drain, has_more
+from webhooks.delivery.worker import DeliveryRunner, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
 from webhooks.workers import jobs
 
@@ -96,12 +96,12 @@ def deliver(seconds: float = 30) -> list[Attempt]:
     """
     _require_enabled()
     last = _last_pk(Attempt)
-    drain = Drain("webhooks.testing")
+    runner = DeliveryRunner("webhooks.testing")
     try:
-        drain.run(seconds)
-        drain.finish()
+        runner.run(seconds)
+        runner.finish()
     finally:
-        drain.close(grace=0)
+        runner.close(grace=0)
     if has_more():
         raise TimeoutError(f"There are deliveries left to send after {seconds:g} seconds.")
     made = Attempt.objects.filter(pk__gt=last).order_by("pk")

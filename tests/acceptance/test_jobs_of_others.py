@@ -21,7 +21,7 @@ from tests.support.makers import make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Workers
 from tests.testapp.models import Thing
-from webhooks.delivery.worker import Drain
+from webhooks.delivery.worker import DeliveryRunner
 from webhooks.models import Attempt, Delivery, State
 from webhooks.workers.worker import WARM_SECONDS, WebhookWorker
 
@@ -101,7 +101,7 @@ def test_a_job_taken_but_not_started_returns_to_the_head_of_its_queue(
     assert found[0] == taken
     assert queue.job_ids == [later.id]
     worker._install_signal_handlers()
-    monkeypatch.setattr(Drain, "pause", lambda drain, grace: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(DeliveryRunner, "pause", lambda drain, grace: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(StopRequested):
         worker.execute_job(*found)
     worker.teardown()

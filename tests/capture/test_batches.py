@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.delivery.claims import load
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.outcomes import load, record
+from webhooks.delivery.outcomes import record
 from webhooks.models import Attempt, Delivery, claims
 from webhooks.models.claims import Claim
 from webhooks.network.outcome import Outcome
@@ -42,7 +43,7 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     outcomes = [(one, Outcome(timezone.now(), 5, status=200)) for one in claimed]
     with transaction.atomic():
         _, recording = counted(lambda: record(outcomes, "worker", Claim(uuid.uuid4(), 15)))
-    assert dispatched.events == len(taken) == len(claimed) == Attempt.objects.filter(delivery__webhook=webhook).count()
+    assert dispatched == len(taken) == len(claimed) == Attempt.objects.filter(delivery__webhook=webhook).count()
     return {"dispatch": dispatching, "claim": claiming, "load": loading, "record": recording}
 
 

@@ -14,7 +14,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.tables import empty_all_tables
 from tests.testapp.models import Label
-from webhooks.delivery.worker import Drain
+from webhooks.delivery.worker import DeliveryRunner
 from webhooks.models import Delivery, Event, State, Webhook
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
@@ -34,7 +34,7 @@ class Fault:
         return execute(sql, params, many, context)
 
 
-def work(drain: Drain, is_done: Callable[[], bool], seconds: float) -> bool:
+def work(drain: DeliveryRunner, is_done: Callable[[], bool], seconds: float) -> bool:
     """What the worker does: run, and go on after an error."""
     deadline = time.monotonic() + seconds
     while not is_done() and time.monotonic() < deadline:
@@ -53,7 +53,7 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
     # More than are sent before it is paused, so that some are handed back then.
     for number in range(12):
         make_event(bad, object_type="testapp.label", object_id=str(number))
-    drain, fault = Drain("test"), Fault(nth)
+    drain, fault = DeliveryRunner("test"), Fault(nth)
 
     def is_done() -> bool:
         is_paused = Webhook.objects.get(pk=bad.pk).is_paused
@@ -63,7 +63,7 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
         return (
             is_paused
             and not (Event.objects.undispatched().exists() or undone.exists() or kept.exists())
-            and not drain.is_under_way
+            and not drain.is_busy
         )
 
     try:
@@ -73,7 +73,7 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
             except OperationalError as error:
                 assert "made to fail" in str(error)
         assert work(drain, is_done, 60), (
-            f"after statement {nth} failed ({fault.failed}): under way {drain.is_under_way}, "
+            f"after statement {nth} failed ({fault.failed}): under way {drain.is_busy}, "
             f"{list(Delivery.objects.values_list('webhook__name', 'state', 'lease_until'))}"
         )
     finally:

@@ -20,9 +20,9 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Label
-from webhooks.delivery import outcome_sql
+from webhooks.delivery import outcomes
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.outcome_sql import Transition
+from webhooks.delivery.outcomes import Transition
 from webhooks.models import Delivery, Event, State, Sweep, claims
 from webhooks.models.claims import Claim, promote
 
@@ -57,7 +57,7 @@ def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
     delivery.refresh_from_db()
     assert delivery.claim
     transition = Transition(delivery.pk, delivery.claim, State.SUCCEEDED, failed=0, wait=0, reason="")
-    assert outcome_sql.record("default", [transition]) == {delivery.pk}
+    assert outcomes.move_on("default", [transition]) == {delivery.pk}
     return [one.id for one in promote("default", [delivery.pk], then)]
 
 

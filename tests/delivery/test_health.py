@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import uuid
 from datetime import timedelta
 from typing import Any
 
@@ -21,13 +20,11 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.db import atomically, execute, fetch_all
-from webhooks.delivery import health, outcomes
+from webhooks.delivery import health
 from webhooks.delivery.health import Health, after_failures
-from webhooks.delivery.outcomes import Claimed
 from webhooks.models import Delivery, State, Webhook
 from webhooks.models.webhook import WebhookQuerySet
 from webhooks.network.outcome import Outcome
-from webhooks.payloads import Bodies
 
 NOW = timezone.now()
 FINE = Health(0, None, None, 0)
@@ -70,7 +67,7 @@ def test_nothing_but_failures_for_too_long_disables(webhooks_settings: Any) -> N
     webhooks_settings(DISABLE_AFTER=3600)
     since = NOW - timedelta(seconds=3500)
     assert not after_failures(Health(50, since, NOW, 3), [outcome()], NOW).disabled_reason
-    late = after_failures(Health(50, since, NOW, 3), [outcome("no answer within 10 s")], NOW + timedelta(seconds=200))
+    late = after_failures(Health(50, since, NOW, 3), [outcome()], NOW + timedelta(seconds=200), "no answer within 10 s")
     assert "no answer within 10 s" in late.disabled_reason
 
 
@@ -88,12 +85,12 @@ def test_health_is_judged_by_the_clock_of_the_database(
     for worker in (timedelta(days=30), timedelta(days=-30)):
         monkeypatch.setattr(timezone, "now", lambda worker=worker: now() + worker)
         with transaction.atomic():
-            health.note(webhook, [outcome()])
+            health.update(webhook, [outcome()])
     webhook.refresh_from_db()
     assert webhook.enabled
     for moment, wait in ((webhook.failing_since, 0), (webhook.last_failure_at, 0), (webhook.probe_at, 60)):
         assert abs((moment - now()).total_seconds() - wait) < 30
-    health.note(webhook, [OK])
+    health.update(webhook, [OK])
     webhook.refresh_from_db()
     assert abs((webhook.last_success_at - now()).total_seconds()) < 30
 
@@ -211,8 +208,7 @@ def test_workers_with_failures_of_the_same_webhooks_wait_for_each_other(
 
     def note(*webhooks: Webhook) -> None:
         tries.append(webhooks)
-        claims = [Claimed(uuid.uuid4(), uuid.uuid4(), webhook, Bodies(make_event()), 0, 0) for webhook in webhooks]
-        outcomes._note_health([(claimed, outcome()) for claimed in claims])
+        health.update_all({webhook: [outcome()] for webhook in webhooks})
 
     monkeypatch.setattr(health, "_write", write_and_stay)
     first = Beside(lambda: atomically(lambda: note(one, other), "default"))
@@ -270,7 +266,7 @@ def test_what_a_webhook_remembers_has_nothing_of_an_object_in_it(
     make_event(make_webhook(Thing, url=inbox.url("status/418")), **hidden)
     drain()
     remembered = set(Webhook.objects.values_list("last_failure", flat=True))
-    unsaid = "no request could be made or sent: its deliveries tell why"
+    unsaid = "no request could be made or sent: see its deliveries for the reason"
     assert remembered >= {unsaid, "HTTP 418 I'm a Teapot"}
     assert "xyzzy" not in str(remembered)
     assert "xyzzy" in str(list(Delivery.objects.values_list("reason", flat=True)))

@@ -33,7 +33,7 @@ def webhook(database: str) -> Webhook:
 def test_a_claim_that_ran_out_is_taken_back_uncounted(webhook: Webhook) -> None:
     make_delivery(webhook, State.SENDING, object_id="dead", lease_until=timezone.now() - timedelta(seconds=1))
     make_delivery(webhook, State.SENDING, object_id="alive")
-    assert maintenance.take_back() == 1
+    assert maintenance.expire_leases() == 1
     assert states() == [State.PENDING, State.SENDING]
     taken = Delivery.objects.get(state=State.PENDING)
     assert (taken.attempt_count, taken.claim, taken.lease_until) == (0, None, None)
@@ -46,11 +46,11 @@ def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhoo
         since = timezone.now() - timedelta(seconds=age)
         make_delivery(webhook, object_id=object_id, failures=3, head_since=since, next_attempt_at=later)
         make_delivery(webhook, State.WAITING, object_id=object_id)
-    assert maintenance.free_lanes() == 1
+    assert maintenance.unblock_lanes() == 1
     assert states() == [State.PENDING, State.PENDING, State.PENDING, State.WAITING]
     head = Delivery.objects.order_by("event_id")[0]
     assert (head.in_lane, head.failures) == (False, 3)
-    assert maintenance.free_lanes() == 0
+    assert maintenance.unblock_lanes() == 0
 
 
 def enable(webhook: Webhook) -> None:
@@ -67,7 +67,7 @@ def probe(webhook: Webhook, *answers: Outcome) -> None:
     Webhook.objects.update(probe_at=timezone.now(), failures_in_a_row=9)
     webhook.refresh_from_db()
     with transaction.atomic():
-        health.note(webhook, answers)
+        health.update(webhook, answers)
 
 
 OK, NOT_OK = Outcome(AGO, 1, status=200), Outcome(AGO, 1, reason="HTTP 500", status=500)
@@ -85,20 +85,20 @@ def test_the_time_of_a_stop_does_not_make_a_head_leave(
     make_delivery(webhook, failures=3, head_since=AGO)
     make_delivery(webhook, State.WAITING)
     end_of_stop(webhook)
-    assert maintenance.free_lanes() == 0
+    assert maintenance.unblock_lanes() == 0
     Webhook.objects.update(resumed_at=timezone.now() - timedelta(seconds=101))
-    assert maintenance.free_lanes() == 1
+    assert maintenance.unblock_lanes() == 1
 
 
 def test_a_success_where_nothing_was_stopped_makes_no_lane_wait_longer(webhook: Webhook) -> None:
     make_delivery(webhook, failures=3, head_since=AGO)
     Webhook.objects.update(failures_in_a_row=2)
     webhook.refresh_from_db()
-    health.note(webhook, [OK])
+    health.update(webhook, [OK])
     webhook.refresh_from_db()
     webhook.save()
     assert (webhook.failures_in_a_row, webhook.resumed_at) == (0, None)
-    assert maintenance.free_lanes() == 1
+    assert maintenance.unblock_lanes() == 1
 
 
 @pytest.mark.postgresql
@@ -106,19 +106,19 @@ def test_a_lane_is_freed_while_somebody_edits_its_webhook(webhook: Webhook) -> N
     make_delivery(webhook, failures=3, head_since=AGO)
     with transaction.atomic():
         Webhook.objects.select_for_update(no_key=True).get()
-        assert Beside(maintenance.free_lanes).join(5) == 1
+        assert Beside(maintenance.unblock_lanes).join(5) == 1
 
 
 @pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}])
 def test_a_lane_is_not_freed_where_nothing_is_sent_anyway(webhook: Webhook, stopped: dict[str, Any]) -> None:
     make_delivery(webhook, failures=3, head_since=AGO)
     Webhook.objects.update(**stopped)
-    assert maintenance.free_lanes() == 0
+    assert maintenance.unblock_lanes() == 0
 
 
 def test_a_head_that_has_not_failed_keeps_its_lane(webhook: Webhook) -> None:
     make_delivery(webhook, failures=0, head_since=AGO)
-    assert maintenance.free_lanes() == 0
+    assert maintenance.unblock_lanes() == 0
 
 
 @pytest.mark.parametrize("before", [[], [State.SUCCEEDED], [State.FAILED, State.DISCARDED]])
@@ -148,7 +148,7 @@ def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webh
             Attempt.objects.create(delivery=delivery, number=1, started_at=ended, duration_ms=1, url="", succeeded=True)
             if age < days:
                 kept.append(delivery)
-    assert maintenance.prune() == 3
+    assert maintenance.purge_expired() == 3
     assert set(Delivery.objects.all()) == set(kept)
     assert set(Event.objects.all()) == {delivery.event for delivery in kept}
     assert Attempt.objects.count() == 3
@@ -159,7 +159,7 @@ def test_one_that_is_just_being_retried_is_kept(webhook: Webhook) -> None:
     old = make_delivery(webhook, State.FAILED, finished_at=AGO)
     with transaction.atomic():
         assert Delivery.objects.filter(pk=old.pk).retry() == 1
-        pruning = Beside(maintenance.prune)
+        pruning = Beside(maintenance.purge_expired)
         pruning.wait_until_blocked_or_done()
     assert pruning.join() == 0
     assert states() == [State.PENDING]
@@ -169,14 +169,14 @@ def test_what_has_not_ended_is_kept_whatever_its_age(webhook: Webhook) -> None:
     for state in (State.WAITING, State.PENDING, State.SENDING):
         make_delivery(webhook, state, object_id=state, created=AGO)
     Event.objects.update(timestamp=AGO)
-    assert maintenance.prune() == 0
+    assert maintenance.purge_expired() == 0
     assert Delivery.objects.count() == 3
 
 
 def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:
     old = make_delivery(webhook, State.SUCCEEDED, finished_at=AGO)
     make_delivery(make_webhook(Thing), State.FAILED, event=old.event)
-    maintenance.prune()
+    maintenance.purge_expired()
     assert [delivery.state for delivery in Delivery.objects.all()] == [State.FAILED]
     assert Event.objects.get() == old.event
 
@@ -185,7 +185,7 @@ def test_an_event_that_failed_goes_in_time_replayed_or_not(webhook: Webhook) -> 
     make_event(webhook, error="Traceback", timestamp=AGO)
     make_event(webhook, error="Traceback", timestamp=AGO, dispatched_at=AGO)
     fresh = make_event(webhook, error="Traceback")
-    maintenance.prune()
+    maintenance.purge_expired()
     assert list(Event.objects.all()) == [fresh]
 
 
@@ -195,13 +195,13 @@ def test_an_event_that_nobody_wants_any_more_goes_in_time(webhook: Webhook) -> N
     make_event(gone, timestamp=AGO, dispatched_at=AGO)
     Event.objects.update(timestamp=AGO, dispatched_at=AGO)
     gone.delete()
-    maintenance.prune()
+    maintenance.purge_expired()
     assert not Event.objects.exists()
 
 
 def test_an_old_event_that_was_not_dispatched_yet_is_kept(webhook: Webhook) -> None:
     make_event(webhook, timestamp=AGO)
-    maintenance.prune()
+    maintenance.purge_expired()
     assert Event.objects.count() == 1
 
 
@@ -209,9 +209,9 @@ def test_a_sweep_takes_no_more_than_some_rows_at_once(webhook: Webhook, monkeypa
     monkeypatch.setattr(maintenance, "MOST", 3)
     for number in range(5):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
-    maintenance.prune()
+    maintenance.purge_expired()
     assert Delivery.objects.count() == 2
-    maintenance.prune()
+    maintenance.purge_expired()
     assert Delivery.objects.count() == 0
 
 

@@ -25,8 +25,8 @@ from tests.testapp.models import Label, Thing
 from webhooks import db
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sender
-from webhooks.delivery.outcomes import Claimed
-from webhooks.delivery.worker import Drain
+from webhooks.delivery.claims import Claimed
+from webhooks.delivery.worker import DeliveryRunner
 from webhooks.models import Attempt, ContentType, Delivery, Event, State, Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
@@ -326,7 +326,7 @@ def test_an_endpoint_that_misbehaves_does_not_hold_up_the_others(
 
 def drain_until(webhook: Webhook, count: int) -> None:
     """Work like a worker that is stopped when one webhook has got all of its deliveries."""
-    work = Drain("test")
+    work = DeliveryRunner("test")
     deadline = time.monotonic() + 60
     while webhook.deliveries.filter(state=State.SUCCEEDED).count() < count and time.monotonic() < deadline:
         work.run(0.2)
@@ -368,7 +368,7 @@ def test_a_stalled_worker_that_wakes_up_overwrites_nothing(inbox: Inbox) -> None
     drain()
     with transaction.atomic():
         recorded = delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker")
-    assert recorded.taken == []
+    assert not recorded.claimed
     assert states() == [State.SUCCEEDED]
     assert [attempt.worker for attempt in Attempt.objects.all()] == ["test"]
     webhook.refresh_from_db()
@@ -401,7 +401,7 @@ def test_a_slice_ends_with_what_is_under_way_and_hands_back_what_is_lined_up(
     webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=2)
     for number in range(14):
         make_event(webhook, object_id=str(number))
-    work = Drain("test")
+    work = DeliveryRunner("test")
     work.run(0.5)
     assert states() == [State.SENDING] * 14
     started = time.monotonic()
@@ -420,8 +420,8 @@ def test_what_a_machine_slept_through_is_not_sent_by_a_worker_that_wakes_up(
     awake = db.elapsed
     # The lease is over for those who were awake.
     monkeypatch.setattr(sender, "elapsed", lambda: awake() + 3600)
-    work = Drain("test")
-    work.run(0.5, patient=False)
+    work = DeliveryRunner("test")
+    work.run(0.5, wait=False)
     assert inbox.received() == []
     work.close(grace=0)
 
@@ -430,7 +430,7 @@ def test_a_worker_that_closes_hands_back_what_it_has_not_sent(inbox: Inbox) -> N
     webhook = make_webhook(Thing, url=inbox.url("slow/30"), timeout=60)
     for number in range(10):
         make_event(webhook, object_id=str(number))
-    work = Drain("test")
+    work = DeliveryRunner("test")
     work.run(0.5)
     assert State.SENDING in states()
     started = time.monotonic()
@@ -442,7 +442,7 @@ def test_a_worker_that_closes_hands_back_what_it_has_not_sent(inbox: Inbox) -> N
 
 def test_a_worker_that_closes_records_what_ends_in_time(inbox: Inbox) -> None:
     make_event(make_webhook(Thing, url=inbox.url("slow/1")))
-    work = Drain("test")
+    work = DeliveryRunner("test")
     work.run(0.3)
     work.close(grace=5)
     assert states() == [State.SUCCEEDED]
@@ -473,7 +473,7 @@ def test_a_thread_that_cannot_be_started_is_started_later(
         make_event(webhook, object_id=str(number))
     drain()
     assert states() == [State.SUCCEEDED] * 5
-    assert app_log.text.count("A thread to send with, beside 0, could not be started") == 1
+    assert app_log.text.count("The worker has 0 sender threads and cannot start more") == 1
 
 
 def test_a_slice_without_a_single_thread_hands_everything_back(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,10 @@ from tests.support.tables import empty_all_tables
 from tests.testapp.models import Thing
 from webhooks.db import elapsed
 from webhooks.delivery import maintenance
+from webhooks.delivery.claims import Claimed
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.fair_queue import Turns
-from webhooks.delivery.outcomes import Claimed
-from webhooks.delivery.runner import Courier
+from webhooks.delivery.fair_queue import FairQueue
+from webhooks.delivery.worker import DeliveryRunner
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.operations import retries
@@ -51,33 +51,33 @@ class Requests:
 
     def __init__(self, most: int, sent: Callable[[Claimed], None]) -> None:
         self._most, self._sent = most, sent
-        self._turns: Turns[Claimed] = Turns(most)
-        self.room, self.drop, self.remove = self._turns.room, self._turns.drop, self._turns.remove
+        self._queue: FairQueue[Claimed] = FairQueue(most)
+        self.capacity, self.remove = self._queue.capacity, self._queue.remove
         self.under_way: list[Claimed] = []
         self._ended: list[tuple[Claimed, Outcome | None]] = []
-        self.good_until = 0.0
+        self.send_until = 0.0
 
     @property
     def is_busy(self) -> bool:
         return bool(self.under_way or self._ended)
 
     def add(self, webhook: int, item: Claimed) -> None:
-        self._turns.add(webhook, item)
+        self._queue.add(webhook, item)
         self._begin()
 
     def _begin(self) -> None:
-        while len(self.under_way) < self._most and (taken := self._turns.take()):
-            if elapsed() < self.good_until:
+        while len(self.under_way) < self._most and (taken := self._queue.take()):
+            if elapsed() < self.send_until:
                 self._sent(taken[1])
                 self.under_way.append(taken[1])
             else:  # too late to be sent, as the senders have it
-                self._turns.ended(taken[1].webhook.pk, timed_out=False)
+                self._queue.ended(taken[1].webhook.pk, timed_out=False)
                 self._ended.append((taken[1], None))
 
     def end(self, which: int, how: str) -> None:
         claimed = self.under_way.pop(which % len(self.under_way))
         outcome = Outcome(datetime.now(UTC), 1, **OUTCOMES[how])
-        self._turns.ended(claimed.webhook.pk, outcome.timed_out)
+        self._queue.ended(claimed.webhook.pk, outcome.timed_out)
         self._ended.append((claimed, outcome))
         self._begin()
 
@@ -97,12 +97,12 @@ class Machine(RuleBasedStateMachine):
         self.first_sent: dict[tuple[int, str], list[int]] = defaultdict(list)
         self.sent: set[uuid.UUID] = set()
         self.ever_discarded: set[uuid.UUID] = set()
-        self.couriers = [self.courier(), self.courier()]
+        self.workers = [self.worker(), self.worker()]
 
-    def courier(self) -> Courier:
-        courier = Courier("worker")
-        courier._senders = Requests(3, self.on_sent)  # type: ignore[assignment]
-        return courier
+    def worker(self) -> DeliveryRunner:
+        runner = DeliveryRunner("worker")
+        runner._pool = runner._claims._pool = Requests(3, self.on_sent)  # type: ignore[assignment]
+        return runner
 
     def on_sent(self, claimed: Claimed) -> None:
         row = Delivery.objects.get(pk=claimed.id)
@@ -113,9 +113,11 @@ class Machine(RuleBasedStateMachine):
             lane.append(row.event_id)
         self.sent.add(row.pk)
 
-    def turn(self, courier: Courier, claim: bool = True) -> None:
-        courier._recorded = float("-inf")  # what has ended is recorded now, however fast this machine is
-        courier.turn(wait=0, claim=claim)
+    def turn(self, worker: DeliveryRunner) -> None:
+        worker._recorded = float("-inf")  # record now, however fast this machine is
+        worker._claims.renew()
+        worker._claims.claim_due()
+        worker._collect(wait=0, claim_next=True)
 
     @rule(thing=st.integers(1, 2), wanted=st.sampled_from([[0], [1], [0, 1]]))
     def change(self, thing: int, wanted: list[int]) -> None:
@@ -127,43 +129,43 @@ class Machine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1))
     def work(self, which: int) -> None:
-        self.turn(self.couriers[which])
+        self.turn(self.workers[which])
 
     @rule(which=st.integers(0, 1), request=st.integers(0, 10), how=ANSWERS, is_recorded=st.booleans())
     def answer(self, which: int, request: int, how: str, is_recorded: bool) -> None:
-        requests: Any = self.couriers[which]._senders
+        requests: Any = self.workers[which]._pool
         if requests.under_way:
             requests.end(request, how)
             if is_recorded:
-                self.turn(self.couriers[which])
+                self.turn(self.workers[which])
 
     @rule(which=st.integers(0, 1))
     def kill(self, which: int) -> None:
-        self.couriers[which] = self.courier()
+        self.workers[which] = self.worker()
 
     @rule(which=st.integers(0, 1))
     def stop_warmly(self, which: int) -> None:
-        self.couriers[which].close(grace=0)
-        self.couriers[which] = self.courier()
+        self.workers[which].close(grace=0)
+        self.workers[which] = self.worker()
 
     @rule(which=st.integers(0, 1), is_taken_back=st.booleans())
     def stall(self, which: int, is_taken_back: bool) -> None:
         """A worker is stopped for longer than its lease."""
-        courier = self.couriers[which]
-        courier._renewed -= 1000
-        courier._senders.good_until -= 1000
-        for claimed in courier._held.values():
+        worker = self.workers[which]
+        worker._claims._renewed -= 1000
+        worker._pool.send_until -= 1000
+        for claimed in worker._claims.held():
             held = Delivery.objects.filter(pk=claimed.id).held(claimed.token)
             held.update(lease_until=timezone.now() - timedelta(seconds=1))
         if is_taken_back:
-            maintenance.take_back()
+            maintenance.expire_leases()
 
     @rule()
     def leases_of_the_dead_end(self) -> None:
-        held = {claimed.id for courier in self.couriers for claimed in courier.held()}
+        held = {claimed.id for worker in self.workers for claimed in worker._claims.held()}
         orphans = Delivery.objects.filter(state=State.SENDING).exclude(pk__in=held)
         orphans.update(lease_until=timezone.now() - timedelta(seconds=1))
-        maintenance.take_back()
+        maintenance.expire_leases()
 
     @rule()
     def retries_fall_due(self) -> None:
@@ -245,10 +247,10 @@ class Machine(RuleBasedStateMachine):
         for _ in range(200):
             self.retries_fall_due()
             dispatch()
-            for courier in self.couriers:
-                while courier._senders.under_way:  # type: ignore[attr-defined]
-                    courier._senders.end(0, "success")  # type: ignore[attr-defined]
-                self.turn(courier)
+            for worker in self.workers:
+                while worker._pool.under_way:  # type: ignore[attr-defined]
+                    worker._pool.end(0, "success")  # type: ignore[attr-defined]
+                self.turn(worker)
             Webhook.objects.all().resume()  # what had failed before may have been recorded only now
             retries.retry(Delivery.objects.all())
             Webhook.objects.update(enabled=True)
@@ -268,7 +270,7 @@ def test_what_a_worker_sent_again_after_a_stall_is_recorded_once(database: str, 
     machine.work(which=0)
     machine.stall(which=0, is_taken_back=True)
     machine.work(which=0)
-    requests: Any = machine.couriers[0]._senders
+    requests: Any = machine.workers[0]._pool
     assert len(requests.under_way) == 2, "the same delivery, under two claims"
     requests.end(0, "error")
     requests.end(0, "success")

@@ -77,7 +77,7 @@ def note(webhook: Webhook, outcome: Outcome) -> None:
     """What a worker does in its main thread, which has leases to renew: it must not wait."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '1s'")
-        health.note(webhook, [outcome])
+        health.update(webhook, [outcome])
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
     webhook = make_webhook(Site)
     stale = Webhook.objects.get()
     with transaction.atomic():
-        health.note(webhook, [REFUSED])
+        health.update(webhook, [REFUSED])
     stale.enabled = False
     stale.save_settings(["enabled"])
     webhook.refresh_from_db()

@@ -105,7 +105,7 @@ def test_both_sign_for_a_day_and_then_the_new_one_alone(
     assert accepted(inbox) == [False, True, True]
     let_pass(minutes=1, seconds=1)
     assert accepted(inbox) == [False, False, True]
-    assert maintenance.prune() == 1
+    assert maintenance.purge_expired() == 1
     fresh = Webhook.objects.get()
     assert (bool(fresh.previous_secret), fresh.previous_secret_until, fresh.secret) == (False, None, NEW)
     assert accepted(inbox) == [False, False, True]

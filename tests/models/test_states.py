@@ -18,8 +18,8 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import DatabaseNow
-from webhooks.delivery import outcome_sql
-from webhooks.delivery.outcome_sql import Transition
+from webhooks.delivery import outcomes
+from webhooks.delivery.outcomes import Transition
 from webhooks.models import Delivery, State, Webhook, claims
 from webhooks.models.claims import Claim
 from webhooks.models.delivery import ENDED_STATES, OPEN_STATES
@@ -51,7 +51,7 @@ def record(delivery: Delivery, state: State, wait: float = 0, token: uuid.UUID |
     token = token or Delivery.objects.get(pk=delivery.pk).claim or uuid.uuid4()
     with transaction.atomic():
         transition = Transition(delivery.pk, token, state, int(state != State.SUCCEEDED), wait, "why")
-        return bool(outcome_sql.record(USING, [transition]))
+        return bool(outcomes.move_on(USING, [transition]))
 
 
 CHANGES: dict[str, Callable[[Delivery], Any]] = {
@@ -308,7 +308,7 @@ def test_a_lane_goes_on_where_the_next_one_is_discarded_as_the_head_ends(
 
     def end() -> None:
         with transaction.atomic():
-            outcome_sql.record(USING, [Transition(head.pk, head.claim, State.SUCCEEDED, 0, 0, "")])
+            outcomes.move_on(USING, [Transition(head.pk, head.claim, State.SUCCEEDED, 0, 0, "")])
             promote(USING, [head.pk])
 
     monkeypatch.setattr(claims, "promote", promote_later)
@@ -349,7 +349,7 @@ def test_those_that_retry_and_those_that_send_at_once_never_make_two_heads(webho
             ids, token = claim(webhook)
             for pk in ids:
                 with transaction.atomic():
-                    outcome_sql.record(USING, [Transition(pk, token, State.SUCCEEDED, 0, 0, "")])
+                    outcomes.move_on(USING, [Transition(pk, token, State.SUCCEEDED, 0, 0, "")])
                     claims.promote(USING, [pk])
 
     for thread in [Beside(retry), Beside(retry), Beside(send), Beside(send)]:

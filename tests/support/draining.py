@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webhooks.delivery.worker import Drain, has_more
+from webhooks.delivery.worker import DeliveryRunner, has_more
 from webhooks.models import Delivery
 
 
@@ -14,12 +14,12 @@ def drain(seconds: float = 20) -> None:
 
 def work_for(seconds: float) -> None:
     """Do what is due, beside others who do the same."""
-    work = Drain("test")
+    runner = DeliveryRunner("test")
     try:
-        work.run(seconds)
-        work.finish()
+        runner.run(seconds)
+        runner.finish()
     finally:
-        work.close(grace=0)
+        runner.close(grace=0)
 
 
 def states() -> list[str]:

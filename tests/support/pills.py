@@ -1,4 +1,4 @@
-"""A worker that dies of some deliveries, as of a bug in a library that is written in C."""
+"""A worker that some deliveries kill, as a bug in a C library would."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import os
 import signal
 from typing import Any
 
-from webhooks.delivery import runner
-from webhooks.delivery.outcomes import Claimed, request_for
+from webhooks.delivery import request, worker
 from webhooks.network.transport import Request
 from webhooks.workers.worker import WebhookWorker
 
 PILL = '"pill"'
 
 
-def _poisoned(claimed: Claimed, **kwargs: Any) -> Request:
-    request = request_for(claimed, **kwargs)
-    if PILL.encode() in request.body:
+def _poisoned(*arguments: Any) -> Request:
+    composed = request.compose(*arguments)
+    if PILL.encode() in composed.body:
         os.kill(os.getpid(), signal.SIGKILL)
-    return request
+    return composed
 
 
 class PoisonedWorker(WebhookWorker):
-    """Ends, without a word, where it is to send a delivery with ``PILL`` in its body."""
+    """Dies when it is to send a delivery with ``PILL`` in its body."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        runner.request_for = _poisoned
+        worker.compose = _poisoned
         super().__init__(*args, **kwargs)

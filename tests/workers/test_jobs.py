@@ -158,13 +158,13 @@ def test_the_job_clears_the_flag_before_it_looks(
     burst: Any, redis: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    run = jobs.Drain.run
+    run = jobs.DeliveryRunner.run
 
     def spy(self: Any, seconds: float) -> None:
         seen.append(redis.exists(FLAG))
         run(self, seconds)
 
-    monkeypatch.setattr(jobs.Drain, "run", spy)
+    monkeypatch.setattr(jobs.DeliveryRunner, "run", spy)
     make_webhook(Thing, url=inbox.url())
     Thing.objects.create(name="a")
     burst()

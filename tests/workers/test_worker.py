@@ -19,7 +19,8 @@ from tests.support.servers import free_port, own_valkey
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
-from webhooks.delivery import maintenance, runner
+from webhooks.delivery import maintenance
+from webhooks.delivery import worker as delivery_worker
 from webhooks.models import Attempt, Delivery, State, Sweep
 from webhooks.workers.worker import WARM_SECONDS, WebhookWorker
 
@@ -228,7 +229,7 @@ def test_a_database_that_leaves_while_a_request_is_under_way_does_not_end_the_wo
     with connection.execute_wrapper(fail):
         worker.teardown()
     assert "will be sent again: the database is away" in app_log.text
-    until(lambda: maintenance.take_back() == 1, 10, "its lease to end")
+    until(lambda: maintenance.expire_leases() == 1, 10, "its lease to end")
 
 
 def test_an_error_that_nobody_foresaw_does_not_end_the_worker_and_loses_no_outcome(
@@ -240,7 +241,7 @@ def test_an_error_that_nobody_foresaw_does_not_end_the_worker_and_loses_no_outco
     make_event(make_webhook(Thing, url=inbox.url()))
     worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "record", fail)
+        patch.setattr(delivery_worker, "record", fail)
         started = time.monotonic()
         until(lambda: worker._deliver() or "nobody knows" in app_log.text, 10, "the error")
     assert time.monotonic() - started > 0.9, "it must not spin"

@@ -1,137 +1,161 @@
-"""Fans new Events out: one Delivery for each Webhook that wanted the Event when it happened."""
+"""Turn new Events into Deliveries: one for each Webhook that matched when the Event happened."""
 
 from __future__ import annotations
 
-import traceback
+import json
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-from django.db import DataError, IntegrityError
-from django.db.models import Exists, OuterRef
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from webhooks.conf import conf
-from webhooks.db import async_commit, atomically, delivery_id
-from webhooks.delivery import dispatch_sql
-from webhooks.delivery.dispatch_sql import New, Undispatched
-from webhooks.logs import get_logger
-from webhooks.models import Delivery, Event, State
+from webhooks.db import (
+    async_commit,
+    atomically,
+    delivery_id,
+    execute,
+    fetch_all,
+    from_db_time,
+    ids_sql,
+    ids_value,
+    is_postgresql,
+    json_rows_sql,
+    now_sql,
+    to_utc,
+)
+from webhooks.delivery.claims import WorkerClaims
+from webhooks.models import Event, State
 from webhooks.models.claims import Claim, ClaimedRow, lock_heads, promote
-from webhooks.models.event import UNDISPATCHED
-from webhooks.text import clean
+from webhooks.models.event import lane_name
 
-logger = get_logger(__name__)
-
-# How PostgreSQL and SQLite name what forbids a second delivery of one id.
-SAME_DELIVERY = ("webhooks_delivery_pkey", "webhooks_delivery.id")
-
-# Asked how many deliveries come up for each webhook; answers with a claim on those that its worker has room for.
-Offer = Callable[[Counter[int]], Claim]
+_UNDISPATCHED = "dispatched_at IS NULL AND error = ''"
 
 
-@dataclass(frozen=True)
-class Dispatched:
-    """How many Events were dispatched, and what of that the worker has taken at once, under the token of its claim."""
+class UndispatchedEvent(NamedTuple):
+    id: int
+    timestamp: datetime
+    object_type: str
+    object_id: str
+    webhook_ids: list[int]
 
-    events: int = 0
-    taken: Sequence[ClaimedRow] = ()
-    token: uuid.UUID | None = None
+
+class NewDelivery(NamedTuple):
+    id: uuid.UUID
+    event_id: int
+    webhook_id: int
+    lane: str
+    in_lane: bool
+    state: str
 
 
-def dispatch(offer: Offer | None = None) -> Dispatched:
-    """Dispatch a batch of Events; several workers may do it at once.
+def has_undispatched(using: str) -> bool:
+    """Whether an Event waits to be dispatched."""
+    return bool(fetch_all(using, f"SELECT 1 FROM webhooks_event WHERE {_UNDISPATCHED} LIMIT 1"))
 
-    An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. With an ``offer``,
-    deliveries that become the heads of their lanes are taken in the same transaction: that spares them a claim.
+
+def dispatch(claims: WorkerClaims | None = None) -> int:
+    """Dispatch a batch of Events; several workers may do it at once. Returns how many.
+
+    An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. With ``claims``,
+    the worker claims new heads of lanes in the same transaction, if it has capacity.
     """
     using = Event.objects.db
-    if not dispatch_sql.has_undispatched(using):
-        return Dispatched()
-    try:
-        return atomically(lambda: _dispatch(using, offer), using)
-    except Exception as error:
-        if not _is_of_an_event(error):
-            raise
-        logger.warning("Events could not be dispatched together, and are one by one: %s", error)
-        return _dispatch_singly(using)
+    if not has_undispatched(using):
+        return 0
+    count, claim, claimed = atomically(lambda: _dispatch(using, claims), using)
+    if claims and claim:
+        claims.add(claimed, claim)
+    return count
 
 
-def _dispatch(using: str, offer: Offer | None) -> Dispatched:
+def _dispatch(using: str, claims: WorkerClaims | None) -> tuple[int, Claim | None, Sequence[ClaimedRow]]:
     async_commit(using)
-    return _fan_out(using, dispatch_sql.lock_undispatched(using, conf.batch), offer)
+    if not (locked := _lock_undispatched(using, conf.batch)):
+        return 0, None, ()
+    blocked = _blocked_by_earlier(using, locked)
+    events = [event for event in locked if event.id not in blocked]
+    deliveries = _new_deliveries(using, events)
+    _insert(using, deliveries)
+    _mark_dispatched(using, [event.id for event in events])
+    in_lanes = [delivery for delivery in deliveries if delivery.in_lane]
+    if not in_lanes:
+        return len(events), None, ()
+    claim = claims.claim_for(Counter(delivery.webhook_id for delivery in in_lanes)) if claims else None
+    ids = [delivery.id for delivery in in_lanes]
+    lock_heads(using, ids)
+    return len(events), claim, promote(using, ids, claim)
 
 
-def _dispatch_singly(using: str) -> Dispatched:
-    """Dispatch the Events of a batch each by itself: one that cannot be must not keep the others."""
-    done = 0
-    while done < conf.batch and atomically(lambda: _dispatch_first(using), using):
-        done += 1
-    return Dispatched(done)
-
-
-def _dispatch_first(using: str) -> int:
-    """Dispatch the first Event that waits, or let it stand as failed. Returns whether there was one, as a number."""
-    events = dispatch_sql.lock_undispatched(using, 1)
-    try:
-        # A savepoint: the Event stays locked by this transaction whatever becomes of it.
-        return atomically(lambda: _fan_out(using, events, None), using).events
-    except Exception as error:
-        if not _is_of_an_event(error):
-            raise
-        logger.exception("Event %s cannot be dispatched, and stands as failed", events[0].id)
-        why = UNDISPATCHED + "".join(traceback.format_exception(error))
-        return Event.objects.filter(pk=events[0].id).update(error=clean(why))
-
-
-def _is_of_an_event(error: Exception) -> bool:
-    """Whether an Event is to blame. Not a database that is away, nor another worker in the same lane, nor tables that
-    are newer than this code: those would fail every Event there is."""
-    if isinstance(error, IntegrityError):
-        return any(name in str(error) for name in SAME_DELIVERY)
-    return isinstance(error, DataError | TypeError | ValueError)
-
-
-def _fan_out(using: str, events: Sequence[Undispatched], offer: Offer | None) -> Dispatched:
-    if not events:
-        return Dispatched()
-    overtaking = dispatch_sql.overtaking(using, events)
-    ready = [event for event in events if event.id not in overtaking]
-    deliveries = _deliveries(using, ready)
-    dispatch_sql.add_deliveries(using, deliveries)
-    claim = offer(Counter(delivery.webhook_id for delivery in deliveries if delivery.in_lane)) if offer else None
-    taken = _begin_lanes(using, [delivery.id for delivery in deliveries if delivery.in_lane], claim)
-    wanted = {delivery.event_id for delivery in deliveries}
-    _delete_unwanted([event.id for event in ready if event.id not in wanted])
-    dispatch_sql.mark_dispatched(using, [event.id for event in ready])
-    return Dispatched(len(ready), taken, claim.token if claim else None)
-
-
-def _deliveries(using: str, events: Sequence[Undispatched]) -> list[New]:
-    ordered = dispatch_sql.are_ordered(using, {pk for event in events for pk in event.webhook_ids})
+def _lock_undispatched(using: str, most: int) -> list[UndispatchedEvent]:
+    """Lock the first undispatched Events, in order, and skip those that another worker has locked."""
+    lock = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
+    found = fetch_all(
+        using,
+        f"""
+        SELECT id, timestamp, object_type, object_id, webhook_ids FROM webhooks_event
+        WHERE {_UNDISPATCHED} ORDER BY id LIMIT %s {lock}
+        """,
+        [most],
+    )
     return [
-        _delivery(event, webhook_id, ordered[webhook_id])
-        for event in events
-        for webhook_id in dict.fromkeys(event.webhook_ids)
-        if webhook_id in ordered
+        UndispatchedEvent(pk, to_utc(from_db_time(using, timestamp)), object_type, object_id, json.loads(webhook_ids))
+        for pk, timestamp, object_type, object_id, webhook_ids in found
     ]
 
 
-def _begin_lanes(using: str, waiting: Sequence[uuid.UUID], claim: Claim | None) -> Sequence[ClaimedRow]:
-    if not waiting:
-        return ()
-    lock_heads(using, waiting)
-    return promote(using, waiting, claim)
+def _blocked_by_earlier(using: str, events: Sequence[UndispatchedEvent]) -> set[int]:
+    """The ids of the events that must wait: an earlier one of the same object is undispatched and not in the batch."""
+    found = fetch_all(
+        using,
+        f"""
+        SELECT object_type, object_id, id FROM webhooks_event
+        WHERE {_UNDISPATCHED} AND id < %s AND id NOT IN {ids_sql(using)} ORDER BY id DESC
+        """,
+        [max(event.id for event in events), ids_value(using, [event.id for event in events])],
+    )
+    first = {(object_type, object_id): pk for object_type, object_id, pk in found}
+    return {event.id for event in events if first.get((event.object_type, event.object_id), event.id) < event.id}
 
 
-def _delivery(event: Undispatched, webhook_id: int, is_ordered: bool) -> New:
-    state = State.WAITING if is_ordered else State.PENDING
-    pk = delivery_id(event.timestamp, event.id, webhook_id)
-    return New(pk, event.id, webhook_id, event.lane, is_ordered, state)
+def _new_deliveries(using: str, events: Sequence[UndispatchedEvent]) -> list[NewDelivery]:
+    statement = f"SELECT id, ordered FROM webhooks_webhook WHERE deleted_at IS NULL AND id IN {ids_sql(using)}"
+    wanted = {pk for event in events for pk in event.webhook_ids}
+    is_ordered = {pk: bool(ordered) for pk, ordered in fetch_all(using, statement, [ids_value(using, wanted)])}
+    return [
+        NewDelivery(
+            delivery_id(event.timestamp, event.id, webhook_id),
+            event.id,
+            webhook_id,
+            lane_name(event.object_type, event.object_id),
+            is_ordered[webhook_id],
+            State.WAITING if is_ordered[webhook_id] else State.PENDING,
+        )
+        for event in events
+        for webhook_id in dict.fromkeys(event.webhook_ids)
+        if webhook_id in is_ordered
+    ]
 
 
-def _delete_unwanted(events: Sequence[int]) -> None:
-    """Delete those that nobody wants any more."""
-    if events:
-        bare = ~Exists(Delivery.objects.filter(event=OuterRef("pk")))
-        Event.objects.filter(bare, pk__in=events)._raw_delete(Event.objects.db)
+def _insert(using: str, deliveries: Sequence[NewDelivery]) -> None:
+    """Insert deliveries. One that is there already stays as it is."""
+    if not deliveries:
+        return
+    now, now_params = now_sql(using)
+    names = ", ".join(NewDelivery._fields)
+    given = json.dumps([delivery._asdict() | {"id": delivery.id.hex} for delivery in deliveries])
+    execute(
+        using,
+        f"""
+        INSERT INTO webhooks_delivery ({names}, created, next_attempt_at, attempt_count, failures, reason)
+        SELECT {names}, {now}, {now}, 0, 0, '' FROM {json_rows_sql(using, NewDelivery._fields, "webhooks_delivery")}
+        WHERE 1 = 1 ON CONFLICT (id) DO NOTHING
+        """,
+        [*now_params, *now_params, given],
+    )
+
+
+def _mark_dispatched(using: str, events: Collection[int]) -> None:
+    now, now_params = now_sql(using)
+    statement = f"UPDATE webhooks_event SET dispatched_at = {now} WHERE id IN {ids_sql(using)}"
+    execute(using, statement, [*now_params, ids_value(using, events)])

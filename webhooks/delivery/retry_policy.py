@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# A receiver that is overloaded, or did not answer in time, is given at least a minute, as Svix does.
+# A receiver that is overloaded, or did not answer in time, gets at least a minute, as with Svix.
 OVERLOAD_WAIT = 60.0
 
 
@@ -20,8 +20,8 @@ def next_wait(
     """Seconds to wait after the ``attempts``-th failed attempt (1 for the first), or None to give up.
 
     ``chance`` (0 to 1, drawn at random by the caller) picks the place within ``±jitter`` (a fraction) of the
-    planned wait. ``overloaded`` says that the receiver timed out or answered 429: then no wait is shorter than
-    ``OVERLOAD_WAIT``. ``retry_after`` is what it asked for in seconds: obeyed between the planned wait and twice that.
+    planned wait. ``overloaded``: the receiver timed out or answered 429, so no wait is shorter than ``OVERLOAD_WAIT``.
+    ``retry_after``: the seconds that the receiver asked for, obeyed between the planned wait and twice that.
     """
     if attempts < 1:
         raise ValueError(f"attempts counts from 1, not {attempts}")

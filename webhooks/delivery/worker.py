@@ -1,108 +1,179 @@
-"""One worker's work: dispatch, deliver and sweep, in slices of a few seconds."""
+"""One worker's work: dispatch, deliver and maintain, in slices of a few seconds.
+
+The thread that calls the runner is the only one that uses the database, in short transactions, and it never sends.
+The threads of the sender pool only send.
+"""
 
 from __future__ import annotations
 
 import time
 
+from django.db import DataError
+
 from webhooks.conf import conf
-from webhooks.delivery import dispatch, maintenance
-from webhooks.delivery.dispatch_sql import has_undispatched
-from webhooks.delivery.runner import Courier
-from webhooks.models import Event, Sweep
+from webhooks.db import atomically
+from webhooks.delivery import maintenance
+from webhooks.delivery.claims import Claimed, WorkerClaims
+from webhooks.delivery.dispatch import dispatch, has_undispatched
+from webhooks.delivery.fair_queue import FairQueue
+from webhooks.delivery.outcomes import record
+from webhooks.delivery.request import compose
+from webhooks.delivery.sender import MANY, SenderPool
+from webhooks.logs import get_logger
+from webhooks.models import Delivery, Event, Sweep
 from webhooks.models.claims import due_webhooks
+from webhooks.network.outcome import Outcome
+from webhooks.network.transport import Request
+from webhooks.payloads.templates import QUICK, SLOW, Renderer
 
-# Seconds that a turn waits for what is under way.
-PATIENT = 0.02
-IMPATIENT = 0.005
+logger = get_logger(__name__)
 
-# Seconds between two sweeps of what nobody waits for.
+# Seconds to wait for requests in flight, and for a caller that waits for wake-ups meanwhile.
+WAIT_SECONDS = 0.02
+SHORT_WAIT_SECONDS = 0.005
+
+# Outcomes are recorded together, at the latest after this many seconds.
+RECORD_EVERY = 0.02
+
+# Seconds between two runs of the maintenance that no delivery waits for.
 SWEEP_ALL_EVERY = 30
 
+# How many requests may be rendered at once. More would wait for the process that renders, and keep threads from
+# webhooks without templates.
+RENDERED_AT_ONCE = {QUICK: 2, SLOW: 1}
 
-class Drain:
-    """Lives as long as its worker process, and keeps what is under way from one slice to the next."""
+
+class DeliveryRunner:
+    """Dispatches and delivers for one worker process. It keeps requests in flight from one slice to the next."""
 
     def __init__(self, worker: str) -> None:
-        self._courier = Courier(worker[:100])
-        self._swept = self._swept_all = 0.0
+        self._worker = worker[:100]
+        self._renderer = Renderer()
+        queue = FairQueue(conf.senders, self._render_group, RENDERED_AT_ONCE)
+        self._pool = SenderPool(conf.senders, queue, self._request)
+        self._claims = WorkerClaims(self._pool)
+        self._outcomes: list[tuple[Claimed, Outcome]] = []
         self._stopping = False
+        self._recorded = time.monotonic()
+        self._swept = self._swept_all = 0.0
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether anything is claimed."""
-        return not self._courier.is_idle
+    def is_busy(self) -> bool:
+        """Whether the worker holds any delivery."""
+        return bool(self._claims.held())
 
-    def run(self, seconds: float, patient: bool = True) -> None:
-        """Work until there is nothing to do, or ``seconds`` are over; what is under way then stays so.
+    def run(self, seconds: float, wait: bool = True) -> None:
+        """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
 
-        One that is not ``patient`` returns as soon as there is nothing to do but wait for what is under way, for a
-        caller that waits for wake-ups meanwhile. Raises django.db.Error when the database is away; call it again
-        later.
+        Without ``wait``, return as soon as requests in flight are all that is left. Raises django.db.Error if the
+        database is away; call it again later.
         """
         deadline = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < deadline:
-            self._courier.renew()  # what is taken here is sent at once
-            done = self._courier.claim()  # first: what is due already goes before what is new
+            self._claims.renew()  # what is claimed here is sent at once
+            done = self._claims.claim_due()  # before new events: it has waited for longer
             try:
-                done += self._dispatch()
-            finally:  # what is under way is recorded, and sweeping goes on, whatever becomes of new Events
-                done += self._courier.collect(wait=PATIENT if patient else IMPATIENT)
-                self._sweep()  # last: what has just been committed does not wait for it
-            if not done and not (patient and self.is_under_way):
+                done += dispatch(self._claims)
+            finally:  # a dispatch that fails must not stop recording and maintenance
+                done += self._collect(WAIT_SECONDS if wait else SHORT_WAIT_SECONDS, claim_next=True)
+                self._maintain()
+            if not done and not (wait and self.is_busy):
                 return
 
     def finish(self) -> None:
-        """Wait for what is under way, and meanwhile serve the webhooks that are not kept waiting.
+        """Wait for the requests in flight, and meanwhile serve webhooks that have none in flight.
 
-        For a process that ends with its slice: a receiver that hangs must not keep the others from theirs. It takes
-        no longer than two requests may: what has only been lined up is handed back.
+        For a process that ends with its slice: a receiver that hangs must not keep the others waiting. It takes at most
+        as long as two requests.
         """
-        self._courier.hand_back_waiting()
-        under_way = self._courier.held()
-        while not self._stopping and under_way & self._courier.held():
-            self._courier.turn(PATIENT, only_free=True)
-        self._courier.hand_back_waiting()
-        while not self._courier.is_idle and not self._stopping:
-            self.tend()
+        self._claims.release_waiting()
+        in_flight = self._claims.held()
+        while not self._stopping and in_flight & self._claims.held():
+            self._claims.renew()
+            self._claims.claim_due(only_free=True)
+            self._collect(WAIT_SECONDS)
+        self.pause(float("inf"))
 
     def pause(self, grace: float) -> None:
-        """Hand back what waits, and give what is under way ``grace`` seconds to end. What takes longer stays under way:
-        ``tend`` it until ``run`` goes on."""
-        self._courier.hand_back_waiting()
+        """Hand back what waits, and give requests in flight ``grace`` seconds to end. Slower ones stay in flight:
+        call ``poll`` until ``run`` goes on."""
+        self._claims.release_waiting()
         deadline = time.monotonic() + grace
-        while self.is_under_way and not self._stopping and time.monotonic() < deadline:
-            self.tend()
+        while self.is_busy and not self._stopping and time.monotonic() < deadline:
+            self.poll()
 
-    def tend(self) -> None:
-        """Record what has ended and keep the leases of the rest, for a moment. Claims nothing."""
-        self._courier.turn(PATIENT, claim=False)
+    def poll(self) -> None:
+        """Record the requests that have ended and renew the leases of the others. Claims nothing."""
+        self._claims.renew()
+        self._collect(WAIT_SECONDS)
 
     def stop(self) -> None:
         """Claim nothing more. Safe to call from a signal handler."""
         self._stopping = True
 
     def close(self, grace: float) -> None:
-        """Finish what is under way, within ``grace`` seconds, and hand back the rest."""
-        self._courier.close(grace)
+        """Give requests in flight ``grace`` seconds to end, record them, and hand the rest back; no attempt is counted.
 
-    def _dispatch(self) -> int:
-        dispatched = dispatch.dispatch(self._courier.offer)
-        if dispatched.token:
-            self._courier.take(dispatched.taken, dispatched.token)
-        return dispatched.events
+        Raises django.db.Error if the database is away; then the leases end.
+        """
+        try:
+            self._claims.release_waiting()
+            deadline = time.monotonic() + grace
+            while self._pool.is_busy and (left := deadline - time.monotonic()) > 0:
+                self._collect(left)
+                self._claims.renew()
+            self._record()
+            self._claims.release(self._claims.held())
+        finally:
+            self._pool.close()
+            self._renderer.close()
 
-    def _sweep(self) -> None:
+    def _collect(self, wait: float, claim_next: bool = False) -> int:
+        """Wait up to ``wait`` seconds for requests in flight, and record them if it is time. Returns how many ended."""
+        ended = self._pool.outcomes(min(wait, RECORD_EVERY) if self._pool.is_busy else 0)
+        self._outcomes += [(claimed, outcome) for claimed, outcome in ended if outcome]
+        self._claims.release([claimed for claimed, outcome in ended if not outcome])  # too late to be sent
+        is_late = time.monotonic() - self._recorded > RECORD_EVERY
+        if is_late or len(self._outcomes) >= MANY or not self._pool.is_busy:
+            self._record(claim_next)
+        return len(ended)
+
+    def _record(self, claim_next: bool = False) -> None:
+        """Record outcomes. With ``claim_next``, claim what waits behind them in the same transaction."""
+        self._outcomes = [(claimed, outcome) for claimed, outcome in self._outcomes if self._claims.holds(claimed)]
+        if not self._outcomes:
+            return
+        claim = self._claims.claim_for_promoted() if claim_next else None
+        recorded = None
+        try:
+            recorded = atomically(lambda: record(self._outcomes, self._worker, claim), Delivery.objects.db)
+        except DataError:
+            # Not to stop other deliveries. The leases end, and a third lost lease is a failed attempt.
+            logger.exception("Attempts could not be stored; their deliveries are sent again")
+        self._claims.forget(claimed for claimed, _ in self._outcomes)
+        self._outcomes = []
+        self._recorded = time.monotonic()
+        if recorded and recorded.stopped:
+            self._claims.release_waiting(lambda claimed: claimed.webhook.pk in recorded.stopped)
+        if recorded and claim:
+            self._claims.add(recorded.claimed, claim)
+
+    def _maintain(self) -> None:
         if time.monotonic() - self._swept < conf.sweep_interval:
             return
         self._swept = time.monotonic()
         if not Sweep.begin(conf.sweep_interval):
             return
-        if time.monotonic() - self._swept_all > SWEEP_ALL_EVERY:
-            is_done = maintenance.sweep() < maintenance.MOST
-            if is_done:  # else more has to go than one sweep takes: the next one goes on with it
-                self._swept_all = time.monotonic()
-        else:
-            maintenance.mend()
+        if time.monotonic() - self._swept_all < SWEEP_ALL_EVERY:
+            maintenance.expire_and_unblock()
+        elif maintenance.sweep() < maintenance.MOST:  # else there is more, and the next sweep goes on with it
+            self._swept_all = time.monotonic()
+
+    def _render_group(self, claimed: Claimed) -> str:
+        return self._renderer.pace(claimed.webhook.pk) if claimed.webhook.has_templates else ""
+
+    def _request(self, claimed: Claimed) -> Request:
+        return compose(claimed.webhook, claimed.event, str(claimed.id), self._renderer)
 
 
 def has_more() -> bool:

@@ -7,7 +7,7 @@ from django.db import transaction
 from webhooks.capture import recording
 from webhooks.capture.context import current_actor, made_by
 from webhooks.db import new_id
-from webhooks.delivery import purge
+from webhooks.delivery.maintenance import purge_webhooks
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.webhook import WebhookQuerySet
@@ -44,4 +44,4 @@ def delete_webhooks(webhooks: WebhookQuerySet) -> None:
     pks = list(webhooks.values_list("pk", flat=True))
     with transaction.atomic(using):
         webhooks.filter(pk__in=pks).mark_deleted()
-        purge.remove_webhooks(Webhook.with_deleted.using(using).being_deleted().filter(pk__in=pks), MAX_ROWS)
+        purge_webhooks(Webhook.with_deleted.using(using).being_deleted().filter(pk__in=pks), MAX_ROWS)

@@ -21,7 +21,7 @@ from rq import Queue, get_current_job
 from rq.job import Job
 
 from webhooks.conf import conf
-from webhooks.delivery.worker import Drain, has_more
+from webhooks.delivery.worker import DeliveryRunner, has_more
 from webhooks.logs import get_logger
 from webhooks.workers.redis import connect_with_timeout, describe_outage, sentinels
 
@@ -196,10 +196,10 @@ def drain() -> None:
         return
     clear_flag()
     job = get_current_job()
-    work = Drain(str(job.worker_name) if job and job.worker_name else "")
+    runner = DeliveryRunner(str(job.worker_name) if job and job.worker_name else "")
     try:
-        work.run(conf.slice)
-        work.finish()
+        runner.run(conf.slice)
+        runner.finish()
     finally:
-        work.close(grace=0)
+        runner.close(grace=0)
     wake_up_if_due()

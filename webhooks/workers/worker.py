@@ -22,7 +22,7 @@ from rq.worker import WorkerStatus
 
 from webhooks import db
 from webhooks.conf import conf
-from webhooks.delivery.worker import Drain
+from webhooks.delivery.worker import DeliveryRunner
 from webhooks.logs import get_logger
 from webhooks.workers import jobs
 from webhooks.workers.redis import CLASS_FIELD
@@ -54,7 +54,7 @@ class WebhookWorker(ResilientWorker):
     def __init__(self, queues: Any, **kwargs: Any) -> None:
         self._grace = WARM_SECONDS
         super().__init__(queues, **kwargs)
-        self._drain = Drain(self.name)
+        self._runner = DeliveryRunner(self.name)
         self._next_heartbeat = 0.0
         self._is_registered = False
 
@@ -72,7 +72,7 @@ class WebhookWorker(ResilientWorker):
             until = time.monotonic() + REDIS_RETRY_SECONDS
             while not (self._is_registered or self._stop_requested) and (left := until - time.monotonic()) > 0:
                 self._deliver()
-                time.sleep(BUSY_POLL if self._drain.is_under_way else min(left, conf.idle_poll, STOP_SECONDS))
+                time.sleep(BUSY_POLL if self._runner.is_busy else min(left, conf.idle_poll, STOP_SECONDS))
 
     def register_birth(self) -> None:
         super().register_birth()
@@ -86,12 +86,12 @@ class WebhookWorker(ResilientWorker):
         busy_at = time.monotonic()
         while not self._stop_requested:
             self._deliver()
-            if self._drain.is_under_way:
+            if self._runner.is_busy:
                 busy_at = time.monotonic()
             is_burst = timeout is None
-            found = self._wait_for_job(0 if is_burst else BUSY_POLL if self._drain.is_under_way else conf.idle_poll)
+            found = self._wait_for_job(0 if is_burst else BUSY_POLL if self._runner.is_busy else conf.idle_poll)
             if found is None:
-                is_done = is_burst and not self._drain.is_under_way
+                is_done = is_burst and not self._runner.is_busy
                 if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
                     return None
             elif not _is_wake_up(found[0]):
@@ -99,7 +99,7 @@ class WebhookWorker(ResilientWorker):
         raise StopRequested
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        self._survive_errors(lambda: self._drain.pause(HAND_OVER_SECONDS))
+        self._survive_errors(lambda: self._runner.pause(HAND_OVER_SECONDS))
         if self._stop_requested:
             self._requeue(job, queue)
             raise StopRequested
@@ -114,8 +114,8 @@ class WebhookWorker(ResilientWorker):
         left, and cannot renew leases.
         """
         next_heartbeat = time.monotonic() + self.job_monitoring_interval
-        while self._drain.is_under_way and not self._has_horse_ended():
-            self._survive_errors(self._drain.tend)
+        while self._runner.is_busy and not self._has_horse_ended():
+            self._survive_errors(self._runner.poll)
             if time.monotonic() > next_heartbeat:
                 self.maintain_heartbeats(job, *args[1:])
                 next_heartbeat = time.monotonic() + self.job_monitoring_interval
@@ -130,7 +130,7 @@ class WebhookWorker(ResilientWorker):
 
     def teardown(self) -> None:
         try:
-            self._drain.close(self._grace)
+            self._runner.close(self._grace)
         except Exception as error:  # for example the database is unavailable; the worker must end all the same
             trace = None if isinstance(error, Error) else error
             logger.warning("Open requests could not be recorded and will be sent again: %s", error, exc_info=trace)
@@ -138,12 +138,12 @@ class WebhookWorker(ResilientWorker):
         super().teardown()
 
     def _shutdown(self) -> None:
-        self._drain.stop()
+        self._runner.stop()
         super()._shutdown()
 
     def _deliver(self) -> None:
         if conf.enabled and conf.queue in self.queue_names():
-            self._survive_errors(lambda: self._drain.run(conf.slice, patient=False))
+            self._survive_errors(lambda: self._runner.run(conf.slice, wait=False))
 
     def _survive_errors(self, work: Callable[[], None]) -> None:
         """Log an error of ``work``, and wait a second before the next try, with new database connections."""

@@ -18,8 +18,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery import maintenance
-from webhooks.delivery.runner import Courier
-from webhooks.delivery.suspects import FEW, Solitude
+from webhooks.delivery.claims import FEW_SUSPECTS, SoloTurn, WorkerClaims
+from webhooks.delivery.worker import DeliveryRunner
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.network.outcome import WORKER_ENDED
 
@@ -34,10 +34,15 @@ def webhook(database: str, inbox: Inbox) -> Webhook:
 
 
 @pytest.fixture
-def courier(database: str) -> Iterator[Courier]:
-    opened = Courier("test")
+def runner(database: str) -> Iterator[DeliveryRunner]:
+    opened = DeliveryRunner("test")
     yield opened
     opened.close(grace=5)
+
+
+@pytest.fixture
+def claims(runner: DeliveryRunner) -> WorkerClaims:
+    return runner._claims
 
 
 def make_lost(webhook: Webhook, count: int, lost_leases: int, **fields: Any) -> list[Delivery]:
@@ -49,8 +54,9 @@ def make_lost(webhook: Webhook, count: int, lost_leases: int, **fields: Any) -> 
     ]
 
 
-def held_by(courier: Courier) -> list[int]:
-    return sorted(claimed.lost_leases for claimed in courier.held())
+def held_by(claims: WorkerClaims) -> list[int]:
+    """The lost leases of the deliveries that a worker holds."""
+    return sorted(claimed.lost_leases for claimed in claims.held())
 
 
 # Counting
@@ -61,7 +67,7 @@ def test_a_lease_that_ends_without_a_record_is_counted_and_one_that_is_handed_ba
         make_lost(webhook, 1, lost, state=State.SENDING, lease_until=AGO)
     [handed_back] = make_lost(webhook, 1, 1, state=State.SENDING)
     Delivery.objects.filter(pk=handed_back.pk).release()
-    assert maintenance.take_back() == 2
+    assert maintenance.expire_leases() == 2
     assert list(Delivery.objects.order_by("event_id").values_list("state", "lost_leases", "attempt_count")) == [
         (State.PENDING, 1, 0), (State.PENDING, 2, 0), (State.PENDING, 1, 0),
     ]  # fmt: skip
@@ -71,7 +77,7 @@ def test_a_lease_that_ends_without_a_record_is_counted_and_one_that_is_handed_ba
 @pytest.mark.parametrize("end", ["released", "lost"])
 def test_a_delivery_keeps_its_place_when_its_claim_ends(webhook: Webhook, end: str) -> None:
     [delivery] = make_lost(webhook, 1, 0, state=State.SENDING, lease_until=AGO, next_attempt_at=AGO)
-    Delivery.objects.release() if end == "released" else maintenance.take_back()
+    Delivery.objects.release() if end == "released" else maintenance.expire_leases()
     delivery.refresh_from_db()
     assert (delivery.state, delivery.next_attempt_at) == (State.PENDING, AGO)
 
@@ -91,7 +97,7 @@ def test_the_third_lost_lease_is_a_failed_attempt(
     webhooks_settings(RETRY_SCHEDULE=schedule, RETRY_JITTER=0)
     lost = make_delivery(webhook, State.SENDING, lost_leases=2, lease_until=AGO, attempt_count=4, failures=0, **fields)
     make_delivery(webhook, State.WAITING)
-    assert maintenance.take_back() == 1
+    assert maintenance.expire_leases() == 1
     assert states() == expected
     lost.refresh_from_db()
     assert (lost.lost_leases, lost.attempt_count, lost.failures, lost.reason) == (0, 5, 1, WORKER_ENDED)
@@ -108,7 +114,7 @@ def test_a_webhook_whose_deliveries_end_workers_is_paused(webhook: Webhook, webh
     webhook.body_template = "{{ data.id }}"
     webhook.save()
     make_lost(webhook, 2, 2, state=State.SENDING, lease_until=AGO)
-    assert maintenance.take_back() == 2
+    assert maintenance.expire_leases() == 2
     webhook.refresh_from_db()
     assert webhook.probe_at
     assert webhook.last_failure == WORKER_ENDED
@@ -117,7 +123,7 @@ def test_a_webhook_whose_deliveries_end_workers_is_paused(webhook: Webhook, webh
 def test_a_lost_lease_of_a_webhook_that_is_being_deleted_is_no_attempt(webhook: Webhook) -> None:
     make_lost(webhook, 1, 2, state=State.SENDING, lease_until=AGO)
     Webhook.objects.all().mark_deleted()
-    assert maintenance.take_back() == 1
+    assert maintenance.expire_leases() == 1
     assert states() == [State.PENDING]
     assert not Attempt.objects.exists()
 
@@ -144,27 +150,27 @@ def test_the_page_of_a_delivery_names_lost_leases(webhook: Webhook, admin_client
 # Sending
 
 
-def test_a_worker_holds_few_that_lost_a_lease_beside_all_others(webhook: Webhook, courier: Courier) -> None:
+def test_a_worker_holds_few_that_lost_a_lease_beside_all_others(webhook: Webhook, claims: WorkerClaims) -> None:
     make_lost(webhook, 30, 1)
     make_lost(webhook, 30, 0)
-    courier.claim()
-    courier.claim()
-    assert held_by(courier).count(1) == FEW
-    assert held_by(courier).count(0) > 0
+    claims.claim_due()
+    claims.claim_due()
+    assert held_by(claims).count(1) == FEW_SUSPECTS
+    assert held_by(claims).count(0) > 0
 
 
-def test_webhooks_share_the_room_for_those_that_lost_a_lease(courier: Courier, inbox: Inbox) -> None:
+def test_webhooks_share_the_room_for_those_that_lost_a_lease(claims: WorkerClaims, inbox: Inbox) -> None:
     webhooks = [make_webhook(Thing, url=inbox.url("hang"), timeout=1) for _ in range(2)]
     make_lost(webhooks[0], 30, 1)
     make_lost(webhooks[1], 3, 1)
-    courier.claim()
-    held = [claimed.webhook.pk for claimed in courier.held()]
-    assert [held.count(webhook.pk) for webhook in webhooks] == [FEW // 2, 3]
+    claims.claim_due()
+    held = [claimed.webhook.pk for claimed in claims.held()]
+    assert [held.count(webhook.pk) for webhook in webhooks] == [FEW_SUSPECTS // 2, 3]
 
 
 @pytest.mark.parametrize("ordered", [True, False])
 def test_what_lost_two_leases_is_sent_alone_and_others_have_turns_between(
-    webhook: Webhook, courier: Courier, ordered: bool
+    webhook: Webhook, runner: DeliveryRunner, claims: WorkerClaims, ordered: bool
 ) -> None:
     other = make_webhook(Thing, url=webhook.payload_url, ordered=ordered)
     make_lost(webhook, 20, 0)
@@ -173,9 +179,11 @@ def test_what_lost_two_leases_is_sent_alone_and_others_have_turns_between(
     seen: list[list[int]] = []
     deadline = time.monotonic() + 30
     while Delivery.objects.exclude(state=State.SUCCEEDED).exists() and time.monotonic() < deadline:
-        courier.turn(0.01)
-        if courier.held() and (not seen or held_by(courier) != seen[-1]):
-            seen.append(held_by(courier))
+        claims.claim_due()
+        claims.renew()
+        runner._collect(0.01, claim_next=True)
+        if claims.held() and (not seen or held_by(claims) != seen[-1]):
+            seen.append(held_by(claims))
     assert states() == [State.SUCCEEDED] * 28
     alone = [number for number, held in enumerate(seen) if 2 in held]
     assert all(seen[number] == [2] for number in alone), seen
@@ -183,38 +191,38 @@ def test_what_lost_two_leases_is_sent_alone_and_others_have_turns_between(
     assert any(second - first > 1 for first, second in itertools.pairwise(alone)), seen
 
 
-def test_nothing_is_taken_at_once_while_one_goes_alone(webhook: Webhook, courier: Courier) -> None:
+def test_nothing_is_taken_at_once_while_one_goes_alone(webhook: Webhook, claims: WorkerClaims) -> None:
     make_lost(webhook, 1, 2)
-    assert courier.claim() == 1
-    assert courier.offer({webhook.pk: 1}).webhooks == frozenset()
+    assert claims.claim_due() == 1
+    assert claims.claim_for({webhook.pk: 1}) is None
     make_lost(webhook, 1, 0)
-    assert courier.claim() == 0
+    assert claims.claim_due() == 0
 
 
 @pytest.mark.parametrize(("due", "taken"), [([1], [1]), ([2], [2]), ([2, 0], [0]), ([2, 1, 0], [0])])
 def test_the_probe_of_a_paused_webhook_takes_the_least_suspicious(
-    webhook: Webhook, courier: Courier, due: list[int], taken: list[int]
+    webhook: Webhook, claims: WorkerClaims, due: list[int], taken: list[int]
 ) -> None:
     for lost in due:
         make_lost(webhook, 1, lost)
     Webhook.objects.update(probe_at=AGO, failures_in_a_row=9)
-    courier.claim()
-    assert held_by(courier) == taken
+    claims.claim_due()
+    assert held_by(claims) == taken
     webhook.refresh_from_db()
     assert webhook.probes == 1
-    assert courier.claim() == 0
+    assert claims.claim_due() == 0
 
 
 def test_others_get_as_much_time_as_one_that_goes_alone_took() -> None:
-    solitude = Solitude()
+    solo = SoloTurn()
 
     def begins(now: float, is_due: bool = True, others: bool = True, is_idle: bool = True) -> bool:
-        solitude.look(now, is_due, others, is_idle)
-        return solitude.has_begun
+        solo.update(now, is_due, others, is_idle)
+        return solo.is_on
 
     assert not begins(99, is_due=False)
     assert begins(100, is_idle=False)
-    solitude.took()
+    solo.claimed()
     assert begins(103, is_idle=False)
     assert not begins(104, is_idle=True), "it took 4 s"
     assert not begins(107.9)
