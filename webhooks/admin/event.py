@@ -25,7 +25,7 @@ from webhooks.models.event import EventQuerySet
 from webhooks.redaction import Redaction
 
 # In the list, of those that failed.
-FAILURES = {"cut": "cut", "undispatched": "not dispatched", "undecided": "undecided", "unmade": "could not be made"}
+FAILURES = {"cut": "cut", "undecided": "undecided", "unmade": "could not be made"}
 
 # So many of an event's deliveries are shown.
 MOST_DELIVERIES = 100

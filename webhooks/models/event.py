@@ -21,9 +21,8 @@ REQUEST_ID_LENGTH = 200
 PING = "ping"
 PING_OBJECT_TYPE = "webhooks.ping"
 
-# ``Event.error`` begins with this if loop protection stopped the event, or if its deliveries could not be created.
+# ``Event.error`` begins with this if loop protection stopped the event.
 CUT = "Cut: "
-UNDISPATCHED = "It could not be dispatched:\n"
 
 # Columns that may hold much text. Lists do not load them.
 LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
@@ -169,7 +168,6 @@ class Event(models.Model):
         """Why nothing was sent. Empty if the event did not fail.
 
         - "cut": loop protection stopped it.
-        - "undispatched": its deliveries could not be created.
         - "undecided": a condition or filter raised, so it is unknown which webhooks match.
         - "unmade": the serializer raised, so there is no payload.
         """
@@ -177,8 +175,6 @@ class Event(models.Model):
             return ""
         if self.error.startswith(CUT):
             return "cut"
-        if self.error.startswith(UNDISPATCHED):
-            return "undispatched"
         has_data = getattr(self, "has_data", None)  # annotated by ``for_list``
         return "undecided" if (bool(self.data) if has_data is None else has_data) else "unmade"
 
