@@ -240,7 +240,7 @@ class Machine(RuleBasedStateMachine):
         """Every state has a way out: a good receiver, an admin and a few turns bring all to a good end."""
         for webhook in Webhook.objects.all():
             webhook.enabled = True
-            webhook.forget_failures()
+            webhook.clear_failures()
             webhook.save()
         self.leases_of_the_dead_end()
         retries.retry(Delivery.objects.all())
