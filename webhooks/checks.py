@@ -326,6 +326,6 @@ def _check_secrets() -> Iterator[CheckMessage]:
             f"The {name} of webhook “{webhook}” cannot be decrypted with any key in the settings.",
             hint='Put its key back, at the end of WEBHOOKS["ENCRYPTION_KEYS"] or in SECRET_KEY_FALLBACKS, then run '
             "manage.py webhooks_rotate_keys. Or enter it again in the admin. A previous secret can also be given up: "
-            "“Stop signing with the replaced secret now”.",
+            "“Stop signing with the previous secret now”.",
             id="webhooks.E010",
         )

@@ -24,8 +24,8 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from dcim.models import Site
-from tests.admin.test_pages import form, staff
 from tests.models.test_secret_rotation import accepts
+from tests.support.admin_pages import form, staff
 from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.waiting import until

@@ -9,7 +9,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from dcim.models import Site
-from tests.admin.test_hostile_pages import MARK, TOGETHER, fill, pages
+from tests.support.hostile_rows import MARK, TOGETHER, fill, pages
 from tests.support.inbox import Inbox
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.waiting import until
@@ -46,7 +46,7 @@ def test_an_admin_defines_a_webhook_changes_a_site_and_sees_the_delivery(
         page.goto(STATUS)
         return "s ago" in page.locator("tr", has_text="To the inventory").inner_text()
 
-    until(shows_a_success, 20, "the status page to tell of the success")
+    until(shows_a_success, 20, "the status page to show the success")
 
 
 @pytest.mark.parametrize("width", [1280, 1024])
@@ -146,7 +146,7 @@ def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_th
     page.check("#id_on_created")
     expect(page.locator("#id_conditions")).to_be_hidden()
 
-    rows, result = page.locator(".wh-rows li"), page.locator(".wh-trial")
+    rows, result = page.locator(".wh-rows li"), page.locator(".wh-preview")
     for number, (path, operator, value) in enumerate(
         [("status.value", "in", 'active, "42"'), ("name", "regex", "B.*"), ("id", "changed", "")]
     ):
@@ -162,7 +162,7 @@ def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_th
     page.locator(".wh-rule select").first.select_option("or")
     rows.nth(0).get_by_label("Path").fill("statuss")
     page.get_by_role("button", name="Try it on the last events").click()
-    expect(result).to_contain_text("For 3 there is no answer")
+    expect(result).to_contain_text("3 could not be judged")
     expect(result).to_contain_text("'statuss' is missing")
     rows.nth(0).get_by_label("Path").fill("status.value")
     page.get_by_role("button", name="Save", exact=True).first.click()
@@ -180,7 +180,7 @@ def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_th
     Webhook.objects.filter(pk=webhook.pk).update(conditions=nested)
     page.goto(f"/admin/webhooks/webhook/{webhook.pk}/change/")
     expect(page.locator("#id_conditions")).to_be_visible()
-    expect(page.locator(".wh-note")).to_contain_text("Rows cannot show this rule")
+    expect(page.locator(".wh-note")).to_contain_text("Rows cannot show these conditions")
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".messagelist .success")).to_contain_text("Active sites")
     assert Webhook.objects.get(pk=webhook.pk).conditions == nested

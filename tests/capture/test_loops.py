@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 import webhooks
 from dcim.models import Site
-from tests.admin.test_pages import form, page, told
+from tests.support.admin_pages import form, messages_after, page
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_webhook
@@ -167,12 +167,12 @@ def test_what_is_too_deep_stands_as_cut_and_may_begin_a_new_chain(
     shown = page(browser, reverse("admin:webhooks_event_change", args=[cut.pk]))
     assert "depth 2 of a chain" in shown
     assert "Replay as the first of a new chain" in shown
-    assert "cut</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
+    assert "loop protection</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
     assert "Cut: depth 2 of a chain" in page(browser, reverse("webhooks_backend_status"))
 
     # What is sent then is what it was, though the object is another by now.
     Site.objects.filter(pk=site.pk).update(name="changed without a signal")
-    assert told(browser, reverse("admin:webhooks_event_replay", args=[cut.pk])) == ["1 event is replayed."]
+    assert messages_after(browser, reverse("admin:webhooks_event_replay", args=[cut.pk])) == ["1 event replayed."]
     drain()
     [again] = [one for one in inbox.received() if one.json.get("replay_of") == cut.pk]
     assert (again.json["data"]["name"], again.headers[DEPTH.lower()]) == ("b", "1")

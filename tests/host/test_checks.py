@@ -505,7 +505,7 @@ def test_a_secret_that_no_key_decrypts_is_an_error_that_names_it(
     assert message.msg == "The secret of webhook “CMDB” cannot be decrypted with any key in the settings."
     assert "SECRET_KEY_FALLBACKS" in message.hint
     assert "webhooks_rotate_keys" in message.hint
-    assert "Stop signing with the replaced secret now" in message.hint
+    assert "Stop signing with the previous secret now" in message.hint
 
 
 def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,7 +178,7 @@ def test_one_that_is_deleted_meanwhile_is_not_switched(
     monkeypatch.setattr(Webhook, "save_settings", save)
     chosen = {"action": "enable", "_selected_action": [kept.pk, deleted.pk]}
     shown = admin_client.post(reverse("admin:webhooks_webhook_changelist"), chosen, follow=True).content.decode()
-    assert "1 webhook is enabled now." in shown
+    assert "1 webhook enabled." in shown
 
 
 def test_what_somebody_else_saved_meanwhile_stays(database: str) -> None:

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils import timezone
 from rest_framework.test import APIClient
 
-from tests.admin.test_pages import form
+from tests.support.admin_pages import form
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_webhook
@@ -147,11 +147,11 @@ def test_a_leaked_secret_can_be_made_to_sign_no_longer_at_once(webhook: Webhook,
     client = Client()
     client.force_login(admin)
     address = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
-    assert "Stop signing with the replaced secret" not in client.get(address).content.decode()
+    assert "Stop signing with the previous secret" not in client.get(address).content.decode()
     by_code(webhook, admin, NEW)
     shown = client.get(address).content.decode()
-    assert "Stop signing with the replaced secret now" in shown
-    assert "Beside the new one, it signs until 20" in shown
+    assert "Stop signing with the previous secret now" in shown
+    assert "It signs together with the new one until 20" in shown
     models = [one.pk for one in webhook.object_types.all()]
     data = form(payload_url=webhook.payload_url, object_types=models, forget_previous_secret="on")
     assert client.post(address, data).status_code == 302
@@ -231,10 +231,10 @@ def test_the_admin_says_that_a_secret_cannot_be_read_and_takes_another(
     settings.SECRET_KEY = "changed, and the old one forgotten"
     client = Client()
     client.force_login(admin)
-    told = "A secret is set, but no attempt can be made with it: it cannot be decrypted"
+    told = "A secret is set, but every attempt fails: it cannot be decrypted"
     assert told in client.get(reverse("admin:webhooks_webhook_change", args=[webhook.pk])).content.decode()
-    status = client.get(reverse("webhooks_backend_status")).context["findings"]
-    assert any("The secret of “CMDB” cannot be decrypted" in finding.text for finding in status)
+    status = client.get(reverse("webhooks_backend_status")).context["problems"]
+    assert any("The secret of “CMDB” cannot be decrypted" in problem.text for problem in status)
     by_admin(webhook, admin, "")
     assert Webhook.objects.get().unreadable == ["secret"], "an empty input keeps it"
     by_admin(webhook, admin, NEW)

@@ -74,7 +74,7 @@ def test_an_admin_sends_one_from_the_page_of_the_webhook(inbox: Inbox) -> None:
     assert f'action="{address(webhook, "ping")}"' in client.get(address(webhook, "change")).content.decode()
     shown = client.post(address(webhook, "ping"), follow=True).content.decode()
     event = Event.objects.get()
-    assert re.search(rf"A test is on its way: <a [^>]*>event {event.pk}</a>", shown)
+    assert re.search(rf"The test is on its way. See <a [^>]*>event {event.pk}</a>", shown)
     assert (event.username, LogEntry.objects.get().get_change_message()) == ("tester", "Sent a test.")
     drain()
     assert len(inbox.received()) == 1
@@ -85,7 +85,7 @@ def test_a_disabled_webhook_gets_none() -> None:
     webhook = make_webhook(Site, enabled=False)
     client = client_of("view_webhook", "change_webhook")
     assert "Send a test" not in client.get(address(webhook, "change")).content.decode()
-    assert "enable it first" in client.post(address(webhook, "ping"), follow=True).content.decode()
+    assert "Enable it before you send a test" in client.post(address(webhook, "ping"), follow=True).content.decode()
     assert not Event.objects.exists()
 
 

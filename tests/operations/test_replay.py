@@ -14,7 +14,7 @@ from django.urls import reverse
 from tests.support.makers import make_event, make_webhook
 from tests.support.threads import aside
 from tests.testapp.models import Thing
-from webhooks.admin import replaying
+from webhooks.admin import event as event_admin
 from webhooks.models import Event, Webhook
 from webhooks.operations import retries
 
@@ -54,7 +54,7 @@ def replay_all(client: Client, query: str = "") -> list[str]:
 
 def hasten_the_end(monkeypatch: pytest.MonkeyPatch, at_once: int = 2) -> None:
     """A request has taken long enough as soon as the first few are replayed."""
-    monkeypatch.setattr(replaying, "CHUNK", at_once)
+    monkeypatch.setattr(event_admin, "CHUNK", at_once)
     monkeypatch.setattr(retries, "REQUEST_SECONDS", 0)
 
 
@@ -69,7 +69,7 @@ def test_what_is_replayed_is_committed_before_the_next_one(
         return replay(failed)
 
     monkeypatch.setattr(retries, "_replay", look_and_replay)
-    assert replay_all(client) == ["3 events are replayed."]
+    assert replay_all(client) == ["3 events replayed."]
     assert committed == [0, 1, 2]
 
 
@@ -78,30 +78,30 @@ def test_a_request_ends_in_time_and_says_how_many_are_left(
 ) -> None:
     make_failed(webhook, *new_things(5))
     hasten_the_end(monkeypatch)
-    said = "There were too many for one request, {} left: do it again for the rest."
-    assert replay_all(client, "?state=failed") == ["2 events are replayed.", said.format("3 are")]
-    assert replay_all(client) == ["2 events are replayed.", said.format("1 is")]
-    assert replay_all(client) == ["1 event is replayed."]
-    assert replay_all(client) == ["Nothing to do: none of these failed."]
+    said = "There were too many for one request, {} left. Repeat the action for the rest."
+    assert replay_all(client, "?state=failed") == ["2 events replayed.", said.format(3)]
+    assert replay_all(client) == ["2 events replayed.", said.format(1)]
+    assert replay_all(client) == ["1 event replayed."]
+    assert replay_all(client) == ["Nothing to replay: none of these events failed."]
 
 
 def test_no_more_are_looked_for_than_a_list_counts(
     client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_failed(webhook, *new_things(5))
-    monkeypatch.setattr(replaying, "MOST", 3)
-    rest = "There were too many for one request, 1 or more are left: do it again for the rest."
-    assert replay_all(client) == ["3 events are replayed.", rest]
-    assert replay_all(client) == ["2 events are replayed."]
+    monkeypatch.setattr(event_admin, "TOTAL_CAP", 3)
+    rest = "There were too many for one request, 1 or more left. Repeat the action for the rest."
+    assert replay_all(client) == ["3 events replayed.", rest]
+    assert replay_all(client) == ["2 events replayed."]
 
 
 def test_those_that_cannot_be_replayed_do_not_keep_others_from_it(client: Client, webhook: Webhook) -> None:
-    make_failed(webhook, *range(10_000, 10_000 + replaying.CHUNK + 5), *new_things(2))
-    assert replay_all(client)[0] == "2 events are replayed."
+    make_failed(webhook, *range(10_000, 10_000 + event_admin.CHUNK + 5), *new_things(2))
+    assert replay_all(client)[0] == "2 events replayed."
 
 
 def test_the_queries_of_a_replay_read_each_event_once(client: Client, webhook: Webhook) -> None:
-    make_failed(webhook, *new_things(replaying.CHUNK))
+    make_failed(webhook, *new_things(event_admin.CHUNK))
     with CaptureQueriesContext(connection) as queries:
         replay_all(client)
     reading = [one["sql"] for one in queries if one["sql"].startswith("SELECT") and '."data",' in one["sql"]]

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 import webhooks
 from dcim.models import Site
-from tests.admin.test_pages import form
+from tests.support.admin_pages import form
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.testapp.models import ObjectPermission, Shelf
 from webhooks import permissions
@@ -172,7 +172,7 @@ def test_the_admin_acts_on_those_alone_that_may_be_changed_among_those_that_may_
     allow(user, "webhooks.view_webhook", name="theirs")
     client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
     said = client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]}, follow=True)
-    assert "You may not change 1 webhook of these." in said.content.decode()
+    assert "You do not have permission to change 1 webhook of these." in said.content.decode()
     assert set(Webhook.objects.filter(enabled=True)) == {theirs}
     client.post(reverse("webhooks_backend_status_resume"), {"webhook": theirs.pk})
     client.post(listed, {"action": "delete_selected", "_selected_action": [mine.pk, theirs.pk], "post": "yes"})

@@ -36,8 +36,8 @@ def make_webhook(
 def make_event(*webhooks: Webhook, object_id: str = "1", **fields: Any) -> Event:
     """An undispatched event of a Thing. The object need not exist."""
     defaults = {"action": "updated", "object_type": "testapp.thing", "data": json.dumps({"id": object_id})}
-    ids = [webhook.pk for webhook in webhooks]
-    return Event.objects.create(object_id=object_id, webhook_ids=ids, **defaults | fields)
+    fields.setdefault("webhook_ids", [webhook.pk for webhook in webhooks])
+    return Event.objects.create(object_id=object_id, **defaults | fields)
 
 
 def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str = "1", **fields: Any) -> Delivery:

@@ -1,14 +1,17 @@
-"""The admin: webhooks to define, events and deliveries to look into, and the status page.
+"""The admin: webhooks to define, events and deliveries to inspect, and the status page.
 
-webhook, delivery, event          one model each
-status                            /admin/webhook-backend-status/: read in ``situation``, judged in ``findings``
-operations, replaying, switches   retry and discard; replay; enable, disable and resume
-forms, fields, trial              editing a webhook, what its form is made of, trying it on past Events
-described, consequences           a webhook that is read and not edited; what its deletion takes along
-lane                              who waits behind whom
-display, readonly                 how things look; the pages that are only read
-filters, lookup, paging           how things are found, however many there are
-tallies, counting                 how they are counted, no further than a cap
+webhook             list, form, test and deletion of webhooks
+delivery, event     the pages of deliveries and events
+status              /admin/webhook-backend-status/
+diagnostics         why nothing arrived: problem and way out, for the status page and the form
+actions             retry, discard, enable, disable, resume, and the preview of a deletion
+forms, fields       the form of a webhook, and its form fields
+condition_preview   tries the filters of the form on stored events
+columns             the columns of the list of webhooks, and their read-only fields
+readonly            the base of the pages that nobody edits
+counts              capped counts and pagination for long tables
+filters             filters and search of the lists
+display             how states, times, counts and JSON look
 """
 
 from webhooks.admin.delivery import DeliveryAdmin

@@ -1,4 +1,4 @@
-"""Retry and Discard: who may do that to deliveries, and what it came to, in words."""
+"""What an admin does with many rows at once: retry, discard, enable, disable, resume; and what a deletion removes."""
 
 from __future__ import annotations
 
@@ -8,74 +8,120 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth import get_permission_codename
-from django.db.models import QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 
 from webhooks import permissions
-from webhooks.admin.display import deliveries
-from webhooks.models import Delivery
-from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.operations import retries
+from webhooks.admin.display import count_of, deliveries
+from webhooks.capture import recording
+from webhooks.models import Delivery, Webhook
+from webhooks.models.delivery import OPEN_STATES, DeliveryQuerySet, State
+from webhooks.operations import history, retries
 from webhooks.operations.retries import Result
 
 
 @dataclass(frozen=True)
-class Operation:
-    """Something to do to deliveries; ``applies`` narrows them to those that it changes."""
+class DeliveryAction:
+    """Retry or discard. ``applies`` selects the deliveries that it can change; ``skipped`` says why it skips others."""
 
     name: str
     applies: Callable[[DeliveryQuerySet], DeliveryQuerySet]
-    perform: Callable[[QuerySet[Delivery], Any, float], Result]
+    operation: Callable[[QuerySet[Delivery], Any, float], Result]
     done: str
-    done_one: str
-    left: str
-    left_one: str
+    skipped: str
 
-    def allowed(self, request: HttpRequest) -> bool:
+    def has_permission(self, user: Any) -> bool:
         """Whether the user may do it to some deliveries."""
-        return request.user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}")
+        return bool(user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}"))
 
     def is_offered(self, user: Any, delivery: Delivery) -> bool:
-        """Whether the user may do it to this one, and it would change something."""
-        return (
-            permissions.may(user, self.name, delivery)
-            and self.applies(Delivery.objects.filter(pk=delivery.pk)).exists()
+        """Whether the user may do it to this delivery, and it would change something."""
+        rows = Delivery.objects.filter(pk=delivery.pk)
+        return permissions.may(user, self.name, delivery) and self.applies(rows).exists()
+
+    def perform(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+        """Do it to the chosen deliveries that the user may change, oldest first, and show the result."""
+        chosen = permissions.allowed(request.user, self.name, chosen)
+        done = self.operation(chosen, request.user, retries.REQUEST_SECONDS)
+        show_result(
+            request, done.changed, self.done.format(deliveries(done.changed)), done.seen - done.changed, self.skipped
         )
+        if not done.is_complete:
+            messages.warning(request, "There were too many for one request. Repeat the action for the rest.")
 
 
-RETRY = Operation(
+RETRY = DeliveryAction(
     "retry",
     DeliveryQuerySet.retriable,
     retries.retry,
-    done="will be sent again",
-    done_one="will be sent again",
-    left="were left as they are: only failed, discarded or pending ones can be retried, and none of a deleted webhook",
-    left_one="was left as it is: only failed, discarded or pending ones can be retried, and none of a deleted webhook",
+    done="{} will be sent again.",
+    skipped="only failed, discarded or pending deliveries can be retried, and none of a deleted webhook",
 )
-DISCARD = Operation(
+DISCARD = DeliveryAction(
     "discard",
     DeliveryQuerySet.discardable,
     retries.discard,
-    done="are discarded and will not be sent",
-    done_one="is discarded and will not be sent",
-    left="had ended or are being sent, and stay as they are",
-    left_one="had ended or is being sent, and stays as it is",
+    done="{} discarded.",
+    skipped="finished deliveries, and deliveries that a worker is sending, cannot be discarded",
 )
 
 
-def perform(operation: Operation, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-    """Do it to all of ``chosen`` that it applies to and that the user may do it to, oldest first, and tell the user."""
-    chosen = permissions.allowed(request.user, operation.name, chosen)
-    _tell(operation, request, operation.perform(chosen, request.user, retries.REQUEST_SECONDS))
+def show_result(request: HttpRequest, changed: int, done: str, skipped: int, why: str) -> None:
+    """Tell the user what an action changed, and how many rows it skipped and why."""
+    texts = [done] if changed or not skipped else []
+    if skipped:
+        texts.append(f"Skipped {skipped:,}: {why}.")
+    messages.add_message(request, messages.SUCCESS if changed else messages.WARNING, " ".join(texts))
 
 
-def _tell(operation: Operation, request: HttpRequest, done: Result) -> None:
-    left = done.seen - done.changed
-    parts = []
-    if done.changed or not left:
-        parts.append(f"{deliveries(done.changed)} {operation.done_one if done.changed == 1 else operation.done}")
-    if left:
-        parts.append(f"{left:,} {operation.left_one if left == 1 else operation.left}")
-    messages.add_message(request, messages.SUCCESS if done.changed else messages.WARNING, f"{'; '.join(parts)}.")
-    if not done.is_complete:
-        messages.warning(request, "There were too many for one request: do it again for the rest.")
+def set_enabled(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
+    """Enable or disable webhooks. Stored deliveries of enabled webhooks are sent."""
+    # Count before: the list may be filtered by this column.
+    unchanged = chosen.filter(enabled=enabled).count()
+    changed = []
+    for webhook in chosen.filter(enabled=not enabled):
+        webhook.enabled = enabled
+        try:
+            webhook.save_settings(["enabled"])
+        except Webhook.DoesNotExist:
+            continue  # deleted in the meantime
+        changed.append(webhook)
+    if enabled and changed:
+        recording.wake_on_commit()
+    word = "enabled" if enabled else "disabled"
+    history.record(request.user, changed, history.CHANGE, f"{word.capitalize()}.")
+    show_result(request, len(changed), f"{count_of(len(changed), 'webhook')} {word}.", unchanged, f"already {word}")
+
+
+def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+    """Send to paused webhooks at once, without waiting for the next probe."""
+    count = chosen.count()
+    paused = list(Webhook.objects.filter(pk__in=chosen.values("pk")).paused())
+    Webhook.objects.filter(pk__in=[webhook.pk for webhook in paused]).resume()
+    if paused:
+        recording.wake_on_commit()
+    history.record(request.user, paused, history.CHANGE, "Resumed.")
+    show_result(request, len(paused), f"{count_of(len(paused), 'webhook')} resumed.", count - len(paused), "not paused")
+
+
+def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:
+    """What a deletion of these webhooks deletes: lines for each webhook, and totals.
+
+    Deliveries that the user may not view are not counted.
+    """
+    is_partial = permissions.is_partial(user) or not permissions.may_view_deliveries(user)
+    visible = Q(deliveries__in=permissions.visible_deliveries(user)) if is_partial else Q()
+    counted = webhooks.order_by("name").annotate(
+        total=Count("deliveries", filter=visible),
+        unsent=Count("deliveries", filter=visible & Q(deliveries__state__in=OPEN_STATES)),
+        failed=Count("deliveries", filter=visible & Q(deliveries__state=State.FAILED)),
+    )
+    lines: list[str | list[str]] = []
+    totals = {"webhooks": 0, "deliveries": 0}
+    for name, total, unsent, failed in counted.values_list("name", "total", "unsent", "failed"):
+        details = f" ({unsent:,} not sent yet, {failed:,} failed)" if unsent or failed else ""
+        hidden = " Deliveries of objects that you may not view are deleted, too." if is_partial else ""
+        lines += [f"Webhook: {name}", [f"{deliveries(total)}{details} with all attempts.{hidden}"]]
+        totals["webhooks"] += 1
+        totals["deliveries"] += total
+    return lines, totals

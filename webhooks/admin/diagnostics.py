@@ -1,4 +1,4 @@
-"""Why did nothing arrive? The situation judged, in sentences, the gravest first. Pure."""
+"""Why did nothing arrive? Each diagnosis names the problem, the object and the way out."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from itertools import islice
+from typing import Any
 
-from webhooks.admin.counting import ALL, EACH
+from django.urls import reverse
+
+from webhooks.admin.counts import EACH_CAP, TOTAL_CAP, Overview, open_count
 from webhooks.admin.display import count_of, deliveries, span
-from webhooks.admin.overview import Situation, Standing
+from webhooks.admin.filters import deliveries_url
 from webhooks.models.delivery import State
 from webhooks.workers.redis import Backend
 
-# Seconds that something may be due without anybody having a reason to wonder.
+# Seconds that something may be due before it is a problem.
 PATIENCE = 60
 
-# So many webhooks are named for each kind of trouble.
-MOST_NAMED = 10
+# The page names this many webhooks with problems, and as many silent workers.
+MAX_NAMED = 20
 
-SHIPPED = "webhooks.workers.WebhookWorker"
+WORKER_CLASS = "webhooks.workers.WebhookWorker"
 
 
 class Level(StrEnum):
@@ -31,216 +33,204 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A sentence; ``remedy`` says what to do, and ``command`` is what to type."""
+class Diagnosis:
+    """``remedy`` says what to do, ``command`` what to type; ``url`` and ``link`` are the address and text of a link."""
 
     level: Level
     text: str
     remedy: str = ""
     command: str = ""
+    url: str = ""
+    link: str = ""
 
 
-def judge(situation: Situation, backend: Backend, is_enabled: bool, now: datetime) -> list[Finding]:
-    """All that is wrong, or the one finding that nothing is."""
+def diagnose(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Diagnosis]:
+    """All problems, the worst first. Without problems, one diagnosis that says so."""
     found = [
-        *_switched_off(is_enabled),
-        *_redis(backend),
-        *_suspended(backend),
+        *_site(backend, is_enabled),
         *_workers(backend),
-        *_stuck(situation, backend, is_enabled, now),
-        *_webhooks(situation, now),
-        *_failed(situation),
-        *_deleted(situation),
+        *(_queues(overview, backend, now) if is_enabled else ()),
+        *_webhooks(overview, now),
+        *_failures(overview),
     ]
-    return sorted(found, key=lambda finding: list(Level).index(finding.level)) or [_all_well(situation)]
+    return by_level(found) or [_all_well(overview)]
 
 
-def _switched_off(is_enabled: bool) -> Iterator[Finding]:
+def by_level(found: list[Diagnosis]) -> list[Diagnosis]:
+    return sorted(found, key=lambda one: list(Level).index(one.level))
+
+
+def _site(backend: Backend, is_enabled: bool) -> Iterator[Diagnosis]:
     if not is_enabled:
-        yield Finding(
+        yield Diagnosis(
             Level.ERROR,
-            "Webhooks are turned off: no change is recorded, nothing is sent, and what is on file waits.",
-            'To turn them on, set WEBHOOKS = {"ENABLED": True} in the settings and restart the site and the workers.',
+            "Webhooks are turned off: changes are not recorded, and nothing is sent. Stored deliveries wait.",
+            'Set WEBHOOKS = {"ENABLED": True} in the settings, then restart the site and the workers.',
         )
-
-
-def _redis(backend: Backend) -> Iterator[Finding]:
     if backend.error:
-        yield Finding(
+        yield Diagnosis(
             Level.ERROR,
             f"Redis cannot be used: {backend.error}",
-            "Changes are recorded all the same, and are sent when Redis is back. Until then nobody can say here "
-            "which workers are alive; one of the shipped class that is running delivers even without Redis.",
+            "Check that Redis runs, and the setting RQ_QUEUES. Changes are still recorded. A running WebhookWorker "
+            "delivers them without Redis; other workers continue when Redis is back.",
         )
-
-
-def _suspended(backend: Backend) -> Iterator[Finding]:
     if backend.is_suspended:
-        yield Finding(
+        yield Diagnosis(
             Level.WARNING if backend.serving else Level.ERROR,
-            "The workers were suspended, by rq suspend: those that start now, that have run another job since, or that "
-            "are of rq's own class deliver nothing.",
+            "The workers are suspended (rq suspend). Only a WebhookWorker that started before still delivers.",
             "Resume them, with the URL of your Redis:",
             "rq resume --url redis://…",
         )
 
 
-def _workers(backend: Backend) -> Iterator[Finding]:
+def _workers(backend: Backend) -> Iterator[Diagnosis]:
     if backend.error:
         return
     command = f"python manage.py rqworker {backend.queue}"
     if not backend.workers:
-        yield Finding(Level.ERROR, "No worker is alive: nothing is delivered until one is started.", command=command)
+        yield Diagnosis(Level.ERROR, "No worker is running, so nothing is delivered.", "Start one:", command)
     elif not backend.serving and not backend.is_suspended:
-        alive = count_of(len(backend.workers), "worker")
-        yield Finding(
+        yield Diagnosis(
             Level.ERROR,
-            f"No worker that is alive serves the queue “{backend.queue}” ({alive} registered): nothing is "
-            "delivered until one does.",
-            command=command,
+            f"No running worker serves the queue “{backend.queue}”, so nothing is delivered "
+            f"({count_of(len(backend.workers), 'worker')} registered).",
+            "Start one:",
+            command,
         )
     elif backend.serving and not any(worker.is_shipped for worker in backend.serving):
-        yield Finding(
+        yield Diagnosis(
             Level.WARNING,
-            "Only rq's stock worker is running, which works when a change wakes it: retries that fall due, and "
-            "what a worker that died had claimed, wait for the next change or for manage.py webhooks_sweep.",
-            f'Set RQ = {{"WORKER_CLASS": "{SHIPPED}"}} in the settings, or start the worker with:',
-            f"{command} --worker-class {SHIPPED}",
+            "Only stock rq workers are running. They retry, and take over from dead workers, only when a change or "
+            "manage.py webhooks_sweep wakes them.",
+            f'Set RQ = {{"WORKER_CLASS": "{WORKER_CLASS}"}} in the settings, or start the worker with:',
+            f"{command} --worker-class {WORKER_CLASS}",
         )
-    for worker in [worker for worker in backend.workers if worker.is_silent][:MOST_NAMED]:
-        yield Finding(
+    for worker in [worker for worker in backend.workers if worker.is_silent][:MAX_NAMED]:
+        yield Diagnosis(
             Level.WARNING,
-            f"The worker “{worker.name}” has not been heard from for {span(worker.silence)}: it hangs or was killed.",
-            "Restart it if it still runs. What it had claimed is taken back by another worker, and Redis forgets it "
-            "after a few minutes.",
+            f"The worker “{worker.name}” has not reported for {span(worker.silence)}: it hangs or was killed.",
+            "Restart it if it still runs. Another worker takes over its deliveries. Redis forgets it after a few "
+            "minutes.",
         )
 
 
-def _deleted(situation: Situation) -> Iterator[Finding]:
-    if situation.deleted:
-        yield Finding(
-            Level.NOTE,
-            f"{count_of(situation.deleted, 'webhook')} {'is' if situation.deleted == 1 else 'are'} being deleted, with "
-            "many deliveries: workers delete these in the background, a thousand every few seconds.",
-        )
-
-
-def _stuck(situation: Situation, backend: Backend, is_enabled: bool, now: datetime) -> Iterator[Finding]:
-    if not is_enabled:
-        return
-    has_worker, since = bool(backend.serving), situation.undispatched_since
+def _queues(overview: Overview, backend: Backend, now: datetime) -> Iterator[Diagnosis]:
+    """What is due and not sent."""
+    has_worker, since = bool(backend.serving), overview.undispatched_since
     if since and (now - since).total_seconds() > PATIENCE:
-        count = count_of(situation.undispatched, "change", cap=ALL)
-        yield Finding(
+        yield Diagnosis(
             Level.ERROR,
-            f"{count} recorded and not taken up by a worker; {_waits(since, now)}.",
-            "A worker is alive: its log may tell why. Restart it." if has_worker else "",
+            f"{count_of(overview.undispatched, 'change', cap=TOTAL_CAP)} recorded but not dispatched, the oldest "
+            f"{span((now - since).total_seconds())} ago.",
+            "A worker is running. Look into its log for an error, then restart it." if has_worker else "",
         )
-    for standing in [one for one in situation.webhooks if _is_late(one, now)][:MOST_NAMED]:
-        yield Finding(
+    late = [
+        (webhook, (now - webhook.due_since).total_seconds())
+        for webhook in overview.webhooks
+        if webhook.enabled and not webhook.is_paused and webhook.due_since
+    ]
+    for webhook, seconds in [one for one in late if one[1] > PATIENCE][:MAX_NAMED]:
+        yield Diagnosis(
             Level.WARNING if has_worker else Level.ERROR,
-            f"Deliveries of “{standing.name}” are due and not sent; {_waits(standing.due_since, now)}.",
-            "The workers cannot keep up, or hang. Start more of them, or restart those that run." if has_worker else "",
+            f"Deliveries of “{webhook.name}” are due but not sent, the oldest for {span(seconds)}.",
+            "The workers hang or cannot keep up. Restart them, or start more." if has_worker else "",
+            url=deliveries_url(state=State.PENDING.value, webhook__id__exact=webhook.pk),
+            link="Show its pending deliveries",
+        )
+    if overview.being_deleted:
+        yield Diagnosis(
+            Level.NOTE,
+            f"{count_of(overview.being_deleted, 'deleted webhook')} still had many deliveries. Workers delete them in "
+            "the background, a thousand every few seconds.",
         )
 
 
-def _is_late(standing: Standing, now: datetime) -> bool:
-    is_sent_to = standing.enabled and not standing.is_paused
-    return bool(is_sent_to and standing.due_since and (now - standing.due_since).total_seconds() > PATIENCE)
-
-
-def _waits(since: datetime | None, now: datetime) -> str:
-    return f"the oldest has waited {span((now - since).total_seconds())}" if since else ""
-
-
-def _webhooks(situation: Situation, now: datetime) -> Iterator[Finding]:
-    if "webhooks" in situation.hidden:
+def _webhooks(overview: Overview, now: datetime) -> Iterator[Diagnosis]:
+    if "webhooks" in overview.hidden:
         return
-    if not situation.webhooks:
-        yield Finding(Level.WARNING, "No webhook is defined: no change is recorded or sent.", "Add one.")
-    elif not any(standing.enabled for standing in situation.webhooks) and not situation.has_more_webhooks:
-        yield Finding(Level.WARNING, "Every webhook is disabled: no change is recorded or sent.", "Enable one.")
-    for describe in TROUBLES:
-        yield from islice(filter(None, (describe(one, now) for one in situation.webhooks)), MOST_NAMED)
-
-
-def of_webhook(standing: Standing, now: datetime) -> list[Finding]:
-    """What is wrong with this one, for its own page."""
-    return list(filter(None, (describe(standing, now) for describe in TROUBLES)))
-
-
-def _unreadable(standing: Standing, now: datetime) -> Finding | None:
-    if not standing.unreadable or not standing.enabled:
-        return None
-    return Finding(
-        Level.ERROR,
-        f"The {' and the '.join(standing.unreadable)} of “{standing.name}” cannot be decrypted with the keys in the "
-        "settings: every attempt fails, and its deliveries stay on file.",
-        "Put the key back that is missing in the settings, or enter it again at the webhook. Then retry what failed.",
-    )
-
-
-def _disabled(standing: Standing, now: datetime) -> Finding | None:
-    if standing.enabled or not (standing.open or standing.disabled_reason):
-        return None
-    disabled = f"“{standing.name}” was disabled automatically: {standing.disabled_reason}. "
-    verb = "waits" if standing.open == 1 else "wait"
-    waits = f"{deliveries(standing.open, EACH)} of “{standing.name}” {verb} because the webhook is disabled."
-    text = (disabled if standing.disabled_reason else "") + (waits if standing.open else "")
-    return Finding(Level.WARNING, text.strip(), "Enable it, or discard them." if standing.open else "Enable it.")
-
-
-def _paused(standing: Standing, now: datetime) -> Finding | None:
-    if not standing.is_paused or standing.probe_at is None:
-        return None
-    wait = (standing.probe_at - now).total_seconds()
-    # None, too, where there are some that the user may not see.
-    on_file = f"{deliveries(standing.open, EACH)} on file; the" if standing.open else "The"
-    return Finding(
-        Level.WARNING,
-        f"“{standing.name}” is paused after {count_of(standing.failures_in_a_row, 'failed attempt')}, the last one "
-        f"with: {standing.last_failure}. {on_file} next probe is "
-        f"{f'in {span(wait)}' if wait > 0 else 'due'}.",
-        "It goes on automatically when a probe succeeds. The status page and the list of webhooks resume it at once.",
-    )
-
-
-def _failing(standing: Standing, now: datetime) -> Finding | None:
-    if not standing.enabled or standing.is_paused or not (standing.failures_in_a_row and standing.retrying):
-        return None
-    who = "It is" if standing.retrying == 1 else f"{deliveries(standing.retrying, EACH)} are"
-    return Finding(
-        Level.WARNING,
-        f"“{standing.name}” did not take its last delivery: {standing.last_failure}. {who} tried again automatically.",
-    )
-
-
-TROUBLES = (_unreadable, _disabled, _paused, _failing)
-
-
-def _failed(situation: Situation) -> Iterator[Finding]:
-    failed = situation.counts.get(State.FAILED, 0)
-    if failed:
-        yield Finding(
-            Level.WARNING,
-            f"{deliveries(failed, ALL)} failed for good and {'is' if failed == 1 else 'are'} not tried again "
-            "unless you retry.",
-            "Below is why. When that is put right, retry them.",
+    listed = {"url": reverse("admin:webhooks_webhook_changelist"), "link": "Open the list of webhooks"}
+    if not overview.webhooks:
+        yield Diagnosis(Level.WARNING, "No webhook is defined, so changes are not recorded.", "Add one.", **listed)
+    elif not any(webhook.enabled for webhook in overview.webhooks) and not overview.has_more_webhooks:
+        yield Diagnosis(
+            Level.WARNING, "Every webhook is disabled, so changes are not recorded.", "Enable one.", **listed
         )
-    if situation.failed_events:
-        yield Finding(
+    yield from by_level([one for webhook in overview.webhooks for one in diagnose_webhook(webhook, now)])[:MAX_NAMED]
+
+
+def diagnose_webhook(webhook: Any, now: datetime) -> list[Diagnosis]:
+    """What is wrong with a webhook that was read by ``with_counts``."""
+    page = {"url": reverse("admin:webhooks_webhook_change", args=[webhook.pk]), "link": "Open the webhook"}
+    name, open_ = f"“{webhook.name}”", open_count(webhook)
+    found = []
+    if not webhook.enabled:
+        if open_ or webhook.disabled_reason:
+            text = f"{name} was disabled automatically: {webhook.disabled_reason}." if webhook.disabled_reason else ""
+            if open_:
+                verb = "waits" if open_ == 1 else "wait"
+                text += f" {deliveries(open_, EACH_CAP)} of {name} {verb} because the webhook is disabled."
+            remedy = "Enable it, or discard its deliveries." if open_ else "Enable it."
+            found.append(Diagnosis(Level.WARNING, text.strip(), remedy, **page))
+        return found
+    if webhook.unreadable:
+        found.append(
+            Diagnosis(
+                Level.ERROR,
+                f"The {' and the '.join(webhook.unreadable)} of {name} cannot be decrypted with the keys in the "
+                "settings. Every attempt fails.",
+                "Restore the missing key in the settings, or enter the value again. Then retry the failed deliveries.",
+                **page,
+            )
+        )
+    if webhook.is_paused:
+        wait = (webhook.probe_at - now).total_seconds()
+        stored = f"{deliveries(open_, EACH_CAP)} stored. " if open_ else ""
+        found.append(
+            Diagnosis(
+                Level.WARNING,
+                f"{name} is paused after {count_of(webhook.failures_in_a_row, 'failed attempt')}. The last error was: "
+                f"{webhook.last_failure}. {stored}The next probe is {f'in {span(wait)}' if wait > 0 else 'due'}.",
+                "Sending continues when a probe succeeds. To continue now, resume it on the status page or in the list "
+                "of webhooks.",
+                **page,
+            )
+        )
+    elif webhook.failures_in_a_row and webhook.retrying:
+        verb = "is" if webhook.retrying == 1 else "are"
+        found.append(
+            Diagnosis(
+                Level.WARNING,
+                f"The last attempt for {name} failed: {webhook.last_failure}. {deliveries(webhook.retrying, EACH_CAP)} "
+                f"{verb} retried automatically.",
+                **page,
+            )
+        )
+    return found
+
+
+def _failures(overview: Overview) -> Iterator[Diagnosis]:
+    if failed := overview.counts.get(State.FAILED, 0):
+        yield Diagnosis(
             Level.WARNING,
-            f"{count_of(situation.failed_events, 'event', cap=ALL)} failed: nothing was sent of "
-            f"{'it' if situation.failed_events == 1 else 'them'}.",
-            "Below is why. When that is put right, replay what failed.",
+            f"{deliveries(failed, TOTAL_CAP)} failed and will not be retried automatically.",
+            "Fix the causes below, then retry.",
+            url="#failed",
+            link="Show the failed deliveries",
+        )
+    if failed := overview.failed_events:
+        yield Diagnosis(
+            Level.WARNING,
+            f"{count_of(failed, 'event', cap=TOTAL_CAP)} failed and had nothing to send.",
+            "Fix the causes below, then replay.",
+            url="#failed-events",
+            link="Show the failed events",
         )
 
 
-def _all_well(situation: Situation) -> Finding:
-    changes = f"{count_of(situation.undispatched, 'change', cap=ALL)} to be taken up" if situation.undispatched else ""
-    under_way = f"{deliveries(situation.open, ALL)} under way" if situation.open else ""
-    waits = ", ".join(filter(None, (changes, under_way))) or "nothing is waiting"
-    if situation.hidden:
-        # Which is not to say that all is well.
-        return Finding(Level.NOTE, f"Nothing is wrong with what you may see: {waits}, and a worker is alive.")
-    return Finding(Level.GOOD, f"All is well: {waits}, nothing has failed, and a worker is alive.")
+def _all_well(overview: Overview) -> Diagnosis:
+    changes = f"{count_of(overview.undispatched, 'change', cap=TOTAL_CAP)} to dispatch" if overview.undispatched else ""
+    under_way = f"{deliveries(overview.open, TOTAL_CAP)} under way" if overview.open else ""
+    waiting = ", ".join(filter(None, (changes, under_way))) or "nothing is waiting"
+    if overview.hidden:
+        return Diagnosis(Level.NOTE, f"Nothing is wrong with what you may view: {waiting}, and a worker is running.")
+    return Diagnosis(Level.GOOD, f"All is well: {waiting}, nothing has failed, and a worker is running.")

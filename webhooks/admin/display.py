@@ -1,12 +1,12 @@
-"""How states, times, counts and payloads look. Everything is escaped here or in a template."""
+"""How the admin shows states, times, counts and JSON. Text is escaped here or in a template."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any
 
-from django.http import HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import date_format
@@ -14,14 +14,11 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from webhooks.models import Event
-from webhooks.text import clean, escape_invisible
-
-R = TypeVar("R", bound=HttpResponseBase)
+from webhooks import text as texts
+from webhooks.models import Event, Webhook
+from webhooks.text import clean
 
 EMPTY = "\N{EN DASH}"
-
-UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 def pill(state: str, label: str = "") -> SafeString:
@@ -29,19 +26,8 @@ def pill(state: str, label: str = "") -> SafeString:
     return format_html('<span class="wh-pill wh-{}">{}</span>', state, label or state)
 
 
-class WebhookLike(Protocol):
-    """What the state of a webhook is read from."""
-
-    @property
-    def enabled(self) -> bool: ...
-    @property
-    def is_paused(self) -> bool: ...
-    @property
-    def failures_in_a_row(self) -> int: ...
-
-
-def webhook_state(webhook: WebhookLike) -> SafeString:
-    """Whether a webhook is sent to: enabled, failing (but tried), paused or disabled."""
+def webhook_state(webhook: Webhook) -> SafeString:
+    """A webhook's state as a label: enabled, failing, paused or disabled."""
     if not webhook.enabled:
         return pill("discarded", "disabled")
     if webhook.is_paused:
@@ -50,42 +36,42 @@ def webhook_state(webhook: WebhookLike) -> SafeString:
 
 
 def span(seconds: float) -> str:
-    """A length of time, roughly: "42 s", "3 min", "5 h", "12 d"."""
-    for size, unit in UNITS:
+    """A rough length of time: "42 s", "3 min", "5 h", "12 d"."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(0, seconds):.0f} s"
 
 
 def when(moment: datetime | None) -> SafeString | str:
-    """A moment as a distance from now, "3 min ago" or "in 3 min", that tells the exact time when pointed at."""
+    """The distance of a moment from now, "3 min ago" or "in 3 min", with the exact time as a tooltip."""
     if moment is None:
         return EMPTY
     seconds = (timezone.now() - moment).total_seconds()
     words = f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exactly(moment), words)
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), words)
 
 
-def exactly(moment: datetime) -> str:
-    """A moment to the second, in the time zone of the site."""
+def exact_time(moment: datetime) -> str:
+    """A moment to the second, in the site's time zone."""
     local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
     return f"{date_format(local, 'Y-m-d H:i:s')} {local.tzname() or ''}".strip()
 
 
 def short(text: str, length: int = 80) -> SafeString | str:
-    """The beginning of a text, the whole of which shows when pointed at."""
+    """The first ``length`` characters of a text, with the rest as a tooltip."""
     if len(text) <= length:
         return text or EMPTY
     return format_html('<span title="{}">{}</span>', text[:2000], Truncator(text).chars(length))
 
 
 def number(count: int, cap: int | None = None) -> str:
-    """A count in words; one that was counted no further than ``cap`` says so: "10,000+"."""
+    """A count as text. A count above its cap is shown as "10,000+"."""
     return f"{cap:,}+" if cap is not None and count > cap else f"{count:,}"
 
 
 def count_of(count: int, noun: str, plural: str = "", cap: int | None = None) -> str:
-    """ "1 delivery", "12 deliveries"."""
+    """ "1 webhook", "12 webhooks"."""
     return f"{number(count, cap)} {noun if count == 1 else plural or noun + 's'}"
 
 
@@ -93,8 +79,8 @@ def deliveries(count: int, cap: int | None = None) -> str:
     return count_of(count, "delivery", "deliveries", cap)
 
 
-def named(event: Event, action: str = "") -> SafeString:
-    """An object as people know it, and as the machine does; and what was done to it."""
+def object_name(event: Event, action: str = "") -> SafeString:
+    """The event's object: its name, then its type and id, then the action."""
     return format_html(
         '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}{}</span>',
         event.object_repr or event.object_id, event.object_type, event.object_id, f", {action}" if action else "",
@@ -102,20 +88,35 @@ def named(event: Event, action: str = "") -> SafeString:
 
 
 def indented(text: str) -> str:
-    """JSON text with line breaks and its characters readable; text that is no JSON as it is."""
+    """JSON text with line breaks and without escapes. Other text stays as it is."""
     try:
         return clean(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):
         return text
 
 
-def undisguised(response: R) -> R:
-    """A page on which nothing that cannot be seen deceives the reader: names, answers and reasons come from others, and
-    one character turns the direction of a whole line around."""
+def escape_invisible(response: Any) -> Any:
+    """Write invisible characters of a page as escapes, such as ``\\u202e``.
+
+    Names and answers come from other people, and one such character can reverse a whole line.
+    """
     if isinstance(response, TemplateResponse):
-        response.add_post_render_callback(_write_out)
+        response.add_post_render_callback(_escape_content)
     return response
 
 
-def _write_out(response: HttpResponse) -> None:
-    response.content = escape_invisible(response.content.decode()).encode()
+def _escape_content(response: HttpResponse) -> None:
+    response.content = texts.escape_invisible(response.content.decode()).encode()
+
+
+class EscapeInvisibleMixin:
+    """Escape invisible characters on the pages of a ModelAdmin that are not forms."""
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return escape_invisible(super().changelist_view(request, *args, **kwargs))  # type: ignore[misc]
+
+    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return escape_invisible(super().history_view(request, *args, **kwargs))  # type: ignore[misc]
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return escape_invisible(super().delete_view(request, *args, **kwargs))  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The fields and widgets of the form that defines a webhook."""
+"""Form fields and widgets for a webhook."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from django import forms
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
-from django.db.models import QuerySet
 from django.forms.fields import InvalidJSONInput
 from django.forms.models import ModelChoiceIterator
 from django.urls import reverse
@@ -26,25 +25,24 @@ def model_name(content_type: ContentType) -> str:
     return capfirst(str(model._meta.verbose_name_plural if model else content_type.model))
 
 
-def app_name(label: str) -> str:
+def app_name(content_type: ContentType) -> str:
     try:
-        return str(apps.get_app_config(label).verbose_name)
+        return str(apps.get_app_config(content_type.app_label).verbose_name)
     except LookupError:
-        return label
+        return content_type.app_label
 
 
-class ByApp(ModelChoiceIterator):
-    """The choices in groups, one for each app, each in alphabetical order."""
+class GroupedByApp(ModelChoiceIterator):
+    """The models in a group for each app, in alphabetical order."""
 
     def __iter__(self) -> Iterator[Any]:
-        queryset: QuerySet[ContentType] = self.queryset
-        by_app = sorted(queryset, key=lambda one: (app_name(one.app_label), model_name(one)))
-        for label, content_types in groupby(by_app, key=lambda one: app_name(one.app_label)):
-            yield label, [self.choice(content_type) for content_type in content_types]
+        content_types = sorted(self.queryset, key=lambda one: (app_name(one), model_name(one)))
+        for name, group in groupby(content_types, key=app_name):
+            yield name, [self.choice(content_type) for content_type in group]
 
 
 class ModelsWidget(forms.CheckboxSelectMultiple):
-    """Checkboxes under a heading for each app. A script adds "all" and "none" to each heading."""
+    """Checkboxes with a heading for each app. A script adds "all" and "none" to each heading."""
 
     template_name = "webhooks/admin/models_widget.html"
 
@@ -54,7 +52,7 @@ class ModelsWidget(forms.CheckboxSelectMultiple):
 
 
 class ModelsField(forms.ModelMultipleChoiceField):
-    iterator = ByApp
+    iterator = GroupedByApp
     widget = ModelsWidget
 
     def label_from_instance(self, obj: Any) -> str:
@@ -62,7 +60,7 @@ class ModelsField(forms.ModelMultipleChoiceField):
 
 
 class SuggestingInput(forms.TextInput):
-    """Free text, with the usual values to pick from."""
+    """A text input that suggests common values."""
 
     template_name = "webhooks/admin/suggesting_input.html"
 
@@ -78,40 +76,31 @@ class SuggestingInput(forms.TextInput):
 
 
 class ListField(forms.CharField):
-    """A list of names, written as one text."""
+    """A list of names, edited as text with one name a line."""
 
-    between: str
+    widget: Any = forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"})
+    separator = "\n"
 
     def prepare_value(self, value: Any) -> Any:
-        return self.between.join(map(str, value)) if isinstance(value, list) else value
+        return self.separator.join(map(str, value)) if isinstance(value, list) else value
 
     def to_python(self, value: Any) -> Any:
-        return self.split(super().to_python(value) or "")
-
-    def split(self, text: str) -> list[str]:
-        raise NotImplementedError
+        lines = (super().to_python(value) or "").splitlines()
+        return [line.strip() for line in lines if line.strip()]
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         return bool((initial or []) != self.to_python(data))
 
 
-class NamesField(ListField):
-    """Names with commas or spaces between them, each of them once."""
+class FieldNamesField(ListField):
+    """A list of names, edited as text with commas or spaces between the names. Repetitions are dropped."""
 
-    between = ", "
+    widget = forms.TextInput(attrs={"class": "vTextField"})
+    separator = ", "
 
-    def split(self, text: str) -> list[str]:
+    def to_python(self, value: Any) -> Any:
+        text = forms.CharField.to_python(self, value) or ""
         return list(dict.fromkeys(text.replace(",", " ").split()))
-
-
-class LinesField(ListField):
-    """A name in each line. One that stands there twice is told, not dropped."""
-
-    widget = forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"})
-    between = "\n"
-
-    def split(self, text: str) -> list[str]:
-        return [name.strip() for name in text.splitlines() if name.strip()]
 
 
 class ConditionsWidget(forms.Textarea):
@@ -125,50 +114,41 @@ class ConditionsWidget(forms.Textarea):
         return super().get_context(name, value, (attrs or {}) | {"data-url": reverse("admin:webhooks_webhook_try")})
 
 
-class Shallow(json.JSONDecoder):
-    """What is nested too deeply to be read, or to be written again, is as wrong as what is no JSON."""
+class ShallowDecoder(json.JSONDecoder):
+    """Treat JSON that is nested too deeply for Python as invalid."""
 
     def decode(self, s: str, *args: Any) -> Any:
         try:
             value = super().decode(s, *args)
             json.dumps(value, indent=2)
         except RecursionError:
-            raise json.JSONDecodeError("too many lists and objects in each other", s, 0) from None
+            raise json.JSONDecodeError("too many nested lists and objects", s, 0) from None
         return value
 
 
 class ConditionsField(forms.JSONField):
-    """JSON text, indented for those who read it. A script shows rows in its place, where they can express it."""
+    """Indented JSON text. A script replaces it by rows if they can express the conditions."""
 
     widget = ConditionsWidget
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(decoder=Shallow, **kwargs)
+        super().__init__(decoder=ShallowDecoder, **kwargs)
 
     def prepare_value(self, value: Any) -> Any:
         if value in (None, "", {}, []):
             return ""
-        if isinstance(value, InvalidJSONInput):
-            return value
-        return json.dumps(value, ensure_ascii=False, indent=2)
+        return value if isinstance(value, InvalidJSONInput) else json.dumps(value, ensure_ascii=False, indent=2)
 
     def to_python(self, value: Any) -> Any:
         try:
             return super().to_python(value)
         except forms.ValidationError as error:
-            raise forms.ValidationError(f"This is no JSON: {_problem(value)}.", code="invalid") from error
+            reason = error.__context__ or "it cannot be read"
+            raise forms.ValidationError(f"This is not JSON: {reason}.", code="invalid") from error
 
 
-def _problem(text: str) -> str:
-    try:
-        json.loads(text, cls=Shallow)
-    except ValueError as error:
-        return str(error)
-    return "it cannot be read"
-
-
-class WriteOnly(forms.CharField):
-    """What is stored is never shown, nor what was entered, and an empty input changes nothing."""
+class WriteOnlyField(forms.CharField):
+    """Never shows the stored or the entered value. An empty input changes nothing."""
 
     default_validators = [refuse_encrypted]
 
@@ -179,14 +159,6 @@ class WriteOnly(forms.CharField):
         return Secret(super().clean(value))
 
 
-class SecretField(WriteOnly):
-    widget = forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}, render_value=False)
-
-
 class EmptyTextarea(forms.Textarea):
     def format_value(self, value: Any) -> str:
         return ""
-
-
-class SecretLinesField(WriteOnly):
-    widget = EmptyTextarea(attrs={"class": "vLargeTextField", "rows": 3, "autocomplete": "off", "spellcheck": "false"})

@@ -1,4 +1,4 @@
-"""What the lists of deliveries and of events have in common: long, and only to be read."""
+"""What the pages of deliveries and events share: long lists of rows that nobody edits."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename
 from django.db import models, transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest
 
-from webhooks.admin import search
-from webhooks.admin.display import undisguised
-from webhooks.admin.pagination import CappedPaginator
+from webhooks.admin.counts import CappedPaginator
+from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
+from webhooks.admin.filters import SEARCH_HELP
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """Nothing can be added, changed or deleted. ``detail`` gives the template what it shows of one row."""
+class ReadOnlyAdmin(EscapeInvisibleMixin, admin.ModelAdmin):
+    """Rows cannot be added, changed or deleted. A template shows one row from ``page_context()``."""
 
     paginator = CappedPaginator
     show_full_result_count = False
@@ -24,15 +24,15 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     list_per_page = 100
     ordering = ("-pk",)
     sortable_by = ()
-    search_fields = ("pk",)  # shows the search box; get_search_results looks where there are indexes
-    search_help_text = search.HELP
+    search_fields = ("pk",)  # shows the search box; get_search_results() does the search
+    search_help_text = SEARCH_HELP
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """The filters alone: whatever else is asked of a column tells of it letter by letter."""
+        """Allow the filters only. With other lookups a user could guess a hidden column letter by letter."""
         return lookup in {getattr(one, "parameter_name", f"{one}__id__exact") for one in self.get_list_filter(request)}
 
     def has_view_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        # Django's own takes the permission to change as well, which here means nothing.
+        # Django also accepts the change permission, which has no meaning here.
         return request.user.has_perm(f"{self.opts.app_label}.{get_permission_codename('view', self.opts)}")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -47,35 +47,24 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
         return ()  # the template shows them
 
-    def in_full(self) -> models.QuerySet[Any]:
-        """All rows, with all that ``detail`` needs of one: what it read later might be gone by then."""
+    def full_queryset(self) -> models.QuerySet[Any]:
+        """All rows, with all columns that ``page_context()`` needs. A row may be deleted while the page is built."""
         raise NotImplementedError
 
-    def detail(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+    def page_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        """The context of the template that shows one row."""
         raise NotImplementedError
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         visible = super().get_object(request, object_id, from_field)
-        return self.in_full().filter(pk=visible.pk).first() if visible else None
+        return self.full_queryset().filter(pk=visible.pk).first() if visible else None
 
-    def render_change_form(
-        self,
-        request: HttpRequest,
-        context: dict[str, Any],
-        add: bool = False,
-        change: bool = False,
-        form_url: str = "",
-        obj: Any = None,
-    ) -> HttpResponse:
-        if obj is not None:
-            context |= self.detail(request, obj)
-        return undisguised(super().render_change_form(request, context, add, change, form_url, obj))
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("obj") is not None:
+            context |= self.page_context(request, kwargs["obj"])
+        return escape_invisible(super().render_change_form(request, context, *args, **kwargs))
 
-    # A few at a time are changed by its actions in one transaction, which must not be that of the request: workers, and
-    # whoever saves an object, wait for the rows.
+    # Actions change a few rows in each transaction. One transaction for the whole request would block workers.
     @transaction.non_atomic_requests
     def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        return undisguised(super().changelist_view(request, *args, **kwargs))
-
-    def history_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        return undisguised(super().history_view(request, *args, **kwargs))
+        return super().changelist_view(request, *args, **kwargs)

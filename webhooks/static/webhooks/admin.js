@@ -1,6 +1,6 @@
 "use strict";
 
-// Adds "all" and "none" to groups of checkboxes. Without this script they are ticked one by one.
+// Add "all" and "none" to groups of checkboxes.
 document.addEventListener("DOMContentLoaded", () => {
   for (const group of document.querySelectorAll("[data-wh-group]")) {
     const boxes = [...group.querySelectorAll("tbody input[type=checkbox], label input[type=checkbox]")];

@@ -1,13 +1,13 @@
 "use strict";
 
-// Conditions as rows: path, operator, value, not. The text area stays what is sent; it is written only when somebody
-// edits a row, and shown where rows cannot express what is in it. Without this script it is edited as JSON.
+// Edit conditions as rows: path, operator, value, not. The form still submits the text area. Editing a row updates it.
+// If rows cannot express the conditions, the text area is shown. Without this script, users edit JSON.
 document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-wh-conditions]").forEach((area) => new Rule(area));
 });
 
 const OPERATORS = [
-  ["eq", "is"], ["in", "is one of"], ["contains", "contains"], ["regex", "begins like the pattern"],
+  ["eq", "is"], ["in", "is one of"], ["contains", "contains"], ["regex", "starts with pattern"],
   ["gt", "is more than"], ["gte", "is at least"], ["lt", "is less than"], ["lte", "is at most"],
   ["changed", "changed"], ["unchanged", "did not change"],
 ];
@@ -17,11 +17,11 @@ const KEYS = ["attr", "op", "value", "negate"];
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const isPlain = (value) => value === null || ["string", "number", "boolean"].includes(typeof value);
 
-// Whether there are numbers in JSON that this script would write otherwise than they were. Not in its texts: "dc1east".
+// Whether JSON has numbers outside strings that JavaScript would change, such as 1e5.
 const TEXTS = /"(\\.|[^"\\])*"/g;
 const isLossy = (json) => /\d{16}|\d[eE]/.test(json.replace(TEXTS, ""));
 
-// What is typed is JSON where it can be read as that, and text otherwise: 42, true, null, "42", active.
+// Read input as JSON if possible, else as text: 42, true, null, "42", active.
 function typed(text) {
   if (isLossy(text)) return text;
   try {
@@ -48,7 +48,7 @@ function typedFor(op, text) {
   return Array.isArray(list) ? list : text.split(",").map((word) => word.trim()).filter(Boolean).map(typed);
 }
 
-// The rule as {group, rows}, or null where rows would lose something of it.
+// The conditions as {group, rows}, or null if rows would lose a part.
 function read(text) {
   if (!text.trim()) return { group: "and", rows: [] };
   if (isLossy(text)) return null;
@@ -95,7 +95,7 @@ function make(name, properties = {}, ...children) {
 class Rule {
   constructor(area) {
     this.area = area;
-    this.group = make("select", { title: "How they go together" },
+    this.group = make("select", { title: "How conditions combine" },
       make("option", { value: "and", textContent: "all of these match" }),
       make("option", { value: "or", textContent: "any of these matches" }));
     this.list = make("ul", { className: "wh-rows" });
@@ -103,7 +103,7 @@ class Rule {
     this.add = this.button("Add a condition", () => { this.addRow(); this.list.lastChild.querySelector("input").focus(); });
     this.swap = this.button("Edit as JSON", () => this.show(!this.asRows));
     this.try = this.button("Try it on the last events", () => this.judge());
-    this.result = make("p", { className: "wh-trial" });
+    this.result = make("p", { className: "wh-preview" });
     this.result.setAttribute("role", "status");
     this.head = make("p", { className: "wh-rule-head" }, "Send it if ", this.group);
     this.box = make("div", { className: "wh-rule" });
@@ -128,7 +128,7 @@ class Rule {
       this.group.value = rule.group;
       rule.rows.forEach((row) => this.addRow(row));
     }
-    this.note.textContent = asRows && !rule ? "Rows cannot show this rule, so it is shown as JSON. It is kept as it is." : "";
+    this.note.textContent = asRows && !rule ? "Rows cannot show these conditions, so they are shown as JSON." : "";
     this.area.hidden = this.asRows;
     this.head.hidden = this.list.hidden = this.add.hidden = !this.asRows;
     this.swap.textContent = this.asRows ? "Edit as JSON" : "Edit as rows";
@@ -171,7 +171,7 @@ class Rule {
       const { text } = await answer.json();
       this.result.textContent = text;
     } catch (error) {
-      this.result.textContent = `It could not be tried: ${error.message}.`;
+      this.result.textContent = `The preview failed: ${error.message}.`;
     }
   }
 }

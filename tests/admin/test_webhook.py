@@ -1,0 +1,363 @@
+"""The pages of webhooks: form, secrets, list, deletion."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from dcim.models import Device, Site
+from tests.support.admin_pages import (
+    WEBHOOKS,
+    change_of,
+    form,
+    messages_after,
+    page,
+    staff,
+    statements,
+)
+from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_webhook
+from webhooks.models import Attempt, Delivery, State, Webhook
+from webhooks.workers import jobs
+
+
+class TestDefiningAWebhook:
+    def test_the_registered_models_are_offered_under_their_apps_and_no_others(self, admin_client: Client) -> None:
+        shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
+        user = ContentType.objects.get_for_model(User)
+        assert "<legend>DCIM</legend>" in shown
+        assert f'name="object_types" value="{ContentType.objects.get_for_model(Site).pk}"' in shown
+        assert f'name="object_types" value="{user.pk}"' not in shown
+
+    def test_a_good_form_defines_one(self, admin_client: Client) -> None:
+        messages_after(admin_client, reverse("admin:webhooks_webhook_add"), **form(secret="s3cret"))
+        webhook = Webhook.objects.get()
+        assert (webhook.name, webhook.secret, webhook.actions) == ("CMDB", "s3cret", ["created"])
+        assert [one.model for one in webhook.object_types.all()] == ["site"]
+
+    @pytest.mark.parametrize(
+        ("changes", "error"),
+        [
+            ({"object_types": []}, "Choose at least one model."),
+            ({"on_created": None}, "Choose at least one action (created, updated, deleted) or one custom event."),
+            ({"payload_url": "ftp://cmdb.example/"}, "Enter an http:// or https:// URL."),
+            ({"payload_url": "javascript:alert(1)"}, "Enter an http:// or https:// URL."),
+            ({"payload_url": "http://2130706433/"}, "is an odd way to write 127.0.0.1: write that."),
+            ({"payload_url": "http://169.254.169.254/"}, "169.254.169.254 is a cloud metadata address, where nothing"),
+            ({"payload_url": "http://u:p@cmdb.example/"}, "a user name or a password in it, which everybody would see"),
+            ({"payload_url": "http://bad.example/"}, "bad.example resolves to a forbidden address: 169.254.0.1 is"),
+            ({"payload_url": ""}, "This field is required."),
+            ({"payload_url": "https://cmdb.example/{{ data.id"}, "Line 1: unexpected end of template"),
+            ({"payload_url": "ftp://cmdb.example/{{ data.id }}"}, "Enter an http:// or https:// URL."),
+            ({"payload_url": "http://169.254.169.254/{{ data.id }}"}, "is a cloud metadata address, where nothing"),
+            ({"body_template": "{\r\n{{ data.id }\r\n}"}, "Line 2: unexpected"),
+            ({"body_template": "{{ data.id | nope }}"}, "Line 1: No filter named"),
+            ({"additional_headers": "X-A: 1\r\nno colon"}, "Line 2: there is no colon in"),
+            ({"additional_headers": "X-A: 1\r\nhost: a.example"}, "Line 2: host is not for a template to set"),
+            ({"content_type": "json"}, "Enter a content type, such as application/json."),
+            ({"http_method": "HEAD"}, "HEAD is not one of the available choices"),
+            ({"timeout": "121"}, "less than or equal to 120"),
+            ({"ssl_verification": None, "ca_file_path": "/ca.pem"}, "A CA file has no effect"),
+        ],
+    )
+    def test_a_bad_form_is_refused_and_says_why_once(
+        self, admin_client: Client, names: dict[str, list[str]], changes: dict[str, Any], error: str
+    ) -> None:
+        names["bad.example"] = ["10.0.0.1", "169.254.0.1"]
+        response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(**changes))
+        assert response.content.decode().count(error) == 1
+        assert not Webhook.objects.exists()
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "https://cmdb.example/{{ data.id }}",
+            "https://{{ data.host }}/in",
+            "{% if data.site %}https://a.example/{% else %}https://b.example/{% endif %}",
+            "http{{ 's' }}://cmdb.example/",
+            "HTTPS://cmdb.example:8443{{ path }}",
+        ],
+    )
+    def test_templates_are_taken_as_they_are(self, admin_client: Client, url: str) -> None:
+        headers = "X-Event: {{ event }}\r\nX-By: {{ username | header_safe }}"
+        said = {"http_method": "PATCH", "content_type": "text/x; charset=utf-8", "body_template": "{{ data | tojson }}"}
+        messages_after(
+            admin_client,
+            reverse("admin:webhooks_webhook_add"),
+            **form(payload_url=url, additional_headers=headers, **said),
+        )
+        webhook = Webhook.objects.get()
+        assert {name: getattr(webhook, name) for name in said} == said
+        assert (webhook.payload_url, webhook.additional_headers.splitlines()) == (url, headers.splitlines())
+
+    def test_the_usual_content_types_are_suggested(self, admin_client: Client) -> None:
+        shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
+        assert 'list="id_content_type_suggestions"' in shown
+        assert '<option value="application/x-www-form-urlencoded">' in shown
+
+    def test_who_may_only_view_sees_no_headers(self, webhook: Webhook) -> None:
+        Webhook.objects.update(additional_headers="Authorization: Token t0ps3cret")
+        shown = page(staff("view_webhook"), change_of(webhook))
+        assert "shown to users who may change the webhook" in shown
+        assert "t0ps3cret" not in shown
+
+    def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        forbidden = {"payload_url": "http://169.254.169.254/"}
+        Webhook.objects.update(**forbidden)
+        messages_after(admin_client, change_of(webhook), **form(**forbidden, enabled=None))
+        assert not Webhook.objects.get().enabled
+        response = admin_client.post(change_of(webhook), form(**forbidden))
+        assert "is a cloud metadata address" in response.content.decode()
+        assert not Webhook.objects.get().enabled
+
+    @pytest.mark.parametrize(("was", "left"), [("True", "on"), ("False", None)])
+    def test_a_form_that_was_opened_before_it_was_switched_does_not_switch_it_back(
+        self, admin_client: Client, webhook: Webhook, was: str, left: str | None
+    ) -> None:
+        Webhook.objects.update(enabled=not left, disabled_reason="HTTP 410 Gone" if left else "")
+        opened = form(name="renamed", enabled=left) | {"initial-enabled": was}
+        [warning, success] = messages_after(admin_client, change_of(webhook), **opened)
+        assert f"“renamed” was {'disabled' if left else 'enabled'}" in warning
+        assert ("(HTTP 410 Gone)" in warning) == bool(left)
+        assert "was changed successfully" in success
+        assert Webhook.objects.values_list("name", "enabled").get() == ("renamed", not left)
+
+    @pytest.mark.parametrize(("was", "wanted"), [("True", None), ("False", "on")])
+    def test_a_switch_in_the_form_switches(
+        self, admin_client: Client, webhook: Webhook, was: str, wanted: str | None
+    ) -> None:
+        Webhook.objects.update(enabled=not wanted)
+        assert f'name="initial-enabled" value="{was}"' in page(admin_client, change_of(webhook))
+        [success] = messages_after(admin_client, change_of(webhook), **form(enabled=wanted) | {"initial-enabled": was})
+        assert "was changed successfully" in success
+        assert Webhook.objects.get().enabled == bool(wanted)
+
+    def test_its_page_says_what_is_wrong_with_it(self, admin_client: Client, webhook: Webhook) -> None:
+        assert "wh-problem" not in page(admin_client, change_of(webhook))
+        Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
+        told = "is paused after 10 failed attempts. The last error was: HTTP 503."
+        shown = page(admin_client, change_of(webhook))
+        assert told in shown
+        assert "To continue now, resume it on the status page or in the list of webhooks." in shown
+        Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="HTTP 410 Gone")
+        assert "was disabled automatically: HTTP 410 Gone." in page(staff("view_webhook"), change_of(webhook))
+
+    def test_a_model_that_is_not_registered_is_refused(self, admin_client: Client) -> None:
+        users = ContentType.objects.get_for_model(User)
+        response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(object_types=[users.pk]))
+        assert "is not one of the available choices" in response.content.decode()
+        assert not Webhook.objects.exists()
+
+    def test_models_that_are_no_longer_registered_are_named(self, admin_client: Client, webhook: Webhook) -> None:
+        through = Webhook.object_types.through
+        through.objects.create(webhook=webhook, contenttype=ContentType.objects.get_for_model(User))
+        assert "No longer registered, and removed when you save: auth.user" in page(admin_client, change_of(webhook))
+
+
+class TestSecret:
+    @pytest.fixture
+    def signed(self, db: None) -> Webhook:
+        return make_webhook(Site, name="signed", secret="hush-hush")
+
+    def test_it_is_never_shown_again(self, admin_client: Client, signed: Webhook) -> None:
+        for shown in (page(admin_client, change_of(signed)), page(admin_client, WEBHOOKS)):
+            assert "hush-hush" not in shown
+        assert "A secret is set. Leave this empty to keep it." in page(admin_client, change_of(signed))
+
+    def test_not_even_when_the_form_has_errors(self, admin_client: Client, signed: Webhook) -> None:
+        response = admin_client.post(change_of(signed), form(name="", secret="another-one"))
+        assert "another-one" not in response.content.decode()
+        assert list(response.context["errors"]) == [
+            ["This field is required."],
+            ["Enter it again: nothing was saved, and the entered value is not shown."],
+        ]
+
+    def test_who_may_only_view_does_not_see_it(self, signed: Webhook) -> None:
+        shown = page(staff("view_webhook"), change_of(signed))
+        assert "A secret is set." in shown
+        assert "hush-hush" not in shown
+
+    @pytest.mark.parametrize(
+        ("sent", "kept"),
+        [({"secret": ""}, "hush-hush"), ({"secret": "new"}, "new"), ({"clear_secret": "on"}, "")],
+    )
+    def test_empty_keeps_it_text_replaces_it_and_a_box_clears_it(
+        self, admin_client: Client, signed: Webhook, sent: dict[str, str], kept: str
+    ) -> None:
+        messages_after(admin_client, change_of(signed), **form(name="signed", **sent))
+        signed.refresh_from_db()
+        assert signed.secret == kept
+
+    def test_new_and_clear_at_once_is_refused(self, admin_client: Client, signed: Webhook) -> None:
+        response = admin_client.post(change_of(signed), form(secret="new", clear_secret="on"))
+        assert "not both" in response.content.decode()
+        signed.refresh_from_db()
+        assert signed.secret == "hush-hush"
+
+    @pytest.mark.parametrize(
+        ("sent", "kept"),
+        [
+            ({}, "X-Token: hush"),
+            ({"secret_headers": "X-Other: new"}, "X-Other: new"),
+            ({"clear_secret_headers": "on"}, ""),
+        ],
+    )
+    def test_secret_headers_are_handled_alike(
+        self, admin_client: Client, signed: Webhook, sent: dict[str, str], kept: str
+    ) -> None:
+        Webhook.objects.update(secret_headers="X-Token: hush")
+        shown = page(admin_client, change_of(signed))
+        assert "Secret headers are set. Leave this empty to keep it." in shown
+        assert "X-Token" not in shown
+        messages_after(admin_client, change_of(signed), **form(name="signed", **sent))
+        assert Webhook.objects.get().secret_headers == kept
+
+    def test_bad_secret_headers_are_refused_without_being_shown(self, admin_client: Client, signed: Webhook) -> None:
+        response = admin_client.post(change_of(signed), form(secret_headers="X-Token: hush\nHost: hush"))
+        shown = response.content.decode()
+        assert "Line 2: Host cannot be set" in shown
+        assert "hush" not in shown
+
+    def test_what_the_database_keeps_cannot_be_entered(self, admin_client: Client, signed: Webhook) -> None:
+        response = admin_client.post(change_of(signed), form(secret=signed.secret.stored))
+        assert "which marks encrypted texts" in response.content.decode()
+
+    def test_keys_that_cannot_be_used_are_said_so_at_the_field(
+        self, admin_client: Client, webhooks_settings: Any
+    ) -> None:
+        webhooks_settings(ENCRYPTION_KEYS=["no key"])
+        response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(secret="new"))
+        assert "ENCRYPTION_KEYS" in response.content.decode()
+        assert not Webhook.objects.exists()
+
+    def test_a_save_that_leaves_it_is_not_logged_as_a_change_of_it(self, admin_client: Client, signed: Webhook) -> None:
+        messages_after(admin_client, change_of(signed), **form(name="renamed"))
+        assert "ecret" not in LogEntry.objects.get().change_message
+
+
+class TestListOfWebhooks:
+    def test_it_tells_how_each_is_doing(self, admin_client: Client, webhook: Webhook) -> None:
+        make_site_deliveries(webhook, 3)
+        make_site_delivery(webhook, State.WAITING)
+        Webhook.objects.update(failures_in_a_row=2, last_failure="HTTP 500", last_failure_at=timezone.now())
+        shown = page(admin_client, WEBHOOKS)
+        assert 'state=failed">3</a>' in shown
+        assert 'state=open">1</a>' in shown
+        assert "failing" in shown
+        assert "HTTP 500" in shown
+
+    def test_its_queries_do_not_grow_with_the_webhooks(self, admin_client: Client, webhook: Webhook) -> None:
+        page(admin_client, WEBHOOKS)
+        few = len(statements(admin_client, WEBHOOKS))
+        for _ in range(20):
+            make_site_deliveries(make_webhook(Site, Device), 2)
+        assert len(statements(admin_client, WEBHOOKS)) == few
+
+    @pytest.mark.parametrize(
+        ("action", "before", "wakes"),
+        [
+            ("disable", {"enabled": True}, []),
+            ("enable", {"enabled": False}, [jobs.wake_up]),
+            ("enable", {"enabled": True}, []),
+            ("resume", {"probe_at": timezone.now()}, [jobs.wake_up]),
+        ],
+    )
+    def test_a_worker_is_woken_for_what_can_go_out_now(
+        self,
+        admin_client: Client,
+        webhook: Webhook,
+        django_capture_on_commit_callbacks: Any,
+        action: str,
+        before: dict[str, Any],
+        wakes: list[Any],
+    ) -> None:
+        Webhook.objects.update(**before)
+        with django_capture_on_commit_callbacks() as callbacks:
+            messages_after(admin_client, WEBHOOKS, action=action, _selected_action=[webhook.pk])
+        assert callbacks == wakes
+
+    @pytest.mark.parametrize(
+        ("action", "before", "after", "message"),
+        [
+            ("disable", {"enabled": True}, False, "1 webhook disabled."),
+            ("disable", {"enabled": False}, False, "Skipped 1: already disabled."),
+            ("enable", {"enabled": False, "disabled_reason": "410 Gone"}, True, "1 webhook enabled."),
+        ],
+    )
+    def test_webhooks_are_enabled_and_disabled(
+        self, admin_client: Client, webhook: Webhook, action: str, before: dict[str, Any], after: bool, message: str
+    ) -> None:
+        Webhook.objects.update(**before)
+        assert messages_after(admin_client, WEBHOOKS, action=action, _selected_action=[webhook.pk]) == [message]
+        webhook.refresh_from_db()
+        assert (webhook.enabled, webhook.disabled_reason) == (after, "")
+
+    def test_those_that_leave_the_list_by_it_are_counted_nevertheless(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        Webhook.objects.update(enabled=False)
+        messages = messages_after(
+            admin_client, f"{WEBHOOKS}?enabled__exact=0", action="enable", _selected_action=[webhook.pk]
+        )
+        assert messages == ["1 webhook enabled."]
+
+    def test_a_paused_one_is_resumed(self, admin_client: Client, webhook: Webhook) -> None:
+        Webhook.objects.update(probe_at=timezone.now() + timedelta(hours=1), failures_in_a_row=20)
+        messages = messages_after(admin_client, WEBHOOKS, action="resume", _selected_action=[webhook.pk])
+        assert messages == ["1 webhook resumed."]
+        webhook.refresh_from_db()
+        assert not webhook.is_paused
+        assert LogEntry.objects.get().change_message == "Resumed."
+
+
+class TestDeletingWebhooks:
+    def test_one_says_how_many_deliveries_go_with_it(self, admin_client: Client, webhook: Webhook) -> None:
+        make_site_deliveries(webhook, 3)
+        make_site_delivery(webhook, State.WAITING)
+        shown = page(admin_client, reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
+        assert "4 deliveries (1 not sent yet, 3 failed) with all attempts." in shown
+
+    def test_several_say_it_for_each(self, admin_client: Client, webhook: Webhook) -> None:
+        other = make_webhook(Site, name="Chat")
+        make_site_delivery(other)
+        chosen = {"action": "delete_selected", "_selected_action": [webhook.pk, other.pk]}
+        shown = admin_client.post(WEBHOOKS, chosen).content.decode()
+        assert "1 delivery (0 not sent yet, 1 failed)" in shown
+        assert "0 deliveries with all attempts." in shown
+        messages_after(admin_client, WEBHOOKS, **chosen, post="yes")
+        assert not Webhook.objects.exists()
+
+    def test_everything_goes_and_is_not_loaded(self, admin_client: Client, webhook: Webhook) -> None:
+        other = make_site_delivery(make_webhook(Site))
+        for delivery in make_site_deliveries(webhook, 30):
+            make_attempt(delivery)
+        address = reverse("admin:webhooks_webhook_delete", args=[webhook.pk])
+        with CaptureQueriesContext(connection) as captured:
+            messages_after(admin_client, address, post="yes")
+        assert list(Delivery.objects.all()) == [other]
+        assert not Attempt.objects.exists()
+        read = [one["sql"] for one in captured if one["sql"].startswith('SELECT "webhooks_delivery"')]
+        assert read
+        assert '"reason"' not in "".join(read), "only their keys are read"
+
+    def test_who_may_not_delete_is_refused(self, webhook: Webhook) -> None:
+        address = reverse("admin:webhooks_webhook_delete", args=[webhook.pk])
+        assert staff("view_webhook", "change_webhook").get(address).status_code == 403
+
+
+@pytest.mark.parametrize("asked", ["additional_headers__startswith", "secret__contains", "body_template__regex"])
+def test_nobody_asks_for_headers_letter_by_letter(webhook: Webhook, asked: str) -> None:
+    viewer = staff("view_webhook")
+    assert viewer.get(WEBHOOKS, {asked: "A"}).status_code == 400
+    assert viewer.get(WEBHOOKS, {"enabled__exact": "1", "name__exact": "C"}).status_code == 200

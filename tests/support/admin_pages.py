@@ -1,0 +1,72 @@
+"""Ask for the admin's pages as a browser does."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.db.models import Q
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from dcim.models import Site
+from tests.support.makers import to_view_objects
+from webhooks.models import Delivery, Event, Webhook
+
+WEBHOOKS = reverse("admin:webhooks_webhook_changelist")
+DELIVERIES = reverse("admin:webhooks_delivery_changelist")
+EVENTS = reverse("admin:webhooks_event_changelist")
+STATUS = reverse("webhooks_backend_status")
+
+
+def staff(*permissions: str) -> Client:
+    """The browser of somebody who may do only this, such as ``view_delivery``, and view the objects of the site."""
+    user = User.objects.create_user(f"user {uuid4()}", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def page(client: Client, address: str, **query: Any) -> str:
+    """What a page says, which must be there."""
+    response = client.get(address, query)
+    assert response.status_code == 200, response
+    return response.content.decode()
+
+
+def messages_after(client: Client, address: str, **data: Any) -> list[str]:
+    """Post, follow to the next page, and give the messages that it shows."""
+    response = client.post(address, data, follow=True)
+    assert response.status_code == 200, response
+    return [str(message) for message in response.context["messages"]]
+
+
+def change_of(row: Webhook | Delivery | Event) -> str:
+    return reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk])
+
+
+def do(deed: str, delivery: Delivery) -> str:
+    return reverse(f"admin:webhooks_delivery_{deed}", args=[delivery.pk])
+
+
+def statements(client: Client, address: str, **query: Any) -> list[str]:
+    with CaptureQueriesContext(connection) as captured:
+        page(client, address, **query)
+    return [one["sql"] for one in captured]
+
+
+def form(**changes: Any) -> dict[str, Any]:
+    """What a browser sends for a good webhook."""
+    sites = ContentType.objects.get_for_model(Site)
+    filled = {
+        "name": "CMDB", "enabled": "on", "object_types": [sites.pk], "on_created": "on",
+        "payload_url": "https://cmdb.example/hook", "http_method": "POST", "content_type": "application/json",
+        "additional_headers": "", "body_template": "", "secret": "", "secret_headers": "",
+        "ssl_verification": "on", "ca_file_path": "", "timeout": "", "ordered": "on",
+    }  # fmt: skip
+    return {name: value for name, value in (filled | changes).items() if value is not None}
