@@ -1,4 +1,4 @@
-"""The receivers of docs/receivers.md, run as they stand there, over real sockets."""
+"""The receivers of docs/receivers.md, run unchanged, over real sockets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def code(title: str) -> str:
     return str(found)
 
 
-# The work of a receiver begins with this, so that it can be made to fail.
+# Put before the work of a receiver, to make it fail.
 FAILING = {
     "python": ("def work(event):\n", "    if os.path.exists('broken'):\n        raise OSError('no room')\n"),
     "javascript": (
@@ -55,7 +55,7 @@ def failing(language: str, text: str) -> str:
 
 
 class Running:
-    """A receiver in a process of its own; ``said`` is what it printed. Its work fails while there is ``broken``."""
+    """A receiver process; ``printed`` has its lines. Its work fails while the file ``broken`` exists."""
 
     def __init__(self, command: list[str], secret: str) -> None:
         environment = os.environ | {"WEBHOOK_SECRET": secret, "PORT": "0", "PYTHONPATH": str(ROOT)}
@@ -63,15 +63,15 @@ class Running:
         self.process = subprocess.Popen(
             command, cwd=self.broken.parent, env=environment, stdout=subprocess.PIPE, text=True
         )
-        self.said: list[str] = []
+        self.printed: list[str] = []
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        until(lambda: self.said or self.process.poll() is not None, 30, "the receiver to start")
-        self.url = f"http://127.0.0.1:{self.said.pop(0).removeprefix('port ')}/"
+        until(lambda: self.printed or self.process.poll() is not None, 30, "the receiver to start")
+        self.url = f"http://127.0.0.1:{self.printed.pop(0).removeprefix('port ')}/"
 
     def _listen(self) -> None:
         for line in self.process.stdout or ():
-            self.said.append(line.strip())
+            self.printed.append(line.strip())
 
     def post(self, headers: dict[str, str], body: bytes = BODY) -> int:
         headers = {"Content-Type": "application/json"} | headers
@@ -84,8 +84,8 @@ class Running:
                 return error.code
 
     def wait_for(self, count: int) -> list[str]:
-        until(lambda: len(self.said) >= count, 10, lambda: f"{count} lines, not {self.said}")
-        return self.said
+        until(lambda: len(self.printed) >= count, 10, lambda: f"{count} lines, not {self.printed}")
+        return self.printed
 
     def stop(self) -> None:
         self.process.terminate()
@@ -155,8 +155,8 @@ def test_a_forged_request_is_refused(receiver: Running, secret: str) -> None:
         assert receiver.post(good | {name: "1"}) == 401
     for signature in ("v1,", "v1", good["webhook-signature"][3:], "v2" + good["webhook-signature"][2:], "ä" * 44):
         assert receiver.post(good | {"webhook-signature": signature.encode().decode("latin-1")}) == 401
-    assert len(receiver.wait_for(14)) == 14, receiver.said
-    assert not [line for line in receiver.said if not line.startswith("refused: ")]
+    assert len(receiver.wait_for(14)) == 14, receiver.printed
+    assert not [line for line in receiver.printed if not line.startswith("refused: ")]
 
 
 def test_the_very_same_request_is_refused_the_second_time(receiver: Running, secret: str) -> None:
@@ -221,7 +221,7 @@ def test_changes_arrive_before_and_after_the_secret_is_replaced(database: str, r
     assert receiver.wait_for(2) == [f"created testapp.thing {thing.pk}", f"updated testapp.thing {thing.pk}"]
 
 
-# The key of each of them would be empty, which everybody knows.
+# The key of each of these would be empty, so an attacker could sign.
 KEYLESS = ["whsec_", "whsec_!", "whsec_===="]
 
 
@@ -231,10 +231,10 @@ def test_the_receiver_in_javascript_does_not_start_without_a_key(secret: str, tm
     command = command_of("javascript", tmp_path)
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
-            _, said = process.communicate(timeout=20)
+            _, printed = process.communicate(timeout=20)
         finally:
             process.kill()
-    assert "WEBHOOK_SECRET" in said
+    assert "WEBHOOK_SECRET" in printed
 
 
 @pytest.mark.parametrize("secret", KEYLESS)

@@ -1,4 +1,4 @@
-"""What the wheel and the sdist have in them, built as an installer builds them."""
+"""The files in the wheel and the sdist, built as an installer builds them, and the packages that CI installs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.message import Message
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import webhooks
 from tests.support.inbox import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = (ROOT / ".ci/requirements.txt").read_text()
+PINS = [entry for entry in re.split(r"(?<!\\)\n", LOCK) if not entry.startswith("#") and entry]
 
 TOP = f"django_rq_webhooks-{webhooks.__version__}"
 
@@ -39,7 +47,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(sdist: Path) -> zipfile.ZipFile:
-    """The wheel that pip makes of the sdist, in which an older build has left a module that is gone."""
+    """The wheel that pip builds from the sdist, after an older build left a module that no longer exists."""
     leftover = sdist / "build" / "lib" / "webhooks" / "deleted.py"
     leftover.parent.mkdir(parents=True)
     leftover.touch()
@@ -100,3 +108,36 @@ def test_the_links_and_the_picture_of_the_readme_work_outside_the_repository(whe
 
 def metadata(wheel: zipfile.ZipFile) -> Message:
     return email.message_from_bytes(wheel.read(f"{TOP}.dist-info/METADATA"))
+
+
+# The lock file of CI
+
+
+def requirements() -> list[Requirement]:
+    """The requirements of the package, its extras and its build."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    named = [*PROJECT["project"]["dependencies"], *PROJECT["build-system"]["requires"], *chain(*extras)]
+    return [one for one in map(Requirement, named) if one.name != PROJECT["project"]["name"]]
+
+
+def test_the_lock_names_versions_and_hashes_and_nothing_else() -> None:
+    assert len(PINS) > 60
+    for entry in PINS:
+        requirement, *hashes = [line.strip(" \\") for line in entry.splitlines()]
+        assert re.fullmatch(r"[a-z0-9-]+(\[[a-z-]+\])?==[0-9][^ ]*( ; [a-z_]+ .+)?", requirement), entry
+        assert hashes, entry
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), entry
+    assert "://" not in LOCK
+
+
+def test_the_lock_satisfies_each_requirement_on_each_python() -> None:
+    pinned: dict[str, list[Requirement]] = {}
+    for entry in PINS:
+        pin = Requirement(entry.splitlines()[0].strip(" \\"))
+        pinned.setdefault(canonicalize_name(pin.name), []).append(pin)
+    for python in ("3.11", "3.12", "3.13", "3.14"):
+        environment = {"python_version": python, "python_full_version": f"{python}.0"}
+        for wanted in requirements():
+            pins = pinned.get(canonicalize_name(wanted.name), [])
+            [pin] = [one for one in pins if not one.marker or one.marker.evaluate(environment)]
+            assert wanted.specifier.contains(next(iter(pin.specifier)).version), (wanted, pin)
