@@ -197,6 +197,7 @@ def sent(make: Callable[[], models.Model], action: str) -> Any:
     return json.loads(payloads.json_body(event))
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("label", MADE)
 def test_a_payload_has_the_keys_and_shapes_of_netbox(label: str) -> None:

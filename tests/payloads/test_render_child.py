@@ -231,42 +231,42 @@ def test_the_memory_of_a_template_is_freed_for_the_next_one(
         assert len(renderer.body("{{ 'x' * 900000 }}", "{}", QUICK_ONE)) == 900_000
 
 
-# A process like a worker, with an idle or a busy renderer. It has forked, as rq does for a job.
+# A process like a worker, with an idle and a busy renderer. It has forked, as rq does for a job.
 WORKER = """
-import os, sys, threading, time
+import os, threading, time
 import django
 django.setup()
 from webhooks.payloads import templates
-from webhooks.payloads.render_child import Answer
-templates.CPU_SECONDS = float(sys.argv[2])
-renderer = templates.Renderer()
-renderer.body("{{ 1 }}", "{}")
-if sys.argv[1] == "busy":
-    threading.Thread(target=renderer.body, args=(sys.argv[3], "{}"), daemon=True).start()
-    time.sleep(0.2)
+templates.CPU_SECONDS = 2.0
+idle, busy = templates.Renderer(), templates.Renderer()
+idle.body("{{ 1 }}", "{}")
+templates._locks["quick"] = threading.Lock()  # the renderers of one process share it
+threading.Thread(target=busy.body, args=(%r, "{}"), daemon=True).start()
+while not busy._children:
+    time.sleep(0.01)
 if (fork := os.fork()) == 0:
-    ours = renderer.body("{{ 1 + 1 }}", "{}")  # by a new process of the fork
+    ours = idle.body("{{ 1 + 1 }}", "{}")  # by a new process of the fork
     os.write(1, f"{ours}\\n".encode())
     time.sleep(60)
-print(fork, *[child._process.pid for child in renderer._children.values()], flush=True)
+print(fork, *[child._process.pid for one in (idle, busy) for child in one._children.values()], flush=True)
 time.sleep(60)
 """
 
 
-@pytest.mark.parametrize("state", ["idle", "busy"])
-def test_a_process_ends_with_its_worker(state: str) -> None:
+def test_a_process_ends_with_its_worker() -> None:
     environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": f"{ROOT}:{ROOT / 'example'}"}
-    command = [sys.executable, "-c", WORKER, state, "2", ENDLESS]
+    command = [sys.executable, "-c", WORKER % ENDLESS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True, cwd=ROOT) as worker:
         assert worker.stdout
         lines = sorted((worker.stdout.readline() for _ in range(2)), key=len)
-        fork, rendering = map(int, lines[1].split())
+        fork, *rendering = map(int, lines[1].split())
         try:
             assert lines[0] == "2\n"
             [of_fork] = renderers(fork)
-            assert not is_gone(rendering)
+            assert len(rendering) == 2
+            assert not any(map(is_gone, rendering))
             worker.kill()
-            until(lambda: is_gone(rendering), 10, "the process that renders to end")
+            until(lambda: all(map(is_gone, rendering)), 10, "the processes that render to end")
             assert not is_gone(fork), "the fork, which had a copy of the socket, still runs"
         finally:
             os.kill(fork, signal.SIGKILL)
@@ -300,6 +300,7 @@ def test_a_fork_waits_until_a_process_has_been_started(renderer: Renderer, monke
     assert not forking.is_alive()
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("worker_class", [SHIPPED, STOCK])
 def test_a_worker_without_templates_starts_no_process(
     database: str, workers: Workers, inbox: Inbox, worker_class: str
@@ -321,6 +322,7 @@ def test_a_worker_without_templates_starts_no_process(
         until(lambda: is_gone(pid), 10, "the process that renders to end")
 
 
+@pytest.mark.one_database
 @pytest.mark.django_db
 def test_a_preview_and_a_check_leave_no_process_behind(admin_client: Client) -> None:
     before = children(os.getpid())
@@ -336,6 +338,7 @@ def test_a_preview_and_a_check_leave_no_process_behind(admin_client: Client) -> 
     assert children(os.getpid()) <= before
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("database")
 def test_slow_templates_do_not_delay_other_webhooks(inbox: Inbox) -> None:
     slow = [

@@ -202,6 +202,7 @@ def api(admin_user: Any) -> APIClient:
     return client
 
 
+@pytest.mark.one_database
 def test_the_api_refuses_a_serializer_that_a_model_lacks(api: APIClient) -> None:
     fields = PICK | {"serializer": "brief", "object_types": ["dcim.site", "dcim.device"]}
     made = api.post("/api/webhooks/webhooks/", fields, format="json")
@@ -215,6 +216,7 @@ def test_the_api_refuses_a_serializer_that_a_model_lacks(api: APIClient) -> None
     assert (both.status_code, both.json()["serializer"]) == (200, "")
 
 
+@pytest.mark.one_database
 def test_the_admin_refuses_a_serializer_that_a_model_lacks(admin_client: Client) -> None:
     page = admin_client.get("/admin/webhooks/webhook/add/").content.decode()
     assert '<option value="brief">' in page
@@ -235,6 +237,7 @@ def registry_types(*models: Any) -> Any:
     return ContentType.objects.get_for_models(*models).values()
 
 
+@pytest.mark.one_database
 def test_the_condition_preview_uses_the_chosen_serializer(admin_client: Client) -> None:
     webhooks.register(Site, serializers={"shouted": Shouted})
     make_webhook(Site)
@@ -247,6 +250,7 @@ def test_the_condition_preview_uses_the_chosen_serializer(admin_client: Client) 
         assert told in answer.json()["text"]
 
 
+@pytest.mark.one_database
 def test_the_pages_show_the_data_of_each_serializer(
     admin_client: Client, api: APIClient, names: dict[str, list[str]]
 ) -> None:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.defaults import DEFAULT_FILTERS
 
+from tests.support.fork_server import ForkServer
 from tests.support.hostile_templates import BOMBS, ENDLESS, INTO_PYTHON
 from tests.support.waiting import PATIENCE
 from webhooks.conf import conf
@@ -246,14 +247,24 @@ def test_a_rendering_can_change_its_lists_and_objects(render: Render) -> None:
 
 
 @pytest.fixture(scope="module")
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
 def hasty() -> Iterator[Renderer]:
-    """A renderer for templates that have little time, so that many can be tried."""
+    """A renderer for templates with little time and memory, so that many can be tried."""
     with Renderer() as made:
         yield made
 
 
 @pytest.mark.parametrize("template", [*ENDLESS, *BOMBS], ids=lambda template: template[:60])
-def test_an_endless_template_is_ended(hasty: Renderer, monkeypatch: pytest.MonkeyPatch, template: str) -> None:
+def test_an_endless_template_is_ended(
+    hasty: Renderer, fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr(templates, "_started", fork_server.start)
     monkeypatch.setattr(templates, "CPU_SECONDS", 0.05)
     monkeypatch.setattr(templates, "MEMORY_MB", 150)
     began = time.monotonic()

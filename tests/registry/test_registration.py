@@ -65,7 +65,7 @@ def test_other_names_are_not_sensitive(name: str) -> None:
 def test_long_names_are_checked_and_not_cached() -> None:
     tracemalloc.start()
     try:
-        for number in range(50):
+        for number in range(8):
             assert is_sensitive(f"{number} {'x' * 1_000_000} token")
             assert not is_sensitive(f"{number} {'x' * 1_000_000}")
         assert tracemalloc.get_traced_memory()[0] < 5_000_000

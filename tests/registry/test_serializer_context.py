@@ -24,6 +24,8 @@ from webhooks.registry.serializer_context import serializer_context
 
 BASE = "https://netbox.example.org"
 
+pytestmark = pytest.mark.one_database
+
 
 @pytest.fixture(autouse=True)
 def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,20 +209,13 @@ def problem(url: str) -> str:
     return ""
 
 
-def split(url: str) -> tuple[str, str]:
-    """The scheme, host and port of a URL as written, and the rest. The first part is empty if the URL is invalid or a
-    template renders its host."""
-    found = _URL.match(url)
-    origin = found[0] if found and not problem(found[0]) else ""
-    return origin, url[len(origin) :]
-
-
 def redacted(url: str) -> str:
-    """The scheme, host and port of a URL; the rest may be a secret."""
-    origin, rest = split(url)
-    if not origin:
+    """The scheme, host and port of a URL; the rest may be a secret. Only "…" if the URL is invalid or a template
+    renders its host."""
+    found = _URL.match(url)
+    if not found or problem(found[0]):
         return "…" if url else ""
-    return f"{origin}/…" if rest.strip("/") else url
+    return f"{found[0]}/…" if url[found.end() :].strip("/") else url
 
 
 def _host_and_port(authority: str) -> tuple[str, str]:
