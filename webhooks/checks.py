@@ -62,7 +62,7 @@ def check_setting(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             )
         else:
             yield Error(message, hint="See the documentation's page on settings.", id="webhooks.E007")
-    if problem := permissions.problem():
+    if problem := permissions.may_view_problem():
         yield Error(
             f'WEBHOOKS["MAY_VIEW"] names {conf.may_view}, {problem}',
             hint="Until it is corrected, only superusers see events and deliveries.",

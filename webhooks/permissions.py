@@ -1,8 +1,8 @@
-"""Who may see what: Events, and Deliveries of them, of objects that a user may view; and which changes they may have
-sent.
+"""What a user may see and change, and which data they may send elsewhere.
 
-The setting ``MAY_VIEW`` names one of these, or a callable of the host's own: a user and Events in, those Events out
-that the user may view.
+Three rules apply together: Django's permissions for the models of this app; the host's ``restrict()`` for single rows,
+as NetBox has it; and the setting ``MAY_VIEW`` for the objects of Events. It is the path of ``by_restriction``, of
+``by_model``, or of a callable of the host: it takes a user and Events, and returns the Events that the user may view.
 """
 
 from __future__ import annotations
@@ -27,19 +27,18 @@ from webhooks.registry import label_of
 from webhooks.registry.registration import source_field
 
 M = TypeVar("M", bound=models.Model)
-MayView = Callable[[Any, QuerySet[Event]], QuerySet[Event]]
 Restrict = Callable[[QuerySet[M], Any, str], QuerySet[M]]
 
-# Whoever changes one of these has the changes sent elsewhere, or to whoever is in between.
-WHERE_TO = ("payload_url", "ssl_verification", "ca_file_path")
-# Whoever changes one of these has more told of the objects, or learns what is in them by whether something is sent.
-WHAT_OF = (
+# A change of these sends data to another receiver, or lets others read it on the way.
+DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
+# A change of these sends more data, or reveals data by whether something is sent.
+CONTENT_FIELDS = (
     "additional_headers", "body_template",
     "on_created", "on_updated", "on_deleted", "serializer", "conditions", "changed_fields", "only_changes",
     "prechange", "excluded_usernames",
 )  # fmt: skip
-# Of these, what counts at each attempt, and so for what waits already.
-AT_ATTEMPTS = {*WHERE_TO, "additional_headers", "body_template"}
+# Every attempt reads these, so a change applies to deliveries that wait already.
+ATTEMPT_FIELDS = {*DESTINATION_FIELDS, "additional_headers", "body_template"}
 
 
 def has_perm(user: Any, permission: str) -> bool:
@@ -48,8 +47,10 @@ def has_perm(user: Any, permission: str) -> bool:
 
 
 def allowed(user: Any, action: str, rows: QuerySet[M]) -> QuerySet[M]:
-    """Those of ``rows``, of a model of this app, that the user may view, change, retry …, as ``action`` says: by the
-    permission for the model; and if the host restricts objects, by its ``restrict()``."""
+    """The rows of a model of this app on which the user may perform the action: view, change, retry, …
+
+    The permission for the model decides, and the host's ``restrict()`` if it has one.
+    """
     if _sees_all(user):
         return rows
     if not has_perm(user, f"webhooks.{action}_{rows.model._meta.model_name}"):
@@ -59,32 +60,31 @@ def allowed(user: Any, action: str, rows: QuerySet[M]) -> QuerySet[M]:
 
 
 def may(user: Any, action: str, row: models.Model) -> bool:
-    """Whether the user may do this to a row of this app."""
+    """Whether the user may perform the action on one row of this app."""
     if is_restricted(user):
         return allowed(user, action, type(row)._base_manager.filter(pk=row.pk)).exists()
     return has_perm(user, f"webhooks.{action}_{row._meta.model_name}")
 
 
 def is_restricted(user: Any) -> bool:
-    """Whether the host may allow the user some rows of this app and not others."""
+    """Whether the user may have permissions for some rows of this app only."""
     return not _sees_all(user) and _restriction() is not None
 
 
 def _restriction() -> Restrict | None:
-    """The host's ``restrict(queryset, user, action)``, which NetBox has on the querysets of all its models. None if no
-    registered model has one."""
+    """The host's ``restrict(queryset, user, action)``: NetBox has it on all querysets. None if no model has one."""
     for registration in registry.registrations():
         manager = registration.model._default_manager
         if hasattr(manager, "restrict"):
             classes = type(manager.get_queryset()).__mro__
             found: list[Restrict] = [vars(one)["restrict"] for one in classes if "restrict" in vars(one)]
             if found:
-                return found[-1]  # as it is for all models
+                return found[-1]  # the base class has the one for all models
     return None
 
 
 def visible_webhooks(user: Any, webhooks: QuerySet[Webhook] | None = None) -> QuerySet[Webhook]:
-    """Those of ``webhooks`` (of all, if none are given) that the user may view or change."""
+    """The webhooks that the user may view or change, of these or of all."""
     webhooks = Webhook.objects.all() if webhooks is None else webhooks
     if not is_restricted(user):
         return webhooks if may_view_webhooks(user) else webhooks.none()
@@ -94,14 +94,14 @@ def visible_webhooks(user: Any, webhooks: QuerySet[Webhook] | None = None) -> Qu
 
 
 def visible_events(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
-    """Those of ``events`` that the user may view: Events at all, and their objects."""
+    """The Events that the user may view, with their objects."""
     events = Event.objects.all() if events is None else events
     return of_viewable_objects(user, allowed(user, "view", events))
 
 
 def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) -> QuerySet[Delivery]:
-    """Those of ``deliveries`` that the user may view: Deliveries at all, and the objects of their Events; and if the
-    host restricts objects, their webhooks."""
+    """The Deliveries that the user may view, with the objects of their Events, and with their webhooks if the host
+    restricts rows."""
     deliveries = allowed(user, "view", Delivery.objects.all() if deliveries is None else deliveries)
     if is_restricted(user):
         deliveries = deliveries.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
@@ -109,12 +109,15 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
 
 
 def of_viewable_objects(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
-    """Those of ``events`` whose objects the user may view, whatever they may see of this app."""
-    return _may_view()(user, Event.objects.all() if events is None else events)
+    """The Events of objects that the user may view, by ``MAY_VIEW`` alone."""
+    events = Event.objects.all() if events is None else events
+    if not may_view_problem():
+        return import_string(conf.may_view)(user, events)  # type: ignore[no-any-return]
+    return events if _sees_all(user) else events.none()  # the check webhooks.E011 names the problem
 
 
 def may_view_webhooks(user: Any) -> bool:
-    """As in the admin, who may change them may view them."""
+    """As in the admin, the permission to change implies the permission to view."""
     return has_perm(user, "webhooks.view_webhook") or may_change_webhooks(user)
 
 
@@ -127,25 +130,16 @@ def may_view_deliveries(user: Any) -> bool:
 
 
 def may_change_webhooks(user: Any) -> bool:
-    """Whether the user may change some webhook."""
+    """Whether the user may change at least some webhooks."""
     return has_perm(user, "webhooks.change_webhook")
 
 
 def may_change_all_webhooks(user: Any) -> bool:
-    """Whether the user may set URLs, headers and templates of any webhook, and so may read all of them."""
     return may_change_webhooks(user) and not is_restricted(user)
 
 
-def changeable(user: Any) -> Callable[[int], bool]:
-    """Whether the user may change the webhook of an id."""
-    if not is_restricted(user):
-        may_change = may_change_webhooks(user)
-        return lambda pk: may_change
-    return set(allowed(user, "change", Webhook.with_deleted.order_by()).values_list("pk", flat=True)).__contains__
-
-
 def is_partial(user: Any) -> bool:
-    """Whether there may be Events, or Deliveries, that the user may not view although they may view others."""
+    """Whether the user may see some Events or Deliveries and not others."""
     return is_restricted(user) or _hides_objects(user)
 
 
@@ -154,107 +148,40 @@ def _hides_objects(user: Any) -> bool:
     return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)
 
 
+# Callables for MAY_VIEW, and a part for a host's own
+
+
 def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    """Of models that the user has Django's permission to view, such as ``dcim.view_site``."""
-    return events if _sees_all(user) else events.filter(object_type__in=_viewable(user))
+    """The Events of models that the user has Django's permission to view, such as ``dcim.view_site``."""
+    return events if _sees_all(user) else events.filter(object_type__in=_viewable_labels(user))
 
 
 def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    """As ``by_model``; and of registered models whose managers have NetBox's ``restrict(user, action)``, only of the
-    objects that it gives. Of an object that is gone, the permission for its model decides. The default."""
+    """As ``by_model``. Where a model's manager has NetBox's ``restrict(user, action)``, only the objects that it
+    returns; for a deleted object, the permission for its model decides. The default."""
     if _sees_all(user):
         return events
     restricted = [one.model for one in registry.registrations() if hasattr(one.model._default_manager, "restrict")]
-    allowed = set(_viewable(user))
-    seen = Q(object_type__in=sorted(allowed - {model._meta.label_lower for model in restricted}))
+    labels = set(_viewable_labels(user))
+    seen = Q(object_type__in=sorted(labels - {model._meta.label_lower for model in restricted}))
     for model in restricted:
-        if model._meta.label_lower in allowed:
+        if model._meta.label_lower in labels:
             seen |= of_objects(model._default_manager.restrict(user, "view"), and_gone=True)  # type: ignore[attr-defined]
     return events.filter(seen)
 
 
 def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
-    """Events of these objects: for a ``MAY_VIEW`` of the host's own. With ``and_gone`` of all those of their model that
-    are gone, too: who might have viewed which of them, nobody can tell any more."""
+    """A filter for the Events of these objects. With ``and_gone`` also for all deleted objects of the model: it is no
+    longer known who might have viewed them."""
     model = objects.model._meta.concrete_model
-    known = Q(object_id__in=_keys(objects))
+    known = Q(object_id__in=_object_ids(objects))
     if and_gone:
-        known |= ~Q(object_id__in=_keys(model._base_manager.using(objects.db)))
+        known |= ~Q(object_id__in=_object_ids(model._base_manager.using(objects.db)))
     return Q(object_type=model._meta.label_lower) & known
 
 
-def unviewable(user: Any, content_types: Iterable[ContentType]) -> list[str]:
-    """The labels of those models that the user may not view: nor may they have their changes sent."""
-    picked = [(label_of(one), one.model_class()) for one in content_types]
-    return sorted(label for label, model in picked if model is None or not _may_view_model(user, model))
-
-
-def refusal_to_send(user: Any, content_types: Iterable[ContentType]) -> str:
-    """Why the user may not have changes of these models sent; empty if they may."""
-    refused = unviewable(user, content_types)
-    needed = ", ".join(label.replace(".", ".view_") for label in refused)
-    return f"You may not view {', '.join(refused)}, so you may not send it: that takes {needed}." if refused else ""
-
-
-def guarded_changes(webhook: Webhook, wanted: Mapping[str, Any]) -> list[str]:
-    """Which of the settings that say where a webhook sends to and what of its objects would be others."""
-    return [
-        name
-        for name in (*WHERE_TO, *WHAT_OF)
-        if name in wanted and _plainly(wanted[name]) != _plainly(getattr(webhook, name))
-    ]
-
-
-def _plainly(value: Any) -> Any:
-    """Without what a form changes of a text by itself; and whatever is empty says the same."""
-    return [line.rstrip() for line in value.strip().splitlines()] if isinstance(value, str) else value or []
-
-
-def refusal_to_change(user: Any, webhook: Webhook, names: Sequence[str]) -> str:
-    """Why the user may not change these settings, as ``guarded_changes`` names them; empty if they may. What the
-    webhook sends, and what waits to be sent, would reach whom they choose, or tell them of objects."""
-    refused = unviewable(user, webhook.object_types.all())
-    if refused:
-        asked = "where to" if names[0] in WHERE_TO else "what of it"
-        return f"This webhook sends {', '.join(refused)}, which you may not view, so you may not change {asked}."
-    if not AT_ATTEMPTS.isdisjoint(names) and is_partial(user) and _has_unseen(user, webhook):
-        asked = "where to" if names[0] in WHERE_TO else "what of them"
-        return (
-            "Changes of objects that you may not view wait to be sent, or may be sent again, so you may not change "
-            f"{asked}."
-        )
-    return ""
-
-
-def refusal_to_take_along(webhook: Webhook, is_entered: bool) -> str:
-    """Why where a webhook sends to may not be changed while its secret headers stay, whoever does it; empty if it may:
-    they would be read by whoever was chosen, and so by whoever chooses."""
-    if is_entered or not webhook.secret_headers:
-        return ""
-    return "They would be sent to where the webhook sends to from now on: enter them again, or clear them."
-
-
-def _has_unseen(user: Any, webhook: Webhook) -> bool:
-    """Whether there is an Event of an object that the user may not view, and it is still sent there, or may be."""
-    # In the way that Events go: what takes a step between two of the questions is found by the later one.
-    to_come = (Event.objects.failed(), Event.objects.undispatched())  # the former by a replay
-    if any(_is_partly_unseen(user, events.matched_by(webhook.pk)) for events in to_come):
-        return True
-    sendable = Delivery.objects.filter(webhook=webhook).exclude(state=State.SUCCEEDED)  # some by a retry
-    return _is_partly_unseen(user, Event.objects.filter(pk__in=sendable.values("event")))
-
-
-def _is_partly_unseen(user: Any, events: QuerySet[Event]) -> bool:
-    return events.exclude(pk__in=of_viewable_objects(user, events).values("pk")).exists()
-
-
-def _may_view() -> MayView:
-    """The callable of the setting; where it cannot be had, nobody but superusers sees anything (webhooks.E011)."""
-    return _nothing if problem() else import_string(conf.may_view)
-
-
-def problem() -> str:
-    """Why the callable of the setting cannot be had, in words that go on from its name; nothing if it can."""
+def may_view_problem() -> str:
+    """Why the setting ``MAY_VIEW`` cannot be used, as a clause that follows its name; empty if it can."""
     try:
         found = import_string(conf.may_view)
     except ImportError as error:
@@ -262,16 +189,87 @@ def problem() -> str:
     return "" if callable(found) else "which cannot be called"
 
 
-def _nothing(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    return events if _sees_all(user) else events.none()
+# Settings of a webhook that need more than the permission to change it
+
+
+def refusals(
+    user: Any,
+    webhook: Webhook | None,
+    values: Mapping[str, Any],
+    object_types: Iterable[ContentType],
+    enters_secret_headers: bool,
+) -> dict[str, str]:
+    """Why the user may not save these values, by field; empty if they may. ``webhook`` is the stored one.
+
+    A webhook sends data to a receiver that a user chooses. So it takes the permission to view the objects, and the
+    secret headers of a colleague must not reach another receiver.
+    """
+    found = {}
+    stored = set(webhook.object_types.all()) if webhook else set()
+    if refused := _unviewable(user, set(object_types) - stored):
+        needed = ", ".join(label.replace(".", ".view_") for label in refused)
+        found["object_types"] = (
+            f"You may not view {', '.join(refused)}, so you may not send it. You need the permission {needed}."
+        )
+    changed = guarded_changes(webhook, values) if webhook else []
+    if webhook and changed:
+        if refusal := _refusal_to_change(user, webhook, changed):
+            found[changed[0]] = refusal
+        is_redirected = not set(DESTINATION_FIELDS).isdisjoint(changed)
+        if is_redirected and webhook.secret_headers and not enters_secret_headers:
+            found |= {"secret_headers": "They would go to the new destination: enter them again, or clear them."}
+    return found
+
+
+def guarded_changes(webhook: Webhook, values: Mapping[str, Any]) -> list[str]:
+    """The fields for destination and content that these values would change."""
+
+    def normalized(value: Any) -> Any:
+        # A form changes line breaks and blanks, and every empty value means the same.
+        return [line.rstrip() for line in value.strip().splitlines()] if isinstance(value, str) else value or []
+
+    names = [name for name in (*DESTINATION_FIELDS, *CONTENT_FIELDS) if name in values]
+    return [name for name in names if normalized(values[name]) != normalized(getattr(webhook, name))]
+
+
+def _refusal_to_change(user: Any, webhook: Webhook, names: Sequence[str]) -> str:
+    what = "where it sends to" if names[0] in DESTINATION_FIELDS else "the content that it sends"
+    if refused := _unviewable(user, webhook.object_types.all()):
+        return f"This webhook sends {', '.join(refused)}, which you may not view, so you may not change {what}."
+    if not ATTEMPT_FIELDS.isdisjoint(names) and is_partial(user) and _has_hidden_events(user, webhook):
+        return (
+            "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may not "
+            f"change {what}."
+        )
+    return ""
+
+
+def _has_hidden_events(user: Any, webhook: Webhook) -> bool:
+    """Whether the webhook may still send an Event of an object that the user may not view."""
+    # In the order that an Event takes: one that moves on between two queries is found by the later one.
+    sendable = Delivery.objects.filter(webhook=webhook).exclude(state=State.SUCCEEDED)
+    return any(
+        events.exclude(pk__in=of_viewable_objects(user, events).values("pk")).exists()
+        for events in (
+            Event.objects.failed().matched_by(webhook.pk),
+            Event.objects.undispatched().matched_by(webhook.pk),
+            Event.objects.filter(pk__in=sendable.values("event")),
+        )
+    )
+
+
+def _unviewable(user: Any, content_types: Iterable[ContentType]) -> list[str]:
+    """The labels of the models that the user may not view."""
+    chosen = [(label_of(one), one.model_class()) for one in content_types]
+    return sorted(label for label, model in chosen if model is None or not _may_view_model(user, model))
 
 
 def _sees_all(user: Any) -> bool:
     return bool(getattr(user, "is_superuser", False) and user.is_active)
 
 
-def _viewable(user: Any) -> list[str]:
-    """The labels of the models that the user may view; and those of Events of no object: tests, and custom ones."""
+def _viewable_labels(user: Any) -> list[str]:
+    """The labels of models that the user may view, and of Events without an object: tests and custom events."""
     labels = [model._meta.label_lower for model in apps.get_models() if _may_view_model(user, model)]
     return [*labels, PING_OBJECT_TYPE, ""]
 
@@ -281,8 +279,8 @@ def _may_view_model(user: Any, model: type[models.Model]) -> bool:
     return has_perm(user, f"{meta.app_label}.{get_permission_codename('view', meta)}")
 
 
-def _keys(objects: QuerySet[Any]) -> QuerySet[Any]:
-    """Their keys, as Events have them: as text."""
+def _object_ids(objects: QuerySet[Any]) -> QuerySet[Any]:
+    """The primary keys as text, as Events store them."""
     key = source_field(objects.model._meta.pk)
     text: Any = Cast("pk", models.TextField())
     if isinstance(key, models.UUIDField) and not connections[objects.db].features.has_native_uuid_field:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from webhooks import permissions
+from webhooks.models import Webhook
 from webhooks.network import url_policy
 from webhooks.network.outcome import error_kind
 
@@ -26,11 +27,14 @@ class Redaction:
     """What one user sees. An anonymous user sees the least."""
 
     def __init__(self, user: Any) -> None:
-        self._may_change = permissions.changeable(user)
+        self._user, self._ids = user, None
+        if permissions.is_restricted(user):
+            changeable = permissions.allowed(user, "change", Webhook.with_deleted.order_by())
+            self._ids = set(changeable.values_list("pk", flat=True))
 
     def sees_all(self, webhook_id: int) -> bool:
         """Whether the user sees headers, templates and answers of this webhook, and the rest in full."""
-        return self._may_change(webhook_id)
+        return webhook_id in self._ids if self._ids is not None else permissions.may_change_webhooks(self._user)
 
     def url(self, webhook_id: int, url: str) -> str:
         """The URL, or its scheme, host and port."""

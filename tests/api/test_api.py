@@ -103,7 +103,6 @@ def test_a_webhook_is_defined_with_models_by_label(api: APIClient) -> None:
     assert answer.json() == api.get(detail(WEBHOOKS, webhook.pk)).json()
 
 
-@pytest.mark.one_database
 def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
     answer = define(api, secret="tell nobody").json()
     moments = {answer.pop("created"), answer.pop("last_updated")}
@@ -144,6 +143,7 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
     }
 
 
+@pytest.mark.one_database
 def test_a_webhook_created_by_the_api_receives_its_post(api: APIClient, inbox: Inbox) -> None:
     assert define(api, object_types=["testapp.label"], payload_url=inbox.url()).status_code == 201
     with capture(subscribe=[]):
@@ -245,7 +245,6 @@ def test_new_models_replace_the_old_ones(api: APIClient) -> None:
 
 
 @pytest.mark.one_database
-@pytest.mark.one_database
 @pytest.mark.parametrize("method", ["put", "patch"])
 def test_a_secret_stays_unless_it_is_replaced_or_cleared(api: APIClient, method: str) -> None:
     pk = define(api, secret="first").json()["id"]
@@ -263,6 +262,7 @@ def test_a_secret_stays_unless_it_is_replaced_or_cleared(api: APIClient, method:
     assert Webhook.objects.get().secret == ""
 
 
+@pytest.mark.one_database
 def test_secret_headers_are_handled_like_the_secret(api: APIClient) -> None:
     made = define(api, secret_headers="X-Token: hush")
     pk = made.json()["id"]
@@ -278,7 +278,6 @@ def test_secret_headers_are_handled_like_the_secret(api: APIClient) -> None:
     assert not [answer for answer in (made, refused, cleared) if b"hush" in answer.content]
 
 
-@pytest.mark.one_database
 def test_an_encrypted_value_is_refused_and_a_missing_key_is_reported(api: APIClient, settings: Any) -> None:
     pk = define(api, secret="first").json()["id"]
     answer = api.patch(detail(WEBHOOKS, pk), {"secret": Webhook.objects.get().secret.stored}, format="json")
@@ -288,6 +287,7 @@ def test_an_encrypted_value_is_refused_and_a_missing_key_is_reported(api: APICli
     assert (told["has_secret"], told["unreadable"]) == (True, ["secret"])
 
 
+@pytest.mark.one_database
 def test_no_response_contains_a_secret(api: APIClient) -> None:
     secret = "tell-nobody-1234"
     made = define(api, secret=secret)
@@ -344,10 +344,10 @@ def test_enabling_a_webhook_wakes_a_worker(database: str, redis: Any) -> None:
     assert redis.llen("rq:queue:webhooks") == 1
 
 
-@pytest.mark.one_database
 # Deliveries
 
 
+@pytest.mark.one_database
 def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient, inbox: Inbox) -> None:
     webhook = make_webhook(Label, url=inbox.url("status/500"), name="ledger")
     with capture():
@@ -799,13 +799,13 @@ def test_the_history_records_that_the_previous_secret_was_forgotten(api: APIClie
 
 
 @pytest.mark.one_database
-@pytest.mark.one_database
 def test_json_that_is_nested_too_deep_is_refused(api: APIClient) -> None:
     answer = api.post(WEBHOOKS, "[" * 200_000 + "]" * 200_000, content_type="application/json")
     assert answer.status_code == 400
     assert "nested too deep" in answer.json()["detail"]
 
 
+@pytest.mark.one_database
 def test_a_large_file_in_a_form_is_refused_by_name(api: APIClient) -> None:
     large = SimpleUploadedFile("large", b"x" * 3_000_000)
     answer = api.post(WEBHOOKS, wanted(file=large, secret="one of the secrets"), format="multipart")

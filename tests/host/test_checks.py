@@ -518,7 +518,10 @@ def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     ("named", "problem"),
-    [("nowhere.to.be_found", "which cannot be imported"), ("webhooks.permissions.WHERE_TO", "which cannot be called")],
+    [
+        ("nowhere.to.be_found", "which cannot be imported"),
+        ("webhooks.permissions.DESTINATION_FIELDS", "which cannot be called"),
+    ],
 )
 def test_a_policy_of_rights_that_cannot_be_had_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
     webhooks_settings(MAY_VIEW=named)

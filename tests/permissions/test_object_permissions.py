@@ -34,14 +34,14 @@ class ShelfSerializer(serializers.ModelSerializer):
 
 
 class TokenPermissions(DjangoObjectPermissions):
-    """As NetBox's: reading takes a permission, too."""
+    """As NetBox's: reading requires a permission too."""
 
     perms_map = {**DjangoObjectPermissions.perms_map, "GET": ["%(app_label)s.view_%(model_name)s"]}
 
 
 @pytest.fixture(autouse=True)
 def host(settings: Any, db: None, redis: Any) -> Iterator[None]:
-    """The host restricts its objects, and demands the permission for each in its API."""
+    """The host restricts its objects, and its API checks the permission for each."""
     settings.AUTHENTICATION_BACKENDS = ["tests.testapp.object_permissions.ObjectPermissionBackend"]
     settings.REST_FRAMEWORK = {
         **settings.REST_FRAMEWORK,
@@ -99,7 +99,8 @@ def wanted(**fields: Any) -> dict[str, Any]:
     } | fields  # fmt: skip
 
 
-def test_the_api_shows_and_changes_those_webhooks_alone_that_the_permission_is_for(
+@pytest.mark.one_database
+def test_the_api_shows_and_changes_only_webhooks_within_the_permission(
     user: User, mine: Webhook, theirs: Webhook
 ) -> None:
     client, other = api(user), f"{API}/webhooks/{theirs.pk}/"
@@ -117,20 +118,21 @@ def test_the_api_shows_and_changes_those_webhooks_alone_that_the_permission_is_f
     assert client.delete(own).status_code == 204
 
 
-def test_nothing_is_added_or_changed_to_what_the_permission_is_not_for(user: User, mine: Webhook) -> None:
+def test_a_webhook_outside_the_permission_cannot_be_created(user: User, mine: Webhook) -> None:
     answer = api(user).post(f"{API}/webhooks/", wanted(), format="json")
     assert (answer.status_code, answer.json()["detail"]) == (
-        403, "You may not add a webhook that is as this one would be.",
+        403, "You may not add a webhook with these values.",
     )  # fmt: skip
     assert not Webhook.objects.filter(name="mine too").exists()
 
 
-def test_a_webhook_is_not_changed_out_of_reach(user: User, mine: Webhook) -> None:
+def test_a_webhook_cannot_be_moved_out_of_the_permission(user: User, mine: Webhook) -> None:
     answer = api(user).patch(f"{API}/webhooks/{mine.pk}/", {"name": "gone"}, format="json")
     assert (answer.status_code, Webhook.objects.get(pk=mine.pk).name) == (403, "mine")
 
 
-def test_who_may_view_a_webhook_and_not_change_it_reads_no_url(user: User, mine: Webhook, theirs: Webhook) -> None:
+@pytest.mark.one_database
+def test_viewing_a_webhook_does_not_show_its_full_url(user: User, mine: Webhook, theirs: Webhook) -> None:
     allow(user, "webhooks.view_webhook", name="theirs")
     delivery = make_site_delivery(theirs)
     make_attempt(delivery)
@@ -150,7 +152,8 @@ def test_who_may_view_a_webhook_and_not_change_it_reads_no_url(user: User, mine:
     assert list(found.context["cl"].result_list) == []
 
 
-def test_the_admin_shows_and_changes_those_webhooks_alone(user: User, mine: Webhook, theirs: Webhook) -> None:
+@pytest.mark.one_database
+def test_the_admin_shows_only_webhooks_within_the_permission(user: User, mine: Webhook, theirs: Webhook) -> None:
     client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
     assert [one.name for one in client.get(listed).context["cl"].result_list] == ["mine"]
     for what in ("change", "history", "delete"):
@@ -166,9 +169,8 @@ def test_the_admin_shows_and_changes_those_webhooks_alone(user: User, mine: Webh
     assert set(Webhook.objects.filter(enabled=True)) == {theirs}
 
 
-def test_the_admin_acts_on_those_alone_that_may_be_changed_among_those_that_may_be_viewed(
-    user: User, mine: Webhook, theirs: Webhook
-) -> None:
+@pytest.mark.one_database
+def test_admin_actions_leave_webhooks_that_the_user_may_only_view(user: User, mine: Webhook, theirs: Webhook) -> None:
     allow(user, "webhooks.view_webhook", name="theirs")
     client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
     said = client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]}, follow=True)
@@ -180,7 +182,8 @@ def test_the_admin_acts_on_those_alone_that_may_be_changed_among_those_that_may_
     assert Webhook.objects.get(pk=theirs.pk).is_paused
 
 
-def test_the_admin_saves_no_webhook_that_the_permission_is_not_for(user: User, mine: Webhook) -> None:
+@pytest.mark.one_database
+def test_the_admin_saves_no_webhook_outside_the_permission(user: User, mine: Webhook) -> None:
     site = ContentType.objects.get_for_model(Site).pk
     new = form(name="mine too", object_types=[site])
     assert browser(user).post(reverse("admin:webhooks_webhook_add"), new).status_code == 403
@@ -189,6 +192,7 @@ def test_the_admin_saves_no_webhook_that_the_permission_is_not_for(user: User, m
     assert {one.name for one in Webhook.objects.all()} == {"mine", "theirs"}
 
 
+@pytest.mark.one_database
 def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webhook) -> None:
     own, other = make_site_delivery(mine), make_site_delivery(theirs)
     client = api(user)
@@ -208,7 +212,7 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
     assert Delivery.objects.get(pk=other.pk).state == State.FAILED
 
 
-def test_what_is_done_to_deliveries_takes_the_permission_for_each(user: User, mine: Webhook) -> None:
+def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, mine: Webhook) -> None:
     ObjectPermission.objects.filter(permission="webhooks.retry_delivery").update(constraints={"attempt_count": 7})
     left, retried = (
         make_site_delivery(mine, event=make_site_event(1)),
@@ -243,7 +247,7 @@ def test_events_follow_their_object_and_their_own_permission(user: User) -> None
     assert Event.objects.count() == 4
 
 
-def test_superusers_and_hosts_that_restrict_nothing_are_asked_nothing_more(user: User, theirs: Webhook) -> None:
+def test_superusers_and_hosts_without_restrictions_need_nothing_more(user: User, theirs: Webhook) -> None:
     root = User.objects.create_superuser("root")
     assert api(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
     assert not permissions.is_restricted(root)

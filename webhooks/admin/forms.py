@@ -161,18 +161,10 @@ class WebhookForm(forms.ModelForm):
     def _check_permissions(self) -> None:
         """Users may only send what they may view, and secret headers do not follow to another receiver."""
         stored = Webhook.objects.get(pk=self.instance.pk) if self.instance.pk else None
-        before = set(stored.object_types.all()) if stored else set()
-        if refusal := permissions.refusal_to_send(self.user, set(self.instance.new_object_types) - before):
-            self.add_error("object_types", refusal)
-        if stored is None:
-            return
-        changed = permissions.guarded_changes(stored, self.cleaned_data)
-        if changed and (refusal := permissions.refusal_to_change(self.user, stored, changed)):
-            self.add_error(changed[0], refusal)
-        if any(name in permissions.WHERE_TO for name in changed):
-            is_entered = any(name in self.changed_data for name in ("secret_headers", "clear_secret_headers"))
-            if refusal := permissions.refusal_to_take_along(stored, is_entered):
-                self.add_error("secret_headers", refusal)
+        is_entered = not {"secret_headers", "clear_secret_headers"}.isdisjoint(self.changed_data)
+        chosen = self.instance.new_object_types
+        for name, reason in permissions.refusals(self.user, stored, self.cleaned_data, chosen, is_entered).items():
+            self.add_error(name, reason)
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]

@@ -118,7 +118,9 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Check permissions, then the model's own rules, so that the API and the admin accept the same."""
-        self._check_permissions(attrs)
+        user, chosen = self.context["request"].user, attrs.get("object_types", ())
+        if refused := permissions.refusals(user, self.instance, attrs, chosen, "secret_headers" in attrs):
+            raise serializers.ValidationError({name: [reason] for name, reason in refused.items()})
         candidate = copy.copy(self.instance) if self.instance else Webhook()
         for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
             setattr(candidate, name, attrs[name])
@@ -134,21 +136,6 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         if self.instance and attrs.get("enabled") == self.instance.enabled:
             del attrs["enabled"]  # no change, even if a worker disables the webhook meanwhile
         return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
-
-    def _check_permissions(self, attrs: dict[str, Any]) -> None:
-        """Raise ValidationError if the user may not send these models, or not change where and what a webhook sends."""
-        user, webhook = self.context["request"].user, self.instance
-        before = set(webhook.object_types.all()) if webhook else set()
-        if refusal := permissions.refusal_to_send(user, set(attrs.get("object_types", ())) - before):
-            raise serializers.ValidationError({"object_types": [refusal]})
-        if webhook is None:
-            return
-        changed = permissions.guarded_changes(webhook, attrs)
-        if changed and (refusal := permissions.refusal_to_change(user, webhook, changed)):
-            raise serializers.ValidationError({changed[0]: [refusal]})
-        is_moved = any(name in permissions.WHERE_TO for name in changed)
-        if is_moved and (refusal := permissions.refusal_to_take_along(webhook, "secret_headers" in attrs)):
-            raise serializers.ValidationError({"secret_headers": [refusal]})
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
