@@ -1,4 +1,4 @@
-"""What conditions would have come to, judged over the events on file, before they are saved."""
+"""The preview of conditions on stored events."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_it_counts_the_last_events_of_the_chosen_models_and_actions(client: Clie
     assert (Webhook.objects.count(), Event.objects.count()) == (1, 5)
 
 
-def test_where_the_state_before_was_not_recorded_there_is_no_answer(client: Client) -> None:
+def test_without_a_recorded_previous_state_an_event_cannot_be_judged(client: Client) -> None:
     webhook = make_webhook(Thing)
     thing = Thing.objects.create(name="a")
     thing.save()
@@ -94,11 +94,11 @@ def test_where_the_state_before_was_not_recorded_there_is_no_answer(client: Clie
         (None, "There are no stored events of these models and actions to try it on."),
     ],
 )
-def test_what_cannot_be_tried_says_why(client: Client, conditions: Any, told: str) -> None:
+def test_invalid_conditions_say_why(client: Client, conditions: Any, told: str) -> None:
     assert told in tried(client, conditions)
 
 
-def test_a_slow_pattern_is_not_tried_for_ever(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_pattern_ends_the_preview(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(condition_preview, "SECONDS", 0)
     for key in range(5):
         make_event(object_id=str(key), data=json.dumps({"name": "a" * 46 + "b"}))
@@ -107,12 +107,12 @@ def test_a_slow_pattern_is_not_tried_for_ever(client: Client, monkeypatch: pytes
     assert "took longer" in told
 
 
-def test_models_and_actions_come_first(client: Client) -> None:
+def test_it_needs_a_model_and_an_action(client: Client) -> None:
     for posted in ({"object_types": ["1"]}, {"on_created": "on"}, {"on_created": "on", "object_types": ["x", "²"]}):
         assert "Choose at least one" in client.post(ADDRESS, posted).json()["text"]
 
 
-def test_changes_of_users_who_are_left_out_are_counted_as_not_sent(client: Client) -> None:
+def test_changes_by_ignored_users_count_as_not_sent(client: Client) -> None:
     for name in ("sync", "admin", "", "sync 2"):
         make_event(username=name)
     assert tried(client, excluded_usernames="sync\r\n nobody \r\n") == (
@@ -134,7 +134,7 @@ def test_custom_events_can_be_tried_with_models_and_without(client: Client) -> N
     )
 
 
-def test_a_serializer_that_no_webhook_had_chosen_then_has_no_answer(
+def test_a_serializer_that_no_webhook_used_then_cannot_be_judged(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
@@ -153,7 +153,7 @@ def test_a_serializer_that_no_webhook_had_chosen_then_has_no_answer(
         assert f"{missing} {unknown}" in told
 
 
-def test_only_who_may_define_webhooks_may_try() -> None:
+def test_it_needs_permission_to_define_webhooks() -> None:
     user = get_user_model().objects.create_user("viewer", password="x", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(codename__in=["view_webhook", "view_event"]))
     client = Client()
@@ -166,6 +166,6 @@ def test_only_who_may_define_webhooks_may_try() -> None:
 
 
 @pytest.mark.parametrize("data", ["[1, 2]", '"text"', "5", "null"])
-def test_data_that_have_no_fields_are_tried_too(client: Client, data: str) -> None:
+def test_data_without_fields_can_be_judged(client: Client, data: str) -> None:
     Event.objects.create(action="created", object_type="testapp.thing", object_id="1", webhook_ids=[], data=data)
     assert "there is no 'name'" in tried(client, {"attr": "name", "value": "a"})

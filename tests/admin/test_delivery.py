@@ -37,34 +37,34 @@ NASTY = '<script>alert("x")</script>'
 ESCAPED = "&lt;script&gt;alert("
 
 
-class TestListOfDeliveries:
-    def test_it_tells_what_an_admin_looks_for(self, admin_client: Client, webhook: Webhook) -> None:
+class TestList:
+    def test_it_shows_object_webhook_and_reason(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_delivery(webhook, event=make_site_event(12, "AMS1", action="created"))
         shown = page(admin_client, DELIVERIES)
         for text in ("AMS1", "dcim.site 12, created", "CMDB", "HTTP 503 Service Unavailable", "wh-failed"):
             assert text in shown
 
-    def test_it_tells_when_the_next_attempt_is(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_it_shows_the_next_attempt(self, admin_client: Client, webhook: Webhook) -> None:
         later = timezone.now() + timedelta(minutes=10, seconds=5)
         make_site_delivery(webhook, State.PENDING, next_attempt_at=later)
         assert "in 10 min" in page(admin_client, DELIVERIES)
         Webhook.objects.update(enabled=False)
         assert "next when enabled" in page(admin_client, DELIVERIES)
 
-    def test_its_queries_do_not_grow_with_the_rows(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 2)
         page(admin_client, DELIVERIES)
         few = len(statements(admin_client, DELIVERIES))
         make_site_deliveries(make_webhook(Site), 30)
         assert len(statements(admin_client, DELIVERIES)) == few
 
-    def test_nothing_is_counted_to_the_end(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_counts_have_a_limit(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 2)
         counts = [sql for sql in statements(admin_client, DELIVERIES) if "COUNT(" in sql]
         assert len(counts) == 1
         assert f"LIMIT {CappedPaginator.cap + 1}" in counts[0]
 
-    def test_more_than_can_be_paged_through_is_said(
+    def test_it_says_that_there_are_more_rows(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(CappedPaginator, "cap", 3)
@@ -91,7 +91,7 @@ class TestListOfDeliveries:
         assert "wanted" in shown
         assert "unlike" not in shown
 
-    def test_not_ended_means_three_states(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_not_finished_means_three_states(self, admin_client: Client, webhook: Webhook) -> None:
         for number, state in enumerate(State):
             make_site_delivery(webhook, state, make_site_event(number, f"site-{state}"))
         shown = page(admin_client, DELIVERIES, state="open")
@@ -109,7 +109,7 @@ class TestListOfDeliveries:
         assert "Frankfurt" in shown
         assert "Amsterdam" not in shown
 
-    def test_names_are_looked_for_among_the_newest_events(
+    def test_names_are_searched_in_the_newest_events(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(filters, "NEWEST", 1)
@@ -120,7 +120,7 @@ class TestListOfDeliveries:
 
 
 class TestOneDelivery:
-    def test_it_shows_what_is_sent_and_what_came_back(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_it_shows_request_and_answer(self, admin_client: Client, webhook: Webhook) -> None:
         event = make_site_event(12, "Zürich", username="jstretch", data='{"id":12,"name":"Z\\u00fcrich"}')
         delivery = make_site_delivery(webhook, event=event)
         make_attempt(delivery, response_headers={"Server": "nginx"}, response_body="Sorry & bye", worker="w-1")
@@ -144,11 +144,11 @@ class TestOneDelivery:
         Webhook.objects.update(content_type="application/x-www-form-urlencoded")
         assert "event=updated&amp;timestamp=" in page(admin_client, change_of(make_site_delivery(webhook)))
 
-    def test_a_body_from_a_template_is_shown_as_it_is_sent(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_a_template_body_is_shown_rendered(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="<{{ event }} of {{ model }}>")
         assert "&lt;updated of site&gt;" in page(admin_client, change_of(make_site_delivery(webhook)))
 
-    def test_a_pending_one_says_when_it_goes(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_a_pending_one_shows_its_next_attempt(self, admin_client: Client, webhook: Webhook) -> None:
         later, earlier = (timezone.now() + timedelta(hours=hours) for hours in (2, -2))
         delivery = make_site_delivery(webhook, State.PENDING, next_attempt_at=later, reason="HTTP 503")
         assert "; the last attempt failed: <strong>HTTP 503" in page(admin_client, change_of(delivery))
@@ -160,17 +160,17 @@ class TestOneDelivery:
         assert "waits because the webhook is paused" in shown
         assert "due now" not in shown
 
-    def test_the_length_of_a_body_is_told_in_bytes(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_the_size_of_a_body_is_in_bytes(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="Zürich")
         assert "(7 bytes)" in page(admin_client, change_of(make_site_delivery(webhook)))
 
-    def test_a_template_that_fails_shows_why_nothing_is_sent(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_a_template_error_is_shown(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(body_template="{{ data.nope.deeper }}")
         shown = page(admin_client, change_of(make_site_delivery(webhook)))
         assert "Nothing is sent: the body could not be rendered: line 1: UndefinedError" in shown
         assert "bytes)" not in shown
 
-    def test_nothing_that_an_object_or_a_receiver_says_becomes_markup(self, admin_client: Client) -> None:
+    def test_text_from_elsewhere_is_escaped(self, admin_client: Client) -> None:
         webhook = make_webhook(Site, name=f"hook {NASTY}", url=f"https://x.example/?{NASTY}")
         event = make_site_event(
             NASTY, NASTY, username=NASTY, request_id=NASTY, data=f'{{"a":"{NASTY[8:14]}"}}', request=f'"{NASTY[:8]}"'
@@ -185,7 +185,7 @@ class TestOneDelivery:
             assert "<script>alert" not in shown, address
             assert ESCAPED in shown, address
 
-    def test_it_tells_who_waits_behind_whom(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_it_shows_its_place_in_the_lane(self, admin_client: Client, webhook: Webhook) -> None:
         head = make_site_delivery(webhook, State.PENDING, reason="HTTP 500", attempt_count=1)
         first, second, third = (make_site_delivery(webhook, State.WAITING) for _ in range(3))
         make_site_delivery(webhook, State.WAITING, make_site_event(2))
@@ -199,7 +199,7 @@ class TestOneDelivery:
         )
         assert change_of(first) in page(admin_client, change_of(head))
 
-    def test_a_long_lane_is_counted_no_further_than_it_says(
+    def test_counts_of_a_lane_have_a_limit(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(delivery_admin, "EACH_CAP", 2)
@@ -208,7 +208,7 @@ class TestOneDelivery:
         assert "Number 2+ in its lane" in page(admin_client, change_of(waiting[-1]))
         assert "Number 2 in its lane" in page(admin_client, change_of(waiting[0]))
 
-    def test_the_next_one_may_be_taken_while_the_page_is_made(
+    def test_the_next_one_may_be_claimed_meanwhile(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         head, after = make_site_delivery(webhook, State.PENDING), make_site_delivery(webhook, State.WAITING)
@@ -222,9 +222,7 @@ class TestOneDelivery:
         monkeypatch.setattr(QuerySet, "first", take_and_read)
         assert "behind it." not in page(admin_client, change_of(head))
 
-    def test_its_queries_do_not_grow_with_its_attempts_or_its_lane(
-        self, admin_client: Client, webhook: Webhook
-    ) -> None:
+    def test_attempts_and_lane_do_not_add_queries(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook, State.PENDING)
         make_attempt(delivery)
         page(admin_client, change_of(delivery))
@@ -234,7 +232,7 @@ class TestOneDelivery:
             make_site_delivery(webhook, State.WAITING)
         assert len(statements(admin_client, change_of(delivery))) == few
 
-    def test_an_unknown_one_is_not_found_politely(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_an_unknown_one_is_not_found(self, admin_client: Client, webhook: Webhook) -> None:
         address = reverse("admin:webhooks_delivery_change", args=[new_id()])
         assert "doesn" in admin_client.get(address, follow=True).content.decode()
         assert admin_client.post(reverse("admin:webhooks_delivery_retry", args=["nonsense"])).status_code == 404
@@ -258,11 +256,11 @@ class TestRetryAndDiscard:
         assert LogEntry.objects.get().change_message == "Discarded."
 
     @pytest.mark.parametrize("deed", ["retry", "discard"])
-    def test_a_link_does_nothing(self, admin_client: Client, webhook: Webhook, deed: str) -> None:
+    def test_get_requests_change_nothing(self, admin_client: Client, webhook: Webhook, deed: str) -> None:
         assert admin_client.get(do(deed, make_site_delivery(webhook))).status_code == 405
 
     @pytest.mark.parametrize("deed", ["retry", "discard"])
-    def test_who_may_view_may_not_therefore_do_it(self, webhook: Webhook, deed: str) -> None:
+    def test_viewing_implies_neither_retrying_nor_discarding(self, webhook: Webhook, deed: str) -> None:
         delivery = make_site_delivery(webhook)
         viewer = staff("view_delivery")
         assert do(deed, delivery) not in page(viewer, change_of(delivery))
@@ -272,11 +270,11 @@ class TestRetryAndDiscard:
         delivery.refresh_from_db()
         assert delivery.state == State.FAILED
 
-    def test_who_has_the_permission_may(self, webhook: Webhook) -> None:
+    def test_it_needs_only_its_permission(self, webhook: Webhook) -> None:
         client = staff("view_delivery", "retry_delivery")
         assert messages_after(client, do("retry", make_site_delivery(webhook))) == ["1 delivery will be sent again."]
 
-    def test_many_are_retried_and_the_rest_is_accounted_for(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_many_are_retried_and_skipped_ones_counted(self, admin_client: Client, webhook: Webhook) -> None:
         chosen = [*make_site_deliveries(webhook, 3), make_site_delivery(webhook, State.SUCCEEDED)]
         ids = [delivery.pk for delivery in chosen]
         assert messages_after(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids) == [
@@ -311,7 +309,7 @@ class TestRetryAndDiscard:
             "waiting",
         ]
 
-    def test_select_all_takes_no_more_than_it_says(
+    def test_select_all_stops_at_the_cap(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(CappedPaginator, "cap", 3)
@@ -319,7 +317,7 @@ class TestRetryAndDiscard:
         chosen = {"action": "retry_chosen", "_selected_action": [oldest.pk], "select_across": "1"}
         assert messages_after(admin_client, DELIVERIES, **chosen) == ["3 deliveries will be sent again."]
 
-    def test_no_worker_waits_for_the_last_of_many(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_many_are_committed_in_chunks(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
         committed = committed_before_each_chunk(monkeypatch)
         chosen = [delivery.pk for delivery in make_site_deliveries(make_webhook(Site), 3)]
         messages_after(

@@ -1,4 +1,4 @@
-"""What the status page and the form of a webhook find wrong, and what they say to do."""
+"""Problems and remedies on the status page and the form of a webhook."""
 
 from __future__ import annotations
 

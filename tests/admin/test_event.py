@@ -33,14 +33,12 @@ class TestEvents:
             assert text in shown
 
     @pytest.mark.parametrize(("changed", "shown"), [('["name","tags"]', "name, tags"), ("[]", "nothing"), ("", None)])
-    def test_one_shows_what_changed_where_that_is_known(
-        self, admin_client: Client, changed: str, shown: str | None
-    ) -> None:
+    def test_one_shows_the_changed_fields_if_known(self, admin_client: Client, changed: str, shown: str | None) -> None:
         found = page(admin_client, change_of(make_site_event(12, "AMS1", changed=changed)))
         assert ("<dt>Fields</dt>" in found) == (shown is not None)
         assert shown is None or f"<dt>Fields</dt><dd>{shown}</dd>" in found
 
-    def test_one_of_which_nobody_knows_who_wants_it_says_so(self, admin_client: Client) -> None:
+    def test_failed_filters_are_shown(self, admin_client: Client) -> None:
         failed = make_site_event(1, "AMS1", error="It could not be told", dispatched_at=None)
         assert "the filters of a webhook failed" in page(admin_client, change_of(failed))
         Event.objects.update(dispatched_at=failed.timestamp)
@@ -54,7 +52,7 @@ class TestEvents:
             ({"error": f"{CUT}depth 4"}, "loop protection", "the chain is too deep", "as the first of a new chain"),
         ],
     )
-    def test_each_kind_of_failure_is_told_apart(
+    def test_each_kind_of_failure_has_a_label(
         self, admin_client: Client, fields: dict[str, Any], pill: str, sentence: str, button: str
     ) -> None:
         failed = make_site_event(dispatched_at=None, **fields)
@@ -64,7 +62,7 @@ class TestEvents:
         for listed in (shown, page(admin_client, EVENTS)):
             assert f'wh-failed">{pill}</span>' in listed
 
-    def test_the_list_tells_the_kinds_of_failure_without_the_data(self, admin_client: Client) -> None:
+    def test_the_list_shows_the_kind_of_failure_without_more_queries(self, admin_client: Client) -> None:
         make_site_event(1, dispatched_at=None, error="KeyError")
         few = statements(admin_client, EVENTS)
         make_site_event(2, dispatched_at=None, error="KeyError", data="")
@@ -78,9 +76,7 @@ class TestEvents:
         assert "broken" in shown
         assert "sound" not in shown
 
-    def test_its_list_is_not_counted_to_the_end_and_its_queries_do_not_grow(
-        self, admin_client: Client, webhook: Webhook
-    ) -> None:
+    def test_the_list_has_a_fixed_number_of_capped_queries(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_event()
         page(admin_client, EVENTS)
         few = statements(admin_client, EVENTS)
@@ -89,7 +85,7 @@ class TestEvents:
         assert len(statements(admin_client, EVENTS)) == len(few)
         assert all("LIMIT" in sql for sql in few if "COUNT(" in sql)
 
-    def test_a_failed_one_is_sent_with_the_data_of_today(self, admin_client: Client) -> None:
+    def test_a_replay_sends_current_data(self, admin_client: Client) -> None:
         site = Site.objects.create(name="Lisbon", slug="lis")
         webhook = make_webhook(Site)
         failed = make_site_event(
@@ -104,11 +100,11 @@ class TestEvents:
         assert change_of(failed) in page(admin_client, change_of(made))
         assert LogEntry.objects.get().change_message == "Replayed."
 
-    def test_one_that_cannot_be_sent_again_says_why(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_a_refused_replay_says_why(self, admin_client: Client, webhook: Webhook) -> None:
         gone = make_site_event(99, "gone", data="", error="KeyError", dispatched_at=None, webhook_ids=[webhook.pk])
         messages = messages_after(admin_client, EVENTS, action="replay_chosen", _selected_action=[gone.pk])
         assert messages == ["“gone” was not replayed: the object is gone."]
 
-    def test_who_may_only_view_may_not_replay(self, webhook: Webhook) -> None:
+    def test_viewing_does_not_imply_replaying(self, webhook: Webhook) -> None:
         failed = make_site_event(1, error="KeyError", dispatched_at=None)
         assert staff("view_event").post(reverse("admin:webhooks_event_replay", args=[failed.pk])).status_code == 403

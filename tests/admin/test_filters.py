@@ -1,4 +1,4 @@
-"""Filters and search of the lists, with values that nobody chose from them."""
+"""Filters and search with unusual values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MANY_DIGITS = "9" * 5_000
         (f"{STATUS}retry-all/?webhook=%00", 404),
     ],
 )
-def test_no_odd_address_is_an_error_of_the_server(
+def test_unusual_addresses_cause_no_server_error(
     database: str, redis: Any, admin_user: User, address: str, status: int
 ) -> None:
     client = Client()
@@ -38,7 +38,7 @@ def test_no_odd_address_is_an_error_of_the_server(
     assert client.get(address).status_code == status
 
 
-def test_nothing_odd_that_is_posted_is_an_error_of_the_server(database: str, redis: Any, admin_user: User) -> None:
+def test_unusual_posts_cause_no_server_error(database: str, redis: Any, admin_user: User) -> None:
     client = Client()
     client.force_login(admin_user)
     posted = {"custom_events": "\0", "object_types": [MANY_DIGITS, "\0", "1"], "on_created": "on"}

@@ -1,4 +1,4 @@
-"""Nothing that an object, a receiver, a user or a worker is called, or says, can break a page of the admin."""
+"""Hostile names and answers cannot break a page of the admin or forge a log line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from webhooks.text import escape_invisible
 
 
 class Page(HTMLParser):
-    """What a browser would make of it, as far as it could run."""
+    """Finds markup in a page that a browser would run."""
 
     def __init__(self, content: str) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Page(HTMLParser):
             self.dangers.append(data)
 
 
-# Forms, which give back what is in them; what is Django's own, or REST framework's.
+# Forms show their input unchanged. Other pages here belong to Django or REST framework.
 NOT_WRITTEN_OUT = re.compile(r"/webhook/(add|\d+/(change|ping))/|form|/api/.*|/admin/(webhooks/)?$")
 
 
@@ -86,7 +86,7 @@ def answers_of(browser: Client, text: str) -> list[tuple[str, Any]]:
         got.append((address, api.get(address, HTTP_ACCEPT="text/html")))
         of_rows = [f"{address}{row['id']}/" for row in api.get(address).json()["results"][:3]]
         got += [(one, api.get(one, HTTP_ACCEPT="text/html")) for one in of_rows]
-    # What changes something comes last, and tells of it on the next page.
+    # Requests that change rows come last.
     failed = Delivery.objects.failed().get()
     for address, data in (
         (reverse("webhooks_backend_status_resume"), {"webhook": Webhook.objects.paused().get().pk}),
@@ -101,7 +101,7 @@ def answers_of(browser: Client, text: str) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_no_page_is_broken_by_what_others_write(name: str, browser: Client, redis: Any, figures: Any) -> None:
+def test_hostile_text_breaks_no_page(name: str, browser: Client, redis: Any, figures: Any) -> None:
     text = TOGETHER[name]
     assert len(text) <= 150 or name == "long"
     fill(text, redis)
@@ -119,14 +119,14 @@ def test_no_page_is_broken_by_what_others_write(name: str, browser: Client, redi
     figures(f"{len(answers)} pages and answers, {telling} with it")
 
 
-def test_a_webhook_has_a_name_that_can_be_seen(browser: Client) -> None:
+def test_a_name_with_invisible_characters_is_refused(browser: Client) -> None:
     answer = browser.post(reverse("admin:webhooks_webhook_add"), {"name": f"a{CORPUS['direction']}"})
     [error] = answer.context["adminform"].form.errors["name"]
     assert error == rf"Contains invisible characters: a\u202e{MARK}\u2066\u2069\u202d\u200f"
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_no_line_of_the_log_is_forged_by_a_name(name: str, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_cannot_forge_a_log_line(name: str, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     text = clean_of_nul(CORPUS[name])
     handler = logging.StreamHandler(StringIO())
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))

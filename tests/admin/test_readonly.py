@@ -18,7 +18,7 @@ from webhooks.models import Attempt, Delivery, Event, Webhook
 
 
 @pytest.mark.parametrize("model_admin", [DeliveryAdmin, EventAdmin])
-def test_a_page_is_made_of_what_is_deleted_while_it_is_made(
+def test_a_page_is_shown_although_its_row_is_deleted_meanwhile(
     admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, model_admin: Any
 ) -> None:
     delivery = make_site_delivery(webhook, event=make_site_event(1, "Lisbon"))

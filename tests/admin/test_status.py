@@ -1,4 +1,4 @@
-"""The status page: what it shows, what it finds wrong, and what can be done there."""
+"""The status page: sections, permissions, retry and resume."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def found(client: Client) -> list[str]:
 
 
 class TestPage:
-    def test_it_is_at_the_address_that_people_know(self, webhook: Webhook) -> None:
+    def test_its_address_is_fixed(self, webhook: Webhook) -> None:
         assert STATUS == "/admin/webhook-backend-status/"
 
-    def test_it_shows_what_waits_and_what_failed_and_why(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_it_shows_failed_deliveries_and_events_with_errors(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook, event=make_site_event(12, "AMS1"))
         make_site_delivery(webhook, State.WAITING)
         make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'", dispatched_at=None)
@@ -46,7 +46,7 @@ class TestPage:
         for text in (link, "AMS1", "HTTP 503 Service Unavailable", "CMDB", "KeyError: &#x27;rack&#x27;", "odd"):
             assert text in shown
 
-    def test_the_failed_ones_come_in_pages_the_newest_first(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_failed_deliveries_come_in_pages_newest_first(self, admin_client: Client, webhook: Webhook) -> None:
         for age, delivery in enumerate(make_site_deliveries(webhook, 26)):
             finished = timezone.now() - timedelta(minutes=age)
             Delivery.objects.filter(pk=delivery.pk).update(finished_at=finished)
@@ -55,7 +55,7 @@ class TestPage:
         assert "site 26<" not in first
         assert "site 26<" in second
 
-    def test_its_queries_grow_with_neither_webhooks_nor_rows(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 1)
         page(admin_client, STATUS)
         few = self.statements(admin_client)
@@ -64,7 +64,7 @@ class TestPage:
             make_site_event(number, error="KeyError", dispatched_at=None)
         assert len(self.statements(admin_client)) == len(few) <= 18
 
-    def test_it_reads_nothing_that_may_be_long_and_no_secret(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_it_reads_no_long_columns_and_no_secrets(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_delivery(webhook)
         make_site_event(1, data="", error="KeyError", dispatched_at=None)
         read = "".join(sql.partition(" FROM ")[0] for sql in self.statements(admin_client) if "object_repr" in sql)
@@ -74,7 +74,7 @@ class TestPage:
         for name in SECRET_FIELDS:
             assert f'"webhooks_webhook"."{name}",' not in read
 
-    def test_nothing_is_counted_to_the_end(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_counts_have_a_limit(self, admin_client: Client, webhook: Webhook) -> None:
         counting = [sql for sql in self.statements(admin_client) if "COUNT(" in sql]
         assert all(sql.count("COUNT(") == sql.count("LIMIT 1001") + sql.count("LIMIT 10001") for sql in counting)
 
@@ -83,7 +83,7 @@ class TestPage:
             page(client, STATUS)
         return [one["sql"] for one in captured if "webhooks_" in one["sql"]]
 
-    def test_counts_stop_somewhere_and_say_so(
+    def test_capped_counts_are_marked(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(status, "TOTAL_CAP", 2)
@@ -95,7 +95,7 @@ class TestPage:
         assert "<strong>2+</strong>" in shown
         assert ">2+</a>" in shown
 
-    def test_a_count_that_is_no_plain_number_has_its_plural(
+    def test_a_capped_count_has_a_plural(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(status, "TOTAL_CAP", 2)
@@ -105,7 +105,7 @@ class TestPage:
             make_site_event(key, dispatched_at=None)
             assert f"<p>{said} and not dispatched yet" in page(admin_client, STATUS)
 
-    def test_more_webhooks_than_it_shows_are_left_to_their_list(
+    def test_many_webhooks_link_to_their_list(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(counts, "MAX_WEBHOOKS", 1)
@@ -120,7 +120,7 @@ class TestPage:
         webhooks_settings(ENABLED=False)
         assert "Webhooks are turned off" in found(admin_client)[0]
 
-    def test_it_comes_promptly_and_says_why_when_redis_is_away(
+    def test_without_redis_it_comes_promptly_and_shows_the_error(
         self, admin_client: Client, webhook: Webhook, settings: Any
     ) -> None:
         settings.RQ_QUEUES = {"webhooks": {"URL": f"redis://user:pass@127.0.0.1:{free_port()}/3"}}
@@ -138,26 +138,26 @@ class TestPage:
         webhooks_settings(QUEUE="nowhere")
         assert "the setting RQ_QUEUES has no queue &#x27;nowhere&#x27;" in page(admin_client, STATUS)
 
-    def test_the_pages_of_django_rq_are_beside_it(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_it_links_to_django_rq(self, admin_client: Client, webhook: Webhook) -> None:
         assert f'href="{reverse("django_rq:home")}"' in page(admin_client, STATUS)
 
 
-def test_the_app_and_its_lists_lead_to_the_status_page(admin_client: Client) -> None:
+def test_the_app_and_its_lists_link_to_the_status_page(admin_client: Client) -> None:
     status = reverse("webhooks_backend_status")
     for address in (WEBHOOKS, DELIVERIES, EVENTS, reverse("admin:app_list", args=["webhooks"])):
         assert f'href="{status}"' in page(admin_client, address)
     assert status not in page(staff("view_webhook"), WEBHOOKS)
 
 
-class TestWhoMayWhat:
-    def test_who_is_not_staff_must_log_in(self, webhook: Webhook) -> None:
+class TestPermissions:
+    def test_anonymous_users_must_log_in(self, webhook: Webhook) -> None:
         response = Client().get(STATUS)
         assert (response.status_code, response["Location"]) == (302, f"/admin/login/?next={STATUS}")
 
-    def test_who_may_not_view_deliveries_is_refused(self, webhook: Webhook) -> None:
+    def test_it_needs_permission_to_view_deliveries(self, webhook: Webhook) -> None:
         assert staff("view_webhook").get(STATUS).status_code == 403
 
-    def test_who_may_view_sees_it_without_the_means_to_retry(self, webhook: Webhook) -> None:
+    def test_viewers_see_no_retry_buttons(self, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook)
         shown = page(staff("view_delivery"), STATUS)
         assert "HTTP 503" in shown
@@ -166,7 +166,7 @@ class TestWhoMayWhat:
         assert reverse("admin:webhooks_webhook_change", args=[webhook.pk]) not in shown
 
     @pytest.mark.parametrize("address", [RETRY, RETRY_ALL, RESUME])
-    def test_who_may_view_may_not_therefore_retry_or_resume(self, webhook: Webhook, address: str) -> None:
+    def test_viewing_does_not_imply_retrying_or_resuming(self, webhook: Webhook, address: str) -> None:
         delivery = make_site_delivery(webhook)
         client = staff("view_delivery", "view_webhook")
         assert client.post(address, {"only": delivery.pk, "webhook": webhook.pk}).status_code == 403
@@ -174,7 +174,7 @@ class TestWhoMayWhat:
         assert delivery.state == State.FAILED
 
     @pytest.mark.parametrize("address", [RETRY, RESUME])
-    def test_a_link_does_nothing(self, admin_client: Client, webhook: Webhook, address: str) -> None:
+    def test_get_requests_change_nothing(self, admin_client: Client, webhook: Webhook, address: str) -> None:
         assert admin_client.get(address).status_code == 405
 
 
@@ -187,14 +187,14 @@ class TestRetry:
         assert list(Delivery.objects.failed()) == [other]
         assert LogEntry.objects.get().object_id == str(one.pk)
 
-    def test_the_ticked_ones_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_selected_deliveries_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
         one, other, third = make_site_deliveries(webhook, 3)
         messages = messages_after(admin_client, RETRY, delivery=[one.pk, other.pk])
         assert messages == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [third]
 
     @pytest.mark.parametrize("sent", [{}, {"delivery": "nonsense"}])
-    def test_nothing_ticked_is_said(self, admin_client: Client, webhook: Webhook, sent: dict[str, str]) -> None:
+    def test_an_empty_selection_is_reported(self, admin_client: Client, webhook: Webhook, sent: dict[str, str]) -> None:
         assert messages_after(admin_client, RETRY, **sent) == ["No delivery was selected: nothing is retried."]
 
     def test_all_are_retried_after_a_page_that_says_how_many(self, admin_client: Client, webhook: Webhook) -> None:
@@ -213,13 +213,13 @@ class TestRetry:
         assert messages_after(admin_client, address) == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
 
-    def test_a_webhook_that_is_gone_does_not_mean_all(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_a_deleted_webhook_does_not_mean_all(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_delivery(webhook)
         for gone in ("999", "nonsense"):
             assert admin_client.post(f"{RETRY_ALL}?webhook={gone}").status_code == 404
         assert Delivery.objects.failed().exists()
 
-    def test_nothing_failed_is_said(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_without_failed_deliveries_it_says_so(self, admin_client: Client, webhook: Webhook) -> None:
         assert "There are no failed deliveries" in page(admin_client, RETRY_ALL)
 
     def test_all_are_retried_in_chunks_and_oldest_first(
@@ -231,7 +231,7 @@ class TestRetry:
         assert messages_after(admin_client, RETRY_ALL) == ["9 deliveries will be sent again."]
         assert Delivery.objects.get(state=State.PENDING) == lane[0]
 
-    def test_what_one_request_cannot_do_is_left_and_said(
+    def test_it_stops_in_time_and_says_so(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(retries, "CHUNK", 2)
@@ -243,7 +243,7 @@ class TestRetry:
         ]
         assert Delivery.objects.failed().count() == 3
 
-    def test_what_of_a_webhook_that_is_being_deleted_had_failed_is_neither_told_nor_retried(
+    def test_failed_deliveries_of_a_deleted_webhook_are_hidden_and_not_retried(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("webhooks.operations.webhooks.MAX_ROWS", 2)

@@ -30,15 +30,15 @@ from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.workers import jobs
 
 
-class TestDefiningAWebhook:
-    def test_the_registered_models_are_offered_under_their_apps_and_no_others(self, admin_client: Client) -> None:
+class TestForm:
+    def test_it_offers_registered_models_by_app(self, admin_client: Client) -> None:
         shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
         user = ContentType.objects.get_for_model(User)
         assert "<legend>DCIM</legend>" in shown
         assert f'name="object_types" value="{ContentType.objects.get_for_model(Site).pk}"' in shown
         assert f'name="object_types" value="{user.pk}"' not in shown
 
-    def test_a_good_form_defines_one(self, admin_client: Client) -> None:
+    def test_a_valid_form_creates_a_webhook(self, admin_client: Client) -> None:
         messages_after(admin_client, reverse("admin:webhooks_webhook_add"), **form(secret="s3cret"))
         webhook = Webhook.objects.get()
         assert (webhook.name, webhook.secret, webhook.actions) == ("CMDB", "s3cret", ["created"])
@@ -69,7 +69,7 @@ class TestDefiningAWebhook:
             ({"ssl_verification": None, "ca_file_path": "/ca.pem"}, "A CA file has no effect"),
         ],
     )
-    def test_a_bad_form_is_refused_and_says_why_once(
+    def test_an_invalid_form_shows_its_error_once(
         self, admin_client: Client, names: dict[str, list[str]], changes: dict[str, Any], error: str
     ) -> None:
         names["bad.example"] = ["10.0.0.1", "169.254.0.1"]
@@ -87,7 +87,7 @@ class TestDefiningAWebhook:
             "HTTPS://cmdb.example:8443{{ path }}",
         ],
     )
-    def test_templates_are_taken_as_they_are(self, admin_client: Client, url: str) -> None:
+    def test_templates_are_stored_unchanged(self, admin_client: Client, url: str) -> None:
         headers = "X-Event: {{ event }}\r\nX-By: {{ username | header_safe }}"
         said = {"http_method": "PATCH", "content_type": "text/x; charset=utf-8", "body_template": "{{ data | tojson }}"}
         messages_after(
@@ -99,18 +99,18 @@ class TestDefiningAWebhook:
         assert {name: getattr(webhook, name) for name in said} == said
         assert (webhook.payload_url, webhook.additional_headers.splitlines()) == (url, headers.splitlines())
 
-    def test_the_usual_content_types_are_suggested(self, admin_client: Client) -> None:
+    def test_common_content_types_are_suggested(self, admin_client: Client) -> None:
         shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
         assert 'list="id_content_type_suggestions"' in shown
         assert '<option value="application/x-www-form-urlencoded">' in shown
 
-    def test_who_may_only_view_sees_no_headers(self, webhook: Webhook) -> None:
+    def test_viewers_see_no_headers(self, webhook: Webhook) -> None:
         Webhook.objects.update(additional_headers="Authorization: Token t0ps3cret")
         shown = page(staff("view_webhook"), change_of(webhook))
         assert "shown to users who may change the webhook" in shown
         assert "t0ps3cret" not in shown
 
-    def test_one_whose_destination_is_no_longer_allowed_can_be_disabled_and_not_enabled(
+    def test_a_forbidden_destination_can_be_disabled_but_not_enabled(
         self, admin_client: Client, webhook: Webhook
     ) -> None:
         forbidden = {"payload_url": "http://169.254.169.254/"}
@@ -122,7 +122,7 @@ class TestDefiningAWebhook:
         assert not Webhook.objects.get().enabled
 
     @pytest.mark.parametrize(("was", "left"), [("True", "on"), ("False", None)])
-    def test_a_form_that_was_opened_before_it_was_switched_does_not_switch_it_back(
+    def test_saving_an_old_form_does_not_switch_it_back(
         self, admin_client: Client, webhook: Webhook, was: str, left: str | None
     ) -> None:
         Webhook.objects.update(enabled=not left, disabled_reason="HTTP 410 Gone" if left else "")
@@ -134,7 +134,7 @@ class TestDefiningAWebhook:
         assert Webhook.objects.values_list("name", "enabled").get() == ("renamed", not left)
 
     @pytest.mark.parametrize(("was", "wanted"), [("True", None), ("False", "on")])
-    def test_a_switch_in_the_form_switches(
+    def test_the_form_enables_and_disables(
         self, admin_client: Client, webhook: Webhook, was: str, wanted: str | None
     ) -> None:
         Webhook.objects.update(enabled=not wanted)
@@ -143,7 +143,7 @@ class TestDefiningAWebhook:
         assert "was changed successfully" in success
         assert Webhook.objects.get().enabled == bool(wanted)
 
-    def test_its_page_says_what_is_wrong_with_it(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_the_form_shows_its_problems(self, admin_client: Client, webhook: Webhook) -> None:
         assert "wh-problem" not in page(admin_client, change_of(webhook))
         Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
         told = "is paused after 10 failed attempts. The last error was: HTTP 503."
@@ -153,13 +153,13 @@ class TestDefiningAWebhook:
         Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="HTTP 410 Gone")
         assert "was disabled automatically: HTTP 410 Gone." in page(staff("view_webhook"), change_of(webhook))
 
-    def test_a_model_that_is_not_registered_is_refused(self, admin_client: Client) -> None:
+    def test_an_unregistered_model_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)
         response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(object_types=[users.pk]))
         assert "is not one of the available choices" in response.content.decode()
         assert not Webhook.objects.exists()
 
-    def test_models_that_are_no_longer_registered_are_named(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_models_no_longer_registered_are_listed(self, admin_client: Client, webhook: Webhook) -> None:
         through = Webhook.object_types.through
         through.objects.create(webhook=webhook, contenttype=ContentType.objects.get_for_model(User))
         assert "No longer registered, and removed when you save: auth.user" in page(admin_client, change_of(webhook))
@@ -175,7 +175,7 @@ class TestSecret:
             assert "hush-hush" not in shown
         assert "A secret is set. Leave this empty to keep it." in page(admin_client, change_of(signed))
 
-    def test_not_even_when_the_form_has_errors(self, admin_client: Client, signed: Webhook) -> None:
+    def test_a_form_with_errors_asks_for_it_again(self, admin_client: Client, signed: Webhook) -> None:
         response = admin_client.post(change_of(signed), form(name="", secret="another-one"))
         assert "another-one" not in response.content.decode()
         assert list(response.context["errors"]) == [
@@ -183,7 +183,7 @@ class TestSecret:
             ["Enter it again: nothing was saved, and the entered value is not shown."],
         ]
 
-    def test_who_may_only_view_does_not_see_it(self, signed: Webhook) -> None:
+    def test_viewers_do_not_see_it(self, signed: Webhook) -> None:
         shown = page(staff("view_webhook"), change_of(signed))
         assert "A secret is set." in shown
         assert "hush-hush" not in shown
@@ -192,7 +192,7 @@ class TestSecret:
         ("sent", "kept"),
         [({"secret": ""}, "hush-hush"), ({"secret": "new"}, "new"), ({"clear_secret": "on"}, "")],
     )
-    def test_empty_keeps_it_text_replaces_it_and_a_box_clears_it(
+    def test_it_is_kept_replaced_or_cleared(
         self, admin_client: Client, signed: Webhook, sent: dict[str, str], kept: str
     ) -> None:
         messages_after(admin_client, change_of(signed), **form(name="signed", **sent))
@@ -213,7 +213,7 @@ class TestSecret:
             ({"clear_secret_headers": "on"}, ""),
         ],
     )
-    def test_secret_headers_are_handled_alike(
+    def test_secret_headers_are_kept_replaced_or_cleared(
         self, admin_client: Client, signed: Webhook, sent: dict[str, str], kept: str
     ) -> None:
         Webhook.objects.update(secret_headers="X-Token: hush")
@@ -223,31 +223,29 @@ class TestSecret:
         messages_after(admin_client, change_of(signed), **form(name="signed", **sent))
         assert Webhook.objects.get().secret_headers == kept
 
-    def test_bad_secret_headers_are_refused_without_being_shown(self, admin_client: Client, signed: Webhook) -> None:
+    def test_invalid_secret_headers_are_not_shown(self, admin_client: Client, signed: Webhook) -> None:
         response = admin_client.post(change_of(signed), form(secret_headers="X-Token: hush\nHost: hush"))
         shown = response.content.decode()
         assert "Line 2: Host cannot be set" in shown
         assert "hush" not in shown
 
-    def test_what_the_database_keeps_cannot_be_entered(self, admin_client: Client, signed: Webhook) -> None:
+    def test_an_encrypted_value_cannot_be_entered(self, admin_client: Client, signed: Webhook) -> None:
         response = admin_client.post(change_of(signed), form(secret=signed.secret.stored))
         assert "which marks encrypted texts" in response.content.decode()
 
-    def test_keys_that_cannot_be_used_are_said_so_at_the_field(
-        self, admin_client: Client, webhooks_settings: Any
-    ) -> None:
+    def test_unusable_encryption_keys_are_reported(self, admin_client: Client, webhooks_settings: Any) -> None:
         webhooks_settings(ENCRYPTION_KEYS=["no key"])
         response = admin_client.post(reverse("admin:webhooks_webhook_add"), form(secret="new"))
         assert "ENCRYPTION_KEYS" in response.content.decode()
         assert not Webhook.objects.exists()
 
-    def test_a_save_that_leaves_it_is_not_logged_as_a_change_of_it(self, admin_client: Client, signed: Webhook) -> None:
+    def test_an_unchanged_secret_is_not_logged(self, admin_client: Client, signed: Webhook) -> None:
         messages_after(admin_client, change_of(signed), **form(name="renamed"))
         assert "ecret" not in LogEntry.objects.get().change_message
 
 
-class TestListOfWebhooks:
-    def test_it_tells_how_each_is_doing(self, admin_client: Client, webhook: Webhook) -> None:
+class TestList:
+    def test_it_shows_counts_and_the_last_error(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 3)
         make_site_delivery(webhook, State.WAITING)
         Webhook.objects.update(failures_in_a_row=2, last_failure="HTTP 500", last_failure_at=timezone.now())
@@ -257,7 +255,7 @@ class TestListOfWebhooks:
         assert "failing" in shown
         assert "HTTP 500" in shown
 
-    def test_its_queries_do_not_grow_with_the_webhooks(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         page(admin_client, WEBHOOKS)
         few = len(statements(admin_client, WEBHOOKS))
         for _ in range(20):
@@ -273,7 +271,7 @@ class TestListOfWebhooks:
             ("resume", {"probe_at": timezone.now()}, [jobs.wake_up]),
         ],
     )
-    def test_a_worker_is_woken_for_what_can_go_out_now(
+    def test_enable_and_resume_wake_a_worker(
         self,
         admin_client: Client,
         webhook: Webhook,
@@ -303,9 +301,7 @@ class TestListOfWebhooks:
         webhook.refresh_from_db()
         assert (webhook.enabled, webhook.disabled_reason) == (after, "")
 
-    def test_those_that_leave_the_list_by_it_are_counted_nevertheless(
-        self, admin_client: Client, webhook: Webhook
-    ) -> None:
+    def test_rows_that_leave_a_filtered_list_are_counted(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(enabled=False)
         messages = messages_after(
             admin_client, f"{WEBHOOKS}?enabled__exact=0", action="enable", _selected_action=[webhook.pk]
@@ -321,14 +317,14 @@ class TestListOfWebhooks:
         assert LogEntry.objects.get().change_message == "Resumed."
 
 
-class TestDeletingWebhooks:
-    def test_one_says_how_many_deliveries_go_with_it(self, admin_client: Client, webhook: Webhook) -> None:
+class TestDeletion:
+    def test_the_preview_counts_deliveries(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 3)
         make_site_delivery(webhook, State.WAITING)
         shown = page(admin_client, reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
         assert "4 deliveries (1 not sent yet, 3 failed) with all attempts." in shown
 
-    def test_several_say_it_for_each(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_the_preview_of_several_counts_each(self, admin_client: Client, webhook: Webhook) -> None:
         other = make_webhook(Site, name="Chat")
         make_site_delivery(other)
         chosen = {"action": "delete_selected", "_selected_action": [webhook.pk, other.pk]}
@@ -338,7 +334,7 @@ class TestDeletingWebhooks:
         messages_after(admin_client, WEBHOOKS, **chosen, post="yes")
         assert not Webhook.objects.exists()
 
-    def test_everything_goes_and_is_not_loaded(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_deletion_does_not_load_deliveries(self, admin_client: Client, webhook: Webhook) -> None:
         other = make_site_delivery(make_webhook(Site))
         for delivery in make_site_deliveries(webhook, 30):
             make_attempt(delivery)
@@ -351,13 +347,13 @@ class TestDeletingWebhooks:
         assert read
         assert '"reason"' not in "".join(read), "only their keys are read"
 
-    def test_who_may_not_delete_is_refused(self, webhook: Webhook) -> None:
+    def test_it_needs_permission(self, webhook: Webhook) -> None:
         address = reverse("admin:webhooks_webhook_delete", args=[webhook.pk])
         assert staff("view_webhook", "change_webhook").get(address).status_code == 403
 
 
 @pytest.mark.parametrize("asked", ["additional_headers__startswith", "secret__contains", "body_template__regex"])
-def test_nobody_asks_for_headers_letter_by_letter(webhook: Webhook, asked: str) -> None:
+def test_hidden_columns_cannot_be_filtered(webhook: Webhook, asked: str) -> None:
     viewer = staff("view_webhook")
     assert viewer.get(WEBHOOKS, {asked: "A"}).status_code == 400
     assert viewer.get(WEBHOOKS, {"enabled__exact": "1", "name__exact": "C"}).status_code == 200

@@ -86,7 +86,7 @@ def test_a_click_retries_a_failed_delivery_and_its_reason_is_shown(page: Page, w
     expect(page.locator("tr", has_text="Ghent")).to_have_count(0)
 
 
-def test_a_webhook_without_a_model_or_an_action_is_refused_in_words(page: Page) -> None:
+def test_a_webhook_needs_a_model_and_an_action(page: Page) -> None:
     page.goto("/admin/webhooks/webhook/add/")
     page.fill("#id_name", "Nothing")
     page.fill("#id_payload_url", "ftp://example.org/")

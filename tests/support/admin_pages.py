@@ -24,7 +24,7 @@ STATUS = reverse("webhooks_backend_status")
 
 
 def staff(*permissions: str) -> Client:
-    """The browser of somebody who may do only this, such as ``view_delivery``, and view the objects of the site."""
+    """A browser of a staff user with these permissions, such as ``view_delivery``, who may view all objects."""
     user = User.objects.create_user(f"user {uuid4()}", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
     client = Client()
@@ -33,7 +33,7 @@ def staff(*permissions: str) -> Client:
 
 
 def page(client: Client, address: str, **query: Any) -> str:
-    """What a page says, which must be there."""
+    """The content of a page."""
     response = client.get(address, query)
     assert response.status_code == 200, response
     return response.content.decode()
@@ -61,7 +61,7 @@ def statements(client: Client, address: str, **query: Any) -> list[str]:
 
 
 def form(**changes: Any) -> dict[str, Any]:
-    """What a browser sends for a good webhook."""
+    """The data of a valid form for a webhook."""
     sites = ContentType.objects.get_for_model(Site)
     filled = {
         "name": "CMDB", "enabled": "on", "object_types": [sites.pk], "on_created": "on",

@@ -39,7 +39,7 @@ CORPUS = {
     "long": MARK * 500,
 }
 
-# Several at once, as many as a name has room for: there are sixty pages to look at for each.
+# Several texts at once, as many as fit into a name: each costs sixty pages.
 TOGETHER = {
     "markup": "".join(CORPUS[name] for name in ("end of a text area", "attribute", "other attribute")),
     "more markup": "".join(CORPUS[name] for name in ("end of a script", "comment", "image")),
@@ -50,7 +50,7 @@ TOGETHER = {
 
 
 def fill(text: str, redis: Any) -> Webhook:
-    """Rows in every state, with the text wherever somebody else can write."""
+    """Create rows in every state, with the text in each column that users or receivers can write."""
     user = User.objects.create_user(text[:150], is_staff=True)
     webhook = make_webhook(
         Site, name=text[:150], url=f"http://127.0.0.1/{text}"[:500], additional_headers=f"X-A: {text}",
@@ -86,7 +86,7 @@ def fill(text: str, redis: Any) -> Webhook:
 
 
 def register_worker(text: str, redis: Any) -> None:
-    """A living worker, as whoever can write into Redis makes one up."""
+    """Register a worker with hostile values, as anyone with access to Redis could."""
     worker = Worker([Queue("webhooks", connection=redis)], name=uuid4().hex, connection=redis)
     worker.register_birth()
     key = f"rq:worker:{text}"
@@ -98,16 +98,18 @@ def register_worker(text: str, redis: Any) -> None:
 
 
 def pages() -> list[str]:
-    """All of the app's pages, with each row on its own, and what leads to them."""
+    """The addresses of all pages of the app, with each row's own page."""
     rows = {"webhook": Webhook.objects.all(), "delivery": Delivery.objects.all(), "event": Event.objects.all()}
     found = [
         reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
         reverse("webhooks_backend_status_retry_all"), reverse("admin:webhooks_webhook_add"),
     ]  # fmt: skip
-    for model, those in rows.items():
+    for model, queryset in rows.items():
         found.append(reverse(f"admin:webhooks_{model}_changelist"))
         found += [
-            reverse(f"admin:webhooks_{model}_{what}", args=[row.pk]) for row in those for what in ("change", "history")
+            reverse(f"admin:webhooks_{model}_{what}", args=[row.pk])
+            for row in queryset
+            for what in ("change", "history")
         ]
     for webhook in rows["webhook"]:
         found.append(reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))

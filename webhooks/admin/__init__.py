@@ -8,7 +8,7 @@ actions             retry, discard, enable, disable, resume, and the preview of 
 forms, fields       the form of a webhook, and its form fields
 condition_preview   tries the filters of the form on stored events
 columns             the columns of the list of webhooks, and their read-only fields
-readonly            the base of the pages that nobody edits
+readonly            the base of the pages of deliveries and events
 counts              capped counts and pagination for long tables
 filters             filters and search of the lists
 display             how states, times, counts and JSON look

@@ -1,4 +1,4 @@
-"""What an admin does with many rows at once: retry, discard, enable, disable, resume; and what a deletion removes."""
+"""Actions on many rows: retry, discard, enable, disable, resume, and the preview of a deletion."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ DISCARD = DeliveryAction(
 
 
 def show_result(request: HttpRequest, changed: int, done: str, skipped: int, why: str) -> None:
-    """Tell the user what an action changed, and how many rows it skipped and why."""
+    """Show the result of an action: changed rows, skipped rows, and why it skipped them."""
     texts = [done] if changed or not skipped else []
     if skipped:
         texts.append(f"Skipped {skipped:,}: {why}.")
@@ -105,7 +105,7 @@ def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
 
 
 def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:
-    """What a deletion of these webhooks deletes: lines for each webhook, and totals.
+    """A preview of a deletion: lines for each webhook, and totals.
 
     Deliveries that the user may not view are not counted.
     """

@@ -23,7 +23,7 @@ MAX_MODELS = 3
 
 HIDDEN = f"Set, and {redaction.WHO_SEES_ALL}."
 
-# Fields of the form, and what replaces them for users who may only view.
+# Fields of the form, and their replacements for users with only the permission to view.
 READ_ONLY = {
     "object_types": "model_names",
     "payload_url": "redacted_url",

@@ -115,7 +115,7 @@ def _workers(backend: Backend) -> Iterator[Diagnosis]:
 
 
 def _queues(overview: Overview, backend: Backend, now: datetime) -> Iterator[Diagnosis]:
-    """What is due and not sent."""
+    """Changes and deliveries that are due but not sent."""
     has_worker, since = bool(backend.serving), overview.undispatched_since
     if since and (now - since).total_seconds() > PATIENCE:
         yield Diagnosis(
@@ -159,7 +159,7 @@ def _webhooks(overview: Overview, now: datetime) -> Iterator[Diagnosis]:
 
 
 def diagnose_webhook(webhook: Any, now: datetime) -> list[Diagnosis]:
-    """What is wrong with a webhook that was read by ``with_counts``."""
+    """The problems of one webhook, read by ``with_counts``."""
     page = {"url": reverse("admin:webhooks_webhook_change", args=[webhook.pk]), "link": "Open the webhook"}
     name, open_ = f"“{webhook.name}”", open_count(webhook)
     found = []

@@ -29,7 +29,7 @@ from webhooks.security.encryption import Secret
 
 
 class WebhookForm(forms.ModelForm):
-    """``user`` is the user whose permissions are checked. Without a user, nothing is checked."""
+    """``user`` must have permission for the changes. Without a user, nothing is checked."""
 
     user: ClassVar[Any] = None
 
@@ -88,7 +88,7 @@ class WebhookForm(forms.ModelForm):
         }
 
     def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
-        # Named arguments: Django's error reports hide the values of ``data``, but not those of ``*args``.
+        # Named arguments: Django's error reports hide ``data``, but not ``*args``.
         super().__init__(data, files, **kwargs)
         self.stored_secrets = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
         self._detect_concurrent_switch()

@@ -1,4 +1,4 @@
-"""What the pages of deliveries and events share: long lists of rows that nobody edits."""
+"""What the pages of deliveries and events share: long lists of read-only rows."""
 
 from __future__ import annotations
 

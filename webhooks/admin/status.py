@@ -91,7 +91,7 @@ def retry(request: HttpRequest) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 @transaction.non_atomic_requests
 def retry_all(request: HttpRequest) -> HttpResponse:
-    """Ask for confirmation, then retry all failed deliveries, or those of ``?webhook=``."""
+    """Ask for confirmation, then retry all failed deliveries. ``?webhook=`` selects one webhook."""
     _require_retry(request)
     failed = permissions.visible_deliveries(request.user, Delivery.objects.failed())
     chosen = permissions.allowed(request.user, "retry", failed)

@@ -215,7 +215,7 @@ def _may(request: HttpRequest, action: str, webhook: Webhook | None) -> bool:
 
 
 def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """The chosen webhooks that the user may change. Tells the user how many are skipped."""
+    """The chosen webhooks that the user may change. Warns about the number of skipped ones."""
     changeable = permissions.allowed(request.user, "change", chosen)
     if skipped := chosen.count() - changeable.count():
         messages.warning(request, f"You do not have permission to change {count_of(skipped, 'webhook')} of these.")
