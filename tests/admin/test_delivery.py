@@ -128,7 +128,6 @@ class TestOneDelivery:
         for text in (
             "Zürich",
             "jstretch",
-            "failed",
             "47 ms",
             "503",
             "nginx",

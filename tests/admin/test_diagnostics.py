@@ -88,8 +88,8 @@ def test_it_finds_problems_of_webhooks_and_workers(
     [
         (Overview(counts={State.FAILED: 1}), "1 delivery failed and will not be retried automatically."),
         (Overview(counts={State.FAILED: 10_001}), "10,000+ deliveries failed and will not be retried"),
-        (Overview(failed_events=1), "1 event failed and had nothing to send."),
-        (Overview(failed_events=2), "2 events failed and had nothing to send."),
+        (Overview(failed_events=1), "1 event failed, so nothing was sent."),
+        (Overview(failed_events=2), "2 events failed, so nothing was sent."),
         (Overview(undispatched=5, undispatched_since=LONG_AGO), "5 changes recorded but not dispatched, the oldest"),
     ],
 )

@@ -220,7 +220,7 @@ def _failures(overview: Overview) -> Iterator[Diagnosis]:
     if failed := overview.failed_events:
         yield Diagnosis(
             Level.WARNING,
-            f"{count_of(failed, 'event', cap=TOTAL_CAP)} failed and had nothing to send.",
+            f"{count_of(failed, 'event', cap=TOTAL_CAP)} failed, so nothing was sent.",
             "Fix the causes below, then replay.",
             url="#failed-events",
             link="Show the failed events",

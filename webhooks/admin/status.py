@@ -38,7 +38,7 @@ STATES = {
     State.PENDING: "due now or at its next attempt",
     State.WAITING: "behind an earlier one of its object",
     State.SENDING: "claimed by a worker",
-    State.FAILED: "not retried any more, until you retry it",
+    State.FAILED: "not sent until you retry it",
     State.SUCCEEDED: "stored",
     State.DISCARDED: "stored",
 }
