@@ -1,4 +1,4 @@
-"""A receiver that writes back into the site, over real sockets: it does not go on for ever."""
+"""Loop protection: a receiver that writes back into the site over real sockets does not cause an endless loop."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def all_ended() -> bool:
     return not is_open and not Event.objects.undispatched().exists()
 
 
+@pytest.mark.one_database
 def test_loop_protection_ends_the_chain_of_a_receiver_that_writes_back(workers: Workers, site_url: str) -> None:
     robot = User.objects.create_user("robot")
     robot.user_permissions.set(Permission.objects.filter(codename__in=["view_site", "change_site", "chain_webhook"]))
@@ -101,13 +102,14 @@ def test_loop_protection_ends_the_chain_of_a_receiver_that_writes_back(workers: 
         assert (cut.depth, cut.is_cut, json.loads(cut.data)["comments"]) == (4, True, "seen 3")
         assert set(Delivery.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
 
-        # An admin may begin another chain with it.
+        # An admin may start another chain with it.
         retries.replay([cut])
         until(lambda: Event.objects.failed().exists() and all_ended(), 60, lambda: f"the end, not {receiver.depths}")
         assert receiver.depths == ["1", "2", "3"] * 2
         receiver.shutdown()
 
 
+@pytest.mark.one_database
 def test_changes_by_an_ignored_user_are_not_sent(workers: Workers, site_url: str) -> None:
     robot = Token.objects.create(user=User.objects.create_superuser("robot")).key
     person = Token.objects.create(user=User.objects.create_superuser("person")).key

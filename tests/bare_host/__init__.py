@@ -1,1 +1,1 @@
-"""A host project without the admin, sessions and messages, and with a user model that has little of Django's."""
+"""A host project without the admin, sessions and messages, and with a minimal user model."""

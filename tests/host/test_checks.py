@@ -1,4 +1,4 @@
-"""What ``manage.py check`` says: each check fires where something is wrong, and is silent where all is right."""
+"""The system checks: each reports its mistake, and is silent otherwise."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
 
 
 def found(deploy: bool = False) -> dict[str, CheckMessage]:
-    """What the checks of the app say, by id; none may say the same thing twice in these tests."""
+    """The messages of the app's checks, by id; none may appear twice in these tests."""
     messages = run_checks(tags=["webhooks"], include_deployment_checks=deploy)
     by_id = {str(message.id): message for message in messages}
     assert len(by_id) == len(messages), messages
@@ -45,7 +45,7 @@ def register() -> Iterator[Callable[..., None]]:
     known = dict(registry._registrations)
 
     def for_this_test(model: type[models.Model], **options: Any) -> None:
-        # Without the signal: its receivers would stay connected.
+        # Not by register(): its receivers would stay connected.
         registry._registrations[model] = Registration(model, **options)
 
     yield for_this_test
@@ -54,23 +54,23 @@ def register() -> Iterator[Callable[..., None]]:
 
 
 @pytest.fixture(autouse=True)
-def sound_database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The settings of a default database that has all it should have, whichever the other tests run on."""
-    sound = {"OPTIONS": {"transaction_mode": "IMMEDIATE"}, "ATOMIC_REQUESTS": True}
-    database = SimpleNamespace(vendor="sqlite", settings_dict=sound)
+def valid_database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The settings of a default database without mistakes, for both kinds of database."""
+    config = {"OPTIONS": {"transaction_mode": "IMMEDIATE"}, "ATOMIC_REQUESTS": True}
+    database = SimpleNamespace(vendor="sqlite", settings_dict=config)
     monkeypatch.setattr(checks, "connections", {"default": database})
-    return sound
+    return config
 
 
 @pytest.fixture(autouse=True)
-def sound_models(webhooks_settings: Change) -> None:
-    """All models of the apps that are listed have a serializer; those of the testapp have on purpose not."""
+def valid_models(webhooks_settings: Change) -> None:
+    """List only apps in which every model has a serializer, unlike the testapp."""
     webhooks_settings(MODELS=["dcim.*", "ipam.*"])
 
 
 @pytest.fixture(autouse=True)
 def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The databases whose tables are not migrated, in place of their answers, which ``test_tables`` tests."""
+    """The databases whose tables are not migrated; ``test_db`` tests the real query."""
     unmigrated: list[str] = []
     monkeypatch.setattr(db, "has_pending_migrations", lambda using: using in unmigrated)
     return unmigrated
@@ -78,28 +78,26 @@ def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """What no key decrypts, in place of the database's answer, which ``test_rekeying`` tests."""
+    """The secrets that no key decrypts; ``test_key_rotation`` tests the real query."""
     names: list[tuple[str, str]] = []
     monkeypatch.setattr(key_rotation, "unreadable", lambda: names)
     return names
 
 
-def test_nothing_is_said_where_all_is_right() -> None:
+def test_a_host_without_mistakes_gets_no_message() -> None:
     assert found(deploy=True) == {}
 
 
-def test_nothing_but_the_setting_itself_is_looked_at_while_webhooks_are_off(
-    settings: Any, sound_database: dict[str, Any]
-) -> None:
+def test_while_webhooks_are_off_only_the_setting_is_checked(settings: Any, valid_database: dict[str, Any]) -> None:
     settings.WEBHOOKS = {"ENABLED": False, "MODELS": ["no.such"], "TIMEOUT": 0, "DENY_PRIVATE": 1, "TYPO": 1}
     settings.RQ_QUEUES = {}
     settings.MIDDLEWARE = []
     settings.ROOT_URLCONF = ()
-    sound_database["ATOMIC_REQUESTS"] = False
+    valid_database["ATOMIC_REQUESTS"] = False
     assert set(found(deploy=True)) == {"webhooks.E002", "webhooks.E007", "webhooks.E008"}
 
 
-def test_a_queue_that_rq_queues_does_not_have_is_an_error(webhooks_settings: Change) -> None:
+def test_a_queue_that_is_missing_in_rq_queues_is_an_error(webhooks_settings: Change) -> None:
     webhooks_settings(QUEUE="hooks")
     [message] = found(deploy=True).values()
     assert (message.id, message.is_serious()) == ("webhooks.E001", True)
@@ -112,7 +110,7 @@ def test_no_rq_queues_at_all_is_the_same_error(settings: Any) -> None:
     assert set(found(deploy=True)) == {"webhooks.E001"}
 
 
-def test_another_queue_is_right_if_rq_queues_has_it(settings: Any, webhooks_settings: Change) -> None:
+def test_another_queue_in_rq_queues_is_no_mistake(settings: Any, webhooks_settings: Change) -> None:
     settings.RQ_QUEUES = {**settings.RQ_QUEUES, "hooks": {"URL": "redis://127.0.0.1:1/0"}}
     webhooks_settings(QUEUE="hooks")
     assert found() == {}
@@ -134,7 +132,7 @@ def test_a_misspelt_key_of_the_setting_is_an_error(webhooks_settings: Change) ->
         ("nonsense.site", "No installed app with label 'nonsense'"),
     ],
 )
-def test_a_listed_model_that_there_is_not_is_an_error(webhooks_settings: Change, label: str, reason: str) -> None:
+def test_a_listed_model_that_does_not_exist_is_an_error(webhooks_settings: Change, label: str, reason: str) -> None:
     webhooks_settings(MODELS=[label])
     message = found()["webhooks.E003"]
     assert message.is_serious()
@@ -172,7 +170,7 @@ def test_a_pattern_that_registers_only_some_models_names_the_others(
         "tests.testapp.serializers.UnregisteredSerializer" in message.msg
     )
     assert "testapp.Thing " not in message.msg
-    assert "taggit." not in message.msg  # an app without any serializer is not meant by "*"
+    assert "taggit." not in message.msg  # "*" does not include an app without serializers
     register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
     assert "Unregistered" not in found()["webhooks.I001"].msg
 
@@ -188,20 +186,20 @@ def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[
     assert message.hint == checks.UNSENDABLE
 
 
-def test_a_registered_model_whose_serializer_is_named_is_right(register: Callable[..., None]) -> None:
+def test_a_registered_model_with_a_named_serializer_is_no_mistake(register: Callable[..., None]) -> None:
     register(Unregistered, serializer="tests.testapp.api.serializers.ThingSerializer")
     assert found() == {}
 
 
-def test_a_serializer_of_a_name_that_is_not_there_is_an_error(register: Callable[..., None]) -> None:
+def test_a_named_serializer_that_does_not_exist_is_an_error(register: Callable[..., None]) -> None:
     good = "tests.testapp.api.serializers.ThingSerializer"
     register(Unregistered, serializer=good, serializers={"brief": "tests.testapp.api.serializers.Nothing"})
     assert "importing tests.testapp.api.serializers.Nothing failed" in found()["webhooks.E004"].msg
 
 
-def test_a_serializer_that_cannot_be_asked_for_its_fields_is_told(register: Callable[..., None]) -> None:
+def test_a_serializer_that_cannot_list_its_fields_is_an_error(register: Callable[..., None]) -> None:
     class Wrong(serializers.ModelSerializer):
-        declared = serializers.CharField()  # and not named below, which REST framework refuses
+        declared = serializers.CharField()  # REST framework refuses a declared field that is not in Meta.fields
 
         class Meta:
             model = Unregistered
@@ -213,7 +211,7 @@ def test_a_serializer_that_cannot_be_asked_for_its_fields_is_told(register: Call
     assert message.msg.startswith("A serializer of testapp.unregistered cannot list its fields: AssertionError: ")
 
 
-def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Callable[..., None]) -> None:
+def test_an_excluded_field_that_does_not_exist_is_a_warning(register: Callable[..., None]) -> None:
     good = "tests.testapp.api.serializers.ThingSerializer"
     register(Unregistered, serializer=good, exclude=["name", "status", "nmae"])
     message = found()["webhooks.W007"]
@@ -221,7 +219,7 @@ def test_a_field_that_is_to_be_left_out_and_is_not_there_is_told(register: Calla
     assert message.msg.startswith("nmae cannot be excluded from testapp.unregistered")
 
 
-def test_a_key_that_may_be_longer_than_an_event_holds_is_told(register: Callable[..., None]) -> None:
+def test_a_primary_key_that_may_be_too_long_is_a_warning(register: Callable[..., None]) -> None:
     register(Essay, serializer="tests.testapp.api.serializers.ThingSerializer")
     message = found()["webhooks.W009"]
     assert message.obj == Essay
@@ -247,7 +245,7 @@ def test_a_registered_model_in_another_database_is_an_error(settings: Any, regis
     assert message.hint == "Route both to one database, or do not register the model."
 
 
-def test_django_rq_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_django_rq_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks.apps, "is_installed", lambda name: name != "django_rq")
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.E006", True)
@@ -267,7 +265,7 @@ def test_django_rq_that_is_not_installed_is_an_error(monkeypatch: pytest.MonkeyP
         ("RETENTION_DAYS", {"lost": 1}, "must map succeeded, failed or discarded to a number of days, not {'lost': 1}"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_an_error(webhooks_settings: Change, key: str, value: Any, message: str) -> None:
+def test_an_invalid_value_is_an_error(webhooks_settings: Change, key: str, value: Any, message: str) -> None:
     webhooks_settings(**{key: value})
     error = found()["webhooks.E007"]
     assert error.is_serious()
@@ -304,7 +302,7 @@ PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or "", no
         ("PROXY", None, PROXY),
     ],
 )
-def test_a_guard_that_cannot_be_used_is_an_error_and_stops_sending(
+def test_an_invalid_value_about_destinations_is_an_error_and_stops_sending(
     webhooks_settings: Change, key: str, value: Any, message: str
 ) -> None:
     webhooks_settings(**{key: value})
@@ -327,7 +325,7 @@ def test_a_guard_that_cannot_be_used_is_an_error_and_stops_sending(
         ("PROXY", ""),
     ],
 )
-def test_a_guard_that_can_be_used_is_fine(webhooks_settings: Change, key: str, value: Any) -> None:
+def test_a_valid_value_about_destinations_is_no_mistake(webhooks_settings: Change, key: str, value: Any) -> None:
     webhooks_settings(**{key: value})
     assert found() == {}
 
@@ -340,8 +338,8 @@ def test_a_missing_middleware_is_a_warning(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"transaction_mode": "DEFERRED"}])
-def test_sqlite_without_begin_immediate_is_a_warning(sound_database: dict[str, Any], options: dict[str, str]) -> None:
-    sound_database["OPTIONS"] = options
+def test_sqlite_without_begin_immediate_is_a_warning(valid_database: dict[str, Any], options: dict[str, str]) -> None:
+    valid_database["OPTIONS"] = options
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W002", False)
     assert "database is locked" in message.msg
@@ -357,7 +355,7 @@ def test_another_kind_of_database_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     assert "PostgreSQL and SQLite" in message.msg
 
 
-def test_tables_that_are_not_migrated_are_an_error_when_deploying(migrated: list[str]) -> None:
+def test_a_missing_migration_is_an_error_when_deploying(migrated: list[str]) -> None:
     migrated.append("default")
     assert found() == {}
     [message] = found(deploy=True).values()
@@ -397,35 +395,35 @@ def test_a_stricter_isolation_level_is_a_warning(
     assert list(found()) == ids
 
 
-def test_a_batch_of_requests_that_are_not_atomic_is_a_warning(
-    sound_database: dict[str, Any], webhooks_settings: Any
+def test_batch_requests_without_atomic_requests_is_a_warning(
+    valid_database: dict[str, Any], webhooks_settings: Any
 ) -> None:
     webhooks_settings(BATCH_REQUESTS=True)
     assert "webhooks.W013" not in found()
-    sound_database["ATOMIC_REQUESTS"] = False
+    valid_database["ATOMIC_REQUESTS"] = False
     assert "update()" in str(found()["webhooks.W013"].hint)
 
 
-def test_requests_that_are_not_atomic_are_a_warning(sound_database: dict[str, Any]) -> None:
-    sound_database["ATOMIC_REQUESTS"] = False
+def test_missing_atomic_requests_are_a_warning(valid_database: dict[str, Any]) -> None:
+    valid_database["ATOMIC_REQUESTS"] = False
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W003", False)
     assert 'Set DATABASES["default"]["ATOMIC_REQUESTS"] = True' in message.hint
 
 
-def test_a_status_page_without_an_address_is_a_warning(settings: Any) -> None:
+def test_a_status_page_without_a_url_is_a_warning(settings: Any) -> None:
     settings.ROOT_URLCONF = ()
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W004", False)
     assert 'Add path("admin/", include("webhooks.urls")) to your urls.py' in message.hint
 
 
-def test_what_that_warning_hints_at_satisfies_it(settings: Any) -> None:
+def test_the_hint_of_that_warning_removes_it(settings: Any) -> None:
     settings.ROOT_URLCONF = (path("admin/", include("webhooks.urls")),)
     assert found() == {}
 
 
-def test_a_status_page_behind_the_admin_is_a_warning(settings: Any) -> None:
+def test_a_status_page_after_the_admin_is_a_warning(settings: Any) -> None:
     settings.ROOT_URLCONF = (path("admin/", admin.site.urls), path("admin/", include("webhooks.urls")))
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W011", False)
@@ -433,7 +431,7 @@ def test_a_status_page_behind_the_admin_is_a_warning(settings: Any) -> None:
     assert "before admin.site.urls" in message.hint
 
 
-def test_a_status_page_is_found_under_the_prefix_of_a_script(settings: Any) -> None:
+def test_a_status_page_is_found_under_a_script_prefix(settings: Any) -> None:
     set_script_prefix("/netbox/")
     try:
         assert found() == {}
@@ -444,7 +442,7 @@ def test_a_status_page_is_found_under_the_prefix_of_a_script(settings: Any) -> N
 
 
 @pytest.mark.parametrize("worker", [{}, {"WORKER_CLASS": "rq.SimpleWorker"}, {"WORKER_CLASS": "no.such.Worker"}])
-def test_another_worker_class_is_a_warning_that_says_what_is_lost(settings: Any, worker: dict[str, str]) -> None:
+def test_another_worker_class_is_a_warning_that_says_what_waits(settings: Any, worker: dict[str, str]) -> None:
     settings.RQ = worker
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.W012", False)
@@ -455,7 +453,7 @@ def test_another_worker_class_is_a_warning_that_says_what_is_lost(settings: Any,
     assert 'Set RQ = {"WORKER_CLASS": "webhooks.workers.WebhookWorker"}' in message.hint
 
 
-def test_a_worker_class_that_derives_from_the_shipped_one_is_right(settings: Any) -> None:
+def test_a_subclass_of_the_shipped_worker_class_is_no_mistake(settings: Any) -> None:
     class Ours(WebhookWorker):
         pass
 
@@ -484,7 +482,7 @@ def test_a_redis_that_does_not_answer_is_a_warning_when_deploying(settings: Any)
 
 
 @pytest.mark.parametrize("keys", ["a key", ["short"], ["0" * 44], [b"0" * 44], [None]])
-def test_keys_that_cannot_be_used_are_an_error_that_does_not_repeat_them(webhooks_settings: Change, keys: Any) -> None:
+def test_invalid_encryption_keys_are_an_error_that_hides_them(webhooks_settings: Change, keys: Any) -> None:
     webhooks_settings(ENCRYPTION_KEYS=keys)
     [error] = found(deploy=True).values()
     assert (error.id, error.is_serious()) == ("webhooks.E009", True)
@@ -495,9 +493,7 @@ def test_keys_that_cannot_be_used_are_an_error_that_does_not_repeat_them(webhook
     assert "webhooks that have one send nothing" in error.hint
 
 
-def test_a_secret_that_no_key_decrypts_is_an_error_that_names_it(
-    settings: Any, unreadable: list[tuple[str, str]]
-) -> None:
+def test_a_secret_that_no_key_decrypts_is_an_error(settings: Any, unreadable: list[tuple[str, str]]) -> None:
     unreadable.append(("CMDB", "secret"))
     assert "webhooks.E010" not in found()
     message = found(deploy=True)["webhooks.E010"]
@@ -508,7 +504,7 @@ def test_a_secret_that_no_key_decrypts_is_an_error_that_names_it(
     assert "Stop signing with the previous secret now" in message.hint
 
 
-def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_without_tables_has_no_error_about_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_table() -> list[Any]:
         raise OperationalError("no such table: webhooks_webhook")
 
@@ -523,7 +519,7 @@ def test_a_database_without_tables_says_nothing_of_secrets(monkeypatch: pytest.M
         ("webhooks.permissions.DESTINATION_FIELDS", "which cannot be called"),
     ],
 )
-def test_a_policy_of_rights_that_cannot_be_had_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
+def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
     webhooks_settings(MAY_VIEW=named)
     error = found()["webhooks.E011"]
     assert error.is_serious()

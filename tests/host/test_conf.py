@@ -1,4 +1,4 @@
-"""Settings: typed, live, judged."""
+"""Settings: typed, live and validated. And the start of the app."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_every_setting_has_a_default(name: str, value: Any) -> None:
         assert getattr(conf, name) == DEFAULTS[name]
 
 
-def test_settings_are_read_anew_each_time() -> None:
+def test_settings_are_read_live() -> None:
     with override_settings(WEBHOOKS={"TIMEOUT": 3}):
         assert conf.timeout == 3
         with override_settings(WEBHOOKS={"TIMEOUT": 4}):
@@ -39,8 +39,8 @@ def test_retention_may_be_given_for_some_states_only() -> None:
         assert conf.retention_days == {"succeeded": 30, "failed": 365, "discarded": 30}
 
 
-def test_a_setting_that_is_no_dictionary_is_not_repeated() -> None:
-    with override_settings(WEBHOOKS=({"ENCRYPTION_KEYS": ["planted"]},)):  # by a comma behind the brace
+def test_the_error_of_a_setting_that_is_not_a_dictionary_hides_its_value() -> None:
+    with override_settings(WEBHOOKS=({"ENCRYPTION_KEYS": ["planted"]},)):  # a comma after the brace
         assert conf.invalid_values() == [("", "must be a dictionary, not a tuple")]
 
 
@@ -49,7 +49,7 @@ def test_misspelt_keys_are_found() -> None:
         assert conf.unknown_keys == ["RETRY_SHEDULE", "TIME_OUT"]
 
 
-def test_keys_that_are_no_texts_are_found_too() -> None:
+def test_unknown_keys_that_are_not_text_are_found_too() -> None:
     with override_settings(WEBHOOKS={"TIME_OUT": 3, 5: 6}):
         assert conf.unknown_keys == ["5", "TIME_OUT"]
 
@@ -63,20 +63,20 @@ def test_keys_that_are_no_texts_are_found_too() -> None:
         ("RETENTION_DAYS", {"failed": 0}), ("QUEUE", None),
     ],
 )  # fmt: skip
-def test_a_value_that_cannot_be_used_is_named(key: str, value: Any) -> None:
+def test_an_invalid_value_is_reported_with_its_key(key: str, value: Any) -> None:
     with override_settings(WEBHOOKS={key: value}):
-        [(named, told)] = conf.invalid_values()
-    assert named == key
-    assert repr(value) in told
+        [(reported, problem)] = conf.invalid_values()
+    assert reported == key
+    assert repr(value) in problem
 
 
-def test_models_may_be_all() -> None:
+def test_models_may_be_an_asterisk() -> None:
     with override_settings(WEBHOOKS={"MODELS": ["*"]}):
         assert conf.invalid_values() == []
 
 
 @pytest.mark.parametrize("key", ["RETRY_SCHEDULE", "MODELS"])
-def test_empty_lists_are_fine(key: str) -> None:
+def test_empty_lists_are_valid(key: str) -> None:
     with override_settings(WEBHOOKS={key: []}):
         assert conf.invalid_values() == []
 
@@ -99,12 +99,12 @@ COUNT = """
 import django; django.setup()
 from django.db.models import signals
 from dcim.models import Site
-def hears(signal): return sum(len(part) for part in signal._live_receivers(Site)[:2])
-print([hears(signal) for signal in (signals.post_save, signals.pre_delete)])
+def receivers(signal): return sum(len(part) for part in signal._live_receivers(Site)[:2])
+print([receivers(signal) for signal in (signals.post_save, signals.pre_delete)])
 """
 
 
-def test_off_means_that_no_receiver_is_connected() -> None:
+def test_while_webhooks_are_off_no_receiver_is_connected() -> None:
     assert run_python(COUNT, WEBHOOKS_ENABLED="0") == "[0, 0]"
     assert run_python(COUNT, WEBHOOKS_ENABLED="1") == "[1, 1]"
 
@@ -114,20 +114,20 @@ def test_the_package_can_be_imported_before_the_apps_are_ready() -> None:
     assert run_python(code).splitlines()[-1] == "False"
 
 
-def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
     import webhooks
 
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         webhooks.nothing  # noqa: B018
 
 
-def test_starting_up_asks_the_database_nothing() -> None:
+def test_starting_up_runs_no_query() -> None:
     code = """
 import django
 from django.db.backends.utils import CursorWrapper
 def refuse(*args, **kwargs): raise AssertionError('a query in ready()')
 CursorWrapper.execute = refuse
 django.setup()
-print('quiet')
+print('no query')
 """
-    assert run_python(code) == "quiet"
+    assert run_python(code) == "no query"

@@ -1,4 +1,4 @@
-"""Hosts that are not like the example: without the admin, with other users, with another skin."""
+"""Hosts unlike the example: without the admin, with other user models, with Grappelli."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def run(package: str, *arguments: str, **environment: str) -> str:
     return done.stderr
 
 
-def test_a_host_without_the_admin_and_with_users_of_its_own_has_all_but_the_pages(
+def test_a_host_without_the_admin_and_with_its_own_users_has_everything_but_the_pages(
     tmp_path: Path, redis_url: str, inbox: Inbox
 ) -> None:
     database = str(tmp_path / "db.sqlite3")
     logged = run("tests.bare_host", inbox.url(), BARE_HOST_DATABASE=database, REDIS_URL=redis_url)
     [request] = inbox.received()
     assert (request.json["data"]["text"], request.json["username"]) == ("first", "other@example.org")
-    for said in ("added webhook “notes”", "changed webhook “notes”", "changed delivery “", "deleted webhook “notes”"):
-        assert f"operator@example.org {said}" in logged
+    for action in ("added webhook “notes”", "changed webhook “notes”", "changed delivery “", "deleted webhook “notes”"):
+        assert f"operator@example.org {action}" in logged
     assert "Traceback" not in logged
 
 
 @dataclass
 class RemoteUser:
-    """A user that another service vouches for: no row, and nothing of Django's permissions."""
+    """A user from another service: without a row in the database and without Django's permissions."""
 
     pk: str = "f3a1"
     is_authenticated: bool = True
@@ -75,7 +75,7 @@ WANTED = {"name": "sites", "payload_url": "http://127.0.0.1/", "object_types": [
 
 @pytest.fixture
 def remote_users(settings: Any) -> None:
-    """The host's own rules ask for no permission of Django, which such users need not have."""
+    """The host's permission classes require no permission of Django."""
     settings.REST_FRAMEWORK = {
         **settings.REST_FRAMEWORK,
         "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
@@ -89,7 +89,7 @@ def post_as(user: RemoteUser) -> int:
 
 
 @pytest.mark.usefixtures("remote_users")
-def test_a_user_without_permissions_of_django_may_do_nothing(database: str) -> None:
+def test_a_user_without_django_permissions_may_do_nothing(database: str) -> None:
     assert post_as(RemoteUser()) == 403
     assert not Webhook.objects.exists()
     assert not any(may(RemoteUser()) for may in (permissions.may_view_webhooks, permissions.may_view_events))
@@ -97,7 +97,7 @@ def test_a_user_without_permissions_of_django_may_do_nothing(database: str) -> N
     assert not permissions.visible_webhooks(RemoteUser()).exists()
 
 
-def test_a_change_by_a_user_that_is_no_row_has_its_name(database: str, app_log: pytest.LogCaptureFixture) -> None:
+def test_a_change_by_a_user_without_a_row_has_the_username(database: str, app_log: pytest.LogCaptureFixture) -> None:
     make_webhook(Site)
 
     def save(request: HttpRequest) -> HttpResponse:
@@ -113,14 +113,14 @@ def test_a_change_by_a_user_that_is_no_row_has_its_name(database: str, app_log: 
 
 
 @pytest.mark.usefixtures("remote_users")
-def test_what_a_user_did_that_is_no_row_is_in_the_log(database: str, app_log: pytest.LogCaptureFixture) -> None:
+def test_an_action_by_a_user_without_a_row_is_in_the_log(database: str, app_log: pytest.LogCaptureFixture) -> None:
     assert post_as(RemoteOperator()) == 201
     assert "remote added webhook “sites”" in app_log.text
     assert not LogEntry.objects.exists()
 
 
 @pytest.mark.one_database
-def test_every_page_opens_in_the_look_of_grappelli(workers: Workers) -> None:
+def test_every_page_opens_under_grappelli(workers: Workers) -> None:
     User.objects.create_superuser("admin")
     webhook = make_webhook(Site)
     event = make_site_event()
@@ -133,9 +133,9 @@ def test_every_page_opens_in_the_look_of_grappelli(workers: Workers) -> None:
         reverse("admin:app_list", args=["webhooks"]), reverse("admin:webhooks_webhook_add"),
         reverse("admin:webhooks_webhook_delete", args=[webhook.pk]),
     ]  # fmt: skip
-    for model, those in rows.items():
+    for model, found in rows.items():
         pages.append(reverse(f"admin:webhooks_{model}_changelist"))
         pages += [
-            reverse(f"admin:webhooks_{model}_{page}", args=[row.pk]) for row in those for page in ("change", "history")
+            reverse(f"admin:webhooks_{model}_{page}", args=[row.pk]) for row in found for page in ("change", "history")
         ]
     run("tests.under_grappelli", *pages, **workers.environment())

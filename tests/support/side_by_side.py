@@ -1,4 +1,4 @@
-"""The whole suite runs in several processes, each with servers of its own. What belongs to all of them is here."""
+"""Runs the suite in several processes, each with its own servers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.figures import MEASURED
 
-# Tests that tell how long something takes have the machine to themselves; those that fill it with processes come one
-# after another.
+# Tests that measure a duration run while no other test does. Tests that start many processes run one after another.
 ALONE = ("alone", "timing")
 CROWD = "tests/chaos/"
 
 
 class Hall:
-    """Many tests are in it at once, or one alone. Who wants to be alone waits at the door, where all then queue."""
+    """A lock that many tests share, or one holds alone. While one waits to be alone, later tests queue behind it."""
 
     def __init__(self, directory: str) -> None:
         self._door, self._hall = (os.open(f"{directory}/{name}", os.O_CREAT | os.O_RDWR) for name in ("door", "hall"))
@@ -42,7 +41,7 @@ def is_alone(item: pytest.Item) -> bool:
 
 
 class Process:
-    """In each of the processes."""
+    """The plugin of each test process."""
 
     def __init__(self, hall: str) -> None:
         self._hall = Hall(hall)
@@ -50,7 +49,7 @@ class Process:
     @pytest.hookimpl(wrapper=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Iterator[None]:
         yield
-        items.sort(key=is_alone)  # at the end, where they keep nobody waiting
+        items.sort(key=is_alone)  # at the end, where no other test has to wait for them
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)  # outside of the test's timeout
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[Any]:
@@ -62,14 +61,14 @@ class Process:
 
 
 class Scheduling(LoadScopeScheduling):
-    """Whoever is free takes the next test; those of the crowd all go to the same process."""
+    """A free process takes the next test. The tests in ``CROWD`` all go to the same process."""
 
     def _split_scope(self, nodeid: str) -> str:
         return CROWD if nodeid.startswith(CROWD) else nodeid
 
 
 class Controller:
-    """In the process that starts the others."""
+    """The plugin of the process that starts the others."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="webhooks-hall-")
@@ -88,7 +87,7 @@ class Controller:
 
 
 def processes(config: pytest.Config) -> int:
-    """How many are to run the tests that were asked for: 0 for this one alone, where they are not the whole suite."""
+    """How many processes run the tests. 0, only this one, if they are not the whole suite."""
     option = config.option
     is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not (option.keyword or option.lf)
     excludes = not option.markexpr or option.markexpr.startswith("not ")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.inbox import ROOT
-from tests.support.servers import database_url, nobody_writes
+from tests.support.servers import database_url, no_other_writes
 from tests.support.waiting import PATIENCE, until
 
 SHIPPED, STOCK = "webhooks.workers.WebhookWorker", "rq.worker.Worker"
@@ -44,23 +44,23 @@ class Worker:
         assert self.process.poll() is None, f"the worker ended:\n{self.text}"
 
     def listening_at(self) -> float:
-        """When it said that it was ready, in seconds since 1970, to the thousandth that its log has."""
+        """The time of the log line that it listens, in seconds since 1970, to the millisecond."""
         [stamp] = re.findall(r"^(\S+ \S+) INFO .*Listening on", self.text, re.MULTILINE)
         return datetime.strptime(stamp, "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
     def stop(self, seconds: float = 20) -> int:
-        """SIGTERM, as supervisord does it. Returns the exit status."""
+        """Send SIGTERM, as supervisord does. Returns the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds * PATIENCE)
 
     def freeze(self) -> None:
-        """SIGSTOP, at a moment when no transaction is open: its locks would hold up all others, the test as well."""
+        """Send SIGSTOP between two transactions: locks of an open one would block the other workers and the test."""
         until(self._is_frozen_idle, 20, "the worker to be between two transactions")
 
     def _is_frozen_idle(self) -> bool:
         self.process.send_signal(signal.SIGSTOP)
-        if not (is_idle := nobody_writes()):
+        if not (is_idle := no_other_writes()):
             self.thaw()
         return is_idle
 
@@ -82,7 +82,7 @@ class Workers:
         self._running: list[Worker] = []
 
     def environment(self, **webhooks: Any) -> dict[str, str]:
-        """The environment of a process of the host project; keywords are laid over its setting WEBHOOKS."""
+        """The environment of a process of the host project; keywords override keys of its setting WEBHOOKS."""
         return {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "tests.settings",
@@ -110,7 +110,7 @@ class Workers:
         return self._running[-1]
 
     def manage(self, *arguments: str, stdin: str = "", **webhooks: Any) -> str:
-        """Run a management command in a process of its own, and return what it printed."""
+        """Run a management command in another process, and return its output."""
         done = subprocess.run(
             [sys.executable, "example/manage.py", *arguments],
             cwd=ROOT,

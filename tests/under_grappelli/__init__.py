@@ -1,1 +1,1 @@
-"""The example project with Grappelli as the look of its admin."""
+"""The example project with the Grappelli admin."""

@@ -1,4 +1,4 @@
-"""Reads the pages that its arguments name, as the user admin, and fails at one that Grappelli does not show."""
+"""Open the URLs in the arguments as the user admin. Fails if one is not shown by Grappelli."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Wake-ups, with a real Redis, and without one."""
+"""Wake-ups, with a real Redis and during its outages."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ FLAG = "webhooks:wake-up:webhooks"
 
 
 @pytest.fixture(autouse=True)
-def no_outage_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def new_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())
 
 
 @pytest.fixture
-def away(redis_url: str) -> Iterator[Any]:
-    """Call it with the URL of a Redis that is away; afterwards the session's own is back."""
+def unavailable(redis_url: str) -> Iterator[Any]:
+    """Call it with the URL of an unavailable Redis. The session's own comes back afterwards."""
     yield point_queues_to
     point_queues_to(redis_url)
 
@@ -51,13 +51,13 @@ def queued(redis: Any) -> list[Job]:
 def test_a_wake_up_is_one_job_that_carries_no_data(redis: Any) -> None:
     jobs.wake_up()
     [job] = queued(redis)
-    assert job.func_name == "webhooks.workers.jobs.drain", "this path is stored in Redis: it must never change"
+    assert job.func_name == "webhooks.workers.jobs.drain", "Redis stores this path: it must never change"
     assert (job.args, job.kwargs) == ((), {})
     assert job.result_ttl == 0
     assert 0 < job.failure_ttl <= 86400
 
 
-def test_while_a_wake_up_waits_no_other_is_pushed(redis: Any) -> None:
+def test_a_queued_wake_up_is_the_only_one(redis: Any) -> None:
     for _ in range(100):
         jobs.wake_up()
     assert redis.llen(QUEUE) == 1
@@ -69,14 +69,14 @@ def test_wake_ups_at_the_same_moment_are_one(redis: Any) -> None:
     assert redis.llen(QUEUE) == 1
 
 
-def test_after_the_flag_is_cleared_the_next_change_pushes_again(redis: Any) -> None:
+def test_the_next_change_after_the_flag_is_cleared_pushes_another(redis: Any) -> None:
     jobs.wake_up()
     jobs.clear_flag()
     jobs.wake_up()
     assert redis.llen(QUEUE) == 2
 
 
-def test_a_wake_up_that_is_lost_keeps_others_away_for_five_seconds_at_most(redis: Any) -> None:
+def test_a_lost_wake_up_prevents_others_for_at_most_five_seconds(redis: Any) -> None:
     jobs.wake_up()
     assert 0 < redis.pttl(FLAG) <= 5000
     redis.delete(QUEUE)
@@ -86,7 +86,7 @@ def test_a_wake_up_that_is_lost_keeps_others_away_for_five_seconds_at_most(redis
     assert redis.llen(QUEUE) == 1
 
 
-def test_the_flag_and_the_job_are_there_together_or_not_at_all(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flag_and_the_job_are_set_together(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs.wake_up()
     assert redis.exists(FLAG)
     assert redis.llen(QUEUE) == 1
@@ -95,10 +95,10 @@ def test_the_flag_and_the_job_are_there_together_or_not_at_all(redis: Any, monke
     assert redis.llen(QUEUE) == 1, "after a flush the next change wakes a worker again"
 
 
-def test_a_wake_up_takes_one_round_trip_where_one_waits_and_two_where_none_does(
+def test_a_wake_up_takes_two_round_trips_and_one_if_another_is_queued(
     redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs.wake_up()  # Redis knows the script from now on
+    jobs.wake_up()  # loads the script into Redis
     redis.flushdb()
     client = jobs._queue("webhooks").connection
     sent: list[str] = []
@@ -113,7 +113,7 @@ def test_a_wake_up_takes_one_round_trip_where_one_waits_and_two_where_none_does(
     assert redis.llen(QUEUE) == 1
 
 
-def test_a_redis_that_was_restarted_and_knows_no_script_is_told_it_again(redis: Any) -> None:
+def test_the_script_is_loaded_again_after_a_restart_of_redis(redis: Any) -> None:
     jobs.wake_up()
     redis.flushdb()
     redis.script_flush()
@@ -122,7 +122,7 @@ def test_a_redis_that_was_restarted_and_knows_no_script_is_told_it_again(redis: 
 
 
 @pytest.mark.usefixtures("database")
-def test_a_wake_up_is_pushed_only_for_what_is_due(redis: Any) -> None:
+def test_a_wake_up_is_pushed_only_if_there_is_work(redis: Any) -> None:
     jobs.wake_up_if_due()
     assert redis.llen(QUEUE) == 0
     make_event(make_webhook(Thing))
@@ -139,7 +139,7 @@ def burst(database: str, redis: Any) -> Iterator[Any]:
         worker = SimpleWorker([django_rq.get_queue("webhooks")], connection=django_rq.get_connection("webhooks"))
         worker.work(burst=True, logging_level="WARNING")
 
-    # rq takes these over for good, and would turn a Ctrl-C into the failure of a later test.
+    # rq replaces these handlers; a later Ctrl-C would fail a test.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield work
     for number, handler in handlers.items():
@@ -154,7 +154,7 @@ def test_the_job_delivers_on_rqs_own_worker(burst: Any, inbox: Inbox) -> None:
     assert inbox.received()[0].json["data"]["name"] == "a"
 
 
-def test_the_job_clears_the_flag_before_it_looks(
+def test_the_job_clears_the_flag_before_it_looks_for_work(
     burst: Any, redis: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -201,7 +201,7 @@ def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(
     assert max(one.at for one in inbox.received("ok")) - started < 1.5
 
 
-def test_off_means_that_what_is_on_file_waits(burst: Any, inbox: Inbox, webhooks_settings: Any) -> None:
+def test_stored_events_wait_while_webhooks_are_off(burst: Any, inbox: Inbox, webhooks_settings: Any) -> None:
     make_webhook(Thing, url=inbox.url())
     Thing.objects.create(name="a")
     webhooks_settings(ENABLED=False)
@@ -210,7 +210,7 @@ def test_off_means_that_what_is_on_file_waits(burst: Any, inbox: Inbox, webhooks
     assert inbox.received() == []
 
 
-# Redis is away
+# Redis is unavailable
 
 
 def timed(work: Any) -> float:
@@ -223,8 +223,8 @@ def timed(work: Any) -> float:
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("outage", OUTAGES)
 @pytest.mark.parametrize("mode", ["autocommit", "atomic"])
-def test_a_save_succeeds_promptly_and_its_event_stands_when_redis_is_away(
-    away: Any, outage: str, mode: str, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_save_during_an_outage_is_prompt_and_records_its_event(
+    unavailable: Any, outage: str, mode: str, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_webhook(Thing)
 
@@ -237,11 +237,11 @@ def test_a_save_succeeds_promptly_and_its_event_stands_when_redis_is_away(
 
     usual = min(timed(save) for _ in range(5))
     with OUTAGES[outage]() as url:
-        away(url)
+        unavailable(url)
         first = timed(save)
         rest = [timed(save) for _ in range(10)]
         assert app_log.text.count("Redis does not answer") == 1
-        for _ in range(2):  # the best of three: the machine may have made one wait
+        for _ in range(2):  # the best of three: the machine may stall
             monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())
             first = min(first, timed(save))
     assert first < usual + 0.1 + 0.1, f"{first:.3f} s, usually {usual:.3f} s"
@@ -252,12 +252,12 @@ def test_a_save_succeeds_promptly_and_its_event_stands_when_redis_is_away(
 
 @pytest.mark.timing
 @pytest.mark.parametrize("outage", OUTAGES)
-def test_an_outage_costs_one_timeout_and_one_warning_at_a_time(
-    away: Any, outage: str, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
+def test_an_outage_costs_one_timeout_per_pause_and_one_warning(
+    unavailable: Any, outage: str, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
 ) -> None:
     webhooks_settings(REDIS_PAUSE=0.3)
     with OUTAGES[outage]() as url:
-        away(url)
+        unavailable(url)
         assert timed(jobs.wake_up) < 0.25
         assert timed(lambda: [jobs.wake_up() for _ in range(1000)]) < 0.1
         time.sleep(0.35)
@@ -267,44 +267,44 @@ def test_an_outage_costs_one_timeout_and_one_warning_at_a_time(
 
 
 @pytest.mark.timing
-def test_a_name_that_takes_long_to_resolve_is_an_outage_too(away: Any) -> None:
-    away("redis://no-such-host.invalid:6379/0")
+def test_a_host_name_that_takes_long_to_resolve_is_an_outage_too(unavailable: Any) -> None:
+    unavailable("redis://no-such-host.invalid:6379/0")
     jobs.wake_up()
     assert timed(lambda: [jobs.wake_up() for _ in range(100)]) < 0.1
 
 
-def test_wake_ups_go_on_when_redis_is_back(
-    away: Any, redis: Any, redis_url: str, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
+def test_wake_ups_continue_after_an_outage(
+    unavailable: Any, redis: Any, redis_url: str, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
 ) -> None:
     webhooks_settings(REDIS_PAUSE=0.1)
     with OUTAGES["refused"]() as url:
-        away(url)
+        unavailable(url)
         jobs.wake_up()
-    away(redis_url)
+    unavailable(redis_url)
     time.sleep(0.15)
     jobs.wake_up()
     assert redis.llen(QUEUE) == 1
     assert app_log.text.count("Redis answers again") == 1
 
 
-def test_a_redis_that_answers_and_refuses_is_told_as_such(away: Any, redis: Any, app_log: Any) -> None:
+def test_the_log_says_that_redis_refuses(unavailable: Any, redis: Any, app_log: Any) -> None:
     with own_valkey() as (_, url):
         Redis.from_url(url).execute_command("REPLICAOF 127.0.0.1 1")
-        away(url)
+        unavailable(url)
         jobs.wake_up()
     assert "Redis refuses (" in app_log.text
     assert "does not answer" not in app_log.text
 
 
-def test_whether_redis_can_be_reached_is_told_with_the_reason(away: Any, redis: Any) -> None:
+def test_the_connection_error_says_why_redis_is_unavailable(unavailable: Any, redis: Any) -> None:
     assert connection_error() == ""
     with OUTAGES["refused"]() as url:
-        away(url)
+        unavailable(url)
         assert "refused" in connection_error()
 
 
 @pytest.mark.usefixtures("database")
-def test_whatever_a_wake_up_meets_the_commit_and_what_hangs_on_it_go_on(
+def test_an_unexpected_error_of_a_wake_up_stops_no_commit_and_no_later_callback(
     monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
     def no_thread(*args: Any) -> None:
@@ -320,7 +320,7 @@ def test_whatever_a_wake_up_meets_the_commit_and_what_hangs_on_it_go_on(
     assert "No worker could be woken" in app_log.text
 
 
-def test_sentinels_that_do_not_answer_keep_no_save_waiting(away: Any) -> None:
+def test_silent_sentinels_delay_a_save_by_one_timeout(unavailable: Any) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -1,4 +1,4 @@
-"""What Redis and rq say about themselves."""
+"""The state of Redis on the status page, and which errors mean an outage."""
 
 from __future__ import annotations
 
@@ -7,26 +7,28 @@ import time
 from typing import Any
 
 import pytest
+from redis import Redis, exceptions
 from rq import Queue, Worker
 from rq.suspension import suspend
 from rq.utils import now
 from rq.worker import WorkerStatus
 
-from tests.support.servers import free_port
+from tests.support.servers import free_port, own_valkey
 from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from webhooks.workers import jobs
+from webhooks.workers import redis as redis_module
 from webhooks.workers.redis import connection_error, read_backend
 
 
 def register(redis: Any, name: str, *queues: str) -> Worker:
-    """What a worker leaves in Redis when it starts."""
+    """Register a worker as rq does when one starts."""
     worker = Worker([Queue(queue, connection=redis) for queue in queues], name=name, connection=redis)
     worker.register_birth()
     return worker
 
 
-def test_a_worker_is_shown_with_its_queues_and_its_last_sign_of_life(redis: Any) -> None:
+def test_a_worker_has_its_queues_and_its_last_heartbeat(redis: Any) -> None:
     register(redis, "w-1", "webhooks", "default")
     [worker] = read_backend().workers
     assert (worker.name, worker.queues, worker.is_shipped) == ("w-1", ("webhooks", "default"), False)
@@ -34,7 +36,7 @@ def test_a_worker_is_shown_with_its_queues_and_its_last_sign_of_life(redis: Any)
     assert not worker.is_silent
 
 
-def test_a_worker_that_ended_is_not_shown(redis: Any) -> None:
+def test_a_worker_that_has_ended_is_left_out(redis: Any) -> None:
     register(redis, "w-1", "webhooks").register_death()
     assert read_backend().workers == ()
 
@@ -46,7 +48,7 @@ def test_a_worker_of_another_queue_does_not_serve(redis: Any) -> None:
     assert seen.serving == []
 
 
-def test_its_current_job_is_told(redis: Any) -> None:
+def test_a_worker_has_its_job_without_arguments(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
     job = Queue("webhooks", connection=redis).enqueue("time.sleep", 1)
     redis.hset(worker.key, "current_job", job.id)
@@ -55,7 +57,7 @@ def test_its_current_job_is_told(redis: Any) -> None:
     assert seen.wake_ups == 1
 
 
-def test_a_worker_that_has_not_been_heard_of_is_silent(redis: Any) -> None:
+def test_a_worker_without_heartbeats_is_silent(redis: Any) -> None:
     worker = register(redis, "w-1", "webhooks")
     redis.hset(worker.key, "last_heartbeat", now().replace(year=2020).strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     assert read_backend().workers[0].is_silent
@@ -78,7 +80,7 @@ def test_times_are_naive_where_the_project_uses_no_time_zones(redis: Any, settin
     assert 0 <= worker.silence < 5
 
 
-def test_a_redis_that_refuses_is_told_in_words(settings: Any) -> None:
+def test_the_error_says_that_redis_refuses_and_hides_the_password(settings: Any) -> None:
     port = free_port()
     settings.RQ_QUEUES = {"webhooks": {"URL": f"redis://me:secret@127.0.0.1:{port}/2"}}
     seen = read_backend()
@@ -93,7 +95,7 @@ def test_a_url_that_names_no_database_means_the_first(settings: Any, place: str)
 
 
 @pytest.mark.alone
-def test_a_redis_that_is_silent_costs_a_second(settings: Any) -> None:
+def test_a_redis_that_does_not_answer_delays_the_page_by_a_second(settings: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         settings.RQ_QUEUES = {"webhooks": {"HOST": "127.0.0.1", "PORT": silent.getsockname()[1], "DB": 0}}
         began = time.monotonic()
@@ -102,25 +104,64 @@ def test_a_redis_that_is_silent_costs_a_second(settings: Any) -> None:
 
 
 @pytest.mark.parametrize("queues", [{}, {"webhooks": {"HOST": "localhost"}}])
-def test_settings_that_make_no_sense_are_told(settings: Any, queues: dict[str, Any]) -> None:
+def test_an_unusable_setting_is_the_error(settings: Any, queues: dict[str, Any]) -> None:
     settings.RQ_QUEUES = queues
     assert "RQ_QUEUES" in read_backend().error
 
 
-def test_no_piece_of_a_password_is_told_of_a_url_that_cannot_be_read(settings: Any, app_log: Any) -> None:
+def test_no_part_of_a_password_is_shown_if_its_url_is_invalid(settings: Any, app_log: Any) -> None:
     settings.WEBHOOKS = {**settings.WEBHOOKS, "QUEUE": "hooks"}
     settings.RQ_QUEUES = {**settings.RQ_QUEUES, "hooks": {"URL": "redis://:planted/with-a-slash@127.0.0.1:6379/0"}}
-    told = [read_backend().error, connection_error()]
+    texts = [read_backend().error, connection_error()]
     jobs.wake_up()
-    told.append(app_log.text)
-    for text in told:
+    texts.append(app_log.text)
+    for text in texts:
         assert "planted" not in text
         assert "its URL cannot be read: it is redis://…" in text
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize(("worker_class", "is_shipped"), [(SHIPPED, True), (STOCK, False)])
-def test_a_real_worker_tells_its_class(workers: Workers, worker_class: str, is_shipped: bool) -> None:
+def test_a_real_worker_has_its_class(workers: Workers, worker_class: str, is_shipped: bool) -> None:
     workers.start(worker_class).wait_until_listening()
     [worker] = until(lambda: read_backend().workers, 10, "the worker to be known")
     assert worker.is_shipped is is_shipped
     assert worker.queues == ("webhooks",)
+
+
+# Outages
+
+
+@pytest.mark.parametrize(
+    ("error", "is_unavailable", "verb"),
+    [
+        (exceptions.ConnectionError("refused"), True, "does not answer"),
+        (exceptions.TimeoutError("Timeout reading from socket"), True, "does not answer"),
+        (exceptions.BusyLoadingError("loading the dataset in memory"), True, "does not answer"),
+        (exceptions.AuthenticationError("invalid username-password pair"), True, "refuses"),
+        (exceptions.MasterDownError("Link with MASTER is down"), True, "refuses"),
+        (exceptions.ResponseError("MISCONF Redis is configured to save RDB snapshots"), True, "refuses"),
+        (exceptions.ResponseError("Command # 2 (HSET k v) of pipeline caused error: NOREPLICAS Not"), True, "refuses"),
+        (exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), True, "refuses"),
+        (exceptions.ResponseError("WRONGTYPE Operation against a key holding the wrong kind"), False, "refuses"),
+        (exceptions.ResponseError("unknown command 'MISCONF '"), False, "refuses"),
+        (exceptions.DataError("Invalid input of type"), False, "does not answer"),
+    ],
+)
+def test_which_errors_mean_that_redis_is_unavailable(
+    error: exceptions.RedisError, is_unavailable: bool, verb: str
+) -> None:
+    assert redis_module.is_unavailable(error) == is_unavailable
+    assert redis_module.describe_outage(error) == f"Redis {verb} ({error})"
+
+
+@pytest.mark.parametrize(
+    "command", ["REPLICAOF 127.0.0.1 1", "CONFIG SET maxmemory 1", "CONFIG SET min-replicas-to-write 1"]
+)
+def test_a_server_that_refuses_writes_is_unavailable(command: str) -> None:
+    with own_valkey() as (_, url):
+        client = Redis.from_url(url)
+        client.execute_command(*command.split())
+        with pytest.raises(exceptions.ResponseError) as raised:
+            client.set("key", "value")
+    assert redis_module.is_unavailable(raised.value)

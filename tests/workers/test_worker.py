@@ -1,10 +1,14 @@
-"""The shipped worker class, in processes of its own."""
+"""The shipped worker class, as real processes and step by step in this one."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import django_rq
@@ -12,6 +16,8 @@ import pytest
 from django.db import OperationalError, connection
 from redis import Redis
 from rq import Queue
+from rq.exceptions import StopRequested
+from rq.job import JobStatus
 
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
@@ -31,15 +37,46 @@ def count(state: State) -> int:
     return Delivery.objects.filter(state=state).count()
 
 
-def test_due_retries_go_out_by_themselves(workers: Workers, inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url("fail-first/2"))
+# Deliveries
+
+
+@pytest.mark.parametrize("worker_class", [SHIPPED, STOCK], ids=["shipped", "stock"])
+def test_two_workers_share_the_deliveries_and_send_each_once(workers: Workers, inbox: Inbox, worker_class: str) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(300):
+        make_event(webhook, object_id=str(number % 50))
+    started = [workers.start(worker_class, SLICE=0.3) for _ in range(2)]
+    for worker in started:
+        worker.wait_until_listening()
+    Thing.objects.create(name="wakes the stock workers")
+    until(lambda: count(State.SUCCEEDED) == 301, 30, lambda: f"all to succeed; {count(State.SUCCEEDED)} did")
+    assert len(inbox.received()) == 301
+    assert Attempt.objects.count() == 301
+
+
+@pytest.mark.one_database
+def test_a_worker_retries_sweeps_and_keeps_its_connections(workers: Workers, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("fail-first/2"))
+    make_delivery(webhook, State.WAITING)  # its predecessor has gone, so only a sweep finds it
     workers.start(SHIPPED, RETRY_SCHEDULE=[0.5, 0.5], RETRY_JITTER=0).wait_until_listening()
     Thing.objects.create(name="a")
-    until(lambda: count(State.SUCCEEDED) == 1, 15, "the delivery to succeed")
-    assert Attempt.objects.count() == 3
+    until(lambda: count(State.SUCCEEDED) == 2, 20, "both deliveries to succeed")
+    assert Attempt.objects.count() == 6
+    assert Sweep.objects.exists()
+    assert len({one.connection for one in inbox.received()}) == 1
 
 
-def test_what_a_dead_worker_had_claimed_is_sent_again_by_another(workers: Workers, inbox: Inbox) -> None:
+@pytest.mark.one_database
+def test_burst_mode_delivers_and_ends(workers: Workers, inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(50):
+        make_event(webhook, object_id=str(number))
+    worker = workers.start(SHIPPED, "--burst")
+    assert worker.process.wait(30 * PATIENCE) == 0
+    assert count(State.SUCCEEDED) == 50
+
+
+def test_the_deliveries_of_a_killed_worker_are_sent_by_another(workers: Workers, inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=300)
     first = workers.start(SHIPPED, LEASE=2)
     Thing.objects.create(name="a")
@@ -55,7 +92,8 @@ def test_what_a_dead_worker_had_claimed_is_sent_again_by_another(workers: Worker
     assert len({(one.headers["webhook-id"], one.body) for one in received}) == 1
 
 
-def test_a_worker_that_was_stopped_for_longer_than_its_lease_overwrites_nothing(workers: Workers, inbox: Inbox) -> None:
+@pytest.mark.one_database
+def test_a_worker_that_stalls_for_longer_than_its_lease_overwrites_nothing(workers: Workers, inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url("slow/3"), timeout=60)
     stalled = workers.start(SHIPPED, LEASE=1)
     Thing.objects.create(name="a")
@@ -69,12 +107,16 @@ def test_a_worker_that_was_stopped_for_longer_than_its_lease_overwrites_nothing(
     finally:
         stalled.thaw()
     Thing.objects.create(name="b")
-    until(lambda: count(State.SUCCEEDED) == 2, 20, "both workers to go on")
+    until(lambda: count(State.SUCCEEDED) == 2, 20, "both workers to continue")
     assert stalled.stop() == 0
     assert Attempt.objects.count() == 2
 
 
-def test_a_warm_stop_finishes_what_is_under_way(workers: Workers, inbox: Inbox) -> None:
+# The end of a worker
+
+
+@pytest.mark.one_database
+def test_a_warm_stop_finishes_the_open_requests(workers: Workers, inbox: Inbox) -> None:
     make_webhook(Thing, url=inbox.url("slow/2"))
     worker = workers.start()
     Thing.objects.create(name="a")
@@ -83,75 +125,118 @@ def test_a_warm_stop_finishes_what_is_under_way(workers: Workers, inbox: Inbox) 
     assert count(State.SUCCEEDED) == 1
 
 
-def test_a_warm_stop_of_an_idle_worker_is_quick(workers: Workers) -> None:
-    worker = workers.start()
+@pytest.mark.one_database
+def test_an_idle_worker_stops_at_once(workers: Workers) -> None:
+    worker = workers.start(IDLE_POLL=60)
     worker.wait_until_listening()
     started = time.monotonic()
     assert worker.stop() == 0
     assert time.monotonic() - started < WARM_SECONDS
+    assert "Redis" not in worker.text.partition("warm shut down")[0]
 
 
 @pytest.mark.one_database
-def test_a_second_signal_exits_at_once_and_loses_nothing(workers: Workers, inbox: Inbox) -> None:
+def test_a_second_signal_ends_the_worker_at_once_and_loses_nothing(workers: Workers, inbox: Inbox) -> None:
     make_webhook(Thing, url=inbox.url("hang"), timeout=300)
     worker = workers.start(SHIPPED, LEASE=2)
     Thing.objects.create(name="a")
     inbox.wait_for(1)
     worker.process.terminate()
     until(lambda: "warm shut down" in worker.text, 5, "the warm shut down")
-    time.sleep(1.1)  # rq takes two signals within a second for one
+    time.sleep(1.1)  # rq counts two signals within a second as one
     worker.process.terminate()
-    worker.process.wait(WARM_SECONDS - 2)  # what is under way is not waited for any longer
+    worker.process.wait(WARM_SECONDS - 2)  # the open request is cut off
     assert count(State.SENDING) + count(State.PENDING) == 1
 
 
-def test_burst_mode_delivers_and_ends(workers: Workers, inbox: Inbox) -> None:
-    webhook = make_webhook(Thing, url=inbox.url())
-    for number in range(50):
-        make_event(webhook, object_id=str(number))
-    worker = workers.start(SHIPPED, "--burst")
-    assert worker.process.wait(30 * PATIENCE) == 0
-    assert count(State.SUCCEEDED) == 50
+# Other jobs
 
 
-def test_jobs_of_others_run_beside_the_deliveries(workers: Workers, inbox: Inbox, tmp_path: Path) -> None:
-    workers.start().wait_until_listening()
-    made = tmp_path / "made by a job"
-    django_rq.get_queue("webhooks").enqueue("pathlib.Path.touch", made)
-    until(made.exists, 15, "the job of somebody else")
-    make_webhook(Thing, url=inbox.url())
-    Thing.objects.create(name="a")
-    inbox.wait_for(1)
-
-
-def test_a_job_of_somebody_else_that_fails_is_no_harm(workers: Workers, inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url())
-    workers.start().wait_until_listening()
-    django_rq.get_queue("webhooks").enqueue("operator.truediv", 1, 0)
-    Thing.objects.create(name="a")
-    inbox.wait_for(1)
-    until(lambda: count(State.SUCCEEDED) == 1, 10, "the delivery to be recorded")
-
-
-def test_the_worker_sweeps(workers: Workers, inbox: Inbox) -> None:
-    webhook = make_webhook(Thing, url=inbox.url())
-    make_delivery(webhook, State.WAITING)
-    workers.start()
-    until(lambda: count(State.SUCCEEDED) == 1, 20, "the stranded delivery to go out")
-    assert Sweep.objects.exists()
-
-
-def test_connections_are_kept_from_one_wake_up_to_the_next(workers: Workers, inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url())
-    workers.start().wait_until_listening()
-    for number in range(5):
-        Thing.objects.create(name=str(number))
-        inbox.wait_for(number + 1)
-    assert len({one.connection for one in inbox.received()}) == 1
+class OfNewerCode:
+    """An argument that a newer version of the site puts into a job."""
 
 
 @pytest.mark.one_database
-def test_events_go_out_while_redis_is_away_and_when_it_is_back(workers: Workers, inbox: Inbox) -> None:
+def test_jobs_run_fail_or_cannot_be_read_while_the_worker_delivers(
+    workers: Workers, inbox: Inbox, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = workers.start()
+    worker.wait_until_listening()
+    module = ModuleType("newer_code")
+    module.OfNewerCode = OfNewerCode  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "newer_code", module)
+    monkeypatch.setattr(OfNewerCode, "__module__", "newer_code")
+    queue, touched = django_rq.get_queue("webhooks"), tmp_path / "made by a job"
+    queue.enqueue("pathlib.Path.touch", touched)
+    failing = [queue.enqueue("operator.truediv", 1, 0), queue.enqueue("time.sleep", OfNewerCode())]
+    until(touched.exists, 15, "the job")
+    until(lambda: all(job.get_status() == JobStatus.FAILED for job in failing), 20, "two jobs to fail")
+    make_webhook(Thing, url=inbox.url())
+    Thing.objects.create(name="a")
+    until(lambda: count(State.SUCCEEDED) == 1, 10, "the delivery to be recorded")
+    assert worker.stop() == 0
+
+
+@pytest.mark.one_database
+def test_a_slow_request_ends_while_jobs_come_often(workers: Workers, inbox: Inbox) -> None:
+    worker = workers.start(LEASE=2)
+    worker.wait_until_listening()
+    make_webhook(Thing, url=inbox.url("slow/6"), timeout=60)
+    Thing.objects.create(name="a")
+    inbox.wait_for(1)
+    queue = django_rq.get_queue("webhooks")
+    job = queue.enqueue("time.sleep", 0.1)
+    until(lambda: job.is_finished, 3, "a job that does not wait for the receiver")
+    assert count(State.SENDING) == 1
+
+    def has_succeeded() -> bool:
+        nonlocal job
+        job = queue.enqueue("time.sleep", 0.1) if job.is_finished else job
+        return count(State.SUCCEEDED) == 1
+
+    until(has_succeeded, 30, "the delivery to succeed")
+    assert len(inbox.received()) == Attempt.objects.count() == 1, "nothing is cut off and sent again"
+    until(lambda: job.is_finished, 10, "the last job")
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """Restores the handlers of SIGTERM and SIGINT."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+@pytest.mark.one_database
+@pytest.mark.usefixtures("signals")
+def test_a_worker_that_is_stopped_before_a_job_starts_requeues_it_at_the_front(
+    redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue("webhooks", connection=redis)
+    worker = WebhookWorker([queue], connection=redis)
+    taken, later = queue.enqueue("time.sleep", 1), queue.enqueue("time.sleep", 1)
+    found = worker._dequeue(1)
+    assert found
+    assert found[0] == taken
+    assert queue.job_ids == [later.id]
+    worker._install_signal_handlers()
+    monkeypatch.setattr(
+        delivery_worker.DeliveryRunner, "pause", lambda runner, grace: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    with pytest.raises(StopRequested):
+        worker.execute_job(*found)
+    worker.teardown()
+    assert queue.job_ids == [taken.id, later.id]
+    assert not queue.intermediate_queue.get_job_ids()
+    assert taken.get_status() == JobStatus.QUEUED
+
+
+# Outages of Redis
+
+
+@pytest.mark.one_database
+def test_a_worker_delivers_while_redis_is_down_and_after_it_comes_back_empty(workers: Workers, inbox: Inbox) -> None:
     make_webhook(Thing, url=inbox.url())
     port = free_port()
     with own_valkey(port) as (server, url):
@@ -159,44 +244,26 @@ def test_events_go_out_while_redis_is_away_and_when_it_is_back(workers: Workers,
         worker = workers.start()
         worker.wait_until_listening()
         server.terminate()
-        Thing.objects.create(name="while it is away")
+        Thing.objects.create(name="without Redis")
         inbox.wait_for(1, seconds=10)
     with own_valkey(port) as (server, url):
-        until(lambda: Redis.from_url(url).keys("rq:worker*"), 30, "the worker to be known to the new Redis")
-        Thing.objects.create(name="when it is back")
+        until(lambda: Redis.from_url(url).keys("rq:worker*"), 30, "the worker to register with the new Redis")
+        Thing.objects.create(name="with Redis")
         inbox.wait_for(2, seconds=10)
         assert worker.process.poll() is None
         worker.stop()
 
 
 @pytest.mark.one_database
-def test_a_worker_that_starts_while_redis_is_away_delivers_and_registers_when_it_is_there(
-    workers: Workers, inbox: Inbox
-) -> None:
-    make_webhook(Thing, url=inbox.url())
-    port = free_port()
-    workers.redis_url = f"redis://127.0.0.1:{port}/0"
-    worker = workers.start()
-    Thing.objects.create(name="before there is a Redis")
-    inbox.wait_for(1)
-    with own_valkey(port) as (_, url):
-        until(lambda: Redis.from_url(url).keys("rq:worker*"), 30, "the worker to be known to Redis")
-        worker.wait_until_listening()
-        Thing.objects.create(name="when it is there")
-        inbox.wait_for(2, seconds=10)
-        assert worker.stop() == 0
-
-
-@pytest.mark.one_database
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_that_waits_for_redis_finishes_its_requests_before_it_stops(
+def test_a_worker_without_redis_finishes_its_requests_before_it_stops(
     workers: Workers, inbox: Inbox, number: signal.Signals
 ) -> None:
     make_webhook(Thing, url=inbox.url("slow/1"))
     workers.redis_url = f"redis://127.0.0.1:{free_port()}/0"
     worker = workers.start()
-    Thing.objects.create(name="under way")
-    until(lambda: Delivery.objects.filter(state=State.SENDING).exists(), 30, "the request to be under way")
+    Thing.objects.create(name="a")
+    until(lambda: count(State.SENDING) == 1, 30, "the request to start")
     worker.process.send_signal(number)
     assert worker.process.wait(20) == 0
     assert Delivery.objects.get().state == State.SUCCEEDED
@@ -204,64 +271,71 @@ def test_a_worker_that_waits_for_redis_finishes_its_requests_before_it_stops(
     assert "Traceback" not in worker.text
 
 
-def test_a_worker_that_starts_while_the_database_is_away_waits_for_it(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nobody = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
-    monkeypatch.setattr("tests.support.workers.database_url", lambda: nobody)
-    worker = workers.start()
-    until(lambda: "The database cannot be used" in worker.text or worker.process.poll() is not None, 30, "its word")
-    worker.wait_until_listening()
-    assert worker.stop() == 0
+@pytest.mark.one_database
+def test_a_worker_starts_delivers_and_registers_although_redis_refuses_at_first(workers: Workers, inbox: Inbox) -> None:
+    make_webhook(Thing, url=inbox.url())
+    with own_valkey() as (_, url):
+        workers.redis_url, valkey = url, Redis.from_url(url)
+        valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
+        worker = workers.start()
+        until(lambda: "Redis refuses" in worker.text or worker.process.poll() is not None, 20, "Redis to refuse")
+        Thing.objects.create(name="a")
+        inbox.wait_for(1)
+        valkey.execute_command("REPLICAOF", "NO", "ONE")
+        worker.wait_until_listening()
+        assert "Redis answers again" in worker.text
+        valkey.execute_command("CONFIG", "SET", "min-replicas-to-write", "1")
+        until(lambda: worker.text.count("Redis refuses") == 2, 20, "Redis to refuse again")
+        Thing.objects.create(name="b")
+        inbox.wait_for(2)
+        assert worker.stop() == 0, worker.text
 
 
-def test_a_database_that_leaves_while_a_request_is_under_way_does_not_end_the_worker(
-    inbox: Inbox, redis: Any, app_log: pytest.LogCaptureFixture, webhooks_settings: Any
-) -> None:
-    def fail(*statement: Any) -> None:
-        raise OperationalError("the database is away")
+@pytest.mark.one_database
+def test_a_job_that_runs_when_redis_starts_to_refuse_is_waited_for(database: str) -> None:
+    with own_valkey() as (_, url):
+        valkey = Redis.from_url(url)
+        queue = Queue("webhooks", connection=valkey)
+        worker = WebhookWorker([queue], connection=valkey, job_monitoring_interval=1)
+        job = queue.enqueue("time.sleep", 3)
+        found = worker._dequeue(1)
+        assert found
+        children: list[int] = []
 
-    webhooks_settings(LEASE=1)
-    make_event(make_webhook(Thing, url=inbox.url("slow/1")))
-    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
-    worker._deliver()
-    inbox.wait_for(1)
-    with connection.execute_wrapper(fail):
+        def refuse_once_it_runs() -> None:
+            until(lambda: job.get_status() == "started" and worker.horse_pid, 10, "the job to run")
+            children.append(worker.horse_pid)
+            valkey.execute_command("CONFIG", "SET", "min-replicas-to-write", "1")
+
+        refusing = threading.Thread(target=refuse_once_it_runs)
+        refusing.start()
+        worker.execute_job(*found)
+        refusing.join()
+        assert worker._retry_redis_at, "a heartbeat was refused"
+        with pytest.raises(ChildProcessError):
+            os.waitpid(children[0], os.WNOHANG)
+        valkey.execute_command("CONFIG", "SET", "min-replicas-to-write", "0")
+        second = queue.enqueue("time.sleep", 0)
+        worker._redis_answered()
+        found = worker._dequeue(1)
+        assert found
+        worker.execute_job(*found)
+        assert second.is_finished, "rq did not take the second job for the first"
         worker.teardown()
-    assert "will be sent again: the database is away" in app_log.text
-    until(lambda: maintenance.expire_leases() == 1, 10, "its lease to end")
-
-
-def test_an_error_that_nobody_foresaw_does_not_end_the_worker_and_loses_no_outcome(
-    inbox: Inbox, redis: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*args: Any) -> None:
-        raise RuntimeError("nobody knows")
-
-    make_event(make_webhook(Thing, url=inbox.url()))
-    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
-    with monkeypatch.context() as patch:
-        patch.setattr(delivery_worker, "record", fail)
-        started = time.monotonic()
-        until(lambda: worker._deliver() or "nobody knows" in app_log.text, 10, "the error")
-    assert time.monotonic() - started > 0.9, "it must not spin"
-    until(lambda: worker._deliver() or count(State.SUCCEEDED), 10, "the outcome")
-    assert len(inbox.received()) == Attempt.objects.count() == 1
-    worker.teardown()
 
 
 @pytest.mark.one_database
 @pytest.mark.parametrize("step", ["run_maintenance_tasks", "heartbeat"])
-def test_a_redis_that_leaves_in_the_middle_of_a_step_of_rq_does_not_end_the_worker(step: str) -> None:
+def test_a_redis_that_stops_during_a_step_of_rq_does_not_end_the_worker(step: str) -> None:
     with own_valkey(free_port()) as (server, url):
-        connection = Redis.from_url(url)
-        worker = WebhookWorker([Queue("webhooks", connection=connection)], connection=connection)
+        client = Redis.from_url(url)
+        worker = WebhookWorker([Queue("webhooks", connection=client)], connection=client)
         server.terminate()
         getattr(worker, step)()
 
 
 @pytest.mark.one_database
-def test_a_redis_that_was_emptied_is_no_loss(workers: Workers, inbox: Inbox, redis: Any) -> None:
+def test_a_redis_that_loses_its_data_at_any_moment_loses_no_event(workers: Workers, inbox: Inbox, redis: Any) -> None:
     make_webhook(Thing, url=inbox.url())
     workers.start().wait_until_listening()
     for number in range(20):
@@ -272,15 +346,51 @@ def test_a_redis_that_was_emptied_is_no_loss(workers: Workers, inbox: Inbox, red
     assert len(inbox.received()) == 20
 
 
-@pytest.mark.parametrize("worker_class", [SHIPPED, STOCK], ids=["shipped", "stock"])
-def test_several_workers_share_and_send_each_once(workers: Workers, inbox: Inbox, worker_class: str) -> None:
-    webhook = make_webhook(Thing, url=inbox.url())
-    for number in range(300):
-        make_event(webhook, object_id=str(number % 50))
-    started = [workers.start(worker_class, SLICE=0.3) for _ in range(2)]
-    for worker in started:
-        worker.wait_until_listening()
-    Thing.objects.create(name="the one that wakes them")
-    until(lambda: count(State.SUCCEEDED) == 301, 30, lambda: f"all to succeed; {count(State.SUCCEEDED)} did")
-    assert len(inbox.received()) == 301
-    assert Attempt.objects.count() == 301
+# Errors
+
+
+@pytest.mark.one_database
+def test_a_worker_waits_for_a_database_that_is_down(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    unused = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    monkeypatch.setattr("tests.support.workers.database_url", lambda: unused)
+    worker = workers.start()
+    until(lambda: "The database cannot be used" in worker.text or worker.process.poll() is not None, 30, "the log line")
+    worker.wait_until_listening()
+    assert worker.stop() == 0
+
+
+@pytest.mark.one_database
+def test_a_database_error_at_the_end_of_a_worker_leaves_the_request_to_the_next(
+    inbox: Inbox, redis: Any, app_log: pytest.LogCaptureFixture, webhooks_settings: Any
+) -> None:
+    def fail(*statement: Any) -> None:
+        raise OperationalError("the database is down")
+
+    webhooks_settings(LEASE=1)
+    make_event(make_webhook(Thing, url=inbox.url("slow/1")))
+    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
+    worker._deliver()
+    inbox.wait_for(1)
+    with connection.execute_wrapper(fail):
+        worker.teardown()
+    assert "will be sent again: the database is down" in app_log.text
+    until(lambda: maintenance.expire_leases() == 1, 10, "its lease to expire")
+
+
+@pytest.mark.one_database
+def test_an_unexpected_error_does_not_end_the_worker_and_loses_no_outcome(
+    inbox: Inbox, redis: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise RuntimeError("a mistake")
+
+    make_event(make_webhook(Thing, url=inbox.url()))
+    worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery_worker, "record", fail)
+        started = time.monotonic()
+        until(lambda: worker._deliver() or "a mistake" in app_log.text, 10, "the error")
+    assert time.monotonic() - started > 0.9, "it must not spin"
+    until(lambda: worker._deliver() or count(State.SUCCEEDED), 10, "the outcome")
+    assert len(inbox.received()) == Attempt.objects.count() == 1
+    worker.teardown()

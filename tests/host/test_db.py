@@ -1,0 +1,180 @@
+"""Before the migration, the worker, the pages, the API and the commands say what to do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import DatabaseError, connections
+from django.test import Client, RequestFactory
+
+from tests.support.inbox import ROOT
+from tests.support.makers import make_webhook
+from tests.support.servers import free_port
+from tests.support.waiting import until
+from tests.support.workers import Workers
+from tests.testapp.models import Thing
+from webhooks import db
+from webhooks.capture import subscriptions
+from webhooks.db import execute
+from webhooks.middleware import process_exception
+from webhooks.models import Delivery
+
+RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run manage.py migrate."
+
+
+@contextmanager
+def without(table: str) -> Iterator[None]:
+    execute("default", f"ALTER TABLE {table} RENAME TO aside")
+    try:
+        yield
+    finally:
+        execute("default", f"ALTER TABLE aside RENAME TO {table}")
+
+
+@pytest.fixture
+def client(database: str) -> Client:
+    client = Client(raise_request_exception=False)
+    client.force_login(User.objects.create_superuser("admin"))
+    return client
+
+
+@pytest.mark.parametrize(
+    ("table", "path"),
+    [
+        ("webhooks_delivery", "/admin/webhook-backend-status/"),
+        ("webhooks_webhook", "/admin/webhooks/webhook/"),
+        ("webhooks_event", "/admin/webhooks/event/"),
+    ],
+)
+def test_a_page_says_to_migrate(client: Client, table: str, path: str) -> None:
+    with without(table):
+        answer = client.get(path)
+    assert (answer.status_code, answer.text) == (503, RUN_MIGRATE)
+    assert client.get(path).status_code == 200
+
+
+def test_the_api_says_to_migrate_in_json(client: Client) -> None:
+    with without("webhooks_event"):
+        answer = client.get("/api/webhooks/events/")
+    assert (answer.status_code, answer.json()) == (503, {"detail": RUN_MIGRATE})
+
+
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    "statement", ["UPDATE webhooks_event SET of_tomorrow = 1", "SELECT 1 FROM webhooks_of_tomorrow"]
+)
+def test_an_error_about_a_missing_table_or_column_says_to_migrate(statement: str) -> None:
+    with pytest.raises(DatabaseError) as raised:
+        execute("default", statement)
+    assert db.describe_error(raised.value).startswith(f"{RUN_MIGRATE[:-1]} (")
+
+
+@pytest.mark.usefixtures("database")
+def test_another_error_is_described_by_its_own_message() -> None:
+    with pytest.raises(DatabaseError) as raised:
+        execute("default", "SELECT FROM FROM")
+    assert "syntax error" in db.describe_error(raised.value)
+    assert "migrate" not in db.describe_error(raised.value)
+
+
+@pytest.mark.usefixtures("database")
+def test_an_error_about_a_table_of_the_host_is_not_handled() -> None:
+    with pytest.raises(DatabaseError) as raised:
+        execute("default", "SELECT 1 FROM table_of_the_host")
+    assert process_exception(RequestFactory().get("/"), raised.value) is None
+
+
+@pytest.mark.usefixtures("database")
+def test_a_save_before_the_first_migration_logs_one_traceback(
+    app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriptions, "_known", {})  # as in a new process
+    with without("webhooks_webhook"):
+        Thing.objects.create(name="saved anyway")
+    assert RUN_MIGRATE.removesuffix(".") in app_log.text
+    assert app_log.text.count("Traceback") == 1
+
+
+@pytest.mark.usefixtures("database")
+def test_the_log_of_a_save_says_to_migrate(app_log: pytest.LogCaptureFixture) -> None:
+    make_webhook(Thing)
+    with without("webhooks_event"):
+        Thing.objects.create(name="saved anyway")
+    assert "No webhook will hear that testapp.thing" in app_log.text
+    assert RUN_MIGRATE in app_log.text
+
+
+@pytest.mark.one_database
+def test_a_worker_says_to_migrate_and_delivers_afterwards(workers: Workers) -> None:
+    with without("webhooks_event"):
+        worker = workers.start()
+        until(lambda: RUN_MIGRATE[:-1] in worker.text, 30, "the worker to log it")
+    make_webhook(Thing)
+    thing = Thing.objects.create(name="a")
+    until(lambda: Delivery.objects.filter(event__object_id=thing.pk).exists(), 30, "the delivery")
+    assert worker.process.poll() is None
+
+
+@pytest.mark.usefixtures("database")
+def test_a_migration_that_is_not_applied_is_found() -> None:
+    assert not db.has_pending_migrations("default")
+    execute("default", "UPDATE django_migrations SET app = 'aside' WHERE app = 'webhooks'")
+    try:
+        assert db.has_pending_migrations("default")
+    finally:
+        execute("default", "UPDATE django_migrations SET app = 'webhooks' WHERE app = 'aside'")
+
+
+def test_a_database_that_does_not_answer_has_no_pending_migrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unavailable(dict):
+        def __missing__(self, alias: str) -> object:
+            raise DatabaseError("connection refused")
+
+    monkeypatch.setattr(db, "connections", Unavailable())
+    assert not db.has_pending_migrations("default")
+    assert connections["default"]
+
+
+# Commands
+
+COMMANDS = [path.stem for path in (ROOT / "webhooks" / "management" / "commands").glob("webhooks_*.py")]
+CAPTURED = ROOT / "tests" / "captured"
+ARGUMENTS = {"webhooks_import": [str(CAPTURED / name) for name in ("netbox_webhooks.json", "netbox_event_rules.json")]}
+
+
+def run_command(command: str, database: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "example/manage.py", command, *ARGUMENTS.get(command, [])],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "DATABASE_URL": database},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_before_the_migration_says_to_migrate(command: str, tmp_path: Path) -> None:
+    done = run_command(command, f"sqlite:///{tmp_path}/empty.sqlite3")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "CommandError: The database cannot be used: The tables of webhooks are missing, or older than its code: run "
+        "manage.py migrate (no such table: webhooks_"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_without_a_database_says_that_it_cannot_be_used() -> None:
+    done = run_command("webhooks_sweep", f"postgresql://none@127.0.0.1:{free_port()}/nothing")
+    assert done.returncode == 1
+    assert done.stderr.startswith("CommandError: The database cannot be used: ")
+    assert len(done.stderr.splitlines()) == 1
