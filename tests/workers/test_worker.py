@@ -61,7 +61,7 @@ def test_a_worker_retries_sweeps_and_keeps_its_connections(workers: Workers, inb
     workers.start(SHIPPED, RETRY_SCHEDULE=[0.5, 0.5], RETRY_JITTER=0).wait_until_listening()
     Thing.objects.create(name="a")
     until(lambda: count(State.SUCCEEDED) == 2, 20, "both deliveries to succeed")
-    assert Attempt.objects.count() == 6
+    assert Attempt.objects.count() == 4
     assert Sweep.objects.exists()
     assert len({one.connection for one in inbox.received()}) == 1
 
