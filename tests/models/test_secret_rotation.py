@@ -93,7 +93,7 @@ def allow_loopback_where_a_webhook_is_saved(webhooks_settings: Any) -> None:
 
 
 @pytest.mark.parametrize("replace", [by_code, by_admin, by_api])
-def test_both_sign_for_a_day_and_then_the_new_one_alone(
+def test_both_secrets_sign_for_a_day_and_then_only_the_new_one(
     webhook: Webhook, admin: User, inbox: Inbox, replace: Any
 ) -> None:
     assert accepted(inbox) == [False, True, False]
@@ -120,14 +120,14 @@ def test_the_overlap_is_a_setting(webhook: Webhook, admin: User, inbox: Inbox, w
     assert accepted(inbox) == [True, False, False]
 
 
-def test_the_one_before_the_last_signs_no_longer(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+def test_only_one_previous_secret_signs(webhook: Webhook, admin: User, inbox: Inbox) -> None:
     Webhook.objects.update(secret=OLDEST)
     by_code(webhook, admin, OLD)
     by_code(webhook, admin, NEW)
     assert accepted(inbox) == [False, True, True]
 
 
-def test_the_same_secret_again_changes_nothing(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+def test_entering_the_same_secret_changes_nothing(webhook: Webhook, admin: User, inbox: Inbox) -> None:
     by_code(webhook, admin, NEW)
     until = Webhook.objects.get().previous_secret_until
     by_code(webhook, admin, NEW)
@@ -135,7 +135,7 @@ def test_the_same_secret_again_changes_nothing(webhook: Webhook, admin: User, in
     assert accepted(inbox) == [False, True, True]
 
 
-def test_a_cleared_secret_leaves_none_behind(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+def test_clearing_the_secret_ends_all_signing(webhook: Webhook, admin: User, inbox: Inbox) -> None:
     by_code(webhook, admin, NEW)
     by_code(webhook, admin, "")
     received = send(inbox)
@@ -143,7 +143,7 @@ def test_a_cleared_secret_leaves_none_behind(webhook: Webhook, admin: User, inbo
     assert not Webhook.objects.get().previous_secret
 
 
-def test_a_leaked_secret_can_be_made_to_sign_no_longer_at_once(webhook: Webhook, admin: User, inbox: Inbox) -> None:
+def test_the_overlap_can_be_ended_at_once(webhook: Webhook, admin: User, inbox: Inbox) -> None:
     client = Client()
     client.force_login(admin)
     address = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
@@ -166,7 +166,7 @@ def test_a_leaked_secret_can_be_made_to_sign_no_longer_at_once(webhook: Webhook,
     assert accepted(inbox) == [False, False, True]
 
 
-def test_a_retry_signs_with_what_is_valid_then(
+def test_a_retry_signs_with_the_current_secret(
     webhook: Webhook, admin: User, inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[0])
@@ -183,7 +183,7 @@ def test_a_retry_signs_with_what_is_valid_then(
 # Headers that nobody is to see
 
 
-def test_secret_headers_are_sent_and_are_in_no_attempt(webhook: Webhook, inbox: Inbox) -> None:
+def test_secret_headers_are_sent_but_not_stored_with_attempts(webhook: Webhook, inbox: Inbox) -> None:
     Webhook.objects.update(
         payload_url=inbox.url("echo"), secret_headers="Authorization: Bearer tok-12345678\nX-Api-Key: 4711-0815\n"
     )
@@ -201,7 +201,7 @@ def test_secret_headers_are_sent_and_are_in_no_attempt(webhook: Webhook, inbox: 
 # Keys that are gone
 
 
-def test_without_its_key_an_attempt_fails_with_the_reason_and_goes_out_when_the_key_is_back(
+def test_attempts_fail_without_the_key_and_succeed_when_it_is_back(
     webhook: Webhook, inbox: Inbox, settings: Any, webhooks_settings: Any, app_log: Any
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[0], PAUSE_AFTER=100)
@@ -225,7 +225,7 @@ def test_without_its_key_an_attempt_fails_with_the_reason_and_goes_out_when_the_
     assert accepts(OLD, received)
 
 
-def test_the_admin_says_that_a_secret_cannot_be_read_and_takes_another(
+def test_the_admin_reports_an_unreadable_secret_and_accepts_a_new_one(
     webhook: Webhook, admin: User, inbox: Inbox, settings: Any, redis: Any
 ) -> None:
     settings.SECRET_KEY = "changed, and the old one forgotten"
@@ -243,7 +243,7 @@ def test_the_admin_says_that_a_secret_cannot_be_read_and_takes_another(
     assert accepted(inbox) == [False, False, True]
 
 
-def test_a_replaced_secret_that_cannot_be_read_does_not_keep_the_new_one_from_signing(
+def test_an_unreadable_previous_secret_does_not_stop_signing(
     webhook: Webhook, admin: User, inbox: Inbox, settings: Any
 ) -> None:
     by_code(webhook, admin, NEW)

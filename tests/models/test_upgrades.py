@@ -28,7 +28,7 @@ ALWAYS_GIVEN = {
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model._meta.model_name)
-def test_each_column_that_an_older_or_newer_release_may_not_know_has_a_default_in_the_database(
+def test_each_column_has_a_default_in_the_database(
     model: type[models.Model],
 ) -> None:
     without = {

@@ -33,7 +33,7 @@ def old_key(webhooks_settings: Any) -> None:
     webhooks_settings(ENCRYPTION_KEYS=[OLD])
 
 
-def test_everything_gets_the_newest_key_and_a_second_run_changes_nothing(webhooks_settings: Any) -> None:
+def test_rotation_encrypts_all_secrets_with_the_newest_key_and_can_be_repeated(webhooks_settings: Any) -> None:
     webhook = make_webhook(Site, secret="one", previous_secret="two", secret_headers="X-Token: three")
     make_webhook(Site)
     with connection.cursor() as cursor:
@@ -51,7 +51,7 @@ def test_everything_gets_the_newest_key_and_a_second_run_changes_nothing(webhook
     assert key_rotation.unreadable() == []
 
 
-def test_from_secret_key_to_keys_of_its_own(settings: Any, webhooks_settings: Any) -> None:
+def test_rotation_moves_from_secret_key_to_encryption_keys(settings: Any, webhooks_settings: Any) -> None:
     webhooks_settings(ENCRYPTION_KEYS=[])
     make_webhook(Site, secret="one")
     webhooks_settings(ENCRYPTION_KEYS=[NEW])
@@ -60,7 +60,7 @@ def test_from_secret_key_to_keys_of_its_own(settings: Any, webhooks_settings: An
     assert Webhook.objects.get().secret == "one"
 
 
-def test_what_cannot_be_read_is_named_and_left_and_the_rest_is_done(webhooks_settings: Any) -> None:
+def test_rotation_names_unreadable_secrets_and_renews_the_others(webhooks_settings: Any) -> None:
     make_webhook(Site, name="lost", secret="one", previous_secret="two")
     webhooks_settings(ENCRYPTION_KEYS=[NEW])
     make_webhook(Site, name="kept", secret="three")
@@ -76,14 +76,16 @@ def test_what_cannot_be_read_is_named_and_left_and_the_rest_is_done(webhooks_set
     assert Webhook.objects.get(name="lost").secret == "one"
 
 
-def test_with_keys_that_cannot_be_used_nothing_is_done(webhooks_settings: Any) -> None:
+def test_rotation_refuses_invalid_keys(webhooks_settings: Any) -> None:
     make_webhook(Site, secret="one")
     webhooks_settings(ENCRYPTION_KEYS=["no key"])
     with pytest.raises(CommandError, match=r"Nothing was done: .*ENCRYPTION_KEYS"):
         rotate()
 
 
-def test_a_secret_that_is_entered_meanwhile_is_kept(webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotation_keeps_a_secret_that_is_entered_meanwhile(
+    webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_webhook(Site, secret="old")
     webhooks_settings(ENCRYPTION_KEYS=[NEW, OLD])
     encrypt = encryption.encrypt
@@ -98,7 +100,7 @@ def test_a_secret_that_is_entered_meanwhile_is_kept(webhooks_settings: Any, monk
     assert Webhook.objects.get().secret == "entered meanwhile"
 
 
-def test_it_reads_in_batches(webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rotation_loads_webhooks_in_batches(webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_rotation, "BATCH", 3)
     for _ in range(7):
         make_webhook(Site, secret="one")

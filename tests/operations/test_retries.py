@@ -1,4 +1,4 @@
-"""What an admin does about what failed: retry, discard, replay."""
+"""Deliveries are retried and discarded, and failed events are replayed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import connection, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import events, last_data, make_delivery, make_event, make_webhook
-from tests.support.threads import Beside
+from tests.support.threads import Beside, aside
 from tests.testapp.models import Thing
+from webhooks.admin import event as event_admin
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import CUT
 from webhooks.operations import retries
@@ -36,9 +40,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
         yield patched.undo
 
 
-def test_a_delivery_between_two_attempts_has_the_next_one_now_and_its_schedule_goes_on(
-    inbox: Inbox, webhooks_settings: Any
-) -> None:
+def test_a_retry_sends_a_pending_delivery_now_and_keeps_its_schedule(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(RETRY_SCHEDULE=[3600, 7200], RETRY_JITTER=0)
     make_event(make_webhook(Thing, url=inbox.url("fail-first/1")))
     drain()
@@ -52,13 +54,13 @@ def test_a_delivery_between_two_attempts_has_the_next_one_now_and_its_schedule_g
 
 
 @pytest.mark.parametrize("state", [State.WAITING, State.PENDING, State.SENDING, State.SUCCEEDED])
-def test_what_is_due_or_under_way_or_has_succeeded_is_not_retried(state: State) -> None:
+def test_deliveries_in_other_states_are_not_retried(state: State) -> None:
     make_delivery(make_webhook(Thing), state)
     assert retries.retry(Delivery.objects.all()).changed == 0
     assert Delivery.objects.get().state == state
 
 
-def test_a_failed_event_is_made_anew_with_the_data_of_today_and_says_so(broken: Any) -> None:
+def test_a_replay_creates_an_event_with_todays_data(broken: Any) -> None:
     make_webhook(Thing)
     thing = Thing.objects.create(name="then")
     failed = Event.objects.failed().get()
@@ -72,7 +74,7 @@ def test_a_failed_event_is_made_anew_with_the_data_of_today_and_says_so(broken: 
     assert not Event.objects.failed().exists()
 
 
-def test_a_deletion_that_cannot_be_read_any_more_is_told_by_key_and_name(broken: Any) -> None:
+def test_a_replayed_deletion_without_data_has_the_key_and_the_name(broken: Any) -> None:
     thing = Thing.objects.create(name="gone")
     make_webhook(Thing)
     pk = thing.pk
@@ -82,7 +84,7 @@ def test_a_deletion_that_cannot_be_read_any_more_is_told_by_key_and_name(broken:
     assert json.loads(replayed.event.data) == {"id": str(pk), "display": "gone"}
 
 
-def test_an_event_whose_payload_still_cannot_be_made_stays_as_it_is(broken: Any) -> None:
+def test_an_event_stays_failed_if_the_serializer_still_raises(broken: Any) -> None:
     make_webhook(Thing)
     Thing.objects.create(name="a")
     [replayed] = retries.replay(Event.objects.failed())
@@ -94,7 +96,7 @@ def test_an_event_whose_payload_still_cannot_be_made_stays_as_it_is(broken: Any)
 SLOW = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}
 
 
-def test_who_wants_the_data_of_today_is_judged_anew() -> None:
+def test_a_replay_evaluates_the_conditions_again() -> None:
     thing = Thing.objects.create(name="before")
     fixed, without = make_webhook(Thing, conditions=SLOW, prechange=True), make_webhook(Thing, conditions=SLOW)
     thing.name = "a" * 46 + "b"
@@ -116,7 +118,7 @@ def test_who_wants_the_data_of_today_is_judged_anew() -> None:
     assert not Event.objects.failed().exists()
 
 
-def test_what_nobody_wants_any_more_is_done_with() -> None:
+def test_a_failed_event_that_no_webhook_matches_is_closed() -> None:
     webhook = make_webhook(Thing, conditions=SLOW)
     thing = Thing.objects.create(name="a" * 46 + "b")
     thing.delete()
@@ -133,7 +135,7 @@ def test_what_nobody_wants_any_more_is_done_with() -> None:
     assert (entry.object_id, entry.change_message) == (str(deleted.pk), "Replayed: nobody wants it.")
 
 
-def test_a_deletion_whose_object_is_there_again_is_not_replayed(broken: Any) -> None:
+def test_a_deletion_is_not_replayed_if_the_object_exists_again(broken: Any) -> None:
     make_webhook(Thing)
     Thing.objects.bulk_create([Thing(pk=5, name="a")])
     Thing.objects.get(pk=5).delete()
@@ -145,7 +147,7 @@ def test_a_deletion_whose_object_is_there_again_is_not_replayed(broken: Any) -> 
     assert Event.objects.failed().count() == 1
 
 
-def test_a_cut_event_is_not_replayed_over_what_was_told_later() -> None:
+def test_a_stopped_event_is_not_replayed_after_a_later_change() -> None:
     webhook = make_webhook(Thing)
     first, second = (make_event(webhook, error=f"{CUT}too deep", depth=4) for _ in range(2))
     make_event(webhook, object_id="2")
@@ -162,7 +164,7 @@ def test_a_cut_event_is_not_replayed_over_what_was_told_later() -> None:
 
 
 @pytest.mark.postgresql
-def test_a_replay_waits_for_a_change_that_is_under_way(broken: Any) -> None:
+def test_a_replay_waits_for_an_uncommitted_change(broken: Any) -> None:
     make_webhook(Thing)
     thing = Thing.objects.create(name="then")
     failed = Event.objects.failed().get()
@@ -186,7 +188,7 @@ def test_an_event_is_replayed_once(broken: Any) -> None:
     assert (second.event, second.problem) == (None, "it has been replayed already")
 
 
-def test_many_are_retried_in_the_order_of_their_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deliveries_of_a_lane_are_retried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "CHUNK", 2)
     webhook = make_webhook(Thing)
     deliveries = [make_delivery(webhook, State.FAILED) for _ in range(5)]
@@ -204,9 +206,97 @@ def test_a_retry_probes_a_paused_webhook_at_once() -> None:
     assert Webhook.objects.get().probe_at <= timezone.now()
 
 
-def test_what_is_discarded_lets_the_next_one_pass() -> None:
+def test_discarding_a_head_promotes_the_next_delivery() -> None:
     webhook = make_webhook(Thing)
     first, second = make_delivery(webhook, State.PENDING), make_delivery(webhook, State.WAITING)
     assert retries.discard(Delivery.objects.filter(pk=first.pk)).changed == 1
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert (states[first.pk], states[second.pk]) == (State.DISCARDED, State.PENDING)
+
+
+EVENTS = reverse("admin:webhooks_event_changelist")
+
+
+@pytest.fixture
+def webhook(database: str) -> Webhook:
+    return make_webhook(Thing)
+
+
+@pytest.fixture
+def client(database: str) -> Client:
+    browser = Client()
+    browser.force_login(User.objects.create_superuser("root"))
+    return browser
+
+
+def make_failed(webhook: Webhook, *object_ids: Any) -> list[Event]:
+    """Events of these things, or of new ones, that could not be made."""
+    return [make_event(webhook, object_id=str(key), data="", error="KeyError") for key in object_ids]
+
+
+def new_things(count: int) -> list[int]:
+    return [thing.pk for thing in Thing.objects.bulk_create(Thing(name=f"thing {key}") for key in range(count))]
+
+
+def replay_all(client: Client, query: str = "") -> list[str]:
+    """Select all events of a list, replay them, and give what is said."""
+    first = Event.objects.order_by("-pk").values_list("pk", flat=True)[0]
+    chosen = {"action": "replay_chosen", "_selected_action": [first], "select_across": "1"}
+    response = client.post(EVENTS + query, chosen, follow=True)
+    return [str(message) for message in response.context["messages"]]
+
+
+def stop_early(monkeypatch: pytest.MonkeyPatch, at_once: int = 2) -> None:
+    """A request has taken long enough as soon as the first few are replayed."""
+    monkeypatch.setattr(event_admin, "CHUNK", at_once)
+    monkeypatch.setattr(retries, "REQUEST_SECONDS", 0)
+
+
+def test_each_replay_is_committed_before_the_next_one(
+    client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_failed(webhook, *new_things(3))
+    replay, committed = retries._replay, list[int]()
+
+    def look_and_replay(failed: Event) -> Any:
+        committed.append(aside(Event.objects.exclude(replay_of=None).count))
+        return replay(failed)
+
+    monkeypatch.setattr(retries, "_replay", look_and_replay)
+    assert replay_all(client) == ["3 events replayed."]
+    assert committed == [0, 1, 2]
+
+
+def test_a_request_stops_in_time_and_says_how_many_are_left(
+    client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_failed(webhook, *new_things(5))
+    stop_early(monkeypatch)
+    said = "There were too many for one request, {} left. Repeat the action for the rest."
+    assert replay_all(client, "?state=failed") == ["2 events replayed.", said.format(3)]
+    assert replay_all(client) == ["2 events replayed.", said.format(1)]
+    assert replay_all(client) == ["1 event replayed."]
+    assert replay_all(client) == ["Nothing to replay: none of these events failed."]
+
+
+def test_a_request_loads_no_more_events_than_a_list_counts(
+    client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_failed(webhook, *new_things(5))
+    monkeypatch.setattr(event_admin, "TOTAL_CAP", 3)
+    rest = "There were too many for one request, 1 or more left. Repeat the action for the rest."
+    assert replay_all(client) == ["3 events replayed.", rest]
+    assert replay_all(client) == ["2 events replayed."]
+
+
+def test_events_that_cannot_be_replayed_do_not_block_others(client: Client, webhook: Webhook) -> None:
+    make_failed(webhook, *range(10_000, 10_000 + event_admin.CHUNK + 5), *new_things(2))
+    assert replay_all(client)[0] == "2 events replayed."
+
+
+def test_the_queries_of_a_replay_read_each_event_once(client: Client, webhook: Webhook) -> None:
+    make_failed(webhook, *new_things(event_admin.CHUNK))
+    with CaptureQueriesContext(connection) as queries:
+        replay_all(client)
+    reading = [one["sql"] for one in queries if one["sql"].startswith("SELECT") and '."data",' in one["sql"]]
+    assert len(reading) == 1

@@ -1,25 +1,30 @@
-"""Webhooks that are deleted, with what goes with them."""
+"""Webhooks are tested with a ping, and deleted with all their deliveries."""
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
 from django.db import transaction
+from django.db.models import Q
 from django.test import Client
 from django.urls import reverse
 
+from dcim.models import Site
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
-from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
+from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook, to_view_objects
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.capture import subscriptions
 from webhooks.delivery import maintenance
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.operations import webhooks as operations
+from webhooks.operations.webhooks import ping
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -39,7 +44,7 @@ def delete(*webhooks: Webhook) -> None:
     operations.delete_webhooks(Webhook.objects.filter(pk__in=[webhook.pk for webhook in webhooks]))
 
 
-def test_what_is_small_is_gone_at_once_and_takes_nothing_of_others() -> None:
+def test_a_webhook_with_few_deliveries_is_deleted_at_once() -> None:
     webhook, other = make_webhook(Thing), make_webhook(Thing)
     shared = make_delivery(webhook, State.FAILED)
     make_delivery(other, State.FAILED, event=shared.event)
@@ -51,7 +56,7 @@ def test_what_is_small_is_gone_at_once_and_takes_nothing_of_others() -> None:
     assert not Attempt.objects.exists()
 
 
-def test_of_what_is_large_no_more_than_some_goes_at_once_and_sweeps_delete_the_rest(large: Webhook) -> None:
+def test_the_sweep_deletes_what_a_request_leaves(large: Webhook) -> None:
     delete(large)
     assert not Webhook.objects.exists()
     assert Delivery.objects.count() == Event.objects.count() == Attempt.objects.count() == 4
@@ -63,14 +68,14 @@ def test_of_what_is_large_no_more_than_some_goes_at_once_and_sweeps_delete_the_r
     assert maintenance.sweep() == 0
 
 
-def test_a_small_one_does_not_wait_for_a_large_one(large: Webhook) -> None:
+def test_a_small_webhook_does_not_wait_for_a_large_one(large: Webhook) -> None:
     delete(large)
     small = make_webhook(Thing)
     delete(small)
     assert list(Webhook.with_deleted.values_list("pk", flat=True)) == [large.pk]
 
 
-def test_one_that_is_being_deleted_is_out_of_use_and_its_name_is_free(large: Webhook, inbox: Inbox) -> None:
+def test_a_webhook_being_deleted_is_not_used_and_its_name_is_free(large: Webhook, inbox: Inbox) -> None:
     Webhook.objects.update(payload_url=inbox.url())
     make_event(large, object_id="new")
     delete(large)
@@ -85,14 +90,14 @@ def test_one_that_is_being_deleted_is_out_of_use_and_its_name_is_free(large: Web
     assert not Event.objects.undispatched().exists()
 
 
-def test_no_name_of_another_keeps_one_from_being_deleted() -> None:
+def test_no_name_of_another_webhook_blocks_a_deletion() -> None:
     webhook = make_webhook(Thing, name="A")
     make_webhook(Thing, name=f"A (being deleted, {webhook.pk})")
     delete(webhook)
     assert not Webhook.objects.filter(pk=webhook.pk).exists()
 
 
-def test_one_that_is_just_sent_to_is_deleted_without_harm(inbox: Inbox) -> None:
+def test_a_webhook_can_be_deleted_during_an_attempt(inbox: Inbox) -> None:
     webhook, other = make_webhook(Thing, url=inbox.url("slow/1")), make_webhook(Thing, url=inbox.url())
     make_event(webhook, object_id="1")
     worker = Beside(drain)
@@ -107,7 +112,7 @@ def test_one_that_is_just_sent_to_is_deleted_without_harm(inbox: Inbox) -> None:
 
 
 @pytest.mark.postgresql
-def test_nobody_waits_for_a_delivery_that_somebody_else_holds() -> None:
+def test_a_deletion_does_not_wait_for_a_locked_delivery() -> None:
     webhook = make_webhook(Thing)
     delivery = make_delivery(webhook, State.FAILED)
     held, go_on = threading.Event(), threading.Event()
@@ -131,7 +136,7 @@ def test_nobody_waits_for_a_delivery_that_somebody_else_holds() -> None:
 
 
 @pytest.mark.postgresql
-def test_a_dispatch_beside_a_deletion_adds_nothing_that_stays(inbox: Inbox) -> None:
+def test_a_dispatch_during_a_deletion_leaves_no_delivery(inbox: Inbox) -> None:
     webhook, other = make_webhook(Thing, url=inbox.url()), make_webhook(Thing, url=inbox.url())
     make_event(webhook, other)
     with transaction.atomic():
@@ -144,7 +149,7 @@ def test_a_dispatch_beside_a_deletion_adds_nothing_that_stays(inbox: Inbox) -> N
     assert states() == [State.SUCCEEDED]
 
 
-def test_the_pages_show_it_no_more_and_tell_that_it_is_going(large: Webhook) -> None:
+def test_pages_hide_a_webhook_that_is_being_deleted(large: Webhook) -> None:
     client = Client()
     client.force_login(User.objects.create_superuser("root"))
     client.post(reverse("admin:webhooks_webhook_delete", args=[large.pk]), {"post": "yes"})
@@ -159,3 +164,83 @@ def test_the_pages_show_it_no_more_and_tell_that_it_is_going(large: Webhook) -> 
     while maintenance.sweep():
         pass
     assert "being deleted" not in client.get("/admin/webhook-backend-status/").content.decode()
+
+
+def client_of(*permissions: str) -> Client:
+    user = User.objects.create_user("tester", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def address(webhook: Webhook, deed: str) -> str:
+    return reverse(f"admin:webhooks_webhook_{deed}", args=[webhook.pk])
+
+
+def test_a_ping_is_an_event_for_this_webhook_only(inbox: Inbox) -> None:
+    webhook, _ = make_webhook(Site, name="CMDB", url=inbox.url(), secret="s"), make_webhook(Site, url=inbox.url())
+    event = ping(webhook)
+    drain()
+    [received] = inbox.received()
+    body = received.json
+    assert (body["event"], body["object_type"], body["model"]) == ("ping", "webhooks.ping", "ping")
+    assert body["data"] == {"id": event.object_id, "display": "test of CMDB"}
+    assert body["snapshots"] == {"prechange": None, "postchange": None}
+    assert "x-hook-signature" in received.headers
+    assert [one.webhook for one in event.deliveries.all()] == [webhook]
+
+
+def test_a_failed_ping_does_not_block_the_next_one(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])
+    webhook = make_webhook(Site, url=inbox.url("fail-first/1"))
+    for _ in range(2):
+        ping(webhook)
+        drain()
+    assert states() == [State.PENDING, State.SUCCEEDED]
+
+
+def test_a_ping_probes_a_paused_webhook(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600], PAUSE_AFTER=1)
+    webhook = make_webhook(Site, url=inbox.url("fail-first/1"))
+    make_event(webhook)
+    drain()
+    assert Webhook.objects.get().is_paused
+    ping(webhook)
+    drain()
+    assert states() == [State.PENDING, State.SUCCEEDED]
+    assert not Webhook.objects.get().is_paused
+
+
+def test_an_admin_sends_a_ping_from_the_page_of_the_webhook(inbox: Inbox) -> None:
+    webhook = make_webhook(Site, url=inbox.url())
+    client = client_of("view_webhook", "change_webhook", "view_event")
+    assert f'action="{address(webhook, "ping")}"' in client.get(address(webhook, "change")).content.decode()
+    shown = client.post(address(webhook, "ping"), follow=True).content.decode()
+    event = Event.objects.get()
+    assert re.search(rf"The test is on its way. See <a [^>]*>event {event.pk}</a>", shown)
+    assert (event.username, LogEntry.objects.get().get_change_message()) == ("tester", "Sent a test.")
+    drain()
+    assert len(inbox.received()) == 1
+    assert "ping" in client.get(reverse("admin:webhooks_event_change", args=[event.pk])).content.decode()
+
+
+def test_a_disabled_webhook_gets_no_ping() -> None:
+    webhook = make_webhook(Site, enabled=False)
+    client = client_of("view_webhook", "change_webhook")
+    assert "Send a test" not in client.get(address(webhook, "change")).content.decode()
+    assert "Enable it before you send a test" in client.post(address(webhook, "ping"), follow=True).content.decode()
+    assert not Event.objects.exists()
+
+
+def test_a_user_who_may_only_view_cannot_send_a_ping() -> None:
+    webhook = make_webhook(Site)
+    client = client_of("view_webhook")
+    assert "Send a test" not in client.get(address(webhook, "change")).content.decode()
+    assert client.post(address(webhook, "ping")).status_code == 403
+    assert client.get(address(webhook, "ping")).status_code == 405
+    assert not Event.objects.exists()
+
+
+def test_a_ping_to_a_missing_webhook_is_refused(admin_client: Client) -> None:
+    assert admin_client.post(reverse("admin:webhooks_webhook_ping", args=[7])).status_code == 404

@@ -102,12 +102,12 @@ def saved_beside(database: str, judging: Judging) -> Callable[[Save, bool, bool,
 @pytest.mark.postgresql
 @pytest.mark.parametrize("save", [by_admin, by_api])
 class TestASaveBesideAWorker:
-    def test_what_disabled_itself_meanwhile_stays_disabled(self, saved_beside: Any, save: Save) -> None:
+    def test_a_webhook_that_was_disabled_meanwhile_stays_disabled(self, saved_beside: Any, save: Save) -> None:
         webhook = saved_beside(save, True, True, GONE)
         assert not webhook.enabled
         assert "410" in webhook.disabled_reason
 
-    def test_what_was_paused_meanwhile_stays_paused(
+    def test_a_webhook_that_was_paused_meanwhile_stays_paused(
         self, saved_beside: Any, save: Save, webhooks_settings: Any
     ) -> None:
         webhooks_settings(PAUSE_AFTER=1)
@@ -115,11 +115,11 @@ class TestASaveBesideAWorker:
         assert webhook.is_paused
         assert (webhook.failures_in_a_row, webhook.last_failure) == (1, "HTTP 500 Internal Server Error")
 
-    def test_whoever_disables_it_does(self, saved_beside: Any, save: Save) -> None:
+    def test_a_user_can_disable_it(self, saved_beside: Any, save: Save) -> None:
         webhook = saved_beside(save, True, False, REFUSED)
         assert (webhook.enabled, webhook.failures_in_a_row) == (False, 1)
 
-    def test_whoever_enables_it_does(self, saved_beside: Any, save: Save) -> None:
+    def test_a_user_can_enable_it(self, saved_beside: Any, save: Save) -> None:
         assert saved_beside(save, False, True, REFUSED).enabled
 
 
@@ -135,7 +135,7 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
 
 
 @pytest.mark.parametrize(("save", "status"), [(by_admin, 302), (by_api, 404)])
-def test_one_that_is_deleted_meanwhile_is_no_error_of_the_server(
+def test_saving_a_webhook_deleted_meanwhile_is_refused(
     database: str, monkeypatch: pytest.MonkeyPatch, save: Save, status: int
 ) -> None:
     User.objects.create_superuser("admin")
@@ -150,7 +150,7 @@ def test_one_that_is_deleted_meanwhile_is_no_error_of_the_server(
 
 
 @pytest.mark.parametrize(("save", "status"), [(by_admin, 302), (by_api, 409)])
-def test_a_name_that_another_gets_meanwhile_is_no_error_of_the_server(
+def test_a_name_that_is_taken_meanwhile_is_refused(
     database: str, monkeypatch: pytest.MonkeyPatch, save: Save, status: int
 ) -> None:
     User.objects.create_superuser("admin")
@@ -165,7 +165,7 @@ def test_a_name_that_another_gets_meanwhile_is_no_error_of_the_server(
     assert Webhook.objects.get(pk=webhook.pk).name == "old"
 
 
-def test_one_that_is_deleted_meanwhile_is_not_switched(
+def test_a_webhook_deleted_meanwhile_is_not_enabled_or_disabled(
     database: str, admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept, deleted = (make_webhook(Site, name=name, enabled=False) for name in ("kept", "deleted"))
@@ -181,7 +181,7 @@ def test_one_that_is_deleted_meanwhile_is_not_switched(
     assert "1 webhook enabled." in shown
 
 
-def test_what_somebody_else_saved_meanwhile_stays(database: str) -> None:
+def test_settings_saved_by_another_user_meanwhile_stay(database: str) -> None:
     make_webhook(Site, secret="first", timeout=5, secret_headers="X-Token: a")
     mine, theirs = Webhook.objects.get(), Webhook.objects.get()
     theirs.payload_url, theirs.secret, theirs.secret_headers = "http://127.0.0.1:2/", "second", "X-Token: b"
@@ -193,7 +193,7 @@ def test_what_somebody_else_saved_meanwhile_stays(database: str) -> None:
     assert (stored.secret, stored.previous_secret, stored.secret_headers) == ("second", "first", "X-Token: b")
 
 
-def test_of_two_new_secrets_the_later_replaces_the_earlier(database: str) -> None:
+def test_the_later_of_two_new_secrets_replaces_the_earlier_one(database: str) -> None:
     make_webhook(Site, secret="first")
     mine, theirs = Webhook.objects.get(), Webhook.objects.get()
     for webhook, secret in ((theirs, "second"), (mine, "third")):
@@ -203,7 +203,7 @@ def test_of_two_new_secrets_the_later_replaces_the_earlier(database: str) -> Non
     assert (stored.secret, stored.previous_secret) == ("third", "second")
 
 
-def test_a_rotation_of_keys_beside_a_save_loses_no_secret(database: str, webhooks_settings: Any) -> None:
+def test_a_key_rotation_during_a_save_loses_no_secret(database: str, webhooks_settings: Any) -> None:
     old, new = (Fernet.generate_key().decode() for _ in range(2))
     webhooks_settings(ENCRYPTION_KEYS=[old])
     make_webhook(Site, secret="kept")
@@ -228,7 +228,7 @@ def test_a_save_that_does_not_enable_a_webhook_resumes_nothing(database: str, lo
     assert stored.disabled_reason == "HTTP 410 Gone"
 
 
-def test_a_webhook_enabled_by_this_field_alone_forgets_its_failures(database: str) -> None:
+def test_saving_the_field_enabled_clears_the_failures(database: str) -> None:
     webhook = make_webhook(Site, enabled=False, disabled_reason="HTTP 410 Gone", failures_in_a_row=7)
     webhook.enabled = True
     webhook.save(update_fields=["enabled"])

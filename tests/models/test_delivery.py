@@ -1,11 +1,12 @@
-"""The states of a Delivery, every change of them, and that each has a way out."""
+"""The states and the ids of deliveries."""
 
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from tests.support.draining import states
 from tests.support.makers import make_delivery, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.db import DatabaseNow
+from webhooks.db import DatabaseNow, delivery_id, new_id
 from webhooks.delivery import outcomes
 from webhooks.delivery.outcomes import Transition
 from webhooks.models import Delivery, State, Webhook, claims
@@ -25,6 +26,7 @@ from webhooks.models.claims import Claim
 from webhooks.models.delivery import ENDED_STATES, OPEN_STATES
 
 pytestmark = pytest.mark.usefixtures("database")
+
 
 USING = "default"
 
@@ -65,6 +67,7 @@ CHANGES: dict[str, Callable[[Delivery], Any]] = {
     "promote": lambda delivery: claims.promote(Delivery.objects.db, [delivery.pk]),
 }
 
+
 # Where each change leads from each state; whatever is not named leaves the state as it is.
 LEADS_TO = {
     ("pending", "claim"): "sending",
@@ -83,20 +86,18 @@ LEADS_TO = {
 
 @pytest.mark.parametrize("state", State.values)
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_change_leads_from_the_states_that_it_is_for_and_from_no_other(
-    webhook: Webhook, state: str, change: str
-) -> None:
+def test_each_change_affects_only_the_states_it_is_for(webhook: Webhook, state: str, change: str) -> None:
     delivery = make_delivery(webhook, State(state))
     CHANGES[change](delivery)
     assert state_of(delivery) == LEADS_TO.get((state, change), state)
 
 
-def test_every_state_but_success_has_a_way_out() -> None:
+def test_every_state_except_succeeded_can_be_left() -> None:
     assert {state for state, _ in LEADS_TO} | {"succeeded"} == set(State.values)
     assert set(OPEN_STATES) | set(ENDED_STATES) == set(State)
 
 
-def test_what_has_ended_says_when_and_what_goes_on_does_not(webhook: Webhook) -> None:
+def test_only_ended_deliveries_have_a_finish_time(webhook: Webhook) -> None:
     for state in (State.SUCCEEDED, State.FAILED):
         delivery = make_delivery(webhook, State.SENDING, object_id=state)
         record(delivery, state)
@@ -112,7 +113,7 @@ def test_what_has_ended_says_when_and_what_goes_on_does_not(webhook: Webhook) ->
     assert delivery.finished_at is None
 
 
-def test_the_database_itself_refuses_a_second_head(webhook: Webhook) -> None:
+def test_the_database_refuses_a_second_head(webhook: Webhook) -> None:
     make_delivery(webhook, State.PENDING)
     with pytest.raises(IntegrityError), transaction.atomic():
         make_delivery(webhook, State.SENDING)
@@ -123,7 +124,7 @@ def test_the_database_itself_refuses_a_second_head(webhook: Webhook) -> None:
 # Claims
 
 
-def test_only_what_is_due_is_claimed_the_longest_due_first_and_no_more_than_there_is_room(webhook: Webhook) -> None:
+def test_a_claim_takes_the_longest_due_first_up_to_its_capacity(webhook: Webhook) -> None:
     now = timezone.now()
     due = [
         make_delivery(webhook, object_id=str(age), next_attempt_at=now - timedelta(seconds=age)) for age in (3, 9, 6, 1)
@@ -135,7 +136,7 @@ def test_only_what_is_due_is_claimed_the_longest_due_first_and_no_more_than_ther
     assert all(delivery.lease_until > now + timedelta(seconds=10) for delivery in Delivery.objects.held(token))
 
 
-def test_a_claim_is_for_the_webhooks_that_it_names(webhook: Webhook) -> None:
+def test_a_claim_takes_deliveries_of_its_webhooks_only(webhook: Webhook) -> None:
     other = make_webhook(Thing)
     make_delivery(webhook)
     make_delivery(other)
@@ -149,7 +150,7 @@ def test_an_empty_claim_takes_nothing(webhook: Webhook) -> None:
     assert claims.claim(Delivery.objects.db, {webhook.pk: 0}, Claim(uuid.uuid4(), 15)) == []
 
 
-def test_workers_that_claim_at_once_share_the_work_and_never_take_the_same(webhook: Webhook) -> None:
+def test_concurrent_workers_never_claim_the_same_delivery(webhook: Webhook) -> None:
     for number in range(200):
         make_delivery(webhook, object_id=str(number))
 
@@ -165,7 +166,7 @@ def test_workers_that_claim_at_once_share_the_work_and_never_take_the_same(webho
 
 
 @pytest.mark.postgresql
-def test_a_claim_passes_over_rows_that_another_worker_has_locked(webhook: Webhook) -> None:
+def test_a_claim_skips_rows_that_another_worker_has_locked(webhook: Webhook) -> None:
     locked, free = (make_delivery(webhook, object_id=object_id) for object_id in ("1", "2"))
     with transaction.atomic():
         list(Delivery.objects.select_for_update().filter(pk=locked.pk))
@@ -198,7 +199,7 @@ def test_a_worker_that_lost_its_claim_records_nothing(webhook: Webhook) -> None:
     assert (delivery.state, delivery.attempt_count, delivery.failures) == (State.SUCCEEDED, 1, 0)
 
 
-def test_a_claim_that_is_handed_back_does_not_count(webhook: Webhook) -> None:
+def test_a_released_claim_does_not_count_as_an_attempt(webhook: Webhook) -> None:
     delivery = make_delivery(webhook)
     claim(webhook)
     Delivery.objects.filter(pk=delivery.pk).release()
@@ -207,7 +208,7 @@ def test_a_claim_that_is_handed_back_does_not_count(webhook: Webhook) -> None:
     assert list(due()) == [delivery]
 
 
-def test_what_failed_is_due_again_after_its_wait(webhook: Webhook) -> None:
+def test_a_failed_attempt_is_due_again_after_its_wait(webhook: Webhook) -> None:
     delivery = make_delivery(webhook, State.SENDING)
     record(delivery, State.PENDING, wait=100)
     delivery.refresh_from_db()
@@ -224,20 +225,20 @@ def lane(webhook: Webhook, *wanted: State) -> list[Delivery]:
     return [make_delivery(webhook, state) for state in wanted]
 
 
-def test_the_end_of_a_head_makes_the_next_one_the_head(webhook: Webhook) -> None:
+def test_the_next_delivery_becomes_the_head(webhook: Webhook) -> None:
     head, *_ = lane(webhook, State.SENDING, State.WAITING, State.WAITING)
     record(head, State.SUCCEEDED)
     claims.promote(Delivery.objects.db, [head.pk])
     assert states() == [State.SUCCEEDED, State.PENDING, State.WAITING]
 
 
-def test_a_promotion_beside_a_head_changes_nothing(webhook: Webhook) -> None:
+def test_a_promotion_changes_nothing_if_there_is_a_head(webhook: Webhook) -> None:
     deliveries = lane(webhook, State.SENDING, State.WAITING)
     claims.promote(Delivery.objects.db, [delivery.pk for delivery in deliveries])
     assert states() == [State.SENDING, State.WAITING]
 
 
-def test_a_promotion_with_a_claim_takes_the_next_one_of_a_webhook_that_may_be_sent_to(webhook: Webhook) -> None:
+def test_a_promotion_with_a_claim_skips_disabled_and_paused_webhooks(webhook: Webhook) -> None:
     stopped, paused = make_webhook(Thing, enabled=False), make_webhook(Thing, probe_at=timezone.now())
     for one in (webhook, stopped, paused):
         lane(one, State.SUCCEEDED, State.WAITING)
@@ -252,7 +253,7 @@ def test_a_promotion_with_a_claim_takes_the_next_one_of_a_webhook_that_may_be_se
     ]
 
 
-def test_a_retry_goes_back_into_its_lane_before_what_waits_there(webhook: Webhook) -> None:
+def test_a_retried_delivery_goes_before_later_ones_of_its_lane(webhook: Webhook) -> None:
     failed, head, waiting = lane(webhook, State.FAILED, State.PENDING, State.WAITING)
     assert Delivery.objects.failed().retry() == 1
     assert states() == [State.WAITING, State.PENDING, State.WAITING]
@@ -263,7 +264,7 @@ def test_a_retry_goes_back_into_its_lane_before_what_waits_there(webhook: Webhoo
     assert failed.event_id < waiting.event_id
 
 
-def test_a_retry_has_the_whole_schedule_before_it(webhook: Webhook) -> None:
+def test_a_retried_delivery_starts_its_schedule_again(webhook: Webhook) -> None:
     delivery = make_delivery(webhook, State.FAILED, failures=9, attempt_count=9)
     Delivery.objects.failed().retry()
     delivery.refresh_from_db()
@@ -271,13 +272,13 @@ def test_a_retry_has_the_whole_schedule_before_it(webhook: Webhook) -> None:
     assert list(due()) == [delivery]
 
 
-def test_many_of_one_lane_may_be_retried_at_once(webhook: Webhook) -> None:
+def test_several_deliveries_of_one_lane_can_be_retried_together(webhook: Webhook) -> None:
     lane(webhook, State.FAILED, State.DISCARDED, State.FAILED)
     assert Delivery.objects.all().retry() == 3
     assert states() == [State.PENDING, State.WAITING, State.WAITING]
 
 
-def test_a_retry_of_an_unordered_webhook_waits_for_nobody(database: str) -> None:
+def test_retried_deliveries_of_an_unordered_webhook_are_all_pending(database: str) -> None:
     unordered = make_webhook(Thing, ordered=False)
     for _ in range(3):
         make_delivery(unordered, State.FAILED, in_lane=False)
@@ -286,7 +287,7 @@ def test_a_retry_of_an_unordered_webhook_waits_for_nobody(database: str) -> None
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_what_waits_behind_a_discarded_one_moves_up(webhook: Webhook, place: int) -> None:
+def test_deliveries_behind_a_discarded_one_move_up(webhook: Webhook, place: int) -> None:
     deliveries = lane(webhook, State.PENDING, State.WAITING, State.WAITING)
     assert Delivery.objects.filter(pk=deliveries[place].pk).discard() == 1
     left = [state_of(delivery) for number, delivery in enumerate(deliveries) if number != place]
@@ -294,7 +295,7 @@ def test_what_waits_behind_a_discarded_one_moves_up(webhook: Webhook, place: int
 
 
 @pytest.mark.postgresql
-def test_a_lane_goes_on_where_the_next_one_is_discarded_as_the_head_ends(
+def test_a_lane_continues_if_the_next_delivery_is_discarded_as_the_head_ends(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     head, following, _ = lane(webhook, State.SENDING, State.WAITING, State.WAITING)
@@ -322,13 +323,13 @@ def test_a_lane_goes_on_where_the_next_one_is_discarded_as_the_head_ends(
     assert states() == [State.SUCCEEDED, State.DISCARDED, State.PENDING]
 
 
-def test_a_whole_lane_may_be_discarded_except_for_what_is_under_way(webhook: Webhook) -> None:
+def test_a_whole_lane_can_be_discarded_except_the_delivery_being_sent(webhook: Webhook) -> None:
     lane(webhook, State.SENDING, State.WAITING, State.WAITING)
     assert Delivery.objects.all().discard() == 2
     assert states() == [State.SENDING, State.DISCARDED, State.DISCARDED]
 
 
-def test_a_head_that_leaves_its_lane_goes_on_beside_it(webhook: Webhook) -> None:
+def test_a_head_that_leaves_its_lane_is_still_retried(webhook: Webhook) -> None:
     head, _ = lane(webhook, State.PENDING, State.WAITING)
     Delivery.objects.filter(pk=head.pk).leave_lane()
     claims.promote(Delivery.objects.db, [head.pk])
@@ -336,7 +337,7 @@ def test_a_head_that_leaves_its_lane_goes_on_beside_it(webhook: Webhook) -> None
     assert len(claim(webhook)[0]) == 2
 
 
-def test_those_that_retry_and_those_that_send_at_once_never_make_two_heads(webhook: Webhook) -> None:
+def test_concurrent_retries_and_sends_never_create_two_heads(webhook: Webhook) -> None:
     for _ in range(3):
         lane(webhook, *[State.FAILED] * 10)
 
@@ -359,9 +360,7 @@ def test_those_that_retry_and_those_that_send_at_once_never_make_two_heads(webho
 
 
 @pytest.mark.postgresql
-def test_a_promotion_asks_for_the_head_of_each_lane_and_scans_no_others(
-    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_promotion_uses_the_index_of_heads(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, Any]] = []
     fetch_all = claims.fetch_all
 
@@ -375,3 +374,41 @@ def test_a_promotion_asks_for_the_head_of_each_lane_and_scans_no_others(
     plan = "\n".join(line for (line,) in fetch_all(USING, f"EXPLAIN {promotion}", params))
     assert "webhooks_delivery_one_head" in plan
     assert "Anti Join" not in plan
+
+
+def test_an_id_is_a_version_7_uuid_of_now() -> None:
+    before = time.time_ns() // 1_000_000
+    one = new_id()
+    after = time.time_ns() // 1_000_000
+    assert one.version == 7
+    assert one.variant == "specified in RFC 4122"
+    assert before <= one.int >> 80 <= after
+
+
+def test_ids_are_unique_and_ordered_by_time() -> None:
+    ids = [new_id() for _ in range(10_000)]
+    assert len(set(ids)) == len(ids)
+    stamps = [one.int >> 80 for one in ids]
+    assert stamps == sorted(stamps)
+
+
+def test_later_ids_sort_after_earlier_ones() -> None:
+    first = new_id()
+    time.sleep(0.002)
+    assert str(new_id()) > str(first)
+
+
+def test_the_id_of_a_delivery_depends_on_its_event_and_webhook_only() -> None:
+    moment = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+    one = delivery_id(moment, 5, 7)
+    assert one.version == 7
+    assert one.int >> 80 == int(moment.timestamp() * 1000)
+    assert one == delivery_id(moment, 5, 7)
+    others = {delivery_id(moment, event, webhook) for event in range(100) for webhook in range(100)}
+    assert len(others) == 10_000
+
+
+@pytest.mark.parametrize(("event", "webhook", "later"), [(51, 7, 0), (5, 17, 0), (5, 7, 1)])
+def test_other_deliveries_have_other_ids(event: int, webhook: int, later: int) -> None:
+    moment = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+    assert delivery_id(moment, 5, 7) != delivery_id(moment + timedelta(milliseconds=later), event, webhook)
