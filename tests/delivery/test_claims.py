@@ -1,4 +1,4 @@
-"""Deliveries that a worker may have died of: few at once, then alone, and in the end a failed attempt."""
+"""Suspects, which may have killed their worker: few at once, then alone, and in the end a failed attempt."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def claims(runner: DeliveryRunner) -> WorkerClaims:
 
 
 def make_lost(webhook: Webhook, count: int, lost_leases: int, **fields: Any) -> list[Delivery]:
-    """Deliveries of different objects that are due and lost so many leases."""
+    """Due deliveries of different objects that lost this many leases."""
     start = Delivery.objects.count()
     return [
         make_delivery(webhook, object_id=str(start + number), lost_leases=lost_leases, **fields)
@@ -56,13 +56,13 @@ def make_lost(webhook: Webhook, count: int, lost_leases: int, **fields: Any) -> 
 
 def held_by(claims: WorkerClaims) -> list[int]:
     """The lost leases of the deliveries that a worker holds."""
-    return sorted(claimed.lost_leases for claimed in claims.held())
+    return sorted(claimed.lost_leases for claimed in claims.held.values())
 
 
 # Counting
 
 
-def test_a_lease_that_ends_without_a_record_is_counted_and_one_that_is_handed_back_is_not(webhook: Webhook) -> None:
+def test_a_lease_that_ends_without_a_record_is_counted_and_a_released_one_is_not(webhook: Webhook) -> None:
     for lost in (0, 1):
         make_lost(webhook, 1, lost, state=State.SENDING, lease_until=AGO)
     [handed_back] = make_lost(webhook, 1, 1, state=State.SENDING)
@@ -150,7 +150,7 @@ def test_the_page_of_a_delivery_names_lost_leases(webhook: Webhook, admin_client
 # Sending
 
 
-def test_a_worker_holds_few_that_lost_a_lease_beside_all_others(webhook: Webhook, claims: WorkerClaims) -> None:
+def test_a_worker_holds_few_suspects_among_other_deliveries(webhook: Webhook, claims: WorkerClaims) -> None:
     make_lost(webhook, 30, 1)
     make_lost(webhook, 30, 0)
     claims.claim_due()
@@ -159,17 +159,17 @@ def test_a_worker_holds_few_that_lost_a_lease_beside_all_others(webhook: Webhook
     assert held_by(claims).count(0) > 0
 
 
-def test_webhooks_share_the_room_for_those_that_lost_a_lease(claims: WorkerClaims, inbox: Inbox) -> None:
+def test_webhooks_share_the_capacity_for_suspects(claims: WorkerClaims, inbox: Inbox) -> None:
     webhooks = [make_webhook(Thing, url=inbox.url("hang"), timeout=1) for _ in range(2)]
     make_lost(webhooks[0], 30, 1)
     make_lost(webhooks[1], 3, 1)
     claims.claim_due()
-    held = [claimed.webhook.pk for claimed in claims.held()]
+    held = [claimed.webhook.pk for claimed in claims.held.values()]
     assert [held.count(webhook.pk) for webhook in webhooks] == [FEW_SUSPECTS // 2, 3]
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_what_lost_two_leases_is_sent_alone_and_others_have_turns_between(
+def test_a_delivery_that_lost_two_leases_goes_alone_and_others_have_turns_between(
     webhook: Webhook, runner: DeliveryRunner, claims: WorkerClaims, ordered: bool
 ) -> None:
     other = make_webhook(Thing, url=webhook.payload_url, ordered=ordered)
@@ -182,7 +182,7 @@ def test_what_lost_two_leases_is_sent_alone_and_others_have_turns_between(
         claims.claim_due()
         claims.renew()
         runner._collect(0.01, claim_next=True)
-        if claims.held() and (not seen or held_by(claims) != seen[-1]):
+        if claims.held and (not seen or held_by(claims) != seen[-1]):
             seen.append(held_by(claims))
     assert states() == [State.SUCCEEDED] * 28
     alone = [number for number, held in enumerate(seen) if 2 in held]
@@ -191,7 +191,7 @@ def test_what_lost_two_leases_is_sent_alone_and_others_have_turns_between(
     assert any(second - first > 1 for first, second in itertools.pairwise(alone)), seen
 
 
-def test_nothing_is_taken_at_once_while_one_goes_alone(webhook: Webhook, claims: WorkerClaims) -> None:
+def test_nothing_else_is_claimed_during_a_solo_turn(webhook: Webhook, claims: WorkerClaims) -> None:
     make_lost(webhook, 1, 2)
     assert claims.claim_due() == 1
     assert claims.claim_for({webhook.pk: 1}) is None
@@ -213,7 +213,7 @@ def test_the_probe_of_a_paused_webhook_takes_the_least_suspicious(
     assert claims.claim_due() == 0
 
 
-def test_others_get_as_much_time_as_one_that_goes_alone_took() -> None:
+def test_other_deliveries_get_as_much_time_as_a_solo_turn_took() -> None:
     solo = SoloTurn()
 
     def begins(now: float, is_due: bool = True, others: bool = True, is_idle: bool = True) -> bool:

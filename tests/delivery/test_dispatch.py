@@ -33,7 +33,7 @@ def dispatch_all() -> int:
     return sum(iter(dispatch, 0))
 
 
-def test_an_event_becomes_one_delivery_for_each_webhook_that_wanted_it(webhook: Webhook) -> None:
+def test_an_event_becomes_one_delivery_for_each_matching_webhook(webhook: Webhook) -> None:
     other, uninterested = make_webhook(Thing), make_webhook(Thing)
     event = make_event(webhook, other)
     assert dispatch() == 1
@@ -50,7 +50,7 @@ def test_nothing_is_dispatched_twice(webhook: Webhook) -> None:
     assert Delivery.objects.count() == 1
 
 
-def test_what_a_crash_took_back_is_dispatched_again_under_the_same_ids(webhook: Webhook) -> None:
+def test_a_dispatch_that_a_crash_rolled_back_repeats_with_the_same_ids(webhook: Webhook) -> None:
     make_event(webhook, make_webhook(Thing))
     with transaction.atomic():
         dispatch()
@@ -77,7 +77,7 @@ def test_lanes_of_different_webhooks_are_apart(webhook: Webhook) -> None:
     assert states() == [State.PENDING, State.PENDING]
 
 
-def test_objects_of_different_models_with_the_same_key_have_lanes_of_their_own(webhook: Webhook) -> None:
+def test_objects_of_different_models_with_the_same_key_have_different_lanes(webhook: Webhook) -> None:
     make_event(webhook)
     make_event(webhook, object_type="testapp.label")
     dispatch()
@@ -132,7 +132,7 @@ def test_a_webhook_that_is_gone_gets_nothing(webhook: Webhook) -> None:
     assert not Event.objects.undispatched().exists()
 
 
-def test_a_webhook_that_was_disabled_since_keeps_what_it_wanted_then(webhook: Webhook) -> None:
+def test_a_webhook_that_was_disabled_later_keeps_its_deliveries(webhook: Webhook) -> None:
     make_event(webhook)
     Webhook.objects.update(enabled=False)
     dispatch()
@@ -192,7 +192,7 @@ def test_several_workers_at_once_dispatch_each_event_once(
     assert set(Delivery.objects.filter(state=State.PENDING).values_list("event_id", flat=True)) == set(first.values())
 
 
-def test_a_webhook_that_an_event_names_twice_gets_it_once(webhook: Webhook) -> None:
+def test_an_event_that_names_a_webhook_twice_becomes_one_delivery(webhook: Webhook) -> None:
     make_event(webhook, webhook)
     assert dispatch_all() == 1
     assert states() == [State.PENDING]
@@ -207,7 +207,7 @@ def test_a_delivery_that_exists_already_is_not_created_again(webhook: Webhook) -
     assert Delivery.objects.get(state=State.PENDING).event == other
 
 
-def test_a_dispatch_that_fails_keeps_nothing_from_being_recorded_and_swept(
+def test_a_dispatch_that_fails_does_not_stop_recording_and_maintenance(
     webhook: Webhook, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any) -> None:
@@ -227,7 +227,7 @@ def test_a_dispatch_that_fails_keeps_nothing_from_being_recorded_and_swept(
 
 
 class Replicated:
-    """Django's own example: reads go to a replica, of which there is none here."""
+    """Django's own example: reads go to a replica, which does not exist here."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str:
         return "replica"
@@ -243,7 +243,7 @@ def test_workers_read_where_they_write(settings: Any, inbox: Inbox) -> None:
     assert (Delivery.objects.get().state, Attempt.objects.count()) == (State.SUCCEEDED, 1)
 
 
-def test_what_belongs_to_a_row_is_read_where_it_was_written(settings: Any) -> None:
+def test_related_rows_are_read_where_they_were_written(settings: Any) -> None:
     delivery = make_delivery(make_webhook(Thing))
     Attempt.objects.create(delivery=delivery, number=1, started_at=timezone.now(), duration_ms=1, succeeded=True)
     settings.DATABASE_ROUTERS = [Replicated()]

@@ -1,4 +1,4 @@
-"""Fair turns between webhooks, and a cap on what is in flight for each."""
+"""Fair turns between webhooks, and a cap on the requests in flight for each."""
 
 from __future__ import annotations
 

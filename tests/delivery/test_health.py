@@ -100,7 +100,7 @@ def test_health_is_judged_by_the_clock_of_the_database(
 
 @pytest.fixture
 def paused(database: str, inbox: Inbox, webhooks_settings: Any) -> Webhook:
-    """A webhook that failed three times and has two deliveries that nobody tried."""
+    """A webhook that failed three times and has two deliveries without an attempt."""
     webhooks_settings(PAUSE_AFTER=3, RETRY_SCHEDULE=[3600], PROBE_SCHEDULE=[3600])
     webhook = make_webhook(Thing, url=inbox.url("fail-first/3"))
     for number in range(3):
@@ -180,7 +180,7 @@ def test_a_receiver_that_is_gone_disables_its_webhook_and_says_why(
 
 
 @pytest.mark.parametrize("behaviour", ["status/410", "status/500"], ids=["disabled", "paused"])
-def test_a_failure_that_stops_a_webhook_sends_nothing_of_what_waited_behind_it(
+def test_a_failure_that_stops_a_webhook_stops_the_deliveries_behind_it(
     database: str, inbox: Inbox, webhooks_settings: Any, behaviour: str
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[], PAUSE_AFTER=1)
@@ -193,9 +193,7 @@ def test_a_failure_that_stops_a_webhook_sends_nothing_of_what_waited_behind_it(
 
 
 @pytest.mark.postgresql
-def test_workers_with_failures_of_the_same_webhooks_wait_for_each_other(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_that_update_the_same_webhooks_do_not_deadlock(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = make_webhook(Thing), make_webhook(Thing)
     tries, has_one, may_go_on = [], threading.Event(), threading.Event()
     write = health._write
@@ -229,7 +227,7 @@ def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, ch
 
     def work() -> None:
         with transaction.atomic():
-            execute("default", "SET LOCAL deadlock_timeout = '30s'")  # so it is the other one that PostgreSQL ends
+            execute("default", "SET LOCAL deadlock_timeout = '30s'")  # so PostgreSQL ends the other transaction
             Webhook.objects.filter(pk=second.pk).update(failures_in_a_row=2)
             locked.set()
             until(lambda: fetch_all("default", "SELECT FROM pg_locks WHERE NOT granted"), 20, "somebody who waits")
@@ -255,7 +253,7 @@ def test_a_webhook_that_is_enabled_again_starts_afresh(database: str, inbox: Inb
     assert len(inbox.received("ok")) == 1
 
 
-def test_what_a_webhook_remembers_has_nothing_of_an_object_in_it(
+def test_the_last_failure_of_a_webhook_contains_no_data_of_objects(
     database: str, inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[])

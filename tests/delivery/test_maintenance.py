@@ -1,4 +1,4 @@
-"""What nobody else would do."""
+"""Expired leases, blocked lanes, missed promotions, retention, and which worker sweeps."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def webhook(database: str) -> Webhook:
     return make_webhook(Thing)
 
 
-def test_a_claim_that_ran_out_is_taken_back_uncounted(webhook: Webhook) -> None:
+def test_an_expired_claim_is_returned_and_no_attempt_is_counted(webhook: Webhook) -> None:
     make_delivery(webhook, State.SENDING, object_id="dead", lease_until=timezone.now() - timedelta(seconds=1))
     make_delivery(webhook, State.SENDING, object_id="alive")
     assert maintenance.expire_leases() == 1
@@ -78,7 +78,7 @@ OK, NOT_OK = Outcome(AGO, 1, status=200), Outcome(AGO, 1, reason="HTTP 500", sta
     [enable, resume, lambda webhook: probe(webhook, OK), lambda webhook: probe(webhook, OK, NOT_OK)],
     ids=["enabled", "resumed", "probed", "probed-and-failed"],
 )
-def test_the_time_of_a_stop_does_not_make_a_head_leave(
+def test_the_time_of_a_pause_does_not_count_for_its_lanes(
     webhook: Webhook, webhooks_settings: Any, end_of_stop: Callable[[Webhook], None]
 ) -> None:
     webhooks_settings(LANE_WAIT=100)
@@ -90,7 +90,7 @@ def test_the_time_of_a_stop_does_not_make_a_head_leave(
     assert maintenance.unblock_lanes() == 1
 
 
-def test_a_success_where_nothing_was_stopped_makes_no_lane_wait_longer(webhook: Webhook) -> None:
+def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webhook) -> None:
     make_delivery(webhook, failures=3, head_since=AGO)
     Webhook.objects.update(failures_in_a_row=2)
     webhook.refresh_from_db()
@@ -102,7 +102,7 @@ def test_a_success_where_nothing_was_stopped_makes_no_lane_wait_longer(webhook: 
 
 
 @pytest.mark.postgresql
-def test_a_lane_is_freed_while_somebody_edits_its_webhook(webhook: Webhook) -> None:
+def test_a_lane_is_unblocked_while_its_webhook_is_locked(webhook: Webhook) -> None:
     make_delivery(webhook, failures=3, head_since=AGO)
     with transaction.atomic():
         Webhook.objects.select_for_update(no_key=True).get()
@@ -110,7 +110,7 @@ def test_a_lane_is_freed_while_somebody_edits_its_webhook(webhook: Webhook) -> N
 
 
 @pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}])
-def test_a_lane_is_not_freed_where_nothing_is_sent_anyway(webhook: Webhook, stopped: dict[str, Any]) -> None:
+def test_a_lane_of_a_stopped_webhook_is_not_unblocked(webhook: Webhook, stopped: dict[str, Any]) -> None:
     make_delivery(webhook, failures=3, head_since=AGO)
     Webhook.objects.update(**stopped)
     assert maintenance.unblock_lanes() == 0
@@ -131,7 +131,7 @@ def test_a_lane_that_lost_its_head_gets_another(webhook: Webhook, before: list[S
     assert states() == [*before, State.PENDING, State.WAITING]
 
 
-def test_a_head_beside_its_lane_does_not_count_as_one(webhook: Webhook) -> None:
+def test_a_delivery_that_left_its_lane_is_no_head(webhook: Webhook) -> None:
     make_delivery(webhook, in_lane=False)
     make_delivery(webhook, State.WAITING)
     maintenance.repair_promotions()
@@ -155,7 +155,7 @@ def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webh
 
 
 @pytest.mark.postgresql
-def test_one_that_is_just_being_retried_is_kept(webhook: Webhook) -> None:
+def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
     old = make_delivery(webhook, State.FAILED, finished_at=AGO)
     with transaction.atomic():
         assert Delivery.objects.filter(pk=old.pk).retry() == 1
@@ -165,7 +165,7 @@ def test_one_that_is_just_being_retried_is_kept(webhook: Webhook) -> None:
     assert states() == [State.PENDING]
 
 
-def test_what_has_not_ended_is_kept_whatever_its_age(webhook: Webhook) -> None:
+def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
     for state in (State.WAITING, State.PENDING, State.SENDING):
         make_delivery(webhook, state, object_id=state, created=AGO)
     Event.objects.update(timestamp=AGO)
@@ -181,7 +181,7 @@ def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None
     assert Event.objects.get() == old.event
 
 
-def test_an_event_that_failed_goes_in_time_replayed_or_not(webhook: Webhook) -> None:
+def test_a_failed_event_is_deleted_in_time_replayed_or_not(webhook: Webhook) -> None:
     make_event(webhook, error="Traceback", timestamp=AGO)
     make_event(webhook, error="Traceback", timestamp=AGO, dispatched_at=AGO)
     fresh = make_event(webhook, error="Traceback")
@@ -189,7 +189,7 @@ def test_an_event_that_failed_goes_in_time_replayed_or_not(webhook: Webhook) -> 
     assert list(Event.objects.all()) == [fresh]
 
 
-def test_an_event_that_nobody_wants_any_more_goes_in_time(webhook: Webhook) -> None:
+def test_an_event_without_deliveries_is_deleted_in_time(webhook: Webhook) -> None:
     gone = make_webhook(Thing)
     make_delivery(gone, State.SUCCEEDED, finished_at=AGO)
     make_event(gone, timestamp=AGO, dispatched_at=AGO)
@@ -252,7 +252,7 @@ def test_a_worker_whose_clock_is_wrong_ends_no_sweeping_and_deletes_nothing(
     assert not Sweep.begin(interval=100)
 
 
-def test_of_workers_that_begin_at_once_only_one_sweeps() -> None:
+def test_only_one_of_several_workers_sweeps() -> None:
     Sweep.begin(interval=0)
     Sweep.objects.update(swept_at=AGO)
     turns = [worker.join() for worker in [Beside(lambda: Sweep.begin(interval=100)) for _ in range(4)]]

@@ -1,4 +1,4 @@
-"""Method, URL, headers and body of a request as a webhook says, over real sockets."""
+"""Method, URL, headers and body of requests, from the settings of a webhook, over real sockets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import standardwebhooks
 
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
-from tests.support.makers import make_event, make_webhook
-from tests.testapp.models import Thing
+from tests.support.json_values import ARRIVES, REFUSED
+from tests.support.makers import events, make_event, make_webhook
+from tests.testapp.api.serializers import FragileSerializer
+from tests.testapp.models import Fragile, Thing
 from webhooks.delivery import request
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
 from webhooks.network.outcome import Refused, error_kind
+from webhooks.operations import retries
 from webhooks.payloads import Bodies, templates
 from webhooks.payloads.templates import Renderer
 
@@ -72,7 +75,7 @@ def nautobot(number: str) -> Any:
     return found
 
 
-def test_differences_are_what_nautobot_has_beside_the_snapshots(inbox: Inbox) -> None:
+def test_snapshots_have_the_differences_of_nautobot(inbox: Inbox) -> None:
     make_webhook(Thing, url=inbox.url(), body_template=nautobot("02 ")["body_template"])
     make_webhook(Thing, url=inbox.url(), body_template='{"removed": {{ snapshots.differences.removed | tojson }}}')
     thing = Thing.objects.create(name="old")
@@ -192,7 +195,7 @@ def test_a_url_that_is_too_long_to_be_recorded_does_not_keep_the_attempt_from_it
         ({"payload_url": "http://169.254.169.{{ 254 }}/"}, "169.254.169.254 is a cloud metadata address"),
     ],
 )
-def test_what_templates_make_wrong_is_a_failed_attempt_with_the_reason(fields: dict[str, str], reason: str) -> None:
+def test_a_template_error_is_a_failed_attempt_with_the_reason(fields: dict[str, str], reason: str) -> None:
     webhook = make_webhook(Thing)
     Webhook.objects.filter(pk=webhook.pk).update(**fields)
     send(webhook)
@@ -201,12 +204,12 @@ def test_what_templates_make_wrong_is_a_failed_attempt_with_the_reason(fields: d
     assert reason in attempt.reason
     assert attempt.reason == delivery.reason
     assert attempt.url
-    # What a template writes is for those who may read the template.
+    # Only users who can read the template see the text that it writes.
     is_of_the_template = "metadata" not in reason
     assert error_kind(attempt.reason).endswith(" …") == is_of_the_template
 
 
-def test_a_template_that_was_mended_is_used_at_the_next_attempt(inbox: Inbox, webhooks_settings: Any) -> None:
+def test_the_next_attempt_uses_a_corrected_template(inbox: Inbox, webhooks_settings: Any) -> None:
     webhook = make_webhook(Thing, url=inbox.url(), body_template="{{ data.nope.deeper }}")
     send(webhook)
     assert states() == [State.FAILED]
@@ -234,7 +237,7 @@ def test_a_webhook_without_templates_starts_no_process(monkeypatch: pytest.Monke
     assert "context" not in vars(event)
 
 
-def test_templates_of_one_event_share_what_they_see() -> None:
+def test_templates_of_one_event_share_its_context() -> None:
     webhook = make_webhook(Thing, url="http://h.example/{{ data.id }}", body_template="{{ data.id }}")
     event = Bodies(make_event(webhook, data=DATA))
     with Renderer() as renderer:
@@ -250,7 +253,7 @@ def test_a_url_that_is_not_spelt_plainly_is_never_sent_to() -> None:
         request.url_of(webhook, Bodies(make_event(webhook, data=DATA)), renderer)
 
 
-def test_a_secret_header_goes_before_an_additional_one_of_the_same_name_in_whatever_case(inbox: Inbox) -> None:
+def test_a_secret_header_replaces_an_additional_one_of_its_name_in_upper_or_lower_case(inbox: Inbox) -> None:
     lines = {"additional_headers": "authorization: shown\nX-More: {{ event }}", "secret_headers": "Authorization: hush"}
     send(make_webhook(Thing, url=inbox.url(), secret=SECRET, **lines))
     [received] = inbox.received()
@@ -272,7 +275,7 @@ def test_a_secret_header_goes_before_an_additional_one_of_the_same_name_in_whate
         ({"secret_headers": "planted-secret"}, "the secret headers of webhook “CMDB” cannot be used: Line 1: write"),
     ],
 )
-def test_a_secret_that_nobody_judged_fails_in_words_and_in_no_report(
+def test_an_invalid_secret_is_a_failed_attempt_that_does_not_show_it(
     inbox: Inbox, app_log: pytest.LogCaptureFixture, fields: dict[str, str], told: str
 ) -> None:
     send(make_webhook(Thing, url=inbox.url(), name="CMDB", **fields))
@@ -280,3 +283,80 @@ def test_a_secret_that_nobody_judged_fails_in_words_and_in_no_report(
     assert reason.startswith(told)
     assert "planted" not in reason
     assert not app_log.records
+
+
+# Values and sizes
+
+
+def test_each_value_arrives_or_its_event_says_why_not(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_webhook(Fragile, url=inbox.url("ok"))
+    values = {name: value for name, (value, _) in (ARRIVES | REFUSED).items()}
+    for name, value in values.items():
+        monkeypatch.setattr(FragileSerializer, "more", {"value": value})
+        Fragile.objects.create(name=name)
+    assert Fragile.objects.count() == len(values)
+
+    errors = {event.object_id: event.error for event in events() if event.error}
+    failed = {fragile.name: errors[str(fragile.pk)] for fragile in Fragile.objects.all() if str(fragile.pk) in errors}
+    assert set(failed) == set(REFUSED) | {"as deep as may be"}
+    for name, (_, words) in REFUSED.items():
+        [line] = failed[name].splitlines()
+        assert line.startswith("the payload of testapp.fragile ")
+        assert f"cannot be written as JSON: {words}" in line
+
+    drain()
+    came = {one.json["data"]["name"]: one.json["data"]["value"] for one in inbox.received("ok")}
+    assert came == {name: arrives for name, (_, arrives) in ARRIVES.items() if name != "as deep as may be"}
+
+
+SIZE = 20_000
+
+
+def test_a_payload_that_is_too_large_fails_its_event(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Any
+) -> None:
+    webhooks_settings(PAYLOAD_BYTES=SIZE)
+    make_webhook(Fragile, url=inbox.url("ok"))
+    monkeypatch.setattr(FragileSerializer, "more", {"value": "x" * SIZE})
+    fragile = Fragile.objects.create(name="big")
+    [event] = events()
+    size = len(json.dumps({"id": fragile.pk, "name": "big", "behaviour": "fine"}, separators=(",", ":")))
+    size = 2 * size + SIZE + len(',"value":""')
+    said = f"the payload of testapp.fragile {fragile.pk} has {size:,} bytes; PAYLOAD_BYTES allows {SIZE:,}"
+    assert (event.error, event.data, event.object_repr) == (f"{said}.", "", str(fragile))
+    drain()
+    assert not Delivery.objects.exists()
+
+    # A replay has the same limit.
+    [replayed] = retries.replay(Event.objects.failed())
+    assert replayed.problem == f"its payload still cannot be made: {said}"
+    webhooks_settings(PAYLOAD_BYTES=size)
+    assert retries.replay(Event.objects.failed())[0].event
+    drain()
+    assert len(inbox.received("ok")[0].json["data"]["value"]) == SIZE
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"body_template": "{% for _ in range(300) %}{{ data.name * 100 }}{% endfor %}"},
+        {"content_type": "application/x-www-form-urlencoded"},
+    ],
+    ids=["template", "form"],
+)
+def test_a_body_that_is_too_large_is_a_failed_attempt(
+    inbox: Inbox, webhooks_settings: Any, fields: dict[str, str]
+) -> None:
+    webhooks_settings(PAYLOAD_BYTES=SIZE, RETRY_SCHEDULE=[])
+    webhook = make_webhook(Fragile, url=inbox.url("ok"), **fields)
+    Fragile.objects.create(name="ü")
+    if not webhook.body_template:
+        Event.objects.update(data=json.dumps({"name": '"' * SIZE}))
+    drain()
+    [attempt] = Attempt.objects.all()
+    expected = (
+        "would have more than the 20,000 bytes" if webhook.body_template else " bytes; PAYLOAD_BYTES allows 20,000"
+    )
+    assert expected in attempt.reason
+    assert Delivery.objects.get().state == State.FAILED
+    assert not inbox.received("ok")

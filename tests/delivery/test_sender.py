@@ -45,7 +45,7 @@ def collect(pool: SenderPool[str], count: int) -> list[tuple[str, Outcome | None
 
 
 class Requests:
-    """Requests that take some time to compose, and are not sent. It counts those that are composed at once."""
+    """Requests that take some time to compose, and are not sent. It counts how many are composed at once."""
 
     def __init__(self, seconds: float = 0.0, blocked: tuple[str, ...] = ("hangs",)) -> None:
         self._seconds, self._blocked = seconds, blocked
@@ -154,7 +154,7 @@ MOST = 32
 
 
 class Process:
-    """A process whose requests use ``cpu`` seconds of its CPU each, and wait ``wait`` seconds for the receiver."""
+    """Each request uses ``cpu`` seconds of CPU, and waits ``wait`` seconds for the receiver."""
 
     def __init__(self, cpu: float, wait: float) -> None:
         self._cpu, self.wait = cpu, wait

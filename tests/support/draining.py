@@ -1,4 +1,4 @@
-"""A worker's work, done in this process."""
+"""A worker that runs in the process of the test."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from webhooks.models import Delivery
 
 
 def drain(seconds: float = 20) -> None:
-    """Do all that is due now."""
+    """Work until nothing is due."""
     work_for(seconds)
     assert not has_more(), "something that is due was left"
 
 
 def work_for(seconds: float) -> None:
-    """Do what is due, beside others who do the same."""
+    """Work for up to ``seconds``, perhaps among other workers."""
     runner = DeliveryRunner("test")
     try:
         runner.run(seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from webhooks import payloads
@@ -85,35 +85,32 @@ class SoloTurn:
 
 
 class WorkerClaims:
-    """The deliveries that one worker process holds. What it claims, it adds to its sender pool. Not thread-safe."""
+    """The deliveries that one worker process holds. It queues them in its sender pool. Not thread-safe."""
 
     def __init__(self, pool: SenderPool[Claimed]) -> None:
         self._pool = pool
-        self._held: dict[uuid.UUID, Claimed] = {}
+        self.held: dict[uuid.UUID, Claimed] = {}
         self._solo = SoloTurn()
         self._renewed = -conf.lease  # the first renewal is due at once
 
-    def held(self) -> set[Claimed]:
-        return set(self._held.values())
-
     def holds(self, claimed: Claimed) -> bool:
         """Whether this claim counts. If its lease ended, this worker may hold the delivery under a later claim."""
-        return self._held.get(claimed.id) is claimed
+        return self.held.get(claimed.id) is claimed
 
     def forget(self, claims: Iterable[Claimed]) -> None:
         for claimed in claims:
             if self.holds(claimed):
-                del self._held[claimed.id]
+                del self.held[claimed.id]
 
     def claim_due(self, only_free: bool = False) -> int:
         """Claim due deliveries; with ``only_free`` only of webhooks that have none here. Returns how many."""
         due = due_webhooks(Delivery.objects.db)
         alone = [] if only_free else [webhook for webhook in due if webhook.lost_leases >= ALONE_FROM]
         others = any(webhook.has_clean or webhook not in alone for webhook in due)
-        self._solo.update(time.monotonic(), bool(alone), others, is_idle=not self._held)
+        self._solo.update(time.monotonic(), bool(alone), others, is_idle=not self.held)
         if self._solo.is_on:
-            return 0 if self._held else self._claim_alone(alone)
-        busy = {claimed.webhook.pk for claimed in self._held.values()} if only_free else set()
+            return 0 if self.held else self._claim_alone(alone)
+        busy = {claimed.webhook.pk for claimed in self.held.values()} if only_free else set()
         free = [webhook for webhook in due if webhook.id not in busy]
         share = _share(len(due))
         clean = {webhook: self._pool.capacity(webhook.id, share) for webhook in free if webhook.has_clean}
@@ -132,18 +129,17 @@ class WorkerClaims:
     def add(self, rows: Sequence[ClaimedRow], claim: Claim) -> int:
         """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end."""
         for claimed in load(rows, claim.token) if rows else ():
-            self._held[claimed.id] = claimed
+            self.held[claimed.id] = claimed
             self._pool.add(claimed.webhook.pk, claimed)
         return len(rows)
 
     def renew(self) -> None:
-        """Renew the leases well before they end, and drop what was lost: the process may have been stopped for longer
-        than a lease."""
+        """Renew the leases well before they end. Drop lost claims: the process may have been stopped for a while."""
         now = elapsed()
         if now - self._renewed < conf.lease / 3:
             return
         lost: set[uuid.UUID] = set()
-        for token, ids in _by_token(self._held.values()).items():
+        for token, ids in _by_token(self.held.values()).items():
             held = Delivery.objects.filter(pk__in=ids).held(token)
             if held.renew(conf.lease) < len(ids):
                 lost |= set(ids) - set(held.values_list("pk", flat=True))
@@ -151,7 +147,7 @@ class WorkerClaims:
         self._renewed = now
         self._pool.send_until = now + conf.lease
 
-    def release(self, claims: Iterable[Claimed]) -> None:
+    def release(self, claims: Collection[Claimed]) -> None:
         """Hand claims back; no attempt is counted. If the database is away, their leases end."""
         if not (tokens := _by_token(claims)):
             return
@@ -171,7 +167,7 @@ class WorkerClaims:
 
     def _suspect_capacity(self, due: list[DueWebhook]) -> dict[DueWebhook, int]:
         suspected = [webhook for webhook in due if webhook.lost_leases]
-        held = Counter(claimed.webhook.pk for claimed in self._held.values() if claimed.lost_leases)
+        held = Counter(claimed.webhook.pk for claimed in self.held.values() if claimed.lost_leases)
         share = max(1, FEW_SUSPECTS // max(1, len(suspected)))
         # A probe that goes alone begins with its solo turn.
         return {

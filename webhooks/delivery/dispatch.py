@@ -88,7 +88,7 @@ def _dispatch(using: str, claims: WorkerClaims | None) -> tuple[int, Claim | Non
 
 
 def _lock_undispatched(using: str, most: int) -> list[UndispatchedEvent]:
-    """Lock the first undispatched Events, in order, and skip those that another worker has locked."""
+    """Lock the first undispatched Events, in order, and skip the ones that other workers have locked."""
     lock = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
     found = fetch_all(
         using,

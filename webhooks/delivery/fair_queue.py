@@ -1,4 +1,4 @@
-"""Which item to send next: fair turns between webhooks, and a cap on what is in flight for each. Pure."""
+"""Which item to send next: fair turns between webhooks, and a cap on the requests in flight for each. Pure."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class _WebhookQueue(Generic[T]):
 class FairQueue(Generic[T]):
     """Items that wait to be sent, taken in turns between webhooks.
 
-    Each webhook has a cap on what is in flight. It starts at two, grows by one with each answer up to ``most``, and
-    falls to one after a timeout. ``group_of`` returns the group of an item, and ``limits`` says how many items of a
+    Each webhook has a cap on its requests in flight: two at first, one more with each answer up to ``most``, and one
+    after a timeout. ``group_of`` returns the group of an item, and ``limits`` says how many items of a
     group may be prepared at once. The group "" has no limit.
     """
 
@@ -119,7 +119,7 @@ class FairQueue(Generic[T]):
         return not queue.group or self._preparing[queue.group] < self._limits[queue.group]
 
     def _recount(self, queue: _WebhookQueue[T], group: str | None = None) -> None:
-        """Update how many items of a webhook may be taken, and in which group."""
+        """Update the group of a webhook, and how many of its items may be taken."""
         self._ready[queue.group] -= queue.ready
         queue.group = queue.group if group is None else group
         queue.ready = max(0, min(len(queue.items), queue.cap - queue.in_flight))

@@ -1,4 +1,4 @@
-"""Pause a webhook whose attempts keep failing, probe it, resume it, and disable it in the end."""
+"""Pause a webhook that keeps failing, probe it, resume it, and disable it in the end."""
 
 from __future__ import annotations
 
@@ -46,15 +46,17 @@ def begin_probe(webhook_id: int) -> bool:
 
 
 def cancel_probes(webhook_ids: Collection[int]) -> None:
-    """Undo ``begin_probe`` for webhooks of which no delivery could be claimed."""
+    """Undo ``begin_probe`` for webhooks without a delivery that could be claimed."""
     if webhook_ids:
         begun = Webhook.objects.paused().filter(pk__in=webhook_ids, probes__gt=0)
         begun.update(probe_at=DatabaseNow(), probes=F("probes") - 1)
 
 
 def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
-    """Update the health of webhooks after attempts, given in their order. Returns the ids of those that are paused or
-    disabled now. Call it in a transaction."""
+    """Update the health of webhooks after attempts, given in their order. Call it in a transaction.
+
+    Returns the ids of the webhooks that are paused or disabled now.
+    """
     # By key, so that workers that update the same webhooks cannot deadlock.
     in_order = sorted(outcomes, key=lambda webhook: webhook.pk)
     return {webhook.pk for webhook in in_order if not update(webhook, outcomes[webhook])}
@@ -79,7 +81,7 @@ def update(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
 
 
 def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime, reason: str = "") -> Health:
-    """A webhook's health after outcomes that have a failure among them; ``reason`` is that of the last one. Pure."""
+    """A webhook's health after outcomes with at least one failure. ``reason`` belongs to the last failure. Pure."""
     trailing = len(list(takewhile(lambda outcome: not outcome.succeeded, reversed(outcomes))))
     if trailing < len(outcomes):  # a success came between
         health = Health(0, None, None, 0)
@@ -96,7 +98,7 @@ def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime, r
 
 
 def _public_reason(webhook: Webhook, outcome: Outcome) -> str:
-    """Why an attempt failed, without data of objects, which templates and receivers may repeat: every user who may view
+    """Why an attempt failed, without data of objects, which templates and receivers may repeat: every user who can view
     the webhook reads it."""
     was_sent = outcome.status is not None or outcome.timed_out or outcome.reason.startswith((NO_HTTP, WORKER_ENDED))
     if was_sent or not webhook.has_templates:

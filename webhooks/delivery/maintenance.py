@@ -1,6 +1,6 @@
 """The periodic work of a worker: expired leases, blocked lanes, missed promotions, retention.
 
-Each step takes a limited number of rows in a short transaction, for other workers wait for what it locks.
+Each step takes a limited number of rows in a short transaction, because other workers wait for its locks.
 """
 
 from __future__ import annotations

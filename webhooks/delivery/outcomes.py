@@ -52,7 +52,7 @@ class Recorded:
 
 
 def record(outcomes: Sequence[tuple[Claimed, Outcome]], worker: str, claim: Claim | None = None) -> Recorded:
-    """Record attempts, move their deliveries on, and promote what waits behind those that ended.
+    """Record attempts, move their deliveries on, and promote the next ones of lanes whose head has ended.
 
     An outcome is dropped if its claim was lost meanwhile: the worker that holds the delivery now records it. With a
     ``claim``, the promoted deliveries are claimed at once. Call it ``atomically``.

@@ -38,7 +38,7 @@ MANY = 100
 
 
 class ConcurrencyLimit:
-    """A limit, from one to ``most``, on young requests: those that use CPU. Pure.
+    """A limit, from one to ``most``, on young requests, which use CPU. Pure.
 
     Python threads compute one at a time and slow each other down. If receivers answer at once, one thread sends most.
     If they take milliseconds, many threads do. docs/performance.md has figures.

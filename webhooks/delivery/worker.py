@@ -28,12 +28,11 @@ from webhooks.payloads.templates import QUICK, SLOW, Renderer
 
 logger = get_logger(__name__)
 
-# Seconds to wait for requests in flight, and for a caller that waits for wake-ups meanwhile.
-WAIT_SECONDS = 0.02
-SHORT_WAIT_SECONDS = 0.005
-
 # Outcomes are recorded together, at the latest after this many seconds.
 RECORD_EVERY = 0.02
+
+# Seconds to wait for outcomes if the caller waits for wake-ups meanwhile.
+SHORT_WAIT = 0.005
 
 # Seconds between two runs of the maintenance that no delivery waits for.
 SWEEP_ALL_EVERY = 30
@@ -60,7 +59,7 @@ class DeliveryRunner:
     @property
     def is_busy(self) -> bool:
         """Whether the worker holds any delivery."""
-        return bool(self._claims.held())
+        return bool(self._claims.held)
 
     def run(self, seconds: float, wait: bool = True) -> None:
         """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
@@ -70,12 +69,12 @@ class DeliveryRunner:
         """
         deadline = time.monotonic() + seconds
         while not self._stopping and time.monotonic() < deadline:
-            self._claims.renew()  # what is claimed here is sent at once
+            self._claims.renew()  # claims below are sent at once, so leases must be fresh
             done = self._claims.claim_due()  # before new events: it has waited for longer
             try:
                 done += dispatch(self._claims)
             finally:  # a dispatch that fails must not stop recording and maintenance
-                done += self._collect(WAIT_SECONDS if wait else SHORT_WAIT_SECONDS, claim_next=True)
+                done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
                 self._maintain()
             if not done and not (wait and self.is_busy):
                 return
@@ -87,11 +86,11 @@ class DeliveryRunner:
         as long as two requests.
         """
         self._claims.release_waiting()
-        in_flight = self._claims.held()
-        while not self._stopping and in_flight & self._claims.held():
+        in_flight = set(self._claims.held.values())
+        while not self._stopping and not in_flight.isdisjoint(self._claims.held.values()):
             self._claims.renew()
             self._claims.claim_due(only_free=True)
-            self._collect(WAIT_SECONDS)
+            self._collect(RECORD_EVERY)
         self.pause(float("inf"))
 
     def pause(self, grace: float) -> None:
@@ -105,7 +104,7 @@ class DeliveryRunner:
     def poll(self) -> None:
         """Record the requests that have ended and renew the leases of the others. Claims nothing."""
         self._claims.renew()
-        self._collect(WAIT_SECONDS)
+        self._collect(RECORD_EVERY)
 
     def stop(self) -> None:
         """Claim nothing more. Safe to call from a signal handler."""
@@ -123,7 +122,7 @@ class DeliveryRunner:
                 self._collect(left)
                 self._claims.renew()
             self._record()
-            self._claims.release(self._claims.held())
+            self._claims.release(list(self._claims.held.values()))
         finally:
             self._pool.close()
             self._renderer.close()

@@ -1,10 +1,10 @@
-"""Whatever happens to deliveries, in whatever order, the invariants hold: a state machine by Hypothesis.
-
-Two workers, whose requests end as the machine says, or never. The rows are real.
-"""
+"""One worker, and several at once, with real receivers; then a state machine that checks the invariants."""
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,11 +17,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from tests.support.draining import drain, states, work_for
+from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.tables import empty_all_tables
+from tests.support.threads import Beside
+from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.db import elapsed
-from webhooks.delivery import maintenance
+from webhooks.delivery import maintenance, sender
 from webhooks.delivery.claims import Claimed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
@@ -29,6 +33,160 @@ from webhooks.delivery.worker import DeliveryRunner
 from webhooks.models import Attempt, Delivery, State, Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.operations import retries
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.mark.parametrize("behaviour", ["hang", "drip-body", "endless"])
+def test_a_misbehaving_receiver_does_not_delay_the_others(inbox: Inbox, webhooks_settings: Any, behaviour: str) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[])
+    bad = make_webhook(Thing, url=inbox.url(behaviour), timeout=20)
+    good = make_webhook(Thing, url=inbox.url())
+    for number in range(20):
+        make_event(bad, good, object_id=str(number))
+    started = time.time()
+    worker = Beside(lambda: drain_until(good, 20))
+    worker.join(60)
+    arrived = [one.at - started for one in inbox.received("ok")]
+    assert len(arrived) == 20
+    assert max(arrived) < 18, "none of them waited for the timeout of the other"
+
+
+def drain_until(webhook: Webhook, count: int) -> None:
+    """Work like a worker that is stopped when one webhook has got all of its deliveries."""
+    runner = DeliveryRunner("test")
+    deadline = time.monotonic() + 60
+    while webhook.deliveries.filter(state=State.SUCCEEDED).count() < count and time.monotonic() < deadline:
+        runner.run(0.2)
+    runner.close(grace=0)
+
+
+def test_hanging_receivers_cannot_take_all_threads(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(SENDERS=32, RETRY_SCHEDULE=[])
+    hung = [make_webhook(Thing, url=inbox.url("hang"), timeout=20) for _ in range(10)]
+    good = make_webhook(Thing, url=inbox.url())
+    for number in range(50):
+        make_event(*hung, object_id=str(number))
+    for number in range(30):
+        make_event(good, object_id=str(number))
+    started = time.time()
+    drain_until(good, 30)
+    arrived = [one.at - started for one in inbox.received("ok")]
+    assert len(arrived) == 30
+    assert max(arrived) < 18, "none of them waited for the timeout of the others"
+
+
+def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox, webhooks_settings: Any) -> None:
+    webhooks_settings(LEASE=0.6, SWEEP_INTERVAL=0.1)
+    make_event(make_webhook(Thing, url=inbox.url("slow/1.5")))
+    drain()
+    assert states() == [State.SUCCEEDED]
+    assert len(inbox.received()) == 1
+
+
+def test_a_slice_ends_with_its_requests_in_flight_and_hands_back_waiting_deliveries(
+    inbox: Inbox, webhooks_settings: Any
+) -> None:
+    webhooks_settings(RETRY_SCHEDULE=[3600])
+    webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=2)
+    for number in range(14):
+        make_event(webhook, object_id=str(number))
+    runner = DeliveryRunner("test")
+    runner.run(0.5)
+    assert states() == [State.SENDING] * 14
+    started = time.monotonic()
+    runner.finish()
+    assert time.monotonic() - started < 8
+    assert states() == [State.PENDING] * 14
+    assert 2 <= Attempt.objects.count() <= 4
+    assert Delivery.objects.filter(attempt_count=0, failures=0).count() >= 10
+    runner.close(grace=0)
+
+
+def test_a_worker_that_wakes_up_after_its_lease_sends_nothing(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    awake = elapsed
+    # The machine was suspended, so the lease has ended for other workers.
+    monkeypatch.setattr(sender, "elapsed", lambda: awake() + 3600)
+    runner = DeliveryRunner("test")
+    runner.run(0.5, wait=False)
+    assert inbox.received() == []
+    runner.close(grace=0)
+
+
+def test_a_worker_that_closes_hands_back_unfinished_deliveries(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url("slow/30"), timeout=60)
+    for number in range(10):
+        make_event(webhook, object_id=str(number))
+    runner = DeliveryRunner("test")
+    runner.run(0.5)
+    assert State.SENDING in states()
+    started = time.monotonic()
+    runner.close(grace=0.2)
+    assert time.monotonic() - started < 20
+    assert states() == [State.PENDING] * 10
+    assert not Delivery.objects.filter(attempt_count__gt=0).exists()
+
+
+def test_a_worker_that_closes_records_requests_that_end_in_time(inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url("slow/1")))
+    runner = DeliveryRunner("test")
+    runner.run(0.3)
+    runner.close(grace=5)
+    assert states() == [State.SUCCEEDED]
+
+
+class Scarce:
+    """A system that refuses this many sender threads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, refused: float) -> None:
+        start = threading.Thread.start
+        self.refused = refused
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name.startswith("webhooks-sender") and self.refused > 0:
+                self.refused -= 1
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
+def test_a_thread_that_cannot_start_is_tried_again(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    Scarce(monkeypatch, refused=3)
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(5):
+        make_event(webhook, object_id=str(number))
+    drain()
+    assert states() == [State.SUCCEEDED] * 5
+    assert app_log.text.count("The worker has 0 sender threads and cannot start more") == 1
+
+
+def test_a_slice_without_threads_hands_all_deliveries_back(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    Scarce(monkeypatch, refused=float("inf"))
+    make_event(make_webhook(Thing, url=inbox.url()))
+    work_for(0.2)
+    assert states() == [State.PENDING]
+    assert not Delivery.objects.filter(attempt_count__gt=0).exists()
+
+
+def test_two_workers_at_once_send_each_delivery_once_and_in_order(inbox: Inbox) -> None:
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(200):
+        make_event(webhook, object_id=str(number % 10), data=json.dumps({"id": number % 10, "number": number}))
+    for worker in [Beside(lambda: work_for(60)) for _ in range(3)]:
+        worker.join(60)
+    until(lambda: set(states()) == {State.SUCCEEDED}, 5, "all to succeed")
+    received = [one.json["data"] for one in inbox.received()]
+    assert len(received) == 200
+    for object_id in range(10):
+        numbers = [one["number"] for one in received if one["id"] == object_id]
+        assert numbers == sorted(numbers)
+
+
+# A state machine: two workers. Each request ends as the machine decides, or never. The rows are real.
 
 RETRY_SCHEDULE = [100, 200]
 
@@ -154,7 +312,7 @@ class Machine(RuleBasedStateMachine):
         worker = self.workers[which]
         worker._claims._renewed -= 1000
         worker._pool.send_until -= 1000
-        for claimed in worker._claims.held():
+        for claimed in worker._claims.held.values():
             held = Delivery.objects.filter(pk=claimed.id).held(claimed.token)
             held.update(lease_until=timezone.now() - timedelta(seconds=1))
         if is_taken_back:
@@ -162,7 +320,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def leases_of_the_dead_end(self) -> None:
-        held = {claimed.id for worker in self.workers for claimed in worker._claims.held()}
+        held = {claimed.id for worker in self.workers for claimed in worker._claims.held.values()}
         orphans = Delivery.objects.filter(state=State.SENDING).exclude(pk__in=held)
         orphans.update(lease_until=timezone.now() - timedelta(seconds=1))
         maintenance.expire_leases()
@@ -262,7 +420,7 @@ class Machine(RuleBasedStateMachine):
         assert not states, f"there is no way out for {states}"
 
 
-def test_what_a_worker_sent_again_after_a_stall_is_recorded_once(database: str, webhooks_settings: Any) -> None:
+def test_a_delivery_that_a_stalled_worker_sends_twice_is_recorded_once(database: str, webhooks_settings: Any) -> None:
     webhooks_settings(RETRY_SCHEDULE=RETRY_SCHEDULE, SENDERS=3)
     machine = Machine()
     machine.change(thing=1, wanted=[1])
@@ -280,7 +438,7 @@ def test_what_a_worker_sent_again_after_a_stall_is_recorded_once(database: str, 
 
 
 @pytest.mark.slow
-def test_invariants_hold_whatever_happens(
+def test_the_invariants_hold_in_every_order_of_events(
     database: str, webhooks_settings: Any, request: pytest.FixtureRequest
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=RETRY_SCHEDULE, PAUSE_AFTER=3, BATCH=4, SENDERS=3)
