@@ -100,6 +100,7 @@ def answers_of(browser: Client, text: str) -> list[tuple[str, Any]]:
     return got
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("name", TOGETHER)
 def test_hostile_text_breaks_no_page(name: str, browser: Client, redis: Any, figures: Any) -> None:
     text = TOGETHER[name]
@@ -125,6 +126,7 @@ def test_a_name_with_invisible_characters_is_refused(browser: Client) -> None:
     assert error == rf"Contains invisible characters: a\u202e{MARK}\u2066\u2069\u202d\u200f"
 
 
+@pytest.mark.one_database
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_name_cannot_forge_a_log_line(name: str, db: None, monkeypatch: pytest.MonkeyPatch) -> None:
     text = clean_of_nul(CORPUS[name])

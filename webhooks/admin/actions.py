@@ -30,14 +30,14 @@ class DeliveryAction:
     done: str
     skipped: str
 
-    def has_permission(self, user: Any) -> bool:
-        """Whether the user may do it to some deliveries."""
-        return bool(user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}"))
+    def has_permission(self, user: Any, delivery: Delivery | None = None) -> bool:
+        """Whether the user may do it to this delivery, or to some deliveries."""
+        has_perm = bool(user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}"))
+        return has_perm and (delivery is None or permissions.may(user, self.name, delivery))
 
     def is_offered(self, user: Any, delivery: Delivery) -> bool:
         """Whether the user may do it to this delivery, and it would change something."""
-        rows = Delivery.objects.filter(pk=delivery.pk)
-        return permissions.may(user, self.name, delivery) and self.applies(rows).exists()
+        return self.has_permission(user, delivery) and self.applies(Delivery.objects.filter(pk=delivery.pk)).exists()
 
     def perform(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
         """Do it to the chosen deliveries that the user may change, oldest first, and show the result."""

@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import URLPattern, path
+from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.views.decorators.http import require_POST
 
 from webhooks import payloads, permissions, redaction
-from webhooks.admin.actions import DISCARD, RETRY, DeliveryAction
+from webhooks.admin.actions import DISCARD, RETRY
 from webhooks.admin.counts import EACH_CAP, CappedPaginator, capped
 from webhooks.admin.display import count_of, indented, number, object_name, pill, short, when
 from webhooks.admin.filters import (
@@ -47,6 +43,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_display_links = ("state_pill", "object")
     change_form_template = "webhooks/admin/delivery.html"
     actions = ("retry_chosen", "discard_chosen")
+    buttons = ("retry", "discard")
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}
@@ -95,11 +92,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     # Retry and discard
 
-    def has_retry_permission(self, request: HttpRequest) -> bool:
-        return RETRY.has_permission(request.user)
+    def has_retry_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
+        return RETRY.has_permission(request.user, obj)
 
-    def has_discard_permission(self, request: HttpRequest) -> bool:
-        return DISCARD.has_permission(request.user)
+    def has_discard_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
+        return DISCARD.has_permission(request.user, obj)
 
     @admin.action(description="Retry the selected deliveries", permissions=["retry"])
     def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
@@ -108,30 +105,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
     @admin.action(description="Discard the selected deliveries", permissions=["discard"])
     def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
         DISCARD.perform(request, _within_cap(request, chosen))
-
-    def get_urls(self) -> list[URLPattern]:
-        own = [
-            path(
-                f"<path:object_id>/{action.name}/",
-                self.admin_site.admin_view(require_POST(self.action_view)),
-                {"action": action},
-                name=f"webhooks_delivery_{action.name}",
-            )
-            for action in (RETRY, DISCARD)
-        ]
-        return [*own, *super().get_urls()]
-
-    def action_view(self, request: HttpRequest, object_id: str, action: DeliveryAction) -> HttpResponse:
-        """Retry or discard one delivery."""
-        if not action.has_permission(request.user) or not self.has_view_permission(request):
-            raise PermissionDenied
-        delivery = self.get_object(request, object_id)
-        if delivery is None:
-            raise Http404(f"There is no delivery {object_id}.")
-        if not permissions.may(request.user, action.name, delivery):
-            raise PermissionDenied
-        action.perform(request, Delivery.objects.filter(pk=delivery.pk))
-        return redirect("admin:webhooks_delivery_change", delivery.pk)
 
     # One delivery
 

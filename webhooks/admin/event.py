@@ -7,13 +7,9 @@ import time
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import URLPattern, path
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
-from django.views.decorators.http import require_POST
 
 from webhooks import payloads, permissions
 from webhooks.admin.actions import RETRY
@@ -42,6 +38,7 @@ class EventAdmin(ReadOnlyAdmin):
     list_filter = (EventStateFilter, TypeFilter, ActionFilter)
     change_form_template = "webhooks/admin/event.html"
     actions = ("replay_chosen",)
+    buttons = ("replay",)
 
     class Media:
         css: ClassVar = {"all": ["webhooks/admin.css"]}
@@ -78,25 +75,12 @@ class EventAdmin(ReadOnlyAdmin):
 
     # Replay
 
-    def has_retry_permission(self, request: HttpRequest) -> bool:
+    def has_replay_permission(self, request: HttpRequest, obj: Event | None = None) -> bool:
         return RETRY.has_permission(request.user)
 
-    @admin.action(description="Replay the selected failed events", permissions=["retry"])
+    @admin.action(description="Replay the selected failed events", permissions=["replay"])
     def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
         replay(request, chosen)
-
-    def get_urls(self) -> list[URLPattern]:
-        view = self.admin_site.admin_view(require_POST(self.replay_view))
-        return [path("<path:object_id>/replay/", view, name="webhooks_event_replay"), *super().get_urls()]
-
-    def replay_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        if not self.has_retry_permission(request) or not self.has_view_permission(request):
-            raise PermissionDenied
-        event = self.get_object(request, object_id)
-        if event is None:
-            raise Http404(f"There is no event {object_id}.")
-        replay(request, Event.objects.filter(pk=event.pk))
-        return redirect("admin:webhooks_event_change", event.pk)
 
     # One event
 
@@ -120,7 +104,7 @@ class EventAdmin(ReadOnlyAdmin):
             "replayed_as": visible_id(replay.pk if replay else None),
             "replay_of": visible_id(obj.replay_of),
             "may_see_deliveries": permissions.may_view_deliveries(user),
-            "may_replay": self.has_retry_permission(request) and obj.failure and obj.dispatched_at is None,
+            "may_replay": self.has_replay_permission(request) and obj.failure and obj.dispatched_at is None,
             "changed": when(obj.timestamp),
             "fields": ", ".join(json.loads(obj.changed)) or "nothing" if obj.changed else "",
             "dispatched": when(obj.dispatched_at),

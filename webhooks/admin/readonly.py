@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth import get_permission_codename
+from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path
+from django.views.decorators.http import require_POST
 
 from webhooks.admin.counts import CappedPaginator
 from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
@@ -26,6 +31,29 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, admin.ModelAdmin):
     sortable_by = ()
     search_fields = ("pk",)  # shows the search box; get_search_results() does the search
     search_help_text = SEARCH_HELP
+    buttons: ClassVar[Sequence[str]] = ()
+    """Names of actions with a button on the page of one row: "retry" runs ``retry_chosen()``."""
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.button_view))
+        prefix = f"webhooks_{self.opts.model_name}"
+        buttons = [
+            path(f"<path:object_id>/{name}/", view, {"name": name}, name=f"{prefix}_{name}") for name in self.buttons
+        ]
+        return [*buttons, *super().get_urls()]
+
+    def button_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """Run an action for one row."""
+        has_permission = getattr(self, f"has_{name}_permission")
+        if not has_permission(request) or not self.has_view_permission(request):
+            raise PermissionDenied
+        row = self.get_object(request, object_id)
+        if row is None:
+            raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
+        if not has_permission(request, row):
+            raise PermissionDenied
+        getattr(self, f"{name}_chosen")(request, self.model.objects.filter(pk=row.pk))
+        return redirect(f"admin:webhooks_{self.opts.model_name}_change", row.pk)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         """Allow the filters only. With other lookups a user could guess a hidden column letter by letter."""
