@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from webhooks import payloads
@@ -36,12 +35,16 @@ def compose(webhook: Webhook, event: Bodies, message_id: str, renderer: Renderer
             "headers",
             lambda: renderer.headers(lines, event.context, webhook.pk) if is_template else _parse_headers(lines),
         )
-    with _refuse_unusable("secret headers", webhook):
+    part = "secret headers"
+    try:
         secret_lines = webhook.secret_headers.reveal()
         secret_fields = headers.parse(secret_lines)
-    with _refuse_unusable("secret", webhook):
+        part = "secret"
         secret, previous = webhook.secret.reveal(), webhook.overlapping_secret()
         signatures = signing.headers(secret, message_id, int(time.time()), body, previous=previous)
+    except (ValueError, Unreadable) as error:
+        # Saved without validation, or no key decrypts it. In words only: an error report would show the secret.
+        raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}") from None
     # A secret header replaces another one of its name, in upper or lower case.
     replaced = {name.lower() for name in secret_fields}
     fields = {name: value for name, value in fields.items() if name.lower() not in replaced}
@@ -84,13 +87,3 @@ def _rendered(part: str, render: Callable[[], T]) -> T:
         return render()
     except TemplateError as error:
         raise Refused(f"the {part} could not be rendered: {error}") from error
-
-
-@contextmanager
-def _refuse_unusable(part: str, webhook: Webhook) -> Iterator[None]:
-    """Refuse a secret that was saved without validation, or that no key decrypts. In words only: an error report would
-    contain the variables of the call, with the secret."""
-    try:
-        yield
-    except (ValueError, Unreadable) as error:
-        raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}") from None
