@@ -10,82 +10,44 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Any, ClassVar, Generic, Self, TypeVar, overload
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from django.conf import settings
 
 T = TypeVar("T")
 
-# Validators. Each takes a value and returns "" if it is valid, else a phrase that continues "The setting X …".
-Validator = Callable[[Any], str]
-
 # The longest timeout of one attempt in seconds, for webhooks and for the setting.
 MAX_TIMEOUT = 120
 
-
-def flag(value: Any) -> str:
-    return "" if isinstance(value, bool) else "must be True or False"
-
-
-def text(value: Any) -> str:
-    return "" if isinstance(value, str) else "must be a text"
+# Takes a value and returns "" if it is valid, else a phrase that continues "The setting X …".
+Validator = Callable[[Any], str]
 
 
-def number(minimum: float, maximum: float = float("inf"), what: str = "a number") -> Validator:
-    bounds = f"from {minimum} to {maximum}" if maximum < float("inf") else f"of at least {minimum}"
-
-    def validate(value: Any) -> str:
-        return "" if _is_number(value) and minimum <= value <= maximum else f"must be {what} {bounds}"
-
-    return validate
+def expect(phrase: str, is_valid: Callable[[Any], bool]) -> Validator:
+    return lambda value: "" if is_valid(value) else phrase
 
 
-def positive(value: Any) -> str:
-    return "" if _is_positive(value) else "must be a number above 0"
+def list_of(items: str, is_valid: Callable[[Any], bool], min_length: int = 0) -> Validator:
+    return expect(
+        f"must be a list of {items}",
+        lambda value: isinstance(value, list | tuple) and len(value) >= min_length and all(map(is_valid, value)),
+    )
 
 
-def count(value: Any) -> str:
-    return "" if _is_positive(value) and isinstance(value, int) else "must be a whole number above 0"
-
-
-def list_of(is_valid: Callable[[Any], bool], what: str, min_length: int = 0) -> Validator:
-    """``what`` describes the items in an error: ``'ports such as 443'``."""
-
-    def validate(value: Any) -> str:
-        is_list = isinstance(value, list | tuple) and len(value) >= min_length
-        return "" if is_list and all(map(is_valid, value)) else f"must be a list of {what}"
-
-    return validate
-
-
-def dotted_path(value: Any) -> str:
-    return "" if _is_dotted(value) else 'must be the path of a callable such as "webhooks.permissions.by_model"'
-
-
-def retention(value: Any) -> str:
-    is_valid = isinstance(value, Mapping) and set(value) <= set(RETENTION) and all(map(_is_positive, value.values()))
-    return "" if is_valid else "must map succeeded, failed or discarded to a number of days"
-
-
-def proxy_url(value: Any) -> str:
-    parts = _split_url(value)
-    is_valid = value == "" or (parts is not None and parts.scheme == "http" and _has_host_only(parts))
-    return "" if is_valid else 'must be the URL of an HTTP proxy such as "http://proxy:3128", or ""'
-
-
-def site_url(value: Any) -> str:
-    parts = _split_url(value)
-    is_site = parts is not None and parts.scheme in ("http", "https") and _has_host_only(parts)
-    is_valid = value == "" or (is_site and not re.search(r"[@\\\s]", value))
-    return "" if is_valid else 'must be the URL of the site without a path, such as "https://netbox.example.org", or ""'
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_number(value: Any, minimum: float = 0, maximum: float = float("inf")) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value <= maximum
 
 
 def _is_positive(value: Any) -> bool:
     return _is_number(value) and value > 0
+
+
+def _is_count(value: Any) -> bool:
+    return _is_positive(value) and isinstance(value, int)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_dotted(value: Any) -> bool:
@@ -94,17 +56,20 @@ def _is_dotted(value: Any) -> bool:
 
 def _is_network(value: Any) -> bool:
     try:
-        ip_network(value)
+        return isinstance(value, str) and bool(ip_network(value))
     except ValueError:
         return False
-    return isinstance(value, str)
+
+
+def _is_host_pattern(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9*._:-]+", value) is not None
 
 
 def _is_port(value: Any) -> bool:
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}-[0-9]{1,5}", value):
         first, last = map(int, value.split("-"))
         return 0 < first <= last < 65536
-    return _is_positive(value) and isinstance(value, int) and value < 65536
+    return _is_count(value) and value < 65536
 
 
 def _is_fernet_key(value: Any) -> bool:
@@ -114,33 +79,51 @@ def _is_fernet_key(value: Any) -> bool:
         return False
 
 
-def _split_url(value: Any) -> SplitResult | None:
+def _is_retention(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) <= set(RETENTION) and all(map(_is_positive, value.values()))
+
+
+def _is_origin(value: Any, *schemes: str) -> bool:
+    """Whether it is a URL without path, query and fragment."""
     try:
-        parts = urlsplit(value) if isinstance(value, str) else None
-        return parts if parts and parts.port != 0 else None  # reading the port checks it
-    except ValueError:
-        return None
+        parts = urlsplit(value)
+        has_host = parts.scheme in schemes and parts.hostname and parts.port != 0
+        return bool(has_host) and parts.path in ("", "/") and not parts.query + parts.fragment
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
-def _has_host_only(parts: SplitResult) -> bool:
-    return bool(parts.hostname) and parts.path in ("", "/") and not parts.query + parts.fragment
+def _is_site(value: Any) -> bool:
+    return value == "" or (_is_origin(value, "http", "https") and not re.search(r"[@\\\s]", value))
 
 
-seconds = number(0, what="a number of seconds")
-seconds_list = list_of(lambda value: _is_number(value) and value >= 0, "numbers of seconds, [] for no retries")
-probe_list = list_of(_is_positive, "numbers of seconds above 0, with at least one", min_length=1)
+flag = expect("must be True or False", lambda value: isinstance(value, bool))
+text = expect("must be a text", _is_text)
+count = expect("must be a whole number above 0", _is_count)
+positive = expect("must be a number above 0", _is_positive)
+fraction = expect("must be a number from 0 to 1", lambda value: _is_number(value, 0, 1))
+seconds = expect("must be a number of seconds", _is_number)
+attempt_seconds = expect(
+    f"must be a number of seconds from 1 to {MAX_TIMEOUT}", lambda value: _is_number(value, 1, MAX_TIMEOUT)
+)
+retry_seconds = list_of("numbers of seconds, [] for no retries", _is_number)
+probe_seconds = list_of("numbers of seconds above 0, with at least one", _is_positive, min_length=1)
+retention = expect("must map succeeded, failed or discarded to a number of days", _is_retention)
 labels = list_of(
-    lambda value: value == "*" or _is_dotted(value), 'labels such as "dcim.site" or "dcim.*", or "*" for all apps'
+    'labels such as "dcim.site" or "dcim.*", or "*" for all apps', lambda value: value == "*" or _is_dotted(value)
 )
-emails = list_of(lambda value: isinstance(value, str), "e-mail addresses")
-fernet_keys = list_of(_is_fernet_key, "keys as Fernet.generate_key() makes them")
-networks = list_of(_is_network, 'networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses')
-ports = list_of(_is_port, 'ports such as 443 or "8000-8999"')
-schemes = list_of(lambda value: value in ("https", "http"), '"https" and "http"')
-hosts = list_of(
-    lambda value: isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9*._:-]+", value) is not None,
-    'hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--',
+dotted_path = expect('must be the path of a callable such as "webhooks.permissions.by_model"', _is_dotted)
+emails = list_of("e-mail addresses", _is_text)
+fernet_keys = list_of("keys as Fernet.generate_key() makes them", _is_fernet_key)
+networks = list_of('networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses', _is_network)
+hosts = list_of('hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--', _is_host_pattern)
+ports = list_of('ports such as 443 or "8000-8999"', _is_port)
+schemes = list_of('"https" and "http"', lambda value: value in ("https", "http"))
+proxy_url = expect(
+    'must be the URL of an HTTP proxy such as "http://proxy:3128", or ""',
+    lambda value: value == "" or _is_origin(value, "http"),
 )
+site_url = expect('must be the URL of the site without a path, such as "https://netbox.example.org", or ""', _is_site)
 
 # Defaults
 
@@ -207,13 +190,13 @@ class Settings:
 
     # Sending
 
-    timeout = Setting[float](10, number(1, MAX_TIMEOUT, "a number of seconds"))
+    timeout = Setting[float](10, attempt_seconds)
     """Seconds for a whole attempt, unless the webhook has a timeout."""
 
-    retry_schedule = Setting[Sequence[float]](RETRY_SCHEDULE, seconds_list)
+    retry_schedule = Setting[Sequence[float]](RETRY_SCHEDULE, retry_seconds)
     """Seconds to wait after the first, second, … failed attempt. After the last one the delivery fails."""
 
-    retry_jitter = Setting[float](0.2, number(0, 1))
+    retry_jitter = Setting[float](0.2, fraction)
     """The random part of each wait, longer or shorter, as a fraction of it."""
 
     lane_wait = Setting[float](3600, positive)
@@ -275,7 +258,7 @@ class Settings:
     pause_after = Setting[int](10, count)
     """How many failed attempts in a row pause a webhook."""
 
-    probe_schedule = Setting[Sequence[float]](PROBE_SCHEDULE, probe_list)
+    probe_schedule = Setting[Sequence[float]](PROBE_SCHEDULE, probe_seconds)
     """Seconds from the pause to the first probe, from that to the second, …; the last one repeats."""
 
     disable_after = Setting[float](5 * 86400, positive)

@@ -43,11 +43,6 @@ def is_postgresql(using: str) -> bool:
     return connections[using].vendor == "postgresql"
 
 
-def server_binds(using: str) -> bool:
-    """Whether the PostgreSQL server binds the parameters, not psycopg."""
-    return bool(getattr(connections[using].features, "uses_server_side_binding", False))
-
-
 # The most keys in one statement. SQLite takes 32,766 parameters by default, PostgreSQL 65,535 if the server binds them.
 MAX_KEYS = 10_000
 
@@ -56,7 +51,7 @@ def in_chunks(using: str, keys: Collection[Any]) -> Iterator[list[Any]]:
     """Split keys into lists that fit into one statement. If the database has no limit, give a single list: one
     statement takes its row locks in one order."""
     known = list(keys)
-    has_limit = not is_postgresql(using) or server_binds(using)
+    has_limit = not is_postgresql(using) or getattr(connections[using].features, "uses_server_side_binding", False)
     size = MAX_KEYS if has_limit else len(known)
     for start in range(0, len(known), size or 1):
         yield known[start : start + size]

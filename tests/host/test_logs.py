@@ -1,4 +1,4 @@
-"""No name, URL or error can forge a line of the log, and no log swallows the timeout of a job."""
+"""No name, URL or error can forge a line of the log."""
 
 from __future__ import annotations
 
