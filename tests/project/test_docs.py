@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import Webhook as Reference
 
+import webhooks
 from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.models import Event
@@ -50,6 +51,17 @@ def test_a_setting_has_the_default_in_its_description(key: str, settings: Any) -
     default = getattr(conf, key.lower())
     expected = list(default) if isinstance(default, tuple) else default
     assert ast.literal_eval(documented[1]) == expected
+
+
+def test_every_public_name_is_on_the_page_of_the_python_api() -> None:
+    names = re.findall(r"`(\w+)(?:\(\))?`", " ".join(FIRST_CELL.findall(page("python-api.md").partition("\n## ")[0])))
+    assert set(names) - {"capture", "deliver"} == set(webhooks.__all__)
+    assert all(hasattr(webhooks, name) for name in webhooks.__all__)
+
+
+def test_every_command_is_on_the_page_of_the_commands() -> None:
+    commands = {path.stem for path in (APP / "management" / "commands").glob("webhooks_*.py")}
+    assert set(re.findall(r"`(webhooks_\w+)`", " ".join(FIRST_CELL.findall(page("commands.md"))))) == commands
 
 
 def test_every_check_is_described_and_no_other() -> None:
