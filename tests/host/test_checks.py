@@ -64,13 +64,13 @@ def valid_database(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def valid_models(webhooks_settings: Change) -> None:
-    """List only apps in which every model has a serializer, unlike the testapp."""
+    """List only apps with a serializer for every model, unlike the testapp."""
     webhooks_settings(MODELS=["dcim.*", "ipam.*"])
 
 
 @pytest.fixture(autouse=True)
 def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The databases whose tables are not migrated; ``test_db`` tests the real query."""
+    """The databases that are not migrated; ``test_db`` tests the real query."""
     unmigrated: list[str] = []
     monkeypatch.setattr(db, "has_pending_migrations", lambda using: using in unmigrated)
     return unmigrated

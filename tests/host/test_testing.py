@@ -1,4 +1,4 @@
-"""What host projects use in their own tests."""
+"""``webhooks.testing``: helpers for the tests of host projects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def actions(events: list[CapturedEvent]) -> list[str]:
 
 
 class InsideATestCase(TestCase):
-    """Run below, once for each kind of database: pytest itself runs the tests of a TestCase only once."""
+    """Run by test_inside_a_test_case on each database: pytest alone runs the tests of a TestCase only once."""
 
     __test__ = False
 
@@ -39,7 +39,7 @@ class InsideATestCase(TestCase):
         make_webhook(Thing, name="ledger")
         cls.thing = Thing.objects.create(name="made before")
 
-    def test_an_object_of_the_set_up_that_is_saved_is_updated_not_created(self) -> None:
+    def test_saving_an_object_of_setUpTestData_is_an_update(self) -> None:
         assert [event.action for event in recorded_events()] == ["created"]
         self.thing.name = "renamed"
         with capture() as events:
@@ -48,11 +48,11 @@ class InsideATestCase(TestCase):
         assert (event.action, event.object_type) == ("updated", "testapp.thing")
         assert (event.object_id, event.data["name"]) == (str(self.thing.pk), "renamed")
 
-    def test_without_capture_it_would_have_been_created(self) -> None:
+    def test_without_capture_it_would_be_a_creation(self) -> None:
         self.thing.save()
         assert [event.action for event in recorded_events()] == ["created"]
 
-    def test_an_object_of_the_set_up_that_is_deleted_is_deleted(self) -> None:
+    def test_deleting_an_object_of_setUpTestData_is_a_deletion(self) -> None:
         with capture() as events:
             self.thing.delete()
         assert actions(events) == ["deleted"]
@@ -65,7 +65,7 @@ class InsideATestCase(TestCase):
         assert actions(first) == ["created"]
         assert actions(second) == ["updated"]
 
-    def test_an_event_names_the_defined_webhooks_that_want_it(self) -> None:
+    def test_an_event_lists_the_webhooks_that_want_it(self) -> None:
         make_webhook(Thing, name="deletions only", on="d")
         with capture() as events:
             self.thing.save()
@@ -75,7 +75,7 @@ class InsideATestCase(TestCase):
             ("testapp.label", []),
         ]
 
-    def test_a_webhook_that_is_defined_in_the_block_counts_and_ends_nothing(self) -> None:
+    def test_a_webhook_created_in_the_block_counts(self) -> None:
         with capture(["testapp.label"]) as events:
             make_webhook(Country, name="atlas")
             Country.objects.create(code="is", name="Iceland")
@@ -85,13 +85,13 @@ class InsideATestCase(TestCase):
             ("testapp.label", []),
         ]
 
-    def test_a_change_after_the_block_is_none_of_its_business(self) -> None:
+    def test_a_change_after_the_block_is_not_captured(self) -> None:
         with capture() as events:
             pass
         Thing.objects.create(name="later")
         assert events == []
 
-    def test_the_block_leaves_nothing_behind(self) -> None:
+    def test_the_block_leaves_no_callbacks(self) -> None:
         before = list(connection.run_on_commit)
         with capture():
             self.thing.save()
@@ -103,7 +103,7 @@ class InsideATestCase(TestCase):
             _ = 1 / 0
         assert events == []
 
-    def test_an_error_in_the_block_comes_out_as_it_is(self) -> None:
+    def test_an_error_in_the_block_is_raised_unchanged(self) -> None:
         with pytest.raises(ZeroDivisionError), capture():
             _ = 1 / 0
 
@@ -118,7 +118,7 @@ def test_inside_a_test_case(name: str, database: Any) -> None:
 
 @pytest.fixture(params=["with real commits", "in a transaction"])
 def either(request: pytest.FixtureRequest, database: str) -> Iterator[None]:
-    """A test runs with real commits, and in a transaction that is rolled back, as in a TestCase."""
+    """Run a test with real commits, and again in a transaction that is rolled back, as in a TestCase."""
     if request.param == "with real commits":
         yield
         return
@@ -127,7 +127,7 @@ def either(request: pytest.FixtureRequest, database: str) -> Iterator[None]:
         transaction.set_rollback(True)
 
 
-def test_everything_registered_is_captured_though_no_webhook_is_defined(either: Any) -> None:
+def test_changes_of_every_registered_model_are_captured_without_a_webhook(either: Any) -> None:
     with capture() as events:
         thing = Thing.objects.create(name="a")
         Part.objects.create(thing=thing, name="b")
@@ -137,14 +137,14 @@ def test_everything_registered_is_captured_though_no_webhook_is_defined(either: 
     ]
 
 
-def test_what_is_captured_can_be_narrowed_to_some_models(either: Any) -> None:
+def test_subscribe_limits_the_capture_to_some_models(either: Any) -> None:
     with capture(subscribe=["testapp.Label"]) as events:
         Thing.objects.create(name="a")
         Label.objects.create(name="b")
     assert [event.object_type for event in events] == ["testapp.label"]
 
 
-def test_with_no_model_named_only_what_webhooks_want_is_captured(either: Any) -> None:
+def test_an_empty_subscribe_captures_only_events_for_webhooks(either: Any) -> None:
     make_webhook(Label, on="c", name="labels")
     with capture(subscribe=[]) as events:
         Thing.objects.create(name="a")
@@ -155,7 +155,7 @@ def test_with_no_model_named_only_what_webhooks_want_is_captured(either: Any) ->
     assert [(event.object_type, event.webhooks) for event in events] == [("testapp.label", ["labels"])]
 
 
-def test_nothing_is_captured_of_what_was_there_before(either: Any) -> None:
+def test_changes_before_the_block_are_not_captured(either: Any) -> None:
     make_webhook(Label)
     Label.objects.create(name="before")
     with capture() as events:
@@ -163,13 +163,13 @@ def test_nothing_is_captured_of_what_was_there_before(either: Any) -> None:
     assert events == []
 
 
-def test_an_event_tells_who_made_the_change(either: Any) -> None:
+def test_an_event_has_the_user_of_the_change(either: Any) -> None:
     with capture() as events, webhooks.actor(username="ada", request_id="42"):
         Label.objects.create(name="red")
     assert [(event.username, event.request_id) for event in events] == [("ada", "42")]
 
 
-def test_a_serializer_that_raises_is_seen_in_the_event(either: Any) -> None:
+def test_an_event_has_the_traceback_of_its_serializer(either: Any) -> None:
     with capture() as events:
         Fragile.objects.create(name="a", behaviour="raises")
     [event] = events
@@ -177,12 +177,12 @@ def test_a_serializer_that_raises_is_seen_in_the_event(either: Any) -> None:
     assert "this serializer is broken" in event.error
 
 
-def test_a_label_that_is_not_registered_is_refused_by_name(either: Any) -> None:
+def test_a_label_that_is_not_registered_is_an_error(either: Any) -> None:
     with pytest.raises(LookupError, match=r"testapp.unregistered\..* These are: .*testapp.thing"):
         capture(["testapp.unregistered"]).__enter__()
 
 
-def test_it_says_so_when_webhooks_are_off(either: Any, webhooks_settings: Any) -> None:
+def test_the_helpers_refuse_to_run_while_webhooks_are_off(either: Any, webhooks_settings: Any) -> None:
     webhooks_settings(ENABLED=False)
     with pytest.raises(ImproperlyConfigured, match='WEBHOOKS\\["ENABLED"\\] = True'), capture():
         pass
@@ -190,7 +190,7 @@ def test_it_says_so_when_webhooks_are_off(either: Any, webhooks_settings: Any) -
         deliver()
 
 
-def test_redis_is_not_asked_while_capturing(database: Any, redis: Any) -> None:
+def test_capture_does_not_use_redis(database: Any, redis: Any) -> None:
     with capture():
         Label.objects.create(name="red")
     assert redis.dbsize() == 0
@@ -198,7 +198,7 @@ def test_redis_is_not_asked_while_capturing(database: Any, redis: Any) -> None:
     assert redis.dbsize() > 0
 
 
-def test_captured_events_are_not_delivered_to_anybody_who_is_not_defined(either: Any) -> None:
+def test_captured_events_without_a_webhook_are_not_delivered(either: Any) -> None:
     with capture():
         Label.objects.create(name="red")
     assert deliver() == []
@@ -206,7 +206,7 @@ def test_captured_events_are_not_delivered_to_anybody_who_is_not_defined(either:
     assert not Delivery.objects.exists()
 
 
-def test_deliver_sends_what_was_captured_over_real_http(either: Any, inbox: Inbox) -> None:
+def test_deliver_sends_captured_events_over_real_http(either: Any, inbox: Inbox) -> None:
     make_webhook(Label, url=inbox.url())
     with capture() as events:
         label = Label.objects.create(name="red")
@@ -229,7 +229,7 @@ def test_deliver_sends_the_changes_of_one_object_in_order(either: Any, inbox: In
     assert [one.json["data"]["name"] for one in inbox.received()] == ["red", "green", "blue"]
 
 
-def test_deliver_makes_one_attempt_where_the_receiver_fails(either: Any, inbox: Inbox) -> None:
+def test_deliver_makes_one_attempt_if_the_receiver_fails(either: Any, inbox: Inbox) -> None:
     make_webhook(Label, url=inbox.url("status/500"))
     with capture():
         Label.objects.create(name="red")
@@ -238,7 +238,7 @@ def test_deliver_makes_one_attempt_where_the_receiver_fails(either: Any, inbox: 
     assert deliver() == []
 
 
-def test_deliver_says_so_when_time_is_over_before_all_is_sent(either: Any, inbox: Inbox) -> None:
+def test_deliver_raises_if_deliveries_are_left_after_its_time(either: Any, inbox: Inbox) -> None:
     make_webhook(Label, url=inbox.url())
     with capture():
         Label.objects.create(name="red")
@@ -246,7 +246,7 @@ def test_deliver_says_so_when_time_is_over_before_all_is_sent(either: Any, inbox
         deliver(seconds=0)
 
 
-def test_what_an_update_changed_is_told_to_those_who_ask(either: Any) -> None:
+def test_prechange_adds_the_previous_state_and_the_changed_fields(either: Any) -> None:
     thing = Thing.objects.create(name="old")
 
     def rename(name: str) -> None:

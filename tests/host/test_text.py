@@ -1,4 +1,4 @@
-"""JSON text that can be held everywhere, and the words for what cannot be written."""
+"""JSON text that every database and parser accepts, and the errors for values without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from webhooks.text import MAX_JSON_DEPTH, NotJSONSerializable, dumps, json_depth
 
 
 @pytest.mark.parametrize("name", ARRIVES)
-def test_what_arrives_can_be_held_everywhere(name: str) -> None:
+def test_serialized_values_are_accepted_everywhere(name: str) -> None:
     value, arrives = ARRIVES[name]
     text = dumps(value)
     assert text.isascii()
@@ -26,7 +26,7 @@ def test_what_arrives_can_be_held_everywhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_written_is_refused_with_its_place(name: str) -> None:
+def test_the_error_of_a_value_that_is_not_serializable_names_its_path(name: str) -> None:
     value, told = REFUSED[name]
     with pytest.raises(NotJSONSerializable) as caught:
         dumps({"fine": 1, "value": value})
@@ -34,18 +34,18 @@ def test_what_cannot_be_written_is_refused_with_its_place(name: str) -> None:
     assert len(str(caught.value)) < 400
 
 
-def test_a_place_that_is_long_is_cut_off() -> None:
+def test_a_long_path_is_cut_off() -> None:
     with pytest.raises(NotJSONSerializable) as caught:
         dumps({"k" * 5000: {"l" * 5000: {"m" * 5000: {"n" * 5000: {"o" * 5000: float("nan")}}}}})
     assert len(str(caught.value)) < 300
 
 
-def test_depth_counts_no_brackets_of_texts() -> None:
+def test_the_depth_ignores_brackets_in_texts() -> None:
     assert json_depth("[" * 101 + '"[[[\\"[["' + "]" * 101) == 101
     assert json_depth(json.dumps(["[{" * 100, {"}": "]" * 300}])) == 2
 
 
-def test_a_text_without_surrogates_stays_the_very_same() -> None:
+def test_a_text_without_surrogates_is_not_copied() -> None:
     text = dumps({"a": "ü", "b": "\\d"})
     assert replace_half_surrogates(text) is text
 
@@ -73,7 +73,7 @@ def nested_around(value: Any, levels: int) -> Any:
     return value
 
 
-def test_very_many_objects_are_held_everywhere_or_refused_in_words(
+def test_random_objects_are_accepted_everywhere_or_refused_with_a_reason(
     request: pytest.FixtureRequest, figures: Figures
 ) -> None:
     many, refused = (10_000 if request.config.getoption("--long") else 1000), 0
@@ -86,7 +86,7 @@ def test_very_many_objects_are_held_everywhere_or_refused_in_words(
             refused += not is_held(value)
 
     hold()
-    figures(f"{many} objects, {refused} of them refused in words")
+    figures(f"{many} objects, {refused} of them refused with a reason")
     assert refused > many * 0.01
 
 
@@ -99,12 +99,12 @@ def is_held(value: Any) -> bool:
     assert text.isascii()
     assert json_depth(text) <= MAX_JSON_DEPTH
     again = json.loads(text)
-    JSONRenderer().render(again)  # UTF-8, and no number that is none
+    JSONRenderer().render(again)  # UTF-8, and no NaN
     assert dumps(again) == dumps(json.loads(dumps(again)))
     return True
 
 
 @pytest.mark.parametrize("text", ["12345678901234567.89", "52.520008", "0.0000001", "100", "-0.00"])
-def test_a_decimal_keeps_all_its_digits_where_it_is_written_exactly(text: str) -> None:
+def test_exact_decimals_keep_all_digits(text: str) -> None:
     assert dumps({"a": [Decimal(text), 1.5]}, exact_decimals=True) == f'{{"a":["{text}",1.5]}}'
     assert dumps({"a": Decimal(text)}, lambda name: False, exact_decimals=True) == f'{{"a":"{text}"}}'

@@ -188,7 +188,7 @@ def no_other_writes() -> bool:
 
 
 def database_url() -> str:
-    """The DATABASE_URL with which another process reaches the default database of this one."""
+    """The DATABASE_URL of this process's default database, for another process."""
     current = connections["default"].settings_dict
     if connections["default"].vendor == SQLITE:
         return f"sqlite:///{current['NAME']}"

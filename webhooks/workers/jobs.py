@@ -135,8 +135,8 @@ def _push(rq_queue: Queue) -> None:
 
 
 # Sets the flag and runs the commands of rq in one atomic step: a flag without a job would stop all wake-ups. A Redis
-# transaction cannot decide on the flag, and WATCH takes three more round trips, for which a save would wait. Each
-# command is preceded by its number of words.
+# transaction cannot decide on the flag, and WATCH would delay a save by three more round trips. Before each command
+# comes its number of words.
 PUSH = """
 if not redis.call('SET', KEYS[1], 1, 'NX', 'EX', ARGV[1]) then return 0 end
 local at = 2

@@ -24,7 +24,7 @@ REDIS_TIMEOUT = 5
 
 
 def _surviving_outages(name: str) -> Callable[..., None]:
-    """The method ``name`` of rq's Worker, for which an unavailable Redis is no error."""
+    """The method ``name`` of rq's Worker; it only logs if Redis is unavailable."""
 
     def method(self: ResilientWorker, *args: Any, **kwargs: Any) -> None:
         with self.surviving_outages():
