@@ -68,7 +68,7 @@ CHANGES: dict[str, Callable[[Delivery], Any]] = {
 }
 
 
-# Where each change leads from each state; whatever is not named leaves the state as it is.
+# The state after each change. Pairs that are not here leave the state unchanged.
 LEADS_TO = {
     ("pending", "claim"): "sending",
     ("sending", "succeed"): "succeeded",

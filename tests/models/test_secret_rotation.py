@@ -1,4 +1,4 @@
-"""A secret is replaced without a gap: what receivers get before, during and after, over real sockets."""
+"""A secret is replaced without a gap: real receivers verify requests before, during and after."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OLDEST, OLD, NEW = (f"whsec_{base64.b64encode(letter * 24).decode()}" for letter
 
 
 def accepts(secret: str, received: Received) -> bool:
-    """Whether the receivers' own library takes it."""
+    """Whether the reference library of Standard Webhooks accepts it."""
     try:
         standardwebhooks.Webhook(secret).verify(received.body, received.headers)
     except standardwebhooks.WebhookVerificationError:
@@ -39,7 +39,7 @@ def accepts(secret: str, received: Received) -> bool:
 
 
 def send(inbox: Inbox) -> Received:
-    """What a change now makes the receiver get."""
+    """Change an object, and return the request that the receiver gets."""
     Thing.objects.create(name="a")
     drain()
     return inbox.received()[-1]
@@ -180,7 +180,7 @@ def test_a_retry_signs_with_the_current_secret(
         assert len(signatures) == 2
 
 
-# Headers that nobody is to see
+# Secret headers
 
 
 def test_secret_headers_are_sent_but_not_stored_with_attempts(webhook: Webhook, inbox: Inbox) -> None:
@@ -198,7 +198,7 @@ def test_secret_headers_are_sent_but_not_stored_with_attempts(webhook: Webhook, 
     assert "4711-0815" not in kept
 
 
-# Keys that are gone
+# Missing keys
 
 
 def test_attempts_fail_without_the_key_and_succeed_when_it_is_back(

@@ -1,4 +1,4 @@
-"""A site that still runs the old code while the tables are migrated: it loses nothing."""
+"""A site that still runs the old code after the tables were migrated loses nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from webhooks.models import Attempt, State
 
 MODELS = list(apps.get_app_config("webhooks").get_models(include_auto_created=True))
 
-# What every INSERT of the first release gives. A column that is added later needs a default in the database.
+# The columns that each INSERT of the first release sets. A later column needs a default in the database.
 ALWAYS_GIVEN = {
     "attempt": {"number", "started_at", "duration_ms", "url", "succeeded"},
     "delivery": {"lane"},

@@ -1,4 +1,4 @@
-"""Admins save a webhook while workers write on the same row how it fares."""
+"""Users save a webhook while workers write its health to the same row."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Save = Callable[[Webhook, bool], Any]
 
 
 class Judging:
-    """Judging what was entered takes as long as a test wants, as it does where a name server is slow."""
+    """Makes validation take as long as the test needs, as with a slow name server."""
 
     def __init__(self) -> None:
         self.has_begun, self.may_end = threading.Event(), threading.Event()
@@ -74,7 +74,7 @@ def by_api(webhook: Webhook, enabled: bool) -> Any:
 
 
 def note(webhook: Webhook, outcome: Outcome) -> None:
-    """What a worker does in its main thread, which has leases to renew: it must not wait."""
+    """Record an outcome as a worker does in its main thread, which must not wait."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '1s'")
         health.update(webhook, [outcome])
@@ -82,7 +82,7 @@ def note(webhook: Webhook, outcome: Outcome) -> None:
 
 @pytest.fixture
 def saved_beside(database: str, judging: Judging) -> Callable[[Save, bool, bool, Outcome], Webhook]:
-    """Has a webhook saved, and an outcome noted while what was entered is judged; gives the row as it is then."""
+    """Save a webhook, record an outcome during its validation, and return the row."""
     User.objects.create_superuser("admin")
 
     def do(save: Save, was_enabled: bool, enabled: bool, outcome: Outcome) -> Webhook:
@@ -186,7 +186,7 @@ def test_settings_saved_by_another_user_meanwhile_stay(database: str) -> None:
     mine, theirs = Webhook.objects.get(), Webhook.objects.get()
     theirs.payload_url, theirs.secret, theirs.secret_headers = "http://127.0.0.1:2/", "second", "X-Token: b"
     theirs.save_settings(["payload_url", "secret", "secret_headers"])
-    mine.name, mine.timeout = "renamed", 7  # the latter is not said to be changed
+    mine.name, mine.timeout = "renamed", 7  # timeout is not in the list of changes
     mine.save_settings(["name"])
     stored = Webhook.objects.get()
     assert (stored.name, stored.payload_url, stored.timeout) == ("renamed", "http://127.0.0.1:2/", 5)

@@ -1,4 +1,4 @@
-"""Keys are rotated by a command; what no key decrypts is found and left alone."""
+"""A command rotates keys, and reports secrets that no key decrypts."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 @pytest.fixture
 def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes ThingSerializer raise until it is called."""
+    """Make ThingSerializer raise until this is called."""
     from tests.testapp.api.serializers import ThingSerializer
 
     def refuse(self: Any, instance: Thing) -> Any:
@@ -108,7 +108,7 @@ def test_a_replay_evaluates_the_conditions_again() -> None:
     assert Event.objects.failed().count() == 1
     for webhook, value in ((fixed, "today"), (without, "never")):
         webhook.conditions = {"attr": "name", "value": value}
-        webhook.enabled = False  # which makes no difference to what it wants
+        webhook.enabled = False  # its conditions are evaluated all the same
         webhook.save()
     Thing.objects.filter(pk=thing.pk).update(name="today")
     [replayed] = retries.replay([failed])
@@ -230,7 +230,7 @@ def client(database: str) -> Client:
 
 
 def make_failed(webhook: Webhook, *object_ids: Any) -> list[Event]:
-    """Events of these things, or of new ones, that could not be made."""
+    """Failed events of these things, without data."""
     return [make_event(webhook, object_id=str(key), data="", error="KeyError") for key in object_ids]
 
 
@@ -239,7 +239,7 @@ def new_things(count: int) -> list[int]:
 
 
 def replay_all(client: Client, query: str = "") -> list[str]:
-    """Select all events of a list, replay them, and give what is said."""
+    """Replay all events of a list, and return the messages."""
     first = Event.objects.order_by("-pk").values_list("pk", flat=True)[0]
     chosen = {"action": "replay_chosen", "_selected_action": [first], "select_across": "1"}
     response = client.post(EVENTS + query, chosen, follow=True)
@@ -247,7 +247,7 @@ def replay_all(client: Client, query: str = "") -> list[str]:
 
 
 def stop_early(monkeypatch: pytest.MonkeyPatch, at_once: int = 2) -> None:
-    """A request has taken long enough as soon as the first few are replayed."""
+    """Let the time of a request run out after the first few events."""
     monkeypatch.setattr(event_admin, "CHUNK", at_once)
     monkeypatch.setattr(retries, "REQUEST_SECONDS", 0)
 

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 @pytest.fixture
 def large(database: str, monkeypatch: pytest.MonkeyPatch) -> Webhook:
-    """More goes with it than may go at once."""
+    """A webhook with more deliveries than one request deletes."""
     monkeypatch.setattr(operations, "MAX_ROWS", 3)
     monkeypatch.setattr(maintenance, "MOST", 3)
     webhook = make_webhook(Thing, name="large", custom_events=["testapp.x"])
