@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from webhooks.db import DatabaseNow, async_commit, atomically, new_id
 from webhooks.models import claims
-from webhooks.models.event import LARGE_FIELDS, Event, WriteDBManager
+from webhooks.models.event import EMPTY, LARGE_FIELDS, Event, WriteDBManager
 from webhooks.models.webhook import SECRET_FIELDS, Webhook
 
 URL_LENGTH = 2000  # characters of an attempt's URL that are stored: a template can make longer ones
@@ -174,7 +174,7 @@ class Delivery(models.Model):
     failures = models.PositiveIntegerField(
         default=0, db_default=0, help_text="Failed attempts since it was last retried by hand."
     )
-    reason = models.TextField(blank=True, default="", db_default="", help_text="Why the last attempt failed.")
+    reason = models.TextField(**EMPTY, help_text="Why the last attempt failed.")
     finished_at = models.DateTimeField(null=True, blank=True)
 
     objects = WriteDBManager.from_queryset(DeliveryQuerySet)()
@@ -240,13 +240,13 @@ class Attempt(models.Model):
     duration_ms = models.PositiveIntegerField(help_text="Milliseconds.")
     url = models.CharField(max_length=URL_LENGTH)
     succeeded = models.BooleanField()
-    reason = models.TextField(blank=True, default="", db_default="", help_text="Why it failed.")
+    reason = models.TextField(**EMPTY, help_text="Why it failed.")
     status = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="The HTTP status, if there was a response."
     )
     response_headers = models.JSONField(default=dict, db_default={}, blank=True)
-    response_body = models.TextField(blank=True, default="", db_default="", help_text="The beginning of the body.")
-    worker = models.CharField(max_length=100, blank=True, default="", db_default="")
+    response_body = models.TextField(**EMPTY, help_text="The beginning of the body.")
+    worker = models.CharField(max_length=100, **EMPTY)
 
     objects = WriteDBManager()
 

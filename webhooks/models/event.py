@@ -31,6 +31,9 @@ LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webho
 MAX_ROWS = 1000
 MAX_BYTES = 16 * 2**20
 
+# Options of an optional text column. With ``db_default``, code of an older release can still insert rows.
+EMPTY: Any = {"blank": True, "default": "", "db_default": ""}
+
 M = TypeVar("M", bound=models.Model)
 
 
@@ -87,48 +90,30 @@ class Event(models.Model):
     # One of ``Action``, the name of a custom event, or "ping".
     action = models.CharField(max_length=100)
     object_type = models.CharField(
-        max_length=200,
-        blank=True,
-        default="",
-        db_default="",
-        help_text="The model's label, such as dcim.site. Empty: the event has no object.",
+        max_length=200, **EMPTY, help_text="The model's label, such as dcim.site. Empty: the event has no object."
     )
     object_id = models.CharField(max_length=255)
-    object_repr = models.CharField(max_length=NAME_LENGTH, blank=True, default="", db_default="")
-    data = models.TextField(
-        blank=True, default="", db_default="", help_text="The serializer's output, as the JSON text that is sent."
-    )
+    object_repr = models.CharField(max_length=NAME_LENGTH, **EMPTY)
+    data = models.TextField(**EMPTY, help_text="The serializer's output, as the JSON text that is sent.")
     serializers = models.TextField(
-        blank=True,
-        default="",
-        db_default="",
-        help_text="The output of other serializers, by name, and the webhooks that chose them.",
+        **EMPTY, help_text="The output of other serializers, by name, and the webhooks that chose them."
     )
-    snapshots = models.TextField(
-        blank=True, default="", db_default="", help_text="The state before and after, as the JSON text that is sent."
-    )
+    snapshots = models.TextField(**EMPTY, help_text="The state before and after, as the JSON text that is sent.")
     changed = models.TextField(
-        blank=True,
-        default="",
-        db_default="",
-        help_text="The names of the fields that an update changed, as JSON text; empty if unknown.",
+        **EMPTY, help_text="The names of the fields that an update changed, as JSON text; empty if unknown."
     )
-    username = models.CharField(max_length=USERNAME_LENGTH, blank=True, default="", db_default="")
-    request_id = models.CharField(max_length=REQUEST_ID_LENGTH, blank=True, default="", db_default="")
+    username = models.CharField(max_length=USERNAME_LENGTH, **EMPTY)
+    request_id = models.CharField(max_length=REQUEST_ID_LENGTH, **EMPTY)
     depth = models.PositiveSmallIntegerField(
         default=1,
         db_default=1,
         help_text="1 if no webhook caused the change, else one more than the depth of the causing event.",
     )
-    request = models.TextField(
-        blank=True, default="", db_default="", help_text="The HTTP request as the payload shows it, as JSON text."
-    )
+    request = models.TextField(**EMPTY, help_text="The HTTP request as the payload shows it, as JSON text.")
     webhook_ids = models.JSONField(default=list, db_default=[], help_text="The webhooks that matched when it happened.")
     dispatched_at = models.DateTimeField(null=True, blank=True)
     replay_of = models.BigIntegerField(null=True, blank=True, help_text="The failed event that this one replays.")
-    error = models.TextField(
-        blank=True, default="", db_default="", help_text="Why it failed. A failed event is not sent."
-    )
+    error = models.TextField(**EMPTY, help_text="Why it failed. A failed event is not sent.")
 
     objects = WriteDBManager.from_queryset(EventQuerySet)()
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from webhooks.conf import MAX_TIMEOUT, conf
 from webhooks.db import DatabaseNow, atomically
-from webhooks.models.event import Action, WriteDBManager
+from webhooks.models.event import EMPTY, Action, WriteDBManager
 from webhooks.models.validation import (
     check_headers,
     check_media_type,
@@ -138,9 +138,7 @@ class Webhook(models.Model):
     )
     serializer = models.CharField(
         max_length=50,
-        blank=True,
-        default="",
-        db_default="",
+        **EMPTY,
         help_text="The name of the serializer for the data of a change. Empty: the default one of each model.",
     )
     conditions = models.JSONField(
@@ -188,44 +186,31 @@ class Webhook(models.Model):
         validators=[check_media_type],
         help_text="Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other.",
     )
-    additional_headers = models.TextField(
-        blank=True, default="", db_default="", help_text="A template with one “Name: value” a line."
-    )
-    body_template = models.TextField(
-        blank=True, default="", db_default="", help_text="A template for the body. Empty: the whole payload."
-    )
+    additional_headers = models.TextField(**EMPTY, help_text="A template with one “Name: value” a line.")
+    body_template = models.TextField(**EMPTY, help_text="A template for the body. Empty: the whole payload.")
     secret = EncryptedTextField(
         max_length=SECRET_LENGTH,
-        blank=True,
-        default="",
-        db_default="",
+        **EMPTY,
         validators=[MaxLengthValidator(SECRET_LENGTH), check_secret],
         help_text="Signs each request, so that the receiver can verify the sender.",
     )
-    previous_secret = EncryptedTextField(blank=True, default="", db_default="", editable=False)
+    previous_secret = EncryptedTextField(**EMPTY, editable=False)
     previous_secret_until = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="Until then the previous secret signs, too."
     )
     secret_headers = EncryptedTextField(
         max_length=SECRET_HEADERS_LENGTH,
-        blank=True,
-        default="",
-        db_default="",
+        **EMPTY,
         validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), check_headers],
         help_text="Headers that stay hidden, such as Authorization. One “Name: value” a line.",
     )
     ssl_verification = models.BooleanField(
-        "TLS verification",
-        default=True,
-        db_default=True,
-        help_text="Refuse a receiver without a trusted certificate.",
+        "TLS verification", default=True, db_default=True, help_text="Refuse a receiver without a trusted certificate."
     )
     ca_file_path = models.CharField(
         "CA file",
         max_length=4096,
-        blank=True,
-        default="",
-        db_default="",
+        **EMPTY,
         help_text="A PEM file on the worker's machine. Its certificates replace the usual trusted ones.",
     )
     timeout = models.PositiveSmallIntegerField(
@@ -243,7 +228,7 @@ class Webhook(models.Model):
     # ``delivery.health`` writes the following columns.
     last_success_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_failure_at = models.DateTimeField(null=True, blank=True, editable=False)
-    last_failure = models.TextField(blank=True, default="", db_default="", editable=False)
+    last_failure = models.TextField(**EMPTY, editable=False)
     failures_in_a_row = models.PositiveIntegerField(default=0, db_default=0, editable=False)
     failing_since = models.DateTimeField(null=True, blank=True, editable=False)
     probe_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Set while it is paused.")
@@ -251,9 +236,7 @@ class Webhook(models.Model):
     resumed_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text="When sending last resumed after a stop."
     )
-    disabled_reason = models.TextField(
-        blank=True, default="", db_default="", editable=False, help_text="Why it was disabled automatically."
-    )
+    disabled_reason = models.TextField(**EMPTY, editable=False, help_text="Why it was disabled automatically.")
 
     created = models.DateTimeField(auto_now_add=True)
     last_updated = models.DateTimeField(auto_now=True)
