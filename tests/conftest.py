@@ -19,7 +19,7 @@ from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.servers import POSTGRESQL, SQLITE
 from tests.support.tables import empty_all_tables
 from tests.support.workers import LOGS, Workers
-from webhooks.capture import unrecorded
+from webhooks.capture import errors
 
 DATABASE_FIXTURES = {"database", "db", "transactional_db", "admin_client", "admin_user", "live_server"}
 
@@ -129,7 +129,7 @@ def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
     with django_db_blocker.unblock():
         yield django_db_setup
         empty_all_tables()
-        unrecorded._waiting.clear()
+        errors._missed.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -29,7 +29,7 @@ from django.db import connections
 
 from webhooks import registry
 from webhooks.capture import recording, subscriptions, transaction
-from webhooks.capture.subscriptions import Demand
+from webhooks.capture.subscriptions import Filters
 from webhooks.conf import conf
 from webhooks.delivery.worker import DeliveryRunner, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
@@ -129,18 +129,18 @@ def _labels(subscribe: Iterable[str] | None) -> list[str]:
 def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) -> Iterator[None]:
     """Subscribe to every change of these, in addition to the webhooks in the database."""
     real = subscriptions.current
-    demands = {CAPTURE_ID: Demand(CAPTURE_ID, prechange=True)} if prechange else {}
+    filters = {CAPTURE_ID: Filters(CAPTURE_ID, prechange=True)} if prechange else {}
 
     def current(using: str, enabled_only: bool = True) -> subscriptions.Subscriptions:
         wanted = real(using, enabled_only)
         mine = [(label, action) for label in labels for action in Action]
         everything = {change: [CAPTURE_ID, *wanted.matching(*change)] for change in mine}
-        announced = {name: [CAPTURE_ID, *wanted.listening(name)] for name in custom_events}
+        announced = {name: [CAPTURE_ID, *wanted.for_custom_event(name)] for name in custom_events}
         return replace(
             wanted,
             by_change=wanted.by_change | everything,
             by_event=wanted.by_event | announced,
-            demands=wanted.demands | demands,
+            filters=wanted.filters | filters,
         )
 
     with mock.patch.object(subscriptions, "current", current):
@@ -154,17 +154,17 @@ def _own_scope(using: str) -> Iterator[None]:
     if not connection.in_atomic_block:
         yield
         return
-    earlier = transaction.existing(using)
-    transaction.go_on_with(using, None)
+    earlier = transaction.current(using)
+    transaction.set_current(using, None)
     try:
         yield
     finally:
         connection.run_on_commit = [
             entry
             for entry in connection.run_on_commit
-            if entry[1] is earlier or not isinstance(entry[1], transaction.Scope)
+            if entry[1] is earlier or not isinstance(entry[1], transaction.TransactionState)
         ]
-        transaction.go_on_with(using, earlier)
+        transaction.set_current(using, earlier)
 
 
 def _captured(event: Event, names: dict[int, str]) -> CapturedEvent:

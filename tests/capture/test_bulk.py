@@ -393,13 +393,13 @@ def test_bulk_work_goes_through_where_the_tables_are_not_migrated_yet(
 ) -> None:
     make(2)
     make_webhook(Tracked, Thing)
-    monkeypatch.setattr(subscriptions, "_known", {})  # as in a process that has just begun
+    monkeypatch.setattr(subscriptions, "_cached", {})  # as in a process that has just begun
     execute("default", "ALTER TABLE webhooks_webhook RENAME TO webhooks_aside")
     try:
         mode(work)
     finally:
         execute("default", "ALTER TABLE webhooks_aside RENAME TO webhooks_webhook")
-    assert "No webhook will hear" in app_log.text
+    assert "no webhook gets it" in app_log.text
     assert events() == []
     mode(work)
     assert mode is autocommit or events() or not Tracked.objects.exists()

@@ -129,7 +129,7 @@ def test_a_change_is_told_whatever_the_parameters_of_its_request(app_log: pytest
     with acting(RequestActor(RequestFactory().post("/there/?" + "a=1&" * 1001))):
         Thing.objects.create(name="a")
     assert [json.loads(event.request)["GET"] for event in events()] == [{}]
-    assert "The parameters of /there/ cannot be told" in app_log.text
+    assert "The query parameters of /there/ cannot be read" in app_log.text
 
 
 # Views of every kind, end to end

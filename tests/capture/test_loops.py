@@ -20,7 +20,7 @@ from tests.support.admin_pages import form, messages_after, page
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_webhook
-from webhooks.capture.context import RequestActor, acting, caused_by
+from webhooks.capture.context import RequestActor, acting, parse_depth
 from webhooks.db import fetch_all
 from webhooks.models import Event, Webhook
 from webhooks.models.validation import MAX_USERNAMES, check_usernames
@@ -66,7 +66,7 @@ def rename(api: APIClient, site: Site, name: str, **headers: str) -> Event:
     ],
 )  # fmt: skip
 def test_only_a_depth_that_a_webhook_can_have_said_counts(header: str, depth: int) -> None:
-    assert caused_by(header) == depth
+    assert parse_depth(header) == depth
 
 
 def test_a_change_is_one_deeper_than_the_one_that_its_request_tells_of(api: APIClient, inbox: Inbox) -> None:
@@ -201,7 +201,7 @@ def test_nothing_is_serialized_where_everybody_leaves_the_user_out(
 ) -> None:
     make_webhook(Site, excluded_usernames=["root"])
     site = Site.objects.create(name="a", slug="a")
-    monkeypatch.setattr("webhooks.payloads.freeze", None)
+    monkeypatch.setattr("webhooks.capture.serialize.serialize", None)
     api.patch(f"/api/dcim/sites/{site.pk}/", {"name": "b"}, format="json")
     assert len(events()) == 1
 

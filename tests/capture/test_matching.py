@@ -16,7 +16,7 @@ from tests.support.modes import MODES
 from tests.testapp.models import Label, Thing
 from webhooks import batch, conditions
 from webhooks.capture.context import Actor
-from webhooks.capture.matching import Budget, Occasion
+from webhooks.capture.matching import Budget, EventContext
 from webhooks.conf import conf
 from webhooks.models import Event, Webhook
 
@@ -156,9 +156,9 @@ def test_the_changes_of_a_batch_take_little_more_than_one_change(figures: Figure
     count = 100
     budget, spent = Budget(), 0.0
     for _ in range(count):
-        budget.fill_up()
+        budget.refill()
         left = budget.left
-        occasion = Occasion("created", json.dumps({"name": LONG_NAME}), "", "", Actor())
+        occasion = EventContext("created", json.dumps({"name": LONG_NAME}), "", "", Actor())
         occasion.judge([json.dumps(slow(number)) for number in range(10)], budget)
         spent += left - budget.left
     figures(f"{count} changes with 10 slow conditions take {spent:.2f} s")

@@ -24,9 +24,9 @@ from tests.support.rollbacks import ROLLBACKS, Rollback, Subject
 from tests.support.threads import Beside, holding
 from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
-from webhooks.capture import prechange, recording
-from webhooks.capture.savepoints import SavepointLog
+from webhooks.capture import recording, serialize
 from webhooks.capture.signals import on_many_to_many_changed
+from webhooks.capture.transaction import SavepointLog
 from webhooks.db import execute
 from webhooks.payloads import snapshots
 
@@ -149,7 +149,7 @@ def test_where_nobody_hears_of_deletions_what_is_made_anew_is_not_told_as_what_w
 @pytest.mark.parametrize("model", [Restaurant, Diner])
 @pytest.mark.parametrize("registered", [[], [Place]])
 @MODES
-def test_an_instance_that_is_made_by_its_key_alone_has_relations_too(
+def test_an_instance_that_is_actor_columns_its_key_alone_has_relations_too(
     mode: Callable[..., None], registered: list[Any], model: Any, red: Label, blue: Label
 ) -> None:
     one = model.objects.create(name="old")
@@ -201,7 +201,7 @@ def test_where_it_is_not_known_what_an_edited_relation_held_nothing_is_told(thin
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
         rename(thing)
-        with patch.object(prechange.models, "prefetch_related_objects", side_effect=ValueError):
+        with patch.object(serialize.models, "prefetch_related_objects", side_effect=ValueError):
             thing.labels.add(red)
         assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["red"], None)
         thing.labels.add(Label.objects.create(name="blue"))
@@ -234,7 +234,7 @@ def test_an_edit_goes_on_where_its_relation_cannot_be_read(
 
 
 def failing_relations(fail: Callable[[], Any]) -> Any:
-    return patch.object(prechange.models, "prefetch_related_objects", side_effect=lambda *args: fail())
+    return patch.object(serialize.models, "prefetch_related_objects", side_effect=lambda *args: fail())
 
 
 def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_reading_too(thing: Thing, red: Label) -> None:

@@ -705,10 +705,15 @@ def save_an_inherited_row(thing: Thing) -> None:
 @pytest.mark.parametrize(
     ("change", "part", "nth", "told"),
     [
-        (clear_from_the_other_side, 'SELECT "testapp_thing"."id"', 1, "of testapp.label {label} was edited"),
+        (
+            clear_from_the_other_side,
+            'SELECT "testapp_thing"."id"',
+            1,
+            "Thing_labels of testapp.label {label}",
+        ),
         (befriend, 'INTO "testapp_thing_friends"', 2, "a relation of testapp.thing {thing} are not written"),
         (rename, 'SELECT "testapp_thing"."id", "testapp_thing"."name"', 1, "cannot be read: testapp.thing {thing}"),
-        (save_a_child, 'AS "a" FROM "testapp_place"', 1, "testapp.place {place} is taken for one that was there"),
+        (save_a_child, 'AS "a" FROM "testapp_place"', 1, "testapp.place {place} is recorded as updated"),
         (save_an_inherited_row, 'SELECT "testapp_place"', 2, "cannot be read: testapp.diner {diner}"),
         (
             lambda thing: thing.labels.clear(),

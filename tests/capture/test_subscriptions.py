@@ -17,8 +17,8 @@ from tests.support.makers import make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Place, Thing
 from webhooks import registry
-from webhooks.capture import subscription_sql, subscriptions
-from webhooks.capture.subscriptions import Demand
+from webhooks.capture import subscriptions
+from webhooks.capture.subscriptions import Filters
 from webhooks.models import Action, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -42,8 +42,8 @@ def test_each_change_has_the_enabled_webhooks_that_want_it_in_order() -> None:
         ("testapp.label", Action.UPDATED): [everything.pk],
         ("testapp.label", Action.DELETED): [everything.pk],
     }
-    assert found.touch("testapp.thing")
-    assert not found.touch("testapp.place")
+    assert found.has_subscribers(Thing)
+    assert not found.has_subscribers(Place)
 
 
 def test_a_webhook_without_models_and_no_webhook_at_all_want_nothing() -> None:
@@ -54,7 +54,7 @@ def test_a_webhook_without_models_and_no_webhook_at_all_want_nothing() -> None:
 
 @pytest.fixture
 def in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subscriptions, "_known", {})
+    monkeypatch.setattr(subscriptions, "_cached", {})
 
 
 def answered(captured: CaptureQueriesContext) -> int:
@@ -88,13 +88,13 @@ def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
     with transaction.atomic(), CaptureQueriesContext(connection) as captured:
         found = subscriptions.current("default")
     assert len(found.matching("testapp.thing", Action.UPDATED)) == 104
-    text = found.demands[conditions.pk].conditions
+    text = found.filters[conditions.pk].conditions
     assert json.loads(text) == rule
-    assert found.demands == {
-        conditions.pk: Demand(conditions.pk, conditions=text),
-        fields.pk: Demand(fields.pk, changed_fields=("name", "labels"), only_changes=True),
-        before.pk: Demand(before.pk, prechange=True),
-        shown.pk: Demand(shown.pk, shows_before=True),
+    assert found.filters == {
+        conditions.pk: Filters(conditions.pk, conditions=text),
+        fields.pk: Filters(fields.pk, changed_fields=("name", "labels"), only_changes=True),
+        before.pk: Filters(before.pk, prechange=True),
+        shown.pk: Filters(shown.pk, shows_prechange=True),
     }
     assert answered(captured) == 3 + 4
 
@@ -166,7 +166,7 @@ def test_what_is_known_is_not_read_again_until_it_changes(webhooks: int, monkeyp
         make_webhook(Thing)
     found = subscriptions.current("default")
     with monkeypatch.context() as patched:
-        patched.setattr("webhooks.capture.subscription_sql.read", lambda *args: pytest.fail("read again"))
+        patched.setattr("webhooks.capture.subscriptions.read", lambda *args: pytest.fail("read again"))
         assert subscriptions.current("default") is found
         assert queries(wanting) == 1
     make_webhook(Thing)
@@ -208,13 +208,13 @@ def test_each_field_that_counts_is_read_again_when_it_changes(name: str, monkeyp
     Webhook.objects.filter(pk=webhook.pk).update(**{name: CHANGES[name]})
     found = subscriptions.current("default")
     assert found != before
-    monkeypatch.setattr(subscriptions, "_known", {})
+    monkeypatch.setattr(subscriptions, "_cached", {})
     assert subscriptions.current("default") == found
 
 
 def test_all_that_a_webhook_can_demand_is_tried_here() -> None:
-    tried = {*CHANGES, "webhook_id", "shows_before"}  # which the three templates tell
-    assert {field.name for field in dataclasses.fields(Demand)} <= tried
+    tried = {*CHANGES, "webhook_id", "shows_prechange"}  # which the three templates tell
+    assert {field.name for field in dataclasses.fields(Filters)} <= tried
 
 
 @pytest.mark.postgresql
@@ -223,7 +223,7 @@ def test_an_edit_between_the_question_and_the_answer_is_not_remembered_as_what_w
 ) -> None:
     webhook = make_webhook(Thing)
     wanting()
-    ask = subscription_sql.fingerprint
+    ask = subscriptions.read_fingerprint
 
     def edited_meanwhile(using: str) -> str:
         told = ask(using)
@@ -232,7 +232,7 @@ def test_an_edit_between_the_question_and_the_answer_is_not_remembered_as_what_w
 
     Webhook.objects.filter(pk=webhook.pk).update(on_deleted=False)  # so that it is read again
     with monkeypatch.context() as patched:
-        patched.setattr(subscription_sql, "fingerprint", edited_meanwhile)
+        patched.setattr(subscriptions, "read_fingerprint", edited_meanwhile)
         assert wanting() == []
     Webhook.objects.filter(pk=webhook.pk).update(enabled=True)
     assert wanting() == [webhook.pk]
@@ -254,6 +254,6 @@ def test_a_model_that_is_registered_meanwhile_is_not_passed_over(monkeypatch: py
     assert registration is not None
     make_webhook(Thing)
     registry.unregister(Thing)
-    assert subscriptions.current("default").ignore(Thing)
+    assert not subscriptions.current("default").has_subscribers(Thing)
     registry.register(Thing, registration.serializer)
-    assert not subscriptions.current("default").ignore(Thing)
+    assert subscriptions.current("default").has_subscribers(Thing)

@@ -16,7 +16,7 @@ from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Label, Thing, Tracked
 from webhooks import send
-from webhooks.capture import subscription_sql, subscriptions
+from webhooks.capture import subscriptions
 from webhooks.db import execute, fetch_all
 from webhooks.models import Event
 from webhooks.operations import retries
@@ -34,7 +34,7 @@ def thing(database: str) -> Thing:
 @pytest.fixture(autouse=True)
 def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is known of the webhooks yet."""
-    monkeypatch.setattr(subscriptions, "_known", {})
+    monkeypatch.setattr(subscriptions, "_cached", {})
     monkeypatch.setattr(subscriptions, "_paused_until", {})
 
 
@@ -101,7 +101,7 @@ def test_only_the_first_save_waits_and_that_one_shortly(thing: Thing, is_known: 
             with transaction.atomic():
                 rename(thing, f"name {number}")
             took.append(time.monotonic() - began)
-    assert subscription_sql.LONGEST_WAIT * 0.9 < took[0] < 1 * PATIENCE
+    assert subscriptions.LOCK_TIMEOUT * 0.9 < took[0] < 1 * PATIENCE
     assert sum(took[1:]) < 1 * PATIENCE
     assert Thing.objects.get().name == "name 19"
     assert Event.objects.count() == 0
@@ -111,7 +111,7 @@ def test_only_the_first_save_waits_and_that_one_shortly(thing: Thing, is_known: 
 def test_what_was_known_long_ago_does_not_count(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:
     make_webhook(Thing)
     rename(thing)
-    monkeypatch.setattr(subscriptions, "TRUSTED", 0)
+    monkeypatch.setattr(subscriptions, "MAX_AGE", 0)
     with migrating():
         rename(thing, "not recorded")
     assert actions() == ["updated"]
@@ -141,7 +141,7 @@ def test_a_transaction_goes_on_as_though_nothing_had_been_asked(
             assert fetch_all("default", "SHOW lock_timeout") == [("7s",)]
             Beside(lambda: execute("default", f"BEGIN; {LOCK} NOWAIT; COMMIT")).join()  # no lock is kept
             with migrating():
-                subscriptions._known.clear()
+                subscriptions._cached.clear()
                 rename(thing, "renamed all the same")
             assert fetch_all("default", "SHOW lock_timeout") == [("7s",)]
         if by_hand:
@@ -170,7 +170,7 @@ def test_it_stands_as_a_failed_event_after_the_next_change_that_is_recorded(
 ) -> None:
     tracked = Tracked.objects.create(name="tracked")
     make_webhook(Thing, Tracked, custom_events=["dcim.rack_audited"])
-    subscriptions._known.clear()
+    subscriptions._cached.clear()
     with unusable(table):
         mode(CHANGES[change])
         mode(lambda: Label.objects.create(name="wanted by no webhook"))
@@ -196,7 +196,7 @@ def test_it_stands_as_a_failed_event_after_the_next_change_that_is_recorded(
 
 def test_it_is_forgotten_with_a_transaction_that_is_rolled_back(thing: Thing) -> None:
     make_webhook(Thing)
-    subscriptions._known.clear()
+    subscriptions._cached.clear()
     with unusable("webhooks_webhook"), pytest.raises(ZeroDivisionError), transaction.atomic():
         rename(thing)
         raise ZeroDivisionError

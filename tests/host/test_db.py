@@ -95,7 +95,7 @@ def test_an_error_about_a_table_of_the_host_is_not_handled() -> None:
 def test_a_save_before_the_first_migration_logs_one_traceback(
     app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriptions, "_known", {})  # as in a new process
+    monkeypatch.setattr(subscriptions, "_cached", {})  # as in a new process
     with without("webhooks_webhook"):
         Thing.objects.create(name="saved anyway")
     assert RUN_MIGRATE.removesuffix(".") in app_log.text
@@ -107,7 +107,7 @@ def test_the_log_of_a_save_says_to_migrate(app_log: pytest.LogCaptureFixture) ->
     make_webhook(Thing)
     with without("webhooks_event"):
         Thing.objects.create(name="saved anyway")
-    assert "No webhook will hear that testapp.thing" in app_log.text
+    assert "no webhook gets it: testapp.thing" in app_log.text
     assert RUN_MIGRATE in app_log.text
 
 

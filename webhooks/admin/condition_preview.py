@@ -17,8 +17,8 @@ from webhooks.admin.display import count_of
 from webhooks.admin.fields import ConditionsField, FieldNamesField, ListField
 from webhooks.admin.filters import as_key
 from webhooks.capture.context import Actor
-from webhooks.capture.matching import Occasion, Undecided, wants
-from webhooks.capture.subscriptions import Demand
+from webhooks.capture.matching import EventContext, FilterError, wants
+from webhooks.capture.subscriptions import Filters
 from webhooks.conditions import ConditionError
 from webhooks.models import Action, Event
 from webhooks.models.webhook import ACTION_FIELDS
@@ -47,7 +47,7 @@ def condition_preview(request: HttpRequest) -> str:
     return _summary(filters, list(visible.filter(error="").order_by("-pk")[:MAX_EVENTS]))
 
 
-def _read_filters(posted: Any) -> Demand:
+def _read_filters(posted: Any) -> Filters:
     text = posted.get("conditions", "").strip()
     try:
         wanted = json.loads(text) if text else None
@@ -56,7 +56,7 @@ def _read_filters(posted: Any) -> Demand:
         raise
     except (ValueError, RecursionError) as error:
         raise ConditionError("", "they are not JSON") from error
-    return Demand(
+    return Filters(
         0,
         ConditionsField().prepare_value(wanted),
         tuple(FieldNamesField().to_python(posted.get("changed_fields", ""))),
@@ -66,7 +66,7 @@ def _read_filters(posted: Any) -> Demand:
     )
 
 
-def _summary(filters: Demand, events: Sequence[Event]) -> str:
+def _summary(filters: Filters, events: Sequence[Event]) -> str:
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     end = time.monotonic() + SECONDS
@@ -90,20 +90,20 @@ def _summary(filters: Demand, events: Sequence[Event]) -> str:
     return text
 
 
-def _judge(filters: Demand, event: Event) -> tuple[str, str]:
+def _judge(filters: Filters, event: Event) -> tuple[str, str]:
     """The result for one event, "matched", "not matched", "failed" or "unknown", and the reason of the last two."""
     if event.username in filters.excluded_usernames:
         return "not matched", ""
     if event.action in Action and not payloads.has_serializer(event, filters.serializer):
         return "unknown", "no webhook used this serializer then"
-    if event.action == Action.UPDATED and not event.changed and filters.needs_before:
+    if event.action == Action.UPDATED and not event.changed and filters.needs_prechange:
         return "unknown", "no webhook needed the previous state then, so it was not recorded"
     payload = payloads.as_serialized_by(event, filters.serializer)
-    context = Occasion(event.action, payload.data, payload.snapshots, payload.changed, Actor(event.username))
+    context = EventContext(event.action, payload.data, payload.snapshots, payload.changed, Actor(event.username))
     try:
         if wants(filters, context):
             return "matched", ""
-    except Undecided as error:
+    except FilterError as error:
         return "failed", str(error)
     verdict = context.verdicts.get(filters.conditions)
     return ("failed", verdict.problem) if verdict and verdict.problem else ("not matched", "")

@@ -1,4 +1,4 @@
-"""``webhooks.WebhookManager``: bulk operations of a model's querysets as Events, which Django does not signal."""
+"""``webhooks.WebhookManager``: Events for bulk operations of querysets, which Django does not signal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.db.models.deletion import Collector
 
 from webhooks import registry
 from webhooks.capture import recording
-from webhooks.capture.changes import Change
+from webhooks.capture.transaction import Change
 from webhooks.conf import conf
 from webhooks.db import in_chunks
 from webhooks.logs import get_logger, reraise_job_timeout
@@ -23,12 +23,12 @@ logger = get_logger(__name__)
 
 M = TypeVar("M", bound=models.Model)
 
-# Objects that one query looks for by several fields: SQLite takes expressions a thousand deep.
-COMPARED = 200
+# Objects that one query looks for by several fields: SQLite allows expressions up to a depth of 1,000.
+MAX_COMPARED = 200
 
 
 class TrackedQuerySet(models.QuerySet[M]):
-    """Mix it into a queryset of your own, before ``QuerySet``. ``bulk_update`` needs nothing: it calls ``update``."""
+    """Add it to the bases of your own queryset, before ``QuerySet``. ``bulk_update`` calls ``update``."""
 
     def bulk_create(
         self,
@@ -39,10 +39,12 @@ class TrackedQuerySet(models.QuerySet[M]):
         update_fields: Collection[str] | None = None,
         unique_fields: Collection[str] | None = None,
     ) -> list[M]:
-        """Also records that each object was created; with ``update_conflicts``, that those were updated which had the
-        same ``unique_fields``, or all where these are not given. Nothing with ``ignore_conflicts``: the database does
-        not say then which rows are new."""
-        self._for_write = True  # as Django does: it decides which database this is about
+        """Also records that each object was created.
+
+        With ``update_conflicts``, the objects that had the same ``unique_fields`` were updated; without
+        ``unique_fields`` all were. With ``ignore_conflicts`` nothing is recorded: the database does not say which rows
+        are new."""
+        self._for_write = True  # as Django does: it decides which database ``self.db`` is
         insert = partial(
             super().bulk_create,
             batch_size=batch_size,
@@ -55,10 +57,10 @@ class TrackedQuerySet(models.QuerySet[M]):
             return insert(objs)
         with recording.batch(self.db):
             objs = list(objs)
-            there = self._there(objs, unique_fields or ()) if update_conflicts else set()
+            existing = self._existing(objs, unique_fields or ()) if update_conflicts else set()
             created = insert(objs)
             for instance in created:
-                is_new = there is not None and self._key(instance.pk) not in there
+                is_new = existing is not None and self._key(instance.pk) not in existing
                 action = Action.CREATED if is_new else Action.UPDATED
                 self._record({registration: [instance.pk] for registration in self._registrations()}, action)
         return created
@@ -66,112 +68,108 @@ class TrackedQuerySet(models.QuerySet[M]):
     def update(self, **kwargs: Any) -> int:
         """Also records that each row was updated."""
         self._for_write = True
-        if self._is_refused() or not self._registrations() or not self._is_wanted():
+        if self._is_refused() or not self._has_subscribers():
             return super().update(**kwargs)
         with recording.batch(self.db):
-            # Which rows these are may depend on the very columns that change.
-            pks = self._locked()
-            keys = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
-            recording.snapshot_before(keys, self.db, guarded=not registry.save_locks_row(self.model))
-            rows = sum(models.QuerySet.update(some, **kwargs) for some in self._parts(pks))
-            self._record(keys, Action.UPDATED)
+            # First, because the filter may use the columns that change.
+            pks = self._lock_rows()
+            objects = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
+            recording.snapshot_before(objects, self.db, in_savepoint=not registry.save_locks_row(self.model))
+            chunks = [self.order_by()]  # without locks there is no other writer
+            if self._has_row_locks:
+                # At least one chunk, so that Django itself refuses what cannot be updated.
+                chunks = [self.order_by().filter(pk__in=chunk) for chunk in list(in_chunks(self.db, pks)) or [[]]]
+            count = sum(models.QuerySet.update(chunk, **kwargs) for chunk in chunks)
+            self._record(objects, Action.UPDATED)
         self._result_cache = None
-        return rows
+        return count
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        """Also records that each row was deleted, as a plain delete does, but reads them all at once."""
+        """Also serializes all objects together before they are deleted."""
         self._for_write = True
-        if self._is_undeletable() or not self._registrations() or not self._is_wanted():
+        is_refused = self._is_refused() or self.query.distinct_fields or self._fields is not None  # type: ignore[attr-defined]
+        if is_refused or not self._has_subscribers():
             return super().delete()
         with recording.batch(self.db):
-            recording.prepare_deletion(list(self._doomed()), self.db)
+            collector = Collector(using=self.db, origin=self)
+            collector.collect(self.order_by())
+            changes = [
+                Change(registration, instance.pk, Action.DELETED, lock=True)
+                for model, instances in collector.data.items()
+                if (registration := registry.registration_of(model))
+                for instance in instances
+            ]
+            recording.prepare_deletion(changes, self.db)
             return super().delete()
 
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's: a manager would delete every row
 
     def _is_refused(self) -> bool:
-        """Whether Django neither updates nor deletes such a queryset, and says so itself."""
+        """Whether Django refuses to update or delete such a queryset."""
         return bool(self.query.is_sliced or self.query.combinator)
-
-    def _is_undeletable(self) -> bool:
-        return bool(self._is_refused() or self.query.distinct_fields or self._fields is not None)  # type: ignore[attr-defined]
-
-    def _locked(self) -> list[Any]:
-        """The keys of the rows that this queryset has, locked where the database locks rows."""
-        chosen = self.order_by()
-        # An update regards neither.
-        chosen.query.select_for_update, chosen.query.distinct, chosen.query.distinct_fields = False, False, ()
-        parts: list[models.QuerySet[M]] = [chosen]
-        if self._locks_rows():
-            # Not the queryset itself: PostgreSQL locks no groups and no distinct rows.
-            rows = self.model._base_manager.using(self.db).filter(pk__in=chosen.values("pk")).order_by("pk")
-            locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
-            # Another transaction may have changed some until it gave their locks back.
-            parts = [chosen.filter(pk__in=some) for some in in_chunks(self.db, locked)]
-        return list(dict.fromkeys(pk for part in parts for pk in part.values_list("pk", flat=True)))
-
-    def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
-        """The keys of rows that these ones are or inherit, which may have keys of their own."""
-        pk = registration.model._meta.pk
-        if is_same_pk(pk, self.model._meta.pk):
-            return pks
-        rows = self.model._base_manager.using(self.db)
-        parts = in_chunks(self.db, pks)
-        return [key for some in parts for key in rows.filter(pk__in=some).values_list(pk.name, flat=True)]
-
-    def _parts(self, pks: list[Any]) -> list[models.QuerySet[M]]:
-        """The rows of these keys, in parts of which one statement takes all."""
-        if not self._locks_rows():
-            return [self.order_by()]  # nobody else writes in the meantime
-        # One at least: it is Django that says what cannot be updated.
-        return [self.order_by().filter(pk__in=some) for some in list(in_chunks(self.db, pks)) or [[]]]
-
-    def _locks_rows(self) -> bool:
-        return bool(connections[self.db].features.has_select_for_update)
-
-    def _there(self, objs: Sequence[M], unique_fields: Collection[str]) -> set[Any] | None:
-        """The keys of the rows that these objects will update; None where that is not known."""
-        if not unique_fields or not self._is_wanted():
-            return None
-        try:
-            with transaction.atomic(self.db):
-                there = list(self._stored(objs, unique_fields))
-        except Exception as error:
-            reraise_job_timeout(error)
-            logger.exception("Which rows of %s are there already cannot be read", self.model._meta.label_lower)
-            return None
-        recording.snapshot_before(dict.fromkeys(self._registrations(), there), self.db, guarded=False)
-        return {self._key(pk) for pk in there}
-
-    def _key(self, given: Any) -> Any:
-        return normalize_pk(self.model._meta.pk, given)
-
-    def _stored(self, objs: Sequence[M], unique_fields: Collection[str]) -> Iterator[Any]:
-        meta = self.model._meta
-        fields: list[Any] = [meta.pk if name == "pk" else meta.get_field(name) for name in unique_fields]
-        names = [field.attname for field in fields]
-        keys = ({name: getattr(instance, name) for name in names} for instance in objs)
-        known = [key for key in keys if None not in key.values()]  # null conflicts with nothing
-        for start in range(0, len(known), COMPARED):
-            some = reduce(or_, (models.Q(**key) for key in known[start : start + COMPARED]))
-            yield from self.model._base_manager.using(self.db).filter(some).values_list("pk", flat=True)
-
-    def _doomed(self) -> Iterable[Change]:
-        collector = Collector(using=self.db, origin=self)
-        collector.collect(self.order_by())
-        for model, instances in collector.data.items():
-            registration = registry.registration_of(model)
-            if registration:
-                yield from (Change(registration, one.pk, Action.DELETED, lock=True) for one in instances)
 
     def _registrations(self) -> list[Registration]:
         return registry.registrations_touched(self.model) if conf.enabled else []
 
-    def _is_wanted(self) -> bool:
-        return recording.wants(self.model, self.db)
+    def _has_subscribers(self) -> bool:
+        return bool(self._registrations()) and recording.has_subscribers(self.model, self.db, look_up=True)
 
-    def _record(self, keys: Mapping[Registration, Collection[Any]], action: Action) -> None:
-        for registration, pks in keys.items():
+    @property
+    def _has_row_locks(self) -> bool:
+        return bool(connections[self.db].features.has_select_for_update)
+
+    def _lock_rows(self) -> list[Any]:
+        """The keys of the rows of this queryset, locked if the database locks rows."""
+        chosen = self.order_by()
+        # An update ignores these.
+        chosen.query.select_for_update, chosen.query.distinct, chosen.query.distinct_fields = False, False, ()
+        chunks: list[models.QuerySet[M]] = [chosen]
+        if self._has_row_locks:
+            # Not the queryset itself: PostgreSQL locks no groups and no distinct rows.
+            rows = self.model._base_manager.using(self.db).filter(pk__in=chosen.values("pk")).order_by("pk")
+            locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
+            # Another transaction may have changed some before it released their locks.
+            chunks = [chosen.filter(pk__in=chunk) for chunk in in_chunks(self.db, locked)]
+        return list(dict.fromkeys(pk for chunk in chunks for pk in chunk.values_list("pk", flat=True)))
+
+    def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
+        """The keys of the same objects in a parent's table: rows that inherit others may have keys of their own."""
+        pk = registration.model._meta.pk
+        if is_same_pk(pk, self.model._meta.pk):
+            return pks
+        rows = self.model._base_manager.using(self.db)
+        chunks = in_chunks(self.db, pks)
+        return [key for chunk in chunks for key in rows.filter(pk__in=chunk).values_list(pk.name, flat=True)]
+
+    def _existing(self, objs: Sequence[M], unique_fields: Collection[str]) -> set[Any] | None:
+        """The keys of the rows that these objects will update. None if they are not known."""
+        if not unique_fields or not self._has_subscribers():
+            return None
+        try:
+            with transaction.atomic(self.db):
+                pks = list(self._find(objs, unique_fields))
+        except Exception as error:
+            reraise_job_timeout(error)
+            logger.exception("The existing rows of %s cannot be read", self.model._meta.label_lower)
+            return None
+        recording.snapshot_before(dict.fromkeys(self._registrations(), pks), self.db)
+        return {self._key(pk) for pk in pks}
+
+    def _key(self, given: Any) -> Any:
+        return normalize_pk(self.model._meta.pk, given)
+
+    def _find(self, objs: Sequence[M], unique_fields: Collection[str]) -> Iterator[Any]:
+        meta = self.model._meta
+        fields: list[Any] = [meta.pk if name == "pk" else meta.get_field(name) for name in unique_fields]
+        names = [field.attname for field in fields]
+        values = ({name: getattr(instance, name) for name in names} for instance in objs)
+        known = [one for one in values if None not in one.values()]  # null conflicts with nothing
+        for start in range(0, len(known), MAX_COMPARED):
+            condition = reduce(or_, (models.Q(**one) for one in known[start : start + MAX_COMPARED]))
+            yield from self.model._base_manager.using(self.db).filter(condition).values_list("pk", flat=True)
+
+    def _record(self, objects: Mapping[Registration, Collection[Any]], action: Action) -> None:
+        for registration, pks in objects.items():
             for pk in pks:
                 recording.record(registration, pk, action, self.db)
 

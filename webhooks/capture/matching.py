@@ -1,4 +1,4 @@
-"""Which of the webhooks that match an Event's model and action want it as it is."""
+"""Whether a webhook wants an Event, beyond its model and action: changed fields and conditions."""
 
 from __future__ import annotations
 
@@ -12,69 +12,60 @@ from typing import Any
 
 from webhooks import conditions
 from webhooks.capture.context import Actor
-from webhooks.capture.subscriptions import Demand, Subscriptions
+from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conditions import MISSING, SIDES, Verdict, lookup
 from webhooks.conf import conf
 from webhooks.logs import reraise_job_timeout
 from webhooks.models import Action
 
 
-class Undecided(Exception):
-    """It cannot be told whether a webhook wants an Event: its demands cannot be read, or judging them failed."""
+class FilterError(Exception):
+    """The filters of a webhook cannot be evaluated for an Event."""
 
 
 class Budget:
-    """Seconds of processor time that the conditions of a change may take in all.
+    """Seconds of processor time for all conditions of a change.
 
-    The changes of a transaction share one, and it fills up by a hundredth with each. So the conditions for 10,000
-    changes of a batch take at most 101 times as long as those for one.
+    The changes of a transaction share one budget, which refills by a hundredth with each. So the conditions for 10,000
+    changes of a batch take at most 101 times as long as those for one change.
     """
 
     def __init__(self) -> None:
         self.left = conf.conditions_timeout
 
-    def fill_up(self) -> None:
+    def refill(self) -> None:
         """Another change begins."""
         self.left = min(conf.conditions_timeout, max(self.left, 0) + conf.conditions_timeout / 100)
 
 
 @dataclass
-class Occasion:
-    """What has become of an object, as webhooks are asked about it; ``data``, ``snapshots`` and ``changed`` are JSON
-    texts, which are only parsed where somebody looks into them."""
+class EventContext:
+    """What filters know of an Event. ``data``, ``snapshots`` and ``changed`` are JSON texts, parsed only if needed."""
 
     action: str
     data: str
     snapshots: str
     changed: str
     actor: Actor
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    errors: dict[str, Exception] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
+    errors: dict[str, Exception] = field(default_factory=dict, init=False)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What conditions are judged over."""
+        """The input of conditions."""
         return conditions.facts(json.loads(self.data), json.loads(self.snapshots or "null"))
 
     @cached_property
-    def names_changed(self) -> list[str] | None:
-        """The fields that an update changed; None where that is not known, or it is none."""
+    def changed_fields(self) -> list[str] | None:
+        """The fields that an update changed. None if that is not known, or if it is no update."""
         names: list[str] | None = json.loads(self.changed) if self.changed else None
         return names if self.action == Action.UPDATED else None
 
-    def verdict(self, text: str) -> Verdict:
-        """How these conditions are judged; once, however many webhooks have the same. Raises ConditionError."""
-        if text not in self.verdicts:
-            self.judge([text], Budget())
-        if text in self.errors:
-            raise self.errors[text]
-        return self.verdicts[text]
-
     def judge(self, texts: Iterable[str], budget: Budget) -> None:
-        """Judge these conditions within the budget.
+        """Evaluate these conditions within the budget; each text once, however many webhooks have it.
 
-        Each gets an equal share of what is left, so that slow ones keep no others from being judged. Those that need
-        more get what the others left over.
+        Each gets an equal share of what is left, so that slow ones do not keep others from being evaluated. Those that
+        need more get what the others left over.
         """
         waiting = [text for text in dict.fromkeys(texts) if text not in self.verdicts]
         is_over = False
@@ -86,7 +77,7 @@ class Occasion:
     def _is_late(self, text: str, budget: Budget, share: float) -> bool:
         began = time.thread_time()
         verdict = Verdict(False, late=True)
-        if budget.left > 0:  # what is read here for the first time may take long, too
+        if budget.left > 0:  # parsing the facts for the first time may take long, too
             try:
                 verdict = conditions.parse_stored(text).judge(self.facts, budget.left * share)
             except Exception as error:
@@ -96,85 +87,80 @@ class Occasion:
         budget.left -= time.thread_time() - began
         return verdict.late and text not in self.errors
 
+    def matches(self, text: str) -> bool:
+        """Whether these conditions hold. Raises FilterError, and what evaluating them raised."""
+        if text not in self.verdicts:
+            self.judge([text], Budget())
+        if text in self.errors:
+            raise self.errors[text]
+        if self.verdicts[text].late:
+            raise FilterError(
+                f"the conditions took longer than the {conf.conditions_timeout:g} s that all webhooks have together "
+                "for a change; write simpler ones"
+            )
+        return self.verdicts[text].matches
+
 
 @dataclass
-class Selection:
-    """Those who want the Event of this action; and those of whom it cannot be told, with the tracebacks of why."""
+class Match:
+    """The ids of the webhooks that want an Event, and of those whose filters failed, with the tracebacks."""
 
-    action: str
-    wanting: list[int] = field(default_factory=list)
-    undecided: list[int] = field(default_factory=list)
+    matched: list[int] = field(default_factory=list)
+    errored: list[int] = field(default_factory=list)
     error: str = ""
 
-    def add(self, other: Selection) -> None:
-        """Take another one's webhooks in, in order."""
-        self.wanting = sorted([*self.wanting, *other.wanting])
-        self.leave_undecided(other.undecided, other.error)
+    def add(self, other: Match) -> None:
+        self.matched = sorted([*self.matched, *other.matched])
+        self.add_error(other.errored, other.error)
 
-    def leave_undecided(self, webhook_ids: list[int], error: str) -> None:
-        self.undecided = sorted([*self.undecided, *webhook_ids])
+    def add_error(self, webhook_ids: list[int], error: str) -> None:
+        self.errored = sorted([*self.errored, *webhook_ids])
         self.error += error
 
 
-_UNDECIDED = (
-    "It could not be told whether webhook {} wants this, so nothing of it was sent there. Put its conditions right and "
-    "send this with the data of today.\n{}\n"
+_ERRORED = (
+    "The filters of webhook {} failed, so nothing was sent to it. Correct its conditions, then replay this event to "
+    "send it with the data of today.\n{}\n"
 )
 
 
-def select(candidates: list[int], wanted: Subscriptions, occasion: Occasion, budget: Budget) -> Selection:
-    """Ask each candidate that has demands, within the budget."""
-    selection = Selection(occasion.action)
-    if not wanted.demanding(candidates):
-        selection.wanting = candidates
-        return selection
-    demands = {pk: wanted.demands[pk] for pk in candidates if pk in wanted.demands}
-    occasion.judge(
-        (one.conditions for one in demands.values() if one.conditions and _changes_enough(one, occasion)), budget
-    )
+def match(candidates: list[int], subscriptions: Subscriptions, event: EventContext, budget: Budget) -> Match:
+    """Apply the filters of each candidate, within the budget."""
+    if not subscriptions.has_filters(candidates):
+        return Match(candidates)
+    found = Match()
+    filters = {pk: subscriptions.filters[pk] for pk in candidates if pk in subscriptions.filters}
+    judged = (one.conditions for one in filters.values() if one.conditions and _changes_enough(one, event))
+    event.judge(judged, budget)
     for webhook_id in candidates:
         try:
-            wants_it = webhook_id not in demands or wants(demands[webhook_id], occasion)
+            if webhook_id not in filters or wants(filters[webhook_id], event):
+                found.matched.append(webhook_id)
         except Exception as error:
             reraise_job_timeout(error)
-            selection.undecided.append(webhook_id)
-            selection.error += _UNDECIDED.format(webhook_id, "".join(traceback.format_exception(error)))
-        else:
-            selection.wanting += [webhook_id] if wants_it else []
-    return selection
+            found.add_error([webhook_id], _ERRORED.format(webhook_id, "".join(traceback.format_exception(error))))
+    return found
 
 
-def wants(demand: Demand, occasion: Occasion) -> bool:
-    """Whether a webhook that demands this wants such an Event. Raises Undecided, or whatever judging raises."""
-    if not _changes_enough(demand, occasion):
-        return False
-    return not demand.conditions or _matches(demand.conditions, occasion)
+def wants(filters: Filters, event: EventContext) -> bool:
+    """Whether a webhook with these filters wants the Event. Raises FilterError, and what evaluating them raises."""
+    return _changes_enough(filters, event) and (not filters.conditions or event.matches(filters.conditions))
 
 
-def _changes_enough(demand: Demand, occasion: Occasion) -> bool:
-    """Where it is not known what changed, it may be what the webhook waits for."""
-    changed = occasion.names_changed
+def _changes_enough(filters: Filters, event: EventContext) -> bool:
+    """Whether the changed fields are among those that the webhook wants. If they are not known, they may be."""
+    changed = event.changed_fields
     if changed is None:
         return True
-    if demand.only_changes and not changed:
+    if filters.only_changes and not changed:
         return False
-    return not demand.changed_fields or any(_differs(name, changed, occasion) for name in demand.changed_fields)
+    return not filters.changed_fields or any(_has_changed(name, changed, event) for name in filters.changed_fields)
 
 
-def _differs(name: str, changed: list[str], occasion: Occasion) -> bool:
+def _has_changed(name: str, changed: list[str], event: EventContext) -> bool:
     field, *steps = name.split(".")
     if field not in changed or not steps:
         return field in changed
-    snapshots = occasion.facts["snapshots"]
+    snapshots = event.facts["snapshots"]
     before, after = (lookup(snapshots[side][field], steps) if field in snapshots[side] else MISSING for side in SIDES)
     return bool(before != after)
-
-
-def _matches(text: str, occasion: Occasion) -> bool:
-    verdict = occasion.verdict(text)
-    if verdict.late:
-        raise Undecided(
-            f"the conditions took longer to judge than the {conf.conditions_timeout:g} s that all webhooks have "
-            "together for a change; write simpler ones"
-        )
-    return verdict.matches

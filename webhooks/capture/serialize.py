@@ -1,180 +1,270 @@
-"""The state of an object, as the columns of an Event that tell of it.
-
-A state has what each serializer that somebody chose shows of the object (``shown``), or the traceback of why it shows
-nothing (``spoilt``): one that fails takes nothing away from the webhooks that chose another.
-"""
+"""Objects as JSON, by the project's own serializers: as they are, and as they were before the transaction."""
 
 from __future__ import annotations
 
 import json
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any
 
+from django.conf import settings
 from django.db import models, transaction
+from django.utils import timezone, translation
 
-from webhooks import payloads
-from webhooks.capture.changes import Change, ObjectState
-from webhooks.capture.prechange import needs_prechange
-from webhooks.capture.transaction import Scope
+from webhooks.capture.transaction import Change, Key, TransactionState
+from webhooks.db import in_chunks, savepoint
 from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action
-from webhooks.payloads import Unsendable, snapshots
+from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.registry.registration import Registration
-from webhooks.text import clean
+from webhooks.registry.serializer_context import serializer_context
+from webhooks.text import NotJSONSerializable, clean, dumps
 
 logger = get_logger(__name__)
 
 
-def read_all(scope: Scope, changes: Sequence[Change]) -> dict[tuple[str, str], ObjectState]:
-    """The states of many objects, as every serializer shows them that somebody chose for their models; in one query
-    for each model beside the serializers' own."""
-    try:
-        with transaction.atomic(scope.using):
-            return dict(_at_once(scope, changes))
-    except Exception as error:
-        reraise_job_timeout(error)
-        # One of them cannot be serialized: each by itself, so that the others can.
-        logger.warning("%d objects cannot be read at once, and are read one by one: %s", len(changes), error)
-        return {change.key: read_or_failed(scope, change) for change in changes}
+@dataclass(frozen=True)
+class Payload:
+    """An object as one serializer shows it, as JSON texts: the data, the snapshots of the object as it is and as it
+    was, and the names of the changed fields. The last two are empty if the previous state is not known."""
+
+    data: str
+    snapshot: str
+    previous: str = ""
+    changed: str = ""
+
+    def columns(self, is_deleted: bool = False) -> dict[str, str]:
+        """The columns of an Event. A deletion has the snapshot of the deleted object alone."""
+        if is_deleted:
+            return {"data": self.data, "snapshots": snapshots_json(self.snapshot, None), "changed": ""}
+        return {"data": self.data, "snapshots": snapshots_json(self.previous, self.snapshot), "changed": self.changed}
 
 
-def _at_once(scope: Scope, changes: Sequence[Change]) -> Iterator[tuple[tuple[str, str], ObjectState]]:
+@dataclass(frozen=True)
+class SerializedObject:
+    """The columns from each serializer that worked, by its name, and the errors of the others. ``error``: there are no
+    columns at all."""
+
+    object_repr: str
+    payloads: dict[str, dict[str, str]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+
+
+def reread_all(
+    registration: Registration, pks: Sequence[Any], using: str, lock: bool = False
+) -> dict[str, models.Model]:
+    """The rows of these keys as the transaction sees them now, by their keys as text. Deleted ones are missing.
+
+    The instances in memory may be stale: another transaction may have changed other columns since they were loaded.
+    ``lock`` takes the lock of an UPDATE, and so waits for other transactions that change the rows.
+    """
+    model = registration.model
+    found: dict[str, models.Model] = {}
+    for chunk in in_chunks(using, pks):
+        rows = (registration.queryset or model._base_manager.all)().using(using)
+        if lock:
+            plain: models.QuerySet[Any] = models.QuerySet(model, using=using)
+            locked = plain.select_for_update(no_key=True, of=("self",))
+            if registration.queryset or model._meta.base_manager_name:
+                # Annotations may group its rows, and PostgreSQL locks no groups.
+                list(locked.filter(pk__in=chunk).order_by("pk").values_list("pk"))
+            else:
+                rows = locked
+        # The order is that of the locks. For a single row it would cost a fifth more.
+        rows = rows.filter(pk=chunk[0]).order_by() if len(chunk) == 1 else rows.filter(pk__in=chunk).order_by("pk")
+        found |= registration.by_pk(rows)
+    return found
+
+
+def serialize(
+    registration: Registration, instance: models.Model, serializer: str = "", previous: PreviousState | None = None
+) -> Payload:
+    """Serialize an object with the serializer of this name, in the language and time zone of the settings.
+
+    Raises what the serializer raises, and Unsendable.
+    """
+    with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
+        writer = registration.serializer_class(serializer)(instance, context=serializer_context())
+        data = writer.data
+        snapshot = snapshots.snapshot_of(writer, data, instance)
+        earlier = snapshots.previous_snapshot(writer, data, snapshot, previous) if previous else None
+        what = f"the payload of {registration.label} {instance.pk}"
+        try:
+            payload = Payload(_write(registration, data), _write(registration, snapshot, is_exact=True))
+            if earlier is not None:
+                before = _write(registration, earlier, is_exact=True)
+                # Compared as JSON: a difference that JSON does not show is no change.
+                changed = snapshots.changed_fields(json.loads(before), json.loads(payload.snapshot))
+                payload = Payload(payload.data, payload.snapshot, before, dumps(changed))
+        except NotJSONSerializable as error:
+            raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
+        refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.previous))
+        return payload
+
+
+def _write(registration: Registration, data: Any, is_exact: bool = False) -> str:
+    """JSON text without excluded and sensitive fields."""
+    if isinstance(data, Mapping):
+        data = {key: value for key, value in data.items() if not registration.is_left_out(str(key))}
+    return dumps(data, registration.is_sensitive, is_exact)
+
+
+def read(state: TransactionState, change: Change, serializers: Sequence[str]) -> SerializedObject | None:
+    """Read and serialize the object of a change. None if it was deleted. Raises the error if all serializers fail."""
+    found = reread_all(change.registration, [change.pk], state.using, change.lock)
+    for instance in found.values():  # one at most, under the key as its field spells it
+        return _serialize_each(state, change, instance, serializers)
+    return None
+
+
+def read_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, SerializedObject | None]:
+    """Read and serialize many objects, with all serializers that webhooks use for their models.
+
+    Takes one query for each model, besides those of the serializers. Raises the error of the first object that fails.
+    """
     by_model: dict[Registration, list[Change]] = defaultdict(list)
     for change in changes:
         by_model[change.registration].append(change)
-    for registration, those in by_model.items():
-        lock = any(change.lock for change in those)
-        instances = payloads.reread_all(registration, [change.pk for change in those], scope.using, lock)
-        names = scope.wanted.serializers(registration.label)
+    found: dict[Key, SerializedObject | None] = {}
+    for registration, group in by_model.items():
+        lock = any(change.lock for change in group)
+        instances = reread_all(registration, [change.pk for change in group], state.using, lock)
+        names = state.subscriptions.serializers(registration.label)
         for name in names if len(instances) > 1 else ():
-            snapshots.prefetch_serialized(registration, name, list(instances.values()), scope.using)
-        is_complete = instances.keys() <= {str(change.pk) for change in those}
-        for change in those:
+            snapshots.prefetch_serialized(registration, name, list(instances.values()), state.using)
+        is_complete = instances.keys() <= {str(change.pk) for change in group}
+        for change in group:
             instance = instances.get(str(change.pk))
             if instance:
-                yield change.key, _state(change, instance, _all(scope, change, instance, names))
+                found[change.key] = SerializedObject(
+                    registration.name_of(instance), {name: _columns(state, change, instance, name) for name in names}
+                )
             else:
-                # Gone, unless its field writes the key in a way of its own.
-                yield change.key, {} if is_complete else read(scope, change, names)
+                # Deleted, unless the field of its key spells it in another way.
+                found[change.key] = None if is_complete else read(state, change, names)
+    return found
 
 
-def read_or_failed(scope: Scope, change: Change) -> ObjectState:
+def read_or_failed(state: TransactionState, change: Change) -> SerializedObject | None:
+    """Read and serialize an object with all serializers that webhooks use for its model."""
     try:
-        with transaction.atomic(scope.using):
-            return read(scope, change, scope.wanted.serializers(change.label))
+        with transaction.atomic(state.using):
+            return read(state, change, state.subscriptions.serializers(change.registration.label))
     except Exception as error:
         reraise_job_timeout(error)
-        return failed(scope, change, error)
+        return failed(state, change, error)
 
 
-def read(scope: Scope, change: Change, serializers: Sequence[str]) -> ObjectState:
-    """The object as these serializers show it; nothing when it is gone. Raises what a serializer raises, unless
-    another does not."""
-    instance = _reread(scope, change, change.lock)
-    return _one(scope, change, instance, serializers) if instance else {}
+def failed(state: TransactionState, change: Change, error: Exception) -> SerializedObject:
+    """What an Event has of an object that cannot be serialized: the traceback."""
+    logger.error("The payload of %s cannot be created, its event is marked failed: %s", change, error)
+    name = ""
+    try:
+        with transaction.atomic(state.using):
+            for instance in reread_all(change.registration, [change.pk], state.using).values():
+                name = change.registration.name_of(instance)
+    except Exception as problem:
+        reraise_job_timeout(problem)
+        logger.warning("The name of %s cannot be read either: %s", change, problem)
+    return SerializedObject(name, error=clean(_reason(error)))
 
 
-def _reread(scope: Scope, change: Change, lock: bool = False) -> models.Model | None:
-    # Whatever it says that its key is: it was asked for by the one that is known.
-    return next(iter(payloads.reread_all(change.registration, [change.pk], scope.using, lock).values()), None)
-
-
-def failed(scope: Scope, change: Change, error: Exception) -> ObjectState:
-    """The state of an object whose payload cannot be made: an admin sees the traceback there."""
-    logger.error("The payload of %s could not be made, its event stands as failed: %s", change, error)
-    return {"object_repr": _name(scope, change), "error": clean(_why(error)), "shown": {}, "spoilt": {}}
-
-
-def _why(error: Exception) -> str:
-    # What is refused in words needs no traceback.
+def _reason(error: Exception) -> str:
+    # The message of Unsendable says it all.
     return f"{error}." if isinstance(error, Unsendable) else "".join(traceback.format_exception(error))
 
 
-def _name(scope: Scope, change: Change) -> str:
-    """What the object is called, or nothing where that cannot be read either."""
-    try:
-        with transaction.atomic(scope.using):
-            instance = _reread(scope, change)
-            return change.registration.name_of(instance) if instance else ""
-    except Exception as error:
-        reraise_job_timeout(error)
-        logger.warning("The name of %s cannot be read either: %s", change, error)
-        return ""
-
-
-def _one(scope: Scope, change: Change, instance: models.Model, serializers: Sequence[str]) -> ObjectState:
-    if len(serializers) == 1:
-        return _state(change, instance, _all(scope, change, instance, serializers))
-    try:
-        with transaction.atomic(scope.using):
-            return _state(change, instance, _all(scope, change, instance, serializers))
-    except Exception as error:
-        reraise_job_timeout(error)
-        # One of them failed: each in a savepoint of its own, so that an error of the database spoils no other.
-        return _each(scope, change, instance, serializers)
-
-
-Shown = dict[str, dict[str, str]]
-
-
-def _all(scope: Scope, change: Change, instance: models.Model, serializers: Sequence[str]) -> Shown:
-    before = _before(scope, change)
-    return {name: _shown(scope, change, instance, name, before) for name in serializers}
-
-
-def _each(scope: Scope, change: Change, instance: models.Model, serializers: Sequence[str]) -> ObjectState:
-    shown: Shown = {}
-    spoilt: dict[str, str] = {}
-    before = _before(scope, change)
+def _serialize_each(
+    state: TransactionState, change: Change, instance: models.Model, serializers: Sequence[str]
+) -> SerializedObject:
+    """Serialize with each serializer. If there are several, one that fails takes nothing from the others' webhooks: one
+    savepoint for all of them is enough, because they only read."""
+    serialized = SerializedObject(change.registration.name_of(instance))
+    savepoint_id = state.connection.savepoint() if len(serializers) > 1 else None
     for name in serializers:
         try:
-            with transaction.atomic(scope.using):
-                shown[name] = _shown(scope, change, instance, name, before)
+            serialized.payloads[name] = _columns(state, change, instance, name)
         except Exception as error:
             reraise_job_timeout(error)
-            if len(spoilt) == len(serializers) - 1:
+            if savepoint_id is None or len(serialized.errors) == len(serializers) - 1:
                 raise
-            called = name or "(default)"
-            logger.error("The serializer %s of %s failed, those who chose it get nothing: %s", called, change, error)
-            spoilt[name] = f"Serializer {called}: {_why(error)}\n"
-    return _state(change, instance, shown, spoilt)
+            title = name or "(default)"
+            logger.error("The serializer %s of %s failed, its webhooks get nothing: %s", title, change, error)
+            serialized.errors[name] = f"Serializer {title}: {_reason(error)}\n"
+            state.connection.needs_rollback = False
+            state.connection.savepoint_rollback(savepoint_id)
+    if savepoint_id:
+        state.connection.savepoint_commit(savepoint_id)
+    return serialized
 
 
-def _state(change: Change, instance: models.Model, shown: Shown, spoilt: dict[str, str] | None = None) -> ObjectState:
-    name = change.registration.name_of(instance)
-    return {"object_repr": name, "error": "", "shown": shown, "spoilt": spoilt or {}}
-
-
-def _shown(
-    scope: Scope, change: Change, instance: models.Model, serializer: str, before: PreviousState | None
-) -> dict[str, str]:
-    frozen = payloads.freeze(change.registration, instance, serializer, before)
-    if change.action != Action.DELETED:
-        compared = payloads.snapshots_json(frozen.before, frozen.state)
-        return {"data": frozen.data, "snapshots": compared, "changed": frozen.changed}
-    if frozen.before or before is None:
-        _keep_deleted(scope, change, frozen.before or frozen.state)
-    return {"data": frozen.data, "snapshots": payloads.snapshots_json(frozen.state, None), "changed": ""}
-
-
-def columns(state: ObjectState, chosen: Mapping[str, list[int]]) -> dict[str, Any]:
-    """The columns of an Event for webhooks that chose these serializers."""
-    same = {name: state[name] for name in ("object_repr", "error")}
-    return same | payloads.serializer_columns(chosen, state["shown"])
-
-
-def _before(scope: Scope, change: Change) -> PreviousState | None:
-    """The object as it was before the transaction, where that is known and it was there."""
-    return scope.previous(change.key) if needs_prechange(scope, change.key) else None
-
-
-def _keep_deleted(scope: Scope, change: Change, snapshot: str) -> None:
-    """The object may be created anew in the same transaction, which is an update then."""
-    if needs_prechange(scope, change.key):
-        known = scope.previous(change.key)
-        # Each serializer adds what it shows; of those that were there already, the first deletion counts.
+def _columns(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> dict[str, str]:
+    previous = state.previous(change.key) if needs_prechange(state, change.key) else None
+    payload = serialize(change.registration, instance, serializer, previous)
+    is_deleted = change.action == Action.DELETED
+    if is_deleted and (payload.previous or previous is None) and needs_prechange(state, change.key):
+        # If the transaction creates the object again, that is an update of this state. Each serializer adds its fields.
+        # Of those that are there already, the first deletion counts.
+        known = state.previous(change.key)
         earlier = known.deleted if known and known.deleted else {}
-        scope.keep(change.key, PreviousState(deleted=json.loads(snapshot) | earlier))
+        deleted = json.loads(payload.previous or payload.snapshot) | earlier
+        state.set_previous(change.key, PreviousState(deleted=deleted))
+    return payload.columns(is_deleted)
+
+
+# The previous state
+
+
+def needs_prechange(state: TransactionState, key: Key) -> bool:
+    """Whether a webhook needs the state before an update, and the object may be older than the transaction."""
+    if key[0] not in state.subscriptions.prechange_types:
+        return False
+    history = state.history(key)
+    return history is None or history.existed
+
+
+def snapshot_before(
+    state: TransactionState,
+    registration: Registration,
+    pks: Collection[Any],
+    relations: Collection[str] = (),
+    in_savepoint: bool = True,
+    lock: bool = True,
+) -> None:
+    """Read rows that are about to change, and what these ``relations`` to many hold, once for each transaction.
+
+    ``in_savepoint``: an error leaves the transaction usable. A save that waits for the same lock next does not need
+    that. If reading fails, the previous state stays unknown, and the error is raised.
+    """
+    keys = {(registration.label, str(pk)): pk for pk in map(registration.normalize_pk, pks)}
+    keys = {key: pk for key, pk in keys.items() if needs_prechange(state, key)}
+    unread = [pk for key, pk in keys.items() if state.previous(key) is None and state.history(key) is None]
+    known = [previous for previous in map(state.previous, keys) if previous]
+    try:
+        if unread or any(previous.lacks(relation) for previous in known for relation in relations):
+            with savepoint(state.using) if in_savepoint else nullcontext():
+                for chunk in in_chunks(state.using, unread):
+                    rows = snapshots.read_rows(registration, chunk, state.using, lock)
+                    for pk in map(str, chunk):
+                        state.set_previous((registration.label, pk), PreviousState(rows.get(pk)))
+                for relation in relations:
+                    _read_relation(state, keys, relation)
+    finally:
+        for key in keys:
+            if state.previous(key) is None:
+                # It was not read before the first change. The row may have half of the change by now.
+                state.set_previous(key, PreviousState())
+            state.previous(key).edited.update(relations)  # type: ignore[union-attr]
+
+
+def _read_relation(state: TransactionState, keys: Collection[Key], relation: str) -> None:
+    # In a separate query, after the lock: a statement that waited for it sees other tables as before its wait.
+    lacking = [previous for previous in map(state.previous, keys) if previous and previous.lacks(relation)]
+    models.prefetch_related_objects([previous.row for previous in lacking if previous.row is not None], relation)
+    for previous in lacking:
+        previous.known.add(relation)

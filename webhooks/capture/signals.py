@@ -1,4 +1,4 @@
-"""Django signal receivers. Each is thin: it names the object that changed, and calls ``outbox.record``."""
+"""Receivers of Django's signals. Each is thin: it finds the objects that change, and calls ``recording``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django.db.models import signals
 
 from webhooks import registry
 from webhooks.capture import recording, transaction
-from webhooks.capture.errors import Sparing
+from webhooks.capture.errors import log_errors
+from webhooks.capture.transaction import TransactionState
 from webhooks.conf import conf
 from webhooks.db import savepoint
 from webhooks.logs import get_logger
 from webhooks.models import Action, Webhook
-from webhooks.registry import refuse_unregistered
 from webhooks.registry.registration import Registration
 from webhooks.registry.relations import Relation
 
@@ -24,7 +24,7 @@ logger = get_logger(__name__)
 
 
 def connect() -> None:
-    """Connect what the app needs: its own bookkeeping always, the rest only when it is turned on."""
+    """Connect the receivers for the app's own models always, the others only if webhooks are enabled."""
     _connect(signals.m2m_changed, on_object_types_changed, Webhook.object_types.through)
     if not conf.enabled:
         return
@@ -37,17 +37,18 @@ def connect() -> None:
 
 
 def watch(model: type[models.Model]) -> None:
-    """Hear of every change of a registered model: through its proxies and the models that inherit its rows too.
+    """Connect the receivers for a registered model, its proxies, and the models that inherit its rows.
 
-    Receivers are connected for each class, not for all senders: any receiver of ``pre_delete`` makes Django
-    load the rows that it could otherwise delete at once.
+    They are connected for each class, not for all senders: with any receiver of ``pre_delete``, Django loads rows that
+    it could otherwise delete at once.
     """
-    for sender in [model, *_descendants(model)]:
-        _watch_class(sender)
+    for sender in apps.get_models(include_auto_created=True):
+        if sender is not model and issubclass(sender, model):
+            _watch_class(sender)
+    _watch_class(model)
     for field in model._meta.many_to_many:
-        through = field.remote_field.through
-        if through is not None:
-            _connect(signals.m2m_changed, on_many_to_many_changed, through)
+        if field.remote_field.through is not None:
+            _connect(signals.m2m_changed, on_many_to_many_changed, field.remote_field.through)
 
 
 def _watch_class(sender: type[models.Model]) -> None:
@@ -56,10 +57,6 @@ def _watch_class(sender: type[models.Model]) -> None:
     _connect(signals.pre_save, on_saving, sender)
     _connect(signals.post_save, on_saved, sender)
     _connect(signals.pre_delete, on_deleting, sender)
-
-
-def _descendants(model: type[models.Model]) -> list[type[models.Model]]:
-    return [other for other in apps.get_models(include_auto_created=True) if issubclass(other, model)]
 
 
 def _connect(signal: Any, receiver: Any, sender: Any) -> None:
@@ -71,7 +68,7 @@ def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None
 
 
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
-    """A model class that is made while the site runs may be a proxy or a child of a registered one."""
+    """A model class that is created at runtime may be a proxy or a child of a registered one."""
     if any(issubclass(sender, registration.model) for registration in registry.registrations()):
         _watch_class(sender)
 
@@ -84,80 +81,78 @@ def on_saving(
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Read the state before the save while it is still there."""
-    if raw or recording.ignores(sender, using) or not recording.looks_back(using) or using != recording.database():
+    """Read the previous state if a webhook may need it."""
+    state = transaction.current(using)
+    if raw or (state and not state.subscriptions.prechange_types) or using != recording.database():
         return
-    stored = {
+    objects = {
         registration: [key]
         for registration in registry.registrations_touched(sender)
         if (key := _key(registration, instance)) is not None and not _is_surely_new(registration.model, instance)
     }
-    if stored:
-        if transaction.in_transaction(using):
-            # Unguarded only where the save itself takes the same lock and writes all the columns that are read.
-            is_alike = update_fields is None and registry.save_locks_row(sender)
-            recording.snapshot_before(stored, using, guarded=not is_alike)
-        else:
-            instance._webhooks_prechange = recording.snapshot_unlocked(stored, using)  # type: ignore[attr-defined]
+    if objects:
+        # No savepoint is needed if the save itself takes the same lock and writes all columns that are read.
+        in_savepoint = update_fields is not None or not registry.save_locks_row(sender)
+        read = recording.snapshot_before(objects, using, in_savepoint=in_savepoint)
+        if not transaction.in_transaction(using):
+            instance._webhooks_state = read  # type: ignore[attr-defined]
 
 
 def _key(registration: Registration, instance: models.Model) -> Any:
-    # An inherited row has a key of its own, which the child carries under the parent's name for it.
+    # A child has the key of an inherited row in an attribute named like the parent's key.
     return getattr(instance, registration.model._meta.pk.attname)
 
 
 def _is_surely_new(model: type[models.Model], instance: models.Model) -> bool:
-    """Django inserts a new instance whose key has a default without looking whether it is there."""
+    """If a key has a default, Django inserts a new instance without looking for its row."""
     return instance._state.adding and (model._meta.pk.has_default() or model._meta.pk.has_db_default())
 
 
 def on_child_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
-    """A child may be made of a parent row that was there before, which is then no new parent."""
-    if raw or not instance._state.adding or recording.ignores(sender, using):
+    """Note the parents whose rows exist already: a child that is created for them does not create these."""
+    if raw or not instance._state.adding or not recording.has_subscribers(sender, using):
         return
-    parents = {
-        registration.model: key
-        for registration in registry.registrations_touched(sender)
-        if registration.model is not sender and (key := _key(registration, instance)) is not None
-    }
-    instance._webhooks_made_of = set(parents)  # type: ignore[attr-defined]
-    for model, key in parents.items():
-        label = model._meta.label_lower
-        with Sparing(using, "%s %s is taken for one that was there: whether it was cannot be read", label, key):
-            if not _is_stored(model, key, using):
-                instance._webhooks_made_of.discard(model)  # type: ignore[attr-defined]
-
-
-def _is_stored(model: type[models.Model], key: Any, using: str) -> bool:
-    with savepoint(using):
-        return model._base_manager.using(using).filter(pk=key).exists()
+    existing: set[type[models.Model]] = set()
+    instance._webhooks_parents = existing  # type: ignore[attr-defined]
+    for registration in registry.registrations_touched(sender):
+        model, key = registration.model, _key(registration, instance)
+        if model is not sender and key is not None:
+            existing.add(model)
+            label = registration.label
+            with (
+                log_errors(using, "%s %s is recorded as updated: its row cannot be read", label, key),
+                savepoint(using),
+            ):
+                if not model._base_manager.using(using).filter(pk=key).exists():
+                    existing.remove(model)
 
 
 def on_saved(
     sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
 ) -> None:
-    made_of = instance.__dict__.pop("_webhooks_made_of", ())
-    before = instance.__dict__.pop("_webhooks_prechange", None)
+    parents = instance.__dict__.pop("_webhooks_parents", ())
+    state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
     if raw:
-        # Its relations to many are set next, and Django does not signal that they are of a fixture.
+        # Rows of a fixture may refer to rows that do not exist yet. Its relations to many are set next, and Django does
+        # not signal that they are of a fixture.
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
-    if raw or recording.ignores(sender, using):
-        return  # no webhook wants it; or a fixture is loaded, and its rows may refer to others that do not exist yet
+        return
+    if not recording.has_subscribers(sender, using):
+        return
+    lock = not registry.save_locks_row(sender)
     for registration in registry.registrations_touched(sender):
-        is_new = created and registration.model not in made_of
-        action = Action.CREATED if is_new else Action.UPDATED
-        lock = not registry.save_locks_row(sender)
-        _record(registration, _key(registration, instance), action, using, lock, before)
+        action = Action.CREATED if created and registration.model not in parents else Action.UPDATED
+        _record(registration, _key(registration, instance), action, using, lock, state)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
-    if recording.ignores(sender, using):
-        return  # first: a deletion may cascade to thousands of rows that no webhook wants
-    # Django signals the deletion of each inherited row by itself, so only the sender's own model counts.
+    if not recording.has_subscribers(sender, using):
+        return  # first: a deletion may cascade to thousands of rows without subscribers
+    # Django signals the deletion of each inherited row, so only the sender's own model counts.
     registration = registry.registration_of(sender)
     if registration is not None:
-        # Locked from here on, so that no update comes between this Event and the deletion.
+        # The row is locked from here on, so that no update comes between this Event and the deletion.
         _record(registration, instance.pk, Action.DELETED, using, lock=True)
 
 
@@ -171,28 +166,25 @@ def on_many_to_many_changed(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """Record changes of the objects that hold the field, from whichever side the relation is edited."""
+    """Record changes of the objects that have the field, from whichever side the relation is edited."""
     if "_webhooks_loaded" in instance.__dict__:
         return
     holders = model if reverse else type(instance)
     label = instance._meta.label_lower
-    with Sparing(using, "No webhook will hear that %s of %s %s was edited", sender.__name__, label, instance.pk):
-        if _is_elsewhere(label, instance.pk, action, using) or recording.ignores(holders, using, ask=True):
-            return  # first: to find the objects may take a query, and load thousands of keys
+    with log_errors(using, "No webhook gets an edit of %s of %s %s", sender.__name__, label, instance.pk):
+        # First: finding the objects may take a query, and load thousands of keys.
+        if _is_elsewhere(label, instance.pk, action, using) or not recording.has_subscribers(holders, using, True):
+            return
         relation = Relation(sender, holders, reverse)
         changed = relation.changed(instance, action, pk_set, using)
-        if action.startswith("post_"):
-            _mirror(relation, instance, action, pk_set, using)
-            recording.record_edit(changed, using)
-        elif recording.looks_back(using):
-            recording.snapshot_before(changed, using, {one: relation.names(one) for one in changed})
-
-
-def _mirror(relation: Relation, instance: models.Model, action: str, pk_set: set[Any] | None, using: str) -> None:
-    label = instance._meta.label_lower
-    with Sparing(using, "The other ends of a relation of %s %s are not written yet", label, instance.pk):
         if action == "post_add":
-            relation.mirror(instance, pk_set or set(), using)
+            with log_errors(using, "The other ends of a relation of %s %s are not written yet", label, instance.pk):
+                relation.mirror(instance, pk_set or set(), using)
+        if action.startswith("post_"):
+            recording.record_edit(changed, using)
+        elif (state := transaction.current(using)) is None or state.subscriptions.prechange_types:
+            fields = {registration: relation.names(registration) for registration in changed}
+            recording.snapshot_before(changed, using, fields)
 
 
 def _record(
@@ -200,11 +192,11 @@ def _record(
     pk: Any,
     action: Action,
     using: str,
-    lock: bool = False,
-    before: recording.Prechange | None = None,
+    lock: bool,
+    state: TransactionState | None = None,
 ) -> None:
     if not _is_elsewhere(registration.label, pk, action, using):
-        recording.record(registration, pk, action, using, lock, before)
+        recording.record(registration, pk, action, using, lock, state)
 
 
 def _is_elsewhere(label: str, pk: Any, action: str, using: str) -> bool:
@@ -212,7 +204,7 @@ def _is_elsewhere(label: str, pk: Any, action: str, using: str) -> bool:
     if using == recording.database():
         return False
     logger.error(
-        "%s %s had a change (%s) on the database %r, but webhooks keeps its tables on %r: nothing can be sent for it",
+        "%s %s had a change (%s) on the database %r, but the tables of webhooks are on %r: nothing can be sent for it",
         label, pk, action, using, recording.database(),
     )  # fmt: skip
     return True
@@ -220,7 +212,7 @@ def _is_elsewhere(label: str, pk: Any, action: str, using: str) -> bool:
 
 def on_object_types_changed(sender: Any, action: str, pk_set: set[int] | None, using: str, **kwargs: Any) -> None:
     if action == "pre_add" and pk_set:
-        refuse_unregistered(pk_set)
+        registry.refuse_unregistered(pk_set)
     elif action.startswith("post_"):
         transaction.forget_subscriptions(using)
 

@@ -1,4 +1,4 @@
-"""Which webhooks want which change, and what they demand of it beyond its model and action."""
+"""Which enabled webhooks want which change, and their filters, as read at the first change of a transaction."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from django.db import Error, models
+from django.db import Error, connections, models
 
 from webhooks import conditions, db, registry
-from webhooks.capture import subscription_sql
 from webhooks.conditions import ConditionError
-from webhooks.db import is_aborted, is_conflict
+from webhooks.db import fetch_all, is_aborted, is_conflict, is_postgresql
 from webhooks.logs import get_logger
 from webhooks.models import Action
 
 logger = get_logger(__name__)
 
-# Seconds for which a process leaves the tables alone after it waited for them in vain.
+# Seconds that a save may wait for a lock on the tables, such as that of a migration.
+LOCK_TIMEOUT = 0.1
+
+# Seconds for which a process does not read the tables again after a wait that timed out.
 PAUSE = 5.0
 
-# Seconds for which what was read last counts where the tables cannot be read.
-TRUSTED = 60.0
+# Seconds for which cached subscriptions may be used if the tables cannot be read.
+MAX_AGE = 60.0
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What one webhook demands of an Event beyond its model and action.
+class Filters:
+    """What one webhook wants, beyond models and actions.
 
-    ``conditions`` are JSON text, or empty; ``shows_before`` says that one of its templates tells of the state before.
+    ``conditions`` are JSON text, or empty. ``shows_prechange``: one of its templates may show the previous state.
     """
 
     webhook_id: int
@@ -40,215 +42,287 @@ class Demand:
     changed_fields: tuple[str, ...] = ()
     only_changes: bool = False
     prechange: bool = False
-    shows_before: bool = False
+    shows_prechange: bool = False
     serializer: str = ""
     custom_events: tuple[str, ...] = ()
     excluded_usernames: tuple[str, ...] = ()
 
     @property
-    def is_judged(self) -> bool:
-        """Whether it depends on an Event's data if the webhook wants it."""
+    def needs_data(self) -> bool:
+        """Whether it depends on the data of an Event if the webhook wants it."""
         return bool(self.conditions or self.changed_fields or self.only_changes)
 
     @cached_property
-    def needs_before(self) -> bool:
-        """Whether the state before an update has to be known for it."""
-        return bool(
-            self.prechange
-            or self.shows_before
-            or self.only_changes
-            or self.changed_fields
-            or (self.conditions and _look_back(self.conditions))
-        )
+    def needs_prechange(self) -> bool:
+        """Whether the webhook needs the state before an update."""
+        if self.prechange or self.shows_prechange or self.only_changes or self.changed_fields:
+            return True
+        try:
+            return bool(self.conditions) and conditions.parse_stored(self.conditions).needs_prechange
+        except ConditionError:
+            return False  # each Event then fails with this error
 
 
 @dataclass(frozen=True)
 class Subscriptions:
-    """The enabled webhooks as one transaction saw them: ids by object type and action, and the demands of those that
-    have any, by id."""
+    """What the enabled webhooks want: their ids by object type and action, and by custom event. ``filters`` has those
+    webhooks that have any, by id."""
 
     by_change: dict[tuple[str, str], list[int]] = field(default_factory=dict)
-    demands: dict[int, Demand] = field(default_factory=dict)
+    filters: dict[int, Filters] = field(default_factory=dict)
     by_event: dict[str, list[int]] = field(default_factory=dict)
-    _ignored: dict[type[models.Model], bool] = field(default_factory=dict, init=False, compare=False)
+    _has_subscribers: dict[type[models.Model], bool] = field(default_factory=dict, init=False, compare=False)
     _serializers: dict[str, tuple[str, ...]] = field(default_factory=dict, init=False, compare=False)
 
-    def listening(self, event: str, username: str = "") -> list[int]:
-        """The ids of the webhooks that want this custom event from this user, in order."""
-        return self._unless_excluded(self.by_event.get(event, []), username)
-
-    def by_serializer(self, webhook_ids: Iterable[int]) -> dict[str, list[int]]:
-        """These webhooks by the names of the serializers that they chose; the default one has none, and is first."""
-        found: dict[str, list[int]] = defaultdict(list)
-        for webhook_id in webhook_ids:
-            found[self.demands[webhook_id].serializer if webhook_id in self.demands else ""].append(webhook_id)
-        return dict(sorted(found.items()))
-
-    def serializers(self, object_type: str) -> tuple[str, ...]:
-        """The names of the serializers that any webhook wants of "dcim.site", whatever the action."""
-        names = self._serializers.get(object_type)
-        if names is None:
-            ids = {pk for (label, _), those in self.by_change.items() if label == object_type for pk in those}
-            names = self._serializers[object_type] = tuple(self.by_serializer(ids))
-        return names
+    def has_subscribers(self, model: type[models.Model]) -> bool:
+        """Whether any webhook wants changes of a model, or of the models that it inherits rows from."""
+        found = self._has_subscribers.get(model)
+        if found is None:
+            labels = {registration.label for registration in registry.registrations_touched(model)}
+            found = self._has_subscribers[model] = not labels.isdisjoint(self.object_types)
+        return found
 
     def matching(self, object_type: str, action: Action, username: str = "") -> list[int]:
         """The ids of the webhooks that want this action on "dcim.site" from this user, in order."""
-        return self._unless_excluded(self.by_change.get((object_type, action), []), username)
+        return self._without_excluded(self.by_change.get((object_type, action), []), username)
 
-    def _unless_excluded(self, found: list[int], username: str) -> list[int]:
-        return [pk for pk in found if username not in self._excluded.get(pk, ())]
+    def for_custom_event(self, name: str, username: str = "") -> list[int]:
+        """The ids of the webhooks that want this custom event from this user, in order."""
+        return self._without_excluded(self.by_event.get(name, []), username)
 
-    def touch(self, object_type: str) -> bool:
-        """Whether any webhook wants anything of "dcim.site"."""
-        return object_type in self.object_types
+    def _without_excluded(self, webhook_ids: list[int], username: str) -> list[int]:
+        return [pk for pk in webhook_ids if username not in self._excluded.get(pk, ())]
 
-    def ignore(self, model: type[models.Model]) -> bool:
-        """Whether nobody wants anything of a model, or of those that it inherits rows from."""
-        is_ignored = self._ignored.get(model)
-        if is_ignored is None:
-            touched = registry.registrations_touched(model)
-            is_ignored = self._ignored[model] = not any(self.touch(one.label) for one in touched)
-        return is_ignored
+    def by_serializer(self, webhook_ids: Iterable[int]) -> dict[str, list[int]]:
+        """These webhooks by the names of their serializers; the default one is empty, and first."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for webhook_id in webhook_ids:
+            found[self.filters[webhook_id].serializer if webhook_id in self.filters else ""].append(webhook_id)
+        return dict(sorted(found.items()))
 
-    def demanding(self, webhook_ids: Iterable[int]) -> bool:
-        """Whether any of these has demands that are to be judged."""
-        return bool(self.demands) and any(pk in self.demands and self.demands[pk].is_judged for pk in webhook_ids)
+    def serializers(self, object_type: str) -> tuple[str, ...]:
+        """The names of the serializers that webhooks use for "dcim.site", whatever the action."""
+        names = self._serializers.get(object_type)
+        if names is None:
+            ids = {
+                pk for (label, _), webhook_ids in self.by_change.items() if label == object_type for pk in webhook_ids
+            }
+            names = self._serializers[object_type] = tuple(self.by_serializer(ids))
+        return names
 
-    def need_before(self, object_type: str) -> bool:
-        """Whether the state before an update of "dcim.site" has to be known for any webhook."""
-        return object_type in self._looking_back
+    def has_filters(self, webhook_ids: Iterable[int]) -> bool:
+        """Whether the data of an Event decide if one of these wants it."""
+        return bool(self.filters) and any(pk in self.filters and self.filters[pk].needs_data for pk in webhook_ids)
 
     @cached_property
-    def looks_back(self) -> bool:
-        """Whether the state before has to be known for anybody, of anything."""
-        return bool(self._looking_back)
-
-    @cached_property
-    def _looking_back(self) -> set[str]:
-        theirs = {webhook_id for webhook_id, demand in self.demands.items() if demand.needs_before}
-        return {
-            object_type
-            for (object_type, action), webhook_ids in (self.by_change.items() if theirs else ())
-            if action == Action.UPDATED and not theirs.isdisjoint(webhook_ids)
-        }
+    def prechange_types(self) -> set[str]:
+        """The object types for which a webhook needs the state before an update."""
+        ids = {pk for pk, filters in self.filters.items() if filters.needs_prechange}
+        updates = (change for change in self.by_change.items() if ids and change[0][1] == Action.UPDATED)
+        return {label for (label, _), webhook_ids in updates if not ids.isdisjoint(webhook_ids)}
 
     @cached_property
     def _excluded(self) -> dict[int, tuple[str, ...]]:
-        return {pk: demand.excluded_usernames for pk, demand in self.demands.items() if demand.excluded_usernames}
+        return {pk: filters.excluded_usernames for pk, filters in self.filters.items() if filters.excluded_usernames}
 
     @cached_property
     def object_types(self) -> set[str]:
-        """Of which any webhook wants anything."""
+        """The object types with subscribers."""
         return {object_type for object_type, _ in self.by_change}
 
 
 class Unreadable(Exception):
-    """The webhooks cannot be read, and what is known of them is too old."""
+    """The webhooks cannot be read, and the cached ones are too old."""
 
 
-class Known(NamedTuple):
-    """What this process read last of a database, and when. Without a fingerprint it is read again each time."""
+class CachedSubscriptions(NamedTuple):
+    """What this process read last, and when. Without a fingerprint it is read again each time."""
 
     subscriptions: Subscriptions
     fingerprint: str
     read_at: float
 
 
-_known: dict[str, Known] = {}
+_cached: dict[str, CachedSubscriptions] = {}
 _paused_until: dict[str, float] = {}
 
 
 def current(using: str, enabled_only: bool = True) -> Subscriptions:
     """The subscriptions as of now, in one query, or two if they have changed.
 
-    Each transaction asks the database whether they have changed, so no edit of a webhook is missed. If the tables
-    cannot be read, what was read in the last minute counts: while a migration locks them, no edit is possible. Raises
-    Unreadable, and an error of the database that ended the transaction.
+    Each transaction asks the database for changes, so no edit of a webhook is missed. If the tables cannot be read,
+    what was read in the last minute is used: while a migration locks them, no edit is possible. Raises Unreadable, and
+    errors of the database that abort the transaction.
     """
     if not enabled_only:
-        return _subscriptions(subscription_sql.read(using, enabled_only))
+        return read(using, enabled_only)[0]
     if time.monotonic() < _paused_until.get(using, 0):
-        return _last_known(using, "they could not be read a moment ago")
+        return _last_read(using, "they could not be read a moment ago")
     try:
-        return _read(using)
+        return _read_if_changed(using)
     except Error as error:
         if is_aborted(using):
             raise
         if is_conflict(error):  # it waited for a lock
             _paused_until[using] = time.monotonic() + PAUSE
-        why = db.describe_error(error)
-        found = _last_known(using, why)
-        logger.error("The webhooks on the database %r cannot be read, those known from before count: %s", using, why)
+        reason = db.describe_error(error)
+        found = _last_read(using, reason)
+        logger.error("The webhooks on the database %r cannot be read, the cached ones are used: %s", using, reason)
         return found
 
 
-def _read(using: str) -> Subscriptions:
-    known, now = _known.get(using), time.monotonic()
-    if known and known.fingerprint and known.fingerprint == subscription_sql.fingerprint(using):
-        _known[using] = known._replace(read_at=now)
-        return known.subscriptions
-    answer = subscription_sql.read(using)
-    found = _subscriptions(answer)
-    _known[using] = Known(found, answer.fingerprint if _is_lasting(found) else "", now)
+def _read_if_changed(using: str) -> Subscriptions:
+    cached, now = _cached.get(using), time.monotonic()
+    if cached and cached.fingerprint and cached.fingerprint == read_fingerprint(using):
+        _cached[using] = cached._replace(read_at=now)
+        return cached.subscriptions
+    found, fingerprint = read(using)
+    # A model that is not registered may be later, or a migration may rename its content type. The fingerprint stays the
+    # same then.
+    is_final = all(registry.registration_by_label(object_type) for object_type in found.object_types)
+    _cached[using] = CachedSubscriptions(found, fingerprint if is_final else "", now)
     return found
 
 
-def _last_known(using: str, why: str) -> Subscriptions:
-    known = _known.get(using)
-    if known and time.monotonic() - known.read_at < TRUSTED:
-        return known.subscriptions
-    raise Unreadable(f"The webhooks cannot be read: {why}") from None  # or each save would log three tracebacks
+def _last_read(using: str, reason: str) -> Subscriptions:
+    cached = _cached.get(using)
+    if cached and time.monotonic() - cached.read_at < MAX_AGE:
+        return cached.subscriptions
+    raise Unreadable(f"The webhooks cannot be read: {reason}") from None  # or each save would log three tracebacks
 
 
-def _is_lasting(found: Subscriptions) -> bool:
-    """Whether all that is wanted is of models that are registered here. What is not may be so later, or a migration
-    that is still to come may rename its content type, and no fingerprint tells that."""
-    return all(registry.registration_by_label(object_type) for object_type in found.object_types)
+_TEMPLATES = "(payload_url || ' ' || additional_headers || ' ' || body_template)"
+_SHOWS_PRECHANGE = f"({_TEMPLATES} LIKE '%%snapshots%%' OR {_TEMPLATES} LIKE '%%changed%%')"
+
+# The columns of ``Filters``. JSON is read as text, and what was parsed is cached by that text.
+_FILTERS = {
+    "webhook_id": "id",
+    "conditions": "CAST(conditions AS text)",
+    "changed_fields": "CAST(changed_fields AS text)",
+    "only_changes": "only_changes",
+    "prechange": "prechange",
+    "serializer": "serializer",
+    "custom_events": "CAST(custom_events AS text)",
+    "excluded_usernames": "CAST(excluded_usernames AS text)",
+    "shows_prechange": _SHOWS_PRECHANGE,
+}
+_HAS_FILTERS = f"""
+    conditions IS NOT NULL OR CAST(changed_fields AS text) <> '[]' OR only_changes OR prechange OR {_SHOWS_PRECHANGE}
+    OR serializer <> '' OR CAST(custom_events AS text) <> '[]' OR CAST(excluded_usernames AS text) <> '[]'
+"""
+
+# A hash of all that ``read`` returns, except for the names of content types: joining them would take half as long as
+# the rest. It is sorted, because PostgreSQL moves a row that is updated, and workers update webhooks. SQLite has no
+# fingerprint: reading everything is fast there.
+_FINGERPRINT = f"""
+    SELECT CAST(SHA256(CONVERT_TO(COALESCE(STRING_AGG(line, '' ORDER BY line COLLATE "C"), ''), 'UTF8')) AS text) FROM (
+        SELECT CAST(ROW(on_created, on_updated, on_deleted, {", ".join(_FILTERS.values())}) AS text) AS line
+        FROM webhooks_webhook WHERE enabled
+        UNION ALL SELECT CAST(ROW(webhook_id, contenttype_id) AS text) FROM webhooks_webhook_object_types
+    ) AS lines
+"""
 
 
-def _subscriptions(answer: subscription_sql.Answer) -> Subscriptions:
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for row in answer.wanted:
-        wants = {Action.CREATED: row.created, Action.UPDATED: row.updated, Action.DELETED: row.deleted}
-        for action in (action for action, is_wanted in wants.items() if is_wanted):
-            found[f"{row.app_label}.{row.model}", action] += row.webhook_ids
-    by_change = {change: sorted(ids) for change, ids in found.items()}
-    demanding = {demand.webhook_id: demand for demand in map(_demand, answer.demands)}
-    return Subscriptions(by_change, demanding, _by_event(demanding.values()))
+def read_fingerprint(using: str) -> str:
+    """The fingerprint as of now; empty if the database has none. It takes a third of the time of ``read``."""
+    return str(_query(using, _FINGERPRINT)[0][0]) if is_postgresql(using) else ""
 
 
-def _by_event(demands: Iterable[Demand]) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = defaultdict(list)
-    for demand in demands:
-        for event in dict.fromkeys(demand.custom_events):  # one named twice wants it once
-            found[event].append(demand.webhook_id)
-    return {event: sorted(ids) for event, ids in found.items()}
+def read(using: str, enabled_only: bool = True) -> tuple[Subscriptions, str]:
+    """Read the subscriptions and their fingerprint.
+
+    The database groups the ids: the answer has a few rows for each model, not one for each webhook and model, and one
+    more for each webhook that has filters.
+    """
+    by_change: dict[tuple[str, str], list[int]] = defaultdict(list)
+    by_event: dict[str, list[int]] = defaultdict(list)
+    filters: dict[int, Filters] = {}
+    fingerprint = ""
+    for kind, app_label, model, created, updated, deleted, text in _query(using, _read_sql(using, enabled_only)):
+        if kind == "models":
+            wanted = {Action.CREATED: created, Action.UPDATED: updated, Action.DELETED: deleted}
+            for action in (action for action, is_wanted in wanted.items() if is_wanted):
+                by_change[f"{app_label}.{model}", action] += map(int, text.split(","))
+        elif kind == "filters":
+            one = filters[_parse(text).webhook_id] = _parse(text)
+            for name in dict.fromkeys(one.custom_events):
+                by_event[name].append(one.webhook_id)
+        else:
+            fingerprint = text
+    for ids in (*by_change.values(), *by_event.values()):
+        ids.sort()
+    return Subscriptions(dict(by_change), filters, dict(by_event)), fingerprint
 
 
-@lru_cache(maxsize=1024)  # the text of most is the same in each transaction
-def _demand(text: str) -> Demand:
-    told: dict[str, Any] = json.loads(text)
-    return Demand(
-        webhook_id=told["webhook_id"],
-        conditions=told["conditions"] or "",
-        changed_fields=_names(told["changed_fields"]),
-        only_changes=bool(told["only_changes"]),
-        prechange=bool(told["prechange"]),
-        shows_before=bool(told["shows_before"]),
-        serializer=told["serializer"],
-        custom_events=_names(told["custom_events"]),
-        excluded_usernames=_names(told["excluded_usernames"]),
+@lru_cache(maxsize=1024)  # most are the same in each transaction
+def _parse(text: str) -> Filters:
+    values: dict[str, Any] = json.loads(text)
+    for name in ("changed_fields", "custom_events", "excluded_usernames"):
+        names = json.loads(values[name])
+        values[name] = tuple(map(str, names)) if isinstance(names, list) else ()
+    for name in ("only_changes", "prechange", "shows_prechange"):
+        values[name] = bool(values[name])  # a number on SQLite
+    return Filters(**values | {"conditions": values["conditions"] or ""})
+
+
+def _read_sql(using: str, enabled_only: bool) -> str:
+    selected = "enabled" if enabled_only else "deleted_at IS NULL"
+    for_postgresql = is_postgresql(using)
+    ids = "STRING_AGG(webhook.id::text, ',')" if for_postgresql else "GROUP_CONCAT(webhook.id)"
+    build = "json_build_object" if for_postgresql else "json_object"
+    filters = ", ".join(f"'{name}', {column}" for name, column in _FILTERS.items())
+    fingerprint = (
+        f"UNION ALL SELECT 'fingerprint', '', '', NULL, NULL, NULL, ({_FINGERPRINT})" if for_postgresql else ""
     )
+    return f"""
+        SELECT 'models', kind.app_label, kind.model, on_created, on_updated, on_deleted, ids FROM (
+            SELECT contenttype_id, on_created, on_updated, on_deleted, {ids} AS ids
+            FROM webhooks_webhook AS webhook
+            JOIN webhooks_webhook_object_types AS selected ON selected.webhook_id = webhook.id
+            WHERE {selected} GROUP BY contenttype_id, on_created, on_updated, on_deleted
+        ) AS by_model JOIN django_content_type AS kind ON kind.id = contenttype_id
+        UNION ALL
+        SELECT 'filters', '', '', on_created, on_updated, on_deleted, CAST({build}({filters}) AS text)
+        FROM webhooks_webhook WHERE {selected} AND ({_HAS_FILTERS})
+        {fingerprint if for_postgresql else ""}
+        """
 
 
-def _look_back(text: str) -> bool:
-    try:
-        return conditions.parse_stored(text).needs_prechange
-    except ConditionError:
-        return False  # nothing can be judged by them, which each Event then tells
+def _query(using: str, query: str) -> list[tuple[Any, ...]]:
+    """Run a query so that it leaves no trace in the open transaction: in a savepoint, with a short ``lock_timeout``.
+    It takes one round trip if the driver can. The rollback restores the timeout and releases the locks of the tables.
+
+    SQLite needs none of that: its readers wait for nobody, and a failed query aborts nothing.
+    """
+    if not is_postgresql(using):
+        return fetch_all(using, query)
+    connection = connections[using]
+    begin, end = ["BEGIN"], ["ROLLBACK"]
+    if not connection.get_autocommit():
+        begin = ["SAVEPOINT webhooks_subscriptions"]
+        end = ["ROLLBACK TO SAVEPOINT webhooks_subscriptions", "RELEASE SAVEPOINT webhooks_subscriptions"]
+    begin.append(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT * 1000:.0f}ms'")
+    with connection.cursor() as cursor:
+        try:
+            # psycopg 3 sends several statements at once and returns all results, unless it may prepare them.
+            if getattr(cursor.connection, "prepare_threshold", 0) is None:
+                cursor.execute("; ".join([*begin, query, *end]))
+                while cursor.description is None:
+                    cursor.nextset()
+                return list(cursor.fetchall())
+            for statement in [*begin, query]:
+                cursor.execute(statement)
+            found = list(cursor.fetchall())
+        except Error:
+            try:
+                _execute_all(cursor, end)
+            except Error:
+                connection.needs_rollback = connection.in_atomic_block  # the connection is lost
+            raise
+        _execute_all(cursor, end)
+        return found
 
 
-def _names(text: str) -> tuple[str, ...]:
-    names = json.loads(text)
-    return tuple(map(str, names)) if isinstance(names, list) else ()
+def _execute_all(cursor: Any, statements: Iterable[str]) -> None:
+    for statement in statements:
+        cursor.execute(statement)

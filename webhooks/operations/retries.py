@@ -14,14 +14,13 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from webhooks import payloads, registry
-from webhooks.capture import recording, subscriptions
+from webhooks.capture import recording, serialize, subscriptions
 from webhooks.capture.context import Actor
-from webhooks.capture.matching import Budget, Occasion, Selection, Undecided, select
+from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
 from webhooks.db import DatabaseNow
 from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.operations import history
-from webhooks.payloads import Frozen
 from webhooks.payloads.snapshots import PreviousState
 from webhooks.text import dumps, last_line
 
@@ -159,7 +158,7 @@ def _replay(failed: Event) -> Replayed:
             with transaction.atomic(recording.database()):
                 columns = _columns_of_today(failed)
                 webhook_ids = _who_wants(failed, columns) if columns else []
-        except Undecided as error:
+        except FilterError as error:
             return Replayed(failed, None, f"it still cannot be told who wants it: {error}")
         except Exception as error:
             return Replayed(failed, None, f"its payload still cannot be made: {error}")
@@ -209,12 +208,13 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")
-    instances = payloads.reread_all(registration, [failed.object_id], recording.database(), lock=True)
+    instances = serialize.reread_all(registration, [failed.object_id], recording.database(), lock=True)
     if not instances:
         return None
     instance, chosen = instances[failed.object_id], payloads.webhooks_by_serializer(failed)
-    shown = {name: _shown(payloads.freeze(registration, instance, name, _before(failed, name))) for name in chosen}
-    return payloads.serializer_columns(chosen, shown) | {"object_repr": registration.name_of(instance)}
+    made = {name: serialize.serialize(registration, instance, name, _before(failed, name)) for name in chosen}
+    columns = payloads.serializer_columns(chosen, {name: payload.columns() for name, payload in made.items()})
+    return columns | {"object_repr": registration.name_of(instance)}
 
 
 def _before(failed: Event, serializer: str) -> PreviousState | None:
@@ -226,26 +226,21 @@ def _before(failed: Event, serializer: str) -> PreviousState | None:
     return None if earlier is None else PreviousState(deleted=earlier)
 
 
-def _shown(frozen: Frozen) -> dict[str, str]:
-    snapshots = payloads.snapshots_json(frozen.before, frozen.state)
-    return {"data": frozen.data, "snapshots": snapshots, "changed": frozen.changed}
-
-
 def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
-    """Which of its webhooks want the data of today. Raises Undecided where that cannot be told of one."""
+    """Which of its webhooks want the data of today. Raises FilterError if the filters of one fail."""
     if failed.is_cut or (failed.action == Action.DELETED and not failed.data):
         return list(failed.webhook_ids)  # it was judged already; or of the object there is nothing left to judge
     anew = Event(webhook_ids=failed.webhook_ids, action=failed.action, **columns)
     wanted = subscriptions.current(recording.database(), enabled_only=False)
-    selection = Selection(failed.action)
+    found = Match()
     for serializer, those in payloads.webhooks_by_serializer(anew).items():
         told = payloads.as_serialized_by(anew, serializer)
         texts = {name: getattr(told, name) for name in payloads.SERIALIZED_COLUMNS}
-        occasion = Occasion(failed.action, **texts, actor=Actor(failed.username, failed.request_id))
-        selection.add(select(those, wanted, occasion, Budget()))
-    if selection.undecided:
-        raise Undecided(last_line(selection.error))
-    return selection.wanting
+        context = EventContext(failed.action, **texts, actor=Actor(failed.username, failed.request_id))
+        found.add(match(those, wanted, context, Budget()))
+    if found.errored:
+        raise FilterError(last_line(found.error))
+    return found.matched
 
 
 def _copy(failed: Event, columns: dict[str, Any]) -> Event:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.db import transaction
 
 from webhooks.capture import recording
-from webhooks.capture.context import current_actor, made_by
+from webhooks.capture.context import actor_columns, current_actor
 from webhooks.db import new_id
 from webhooks.delivery.maintenance import purge_webhooks
 from webhooks.models import Event, Webhook
@@ -28,7 +28,7 @@ def ping(webhook: Webhook) -> Event:
         object_repr=f"test of {webhook.name}",
         data=dumps({"id": object_id, "display": f"test of {webhook.name}"}),
         webhook_ids=[webhook.pk],
-        **made_by(current_actor()),
+        **actor_columns(current_actor()),
     )
     Webhook.objects.filter(pk=webhook.pk).probe()
     recording.wake_on_commit()

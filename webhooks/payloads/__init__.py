@@ -15,10 +15,9 @@ from webhooks.payloads.body import (
     snapshots_json,
     webhooks_by_serializer,
 )
-from webhooks.payloads.freezing import Frozen, freeze, reread_all
 
 __all__ = [
-    "SERIALIZED_COLUMNS", "Bodies", "Frozen", "Unsendable", "as_sent_to", "as_serialized_by", "form_body", "freeze",
-    "has_serializer", "json_body", "refuse_too_large", "reread_all", "serializer_columns", "serializer_for",
+    "SERIALIZED_COLUMNS", "Bodies", "Unsendable", "as_sent_to", "as_serialized_by", "form_body",
+    "has_serializer", "json_body", "refuse_too_large", "serializer_columns", "serializer_for",
     "snapshots_json", "webhooks_by_serializer",
 ]  # fmt: skip
