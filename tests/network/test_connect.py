@@ -536,7 +536,7 @@ def test_only_the_proxy_gets_its_credentials(webhooks_settings: Callable[..., No
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "actual"),
     [
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 4\r\n\r\nno!!", "HTTP/1.1 403 Forbidden"),
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "HTTP/1.1 407 Proxy Authentication Required"),
@@ -549,14 +549,14 @@ def test_only_the_proxy_gets_its_credentials(webhooks_settings: Callable[..., No
     ],
 )
 def test_the_reason_quotes_the_proxys_answer(
-    webhooks_settings: Callable[..., None], inbox: Inbox, answer: bytes, told: str
+    webhooks_settings: Callable[..., None], inbox: Inbox, answer: bytes, actual: str
 ) -> None:
     with proxy(lambda client: client.sendall(answer)) as server:
         webhooks_settings(PROXY=server.url)
         outcome = send_once(inbox.url())
     start = f"the proxy 127.0.0.1:{server.port} does not connect to 127.0.0.1:"
     assert outcome.reason.startswith(start), outcome.reason
-    assert outcome.reason.partition("it answers: ")[2].startswith(told)
+    assert outcome.reason.partition("it answers: ")[2].startswith(actual)
     assert inbox.received() == []
 
 
@@ -686,8 +686,8 @@ def results() -> list[dict[str, Any]]:
 def test_only_judged_addresses_are_reached(results: list[dict[str, Any]], number: int) -> None:
     case, result = CASES[number], results[number]
     assert result["reached"] == case.reached
-    for told, expected in zip(result["reasons"], case.reasons, strict=True):
-        assert (expected in told) if expected else told == ""
+    for actual, expected in zip(result["reasons"], case.reasons, strict=True):
+        assert (expected in actual) if expected else actual == ""
     # One lookup for each attempt, of each type: the check and the connection share it.
     if case.zone and "@" not in case.url:
         assert result["asked"] == {"hooks.example 1": len(case.reasons), "hooks.example 28": len(case.reasons)}

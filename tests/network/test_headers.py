@@ -44,9 +44,9 @@ def test_lines_are_parsed_in_order() -> None:
     ],
 )  # fmt: skip
 def test_invalid_headers_are_refused_without_showing_values(text: str, reason: str) -> None:
-    said = headers.problem(text)
-    assert said.startswith(reason)
-    assert "hush" not in said
+    message = headers.problem(text)
+    assert message.startswith(reason)
+    assert "hush" not in message
     with pytest.raises(ValueError, match=r"Line|headers"):
         headers.parse(text)
 

@@ -279,10 +279,10 @@ def policy(**fields: Any) -> Policy:
     ],
 )
 def test_deny_wins_over_allow_and_allow_over_blocked(rules: Policy, text: str, reason: str) -> None:
-    told = rules.why_address_blocked(ipaddress.ip_address(text))
-    assert reason in told if reason else told == ""
+    actual = rules.why_address_blocked(ipaddress.ip_address(text))
+    assert reason in actual if reason else actual == ""
     # A literal address is judged without a resolver.
-    assert Policy.why_blocked(rules, Destination("http", text, 80)) == told
+    assert Policy.why_blocked(rules, Destination("http", text, 80)) == actual
 
 
 @pytest.mark.parametrize(

@@ -62,17 +62,17 @@ def renderer() -> Iterator[Renderer]:
 
 
 def in_background(work: Callable[[], object]) -> tuple[threading.Thread, list[str]]:
-    said: list[str] = []
+    message: list[str] = []
 
     def run() -> None:
         try:
-            said.append(str(work()))
+            message.append(str(work()))
         except TemplateError as error:
-            said.append(str(error))
+            message.append(str(error))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    return thread, said
+    return thread, message
 
 
 def test_a_process_has_no_secrets_and_no_files(renderer: Renderer) -> None:
@@ -109,13 +109,15 @@ def test_killing_a_busy_process_fails_only_one_rendering(
 ) -> None:
     monkeypatch.setattr(templates, "CPU_SECONDS", 30)
     before = children(os.getpid())
-    thread, said = in_background(lambda: renderer.body(ENDLESS, "{}"))
+    thread, message = in_background(lambda: renderer.body(ENDLESS, "{}"))
     until(lambda: bool(children(os.getpid()) - before), 10, "the process to start")
     [pid] = children(os.getpid()) - before
     until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "R" and renderer.pace(0) == QUICK, 10, "work")
     os.kill(pid, number)
     thread.join(10 * PATIENCE)
-    assert said == [f"the process that rendered the template ended ({number.name})"] or "does not start" in said[0]
+    assert (
+        message == [f"the process that rendered the template ended ({number.name})"] or "does not start" in message[0]
+    )
     assert renderer.body("{{ 2 }}", "{}") == "2"
 
 
@@ -133,11 +135,11 @@ def test_a_stopped_process_is_killed(renderer: Renderer, monkeypatch: pytest.Mon
 def test_closing_ends_a_rendering_and_starts_no_process(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(templates, "CPU_SECONDS", 30)
     renderer.body("{{ 1 }}", "{}")
-    thread, said = in_background(lambda: renderer.body(ENDLESS, "{}"))
+    thread, message = in_background(lambda: renderer.body(ENDLESS, "{}"))
     until(lambda: any(lock.locked() for lock in templates._locks.values()), 10, "the rendering to begin")
     renderer.close()
     thread.join(10 * PATIENCE)
-    assert "ended" in said[0]
+    assert "ended" in message[0]
     with pytest.raises(TemplateError, match="was ended"):
         renderer.body("{{ 1 }}", "{}")
 
@@ -150,14 +152,14 @@ def test_a_slow_webhook_does_not_delay_a_quick_one(renderer: Renderer, monkeypat
     assert renderer.pace(SLOW_ONE) == SLOW
     monkeypatch.setattr(templates, "CPU_SECONDS", 60)
     monkeypatch.setattr(templates, "QUICK_SECONDS", 60)  # the quick one stays quick on a busy machine
-    thread, said = in_background(lambda: renderer.body(ENDLESS, "{}", SLOW_ONE))
+    thread, message = in_background(lambda: renderer.body(ENDLESS, "{}", SLOW_ONE))
     until(lambda: templates._locks[SLOW].locked(), 10, "the slow one to begin")
     for _ in range(100):
         assert renderer.body("{{ 1 }}", "{}", QUICK_ONE) == "1"
-    assert thread.is_alive(), said
+    assert thread.is_alive(), message
     renderer.close()
     thread.join(10 * PATIENCE)
-    assert said
+    assert message
 
 
 def test_a_webhook_stays_slow_for_a_hundred_times_its_rendering(
@@ -199,8 +201,8 @@ def test_many_slow_webhooks_take_little_time_from_quick_ones(
         renderer.body("{{ 1 }}", "{}", webhook)
     for _ in range(20_000):
         now[0] += 0.25
-        paroled = [webhook for webhook in range(100) if renderer.pace(webhook) == QUICK]
-        for webhook in paroled:
+        retried = [webhook for webhook in range(100) if renderer.pace(webhook) == QUICK]
+        for webhook in retried:
             quick[0] += 0.25
             renderer.body("{{ 1 }}", "{}", webhook)
     assert quick[0] / (now[0] - 1000) < 0.015
@@ -288,7 +290,7 @@ def test_a_fork_waits_until_a_process_has_been_started(renderer: Renderer, monke
         os.waitpid(pid, 0)
 
     monkeypatch.setattr(templates, "_started", slowly)
-    rendering, said = in_background(lambda: renderer.body("{{ 1 }}", "{}"))
+    rendering, message = in_background(lambda: renderer.body("{{ 1 }}", "{}"))
     assert is_starting.wait(10)
     forking, _ = in_background(fork)
     forking.join(0.2)
@@ -296,7 +298,7 @@ def test_a_fork_waits_until_a_process_has_been_started(renderer: Renderer, monke
     may_go_on.set()
     rendering.join(10 * PATIENCE)
     forking.join(10 * PATIENCE)
-    assert said == ["1"]
+    assert message == ["1"]
     assert not forking.is_alive()
 
 

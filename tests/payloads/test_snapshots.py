@@ -223,9 +223,9 @@ def test_many_to_many_relations_are_compared(thing: Thing, mode: Callable[..., N
         both()
     assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels"])
     mode(lambda: friend.friends.add(thing))
-    told = {event.object_id: (sides(event), changed(event)) for event in events()[-2:]}
+    actual = {event.object_id: (sides(event), changed(event)) for event in events()[-2:]}
     for one, other in ((thing, friend), (friend, thing)):
-        (old, new), names = told[str(one.pk)]
+        (old, new), names = actual[str(one.pk)]
         assert (old["friends"], new["friends"], names) == ([], [other.pk], ["friends"])
 
 

@@ -116,8 +116,8 @@ def test_a_broken_template_is_refused_when_saved(
 ) -> None:
     with pytest.raises(TemplateError, match=re.escape(problem)) as caught:
         renderer.check("body", template)
-    said = str(caught.value)
-    assert said.startswith(f"line {line}: ") if line else not said.startswith("line ")
+    message = str(caught.value)
+    assert message.startswith(f"line {line}: ") if line else not message.startswith("line ")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def fork_server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="module")
-def hasty() -> Iterator[Renderer]:
+def limited() -> Iterator[Renderer]:
     """A renderer for templates with little time and memory, so that many can be tried."""
     with Renderer() as made:
         yield made
@@ -262,20 +262,20 @@ def hasty() -> Iterator[Renderer]:
 
 @pytest.mark.parametrize("template", [*ENDLESS, *BOMBS], ids=lambda template: template[:60])
 def test_an_endless_template_is_ended(
-    hasty: Renderer, fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, template: str
+    limited: Renderer, fork_server: ForkServer, monkeypatch: pytest.MonkeyPatch, template: str
 ) -> None:
     monkeypatch.setattr(templates, "_started", fork_server.start)
     monkeypatch.setattr(templates, "CPU_SECONDS", 0.05)
     monkeypatch.setattr(templates, "MEMORY_MB", 150)
     began = time.monotonic()
     try:
-        rendered = hasty.body(template, json.dumps(UPDATE))
+        rendered = limited.body(template, json.dumps(UPDATE))
     except TemplateError as error:
         assert not re.search(r"SIG(?!KILL)|open files|No module|status", str(error))
     else:
         assert len(rendered) <= conf.payload_bytes
     assert time.monotonic() - began < templates.SECONDS * PATIENCE
-    assert hasty.body("{{ data.id }}", json.dumps(UPDATE)) == "7"
+    assert limited.body("{{ data.id }}", json.dumps(UPDATE)) == "7"
 
 
 @pytest.mark.parametrize(
@@ -317,10 +317,10 @@ def test_no_text_breaks_the_protocol(render: Render, text: str) -> None:
 )
 def test_an_invalid_answer_is_refused(answer: bytes, monkeypatch: pytest.MonkeyPatch, renderer: Renderer) -> None:
     boot = "import os, struct; os.write(1, struct.pack('!cIdQ', b't', 0, 0, 0)); os.read(0, 100); os.write(1, {!r})"
-    with Renderer() as deceived, monkeypatch.context() as patched:
+    with Renderer() as misled, monkeypatch.context() as patched:
         patched.setattr(templates, "_BOOT", boot.format(answer))
         with pytest.raises(TemplateError, match=r"gave an invalid answer|ended"):
-            deceived.body("{{ 1 }}", "{}")
+            misled.body("{{ 1 }}", "{}")
 
 
 def test_a_process_that_does_not_start_is_an_error_with_a_reason(

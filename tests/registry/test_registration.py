@@ -152,11 +152,11 @@ def test_a_token_is_neither_data_nor_the_name_of_its_object() -> None:
     pk = token.pk
     webhooks.send("testapp.used", token)
     token.delete()
-    told = events()
-    assert [event.action for event in told] == ["created", "testapp.used", "deleted"]
-    assert {event.object_repr for event in told} == {f"api token {pk}"}
-    assert [json.loads(event.data) for event in told] == [{"id": pk}, None, {"id": pk}]
-    assert "s3cret" not in "".join(event.snapshots for event in told)
+    actual = events()
+    assert [event.action for event in actual] == ["created", "testapp.used", "deleted"]
+    assert {event.object_repr for event in actual} == {f"api token {pk}"}
+    assert [json.loads(event.data) for event in actual] == [{"id": pk}, None, {"id": pk}]
+    assert "s3cret" not in "".join(event.snapshots for event in actual)
 
 
 @pytest.mark.usefixtures("database")

@@ -2,7 +2,7 @@
 
     http://127.0.0.1:PORT/INBOX/BEHAVIOUR/ARGUMENTS…
 
-Each test has an inbox of its own. ``python -m tests.support.receiver TOKEN [CERTIFICATE KEY]`` prints its port.
+Each test has its own inbox. ``python -m tests.support.receiver TOKEN [CERTIFICATE KEY]`` prints its port.
 """
 
 from __future__ import annotations
