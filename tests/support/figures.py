@@ -1,4 +1,4 @@
-"""What a test measured, shown at the end of the run."""
+"""Figures that tests measured. The end of the run prints them."""
 
 from __future__ import annotations
 

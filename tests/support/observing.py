@@ -1,4 +1,4 @@
-"""What others see while a request is under way."""
+"""The rows that other connections see while a request is under way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webhooks.operations import retries
 
 
 def committed_before_each_chunk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many deliveries had been retried for all to see before each two more of them were."""
+    """Before each chunk of two retries, count the retried deliveries that are committed."""
     monkeypatch.setattr(retries, "CHUNK", 2)
     retry, seen = DeliveryQuerySet.retry, list[int]()
 
