@@ -318,6 +318,7 @@ def mutated(draw: st.DrawFn, items: st.SearchStrategy[dict[str, Any]]) -> dict[s
 
 
 @pytest.mark.usefixtures("db")
+@pytest.mark.one_database
 class TestCommand:
     def test_it_shows_what_it_makes_and_makes_it(self) -> None:
         shown = run(*NETBOX, interactive=False)
