@@ -158,54 +158,44 @@ def _webhooks(overview: Overview, now: datetime) -> Iterator[Diagnosis]:
     yield from by_level([one for webhook in overview.webhooks for one in diagnose_webhook(webhook, now)])[:MAX_NAMED]
 
 
-def diagnose_webhook(webhook: Any, now: datetime) -> list[Diagnosis]:
+def diagnose_webhook(webhook: Any, now: datetime) -> Iterator[Diagnosis]:
     """The problems of one webhook, read by ``with_counts``."""
     page = {"url": reverse("admin:webhooks_webhook_change", args=[webhook.pk]), "link": "Open the webhook"}
-    name, open_ = f"“{webhook.name}”", open_count(webhook)
-    found = []
+    name, unsent, retrying = f"“{webhook.name}”", open_count(webhook), webhook.retrying
     if not webhook.enabled:
-        if open_ or webhook.disabled_reason:
-            text = f"{name} was disabled automatically: {webhook.disabled_reason}." if webhook.disabled_reason else ""
-            if open_:
-                verb = "waits" if open_ == 1 else "wait"
-                text += f" {deliveries(open_, EACH_CAP)} of {name} {verb} because the webhook is disabled."
-            remedy = "Enable it, or discard its deliveries." if open_ else "Enable it."
-            found.append(Diagnosis(Level.WARNING, text.strip(), remedy, **page))
-        return found
+        reason = f"{name} was disabled automatically: {webhook.disabled_reason}." if webhook.disabled_reason else ""
+        verb = "waits" if unsent == 1 else "wait"
+        waiting = f"{deliveries(unsent, EACH_CAP)} of {name} {verb} because the webhook is disabled." if unsent else ""
+        if text := f"{reason} {waiting}".strip():
+            remedy = "Enable it, or discard its deliveries." if unsent else "Enable it."
+            yield Diagnosis(Level.WARNING, text, remedy, **page)
+        return
     if webhook.unreadable:
-        found.append(
-            Diagnosis(
-                Level.ERROR,
-                f"The {' and the '.join(webhook.unreadable)} of {name} cannot be decrypted with the keys in the "
-                "settings. Every attempt fails.",
-                "Restore the missing key in the settings, or enter the value again. Then retry the failed deliveries.",
-                **page,
-            )
+        yield Diagnosis(
+            Level.ERROR,
+            f"The {' and the '.join(webhook.unreadable)} of {name} cannot be decrypted with the keys in the settings. "
+            "Every attempt fails.",
+            "Restore the missing key in the settings, or enter the value again. Then retry the failed deliveries.",
+            **page,
         )
     if webhook.is_paused:
         wait = (webhook.probe_at - now).total_seconds()
-        stored = f"{deliveries(open_, EACH_CAP)} stored. " if open_ else ""
-        found.append(
-            Diagnosis(
-                Level.WARNING,
-                f"{name} is paused after {count_of(webhook.failures_in_a_row, 'failed attempt')}. The last error was: "
-                f"{webhook.last_failure}. {stored}The next probe is {f'in {span(wait)}' if wait > 0 else 'due'}.",
-                "Sending continues when a probe succeeds. To continue now, resume it on the status page or in the list "
-                "of webhooks.",
-                **page,
-            )
+        stored = f"{deliveries(unsent, EACH_CAP)} stored. " if unsent else ""
+        yield Diagnosis(
+            Level.WARNING,
+            f"{name} is paused after {count_of(webhook.failures_in_a_row, 'failed attempt')}. The last error was: "
+            f"{webhook.last_failure}. {stored}The next probe is {f'in {span(wait)}' if wait > 0 else 'due'}.",
+            "Sending continues when a probe succeeds. To continue now, resume it on the status page or in the list of "
+            "webhooks.",
+            **page,
         )
-    elif webhook.failures_in_a_row and webhook.retrying:
-        verb = "is" if webhook.retrying == 1 else "are"
-        found.append(
-            Diagnosis(
-                Level.WARNING,
-                f"The last attempt for {name} failed: {webhook.last_failure}. {deliveries(webhook.retrying, EACH_CAP)} "
-                f"{verb} retried automatically.",
-                **page,
-            )
+    elif webhook.failures_in_a_row and retrying:
+        yield Diagnosis(
+            Level.WARNING,
+            f"The last attempt for {name} failed: {webhook.last_failure}. {deliveries(retrying, EACH_CAP)} "
+            f"{'is' if retrying == 1 else 'are'} retried automatically.",
+            **page,
         )
-    return found
 
 
 def _failures(overview: Overview) -> Iterator[Diagnosis]:

@@ -122,7 +122,7 @@ class WebhookAdmin(WebhookColumns, EscapeInvisibleMixin, admin.ModelAdmin):
         webhook = self.get_object(request, object_id)
         context = {
             "may_ping": webhook is not None and webhook.enabled and self.has_change_permission(request, webhook),
-            "problems": diagnose_webhook(webhook, timezone.now()) if webhook else [],
+            "problems": list(diagnose_webhook(webhook, timezone.now())) if webhook else [],
         }
         return super().change_view(request, object_id, form_url, (extra_context or {}) | context)
 
