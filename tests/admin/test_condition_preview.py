@@ -42,14 +42,14 @@ def client() -> Client:
     return client
 
 
-def tried(client: Client, conditions: Any = None, *models: Any, **fields: str) -> str:
+def preview(client: Client, conditions: Any = None, *models: Any, **fields: str) -> str:
     chosen = [ContentType.objects.get_for_model(model).pk for model in models or (Thing,)]
     text = conditions if isinstance(conditions, str) else json.dumps(conditions)
     posted = {"on_created": "on", "on_updated": "on", "object_types": chosen, "conditions": text} | fields
     answer = client.post(ADDRESS, posted)
     assert answer.status_code == 200, answer.content
-    told: str = answer.json()["text"]
-    return told
+    text: str = answer.json()["text"]
+    return text
 
 
 def test_it_counts_the_last_events_of_the_chosen_models_and_actions(client: Client) -> None:
@@ -59,11 +59,11 @@ def test_it_counts_the_last_events_of_the_chosen_models_and_actions(client: Clie
     Label.objects.create(name="active")
     Thing.objects.first().delete()  # type: ignore[union-attr]
     active = {"attr": "status", "value": "active"}
-    assert tried(client, active) == "Of the last 3 events, 2 would have been sent and 1 not."
-    assert tried(client) == "Of the last 3 events, 3 would have been sent and 0 not."
-    told = tried(client, active, Thing, Label)
-    assert told.startswith("Of the last 4 events, 2 would have been sent and 1 not. 1 could not be judged")
-    assert "testapp.label active: there is no 'status'" in told
+    assert preview(client, active) == "Of the last 3 events, 2 would have been sent and 1 not."
+    assert preview(client) == "Of the last 3 events, 3 would have been sent and 0 not."
+    text = preview(client, active, Thing, Label)
+    assert text.startswith("Of the last 4 events, 2 would have been sent and 1 not. 1 could not be judged")
+    assert "testapp.label active: there is no 'status'" in text
     assert (Webhook.objects.count(), Event.objects.count()) == (1, 5)
 
 
@@ -77,16 +77,16 @@ def test_without_a_recorded_previous_state_an_event_cannot_be_judged(client: Cli
     thing.name = "b"
     thing.save()
     for demands in ({"changed_fields": "name"}, {"only_changes": "on"}):
-        told = tried(client, None, **demands)
-        assert told.startswith("Of the last 4 events, 2 would have been sent and 1 not. 1 cannot be judged now; ")
-        assert "was not recorded" in told
-    told = tried(client, {"attr": "name", "op": "changed"})
-    assert "1 cannot be judged now" in told
-    assert "could not be judged" not in told
+        text = preview(client, None, **demands)
+        assert text.startswith("Of the last 4 events, 2 would have been sent and 1 not. 1 cannot be judged now; ")
+        assert "was not recorded" in text
+    text = preview(client, {"attr": "name", "op": "changed"})
+    assert "1 cannot be judged now" in text
+    assert "could not be judged" not in text
 
 
 @pytest.mark.parametrize(
-    ("conditions", "told"),
+    ("conditions", "text"),
     [
         ("{", "The conditions are not valid: they are not JSON."),
         ("[" * 100_000, "The conditions are not valid: they are not JSON."),
@@ -94,17 +94,17 @@ def test_without_a_recorded_previous_state_an_event_cannot_be_judged(client: Cli
         (None, "There are no stored events of these models and actions to try it on."),
     ],
 )
-def test_invalid_conditions_say_why(client: Client, conditions: Any, told: str) -> None:
-    assert told in tried(client, conditions)
+def test_invalid_conditions_say_why(client: Client, conditions: Any, text: str) -> None:
+    assert text in preview(client, conditions)
 
 
 def test_a_slow_pattern_ends_the_preview(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(condition_preview, "SECONDS", 0)
     for key in range(5):
         make_event(object_id=str(key), data=json.dumps({"name": "a" * 46 + "b"}))
-    told = tried(client, {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})
-    assert told.startswith("Of the last 1 event, 0 would have been sent and 0 not. 1 could not be judged")
-    assert "took longer" in told
+    text = preview(client, {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})
+    assert text.startswith("Of the last 1 event, 0 would have been sent and 0 not. 1 could not be judged")
+    assert "took longer" in text
 
 
 def test_it_needs_a_model_and_an_action(client: Client) -> None:
@@ -115,7 +115,7 @@ def test_it_needs_a_model_and_an_action(client: Client) -> None:
 def test_changes_by_ignored_users_count_as_not_sent(client: Client) -> None:
     for name in ("sync", "admin", "", "sync 2"):
         make_event(username=name)
-    assert tried(client, excluded_usernames="sync\r\n nobody \r\n") == (
+    assert preview(client, excluded_usernames="sync\r\n nobody \r\n") == (
         "Of the last 4 events, 3 would have been sent and 1 not."
     )
 
@@ -127,9 +127,9 @@ def test_custom_events_can_be_tried_with_models_and_without(client: Client) -> N
     make_event(data='{"note": "bad"}')
     fine = {"attr": "note", "value": "fine"}
     posted = {"custom_events": ["dcim.rack_audited"], "conditions": json.dumps(fine), "serializer": "brief"}
-    told = client.post(ADDRESS, posted).json()["text"]
-    assert told.startswith("Of the last 2 events, 1 would have been sent and 0 not. 1 could not be judged"), told
-    assert tried(client, fine, custom_events="dcim.rack_audited").startswith(
+    text = client.post(ADDRESS, posted).json()["text"]
+    assert text.startswith("Of the last 2 events, 1 would have been sent and 0 not. 1 could not be judged"), text
+    assert preview(client, fine, custom_events="dcim.rack_audited").startswith(
         "Of the last 3 events, 1 would have been sent and 1 not. 1 could not be judged"
     )
 
@@ -148,9 +148,9 @@ def test_a_serializer_that_no_webhook_used_then_cannot_be_judged(
     Label.objects.create(name="a")
     unknown = "cannot be judged now; testapp.label a: no webhook used this serializer"
     for serializer, name, missing in (("", "a", 1), ("loud", "A", 1), ("name", "a", 3)):
-        told = tried(client, {"attr": "name", "value": name}, Label, serializer=serializer)
-        assert told.startswith(f"Of the last 3 events, {3 - missing} would have been sent and 0 not. "), told
-        assert f"{missing} {unknown}" in told
+        text = preview(client, {"attr": "name", "value": name}, Label, serializer=serializer)
+        assert text.startswith(f"Of the last 3 events, {3 - missing} would have been sent and 0 not. "), text
+        assert f"{missing} {unknown}" in text
 
 
 def test_it_needs_permission_to_define_webhooks() -> None:
@@ -168,4 +168,4 @@ def test_it_needs_permission_to_define_webhooks() -> None:
 @pytest.mark.parametrize("data", ["[1, 2]", '"text"', "5", "null"])
 def test_data_without_fields_can_be_judged(client: Client, data: str) -> None:
     Event.objects.create(action="created", object_type="testapp.thing", object_id="1", webhook_ids=[], data=data)
-    assert "there is no 'name'" in tried(client, {"attr": "name", "value": "a"})
+    assert "there is no 'name'" in preview(client, {"attr": "name", "value": "a"})

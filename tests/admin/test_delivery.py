@@ -136,8 +136,8 @@ class TestOneDelivery:
             str(delivery.pk),
         ):
             assert text in shown
-        assert "&quot;name&quot;: &quot;Zürich&quot;" in shown  # to be read
-        assert "&quot;name&quot;:&quot;Z\\u00fcrich&quot;" in shown  # as it is sent
+        assert "&quot;name&quot;: &quot;Zürich&quot;" in shown  # indented
+        assert "&quot;name&quot;:&quot;Z\\u00fcrich&quot;" in shown  # the body
 
     def test_a_form_is_shown_as_a_form(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(content_type="application/x-www-form-urlencoded")

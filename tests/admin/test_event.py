@@ -39,7 +39,7 @@ class TestEvents:
         assert shown is None or f"<dt>Fields</dt><dd>{shown}</dd>" in found
 
     def test_failed_filters_are_shown(self, admin_client: Client) -> None:
-        failed = make_site_event(1, "AMS1", error="It could not be told", dispatched_at=None)
+        failed = make_site_event(1, "AMS1", error="TypeError", dispatched_at=None)
         assert "the filters of a webhook failed" in page(admin_client, change_of(failed))
         Event.objects.update(dispatched_at=failed.timestamp)
         assert "No webhook matched then" in page(admin_client, change_of(failed))

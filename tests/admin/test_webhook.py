@@ -147,9 +147,9 @@ class TestForm:
     def test_the_form_shows_its_problems(self, admin_client: Client, webhook: Webhook) -> None:
         assert "wh-problem" not in page(admin_client, change_of(webhook))
         Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
-        told = "is paused after 10 failed attempts. The last error was: HTTP 503."
+        problem = "is paused after 10 failed attempts. The last error was: HTTP 503."
         shown = page(admin_client, change_of(webhook))
-        assert told in shown
+        assert problem in shown
         assert "To continue now, resume it on the status page or in the list of webhooks." in shown
         Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="HTTP 410 Gone")
         assert "was disabled automatically: HTTP 410 Gone." in page(staff("view_webhook"), change_of(webhook))

@@ -1,4 +1,4 @@
-"""What an admin clicks, from a webhook's definition to the retry of what failed."""
+"""An admin's clicks, from the definition of a webhook to the retry of a failed delivery."""
 
 from __future__ import annotations
 

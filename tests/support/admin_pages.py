@@ -24,7 +24,7 @@ STATUS = reverse("webhooks_backend_status")
 
 
 def staff(*permissions: str) -> Client:
-    """A browser of a staff user with these permissions, such as ``view_delivery``, who may view all objects."""
+    """A browser of a staff user with these permissions, such as ``view_delivery``, and access to all objects."""
     user = User.objects.create_user(f"user {uuid4()}", is_staff=True)
     user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
     client = Client()
