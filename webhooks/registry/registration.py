@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -109,13 +109,16 @@ class Registration:
         is_secret = "display" in self._sensitive_fields
         return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
 
-    def is_left_out(self, name: str) -> bool:
-        """Whether this field of the object is not sent."""
-        return name in self.exclude or name in self._sensitive_fields or self.is_sensitive(name)
+    @cached_property
+    def is_left_out(self) -> Callable[[str], bool]:
+        """Whether a field of this name of the object is not sent."""
+        fields = self.exclude | self._sensitive_fields
+        return _NameCache(lambda name: name in fields or self.is_sensitive(name)).__getitem__
 
-    def is_sensitive(self, name: str) -> bool:
+    @cached_property
+    def is_sensitive(self) -> Callable[[str], bool]:
         """Whether a key of this name is not sent, at any depth of the data."""
-        return is_sensitive(name) and name not in self.include_sensitive
+        return _NameCache(lambda name: is_sensitive(name) and name not in self.include_sensitive).__getitem__
 
 
 def conventional_paths(model: type[models.Model]) -> list[str]:
@@ -154,16 +157,25 @@ _SENSITIVE_WORDS = {"psk", "pwd"}  # short, and part of many other words
 _SECRET_FIELDS = {"key", "value", "digest", "hash", "plaintext"}
 _DISPLAY_FIELDS = frozenset({"display", "display_name"})
 _WORD_BREAK = re.compile(r"[^0-9A-Za-z]+|(?<=[a-z0-9])(?=[A-Z])")
-_LONGEST_CACHED = 100  # characters: JSON may have any number of longer keys
+_LONGEST_CACHED, _MAX_CACHED = 100, 4096  # characters and names: JSON may have any number of long keys
+
+
+class _NameCache(dict[str, bool]):
+    """The answers of a function of names. Every key of all sent data is looked up."""
+
+    def __init__(self, function: Callable[[str], bool]) -> None:
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, name: str) -> bool:
+        answer = self._function(name)
+        if len(name) <= _LONGEST_CACHED and len(self) < _MAX_CACHED:
+            self[name] = answer
+        return answer
 
 
 def is_sensitive(name: str) -> bool:
     """Whether a field of this name is left out unless the registration includes it."""
-    return _is_sensitive(name) if len(name) <= _LONGEST_CACHED else _is_sensitive.__wrapped__(name)
-
-
-@lru_cache(maxsize=4096)  # every key of all sent data is checked
-def _is_sensitive(name: str) -> bool:
     words = [word.lower() for word in _WORD_BREAK.split(name)]
     joined = "".join(words)
     return any(part in joined for part in _SENSITIVE_PARTS) or not _SENSITIVE_WORDS.isdisjoint(words)
