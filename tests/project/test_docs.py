@@ -102,7 +102,7 @@ def test_every_line_that_the_app_logs_is_explained() -> None:
 
 
 def logged_by(path: Path) -> list[str]:
-    """The messages that a module logs, except those that it gets from its callers."""
+    """The messages that a module logs, except messages from its callers."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     logging = [one.args for one in calls if ast.unparse(one.func) in LOGGING]
     texts = [[arg.value for arg in args if isinstance(arg, ast.Constant)] for args in logging]
@@ -120,7 +120,7 @@ def test_every_test_that_the_threat_model_names_exists() -> None:
             assert re.search(rf"^def {name}\(", (ROOT / "tests" / path).read_text(), re.MULTILINE), f"{path}::{name}"
 
 
-# The request in payload.md, with which readers may try a receiver.
+# The request in payload.md, for readers who test a receiver.
 
 
 def fenced(title: str) -> str:

@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Deadlines are given for a machine that does nothing else. They are there to end a test that waits in vain, so they
-# are stretched: other tests run beside this one, and the machine may stall.
+# are stretched: other tests run at the same time, and the machine may stall.
 PATIENCE = 4
 
 

@@ -109,7 +109,7 @@ class Craft(models.Model):
 
 
 class Ship(Craft):
-    """Has a key of its own beside that of the row which it inherits."""
+    """Has its own primary key in addition to the inherited one."""
 
     code = models.CharField(max_length=20, primary_key=True)
     ports = models.ManyToManyField(Label, related_name="ships", blank=True)
@@ -144,7 +144,7 @@ class Tide(models.Model):
 
 
 class LoudField(models.CharField):
-    """Is stored in another way than it is assigned, which nobody can know."""
+    """Stores another value than the assigned one, and nothing shows it."""
 
     def get_prep_value(self, value: Any) -> Any:
         return super().get_prep_value(value).upper()
@@ -175,7 +175,7 @@ class Secretive(models.Model):
 
 
 class Fragile(models.Model):
-    """Its serializer does what its ``behaviour`` says."""
+    """Its serializer follows the instructions in ``behaviour``."""
 
     name = models.CharField(max_length=50)
     behaviour = models.CharField(max_length=20, default="fine")
@@ -204,7 +204,7 @@ class TrackedPart(models.Model):
 
 
 class Paired(models.Model):
-    """Is told from others by two columns together, of which one may be null."""
+    """Has a unique constraint over two columns. One of them may be null."""
 
     left = models.CharField(max_length=20, null=True)
     right = models.IntegerField()
@@ -217,7 +217,7 @@ class Paired(models.Model):
 
 
 class Described(models.Model):
-    """What the rows of several models have in common, without a table of its own."""
+    """The common fields of several models: abstract, without a table."""
 
     description = models.CharField(max_length=50, blank=True)
     labels = models.ManyToManyField(Label, related_name="%(class)ss", blank=True)
@@ -230,7 +230,7 @@ class Note(models.Model):
     """Hangs on an object of any model."""
 
     text = models.CharField(max_length=50)
-    # Its table is made before that of the app, which has migrations.
+    # Its table is created before the app's table, because the app has migrations.
     content_type = models.ForeignKey(ContentType, models.CASCADE, db_constraint=False)
     object_id = models.CharField(max_length=100)
     about = GenericForeignKey()
@@ -255,7 +255,7 @@ class Specimen(Described):
 
 
 class Member(AbstractBaseUser):
-    """A user that logs in by e-mail, with a key of its own."""
+    """A user that logs in by e-mail, with another primary key."""
 
     email = models.EmailField(primary_key=True)
     USERNAME_FIELD = "email"
@@ -318,7 +318,7 @@ class Counted(models.Model):
 class ObjectPermission(models.Model):
     """Allows a user to do something to those objects of a model that fit, as in NetBox."""
 
-    # Its table is made before those of apps with migrations.
+    # Its table is created before the tables of apps with migrations.
     user = models.ForeignKey("auth.User", models.CASCADE, related_name="object_permissions", db_constraint=False)
     permission = models.CharField(max_length=100)
     constraints = models.JSONField(default=dict)
