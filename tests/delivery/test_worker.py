@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import DataError
 from django.utils import timezone
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -26,12 +27,13 @@ from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.db import elapsed
 from webhooks.delivery import maintenance, sender
+from webhooks.delivery import outcomes as delivering
 from webhooks.delivery.claims import Claimed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.worker import DeliveryRunner
 from webhooks.models import Attempt, Delivery, State, Webhook
-from webhooks.network.outcome import Outcome
+from webhooks.network.outcome import WORKER_ENDED, Outcome
 from webhooks.operations import retries
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -134,6 +136,26 @@ def test_a_worker_that_closes_records_requests_that_end_in_time(inbox: Inbox) ->
     runner.run(0.3)
     runner.close(grace=5)
     assert states() == [State.SUCCEEDED]
+
+
+def test_an_attempt_that_the_database_refuses_does_not_stop_the_others(
+    inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    def refuse(using: str, outcomes: Any, worker: str) -> None:
+        if any(outcome.status == 418 for _, outcome in outcomes):
+            raise DataError("no such text")
+        insert(using, outcomes, worker)
+
+    webhooks_settings(RETRY_SCHEDULE=[], LEASE=0.3, SWEEP_INTERVAL=0.05)
+    insert = delivering._insert_attempts
+    monkeypatch.setattr(delivering, "_insert_attempts", refuse)
+    make_event(make_webhook(Thing, url=inbox.url("status/418")))
+    make_event(make_webhook(Thing, url=inbox.url()))
+    runner = DeliveryRunner("test")
+    until(lambda: runner.run(0.1) or sorted(states()) == [State.FAILED, State.SUCCEEDED], 20, "both to end")
+    runner.close(grace=0)
+    assert Attempt.objects.get(succeeded=False).reason == WORKER_ENDED
+    assert "Attempts could not be stored" in app_log.text
 
 
 class Scarce:
