@@ -329,7 +329,7 @@ def test_a_payload_that_is_too_large_fails_its_event(
 
     # A replay has the same limit.
     [replayed] = retries.replay(Event.objects.failed())
-    assert replayed.problem == f"its payload still cannot be made: {said}"
+    assert replayed.problem == f"its payload still cannot be created: {said}"
     webhooks_settings(PAYLOAD_BYTES=size)
     assert retries.replay(Event.objects.failed())[0].event
     drain()

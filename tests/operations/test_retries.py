@@ -129,10 +129,10 @@ def test_a_failed_event_that_no_webhook_matches_is_closed() -> None:
     user = User.objects.create_superuser("root")
     gone, unwanted = retries.replay([created, deleted], user)
     assert gone.problem == "the object is gone"
-    assert (unwanted.event, unwanted.problem) == (None, "no webhook of it wants the object as it is today")
+    assert (unwanted.event, unwanted.problem) == (None, "none of its webhooks matches the object as it is today")
     assert list(Event.objects.failed()) == [created]
     entry = LogEntry.objects.get()
-    assert (entry.object_id, entry.change_message) == (str(deleted.pk), "Replayed: nobody wants it.")
+    assert (entry.object_id, entry.change_message) == (str(deleted.pk), "Replayed: no webhook matches.")
 
 
 def test_a_deletion_is_not_replayed_if_the_object_exists_again(broken: Any) -> None:
@@ -143,7 +143,7 @@ def test_a_deletion_is_not_replayed_if_the_object_exists_again(broken: Any) -> N
     Thing.objects.bulk_create([Thing(pk=5, name="again")])
     broken()
     [replayed] = retries.replay([failed])
-    assert (replayed.event, replayed.problem) == (None, "the object is there again")
+    assert (replayed.event, replayed.problem) == (None, "the object exists again")
     assert Event.objects.failed().count() == 1
 
 
@@ -159,7 +159,7 @@ def test_a_stopped_event_is_not_replayed_after_a_later_change() -> None:
     make_event(webhook)
     [replayed] = retries.replay([third])
     assert (replayed.event, replayed.problem) == (
-        None, "a later change of the object is on file, which tells what it is now",
+        None, "a later change of the object was recorded, and has its newer state",
     )  # fmt: skip
 
 

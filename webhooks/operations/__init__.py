@@ -1,1 +1,1 @@
-"""What users do with webhooks, deliveries and failed events. The admin, the API and the commands all call this room."""
+"""Actions of users on webhooks, deliveries and failed events, for the admin, the API and the commands."""

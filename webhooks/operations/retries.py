@@ -6,7 +6,7 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,7 @@ class Result:
 def retry(deliveries: QuerySet[Delivery], user: Any = None, seconds: float = math.inf) -> Result:
     """Send failed and discarded deliveries again, in their lanes. Pending ones get their next attempt now.
 
-    A paused webhook is probed at once. If ``user`` is given, the history records what they did. Stops after about
+    A paused webhook is probed at once. A ``user`` gets entries in the history. Stops after about
     ``seconds``.
     """
     result = _change(deliveries, DeliveryQuerySet.retriable, DeliveryQuerySet.retry, seconds)
@@ -118,93 +118,77 @@ def _record(user: Any, result: Result, message: str) -> None:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The new Event of a failed one, or why there is none; and whether the failed one is done with."""
+    """The result of replaying one failed event."""
 
     failed: Event
     event: Event | None
+    """The new event, or None if nothing is sent."""
     problem: str = ""
+    """Why nothing is sent."""
     is_done: bool = False
+    """Whether ``failed`` no longer counts as failed."""
 
 
 def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
-    """Make new Events for failed ones, with the data of today, and wake a worker. The history tells that ``user`` did
-    it, if one is given.
+    """Create new events for failed ones, with the data of today.
 
-    An object that was deleted cannot be read any more: its new Event has its key and name only. One whose
-    payload still cannot be made, or that is gone although it was not deleted then, stays as it is. Who wants the new
-    one is judged anew; where nobody does, the failed one is done with. What receivers know better by now is not told
-    again.
+    Deletions, custom events and events that loop protection stopped keep their data. The conditions of the webhooks
+    are evaluated again, and if no webhook matches, the failed event is done without a new one. An event stays failed
+    if its object is gone, if the serializer or a condition still raises, or if receivers know a newer state. A
+    ``user`` gets entries in the history.
     """
-    replayed = [_replay(event) for event in events]
+    results = [_replay(event) for event in events]
     if user is not None:
-        _note_replayed(user, [one for one in replayed if one.is_done])
+        sent = [one.failed for one in results if one.event]
+        unmatched = [one.failed for one in results if one.is_done and not one.event]
+        history.record(user, sent, history.CHANGE, "Replayed.")
+        history.record(user, unmatched, history.CHANGE, "Replayed: no webhook matches.")
     recording.wake_on_commit()
-    return replayed
-
-
-def _note_replayed(user: Any, done: Sequence[Replayed]) -> None:
-    history.record(user, [one.failed for one in done if one.event], history.CHANGE, "Replayed.")
-    unwanted = [one.failed for one in done if not one.event]
-    history.record(user, unwanted, history.CHANGE, "Replayed: nobody wants it.")
+    return results
 
 
 def _replay(failed: Event) -> Replayed:
     with transaction.atomic(recording.database()):
         if not Event.objects.failed().select_for_update().filter(pk=failed.pk).exists():
             return Replayed(failed, None, "it has been replayed already")
-        if objection := _objection(failed):
-            return Replayed(failed, None, objection)
+        if reason := _outdated(failed):
+            return Replayed(failed, None, reason)
         try:
             with transaction.atomic(recording.database()):
-                columns = _columns_of_today(failed)
-                webhook_ids = _who_wants(failed, columns) if columns else []
+                columns = _current_columns(failed)
+                webhook_ids = _matching_webhooks(failed, columns) if columns else []
         except FilterError as error:
-            return Replayed(failed, None, f"it still cannot be told who wants it: {error}")
+            return Replayed(failed, None, f"its conditions still cannot be evaluated: {error}")
         except Exception as error:
-            return Replayed(failed, None, f"its payload still cannot be made: {error}")
+            return Replayed(failed, None, f"its payload still cannot be created: {error}")
         if columns is None:
             return Replayed(failed, None, "the object is gone")
-        event = _copy(failed, columns | {"webhook_ids": webhook_ids}) if webhook_ids else None
+        event = _insert_copy(failed, columns | {"webhook_ids": webhook_ids}) if webhook_ids else None
         Event.objects.filter(pk=failed.pk).update(dispatched_at=DatabaseNow())
-        problem = "" if event else "no webhook of it wants the object as it is today"
+        problem = "" if event else "none of its webhooks matches the object as it is today"
         return Replayed(failed, event, problem, is_done=True)
 
 
-def _objection(failed: Event) -> str:
-    """Why a new Event, the latest of all then, would tell receivers what is not so any more."""
+def _outdated(failed: Event) -> str:
+    """Why a replay would send receivers an old state as the latest one. Empty if it would not."""
     if failed.action not in Action:
         return ""
-    of_the_object = Event.objects.filter(object_type=failed.object_type, object_id=failed.object_id, pk__gt=failed.pk)
-    if failed.is_cut and of_the_object.filter(Q(replay_of=None, error="") | Q(replay_of__gt=failed.pk)).exists():
-        return "a later change of the object is on file, which tells what it is now"
-    if failed.action == Action.DELETED and _is_there(failed):
-        return "the object is there again"
+    later = Event.objects.filter(object_type=failed.object_type, object_id=failed.object_id, pk__gt=failed.pk)
+    if failed.is_cut and later.filter(Q(replay_of=None, error="") | Q(replay_of__gt=failed.pk)).exists():
+        return "a later change of the object was recorded, and has its newer state"
+    if failed.action == Action.DELETED and (registration := registry.registration_by_label(failed.object_type)):
+        rows = registration.model._base_manager.using(recording.database())
+        return "the object exists again" if rows.filter(pk=failed.object_id).exists() else ""
     return ""
 
 
-def _is_there(failed: Event) -> bool:
-    registration = registry.registration_by_label(failed.object_type)
-    model = registration.model if registration else None
-    return bool(model and model._base_manager.using(recording.database()).filter(pk=failed.object_id).exists())
-
-
-def _columns_of_today(failed: Event) -> dict[str, Any] | None:
-    """What a new Event of the same object tells; for those that had chosen other serializers, as these write it."""
-    if failed.is_cut:
-        # They could be made, and stay what they were.
-        return {name: getattr(failed, name) for name in ("data", "snapshots", "changed", "serializers")}
-    if failed.action not in Action:
-        return {"data": failed.data}  # of a custom event; what could not be told is who wants it
-    if failed.action == Action.DELETED:
-        if failed.data:  # the same
-            return {
-                "data": failed.data,
-                "snapshots": failed.snapshots,
-                "changed": "",
-                "serializers": failed.serializers,
-            }
-        known = {"id": failed.object_id, "display": failed.object_repr}
-        return {"data": dumps(known), "snapshots": "", "changed": "", "serializers": ""}
+def _current_columns(failed: Event) -> dict[str, Any] | None:
+    """The data columns of the new event, or None if the object is gone."""
+    if failed.is_cut or failed.action not in (Action.CREATED, Action.UPDATED):
+        if failed.data or failed.action != Action.DELETED:
+            return {name: getattr(failed, name) for name in (*payloads.SERIALIZED_COLUMNS, "serializers")}
+        display = {"id": failed.object_id, "display": failed.object_repr}
+        return {"data": dumps(display), "snapshots": "", "changed": "", "serializers": ""}
     registration = registry.registration_by_label(failed.object_type)
     if registration is None:
         raise LookupError(f"{failed.object_type} is not registered any more")
@@ -212,38 +196,40 @@ def _columns_of_today(failed: Event) -> dict[str, Any] | None:
     if not instances:
         return None
     instance, chosen = instances[failed.object_id], payloads.webhooks_by_serializer(failed)
-    made = {name: serialize.serialize(registration, instance, name, _before(failed, name)) for name in chosen}
-    columns = payloads.serializer_columns(chosen, {name: payload.columns() for name, payload in made.items()})
-    return columns | {"object_repr": registration.name_of(instance)}
+    made = {
+        name: serialize.serialize(registration, instance, name, _previous_state(failed, name)).columns()
+        for name in chosen
+    }
+    return payloads.serializer_columns(chosen, made) | {"object_repr": registration.name_of(instance)}
 
 
-def _before(failed: Event, serializer: str) -> PreviousState | None:
-    """The state before an update as this serializer had shown it, where it had."""
+def _previous_state(failed: Event, serializer: str) -> PreviousState | None:
+    """The state before the update, if this serializer wrote one at that time."""
     if failed.action != Action.UPDATED or not payloads.has_serializer(failed, serializer):
         return None
     snapshots = payloads.as_serialized_by(failed, serializer).snapshots
-    earlier = json.loads(snapshots)["prechange"] if snapshots else None
-    return None if earlier is None else PreviousState(deleted=earlier)
+    prechange = json.loads(snapshots)["prechange"] if snapshots else None
+    return None if prechange is None else PreviousState(deleted=prechange)
 
 
-def _who_wants(failed: Event, columns: dict[str, Any]) -> list[int]:
-    """Which of its webhooks want the data of today. Raises FilterError if the filters of one fail."""
+def _matching_webhooks(failed: Event, columns: dict[str, Any]) -> list[int]:
+    """Which of its webhooks match the data of today. Raises FilterError if the filters of one fail."""
     if failed.is_cut or (failed.action == Action.DELETED and not failed.data):
-        return list(failed.webhook_ids)  # it was judged already; or of the object there is nothing left to judge
-    anew = Event(webhook_ids=failed.webhook_ids, action=failed.action, **columns)
-    wanted = subscriptions.current(recording.database(), enabled_only=False)
+        return list(failed.webhook_ids)  # matched already, or there is no data to match
+    event = Event(webhook_ids=failed.webhook_ids, action=failed.action, **columns)
+    current = subscriptions.current(recording.database(), enabled_only=False)
     found = Match()
-    for serializer, those in payloads.webhooks_by_serializer(anew).items():
-        told = payloads.as_serialized_by(anew, serializer)
-        texts = {name: getattr(told, name) for name in payloads.SERIALIZED_COLUMNS}
+    for serializer, webhook_ids in payloads.webhooks_by_serializer(event).items():
+        serialized = payloads.as_serialized_by(event, serializer)
+        texts = {name: getattr(serialized, name) for name in payloads.SERIALIZED_COLUMNS}
         context = EventContext(failed.action, **texts, actor=Actor(failed.username, failed.request_id))
-        found.add(match(those, wanted, context, Budget()))
+        found.add(match(webhook_ids, current, context, Budget()))
     if found.errored:
         raise FilterError(last_line(found.error))
     return found.matched
 
 
-def _copy(failed: Event, columns: dict[str, Any]) -> Event:
+def _insert_copy(failed: Event, columns: dict[str, Any]) -> Event:
     same = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")
     event = Event(replay_of=failed.pk, **{name: getattr(failed, name) for name in same} | columns)
     event.insert(recording.database())
