@@ -1,11 +1,11 @@
 """What a user sees of secrets in URLs, headers, templates and answers: the URL of a chat channel is one.
 
-One rule. Users who may change a webhook (``webhooks.change_webhook``) see everything except its stored secrets, which
-no user sees. Other users see
+One rule. Users with permission to change a webhook (``webhooks.change_webhook``) see everything except its stored
+secrets, which no user sees. Other users see
 
 - of a URL: scheme, host and port;
 - of an error: its kind, in the app's own words;
-- of additional headers, the body template and what the receiver answered: nothing.
+- of additional headers, the body template and the receiver's answers: nothing.
 
 Columns of long lists show every user the short forms: ``url_policy.redacted()`` and ``outcome.error_kind()``.
 Elsewhere, create one ``Redaction`` for each request: it reads the user's permissions once, with no query for each row.

@@ -1,4 +1,4 @@
-"""``manage.py webhooks_import``, with what NetBox and Nautobot answered."""
+"""``manage.py webhooks_import``, with captured responses of NetBox and Nautobot."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.importers import apply, headers
-from webhooks.importers.source import Answers, UnreadableSource, read
-from webhooks.importers.translate import ESCAPING, Plan, Skipped, plans
+from webhooks import importers
+from webhooks.importers.source import Responses, UnreadableSource, read
+from webhooks.importers.translate import ESCAPING, Plan, Skipped, split_headers, translate
 from webhooks.models import Webhook
 
 CAPTURED = Path(__file__).parents[1] / "captured"
@@ -45,16 +45,16 @@ def captured(name: str) -> Any:
     return json.loads((CAPTURED / name).read_text())
 
 
-def answers(*items: Any) -> Answers:
-    found = Answers()
+def responses(*items: Any) -> Responses:
+    found = Responses()
     for item in items:
         found.add(item, "test")
     return found
 
 
-def planned(found: Answers) -> tuple[dict[str, Plan], dict[str, str]]:
-    """What would be made, by name, and why the rest is not, by its origin."""
-    made = list(plans(found, HERE))
+def planned(found: Responses) -> tuple[dict[str, Plan], dict[str, str]]:
+    """Plans by name, and the reasons of skipped ones by origin."""
+    made = list(translate(found, HERE))
     return (
         {one.name: one for one in made if isinstance(one, Plan)},
         {one.origin: one.reason for one in made if isinstance(one, Skipped)},
@@ -67,10 +67,10 @@ def run(*arguments: str, **options: Any) -> str:
     return out.getvalue()
 
 
-# What becomes of what
+# Translation
 
 
-def test_each_rule_of_netbox_with_a_webhook_is_one_webhook_here() -> None:
+def test_each_event_rule_of_netbox_becomes_one_webhook() -> None:
     made, _ = planned(read(NETBOX))
     assert len(made) == 13
     cmdb = made["CMDB: devices and racks"]
@@ -95,7 +95,7 @@ def test_each_rule_of_netbox_with_a_webhook_is_one_webhook_here() -> None:
         "timeout": 15,
         "prechange": True,
     }
-    assert cmdb.unequal == (
+    assert cmdb.differences == (
         "headers that become secret ones, which are not shown again: Authorization",
         "left out: description, owner, tags, custom fields",
     )
@@ -105,26 +105,28 @@ def test_each_rule_of_netbox_with_a_webhook_is_one_webhook_here() -> None:
     assert not made["Legacy ESB (disabled)"].fields["enabled"]
 
 
-def test_what_has_no_equal_is_named() -> None:
+def test_settings_without_an_equivalent_are_reported() -> None:
     made, skipped = planned(read(NETBOX))
     assert skipped == {
         'event rule "Empty object conditions"': "none of its models is registered here: dcim.region, dcim.sitegroup",
         'event rule "Jobs: all job events"': "none of its models is registered here: core.datasource, extras.script",
-        'event rule "Notify NOC on circuit loss"': "its action is a notification: only webhooks have an equal here",
-        'event rule "Run a script on new sites"': "its action is a script: only webhooks have an equal here",
-        'event rule "Script with action data (disabled)"': "its action is a script: only webhooks have an equal here",
+        'event rule "Notify NOC on circuit loss"': "its action is a notification: "
+        "only webhooks have an equivalent here",
+        'event rule "Run a script on new sites"': "its action is a script: only webhooks have an equivalent here",
+        'event rule "Script with action data (disabled)"': "its action is a script: "
+        "only webhooks have an equivalent here",
         'event rule "Webhook with action data"': "none of its models is registered here: dcim.devicetype, "
         "dcim.manufacturer",
         'webhook "Unused webhook ☂"': "no event rule uses it",
     }
-    assert made["Jobs: object and job events mixed"].unequal == (
+    assert made["Jobs: object and job events mixed"].differences == (
         "not registered here: core.datasource",
         "event types: job_completed",
     )
-    assert made["Plain text"].unequal == ("not registered here: ipam.asn, vpn.tunnel, wireless.wirelesslan",)
+    assert made["Plain text"].differences == ("not registered here: ipam.asn, vpn.tunnel, wireless.wirelesslan",)
 
 
-def test_a_webhook_of_nautobot_says_itself_what_it_wants() -> None:
+def test_a_webhook_of_nautobot_has_its_own_models_and_actions() -> None:
     made, skipped = planned(read([NAUTOBOT]))
     assert list(made) == ["03 several types, PUT, CA path", "16 many types, update only"]
     assert skipped['webhook "17 no content types"'] == "it names no models"
@@ -132,7 +134,7 @@ def test_a_webhook_of_nautobot_says_itself_what_it_wants() -> None:
     assert len(skipped) == 15
     put = made["03 several types, PUT, CA path"]
     assert put.object_types == ("dcim.device", "dcim.interface", "ipam.ipaddress", "ipam.prefix")
-    assert put.unequal == (
+    assert put.differences == (
         "not registered here: dcim.manufacturer, extras.role",
         "headers that become secret ones, which are not shown again: Authorization",
         ESCAPING,
@@ -143,33 +145,33 @@ def test_a_webhook_of_nautobot_says_itself_what_it_wants() -> None:
     assert (fields["ca_file_path"], fields["secret"]) == ("/opt/nautobot/tls/ca.crt", "another-secret")
 
 
-def test_all_webhooks_of_nautobot_can_be_made_where_their_models_are() -> None:
+def test_all_webhooks_of_nautobot_are_translated_if_their_models_are_registered() -> None:
     everywhere = {label for item in captured("nautobot_webhooks.json")["results"] for label in item["content_types"]}
-    made = [one for one in plans(read([NAUTOBOT]), everywhere) if isinstance(one, Plan)]
+    made = [one for one in translate(read([NAUTOBOT]), everywhere) if isinstance(one, Plan)]
     assert len(made) == 16
     auth = next(one for one in made if one.name.startswith("10 "))
     assert auth.fields["payload_url"] == "http://receiver.example:9099/h10/auth"
     assert auth.fields["additional_headers"] == ""
     assert auth.fields["secret_headers"] == "Authorization: Basic aG9vazpwYTU1"
     user = "the user and password in its URL: they become a secret header, Authorization"
-    assert auth.unequal == (user, ESCAPING)
+    assert auth.differences == (user, ESCAPING)
     plain = next(one for one in made if one.name.startswith("01 "))
-    assert plain.unequal == ("snapshots.differences: only templates have it, and this one sends the plain payload",)
+    assert plain.differences == ("snapshots.differences: only templates have it, and this one sends the plain payload",)
     template = next(one for one in made if one.name.startswith("02 "))
-    assert (template.fields["body_template"].count("differences"), template.unequal) == (2, (ESCAPING,))
+    assert (template.fields["body_template"].count("differences"), template.differences) == (2, (ESCAPING,))
     form = next(one for one in made if one.name.startswith("07 "))
     assert form.fields["additional_headers"] == "X-Two: {{ data.name | upper }}"
     assert form.fields["secret_headers"] == "X-Token: t0ken"
     of_headers = next(one for one in made if one.name.startswith("11 "))
-    assert (of_headers.fields["body_template"], of_headers.unequal[-1]) == ("", ESCAPING)
+    assert (of_headers.fields["body_template"], of_headers.differences[-1]) == ("", ESCAPING)
     without_template = next(one for one in made if one.name.startswith("16 "))
-    assert ESCAPING not in without_template.unequal
+    assert ESCAPING not in without_template.differences
 
 
-def test_nothing_is_said_of_escaping_where_the_other_side_does_not_escape() -> None:
+def test_templates_of_netbox_need_no_note_about_escaping() -> None:
     made, _ = planned(read(NETBOX))
     assert any("{{" in one.fields["body_template"] for one in made.values())
-    assert not any(ESCAPING in one.unequal for one in made.values())
+    assert not any(ESCAPING in one.differences for one in made.values())
 
 
 WEBHOOK = {"id": 1, "name": "hook", "payload_url": "https://h.example/", "secret": ""}
@@ -186,12 +188,12 @@ RULE = {
 @pytest.mark.parametrize(
     ("rule", "webhook", "reason"),
     [
-        ({"action_object_id": 9}, {}, "its webhook 9 is not among those that were read"),
-        ({"action_object_id": [1]}, {}, "its webhook [1] is not among those that were read"),
+        ({"action_object_id": 9}, {}, "its webhook 9 is missing in the responses"),
+        ({"action_object_id": [1]}, {}, "its webhook [1] is missing in the responses"),
         ({"action_type": None}, {}, "its action is a nothing"),
-        ({"event_types": ["job_started"]}, {}, "none of its event types has an equal here: job_started"),
-        ({"event_types": []}, {}, "none of its event types has an equal here: there are none"),
-        ({"event_types": [["x"], 1]}, {}, "none of its event types has an equal here: 1, ['x']"),
+        ({"event_types": ["job_started"]}, {}, "none of its event types has an equivalent here: job_started"),
+        ({"event_types": []}, {}, "none of its event types has an equivalent here: there are none"),
+        ({"event_types": [["x"], 1]}, {}, "none of its event types has an equivalent here: 1, ['x']"),
         ({"event_types": "object_created"}, {}, "its event types are no list"),
         ({"object_types": {"a": 1}}, {}, "its models are no list"),
         ({"object_types": []}, {}, "it names no models"),
@@ -206,8 +208,8 @@ RULE = {
         ({"name": 7}, {}, "its name is no text"),
     ],
 )
-def test_what_cannot_be_made_says_why(rule: Any, webhook: Any, reason: str) -> None:
-    made, skipped = planned(answers(WEBHOOK | webhook, RULE | rule))
+def test_a_skipped_rule_has_a_reason(rule: Any, webhook: Any, reason: str) -> None:
+    made, skipped = planned(responses(WEBHOOK | webhook, RULE | rule))
     assert not made
     assert reason in next(reason for origin, reason in skipped.items() if origin.startswith("event rule"))
 
@@ -235,35 +237,35 @@ def test_what_cannot_be_made_says_why(rule: Any, webhook: Any, reason: str) -> N
         ("X-C: {{ data.a\n ~ data.b\n}}\nX-Token: a", "X-C: {{ data.a\n ~ data.b\n}}", "X-Token: a"),
     ],
 )  # fmt: skip
-def test_headers_that_let_somebody_in_become_secret_ones(lines: str, additional: str, secret: str) -> None:
-    made, _ = planned(answers(WEBHOOK | {"additional_headers": lines}, RULE))
+def test_headers_with_credentials_become_secret_headers(lines: str, additional: str, secret: str) -> None:
+    made, _ = planned(responses(WEBHOOK | {"additional_headers": lines}, RULE))
     plan = made["rule"]
     assert (plan.fields["additional_headers"], plan.fields["secret_headers"]) == (additional, secret)
     told = "headers that become secret ones, which are not shown again: "
     names = [line.partition(":")[0].strip() for line in secret.split("\n")]
-    assert plan.unequal == ((told + ", ".join(names),) if secret else ())
+    assert plan.differences == ((told + ", ".join(names),) if secret else ())
 
 
 @pytest.mark.parametrize("opening", ["{{", "{%", "{#"])
-def test_headers_of_many_openings_take_no_time(opening: str) -> None:
+def test_headers_with_many_template_openings_are_split_quickly(opening: str) -> None:
     lines = f"X-Odd: {opening * 20_000}\nX-Token: t0ken"
     begun = time.process_time()
-    assert headers.split(lines, "", [])[1] == "X-Token: t0ken"
+    assert split_headers(lines, "", [])[1] == "X-Token: t0ken"
     assert time.process_time() - begun < 0.5
 
 
-def test_the_user_of_a_url_goes_before_a_header_as_it_did_there() -> None:
+def test_the_user_in_a_url_replaces_an_authorization_header() -> None:
     webhook = {"payload_url": "https://u:p@h.example/", "additional_headers": "AUTHORIZATION: Bearer a"}
-    made, _ = planned(answers(WEBHOOK | webhook, RULE))
+    made, _ = planned(responses(WEBHOOK | webhook, RULE))
     assert made["rule"].fields["secret_headers"] == "Authorization: Basic dTpw"
     assert made["rule"].fields["additional_headers"] == ""
 
 
-def test_a_header_line_without_a_colon_is_left_out_and_named_without_what_it_says() -> None:
+def test_a_header_line_without_a_colon_is_left_out_and_reported_by_number() -> None:
     lines = "X-A: 1\nt0ken\n\n  X-B {{ data.id }}: 2\n\tother\nX-C: 3"
-    made, _ = planned(answers(WEBHOOK | {"additional_headers": lines}, RULE))
+    made, _ = planned(responses(WEBHOOK | {"additional_headers": lines}, RULE))
     assert made["rule"].fields["additional_headers"] == "X-A: 1\n\n  X-B {{ data.id }}: 2\nX-C: 3"
-    assert made["rule"].unequal == tuple(
+    assert made["rule"].differences == tuple(
         f"line {number} of its headers has no colon: left out, as it was not sent there" for number in (2, 5)
     )
 
@@ -277,26 +279,26 @@ def test_a_header_line_without_a_colon_is_left_out_and_named_without_what_it_say
         ("text/plain", "", False),
     ],
 )
-def test_a_payload_that_was_json_under_the_name_of_a_form_is_named(
+def test_a_json_payload_with_the_content_type_of_a_form_is_reported(
     content_type: str, body_template: str, differs: bool
 ) -> None:
-    made, _ = planned(answers(WEBHOOK | {"http_content_type": content_type, "body_template": body_template}, RULE))
+    made, _ = planned(responses(WEBHOOK | {"http_content_type": content_type, "body_template": body_template}, RULE))
     told = "its payload is JSON there, whatever the content type says, and a form here: choose another content type, or write a body template"  # fmt: skip  # noqa: E501
-    assert made["rule"].unequal == ((told,) if differs else ())
+    assert made["rule"].differences == ((told,) if differs else ())
 
 
 def test_rules_of_older_versions_are_read_too() -> None:
     rule = {key: value for key, value in RULE.items() if key not in ("object_types", "event_types")}
     older = {"content_types": ["dcim.site"], "type_create": False, "type_update": True, "type_job_end": True}
     webhook = WEBHOOK | {"http_method": {"value": "PUT", "label": "PUT"}, "timeout": 300, "secret": None}
-    made, _ = planned(answers(webhook, rule | older))
+    made, _ = planned(responses(webhook, rule | older))
     plan = made["rule"]
     assert (plan.fields["on_created"], plan.fields["on_updated"], plan.fields["http_method"]) == (False, True, "PUT")
     assert plan.fields["timeout"] == 120
-    assert plan.unequal == (
+    assert plan.differences == (
         "event types: type_job_end",
-        "its secret is not in the answer: set it by hand if it has one",
-        "its timeout of 300 s: 120 s are the most here",
+        "its secret is not in the response: set it by hand if it has one",
+        "its timeout of 300 s: the maximum here is 120 s",
     )
 
 
@@ -317,10 +319,11 @@ def mutated(draw: st.DrawFn, items: st.SearchStrategy[dict[str, Any]]) -> dict[s
 # The command
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("db")
 @pytest.mark.one_database
 class TestCommand:
-    def test_it_shows_what_it_makes_and_makes_it(self) -> None:
+    def test_it_shows_and_creates_webhooks(self) -> None:
         shown = run(*NETBOX, interactive=False)
         assert "  CMDB: devices and racks\n" in shown
         assert '    from event rule "CMDB: devices and racks" with webhook "CMDB sync (PUT, templated URL)"' in shown
@@ -329,8 +332,8 @@ class TestCommand:
         assert "    application/json, signed, with headers, with secret headers, with a body template, with conditions, with a timeout of 15 s\n" in shown  # fmt: skip  # noqa: E501
         assert "    ! headers that become secret ones, which are not shown again: Authorization\n" in shown
         assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501
-        assert "11 webhooks to make, 0 there already, 9 with no equal or refused." in shown
-        assert shown.endswith("Made 11 webhooks.\n")
+        assert "11 webhooks new, 0 existing, 9 skipped." in shown
+        assert shown.endswith("Created 11 webhooks.\n")
         webhook = Webhook.objects.get(name="Everything about sites")
         assert (webhook.enabled, webhook.http_method, webhook.actions) == (
             True,
@@ -345,9 +348,7 @@ class TestCommand:
             True,
         )
 
-    def test_the_log_says_what_was_imported_and_from_where_and_the_history_names_no_user(
-        self, app_log: pytest.LogCaptureFixture
-    ) -> None:
+    def test_the_log_names_each_imported_webhook_and_its_origin(self, app_log: pytest.LogCaptureFixture) -> None:
         User.objects.create_superuser("root")
         run(*NETBOX, interactive=False)
         assert app_log.text.count(" was imported from ") == Webhook.objects.count() == 11
@@ -358,7 +359,7 @@ class TestCommand:
         assert "s3cret" not in app_log.text
         assert not LogEntry.objects.exists()
 
-    def test_what_was_a_secret_there_is_encrypted_here(self) -> None:
+    def test_secrets_are_encrypted(self) -> None:
         run(*NETBOX, interactive=False)
         cmdb = Webhook.objects.get(name="CMDB: devices and racks")
         assert cmdb.secret_headers == "Authorization: Token cmdb-test-value"
@@ -366,7 +367,7 @@ class TestCommand:
             cursor.execute("SELECT * FROM webhooks_webhook")
             assert "cmdb-test-value" not in str(cursor.fetchall())
 
-    def test_a_rule_with_a_line_that_netbox_leaves_out_is_made(self, tmp_path: Path) -> None:
+    def test_a_rule_with_a_line_without_a_colon_is_created(self, tmp_path: Path) -> None:
         file = tmp_path / "colon.json"
         file.write_text(json.dumps([WEBHOOK | {"additional_headers": "X-A: 1\nno colon"}, RULE]))
         assert "    ! line 2 of its headers has no colon" in run(str(file), interactive=False)
@@ -377,22 +378,22 @@ class TestCommand:
         for secret in ("cmdb-s3cret", "cmdb-test-value", "another-secret", "pa55", "abc.def-123", "s3cr3t"):
             assert secret not in shown
 
-    def test_a_second_run_makes_nothing_and_says_so(self) -> None:
+    def test_a_second_run_creates_nothing(self) -> None:
         run(*NETBOX, NAUTOBOT, interactive=False)
         before = list(Webhook.objects.values())
         shown = run(*NETBOX, NAUTOBOT, interactive=False)
-        assert "There already, and left as they are:\n" in shown
+        assert "Existing, unchanged:\n" in shown
         assert "differs" not in shown
-        assert shown.endswith("There is nothing to make.\n")
+        assert shown.endswith("There is nothing to create.\n")
         assert list(Webhook.objects.values()) == before
 
-    def test_what_is_there_already_is_left_as_it_is_and_its_differences_named(self) -> None:
+    def test_an_existing_webhook_stays_and_its_differences_are_shown(self) -> None:
         make_webhook(Thing, name="Everything about sites", url="https://mine.example/", secret="mine")
         shown = run(*NETBOX, interactive=False)
         assert "  Everything about sites: differs in prechange, payload_url, secret, object_types\n" in shown
         assert Webhook.objects.get(name="Everything about sites").payload_url == "https://mine.example/"
 
-    def test_what_no_rule_says_is_a_difference_too(self, tmp_path: Path) -> None:
+    def test_settings_that_no_rule_has_are_compared_too(self, tmp_path: Path) -> None:
         wanted = {"conditions": {"attr": "name", "value": "a"}, "only_changes": True, "ordered": False}
         file = tmp_path / "rule.json"
         file.write_text(json.dumps([WEBHOOK, RULE]))
@@ -401,7 +402,7 @@ class TestCommand:
         shown = run(str(file), interactive=False)
         assert "  rule: differs in conditions, only_changes, excluded_usernames, ordered\n" in shown
 
-    def test_how_receivers_are_trusted_and_waited_for_is_shown(self, tmp_path: Path) -> None:
+    def test_tls_and_timeout_are_shown(self, tmp_path: Path) -> None:
         file = tmp_path / "tls.json"
         hook = WEBHOOK | {"ssl_verification": False, "timeout": 3}
         other = WEBHOOK | {"id": 2, "name": "other", "ca_file_path": "/etc/ca.pem"}
@@ -410,30 +411,30 @@ class TestCommand:
         assert "    application/json, without TLS verification, with a timeout of 3 s\n" in shown
         assert "    application/json, trusting /etc/ca.pem\n" in shown
 
-    def test_a_name_that_was_taken_meanwhile_is_told_and_nothing_is_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_is_created_if_another_user_takes_a_name_meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def answer(prompt: str) -> str:
             make_webhook(Thing, name="Everything about sites")
             return "y"
 
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("builtins.input", answer)
-        with pytest.raises(CommandError, match=r"one of these was made meanwhile by somebody else .* Run it again"):
+        with pytest.raises(CommandError, match=r"another user has just used one of the names .* Run it again"):
             run(*NETBOX)
         assert [webhook.name for webhook in Webhook.objects.all()] == ["Everything about sites"]
 
-    def test_all_are_made_or_none_where_the_tables_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_all_are_created_in_one_transaction_of_the_right_database(self, monkeypatch: pytest.MonkeyPatch) -> None:
         used: list[Any] = []
         atomic = transaction.atomic
         monkeypatch.setattr("webhooks.capture.recording.database", lambda: used.append("asked") or "default")
-        monkeypatch.setattr(apply.transaction, "atomic", lambda using: used.append(using) or atomic(using))
-        apply.make([])
+        monkeypatch.setattr(importers.transaction, "atomic", lambda using: used.append(using) or atomic(using))
+        importers.create([])
         assert used == ["asked", "default"]
 
-    def test_a_dry_run_makes_nothing(self) -> None:
-        assert run(*NETBOX, dry_run=True).endswith("Nothing was made: this was a dry run.\n")
+    def test_a_dry_run_creates_nothing(self) -> None:
+        assert run(*NETBOX, dry_run=True).endswith("Nothing was created: this was a dry run.\n")
         assert not Webhook.objects.exists()
 
-    @pytest.mark.parametrize(("answer", "made"), [("y", True), ("YES", True), ("", False), ("n", False)])
+    @pytest.mark.parametrize(("answer", "made"), [("YES", True), ("", False), ("n", False)])
     def test_it_asks_at_a_terminal(self, monkeypatch: pytest.MonkeyPatch, answer: str, made: bool) -> None:
         asked: list[str] = []
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
@@ -443,7 +444,7 @@ class TestCommand:
         assert Webhook.objects.exists() == made
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, EOFError])
-    def test_whoever_ends_the_question_gets_nothing(
+    def test_an_interrupted_question_creates_nothing(
         self, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
     ) -> None:
         def ask(prompt: str) -> str:
@@ -451,55 +452,55 @@ class TestCommand:
 
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("builtins.input", ask)
-        assert "Nothing was made." in run(*NETBOX)
+        assert "Nothing was created." in run(*NETBOX)
         assert not Webhook.objects.exists()
 
-    def test_without_a_terminal_it_refuses_unless_it_need_not_ask(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_a_terminal_it_needs_noinput(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
-        with pytest.raises(CommandError, match=r"no terminal to ask at\. Add --noinput to make them, or --dry-run"):
+        with pytest.raises(CommandError, match=r"no terminal to ask for confirmation\. Add --noinput or --dry-run"):
             run(*NETBOX)
         assert not Webhook.objects.exists()
         run(*NETBOX, "--no-input")
-        assert "There is nothing to make." in run(*NETBOX)
+        assert "There is nothing to create." in run(*NETBOX)
 
-    def test_all_can_be_made_disabled(self) -> None:
+    def test_all_can_be_created_disabled(self) -> None:
         run(*NETBOX, interactive=False, disabled=True)
         assert Webhook.objects.exists()
         assert not Webhook.objects.filter(enabled=True).exists()
         assert "differs" not in run(*NETBOX, interactive=False, disabled=True)
 
-    def test_of_two_with_one_name_the_first_is_made(self, tmp_path: Path) -> None:
+    def test_of_two_with_one_name_the_first_is_created(self, tmp_path: Path) -> None:
         file = tmp_path / "both.json"
         file.write_text(json.dumps([WEBHOOK, RULE, RULE | {"id": 2}]))
         shown = run(str(file), interactive=False)
         assert 'event rule "rule" with webhook "hook": event rule "rule" with webhook "hook" has the same name' in shown
         assert Webhook.objects.count() == 1
 
-    def test_what_the_guard_of_destinations_refuses_is_not_made(self, tmp_path: Path) -> None:
+    def test_a_forbidden_destination_is_not_created(self, tmp_path: Path) -> None:
         file = tmp_path / "metadata.json"
         file.write_text(json.dumps([WEBHOOK | {"payload_url": "http://169.254.169.254/"}, RULE]))
         assert "refused: payload_url: 169.254.169.254 is a cloud metadata address" in run(str(file), interactive=False)
         assert not Webhook.objects.exists()
 
-    def test_names_do_not_speak_to_the_terminal(self, tmp_path: Path) -> None:
+    def test_control_characters_in_names_do_not_reach_the_terminal(self, tmp_path: Path) -> None:
         file = tmp_path / "escape.json"
         file.write_text(json.dumps([WEBHOOK, RULE | {"name": "\x1b[2Jgone\u202e"}]))
         shown = run(str(file), dry_run=True)
         assert "\x1b" not in shown
         assert "\u202e" not in shown
 
-    def test_pages_that_are_missing_are_named(self) -> None:
+    def test_missing_pages_are_reported(self) -> None:
         shown = run(str(CAPTURED / "netbox_webhooks_page1.json"), str(CAPTURED / "netbox_event_rules_page2.json"), dry_run=True)  # fmt: skip  # noqa: E501
         assert "  only 5 of 12 webhooks were given: give the files of the other pages too\n" in shown
         assert "  only 5 of 19 event rules were given" in shown
-        assert "is not among those that were read" in shown
+        assert "is missing in the responses" in shown
 
     @pytest.mark.parametrize(
         ("text", "problem"),
         [
             ("{", "is no JSON"),
             ("[" * 100_000, "is no JSON"),
-            ("[" * 400 + "]" * 400, "more than 100 deep"),
+            ("[" * 400 + "]" * 400, "more than 100 levels"),
             ("null", "neither a webhook nor an event rule"),
             ('{"detail": "Invalid token."}', "neither a webhook nor an event rule"),
             ('[{"id": {}, "payload_url": ""}]', "neither a webhook nor an event rule"),
@@ -510,22 +511,22 @@ class TestCommand:
             ('{"results": [1]}', "neither a webhook nor an event rule"),
         ],
     )
-    def test_a_file_that_is_something_else_is_refused(self, tmp_path: Path, text: str, problem: str) -> None:
+    def test_a_file_with_other_content_is_refused(self, tmp_path: Path, text: str, problem: str) -> None:
         file = tmp_path / "file.json"
         file.write_text(text)
         with pytest.raises(CommandError, match=problem):
             run(str(file))
 
-    def test_a_file_that_is_not_there_is_refused(self) -> None:
+    def test_a_missing_file_is_refused(self) -> None:
         with pytest.raises(CommandError, match="cannot be read: No such file"):
             run("nowhere.json")
 
-    def test_a_file_of_a_token_that_is_not_there_is_refused(self) -> None:
+    def test_a_missing_token_file_is_refused(self) -> None:
         with pytest.raises(CommandError, match="from nowhere: No such file"):
             run("https://netbox.example/", token_file="nowhere")
 
     @pytest.mark.parametrize("token", ["two words", "two\nlines", "ключ"])
-    def test_a_token_that_is_none_is_refused_and_not_shown(self, tmp_path: Path, token: str) -> None:
+    def test_an_invalid_token_is_refused_and_not_shown(self, tmp_path: Path, token: str) -> None:
         file = tmp_path / "token"
         file.write_text(token)
         with pytest.raises(CommandError, match="no token has") as caught:
@@ -533,10 +534,11 @@ class TestCommand:
         assert token not in str(caught.value)
 
 
+@pytest.mark.one_database
 @pytest.mark.usefixtures("db")
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_stands_in_an_answer_it_ends_without_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
+def test_no_response_causes_a_traceback(tmp_path: Path, data: st.DataObject) -> None:
     hooks = st.sampled_from(captured("netbox_webhooks.json")["results"])
     rules = st.sampled_from(captured("netbox_event_rules.json")["results"])
     others = st.sampled_from(captured("nautobot_webhooks.json")["results"])
@@ -552,7 +554,7 @@ def test_whatever_stands_in_an_answer_it_ends_without_a_traceback(tmp_path: Path
 
 
 class Server:
-    """Answers as NetBox or Nautobot did, page by page, in a thread of its own."""
+    """Serves captured responses of NetBox or Nautobot page by page, in a thread."""
 
     def __init__(self, lists: dict[str, list[Any]]) -> None:
         self.lists, self.size = lists, 5
@@ -616,7 +618,7 @@ def test_all_pages_of_both_lists_are_read(netbox: Server) -> None:
 
 
 @pytest.mark.parametrize("end", ["/", "/api", "/api/", "/api/extras/webhooks/", "/api/extras/webhooks/?limit=5"])
-def test_a_url_may_lead_into_the_api_or_only_to_the_server(netbox: Server, end: str) -> None:
+def test_a_url_may_name_the_server_or_a_list(netbox: Server, end: str) -> None:
     found = read([netbox.url + end])
     assert len(found.webhooks) == 12
     assert len(found.rules) == (0 if "extras" in end else 19)
@@ -628,7 +630,7 @@ def test_nautobot_has_no_event_rules(netbox: Server) -> None:
     assert planned(read([netbox.url])) == planned(read([NAUTOBOT]))
 
 
-def test_captured_pages_of_nautobot_come_to_the_same_as_one_answer(tmp_path: Path) -> None:
+def test_captured_pages_of_nautobot_equal_one_response(tmp_path: Path) -> None:
     pages = [page["answer"] for page in captured("nautobot_webhooks_pages.json")["pages"]]
     files = []
     for number, page in enumerate(pages):
@@ -655,14 +657,14 @@ def test_a_token_of_the_second_version_is_a_bearer(netbox: Server) -> None:
         "http://[",
     ],
 )
-def test_a_next_page_of_another_origin_is_not_asked(netbox: Server, following: str) -> None:
+def test_a_next_page_of_another_origin_is_not_read(netbox: Server, following: str) -> None:
     netbox.next_url = following.format(port=netbox.server.server_port)
     with pytest.raises(UnreadableSource, match="another origin"):
         read([netbox.url], TOKEN)
     assert len(netbox.asked) == 1
 
 
-def test_pages_without_an_end_are_not_followed_for_ever(netbox: Server) -> None:
+def test_endless_pages_are_refused(netbox: Server) -> None:
     netbox.next_url = f"{netbox.url}/api/extras/webhooks/"
     with pytest.raises(UnreadableSource, match="no end"):
         read([netbox.url], TOKEN)
@@ -675,13 +677,13 @@ def test_pages_without_an_end_are_not_followed_for_ever(netbox: Server) -> None:
             (302, {"Location": "http://evil.example/"}, b""),
             "HTTP 302, a redirect to http://evil.example/, which is not",
         ),
-        ((403, {}, b'{"detail": "Invalid token"}'), "HTTP 403: it wants a token that may view webhooks"),
+        ((403, {}, b'{"detail": "Invalid token"}'), "HTTP 403: the token needs permission to view webhooks"),
         ((500, {}, b""), "answered HTTP 500"),
         ((404, {}, b""), "answered HTTP 404"),
         ((200, {}, b"<html>"), "did not answer with JSON"),
     ],
 )
-def test_an_answer_that_is_none_is_told_without_the_token(netbox: Server, answer: Any, problem: str) -> None:
+def test_an_error_response_is_reported_without_the_token(netbox: Server, answer: Any, problem: str) -> None:
     netbox.answer = answer
     with pytest.raises(UnreadableSource, match=problem) as caught:
         read([netbox.url], TOKEN)
@@ -689,8 +691,8 @@ def test_an_answer_that_is_none_is_told_without_the_token(netbox: Server, answer
     assert len(netbox.asked) == 1
 
 
-def test_an_answer_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.importers.source.LARGEST", 1000)
+def test_a_response_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.importers.source.MAX_BYTES", 1000)
     with pytest.raises(UnreadableSource, match="more than 1,000 bytes"):
         read([netbox.url])
 
@@ -698,19 +700,20 @@ def test_an_answer_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("http://127.0.0.1:1/", "cannot be asked: connection refused"),
+        ("http://127.0.0.1:1/", "cannot be read: connection refused"),
         ("ftp://user:pw@netbox.example/", "Only http:// and https://"),
         ("https://user:pw@netbox.example/", "a user name or a password"),
         ("https://net box.example/", "a space"),
     ],
 )
-def test_a_url_that_cannot_be_asked_is_told(url: str, problem: str) -> None:
+def test_a_url_that_cannot_be_read_is_reported(url: str, problem: str) -> None:
     with pytest.raises(UnreadableSource, match=problem) as caught:
         read([url], TOKEN)
     assert TOKEN not in str(caught.value)
     assert "pw" not in str(caught.value)
 
 
+@pytest.mark.one_database
 @pytest.mark.django_db
 def test_the_token_comes_from_a_file_or_the_environment_and_is_never_shown(
     netbox: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -41,8 +41,8 @@ def test_rotation_encrypts_all_secrets_with_the_newest_key_and_can_be_repeated(w
     before = Webhook.objects.order_by("pk").values_list("last_updated", flat=True)
     stamps = list(before)
     webhooks_settings(ENCRYPTION_KEYS=[NEW, OLD])
-    assert rotate() == "4 encrypted anew, 0 had the newest key, 0 unreadable."
-    assert rotate() == "0 encrypted anew, 4 had the newest key, 0 unreadable."
+    assert rotate() == "4 encrypted with the newest key, 0 had it already, 0 unreadable."
+    assert rotate() == "0 encrypted with the newest key, 4 had it already, 0 unreadable."
     webhooks_settings(ENCRYPTION_KEYS=[NEW])
     webhook.refresh_from_db()
     assert [webhook.secret, webhook.previous_secret, webhook.secret_headers] == ["one", "two", "X-Token: three"]
@@ -55,7 +55,7 @@ def test_rotation_moves_from_secret_key_to_encryption_keys(settings: Any, webhoo
     webhooks_settings(ENCRYPTION_KEYS=[])
     make_webhook(Site, secret="one")
     webhooks_settings(ENCRYPTION_KEYS=[NEW])
-    assert rotate().startswith("1 encrypted anew")
+    assert rotate().startswith("1 encrypted with the newest key")
     settings.SECRET_KEY = "changed"
     assert Webhook.objects.get().secret == "one"
 
@@ -72,14 +72,14 @@ def test_rotation_names_unreadable_secrets_and_renews_the_others(webhooks_settin
     assert Webhook.objects.get(name="lost").secret.stored == stored
     assert encryption.is_current(Webhook.objects.get(name="kept").secret.stored)
     webhooks_settings(ENCRYPTION_KEYS=[NEWEST, OLD])
-    assert rotate() == "2 encrypted anew, 1 had the newest key, 0 unreadable."
+    assert rotate() == "2 encrypted with the newest key, 1 had it already, 0 unreadable."
     assert Webhook.objects.get(name="lost").secret == "one"
 
 
 def test_rotation_refuses_invalid_keys(webhooks_settings: Any) -> None:
     make_webhook(Site, secret="one")
     webhooks_settings(ENCRYPTION_KEYS=["no key"])
-    with pytest.raises(CommandError, match=r"Nothing was done: .*ENCRYPTION_KEYS"):
+    with pytest.raises(CommandError, match=r"Nothing was changed: .*ENCRYPTION_KEYS"):
         rotate()
 
 

@@ -561,7 +561,7 @@ DEEDS = ("retry_delivery", "discard_delivery", "add_webhook", "delete_webhook")
 
 
 def only(*permissions: str) -> User:
-    """A user with only these permissions of the app, who may view all objects."""
+    """A user with only these permissions of the app, and the permission to view all objects."""
     user = User.objects.create_user(f"user {User.objects.count()}", is_staff=True)
     mine = Q(content_type__app_label="webhooks", codename__in=permissions)
     user.user_permissions.set(Permission.objects.filter(mine | to_view_objects()))

@@ -1,4 +1,4 @@
-"""What users who may not change a webhook see of its URL, of errors and of answers."""
+"""URLs, errors and answers, shown to a user without permission to change the webhook."""
 
 from __future__ import annotations
 

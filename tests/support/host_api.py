@@ -1,4 +1,4 @@
-"""The addresses of a host with its own Webhook, Event and choices, and the document of its whole API."""
+"""The URLs of a host with its own Webhook, Event and choices, and the document of its whole API."""
 
 from django.urls import include, path
 from drf_spectacular.views import SpectacularAPIView

@@ -1,4 +1,4 @@
-"""What the REST APIs of NetBox and Nautobot answered: kept in files, or asked for page by page."""
+"""Read the webhooks and event rules of a NetBox or Nautobot, from files or page by page from its REST API."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import requests
 from webhooks.network import url_policy
 from webhooks.network.outcome import explain
 
-LARGEST = 50_000_000  # bytes of one answer
-PAGES = 1_000  # of one list
-DEEPEST = 100  # lists and objects within each other
+MAX_BYTES = 50_000_000  # of one response
+MAX_PAGES = 1_000  # of one list
+MAX_DEPTH = 100  # of lists and objects inside each other
 TIMEOUT = 30  # seconds for each read
 
 WEBHOOKS, RULES = "webhooks", "event rules"
-_PATHS = ("/api/extras/webhooks/", "/api/extras/event-rules/")
+WEBHOOKS_PATH, RULES_PATH = "/api/extras/webhooks/", "/api/extras/event-rules/"
 
 Item = dict[str, Any]
 
 
 class UnreadableSource(Exception):
-    """A source that gives no webhooks, with the reason."""
+    """A source without webhooks, with the reason."""
 
 
-class _NotThere(UnreadableSource):
+class _NotFound(UnreadableSource):
     pass
 
 
 @dataclass
-class Answers:
-    """What was read, each item once; ``counts`` is how many there are by what the server says."""
+class Responses:
+    """Webhooks and event rules by id. ``counts`` has the number of each that the server reports."""
 
     items: dict[str, dict[Any, Item]] = field(default_factory=lambda: {WEBHOOKS: {}, RULES: {}})
     counts: dict[str, int] = field(default_factory=dict)
@@ -50,33 +50,33 @@ class Answers:
 
     @property
     def missing(self) -> list[str]:
-        """What more there is than was read, in words."""
+        """A sentence for each list with missing pages."""
         return [
             f"only {len(self.items[kind])} of {count} {kind} were given: give the files of the other pages too"
             for kind, count in self.counts.items()
             if len(self.items[kind]) < count
         ]
 
-    def add(self, answer: Any, source: str) -> None:
-        """Take in one answer, a list of answers, or a list of items."""
-        if isinstance(answer, list):
-            for one in answer:
+    def add(self, response: Any, source: str) -> None:
+        """Add one response, a list of responses, or a list of items. Raises UnreadableSource."""
+        if isinstance(response, list):
+            for one in response:
                 self.add(one, source)
-        elif isinstance(answer, dict) and isinstance(answer.get("results"), list):
-            kinds = {self._add_item(item, source) for item in answer["results"]}
-            count = answer.get("count")
+        elif isinstance(response, dict) and isinstance(response.get("results"), list):
+            kinds = {self._add_item(item, source) for item in response["results"]}
+            count = response.get("count")
             if isinstance(count, int):
                 self.counts |= dict.fromkeys(kinds, count)
         else:
-            self._add_item(answer, source)
+            self._add_item(response, source)
 
     def _add_item(self, item: Any, source: str) -> str:
         keys = item.keys() if isinstance(item, dict) else ()
         kind = WEBHOOKS if "payload_url" in keys else RULES if "action_type" in keys else ""
         if not kind or not isinstance(item.get("id"), int | str):
             raise UnreadableSource(
-                f"{source} is no answer of /api/extras/webhooks/ or /api/extras/event-rules/: there is something in it "
-                "that is neither a webhook nor an event rule"
+                f"{source} is no response of {WEBHOOKS_PATH} or {RULES_PATH}: it contains something that is neither a "
+                "webhook nor an event rule"
             )
         known = self.items[kind].setdefault(item["id"], item)
         if known.get("name") != item.get("name"):
@@ -84,143 +84,129 @@ class Answers:
         return kind
 
 
-def read(sources: Iterable[str], token: str = "") -> Answers:  # nosec B107 # none by default
-    """Read files and URLs. Of a URL that does not lead into the API, both lists are asked for; the ``token`` goes
-    to the origin of each URL and nowhere else. Raises UnreadableSource."""
-    answers = Answers()
+def read(sources: Iterable[str], token: str = "") -> Responses:  # nosec B107 # none by default
+    """Read files and URLs. For a URL outside the API, read both lists. The ``token`` goes only to the server of each
+    URL. Raises UnreadableSource."""
+    responses = Responses()
     for source in sources:
         if source.lower().startswith(("http://", "https://")):
-            for url, answer in _asked(source, token):
-                answers.add(answer, url)
+            for url, response in _fetch_lists(source, token):
+                responses.add(response, url)
+        elif "://" in source:
+            raise UnreadableSource("Only http:// and https:// URLs can be read.")
         else:
-            answers.add(_in_file(source), source)
-    return answers
+            responses.add(_read_file(source), source)
+    return responses
 
 
-def _in_file(path: str) -> Any:
-    if "://" in path:
-        raise UnreadableSource("Only http:// and https:// can be asked.")
+def _read_file(path: str) -> Any:
     try:
-        return _parsed(Path(path).read_bytes())
+        return _parse(Path(path).read_bytes())
     except OSError as error:
         raise UnreadableSource(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UnreadableSource(f"{path} is no JSON: {error}") from error
 
 
-def _parsed(text: bytes) -> Any:
+def _parse(text: bytes | bytearray) -> Any:
     """Raises ValueError or RecursionError."""
     value = json.loads(text)
     level, depth = [value], 0
-    while level := [inner for one in level for inner in _within(one)]:
+    while level:
         depth += 1
-        if depth > DEEPEST:
-            raise ValueError(f"lists and objects stand more than {DEEPEST} deep in each other")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it has more than {MAX_DEPTH} levels of lists and objects")
+        containers = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
+        level = [inner for container in containers for inner in container]
     return value
 
 
-def _within(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
-
-
-def _asked(url: str, token: str) -> Iterator[tuple[str, Any]]:
-    if reason := url_policy.problem(url):
-        raise UnreadableSource(reason)
+def _fetch_lists(url: str, token: str) -> Iterator[tuple[str, Any]]:
+    if problem := url_policy.problem(url):
+        raise UnreadableSource(problem)
     if "/api/extras/" in urlsplit(url).path:
-        yield from _pages(url, token)
+        yield from _fetch_pages(url, token)
         return
     root = url.partition("?")[0].partition("#")[0].rstrip("/").removesuffix("/api")
-    webhooks, rules = (root + path for path in _PATHS)
-    yield from _pages(webhooks, token)
+    yield from _fetch_pages(root + WEBHOOKS_PATH, token)
     try:
-        yield from _pages(rules, token)
-    except _NotThere:
-        return  # Nautobot, and NetBox before 3.7, have none: their webhooks say themselves what they want
+        yield from _fetch_pages(root + RULES_PATH, token)
+    except _NotFound:
+        return  # Nautobot, and NetBox before 3.7, have no event rules: webhooks have their own models and actions
 
 
-def _pages(first: str, token: str) -> Iterator[tuple[str, Any]]:
+def _fetch_pages(first: str, token: str) -> Iterator[tuple[str, Any]]:
     url, seen = first, set[str]()
     while url:
-        if url in seen or len(seen) == PAGES:
+        if url in seen or len(seen) == MAX_PAGES:
             raise UnreadableSource(f"the pages of {first} have no end")
         seen.add(url)
-        answer = _get(url, token)
-        yield url, answer
-        url = _next(answer, url)
+        response = _fetch(url, token)
+        yield url, response
+        url = _next_page(response, url)
 
 
-def _next(answer: Any, url: str) -> str:
-    following = answer.get("next") if isinstance(answer, dict) else None
+def _next_page(response: Any, url: str) -> str:
+    following = response.get("next") if isinstance(response, dict) else None
     if not following:
         return ""
     try:
         target = urljoin(url, str(following))
         is_same = url_policy.parse(target) == url_policy.parse(url)
-    except ValueError:  # BadURL is one, too
+    except ValueError:  # also BadURL
         target, is_same = str(following), False
     if not is_same:
-        # The token is for this server, and an answer must not choose what else is asked from here.
+        # The token is for this server, and a response must not choose another one to connect to.
         raise UnreadableSource(
-            f"{url} says that its next page is at {target}, which is another origin and is not asked; fetch the pages "
-            "into files and give those"
+            f"{url} names {target} as its next page, which is another origin and is not read: save the pages to files "
+            "and give those"
         )
     return target
 
 
-def _get(url: str, token: str) -> Any:
+def _fetch(url: str, token: str) -> Any:
+    headers, body = {"Accept": "application/json"}, bytearray()
     try:
         with requests.get(
-            url,
-            headers={"Accept": "application/json"},
-            auth=_Token(token),
-            timeout=TIMEOUT,
-            allow_redirects=False,
-            stream=True,
+            url, headers=headers, auth=_Token(token), timeout=TIMEOUT, allow_redirects=False, stream=True
         ) as response:
-            _refuse(url, response)
-            body = b"".join(_limited(url, response))
+            _check_status(url, response)
+            for chunk in response.iter_content(65536):
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise UnreadableSource(f"{url} answers with more than {MAX_BYTES:,} bytes")
     except requests.RequestException as error:
-        raise UnreadableSource(f"{url} cannot be asked: {explain(error, TIMEOUT)}") from error
+        raise UnreadableSource(f"{url} cannot be read: {explain(error, TIMEOUT)}") from error
     try:
-        return _parsed(body)
+        return _parse(body)
     except (ValueError, RecursionError) as error:
         raise UnreadableSource(f"{url} did not answer with JSON: {error}") from error
 
 
-def _limited(url: str, response: requests.Response) -> Iterator[bytes]:
-    size = 0
-    for chunk in response.iter_content(65536):
-        size += len(chunk)
-        if size > LARGEST:
-            raise UnreadableSource(f"{url} answers with more than {LARGEST:,} bytes")
-        yield chunk
-
-
-def _refuse(url: str, response: requests.Response) -> None:
-    status = response.status_code
-    if status == 200:
-        return
-    said = f"{url} answered HTTP {status}"
-    if status == 404:
-        raise _NotThere(f"{said}: there is no such list; is it the URL of a NetBox or Nautobot?")
-    if 300 <= status < 400:
-        raise UnreadableSource(
-            f"{said}, a redirect to {response.headers.get('Location', 'nowhere')}, which is not followed"
-        )
-    if status in (401, 403):
-        raise UnreadableSource(f"{said}: it wants a token that may view webhooks and event rules")
-    raise UnreadableSource(said)
+def _check_status(url: str, response: requests.Response) -> None:
+    problem = f"{url} answered HTTP {response.status_code}"
+    match response.status_code:
+        case 200:
+            return
+        case 404:
+            raise _NotFound(f"{problem}: there is no such list. Is it the URL of a NetBox or Nautobot?")
+        case 401 | 403:
+            raise UnreadableSource(f"{problem}: the token needs permission to view webhooks and event rules")
+        case status if 300 <= status < 400:
+            target = response.headers.get("Location", "nowhere")
+            raise UnreadableSource(f"{problem}, a redirect to {target}, which is not followed")
+    raise UnreadableSource(problem)
 
 
 class _Token(requests.auth.AuthBase):
-    """Also without a token, so that no password is taken from a .netrc."""
+    """Sends the token. Also used without a token: otherwise requests would read a password from a .netrc."""
 
     def __init__(self, token: str) -> None:
         self._token = token
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if self._token:
-            # NetBox's tokens of version 2 begin like this; those before, and Nautobot's, have a scheme of their own.
+            # NetBox's tokens of version 2 have this prefix. Older ones, and Nautobot's, have another scheme.
             scheme = "Bearer" if self._token.startswith("nbt_") else "Token"
             request.headers["Authorization"] = f"{scheme} {self._token}"
         return request

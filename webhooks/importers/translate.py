@@ -1,25 +1,26 @@
-"""Webhooks as NetBox and Nautobot know them, as webhooks of this app; and what of them has no equal here. Pure.
+"""Translate webhooks of NetBox and Nautobot into webhooks of this app, and name the differences. No database.
 
-NetBox has event rules, each with one webhook: one webhook here for each rule. A webhook of Nautobot, or of NetBox
-before 3.7, says itself what it wants.
+NetBox has event rules, and each uses one webhook: every rule becomes one webhook here. A webhook of Nautobot, or of
+NetBox before 3.7, has its own models and actions.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from webhooks import conditions
 from webhooks.conditions import ConditionError
 from webhooks.conf import MAX_TIMEOUT
-from webhooks.importers import headers
-from webhooks.importers.source import Answers, Item
+from webhooks.importers.source import Item, Responses
 from webhooks.models import Webhook
+from webhooks.network import headers
+from webhooks.payloads import templates
+from webhooks.registry.registration import is_sensitive
 from webhooks.text import clean
 
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
@@ -31,17 +32,20 @@ ESCAPING = (
     "relies on it"
 )
 
+# A header with one of these words in its name contains credentials, in addition to sensitive names of fields.
+SECRET_WORDS = {"auth", "authorization", "cookie", "key"}
+
 _USER = re.compile(r"(https?://)([^/?#@{}\s]*)@", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A webhook to make: ``fields`` of the model, labels of models, and what has no equal, in words."""
+    """A webhook to create: fields and labels of models, and the differences from the original, each a clause."""
 
     origin: str
     fields: dict[str, Any]
     object_types: tuple[str, ...]
-    unequal: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -50,133 +54,138 @@ class Plan:
 
 @dataclass(frozen=True)
 class Skipped:
-    """What is not made of something, with the reason."""
+    """A rule or webhook without an equivalent here, with the reason."""
 
     origin: str
     reason: str
 
 
-class _Unfit(Exception):
+class _NoEquivalent(Exception):
     pass
 
 
-def plans(answers: Answers, registered: Collection[str]) -> Iterator[Plan | Skipped]:
-    """What becomes of everything that was read. ``registered`` are the labels of the models that may have webhooks."""
-    webhooks = {webhook["id"]: webhook for webhook in answers.webhooks}
+def translate(responses: Responses, registered: Collection[str]) -> Iterator[Plan | Skipped]:
+    """A plan, or a reason against it, for each rule and webhook. ``registered`` are the labels of registered models."""
+    webhooks = {webhook["id"]: webhook for webhook in responses.webhooks}
     used = set()
-    for rule in answers.rules:
+    for rule in responses.rules:
+        pk = rule.get("action_object_id")
+        pk = pk if isinstance(pk, int | str) else ""
         if _choice(rule, "action_type") == "webhook":
-            used.add(_target(rule))
-        translate = partial(_of_rule, rule, webhooks.get(_target(rule)), registered)
-        yield _planned(_called("event rule", rule), translate)
+            used.add(pk)
+        yield _plan_or_skip(rule, webhooks.get(pk), registered)
     for pk, webhook in webhooks.items():
-        origin = _called("webhook", webhook)
-        if _subscribes(webhook):
-            yield _planned(origin, partial(_plan, origin, webhook, webhook, registered))
+        if any(key in webhook for key in ("content_types", "object_types", *FLAGS)):
+            yield _plan_or_skip(webhook, webhook, registered)
         elif pk not in used:
-            yield Skipped(origin, "no event rule uses it")
+            yield Skipped(_title("webhook", webhook), "no event rule uses it")
 
 
-def _planned(origin: str, translate: Callable[[], Plan]) -> Plan | Skipped:
+def _title(kind: str, item: Item) -> str:
+    return f'{kind} "{item.get("name") or item["id"]}"'
+
+
+def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str]) -> Plan | Skipped:
+    """``rule`` and ``webhook`` are the same for a webhook with its own models and actions."""
+    origin = _title("webhook" if rule is webhook else "event rule", rule)
     try:
-        return translate()
-    except _Unfit as error:
+        if rule is webhook:
+            return _plan(origin, rule, rule, registered)
+        if (kind := _choice(rule, "action_type")) != "webhook":
+            raise _NoEquivalent(f"its action is a {kind or 'nothing'}: only webhooks have an equivalent here")
+        if webhook is None:
+            raise _NoEquivalent(f"its webhook {rule.get('action_object_id')} is missing in the responses")
+        return _plan(f"{origin} with {_title('webhook', webhook)}", rule, webhook, registered)
+    except _NoEquivalent as error:
         return Skipped(origin, str(error))
 
 
-def _target(rule: Item) -> int | str:
-    pk = rule.get("action_object_id")
-    return pk if isinstance(pk, int | str) else ""
-
-
-def _subscribes(webhook: Item) -> bool:
-    return any(key in webhook for key in ("content_types", "object_types", *FLAGS))
-
-
-def _of_rule(rule: Item, webhook: Item | None, registered: Collection[str]) -> Plan:
-    kind = _choice(rule, "action_type")
-    if kind != "webhook":
-        raise _Unfit(f"its action is a {kind or 'nothing'}: only webhooks have an equal here")
-    if webhook is None:
-        raise _Unfit(f"its webhook {rule.get('action_object_id')} is not among those that were read")
-    origin = f"{_called('event rule', rule)} with {_called('webhook', webhook)}"
-    return _plan(origin, rule, webhook, registered)
-
-
 def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -> Plan:
-    unequal: list[str] = []
-    object_types = _object_types(rule, registered, unequal)
+    differences: list[str] = []
+    object_types = _object_types(rule, registered, differences)
     fields = {
         "name": _text(rule, "name"),
         "enabled": _flag(rule, "enabled", True),
-        **_actions(rule, unequal),
-        **_request(webhook, unequal),
+        **_actions(rule, differences),
+        **_request(webhook, differences),
         "conditions": _conditions(rule.get("conditions")),
-        # There every webhook gets the state before; here only those that ask for it.
-        "prechange": True,
+        "prechange": True,  # always sent there
     }
+    is_nautobot = isinstance(webhook["id"], str)  # a UUID; NetBox has numbers
     if not fields["body_template"]:
-        unequal += _differences_of_the_payload(webhook, fields)
-    if _is_of_nautobot(webhook) and any("{{" in fields[name] for name in ("body_template", "additional_headers")):
-        unequal.append(ESCAPING)
-    unequal += _left_out(rule, webhook)
-    return Plan(origin, fields, object_types, tuple(unequal))
+        if is_nautobot:
+            differences.append("snapshots.differences: only templates have it, and this one sends the plain payload")
+        if Webhook(content_type=fields["content_type"]).is_form:
+            differences.append(
+                "its payload is JSON there, whatever the content type says, and a form here: choose another content "
+                "type, or write a body template"
+            )
+    if is_nautobot and any("{{" in fields[name] for name in ("body_template", "additional_headers")):
+        differences.append(ESCAPING)
+    values = {name: [item.get(name) for item in (rule, webhook)] for name in LEFT_OUT}
+    if names := [name.replace("_", " ") for name, found in values.items() if any(map(_has_content, found))]:
+        differences.append(f"left out: {', '.join(names)}")
+    return Plan(origin, fields, object_types, tuple(differences))
 
 
-def _differences_of_the_payload(webhook: Item, fields: dict[str, Any]) -> Iterator[str]:
-    """What of the payload differs where no template writes it."""
-    if _is_of_nautobot(webhook):
-        yield "snapshots.differences: only templates have it, and this one sends the plain payload"
-    if Webhook(content_type=fields["content_type"]).is_form:
-        yield (
-            "its payload is JSON there, whatever the content type says, and a form here: choose another content type, "
-            "or write a body template"
-        )
+def _has_content(value: Any) -> bool:
+    return any(value.values()) if isinstance(value, dict) else bool(value)
 
 
-def _is_of_nautobot(webhook: Item) -> bool:
-    return isinstance(webhook["id"], str)  # a UUID; NetBox's are numbers
-
-
-def _object_types(rule: Item, registered: Collection[str], unequal: list[str]) -> tuple[str, ...]:
+def _object_types(rule: Item, registered: Collection[str], differences: list[str]) -> tuple[str, ...]:
     given = rule.get("object_types") or rule.get("content_types") or []
     if not isinstance(given, list):
-        raise _Unfit("its models are no list")
+        raise _NoEquivalent("its models are no list")
     labels = sorted({str(label).lower() for label in given})
     if not labels:
-        raise _Unfit("it names no models")
+        raise _NoEquivalent("it names no models")
     known, unknown = [one for one in labels if one in registered], [one for one in labels if one not in registered]
     if not known:
-        raise _Unfit(f"none of its models is registered here: {', '.join(unknown)}")
+        raise _NoEquivalent(f"none of its models is registered here: {', '.join(unknown)}")
     if unknown:
-        unequal.append(f"not registered here: {', '.join(unknown)}")
+        differences.append(f"not registered here: {', '.join(unknown)}")
     return tuple(known)
 
 
-def _actions(rule: Item, unequal: list[str]) -> dict[str, bool]:
+def _actions(rule: Item, differences: list[str]) -> dict[str, bool]:
     given = rule.get("event_types")
     if given is None:
-        wanted = {action: _flag(rule, flag, False) for flag, action in FLAGS.items()}
+        chosen = {action: _flag(rule, flag, False) for flag, action in FLAGS.items()}
         others = [flag for flag in ("type_job_start", "type_job_end") if rule.get(flag)]
     elif isinstance(given, list):
-        wanted = {action: name in given for name, action in ACTIONS.items()}
+        chosen = {action: name in given for name, action in ACTIONS.items()}
         others = sorted({str(name) for name in given} - ACTIONS.keys())
     else:
-        raise _Unfit("its event types are no list")
-    if not any(wanted.values()):
-        raise _Unfit(f"none of its event types has an equal here: {', '.join(others) or 'there are none'}")
+        raise _NoEquivalent("its event types are no list")
+    if not any(chosen.values()):
+        raise _NoEquivalent(f"none of its event types has an equivalent here: {', '.join(others) or 'there are none'}")
     if others:
-        unequal.append(f"event types: {', '.join(others)}")
-    return wanted
+        differences.append(f"event types: {', '.join(others)}")
+    return chosen
 
 
-def _request(webhook: Item, unequal: list[str]) -> dict[str, Any]:
+def _conditions(given: Any) -> Any:
+    if not given:
+        return None
+    try:
+        conditions.parse(given)
+    except ConditionError as error:
+        raise _NoEquivalent(f"its conditions are refused: {error}") from error
+    return given
+
+
+def _request(webhook: Item, differences: list[str]) -> dict[str, Any]:
     url, credentials = _without_user(_text(webhook, "payload_url"))
     lines = "\n".join(_text(webhook, "additional_headers").splitlines())
-    additional, secret = headers.split(lines, credentials, unequal)
-    verify = _flag(webhook, "ssl_verification", True)
+    additional, secret = split_headers(lines, credentials, differences)
     if webhook.get("secret") is None:
-        unequal.append("its secret is not in the answer: set it by hand if it has one")
+        differences.append("its secret is not in the response: set it by hand if it has one")
+    timeout = webhook.get("timeout")
+    if not isinstance(timeout, int) or isinstance(timeout, bool):
+        timeout = None
+    elif timeout > MAX_TIMEOUT:
+        differences.append(f"its timeout of {timeout} s: the maximum here is {MAX_TIMEOUT} s")
+        timeout = MAX_TIMEOUT
     return {
         "payload_url": url,
         "http_method": _choice(webhook, "http_method") or "POST",
@@ -185,14 +194,14 @@ def _request(webhook: Item, unequal: list[str]) -> dict[str, Any]:
         "secret_headers": secret,
         "body_template": _text(webhook, "body_template"),
         "secret": _text(webhook, "secret"),
-        "ssl_verification": verify,
+        "ssl_verification": _flag(webhook, "ssl_verification", True),
         "ca_file_path": _text(webhook, "ca_file_path"),
-        "timeout": _timeout(webhook, unequal),
+        "timeout": timeout,
     }
 
 
 def _without_user(url: str) -> tuple[str, str]:
-    """A URL without its user and password, and those as ``requests`` would send them."""
+    """A URL without user and password, and these encoded for Basic authentication, as ``requests`` sends them."""
     found = _USER.match(url)
     if not found:
         return url, ""
@@ -200,36 +209,56 @@ def _without_user(url: str) -> tuple[str, str]:
     return found[1] + url[found.end() :], credentials
 
 
-def _timeout(webhook: Item, unequal: list[str]) -> int | None:
-    seconds = webhook.get("timeout")
-    if not isinstance(seconds, int) or isinstance(seconds, bool):
-        return None
-    if seconds > MAX_TIMEOUT:
-        unequal.append(f"its timeout of {seconds} s: {MAX_TIMEOUT} s are the most here")
-    return min(seconds, MAX_TIMEOUT)
+def split_headers(text: str, credentials: str, differences: list[str]) -> tuple[str, str]:
+    """Additional and secret headers from header lines and the ``credentials`` of a URL, which take precedence.
+
+    Appends to ``differences``, without any value.
+    """
+    additional: list[str] = []
+    secret: dict[str, str] = {}
+    in_template = _lines_in_templates(text)
+    for number, line in enumerate(text.split("\n")):
+        name = line.partition(":")[0].strip()
+        is_plain = number not in in_template and not templates.is_template(line)
+        if is_plain and line.strip() and ":" not in line:
+            differences.append(f"line {number + 1} of its headers has no colon: left out, as it was not sent there")
+        elif is_plain and _is_secret(name) and not headers.problem(line):
+            secret[name.lower()] = line.strip()  # of two with one name, the later is sent
+        else:
+            additional.append(line)
+    if secret:
+        names = [line.partition(":")[0].strip() for line in secret.values()]
+        differences.append(f"headers that become secret ones, which are not shown again: {', '.join(names)}")
+    if credentials:
+        secret["authorization"] = f"Authorization: Basic {credentials}"
+        differences.append("the user and password in its URL: they become a secret header, Authorization")
+    return "\n".join(additional).strip("\n"), "\n".join(secret.values())
 
 
-def _conditions(wanted: Any) -> Any:
-    if not wanted:
-        return None
-    try:
-        conditions.parse(wanted)
-    except ConditionError as error:
-        raise _Unfit(f"its conditions are refused: {error}") from error
-    return wanted
+def _lines_in_templates(text: str) -> set[int]:
+    """The numbers of lines inside expressions and comments, and from the first statement to the last."""
+    found: set[int] = set()
+    unclosed = set()  # search a text of many openings once for each kind
+    line = last = 0  # the line at ``last``, where the previous one ends
+    for match in re.finditer(r"\{(?=[%{#])", text):
+        start = match.start()
+        opening = text[start : start + 2]
+        if start < last or opening in unclosed:
+            continue
+        closing = {"{%": "%}", "{{": "}}", "{#": "#}"}[opening]
+        end = text.rfind(closing, start + 2) if opening == "{%" else text.find(closing, start + 2)
+        if end < 0:
+            unclosed.add(opening)
+            continue
+        first = line + text.count("\n", last, start)
+        last = end + 2
+        line = first + text.count("\n", start, last)
+        found |= set(range(first, line + 1))
+    return found
 
 
-def _left_out(*items: Item) -> list[str]:
-    names = [name.replace("_", " ") for name in LEFT_OUT if any(_says(item.get(name)) for item in items)]
-    return [f"left out: {', '.join(names)}"] if names else []
-
-
-def _says(value: Any) -> bool:
-    return any(value.values()) if isinstance(value, dict) else bool(value)
-
-
-def _called(kind: str, item: Item) -> str:
-    return f'{kind} "{item.get("name") or item["id"]}"'
+def _is_secret(name: str) -> bool:
+    return is_sensitive(name) or not SECRET_WORDS.isdisjoint(re.split(r"[-_]", name.lower()))
 
 
 def _text(item: Item, key: str) -> str:
@@ -237,12 +266,12 @@ def _text(item: Item, key: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _Unfit(f"its {key} is no text")
+        raise _NoEquivalent(f"its {key} is no text")
     return clean(value.strip())
 
 
 def _choice(item: Item, key: str) -> str:
-    """The value of a choice, which some versions write with its label beside it."""
+    """The value of a choice. Some versions write it with its label."""
     value = item.get(key)
     return str((value.get("value") if isinstance(value, dict) else value) or "")
 

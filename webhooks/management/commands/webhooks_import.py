@@ -3,33 +3,25 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks.importers import apply, source
-from webhooks.importers.apply import Judged
+from webhooks import importers
+from webhooks.importers import Preview, source
 from webhooks.importers.translate import Plan
-from webhooks.management.base import DatabaseCommand
+from webhooks.management import DatabaseCommand
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
-EXTRAS = {
-    "signed": "secret",
-    "with headers": "additional_headers",
-    "with secret headers": "secret_headers",
-    "with a body template": "body_template",
-    "with conditions": "conditions",
-}
 
 
 class Command(DatabaseCommand):
     help = (
-        "Makes webhooks of the webhooks and event rules of NetBox or Nautobot, from what their REST APIs answer. Shows "
-        "what it will make and what has no equal, and asks. What is there already, by its name, is left as it is."
+        "Imports webhooks and event rules of NetBox or Nautobot from the responses of their REST APIs. Shows new "
+        "webhooks and differences, and asks for confirmation. A webhook with an existing name stays as it is."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -37,78 +29,72 @@ class Command(DatabaseCommand):
             "sources",
             nargs="+",
             metavar="SOURCE",
-            help="A JSON file with an answer of /api/extras/webhooks/ or /api/extras/event-rules/, one for each page; "
+            help="A JSON file with a response of /api/extras/webhooks/ or /api/extras/event-rules/, one for each page; "
             "or the URL of a NetBox or Nautobot.",
         )
         parser.add_argument(
             "--token-file",
-            help=f"A file with the API token for the URL. Otherwise the environment variable {TOKEN} is used.",
+            help=f"A file with the API token for the URL. The default is the environment variable {TOKEN}.",
         )
-        parser.add_argument("--disabled", action="store_true", help="Make all of them disabled.")
-        parser.add_argument("--dry-run", action="store_true", help="Show what would be made, and make nothing.")
+        parser.add_argument("--disabled", action="store_true", help="Create all webhooks disabled.")
+        parser.add_argument("--dry-run", action="store_true", help="Show the result and create nothing.")
         parser.add_argument(
             "--noinput",
             "--no-input",
             action="store_false",
             dest="interactive",
-            help="Create them without asking. Needed where there is no terminal to ask at.",
+            help="Do not ask for confirmation. Required without a terminal.",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            found = source.read(options["sources"], _token(options["token_file"]))
+            responses = source.read(options["sources"], _token(options["token_file"]))
         except source.UnreadableSource as error:
-            raise CommandError(_shown(str(error))) from None
-        judged = apply.judge(found, options["disabled"])
-        self._show(judged, found.missing)
+            raise CommandError(_printable(str(error))) from None
+        preview = importers.preview(responses, options["disabled"])
+        self._show(preview, responses.missing)
         if options["dry_run"]:
-            self._say("Nothing was made: this was a dry run.")
-        elif not judged.to_make:
-            self._say("There is nothing to make.")
-        elif not options["interactive"] or self._is_wanted(len(judged.to_make)):
-            self._make(judged.to_make)
+            self._print("Nothing was created: this was a dry run.")
+        elif not preview.new:
+            self._print("There is nothing to create.")
+        elif options["interactive"] and not self._confirm(len(preview.new)):
+            self._print("Nothing was created.")
         else:
-            self._say("Nothing was made.")
+            try:
+                importers.create(preview.new)
+            except importers.Conflict as error:
+                problem = f"Nothing was created: another user has just used one of the names ({error}). Run it again."
+                raise CommandError(_printable(problem)) from None
+            self._print(f"Created {_count(len(preview.new))}.")
 
-    def _make(self, wanted: list[Plan]) -> None:
-        try:
-            apply.make(wanted)
-        except apply.MadeMeanwhile as error:
-            raise CommandError(
-                _shown(f"Nothing was made: one of these was made meanwhile by somebody else ({error}). Run it again.")
-            ) from None
-        self._say(f"Made {_count(len(wanted))}.")
-
-    def _is_wanted(self, count: int) -> bool:
+    def _confirm(self, count: int) -> bool:
         if not sys.stdin.isatty():
             raise CommandError(
-                "Nothing was made: there is no terminal to ask at. Add --noinput to make them, or --dry-run."
+                "Nothing was created: there is no terminal to ask for confirmation. Add --noinput or --dry-run."
             )
         try:
-            return input(f"Make {_count(count)}? [y/N] ").strip().lower() in ("y", "yes")
+            return input(f"Create {_count(count)}? [y/N] ").strip().lower() in ("y", "yes")
         except (EOFError, KeyboardInterrupt):
-            self._say("")
+            self._print("")
             return False
 
-    def _show(self, judged: Judged, missing: list[str]) -> None:
-        self._section("To make", [line for plan in judged.to_make for line in _lines(plan)])
-        self._section("There already, and left as they are", [_present(*one) for one in judged.present])
-        self._section("Not made", [f"{one.origin}: {one.reason}" for one in judged.skipped])
-        self._section("Not read", missing)
-        self._say(
-            f"{_count(len(judged.to_make))} to make, {len(judged.present)} there already, "
-            f"{len(judged.skipped)} with no equal or refused."
-        )
+    def _show(self, preview: Preview, missing: list[str]) -> None:
+        existing = [
+            f"{plan.name}: differs in {', '.join(fields)}" if fields else plan.name for plan, fields in preview.existing
+        ]
+        for title, lines in (
+            ("New", [line for plan in preview.new for line in _description(plan)]),
+            ("Existing, unchanged", existing),
+            ("Skipped", [f"{one.origin}: {one.reason}" for one in preview.skipped]),
+            ("Missing", missing),
+        ):
+            if lines:
+                for line in (f"{title}:", *(f"  {line}" for line in lines), ""):
+                    self._print(line)
+        self._print(f"{_count(len(preview.new))} new, {len(existing)} existing, {len(preview.skipped)} skipped.")
 
-    def _section(self, title: str, lines: list[str]) -> None:
-        if lines:
-            self._say(f"{title}:")
-            for line in lines:
-                self._say(f"  {line}")
-            self._say("")
-
-    def _say(self, text: str) -> None:
-        self.stdout.write(_shown(text))
+    def _print(self, text: str) -> None:
+        self.stdout.write(_printable(text))
 
 
 def _token(path: str | None) -> str:
@@ -119,42 +105,38 @@ def _token(path: str | None) -> str:
     except UnicodeDecodeError:
         raise CommandError(f"The token cannot be read from {path}: it is no text.") from None
     if not re.fullmatch(r"[\x21-\x7e]*", token):
-        # Said here, for what goes wrong with a header below this is told with the header.
-        raise CommandError("The token has spaces, line breaks or other characters in it that no token has.")
+        # Checked here, because an error of requests would show the header with the token.
+        raise CommandError("The token contains spaces, line breaks or other characters that no token has.")
     return token
 
 
-def _lines(plan: Plan) -> list[str]:
+def _description(plan: Plan) -> list[str]:
     fields = plan.fields
     actions = [action for name, action in ACTION_FIELDS.items() if fields[name]]
-    said = [fields["content_type"], *(word for word, name in EXTRAS.items() if fields[name]), *_connecting(fields)]
+    details = {
+        "signed": fields["secret"],
+        "with headers": fields["additional_headers"],
+        "with secret headers": fields["secret_headers"],
+        "with a body template": fields["body_template"],
+        "with conditions": fields["conditions"],
+        "without TLS verification": not fields["ssl_verification"],
+        f"trusting {fields['ca_file_path']}": fields["ca_file_path"],
+        f"with a timeout of {fields['timeout']} s": fields["timeout"] is not None,
+    }
     return [
         plan.name if fields["enabled"] else f"{plan.name} (disabled)",
         f"  from {plan.origin}",
         f"  {', '.join(actions)}: {', '.join(plan.object_types)}",
         f"  {fields['http_method']} {url_policy.redacted(fields['payload_url'])}",
-        f"  {', '.join(said)}",
-        *(f"  ! {what}" for what in plan.unequal),
+        f"  {', '.join([fields['content_type'], *(text for text, applies in details.items() if applies)])}",
+        *(f"  ! {difference}" for difference in plan.differences),
     ]
-
-
-def _connecting(fields: dict[str, Any]) -> Iterator[str]:
-    if not fields["ssl_verification"]:
-        yield "without TLS verification"
-    if fields["ca_file_path"]:
-        yield f"trusting {fields['ca_file_path']}"
-    if fields["timeout"] is not None:
-        yield f"with a timeout of {fields['timeout']} s"
-
-
-def _present(plan: Plan, differences: list[str]) -> str:
-    return f"{plan.name}: differs in {', '.join(differences)}" if differences else plan.name
 
 
 def _count(count: int) -> str:
     return f"{count} webhook{'' if count == 1 else 's'}"
 
 
-def _shown(text: str) -> str:
-    """Without control characters, which would speak to the terminal: names come from elsewhere."""
+def _printable(text: str) -> str:
+    """The text without control characters: names come from another server, and would control the terminal."""
     return "".join(character if character.isprintable() else " " for character in text)

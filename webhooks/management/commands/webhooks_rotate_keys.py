@@ -4,26 +4,26 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from webhooks.management.base import DatabaseCommand
+from webhooks.management import DatabaseCommand
 from webhooks.operations import key_rotation
 from webhooks.security.encryption import Unreadable
 
 
 class Command(DatabaseCommand):
     help = (
-        'Encrypts the secrets of all webhooks anew with the newest key: the first of WEBHOOKS["ENCRYPTION_KEYS"], or '
-        "the one that SECRET_KEY gives. Afterwards older keys can be taken out of the settings. May be run again."
+        'Encrypts the secrets of all webhooks with the newest key: the first of WEBHOOKS["ENCRYPTION_KEYS"], or the '
+        "one derived from SECRET_KEY. After that, remove older keys from the settings. You can run it again."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             result = key_rotation.rotate()
         except Unreadable as error:
-            raise CommandError(f"Nothing was done: {error}.") from error
+            raise CommandError(f"Nothing was changed: {error}.") from error
         self.stdout.write(
-            f"{result.renewed} encrypted anew, {result.current} had the newest key, "
+            f"{result.renewed} encrypted with the newest key, {result.current} had it already, "
             f"{len(result.unreadable)} unreadable."
         )
         if result.unreadable:
             which = "; ".join(f"the {name} of “{webhook}”" for webhook, name in result.unreadable)
-            raise CommandError(f"Not readable with any key, and left as it is: {which}. Keep or put back the old key.")
+            raise CommandError(f"No key can decrypt {which}. They stay unchanged: put the old key back.")

@@ -3,15 +3,16 @@ from __future__ import annotations
 from typing import Any
 
 from webhooks.delivery import maintenance
-from webhooks.management.base import DatabaseCommand
+from webhooks.management import DatabaseCommand
 from webhooks.models import Sweep
 from webhooks.workers import jobs
 
 
 class Command(DatabaseCommand):
     help = (
-        "Takes back expired claims, frees lanes, forgets old rows, and wakes a worker for what is due. Workers of "
-        "the shipped class do all of this automatically; run it from cron, every minute, where only stock workers run."
+        "Returns deliveries of lost workers to the queue, unblocks lanes, deletes old rows, and wakes a worker if "
+        "something is due. Workers of the shipped class do this automatically. With stock workers only, run it from "
+        "cron every minute."
     )
 
     def handle(self, *args: Any, **options: Any) -> None:
