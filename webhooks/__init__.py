@@ -14,7 +14,7 @@ A change takes one way through these packages, from top to bottom::
     workers        an rqworker runs the wake-up, or looks by itself
     delivery       the Event goes to the webhooks
       dispatch       new Events, in order: a Delivery for each webhook that matched
-      claims         due Deliveries, under a short lease (in models)
+      claims         due Deliveries, each under a short lease
       request        the body, plain or from a template (payloads), and its signatures (security)
       sender         threads that only do HTTP
     network        one request to a checked address: an Outcome
