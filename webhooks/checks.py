@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -253,6 +254,12 @@ def check_database(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         yield Error(
             f'The database "{alias}" is of the kind "{vendor}", but webhooks only works with PostgreSQL and SQLite.',
             hint=f'Use one of these two in DATABASES["{alias}"].',
+            id="webhooks.E012",
+        )
+    if vendor == "sqlite" and sqlite3.sqlite_version_info < (3, 35):
+        yield Error(
+            f"SQLite {sqlite3.sqlite_version} is too old for webhooks, which needs RETURNING.",
+            hint="Use SQLite 3.35 or newer, or PostgreSQL.",
             id="webhooks.E012",
         )
     if vendor == "sqlite" and config["OPTIONS"].get("transaction_mode") != "IMMEDIATE":

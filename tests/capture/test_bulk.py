@@ -198,7 +198,7 @@ def test_a_manager_has_what_djangos_has_and_so_cannot_delete_every_row() -> None
 
 
 def test_a_manager_of_this_app_cannot_end_every_row() -> None:
-    assert not hasattr(Webhook.objects, "take_out_of_use")
+    assert not hasattr(Webhook.objects, "mark_deleted")
     assert not hasattr(Delivery.objects, "discard")
 
 

@@ -355,6 +355,13 @@ def test_another_kind_of_database_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     assert "PostgreSQL and SQLite" in message.msg
 
 
+def test_an_sqlite_without_returning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks.sqlite3, "sqlite_version_info", (3, 34, 1))
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.E012", True)
+    assert "3.35" in message.hint
+
+
 def test_a_missing_migration_is_an_error_when_deploying(migrated: list[str]) -> None:
     migrated.append("default")
     assert found() == {}
