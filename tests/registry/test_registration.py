@@ -178,7 +178,7 @@ def test_a_model_whose_primary_key_is_a_secret_is_refused() -> None:
 
 
 def test_a_custom_event_cannot_have_an_object_with_a_secret_primary_key() -> None:
-    with pytest.raises(ValueError, match=r"about an object of authtoken\.token, whose primary key is a secret"):
+    with pytest.raises(ValueError, match=r"about an object of authtoken\.token: its primary key is a secret"):
         webhooks.send("testapp.used", Token(key="s3cret"))
 
 

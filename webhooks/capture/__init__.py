@@ -1,7 +1,7 @@
 """A change becomes an Event, in the transaction of the change.
 
 signals        receivers of Django's signals; with ``bulk`` and ``custom``, the ways in
-recording      what they call: record a change, a batch, a custom event
+recording      called by these three: record a change, a batch, a custom event
 transaction    what the open transaction did to each object so far
 events         merge with that, then insert, update or delete the Event
 subscriptions  which enabled webhooks want which model and action

@@ -57,8 +57,8 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
     registration = registry.registration_or_default(type(obj))
     if registration.has_secret_key:
         raise ValueError(
-            f"The event {name} cannot be about an object of {registration.label}, whose primary key is a secret: "
-            "give none."
+            f"The event {name} cannot be about an object of {registration.label}: its primary key is a "
+            "secret. Give none."
         )
     try:
         return registration, str(registration.normalize_pk(obj.pk)), registration.name_of(obj)

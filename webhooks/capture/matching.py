@@ -64,8 +64,8 @@ class EventContext:
     def judge(self, texts: Iterable[str], budget: Budget) -> None:
         """Evaluate these conditions within the budget; each text once, however many webhooks have it.
 
-        Each gets an equal share of what is left, so that slow ones do not keep others from being evaluated. Those that
-        need more get what the others left over.
+        Each gets an equal share of what is left, so that slow ones do not keep others from being evaluated. Slow ones
+        then share the rest.
         """
         waiting = [text for text in dict.fromkeys(texts) if text not in self.verdicts]
         is_over = False
@@ -103,7 +103,7 @@ class EventContext:
 
 @dataclass
 class Match:
-    """The ids of the webhooks that want an Event, and of those whose filters failed, with the tracebacks."""
+    """The ids of the webhooks that want an Event, and the ids and tracebacks of webhooks with filters that failed."""
 
     matched: list[int] = field(default_factory=list)
     errored: list[int] = field(default_factory=list)
@@ -148,7 +148,7 @@ def wants(filters: Filters, event: EventContext) -> bool:
 
 
 def _changes_enough(filters: Filters, event: EventContext) -> bool:
-    """Whether the changed fields are among those that the webhook wants. If they are not known, they may be."""
+    """Whether a wanted field changed. If the changed fields are not known, it may have."""
     changed = event.changed_fields
     if changed is None:
         return True

@@ -139,7 +139,7 @@ def record_edit(objects: Objects, using: str) -> None:
 
 
 def record_custom(event: Event, using: str, lock: Registration | None = None) -> None:
-    """Record a custom event for the webhooks that want it. ``lock`` is the registration of an object whose row is in
+    """Record a custom event for the webhooks that want it. ``lock`` is the registration of its object, if the row is in
     this database. Raises only what aborted the transaction."""
     with events.log_missed(using, event):
         state = current_or_new(using)

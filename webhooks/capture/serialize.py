@@ -75,7 +75,7 @@ def reread_all(
                 list(locked.filter(pk__in=chunk).order_by("pk").values_list("pk"))
             else:
                 rows = locked
-        # The order is that of the locks. For a single row it would cost a fifth more.
+        # In the order in which an UPDATE locks them. For a single row that would cost a fifth more.
         rows = rows.filter(pk=chunk[0]).order_by() if len(chunk) == 1 else rows.filter(pk__in=chunk).order_by("pk")
         found |= registration.by_pk(rows)
     return found
@@ -125,7 +125,7 @@ def read(state: TransactionState, change: Change, serializers: Sequence[str]) ->
 def read_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, SerializedObject | None]:
     """Read and serialize many objects, with all serializers that webhooks use for their models.
 
-    Takes one query for each model, besides those of the serializers. Raises the error of the first object that fails.
+    Takes one query for each model, without the serializers' own. Raises the error of the first object that fails.
     """
     by_model: dict[Registration, list[Change]] = defaultdict(list)
     for change in changes:
@@ -209,7 +209,7 @@ def _columns(state: TransactionState, change: Change, instance: models.Model, se
     is_deleted = change.action == Action.DELETED
     if is_deleted and (payload.previous or previous is None) and needs_prechange(state, change.key):
         # If the transaction creates the object again, that is an update of this state. Each serializer adds its fields.
-        # Of those that are there already, the first deletion counts.
+        # A field that is known already keeps the value of the first deletion.
         known = state.previous(change.key)
         earlier = known.deleted if known and known.deleted else {}
         deleted = json.loads(payload.previous or payload.snapshot) | earlier

@@ -20,13 +20,13 @@ from webhooks.models import Action
 
 logger = get_logger(__name__)
 
-# Seconds that a save may wait for a lock on the tables, such as that of a migration.
+# Seconds that a save may wait for a lock on the tables, such as the lock of a migration.
 LOCK_TIMEOUT = 0.1
 
-# Seconds for which a process does not read the tables again after a wait that timed out.
+# Seconds without another read of the tables after a wait that timed out.
 PAUSE = 5.0
 
-# Seconds for which cached subscriptions may be used if the tables cannot be read.
+# Seconds. If the tables cannot be read, cached subscriptions up to this age are used.
 MAX_AGE = 60.0
 
 
@@ -116,7 +116,7 @@ class Subscriptions:
 
     @cached_property
     def prechange_types(self) -> set[str]:
-        """The object types for which a webhook needs the state before an update."""
+        """The object types with a webhook that needs the state before an update."""
         ids = {pk for pk, filters in self.filters.items() if filters.needs_prechange}
         updates = (change for change in self.by_change.items() if ids and change[0][1] == Action.UPDATED)
         return {label for (label, _), webhook_ids in updates if not ids.isdisjoint(webhook_ids)}
@@ -151,7 +151,7 @@ def current(using: str, enabled_only: bool = True) -> Subscriptions:
     """The subscriptions as of now, in one query, or two if they have changed.
 
     Each transaction asks the database for changes, so no edit of a webhook is missed. If the tables cannot be read,
-    what was read in the last minute is used: while a migration locks them, no edit is possible. Raises Unreadable, and
+    cached ones of the last minute are used: while a migration locks them, no edit is possible. Raises Unreadable, and
     errors of the database that abort the transaction.
     """
     if not enabled_only:
@@ -194,7 +194,7 @@ def _last_read(using: str, reason: str) -> Subscriptions:
 _TEMPLATES = "(payload_url || ' ' || additional_headers || ' ' || body_template)"
 _SHOWS_PRECHANGE = f"({_TEMPLATES} LIKE '%%snapshots%%' OR {_TEMPLATES} LIKE '%%changed%%')"
 
-# The columns of ``Filters``. JSON is read as text, and what was parsed is cached by that text.
+# The columns of ``Filters``. JSON is read as text, and parsed once for each text.
 _FILTERS = {
     "webhook_id": "id",
     "conditions": "CAST(conditions AS text)",
@@ -292,7 +292,7 @@ def _query(using: str, query: str) -> list[tuple[Any, ...]]:
     """Run a query so that it leaves no trace in the open transaction: in a savepoint, with a short ``lock_timeout``.
     It takes one round trip if the driver can. The rollback restores the timeout and releases the locks of the tables.
 
-    SQLite needs none of that: its readers wait for nobody, and a failed query aborts nothing.
+    SQLite needs none of that: its readers never wait, and a failed query aborts nothing.
     """
     if not is_postgresql(using):
         return fetch_all(using, query)

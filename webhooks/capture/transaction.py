@@ -87,7 +87,7 @@ class ObjectHistory:
 
 
 class SavepointLog:
-    """Undo what was done inside a savepoint when Django rolls back to it.
+    """Undo the steps inside a savepoint when Django rolls back to it.
 
     Django keeps the ids of the open savepoints with each ``on_commit`` callback. At a rollback it drops the callback
     ``if sid in ids``. This log takes the place of those ids. They do not include savepoints of
