@@ -72,7 +72,7 @@ def client() -> Client:
     return Client(raise_request_exception=False)
 
 
-def test_what_update_changes_after_a_save_is_in_the_one_event(client: Client) -> None:
+def test_an_update_after_a_save_is_in_the_one_event(client: Client) -> None:
     make_webhook(Thing)
     assert client.post("/change/").content == b"0"  # nothing was recorded before the end
     [event] = events()

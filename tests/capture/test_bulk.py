@@ -54,7 +54,7 @@ def test_rows_that_are_updated_together_are_updated_events_with_their_new_state(
     assert {json.loads(event.data)["status"] for event in events()} == {"retired"}
 
 
-def test_an_update_of_the_column_that_it_filters_by_tells_of_the_rows_it_changed() -> None:
+def test_an_update_of_the_filtered_column_records_the_rows_it_changed() -> None:
     make(2)
     make_webhook(Tracked)
     assert Tracked.objects.filter(status="active").update(status="retired") == 2
@@ -107,7 +107,7 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(work: Callable[[list[
     assert cost(3) == cost(90)  # Django itself deletes a hundred at a time
 
 
-def test_with_nobody_subscribed_bulk_work_costs_one_query_more() -> None:
+def test_without_subscribers_bulk_work_costs_one_query_more() -> None:
     make(3)
     assert queries(lambda: Tracked.objects.all().update(status="retired")) == 2
     assert events() == []
@@ -149,7 +149,7 @@ def test_a_batch_that_is_rolled_back_leaves_nothing() -> None:
     assert events() == []
 
 
-def test_what_is_rolled_back_within_a_batch_is_not_sent() -> None:
+def test_a_rollback_within_a_batch_leaves_no_event() -> None:
     kept, other = Thing.objects.create(name="kept"), Thing.objects.create(name="other")
     make_webhook(Thing)
     with webhooks.batch():
@@ -160,7 +160,7 @@ def test_what_is_rolled_back_within_a_batch_is_not_sent() -> None:
     assert recorded() == [("updated", "testapp.thing", str(kept.pk))]
 
 
-def test_what_is_rolled_back_to_a_savepoint_within_a_batch_is_not_sent_and_leaves_what_was_before_it() -> None:
+def test_a_rollback_to_a_savepoint_within_a_batch_keeps_the_changes_before_it() -> None:
     deleted, updated, kept = (Thing.objects.create(name=name) for name in ("deleted", "updated", "kept"))
     make_webhook(Thing)
     heard: list[str] = []
@@ -188,7 +188,7 @@ def test_a_batch_within_a_batch_adds_to_the_outer_one() -> None:
     assert (actions(), last_data()["name"]) == (["created"], "b")
 
 
-def test_a_manager_has_what_djangos_has_and_so_cannot_delete_every_row() -> None:
+def test_a_manager_has_the_methods_of_djangos_and_so_cannot_delete_every_row() -> None:
     make_webhook(Tracked)
     made = make(2)
     assert not hasattr(Tracked.objects, "delete")
@@ -239,7 +239,7 @@ def test_one_object_that_cannot_be_serialized_does_not_keep_the_others(monkeypat
     assert Event.objects.undispatched().count() == 2
 
 
-def test_the_batch_of_a_table_nobody_subscribed_to_looks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_without_subscribers_reads_the_webhooks_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
     current = subscriptions.current
     monkeypatch.setattr(subscriptions, "current", lambda using, *more: (looks.append(using), current(using, *more))[1])
@@ -274,7 +274,7 @@ def test_the_batch_of_a_table_nobody_subscribed_to_looks_once(monkeypatch: pytes
         "by a query of its own table",
     ],
 )
-def test_an_update_does_what_djangos_does(update: Callable[[], int]) -> None:
+def test_an_update_works_like_djangos(update: Callable[[], int]) -> None:
     def outcome() -> tuple[int | str, list[Any]]:
         Tracked.objects.all()._raw_delete("default")
         for pk, made in enumerate(make(3), 1):
@@ -325,7 +325,7 @@ def test_inherited_rows_are_updated_as_well() -> None:
         lambda rows: rows.values("name").delete(),
     ],
 )
-def test_what_django_refuses_is_refused_in_its_words(refused: Callable[[Any], Any]) -> None:
+def test_django_refuses_in_its_own_words(refused: Callable[[Any], Any]) -> None:
     def words() -> str:
         with pytest.raises((TypeError, NotSupportedError, FieldDoesNotExist)) as caught:
             refused(Tracked.objects.all())
@@ -346,7 +346,7 @@ def test_options_of_bulk_create_may_be_given_by_position() -> None:
 
 
 @pytest.mark.parametrize("unique", ["pk", "id"])
-def test_an_upsert_tells_new_rows_from_those_that_were_there(unique: str) -> None:
+def test_an_upsert_distinguishes_new_from_existing_rows(unique: str) -> None:
     Tracked.objects.bulk_create([Tracked(pk=1, name="old")])
     created, updated = make_webhook(Tracked, on="c"), make_webhook(Tracked, on="u", prechange=True)
     rows = [Tracked(pk=pk, name="new") for pk in range(1, 500)]
@@ -358,7 +358,7 @@ def test_an_upsert_tells_new_rows_from_those_that_were_there(unique: str) -> Non
     assert len(others) == 498
 
 
-def test_an_upsert_by_several_fields_finds_the_rows_that_were_there() -> None:
+def test_an_upsert_by_several_fields_finds_existing_rows() -> None:
     old = Paired.objects.bulk_create([Paired(left="a", right=1, note="old"), Paired(left=None, right=2)])
     make_webhook(Paired, prechange=True)
     rows = [Paired(left="a", right=1, note="new"), Paired(left="a", right=2), Paired(left=None, right=2)]
@@ -422,7 +422,7 @@ def limit_of_server_side_binding() -> Iterator[None]:
     """PostgreSQL puts the parameters in, and takes no more of them than here."""
 
     def refuse(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        # Django itself looks for whatever a deletion cascades to in one statement.
+        # Django itself looks for the cascades of a deletion in one statement.
         if params and len(params) > MOST and "testapp_trackedpart" not in sql:
             raise OperationalError("number of parameters")
         return execute(sql, params, many, context)

@@ -1,4 +1,4 @@
-"""Who made a change, and in which request."""
+"""The user and the request of a change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from webhooks.db import fetch_all
 from webhooks.middleware import WebhooksMiddleware
 
 
-def test_nobody_is_the_actor_until_somebody_says() -> None:
+def test_without_a_request_the_actor_has_no_name() -> None:
     actor = current_actor()
     assert (actor.username, actor.request_id, actor.request) == ("", "", None)
 
@@ -124,7 +124,7 @@ def test_a_save_goes_through_where_the_user_cannot_be_looked_up(app_log: pytest.
 
 
 @pytest.mark.usefixtures("database")
-def test_a_change_is_told_whatever_the_parameters_of_its_request(app_log: pytest.LogCaptureFixture) -> None:
+def test_a_change_is_recorded_with_any_query_parameters(app_log: pytest.LogCaptureFixture) -> None:
     make_webhook(Thing)
     with acting(RequestActor(RequestFactory().post("/there/?" + "a=1&" * 1001))):
         Thing.objects.create(name="a")
@@ -274,7 +274,7 @@ def test_a_query_string_with_a_nul_does_not_lose_the_event() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_asave_and_adelete_outside_of_a_view_are_heard() -> None:
+def test_asave_and_adelete_outside_of_a_view_are_recorded() -> None:
     make_webhook(Thing)
 
     async def work() -> None:
@@ -288,7 +288,7 @@ def test_asave_and_adelete_outside_of_a_view_are_heard() -> None:
 
 
 class AwayUser:
-    """A user whose row cannot be read."""
+    """A user with a row that cannot be read."""
 
     def __getattr__(self, name: str) -> Any:
         raise DatabaseError("the sessions are away")
@@ -306,7 +306,7 @@ def test_a_user_who_cannot_be_read_loses_no_event(app_log: pytest.LogCaptureFixt
 
 
 @pytest.mark.usefixtures("database")
-def test_what_is_secret_in_a_query_string_is_left_out() -> None:
+def test_secrets_in_a_query_string_are_left_out() -> None:
     make_webhook(Thing)
     request = RequestFactory().get("/", {"q": "a", "token": "planted", "api_key": "planted", "next": "/b"})
     WebhooksMiddleware(save_in_sync_view)(request)

@@ -64,12 +64,12 @@ def test_names_are_registered_with_labels_and_forgotten(name: str) -> None:
     assert name not in registry.custom_events()
 
 
-# What is refused: mistakes of the programmer, whether anybody listens or not
+# Mistakes of the programmer are refused, with or without subscribers
 
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("enabled", [True, False])
-def test_a_mistake_is_told_to_whoever_makes_it(enabled: bool, webhooks_settings: Any) -> None:
+def test_a_mistake_of_the_caller_raises(enabled: bool, webhooks_settings: Any) -> None:
     webhooks_settings(ENABLED=enabled)
     with pytest.raises(ValueError, match=r"No event is registered as testapp\.nothing\. These are: dcim\.rack_audited"):
         webhooks.send("testapp.nothing")
@@ -86,7 +86,7 @@ def test_a_mistake_is_told_to_whoever_makes_it(enabled: bool, webhooks_settings:
     assert events() == []
 
 
-# What is recorded
+# Recorded events
 
 
 @pytest.mark.usefixtures("database")
@@ -161,7 +161,7 @@ def send_impatiently(thing: Thing) -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_only_those_who_picked_it_get_it_whatever_models_they_picked() -> None:
+def test_only_webhooks_that_chose_a_custom_event_get_it() -> None:
     listening("dcim.rack_audited")
     make_webhook(Thing)
     disabled = listening(enabled=False)
@@ -208,7 +208,7 @@ def test_it_is_merged_with_nothing_and_rolled_back_with_its_transaction() -> Non
 
 
 @pytest.mark.usefixtures("database")
-def test_one_about_an_object_that_is_made_and_deleted_again_stays() -> None:
+def test_an_event_about_an_object_that_is_created_and_deleted_stays() -> None:
     make_webhook(Thing)
     listening()
     with transaction.atomic():
@@ -235,7 +235,7 @@ def test_in_a_batch_it_keeps_its_place_among_the_changes() -> None:
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("others", [0, 50])
-def test_with_nobody_listening_it_costs_one_query_for_each_transaction(others: int) -> None:
+def test_without_subscribers_it_costs_one_query_for_each_transaction(others: int) -> None:
     for _ in range(others):
         make_webhook(Thing)
     thing = Gadget.objects.create(name="a")
@@ -258,7 +258,9 @@ def test_with_nobody_listening_it_costs_one_query_for_each_transaction(others: i
 
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("atomic", [True, False])
-def test_trouble_with_the_database_fails_nobody(atomic: bool, monkeypatch: pytest.MonkeyPatch, app_log: Any) -> None:
+def test_an_error_of_the_database_does_not_reach_the_caller(
+    atomic: bool, monkeypatch: pytest.MonkeyPatch, app_log: Any
+) -> None:
     listening()
     thing = Thing.objects.create(name="a")
 
@@ -279,7 +281,9 @@ def test_trouble_with_the_database_fails_nobody(atomic: bool, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("database")
-def test_a_lookup_of_webhooks_that_fails_fails_nobody(monkeypatch: pytest.MonkeyPatch, app_log: Any) -> None:
+def test_an_error_of_reading_the_webhooks_does_not_reach_the_caller(
+    monkeypatch: pytest.MonkeyPatch, app_log: Any
+) -> None:
     def broken(using: str) -> Any:
         raise DatabaseError("gone")
 

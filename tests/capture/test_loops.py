@@ -1,4 +1,4 @@
-"""Chains of changes that webhooks cause, and whose changes are left out."""
+"""Loop protection, and ignored users."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_only_a_depth_that_a_webhook_can_have_said_counts(header: str, depth: in
     assert parse_depth(header) == depth
 
 
-def test_a_change_is_one_deeper_than_the_one_that_its_request_tells_of(api: APIClient, inbox: Inbox) -> None:
+def test_a_change_is_one_deeper_than_the_depth_of_its_request(api: APIClient, inbox: Inbox) -> None:
     make_webhook(Site, url=inbox.url())
     site = Site.objects.create(name="a", slug="a")
     depths = [rename(api, site, f"after {said}", **{DEPTH: said}).depth for said in ("", "1", "2", "99", "x")]
@@ -97,7 +97,7 @@ def user_with(*permissions: str, **fields: Any) -> User:
     return user
 
 
-def test_a_depth_is_believed_from_those_alone_who_may_say_it(app_log: pytest.LogCaptureFixture) -> None:
+def test_a_depth_counts_only_from_users_with_the_permission(app_log: pytest.LogCaptureFixture) -> None:
     make_webhook(Site)
     for number, user in enumerate((user_with("chain_webhook"), user_with(is_superuser=True))):
         assert [event.depth for event in change_by(user, f"believed {number}", "2")] == [3, 3]
@@ -151,7 +151,7 @@ def test_no_template_and_no_secret_header_says_how_deep_it_is(inbox: Inbox) -> N
     assert "is not for a template to set" in webhook.deliveries.get().reason
 
 
-def test_what_is_too_deep_stands_as_cut_and_may_begin_a_new_chain(
+def test_a_change_that_is_too_deep_is_cut_and_may_begin_a_new_chain(
     api: APIClient, browser: Client, inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(MAX_DEPTH=1)
@@ -170,7 +170,7 @@ def test_what_is_too_deep_stands_as_cut_and_may_begin_a_new_chain(
     assert "loop protection</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
     assert "Cut: depth 2 of a chain" in page(browser, reverse("webhooks_backend_status"))
 
-    # What is sent then is what it was, though the object is another by now.
+    # The replay sends the recorded data, although the object has changed.
     Site.objects.filter(pk=site.pk).update(name="changed without a signal")
     assert messages_after(browser, reverse("admin:webhooks_event_replay", args=[cut.pk])) == ["1 event replayed."]
     drain()
@@ -189,14 +189,14 @@ def test_changes_by_users_that_are_left_out_are_not_sent(api: APIClient, root: U
     site = Site.objects.create(name="a", slug="a")
     rename(api, site, "b")
     assert [event.webhook_ids for event in events(Site)] == [[picky.pk, other.pk], [other.pk]]
-    # As of the event: what is changed later changes nothing of it.
+    # As of the event: a later edit of the webhook has no effect on it.
     Webhook.objects.update(excluded_usernames=[])
     drain()
     assert [one.json["event"] for one in inbox.received("ok/picky")] == ["created"]
     assert [one.json["event"] for one in inbox.received("ok/other")] == ["created", "updated"]
 
 
-def test_nothing_is_serialized_where_everybody_leaves_the_user_out(
+def test_nothing_is_serialized_if_all_webhooks_ignore_the_user(
     api: APIClient, root: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_webhook(Site, excluded_usernames=["root"])

@@ -28,7 +28,7 @@ LONG_NAME = "a" * 46 + "b"
 
 
 @MODES
-def test_an_event_is_for_those_whose_conditions_match_its_data(mode: Callable[..., None]) -> None:
+def test_an_event_is_for_webhooks_with_matching_conditions(mode: Callable[..., None]) -> None:
     plain, active = make_webhook(Thing), make_webhook(Thing, conditions=ACTIVE)
     make_webhook(Thing, conditions={**ACTIVE, "negate": True})
     mode(lambda: Thing.objects.create(name="a"))
@@ -37,14 +37,14 @@ def test_an_event_is_for_those_whose_conditions_match_its_data(mode: Callable[..
 
 
 @MODES
-def test_where_nobody_wants_it_there_is_no_event(mode: Callable[..., None]) -> None:
+def test_without_a_match_there_is_no_event(mode: Callable[..., None]) -> None:
     make_webhook(Thing, conditions={**ACTIVE, "negate": True})
     make_webhook(Thing, conditions={"attr": "nothing.there", "value": 1})
     mode(lambda: Thing.objects.create(name="a"))
     assert events() == []
 
 
-def test_what_a_transaction_comes_to_is_what_counts() -> None:
+def test_conditions_are_applied_to_the_merged_change() -> None:
     make_webhook(Thing, conditions=ACTIVE)
     with transaction.atomic():
         thing = Thing.objects.create(name="a")
@@ -75,7 +75,7 @@ def test_the_same_conditions_are_judged_once_for_each_event(monkeypatch: pytest.
     assert len(judged) == 1
 
 
-# Of whom it cannot be told
+# Filters that fail
 
 
 def break_plainly(condition: Any, facts: Any, seconds: float) -> Any:

@@ -118,7 +118,7 @@ def expected(existed: bool, exists: bool, changed: bool) -> list[str]:
 
 
 def judge(subject: Subject, existed: bool, changed: bool, before: dict[str, Any] | None) -> str:
-    """What is wrong with the Events of a transaction that has just been committed; empty if nothing."""
+    """The problem with the Events of a committed transaction; empty if there is none."""
     state = subject.state()
     found = [(event.action, json.loads(event.data)) for event in events() if event.object_id == str(subject.pk)]
     wanted = expected(existed, state is not None, changed)
@@ -195,7 +195,7 @@ def test_a_transaction_of_any_shape_is_one_event_or_none(steps: list[Any], exist
 
 
 def run_nested(subject: Subject, steps: list[Any]) -> bool:
-    """Run the steps, and tell whether any of them counts."""
+    """Run the steps, and return whether any of them is kept."""
     changed = False
     for step in steps:
         if isinstance(step, str):
@@ -308,7 +308,7 @@ def test_a_commit_wakes_a_worker_once(redis: Any) -> None:
     assert redis.llen("rq:queue:webhooks") == 1
 
 
-def test_the_wake_up_survives_the_rollback_of_a_savepoint_beside_the_event(thing: Thing, redis: Any) -> None:
+def test_the_wake_up_survives_the_rollback_of_another_savepoint(thing: Thing, redis: Any) -> None:
     make_webhook(Thing)
     with transaction.atomic():
         try:
@@ -322,7 +322,7 @@ def test_the_wake_up_survives_the_rollback_of_a_savepoint_beside_the_event(thing
     assert redis.llen("rq:queue:webhooks") == 1
 
 
-def test_an_object_that_was_created_unheard_and_then_updated_sends_nothing() -> None:
+def test_an_object_that_was_created_and_updated_is_no_update() -> None:
     make_webhook(Thing, on="u")
     with transaction.atomic():
         thing = Thing.objects.create(name="new")
@@ -333,7 +333,7 @@ def test_an_object_that_was_created_unheard_and_then_updated_sends_nothing() -> 
     assert actions() == ["updated"]
 
 
-def test_an_object_that_was_updated_and_then_deleted_sends_nothing_to_those_who_want_only_updates(thing: Thing) -> None:
+def test_an_object_that_was_updated_and_deleted_is_no_update(thing: Thing) -> None:
     make_webhook(Thing, on="u")
     with transaction.atomic():
         thing.save()
@@ -341,7 +341,7 @@ def test_an_object_that_was_updated_and_then_deleted_sends_nothing_to_those_who_
     assert events() == []
 
 
-def test_each_webhook_gets_what_the_transaction_came_to(thing: Thing) -> None:
+def test_each_webhook_gets_the_merged_action(thing: Thing) -> None:
     make_webhook(Thing, on="u")
     deletions = make_webhook(Thing, on="d")
     with transaction.atomic():
@@ -381,7 +381,7 @@ def test_transactions_ended_by_hand_are_an_event_each(thing: Thing) -> None:
 @pytest.mark.parametrize("rollback", [in_atomic_that_fails, in_bare_savepoint])
 @pytest.mark.parametrize("prechange", [False, True])
 def test_a_creation_that_was_rolled_back_is_forgotten(prechange: bool, rollback: Any) -> None:
-    """Somebody else may create what was then changed."""
+    """Another transaction may create the object that was then changed."""
     make_webhook(Country, prechange=prechange)
     with transaction.atomic():
         Country.objects.create(code="first", name="the transaction has seen a change")
@@ -399,7 +399,7 @@ def test_a_creation_that_was_rolled_back_is_forgotten(prechange: bool, rollback:
     ]
 
 
-def test_what_was_done_before_a_rollback_is_not_forgotten_with_it() -> None:
+def test_a_rollback_does_not_forget_earlier_changes() -> None:
     make_webhook(Thing)
     with transaction.atomic():
         with transaction.atomic():
@@ -497,7 +497,7 @@ def test_an_expression_is_sent_as_the_value_that_it_came_to(thing: Thing) -> Non
     assert last_data()["name"] == "thingactive"
 
 
-def test_a_save_that_changes_no_row_is_not_heard(thing: Thing) -> None:
+def test_a_save_without_fields_is_not_recorded(thing: Thing) -> None:
     make_webhook(Thing)
     thing.save(update_fields=[])
     assert events() == []
@@ -545,7 +545,7 @@ def test_two_transactions_that_save_different_fields_end_with_both(thing: Thing)
 
 
 @pytest.mark.postgresql
-def test_a_deletion_comes_after_whatever_was_changed_before_it(thing: Thing) -> None:
+def test_a_deletion_comes_after_earlier_changes(thing: Thing) -> None:
     make_webhook(Thing)
     reached, go_on = threading.Event(), threading.Event()
 
@@ -645,7 +645,7 @@ def in_transaction(work: Callable[[], Any]) -> list[str]:
 
 
 @pytest.mark.parametrize("webhooks", [0, 100])
-def test_a_change_that_nobody_wants_costs_one_query_for_its_transaction(webhooks: int) -> None:
+def test_a_change_without_subscribers_costs_one_query_for_its_transaction(webhooks: int) -> None:
     for _ in range(webhooks):
         make_webhook(Label, Place)
     subscriptions.current("default")  # as an earlier transaction has asked
@@ -658,13 +658,13 @@ def test_a_change_that_nobody_wants_costs_one_query_for_its_transaction(webhooks
     assert len(second) == bare, second
 
 
-def test_without_a_transaction_a_change_that_nobody_wants_costs_one_query() -> None:
+def test_without_a_transaction_a_change_without_subscribers_costs_one_query() -> None:
     subscriptions.current("default")  # as an earlier change has asked
     bare = len(statements(lambda: Unregistered.objects.create(name="a")))
     assert len(statements(lambda: Thing.objects.create(name="a"))) == bare + 1
 
 
-def test_nothing_is_serialized_that_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_subscribers_nothing_is_serialized(monkeypatch: pytest.MonkeyPatch) -> None:
     make_webhook(Thing, on="d")
     make_webhook(Label)
     monkeypatch.setattr(ThingSerializer, "to_representation", lambda *args: pytest.fail("serialized"))
@@ -676,7 +676,7 @@ def test_nothing_is_serialized_that_nobody_wants(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("webhooks", [1, 100])
 @pytest.mark.parametrize("change", ["save", "delete", "add"])
-def test_a_change_costs_four_queries_beside_the_serializers_own(webhooks: int, change: str) -> None:
+def test_a_change_costs_four_queries_more_than_the_serializer(webhooks: int, change: str) -> None:
     things = [Thing.objects.create(name=f"thing {number}") for number in range(3)]
     label = Label.objects.create(name="red")
     changes: dict[str, Callable[[Thing], Any]] = {
@@ -735,7 +735,7 @@ def test_an_event_is_inserted_as_it_would_be_saved() -> None:
     ],
 )
 @pytest.mark.parametrize("mode", ["autocommit", "atomic"])
-def test_a_serializer_that_fails_spoils_its_event_and_not_the_save(
+def test_a_serializer_that_fails_fails_its_event_and_not_the_save(
     behaviour: str, told: str, mode: str, app_log: pytest.LogCaptureFixture
 ) -> None:
     make_webhook(Fragile, Label)
@@ -757,7 +757,7 @@ def test_a_serializer_that_fails_spoils_its_event_and_not_the_save(
     assert "testapp.fragile" in app_log.text
 
 
-def test_a_serializer_that_fails_spoils_a_deletion_neither() -> None:
+def test_a_serializer_that_fails_does_not_fail_a_deletion() -> None:
     fragile = Fragile.objects.create(name="a", behaviour="bad sql")
     make_webhook(Fragile)
     fragile.delete()
@@ -804,7 +804,7 @@ def test_an_error_of_the_outbox_itself_is_logged_and_the_save_succeeds(
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("around", [transaction.atomic, batch])
-def test_a_connection_that_is_lost_while_a_change_is_recorded_is_told_to_whoever_made_it(
+def test_a_connection_that_is_lost_while_a_change_is_recorded_raises(
     around: Any, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
     """Django would roll the transaction back at its end, and say nothing."""

@@ -67,7 +67,7 @@ def answered(captured: CaptureQueriesContext) -> int:
 
 
 @pytest.mark.usefixtures("in_a_new_process")
-def test_it_is_one_query_whose_answer_does_not_grow_with_the_webhooks() -> None:
+def test_it_is_one_query_with_few_rows_for_many_webhooks() -> None:
     for _ in range(100):
         make_webhook(Thing, Label)
     with transaction.atomic(), CaptureQueriesContext(connection) as captured:
@@ -76,7 +76,7 @@ def test_it_is_one_query_whose_answer_does_not_grow_with_the_webhooks() -> None:
 
 
 @pytest.mark.usefixtures("in_a_new_process")
-def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
+def test_filters_come_with_the_same_query() -> None:
     rule = {"attr": "name", "value": "ä"}
     for _ in range(100):
         make_webhook(Thing, Label)
@@ -99,7 +99,7 @@ def test_the_demands_of_those_who_have_any_come_with_the_same_query() -> None:
     assert answered(captured) == 3 + 4
 
 
-# An edit is seen by the next transaction, whoever made it, and however
+# The next transaction sees every kind of edit
 
 
 def disable_by_sql(webhook: Webhook) -> None:
@@ -161,7 +161,9 @@ def queries(work: Callable[[], Any]) -> int:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("webhooks", [0, 1, 100])
-def test_what_is_known_is_not_read_again_until_it_changes(webhooks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_subscriptions_are_not_read_again_until_they_change(
+    webhooks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for _ in range(webhooks):
         make_webhook(Thing)
     found = subscriptions.current("default")
@@ -175,7 +177,7 @@ def test_what_is_known_is_not_read_again_until_it_changes(webhooks: int, monkeyp
 
 
 @pytest.mark.postgresql
-def test_what_workers_write_down_of_a_webhook_changes_nothing() -> None:
+def test_updates_by_workers_do_not_change_the_fingerprint() -> None:
     first, second = make_webhook(Thing), make_webhook(Thing, Label, conditions={"attr": "name", "value": "a"})
     found = subscriptions.current("default")
     for webhook in (first, second, first):  # PostgreSQL puts the row that was written to last behind the others
@@ -212,13 +214,13 @@ def test_each_field_that_counts_is_read_again_when_it_changes(name: str, monkeyp
     assert subscriptions.current("default") == found
 
 
-def test_all_that_a_webhook_can_demand_is_tried_here() -> None:
+def test_every_filter_is_tried_here() -> None:
     tried = {*CHANGES, "webhook_id", "shows_prechange"}  # which the three templates tell
     assert {field.name for field in dataclasses.fields(Filters)} <= tried
 
 
 @pytest.mark.postgresql
-def test_an_edit_between_the_question_and_the_answer_is_not_remembered_as_what_was_before(
+def test_an_edit_between_the_fingerprint_and_the_read_is_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     webhook = make_webhook(Thing)
@@ -238,7 +240,7 @@ def test_an_edit_between_the_question_and_the_answer_is_not_remembered_as_what_w
     assert wanting() == [webhook.pk]
 
 
-def test_a_model_whose_new_name_a_migration_brings_meanwhile_is_not_passed_over() -> None:
+def test_a_model_that_a_migration_renames_meanwhile_is_found() -> None:
     webhook = make_webhook(Thing)
     named = ContentType.objects.filter(app_label="testapp")
     with transaction.atomic():
@@ -248,7 +250,7 @@ def test_a_model_whose_new_name_a_migration_brings_meanwhile_is_not_passed_over(
         assert wanting() == [webhook.pk]
 
 
-def test_a_model_that_is_registered_meanwhile_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_is_registered_meanwhile_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registration = registry.registration_of(Thing)
     assert registration is not None

@@ -108,7 +108,7 @@ def test_only_the_first_save_waits_and_that_one_shortly(thing: Thing, is_known: 
 
 
 @pytest.mark.postgresql
-def test_what_was_known_long_ago_does_not_count(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_cached_subscriptions_do_not_count(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:
     make_webhook(Thing)
     rename(thing)
     monkeypatch.setattr(subscriptions, "MAX_AGE", 0)
@@ -165,7 +165,7 @@ CHANGES: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("table", ["webhooks_webhook", "webhooks_event"])
 @MODES
 @pytest.mark.parametrize("change", list(CHANGES))
-def test_it_stands_as_a_failed_event_after_the_next_change_that_is_recorded(
+def test_a_missed_change_becomes_a_failed_event_with_the_next_recorded_change(
     thing: Thing, mode: Callable[..., None], change: str, table: str, app_log: pytest.LogCaptureFixture
 ) -> None:
     tracked = Tracked.objects.create(name="tracked")
@@ -194,7 +194,7 @@ def test_it_stands_as_a_failed_event_after_the_next_change_that_is_recorded(
     assert not Event.objects.failed()  # each is written once
 
 
-def test_it_is_forgotten_with_a_transaction_that_is_rolled_back(thing: Thing) -> None:
+def test_a_missed_change_is_forgotten_if_its_transaction_is_rolled_back(thing: Thing) -> None:
     make_webhook(Thing)
     subscriptions._cached.clear()
     with unusable("webhooks_webhook"), pytest.raises(ZeroDivisionError), transaction.atomic():
@@ -204,7 +204,7 @@ def test_it_is_forgotten_with_a_transaction_that_is_rolled_back(thing: Thing) ->
     assert actions() == ["created"]
 
 
-def test_it_is_kept_as_long_as_it_cannot_be_written(thing: Thing) -> None:
+def test_a_missed_change_is_kept_until_it_can_be_written(thing: Thing) -> None:
     make_webhook(Thing)
     with unusable("webhooks_event"):
         rename(thing)

@@ -1,4 +1,4 @@
-"""What is wrong with the demands of a webhook is told when it is saved: by the model, the admin and the API."""
+"""Invalid filters of a webhook are refused when it is saved: by the model, the admin and the API."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PLACE = "and[1].op: there is no operator 'is'; use one of eq"
         ({"changed_fields": ["status", 1]}, "changed_fields", "list of field names"),
     ],
 )
-def test_the_model_refuses_what_it_cannot_use_and_says_where(fields: dict[str, Any], field: str, told: str) -> None:
+def test_the_model_refuses_invalid_filters_and_says_where(fields: dict[str, Any], field: str, told: str) -> None:
     webhook = make_webhook(Site)
     for name, value in fields.items():
         setattr(webhook, name, value)
@@ -48,7 +48,7 @@ def test_the_model_refuses_what_it_cannot_use_and_says_where(fields: dict[str, A
     assert told in caught.value.message_dict[field][0]
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     wrong = {"changed_fields": "status", "conditions": [1], "custom_events": ["none"]}
     webhook = make_webhook(Site)
     for name, value in wrong.items():
@@ -74,7 +74,7 @@ def api(admin_user: Any) -> APIClient:
     return client
 
 
-def test_the_api_takes_them_and_names_what_it_refuses(api: APIClient) -> None:
+def test_the_api_accepts_filters_and_names_problems(api: APIClient) -> None:
     webhook = make_webhook(Site, Device)
     address = f"/api/webhooks/webhooks/{webhook.pk}/"
     taken = {"conditions": RULE["and"][0], "changed_fields": ["tags", "custom_fields.zone", "rack"], "prechange": True}
@@ -99,7 +99,7 @@ def the_form(**fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_the_form_takes_them_and_names_what_it_refuses(admin_client: Any) -> None:
+def test_the_form_accepts_filters_and_names_problems(admin_client: Any) -> None:
     address = "/admin/webhooks/webhook/add/"
     wrong = {"conditions": json.dumps(RULE), "changed_fields": "status colour"}
     page = admin_client.post(address, the_form(**wrong)).content.decode()
@@ -139,7 +139,7 @@ class Broken(serializers.ModelSerializer):
 
 @pytest.fixture
 def sites_by(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Lets a serializer be that of sites, and tells how the API takes a change of a webhook for them."""
+    """Register a serializer for sites, change a webhook for them by the API, and return the response."""
     monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     webhook = make_webhook(Site)
 

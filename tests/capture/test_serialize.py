@@ -49,9 +49,7 @@ def blue() -> Label:
 
 
 @pytest.mark.parametrize("order", list(permutations(("save", "add", "update"))), ids=" ".join)
-def test_columns_and_relations_are_told_as_they_were_whichever_is_changed_first(
-    thing: Thing, order: tuple[str, ...]
-) -> None:
+def test_the_previous_state_is_right_in_any_order_of_changes(thing: Thing, order: tuple[str, ...]) -> None:
     thing.labels.add(Label.objects.create(name="red"))
     make_webhook(Thing, prechange=True)
     changes = {
@@ -69,12 +67,10 @@ def test_columns_and_relations_are_told_as_they_were_whichever_is_changed_first(
     assert (after["name"], after["status"], after["labels"]) == ("new", "active" if saved_last else "retired", [])
 
 
-# What nobody signals
+# Changes without a signal
 
 
-def test_what_is_updated_without_a_signal_after_an_edit_is_not_told_as_it_was_before(
-    thing: Thing, red: Label, blue: Label
-) -> None:
+def test_an_update_without_a_signal_after_an_edit_is_a_change(thing: Thing, red: Label, blue: Label) -> None:
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
         thing.labels.add(red)
@@ -83,7 +79,7 @@ def test_what_is_updated_without_a_signal_after_an_edit_is_not_told_as_it_was_be
     assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["labels", "name"])
 
 
-def test_nor_is_what_a_receiver_of_the_project_writes_at_the_edit(thing: Thing, red: Label) -> None:
+def test_an_update_by_a_receiver_of_the_project_is_a_change(thing: Thing, red: Label) -> None:
     def count(sender: Any, instance: Thing, action: str, **kwargs: Any) -> None:
         if action == "post_add":
             Thing.objects.filter(pk=instance.pk).update(status=f"{instance.labels.count()} labels")
@@ -101,7 +97,7 @@ def test_nor_is_what_a_receiver_of_the_project_writes_at_the_edit(thing: Thing, 
     assert (sides()[0]["status"], sides()[1]["status"], changed()) == ("active", "1 labels", ["labels", "status"])
 
 
-def test_nor_is_an_inherited_row_that_is_saved_by_itself(red: Label, blue: Label) -> None:
+def test_a_save_of_an_inherited_row_is_a_change(red: Label, blue: Label) -> None:
     make_webhook(Restaurant, prechange=True)
     restaurant = Restaurant.objects.create(name="old")
     with transaction.atomic():
@@ -111,7 +107,7 @@ def test_nor_is_an_inherited_row_that_is_saved_by_itself(red: Label, blue: Label
     assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["labels", "name"])
 
 
-def test_nor_is_what_a_deletion_sets_to_null(red: Label, blue: Label) -> None:
+def test_a_foreign_key_that_a_deletion_sets_to_null_is_a_change(red: Label, blue: Label) -> None:
     make_webhook(Specimen, prechange=True)
     gadget = Gadget.objects.create(name="a")
     specimen = Specimen.objects.create(gadget=gadget, description="a")
@@ -129,7 +125,7 @@ def edit(thing: Thing) -> None:
 
 @pytest.mark.parametrize("first", [lambda thing: None, edit])
 @pytest.mark.parametrize("then", [lambda thing: None, rename, edit])
-def test_where_nobody_hears_of_deletions_what_is_made_anew_is_not_told_as_what_was_before(
+def test_without_deletions_the_previous_state_is_not_that_of_the_new_object(
     thing: Thing, red: Label, first: Callable[[Thing], None], then: Callable[[Thing], None]
 ) -> None:
     make_webhook(Thing, prechange=True, on="u")
@@ -185,7 +181,7 @@ def make_anew(thing: Thing) -> None:
 
 
 @pytest.mark.parametrize("then", [save_and_edit, make_anew])
-def test_what_was_not_known_before_the_first_change_stays_unknown(
+def test_a_previous_state_that_could_not_be_read_stays_unknown(
     thing: Thing, then: Callable[[Thing], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_at_first(monkeypatch)
@@ -197,7 +193,7 @@ def test_what_was_not_known_before_the_first_change_stays_unknown(
     assert (sides()[0], sides()[1]["name"], changed()) == (None, "new", None)
 
 
-def test_where_it_is_not_known_what_an_edited_relation_held_nothing_is_told(thing: Thing, red: Label) -> None:
+def test_if_an_edited_relation_could_not_be_read_the_previous_state_is_null(thing: Thing, red: Label) -> None:
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
         rename(thing)
@@ -208,7 +204,7 @@ def test_where_it_is_not_known_what_an_edited_relation_held_nothing_is_told(thin
         assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["blue", "red"], None)
 
 
-def test_where_an_inherited_row_cannot_be_read_neither_is_half_of_the_change_told(
+def test_if_an_inherited_row_cannot_be_read_the_previous_state_is_null(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     diner = Diner.objects.create(name="old")
@@ -248,7 +244,7 @@ def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_reading_too(thing: Thin
     assert Thing.objects.get().name == "old"
 
 
-def test_a_relation_is_told_as_it_was_stored_where_an_instance_says_something_else() -> None:
+def test_a_relation_is_read_from_the_database_not_from_the_instance() -> None:
     person, course = Person.objects.create(name="a"), Course.objects.create(code="old")
     course.students.add(person)
     make_webhook(Course, prechange=True)
@@ -259,7 +255,7 @@ def test_a_relation_is_told_as_it_was_stored_where_an_instance_says_something_el
 
 
 @pytest.mark.parametrize("code", ["new", Concat(F("code"), Value("er"))])
-def test_so_is_one_whose_object_is_saved_with_another_value_of_what_it_is_known_by(code: Any) -> None:
+def test_a_relation_by_another_field_is_read_after_that_field_changed(code: Any) -> None:
     person, course = Person.objects.create(name="a"), Course.objects.create(code="old")
     make_webhook(Course, prechange=True)
     with transaction.atomic():
@@ -311,7 +307,7 @@ def test_the_lock_before_a_save_is_noted_as_the_one_of_its_update(thing: Thing) 
 def test_an_edit_does_not_end_the_transaction_where_it_cannot_have_the_lock(
     thing: Thing, red: Label, shown: str, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
-    """Nor where the payload does not show what is edited."""
+    """Also if the payload does not show the edited relation."""
 
     class Showing(serializers.ModelSerializer):
         class Meta:
@@ -394,7 +390,7 @@ def test_a_connection_that_breaks_while_it_waits_for_the_lock_ends_the_transacti
 @pytest.mark.parametrize("rollback", ROLLBACKS)
 @pytest.mark.parametrize("undone", [("update",), ("tag",), ("tag", "update"), ("delete",)])
 @pytest.mark.parametrize("is_first", [True, False])
-def test_what_was_read_in_a_savepoint_is_read_again_after_its_rollback(
+def test_a_row_read_in_a_savepoint_is_read_again_after_its_rollback(
     rollback: str, undone: tuple[str, ...], is_first: bool
 ) -> None:
     """The rollback releases the lock. What another transaction writes then must not be taken for no change."""
@@ -413,7 +409,7 @@ def test_what_was_read_in_a_savepoint_is_read_again_after_its_rollback(
 
 
 @pytest.mark.postgresql
-def test_what_was_read_before_a_savepoint_is_kept_after_its_rollback(thing: Thing, red: Label) -> None:
+def test_a_row_read_before_a_savepoint_is_kept_after_its_rollback(thing: Thing, red: Label) -> None:
     """The transaction still has the lock that it took before."""
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
@@ -430,7 +426,7 @@ def test_what_was_read_before_a_savepoint_is_kept_after_its_rollback(thing: Thin
     assert (sides()[0]["name"], sides()[1]["name"], changed()) == ("old", "new", ["name", "status"])
 
 
-def test_a_rollback_undoes_what_was_noted_since_its_savepoint_and_nothing_else() -> None:
+def test_a_rollback_undoes_only_the_steps_since_its_savepoint() -> None:
     noted: list[str] = []
     with transaction.atomic():
         log = SavepointLog(connection)
@@ -462,7 +458,7 @@ def test_a_rollback_undoes_what_was_noted_since_its_savepoint_and_nothing_else()
         assert noted == ["before"]
 
 
-def test_what_was_changed_before_a_webhook_wanted_the_state_before_is_unknown(thing: Thing) -> None:
+def test_a_change_before_a_webhook_wanted_the_previous_state_leaves_it_unknown(thing: Thing) -> None:
     webhook = make_webhook(Thing)
     with transaction.atomic():
         rename(thing)

@@ -1,4 +1,4 @@
-"""What a worker asks of the database for a batch: the same, whatever its size."""
+"""The queries of a worker for a batch of any size."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     return {"dispatch": dispatching, "claim": claiming, "load": loading, "record": recording}
 
 
-def test_a_batch_takes_as_many_queries_whatever_its_size() -> None:
+def test_a_batch_of_any_size_takes_the_same_queries() -> None:
     of_one = queries_of_a_batch(1)
     assert queries_of_a_batch(200) == of_one
     assert sum(of_one.values()) < 25, of_one
