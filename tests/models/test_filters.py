@@ -107,7 +107,7 @@ def test_the_form_accepts_filters_and_names_problems(admin_client: Any) -> None:
     assert "No chosen model has &#x27;colour&#x27;" in page
     assert "&quot;is&quot;" in page, "what was entered is still there"
     shown = admin_client.post(address, the_form(conditions="{")).content.decode()
-    assert "This is no JSON: Expecting property name enclosed in double quotes: line 1 column 2" in shown
+    assert "This is not JSON: Expecting property name enclosed in double quotes: line 1 column 2" in shown
     for deep in ("[" * 100_000, "[" * 900 + "]" * 900, "[" * 5000 + "]" * 5000):
         assert "conditions" in admin_client.post(address, the_form(conditions=deep)).context["adminform"].form.errors
     right = {"conditions": json.dumps(RULE["and"][0]), "changed_fields": "status, tags", "only_changes": "on"}
