@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from django.db import connection
+from django.db import connection, transaction
 
 KEPT = {"django_migrations", "django_content_type", "auth_permission", "sqlite_sequence"}
+MANY = 1000  # rows in one table
 
 
 def empty_all_tables() -> None:
@@ -15,14 +16,13 @@ def empty_all_tables() -> None:
     with connection.cursor() as cursor:
         names = [name for name in connection.introspection.table_names(cursor) if name not in KEPT]
         quoted = {name: connection.ops.quote_name(name) for name in names}
-        probes = (f"SELECT '{name}' WHERE EXISTS (SELECT 1 FROM {quoted[name]})" for name in names)
-        cursor.execute(" UNION ALL ".join(probes))
-        filled = [quoted[row[0]] for row in cursor.fetchall()]
-        if not filled:
+        rows = (f"SELECT '{name}', COUNT(*) FROM (SELECT 1 FROM {quoted[name]} LIMIT {MANY}) AS few" for name in names)
+        cursor.execute(" UNION ALL ".join(rows))
+        counts = {quoted[name]: count for name, count in cursor.fetchall() if count}
+        if connection.vendor == "postgresql" and MANY in counts.values():
+            cursor.execute("TRUNCATE " + ", ".join(counts) + " CASCADE")
             return
-        if connection.vendor == "postgresql":
-            cursor.execute("TRUNCATE " + ", ".join(filled) + " CASCADE")
-            return
-    with connection.constraint_checks_disabled(), connection.cursor() as cursor:
-        for name in filled:
+    # On PostgreSQL a TRUNCATE of a few tables takes as long as a hundred DELETEs. Foreign keys are checked at the end.
+    with connection.constraint_checks_disabled(), transaction.atomic(), connection.cursor() as cursor:
+        for name in counts:
             cursor.execute(f"DELETE FROM {name}")
