@@ -94,7 +94,7 @@ class TrackedQuerySet(models.QuerySet[M]):
             collector = Collector(using=self.db, origin=self)
             collector.collect(self.order_by())
             changes = [
-                Change(registration, instance.pk, Action.DELETED, lock=True)
+                Change(registration, instance.pk, Action.DELETED, needs_lock=True)
                 for model, instances in collector.data.items()
                 if (registration := registry.registration_of(model))
                 for instance in instances

@@ -45,7 +45,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
     if conf.enabled:
         using = recording.database()
         is_here = obj is not None and router.db_for_write(type(obj), instance=obj) == using
-        recording.record_custom(event, using, lock=registration if is_here else None)
+        recording.record_custom(event, using, registration if is_here else None)
 
 
 def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:

@@ -232,17 +232,18 @@ def _insert(state: TransactionState, events: list[Event]) -> None:
     Event.insert_all(events, state.using)
 
 
-def record_custom(state: TransactionState, event: Event, lock: Registration | None = None) -> None:
+def record_custom(state: TransactionState, event: Event, registration: Registration | None = None) -> None:
     """Record a custom event for the webhooks that want it. It is merged with no other.
 
-    ``lock`` is the registration of its object. The row is locked, so that a later change of the object has a later
+    ``registration`` is of its object. The row is locked, so that a later change of the object has a later
     Event, and is committed after this one.
     """
     candidates = state.subscriptions.for_custom_event(event.action, current_actor().username)
     if not candidates:
         return
-    if lock and not state.history((event.object_type, event.object_id)):  # what the transaction changed is locked
-        _lock(state, lock, event.object_id)
+    # A row that this transaction changed is locked already.
+    if registration and not state.history((event.object_type, event.object_id)):
+        _lock(state, registration, event.object_id)
     found = Match(candidates)
     if not event.error:
         state.budget.refill()

@@ -92,17 +92,17 @@ def record(
     pk: Any,
     action: Action,
     using: str,
-    lock: bool = False,
+    needs_lock: bool = False,
     state: TransactionState | None = None,
 ) -> None:
     """Record that an object was created or updated, or is about to be deleted, on database ``using``.
 
-    ``lock``: the change did not lock the row itself. ``state`` is what ``snapshot_before`` returned in autocommit mode.
-    Errors are logged, and become a failed Event if possible. Raises only what aborted the transaction.
+    ``needs_lock``: the change did not lock the row itself. ``state`` is the result of ``snapshot_before`` in autocommit
+    mode. Errors are logged, and become a failed Event if possible. Raises only what aborted the transaction.
     """
-    change = Change(registration, pk, action, lock)
+    change = Change(registration, pk, action, needs_lock)
     with events.log_missed(using, change):
-        change = Change(registration, registration.normalize_pk(pk), action, lock)
+        change = Change(registration, registration.normalize_pk(pk), action, needs_lock)
         if opened := current_or_new(using):
             if opened.subscriptions.has_subscribers(registration.model):
                 _record(opened, change)
@@ -112,7 +112,7 @@ def record(
         if state.subscriptions.has_subscribers(registration.model):
             with transaction.atomic(using):
                 state.register()
-                _record(state, Change(registration, change.pk, action, lock=True))
+                _record(state, Change(registration, change.pk, action, needs_lock=True))
 
 
 def _record(state: TransactionState, change: Change) -> None:
@@ -135,22 +135,22 @@ def record_edit(objects: Objects, using: str) -> None:
     with batch(using) if is_many else nullcontext():
         for registration, pks in objects.items():
             for pk in pks:
-                record(registration, pk, Action.UPDATED, using, lock=True)
+                record(registration, pk, Action.UPDATED, using, needs_lock=True)
 
 
-def record_custom(event: Event, using: str, lock: Registration | None = None) -> None:
-    """Record a custom event for the webhooks that want it. ``lock`` is the registration of its object, if the row is in
+def record_custom(event: Event, using: str, registration: Registration | None = None) -> None:
+    """Record a custom event for the webhooks that want it. ``registration`` is of its object, if the row is in
     this database. Raises only what aborted the transaction."""
     with events.log_missed(using, event):
         state = current_or_new(using)
         if state:
-            events.record_custom(state, event, lock)
+            events.record_custom(state, event, registration)
             return
         state = _unregistered(using)
         if state.subscriptions.for_custom_event(event.action):
             with transaction.atomic(using):
                 state.register()
-                events.record_custom(state, event, lock)
+                events.record_custom(state, event, registration)
 
 
 def batch(using: str | None = None) -> Block:

@@ -116,7 +116,7 @@ def _write(registration: Registration, data: Any, is_exact: bool = False) -> str
 
 def read(state: TransactionState, change: Change, serializers: Sequence[str]) -> SerializedObject | None:
     """Read and serialize the object of a change. None if it was deleted. Raises the error if all serializers fail."""
-    found = reread_all(change.registration, [change.pk], state.using, change.lock)
+    found = reread_all(change.registration, [change.pk], state.using, change.needs_lock)
     for instance in found.values():  # one at most, under the key as its field spells it
         return _serialize_each(state, change, instance, serializers)
     return None
@@ -132,7 +132,7 @@ def read_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, Se
         by_model[change.registration].append(change)
     found: dict[Key, SerializedObject | None] = {}
     for registration, group in by_model.items():
-        lock = any(change.lock for change in group)
+        lock = any(change.needs_lock for change in group)
         instances = reread_all(registration, [change.pk for change in group], state.using, lock)
         names = state.subscriptions.serializers(registration.label)
         for name in names if len(instances) > 1 else ():
@@ -211,9 +211,9 @@ def _columns(state: TransactionState, change: Change, instance: models.Model, se
         # If the transaction creates the object again, that is an update of this state. Each serializer adds its fields.
         # A field that is known already keeps the value of the first deletion.
         known = state.previous(change.key)
-        earlier = known.deleted if known and known.deleted else {}
+        earlier = known.snapshot if known and known.snapshot else {}
         deleted = json.loads(payload.previous or payload.snapshot) | earlier
-        state.set_previous(change.key, PreviousState(deleted=deleted))
+        state.set_previous(change.key, PreviousState(snapshot=deleted))
     return payload.columns(is_deleted)
 
 

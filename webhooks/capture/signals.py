@@ -140,10 +140,10 @@ def on_saved(
         return
     if not recording.has_subscribers(sender, using):
         return
-    lock = not registry.save_locks_row(sender)
+    needs_lock = not registry.save_locks_row(sender)
     for registration in registry.registrations_touched(sender):
         action = Action.CREATED if created and registration.model not in parents else Action.UPDATED
-        _record(registration, _key(registration, instance), action, using, lock, state)
+        _record(registration, _key(registration, instance), action, using, needs_lock, state)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
@@ -153,7 +153,7 @@ def on_deleting(sender: type[models.Model], instance: models.Model, using: str, 
     registration = registry.registration_of(sender)
     if registration is not None:
         # The row is locked from here on, so that no update comes between this Event and the deletion.
-        _record(registration, instance.pk, Action.DELETED, using, lock=True)
+        _record(registration, instance.pk, Action.DELETED, using, needs_lock=True)
 
 
 def on_many_to_many_changed(
@@ -192,11 +192,11 @@ def _record(
     pk: Any,
     action: Action,
     using: str,
-    lock: bool,
+    needs_lock: bool,
     state: TransactionState | None = None,
 ) -> None:
     if not _is_elsewhere(registration.label, pk, action, using):
-        recording.record(registration, pk, action, using, lock, state)
+        recording.record(registration, pk, action, using, needs_lock, state)
 
 
 def _is_elsewhere(label: str, pk: Any, action: str, using: str) -> bool:

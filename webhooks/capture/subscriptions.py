@@ -284,7 +284,7 @@ def _read_sql(using: str, enabled_only: bool) -> str:
         UNION ALL
         SELECT 'filters', '', '', on_created, on_updated, on_deleted, CAST({build}({filters}) AS text)
         FROM webhooks_webhook WHERE {selected} AND ({_HAS_FILTERS})
-        {fingerprint if for_postgresql else ""}
+        {fingerprint}
         """
 
 

@@ -35,12 +35,12 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Change:
-    """One change of one object. ``lock``: the change itself did not lock the row."""
+    """One change of one object. ``needs_lock``: the change itself did not lock the row."""
 
     registration: Registration
     pk: Any
     action: Action
-    lock: bool = False
+    needs_lock: bool = False
 
     @cached_property
     def key(self) -> Key:

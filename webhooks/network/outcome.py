@@ -63,11 +63,6 @@ class Outcome:
     def overloaded(self) -> bool:
         return self.timed_out or self.status == 429
 
-    def without_response(self, why: str) -> Outcome:
-        """The same result without the receiver's headers and body. ``why`` extends the reason of a failure."""
-        reason = f"{self.reason[:200]}{why}" if self.reason else ""
-        return replace(self, headers={}, body="", reason=reason)
-
     def with_unread_body(self, why: str, timed_out: bool) -> Outcome:
         """The failure of a broken body, with any status, as in NetBox: the receiver may not have finished."""
         reason = f"{self.reason[:200] or f'HTTP {self.status}'}{UNREAD}: {why}"

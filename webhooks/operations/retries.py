@@ -209,7 +209,7 @@ def _previous_state(failed: Event, serializer: str) -> PreviousState | None:
         return None
     snapshots = payloads.as_serialized_by(failed, serializer).snapshots
     prechange = json.loads(snapshots)["prechange"] if snapshots else None
-    return None if prechange is None else PreviousState(deleted=prechange)
+    return None if prechange is None else PreviousState(snapshot=prechange)
 
 
 def _matching_webhooks(failed: Event, columns: dict[str, Any]) -> list[int]:

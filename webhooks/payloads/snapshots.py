@@ -43,8 +43,8 @@ class PreviousState:
     """The relations that the row has prefetched."""
     edited: set[str] = field(default_factory=set)
     """The relations that were edited since."""
-    deleted: Snapshot | None = None
-    """The whole snapshot of an object that was deleted meanwhile."""
+    snapshot: Snapshot | None = None
+    """The whole snapshot, if the row cannot be read any more: the object was deleted, or an Event is replayed."""
 
     def lacks(self, relation: str) -> bool:
         """Whether the old members of a relation must still be read."""
@@ -136,8 +136,8 @@ def snapshot_of(serializer: Any, data: Any, row: models.Model) -> Snapshot:
 
 def previous_snapshot(serializer: Any, data: Any, after: Snapshot, state: PreviousState) -> Snapshot | None:
     """The snapshot of the previous state, based on the one after; None if it is unknown."""
-    if state.deleted is not None:  # which has the fields of all serializers
-        return {name: value for name, value in state.deleted.items() if name in after}
+    if state.snapshot is not None:  # which has the fields of all serializers
+        return {name: value for name, value in state.snapshot.items() if name in after}
     if state.row is None:
         return None
     relations = _relations(serializer, data, state.row)
