@@ -63,7 +63,8 @@ def test_a_worker_retries_sweeps_and_keeps_its_connections(workers: Workers, inb
     until(lambda: count(State.SUCCEEDED) == 2, 20, "both deliveries to succeed")
     assert Attempt.objects.count() == 4
     assert Sweep.objects.exists()
-    assert len({one.connection for one in inbox.received()}) == 1
+    # Two deliveries may be under way at once, each with a connection. No attempt opens another.
+    assert len({one.connection for one in inbox.received()}) <= 2
 
 
 @pytest.mark.one_database
