@@ -30,6 +30,8 @@ M = TypeVar("M", bound=models.Model)
 Restrict = Callable[[QuerySet[M], Any, str], QuerySet[M]]
 
 # A change of these sends data to another receiver, or lets others read it on the way.
+ENTER_AGAIN = "They would go to the new destination: enter them again, or clear them."
+
 DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
 # A change of these sends more data, or reveals data by whether something is sent.
 CONTENT_FIELDS = (
@@ -217,7 +219,7 @@ def refusals(
             found[changed[0]] = refusal
         is_redirected = not set(DESTINATION_FIELDS).isdisjoint(changed)
         if is_redirected and webhook.secret_headers and not enters_secret_headers:
-            found |= {"secret_headers": "They would go to the new destination: enter them again, or clear them."}
+            found["secret_headers"] = ENTER_AGAIN
     return found
 
 
