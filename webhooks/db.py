@@ -9,16 +9,21 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
 from django.db.migrations.executor import MigrationExecutor
-from django.db.models import DateTimeField, Func
+from django.db.models import BooleanField, DateTimeField, Func
 from django.utils import timezone
+
+from webhooks.logs import get_logger, reraise_job_timeout
+
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 
@@ -33,14 +38,93 @@ def fetch_all(using: str, statement: str, parameters: Sequence[Any] = ()) -> lis
         return found
 
 
-def execute(using: str, statement: str, parameters: Sequence[Any] = ()) -> None:
+def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> None:
     """Run a statement that returns no rows."""
     with connections[using].cursor() as cursor:
         cursor.execute(statement, parameters)
 
 
+def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -> None:
+    """Run a statement so that the open transaction goes on if it fails, and raise the error.
+
+    On PostgreSQL it runs in a savepoint, in the same round trip if the driver can send several statements at once. On
+    SQLite a failed statement aborts nothing.
+    """
+    connection = connections[using]
+    if not is_postgresql(using) or connection.get_autocommit():
+        execute(using, statement, parameters)
+        return
+    with connection.cursor() as cursor:
+        if not sends_several(using, cursor):
+            with transaction.atomic(using):
+                cursor.execute(statement, parameters)
+            return
+        try:
+            cursor.execute(f"SAVEPOINT webhooks_safely; {statement}; RELEASE SAVEPOINT webhooks_safely", parameters)
+        except DatabaseError:
+            cursor.execute("ROLLBACK TO SAVEPOINT webhooks_safely; RELEASE SAVEPOINT webhooks_safely")
+            raise
+
+
+def sends_several(using: str, cursor: Any) -> bool:
+    """Whether PostgreSQL's driver sends several statements with parameters at once: psycopg 3, unless it may prepare
+    them."""
+    is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
+    return getattr(cursor.connection, "prepare_threshold", 0) is None and not is_bound_by_server
+
+
 def is_postgresql(using: str) -> bool:
     return connections[using].vendor == "postgresql"
+
+
+# Old statistics, and the dead rows that a long transaction keeps, lead planners to scan a whole table or index. Without
+# these plans, PostgreSQL looks up each row by an index.
+SCANS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
+SORTS = ("enable_sort", "enable_incremental_sort")
+WHOLE_TABLE_PLANS = (*SCANS, *SORTS)
+
+
+@contextmanager
+def index_plans(using: str, may_sort: bool = False) -> Iterator[None]:
+    """Let PostgreSQL look up rows by indexes, and in the order of an index, whatever its statistics say.
+
+    For statements with a LIMIT: they stop early. With ``may_sort`` it may also find few rows first and sort them.
+    Inside a host's transaction, the settings are as before afterwards.
+    """
+    if not is_postgresql(using):
+        yield
+        return
+    is_nested = connections[using].in_atomic_block
+    with transaction.atomic(using, savepoint=False):
+        names = SCANS if may_sort else WHOLE_TABLE_PLANS
+        before = ", ".join(f"current_setting('{name}')" for name in names)
+        change = ", ".join(f"set_config('{name}', %s, true)" for name in names)
+        [found] = fetch_all(using, f"SELECT {before}, {change}", ["off"] * len(names))
+        yield
+        if is_nested:
+            fetch_all(using, f"SELECT {change}", found[: len(names)])
+
+
+@contextmanager
+def time_limit(using: str, seconds: float) -> Iterator[None]:
+    """Let PostgreSQL stop each statement that takes longer, see ``is_timeout``. A shorter limit of the host stays.
+
+    A transaction, or a savepoint of the host's transaction, which goes on with its own limit.
+    """
+    if not is_postgresql(using):
+        yield
+        return
+    is_nested = connections[using].in_atomic_block
+    with transaction.atomic(using):
+        limit = int(seconds * 1000)
+        statement = """
+            SELECT setting, set_config(name, (CASE WHEN setting::int BETWEEN 1 AND %s THEN setting ELSE %s END), true)
+            FROM pg_settings WHERE name = 'statement_timeout'
+        """
+        [(before, _)] = fetch_all(using, statement, [limit, str(limit)])
+        yield
+        if is_nested:
+            fetch_all(using, "SELECT set_config('statement_timeout', %s, true)", [before])
 
 
 # The most keys in one statement. SQLite takes 32,766 parameters by default, PostgreSQL 65,535 if the server binds them.
@@ -57,30 +141,31 @@ def in_chunks(using: str, keys: Collection[Any]) -> Iterator[list[Any]]:
         yield known[start : start + size]
 
 
-# A list of ids is passed as one text parameter: psycopg takes longer to adapt an array than PostgreSQL to run the
-# statement. Each ``*_sql`` below belongs to the ``*_value`` that makes its parameter.
+def among_sql(using: str, ids: Collection[Any], column_type: Literal["bigint", "uuid"] = "bigint") -> tuple[str, str]:
+    """A condition that follows a column, for any number of ids, and its parameter.
 
-
-def uuids_sql(using: str) -> str:
-    """A subquery of UUIDs, for the parameter ``uuids_value``."""
+    The parameter is one text: psycopg takes longer to adapt an array than PostgreSQL to run the statement.
+    """
+    plain = [one.hex if isinstance(one, uuid.UUID) else one for one in ids]
     if is_postgresql(using):
-        return "(SELECT unnest(string_to_array(%s, ',')::uuid[]))"
-    return "(SELECT value FROM json_each(%s))"
+        return f"= ANY (string_to_array(%s, ',')::{column_type}[])", ",".join(map(str, plain))
+    return "IN (SELECT value FROM json_each(%s))", json.dumps(plain)
 
 
-def uuids_value(using: str, ids: Collection[uuid.UUID]) -> str:
-    return ",".join([value.hex for value in ids]) if is_postgresql(using) else json.dumps([one.hex for one in ids])
+class Among(Func):
+    """Whether a column is among keys, as a condition of the ORM. It has one parameter, ``__in`` has one for each key:
+    250 keys take longer to adapt than the statement takes to run."""
 
+    output_field = BooleanField()
 
-def ids_sql(using: str) -> str:
-    """A subquery of integer ids, for the parameter ``ids_value``."""
-    if is_postgresql(using):
-        return "(SELECT unnest(string_to_array(%s, ',')::bigint[]))"
-    return "(SELECT value FROM json_each(%s))"
+    def __init__(self, column: str, keys: Collection[Any], column_type: Literal["bigint", "uuid"] = "bigint") -> None:
+        super().__init__(column)
+        self.keys, self.column_type = keys, column_type
 
-
-def ids_value(using: str, ids: Collection[int]) -> str:
-    return ",".join(map(str, ids)) if is_postgresql(using) else json.dumps(list(ids))
+    def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
+        column, parameters = compiler.compile(self.get_source_expressions()[0])
+        condition, keys_param = among_sql(connection.alias, self.keys, self.column_type)
+        return f"{column} {condition}", (*parameters, keys_param)
 
 
 def json_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
@@ -92,6 +177,26 @@ def json_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
         return f"(SELECT {', '.join(columns)} FROM json_populate_recordset(NULL::{table}, %s::json)) AS given"
     read = ", ".join(f"json_extract(value, '$.{column}') AS {column}" for column in columns)
     return f"(SELECT {read} FROM json_each(%s)) AS given"
+
+
+def rows_by_id_sql(using: str) -> str:
+    """A subquery of one row: a JSON object of rows by UUID, see ``rows_by_id``. Read it with ``value_by_id_sql``.
+
+    A join would compare each row with each other: nested loops are all that workers allow.
+    """
+    return f"(SELECT {'%s::jsonb' if is_postgresql(using) else '%s'} AS rows) AS given"
+
+
+def value_by_id_sql(using: str, column: str, name: str) -> str:
+    """The value ``name`` of the row with the id in ``column``, as text."""
+    if is_postgresql(using):
+        return f"(given.rows -> {column}::text ->> '{name}')"
+    return f"""json_extract(given.rows, '$."' || {column} || '".{name}')"""
+
+
+def rows_by_id(using: str, rows: Mapping[uuid.UUID, Mapping[str, Any]]) -> str:
+    """The parameter of ``rows_by_id_sql``."""
+    return json.dumps({str(pk) if is_postgresql(using) else pk.hex: row for pk, row in rows.items()})
 
 
 def uuid_sql(using: str) -> str:
@@ -108,7 +213,7 @@ def to_uuid(value: Any) -> uuid.UUID:
 
 
 def elapsed() -> float:
-    """Seconds since some fixed moment. On Linux they include the time the machine was suspended: leases run on then."""
+    """Seconds since some fixed moment. On Linux the time of a suspended machine counts, as it does for a lease."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
@@ -117,6 +222,20 @@ def now_sql(using: str, seconds: float = 0) -> tuple[str, list[Any]]:
     if is_postgresql(using):
         return "(STATEMENT_TIMESTAMP() + make_interval(secs => %s))", [seconds]
     return "%s", [connections[using].ops.adapt_datetimefield_value(timezone.now() + timedelta(seconds=seconds))]
+
+
+def unix_time_sql(using: str, seconds: int = 0) -> tuple[str, list[Any]]:
+    """As ``now_sql``, as whole seconds since 1970 in UTC."""
+    if is_postgresql(using):
+        return "(FLOOR(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()))::bigint + %s)", [seconds]
+    return "%s", [int(timezone.now().timestamp()) + seconds]
+
+
+def database_time(using: str) -> float:
+    """Seconds since 1970, by the database's clock. SQLite uses this process's."""
+    if not is_postgresql(using):
+        return time.time()
+    return float(fetch_all(using, "SELECT EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())")[0][0])
 
 
 class DatabaseNow(Func):
@@ -138,19 +257,17 @@ def to_utc(moment: datetime) -> datetime:
     return aware.astimezone(UTC)
 
 
+def to_utc_text(text: str) -> str:
+    """The ISO format, in UTC, of a time as the database writes it in text or JSON."""
+    moment = datetime.fromisoformat(text)
+    if timezone.is_naive(moment) and settings.USE_TZ:  # SQLite
+        moment = moment.replace(tzinfo=UTC)
+    return to_utc(moment).isoformat(timespec="seconds")
+
+
 def to_db_time(moment: datetime) -> datetime:
     """Convert an aware datetime for a column of the host: naive local time if ``USE_TZ`` is off."""
     return moment if settings.USE_TZ else timezone.make_naive(moment)
-
-
-def from_db_time(using: str, value: datetime | str) -> datetime:
-    """Convert a column's value, read without the ORM, to the datetime that the ORM would return.
-
-    SQLite returns text, or with ``USE_TZ`` a naive datetime in the time zone of the connection.
-    """
-    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-    needs_zone = settings.USE_TZ and timezone.is_naive(moment)
-    return timezone.make_aware(moment, connections[using].timezone) if needs_zone else moment
 
 
 # Ids of deliveries
@@ -188,9 +305,6 @@ TRIES = 5
 # PostgreSQL: serialization failure, deadlock, lock not available.
 CONFLICTS = {"40001", "40P01", "55P03"}
 
-# The transaction status of libpq, as psycopg 2 and 3 report it, for a transaction that PostgreSQL has aborted.
-IN_ERROR = 3
-
 
 def atomically(work: Callable[[], T], using: str) -> T:
     """Run ``work`` in a transaction, and again if it conflicted with another transaction.
@@ -215,6 +329,12 @@ def is_conflict(error: Exception) -> bool:
     return isinstance(error, IntegrityError) or code in CONFLICTS
 
 
+def is_timeout(error: Exception) -> bool:
+    """Whether PostgreSQL stopped a statement that took too long."""
+    cause = error.__cause__
+    return (getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)) == "57014"  # query_canceled
+
+
 def savepoint(using: str) -> AbstractContextManager[Any]:
     """A savepoint in the open transaction. Nothing in autocommit mode: there a failed query ends nothing."""
     return nullcontext() if connections[using].get_autocommit() else transaction.atomic(using)
@@ -228,17 +348,8 @@ def is_aborted(using: str) -> bool:
         return True  # the connection is lost, and with it every savepoint
     if connection.vendor != "postgresql" or connection.connection is None:
         return False
-    return bool(connection.connection.info.transaction_status == IN_ERROR)
-
-
-def async_commit(using: str) -> None:
-    """Let PostgreSQL commit this transaction without waiting for the disk.
-
-    For work that a worker repeats in the same way if a crash of the database loses it. A crash of the worker loses
-    nothing either way.
-    """
-    if is_postgresql(using):
-        execute(using, "SET LOCAL synchronous_commit TO OFF")
+    in_error = 3  # the transaction status of libpq, as psycopg 2 and 3 report it
+    return bool(connection.connection.info.transaction_status == in_error)
 
 
 # Errors
@@ -260,6 +371,30 @@ def describe_error(error: BaseException) -> str:
     """The message of a database error on one line. If the tables are not migrated, it says first what to do."""
     message = " ".join(str(error).split())
     return f"{RUN_MIGRATE} ({message})" if is_missing_table(error) else message
+
+
+class log_errors:  # reads as a function
+    """In a ``with``: log an error under a message, and go on.
+
+    Raises what aborted the transaction: a caller that went on would lose its changes without notice.
+    """
+
+    def __init__(self, using: str, message: str, *args: Any) -> None:
+        self.using, self._message, self._args = using, message, args
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        reraise_job_timeout(error)
+        if is_missing_table(error):
+            error.add_note(f"{RUN_MIGRATE}.")
+        logger.error(self._message, *self._args, exc_info=error)
+        return not is_aborted(self.using)
 
 
 def has_pending_migrations(using: str) -> bool:

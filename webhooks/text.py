@@ -7,9 +7,7 @@ import html
 import ipaddress
 import json
 import re
-from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -50,6 +48,7 @@ def escape_invisible(text: str, breaks: bool = False) -> str:
 
 # Lists and objects may be nested this deep. Some parsers give up at a hundred levels.
 MAX_JSON_DEPTH = 100
+_TOO_DEEP = f"data is nested more than {MAX_JSON_DEPTH} levels deep"
 
 # An escape of JSON: a pair of surrogates, half of a pair, or any other.
 _JSON_ESCAPE = re.compile(
@@ -83,8 +82,21 @@ def dumps(value: Any, is_excluded: Callable[[str], bool] | None = None, exact_de
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise NotJSONSerializable(next(_problems("data", value), "") or str(error)) from error
     if json_depth(text) > MAX_JSON_DEPTH:
-        raise NotJSONSerializable(_too_deep("data"))
+        raise NotJSONSerializable(_TOO_DEEP)
     return replace_half_surrogates(text)
+
+
+def short_json(value: Any, length: int = 200) -> Any:
+    """A parsed JSON value, or the beginning of its text if that has more than ``length`` characters."""
+    if isinstance(value, str):
+        text = value
+    else:
+        text = ""
+        for piece in json.JSONEncoder(ensure_ascii=False).iterencode(value):
+            text += piece
+            if len(text) > length:
+                break
+    return value if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _encode(value: Any, default: Callable[[Any], Any]) -> str:
@@ -142,7 +154,7 @@ def replace_half_surrogates(text: str) -> str:
 def _problems(path: str, value: Any, level: int = 0) -> Iterator[str]:
     """Messages about the parts of a value that cannot be serialized."""
     if level > MAX_JSON_DEPTH:
-        yield _too_deep(path)
+        yield _TOO_DEEP
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaf_problems(path, {key: None})
@@ -167,10 +179,6 @@ def _leaf_problems(path: str, value: Any) -> Iterator[str]:
             yield f"{short}: {error}"
 
 
-def _too_deep(path: str) -> str:
-    return f"{path.partition('.')[0]} is nested more than {MAX_JSON_DEPTH} levels deep"
-
-
 # Redaction
 
 REDACTED = "********"
@@ -187,9 +195,11 @@ def redact(text: str, secrets: Collection[str]) -> str:
 
     A text that takes too long to search becomes asterisks as a whole.
     """
+    if not secrets:
+        return text
     if len(text) * sum(map(len, secrets)) > MAX_SEARCHED:
         return REDACTED
-    spans = sorted(span for decoded in _decodings(text) for secret in secrets for span in decoded.find(secret))
+    spans = sorted(span for decoded in _decodings(text) for secret in secrets for span in _find(secret, *decoded))
     parts, end = [], 0
     for first, last in spans:
         if first >= end:
@@ -198,49 +208,18 @@ def redact(text: str, secrets: Collection[str]) -> str:
     return "".join([*parts, text[end:]])
 
 
-@dataclass(slots=True, eq=False)
-class _Decoded:
-    """A text with its escapes decoded, and the way back to positions in the original text."""
-
-    text: str
-    original: _Decoded | None = None
-    ends: Sequence[int] = ()
-    """Where each decoded escape ends in this text."""
-    shifts: Sequence[int] = ()
-    """By how many characters the original is longer, up to each of ``ends``."""
-
-    def find(self, secret: str) -> Iterator[tuple[int, int]]:
-        """The spans of a secret in the first original text; and of its beginning, if the text ends with that."""
-        start = self.text.find(secret)
-        while start >= 0:
-            yield self._position(start), self._position(start + len(secret))
-            start = self.text.find(secret, start + len(secret))
-        text, end = self.text.rstrip(CUT_OFF), self._position(len(self.text))
-        start = text.find(secret[0], max(0, len(text) - len(secret) + 1))
-        while start >= 0 and not secret.startswith(text[start:]):
-            start = text.find(secret[0], start + 1)
-        if start >= 0 and end - self._position(start) >= MIN_PREFIX:
-            yield self._position(start), end
-
-    def decode(self, escapes: re.Pattern[str], meaning: Callable[[re.Match[str]], str]) -> _Decoded | None:
-        """Decode one kind of escapes. None if the text has none of them."""
-        if not escapes.search(self.text):
-            return None
-        parts, ends, shifts, length, last = [], [], [], 0, 0
-        for found in escapes.finditer(self.text):
-            character = meaning(found)
-            parts += [self.text[last : found.start()], character]
-            length += found.start() - last + len(character)
-            last = found.end()
-            ends.append(length)
-            shifts.append(last - length)
-        return _Decoded("".join([*parts, self.text[last:]]), self, ends, shifts)
-
-    def _position(self, index: int) -> int:
-        if self.original is None:
-            return index
-        passed = bisect_right(self.ends, index)
-        return self.original._position(index + (self.shifts[passed - 1] if passed else 0))
+def _find(secret: str, text: str, places: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The spans of a secret, as places in the original text; and of its beginning, if the text ends with that."""
+    start = text.find(secret)
+    while start >= 0:
+        yield places[start], places[start + len(secret)]
+        start = text.find(secret, start + len(secret))
+    text, end = text.rstrip(CUT_OFF), places[len(text)]
+    start = text.find(secret[0], max(0, len(text) - len(secret) + 1))
+    while start >= 0 and not secret.startswith(text[start:]):
+        start = text.find(secret[0], start + 1)
+    if start >= 0 and end - places[start] >= MIN_PREFIX:
+        yield places[start], end
 
 
 # Marks an escape that is cut off at the end of the text; ``clean`` leaves no other NUL.
@@ -265,9 +244,17 @@ _ESCAPES: list[tuple[re.Pattern[str], Callable[[re.Match[str]], str]]] = [
 ]
 
 
-def _decodings(text: str) -> list[_Decoded]:
-    """The text as it is, and with every combination of the three kinds of escapes decoded."""
-    decodings = [_Decoded(text)]
+def _decodings(text: str) -> list[tuple[str, Sequence[int]]]:
+    """The text as it is, and with every combination of the three kinds of escapes decoded. Each with the place in the
+    text where each of its characters begins, and the end."""
+    decodings: list[tuple[str, Sequence[int]]] = [(text, range(len(text) + 1))]
     for escapes, meaning in _ESCAPES:
-        decodings += filter(None, [one.decode(escapes, meaning) for one in decodings])
+        for encoded, places in [one for one in decodings if escapes.search(one[0])]:
+            parts, found_places, last = [], list[int](), 0
+            for found in escapes.finditer(encoded):
+                start, character = found.start(), meaning(found)
+                parts += [encoded[last:start], character]
+                found_places += [*places[last:start], *[places[start]] * len(character)]
+                last = found.end()
+            decodings.append(("".join([*parts, encoded[last:]]), [*found_places, *places[last:]]))
     return decodings

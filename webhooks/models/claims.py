@@ -1,34 +1,20 @@
-"""The SQL that finds and claims due deliveries, and that promotes the next delivery of a lane to its head."""
+"""The SQL that finds and claims due deliveries.
+
+A claim writes the token of the worker to each row of the queue. A worker may only record rows that still have its
+token. The lease of all its claims is in its row of ``webhooks_worker``.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from webhooks.db import (
-    async_commit,
-    atomically,
-    fetch_all,
-    is_postgresql,
-    now_sql,
-    to_uuid,
-    uuid_sql,
-    uuids_sql,
-    uuids_value,
-)
+from django.db import connections, transaction
 
-
-@dataclass(frozen=True)
-class Claim:
-    token: uuid.UUID
-    """Written to each claimed row. A worker may only record rows that still have its token."""
-    lease: float
-    """Seconds until other workers may claim the rows again."""
-    webhooks: Collection[int] | None = None
-    """``promote`` claims deliveries of these webhooks only. None: of all."""
+from webhooks.conf import conf
+from webhooks.db import WHOLE_TABLE_PLANS, among_sql, fetch_all, is_postgresql, now_sql, to_uuid, uuid_sql
 
 
 class ClaimedRow(NamedTuple):
@@ -37,199 +23,150 @@ class ClaimedRow(NamedTuple):
     id: uuid.UUID
     webhook_id: int
     event_id: int
-    attempt_count: int
-    failures: int
-    lost_leases: int
-    due_at: Any  # in the database's own format: use it to sort only
+    lane: int | None
+    in_lane: bool
+    failures: int = 0
+    lost_leases: int = 0
+    due_at: Any = None  # in the database's own format: use it to sort only
+    requested_by: str = ""
 
 
-_CLAIMED = "id, webhook_id, event_id, attempt_count, failures, lost_leases, next_attempt_at"
+CLAIMED = "delivery_id, webhook_id, event_id, lane, in_lane, failures, lost_leases, due_at, requested_by"
 
 
-class Suspicion(Enum):
-    """How many leases a delivery lost, as an SQL condition.
+class DueWebhook(NamedTuple):
+    """A webhook with deliveries to send now. A paused webhook gets one delivery, as a probe.
 
-    The redundant conditions are for query planners. Without statistics they expect many rows of NONE, and SQLite uses
-    the partial index for the other two.
+    ``has`` says whether there are some that have lost no lease, one lease, or two. ``since`` is when the first one that
+    has lost none was due, in the database's own format, or None.
     """
-
-    NONE = "lost_leases <= 0"
-    SOME = "lost_leases > 0 AND lost_leases = 1"
-    STRONG = "lost_leases > 0 AND lost_leases > 1"
-
-
-@dataclass(frozen=True)
-class DueWebhook:
-    """A webhook with deliveries to send now. A paused webhook gets one delivery, as a probe."""
 
     id: int
     is_probe: bool
-    has_clean: bool
-    """Whether deliveries are due that lost no lease."""
-    lost_leases: int
-    """The most leases that a due delivery lost. 0 for a probe if a clean delivery can be sent."""
+    since: Any
+    has: tuple[bool, bool, bool]
 
 
-def due_webhooks(using: str) -> list[DueWebhook]:
-    """The enabled webhooks with deliveries to send now. Paused webhooks only if their probe is due."""
-    now, now_params = now_sql(using)
-    is_due = f"state = 'pending' AND next_attempt_at <= {now}"
-    # The database evaluates the last subquery only if a delivery is suspect. The ORDER BY keeps planners from scanning
-    # all due rows.
-    found = fetch_all(
-        using,
-        f"""
-        WITH due AS MATERIALIZED (
-            SELECT id, probe_at IS NOT NULL AS is_probe, (
-                SELECT MAX(lost_leases) FROM webhooks_delivery
-                WHERE webhook_id = webhooks_webhook.id AND {is_due} AND lost_leases > 0
-            ) AS lost
-            FROM webhooks_webhook WHERE enabled AND (probe_at IS NULL OR probe_at <= {now}) AND EXISTS (
-                SELECT 1 FROM webhooks_delivery WHERE webhook_id = webhooks_webhook.id AND {is_due}
-            )
-        )
-        SELECT id, is_probe, COALESCE(lost, 0), lost IS NULL OR (
-            SELECT 1 FROM webhooks_delivery WHERE webhook_id = due.id AND {is_due} AND {Suspicion.NONE.value}
-            ORDER BY next_attempt_at LIMIT 1
-        ) IS NOT NULL
-        FROM due
-        """,
-        [*now_params * 4],
-    )
-    return [
-        DueWebhook(pk, bool(is_probe), bool(has_clean), 0 if is_probe and has_clean else lost)
-        for pk, is_probe, lost, has_clean in found
-    ]
+# A worker also commits without waiting for the disk.
+PINNED = (*WHOLE_TABLE_PLANS, "synchronous_commit")
 
 
-def claim(
-    using: str, capacity: Mapping[int, int], claim: Claim, suspicion: Suspicion = Suspicion.NONE
-) -> list[ClaimedRow]:
-    """Claim up to ``capacity[webhook id]`` due deliveries of each webhook, the longest due first.
+def begin(using: str, token: uuid.UUID | None = None) -> bool:
+    """Begin a worker's transaction. Returns whether the worker with this token may claim, until the end of it.
 
-    Rows that another worker is claiming are skipped.
+    PostgreSQL commits it without waiting for the disk: if a crash of the database loses it, a worker does the same
+    again. A worker that stops within it loses its locks after a lease.
     """
-    return atomically(lambda: _claim(using, capacity, claim, suspicion), using)
+    if not is_postgresql(using):
+        return bool(token and fetch_all(using, "SELECT 1 FROM webhooks_worker WHERE token = %s", [token.hex]))
+    # The sweep that ends a lease waits for this lock, and then sees the claims.
+    statement = "SELECT (SELECT true FROM webhooks_worker WHERE token = %s::uuid FOR KEY SHARE)"
+    parameters: list[Any] = [token.hex if token else None]
+    if not connections[using].savepoint_ids:  # the settings would last until the end of a host's transaction
+        statement += "".join(f", set_config('{name}', 'off', true)" for name in PINNED)
+        statement += ", set_config('statement_timeout', %s, true)"
+        statement += ", set_config('idle_in_transaction_session_timeout', %s, true)"
+        parameters += [str(int(conf.lease * 1000 / 3)), str(int(conf.lease * 1000))]
+    return bool(fetch_all(using, statement, parameters)[0][0])
 
 
-def _claim(using: str, capacity: Mapping[int, int], claim: Claim, suspicion: Suspicion) -> list[ClaimedRow]:
-    async_commit(using)
-    due = (_lock_due if is_postgresql(using) else _find_due)(using, capacity, suspicion)
-    lease, lease_params = now_sql(using, claim.lease)
+def due_webhooks(using: str, floors: Mapping[int, Any] | None = None) -> list[DueWebhook]:
+    """The enabled webhooks with deliveries to send now. Paused webhooks only if their probe is due.
+
+    The scan of a webhook begins at its floor, a time, if it has one.
+    """
+    now, now_params = now_sql(using)
+    is_due = f"webhook_id = webhooks_webhook.id AND due_at <= {now} AND state = 'pending' AND lost_leases"
+    floor, parameters = "''", list[Any]()
+    if is_postgresql(using):
+        known = floors or {}
+        floor = """COALESCE((
+            SELECT floor FROM unnest(%s::bigint[], %s::timestamptz[]) AS floors (id, floor)
+            WHERE floors.id = webhooks_webhook.id
+        ), '-infinity')"""
+        parameters = [list(known), list(known.values())]
+    statement = f"""
+        SELECT id, probe_at IS NOT NULL,
+            (SELECT due_at FROM webhooks_queue WHERE {is_due} = 0 AND due_at >= {floor} ORDER BY due_at LIMIT 1),
+            (SELECT true FROM webhooks_queue WHERE {is_due} = 1 ORDER BY due_at LIMIT 1),
+            (SELECT true FROM webhooks_queue WHERE {is_due} = 2 ORDER BY due_at LIMIT 1)
+        FROM webhooks_webhook WHERE enabled AND paused_at IS NULL AND (probe_at IS NULL OR probe_at <= {now})
+    """
+    with _reading(using):
+        found = fetch_all(using, statement, [*now_params, *parameters, *now_params * 3])
+    due = [
+        DueWebhook(pk, bool(is_probe), since, (since is not None, bool(once), bool(twice)))
+        for pk, is_probe, since, once, twice in found
+    ]
+    return [webhook for webhook in due if any(webhook.has)]
+
+
+@contextmanager
+def _reading(using: str) -> Iterator[None]:
+    """On PostgreSQL, read in a transaction of a worker: with old statistics, it would otherwise read all that is due.
+    On SQLite, a transaction would wait for writers."""
+    if not is_postgresql(using):
+        yield
+        return
+    with transaction.atomic(using):
+        begin(using)
+        yield
+
+
+def claim(using: str, capacity: Mapping[DueWebhook, int], token: uuid.UUID, lost_leases: int = 0) -> list[ClaimedRow]:
+    """Claim up to ``capacity`` due deliveries of each webhook that have lost so many leases, the longest due first.
+
+    Rows that another worker is claiming are skipped. Call it in a transaction of this worker, see ``begin``.
+    """
+    due = (_lock_due if is_postgresql(using) else _find_due)(using, capacity, lost_leases)
+    if not due:
+        return []
+    chosen, chosen_param = among_sql(using, due, "uuid")
     found = fetch_all(
         using,
         f"""
-        UPDATE webhooks_delivery SET state = 'sending', claim = {uuid_sql(using)}, lease_until = {lease}
-        WHERE id IN {uuids_sql(using)} AND state = 'pending' RETURNING {_CLAIMED}
+        UPDATE webhooks_queue SET state = 'sending', claim = {uuid_sql(using)}
+        WHERE delivery_id {chosen} AND state = 'pending' RETURNING {CLAIMED}
         """,
-        [claim.token.hex, *lease_params, uuids_value(using, due)],
+        [token.hex, chosen_param],
     )
-    return _sorted(found)
+    return claimed_rows(found)
 
 
-def _sorted(found: list[tuple[Any, ...]]) -> list[ClaimedRow]:
+def claimed_rows(found: Iterable[tuple[Any, ...]]) -> list[ClaimedRow]:
+    """From the columns ``CLAIMED``, in the order to send them."""
     claimed = [ClaimedRow(to_uuid(pk), *rest) for pk, *rest in found]
-    return sorted(claimed, key=lambda row: (row.due_at, row.event_id))
+    return sorted(claimed, key=lambda row: (str(row.due_at), row.event_id))
 
 
-def _lock_due(using: str, capacity: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
+def _lock_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) -> list[uuid.UUID]:
     """For PostgreSQL. Reads one range of an index for each webhook, so the backlog of one costs the others nothing."""
+    since = [webhook.since if lost_leases == 0 else None for webhook in capacity]
     found = fetch_all(
         using,
         f"""
-        SELECT due.id FROM unnest(%s::bigint[], %s::int[]) AS capacity (webhook_id, free)
+        SELECT due.delivery_id FROM unnest(%s::bigint[], %s::int[], %s::timestamptz[])
+            AS capacity (webhook_id, free, since)
         CROSS JOIN LATERAL (
-            SELECT id FROM webhooks_delivery
-            WHERE webhook_id = capacity.webhook_id AND state = 'pending' AND next_attempt_at <= STATEMENT_TIMESTAMP()
-                AND {suspicion.value}
-            ORDER BY next_attempt_at LIMIT capacity.free FOR UPDATE SKIP LOCKED
+            SELECT delivery_id FROM webhooks_queue
+            WHERE webhook_id = capacity.webhook_id AND due_at <= STATEMENT_TIMESTAMP()
+                AND due_at >= COALESCE(capacity.since, '-infinity')
+                AND state = 'pending' AND lost_leases = {lost_leases:d}
+            ORDER BY due_at LIMIT capacity.free FOR UPDATE SKIP LOCKED
         ) AS due
         """,
-        [list(capacity), list(capacity.values())],
+        [[webhook.id for webhook in capacity], list(capacity.values()), since],
     )
     return [row[0] for row in found]
 
 
-def _find_due(using: str, capacity: Mapping[int, int], suspicion: Suspicion) -> list[uuid.UUID]:
+def _find_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) -> list[uuid.UUID]:
     """For SQLite, which has neither LATERAL nor row locks."""
     now, now_params = now_sql(using)
     statement = f"""
-        SELECT id FROM webhooks_delivery
-        WHERE webhook_id = %s AND state = 'pending' AND next_attempt_at <= {now} AND {suspicion.value}
-        ORDER BY next_attempt_at LIMIT %s
+        SELECT delivery_id FROM webhooks_queue
+        WHERE webhook_id = %s AND due_at <= {now} AND state = 'pending' AND lost_leases = {lost_leases:d}
+        ORDER BY due_at LIMIT %s
     """
-    found = (fetch_all(using, statement, [webhook_id, *now_params, free]) for webhook_id, free in capacity.items())
+    found = (fetch_all(using, statement, [webhook.id, *now_params, free]) for webhook, free in capacity.items())
     return [to_uuid(row[0]) for part in found for row in part]
-
-
-# A head is pending or sending, and in its lane. The statements below look it up with a scalar subquery, in the unique
-# index and once for each lane. With NOT EXISTS or a join, a planner with old statistics scans all heads.
-_HEAD = """
-    SELECT head.id FROM webhooks_delivery AS head
-    WHERE head.webhook_id = {row}.webhook_id AND head.lane = {row}.lane
-      AND head.state IN ('pending', 'sending') AND head.in_lane
-"""
-
-
-def promote(using: str, deliveries: Collection[uuid.UUID], claim: Claim | None = None) -> list[ClaimedRow]:
-    """In the lanes of these deliveries, make the first waiting delivery the head if there is no head.
-
-    With a ``claim``, new heads of webhooks that are enabled and not paused are claimed at once, and returned. Raises
-    IntegrityError if another promotion in the same lane is faster: call it in ``atomically``.
-    """
-    if not deliveries:
-        return []
-    now, now_params = now_sql(using)
-    lease, lease_params = now_sql(using, claim.lease if claim else 0)
-    claimable = _is_claimable(claim)
-    found = fetch_all(
-        using,
-        f"""
-        UPDATE webhooks_delivery SET
-            state = CASE WHEN {claimable} THEN 'sending' ELSE 'pending' END,
-            claim = CASE WHEN {claimable} THEN {uuid_sql(using)} END,
-            lease_until = CASE WHEN {claimable} THEN {lease} END,
-            next_attempt_at = {now},
-            head_since = {now}
-        WHERE id IN (
-            SELECT (
-                SELECT id FROM webhooks_delivery AS next
-                WHERE next.webhook_id = ended.webhook_id AND next.lane = ended.lane AND next.state = 'waiting'
-                ORDER BY next.event_id LIMIT 1
-            ) FROM webhooks_delivery AS ended WHERE ended.id IN {uuids_sql(using)}
-        ) AND state = 'waiting' AND ({_HEAD.format(row="webhooks_delivery")}) IS NULL
-        RETURNING {_CLAIMED}, state
-        """,
-        [claim.token.hex if claim else None, *lease_params, *now_params * 2, uuids_value(using, deliveries)],
-    )
-    return _sorted([row[:-1] for row in found if row[-1] == "sending"])
-
-
-def _is_claimable(claim: Claim | None) -> str:
-    if claim is None or claim.webhooks == frozenset():
-        return "1 = 0"
-    chosen = f"webhook_id IN ({', '.join(map(str, claim.webhooks))}) AND" if claim.webhooks else ""
-    return f"({chosen} (SELECT enabled AND probe_at IS NULL FROM webhooks_webhook WHERE id = webhook_id))"
-
-
-def lock_heads(using: str, deliveries: Collection[uuid.UUID]) -> None:
-    """Lock the heads of these deliveries' lanes. A transaction that ends a head then sees the changes of this one."""
-    lock = "FOR NO KEY UPDATE" if is_postgresql(using) else ""
-    locked: set[uuid.UUID] = set()
-    # While this waits for the lock of a head, its lane may get another head: look again, without a lock.
-    while set(_heads(using, deliveries, "")) - locked:
-        locked |= set(_heads(using, deliveries, lock))
-
-
-def _heads(using: str, deliveries: Collection[uuid.UUID], lock: str) -> list[uuid.UUID]:
-    found = fetch_all(
-        using,
-        f"""
-        SELECT id FROM webhooks_delivery
-        WHERE id IN (
-            SELECT ({_HEAD.format(row="given")}) FROM webhooks_delivery AS given WHERE given.id IN {uuids_sql(using)}
-        ) AND state IN ('pending', 'sending') AND in_lane ORDER BY id {lock}
-        """,
-        [uuids_value(using, deliveries)],
-    )
-    return [to_uuid(row[0]) for row in found]

@@ -1,286 +1,237 @@
-"""Deliveries of events to webhooks, their states, and the HTTP requests that were sent for them."""
+"""Deliveries of events to webhooks, and their states."""
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
-from django.db import models, transaction
-from django.db.models import Exists, OuterRef, Q
-from django.db.models.functions import Now
+from django.db import models
+from django.db.models import F, Prefetch, Q
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
+from django.utils.text import Truncator
+from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import DatabaseNow, async_commit, atomically, new_id
-from webhooks.models import claims
-from webhooks.models.event import EMPTY, LARGE_FIELDS, Event, WriteDBManager
+from webhooks.db import DatabaseNow, among_sql, atomically, fetch_all, new_id
+from webhooks.models import lanes, reopening
+from webhooks.models.event import EMPTY, LARGE_FIELDS, NAME_SHOWN, Event, WriteDBManager
+from webhooks.models.lanes import Place
+from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
+from webhooks.models.reopening import Reopened
 from webhooks.models.webhook import SECRET_FIELDS, Webhook
 
-URL_LENGTH = 2000  # characters of an attempt's URL that are stored: a template can make longer ones
-
-
-class State(models.TextChoices):
-    """The states of a delivery, and each change of them:
-
-    (new) -> waiting, pending               ``delivery.dispatch`` creates the delivery
-    waiting -> pending, sending             ``claims.promote``: its turn in the lane has come
-    pending -> sending                      ``claims.claim``
-    sending -> succeeded, failed, pending   ``delivery.outcomes`` records an attempt
-    sending -> pending                      ``release``: the worker returned it, or its lease expired
-    failed, discarded -> waiting, pending   ``retry``
-    waiting, pending, failed -> discarded   ``discard``
-    """
-
-    WAITING = "waiting", "waiting"
-    PENDING = "pending", "pending"
-    SENDING = "sending", "sending"
-    SUCCEEDED = "succeeded", "succeeded"
-    FAILED = "failed", "failed"
-    DISCARDED = "discarded", "discarded"
-
-
-# The head of a lane is in one of these states. A lane has at most one head.
-HEAD_STATES = (State.PENDING, State.SENDING)
-OPEN_STATES = (State.WAITING, *HEAD_STATES)
-ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
-
-BETWEEN_ATTEMPTS = Q(state=State.PENDING, next_attempt_at__gt=DatabaseNow())
+BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())
+FAILED = Q(queued__failed_at__isnull=False)
+DISCARDED = Q(discarded_at__isnull=False)
+FINISHED = ~Q(outcome="")
 
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def for_detail(self) -> DeliveryQuerySet:
         """With the event and the webhook of each, but without secrets."""
-        return self.select_related("event", "webhook").defer(*(f"webhook__{name}" for name in SECRET_FIELDS))
+        related = self.select_related("event", "webhook", "queued")
+        return related.defer(*(f"webhook__{name}" for name in SECRET_FIELDS))
 
     def for_list(self) -> DeliveryQuerySet:
         """As ``for_detail``, without the large columns of events."""
         return self.for_detail().defer(*(f"event__{name}" for name in (*LARGE_FIELDS, "error")))
 
+    def by_table(self) -> DeliveryQuerySet:
+        """All deliveries as ``for_list``, with a query for each table. Old statistics mislead a join, but no look-up by
+        primary key."""
+        webhooks = Webhook.with_deleted.order_by().defer(*SECRET_FIELDS)
+        events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
+        related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")
+        return Delivery.without_state.using(self.db).order_by().prefetch_related(*related)
+
+    def in_states(self, *states: str) -> DeliveryQuerySet:
+        """Deliveries in these states, found by their indexes: the annotation ``state`` has none."""
+        queued = [state for state in states if state in QUEUED_STATES]
+        found = Q(queued__state__in=queued) if queued else Q(pk__in=())
+        if State.SUCCEEDED in states:
+            found |= Q(outcome=State.SUCCEEDED)
+        return self.filter(found | DISCARDED if State.DISCARDED in states else found)
+
     def failed(self) -> DeliveryQuerySet:
         """Deliveries that were given up, without webhooks that are being deleted."""
-        return self.filter(state=State.FAILED, webhook__deleted_at=None)
+        return self.filter(FAILED, webhook__deleted_at=None)
 
     def retriable(self) -> DeliveryQuerySet:
         """Failed and discarded deliveries, and pending ones that are not due yet."""
-        is_over = Q(state__in=(State.FAILED, State.DISCARDED))
-        return self.filter(is_over | BETWEEN_ATTEMPTS, webhook__deleted_at=None)
+        return self.filter(FAILED | DISCARDED | BETWEEN_ATTEMPTS, webhook__deleted_at=None)
+
+    def resendable(self) -> DeliveryQuerySet:
+        """Finished deliveries, including succeeded ones."""
+        return self.filter(FINISHED, webhook__deleted_at=None)
 
     def discardable(self) -> DeliveryQuerySet:
-        return self.filter(state__in=(State.WAITING, State.PENDING, State.FAILED))
+        return self.filter(queued__state__in=(State.WAITING, State.PENDING, State.FAILED))
 
-    def held(self, token: uuid.UUID) -> DeliveryQuerySet:
-        """Deliveries that are still claimed under this token."""
-        return self.filter(state=State.SENDING, claim=token)
-
-    def expired(self) -> DeliveryQuerySet:
-        """Deliveries with an expired lease: their worker died or stalled."""
-        return self.filter(state=State.SENDING, lease_until__lt=DatabaseNow())
-
-    def expired_heads(self, seconds: float) -> DeliveryQuerySet:
-        """Failing heads that have blocked their lane for more than ``seconds``.
-
-        Leaves out webhooks that were paused or disabled in that time: there the head did not block the lane.
-        """
-        return self.exclude(webhook__resumed_at__gt=DatabaseNow(-seconds)).filter(
-            state=State.PENDING,
-            in_lane=True,
-            failures__gt=0,
-            head_since__lt=DatabaseNow(-seconds),
-            webhook__enabled=True,
-            webhook__probe_at=None,
-        )
-
-    def headless_lanes(self) -> DeliveryQuerySet:
-        """Waiting deliveries in lanes that have no head."""
-        heads = self.model._base_manager.filter(
-            webhook=OuterRef("webhook"), lane=OuterRef("lane"), state__in=HEAD_STATES, in_lane=True
-        )
-        return self.filter(~Exists(heads), state=State.WAITING)
-
-    def renew(self, lease: float) -> int:
-        return self.update(lease_until=DatabaseNow(lease))
-
-    def release(self, **also: Any) -> int:
-        """Make claimed deliveries pending again, and due since the same time. Does not count as an attempt."""
-        return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, lease_until=None, **also)
-
-    def leave_lane(self) -> int:
-        """Unblock the deliveries behind these. They themselves are retried outside the lane."""
-        return self.update(in_lane=False)
-
-    def retry(self) -> int:
+    def retry(self, requested_by: str) -> int:
         """Put failed and discarded deliveries back into their lanes, with a new retry schedule.
 
         Pending deliveries get their next attempt now, and keep their place in the schedule.
         """
-        is_due_now = self.filter(BETWEEN_ATTEMPTS).update(next_attempt_at=DatabaseNow())
-        return is_due_now + atomically(self._reopen, self.db)
+        return self._reopen(reopening.retry, requested_by)
 
-    def _reopen(self) -> int:
-        ended = self.filter(state__in=(State.FAILED, State.DISCARDED)).select_for_update(of=("self",))
-        is_ordered = dict(ended.values_list("pk", "webhook__ordered"))
-        ordered = [pk for pk, is_in_lane in is_ordered.items() if is_in_lane]
-        unordered = [pk for pk, is_in_lane in is_ordered.items() if not is_in_lane]
-        deliveries = self.model.objects.using(self.db)
-        reset: dict[str, Any] = {"failures": 0, "lost_leases": 0, "finished_at": None}
-        deliveries.filter(pk__in=ordered).update(state=State.WAITING, in_lane=True, **reset)
-        deliveries.filter(pk__in=unordered).update(
-            state=State.PENDING, in_lane=False, next_attempt_at=DatabaseNow(), **reset
-        )
-        claims.lock_heads(self.db, ordered)
-        claims.promote(self.db, ordered)
-        return len(is_ordered)
+    def resend(self, requested_by: str) -> int:
+        """Put finished deliveries back into their lanes, including succeeded ones, with a new retry schedule."""
+        return self._reopen(reopening.resend, requested_by)
+
+    def _reopen(self, change: Callable[..., Reopened], requested_by: str) -> int:
+        ids = list(self.values_list("pk", flat=True))
+        return atomically(lambda: change(self.db, ids, requested_by, 0, None), self.db).changed
 
     def discard(self) -> int:
         """End deliveries without sending them, unless they are being sent. The next ones in their lanes move up."""
-        return atomically(self._discard, self.db)
+
+        def end() -> int:
+            ids = list(self.discardable().values_list("pk", flat=True))
+            found = self.model.without_state.using(self.db).filter(pk__in=ids)
+            lanes.lock(self.db, found.values_list("lane", flat=True))
+            chosen, chosen_param = among_sql(self.db, ids, "uuid")
+            gone = fetch_all(
+                self.db,
+                f"""
+                DELETE FROM webhooks_queue
+                WHERE delivery_id {chosen} AND state IN ('waiting', 'pending', 'failed')
+                RETURNING delivery_id, webhook_id, lane, event_id, in_lane AND state = 'pending'
+                """,
+                [chosen_param],
+            )
+            rows = self.model.without_state.using(self.db).filter(pk__in=[row[0] for row in gone])
+            rows.update(outcome=State.DISCARDED, finished_at=DatabaseNow(), discarded_at=DatabaseNow())
+            lanes.promote(self.db, [Place(*place) for _, *place, was_head in gone if was_head])
+            return len(gone)
+
+        return atomically(end, self.db)
 
     discard.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
 
-    def _discard(self) -> int:
-        # If a head ends at the same time, its end might promote a delivery that is discarded here. Nothing would then
-        # promote the next one.
-        claims.lock_heads(self.db, list(self.discardable().values_list("pk", flat=True)))
-        ids = list(self.discardable().select_for_update(of=("self",)).values_list("pk", flat=True))
-        chosen = self.model.objects.using(self.db).filter(pk__in=ids)
-        chosen.update(state=State.DISCARDED, finished_at=DatabaseNow())
-        claims.promote(self.db, ids)
-        return len(ids)
+
+_Manager = WriteDBManager.from_queryset(DeliveryQuerySet)
+
+
+class DeliveryManager(_Manager):
+    """Annotates each delivery with its ``state``."""
+
+    def get_queryset(self) -> Any:
+        return super().get_queryset().annotate(state=Coalesce(F("queued__state"), F("outcome")))
+
+    def error_kinds(self) -> set[str]:
+        """The error kinds that deliveries have now. Reads an entry of an index for each, from one kind to the next."""
+        found = fetch_all(
+            self.db,
+            """
+            WITH RECURSIVE kinds AS (
+                SELECT MIN(error_kind) AS kind FROM webhooks_delivery WHERE error_kind <> ''
+                UNION ALL
+                SELECT (
+                    SELECT MIN(error_kind) FROM webhooks_delivery WHERE error_kind <> '' AND error_kind > kinds.kind
+                ) FROM kinds WHERE kind IS NOT NULL
+            )
+            SELECT kind FROM kinds WHERE kind IS NOT NULL
+            """,
+        )
+        return {kind for (kind,) in found}
 
 
 class Delivery(models.Model):
-    """One Event to one Webhook. Its id is the ``webhook-id`` that every attempt carries."""
+    """One Event to one Webhook. Its id is the ``webhook-id`` that every attempt carries.
+
+    The row has the event, the webhook and the result. ``queued`` has the rest of the work: a succeeded or discarded
+    delivery has none. A record of an attempt changes no column with an index.
+    """
 
     id = models.UUIDField(primary_key=True, default=new_id, editable=False)
-    event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries")
-    # Its index is the one below that begins with it.
-    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries", db_index=False)
-    created = models.DateTimeField(default=timezone.now, db_default=Now())
-    state = models.CharField(max_length=10, choices=State.choices, default=State.WAITING, db_default=State.WAITING)
-
-    lane = models.CharField(max_length=460, help_text="The object whose changes go one after the other.")
-    in_lane = models.BooleanField(
-        default=True, db_default=True, help_text="Whether it is sent in order with the others of its lane."
+    event = models.ForeignKey(Event, on_delete=models.CASCADE, related_name="deliveries", verbose_name=_("event"))
+    # Its index is one of those below.
+    webhook = models.ForeignKey(
+        Webhook, on_delete=models.CASCADE, related_name="deliveries", db_index=False, verbose_name=_("webhook")
     )
-    head_since = models.DateTimeField(null=True, blank=True)
-
-    next_attempt_at = models.DateTimeField(default=timezone.now, db_default=Now())
-    claim = models.UUIDField(null=True, blank=True, editable=False, help_text="The claim of the worker that holds it.")
-    lease_until = models.DateTimeField(null=True, blank=True, editable=False)
-    lost_leases = models.PositiveSmallIntegerField(
-        default=0, db_default=0, editable=False, help_text="Leases that ended without a record since the last attempt."
+    created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
+    lane = models.BigIntegerField(
+        null=True, blank=True, help_text=_("The object whose changes go one after the other. Empty: in any order.")
     )
 
-    attempt_count = models.PositiveIntegerField(default=0, db_default=0)
-    failures = models.PositiveIntegerField(
-        default=0, db_default=0, help_text="Failed attempts since it was last retried by hand."
+    outcome = models.CharField(
+        max_length=10, **EMPTY, help_text=_("The state in which it ended: succeeded, failed or discarded.")
     )
-    reason = models.TextField(**EMPTY, help_text="Why the last attempt failed.")
-    finished_at = models.DateTimeField(null=True, blank=True)
+    attempt_count = models.PositiveIntegerField(_("attempt count"), default=0, db_default=0)
+    reason = models.TextField(_("reason"), **EMPTY, help_text=_("Why the last attempt failed."))
+    error_kind = models.CharField(_("error kind"), max_length=30, **EMPTY, help_text=_("The kind of that failure."))
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+    discarded_at = models.DateTimeField(null=True, blank=True, editable=False)
 
-    objects = WriteDBManager.from_queryset(DeliveryQuerySet)()
+    objects = DeliveryManager()
+    without_state = _Manager()
+    """For statements of workers: ``state`` costs a join."""
 
     class Meta:
         base_manager_name = "objects"
         ordering = ["-pk"]
-        verbose_name_plural = "deliveries"
+        verbose_name, verbose_name_plural = _("delivery"), _("deliveries")
         default_permissions = ("view",)
         permissions = [
             ("retry_delivery", "Can retry deliveries"),
+            ("resend_delivery", "Can resend deliveries"),
             ("discard_delivery", "Can discard deliveries"),
         ]
-        constraints = [
-            models.UniqueConstraint(
-                fields=["webhook", "lane"],
-                condition=models.Q(state__in=HEAD_STATES, in_lane=True),
-                name="webhooks_delivery_one_head",
-            ),
-        ]
         indexes = [
-            models.Index(fields=["webhook", "state", "finished_at"], name="webhooks_delivery_of_webhook"),
             models.Index(
-                fields=["webhook", "next_attempt_at"],
-                condition=models.Q(state=State.PENDING),
-                name="webhooks_delivery_due",
+                fields=["webhook", "id"],
+                name="webhooks_delivery_of_webhook",
+                condition=Q(webhook__isnull=False),  # not for a look-up by id, see docs/worker.md
             ),
             models.Index(
-                fields=["webhook", "lane", "event"],
-                condition=models.Q(state=State.WAITING),
-                name="webhooks_delivery_waiting",
+                fields=["webhook", "lane", "event"], name="webhooks_delivery_lane", condition=Q(lane__isnull=False)
             ),
             models.Index(
-                fields=["lease_until"], condition=models.Q(state=State.SENDING), name="webhooks_delivery_leased"
+                fields=["webhook", "discarded_at"],
+                name="webhooks_delivery_discarded",
+                condition=Q(discarded_at__isnull=False),
             ),
             models.Index(
-                fields=["webhook", "lost_leases", "next_attempt_at"],
-                condition=models.Q(state=State.PENDING, lost_leases__gt=0),
-                name="webhooks_delivery_suspect",
+                fields=["id"],
+                name="webhooks_delivery_discards",
+                condition=Q(discarded_at__isnull=False),  # for pages
             ),
             models.Index(
-                fields=["head_since"],
-                condition=models.Q(state=State.PENDING, in_lane=True, failures__gt=0),
-                name="webhooks_delivery_holding",
-            ),
-            models.Index(
-                fields=["state", "finished_at"],
-                condition=models.Q(state__in=ENDED_STATES),
-                name="webhooks_delivery_ended",
+                fields=["error_kind", "id"], condition=~models.Q(error_kind=""), name="webhooks_delivery_error"
             ),
         ]
 
     def __str__(self) -> str:
-        return str(self.pk)
+        """Such as "AMS1 updated → CMDB". Only its id if the event and the webhook were not loaded with it."""
+        if not {"event", "webhook"} <= self._state.fields_cache.keys():
+            return str(self.pk)
+        return f"{self.event} → {Truncator(self.webhook.name).chars(NAME_SHOWN)}"
 
+    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
+        self.__dict__.pop("state", None)
+        super().refresh_from_db(*args, **kwargs)
 
-class Attempt(models.Model):
-    """One HTTP request of a Delivery, and the response."""
+    @cached_property
+    def state(self) -> str:
+        """One of ``State``. ``Delivery.objects`` annotates it."""
+        return self._queued.state if self._queued else self.outcome
 
-    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
-    number = models.PositiveIntegerField()
-    started_at = models.DateTimeField()
-    duration_ms = models.PositiveIntegerField(help_text="Milliseconds.")
-    url = models.CharField(max_length=URL_LENGTH)
-    succeeded = models.BooleanField()
-    reason = models.TextField(**EMPTY, help_text="Why it failed.")
-    status = models.PositiveSmallIntegerField(
-        null=True, blank=True, help_text="The HTTP status, if there was a response."
-    )
-    response_headers = models.JSONField(default=dict, db_default={}, blank=True)
-    response_body = models.TextField(**EMPTY, help_text="The beginning of the body.")
-    worker = models.CharField(max_length=100, **EMPTY)
+    @property
+    def _queued(self) -> QueuedDelivery | None:
+        return getattr(self, "queued", None)
 
-    objects = WriteDBManager()
+    @property
+    def next_attempt_at(self) -> datetime | None:
+        """None unless it is pending."""
+        return self._queued.due_at if self._queued and self.state == State.PENDING else None
 
-    class Meta:
-        base_manager_name = "objects"
-        default_permissions = ()
-        ordering = ["pk"]
+    @property
+    def in_lane(self) -> bool:
+        """Whether it is sent in order with the others of its lane, or was when it ended."""
+        return self.lane is not None and (self._queued is None or self._queued.in_lane)
 
-    def __str__(self) -> str:
-        return f"attempt {self.number}"
-
-
-class Sweep(models.Model):
-    """The time of the last sweep. One row: workers use it to agree on the next sweep."""
-
-    swept_at = models.DateTimeField()
-
-    objects = WriteDBManager()
-
-    class Meta:
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return f"swept at {self.swept_at}"
-
-    @classmethod
-    def begin(cls, interval: float) -> bool:
-        """Whether the caller should sweep now, because the last sweep is at least ``interval`` seconds old.
-
-        A time further ahead than the interval is ignored: the clock was set back since.
-        """
-        is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
-        with transaction.atomic(cls.objects.db):
-            async_commit(cls.objects.db)
-            if cls.objects.filter(is_old | is_ahead, pk=1).update(swept_at=DatabaseNow()):
-                return True
-        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]
+    @property
+    def lost_leases(self) -> int:
+        return self._queued.lost_leases if self._queued else 0

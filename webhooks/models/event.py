@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from django.db import connections, models, router
 from django.db.models.functions import Cast, Now
 from django.utils import timezone
+from django.utils.text import Truncator
+from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import fetch_all, from_db_time, ids_sql, ids_value, json_rows_sql
+from webhooks.db import execute, fetch_all, is_postgresql, json_rows_sql, to_db_time
 from webhooks.registry.registration import NAME_LENGTH
 
 USERNAME_LENGTH = 150  # as in Django's own user model
@@ -22,17 +25,46 @@ PING = "ping"
 PING_OBJECT_TYPE = "webhooks.ping"
 
 # ``Event.error`` begins with this if loop protection stopped the event.
-CUT = "Cut: "
+LOOP_PROTECTION = "Loop protection: "
 
 # Columns that may hold much text. Lists do not load them.
 LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
+
+# The columns that a request body is made of.
+SENT_COLUMNS = (
+    "pk",
+    "timestamp",
+    "action",
+    "object_type",
+    "username",
+    "request_id",
+    "request",
+    "depth",
+    "replay_of",
+    "data",
+    "snapshots",
+    "changed",
+    "serializers",
+)
+
+# The ids of events may differ from the order of their times by this much.
+OVERLAP = timedelta(minutes=1)
+
+# Characters of the name of an object, and of a webhook, in the history, which has room for 200.
+NAME_SHOWN = 80
 
 # Limits for one INSERT of many events. PostgreSQL closes the connection if a statement reaches a gigabyte.
 MAX_ROWS = 1000
 MAX_BYTES = 16 * 2**20
 
-# Options of an optional text column. With ``db_default``, code of an older release can still insert rows.
-EMPTY: Any = {"blank": True, "default": "", "db_default": ""}
+
+def default(value: Any) -> Any:
+    """Options of a column with a default. With ``db_default``, code of an older release can still insert rows."""
+    return {"default": value, "db_default": value}
+
+
+# Options of an optional text column.
+EMPTY: Any = {"blank": True, **default("")}
 
 M = TypeVar("M", bound=models.Model)
 
@@ -49,22 +81,42 @@ class WriteDBManager(models.Manager[M]):
 
 
 class Action(models.TextChoices):
-    CREATED = "created", "created"
-    UPDATED = "updated", "updated"
-    DELETED = "deleted", "deleted"
+    CREATED = "created", _("created")
+    UPDATED = "updated", _("updated")
+    DELETED = "deleted", _("deleted")
+
+
+# How the name of an event says its action.
+NAMES: dict[str, Any] = {
+    Action.CREATED: _("%(object)s created"),
+    Action.UPDATED: _("%(object)s updated"),
+    Action.DELETED: _("%(object)s deleted"),
+}
 
 
 class EventQuerySet(models.QuerySet["Event"]):
     def undispatched(self) -> EventQuerySet:
-        return self.filter(dispatched_at=None, error="")
+        return self.filter(undispatched__isnull=False, error="")
 
     def failed(self) -> EventQuerySet:
         """Events that were never sent, for one of the reasons in ``Event.failure``, and were not replayed."""
-        return self.filter(dispatched_at=None).exclude(error="")
+        return self.filter(replayed_at=None).exclude(error="")
+
+    def replayable(self) -> EventQuerySet:
+        """Events that can be captured again: all except tests of a webhook, and failed ones that were replayed."""
+        return self.exclude(action=PING).filter(models.Q(error="") | models.Q(replayed_at=None))
 
     def replayed(self) -> EventQuerySet:
         """Failed events that were replayed."""
-        return self.exclude(dispatched_at=None).exclude(error="")
+        return self.exclude(replayed_at=None).exclude(error="")
+
+    def delete_undispatched(self) -> None:
+        """Delete events that no worker has dispatched."""
+        chosen = list(self.filter(undispatched__isnull=False).values_list("pk", flat=True))
+        Undispatched.objects.using(self.db).filter(pk__in=chosen)._raw_delete(self.db)
+        Event.objects.using(self.db).filter(pk__in=chosen)._raw_delete(self.db)
+
+    delete_undispatched.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
 
     def matched_by(self, webhook_id: int) -> EventQuerySet:
         """Events that this webhook matched when they happened."""
@@ -72,109 +124,142 @@ class EventQuerySet(models.QuerySet["Event"]):
         ids = Cast("webhook_ids", models.TextField())
         return self.alias(ids=ids).filter(ids__regex=rf"[^0-9]{webhook_id}[^0-9]")
 
+    def first_since(self, moment: datetime) -> int:
+        """An id that no event from this aware moment on is below, found by bisection: times have no index.
+
+        Ids follow the time but for transactions that overlap, so it begins earlier by ``OVERLAP``.
+        """
+        begin = to_db_time(moment - OVERLAP)
+        low, high = 0, (self.order_by("-pk").values_list("pk", flat=True).first() or 0) + 1
+        while low < high:
+            middle = (low + high) // 2
+            found = self.filter(pk__gte=middle).order_by("pk").values_list("pk", "timestamp").first()
+            if found is None or found[1] >= begin:
+                high = middle
+            else:
+                low = found[0] + 1
+        return low
+
     def for_list(self) -> EventQuerySet:
         """Leave out large columns. ``has_data`` replaces ``data``, which ``Event.failure`` needs."""
         has_data = models.Case(models.When(data="", then=False), default=True, output_field=models.BooleanField())
         return self.annotate(has_data=has_data).defer(*LARGE_FIELDS)
 
 
-def lane_name(object_type: str, object_id: str) -> str:
-    """The lane of an object's deliveries within each webhook."""
-    return f"{object_type}:{object_id}"
-
-
 class Event(models.Model):
     """One committed change of one object. Its id is the ``sequence`` of the payload."""
 
-    timestamp = models.DateTimeField(default=timezone.now, db_default=Now())
+    timestamp = models.DateTimeField(_("timestamp"), default=timezone.now, db_default=Now())
     # One of ``Action``, the name of a custom event, or "ping".
-    action = models.CharField(max_length=100)
+    action = models.CharField(_("action"), max_length=100)
     object_type = models.CharField(
-        max_length=200, **EMPTY, help_text="The model's label, such as dcim.site. Empty: the event has no object."
+        _("object type"),
+        max_length=200,
+        **EMPTY,
+        help_text=_("The model's label, such as dcim.site. Empty: the event has no object."),
     )
-    object_id = models.CharField(max_length=255)
-    object_repr = models.CharField(max_length=NAME_LENGTH, **EMPTY)
-    data = models.TextField(**EMPTY, help_text="The serializer's output, as the JSON text that is sent.")
+    object_id = models.CharField(_("object id"), max_length=255)
+    object_repr = models.CharField(_("object name"), max_length=NAME_LENGTH, **EMPTY)
+    data = models.TextField(_("data"), **EMPTY, help_text=_("The serializer's output, as the JSON text that is sent."))
     serializers = models.TextField(
-        **EMPTY, help_text="The output of other serializers, by name, and the webhooks that chose them."
+        **EMPTY, help_text=_("The output of other serializers, by name, and the webhooks that chose them.")
     )
-    snapshots = models.TextField(**EMPTY, help_text="The state before and after, as the JSON text that is sent.")
+    snapshots = models.TextField(
+        _("snapshots"), **EMPTY, help_text=_("The state before and after, as the JSON text that is sent.")
+    )
     changed = models.TextField(
-        **EMPTY, help_text="The names of the fields that an update changed, as JSON text; empty if unknown."
+        _("changed"),
+        **EMPTY,
+        help_text=_("The names of the fields that an update changed, as JSON text; empty if unknown."),
     )
-    username = models.CharField(max_length=USERNAME_LENGTH, **EMPTY)
-    request_id = models.CharField(max_length=REQUEST_ID_LENGTH, **EMPTY)
+    username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
+    request_id = models.CharField(_("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
     depth = models.PositiveSmallIntegerField(
-        default=1,
-        db_default=1,
-        help_text="1 if no webhook caused the change, else one more than the depth of the causing event.",
+        _("depth"),
+        **default(1),
+        help_text=_("1 if no webhook caused the change, else one more than the depth of the causing event."),
     )
-    request = models.TextField(**EMPTY, help_text="The HTTP request as the payload shows it, as JSON text.")
-    webhook_ids = models.JSONField(default=list, db_default=[], help_text="The webhooks that matched when it happened.")
-    dispatched_at = models.DateTimeField(null=True, blank=True)
-    replay_of = models.BigIntegerField(null=True, blank=True, help_text="The failed event that this one replays.")
-    error = models.TextField(**EMPTY, help_text="Why it failed. A failed event is not sent.")
+    request = models.TextField(
+        _("request"), **EMPTY, help_text=_("The HTTP request as the payload shows it, as JSON text.")
+    )
+    webhook_ids = models.JSONField(
+        default=list, db_default=[], help_text=_("The webhooks that matched when it happened.")
+    )
+    replayed_at = models.DateTimeField(_("replayed at"), null=True, blank=True)
+    replay_of = models.BigIntegerField(
+        _("replay of"), null=True, blank=True, help_text=_("The event that this one replays.")
+    )
+    error = models.TextField(_("error"), **EMPTY, help_text=_("Why it failed. A failed event is not sent."))
 
     objects = WriteDBManager.from_queryset(EventQuerySet)()
 
     class Meta:
+        verbose_name, verbose_name_plural = _("event"), _("events")
         base_manager_name = "objects"
         default_permissions = ("view",)
+        permissions = [
+            ("replay_event", "Can replay events"),
+            ("view_payload", "Can view payloads, and the bodies of requests and responses"),
+        ]
         ordering = ["-pk"]
         indexes = [
             models.Index(
-                fields=["id"],
-                name="webhooks_event_undispatched",
-                condition=models.Q(dispatched_at=None, error=""),
-            ),
-            models.Index(
                 fields=["timestamp"],
                 name="webhooks_event_failed",
-                condition=~models.Q(error="") & models.Q(dispatched_at=None),
-            ),
-            models.Index(
-                fields=["dispatched_at"],
-                name="webhooks_event_dispatched",
-                condition=models.Q(dispatched_at__isnull=False),
+                condition=~models.Q(error="") & models.Q(replayed_at=None),
             ),
             models.Index(fields=["request_id"], name="webhooks_event_request", condition=~models.Q(request_id="")),
-            models.Index(fields=["object_type", "object_id", "id"], name="webhooks_event_object"),
+            models.Index(
+                fields=["object_type", "object_id", "id"],
+                name="webhooks_event_object",
+                condition=models.Q(object_type__isnull=False),  # not for a look-up by id, see docs/worker.md
+            ),
         ]
 
     def __str__(self) -> str:
-        return f"{self.object_type} {self.object_id} {self.action}"
+        """Such as "AMS1 updated"."""
+        name = Truncator(self.name).chars(NAME_SHOWN)
+        text = NAMES.get(self.action)
+        return f"{name} {self.action}".strip() if text is None or not name else str(text % {"object": name})
 
     @property
-    def lane(self) -> str:
-        return lane_name(self.object_type, self.object_id)
+    def action_label(self) -> str:
+        """The action in the language of the reader. The name of a custom event stays as it is."""
+        return str(Action(self.action).label) if self.action in Action.values else self.action
+
+    @property
+    def name(self) -> str:
+        """The name of its object, or else the model and the key. Empty without an object."""
+        return self.object_repr or (f"{self.object_type} {self.object_id}" if self.object_type else "")
 
     @property
     def failure(self) -> str:
         """Why nothing was sent. Empty if the event did not fail.
 
-        - "cut": loop protection stopped it.
-        - "undecided": a condition or filter raised, so it is unknown which webhooks match.
-        - "unmade": the serializer raised, so there is no payload.
+        - "loop_protection": the chain of changes is too deep.
+        - "filter_error": a condition or filter raised, so it is unknown which webhooks match.
+        - "payload_error": there is no payload, for example because the serializer raised.
         """
         if not self.error:
             return ""
-        if self.error.startswith(CUT):
-            return "cut"
+        if self.error.startswith(LOOP_PROTECTION):
+            return "loop_protection"
         has_data = getattr(self, "has_data", None)  # annotated by ``for_list``
-        return "undecided" if (bool(self.data) if has_data is None else has_data) else "unmade"
+        return "filter_error" if (bool(self.data) if has_data is None else has_data) else "payload_error"
 
     @property
-    def is_cut(self) -> bool:
+    def is_loop_protected(self) -> bool:
         """Whether loop protection stopped it."""
-        return self.failure == "cut"
+        return self.failure == "loop_protection"
 
     def insert(self, using: str) -> None:
-        """Insert a new row. Does the same as ``save()`` at half its cost, which every change of an object pays."""
+        """Insert a new row, to be dispatched. Does the same as ``save()`` at half its cost, which every change of an
+        object pays."""
         connection, columns = connections[using], self._columns()
         names = ", ".join(str(column.column) for column in columns)
         values = [column.get_db_prep_save(getattr(self, column.attname), connection) for column in columns]
         statement = f"INSERT INTO webhooks_event ({names}) VALUES ({', '.join(['%s'] * len(columns))}) RETURNING id"
-        [[self.pk]] = fetch_all(using, statement, values)
+        [self.pk] = _insert_undispatched(using, statement, values)
         self._state.adding, self._state.db = False, using
 
     @classmethod
@@ -186,8 +271,9 @@ class Event(models.Model):
         columns = [str(column.column) for column in cls._columns()]
         names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_event")
         statement = f"INSERT INTO webhooks_event ({names}) SELECT {names} FROM {given} WHERE 1 = 1 RETURNING id"
-        texts = (json.dumps(event._json_values(using)) for event in new)
-        ids = [pk for part in _parts(texts) for (pk,) in sorted(fetch_all(using, statement, [f"[{','.join(part)}]"]))]
+        texts = (json.dumps(json_row(event, using)) for event in new)
+        parts = (_insert_undispatched(using, statement, [f"[{','.join(part)}]"]) for part in in_parts(texts))
+        ids = [pk for part in parts for pk in part]
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
             event._state.adding, event._state.db = False, using
@@ -197,13 +283,53 @@ class Event(models.Model):
         """All columns except the id, which the database sets."""
         return [column for column in cls._meta.local_concrete_fields if not column.primary_key]
 
-    def _json_values(self, using: str) -> dict[str, Any]:
-        values = {str(column.column): getattr(self, column.attname) for column in self._columns()}
-        adapt = connections[using].ops.adapt_datetimefield_value
-        return {name: str(adapt(value)) if isinstance(value, datetime) else value for name, value in values.items()}
+
+def json_row(row: models.Model, using: str) -> dict[str, Any]:
+    """The columns of a row for ``json_rows_sql``."""
+    values = {str(column.column): getattr(row, column.attname) for column in row._meta.local_concrete_fields}
+    adapt = connections[using].ops.adapt_datetimefield_value
+    for name, value in values.items():
+        if isinstance(value, datetime):
+            values[name] = str(adapt(value))
+        elif isinstance(value, uuid.UUID):
+            values[name] = value.hex
+    return values
 
 
-def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+class Undispatched(models.Model):
+    """An Event that no worker has dispatched yet. Inserted with it, and deleted by the dispatch.
+
+    Apart from the events, because a worker looks for these rows many times a second.
+    """
+
+    event = models.OneToOneField(
+        Event, on_delete=models.CASCADE, primary_key=True, related_name="undispatched", db_constraint=False
+    )
+
+    objects = WriteDBManager()
+
+    class Meta:
+        base_manager_name = "objects"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+def _insert_undispatched(using: str, statement: str, parameters: Sequence[Any]) -> list[int]:
+    """Insert events by a statement that returns their ids, to be dispatched. Returns the ids in order."""
+    if is_postgresql(using):
+        statement = f"""
+            WITH new AS ({statement}), undispatched AS (INSERT INTO webhooks_undispatched (event_id) SELECT id FROM new)
+            SELECT id FROM new
+        """
+        return sorted(pk for (pk,) in fetch_all(using, statement, parameters))
+    ids = sorted(pk for (pk,) in fetch_all(using, statement, parameters))
+    execute(using, "INSERT INTO webhooks_undispatched (event_id) SELECT value FROM json_each(%s)", [json.dumps(ids)])
+    return ids
+
+
+def in_parts(texts: Iterable[str]) -> Iterator[list[str]]:
     """Split texts into lists within ``MAX_ROWS`` and ``MAX_BYTES``."""
     part: list[str] = []
     size = 0
@@ -215,35 +341,3 @@ def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
         size += len(text)
     if part:
         yield part
-
-
-class EventRow(NamedTuple):
-    """The columns of an Event that a request body is made of."""
-
-    pk: int
-    timestamp: datetime
-    action: str
-    object_type: str
-    username: str
-    request_id: str
-    request: str
-    depth: int
-    replay_of: int | None
-    data: str
-    snapshots: str
-    changed: str
-    serializers: str
-
-    @classmethod
-    def load(cls, using: str, ids: Collection[int]) -> list[EventRow]:
-        """Read these events, without model instances: workers do this for each batch."""
-        found = fetch_all(
-            using,
-            f"""
-            SELECT id, timestamp, action, object_type, username, request_id, request, depth, replay_of, data, snapshots,
-                changed, serializers
-            FROM webhooks_event WHERE id IN {ids_sql(using)}
-            """,
-            [ids_value(using, ids)],
-        )
-        return [cls(pk, from_db_time(using, timestamp), *rest) for pk, timestamp, *rest in found]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.core.validators import RegexValidator
 from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
@@ -29,17 +31,19 @@ logger = get_logger(__name__)
 
 MAX_USERNAMES = 100
 
-NO_MODEL = "Choose at least one model."
-NO_NAMES = 'Must be a list of field names, such as ["status", "tags"].'
-NOT_JSON = "Contains a value that databases do not store as JSON: NaN, infinity, U+0000 or a lone surrogate."
-CONFLICT = "Meanwhile another webhook of this name was saved, or this webhook was changed. Load it again."
-NO_USE_OF_CA_FILE = "A CA file has no effect while TLS verification is off: clear one of the two."
+NO_MODEL = gettext_lazy("Choose at least one model.")
+NO_NAMES = gettext_lazy('Must be a list of field names, such as ["status", "tags"].')
+NOT_JSON = gettext_lazy(
+    "Contains a value that databases do not store as JSON: NaN, infinity, U+0000 or a lone surrogate."
+)
+CONFLICT = gettext_lazy("Meanwhile another webhook of this name was saved, or this webhook was changed. Load it again.")
+NO_USE_OF_CA_FILE = gettext_lazy("A CA file has no effect while TLS verification is off: clear one of the two.")
 
 # RFC 9110, 8.3.1: type and subtype, then any parameters that can be written in a header.
 _WORD = headers.NAME.pattern
 check_media_type = RegexValidator(
     rf"\A{_WORD}/{_WORD}([ \t]*;[ \t]*[\x21-\x7e][\x20-\x7e]*)?\Z",
-    "Enter a content type, such as application/json.",
+    gettext_lazy("Enter a content type, such as application/json."),
 )
 
 # The scheme and host of a URL, and what may precede a template tag that writes the host.
@@ -52,7 +56,8 @@ def check_secret(value: str) -> None:
     try:
         signing.key_of(value)
     except ValueError as error:
-        raise ValidationError(capfirst(str(error))) from error
+        problem = _("A secret that begins with %(prefix)s must go on in base64, and with at least one byte.")
+        raise ValidationError(problem % {"prefix": signing.PREFIX}) from error
 
 
 def check_headers(value: str) -> None:
@@ -63,16 +68,18 @@ def check_headers(value: str) -> None:
 def check_visible(value: str) -> None:
     """Refuse invisible characters. They can make a name look like another one."""
     if escape_invisible(value, breaks=True) != value:
-        raise ValidationError(f"Contains invisible characters: {one_line(value)}")
+        raise ValidationError(_("Contains invisible characters: %(text)s") % {"text": one_line(value)})
 
 
 def check_usernames(value: Any) -> None:
     if not _is_list_of_names(value) or len(set(value)) != len(value):
-        raise ValidationError("Enter a list of user names, each of them once.")
+        raise ValidationError(_("Enter a list of user names, each of them once."))
     if len(value) > MAX_USERNAMES:
-        raise ValidationError(f"Enter at most {MAX_USERNAMES} names. There are {len(value)}.")
+        too_many = _("Enter at most %(most)d names. There are %(count)d.")
+        raise ValidationError(too_many % {"most": MAX_USERNAMES, "count": len(value)})
     if invalid := [name for name in value if len(name) > USERNAME_LENGTH or not name.isprintable()]:
-        raise ValidationError(f"No user can have this name: {one_line(invalid[0][:USERNAME_LENGTH])}")
+        shown = one_line(invalid[0][:USERNAME_LENGTH])
+        raise ValidationError(_("No user can have this name: %(name)s") % {"name": shown})
 
 
 def _is_list_of_names(value: Any) -> bool:
@@ -85,11 +92,13 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
     stored = webhook.object_types.all() if webhook.pk else ()
     labels = [label_of(one) for one in (stored if chosen is None else chosen)]
     needs_model = webhook.actions or not webhook.custom_events
+    bare = registry.models_without_serializer(webhook.serializer, labels)
+    without = _("There is no serializer “%(name)s” for %(models)s.")
     with Renderer() as renderer:
         errors = {
             "object_types": NO_MODEL if chosen is not None and not chosen and needs_model else "",
             "custom_events": registry.custom_events_problem(webhook.custom_events),
-            "serializer": _serializer_error(webhook.serializer, labels),
+            "serializer": without % {"name": webhook.serializer, "models": ", ".join(bare)} if bare else "",
             "conditions": _conditions_error(webhook.conditions),
             "changed_fields": _changed_fields_error(webhook.changed_fields, labels, webhook.serializer),
             "payload_url": _url_error(webhook.payload_url, webhook.enabled, renderer),
@@ -97,12 +106,7 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
             "body_template": _template_error("body", webhook.body_template, renderer),
             "ca_file_path": NO_USE_OF_CA_FILE if webhook.ca_file_path and not webhook.ssl_verification else "",
         }
-    return {field: reason for field, reason in errors.items() if reason}
-
-
-def _serializer_error(name: str, labels: Sequence[str]) -> str:
-    without = registry.models_without_serializer(name, labels)
-    return f"There is no serializer “{name}” for {', '.join(without)}." if without else ""
+    return {field: str(reason) for field, reason in errors.items() if reason}
 
 
 def _conditions_error(tree: Any) -> str:
@@ -117,28 +121,27 @@ def _json_error(value: Any) -> str:
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except ValueError:
-        return NOT_JSON
-    return NOT_JSON if "\\u0000" in json.dumps(value) else ""
+        return str(NOT_JSON)
+    return str(NOT_JSON) if "\\u0000" in json.dumps(value) else ""
 
 
 def _changed_fields_error(names: Any, labels: Sequence[str], serializer: str) -> str:
     """A name may address a key in a JSON field: "custom_fields.zone"."""
     if not _is_list_of_names(names):
-        return NO_NAMES
+        return str(NO_NAMES)
     if error := _json_error(names):
         return error
     known = _known_fields(labels, serializer) if names and labels else None
     if known is None:
         return ""
     if unknown := [name for name in names if name.partition(".")[0] not in known]:
-        return (
-            f"No chosen model has {', '.join(map(repr, unknown))} in its payload as a stored field. "
-            f"Choose from: {', '.join(sorted(known)) or 'none'}."
-        )
+        text = _("No chosen model has %(names)s in its payload as a stored field. Choose from: %(known)s.")
+        return text % {"names": ", ".join(map(repr, unknown)), "known": ", ".join(sorted(known)) or _("none")}
     for name in names:
-        field, dot, _ = name.partition(".")
+        field, dot, _key = name.partition(".")
         if dot and not known[field]:
-            return f"{name!r} would never change: {field!r} has no keys to address. Write {field!r}."
+            text = _("%(name)r would never change: %(field)r has no keys to address. Write %(field)r.")
+            return text % {"name": name, "field": field}
     return ""
 
 
@@ -172,7 +175,7 @@ def _url_error(url: str, is_enabled: bool, renderer: Renderer) -> str:
     beginning = _TAG.split(url)[0]
     if host := _HOST.match(beginning):
         return check(host[1])
-    return "" if _BEGINNING.fullmatch(beginning) else "Enter an http:// or https:// URL."
+    return "" if _BEGINNING.fullmatch(beginning) else _("Enter an http:// or https:// URL.")
 
 
 def _template_error(kind: templates.Kind, source: str, renderer: Renderer) -> str:

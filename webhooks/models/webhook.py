@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models, router, transaction
-from django.db.models import Case, F, Value, When
+from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils import timezone
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import MAX_TIMEOUT, conf
-from webhooks.db import DatabaseNow, atomically
-from webhooks.models.event import EMPTY, Action, WriteDBManager
+from webhooks.db import DatabaseNow, atomically, to_utc
+from webhooks.models.event import EMPTY, USERNAME_LENGTH, Action, WriteDBManager, default
 from webhooks.models.validation import (
     check_headers,
     check_media_type,
@@ -28,6 +30,7 @@ from webhooks.models.validation import (
 )
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import EncryptedTextField, Secret
+from webhooks.text import clean
 
 # Characters of the plain text. The encrypted text in the database is longer.
 SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
@@ -35,18 +38,22 @@ SECRET_LENGTH, SECRET_HEADERS_LENGTH = 255, 8192
 SECRET_FIELDS = ("secret", "previous_secret", "secret_headers")
 ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on_deleted": Action.DELETED}
 
-# The fields that ``clean`` may rewrite, and the fields that ``clear_failures`` resets.
+# The fields that ``clean`` may rewrite.
 NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
-FAILURE_FIELDS = {"disabled_reason", "failing_since", "probe_at", "failures_in_a_row", "probes"}
 
-NO_ACTION = "Choose at least one action (created, updated, deleted) or one custom event."
+# The columns that count failures, as they are without a failure.
+NO_FAILURES: dict[str, Any] = {"failures_in_a_row": 0, "failing_since": None, "probe_at": None, "probes": 0}
+
+IS_PAUSED = Q(enabled=True) & (Q(probe_at__isnull=False) | Q(paused_at__isnull=False))
+
+NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
 
 class ContentType(models.TextChoices):
     """The usual content types. A webhook may have any other."""
 
     JSON = "application/json", "JSON"
-    FORM = "application/x-www-form-urlencoded", "form"
+    FORM = "application/x-www-form-urlencoded", _("form")
 
 
 class Method(models.TextChoices):
@@ -61,7 +68,23 @@ class Method(models.TextChoices):
 
 class WebhookQuerySet(models.QuerySet["Webhook"]):
     def paused(self) -> WebhookQuerySet:
-        return self.filter(enabled=True).exclude(probe_at=None)
+        """Webhooks that a user paused, or that are paused because their receivers fail."""
+        return self.filter(IS_PAUSED)
+
+    def probed(self) -> WebhookQuerySet:
+        """Webhooks that are paused because their receivers fail, until a probe succeeds."""
+        return self.filter(enabled=True, paused_at=None).exclude(probe_at=None)
+
+    def pausable(self) -> WebhookQuerySet:
+        return self.filter(enabled=True, paused_at=None)
+
+    def sendable(self) -> WebhookQuerySet:
+        """Webhooks that deliveries are sent to: enabled, and not paused."""
+        return self.filter(enabled=True, probe_at=None, paused_at=None)
+
+    def stopped(self) -> WebhookQuerySet:
+        """Webhooks that a user paused, or that are disabled. Nothing is sent to them, not even a probe."""
+        return self.filter(Q(enabled=False) | Q(paused_at__isnull=False))
 
     def being_deleted(self) -> WebhookQuerySet:
         """Webhooks that are no longer used. The sweep deletes them after the last of their deliveries."""
@@ -69,17 +92,21 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
 
     def resume(self) -> int:
         """Send to paused webhooks again at once, and clear their failures."""
-        return atomically(lambda: self.paused().record_recovery(), self.db)
+        resumed = {"resumed_at": DatabaseNow(), "paused_at": None, "paused_by": "", **NO_FAILURES}
+        return atomically(lambda: self.paused().update(**resumed), self.db)
+
+    def pause(self, user: object) -> int:
+        """Stop sending until a user resumes them."""
+        return self.pausable().update(paused_at=DatabaseNow(), paused_by=clean(str(user), USERNAME_LENGTH))
 
     def probe(self) -> int:
-        """Send the next probe of paused webhooks at once."""
-        return atomically(lambda: self.paused().update(probe_at=DatabaseNow()), self.db)
+        """Send the next probe at once to webhooks that get probes."""
+        return atomically(lambda: self.probed().update(probe_at=DatabaseNow()), self.db)
 
     def record_recovery(self, **also: Any) -> int:
-        """Clear the failures, and end a pause if there is one. ``also`` has other columns to set."""
+        """Clear the failures, and end a pause that they caused. ``also`` has other columns to set."""
         resumed_at = Case(When(probe_at=None, then=F("resumed_at")), default=DatabaseNow())
-        cleared = {"probe_at": None, "probes": 0, "failures_in_a_row": 0, "failing_since": None}
-        return self.update(resumed_at=resumed_at, **cleared, **also)
+        return self.update(resumed_at=resumed_at, **NO_FAILURES, **also)
 
     def mark_deleted(self) -> int:
         """Hide and disable them. Each gets a new name that is unique, so that its old name is free."""
@@ -108,141 +135,172 @@ class ActiveManager(_Manager):
 class Webhook(models.Model):
     """An admin's rule: send changes of these models to this URL, in this format."""
 
-    name = models.CharField(max_length=150, unique=True, validators=[check_visible])
+    name = models.CharField(_("name"), max_length=150, unique=True, validators=[check_visible])
     enabled = models.BooleanField(
-        default=True,
-        db_default=True,
-        help_text="A disabled webhook gets no new deliveries; its stored ones wait until it is enabled again.",
+        _("enabled"),
+        **default(True),
+        help_text=_("A disabled webhook gets no new deliveries; its stored ones wait until it is enabled again."),
     )
     object_types = models.ManyToManyField(
         DjangoContentType,
         related_name="+",
         blank=True,
-        verbose_name="models",
-        help_text="Changes of these models are sent.",
+        verbose_name=_("models"),
+        help_text=_("Changes of these models are sent."),
     )
-    on_created = models.BooleanField(
-        "created", default=False, db_default=False, help_text="Send when an object is created."
-    )
-    on_updated = models.BooleanField(
-        "updated", default=False, db_default=False, help_text="Send when an object is updated."
-    )
-    on_deleted = models.BooleanField(
-        "deleted", default=False, db_default=False, help_text="Send when an object is deleted."
-    )
+    on_created = models.BooleanField(_("created"), **default(False), help_text=_("Send when an object is created."))
+    on_updated = models.BooleanField(_("updated"), **default(False), help_text=_("Send when an object is updated."))
+    on_deleted = models.BooleanField(_("deleted"), **default(False), help_text=_("Send when an object is deleted."))
     custom_events = models.JSONField(
+        _("custom events"),
         default=list,
         db_default=[],
         blank=True,
-        help_text="Events sent by code; they do not depend on the selected models.",
+        help_text=_("Events sent by code; they do not depend on the selected models."),
     )
     serializer = models.CharField(
+        _("serializer"),
         max_length=50,
         **EMPTY,
-        help_text="The name of the serializer for the data of a change. Empty: the default one of each model.",
+        help_text=_("The name of the serializer for the data of a change. Empty: the default one of each model."),
     )
     conditions = models.JSONField(
+        _("conditions"),
         null=True,
         blank=True,
-        help_text="Send only changes that match these conditions, in NetBox's format. Empty: every change.",
+        help_text=_("Send only changes that match these conditions, in NetBox's format. Empty: every change."),
     )
     changed_fields = models.JSONField(
-        "only if these fields changed",
+        _("only if these fields changed"),
         default=list,
         db_default=[],
         blank=True,
-        help_text="Skip updates that change none of these fields. Empty: every update.",
+        help_text=_("Skip updates that change none of these fields. Empty: every update."),
     )
     only_changes = models.BooleanField(
-        "skip updates that change nothing",
-        default=False,
-        db_default=False,
-        help_text="For example a save of the same values.",
+        _("skip updates that change nothing"),
+        **default(False),
+        help_text=_("For example a save of the same values."),
     )
     prechange = models.BooleanField(
-        "include previous state",
-        default=False,
-        db_default=False,
-        help_text="Add the state before an update to the payload. This costs a query for each update.",
+        _("include previous state"),
+        **default(False),
+        help_text=_("Add the state before an update to the payload. This costs a query for each update."),
     )
     excluded_usernames = models.JSONField(
-        "ignored users",
+        _("ignored users"),
         default=list,
         db_default=[],
         blank=True,
         validators=[check_usernames],
-        help_text="Changes by these users are not sent. Enter the user of a receiver that writes back.",
+        help_text=_("Changes by these users are not sent. Enter the user of a receiver that writes back."),
     )
     payload_url = models.CharField(
-        "payload URL", max_length=500, help_text="The URL of the receiver. May be a template: https://…/{{ data.id }}."
+        _("payload URL"),
+        max_length=500,
+        help_text=_("The URL of the receiver. May be a template: https://…/{{ data.id }}."),
     )
-    http_method = models.CharField(
-        "HTTP method", max_length=10, choices=Method.choices, default=Method.POST, db_default=Method.POST
-    )
+    http_method = models.CharField(_("HTTP method"), max_length=10, choices=Method.choices, **default(Method.POST))
     content_type = models.CharField(
+        _("content type"),
         max_length=100,
-        default=ContentType.JSON,
-        db_default=ContentType.JSON,
+        **default(ContentType.JSON),
         validators=[check_media_type],
-        help_text="Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other.",
+        help_text=_(
+            "Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other."
+        ),
     )
-    additional_headers = models.TextField(**EMPTY, help_text="A template with one “Name: value” a line.")
-    body_template = models.TextField(**EMPTY, help_text="A template for the body. Empty: the whole payload.")
+    additional_headers = models.TextField(
+        _("additional headers"), **EMPTY, help_text=_("A template with one “Name: value” a line.")
+    )
+    body_template = models.TextField(
+        _("body template"), **EMPTY, help_text=_("A template for the body. Empty: the whole payload.")
+    )
     secret = EncryptedTextField(
+        _("secret"),
         max_length=SECRET_LENGTH,
         **EMPTY,
         validators=[MaxLengthValidator(SECRET_LENGTH), check_secret],
-        help_text="Signs each request, so that the receiver can verify the sender.",
+        help_text=_("Signs each request, so that the receiver can verify the sender."),
     )
     previous_secret = EncryptedTextField(**EMPTY, editable=False)
     previous_secret_until = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="Until then the previous secret signs, too."
+        _("previous secret until"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Until then the previous secret signs, too."),
     )
     secret_headers = EncryptedTextField(
+        _("secret headers"),
         max_length=SECRET_HEADERS_LENGTH,
         **EMPTY,
         validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), check_headers],
-        help_text="Headers that stay hidden, such as Authorization. One “Name: value” a line.",
+        help_text=_("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
     )
     ssl_verification = models.BooleanField(
-        "TLS verification", default=True, db_default=True, help_text="Refuse a receiver without a trusted certificate."
+        _("TLS verification"), **default(True), help_text=_("Refuse a receiver without a trusted certificate.")
     )
     ca_file_path = models.CharField(
-        "CA file",
+        _("CA file"),
         max_length=4096,
         **EMPTY,
-        help_text="A PEM file on the worker's machine. Its certificates replace the usual trusted ones.",
+        help_text=_("A PEM file on the worker's machine. Its certificates replace the usual trusted ones."),
     )
     timeout = models.PositiveSmallIntegerField(
+        _("timeout"),
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT)],
-        help_text=f"Seconds for a whole attempt, 1 to {MAX_TIMEOUT}. Empty: the setting TIMEOUT.",
+        help_text=format_lazy(
+            _("Seconds for a whole attempt, 1 to {most}. Empty: the setting TIMEOUT."), most=MAX_TIMEOUT
+        ),
     )
     ordered = models.BooleanField(
-        default=True,
-        db_default=True,
-        help_text="Send the changes of one object one after the other, each after the one before has ended.",
+        _("ordered"),
+        **default(True),
+        help_text=_("Send the changes of one object one after the other, each after the one before has ended."),
     )
 
     # ``delivery.health`` writes the following columns.
-    last_success_at = models.DateTimeField(null=True, blank=True, editable=False)
-    last_failure_at = models.DateTimeField(null=True, blank=True, editable=False)
-    last_failure = models.TextField(**EMPTY, editable=False)
-    failures_in_a_row = models.PositiveIntegerField(default=0, db_default=0, editable=False)
+    last_success_at = models.DateTimeField(_("last success at"), null=True, blank=True, editable=False)
+    last_failure_at = models.DateTimeField(_("last failure at"), null=True, blank=True, editable=False)
+    last_failure = models.TextField(_("last failure"), **EMPTY, editable=False)
+    error_kind = models.CharField(max_length=30, **EMPTY, editable=False, help_text=_("The kind of the last failure."))
+    failures_in_a_row = models.PositiveIntegerField(**default(0), editable=False)
     failing_since = models.DateTimeField(null=True, blank=True, editable=False)
-    probe_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Set while it is paused.")
-    probes = models.PositiveIntegerField(default=0, db_default=0, editable=False)
-    resumed_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="When sending last resumed after a stop."
+    probe_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text=_("Set while it is paused for its failures.")
     )
-    disabled_reason = models.TextField(**EMPTY, editable=False, help_text="Why it was disabled automatically.")
+    probes = models.PositiveIntegerField(**default(0), editable=False)
+    paused_at = models.DateTimeField(
+        _("paused at"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("When a user paused it. Empty: no user did, or one resumed it."),
+    )
+    paused_by = models.CharField(
+        _("paused by"), max_length=USERNAME_LENGTH, **EMPTY, editable=False, help_text=_("The user who paused it.")
+    )
+    resumed_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text=_("When sending last resumed after a stop.")
+    )
+    disabled_reason = models.TextField(
+        _("disabled reason"), **EMPTY, editable=False, help_text=_("Why it was disabled automatically.")
+    )
+    disabled_at = models.DateTimeField(
+        _("disabled at"), null=True, blank=True, editable=False, help_text=_("Since when it is disabled.")
+    )
+    disabled_by = models.CharField(
+        _("disabled by"), max_length=USERNAME_LENGTH, **EMPTY, editable=False, help_text=_("The user who disabled it.")
+    )
 
-    created = models.DateTimeField(auto_now_add=True)
-    last_updated = models.DateTimeField(auto_now=True)
+    created = models.DateTimeField(_("created"), auto_now_add=True)
+    last_updated = models.DateTimeField(_("last updated"), auto_now=True)
 
     deleted_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text="Set while its deliveries are being deleted."
+        null=True, blank=True, editable=False, help_text=_("Set while its deliveries are being deleted.")
     )
 
     objects = ActiveManager()
@@ -252,6 +310,7 @@ class Webhook(models.Model):
     """Set by a form or serializer before ``clean``: the models to validate, which are saved after the row."""
 
     class Meta:
+        verbose_name, verbose_name_plural = _("webhook"), _("webhooks")
         ordering = ["name"]
         base_manager_name = "with_deleted"  # for delivery.webhook, too
         permissions = [("chain_webhook", "Can say by X-Webhook-Depth that a webhook caused its changes")]
@@ -271,24 +330,31 @@ class Webhook(models.Model):
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         fields = kwargs.get("update_fields")
-        is_enabled = "enabled" in (self.__dict__ if fields is None else fields) and self.enabled
-        if is_enabled and self.disabled_reason:
-            # A user enables it again after it was disabled automatically.
-            self.clear_failures()
-            if fields is not None:
-                kwargs["update_fields"] = {*fields, *FAILURE_FIELDS}
         rows = type(self).objects.using(self._state.db).filter(pk=self.pk)
-        is_resumed = bool(is_enabled and self.pk) and rows.filter(enabled=False).exists()
+        was_enabled: bool | None = None
+        if "enabled" in (self.__dict__ if fields is None else fields):
+            was_enabled = rows.values_list("enabled", flat=True).first() if self.pk else None
+            written = {"disabled_at", "disabled_by"}
+            if self.enabled:
+                self.disabled_at, self.disabled_by = None, ""
+                if self.disabled_reason:
+                    # A user enables it again after it was disabled automatically.
+                    self.clear_failures()
+                    written |= {"disabled_reason", *NO_FAILURES}
+            elif was_enabled is not False:
+                self.disabled_at = timezone.now()
+            if fields is not None:
+                kwargs["update_fields"] = {*fields, *written}
         super().save(*args, **kwargs)
-        if is_resumed:
+        if was_enabled is False and self.enabled:
             rows.update(resumed_at=DatabaseNow())
 
-    def save_settings(self, changed: Collection[str]) -> None:
+    def save_settings(self, changed: Collection[str], user: object = "") -> None:
         """Save only the fields that a user changed. Keep what workers, other users and key rotation wrote meanwhile.
 
-        "secret" in ``changed`` starts an overlap with the stored secret. "previous_secret" ends an overlap. Raises
-        DoesNotExist if the row was deleted meanwhile. Validate first: the row stays locked until the end of the
-        transaction, and workers wait for it.
+        "secret" in ``changed`` starts an overlap with the stored secret. "previous_secret" ends an overlap. If this
+        disables the webhook, ``user`` did it. Raises DoesNotExist if the row was deleted meanwhile. Validate first: the
+        row stays locked until the end of the transaction, and workers wait for it.
         """
         using = router.db_for_write(Webhook, instance=self)
         with transaction.atomic(using):
@@ -297,6 +363,8 @@ class Webhook(models.Model):
             for field in self._meta.concrete_fields:
                 if field.name in {"secret", "previous_secret"} or field.name not in changed:
                     setattr(self, field.attname, getattr(stored, field.attname))
+            if stored.enabled and not self.enabled:
+                self.disabled_by = clean(str(user), USERNAME_LENGTH)
             if "secret" in changed:
                 self.replace_secret(secret)
             if "previous_secret" in changed:
@@ -305,9 +373,8 @@ class Webhook(models.Model):
 
     def clear_failures(self) -> None:
         """Reset the failure columns. Does not save."""
-        self.disabled_reason = ""
-        self.failing_since = self.probe_at = None
-        self.failures_in_a_row = self.probes = 0
+        for name, value in {"disabled_reason": "", **NO_FAILURES}.items():
+            setattr(self, name, value)
 
     def replace_secret(self, secret: Secret) -> None:
         """Sign with this secret from now on. Does not save.
@@ -327,22 +394,27 @@ class Webhook(models.Model):
         """Sign with the current secret only. Does not save."""
         self.previous_secret, self.previous_secret_until = Secret(), None
 
-    def overlapping_secret(self) -> str:
-        """The previous secret while it still signs, or "".
+    def overlapping_secret(self, now: datetime) -> str:
+        """The previous secret if it still signs at the aware time ``now``, or "".
 
         If it cannot be decrypted, the current secret still signs. ``check --deploy`` reports the previous one.
         """
-        is_over = self.previous_secret_until is None or self.previous_secret_until <= timezone.now()
+        is_over = self.previous_secret_until is None or to_utc(self.previous_secret_until) <= now
         return "" if is_over or self.previous_secret.problem else self.previous_secret.reveal()
 
     @property
     def unreadable(self) -> list[str]:
-        """The secrets that no key decrypts, such as "secret headers". All attempts fail until that is repaired."""
+        """The secrets that no key decrypts, such as "secret headers". Nothing is sent until that is repaired."""
         return [name.replace("_", " ") for name in ("secret", "secret_headers") if getattr(self, name).problem]
 
     @property
     def is_paused(self) -> bool:
-        return self.enabled and self.probe_at is not None
+        """Whether a user paused it, or its failures did."""
+        return self.enabled and (self.probe_at is not None or self.paused_at is not None)
+
+    @property
+    def is_sendable(self) -> bool:
+        return self.enabled and not self.is_paused
 
     def clean(self) -> None:
         self.conditions = self.conditions or None

@@ -1,0 +1,102 @@
+"""The HTTP requests of deliveries as they were sent, and the responses."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Collection
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from webhooks import payloads
+from webhooks.models.delivery import Delivery
+from webhooks.models.event import EMPTY, USERNAME_LENGTH, WriteDBManager
+
+URL_LENGTH = 2000  # characters of a URL that are stored: a template can make longer ones
+
+
+class BodyKind(models.TextChoices):
+    """What made the body of a request. Only a body from a template is stored: the event gives the others again."""
+
+    PAYLOAD = "payload", _("the payload as JSON")
+    FORM = "form", _("the payload as a form")
+    TEMPLATE = "template", _("the body template")
+
+
+class Attempt(models.Model):
+    """One HTTP request of a Delivery as it was sent, and the response.
+
+    The columns of the request are empty if no request could be made.
+    """
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveIntegerField(_("number"))
+    started_at = models.DateTimeField(_("started at"))
+    duration_ms = models.PositiveIntegerField(_("duration in ms"), help_text=_("Milliseconds."))
+    method = models.CharField(_("method"), max_length=10, **EMPTY)
+    url = models.CharField(_("URL"), max_length=URL_LENGTH, **EMPTY)
+    request_headers = models.JSONField(
+        default=dict, db_default={}, blank=True, help_text=_("Values of secret headers and signatures are redacted.")
+    )
+    body_kind = models.CharField(max_length=10, choices=BodyKind.choices, **EMPTY)
+    body_sha256 = models.CharField(max_length=64, **EMPTY, help_text=_("SHA-256 of the sent body, in hexadecimal."))
+    succeeded = models.BooleanField()
+    reason = models.TextField(_("reason"), **EMPTY, help_text=_("Why it failed."))
+    error_kind = models.CharField(_("error kind"), max_length=30, **EMPTY, help_text=_("The kind of the failure."))
+    status = models.PositiveSmallIntegerField(
+        _("status"), null=True, blank=True, help_text=_("The HTTP status, if there was a response.")
+    )
+    response_headers = models.JSONField(default=dict, db_default={}, blank=True)
+    response_body = models.TextField(**EMPTY, help_text=_("The beginning of the body."))
+    worker = models.CharField(_("worker"), max_length=100, **EMPTY)
+    requested_by = models.CharField(
+        _("requested by"),
+        max_length=USERNAME_LENGTH,
+        **EMPTY,
+        help_text=_("Who asked to send it again. Empty: the worker sent it by itself."),
+    )
+
+    objects = WriteDBManager()
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("attempt"), _("attempts")
+        base_manager_name = "objects"
+        default_permissions = ()
+        ordering = ["pk"]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number}"
+
+
+class Body(models.Model):
+    """A request body from a template. Attempts of one delivery with equal bodies share it."""
+
+    # The index of the constraint begins with it.
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="bodies", db_index=False)
+    sha256 = models.CharField(max_length=64)
+    content = models.BinaryField(help_text="Compressed by zlib.")
+
+    objects = WriteDBManager()
+
+    class Meta:
+        base_manager_name = "objects"
+        default_permissions = ()
+        constraints = [models.UniqueConstraint(fields=["delivery", "sha256"], name="webhooks_body_once")]
+
+    def __str__(self) -> str:
+        return self.sha256
+
+
+def sent_bodies(delivery: Delivery, attempts: Collection[Attempt]) -> dict[str, bytes]:
+    """The bodies of a delivery's attempts by their SHA-256, in at most one query.
+
+    A body is missing if the event does not give the same bytes again, as after an upgrade.
+    """
+    plain = payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
+    kinds = {attempt.body_kind for attempt in attempts}
+    found = [plain.body(kind == BodyKind.FORM) for kind in kinds & {BodyKind.PAYLOAD, BodyKind.FORM}]
+    if stored := {attempt.body_sha256 for attempt in attempts if attempt.body_kind == BodyKind.TEMPLATE}:
+        bodies = Body.objects.filter(delivery=delivery, sha256__in=stored)
+        found += map(zlib.decompress, bodies.values_list("content", flat=True))
+    return {hashlib.sha256(body).hexdigest(): body for body in found}

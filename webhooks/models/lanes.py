@@ -1,0 +1,271 @@
+"""The lanes: the deliveries of one object to one webhook go one after the other. Their locks, and the SQL that finds
+the next one.
+
+A delivery that is pending or sending in its lane is the head. A lane has at most one. A transaction that changes the
+head of a lane, or adds to the lane, holds the lock of its object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from webhooks.db import among_sql, fetch_all, is_postgresql, json_rows_sql, now_sql, to_uuid, uuid_sql
+from webhooks.models.claims import CLAIMED, ClaimedRow, claimed_rows
+
+Lane = tuple[int, int]
+"""The id of a webhook, and the number of an object, see ``lane_of``."""
+
+
+class Place(NamedTuple):
+    """The place of a delivery in its lane."""
+
+    webhook_id: int
+    lane: int
+    event_id: int
+
+
+def lane_of(object_type: str, object_id: str) -> int:
+    """The number of an object's lane in each webhook. Two objects with one number would share their lanes."""
+    digest = hashlib.blake2b(f"{object_type}:{object_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+def lock(using: str, lanes: Iterable[int | None]) -> None:
+    """Wait for the locks of objects, until the end of the transaction. In one order, so that workers cannot deadlock.
+
+    The webhooks of an object share its lock: a transaction takes one lock for each object, and PostgreSQL has a limit.
+    """
+    if numbers := sorted({lane for lane in lanes if lane is not None} if is_postgresql(using) else ()):
+        among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
+        fetch_all(using, f"SELECT pg_advisory_xact_lock(lane) FROM {among}", [",".join(map(str, numbers))])
+
+
+def lock_of(using: str, deliveries: Collection[uuid.UUID]) -> None:
+    """The same for the objects of deliveries with these ids."""
+    if not is_postgresql(using) or not deliveries:
+        return
+    chosen, chosen_param = among_sql(using, deliveries, "uuid")
+    objects = f"SELECT DISTINCT lane FROM webhooks_delivery WHERE id {chosen} AND lane IS NOT NULL ORDER BY lane"
+    fetch_all(using, f"SELECT pg_advisory_xact_lock(lane) FROM ({objects}) AS locked", [chosen_param])
+
+
+def try_lock(using: str, lanes: Collection[int]) -> set[int]:
+    """The same without waiting. Returns the lanes with locks that were free."""
+    if not is_postgresql(using):
+        return set(lanes)  # SQLite has one writer
+    among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
+    statement = f"SELECT lane FROM {among} WHERE pg_try_advisory_xact_lock(lane)"
+    return {lane for (lane,) in fetch_all(using, statement, [",".join(map(str, sorted(lanes)))])}
+
+
+LARGEST = 2**63 - 1
+
+
+def _next_to(comparison: str, event_id: str, order: str) -> str:
+    """The id of the delivery before or after an event in the lane of ``given``, as a subquery. NULL if there is none.
+
+    It compares and sorts by whole places. With a condition for each column and old statistics, PostgreSQL may take the
+    index of the events, and read all later deliveries of other lanes.
+    """
+    return f"""(
+        SELECT CASE WHEN found.webhook_id = given.webhook_id AND found.lane = given.lane THEN found.id END
+        FROM webhooks_delivery AS found
+        WHERE found.lane IS NOT NULL
+            AND (found.webhook_id, found.lane, found.event_id) {comparison} (given.webhook_id, given.lane, {event_id})
+        ORDER BY found.webhook_id {order}, found.lane {order}, found.event_id {order} LIMIT 1
+    )"""
+
+
+_OPEN = "queued.in_lane AND queued.state IN ('waiting', 'pending', 'sending')"
+_ORDERED = "(SELECT ordered FROM webhooks_webhook AS webhook WHERE webhook.id = given.webhook_id)"
+_OVERTAKEN = """EXISTS (
+    SELECT 1 FROM webhooks_queue AS queued
+    WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND queued.overtaken
+)"""
+
+
+def _given(using: str, places: Collection[Place]) -> tuple[str, str]:
+    return json_rows_sql(using, Place._fields, "webhooks_queue"), json.dumps([place._asdict() for place in places])
+
+
+class Ahead(NamedTuple):
+    """Whether a delivery that is added to a lane must wait, and whether a later Event was there first."""
+
+    is_busy: bool
+    is_late: bool
+
+
+def look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
+    """The deliveries that are in lanes already, by webhook and lane, for the first delivery that is added to each.
+
+    Mostly the last delivery of the lane answers that. All of them do not: a lane may have a million, all succeeded.
+    """
+    given, given_param = _given(using, places)
+    found = fetch_all(
+        using,
+        f"""
+        WITH last AS MATERIALIZED (
+            SELECT given.webhook_id, given.lane, given.event_id, {_OVERTAKEN} AS has_overtaken,
+                {_next_to("<=", str(LARGEST), "DESC")} AS id
+            FROM {given}
+        )
+        SELECT webhook_id, lane, has_overtaken,
+            (SELECT 1 FROM webhooks_queue AS queued WHERE queued.delivery_id = last.id AND {_OPEN}) IS NOT NULL,
+            (SELECT outcome = 'discarded' FROM webhooks_delivery WHERE id = last.id),
+            (SELECT event_id > last.event_id FROM webhooks_delivery WHERE id = last.id)
+        FROM last
+        """,
+        [given_param],
+    )
+    unclear = [
+        Place(webhook_id, lane, 0)
+        for webhook_id, lane, has_overtaken, is_busy, is_discarded, is_late in found
+        if not is_busy and (has_overtaken or is_discarded or is_late)
+    ]
+    busy = open_lanes(using, unclear)
+    return {
+        (webhook_id, lane): Ahead(bool(is_busy) or (webhook_id, lane) in busy, bool(is_late))
+        for webhook_id, lane, _, is_busy, _, is_late in found
+    }
+
+
+def open_lanes(using: str, places: Collection[Place]) -> set[Lane]:
+    """The lanes with a delivery that is not finished."""
+    return {lane for lane, is_open in ordered(using, places, "true").items() if is_open}
+
+
+def ordered(using: str, places: Collection[Place], is_ordered: str = _ORDERED) -> dict[Lane, bool]:
+    """The lanes whose webhooks are ordered now, each with whether it has a delivery that is not finished."""
+    if not places:
+        return {}
+    given, given_param = _given(using, places)
+    found = fetch_all(
+        using,
+        f"""
+        SELECT given.webhook_id, given.lane, EXISTS (
+            SELECT 1 FROM webhooks_queue AS queued
+            WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND {_OPEN}
+        ) FROM {given} WHERE {is_ordered}
+        """,
+        [given_param],
+    )
+    return {(webhook_id, lane): bool(is_open) for webhook_id, lane, is_open in found}
+
+
+def promote(using: str, ended: Collection[Place], token: uuid.UUID | None = None) -> list[ClaimedRow]:
+    """Make the next delivery the head of each lane that has lost its head. Call it once, with the locks of the lanes,
+    in the transaction that ends the head.
+
+    With a ``token``, new heads of webhooks that are enabled and not paused are claimed at once, and returned.
+    """
+    if not ended:
+        return []
+    given, given_param = _given(using, ended)
+    following = fetch_all(
+        using,
+        f"""
+        WITH following AS MATERIALIZED (
+            SELECT given.webhook_id, given.lane, {_OVERTAKEN} AS has_overtaken,
+                {_next_to(">", "given.event_id", "ASC")} AS id
+            FROM {given}
+        )
+        SELECT webhook_id, lane, has_overtaken, id,
+            (SELECT state FROM webhooks_queue AS queued WHERE queued.delivery_id = following.id AND queued.in_lane),
+            (SELECT enabled AND probe_at IS NULL AND paused_at IS NULL FROM webhooks_webhook AS webhook
+                WHERE webhook.id = webhook_id)
+        FROM following
+        """,
+        [given_param],
+    )
+    heads = [pk for _, _, has_overtaken, pk, state, _ in following if state == "waiting" and not has_overtaken]
+    unclear = {
+        Place(webhook_id, lane, 0)
+        for webhook_id, lane, has_overtaken, pk, state, _ in following
+        if has_overtaken or (pk is not None and state != "waiting")
+    }
+    heads += _first_waiting(using, unclear)
+    claimable = {webhook_id for webhook_id, *_, is_sent in following if is_sent} if token else set()
+    return _make_heads(using, heads, claimable, token)
+
+
+def repair(using: str, places: Collection[Place]) -> int:
+    """Make the first waiting delivery the head of each of these lanes that has no head. Returns how many it made.
+
+    A lane has a head unless code deleted its row. Call it with the locks of the lanes.
+    """
+    if not places:
+        return 0
+    given, given_param = _given(using, places)
+    found = fetch_all(
+        using,
+        f"""
+        SELECT given.webhook_id, given.lane FROM {given} WHERE NOT EXISTS (
+            SELECT 1 FROM webhooks_queue AS queued
+            WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane
+                AND queued.in_lane AND queued.state IN ('pending', 'sending')
+        )
+        """,
+        [given_param],
+    )
+    heads = _first_waiting(using, [Place(webhook_id, lane, 0) for webhook_id, lane in found])
+    _make_heads(using, heads, (), None)
+    return len(heads)
+
+
+def _first_waiting(using: str, places: Collection[Place]) -> list[uuid.UUID]:
+    """The first waiting delivery of each lane, found in the queue. It may be an earlier one than the head that has just
+    ended: an admin may have retried it meanwhile."""
+    if not places:
+        return []
+    given, given_param = _given(using, places)
+    found = fetch_all(
+        using,
+        f"""
+        WITH first AS MATERIALIZED (
+            SELECT (
+                SELECT queued.delivery_id FROM webhooks_queue AS queued
+                WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane
+                    AND queued.in_lane AND queued.state = 'waiting'
+                ORDER BY queued.event_id LIMIT 1
+            ) AS id FROM {given}
+        )
+        SELECT id FROM first WHERE id IS NOT NULL
+        """,
+        [given_param],
+    )
+    return [row[0] for row in found]
+
+
+def _make_heads(
+    using: str, heads: Collection[uuid.UUID], claimable: Collection[int], token: uuid.UUID | None
+) -> list[ClaimedRow]:
+    if not heads:
+        return []
+    now, now_params = now_sql(using)
+    chosen, chosen_param = among_sql(using, [to_uuid(pk) for pk in heads], "uuid")
+    is_claimed, claimable_param = among_sql(using, claimable)
+    is_claimed = f"webhook_id {is_claimed}"
+    # Claimed ones get no due time: its index then stays as it is, and PostgreSQL can reuse the space of the row.
+    found = fetch_all(
+        using,
+        f"""
+        UPDATE webhooks_queue SET
+            state = CASE WHEN {is_claimed} THEN 'sending' ELSE 'pending' END,
+            claim = CASE WHEN {is_claimed} THEN {uuid_sql(using)} END,
+            due_at = CASE WHEN {is_claimed} THEN due_at ELSE {now} END
+        WHERE delivery_id {chosen} AND state = 'waiting' RETURNING {CLAIMED}, state
+        """,
+        [
+            claimable_param,
+            claimable_param,
+            token.hex if token else None,
+            claimable_param,
+            *now_params,
+            chosen_param,
+        ],
+    )
+    return claimed_rows(row[:-1] for row in found if row[-1] == "sending")

@@ -1,0 +1,233 @@
+"""The queue: one narrow row for each delivery that is not finished or has failed, and the workers that hold them.
+
+Workers change these rows for each attempt, and read none of the finished deliveries. docs/worker.md has the
+reasons.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from django.db import models, transaction
+from django.db.models import Q
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from webhooks.conf import conf
+from webhooks.db import DatabaseNow
+from webhooks.models import claims
+from webhooks.models.event import EMPTY, USERNAME_LENGTH, Event, WriteDBManager, default
+from webhooks.models.webhook import Webhook
+
+
+class State(models.TextChoices):
+    """The states of a delivery, and each change of them:
+
+    (new) -> waiting, pending, sending      ``delivery.dispatch`` creates the delivery
+    waiting -> pending, sending             ``lanes.promote``: its turn in the lane has come
+    pending -> sending                      ``claims.claim``
+    sending -> succeeded, failed, pending   ``delivery.outcomes`` records an attempt
+    sending -> pending                      ``release``: the worker returned it, or its lease expired
+    failed, discarded -> waiting, pending   ``DeliveryQuerySet.retry``
+    succeeded -> waiting, pending           ``DeliveryQuerySet.resend``, also from failed and discarded
+    waiting, pending, failed -> discarded   ``DeliveryQuerySet.discard``
+    """
+
+    WAITING = "waiting", _("waiting")
+    PENDING = "pending", _("pending")
+    SENDING = "sending", _("sending")
+    SUCCEEDED = "succeeded", _("succeeded")
+    FAILED = "failed", _("failed")
+    DISCARDED = "discarded", _("discarded")
+
+
+# The head of a lane is in one of these states. A lane has at most one head.
+HEAD_STATES = (State.PENDING, State.SENDING)
+OPEN_STATES = (State.WAITING, *HEAD_STATES)
+ENDED_STATES = (State.SUCCEEDED, State.FAILED, State.DISCARDED)
+
+# A delivery in one of these states has a row in the queue.
+QUEUED_STATES = (*OPEN_STATES, State.FAILED)
+
+# Deliveries that wait, and the ones that a worker claimed as soon as it was their turn.
+NOT_DUE = Q(due_at__isnull=True, failed_at__isnull=True)
+
+
+class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
+    def in_states(self, *states: str) -> QueuedDeliveryQuerySet:
+        """Deliveries in these states. Adds the condition of the partial index that has one state."""
+        match states:
+            case [State.FAILED]:
+                return self.failed()
+            case [State.PENDING]:
+                return self.filter(state=State.PENDING, due_at__isnull=False)
+            case [State.WAITING]:
+                return self.filter(NOT_DUE, state=State.WAITING)
+        return self.filter(state__in=states)
+
+    def failed(self) -> QueuedDeliveryQuerySet:
+        return self.filter(failed_at__isnull=False)
+
+    def held(self, tokens: Collection[uuid.UUID]) -> QueuedDeliveryQuerySet:
+        """Deliveries that are claimed under one of these tokens."""
+        return self.filter(state=State.SENDING, claim__in=tokens)
+
+    def release(self, **also: Any) -> int:
+        """Make claimed deliveries pending again, and due since the same time. Does not count as an attempt."""
+        due_at = Coalesce("due_at", DatabaseNow())
+        return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, due_at=due_at, **also)
+
+    def blocking(self) -> QueuedDeliveryQuerySet:
+        """Failing heads that have blocked their lanes for too long.
+
+        Leaves out webhooks that were paused or disabled in that time: there the head did not block the lane.
+        """
+        since = DatabaseNow(-conf.lane_wait)
+        heads = self.filter(failing_since__lt=since, state=State.PENDING, in_lane=True)
+        sent = heads.filter(webhook__enabled=True, webhook__probe_at=None, webhook__paused_at=None)
+        return sent.exclude(webhook__resumed_at__gt=since)
+
+    def leave_lane(self) -> int:
+        """Unblock the deliveries behind these. They themselves are retried outside the lane."""
+        return self.update(in_lane=False, overtaken=False, failing_since=None)
+
+
+class QueuedDelivery(models.Model):
+    """The work that is left for a delivery.
+
+    A claim changes only ``state`` and ``claim``. No index has them, so PostgreSQL leaves all indexes as they are.
+    """
+
+    delivery = models.OneToOneField(
+        "webhooks.Delivery", on_delete=models.CASCADE, primary_key=True, related_name="queued", db_constraint=False
+    )
+    # Copies of the delivery's own columns.
+    event = models.ForeignKey(Event, models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False)
+    webhook = models.ForeignKey(Webhook, models.DO_NOTHING, related_name="+", db_constraint=False, db_index=False)
+    lane = models.BigIntegerField(null=True)
+
+    state = models.CharField(max_length=10, choices=[(state.value, state.label) for state in QUEUED_STATES])
+    claim = models.UUIDField(null=True, help_text="The token of the worker that holds it.")
+    in_lane = models.BooleanField(**default(True), help_text="Whether it is sent in order with the others of its lane.")
+    overtaken = models.BooleanField(
+        **default(False), help_text="Whether later ones of its lane may have ended before: then it was retried."
+    )
+    due_at = models.DateTimeField(null=True, help_text="The next attempt. Stays during the attempt.")
+    failing_since = models.DateTimeField(null=True, help_text="The first failed attempt as the head of its lane.")
+    failed_at = models.DateTimeField(null=True, help_text="When it was given up.")
+    error_kind = models.CharField(
+        max_length=30, **EMPTY, help_text="The kind of the failure with which it was given up. Empty before."
+    )
+    failures = models.PositiveIntegerField(**default(0), help_text="Failed attempts since it was last retried by hand.")
+    lost_leases = models.PositiveSmallIntegerField(
+        **default(0), help_text="Leases that ended without a record since the last attempt."
+    )
+    requested_by = models.CharField(
+        max_length=USERNAME_LENGTH,
+        **EMPTY,
+        help_text="Who asked to send it again. Empty: it was not sent again by hand.",
+    )
+
+    objects = WriteDBManager.from_queryset(QueuedDeliveryQuerySet)()
+
+    class Meta:
+        db_table = "webhooks_queue"
+        base_manager_name = "objects"
+        default_permissions = ()
+        indexes = [
+            models.Index(fields=["webhook", "lane", "event"], name="webhooks_queue_lane"),
+            models.Index(fields=["webhook", "due_at"], name="webhooks_queue_due", condition=Q(due_at__isnull=False)),
+            models.Index(
+                fields=["webhook", "lost_leases", "due_at"],
+                name="webhooks_queue_suspect",
+                condition=Q(lost_leases__gt=0),
+            ),
+            models.Index(fields=["webhook", "lane"], name="webhooks_queue_overtaken", condition=Q(overtaken=True)),
+            models.Index(
+                fields=["webhook", "failing_since"],
+                name="webhooks_queue_failing",
+                condition=Q(failing_since__isnull=False),
+            ),
+            models.Index(
+                fields=["webhook", "failed_at"], name="webhooks_queue_failed", condition=Q(failed_at__isnull=False)
+            ),
+            # For pages.
+            models.Index(
+                fields=["webhook", "error_kind", "failed_at"],
+                name="webhooks_queue_reason",
+                condition=Q(failed_at__isnull=False),
+            ),
+            models.Index(fields=["failed_at"], name="webhooks_queue_last_failed", condition=Q(failed_at__isnull=False)),
+            models.Index(fields=["delivery"], name="webhooks_queue_new_failed", condition=Q(failed_at__isnull=False)),
+            models.Index(fields=["webhook", "event"], name="webhooks_queue_not_due", condition=NOT_DUE),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def register(self, name: str) -> uuid.UUID:
+        """Begin a lease. Returns its token."""
+        return self.create(token=uuid.uuid4(), name=name, lease_until=DatabaseNow(conf.lease)).token
+
+    def renew(self, tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        """Renew leases. Returns the tokens with valid leases."""
+        renewed = self.filter(token__in=tokens)
+        if renewed.update(lease_until=DatabaseNow(conf.lease)) == len(tokens):
+            return set(tokens)
+        return set(renewed.values_list("token", flat=True))
+
+    def expired(self) -> WorkerQuerySet:
+        return self.filter(lease_until__lt=DatabaseNow())
+
+
+class Worker(models.Model):
+    """A process that claims deliveries, and the lease of all its claims."""
+
+    token = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=100)
+    started_at = models.DateTimeField(default=timezone.now, db_default=Now())
+    lease_until = models.DateTimeField()
+
+    objects = WriteDBManager.from_queryset(WorkerQuerySet)()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Sweep(models.Model):
+    """The time of the last sweep. One row: workers use it to agree on the next sweep.
+
+    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries.
+    """
+
+    swept_at = models.DateTimeField()
+    last_event = models.BigIntegerField(default=0, db_default=0)
+
+    objects = WriteDBManager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"swept at {self.swept_at}"
+
+    @classmethod
+    def begin(cls, interval: float) -> bool:
+        """Whether the caller should sweep now, because the last sweep is at least ``interval`` seconds old.
+
+        A time further ahead than the interval is ignored: the clock was set back since.
+        """
+        is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
+        with transaction.atomic(cls.objects.db):
+            claims.begin(cls.objects.db)
+            if cls.objects.filter(is_old | is_ahead, pk=1).update(swept_at=DatabaseNow()):
+                return True
+        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]

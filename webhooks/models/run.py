@@ -1,0 +1,130 @@
+"""Runs: retry, resend, discard, replay, recover and backfill of many, which workers execute in the background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from webhooks.db import DatabaseNow
+from webhooks.models.event import EMPTY, USERNAME_LENGTH, WriteDBManager, default
+
+
+class RunKind(models.TextChoices):
+    """What a run does with each row that its filters choose."""
+
+    RETRY = "retry", _("retry")
+    RESEND = "resend", _("resend")
+    DISCARD = "discard", _("discard")
+    REPLAY = "replay", _("replay")
+    RECOVER = "recover", _("recover")
+    BACKFILL = "backfill", _("backfill")
+
+
+class RunState(models.TextChoices):
+    """The states of a run. A user pauses, resumes and cancels it; the worker ends it."""
+
+    RUNNING = "running", _("running")
+    PAUSED = "paused", _("paused")
+    DONE = "done", _("done")
+    CANCELLED = "cancelled", _("cancelled")
+    FAILED = "failed", _("failed")
+
+
+OPEN_RUN_STATES = (RunState.RUNNING, RunState.PAUSED)
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def running(self) -> RunQuerySet:
+        return self.filter(state=RunState.RUNNING)
+
+    def pause(self) -> int:
+        """The worker begins no further step of these."""
+        return self.running().update(state=RunState.PAUSED)
+
+    def resume(self) -> int:
+        """Go on with paused runs where they were."""
+        return self.filter(state=RunState.PAUSED).update(state=RunState.RUNNING)
+
+    def cancel(self) -> int:
+        """End runs. Their earlier steps stay as they are."""
+        return self.filter(state__in=OPEN_RUN_STATES).update(state=RunState.CANCELLED, finished_at=DatabaseNow())
+
+
+class Run(models.Model):
+    """One act on all rows that match some filters. Workers take it forward step by step.
+
+    The transaction of a step changes rows, and moves the cursor past them. So a worker that is killed leaves nothing
+    half done: no row is taken twice, and none is left out.
+    """
+
+    kind = models.CharField(_("kind"), max_length=10, choices=RunKind.choices)
+    filters = models.JSONField(
+        _("filters"), default=dict, db_default={}, help_text=_("As in the lists of the REST API.")
+    )
+    requested_by = models.CharField(_("requested by"), max_length=USERNAME_LENGTH, **EMPTY)
+    is_restricted = models.BooleanField(
+        **default(False), help_text=_("Whether it takes only rows on which the user may act.")
+    )
+    state = models.CharField(_("state"), max_length=10, choices=RunState.choices, **default(RunState.RUNNING))
+    total = models.PositiveIntegerField(
+        _("total"), null=True, blank=True, help_text=_("Rows that it found. Empty: not counted yet.")
+    )
+    done = models.PositiveIntegerField(_("done"), **default(0))
+    failed = models.PositiveIntegerField(
+        _("failed"), **default(0), help_text=_("Rows with which it could not be done.")
+    )
+    skipped = models.PositiveIntegerField(
+        _("skipped"), **default(0), help_text=_("Rows that did not match any more, or that need nothing.")
+    )
+    problem = models.TextField(_("problem"), **EMPTY, help_text=_("Why the run, or the last row that failed, failed."))
+    last_event = models.BigIntegerField(
+        **default(0), help_text=_("The newest event when it began. It takes no later one.")
+    )
+    counted_event = models.BigIntegerField(
+        **default(0), help_text=_("The last event up to which its rows are counted, until there is a total.")
+    )
+    counts = models.JSONField(default=dict, db_default={}, help_text=_("Rows that it found, by webhook. 0: of events."))
+    cursors = models.JSONField(
+        default=dict, db_default={}, help_text=_("The last event that it has taken, by webhook. 0: of events.")
+    )
+    created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
+    finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
+
+    objects = WriteDBManager.from_queryset(RunQuerySet)()
+
+    class Meta:
+        verbose_name, verbose_name_plural = _("run"), _("runs")
+        base_manager_name = "objects"
+        default_permissions = ("add", "view")
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["id"], name="webhooks_run_running", condition=Q(state="running"))]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.pk}"
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in OPEN_RUN_STATES
+
+    @property
+    def taken(self) -> int:
+        """Rows that it is past."""
+        return self.done + self.failed + self.skipped
+
+    @property
+    def percent(self) -> int | None:
+        """Rounded down. None before the rows are counted."""
+        if self.state == RunState.DONE:
+            return 100
+        return None if self.total is None else min(100, 100 * self.taken // max(1, self.total))
+
+    def save_step(self, **columns: Any) -> None:
+        """Write what a step has changed."""
+        for name, value in columns.items():
+            setattr(self, name, value)
+        self.save(update_fields=list(columns))

@@ -1,0 +1,201 @@
+"""Choose deliveries and events by filters, which the lists of the admin, the REST API and the runs share.
+
+Filters are a dictionary of plain JSON values, so a run can store them. ``webhooks.api.filters`` and
+``webhooks.admin.filters`` validate them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, TypeVar
+
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+
+from webhooks import registry
+from webhooks.db import Among, first_id, index_plans, to_db_time
+from webhooks.models.attempt import Attempt
+from webhooks.models.delivery import Delivery, DeliveryQuerySet
+from webhooks.models.event import OVERLAP, Event, EventQuerySet
+from webhooks.models.queue import QUEUED_STATES, QueuedDeliveryQuerySet, State
+
+Filters = Mapping[str, Any]
+M = TypeVar("M", bound=Model)
+
+# The column of an event for each filter that deliveries and events share, or the lookup.
+EVENT_COLUMNS = {
+    "object_type": "object_type",
+    "object_id": "object_id",
+    "action": "action",
+    "request_id": "request_id",
+    "user": "username",
+    "name": "object_repr__icontains",
+}
+DELIVERY_FILTERS = (
+    *EVENT_COLUMNS, "webhook", "state", "error_kind", "status", "created_after", "created_before",
+)  # fmt: skip
+SINCE_FILTERS = ("webhook", "created_after", "created_before")
+EVENT_FILTERS = (*EVENT_COLUMNS, "webhook", "failed", "created_after", "created_before")
+
+# The filters of deliveries that need no other column than the id: it begins with the time.
+TIMES = {"created_after", "created_before"}
+QUEUE_FILTERS = {"state", "webhook", *TIMES}
+
+
+def select_deliveries(filters: Filters, deliveries: DeliveryQuerySet | None = None) -> DeliveryQuerySet:
+    """The deliveries that match all of these filters."""
+    found: Any = Delivery.objects.all() if deliveries is None else deliveries
+    for name, value in filters.items():
+        found = found.in_states(*value) if name == "state" else found.filter(_condition(name, value))
+    return found  # type: ignore[no-any-return]
+
+
+def select_queued(filters: Filters, queue: QueuedDeliveryQuerySet) -> QueuedDeliveryQuerySet | None:
+    """The rows of the queue for the deliveries that match all of these filters, the newest first.
+
+    None if the queue does not have them all: without a filter by state, and for deliveries that succeeded or were
+    discarded.
+    """
+    states = filters.get("state", ())
+    if not states or not {*states} <= {*QUEUED_STATES}:
+        return None
+    found = queue.in_states(*states)
+    for name, value in filters.items():
+        if name != "state":
+            found = found.filter(_condition(name, value, "delivery__"))
+    return found.order_by("-pk")
+
+
+def _condition(name: str, value: Any, of_delivery: str = "") -> Any:
+    """The condition for one filter except ``state``. ``of_delivery`` leads from a row of the queue to its delivery."""
+    match name:
+        case "webhook":
+            return Q(webhook=value)
+        case "error_kind":
+            return Q(**{f"{of_delivery}error_kind": value})
+        case "status":
+            number = OuterRef(f"{of_delivery}attempt_count")
+            has_status = Exists(Attempt.objects.filter(delivery=OuterRef("pk"), number=number, status=value))
+            # An answer that is an error has a kind: so the database looks up fewer attempts.
+            return Q(has_status) if value < 400 else ~Q(**{f"{of_delivery}error_kind": ""}) & Q(has_status)
+        case "created_after":  # ids have an index, times have none
+            return Q(pk__gte=first_id(datetime.fromisoformat(value)))
+        case "created_before":
+            return Q(pk__lt=first_id(datetime.fromisoformat(value)))
+    return Q(**{f"event__{EVENT_COLUMNS[name]}": value})
+
+
+# The part of the filters that an index finds, newest first. A page looks through these rows for the rest.
+
+
+def in_order(filters: Filters, rows: Any) -> tuple[Any, set[str]]:
+    """Narrow deliveries, or rows of the queue, by the filters that one index finds in the order of their ids.
+
+    Returns them, and the names of these filters.
+    """
+    if isinstance(rows, QueuedDeliveryQuerySet):
+        indexed = {"state", "webhook"}
+        found = rows.in_states(*filters["state"])
+        keys = _few_queued(filters, found)
+        if keys is not None:
+            return found.filter(pk__in=keys).order_by("-pk"), indexed & filters.keys()
+    else:
+        found, indexed = rows, {"error_kind"} if "error_kind" in filters else {"webhook"}
+        if filters.get("state") == [State.DISCARDED]:
+            found, indexed = rows.filter(discarded_at__isnull=False), {"state"}
+    chosen = [name for name in filters if name in (indexed | TIMES) - {"state"}]
+    for name in chosen:
+        found = found.filter(_condition(name, filters[name]))
+    return found.order_by("-pk"), {*chosen, *(indexed & {"state"})}
+
+
+# The index of each state that begins with the webhook, by the column that follows.
+OF_WEBHOOK = {State.FAILED: "failed_at", State.PENDING: "due_at", State.WAITING: "event_id"}
+
+
+def _few_queued(filters: Filters, rows: QueuedDeliveryQuerySet) -> list[Any] | None:
+    """The keys of all rows of one webhook in one state. None if there are many, or if other filters are given."""
+    [state, *others] = filters["state"]
+    if others or "webhook" not in filters or state not in OF_WEBHOOK:
+        return None
+    found = rows.filter(webhook=filters["webhook"]).order_by("webhook_id", OF_WEBHOOK[state])
+    with index_plans(rows.db):
+        keys = list(found.values_list("pk", flat=True)[: FEW_QUEUED + 1])
+    return keys if len(keys) <= FEW_QUEUED else None
+
+
+# If at most this many events match, a page reads their keys first; of the rows of the queue, if at most this many.
+FEW_EVENTS, FEW_QUEUED = 10_000, 1000
+
+
+def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[str]]:
+    """As ``in_order``, for events. A model with few events, and few failed events, are found by their keys."""
+    found, indexed = events, {name for name in TIMES if name in filters}
+    if "request_id" in filters:
+        found, indexed = found.filter(request_id=filters["request_id"]), indexed | {"request_id"}
+    elif "object_id" in filters:
+        labels = [registration.label for registration in registry.registrations()]
+        chosen = [filters["object_type"]] if "object_type" in filters else labels
+        found = found.filter(object_type__in=chosen, object_id=filters["object_id"])
+        indexed |= {"object_type", "object_id"}
+    elif (keys := _few_keys(filters)) is not None:
+        found, indexed = (
+            found.filter(Among("id", keys)),
+            indexed | {"object_type" if "object_type" in filters else "failed"},
+        )
+    times = {name: filters[name] for name in indexed & TIMES}
+    return select_events(times, found).order_by("-pk"), indexed & filters.keys()
+
+
+def _few_keys(filters: Filters) -> list[int] | None:
+    """The keys of all events of a model, or of all that failed. None if there are many."""
+    if "object_type" in filters:
+        rows = Event.objects.filter(object_type=filters["object_type"]).order_by("object_type", "object_id")
+    elif filters.get("failed"):
+        rows = Event.objects.failed().order_by("timestamp")
+    else:
+        return None
+    with index_plans(Event.objects.db):
+        keys = list(rows.values_list("pk", flat=True)[: FEW_EVENTS + 1])
+    return keys if len(keys) <= FEW_EVENTS else None
+
+
+def are_found_by_events(filters: Filters) -> bool:
+    """Whether the events are the best way to the deliveries: an index finds the events, or only their names decide."""
+    if filters.keys() & {"object_id", "request_id"}:
+        return True
+    if "object_type" in filters:
+        return _few_keys(filters) is not None
+    return "name" in filters and filters.keys() <= {*EVENT_COLUMNS, "webhook"}
+
+
+def rows_in_order(rows: QuerySet[M], keys: Sequence[Any]) -> list[M]:
+    """The rows with these primary keys, in the order of the keys. Deleted rows are missing."""
+    chosen: Any = rows.by_table() if isinstance(rows, DeliveryQuerySet) else rows.order_by()
+    found = {row.pk: row for row in chosen.filter(pk__in=keys)}
+    return [found[key] for key in keys if key in found]
+
+
+def select_events(filters: Filters, events: EventQuerySet | None = None) -> EventQuerySet:
+    """The events that match all of these filters."""
+    found: Any = Event.objects.all() if events is None else events
+    for name, value in filters.items():
+        match name:
+            case "webhook":
+                deliveries = Delivery.without_state.filter(event=OuterRef("pk"), webhook=value)
+                matched = Event.objects.matched_by(value).filter(pk=OuterRef("pk"))
+                found = found.filter(Exists(deliveries) | Exists(matched))
+            case "failed":
+                found = found.failed() if value else found.filter(error="")
+            case "replayed":
+                found = found.replayed()
+            case "created_after":
+                moment = datetime.fromisoformat(value)
+                found = found.filter(pk__gte=Event.objects.first_since(moment), timestamp__gte=to_db_time(moment))
+            case "created_before":
+                moment = datetime.fromisoformat(value)
+                end = Event.objects.first_since(moment + 2 * OVERLAP)
+                found = found.filter(pk__lt=end, timestamp__lt=to_db_time(moment))
+            case _:
+                found = found.filter(**{EVENT_COLUMNS[name]: value})
+    return found  # type: ignore[no-any-return]

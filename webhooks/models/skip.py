@@ -1,0 +1,123 @@
+"""Skips: changes that a webhook did not want, and the rule that said no."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy
+
+from webhooks.db import execute_safely, json_rows_sql, new_id
+from webhooks.models.event import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, in_parts, json_row
+from webhooks.models.webhook import Webhook
+from webhooks.registry.registration import NAME_LENGTH
+from webhooks.text import dumps, replace_half_surrogates, short_json
+
+# Characters of the JSON text of one value in ``Skip.detail``.
+VALUE_LENGTH = 200
+
+
+class Rule(models.TextChoices):
+    """What said no. After each: the keys of ``Skip.detail``. A condition may also have the keys in brackets."""
+
+    CONDITION = "condition", gettext_lazy("a condition")  # path, operator, expected, (place, negate, actual, problem)
+    CHANGED_FIELDS = "changed_fields", gettext_lazy("no wanted field changed")  # wanted, changed
+    NO_CHANGE = "no_change", gettext_lazy("nothing changed")
+    IGNORED_USER = "ignored_user", gettext_lazy("the user is ignored")
+    LOOP_PROTECTION = "loop_protection", gettext_lazy("loop protection")  # depth, limit
+    DISABLED = "disabled", gettext_lazy("the webhook was disabled")  # since, by, (reason)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a webhook does not want a change. ``detail`` is JSON text."""
+
+    rule: Rule
+    detail: str = "{}"
+
+    @classmethod
+    def because(cls, rule: Rule, **detail: Any) -> Refusal:
+        """With each value of the detail cut to ``VALUE_LENGTH``."""
+        return cls(rule, dumps({name: short_json(value, VALUE_LENGTH) for name, value in detail.items()}))
+
+
+class Skip(models.Model):
+    """One change that a webhook did not want. Its id sorts by time."""
+
+    id = models.UUIDField(primary_key=True, default=new_id, editable=False)
+    # Without a constraint in the database: it would lock the row of the webhook, and saves would wait for its edits.
+    webhook = models.ForeignKey(
+        Webhook,
+        on_delete=models.CASCADE,
+        related_name="skips",
+        db_constraint=False,
+        db_index=False,
+        verbose_name=gettext_lazy("webhook"),
+    )
+    timestamp = models.DateTimeField(gettext_lazy("timestamp"), default=timezone.now, db_default=models.functions.Now())
+    action = models.CharField(gettext_lazy("action"), max_length=100, **EMPTY)
+    object_type = models.CharField(gettext_lazy("object type"), max_length=200, **EMPTY)
+    object_id = models.CharField(gettext_lazy("object id"), max_length=255, **EMPTY)
+    object_repr = models.CharField(
+        gettext_lazy("object name"),
+        max_length=NAME_LENGTH,
+        **EMPTY,
+        help_text=gettext_lazy("Empty if the object was not read."),
+    )
+    username = models.CharField(gettext_lazy("username"), max_length=USERNAME_LENGTH, **EMPTY)
+    request_id = models.CharField(gettext_lazy("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
+    rule = models.CharField(gettext_lazy("rule"), max_length=20, choices=Rule.choices, **EMPTY)
+    detail = models.TextField(
+        gettext_lazy("detail"),
+        **default("{}"),
+        help_text=gettext_lazy("What the rule wanted and what it found, as JSON text."),
+    )
+    counted = models.BooleanField(
+        **default(False), editable=False, help_text=gettext_lazy("Whether the statistics count it.")
+    )
+
+    objects = WriteDBManager()
+
+    class Meta:
+        base_manager_name = "objects"
+        default_permissions = ("view",)
+        verbose_name, verbose_name_plural = gettext_lazy("skipped change"), gettext_lazy("skipped changes")
+        ordering = ["-pk"]
+        indexes = [
+            # With these conditions they are not for a look-up by id, see docs/worker.md.
+            models.Index(
+                fields=["webhook", "id"], name="webhooks_skip_of_webhook", condition=models.Q(webhook__isnull=False)
+            ),
+            models.Index(
+                fields=["object_type", "object_id", "id"],
+                name="webhooks_skip_object",
+                condition=models.Q(object_type__isnull=False),
+            ),
+            models.Index(fields=["id"], name="webhooks_skip_uncounted", condition=models.Q(counted=False)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.object_type} {self.object_id} {self.action}"
+
+    def shown_detail(self, shows_actual: bool) -> dict[str, Any]:
+        """The detail of the rule. The actual value of a condition is data of the object, which not all users see."""
+        detail: dict[str, Any] = json.loads(replace_half_surrogates(self.detail))
+        return detail if shows_actual else {name: value for name, value in detail.items() if name != "actual"}
+
+    @classmethod
+    def store_all(cls, skips: Iterable[Skip], using: str) -> None:
+        """Insert skips, many with each statement. A skip with the id of a stored one replaces it. An error leaves the
+        open transaction usable."""
+        columns = [str(column.column) for column in cls._meta.local_concrete_fields]
+        names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_skip")
+        replaced = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name != "id")
+        statement = (
+            f"INSERT INTO webhooks_skip ({names}) SELECT {names} FROM {given} WHERE 1 = 1 "
+            f"ON CONFLICT (id) DO UPDATE SET {replaced}"
+        )
+        for part in in_parts(json.dumps(json_row(skip, using)) for skip in skips):
+            execute_safely(using, statement, [f"[{','.join(part)}]"])

@@ -1,0 +1,161 @@
+"""Statistics of each webhook by minute and hour: counts of attempts and skips, and histograms of times."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from django.db import models
+
+from webhooks.db import is_postgresql, to_utc
+from webhooks.models.event import EMPTY, WriteDBManager, default
+from webhooks.models.webhook import Webhook
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many times fell into each bucket. A bucket is a column, such as ``duration_25``: over 10 up to 25 ms."""
+
+    name: str
+    bounds: tuple[int, ...]
+    """The upper bound of each bucket in milliseconds. One more bucket has the longer times."""
+
+    @cached_property
+    def buckets(self) -> list[str]:
+        return [f"{self.name}_{bound}" for bound in self.bounds] + [f"{self.name}_more"]
+
+    @property
+    def total(self) -> str:
+        """The column with the sum of all times in milliseconds."""
+        return f"{self.name}_total"
+
+    def bucket(self, milliseconds: float) -> str:
+        """The column that counts this time."""
+        return self.buckets[bisect_left(self.bounds, milliseconds)]
+
+    def quantile(self, counts: Sequence[int], share: float) -> float | None:
+        """The time in milliseconds that this ``share`` of all times does not exceed. None without any time.
+
+        The error is less than the width of a bucket: it assumes that times are even within a bucket. A time above the
+        last bound counts as the last bound.
+        """
+        wanted, lower = share * sum(counts), 0
+        for upper, count in zip(self.bounds, counts, strict=False):
+            if count and wanted <= count:
+                return lower + (upper - lower) * wanted / count
+            wanted, lower = wanted - count, upper
+        return float(lower) if any(counts) else None
+
+
+DURATION = Histogram("duration", (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000))
+
+# From the event to its first attempt.
+DELAY = Histogram("delay", (100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000, 300_000, 900_000, 3_600_000))
+
+HISTOGRAMS = (DURATION, DELAY)
+BUCKETS = [bucket for histogram in HISTOGRAMS for bucket in histogram.buckets]
+TOTALS = [histogram.total for histogram in HISTOGRAMS]
+COUNTS = ["attempted", "given_up", "skipped", *BUCKETS, *TOTALS]
+
+
+class Period(models.IntegerChoices):
+    """The length of time of a row, in seconds."""
+
+    MINUTE = 60, "minute"
+    HOUR = 3600, "hour"
+
+
+class Statistic(models.Model):
+    """The attempts of a webhook in one minute or hour with one error kind. The successful ones have none, and neither
+    have skips.
+
+    Each attempt and each skip counts in a row of its minute and in a row of its hour.
+    """
+
+    webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="+", db_index=False)
+    period = models.PositiveSmallIntegerField(choices=Period.choices)
+    start = models.BigIntegerField(help_text="Unix time: seconds since 1970 in UTC.")
+    error_kind = models.CharField(max_length=30, **EMPTY)
+    attempted = models.PositiveIntegerField(**default(0))
+    given_up = models.PositiveIntegerField(**default(0), help_text="Attempts after which their delivery failed.")
+    skipped = models.PositiveIntegerField(**default(0), help_text="Changes that the webhook did not want.")
+
+    objects = WriteDBManager()
+
+    class Meta:
+        base_manager_name = "objects"
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(
+                fields=["webhook", "period", "start", "error_kind"], name="webhooks_statistic_of_webhook"
+            )
+        ]
+        indexes = [models.Index(fields=["period", "start"], name="webhooks_statistic_start")]
+
+    def __str__(self) -> str:
+        return f"{self.get_period_display()} {self.start} of webhook {self.webhook_id}"
+
+
+for _column in (*BUCKETS, *TOTALS):
+    _kind = models.BigIntegerField if _column in TOTALS else models.PositiveIntegerField
+    Statistic.add_to_class(_column, _kind(**default(0)))
+
+
+class StatisticDelta(models.Model):
+    """The counts of attempts that were recorded together, or of skips. The sweep adds them to the statistics.
+
+    Only inserted and deleted: if workers updated the row of a busy webhook, they would wait for each other.
+    """
+
+    start = models.BigIntegerField(help_text="The Unix time of the minute.")
+    counts = models.TextField(help_text="A JSON list of rows of ``Statistic``, with the columns that are not 0.")
+
+    objects = WriteDBManager()
+
+    class Meta:
+        base_manager_name = "objects"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"counts of {self.start}"
+
+    @classmethod
+    def of_skips(cls, skips: Mapping[tuple[int, int], int]) -> list[StatisticDelta]:
+        """Deltas, not saved yet, of so many skips by ``minute_of`` their time and by webhook."""
+        by_minute = defaultdict[int, list[dict[str, Any]]](list)
+        for (minute, webhook_id), count in sorted(skips.items()):
+            by_minute[minute].append({"webhook_id": webhook_id, "error_kind": "", "skipped": count})
+        return [cls(start=minute, counts=json.dumps(rows)) for minute, rows in by_minute.items()]
+
+
+def minute_of(moment: datetime) -> int:
+    """The Unix time of the start of a minute. A naive ``moment`` is in the time zone of the host."""
+    return int(to_utc(moment).timestamp()) // Period.MINUTE * Period.MINUTE
+
+
+def deltas_sql(using: str, condition: str = "") -> str:
+    """A SELECT of deltas as rows of ``Statistic``, one for each minute and one for each hour with that minute.
+
+    ``condition`` is a WHERE over the table ``delta``. A column is NULL if it has no count.
+    """
+    if is_postgresql(using):
+        value, rows = "given.{}", "json_populate_recordset(NULL::webhooks_statistic, delta.counts::json) AS given"
+    else:
+        value, rows = "json_extract(given.value, '$.{}')", "json_each(delta.counts) AS given"
+    webhook, kind = value.format("webhook_id"), value.format("error_kind")
+    sums = ", ".join(f"SUM({value.format(name)}) AS {name}" for name in COUNTS)
+    periods = " UNION ALL ".join(f"SELECT {period} AS period" for period in Period)
+    # Grouped before each row becomes two: that takes half of the time.
+    return f"""
+        SELECT webhook_id, period, minute / period * period AS start, error_kind, {", ".join(COUNTS)}
+        FROM (
+            SELECT {webhook} AS webhook_id, delta.start AS minute, {kind} AS error_kind, {sums}
+            FROM webhooks_statisticdelta AS delta CROSS JOIN {rows} {condition} GROUP BY 1, 2, 3
+        ) AS minutes CROSS JOIN ({periods}) AS periods
+    """
