@@ -1,1 +1,1 @@
-"""One HTTP request under guard: only to allowed addresses, within one total deadline, with capped sizes."""
+"""HTTP requests under guard: only to allowed addresses, each within one total deadline and with capped sizes."""

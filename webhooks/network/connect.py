@@ -1,34 +1,53 @@
 """Connect to a destination: resolve its name once, judge every address, and use exactly these addresses.
 
-urllib3 gets the connection from here, so a name server cannot answer the check and the connection differently. A kept
-connection is not judged again. Through a proxy, CONNECT (RFC 9110, section 9.3.6) names the judged address and never
-the host: a proxy would resolve the host again. Host, SNI and certificates keep the name.
+So a name server cannot answer the check and the connection differently. A kept connection is not judged again. Through
+a proxy, CONNECT (RFC 9110, section 9.3.6) names the judged address and never the host: a proxy would resolve the host
+again. Host, SNI and certificates keep the name.
 """
 
 from __future__ import annotations
 
 import base64
-import copy
-from typing import Any
+from functools import lru_cache, partial
 from urllib.parse import unquote, urlsplit
 
+from django.utils.translation import gettext
+
 from webhooks.conf import conf
-from webhooks.network import sockets, url_policy
-from webhooks.network.outcome import Refused
-from webhooks.network.sockets import SocketAddress, TimedSocket
-from webhooks.network.url_policy import Destination, Policy, address_of, networks
+from webhooks.network import sockets, tls, url_policy
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.loop import Limits, Loop, Socket, Steps
+from webhooks.network.outcome import Refused, TimedOut
+from webhooks.network.sockets import SocketAddress
+from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
 
 RESOLVE_SECONDS = 2  # how long saving a webhook may wait for a name server
 _MAX_PROXY_ANSWER = 16_384  # bytes
 
 
-def connect(scheme: str, host: str, port: int) -> TimedSocket:
+def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limits) -> Steps[Socket]:
     """Connect to the first address of ``host`` that accepts, through the proxy if the settings name one.
 
-    Raises Refused if the policy forbids it, and OSError.
+    ``verify``: whether to verify the certificate of https, or the path of a CA file. Raises Refused if the policy
+    forbids the destination, and OSError.
     """
-    addresses = _judged_addresses(Destination(scheme, host.lower().removesuffix("."), port), host)
-    return _connect_through_proxy(conf.proxy, addresses) if conf.proxy else sockets.connect(addresses)
+    name = host.lower().removesuffix(".")
+    addresses = yield from _judged_addresses(Destination(scheme, name, port), host)
+    through = _connect_through_proxy if conf.proxy else sockets.connect
+    try:
+        connection = yield from sockets.connect_to_first(addresses, through, limits)
+    except TimedOut:  # a step before the connection
+        raise
+    except TimeoutError as error:
+        raise TimedOut("no connection", ErrorKind.CONNECT_TIMEOUT) from error
+    if scheme == "http":
+        return connection
+    try:
+        context = yield from sockets.in_thread(partial(tls.context, verify))
+    except BaseException:
+        connection.close()
+        raise
+    return (yield from sockets.start_tls(connection, context, name))
 
 
 def why_blocked(url: str) -> str:
@@ -37,12 +56,20 @@ def why_blocked(url: str) -> str:
     A name that does not resolve here is accepted: workers may ask another name server, or it gets an address later.
     Each connection is judged again anyway.
     """
-    if reason := url_policy.problem(url):
-        return reason
-    to = url_policy.parse(url)
     try:
-        with sockets.deadline(RESOLVE_SECONDS):
-            _judged_addresses(to, to.host)
+        to = url_policy.parse(url)
+    except BadURL as error:
+        return str(error)
+    loop = Loop()
+    try:
+        return loop.run(_why_blocked(to), Limits(RESOLVE_SECONDS))
+    finally:
+        loop.close()
+
+
+def _why_blocked(to: Destination) -> Steps[str]:
+    try:
+        yield from _judged_addresses(to, to.host)
     except Refused as error:
         return str(error)
     except OSError:
@@ -50,35 +77,30 @@ def why_blocked(url: str) -> str:
     return ""
 
 
-def _judged_addresses(to: Destination, name: str) -> list[SocketAddress]:
+def _judged_addresses(to: Destination, name: str) -> Steps[list[SocketAddress]]:
     """Return the addresses of ``name``. Raises Refused if the policy forbids the destination or any of them."""
-    policy = _policy()
+    policy = _policy(repr(conf.destinations))
     if reason := policy.why_blocked(to):
-        raise Refused(reason)
-    addresses = sockets.resolve(name, to.port)
+        raise Refused(reason, ErrorKind.BLOCKED)
+    addresses = yield from sockets.resolve(name, to.port)
     for _, (text, *_rest) in addresses:
         address = address_of(text)
-        reason = policy.why_address_blocked(address) if address else f"{text} is no address"
+        reason = policy.why_address_blocked(address) if address else gettext("%(text)s is no address") % {"text": text}
+        if reason and not to.address:
+            resolved = gettext("%(host)s resolves to a forbidden address: %(reason)s")
+            reason = resolved % {"host": to.host, "reason": reason}
         if reason:
-            raise Refused(reason if to.address else f"{to.host} resolves to a forbidden address: {reason}")
+            raise Refused(reason, ErrorKind.BLOCKED)
     return addresses
 
 
-# The settings that were read last, and their policy: reading them for each connection takes longer than the rest.
-_cached: tuple[dict[str, Any], Policy] = ({}, Policy())
-
-
-def _policy() -> Policy:
-    """The policy of the settings as they are now. Raises Refused if they are invalid."""
-    global _cached
-    if (settings := conf.destinations) != _cached[0]:
-        _cached = copy.deepcopy(settings), _read_policy()
-    return _cached[1]
-
-
-def _read_policy() -> Policy:
+@lru_cache(maxsize=1)  # to read the settings for each connection would take longer than the rest
+def _policy(settings: str) -> Policy:
+    """The policy of the settings. ``settings`` is their text, so that a change counts at once. Raises Refused if they
+    are invalid."""
     if key := conf.invalid_destination:
-        raise Refused(f'WEBHOOKS["{key}"] cannot be used, so nothing is sent: see manage.py check')
+        reason = gettext('WEBHOOKS["%(key)s"] cannot be used, so nothing is sent: see manage.py check')
+        raise Refused(reason % {"key": key}, ErrorKind.SETTINGS)
     return Policy(
         allow_networks=networks(conf.allow_networks),
         deny_networks=networks(conf.deny_networks),
@@ -96,23 +118,16 @@ def _port_range(value: int | str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def _connect_through_proxy(proxy: str, addresses: list[SocketAddress]) -> TimedSocket:
-    """Connect to the first address that the proxy (a URL) reaches within its share of the time. Raises Refused with
-    the proxy's answer for the last one, or TimeoutError."""
-    errors: list[Refused | TimeoutError] = []
-    for tried, (_, address) in enumerate(addresses):
-        try:
-            with sockets.share_of_time(len(addresses) - tried):
-                return _tunnel(proxy, address)
-        except (Refused, TimeoutError) as error:
-            errors.append(error)
-    raise errors[-1]
+def proxy_name() -> str:
+    """The host and port of the proxy in the settings."""
+    parts = urlsplit(conf.proxy)
+    return f"{parts.hostname}:{parts.port or 80}"
 
 
-def _tunnel(proxy: str, address: Any) -> TimedSocket:
-    parts = urlsplit(proxy)
-    name = f"{parts.hostname}:{parts.port or 80}"
-    host, port, *_ = address
+def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Socket]:
+    """Raises Refused with the proxy's answer, or TimeoutError."""
+    parts, name = urlsplit(conf.proxy), proxy_name()
+    host, port, *_ = address[1]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     authorization = ""
     if parts.username is not None:
@@ -120,31 +135,43 @@ def _tunnel(proxy: str, address: Any) -> TimedSocket:
         authorization = f"Proxy-Authorization: Basic {base64.b64encode(credentials).decode()}\r\n"
     request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode()
     try:
-        connection = sockets.connect(sockets.resolve(parts.hostname or "", parts.port or 80))
-        try:
-            answer = _ask_proxy(connection, request)
-        except BaseException:
-            connection.close()
-            raise
+        proxy = yield from sockets.resolve(parts.hostname or "", parts.port or 80)
+        connection = yield from sockets.connect_to_first(proxy, sockets.connect, limits)
+    except TimeoutError as error:
+        raise TimedOut(f"the proxy {name} does not answer", ErrorKind.PROXY) from error
+    except ConnectionRefusedError as error:
+        raise Refused(f"the proxy {name} refuses connections", ErrorKind.PROXY) from error
+    except OSError as error:
+        raise Refused(f"the proxy {name} cannot be reached: {error.strerror or error}", ErrorKind.PROXY) from error
+    try:
+        answer = yield from _ask(connection, request, limits)
+        # Bytes after the empty line are not from the destination, which has not been asked yet.
+        version, _, status = answer.partition(b" ")
+        if version.startswith(b"HTTP/1.") and status[:1] == b"2" and answer.endswith(b"\r\n\r\n"):
+            return connection
+        line = answer.partition(b"\r\n")[0][:200].decode("latin-1") or "nothing"
+        if status[:3] == b"407":
+            raise Refused(f"the proxy {name} refuses the worker, it answers: {line}", ErrorKind.PROXY)
+        # Any other answer may be about the destination alone.
+        raise Refused(f"the proxy {name} does not connect to {target}, it answers: {line}", ErrorKind.PROXY_TARGET)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, TimeoutError):
+            raise TimedOut(f"the proxy {name} does not connect to {target}", ErrorKind.PROXY_TARGET) from error
+        raise
+
+
+def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
+    """The proxy's answer up to its empty line, or as much as it sends before it closes the connection."""
+    answer = b""
+    try:
+        yield from sockets.send(proxy, request)
+        while b"\r\n\r\n" not in answer and len(answer) < _MAX_PROXY_ANSWER:
+            if not (more := (yield from sockets.receive(proxy, limits))):
+                break
+            answer += more
     except TimeoutError:
         raise
-    except OSError as error:
-        raise Refused(f"the proxy {name} cannot be reached: {error.strerror or error}") from error
-    # Bytes after the empty line are not from the destination, which has not been asked yet.
-    version, _, status = answer.partition(b" ")
-    if not (version.startswith(b"HTTP/1.") and status[:1] == b"2" and answer.endswith(b"\r\n\r\n")):
-        connection.close()
-        line = answer.partition(b"\r\n")[0][:200].decode("latin-1") or "nothing"
-        raise Refused(f"the proxy {name} does not connect to {target}, it answers: {line}")
-    return connection
-
-
-def _ask_proxy(connection: TimedSocket, request: bytes) -> bytes:
-    connection.sendall(request)
-    answer = b""
-    while b"\r\n\r\n" not in answer and len(answer) < _MAX_PROXY_ANSWER:
-        more = connection.recv(_MAX_PROXY_ANSWER)
-        if not more:
-            break
-        answer += more
+    except OSError:
+        return b""  # it closed the connection with an error
     return answer

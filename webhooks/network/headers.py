@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
+from contextlib import suppress
 from functools import lru_cache
+
+from django.utils.translation import gettext
 
 # RFC 9110, section 5.6.2 for names and 5.5 for values; only ASCII is sure to arrive.
 NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -15,10 +18,17 @@ MAX_HEADERS = 50
 # Carries how deep in a chain of webhooks a request is.
 DEPTH = "X-Webhook-Depth"
 
+# Marks a request that a user or a command asked for: a retry by hand, or a resend.
+REDELIVERY = "X-Webhook-Redelivery"
+
+# Marks a request that a user sent to try the settings of a webhook. No change caused it.
+TEST = "X-Webhook-Test"
+
 # Hop-by-hop headers (RFC 9110, section 7.6.1), framing headers, and headers of the app.
 _RESERVED = {
     "connection", "http2-settings", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
     "host", "content-length", "content-encoding", "expect", "x-hook-signature", DEPTH.lower(),
+    REDELIVERY.lower(), TEST.lower(),
 }  # fmt: skip
 _RESERVED_PREFIXES = ("webhook-", "proxy-")
 
@@ -35,31 +45,35 @@ def problem(text: str) -> str:
     return ""
 
 
-def parse(text: str) -> dict[str, str]:
-    """Names to values. Raises ValueError with the number of the wrong line, and never with a value."""
-    return dict(_parsed(text))
-
-
 @lru_cache(maxsize=256)
-def _parsed(text: str) -> tuple[tuple[str, str], ...]:
+def parse(text: str) -> dict[str, str]:
+    """Names to values, cached: do not change them. Raises ValueError with the number of the wrong line, and never with
+    a value."""
     lines = [(number, line) for number, line in enumerate(re.split(r"\r?\n", text), 1) if line.strip()]
     if len(lines) > MAX_HEADERS:
-        raise ValueError(f"There are {len(lines)} headers; {MAX_HEADERS} are the most.")
-    found: dict[str, tuple[str, str]] = {}
+        too_many = gettext("There are %(count)d headers; %(most)d are the most.")
+        raise ValueError(too_many % {"count": len(lines), "most": MAX_HEADERS})
+    found: dict[str, str] = {}
+    names = set()
     for number, line in lines:
         name, colon, value = (part.strip(" \t") for part in line.partition(":"))
         if not colon or not NAME.fullmatch(name):
-            raise ValueError(f"Line {number}: write a header as Name: value.")
+            raise ValueError(gettext("Line %(number)d: write a header as Name: value.") % {"number": number})
         if is_reserved(name) or name.lower() == "content-type":  # a field of the webhook has the content type
-            raise ValueError(
-                f"Line {number}: {name} cannot be set, it belongs to the request itself or to its signature."
+            reserved = gettext(
+                "Line %(number)d: %(name)s cannot be set, it belongs to the request itself or to its signature."
             )
+            raise ValueError(reserved % {"number": number, "name": name})
         if not value or not _VALUE.fullmatch(value):
-            raise ValueError(f"Line {number}: the value of {name} must be visible ASCII characters, and some.")
-        if name.lower() in found:
-            raise ValueError(f"Line {number}: {name} is there twice.")
-        found[name.lower()] = (name, value)
-    return tuple(found.values())
+            invisible = gettext(
+                "Line %(number)d: the value of %(name)s must be visible ASCII characters, and at least one."
+            )
+            raise ValueError(invisible % {"number": number, "name": name})
+        if name.lower() in names:
+            raise ValueError(gettext("Line %(number)d: %(name)s is there twice.") % {"number": number, "name": name})
+        names.add(name.lower())
+        found[name] = value
+    return found
 
 
 def is_reserved(name: str) -> bool:
@@ -70,22 +84,15 @@ def is_reserved(name: str) -> bool:
 
 @lru_cache(maxsize=256)
 def secrets_in(text: str) -> frozenset[str]:
-    """The secrets of these lines, which a receiver might repeat: whole values, their long words, and credentials."""
-    values = [value for _, value in _parsed(text)]
-    values += [secret for value in values for secret in _basic_credentials(value)]
-    return frozenset(values).union(
-        word for value in values for word in value.split() if len(word) >= SECRET_WORD_LENGTH
-    )
-
-
-def _basic_credentials(value: str) -> list[str]:
-    """The user and password of a Basic authentication header, and the password alone."""
-    scheme, _, encoded = value.partition(" ")
-    if scheme.lower() != "basic":
-        return []
-    try:
-        credentials = base64.b64decode(encoded, validate=True).decode()
-    except ValueError:
-        return []
-    password = credentials.partition(":")[2]
-    return [credentials, password] if len(password) >= SECRET_WORD_LENGTH else [credentials]
+    """The secrets of these lines, which a receiver might repeat: whole values, their long words, and the user and
+    password of Basic authentication."""
+    values, parts = list(parse(text).values()), []
+    for value in parse(text).values():
+        scheme, _, encoded = value.partition(" ")
+        if scheme.lower() == "basic":
+            with suppress(ValueError):
+                credentials = base64.b64decode(encoded, validate=True).decode()
+                values.append(credentials)
+                parts.append(credentials.partition(":")[2])
+    parts += [word for value in values for word in value.split()]
+    return frozenset(values).union(part for part in parts if len(part) >= SECRET_WORD_LENGTH)

@@ -1,267 +1,215 @@
-"""Send one HTTP request and return its Outcome. Never raises, never follows a redirect."""
+"""Send HTTP requests and return their Outcomes. Never raises, never follows a redirect."""
 
 from __future__ import annotations
 
-import encodings
-import functools
-import math
-import os
 import re
-import resource
-import stat
+import ssl
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from datetime import UTC, datetime
-from encodings.aliases import aliases
+from functools import lru_cache
 from itertools import islice
-from typing import Any
+from math import inf
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
-from requests.utils import DEFAULT_CA_BUNDLE_PATH, extract_zipped_paths
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
-from webhooks import logs
+from webhooks.conf import conf
 from webhooks.network import connect, sockets
-from webhooks.network.outcome import (
-    REASON_LENGTH,
-    Outcome,
-    Refused,
-    explain,
-    is_disconnect,
-    is_timeout,
-    judge,
-    retry_after,
-)
+from webhooks.network.answer import Answer
+from webhooks.network.connections import KeptConnections
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.loop import Limits, Loop, Socket, Steps
+from webhooks.network.outcome import REASON_LENGTH, UNREAD, Outcome, Refused, explain, is_timeout, judge, retry_after
+from webhooks.network.request import Request
 from webhooks.text import clean, redact
-
-# Receivers with kept connections. Beyond this, urllib3 closes the least recently used ones.
-_MAX_RECEIVERS = 100
 
 # The stored part of the headers of an answer, as in GitLab.
 _HEADERS_KEPT = 50
 _HEADER_LENGTH = 1024
 
-_MAX_CA_FILE = 1_000_000  # bytes; the file of all public authorities has a quarter of that
+# http:// and https:// have these ports without saying so.
+_PORTS = {"http": 80, "https": 443}
 
-# urllib3 logs URLs and broken header lines, and both may have secrets.
-for _name in ("urllib3.connection", "urllib3.connectionpool"):
-    logs.mute(_name, sockets.is_sending)
+# The other side has closed the connection.
+_CLOSED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+_NOT_IN_FIRST_LINE = re.compile(r"[^\x21-\x7e]")
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request to send."""
-
-    url: str
-    headers: dict[str, str] = field(repr=False)
-    body: bytes
-    timeout: float
-    """Seconds for the whole request, from resolving the name to the last byte."""
-    verify: bool | str = True
-    """Whether to verify the TLS certificate, or the path of a CA file."""
-    keep: int = 8192
-    """Bytes of the body of the answer that are read."""
-    method: str = "POST"
-    hidden: Collection[str] = field(default=(), repr=False)
-    """Secrets to hide in everything that is stored of the answer."""
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class Transport:
-    """Sends requests over kept connections, up to ``most`` to each receiver. Threads may share it."""
+    """Sends requests over kept connections, many at once, in the thread that calls it. ``now`` is the clock of
+    outcomes."""
 
-    def __init__(self, most: int = 1) -> None:
-        # The adapter without a session: a session looks for cookies, proxies, .netrc and CA bundles in the
-        # environment, follows redirects, and takes time for each of these.
-        self._adapter = _Adapter(pool_connections=_MAX_RECEIVERS, pool_maxsize=most)
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        self._now = now
+        self._loop = Loop()
+        self._kept = KeptConnections()
+
+    def start(self, request: Request, done: Callable[[Outcome], None]) -> None:
+        """Begin to send. ``done`` gets the Outcome within ``request.timeout`` seconds and a moment, if ``poll`` is
+        called until then."""
+        limits = Limits(request.timeout, sockets.OVERHEAD_BYTES + request.keep)
+        self._loop.start(self._exchange(request, limits), limits, done)
+
+    def poll(self, seconds: float = inf) -> None:
+        """Wait up to ``seconds`` for anything to go on with, and go on. Call it before ``start``: it also closes kept
+        connections that receivers have closed."""
+        self._loop.poll(seconds)
+
+    def wake(self) -> None:
+        """End a ``poll`` in another thread."""
+        self._loop.wake()
 
     def send(self, request: Request) -> Outcome:
-        """Send the request. Returns within ``request.timeout`` seconds and a moment."""
-        started_at, clock = datetime.now(UTC), time.monotonic()
-        try:
-            with sockets.deadline(request.timeout, sockets.OVERHEAD_BYTES + request.keep):
-                outcome = self._send_again_if_stale(request, started_at)
-        except Exception as error:  # a receiver or a setting can cause any: each is a failed attempt with a reason
-            reason = redact(explain(error, request.timeout), request.hidden)
-            outcome = Outcome(started_at, 0, reason=reason, timed_out=is_timeout(error))
-        return replace(outcome, url=request.url, duration_ms=round((time.monotonic() - clock) * 1000))
+        """Send one request, and wait for its end."""
+        outcomes: list[Outcome] = []
+        self.poll(0)
+        self.start(request, outcomes.append)
+        while not outcomes:
+            self.poll()
+        return outcomes[0]
 
     def close(self) -> None:
-        self._adapter.close()
+        """Abandon the requests in flight and close all connections."""
+        self._kept.close()
+        self._loop.close()
 
-    def _send_again_if_stale(self, request: Request, started_at: datetime) -> Outcome:
-        """Send once more if the receiver had closed the kept connection meanwhile, which is no failure."""
+    def _exchange(self, request: Request, limits: Limits) -> Steps[Outcome]:
+        started_at, clock = self._now(), time.monotonic()
+        answer = Answer(request.keep)
+        error: Exception | None = None
         try:
-            return self._send(request, started_at)
-        except requests.ConnectionError as error:
-            if sockets.has_connected() or not is_disconnect(error):
-                raise
-            return self._send(request, started_at)
+            yield from self._ask(request, answer, limits)
+        except Exception as raised:  # a receiver or a setting can cause any: each is a failed attempt with a reason
+            error = raised
+        duration_ms = round((time.monotonic() - clock) * 1000)
+        return _outcome(request, answer, error, started_at, self._now(), duration_ms, limits.has_connected)
 
-    def _send(self, request: Request, started_at: datetime) -> Outcome:
-        response = self._adapter.send(_prepared(request), stream=True, timeout=request.timeout, verify=request.verify)
-        with response.raw as raw:
+    def _ask(self, request: Request, answer: Answer, limits: Limits) -> Steps[None]:
+        target = _target(request.method, request.url)
+        message = _message(target, request)
+        key = (target.scheme, target.host, target.port, conf.proxy, request.verify)
+        for is_first in (True, False):
+            kept = self._kept.take(key) if is_first else None
+            connection = kept or (yield from _connect(target, request.verify, limits))
+            is_open = False
             try:
-                body = raw.read(request.keep, decode_content=True)
-            except Exception as error:
-                # The status arrived, and a 410 or 429 still counts.
-                outcome = _outcome(raw, b"", started_at, request.hidden)
-                why = redact(explain(error, request.timeout, in_body=True), request.hidden)
-                return outcome.with_unread_body(why, is_timeout(error))
-            return _outcome(raw, body, started_at, request.hidden)
+                is_open = yield from _converse(connection, message, answer, limits)
+                return
+            except _CLOSED:
+                if not kept or answer.has_begun:
+                    raise
+                # The receiver had closed the kept connection meanwhile, which is no failure.
+            finally:
+                if is_open:
+                    self._kept.keep(key, connection)
+                else:
+                    connection.close()
 
 
-def _prepared(request: Request) -> requests.PreparedRequest:
-    prepared = _prepared_for(request.method, request.url).copy()
-    prepared.headers.update(request.headers)
-    prepared.headers["Content-Length"] = str(len(request.body))
-    prepared.body = request.body
-    return prepared
+def _connect(target: _Target, verify: bool | str, limits: Limits) -> Steps[Socket]:
+    return connect.connect(target.scheme, target.host, target.port, verify, limits)
 
 
-@functools.lru_cache(maxsize=256)
-def _prepared_for(method: str, url: str) -> requests.PreparedRequest:
-    """The part that every request to this URL shares. Parsing the URL takes longer than the rest."""
+def _converse(connection: Socket, message: bytes, answer: Answer, limits: Limits) -> Steps[bool]:
+    """Send a request and read its answer. Returns whether the connection may be used again."""
+    try:
+        yield from sockets.send(connection, message)
+    except _CLOSED:  # it may have answered before it closed the connection, for example that the body is too large
+        yield from answer.read(connection, limits)
+        return False
+    return (yield from answer.read(connection, limits))
+
+
+class _Target(NamedTuple):
+    """Where a request goes, and the part that all requests to this URL share."""
+
+    scheme: str
+    host: str
+    port: int
+    start: str
+    """The request line and the first headers."""
+    defaults: dict[str, str]
+    """More lines by the names of their headers in lower case. The headers of a request replace them."""
+
+
+@lru_cache(maxsize=256)
+def _target(method: str, url: str) -> _Target:
+    """Parsing the URL takes longer than the rest. Raises ValueError, and Refused."""
     prepared = requests.PreparedRequest()
     prepared.prepare(method=method, url=url)
-    return prepared
+    parts = urlsplit(prepared.url or "")
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise Refused("nothing can be sent to such a URL", ErrorKind.INVALID_URL)
+    port = parts.port or _PORTS[parts.scheme]
+    host = parts.hostname.removesuffix(".")
+    host = f"[{host}]" if ":" in host else host
+    host = host if port == _PORTS[parts.scheme] else f"{host}:{port}"
+    if _NOT_IN_FIRST_LINE.search(f"{method}{prepared.path_url}{host}"):
+        raise Refused("the URL has a character that cannot be sent", ErrorKind.INVALID_URL)
+    defaults = {"accept-encoding": "Accept-Encoding: identity\r\n"}
+    if credentials := prepared.headers.get("Authorization"):  # of a URL with a user name
+        defaults["authorization"] = f"Authorization: {credentials}\r\n"
+    start = f"{method} {prepared.path_url} HTTP/1.1\r\nHost: {host}\r\n"
+    return _Target(parts.scheme, parts.hostname, port, start, defaults)
 
 
-def _outcome(response: urllib3.BaseHTTPResponse, body: bytes, started_at: datetime, hidden: Collection[str]) -> Outcome:
+def _message(target: _Target, request: Request) -> bytes:
+    """The whole request in one piece, which saves a packet and a wake-up of the receiver."""
+    names = set(map(str.lower, request.headers))
+    fields = "".join([f"{name}: {value}\r\n" for name, value in request.headers.items()])
+    if not fields.count("\r") == fields.count("\n") == len(names) or "\0" in fields:
+        raise Refused("a header has a line break in it", ErrorKind.OTHER)
+    more = "".join([line for name, line in target.defaults.items() if name not in names])
+    head = f"{target.start}{more}{fields}Content-Length: {len(request.body)}\r\n\r\n"
+    return head.encode("latin-1") + request.body
+
+
+def _outcome(
+    request: Request,
+    answer: Answer,
+    error: Exception | None,
+    started_at: datetime,
+    ended_at: datetime,
+    duration_ms: int,
+    has_connected: bool,
+) -> Outcome:
     def kept(text: str, length: int) -> str:
         # Cut first, for a receiver may write far more. Clean before hiding, or NULs inside a secret protect it.
-        return redact(clean(text[:length]), hidden)
+        return redact(clean(text[:length]), request.hidden)
 
-    location, phrase = response.headers.get("Location", ""), response.reason or ""
-    reason = judge(response.status, kept(phrase, REASON_LENGTH), kept(location, REASON_LENGTH))
+    kind: ErrorKind | Literal[""] = ""
+    reason = ""
+    if answer.status is not None:
+        location, phrase = kept(answer.header("location") or "", REASON_LENGTH), kept(answer.phrase, REASON_LENGTH)
+        kind, reason = judge(answer.status, phrase, location)
+    wait = retry_after(answer.header("retry-after"), ended_at) if reason else None
+    if error:
+        # With a status too: the receiver may not have finished, so it is a failure, as in NetBox. A 410 or 429 counts.
+        in_body = answer.status is not None
+        error_kind, why = explain(error, request.timeout, in_body)
+        why = redact(why, request.hidden)
+        kind = kind or error_kind
+        reason = f"{reason[:200] or f'HTTP {answer.status}'}{UNREAD}: {why}"[:REASON_LENGTH] if in_body else why
     return Outcome(
         started_at,
-        0,
+        duration_ms,
         reason=reason,
-        status=response.status,
+        kind=kind,
+        status=answer.status,
         headers={
             kept(name, _HEADER_LENGTH): kept(value, _HEADER_LENGTH)
-            for name, value in islice(response.headers.items(), _HEADERS_KEPT)
+            for name, value in islice(answer.fields.values(), _HEADERS_KEPT)
         },
-        body=redact(clean(_decoded(body, response.headers.get("Content-Type", "")[:_HEADER_LENGTH])), hidden),
-        retry_after=retry_after(response.headers.get("Retry-After"), datetime.now(UTC)) if reason else None,
+        body="" if error else redact(clean(answer.body.decode(errors="replace")), request.hidden),
+        timed_out=error is not None and is_timeout(error),
+        retry_after=wait,
+        has_connected=has_connected,
+        request=request.stored(),
     )
-
-
-_CHARSET = re.compile(r";\s*charset\s*=\s*[\"']?([a-z0-9_.:-]{1,40})(?![a-z0-9_.:-])", re.IGNORECASE | re.ASCII)
-# Python caches every charset name that it looks up, for ever, so only known names are looked up.
-_KNOWN_CHARSETS = frozenset({*aliases, *aliases.values(), "koi8_u", "utf_8_sig"})
-
-
-def _decoded(body: bytes, content_type: str) -> str:
-    charset = "latin-1" if "text" in content_type else "utf-8"  # as requests does without a charset
-    if found := _CHARSET.search(content_type):
-        name = encodings.normalize_encoding(found[1]).lower()
-        charset = name if name in _KNOWN_CHARSETS else "utf-8"
-    try:
-        return body.decode(charset, "replace")
-    except (LookupError, UnicodeError):  # not a charset of text, or one that replaces nothing
-        return body.decode("utf-8", "replace")
-
-
-class _OneWrite:
-    """Sends the head and the body of a request in one piece. That saves a packet and a wake-up of the receiver."""
-
-    _parts: list[bytes] | None = None
-
-    def request(self, *args: Any, **kwargs: Any) -> None:
-        self._parts = []
-        try:
-            super().request(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            parts, self._parts = self._parts, None
-        super().send(b"".join(parts))  # type: ignore[misc]
-
-    def send(self, data: Any) -> None:
-        if self._parts is None:
-            super().send(data)  # type: ignore[misc]
-        else:
-            self._parts.append(data)
-
-
-class _Connection(_OneWrite, HTTPConnection):
-    response_class = sockets.Response
-
-    def _new_conn(self) -> Any:
-        return connect.connect("http", self._dns_host, self.port)
-
-
-class _TLSConnection(_OneWrite, HTTPSConnection):
-    response_class = sockets.Response
-
-    def _new_conn(self) -> Any:
-        return connect.connect("https", self._dns_host, self.port)
-
-    def connect(self) -> None:
-        # Each connection has its own context: webhooks may trust different authorities.
-        self.ssl_context = create_urllib3_context(cert_reqs=resolve_cert_reqs(self.cert_reqs))
-        self.ssl_context.sslsocket_class = sockets.TimedTLSSocket
-        path = self.ca_certs or self.ca_cert_dir
-        if path and path != extract_zipped_paths(DEFAULT_CA_BUNDLE_PATH):  # type: ignore[no-untyped-call]
-            self.ca_cert_data, self.ca_certs, self.ca_cert_dir = _read_ca_file(path), None, None
-        super().connect()
-
-
-def _read_ca_file(path: str) -> str:
-    """Return the text of a CA file, without non-ASCII characters of its comments. Raises OSError, and Refused for
-    anything but a regular file: OpenSSL would wait for ever for a pipe or a terminal."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise Refused(f"the CA file {path} is no regular file")
-        with open(handle, "rb", closefd=False) as file:
-            content = file.read(_MAX_CA_FILE + 1)
-    finally:
-        os.close(handle)
-    if len(content) > _MAX_CA_FILE:
-        raise Refused(f"the CA file {path} has more than {_MAX_CA_FILE:,} bytes")
-    return content.decode("ascii", "ignore")
-
-
-class _LimitedPool:
-    """Closes connections instead of keeping them while half of the process's file descriptors are in use: threads,
-    the database and Redis need theirs. A new descriptor is the lowest free one, so its number shows how many are
-    in use."""
-
-    def _put_conn(self, conn: Any) -> None:
-        if conn is not None and conn.sock is not None and conn.sock.fileno() >= _max_descriptor():
-            conn.close()
-        super()._put_conn(conn)  # type: ignore[misc]
-
-
-def _max_descriptor() -> float:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if soft == resource.RLIM_INFINITY else soft / 2
-
-
-class _Pool(_LimitedPool, urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TLSPool(_LimitedPool, urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TLSConnection
-
-    def _validate_conn(self, conn: Any) -> None:
-        # urllib3 would warn for each unverified certificate; here an admin chose that in the webhook.
-        if conn.is_closed:
-            conn.connect()
-
-
-class _Adapter(HTTPAdapter):
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        # Without the cookies and the copy of the headers that requests would make.
-        response = requests.Response()
-        response.raw = resp
-        return response

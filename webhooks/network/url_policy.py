@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 import socket
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import idna
+from django.utils.translation import gettext, gettext_noop
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -26,7 +27,7 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
     return tuple(map(ip_network, texts))
 
 
-_METADATA = "a cloud metadata address"
+_METADATA = gettext_noop("a cloud metadata address")
 
 # Blocked networks by their kind. The first kind that contains an address names it.
 BLOCKED: dict[str, tuple[Network, ...]] = {
@@ -41,11 +42,11 @@ BLOCKED: dict[str, tuple[Network, ...]] = {
             *("fd00:a9fe:a9fe::1", "fd00:100::100:200"),
         ]
     ),
-    "unspecified": networks(["0.0.0.0/8", "::"]),
-    "loopback": networks(["127.0.0.0/8", "::1"]),
-    "link-local": networks(["169.254.0.0/16", "fe80::/10"]),
-    "multicast": networks(["224.0.0.0/4", "ff00::/8"]),
-    "reserved": networks(
+    gettext_noop("unspecified"): networks(["0.0.0.0/8", "::"]),
+    gettext_noop("loopback"): networks(["127.0.0.0/8", "::1"]),
+    gettext_noop("link-local"): networks(["169.254.0.0/16", "fe80::/10"]),
+    gettext_noop("multicast"): networks(["224.0.0.0/4", "ff00::/8"]),
+    gettext_noop("reserved"): networks(
         [
             *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24"),
             *("203.0.113.0/24", "240.0.0.0/4"),
@@ -129,44 +130,50 @@ class Policy:
 
     def why_blocked(self, to: Destination) -> str:
         """Why nothing may be sent there, without resolving a name; empty if it may."""
-        return next(self._reasons(to), "")
-
-    def _reasons(self, to: Destination) -> Iterator[str]:
         if to.scheme not in self.allow_schemes:
-            yield f'{to.scheme}:// is not in WEBHOOKS["ALLOW_SCHEMES"]'
+            return gettext('%(scheme)s:// is not in WEBHOOKS["ALLOW_SCHEMES"]') % {"scheme": to.scheme}
         if any(to.port in ports for ports in self.deny_ports):
-            yield f'port {to.port} is denied by WEBHOOKS["DENY_PORTS"]'
+            return gettext('port %(port)d is denied by WEBHOOKS["DENY_PORTS"]') % {"port": to.port}
         if not any(to.port in ports for ports in self.allow_ports):
-            yield f'port {to.port} is not in WEBHOOKS["ALLOW_PORTS"]'
+            return gettext('port %(port)d is not in WEBHOOKS["ALLOW_PORTS"]') % {"port": to.port}
         if pattern := _matching(to.host, self.deny_hosts):
-            yield f'{to.host} is denied by "{pattern}" in WEBHOOKS["DENY_HOSTS"]'
+            denied = gettext('%(host)s is denied by "%(pattern)s" in WEBHOOKS["DENY_HOSTS"]')
+            return denied % {"host": to.host, "pattern": pattern}
         if not _matching(to.host, self.allow_hosts):
-            yield f'{to.host} matches nothing in WEBHOOKS["ALLOW_HOSTS"]'
-        if to.address and (reason := self.why_address_blocked(to.address)):
-            yield reason
+            return gettext('%(host)s matches nothing in WEBHOOKS["ALLOW_HOSTS"]') % {"host": to.host}
+        return self.why_address_blocked(to.address) if to.address else ""
 
     def why_address_blocked(self, address: Address) -> str:
         """Why nothing may be sent to this address; empty if it may."""
         targets = targets_of(address)
         for target in (address, *targets):
             if network := _containing(target, self.deny_networks):
-                return f'{_described(address, target)} in {network}, which WEBHOOKS["DENY_NETWORKS"] denies'
-        return next(filter(None, (self._why_target_blocked(address, target) for target in targets)), "")
+                values = {"address": address, "target": target, "network": network}
+                if address == target:
+                    return gettext('%(address)s is in %(network)s, which WEBHOOKS["DENY_NETWORKS"] denies') % values
+                embedded = gettext(
+                    '%(address)s means %(target)s, which is in %(network)s, which WEBHOOKS["DENY_NETWORKS"] denies'
+                )
+                return embedded % values
+        for target in targets:
+            kind, is_private = blocked_kind(target), False
+            if not kind and self.deny_private and _containing(target, PRIVATE):
+                kind, is_private = gettext_noop("private"), True
+            # An allowed network does not allow the metadata service in it: only its own address does.
+            allowed = [net for net in self.allow_networks if kind != _METADATA or net.num_addresses == 1]
+            if kind and not _containing(target, allowed):
+                return _why_kind_blocked(address, target, kind, is_private)
+        return ""
 
-    def _why_target_blocked(self, address: Address, target: Address) -> str:
-        kind = blocked_kind(target)
-        if not kind and self.deny_private and _containing(target, PRIVATE):
-            kind = "private"
-        # An allowed network does not allow the metadata service in it: only its own address does.
-        allowed = [net for net in self.allow_networks if kind != _METADATA or net.num_addresses == 1]
-        if not kind or _containing(target, allowed):
-            return ""
-        why = ', and WEBHOOKS["DENY_PRIVATE"] is on' if kind == "private" else ", where nothing is sent"
-        return f'{_described(address, target)} {kind}{why}; to allow it, add "{target}" to WEBHOOKS["ALLOW_NETWORKS"]'
 
-
-def _described(address: Address, target: Address) -> str:
-    return f"{address} is" if address == target else f"{address} stands for {target}, which is"
+def _why_kind_blocked(address: Address, target: Address, kind: str, is_private: bool) -> str:
+    values = {"address": address, "target": target, "kind": gettext(kind)}
+    if address == target:
+        where = gettext("%(address)s is %(kind)s") % values
+    else:
+        where = gettext("%(address)s means %(target)s, which is %(kind)s") % values
+    why = gettext('and WEBHOOKS["DENY_PRIVATE"] is on') if is_private else gettext("where nothing is sent")
+    return f"{where}, {why}; " + gettext('to allow it, add "%(target)s" to WEBHOOKS["ALLOW_NETWORKS"]') % values
 
 
 def _matching(host: str, patterns: Iterable[str]) -> str:
@@ -181,7 +188,7 @@ _PORTS = {"http": 80, "https": 443}
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}  # controls, formats, lone surrogates, spaces of all kinds
 _URL = re.compile(r"(https?)://([^/?#]*)", re.IGNORECASE)
 _BRACKETED = re.compile(r"\[([0-9a-f:.]+)\](:.*)?", re.IGNORECASE)
-_PORT = re.compile(r":([0-9]{1,5})")
+_PORT = re.compile(r":[0-9]{1,5}")
 _NAME = re.compile(r"(?!.{254})([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
@@ -190,14 +197,25 @@ def parse(url: str) -> Destination:
     """Take a URL apart. Raises BadURL for every spelling but the plain one."""
     found = _URL.match(url)
     if not found:
-        raise BadURL("Enter an http:// or https:// URL.")
+        raise BadURL(gettext("Enter an http:// or https:// URL."))
     if "\\" in url or any(unicodedata.category(character) in _INVISIBLE for character in url):
-        raise BadURL("The URL has a space, a backslash or an invisible character in it.")
+        raise BadURL(gettext("The URL has a space, a backslash or an invisible character in it."))
     scheme, authority = found[1].lower(), found[2]
     if "@" in authority:
-        raise BadURL("The URL has a user name or a password in it, which everybody would see: leave them out.")
-    host, port = _host_and_port(authority)
-    return Destination(scheme, host, _port(port) if port else _PORTS[scheme])
+        raise BadURL(gettext("The URL has a user name or a password in it, which everybody would see: leave them out."))
+    if bracketed := _BRACKETED.fullmatch(authority):
+        try:
+            host, port = str(IPv6Address(bracketed[1])), bracketed[2] or ""
+        except ValueError:
+            raise BadURL(gettext("[%(address)s] is no IPv6 address.") % {"address": bracketed[1]}) from None
+    else:
+        name, colon, digits = authority.partition(":")
+        host, port = _host(name), colon + digits
+    if not port:
+        return Destination(scheme, host, _PORTS[scheme])
+    if not _PORT.fullmatch(port) or not 0 < int(port[1:]) < 65536:
+        raise BadURL(gettext("The port of the URL must be a number from 1 to 65535."))
+    return Destination(scheme, host, int(port[1:]))
 
 
 def problem(url: str) -> str:
@@ -218,49 +236,25 @@ def redacted(url: str) -> str:
     return f"{found[0]}/…" if url[found.end() :].strip("/") else url
 
 
-def _host_and_port(authority: str) -> tuple[str, str]:
-    if bracketed := _BRACKETED.fullmatch(authority):
-        try:
-            return str(IPv6Address(bracketed[1])), bracketed[2] or ""
-        except ValueError:
-            raise BadURL(f"[{bracketed[1]}] is no IPv6 address.") from None
-    host, colon, port = authority.partition(":")
-    return _host(host), colon + port
-
-
-def _port(text: str) -> int:
-    found = _PORT.fullmatch(text)
-    if not found or not 0 < int(found[1]) < 65536:
-        raise BadURL("The port of the URL must be a number from 1 to 65535.")
-    return int(found[1])
-
-
 def _host(text: str) -> str:
-    host = _ascii_host(text).removesuffix(".")
+    """Encode a host as urllib3 does, which changes nothing but capitals."""
+    try:
+        labels = [
+            label if label.isascii() else idna.encode(label, strict=True, std3_rules=True).decode()
+            for label in text.lower().split(".")
+        ]
+    except ValueError:
+        labels = []
+    host = ".".join(labels).removesuffix(".")
     if not _NAME.fullmatch(host):
-        raise BadURL(f'"{text}" is no name of a host.')
+        raise BadURL(gettext('"%(text)s" is no name of a host.') % {"text": text})
     # Resolvers take a host that ends in a number for an address: octal, hexadecimal and short forms too.
     if _NUMBER.fullmatch(host.rpartition(".")[2]) and (host != text or not address_of(host)):
         try:
             plain = socket.inet_ntoa(socket.inet_aton(host))
         except OSError:
-            plain = "an address"
-        raise BadURL(_odd_spelling(text, plain))
-    return host
-
-
-def _ascii_host(text: str) -> str:
-    """Encode a host as urllib3 does, which changes nothing but capitals."""
-    try:
-        return ".".join(
-            label if label.isascii() else idna.encode(label, strict=True, std3_rules=True).decode()
-            for label in text.lower().split(".")
+            plain = gettext("an address")
+        raise BadURL(
+            gettext('"%(text)s" is an odd way to write %(plain)s: write that.') % {"text": text, "plain": plain}
         )
-    except ValueError:
-        plain = unicodedata.normalize("NFKC", text).replace("。", ".")  # full-width or circled digits
-        reason = _odd_spelling(text, plain) if plain.isascii() else f'"{text}" is no name of a host.'
-        raise BadURL(reason) from None
-
-
-def _odd_spelling(text: str, plain: str) -> str:
-    return f'"{text}" is an odd way to write {plain}: write that.'
+    return host
