@@ -1,11 +1,13 @@
 """What a worker does with Events: one Delivery for each webhook, sent until it succeeds or is given up.
 
-worker        the loop: claim, dispatch, collect outcomes, maintain
+runner        the loop: claim, dispatch, collect outcomes, maintain
 dispatch      Events -> Deliveries
 claims        due Deliveries -> this worker, under a lease
 request       a Delivery -> URL, headers and body
-sender        the threads that send, in the turns of fair_queue
-outcomes      the attempt is recorded, the lane goes on; retry_policy says when the next attempt is due
+sender        the thread that sends, in the turns of fair_queue
+breaker       faults of our own, which count no attempt
+retry_policy  what follows from an outcome, such as a 410, for the delivery and for its webhook
+outcomes      the attempt is recorded, the lane goes on
 health        a webhook is paused, probed, resumed or disabled
 maintenance   expired leases, blocked lanes, retention
 """

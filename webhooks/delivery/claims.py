@@ -1,207 +1,243 @@
-"""Claim due deliveries for one worker process, as many as it has capacity for, and renew their leases."""
+"""Claim due deliveries for one worker process, as many as it has capacity for, and renew its lease."""
 
 from __future__ import annotations
 
-import time
+import random
 import uuid
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.db import atomically, elapsed
+from webhooks.db import Among, atomically, elapsed
 from webhooks.delivery import health
+from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
-from webhooks.models import Delivery, Webhook
-from webhooks.models.claims import Claim, ClaimedRow, DueWebhook, Suspicion, due_webhooks
-from webhooks.models.claims import claim as claim_rows
-from webhooks.models.event import EventRow
+from webhooks.logs import get_logger
+from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker, claims
+from webhooks.models.claims import ClaimedRow, DueWebhook, due_webhooks
+from webhooks.models.event import SENT_COLUMNS
+from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
+from webhooks.security import encryption
 
-# Suspects that lost one lease: a worker holds this many at once, shared by their webhooks.
-FEW_SUSPECTS = 10
+logger = get_logger(__name__)
 
-# A suspect that lost this many leases goes alone.
-ALONE_FROM = 2
+# A worker that cannot decrypt a secret avoids the webhook for so many seconds, each time for longer.
+AVOID_SECONDS = (5.0, 15.0, 60.0)
+
+# How many deliveries that have lost one lease, and two, a worker holds at a time.
+SUSPECTS = {1: 10, 2: 1}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Claimed:
-    """A delivery that this worker holds, under the token of its claim. Two claims of one delivery are not equal."""
+class HeldDelivery:
+    """A delivery that this worker has claimed with its token. Two claims of one delivery are not equal."""
 
-    id: uuid.UUID
+    row: ClaimedRow
     token: uuid.UUID
     webhook: Webhook
-    event: Bodies
-    attempt_count: int
-    failures: int
-    lost_leases: int = 0
+    bodies: Bodies
+
+    @property
+    def id(self) -> uuid.UUID:
+        return self.row.id
 
 
-def load(rows: Sequence[ClaimedRow], token: uuid.UUID) -> list[Claimed]:
-    """Load the events and the webhooks of claimed rows. Without the rows that were deleted a moment ago."""
-    events = {event.pk: event for event in EventRow.load(Delivery.objects.db, {row.event_id for row in rows})}
-    webhooks = Webhook.objects.in_bulk({row.webhook_id for row in rows})
-    bodies: dict[tuple[int, str], Bodies] = {}  # shared by all webhooks that get the same
-    found = []
+def load_held(
+    rows: Sequence[ClaimedRow], token: uuid.UUID, webhooks: Mapping[int, Webhook] | None = None
+) -> list[HeldDelivery]:
+    """Load claimed rows with their events, and with their webhooks unless these are given. Leaves out rows that were
+    deleted a moment ago."""
+    found = Event.objects.filter(Among("pk", {row.event_id for row in rows})).values_list(*SENT_COLUMNS, named=True)
+    events = {event.pk: event for event in found}
+    webhooks = Webhook.objects.in_bulk({row.webhook_id for row in rows}) if webhooks is None else webhooks
+    shared: dict[tuple[int, str], Bodies] = {}  # by all webhooks that get the same
+    loaded = []
     for row in rows:
         event, webhook = events.get(row.event_id), webhooks.get(row.webhook_id)
         if event is None or webhook is None:
             continue
         serializer = payloads.serializer_for(event, row.webhook_id) if event.serializers else ""
-        body = bodies.get((event.pk, serializer))
-        if body is None:
-            body = bodies[event.pk, serializer] = Bodies(payloads.as_serialized_by(event, serializer))
-        found.append(Claimed(row.id, token, webhook, body, row.attempt_count, row.failures, row.lost_leases))
-    return found
+        bodies = shared.get((event.pk, serializer))
+        if bodies is None:
+            bodies = shared[event.pk, serializer] = Bodies(payloads.as_serialized_by(event, serializer))
+        loaded.append(HeldDelivery(row, token, webhook, bodies))
+    return loaded
 
 
-class SoloTurn:
-    """Whether the worker holds one suspect and nothing else. Afterwards the others get as much time as it took. Pure.
+@dataclass(frozen=True)
+class Avoided:
+    """A webhook that this worker leaves to others, because it cannot decrypt its secrets."""
 
-    A lease that ends without a record may be the fault of its delivery, or of an operator who killed the worker. So
-    the first lost lease costs little: a worker holds a few such suspects at once. After the second one a delivery goes
-    alone. If the worker ends again, the delivery is to blame, and took no others with it.
-    """
-
-    def __init__(self) -> None:
-        self.is_on = False
-        self._is_claimed = False
-        self._began = self._next = 0.0
-
-    def update(self, now: float, is_due: bool, are_others_due: bool, is_idle: bool) -> None:
-        """Begin or end a turn. ``is_due``: a suspect waits for its turn; ``is_idle``: the worker holds nothing."""
-        if not self.is_on:
-            self.is_on = is_due and (now >= self._next or not are_others_due)
-            self._began, self._is_claimed = now, False
-        elif self._is_claimed and is_idle:
-            self.is_on, self._next = False, now + (now - self._began)
-        elif not self._is_claimed and not is_due:  # another worker has it
-            self.is_on = False
-
-    def claimed(self) -> None:
-        self._is_claimed = True
+    since: datetime
+    until: float
+    times: int
 
 
 class WorkerClaims:
     """The deliveries that one worker process holds. It queues them in its sender pool. Not thread-safe."""
 
-    def __init__(self, pool: SenderPool[Claimed]) -> None:
-        self._pool = pool
-        self.held: dict[uuid.UUID, Claimed] = {}
-        self._solo = SoloTurn()
+    def __init__(self, pool: SenderPool[HeldDelivery], name: str = "") -> None:
+        self._pool, self._name = pool, name
+        self.held: dict[uuid.UUID, HeldDelivery] = {}
+        self.avoided: dict[int, Avoided] = {}
+        """By the id of the webhook."""
+        self._token: uuid.UUID | None = None
         self._renewed = -conf.lease  # the first renewal is due at once
+        self._floors = Floors()
 
-    def holds(self, claimed: Claimed) -> bool:
+    @contextmanager
+    def claiming(self) -> Iterator[uuid.UUID]:
+        """The token for new claims. Registers the worker at the first.
+
+        After an error, it is unknown whether the claims were committed. So the next ones get another token, and the
+        lease of this one ends after the last delivery that is held under it.
+        """
+        if self._token is None:
+            self._token = Worker.objects.register(self._name)
+        try:
+            yield self._token
+        except BaseException:
+            self._token = None
+            raise
+
+    def holds(self, delivery: HeldDelivery) -> bool:
         """Whether this claim counts. If its lease ended, this worker may hold the delivery under a later claim."""
-        return self.held.get(claimed.id) is claimed
+        return self.held.get(delivery.id) is delivery
 
-    def forget(self, claims: Iterable[Claimed]) -> None:
-        for claimed in claims:
-            if self.holds(claimed):
-                del self.held[claimed.id]
+    def forget(self, deliveries: Iterable[HeldDelivery]) -> None:
+        for delivery in deliveries:
+            if self.holds(delivery):
+                del self.held[delivery.id]
 
     def claim_due(self, only_free: bool = False) -> int:
-        """Claim due deliveries; with ``only_free`` only of webhooks that have none here. Returns how many."""
-        due = due_webhooks(Delivery.objects.db)
-        alone = [] if only_free else [webhook for webhook in due if webhook.lost_leases >= ALONE_FROM]
-        others = any(webhook.has_clean or webhook not in alone for webhook in due)
-        self._solo.update(time.monotonic(), bool(alone), others, is_idle=not self.held)
-        if self._solo.is_on:
-            return 0 if self.held else self._claim_alone(alone)
-        busy = {claimed.webhook.pk for claimed in self.held.values()} if only_free else set()
-        free = [webhook for webhook in due if webhook.id not in busy]
-        share = _share(len(due))
-        clean = {webhook: self._pool.capacity(webhook.id, share) for webhook in free if webhook.has_clean}
-        return self._claim(clean, Suspicion.NONE) + self._claim(self._suspect_capacity(free), Suspicion.SOME)
+        """Claim due deliveries; with ``only_free`` only of webhooks that have none here. Returns how many.
 
-    def claim_for(self, counts: Mapping[int, int]) -> Claim | None:
-        """The claim to put on new heads of lanes, given how many each webhook gets. None: there is no capacity."""
-        share = _share(len(counts))
-        fitting = frozenset(pk for pk, count in counts.items() if count <= self._pool.capacity(pk, share))
-        return None if self._solo.is_on or not fitting else Claim(uuid.uuid4(), conf.lease, fitting)
+        A lease that ends without a record may be the fault of its delivery, or of an operator who killed the worker.
+        So a worker holds few suspects at a time. If the worker ends again, few others lose a second lease.
+        """
+        due = self._due()
+        share = max(1, conf.batch // max(1, len(due)))
+        if only_free:
+            busy = {delivery.webhook.pk for delivery in self.held.values()}
+            due = [webhook for webhook in due if webhook.id not in busy]
+        clean = [webhook for webhook in due if webhook.has[0]]
+        count = self._claim({webhook: self._pool.capacity(webhook.id, share) for webhook in clean})
+        for lost, most in SUSPECTS.items():
+            free = most - sum(delivery.row.lost_leases == lost for delivery in self.held.values())
+            # The probe of a paused webhook is a suspect only if nothing else is due.
+            suspected = [webhook for webhook in due if webhook.has[lost] and not (webhook.is_probe and webhook.has[0])]
+            if suspected and free > 0:
+                count += self._claim({random.choice(suspected): free}, lost)  # noqa: S311 # nosec B311 # fair turns
+        return count
 
-    def claim_for_promoted(self) -> Claim | None:
-        """The claim to put on what waits behind deliveries that have ended."""
-        return None if self._solo.is_on else Claim(uuid.uuid4(), conf.lease)
+    def claim_one(self) -> int:
+        """Claim one due delivery of any webhook. Returns how many."""
+        due = self._due()
+        due = [webhook for webhook in due if not webhook.is_probe] or due
+        if not due:
+            return 0
+        webhook = random.choice(due)  # noqa: S311 # nosec B311 # fair turns
+        return self._claim({webhook: 1}, webhook.has.index(True))
 
-    def add(self, rows: Sequence[ClaimedRow], claim: Claim) -> int:
-        """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end."""
-        for claimed in load(rows, claim.token) if rows else ():
-            self.held[claimed.id] = claimed
-            self._pool.add(claimed.webhook.pk, claimed)
-        return len(rows)
+    def avoid(self, webhook: Webhook, outcome: Outcome) -> None:
+        """Leave a webhook to other workers for a while, each time for longer."""
+        known = self.avoided.get(webhook.pk)
+        if known and elapsed() < known.until:
+            return
+        times = known.times if known else 0
+        if not known:
+            keys = ", ".join(encryption.key_names())
+            logger.error("%s. This worker has these keys: %s. It leaves the webhook to others", outcome.reason, keys)
+        until = elapsed() + AVOID_SECONDS[min(times, len(AVOID_SECONDS) - 1)]
+        self.avoided[webhook.pk] = Avoided(known.since if known else outcome.started_at, until, times + 1)
+        self.hand_back_waiting(lambda held: held.webhook.pk == webhook.pk)
+
+    def _avoids(self, webhook_id: int) -> bool:
+        return webhook_id in self.avoided and elapsed() < self.avoided[webhook_id].until
+
+    def capacity(self, sendable: Iterable[int], among: int) -> dict[int, int]:
+        """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of those that
+        are enabled and not paused."""
+        share = max(1, conf.batch // max(1, among))
+        return {pk: self._pool.capacity(pk, share) for pk in sendable if not self._avoids(pk)}
+
+    def _due(self) -> list[DueWebhook]:
+        """The webhooks with due deliveries, unless this worker avoids them."""
+        with self._floors.look() as floors:
+            due = due_webhooks(Delivery.objects.db, floors)
+            floors |= {webhook.id: webhook.since for webhook in due if webhook.since is not None}
+        return [webhook for webhook in due if not self._avoids(webhook.id)]
+
+    def add(self, rows: Sequence[ClaimedRow], token: uuid.UUID, webhooks: Mapping[int, Webhook] | None = None) -> None:
+        """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end. ``webhooks``
+        are theirs by id, if the caller has just read them."""
+        loaded = load_held(rows, token, webhooks) if rows else []
+        self.held |= {delivery.id: delivery for delivery in loaded}
+        self._pool.add([(delivery.webhook.pk, delivery) for delivery in loaded])
 
     def renew(self) -> None:
-        """Renew the leases well before they end. Drop lost claims: the process may have been stopped for a while."""
+        """Renew the lease well before it ends. Drop lost claims: the process may have been stopped for a while.
+
+        Hand back what waits here for webhooks that a user has paused or disabled meanwhile.
+        """
         now = elapsed()
         if now - self._renewed < conf.lease / 3:
             return
-        lost: set[uuid.UUID] = set()
-        for token, ids in _by_token(self.held.values()).items():
-            held = Delivery.objects.filter(pk__in=ids).held(token)
-            if held.renew(conf.lease) < len(ids):
-                lost |= set(ids) - set(held.values_list("pk", flat=True))
-        self.forget(self._pool.remove(lambda claimed: claimed.id in lost))
+        tokens = {delivery.token for delivery in self.held.values()} | ({self._token} if self._token else set())
+        if lost := tokens - Worker.objects.renew(tokens) if tokens else set():
+            self.forget(self._pool.remove(lambda delivery: delivery.token in lost))
+            self._token = None if self._token in lost else self._token
         self._renewed = now
         self._pool.send_until = now + conf.lease
+        if held := {delivery.webhook.pk for delivery in self.held.values()}:
+            stopped = set(Webhook.objects.filter(pk__in=held).stopped().values_list("pk", flat=True))
+            if stopped:
+                self.hand_back_waiting(lambda delivery: delivery.webhook.pk in stopped)
 
-    def release(self, claims: Collection[Claimed]) -> None:
-        """Hand claims back; no attempt is counted. If the database is away, their leases end."""
-        if not (tokens := _by_token(claims)):
+    def hand_back(self, deliveries: Collection[HeldDelivery]) -> None:
+        """Hand deliveries back. No attempt is counted, and the probe of a paused webhook is due again. If the database
+        is away, they are lost with the lease."""
+        if not deliveries:
             return
-
-        def release() -> None:
-            for token, ids in tokens.items():
-                Delivery.objects.filter(pk__in=ids).held(token).release()
-
+        ids, tokens = [delivery.id for delivery in deliveries], {delivery.token for delivery in deliveries}
+        held = QueuedDelivery.objects.filter(pk__in=ids).held(tokens)
         try:
-            atomically(release, Delivery.objects.db)
+            atomically(lambda: held.release(), QueuedDelivery.objects.db)
+        except BaseException:
+            self._token = None  # it must not be renewed for them
+            raise
         finally:
-            self.forget(claims)
+            self.forget(deliveries)
+        health.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
 
-    def release_waiting(self, is_unwanted: Callable[[Claimed], bool] = lambda claimed: True) -> None:
+    def close(self) -> None:
+        """Hand back all held deliveries, and end the lease."""
+        self.hand_back(list(self.held.values()))
+        if self._token:
+            Worker.objects.filter(token=self._token).delete()
+            self._token = None
+
+    def hand_back_waiting(self, is_unwanted: Callable[[HeldDelivery], bool] = lambda delivery: True) -> None:
         """Hand back what waits to be sent."""
-        self.release(self._pool.remove(is_unwanted))
+        self.hand_back(self._pool.remove(is_unwanted))
 
-    def _suspect_capacity(self, due: list[DueWebhook]) -> dict[DueWebhook, int]:
-        suspected = [webhook for webhook in due if webhook.lost_leases]
-        held = Counter(claimed.webhook.pk for claimed in self.held.values() if claimed.lost_leases)
-        share = max(1, FEW_SUSPECTS // max(1, len(suspected)))
-        # A probe that goes alone begins with its solo turn.
-        return {
-            webhook: share - held[webhook.id]
-            for webhook in suspected
-            if not (webhook.is_probe and webhook.lost_leases >= ALONE_FROM)
-        }
-
-    def _claim_alone(self, due: list[DueWebhook]) -> int:
-        for webhook in due:
-            if self._claim({webhook: 1}, Suspicion.STRONG):
-                self._solo.claimed()
-                return 1
-        return 0
-
-    def _claim(self, capacity: Mapping[DueWebhook, int], suspicion: Suspicion) -> int:
+    def _claim(self, capacity: Mapping[DueWebhook, int], lost_leases: int = 0) -> int:
         """Claim up to ``capacity`` deliveries of each webhook, and one of a paused webhook, as its probe."""
-        probes = {webhook.id: 1 for webhook in capacity if webhook.is_probe and health.begin_probe(webhook.id)}
-        normal = {webhook.id: count for webhook, count in capacity.items() if not webhook.is_probe and count > 0}
+        probes = {webhook: 1 for webhook in capacity if webhook.is_probe and health.begin_probe(webhook.id)}
+        normal = {webhook: count for webhook, count in capacity.items() if not webhook.is_probe and count > 0}
         if not (probes or normal):
             return 0
-        claim = Claim(uuid.uuid4(), conf.lease)
-        rows = claim_rows(Delivery.objects.db, normal | probes, claim, suspicion)
-        health.cancel_probes(probes.keys() - {row.webhook_id for row in rows})
-        return self.add(rows, claim)
+        using = Delivery.objects.db
 
+        def claim(token: uuid.UUID) -> list[ClaimedRow]:
+            return claims.claim(using, normal | probes, token, lost_leases) if claims.begin(using, token) else []
 
-def _share(webhooks: int) -> int:
-    """How many deliveries of each webhook to claim at once."""
-    return max(1, conf.batch // max(1, webhooks))
-
-
-def _by_token(claims: Iterable[Claimed]) -> dict[uuid.UUID, list[uuid.UUID]]:
-    grouped = defaultdict(list)
-    for claimed in claims:
-        grouped[claimed.token].append(claimed.id)
-    return grouped
+        with self.claiming() as token:
+            rows = atomically(lambda: claim(token), using)
+            self.add(rows, token)
+        health.cancel_probes({webhook.id for webhook in probes} - {row.webhook_id for row in rows})
+        return len(rows)

@@ -4,158 +4,225 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections import Counter
-from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from django.db.models import BigIntegerField
+from django.db.models.expressions import RawSQL
 
 from webhooks.conf import conf
 from webhooks.db import (
-    async_commit,
+    Among,
     atomically,
     delivery_id,
     execute,
     fetch_all,
-    from_db_time,
-    ids_sql,
-    ids_value,
-    is_postgresql,
     json_rows_sql,
     now_sql,
     to_utc,
+    to_uuid,
 )
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.models import Event, State
-from webhooks.models.claims import Claim, ClaimedRow, lock_heads, promote
-from webhooks.models.event import lane_name
+from webhooks.delivery.floors import Floors
+from webhooks.models import Event, State, Undispatched, Webhook, claims, lanes
+from webhooks.models.claims import ClaimedRow
+from webhooks.models.lanes import Place, lane_of
 
-_UNDISPATCHED = "dispatched_at IS NULL AND error = ''"
-
-
-class UndispatchedEvent(NamedTuple):
-    id: int
-    timestamp: datetime
-    object_type: str
-    object_id: str
-    webhook_ids: list[int]
+# The columns that a dispatch reads of an Event.
+READ_COLUMNS = ("pk", "timestamp", "object_type", "object_id", "webhook_ids", "error")
 
 
 class NewDelivery(NamedTuple):
+    """A delivery and its row in the queue. ``lane`` is None if its webhook is not ordered."""
+
     id: uuid.UUID
     event_id: int
     webhook_id: int
-    lane: str
-    in_lane: bool
-    state: str
+    lane: int | None
+    state: str = State.PENDING
+    overtaken: bool = False
 
 
-def has_undispatched(using: str) -> bool:
-    """Whether an Event waits to be dispatched."""
-    return bool(fetch_all(using, f"SELECT 1 FROM webhooks_event WHERE {_UNDISPATCHED} LIMIT 1"))
-
-
-def dispatch(claims: WorkerClaims | None = None) -> int:
+def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None) -> int:
     """Dispatch a batch of Events; several workers may do it at once. Returns how many.
 
-    An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. With ``claims``,
-    the worker claims new heads of lanes in the same transaction, if it has capacity.
+    An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. A worker claims new
+    deliveries in the same transaction, if it has capacity.
     """
-    using = Event.objects.db
-    if not has_undispatched(using):
+    with (floors or Floors()).look() as lowest:
+        later = Undispatched.objects.filter(pk__gte=lowest.get(0, 0))
+        first = lowest[0] = later.order_by("pk").values_list("pk", flat=True).first() or 0
+    if not first:
         return 0
-    count, claim, claimed = atomically(lambda: _dispatch(using, claims), using)
-    if claims and claim:
-        claims.add(claimed, claim)
+    with worker.claiming() if worker else nullcontext() as token:
+        count, claimed, webhooks = atomically(lambda: _dispatch(first, worker, token), Event.objects.db)
+        if worker and token:
+            worker.add(claimed, token, webhooks)
     return count
 
 
-def _dispatch(using: str, claims: WorkerClaims | None) -> tuple[int, Claim | None, Sequence[ClaimedRow]]:
-    async_commit(using)
-    if not (locked := _lock_undispatched(using, conf.batch)):
-        return 0, None, ()
-    blocked = _blocked_by_earlier(using, locked)
-    events = [event for event in locked if event.id not in blocked]
-    deliveries = _new_deliveries(using, events)
-    _insert(using, deliveries)
-    _mark_dispatched(using, [event.id for event in events])
-    in_lanes = [delivery for delivery in deliveries if delivery.in_lane]
-    if not in_lanes:
-        return len(events), None, ()
-    claim = claims.claim_for(Counter(delivery.webhook_id for delivery in in_lanes)) if claims else None
-    ids = [delivery.id for delivery in in_lanes]
-    lock_heads(using, ids)
-    return len(events), claim, promote(using, ids, claim)
+def _dispatch(
+    first: int, worker: WorkerClaims | None, token: uuid.UUID | None
+) -> tuple[int, list[ClaimedRow], dict[int, Webhook]]:
+    """Returns the number of Events, the claimed rows, and the webhooks by id."""
+    using = Event.objects.db
+    may_claim = claims.begin(using, token)
+    # Events that other workers have locked are skipped.
+    new = Undispatched.objects.filter(pk__gte=first).order_by("pk").select_for_update(skip_locked=True)
+    events = _in_turn(list(new.values_list("pk", flat=True)[: conf.batch]))
+    webhooks = Webhook.objects.in_bulk({pk for event in events for pk in event.webhook_ids})
+    deliveries = _new_deliveries(events, webhooks)
+    if in_lanes := [delivery for delivery in deliveries if delivery.lane is not None]:
+        free = lanes.try_lock(using, {delivery.lane for delivery in in_lanes if delivery.lane is not None})
+        held_up = {delivery.lane for delivery in in_lanes} - free
+        events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
+        left = {event.pk for event in events}
+        deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
+    deliveries = _placed(using, deliveries)
+    heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
+    heads &= _insert(using, deliveries, heads, token)
+    Undispatched.objects.filter(Among("pk", [event.pk for event in events]))._raw_delete(using)
+    return len(events), [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
 
 
-def _lock_undispatched(using: str, most: int) -> list[UndispatchedEvent]:
-    """Lock the first undispatched Events, in order, and skip the ones that other workers have locked."""
-    lock = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
-    found = fetch_all(
-        using,
-        f"""
-        SELECT id, timestamp, object_type, object_id, webhook_ids FROM webhooks_event
-        WHERE {_UNDISPATCHED} ORDER BY id LIMIT %s {lock}
-        """,
-        [most],
+# The Event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
+# which PostgreSQL then uses, however old its statistics are.
+WAITS_FOR = """(
+    SELECT event_id FROM webhooks_undispatched WHERE event_id = (
+        SELECT CASE WHEN found.object_id = webhooks_event.object_id THEN found.id END FROM webhooks_event AS found
+        WHERE found.object_type = webhooks_event.object_type
+            AND (found.object_id, found.id) < (webhooks_event.object_id, webhooks_event.id)
+        ORDER BY found.object_id DESC, found.id DESC LIMIT 1
     )
-    return [
-        UndispatchedEvent(pk, to_utc(from_db_time(using, timestamp)), object_type, object_id, json.loads(webhook_ids))
-        for pk, timestamp, object_type, object_id, webhook_ids in found
-    ]
+)"""
 
 
-def _blocked_by_earlier(using: str, events: Sequence[UndispatchedEvent]) -> set[int]:
-    """The ids of the events that must wait: an earlier one of the same object is undispatched and not in the batch."""
-    found = fetch_all(
-        using,
-        f"""
-        SELECT object_type, object_id, id FROM webhooks_event
-        WHERE {_UNDISPATCHED} AND id < %s AND id NOT IN {ids_sql(using)} ORDER BY id DESC
-        """,
-        [max(event.id for event in events), ids_value(using, [event.id for event in events])],
-    )
-    first = {(object_type, object_id): pk for object_type, object_id, pk in found}
-    return {event.id for event in events if first.get((event.object_type, event.object_id), event.id) < event.id}
+def _in_turn(ids: Sequence[int]) -> list[Any]:
+    """The Events that may be dispatched now: the one before, of the same object, is dispatched or in this batch."""
+    waits_for: Any = RawSQL(WAITS_FOR, (), BigIntegerField())  # noqa: S611 # nosec B611 # a constant
+    events = Event.objects.filter(Among("pk", ids)).order_by("pk").annotate(waits_for=waits_for)
+    in_turn: dict[int, Any] = {}
+    for event in events.values_list(*READ_COLUMNS, "waits_for", named=True):
+        if event.waits_for is None or event.waits_for in in_turn:
+            in_turn[event.pk] = event
+    return list(in_turn.values())
 
 
-def _new_deliveries(using: str, events: Sequence[UndispatchedEvent]) -> list[NewDelivery]:
-    statement = f"SELECT id, ordered FROM webhooks_webhook WHERE deleted_at IS NULL AND id IN {ids_sql(using)}"
-    wanted = {pk for event in events for pk in event.webhook_ids}
-    is_ordered = {pk: bool(ordered) for pk, ordered in fetch_all(using, statement, [ids_value(using, wanted)])}
+def _new_deliveries(events: Sequence[Any], webhooks: Mapping[int, Webhook]) -> list[NewDelivery]:
     return [
         NewDelivery(
-            delivery_id(event.timestamp, event.id, webhook_id),
-            event.id,
+            delivery_id(to_utc(event.timestamp), event.pk, webhook_id),
+            event.pk,
             webhook_id,
-            lane_name(event.object_type, event.object_id),
-            is_ordered[webhook_id],
-            State.WAITING if is_ordered[webhook_id] else State.PENDING,
+            lane_of(event.object_type, event.object_id) if webhooks[webhook_id].ordered else None,
         )
         for event in events
+        if not event.error
         for webhook_id in dict.fromkeys(event.webhook_ids)
-        if webhook_id in is_ordered
+        if webhook_id in webhooks
     ]
 
 
-def _insert(using: str, deliveries: Sequence[NewDelivery]) -> None:
-    """Insert deliveries. One that is there already stays as it is."""
+def insert_for(
+    webhook: Webhook, events: Sequence[Event], free: int, token: uuid.UUID | None
+) -> tuple[int, list[ClaimedRow]]:
+    """Create the deliveries of earlier events to one webhook, in a transaction of the caller. An event that has one
+    keeps it. Claims up to ``free`` with the ``token``. Returns the number of new ones, and the claimed ones."""
+    using = Event.objects.db
+    new = [
+        NewDelivery(
+            delivery_id(to_utc(event.timestamp), event.pk, webhook.pk),
+            event.pk,
+            webhook.pk,
+            lane_of(event.object_type, event.object_id) if webhook.ordered else None,
+        )
+        for event in events
+    ]
+    lanes.lock(using, (one.lane for one in new))
+    new = _placed(using, new)
+    heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
+    inserted = _insert(using, new, {one.id for one in heads}, token)
+    return len(inserted), [_claimed_row(one) for one in heads if one.id in inserted]
+
+
+def _claimed_row(one: NewDelivery) -> ClaimedRow:
+    return ClaimedRow(one.id, one.webhook_id, one.event_id, one.lane, one.lane is not None)
+
+
+def _placed(using: str, deliveries: Sequence[NewDelivery]) -> list[NewDelivery]:
+    """The deliveries with their places in their lanes: all but the first of a free lane wait."""
+    firsts: dict[tuple[int, int], Place] = {}
+    for one in deliveries:
+        if one.lane is not None:
+            firsts.setdefault((one.webhook_id, one.lane), Place(one.webhook_id, one.lane, one.event_id))
+    found = lanes.look_ahead(using, firsts.values()) if firsts else {}
+    placed = []
+    for one in deliveries:
+        if one.lane is not None:
+            ahead, first = found[one.webhook_id, one.lane], firsts[one.webhook_id, one.lane]
+            waits = ahead.is_busy or one.event_id != first.event_id
+            one = one._replace(state=State.WAITING if waits else State.PENDING, overtaken=ahead.is_late)
+        placed.append(one)
+    return placed
+
+
+def _claimed(
+    deliveries: Sequence[NewDelivery], webhooks: Mapping[int, Webhook], worker: WorkerClaims
+) -> set[uuid.UUID]:
+    """The deliveries that this worker sends at once: as many as it has capacity for."""
+    ready = [one for one in deliveries if one.state == State.PENDING]
+    ids = {one.webhook_id for one in ready}
+    free = worker.capacity([pk for pk in ids if webhooks[pk].is_sendable], len(ids))
+    chosen = set()
+    for one in ready:
+        if free.get(one.webhook_id, 0) > 0:
+            free[one.webhook_id] -= 1
+            chosen.add(one.id)
+    return chosen
+
+
+def _insert(
+    using: str, deliveries: Sequence[NewDelivery], claimed: Collection[uuid.UUID], token: uuid.UUID | None
+) -> set[uuid.UUID]:
+    """Insert deliveries and their rows in the queue. One that is there already stays as it is. Returns the new ones."""
     if not deliveries:
-        return
+        return set()
     now, now_params = now_sql(using)
-    names = ", ".join(NewDelivery._fields)
-    given = json.dumps([delivery._asdict() | {"id": delivery.id.hex} for delivery in deliveries])
+    names = ("id", "event_id", "webhook_id", "lane")
+    rows = [one._asdict() | {"id": one.id.hex} for one in deliveries]
+    found = fetch_all(
+        using,
+        f"""
+        INSERT INTO webhooks_delivery ({", ".join(names)}, created, outcome, attempt_count, reason)
+        SELECT {", ".join(names)}, {now}, '', 0, '' FROM {json_rows_sql(using, names, "webhooks_delivery")}
+        WHERE 1 = 1 ON CONFLICT (id) DO NOTHING RETURNING id
+        """,
+        [*now_params, json.dumps(rows)],
+    )
+    inserted = {to_uuid(pk) for (pk,) in found}
+    columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in_lane", "overtaken")
+    queued = [
+        {
+            "delivery_id": one.id.hex,
+            "event_id": one.event_id,
+            "webhook_id": one.webhook_id,
+            "lane": one.lane,
+            "state": State.SENDING if one.id in claimed else one.state,
+            "claim": token.hex if token and one.id in claimed else None,
+            "in_lane": one.lane is not None,
+            "overtaken": one.overtaken,
+        }
+        for one in deliveries
+        if one.id in inserted
+    ]
     execute(
         using,
         f"""
-        INSERT INTO webhooks_delivery ({names}, created, next_attempt_at, attempt_count, failures, reason)
-        SELECT {names}, {now}, {now}, 0, 0, '' FROM {json_rows_sql(using, NewDelivery._fields, "webhooks_delivery")}
-        WHERE 1 = 1 ON CONFLICT (id) DO NOTHING
+        INSERT INTO webhooks_queue ({", ".join(columns)}, due_at, failures, lost_leases)
+        SELECT {", ".join(columns)}, CASE WHEN state = 'pending' THEN {now} END, 0, 0
+        FROM {json_rows_sql(using, columns, "webhooks_queue")} WHERE 1 = 1
         """,
-        [*now_params, *now_params, given],
+        [*now_params, json.dumps(queued)],
     )
-
-
-def _mark_dispatched(using: str, events: Collection[int]) -> None:
-    now, now_params = now_sql(using)
-    statement = f"UPDATE webhooks_event SET dispatched_at = {now} WHERE id IN {ids_sql(using)}"
-    execute(using, statement, [*now_params, ids_value(using, events)])
+    return inserted

@@ -28,9 +28,12 @@ class _WebhookQueue(Generic[T]):
 class FairQueue(Generic[T]):
     """Items that wait to be sent, taken in turns between webhooks.
 
-    Each webhook has a cap on its requests in flight: two at first, one more with each answer up to ``most``, and one
-    after a timeout. ``group_of`` returns the group of an item, and ``limits`` says how many items of a
-    group may be prepared at once. The group "" has no limit.
+    At most ``most`` are in flight. Each webhook has a cap on its requests in flight: two at first, one more with each
+    answer, and one after a timeout. It also leaves as many free for the others as it has. So one webhook has half of
+    all at most, and among nine that hang, there is room for a tenth.
+
+    ``group_of`` returns the group of an item, and ``limits`` says how many items of a group may be prepared at once.
+    The group "" has no limit.
     """
 
     def __init__(
@@ -60,15 +63,20 @@ class FairQueue(Generic[T]):
         self._recount(queue, self._group_of(item))
 
     def ready(self) -> int:
-        """How many items may be taken now."""
-        limited = sum(min(self._ready[group], most - self._preparing[group]) for group, most in self._limits.items())
-        return self._ready[""] + limited
+        """How many items may be taken now, if enough are free."""
+        count = self._ready[""]
+        for group, most in self._limits.items():
+            if ready := self._ready[group]:
+                count += min(ready, most - self._preparing[group])
+        return count
 
     def take(self) -> tuple[int, T, str] | None:
         """Take the next item that may be sent: its webhook, the item and its group. None if there is none.
 
         An item with a group must be reported as ``prepared``, and each item as ``ended``.
         """
+        if self.in_flight >= self._most or not self.ready():
+            return None
         if (queue := next(filter(self._may_take, self._turns.values()), None)) is None:
             return None
         item = queue.items.popleft()
@@ -112,7 +120,7 @@ class FairQueue(Generic[T]):
         return queue
 
     def _may_take(self, queue: _WebhookQueue[T]) -> bool:
-        if not queue.ready:
+        if not queue.ready or queue.in_flight >= self._most - self.in_flight:
             return False
         if self._limits and (group := self._group_of(queue.items[0])) != queue.group:
             self._recount(queue, group)

@@ -1,120 +1,278 @@
-"""The periodic work of a worker: expired leases, blocked lanes, missed promotions, retention.
+"""The periodic work of a worker: expired leases, blocked lanes, retention.
 
 Each step takes a limited number of rows in a short transaction, because other workers wait for its locks.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from itertools import takewhile
 from typing import Any
 
-from django.db import transaction
-from django.db.models import Exists, F, OuterRef, QuerySet
+from django.db import OperationalError, transaction
+from django.db.models import Exists, F, OuterRef, Q, Subquery
+from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically
-from webhooks.delivery.claims import load
+from webhooks.db import DatabaseNow, atomically, elapsed, first_id, is_timeout
+from webhooks.delivery import statistics
+from webhooks.delivery.claims import load_held
 from webhooks.delivery.outcomes import record
 from webhooks.logs import get_logger
-from webhooks.models import Attempt, Delivery, Event, Webhook
-from webhooks.models.claims import ClaimedRow, promote
+from webhooks.models import (
+    Attempt,
+    Body,
+    Delivery,
+    Event,
+    QueuedDelivery,
+    Run,
+    Skip,
+    State,
+    Statistic,
+    Sweep,
+    Undispatched,
+    Webhook,
+    Worker,
+    claims,
+    lanes,
+    overdue,
+)
+from webhooks.models.claims import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.lanes import Place
+from webhooks.models.queue import ENDED_STATES
 from webhooks.models.webhook import WebhookQuerySet
-from webhooks.network.outcome import WORKER_ENDED, Outcome
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import Outcome
 
 logger = get_logger(__name__)
 
 # Rows of each kind that one sweep takes.
 MOST = 1000
 
+# One sweep looks whether this many webhooks have too many skips.
+COUNTED_WEBHOOKS = 10
+
 DAY = 86_400  # seconds
 
 # Leases that a delivery may lose. The next lost lease is a failed attempt.
 LOST_LEASES_ALLOWED = 2
 
+# A step that took too long rests for so many times as long.
+REST_FACTOR = 20
+
+
+Step = Callable[[], int]
+
+
+class Sweeper:
+    """Runs the steps of the sweep, each in a transaction. One that takes too long stops no other, and then rests."""
+
+    def __init__(self) -> None:
+        self._resting_until: dict[str, float] = {}
+        self._lanes = LaneCheck()
+
+    def sweep(self) -> int:
+        """Run all steps. Returns how many rows they changed."""
+        steps: list[Step] = [*(partial(purge_ended, state) for state in ENDED_STATES), purge_failed_events]
+        steps += [purge_bare_events, purge_skips, partial(purge_webhooks, Webhook.with_deleted.being_deleted(), MOST)]
+        steps += [purge_runs, delete_expired_secrets, self._lanes.check, partial(statistics.delete_old, MOST)]
+        return self.sweep_urgent() + sum(map(self._run, steps))
+
+    def sweep_urgent(self) -> int:
+        """Run the steps that deliveries or pages wait for."""
+        steps: list[Step] = [expire_leases, unblock_lanes, partial(statistics.add_up, MOST)]
+        return sum(map(self._run, steps))
+
+    def _run(self, step: Step) -> int:
+        name, began = describe_step(step), elapsed()
+        if began < self._resting_until.get(name, 0):
+            return 0
+        using = Delivery.objects.db
+
+        def in_transaction() -> int:
+            claims.begin(using)
+            return step()
+
+        try:
+            return atomically(in_transaction, using)
+        except OperationalError as error:
+            if not is_timeout(error):
+                raise
+        now = elapsed()
+        rest = REST_FACTOR * (now - began)
+        self._resting_until[name] = now + rest
+        logger.error("The sweep stopped “%s” after %.1f s, and tries it again in %.0f s", name, now - began, rest)
+        return 0
+
+
+def describe_step(step: Step) -> str:
+    """The name of a step in words, such as “purge ended failed”."""
+    work: Any = step.func if isinstance(step, partial) else step
+    states = [one for one in getattr(step, "args", ()) if isinstance(one, State)]
+    return " ".join([work.__name__.replace("_", " "), *states])
+
 
 def sweep() -> int:
-    """Do all of it once. Returns how many rows it changed."""
-    return (
-        expire_and_unblock()
-        + repair_promotions()
-        + purge_expired()
-        + purge_webhooks(Webhook.with_deleted.being_deleted(), MOST)
-    )
-
-
-def expire_and_unblock() -> int:
-    """The part that deliveries wait for."""
-    return expire_leases() + unblock_lanes()
+    """Run all steps once. Returns how many rows they changed."""
+    return Sweeper().sweep()
 
 
 def expire_leases() -> int:
     """Take back deliveries from workers that died or stalled. The third lost lease is a failed attempt."""
-    expired = Delivery.objects.filter(pk__in=_first_keys(Delivery.objects.expired())).expired()
-    returned = expired.filter(lost_leases__lt=LOST_LEASES_ALLOWED).release(lost_leases=F("lost_leases") + 1)
-    return returned + atomically(_fail_third_losses, Delivery.objects.db)
+    if not Worker.objects.expired().exists():
+        return 0
+    return atomically(_expire, Worker.objects.db)
 
 
-def _fail_third_losses() -> int:
-    expired = Delivery.objects.expired().filter(lost_leases__gte=LOST_LEASES_ALLOWED)
-    lost = list(expired.select_for_update(skip_locked=True, of=("self",))[:MOST])
+def _expire() -> int:
+    claims.begin(Worker.objects.db)
+    ended = {worker.token: worker for worker in Worker.objects.expired().select_for_update(skip_locked=True)}
+    Worker.objects.filter(pk__in=ended).delete()
+    # In a statement of its own, after the lock: a worker that was claiming has committed its claims by now.
+    held = QueuedDelivery.objects.held(list(ended))
     outcomes = []
-    for one in lost:
-        row = ClaimedRow(one.pk, one.webhook_id, one.event_id, one.attempt_count, one.failures, one.lost_leases, None)
-        outcome = Outcome(one.lease_until, 0, reason=WORKER_ENDED)  # type: ignore[arg-type]  # sending: it has a lease
-        outcomes += [(claimed, outcome) for claimed in load([row], one.claim)]  # type: ignore[arg-type]  # and a claim
-        logger.error("Delivery %s failed: %s", one.pk, WORKER_ENDED)
+    for lost in held.filter(lost_leases__gte=LOST_LEASES_ALLOWED):
+        row, kind = ClaimedRow(*(getattr(lost, name) for name in LOST_COLUMNS)), ErrorKind.WORKER_ENDED
+        outcome = Outcome(ended[lost.claim].lease_until, 0, reason=kind.english, kind=kind)  # type: ignore[index]
+        outcomes += [(one, outcome) for one in load_held([row], lost.claim)]  # type: ignore[arg-type]  # it is claimed
+        logger.error("Delivery %s failed: %s", lost.pk, kind.english)
     if outcomes:
         record(outcomes, worker="")
     # The deliveries of a webhook that is being deleted get no attempt.
-    Delivery.objects.filter(pk__in=[one.pk for one in lost]).expired().release()
-    return len(lost)
+    return len(outcomes) + held.release(lost_leases=F("lost_leases") + 1)
+
+
+LOST_COLUMNS = ("delivery_id", *ClaimedRow._fields[1:])
 
 
 def unblock_lanes() -> int:
     """Let deliveries pass a failing head that has blocked its lane for too long."""
+    using = QueuedDelivery.objects.db
+    heads = overdue.blocking_heads(using, conf.lane_wait, MOST)
+    if not heads:
+        return 0
 
     def unblock() -> int:
-        blocking = Delivery.objects.expired_heads(conf.lane_wait).select_for_update(skip_locked=True, of=("self",))
-        ids = _first_keys(blocking)
-        Delivery.objects.filter(pk__in=ids).leave_lane()
-        promote(Delivery.objects.db, ids)
+        claims.begin(using)
+        lanes.lock(using, (place.lane for place in heads.values()))
+        # A worker may have claimed some meanwhile.
+        blocking = QueuedDelivery.objects.filter(pk__in=heads).blocking().select_for_update(of=("self",))
+        ids = list(blocking.values_list("pk", flat=True))
+        QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
+        lanes.promote(using, [heads[pk] for pk in ids])
         return len(ids)
 
-    return atomically(unblock, Delivery.objects.db)
+    return atomically(unblock, using)
 
 
-def repair_promotions() -> int:
-    """Give lanes that lost their head a new one."""
-    headless = _first_keys(Delivery.objects.headless_lanes())
-    atomically(lambda: promote(Delivery.objects.db, headless), Delivery.objects.db)
-    return len(headless)
+class LaneCheck:
+    """Gives a head to lanes that have none, because code deleted its row. Each check goes on after the last."""
+
+    def __init__(self) -> None:
+        self._after = (0, 0)
+        """The webhook and the lane that were looked at last."""
+
+    def check(self) -> int:
+        using, left, promoted = QueuedDelivery.objects.db, MOST, 0
+        webhook_id, lane = self._after
+        for pk in Webhook.with_deleted.filter(pk__gte=webhook_id).order_by("pk").values_list("pk", flat=True):
+            first = lane + 1 if pk == webhook_id else overdue.SMALLEST_LANE
+            seen, headless = overdue.headless_lanes(using, pk, first, left)
+            lanes.lock(using, headless)
+            promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
+            left -= len(seen)
+            if left <= 0:
+                self._after = (pk, seen[-1])
+                return promoted
+        self._after = (0, 0)
+        return promoted
 
 
-def purge_expired() -> int:
-    """Delete deliveries and events after their retention, and previous secrets that no longer sign."""
-    count = Webhook.objects.delete_expired_secrets()
-    for state, days in conf.retention_days.items():
-        count += purge(Delivery.objects.filter(state=state, finished_at__lt=DatabaseNow(-days * DAY)), MOST)
-    failed_before = DatabaseNow(-conf.retention_days["failed"] * DAY)
-    failed = Event.objects.failed().filter(timestamp__lt=failed_before)
-    bare = Event.objects.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk"))))  # or replayed
-    ids = _first_keys(failed) + _first_keys(
-        bare.filter(dispatched_at__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
-    )
+def delete_expired_secrets() -> int:
+    """Delete previous secrets that no longer sign."""
+    return Webhook.objects.delete_expired_secrets()
+
+
+def purge_ended(state: State) -> int:
+    """Delete deliveries in this state after their retention, with their events."""
+    days = conf.retention_days[state]
+    expired = Delivery.without_state.filter(outcome=state, finished_at__lt=DatabaseNow(-days * DAY))
+    if state == State.SUCCEEDED:
+        # Ids sort by the time of the event, and have an index. The time of an attempt has none.
+        return purge(expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days))).order_by("pk"), MOST)
+    ids = overdue.ended_before(Delivery.objects.db, state, days * DAY, MOST)
+    return purge(expired.filter(pk__in=ids).order_by(), MOST) if ids else 0
+
+
+def purge_failed_events() -> int:
+    """Delete failed events after the retention of failed deliveries."""
+    failed = Event.objects.failed().filter(timestamp__lt=DatabaseNow(-conf.retention_days["failed"] * DAY))
+    ids = list(failed.order_by("timestamp").values_list("pk", flat=True)[:MOST])
+    Undispatched.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
     Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
-    return count + len(ids)
+    return len(ids)
+
+
+def purge_bare_events() -> int:
+    """Delete events without deliveries: they were replayed, or their webhooks were deleted. Looks at each event once,
+    when it is older than any retention."""
+    sweep, _ = Sweep.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})
+    is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
+    following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old)
+    seen = [pk for pk, _ in takewhile(lambda row: row[1], following.values_list("pk", "is_old")[:MOST])]
+    if not seen:
+        return 0
+    Sweep.objects.filter(pk=1).update(last_event=seen[-1])
+    has_deliveries = Exists(Delivery.without_state.filter(event=OuterRef("pk")))
+    bare = Event.objects.filter(~has_deliveries, pk__in=seen, undispatched=None)
+    ids = list(bare.values_list("pk", flat=True))
+    Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
+    return len(ids)
+
+
+def purge_skips() -> int:
+    """Delete skips after their retention, and the oldest ones of webhooks that have too many. Each sweep looks at some
+    webhooks."""
+    expired = Skip.objects.filter(timestamp__lt=DatabaseNow(-conf.skip_days * DAY)).order_by("pk")
+    # Also by id, which has an index and sorts by time.
+    expired = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=conf.skip_days)))
+    ids = list(expired.values_list("pk", flat=True)[:MOST])
+    pks = list(Webhook.with_deleted.values_list("pk", flat=True))
+    chosen = random.sample(pks, min(COUNTED_WEBHOOKS, len(pks)))  # nosec B311 # only spreads the work
+    newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("pk")
+    newest_of_too_many = newest[conf.skips_per_webhook : conf.skips_per_webhook + 1]
+    counted = Webhook.with_deleted.filter(pk__in=chosen).annotate(border=Subquery(newest_of_too_many))
+    for pk, border in counted.exclude(border=None).values_list("pk", "border"):
+        older = Skip.objects.filter(webhook=pk, pk__lte=border).order_by("pk")
+        ids += older.values_list("pk", flat=True)[:MOST]
+    ids = ids[:MOST]
+    statistics.delete_skips(ids)
+    return len(ids)
+
+
+def purge_runs() -> int:
+    """Delete runs that ended longer ago than any retention."""
+    ended = Run.objects.filter(finished_at__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
+    return Run.objects.filter(pk__in=list(ended.values_list("pk", flat=True)[:MOST])).delete()[0]
 
 
 def purge(deliveries: DeliveryQuerySet, most: int) -> int:
     """Delete up to ``most`` deliveries with their attempts, and events that have no others. Returns how many
     deliveries went. A delivery that is locked stays: an admin may just be sending it again."""
-    with transaction.atomic(deliveries.db):
-        unlocked = deliveries.order_by().select_for_update(skip_locked=True, of=("self",))
+    using = deliveries.db
+    with transaction.atomic(using):
+        unlocked = deliveries.select_for_update(skip_locked=True, of=("self",))
         chosen = dict(unlocked[:most].values_list("pk", "event_id"))
-        Attempt.objects.filter(delivery__in=chosen)._raw_delete(Attempt.objects.db)
-        Delivery.objects.filter(pk__in=chosen)._raw_delete(Delivery.objects.db)
+        for model in (Attempt, Body):
+            model.objects.filter(delivery__in=chosen)._raw_delete(using)
+        QueuedDelivery.objects.filter(pk__in=chosen)._raw_delete(using)
+        Delivery.without_state.filter(pk__in=chosen)._raw_delete(using)
         events = Event.objects.filter(pk__in=set(chosen.values()))
-        events.filter(~Exists(Delivery.objects.filter(event=OuterRef("pk"))))._raw_delete(Event.objects.db)
+        events.filter(~Exists(Delivery.without_state.filter(event=OuterRef("pk"))))._raw_delete(using)
     return len(chosen)
 
 
@@ -122,17 +280,17 @@ def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
     """Go on with the deletion of webhooks that are out of use, their own rows last. Returns how many rows went."""
     gone = 0
     for pk in webhooks.order_by("pk").values_list("pk", flat=True)[:most]:
-        gone += purge(Delivery.objects.filter(webhook=pk), most - gone)
+        gone += purge(Delivery.without_state.filter(webhook=pk).order_by(), most - gone)
+        skips = list(Skip.objects.filter(webhook=pk).values_list("pk", flat=True)[: most - gone])
+        Skip.objects.filter(pk__in=skips)._raw_delete(Skip.objects.db)
+        gone += len(skips)
         if gone >= most:
             break
         with transaction.atomic(webhooks.db):
             # A worker that adds a delivery meanwhile waits for this lock, and then finds no webhook.
             locked = webhooks.filter(pk=pk).select_for_update(skip_locked=True).first()
             if locked and not locked.deliveries.exists():
+                Statistic.objects.filter(webhook=pk)._raw_delete(webhooks.db)
                 locked.delete()
                 gone += 1
     return gone
-
-
-def _first_keys(queryset: QuerySet[Any]) -> list[Any]:
-    return list(queryset.values_list("pk", flat=True)[:MOST])

@@ -6,7 +6,7 @@ import json
 import random
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,21 +14,29 @@ from django.db import connections
 
 from webhooks.conf import conf
 from webhooks.db import (
-    async_commit,
+    among_sql,
     execute,
     fetch_all,
     is_postgresql,
     json_rows_sql,
     now_sql,
+    rows_by_id,
+    rows_by_id_sql,
     to_db_time,
     to_uuid,
+    value_by_id_sql,
 )
-from webhooks.delivery import health, retry_policy
-from webhooks.delivery.claims import Claimed
-from webhooks.models import Delivery, State, Webhook
-from webhooks.models.claims import Claim, ClaimedRow, promote
-from webhooks.models.delivery import URL_LENGTH
+from webhooks.delivery import health, retry_policy, statistics
+from webhooks.delivery.claims import HeldDelivery
+from webhooks.models import Delivery, State, Webhook, claims, lanes
+from webhooks.models.attempt import URL_LENGTH, Body
+from webhooks.models.claims import ClaimedRow
+from webhooks.models.lanes import Place
 from webhooks.network.outcome import Outcome
+from webhooks.network.request import StoredRequest
+
+# The columns of an attempt without a request.
+NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
 
 
 @dataclass(frozen=True)
@@ -36,110 +44,163 @@ class Transition:
     """A delivery's change of state after an attempt. ``wait`` is in seconds, until the next attempt."""
 
     id: uuid.UUID
-    token: uuid.UUID
     state: str
-    failed: int
-    wait: float
-    reason: str
+    wait: float = 0
+    reason: str = ""
+    error_kind: str = ""
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """The deliveries that were promoted and claimed, and the webhooks that were paused or disabled."""
-
-    claimed: Sequence[ClaimedRow]
-    stopped: set[int]
-
-
-def record(outcomes: Sequence[tuple[Claimed, Outcome]], worker: str, claim: Claim | None = None) -> Recorded:
-    """Record attempts, move their deliveries on, and promote the next ones of lanes whose head has ended.
+def record(
+    outcomes: Sequence[tuple[HeldDelivery, Outcome]], worker: str, token: uuid.UUID | None = None
+) -> tuple[list[ClaimedRow], set[int]]:
+    """Record attempts, move their deliveries on, and promote the next one in each lane without a head.
 
     An outcome is dropped if its claim was lost meanwhile: the worker that holds the delivery now records it. With a
-    ``claim``, the promoted deliveries are claimed at once. Call it ``atomically``.
+    ``token``, the promoted deliveries are claimed at once, and returned. Also returns the ids of the webhooks that are
+    paused or disabled now. Call it ``atomically``.
     """
     using = Delivery.objects.db
-    async_commit(using)
-    transitions = {claimed.id: _transition(claimed, outcome) for claimed, outcome in outcomes}
-    held = move_on(using, transitions.values())
-    mine = [(claimed, outcome) for claimed, outcome in outcomes if claimed.id in held]
-    _insert_attempts(using, mine, worker)
+    token = token if claims.begin(using, token) else None
+    lanes.lock(using, (delivery.row.lane for delivery, _ in outcomes if delivery.row.in_lane))
+    transitions = [_transition(delivery, outcome) for delivery, outcome in outcomes]
+    numbers = move_on(using, transitions, {delivery.token for delivery, _ in outcomes})
+    mine = [(delivery, outcome) for delivery, outcome in outcomes if delivery.id in numbers]
+    _insert_attempts(using, mine, numbers, worker)
+    _insert_bodies(mine)
+    given_up = {transition.id for transition in transitions if transition.state == State.FAILED}
+    statistics.write(using, mine, numbers, given_up)
     by_webhook: dict[Webhook, list[Outcome]] = defaultdict(list)
-    for claimed, outcome in mine:
-        by_webhook[claimed.webhook].append(outcome)
+    for delivery, outcome in mine:
+        by_webhook[delivery.webhook].append(outcome)
     # Before the promotion, which claims nothing of a webhook that stops here.
     stopped = health.update_all(by_webhook)
-    return Recorded(promote(using, [pk for pk in held if transitions[pk].state != State.PENDING], claim), stopped)
+    ended = {transition.id for transition in transitions if transition.state != State.PENDING}
+    rows = [delivery.row for delivery, _ in mine if delivery.row.in_lane and delivery.id in ended]
+    places = [Place(row.webhook_id, row.lane, row.event_id) for row in rows if row.lane is not None]
+    return lanes.promote(using, places, token), stopped
 
 
-def _transition(claimed: Claimed, outcome: Outcome) -> Transition:
+def _transition(delivery: HeldDelivery, outcome: Outcome) -> Transition:
     if outcome.succeeded:
-        return Transition(claimed.id, claimed.token, State.SUCCEEDED, failed=0, wait=0, reason="")
+        return Transition(delivery.id, State.SUCCEEDED)
     wait = retry_policy.next_wait(
         conf.retry_schedule,
-        claimed.failures + 1,
+        delivery.row.failures + 1,
         jitter=conf.retry_jitter,
         chance=random.random(),  # noqa: S311 # nosec B311 # spreads load, guards nothing
         overloaded=outcome.overloaded,
         retry_after=outcome.retry_after,
     )
     state = State.FAILED if wait is None else State.PENDING
-    return Transition(claimed.id, claimed.token, state, failed=1, wait=wait or 0, reason=outcome.reason)
+    return Transition(delivery.id, state, wait or 0, outcome.reason, outcome.kind)
 
 
-def move_on(using: str, transitions: Collection[Transition]) -> set[uuid.UUID]:
-    """Write transitions. Returns the ids of the deliveries that were still held under their tokens; the others stay as
-    they are."""
+def move_on(using: str, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+    """Write transitions. Returns the numbers of the attempts by delivery, for deliveries still held under these
+    tokens; the others stay as they are."""
+    held = _move_in_queue(using, transitions, tokens)
     now, now_params = now_sql(using)
-    given = [vars(transition) | {"id": transition.id.hex, "token": transition.token.hex} for transition in transitions]
-    if is_postgresql(using):
-        outcome = """json_to_recordset(%s::json)
-            AS outcome (id uuid, token uuid, state text, failed int, wait float8, reason text)"""
-        next_attempt_at = "STATEMENT_TIMESTAMP() + make_interval(secs => outcome.wait)"
-    else:
-        given = [row | {"wait": str(now_sql(using, row["wait"])[1][0])} for row in given]
-        values = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in Transition.__dataclass_fields__)
-        outcome, next_attempt_at = f"(SELECT {values} FROM json_each(%s)) AS outcome", "outcome.wait"
+    rows = {
+        transition.id: {
+            "outcome": "" if transition.state == State.PENDING else transition.state,
+            "reason": transition.reason,
+            "error_kind": transition.error_kind,
+        }
+        for transition in transitions
+        if transition.id in held
+    }
+    if not rows:
+        return {}
+    chosen, chosen_param = among_sql(using, rows, "uuid")
+    outcome, reason, error_kind = (value_by_id_sql(using, "id", name) for name in ("outcome", "reason", "error_kind"))
     found = fetch_all(
         using,
         f"""
         UPDATE webhooks_delivery SET
-            state = outcome.state,
-            claim = NULL,
-            lease_until = NULL,
-            lost_leases = 0,
+            outcome = {outcome},
             attempt_count = attempt_count + 1,
-            failures = failures + outcome.failed,
-            reason = outcome.reason,
-            next_attempt_at = {next_attempt_at},
-            finished_at = CASE WHEN outcome.state = 'pending' THEN NULL ELSE {now} END
-        FROM {outcome}
-        WHERE webhooks_delivery.id = outcome.id AND claim = outcome.token AND webhooks_delivery.state = 'sending'
-        RETURNING webhooks_delivery.id
+            reason = {reason},
+            error_kind = {error_kind},
+            finished_at = CASE WHEN {outcome} = '' THEN NULL ELSE {now} END
+        FROM {rows_by_id_sql(using)}
+        WHERE id {chosen} RETURNING id, attempt_count
         """,
-        [*now_params, json.dumps(given)],
+        [*now_params, rows_by_id(using, rows), chosen_param],
     )
-    return {to_uuid(row[0]) for row in found}
+    return {to_uuid(pk): number for pk, number in found}
 
 
-def _insert_attempts(using: str, outcomes: Sequence[tuple[Claimed, Outcome]], worker: str) -> None:
+def _move_in_queue(using: str, transitions: Collection[Transition], tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
+    """Take succeeded deliveries out of the queue, and set the next attempts of the others. Returns the ids of the
+    held ones."""
+    is_mine, tokens_param = among_sql(using, tokens, "uuid")
+    is_mine = f"claim {is_mine} AND webhooks_queue.state = 'sending'"
+    moved = list[tuple[Any, ...]]()
+    if succeeded := [transition.id for transition in transitions if transition.state == State.SUCCEEDED]:
+        chosen, chosen_param = among_sql(using, succeeded, "uuid")
+        statement = f"DELETE FROM webhooks_queue WHERE delivery_id {chosen} AND {is_mine} RETURNING delivery_id"
+        moved += fetch_all(using, statement, [chosen_param, tokens_param])
+    if not (failed := [transition for transition in transitions if transition.state != State.SUCCEEDED]):
+        return {to_uuid(row[0]) for row in moved}
+    chosen, chosen_param = among_sql(using, [transition.id for transition in failed], "uuid")
+    rows: dict[uuid.UUID, dict[str, Any]] = {
+        transition.id: {
+            "state": transition.state,
+            "due_at": str(now_sql(using, transition.wait)[1][0]) if transition.state == State.PENDING else None,
+            "error_kind": transition.error_kind if transition.state == State.FAILED else "",
+        }
+        for transition in failed
+    }
+    state, due_at, kind = (value_by_id_sql(using, "delivery_id", name) for name in ("state", "due_at", "error_kind"))
+    if is_postgresql(using):
+        # The parameter is the wait in seconds.
+        due_at = f"STATEMENT_TIMESTAMP() + make_interval(secs => {due_at}::float8)"
+    now, now_params = now_sql(using)
+    moved += fetch_all(
+        using,
+        f"""
+        UPDATE webhooks_queue SET
+            state = {state},
+            claim = NULL,
+            due_at = {due_at},
+            failures = failures + 1,
+            lost_leases = 0,
+            overtaken = overtaken AND {state} = 'pending',
+            failing_since = CASE WHEN {state} = 'pending' AND in_lane THEN COALESCE(failing_since, {now}) END,
+            failed_at = CASE WHEN {state} = 'failed' THEN {now} END,
+            error_kind = {kind}
+        FROM {rows_by_id_sql(using)}
+        WHERE delivery_id {chosen} AND {is_mine}
+        RETURNING delivery_id
+        """,
+        [*now_params * 2, rows_by_id(using, rows), chosen_param, tokens_param],
+    )
+    return {to_uuid(row[0]) for row in moved}
+
+
+def _insert_attempts(
+    using: str, outcomes: Sequence[tuple[HeldDelivery, Outcome]], numbers: Mapping[uuid.UUID, int], worker: str
+) -> None:
     if not outcomes:
         return
     adapt = connections[using].ops.adapt_datetimefield_value
     attempts: list[dict[str, Any]] = [
         {
-            "delivery_id": claimed.id.hex,
-            "number": claimed.attempt_count + 1,
+            "delivery_id": delivery.id.hex,
+            "number": numbers[delivery.id],
             "started_at": str(adapt(to_db_time(outcome.started_at))),
             "duration_ms": outcome.duration_ms,
-            "url": (outcome.url or claimed.webhook.payload_url)[:URL_LENGTH],
+            **_request_columns(outcome.request),
             "succeeded": outcome.succeeded,
             "reason": outcome.reason,
+            "error_kind": outcome.kind,
             "status": outcome.status,
             "response_headers": outcome.headers,
             "response_body": outcome.body,
             "worker": worker,
+            "requested_by": delivery.row.requested_by,
         }
-        for claimed, outcome in outcomes
+        for delivery, outcome in outcomes
     ]
     names = ", ".join(attempts[0])
     given = json_rows_sql(using, list(attempts[0]), "webhooks_attempt")
@@ -148,3 +209,24 @@ def _insert_attempts(using: str, outcomes: Sequence[tuple[Claimed, Outcome]], wo
         f"INSERT INTO webhooks_attempt ({names}) SELECT {names} FROM {given} WHERE 1 = 1",
         [json.dumps(attempts)],
     )
+
+
+def _request_columns(request: StoredRequest | None) -> dict[str, Any]:
+    request = request or NO_REQUEST
+    return {
+        "method": request.method,
+        "url": request.url[:URL_LENGTH],
+        "request_headers": request.headers,
+        "body_kind": request.body_kind,
+        "body_sha256": request.body_sha256,
+    }
+
+
+def _insert_bodies(outcomes: Sequence[tuple[HeldDelivery, Outcome]]) -> None:
+    """Store the bodies that templates made. An earlier attempt may have stored the same one."""
+    bodies = [
+        Body(delivery_id=delivery.id, sha256=request.body_sha256, content=request.body)
+        for delivery, outcome in outcomes
+        if (request := outcome.request) and request.body
+    ]
+    Body.objects.bulk_create(bodies, ignore_conflicts=True)

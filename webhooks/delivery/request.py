@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeVar
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.models import Webhook
+from webhooks.models import BodyKind, Webhook
 from webhooks.network import headers, url_policy
-from webhooks.network.headers import DEPTH
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.headers import DEPTH, REDELIVERY, TEST
 from webhooks.network.outcome import Refused
-from webhooks.network.transport import Request
+from webhooks.network.request import Request
 from webhooks.payloads import Bodies, Unsendable, templates
 from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.security import signing
@@ -25,49 +26,82 @@ _url_problem = functools.lru_cache(maxsize=1024)(url_policy.problem)
 _parse_headers = functools.lru_cache(maxsize=256)(templates.header_lines)
 
 
-def compose(webhook: Webhook, event: Bodies, message_id: str, renderer: Renderer) -> Request:
-    """The request of an attempt that is made now. Raises Refused if the webhook's templates or secrets do not work."""
-    url, body = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
+def compose(
+    webhook: Webhook,
+    event: Bodies,
+    message_id: str,
+    renderer: Renderer,
+    now: Callable[[], datetime],
+    is_redelivery: bool = False,
+    is_test: bool = False,
+) -> Request:
+    """The request of an attempt, signed with the time that ``now`` returns.
+
+    ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it.
+
+    Raises Refused if the webhook's templates or secrets do not work.
+    """
+    url, (body_kind, body) = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
     fields = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
-    if lines := webhook.additional_headers:
-        is_template = templates.is_template(lines)
-        fields |= _rendered(
-            "headers",
-            lambda: renderer.headers(lines, event.context, webhook.pk) if is_template else _parse_headers(lines),
-        )
+    fields |= headers_of(webhook, event, renderer)
     part = "secret headers"
     try:
         secret_lines = webhook.secret_headers.reveal()
         secret_fields = headers.parse(secret_lines)
         part = "secret"
-        secret, previous = webhook.secret.reveal(), webhook.overlapping_secret()
-        signatures = signing.headers(secret, message_id, int(time.time()), body, previous=previous)
+        moment = now()
+        secret, previous = webhook.secret.reveal(), webhook.overlapping_secret(moment)
+        signatures = signing.headers(secret, message_id, int(moment.timestamp()), body, previous=previous)
     except (ValueError, Unreadable) as error:
         # Saved without validation, or no key decrypts it. In words only: an error report would show the secret.
-        raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}") from None
-    # A secret header replaces another one of its name, in upper or lower case.
-    replaced = {name.lower() for name in secret_fields}
-    fields = {name: value for name, value in fields.items() if name.lower() not in replaced}
-    fields |= secret_fields | signatures | {DEPTH: str(event.depth)}
+        kind = ErrorKind.SECRET if isinstance(error, Unreadable) else ErrorKind.INVALID_SECRET
+        raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind) from None
+    # A later header replaces an earlier one of its name, in upper or lower case.
+    marks = {name: "true" for name, is_marked in ((REDELIVERY, is_redelivery), (TEST, is_test)) if is_marked}
+    fields |= secret_fields | signatures | {DEPTH: str(event.depth)} | marks
+    fields = dict({name.lower(): (name, value) for name, value in fields.items()}.values())
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
     timeout, hidden = webhook.timeout or conf.timeout, headers.secrets_in(secret_lines)
-    return Request(url, fields, body, timeout, verify, conf.response_bytes, webhook.http_method, hidden)
+    secret_names = {name.lower() for name in secret_fields}
+    return Request(
+        url,
+        fields,
+        body,
+        timeout,
+        verify,
+        conf.response_bytes,
+        webhook.http_method,
+        hidden,
+        secret_names,
+        body_kind,
+        stores_body=body_kind == BodyKind.TEMPLATE,
+    )
 
 
-def body_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> bytes:
+def body_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> tuple[BodyKind, bytes]:
     """Raises Refused if the template fails or writes too much."""
+    kind = BodyKind.FORM if webhook.is_form else BodyKind.PAYLOAD
     if template := webhook.body_template:
         text = _rendered("body", lambda: renderer.body(template, event.context, webhook.pk))
-        body = text.encode(errors="replace")  # a template can make lone surrogates, and UTF-8 has none
+        # A template can make lone surrogates, and UTF-8 has none.
+        kind, body = BodyKind.TEMPLATE, text.encode(errors="replace")
     else:
         body = event.body(webhook.is_form)
-        if not webhook.is_form:
-            return body  # its size was checked when the event was recorded
+        if kind == BodyKind.PAYLOAD:
+            return kind, body  # its size was checked when the event was recorded
     try:
         payloads.refuse_too_large("the body", len(body))
     except Unsendable as error:
-        raise Refused(str(error)) from None
-    return body
+        raise Refused(str(error), ErrorKind.BODY_TOO_LARGE) from None
+    return kind, body
+
+
+def headers_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> dict[str, str]:
+    """The additional headers. Raises Refused if the template fails or writes something else than headers."""
+    lines = webhook.additional_headers
+    if not templates.is_template(lines):
+        return _rendered("headers", lambda: _parse_headers(lines)) if lines else {}
+    return _rendered("headers", lambda: renderer.headers(lines, event.context, webhook.pk))
 
 
 def url_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> str:
@@ -76,9 +110,9 @@ def url_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> str:
     if templates.is_template(url):
         url = _rendered("URL", lambda: renderer.url(url, event.context, webhook.pk)).strip().replace(" ", "%20")
         if reason := url_policy.problem(url):
-            raise Refused(f"the URL came out as {url[:200]!r}: {reason}")
+            raise Refused(f"the URL came out as {url[:200]!r}: {reason}", ErrorKind.TEMPLATE)
     elif reason := _url_problem(url):  # code can save a webhook without validation
-        raise Refused(f"the URL cannot be sent to: {reason}")
+        raise Refused(f"the URL cannot be sent to: {reason}", ErrorKind.INVALID_URL)
     return url
 
 
@@ -86,4 +120,26 @@ def _rendered(part: str, render: Callable[[], T]) -> T:
     try:
         return render()
     except TemplateError as error:
-        raise Refused(f"the {part} could not be rendered: {error}") from error
+        raise Refused(f"the {part} could not be rendered: {error}", ErrorKind.TEMPLATE) from error
+
+
+# The fields of a webhook that a request is made of, without its secrets.
+_PARTS: dict[str, Callable[[Webhook, Bodies, Renderer], object]] = {
+    "payload_url": url_of,
+    "additional_headers": headers_of,
+    "body_template": body_of,
+}
+
+
+def problems_by_field(webhook: Webhook, event: Bodies, renderer: Renderer) -> dict[str, str]:
+    """Why ``compose`` refuses, for each field of the webhook that does not work. Empty if it is another reason."""
+    found = {}
+    for name, make in _PARTS.items():
+        try:
+            make(webhook, event, renderer)
+        except Refused as error:
+            found[name] = str(error)
+    for name in ("secret", "secret_headers"):
+        if problem := getattr(webhook, name).problem:
+            found[name] = problem
+    return found

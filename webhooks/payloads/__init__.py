@@ -1,23 +1,173 @@
-"""An Event as the body of a request, and the snapshots of an object."""
+"""An Event as the body of a request, as the serializer that a webhook chose wrote it."""
 
-from webhooks.payloads.body import (
-    SERIALIZED_COLUMNS,
-    Bodies,
-    Unsendable,
-    as_sent_to,
-    as_serialized_by,
-    form_body,
-    has_serializer,
-    json_body,
-    refuse_too_large,
-    serializer_columns,
-    serializer_for,
-    snapshots_json,
-    webhooks_by_serializer,
-)
+from __future__ import annotations
 
-__all__ = [
-    "SERIALIZED_COLUMNS", "Bodies", "Unsendable", "as_sent_to", "as_serialized_by", "form_body",
-    "has_serializer", "json_body", "refuse_too_large", "serializer_columns", "serializer_for",
-    "snapshots_json", "webhooks_by_serializer",
-]  # fmt: skip
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from webhooks.conf import conf
+from webhooks.db import to_utc
+from webhooks.payloads.snapshots import differences
+
+# The columns of an Event that a serializer determines.
+SERIALIZED_COLUMNS = ("data", "snapshots", "changed")
+
+
+class Unsendable(Exception):
+    """Data that cannot be sent: too large, or not JSON. The message says why."""
+
+
+def refuse_too_large(what: str, size: int) -> None:
+    """Raise Unsendable for more bytes than ``PAYLOAD_BYTES``."""
+    if size > conf.payload_bytes:
+        raise Unsendable(f"{what} has {size:,} bytes; PAYLOAD_BYTES allows {conf.payload_bytes:,}")
+
+
+class SendableEvent(Protocol):
+    """The attributes of an Event that a body needs. Texts hold JSON and may be empty."""
+
+    pk: int
+    timestamp: datetime
+    action: str
+    object_type: str
+    username: str
+    request_id: str
+    request: str
+    depth: int
+    replay_of: int | None
+    data: str
+    snapshots: str
+    changed: str
+    serializers: str
+
+
+def json_body(event: SendableEvent) -> bytes:
+    """The JSON body: NetBox's keys, and more (``docs/payload.md``)."""
+    envelope = _plain_json(_envelope(event))[:-1]
+    texts = ",".join(f'"{name}":{text}' for name, text in _json_texts(event).items())
+    return f"{envelope},{texts}}}".encode()
+
+
+# For dictionaries of text and numbers, in ASCII as ``dumps`` writes it.
+_plain_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def form_body(event: SendableEvent) -> bytes:
+    """The body as a form: one field for each key of the payload, with JSON text where a value is not plain."""
+    return urlencode(_envelope(event) | _json_texts(event)).encode()
+
+
+def _envelope(event: SendableEvent) -> dict[str, Any]:
+    replay = {"replay_of": event.replay_of} if event.replay_of else {}
+    return replay | {
+        "event": event.action,
+        "timestamp": to_utc(event.timestamp).isoformat(),
+        "object_type": event.object_type,
+        "model": event.object_type.rpartition(".")[2],
+        "username": event.username,
+        "request_id": event.request_id,
+        "sequence": event.pk,
+    }
+
+
+def _json_texts(event: SendableEvent) -> dict[str, str]:
+    return {
+        "request": event.request or "null",
+        "data": event.data or "null",
+        "snapshots": event.snapshots or snapshots_json(None, None),
+        "changed": event.changed or "null",
+    }
+
+
+def snapshots_json(before: str | None, after: str | None) -> str:
+    """The ``snapshots`` of the payload, from two JSON texts."""
+    return f'{{"prechange":{before or "null"},"postchange":{after or "null"}}}'
+
+
+class Bodies:
+    """The bodies of one Event. Each is made once and shared by all its webhooks."""
+
+    def __init__(self, event: SendableEvent) -> None:
+        self._event = event
+        self.depth = event.depth
+        self.timestamp = event.timestamp
+        self._made: dict[bool, bytes] = {}
+
+    def body(self, as_form: bool) -> bytes:
+        if as_form not in self._made:
+            self._made[as_form] = (form_body if as_form else json_body)(self._event)
+        return self._made[as_form]
+
+    @cached_property
+    def context(self) -> str:
+        """The context of templates as JSON: the payload, and the differences of the snapshots."""
+        context = json.loads(self.body(as_form=False))
+        context["snapshots"]["differences"] = differences(context)
+        return json.dumps(context, separators=(",", ":"))
+
+
+# The serializers that webhooks chose by name
+
+
+def serializer_columns(chosen: Mapping[str, list[int]], texts: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The columns of an Event, from the webhooks and the texts of each serializer. The texts of the first serializer
+    go into the columns themselves, the texts of the others into the column ``serializers``."""
+    first = next(iter(chosen))
+    others = {
+        name: {"webhooks": webhook_ids, **(texts.get(name, {}) if name != first else {})}
+        for name, webhook_ids in chosen.items()
+        if name
+    }
+    columns = {name: texts.get(first, {}).get(name, "") for name in SERIALIZED_COLUMNS}
+    return columns | {"serializers": json.dumps(others) if others else ""}
+
+
+def webhooks_by_serializer(event: Any) -> dict[str, list[int]]:
+    """The webhooks of an Event by the serializer that each had chosen. The default one, with no name, comes first."""
+    chosen: dict[str, list[int]] = {}
+    for webhook_id in event.webhook_ids:
+        chosen.setdefault(serializer_for(event, webhook_id), []).append(webhook_id)
+    return dict(sorted(chosen.items())) or {"": []}
+
+
+def serializer_for(event: Any, webhook_id: int) -> str:
+    """The name of the serializer that a webhook had chosen when the Event happened; empty for the default one."""
+    serializers = _serializers(event)
+    return next((name for name, one in serializers.items() if webhook_id in one["webhooks"]), "")
+
+
+def has_serializer(event: Any, name: str) -> bool:
+    """Whether the Event has the data of this serializer."""
+    serializers = _serializers(event)
+    first = next((other for other, one in serializers.items() if "data" not in one), "")
+    return name == first or "data" in serializers.get(name, {})
+
+
+def as_serialized_by(event: Any, name: str) -> SendableEvent:
+    """The Event with the data of this serializer."""
+    texts = _serializers(event).get(name, {})
+    return _OtherSerializer(event, texts) if "data" in texts else event
+
+
+def as_sent_to(event: Any, webhook_id: int) -> SendableEvent:
+    """The Event with the data of the serializer that this webhook had chosen."""
+    return as_serialized_by(event, serializer_for(event, webhook_id))
+
+
+def _serializers(event: Any) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(event.serializers) if event.serializers else {}
+    return found
+
+
+class _OtherSerializer:
+    """An Event with some of its texts replaced."""
+
+    def __init__(self, event: Any, texts: dict[str, str]) -> None:
+        self._event, self._texts = event, texts
+
+    def __getattr__(self, name: str) -> Any:
+        return self._texts[name] if name in self._texts else getattr(self._event, name)

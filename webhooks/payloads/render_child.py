@@ -39,19 +39,20 @@ from jinja2.sandbox import SandboxedEnvironment, safe_range
 from jinja2.utils import Cycler, Joiner, Namespace, generate_lorem_ipsum
 from jinja2.visitor import NodeTransformer
 
-ANSWER = struct.Struct("!cIdQ")  # the kind, the line of an error or 0, CPU seconds, and the size of the text
-TEXT, ERROR, TOO_LARGE, OUT_OF_MEMORY = b"t", b"e", b"s", b"m"
+ANSWER = struct.Struct("!cdQ")  # the kind, CPU seconds, and the size of the text
+TEXT, ERROR, TOO_LARGE = b"t", b"e", b"s"
+OUT_OF_MEMORY = 9  # an exit status
 ERROR_LENGTH = 500  # characters
-MAX_CACHED = 100_000  # characters of templates that stay compiled
+MAX_CACHED = 50_000  # characters of templates that stay compiled, for headers and for others
 OPEN = "\ue000"  # replaces expressions in the text that is known before rendering
 
-Answer = tuple[bytes, int, bytes]
+Answer = tuple[bytes, bytes]  # the kind, and the text
 
 
 def main() -> None:
     """Answer requests. The arguments are CPU seconds for a rendering, and bytes of memory."""
     seconds, memory = float(sys.argv[1]), int(sys.argv[2])
-    compiled = Compiled()
+    sandboxes = {one_line: Sandbox(one_line) for one_line in (False, True)}
     codecs.lookup("unicode_escape")  # imports the codec now, because no file can be opened later
     _limit(memory)
     # Each template pays for collecting its own garbage.
@@ -67,11 +68,11 @@ def main() -> None:
             start_clock()
             began = time.process_time()
             try:
-                answer = _answer(compiled, json.loads(line), start_clock)
+                request = json.loads(line)
+                answer = _answer(sandboxes[request["one_line"]], request, start_clock)
                 gc.collect(0)
             except MemoryError:
-                _send(answers, OUT_OF_MEMORY)
-                return
+                os._exit(OUT_OF_MEMORY)
             signal.setitimer(signal.ITIMER_PROF, 0)  # before the answer: the next request must not run out of this time
             _send(answers, *answer, time.process_time() - began)
 
@@ -92,42 +93,38 @@ def _limit(memory: int) -> None:
                 raise  # macOS refuses some; the clock works there
 
 
-def _send(answers: BinaryIO, what: bytes, line: int = 0, body: bytes = b"", seconds: float = 0) -> None:
+def _send(answers: BinaryIO, what: bytes, text: bytes = b"", seconds: float = 0) -> None:
     try:
-        answers.write(ANSWER.pack(what, line, seconds, len(body)) + body)
+        answers.write(ANSWER.pack(what, seconds, len(text)) + text)
         answers.flush()
     except OSError:
         os._exit(0)  # the worker is gone
 
 
-def _answer(compiled: Compiled, request: dict[str, Any], start_clock: Callable[[], None]) -> Answer:
+def _answer(sandbox: Sandbox, request: dict[str, Any], start_clock: Callable[[], None]) -> Answer:
     """Render, or only compile if the request has no context."""
     try:
-        template, known = compiled.get(request["source"], request["one_line"])
-        start_clock()  # rendering has as much time as compiling
+        template, text = sandbox.compiled(request["source"])
+        if "context" in request:
+            start_clock()  # rendering has as much time as compiling
+            text = template.render(request["context"])
+        encoded = text.encode("utf-8", "surrogatepass")
+    except MemoryError:
+        raise
     except TemplateSyntaxError as error:
         return _error(error.message or "it cannot be read", error.lineno)
-    except (SyntaxError, RecursionError):
+    except (SyntaxError, RecursionError) as error:
+        if line := _line_of(error):
+            return _error("a macro, block or loop calls itself too often", line)
         return _error("the template is nested too deeply; make it flatter")
-    except MemoryError:
-        raise
-    except Exception as error:  # Jinja2 evaluates the argument of autoescape while it compiles
-        return _error(str(error))
-    if "context" not in request:
-        return TEXT, 0, known.encode("utf-8", "surrogatepass")
-    try:
-        text = template.render(request["context"]).encode("utf-8", "surrogatepass")
-    except MemoryError:
-        raise
-    except RecursionError as error:
-        return _error("a macro, block or loop calls itself too often", _line_of(error))
-    except Exception as error:
+    except Exception as error:  # maybe while it compiles: Jinja2 evaluates the argument of autoescape then
         return _error(f"{type(error).__name__}: {error}", _line_of(error))
-    return (TEXT, 0, text) if len(text) <= request["most"] else (TOO_LARGE, 0, b"")
+    return (TEXT, encoded) if len(encoded) <= request["most"] else (TOO_LARGE, b"")
 
 
 def _error(problem: str, line: int = 0) -> Answer:
-    return ERROR, line, problem[:ERROR_LENGTH].encode(errors="replace")
+    place = f"line {line}: " if line else ""
+    return ERROR, f"{place}{problem[:ERROR_LENGTH]}".encode(errors="replace")
 
 
 def _line_of(error: BaseException) -> int:
@@ -138,29 +135,6 @@ def _line_of(error: BaseException) -> int:
             line = trace.tb_lineno
         trace = trace.tb_next
     return line
-
-
-class Compiled:
-    """Compiles templates and caches the last ones."""
-
-    def __init__(self) -> None:
-        self._environments = {one_line: Sandbox(one_line) for one_line in (False, True)}
-        self._cache: dict[tuple[str, bool], tuple[Template, str]] = {}
-        self._length = 0
-
-    def get(self, source: str, one_line: bool) -> tuple[Template, str]:
-        """Return the template, and its text with ``OPEN`` in place of expressions. Raises TemplateSyntaxError,
-        SyntaxError, RecursionError and others."""
-        key = source, one_line
-        if key not in self._cache:
-            made = self._environments[one_line].compiled(source)
-            if self._length + len(source) > MAX_CACHED:
-                self._cache.clear()
-                self._length = 0
-                gc.collect()
-            self._cache[key] = made
-            self._length += len(source)
-        return self._cache[key]
 
 
 # The methods and functions that a template may call. A method that changes a list or an object changes a copy: each
@@ -218,15 +192,25 @@ class Sandbox(SandboxedEnvironment):
         self._one_line = one_line
         if one_line:
             self.filters |= {"header_safe": header_safe, _WRITE: _on_one_line}
+        self._cache: dict[str, tuple[Template, str]] = {}
 
     def compiled(self, source: str) -> tuple[Template, str]:
+        """Return the template, and its text with ``OPEN`` in place of expressions. Caches the last ones. Raises
+        TemplateSyntaxError, SyntaxError, RecursionError and others."""
+        if source in self._cache:
+            return self._cache[source]
         tree = self.parse(source)
         self._refuse(tree)
         known = "".join(_known(tree.body))
         if self._one_line:
             tree = _Blocks().visit(tree)
             tree.set_environment(self)
-        return Template.from_code(self, self.compile(tree), self.make_globals(None)), known
+        made = Template.from_code(self, self.compile(tree), self.make_globals(None)), known
+        if len(source) + sum(map(len, self._cache)) > MAX_CACHED:
+            self._cache.clear()
+            gc.collect()
+        self._cache[source] = made
+        return made
 
     def _refuse(self, tree: nodes.Template) -> None:
         """Refuse what Jinja2 would report only while rendering, or never."""

@@ -1,7 +1,7 @@
 """Snapshots: the state of an object before and after a change, limited to the fields that its payload shows.
 
 The old row is read before the change, and a many-to-many relation before it is edited. A relation that was not edited
-has not changed, so the snapshot of the previous state takes it from the one of the new state.
+has not changed, so the snapshot of the prechange state takes it from the one of the new state.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MISSING = object()
 
 
 @dataclass
-class PreviousState:
+class PrechangeState:
     """An object before the first change of a transaction."""
 
     row: models.Model | None = None
@@ -77,7 +77,7 @@ def prefetch_serialized(registration: Registration, serializer: str, objects: li
     the errors of the serializer."""
     writer = registration.serializer_class(serializer)(objects[0], context=serializer_context())
     sources = {one.source for one in _serializer_fields(writer).values()}
-    relations = sorted(sources.intersection(_model_fields(registration.model)[1]))
+    relations = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
     for chunk in in_chunks(using, objects):
         models.prefetch_related_objects(chunk, *relations)
 
@@ -88,11 +88,10 @@ def prefetch_serialized(registration: Registration, serializer: str, objects: li
 def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
     """The columns and many-to-many relations in snapshots of a model, by their names in the payload. Raises the errors
     of the serializer."""
-    columns, relations = _model_fields(registration.model)
+    found = _model_fields(registration.model)
     fields = _serializer_fields(registration.serializer_class(serializer)(context=serializer_context()))
-    found = columns | relations
     if fields:
-        found = _in_payload(columns, fields, fields) | _in_payload(relations, fields, fields)
+        found = _in_payload(found, fields, fields)
     return {name: one for name, one in found.items() if not registration.is_left_out(name)}
 
 
@@ -102,10 +101,10 @@ def has_json_keys(field: models.Field[Any, Any]) -> bool:
 
 
 @cache
-def _model_fields(model: type[models.Model]) -> tuple[Fields, Fields]:
-    """The columns and the many-to-many relations of a model by name, without columns that change with every save."""
-    columns = {one.name: one for one in model._meta.concrete_fields if not getattr(one, "auto_now", False)}
-    return columns, {one.name: one for one in model._meta.many_to_many}
+def _model_fields(model: type[models.Model]) -> Fields:
+    """The columns and many-to-many relations of a model by name, without columns that change with every save."""
+    found = [one for one in model._meta.concrete_fields if not getattr(one, "auto_now", False)]
+    return {one.name: one for one in (*found, *model._meta.many_to_many)}
 
 
 def _serializer_fields(serializer: Any) -> Mapping[str, Any]:
@@ -127,46 +126,48 @@ def _in_payload(of_model: Fields, fields: Mapping[str, Any], data: Collection[st
 def snapshot_of(serializer: Any, data: Any, row: models.Model) -> Snapshot:
     """The snapshot of a row, with the fields in ``data``, the serializer's output: columns as they are stored, and
     many-to-many relations as lists."""
-    relations = {
-        name: _simplified(relation, data[name]) if _shows_relation(serializer, name) else _members(relation, row)
-        for name, relation in sorted(_relations(serializer, data, row).items())
-    }
-    return _columns(serializer, data, row) | relations
+    columns, relations = _shown_fields(serializer, data, row)
+    snapshot = _stored_values(columns, row)
+    for name, relation in sorted(relations.items()):
+        shown = _shows_relation(serializer, name)
+        snapshot[name] = _simplified(relation, data[name]) if shown else _members(relation, row)
+    return snapshot
 
 
-def previous_snapshot(serializer: Any, data: Any, after: Snapshot, state: PreviousState) -> Snapshot | None:
-    """The snapshot of the previous state, based on the one after; None if it is unknown."""
+def prechange_snapshot(serializer: Any, data: Any, after: Snapshot, state: PrechangeState) -> Snapshot | None:
+    """The snapshot of the prechange state, based on the one after; None if it is unknown."""
     if state.snapshot is not None:  # which has the fields of all serializers
         return {name: value for name, value in state.snapshot.items() if name in after}
     if state.row is None:
         return None
-    relations = _relations(serializer, data, state.row)
+    columns, relations = _shown_fields(serializer, data, state.row)
     edited = {name: relation for name, relation in relations.items() if relation in state.edited}
     if not state.known.issuperset(edited.values()):
         return None
-    previous = {name: _previous_members(serializer, name, relation, state.row) for name, relation in edited.items()}
-    return after | _columns(serializer, data, state.row) | previous
+    snapshot = after | _stored_values(columns, state.row)
+    for name, relation in edited.items():
+        if _shows_relation(serializer, name):  # the old members, which the row has prefetched, in the same shape
+            one = serializer.fields[name]
+            snapshot[name] = _simplified(relation, one.to_representation(one.get_attribute(state.row)))
+        else:
+            snapshot[name] = _members(relation, state.row)
+    return snapshot
 
 
-def _columns(serializer: Any, data: Any, row: models.Model) -> Snapshot:
+def _shown_fields(serializer: Any, data: Any, row: models.Model) -> tuple[Fields, dict[str, str]]:
+    """The columns and the names of the many-to-many relations in the data, by their names there."""
     if not isinstance(data, Mapping):
-        return {}
-    columns = _in_payload(_model_fields(type(row))[0], _serializer_fields(serializer), data)
-    return {name: _stored_value(column, row) for name, column in columns.items()}
+        return {}, {}
+    shown = _in_payload(_model_fields(type(row)), _serializer_fields(serializer), data)
+    columns = {name: one for name, one in shown.items() if not one.many_to_many}
+    return columns, {name: one.name for name, one in shown.items() if one.many_to_many}
 
 
-def _stored_value(column: models.Field[Any, Any], row: models.Model) -> Any:
-    value = column.value_from_object(row)
+def _stored_values(columns: Fields, row: models.Model) -> Snapshot:
+    values = {name: column.value_from_object(row) for name, column in columns.items()}
     # As in Django's serializers: fields of files, networks and the like write their values themselves.
-    return value if isinstance(value, _PLAIN) else column.value_to_string(row)
-
-
-def _relations(serializer: Any, data: Any, row: models.Model) -> dict[str, str]:
-    """The many-to-many relations in the data, by their names there."""
-    if not isinstance(data, Mapping):
-        return {}
-    relations = _in_payload(_model_fields(type(row))[1], _serializer_fields(serializer), data)
-    return {name: one.name for name, one in relations.items()}
+    written = {name: columns[name].value_to_string(row) for name, one in values.items() if not isinstance(one, _PLAIN)}
+    return values | written
 
 
 def _shows_relation(serializer: Any, name: str) -> bool:
@@ -174,14 +175,6 @@ def _shows_relation(serializer: Any, name: str) -> bool:
     may query the database, which has only the new state."""
     one = _serializer_fields(serializer).get(name)
     return one is not None and one.source != "*"
-
-
-def _previous_members(serializer: Any, name: str, relation: str, row: models.Model) -> Any:
-    """The old members of a relation, which the row has prefetched, in the shape of the snapshot after."""
-    if not _shows_relation(serializer, name):
-        return _members(relation, row)
-    one = serializer.fields[name]
-    return _simplified(relation, one.to_representation(one.get_attribute(row)))
 
 
 def _members(relation: str, row: models.Model) -> Any:
@@ -217,10 +210,9 @@ def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:
     or the whole snapshot of a created or deleted object. None without a difference, or if it is unknown."""
     event, names = payload["event"], payload["changed"]
     before, after = (payload["snapshots"][side] for side in ("prechange", "postchange"))
-    if names is not None:
-        return {"removed": _selected(before, names), "added": _selected(after, names)}
-    return {"removed": before if event == "deleted" else None, "added": after if event == "created" else None}
-
-
-def _selected(snapshot: Snapshot, names: Collection[str]) -> Snapshot:
-    return {name: snapshot.get(name) for name in names}
+    if names is None:
+        return {"removed": before if event == "deleted" else None, "added": after if event == "created" else None}
+    return {
+        "removed": {name: before.get(name) for name in names},
+        "added": {name: after.get(name) for name in names},
+    }

@@ -1,6 +1,6 @@
 """Render the Jinja2 templates of a webhook: the URL, headers and body of a request (``docs/templates.md``).
 
-Child processes (``render_child``) render them under limits of the kernel. This module does not trust their answers: it
+A child process (``render_child``) renders them under limits of the kernel. This module does not trust its answers: it
 accepts only text of a limited length.
 """
 
@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from socket import socketpair
 from typing import Literal, Self
-from weakref import WeakSet
 
 import jinja2
 import markupsafe
+from django.utils.translation import gettext, gettext_noop
 
 from webhooks.conf import conf
 from webhooks.logs import get_logger
@@ -31,7 +31,6 @@ from webhooks.text import last_line, short_repr
 logger = get_logger(__name__)
 
 Kind = Literal["body", "headers", "url"]
-QUICK, SLOW = "quick", "slow"
 
 SOURCE_LENGTH = 50_000  # characters of a template
 CPU_SECONDS = 0.3  # for a rendering, and again for compiling
@@ -41,11 +40,17 @@ MAX_BYTES = {"headers": 16_000, "url": 2_000}  # of a result; a setting has the 
 START_SECONDS = 30
 INVALID_ANSWER = "the process that renders templates gave an invalid answer"
 
-# A rendering with more CPU seconds makes a webhook slow for SLOW_FACTOR times as long, times the number of slow
-# webhooks. So all slow webhooks together take little time from the others. A rendering that ends the process costs a
-# start, so it counts as CPU_SECONDS at least.
+# The pace of a webhook: NEW before its first rendering, then SLOW if the last one took more CPU seconds or ended the
+# child, else QUICK.
+NEW, QUICK, SLOW = "new", "quick", "slow"
 QUICK_SECONDS = 0.02
-SLOW_FACTOR = 100
+REST = 0.5  # of the time of a slow rendering
+
+TOO_LONG: dict[Kind, str] = {
+    "body": gettext_noop("the body would have more than the %(most)s bytes that the setting PAYLOAD_BYTES allows"),
+    "headers": gettext_noop("the headers would have more than the %(most)s bytes that are allowed"),
+    "url": gettext_noop("the URL would have more than the %(most)s bytes that are allowed"),
+}
 
 # Control characters of ASCII and of Latin-1, which some receivers take for line breaks.
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
@@ -60,7 +65,8 @@ class TemplateError(ValueError):
     """A refused template, or one that cannot be rendered. The text starts with the line, from 1, if it is known."""
 
     def __init__(self, problem: str, line: int = 0) -> None:
-        super().__init__(f"line {line}: {problem}" if line else problem)
+        located = gettext("line %(number)d: %(problem)s") % {"number": line, "problem": problem}
+        super().__init__(located if line else problem)
 
 
 def is_template(source: str) -> bool:
@@ -69,18 +75,18 @@ def is_template(source: str) -> bool:
 
 
 class Renderer:
-    """Renders in up to two child processes: one for quick webhooks and one for slow ones, so that a slow webhook delays
-    only other slow ones. Starts a process when it is first needed. Thread-safe; close it.
+    """Renders in a child process, and starts it when it is first needed. Thread-safe; close it.
 
-    ``context`` is JSON text, ``webhook`` a primary key. All methods raise TemplateError.
+    After a slow rendering, only QUICK webhooks render for half of the time that it took. So they have a third of the
+    time of the child, however many others there are. ``context`` is JSON text, ``webhook`` a primary key. All methods
+    raise TemplateError.
     """
 
     def __init__(self) -> None:
-        self._children: dict[str, _Child] = {}
-        self._slow_until: dict[int, float] = {}
-        self._known_quick: set[int] = set()
-        self._new_are_slow_until = 0.0
-        self._is_closed = False
+        self._child: _Child | None = None
+        self._paces: dict[int, str] = {}
+        self._others_from = 0.0  # when others than QUICK webhooks may render again
+        self._closed = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -89,24 +95,16 @@ class Renderer:
         self.close()
 
     def close(self) -> None:
-        """Kill the child processes, also in the middle of a rendering."""
-        self._is_closed = True
-        for child in list(self._children.values()):
-            child.kill()  # then a thread that waits for an answer releases its lock
-        for pace, lock in _locks.items():
-            with lock:
-                if pace in self._children:
-                    self._children.pop(pace).close()
+        """Kill the child process, also in the middle of a rendering."""
+        self._closed.set()
+        if child := self._child:
+            child.kill()  # then a thread that waits for an answer releases the lock
+        with _one_at_a_time:
+            if self._child:
+                self._child.close()
 
     def pace(self, webhook: int) -> str:
-        """SLOW for a while after a slow rendering, else QUICK. While others are slow, a new webhook is slow too."""
-        until = self._slow_until.get(webhook, 0)
-        if webhook not in self._known_quick:
-            until = max(until, self._new_are_slow_until)
-        if time.monotonic() < until:
-            return SLOW
-        self._slow_until.pop(webhook, None)
-        return QUICK
+        return self._paces.get(webhook, NEW)
 
     def check(self, kind: Kind, source: str) -> None:
         """Refuse a template that does not compile, and header lines that no value could make valid."""
@@ -122,7 +120,7 @@ class Renderer:
     def url(self, source: str, context: str, webhook: int = 0) -> str:
         rendered = self._render("url", source, MAX_BYTES["url"], context, webhook)
         if _CONTROLS.search(rendered):
-            raise TemplateError("the URL has a line break or another control character in it; use | urlencode")
+            raise TemplateError(gettext("the URL has a line break or another control character in it; use | urlencode"))
         return rendered
 
     def headers(self, source: str, context: str, webhook: int = 0) -> dict[str, str]:
@@ -131,78 +129,72 @@ class Renderer:
 
     def _render(self, kind: Kind, source: str, most: int, context: str = "", webhook: int = 0) -> str:
         if len(source) > SOURCE_LENGTH:
-            raise TemplateError(f"the template has {len(source):,} characters; {SOURCE_LENGTH:,} are allowed")
+            too_long = gettext("the template has %(count)s characters; %(most)s are allowed")
+            raise TemplateError(too_long % {"count": f"{len(source):,}", "most": f"{SOURCE_LENGTH:,}"})
         if not is_template(source):
             return _plain(source)
         request = json.dumps({"source": source, "one_line": kind == "headers", "most": most})
         if context:
             request = f'{request[:-1]}, "context": {context}}}'
-        what, line, answer = self._answer(f"{request}\n".encode(), most, webhook)
+        what, answer = self._answer(f"{request}\n".encode(), most, webhook)
         if what == TOO_LARGE:
-            by = " (the setting PAYLOAD_BYTES)" if kind == "body" else ""
-            raise TemplateError(f"the {kind} would have more than the {most:,} bytes that are allowed{by}")
+            raise TemplateError(gettext(TOO_LONG[kind]) % {"most": f"{most:,}"})
         if what != TEXT:
-            raise TemplateError(answer.decode(errors="replace"), line)
+            raise TemplateError(answer.decode(errors="replace"))
         try:
             return answer.decode("utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise TemplateError(INVALID_ANSWER) from None
 
     def _answer(self, request: bytes, most: int, webhook: int) -> Answer:
-        if self.pace(webhook) == QUICK:
-            with _locks[QUICK]:
-                if self.pace(webhook) == QUICK:  # not slow since this thread began to wait
-                    return self._timed(QUICK, request, most, webhook)
-        with _locks[SLOW]:
-            return self._timed(SLOW, request, most, webhook)
+        if self.pace(webhook) != QUICK:
+            self._closed.wait(self._others_from - time.monotonic())
+        with _one_at_a_time:
+            if not self._child or not self._child.is_alive:
+                if self._child:
+                    self._child.close()
+                self._child = None if self._closed.is_set() else _Child()
+            if not self._child or self._closed.is_set():  # ``close`` waits for the lock and ends a child
+                raise TemplateError("the process that renders templates was ended")
+            began, pace = time.monotonic(), SLOW
+            try:
+                answer, cpu_seconds = self._child.ask(request, max(most, 5 * ERROR_LENGTH))
+                if cpu_seconds <= QUICK_SECONDS:
+                    pace = QUICK
+                return answer
+            finally:
+                self._paces[webhook] = pace
+                if pace == SLOW:
+                    now = time.monotonic()
+                    self._others_from = now + (now - began) * REST
 
-    def _timed(self, pace: str, request: bytes, most: int, webhook: int) -> Answer:
-        child = self._child(pace)
-        began = time.monotonic()
-        try:
-            answer, seconds = child.ask(request, max(most, 4 * ERROR_LENGTH))
-        except TemplateError:
-            self._slow_down(webhook, max(time.monotonic() - began, CPU_SECONDS))
-            raise
-        if seconds > QUICK_SECONDS:
-            self._slow_down(webhook, seconds)
-        else:
-            self._known_quick.add(webhook)
-        return answer
 
-    def _slow_down(self, webhook: int, seconds: float) -> None:
-        now = time.monotonic()
-        others = sum(until > now for other, until in list(self._slow_until.items()) if other != webhook)
-        self._slow_until[webhook] = now + seconds * SLOW_FACTOR * (1 + others)
-        self._known_quick.discard(webhook)
-        self._new_are_slow_until = max(self._new_are_slow_until, now + seconds * SLOW_FACTOR)
+# One rendering at a time in a process: previews in many threads of a site would need too much memory.
+_one_at_a_time = threading.Lock()
 
-    def _child(self, pace: str) -> _Child:
-        child = self._children.get(pace)
-        if child and child.is_alive:
-            return child
-        if child:
-            child.close()
-        if not self._is_closed:
-            child = self._children[pace] = _Child()
-        if self._is_closed or not child:  # maybe during the start; then ``close`` waits for the lock and ends the child
-            raise TemplateError("the process that renders templates was ended")
-        return child
+
+def _after_fork() -> None:
+    """Another thread may have held the lock at the fork."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Child:
     """A process that renders one template at a time. Not thread-safe. Raises TemplateError if it does not start."""
 
     def __init__(self) -> None:
-        with _starting:
-            self._socket, theirs = socketpair()
-            _children.add(self)
-            try:
-                with theirs:
-                    self._process = _started(theirs.fileno())
-            except OSError as error:
-                self._socket.close()
-                raise _not_started(str(error)) from error
+        # A fork meanwhile, by another thread, keeps a copy of ``theirs``. Then the end of this child is noticed only
+        # after SECONDS. And a fork at any time keeps a copy of ``_socket``: the child ends after the fork, too.
+        self._socket, theirs = socketpair()
+        try:
+            with theirs:
+                self._process = _started(theirs.fileno())
+        except OSError as error:
+            self._socket.close()
+            raise _not_started(str(error)) from error
         try:
             self._receive(0, START_SECONDS)
         except (OSError, EOFError):
@@ -224,27 +216,19 @@ class _Child:
         self._process.wait()
         self._socket.close()
 
-    def leave_to_parent(self) -> None:
-        """After a fork: close this process's copy of the socket."""
-        self._socket.close()
-
     def ask(self, request: bytes, most: int) -> tuple[Answer, float]:
         """Return the answer to a request, up to ``most`` bytes, and its CPU seconds. Raises TemplateError, and then the
         process has ended."""
         try:
             self._socket.settimeout(SECONDS)
             self._socket.sendall(request)
-            answer, seconds = self._receive(most, SECONDS)
+            return self._receive(most, SECONDS)
         except TimeoutError:
-            problem = f"the template took more than {SECONDS:g} s"
+            problem = gettext("the template took more than %(seconds)g s") % {"seconds": SECONDS}
         except ValueError as error:
             problem = str(error)
         except (OSError, EOFError):
             problem = self._exit_reason()
-        else:
-            if answer[0] != OUT_OF_MEMORY:
-                return answer, seconds
-            problem = f"the template needed more than {MEMORY_MB} MB"
         self.close()
         raise TemplateError(problem)
 
@@ -252,12 +236,12 @@ class _Child:
         """Raises EOFError if the process has ended, OSError, and ValueError for an invalid answer."""
         end = time.monotonic() + seconds
         received = self._read(bytearray(), ANSWER.size, end)
-        what, line, took, size = ANSWER.unpack_from(received)
+        what, cpu_seconds, size = ANSWER.unpack_from(received)
         if size <= most:
             self._read(received, ANSWER.size + size, end)
         if len(received) != ANSWER.size + size:
             raise ValueError(INVALID_ANSWER)
-        return (what, line, bytes(received[ANSWER.size :])), took
+        return (what, bytes(received[ANSWER.size :])), cpu_seconds
 
     def _read(self, received: bytearray, wanted: int, end: float) -> bytearray:
         while len(received) < wanted:
@@ -271,11 +255,13 @@ class _Child:
         try:
             status = self._process.wait(SECONDS)
         except subprocess.TimeoutExpired:
-            return "the process that rendered the template stopped answering"
+            return gettext("the process that rendered the template stopped answering")
+        if status == OUT_OF_MEMORY:
+            return gettext("the template needed more than %(most)s MB") % {"most": MEMORY_MB}
         if status == -signal.SIGPROF:
-            return f"the template took more than {CPU_SECONDS:g} s of CPU time"
+            return gettext("the template took more than %(seconds)g s of CPU time") % {"seconds": CPU_SECONDS}
         how = signal.Signals(-status).name if status < 0 else f"status {status}"
-        return f"the process that rendered the template ended ({how})"
+        return gettext("the process that rendered the template ended (%(how)s)") % {"how": how}
 
 
 def _started(standard: int) -> subprocess.Popen[bytes]:
@@ -298,28 +284,7 @@ def _python() -> str:
 
 def _not_started(reason: str) -> TemplateError:
     logger.error("The process that renders templates does not start: %s", reason)
-    return TemplateError(f"the process that renders templates does not start: {reason}")
-
-
-# At most two renderings at a time in this process, one quick and one slow: previews in many threads of a site would
-# need too much memory.
-_locks = {QUICK: threading.Lock(), SLOW: threading.Lock()}
-_children: WeakSet[_Child] = WeakSet()
-
-# A fork waits for the start of a child. Else it would keep the child's end of the socket open, and nothing would notice
-# when the child ends.
-_starting = threading.Lock()
-
-
-def _after_fork() -> None:
-    """Close the sockets in a fork, such as rq's for a job: the children end when their socket closes."""
-    _locks.update({QUICK: threading.Lock(), SLOW: threading.Lock()})
-    _starting.release()
-    for child in list(_children):
-        child.leave_to_parent()
-
-
-os.register_at_fork(before=_starting.acquire, after_in_parent=_starting.release, after_in_child=_after_fork)
+    return TemplateError(gettext("the process that renders templates does not start: %(error)s") % {"error": reason})
 
 
 def _plain(source: str) -> str:
@@ -335,15 +300,20 @@ def header_lines(text: str) -> dict[str, str]:
 def _header(line: str, number: int = 0) -> tuple[str, str]:
     name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
     if not colon:
-        raise TemplateError(f"there is no colon in {short_repr(line)}; a header is written as 'Name: value'", number)
+        problem = gettext("there is no colon in %(line)s; a header is written as 'Name: value'")
+        raise TemplateError(problem % {"line": short_repr(line)}, number)
     if not headers.NAME.fullmatch(name):
-        raise TemplateError(f"{short_repr(name)} cannot be the name of a header", number)
+        problem = gettext("%(name)s cannot be the name of a header") % {"name": short_repr(name)}
+        raise TemplateError(problem, number)
     if headers.is_reserved(name):
-        raise TemplateError(f"{name} is not for a template to set; leave it out", number)
+        problem = gettext("%(name)s is not for a template to set; leave it out") % {"name": name}
+        raise TemplateError(problem, number)
     if _CONTROLS.search(value):
-        raise TemplateError(f"the value of {name} has a control character in it; use | header_safe", number)
+        problem = gettext("the value of %(name)s has a control character in it; use | header_safe")
+        raise TemplateError(problem % {"name": name}, number)
     try:
         value.encode("latin-1")
     except UnicodeEncodeError:
-        raise TemplateError(f"the value of {name} has characters beyond Latin-1; use | urlencode", number) from None
+        problem = gettext("the value of %(name)s has characters beyond Latin-1; use | urlencode")
+        raise TemplateError(problem % {"name": name}, number) from None
     return name, value

@@ -7,9 +7,9 @@ The newest key encrypts, and every key decrypts. The keys are ``WEBHOOKS["ENCRYP
 from __future__ import annotations
 
 import base64
-import hmac
+import hashlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -20,6 +20,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 from django.utils.encoding import force_bytes
+from django.utils.translation import gettext, gettext_lazy
 
 from webhooks.conf import conf
 from webhooks.text import REDACTED
@@ -27,8 +28,10 @@ from webhooks.text import REDACTED
 # Encrypted texts begin with this.
 PREFIX = "fernet:"
 
-BROKEN_KEYS = 'WEBHOOKS["ENCRYPTION_KEYS"] is invalid: nothing can be encrypted or decrypted until it is corrected'
-NO_KEY_FITS = (
+BROKEN_KEYS = gettext_lazy(
+    'WEBHOOKS["ENCRYPTION_KEYS"] is invalid: nothing can be encrypted or decrypted until it is corrected'
+)
+NO_KEY_FITS = gettext_lazy(
     "it cannot be decrypted: its key is no longer in the settings. Put that key back, "
     'at the end of WEBHOOKS["ENCRYPTION_KEYS"] or in SECRET_KEY_FALLBACKS, or enter the text again'
 )
@@ -50,12 +53,18 @@ def decrypt(stored: str) -> str:
 
 def is_current(stored: str) -> bool:
     """Whether it is encrypted with the newest key. Raises Unreadable if the keys in the settings are invalid."""
-    newest = _fernet(_keys()[:1])
+    newest = _keys()[:1]
     try:
-        newest.decrypt(_token(stored))
-    except InvalidToken:
+        _decrypt(newest, stored)
+    except Unreadable:
         return False
     return stored.startswith(PREFIX)
+
+
+def key_names() -> list[str]:
+    """Names of the keys in the settings that show none of them: two workers with the same names have the same keys."""
+    names = [f"ENCRYPTION_KEYS {hashlib.sha256(key.encode()).hexdigest()[:8]}" for key in conf.encryption_keys]
+    return [*names, "SECRET_KEY", *("SECRET_KEY_FALLBACKS" for _ in settings.SECRET_KEY_FALLBACKS[:1])]
 
 
 def _keys() -> tuple[str | bytes, ...]:
@@ -70,24 +79,21 @@ def _keys() -> tuple[str | bytes, ...]:
 @lru_cache(maxsize=1024)
 def _decrypt(keys: Sequence[str | bytes], stored: str) -> str:
     try:
-        return _fernet(keys).decrypt(_token(stored)).decode()
+        return _fernet(keys).decrypt(stored.removeprefix(PREFIX).encode()).decode()
     except InvalidToken:
         raise Unreadable(NO_KEY_FITS) from None
 
 
-def _token(stored: str) -> bytes:
-    return stored.removeprefix(PREFIX).encode()
-
-
 @lru_cache(maxsize=16)
 def _fernet(keys: Sequence[str | bytes]) -> MultiFernet:
-    return MultiFernet([Fernet(key if isinstance(key, str) else _derived(key)) for key in keys])
-
-
-def _derived(secret_key: bytes) -> bytes:
-    # HKDF is fast, which is safe here: Django requires a long and random SECRET_KEY.
-    derivation = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"django-rq-webhooks: what is encrypted at rest")
-    return base64.urlsafe_b64encode(derivation.derive(secret_key))
+    found = []
+    for key in keys:
+        if isinstance(key, bytes):
+            # HKDF is fast, which is safe here: Django requires a long and random SECRET_KEY.
+            info = b"django-rq-webhooks: what is encrypted at rest"
+            key = base64.urlsafe_b64encode(HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(key))
+        found.append(Fernet(key))
+    return MultiFernet(found)
 
 
 class Secret:
@@ -128,15 +134,12 @@ class Secret:
         return bool(self._text if self._stored is None else self._stored)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, str | Secret):
-            return NotImplemented
         if isinstance(other, Secret) and self._stored is not None and self._stored == other._stored:
             return True
         try:
-            texts = [one if isinstance(one, str) else one.reveal() for one in (self, other)]
+            return self.reveal() == (other.reveal() if isinstance(other, Secret) else other)
         except Unreadable:
             return False
-        return hmac.compare_digest(*(text.encode("utf-8", "surrogatepass") for text in texts))
 
     __hash__ = None  # type: ignore[assignment] # the same text may be encrypted differently
 
@@ -144,11 +147,7 @@ class Secret:
         return REDACTED if self else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _from_stored, (self.stored,)
-
-
-def _from_stored(stored: str) -> Secret:
-    return Secret(stored=stored)
+        return partial(Secret, stored=self.stored), ()
 
 
 def _to_secret(value: Any) -> Any:
@@ -161,7 +160,8 @@ def _to_secret(value: Any) -> Any:
 def refuse_encrypted(value: str) -> None:
     """Refuse encrypted texts as input: a reader of the database must not be able to sign with a stored secret."""
     if value.startswith(PREFIX):
-        raise ValidationError(f"Enter a text that does not begin with {PREFIX}, which marks encrypted texts.")
+        refusal = gettext("Enter a text that does not begin with %(prefix)s, which marks encrypted texts.")
+        raise ValidationError(refusal % {"prefix": PREFIX})
 
 
 class _SecretAttribute(DeferredAttribute):

@@ -1,7 +1,7 @@
 """Signatures of requests: sign them, and verify them in a receiver. Needs neither Django nor a setting.
 
 ``webhook-signature`` follows Standard Webhooks (https://www.standardwebhooks.com), "Verifying webhook authenticity".
-``X-Hook-Signature`` is the header of NetBox.
+``X-Hook-Signature`` is the header of NetBox: the hex HMAC-SHA512 of the body, keyed with the secret as text.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 PREFIX = "whsec_"
 
 TOLERANCE = 300  # seconds
-
-# Called with a key and for how many seconds to remember it. Returns False if it was remembered already.
-Remember = Callable[[str, float], bool]
 
 
 def key_of(secret: str) -> bytes:
@@ -45,11 +42,6 @@ def standard_signature(secret: str, message_id: str, timestamp: int, body: bytes
     return "v1," + base64.b64encode(hmac.digest(key_of(secret), signed, hashlib.sha256)).decode()
 
 
-def hook_signature(secret: str, body: bytes) -> str:
-    """Hex HMAC-SHA512 of the body, keyed with the secret as text, as NetBox computes it."""
-    return hmac.digest(secret.encode(), body, hashlib.sha512).hex()
-
-
 def headers(secret: str, message_id: str, timestamp: int, body: bytes, *, previous: str = "") -> dict[str, str]:
     """The headers that identify and sign one attempt. Without a secret there are no signatures.
 
@@ -62,7 +54,7 @@ def headers(secret: str, message_id: str, timestamp: int, body: bytes, *, previo
     return {
         **identified,
         "webhook-signature": " ".join(standard_signature(one, message_id, timestamp, body) for one in secrets),
-        "X-Hook-Signature": hook_signature(secret, body),
+        "X-Hook-Signature": hmac.digest(secret.encode(), body, hashlib.sha512).hex(),
     }
 
 
@@ -76,7 +68,7 @@ def verify(
     secret: str | Sequence[str],
     *,
     tolerance: float = TOLERANCE,
-    remember: Remember | None = None,
+    remember: Callable[[str, float], bool] | None = None,
 ) -> str:
     """Return the ``webhook-id`` of a request that is signed with ``secret``, or with one of several secrets.
 
@@ -96,40 +88,27 @@ def verify(
     if not tolerance >= 0:
         raise ValueError("the tolerance must be a number of seconds, 0 or more")
     given = {name.lower(): value for name, value in headers.items()}
-    message_id, stamp, signatures = (_header(given, f"webhook-{name}") for name in ("id", "timestamp", "signature"))
+    for name in ("webhook-id", "webhook-timestamp", "webhook-signature"):
+        if not given.get(name):
+            raise VerificationError(f"the header {name} is missing")
+    message_id = given["webhook-id"]
     if "." in message_id or not message_id.isascii():
         # The signed text joins its parts with dots. With a dot in the id, part of the body could pass as the timestamp.
         raise VerificationError("webhook-id has an invalid character")
-    timestamp = _timestamp(stamp, tolerance)
-    if not _is_signed(secrets, message_id, timestamp, bytes(body), signatures):
+    if not re.fullmatch("[1-9][0-9]{0,11}", given["webhook-timestamp"]):  # exactly the spelling that is signed
+        raise VerificationError("webhook-timestamp is not a number of seconds")
+    timestamp = int(given["webhook-timestamp"])
+    if abs(time.time() - timestamp) > tolerance:
+        raise VerificationError(f"the timestamp is more than {tolerance:g} s off: an old request, or a wrong clock")
+    expected = [standard_signature(one, message_id, timestamp, bytes(body)).encode() for one in secrets]
+    signatures = [one.encode("utf-8", "replace") for one in given["webhook-signature"].split(" ")]
+    # Compare all of them, each in constant time, so that the duration reveals nothing.
+    if not sum(hmac.compare_digest(one, other) for one in expected for other in signatures):
         raise VerificationError("no signature matches: the secret differs, or the body was changed")
     # A sender's clock may be ahead: until the timestamp is too old, twice the tolerance may pass.
     if remember and not remember(f"webhook:{message_id}:{timestamp}", 2 * tolerance + 1):
         raise VerificationError(f"the request {message_id} of {timestamp} was received before")
     return message_id
-
-
-def _header(headers: Mapping[str, str], name: str) -> str:
-    value = headers.get(name)
-    if not value:
-        raise VerificationError(f"the header {name} is missing")
-    return value
-
-
-def _timestamp(stamp: str, tolerance: float) -> int:
-    if not re.fullmatch("[1-9][0-9]{0,11}", stamp):  # exactly the spelling that is signed
-        raise VerificationError("webhook-timestamp is not a number of seconds")
-    timestamp = int(stamp)
-    if abs(time.time() - timestamp) > tolerance:
-        raise VerificationError(f"the timestamp is more than {tolerance:g} s off: an old request, or a wrong clock")
-    return timestamp
-
-
-def _is_signed(secrets: Sequence[str], message_id: str, timestamp: int, body: bytes, signatures: str) -> bool:
-    expected = [standard_signature(one, message_id, timestamp, body).encode() for one in secrets]
-    given = [one.encode("utf-8", "replace") for one in signatures.split(" ")]
-    # Compare all of them, each in constant time, so that the duration reveals nothing.
-    return sum(hmac.compare_digest(one, other) for one in expected for other in given) > 0
 
 
 class ReplayWindow:

@@ -6,24 +6,23 @@ The path of ``drain`` is stored in Redis with every queued job: do not rename it
 from __future__ import annotations
 
 import functools
-import queue
-import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import django_rq
 from django.core.signals import setting_changed
-from redis import Redis
-from redis.commands.core import Script
+from django.db import transaction
+from django.dispatch import receiver
 from redis.exceptions import RedisError
-from rq import Queue, get_current_job
+from rq import Queue
 from rq.job import Job
 
 from webhooks.conf import conf
-from webhooks.delivery.worker import DeliveryRunner, has_more
+from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.logs import get_logger
-from webhooks.workers.redis import connect_with_timeout, describe_outage, sentinels
+from webhooks.models import Event
+from webhooks.network.sockets import call_in_thread
+from webhooks.network.url_policy import address_of
+from webhooks.workers.redis import Backoff, connect_with_timeout, sentinels
 
 logger = get_logger(__name__)
 
@@ -36,35 +35,12 @@ FLAG_SECONDS = 5
 JOB_SECONDS = 600
 
 
-class RedisBackoff:
-    """Makes saves skip Redis for ``REDIS_PAUSE`` after it failed, and logs one warning for each outage."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._until = 0.0
-        self._has_failed = False
-
-    @property
-    def is_active(self) -> bool:
-        return time.monotonic() < self._until
-
-    def failed(self, error: Exception) -> None:
-        with self._lock:
-            self._until = time.monotonic() + conf.redis_pause
-            is_new, self._has_failed = not self._has_failed, True
-        if is_new:
-            logger.warning(
-                "%s. Events are recorded all the same. They go out when a worker looks for them; the stock rq worker "
-                "only does so after a wake-up.", describe_outage(error),
-            )  # fmt: skip
-
-    def succeeded(self) -> None:
-        if self._has_failed:
-            self._has_failed = False
-            logger.warning("Redis answers again.")
-
-
-backoff = RedisBackoff()
+# Makes saves skip Redis for ``REDIS_PAUSE`` after it failed.
+backoff = Backoff(
+    logger,
+    "Events are recorded all the same. They go out when a worker looks for them; the stock rq worker only does so "
+    "after a wake-up",
+)
 
 
 def wake_up() -> None:
@@ -72,14 +48,26 @@ def wake_up() -> None:
     if backoff.is_active:
         return
     try:
-        _run_with_timeout(lambda: _push(_queue(conf.queue)))
+        rq_queue = _queue(conf.queue)
+        # The connection has its own timeouts, but nothing interrupts the lookup of its host's name. Several Sentinels
+        # may have to time out, too.
+        host = rq_queue.connection.connection_pool.connection_kwargs.get("host", "localhost")
+        if sentinels(rq_queue.connection) or not (host == "localhost" or address_of(host)):
+            call_in_thread(lambda: _push(rq_queue), 2 * conf.redis_timeout)
+        else:
+            _push(rq_queue)
     except (RedisError, OSError) as error:
-        backoff.failed(error)
+        backoff.failed(error, conf.redis_pause)
     except Exception:
         # For example, the process cannot start a thread. The commit that calls this must go on.
         logger.exception("No worker could be woken. Workers of the shipped class find the events by themselves")
     else:
         backoff.succeeded()
+
+
+def wake_on_commit() -> None:
+    """Wake a worker when the open transaction is committed, or at once if there is none."""
+    transaction.on_commit(wake_up, using=Event.objects.db, robust=True)
 
 
 def wake_up_if_due() -> None:
@@ -88,50 +76,17 @@ def wake_up_if_due() -> None:
         wake_up()
 
 
-def _run_with_timeout(push: Callable[[], None]) -> None:
-    """Call ``push``. Raises its exceptions, and TimeoutError.
-
-    The connection has its own timeouts. But the lookup of a host name cannot be interrupted, so a thread waits for it.
-    """
-    if not _needs_lookup(_queue(conf.queue).connection):
-        push()
-        return
-    results: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-
-    def run() -> None:
-        try:
-            push()
-        except Exception as error:
-            results.put(error)
-        else:
-            results.put(None)
-
-    threading.Thread(target=run, name="webhooks-wake-up", daemon=True).start()
-    try:
-        error = results.get(timeout=2 * conf.redis_timeout)
-    except queue.Empty:
-        raise TimeoutError("the name of its host takes too long to resolve") from None
-    if error:
-        raise error
-
-
-def _needs_lookup(connection: Redis) -> bool:
-    """Whether the host is a name. True for Sentinels too: several of them may have to time out."""
-    host = connection.connection_pool.connection_kwargs.get("host", "localhost")
-    is_name = host != "localhost" and not host.replace(".", "").isdecimal() and ":" not in host
-    return is_name or bool(sentinels(connection))
-
-
 def _push(rq_queue: Queue) -> None:
     if not rq_queue.is_async:
         rq_queue.enqueue_call(DRAIN)
         return
-    if rq_queue.connection.exists(_flag(rq_queue.name)):
+    connection, flag = rq_queue.connection, _flag(rq_queue.name)
+    if connection.exists(flag):
         return  # after the first of many changes, this is one round trip, and cheaper than to make a job
-    with rq_queue.connection.pipeline() as pipe:  # collects the commands of rq without sending them
+    with connection.pipeline() as pipe:  # collects the commands of rq without sending them
         rq_queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, pipeline=pipe)
         words = [word for command, _ in pipe.command_stack for word in (len(command), *command)]
-    _push_script(rq_queue.name)(keys=[_flag(rq_queue.name)], args=[FLAG_SECONDS, *words])
+    connection.register_script(PUSH)(keys=[flag], args=[FLAG_SECONDS, *words])
 
 
 # Sets the flag and runs the commands of rq in one atomic step: a flag without a job would stop all wake-ups. A Redis
@@ -149,11 +104,6 @@ return 1
 
 
 @functools.cache
-def _push_script(name: str) -> Script:
-    return _queue(name).connection.register_script(PUSH)
-
-
-@functools.cache
 def _queue(name: str) -> Queue:
     connection = connect_with_timeout(name, conf.redis_timeout)
     found: Queue = django_rq.get_queue(name, commit_mode="auto", connection=connection)
@@ -164,13 +114,10 @@ def _flag(name: str) -> str:
     return f"webhooks:wake-up:{name}"
 
 
+@receiver(setting_changed)
 def _forget_connections(setting: str, **kwargs: Any) -> None:
     if setting in ("RQ_QUEUES", "WEBHOOKS"):
         _queue.cache_clear()
-        _push_script.cache_clear()
-
-
-setting_changed.connect(_forget_connections)
 
 
 def clear_flag() -> None:
@@ -178,7 +125,7 @@ def clear_flag() -> None:
     try:
         _queue(conf.queue).connection.delete(_flag(conf.queue))
     except (RedisError, OSError) as error:
-        backoff.failed(error)  # the flag expires anyway
+        backoff.failed(error, conf.redis_pause)  # the flag expires anyway
 
 
 def drop_wakeup(job: Job, queue: Queue) -> None:
@@ -191,12 +138,11 @@ def drop_wakeup(job: Job, queue: Queue) -> None:
 
 
 def drain() -> None:
-    """Deliver what is due, for one slice. A wake-up runs this job on the stock worker."""
+    """Send the due deliveries, for one slice. A wake-up runs this job on the stock worker."""
     if not conf.enabled:
         return
     clear_flag()
-    job = get_current_job()
-    runner = DeliveryRunner(str(job.worker_name) if job and job.worker_name else "")
+    runner = DeliveryRunner()
     try:
         runner.run(conf.slice)
         runner.finish()

@@ -7,26 +7,33 @@ as on rq's own worker.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from django.db import Error, connections
+from redis import Redis
 from redis.exceptions import RedisError
-from rq import Queue
+from rq import Queue, Worker
 from rq.exceptions import DequeueTimeout, DeserializationError, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
 from webhooks import db
 from webhooks.conf import conf
-from webhooks.delivery.worker import DeliveryRunner
+from webhooks.delivery.breaker import Fault
+from webhooks.delivery.runner import DeliveryRunner
 from webhooks.logs import get_logger
 from webhooks.workers import jobs
-from webhooks.workers.redis import CLASS_FIELD
-from webhooks.workers.rq_worker import REDIS_RETRY_SECONDS, ResilientWorker
+from webhooks.workers.redis import Backoff, is_unavailable, set_timeouts
+from webhooks.workers.status import CLASS_FIELD, CLOCK_FIELD, FAULTS_FIELD, faults_as_json
+
+# Seconds between two tries of an unavailable Redis, and until a Redis that does not answer counts as unavailable.
+REDIS_RETRY_SECONDS = 2
+REDIS_TIMEOUT = 5
 
 # Seconds for requests to end after SIGTERM; supervisord's stopwaitsecs must be longer.
 WARM_SECONDS = 12
@@ -47,37 +54,89 @@ HAND_OVER_SECONDS = 1
 logger = get_logger(__name__)
 
 
-class WebhookWorker(ResilientWorker):
+def _surviving_outages(name: str) -> Callable[..., None]:
+    """The method ``name`` of rq's Worker; it only logs if Redis is unavailable."""
+
+    def method(self: WebhookWorker, *args: Any, **kwargs: Any) -> None:
+        with self.surviving_outages():
+            getattr(super(WebhookWorker, self), name)(*args, **kwargs)
+
+    return method
+
+
+class WebhookWorker(Worker):
     """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It delivers
-    if it listens to the queue of the setting ``QUEUE``."""
+    if it listens to the queue of the setting ``QUEUE``.
+
+    No signal interrupts it in the middle of a step: it checks ``_stop_requested`` wherever it waits, and raises
+    ``StopRequested`` where it is safe to stop.
+    """
+
+    _grace: float = WARM_SECONDS
+    _next_heartbeat = 0.0
+    _reported_faults: Sequence[Fault] = []
+    _horse_exit: tuple[Any, ...] | None = None  # what wait4 returned for the work horse
 
     def __init__(self, queues: Any, **kwargs: Any) -> None:
-        self._grace = WARM_SECONDS
+        set_timeouts(kwargs["connection"], 1, REDIS_TIMEOUT)  # deliveries wait meanwhile
+        self._backoff = Backoff(logger, "The worker delivers without it")
         super().__init__(queues, **kwargs)
-        self._runner = DeliveryRunner(self.name)
-        self._next_heartbeat = 0.0
-        self._is_registered = False
+        self._runner = DeliveryRunner()
+
+    # Outages of Redis
+
+    @property
+    def connection_timeout(self) -> int:
+        return REDIS_TIMEOUT
+
+    check_for_suspension = _surviving_outages("check_for_suspension")
+    run_maintenance_tasks = _surviving_outages("run_maintenance_tasks")
+    heartbeat = _surviving_outages("heartbeat")
+    maintain_heartbeats = _surviving_outages("maintain_heartbeats")
+    set_current_job_working_time = _surviving_outages("set_current_job_working_time")  # rq 2
+
+    @contextmanager
+    def surviving_outages(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            if not is_unavailable(error):
+                raise
+            self._backoff.failed(error, REDIS_RETRY_SECONDS)
+            self._next_heartbeat = 0.0  # send one as soon as Redis answers again
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        """rq asks Redis for the address in ``__init__``."""
+        self.ip_address = "unknown"
+        with self.surviving_outages():
+            super()._set_ip_address(connection)
+
+    # Start
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Register with Redis. Until that succeeds, deliver without Redis."""
         self._install_signal_handlers()
-        while not self._stop_requested and not self._is_registered:
+        is_registered = False
+        while not (is_registered or self._stop_requested):
+            if self._backoff.is_active:
+                self._deliver()
+                time.sleep(BUSY_POLL if self._runner.is_busy else min(conf.idle_poll, STOP_SECONDS))
+                continue
             with self.surviving_outages():
-                if self._retry_redis_at:
+                if self._backoff.has_failed:
                     self._set_ip_address(self.connection)
                     self.connection.delete(self.key)  # the first try may have written it and got no answer
                 super().bootstrap(*args, **kwargs)
-                self._redis_answered()
-                self._is_registered = True
-            until = time.monotonic() + REDIS_RETRY_SECONDS
-            while not (self._is_registered or self._stop_requested) and (left := until - time.monotonic()) > 0:
-                self._deliver()
-                time.sleep(BUSY_POLL if self._runner.is_busy else min(left, conf.idle_poll, STOP_SECONDS))
+                self._backoff.succeeded()
+                is_registered = True
 
     def register_birth(self) -> None:
         super().register_birth()
         # The status page sees by this field that the worker needs no wake-ups.
         self.connection.hset(self.key, CLASS_FIELD, f"{type(self).__module__}.{type(self).__qualname__}")
+        self._reported_faults = []
+
+    # Between jobs
 
     def dequeue_job_and_maintain_ttl(
         self, timeout: int | None, max_idle_time: int | None = None
@@ -98,57 +157,26 @@ class WebhookWorker(ResilientWorker):
                 return found
         raise StopRequested
 
-    def execute_job(self, job: Job, queue: Queue) -> None:
-        self._survive_errors(lambda: self._runner.pause(HAND_OVER_SECONDS))
-        if self._stop_requested:
-            self._requeue(job, queue)
-            raise StopRequested
-        connections.close_all()  # the child process must not share them
-        super().execute_job(job, queue)
-
-    def monitor_work_horse(self, job: Job, *args: Any) -> None:
-        """Wait for the child process that runs the job, and record the requests that end meanwhile.
-
-        To wait for the requests first would delay the job by the slowest receiver. To cut them off would repeat them,
-        and they would never end if jobs come often. Nothing new is claimed: rq's own wait follows once no request is
-        left, and cannot renew leases.
-        """
-        next_heartbeat = time.monotonic() + self.job_monitoring_interval
-        while self._runner.is_busy and not self._has_horse_ended():
-            self._survive_errors(self._runner.poll)
-            if time.monotonic() > next_heartbeat:
-                self.maintain_heartbeats(job, *args[1:])
-                next_heartbeat = time.monotonic() + self.job_monitoring_interval
-        super().monitor_work_horse(job, *args)
-
-    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
-        try:
-            super().request_force_stop(signum, frame)
-        except SystemExit:
-            self._grace = 0  # other workers send these requests again when the leases expire
-            raise
-
-    def teardown(self) -> None:
-        try:
-            self._runner.close(self._grace)
-        except Exception as error:  # for example the database is unavailable; the worker must end all the same
-            trace = None if isinstance(error, Error) else error
-            logger.warning("Open requests could not be recorded and will be sent again: %s", error, exc_info=trace)
-            connections.close_all()
-        super().teardown()
-
-    def _shutdown(self) -> None:
-        self._runner.stop()
-        super()._shutdown()
-
     def _deliver(self) -> None:
         if conf.enabled and conf.queue in self.queue_names():
-            self._survive_errors(lambda: self._runner.run(conf.slice, wait=False))
+            with self._surviving_errors():
+                self._runner.run(conf.slice, wait=False)
+            self._report_faults()
 
-    def _survive_errors(self, work: Callable[[], None]) -> None:
-        """Log an error of ``work``, and wait a second before the next try, with new database connections."""
+    def _report_faults(self) -> None:
+        """Show the status page the faults that this worker meets."""
+        faults = self._runner.faults
+        if faults == self._reported_faults or self._backoff.is_active:
+            return
+        with self.surviving_outages():
+            self.connection.hset(self.key, FAULTS_FIELD, faults_as_json(faults))
+            self._reported_faults = faults
+
+    @contextmanager
+    def _surviving_errors(self) -> Iterator[None]:
+        """Log an error, and wait a second before the next try, with new database connections."""
         try:
-            work()
+            yield
         except Exception as error:
             if isinstance(error, Error):
                 logger.warning("The database cannot be used, trying again: %s", db.describe_error(error))
@@ -166,7 +194,7 @@ class WebhookWorker(ResilientWorker):
 
     def _dequeue(self, wait: float) -> tuple[Job, Queue] | None:
         """The next job within ``wait`` seconds. A wake-up is dropped before it is returned."""
-        if time.monotonic() < self._retry_redis_at:
+        if self._backoff.is_active:
             time.sleep(wait)
             return None
         found = None
@@ -182,18 +210,16 @@ class WebhookWorker(ResilientWorker):
                     death_penalty_class=self.death_penalty_class,
                 )
             if found:
-                self._accept(*found)
-            self._redis_answered()
+                job, queue = found
+                self.reorder_queues(reference_queue=queue)
+                if _is_wake_up(job):
+                    # The bookkeeping of a job takes many steps, and each would wait for an unavailable Redis.
+                    jobs.drop_wakeup(job, queue)
+                else:
+                    job.redis_server_version = self.get_redis_server_version()
+                    self.log.info("%s: %s (%s)", queue.name, job.description, job.id)
+            self._backoff.succeeded()
         return found
-
-    def _accept(self, job: Job, queue: Queue) -> None:
-        self.reorder_queues(reference_queue=queue)
-        if _is_wake_up(job):
-            # The bookkeeping of a job takes many steps, and each of them would wait for an unavailable Redis.
-            jobs.drop_wakeup(job, queue)
-        else:
-            job.redis_server_version = self.get_redis_server_version()
-            self.log.info("%s: %s (%s)", queue.name, job.description, job.id)
 
     def _send_heartbeat(self) -> None:
         """Send a heartbeat if it is due. Register again if Redis has lost its data."""
@@ -204,13 +230,81 @@ class WebhookWorker(ResilientWorker):
             self.register_birth()
         self.set_state(WorkerStatus.IDLE)
         super().heartbeat()
+        self.connection.hset(self.key, CLOCK_FIELD, f"{self._runner.clock_offset:.1f}")
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
 
-    def _redis_failed(self, error: RedisError) -> None:
-        super()._redis_failed(error)
-        self._next_heartbeat = 0.0  # send one as soon as Redis answers again
+    # Other jobs
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        with self._surviving_errors():
+            self._runner.pause(HAND_OVER_SECONDS)
+        if self._stop_requested:
+            with self.surviving_outages(), self.connection.pipeline() as pipe:  # back to the front of its queue
+                pipe.lrem(queue.intermediate_queue_key, 1, job.id)
+                queue.push_job_id(job.id, pipeline=pipe, at_front=True)
+                pipe.execute()
+            raise StopRequested
+        connections.close_all()  # the child process must not share them
+        with self.surviving_outages():
+            super().execute_job(job, queue)
+        self.execution = None  # if the job could not start, rq would take the next job for this execution
+
+    def monitor_work_horse(self, job: Job, *args: Any) -> None:
+        """Wait for the child process that runs the job, and record the requests that end meanwhile.
+
+        To wait for the requests first would delay the job by the slowest receiver. To cut them off would repeat them,
+        and they would never end if jobs come often. Nothing new is claimed: rq's own wait follows once no request is
+        left, and cannot renew leases.
+        """
+        next_heartbeat = time.monotonic() + self.job_monitoring_interval
+        while self._runner.is_busy and not self._has_horse_ended():
+            with self._surviving_errors():
+                self._runner.poll()
+            if time.monotonic() > next_heartbeat:
+                self.maintain_heartbeats(job, *args[1:])
+                next_heartbeat = time.monotonic() + self.job_monitoring_interval
+        super().monitor_work_horse(job, *args)
+
+    def _has_horse_ended(self) -> bool:
+        try:
+            result = os.wait4(self.horse_pid, os.WNOHANG)
+        except ChildProcessError:
+            return True
+        self._horse_exit = result if result[0] else None
+        return self._horse_exit is not None
+
+    def wait_for_horse(self) -> tuple[Any, ...]:
+        result, self._horse_exit = self._horse_exit, None  # wait4 returns it only once
+        return result or super().wait_for_horse()
+
+    # The end
+
+    def _shutdown(self) -> None:
+        """Raise nothing, unlike rq: an exception here could break a transaction or lose a job that was just taken."""
+        self._runner.stop()
+        self._stop_requested = True
+        if self.get_state() == WorkerStatus.BUSY:
+            with self.surviving_outages():
+                super()._shutdown()
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        try:
+            super().request_force_stop(signum, frame)
+        except SystemExit:
+            self._grace = 0  # other workers send these requests again when the leases expire
+            raise
+
+    def teardown(self) -> None:
+        try:
+            self._runner.close(self._grace)
+        except Exception as error:  # for example the database is unavailable; the worker must end all the same
+            trace = None if isinstance(error, Error) else error
+            logger.warning("Open requests could not be recorded and will be sent again: %s", error, exc_info=trace)
+            connections.close_all()
+        with self.surviving_outages():
+            super().teardown()
 
 
 def _is_wake_up(job: Job) -> bool:

@@ -1,0 +1,139 @@
+"""What each kind of run does with its rows. ``webhooks.operations.run_acts`` adds the kinds that read objects."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import ObjectDoesNotExist
+from django.db.models import Count
+
+from webhooks import permissions
+from webhooks.models import Delivery, Run, RunKind, reopening
+from webhooks.models.claims import ClaimedRow
+from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.selection import select_deliveries
+
+# The key of rows that are events, and belong to no single webhook.
+EVENTS = 0
+
+# Rows that a step takes at most: their locks last until its end.
+MOST = 500
+
+
+class Key(NamedTuple):
+    """One row of a run. Within a webhook, the ids of events are the order."""
+
+    event_id: int
+    id: Any
+
+
+@dataclass
+class Applied:
+    """What a step has done with its rows. The rest needed nothing."""
+
+    done: int = 0
+    failed: int = 0
+    problem: str = ""
+    claimed: list[ClaimedRow] = field(default_factory=list)
+
+
+class Act(ABC):
+    """What a kind of run does."""
+
+    is_sent: bool
+    """Whether its rows are sent at once, so that a step takes only as many as the worker has capacity for."""
+
+    @abstractmethod
+    def most(self, webhook: int) -> int:
+        """Rows of this webhook that a step takes at most. ``EVENTS`` is the key of rows that are events."""
+
+    @abstractmethod
+    def count(self, run: Run, after: int, until: int) -> dict[int, int]:
+        """The number of its rows by webhook, with events after one and up to another one."""
+
+    @abstractmethod
+    def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
+        """The next rows of one webhook in the order of their events, after one event and up to another one."""
+
+    @abstractmethod
+    def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
+        """Change these rows of one webhook. Claim up to ``free`` of them with the ``token``."""
+
+    def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:
+        """What the run would take of these events: the numbers by webhook, and the first ``limit`` rows."""
+        counts = self.count(run, after, until)
+        keys = [key for webhook in counts if limit for key in self.keys(run, webhook, after, until, limit)]
+        return counts, sorted(keys, key=lambda key: key.event_id)[:limit]
+
+
+acts: dict[str, Act] = {}
+"""The act of each kind. ``webhooks.operations.runs`` adds those that read objects."""
+
+
+class RunRefused(Exception):
+    """A run cannot go on. The message says why."""
+
+
+def user_of(run: Run) -> Any:
+    """The user who began a run that only takes rows on which its user may act. Raises RunRefused without one."""
+    users = get_user_model()._default_manager
+    try:
+        user: Any = users.get_by_natural_key(run.requested_by)
+    except (ObjectDoesNotExist, AttributeError):
+        raise RunRefused(f"there is no user {run.requested_by} any more") from None
+    if not user.is_active:
+        raise RunRefused(f"the user {run.requested_by} is not active any more")
+    return user
+
+
+class DeliveryAct(Act):
+    """Retry, resend or discard deliveries."""
+
+    def __init__(self, kind: RunKind) -> None:
+        self._kind = kind
+        self.is_sent = kind != RunKind.DISCARD
+
+    def most(self, webhook: int) -> int:
+        return MOST
+
+    def count(self, run: Run, after: int, until: int) -> dict[int, int]:
+        rows = self._rows(run, after, until).order_by().values("webhook").annotate(count=Count("pk"))
+        return {row["webhook"]: row["count"] for row in rows}
+
+    def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
+        rows = self._rows(run, after, until).filter(webhook=webhook).order_by("event_id")
+        return [Key(*row) for row in rows.values_list("event_id", "pk")[:limit]]
+
+    def _rows(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
+        rows = rows_of(self._kind, run, user_of(run) if run.is_restricted else None)
+        return rows.filter(event__gt=after, event__lte=until)
+
+    def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
+        ids, using = [key.id for key in keys], Delivery.objects.db
+        if self._kind == RunKind.DISCARD:
+            return Applied(Delivery.objects.filter(pk__in=ids).discard())
+        change = reopening.retry if self._kind == RunKind.RETRY else reopening.resend
+        reopened = change(using, ids, run.requested_by, free, token)
+        return Applied(reopened.changed, claimed=reopened.claimed)
+
+
+def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
+    """The deliveries that a run of this kind takes. With a ``user``, those on which the user may act."""
+    rows: Any = select_deliveries(run.filters)
+    if user is not None:
+        rows = permissions.allowed(user, kind, permissions.visible_deliveries(user, rows))
+    chosen: dict[str, DeliveryQuerySet] = {
+        RunKind.RETRY: rows.retriable(),
+        RunKind.RESEND: rows.resendable(),
+        RunKind.DISCARD: rows.discardable(),
+    }
+    return chosen[kind]
+
+
+for _kind in (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD):
+    acts[_kind] = DeliveryAct(_kind)

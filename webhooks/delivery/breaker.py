@@ -1,0 +1,169 @@
+"""Tell faults of our own proxy, name servers, route and settings from faults of receivers. Pure.
+
+A fault of our own must not use up the retries of deliveries, nor pause their webhooks. Their outcomes are not counted,
+and the deliveries are handed back.
+
+=====================================  =================================================
+fault                                  shown by
+=====================================  =================================================
+the proxy itself, a setting            one failure
+name servers, route, behind the proxy  failures of two hosts, while no other host works
+=====================================  =================================================
+
+During a fault, the worker sends one delivery every ``PROBE_EVERY`` seconds. The first one that works ends the fault.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+from django.utils.translation import gettext_noop as _
+
+from webhooks.network.error_kinds import KINDS, ErrorKind
+from webhooks.network.outcome import Outcome
+from webhooks.network.url_policy import address_of
+
+T = TypeVar("T")
+
+PROBE_EVERY = 5.0
+
+# A failure that may be our own is in doubt for at most so many seconds. Then it counts as the receiver's.
+DOUBT = 10.0
+
+# Two hosts show a fault after so many seconds. Meanwhile another host may show that there is none.
+PATIENCE = 1.0
+
+# Failures in doubt beyond this number count at once.
+MAX_DOUBTFUL = 250
+
+# Kinds that show a fault of our own at once, and kinds that show it if several hosts fail alike.
+CERTAIN = {ErrorKind.PROXY, ErrorKind.SETTINGS}
+DOUBTFUL = {ErrorKind.RESOLVER, ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET}
+
+# Failures of requests that were under way when the proxy or the network failed.
+CUT_OFF = {ErrorKind.CLOSED, ErrorKind.ANSWER_TIMEOUT, ErrorKind.CONNECT_TIMEOUT}
+
+# Failures after a name server had answered.
+RESOLVED = {
+    ErrorKind.REFUSED,
+    ErrorKind.NAME_UNKNOWN,
+    ErrorKind.CONNECT_TIMEOUT,
+    ErrorKind.UNREACHABLE,
+    ErrorKind.PROXY_TARGET,
+}
+
+# How the sentence about a fault begins. It goes on with "since 12:04". For others it is the reason of the failure.
+TEXTS = {
+    ErrorKind.SETTINGS: _("The worker sends nothing because a setting is invalid"),
+    ErrorKind.RESOLVER: _("The name servers of the worker fail"),
+    ErrorKind.UNREACHABLE: _("The worker's machine has no route to the receivers"),
+    ErrorKind.PROXY_TARGET: _("The proxy connects to no receiver"),
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault of our own. ``text`` goes on with "since 12:04"."""
+
+    kind: ErrorKind
+    text: str
+    since: datetime
+
+
+class _Doubt(NamedTuple, Generic[T]):
+    """A failure that may be our own. The times are in seconds of the monotonic clock."""
+
+    item: T
+    outcome: Outcome
+    started: float
+    ended: float
+
+
+class Breaker(Generic[T]):
+    """Judges the outcomes of one worker, and says when it may send. ``now`` is in seconds of a monotonic clock."""
+
+    def __init__(self) -> None:
+        self.fault: Fault | None = None
+        self._opened = self._next_probe = 0.0
+        self._doubts: list[_Doubt[T]] = []
+        self._worked: dict[ErrorKind, float] = {}
+        """By the kind of fault, when the last request started that showed that there is none."""
+
+    def may_probe(self, now: float) -> bool:
+        """Whether one delivery may be sent now, during a fault."""
+        if now < self._next_probe:
+            return False
+        self._next_probe = now + PROBE_EVERY
+        return True
+
+    def judge(
+        self, ended: Sequence[tuple[T, Outcome]], now: float, uses_proxy: bool = False
+    ) -> tuple[list[tuple[T, Outcome]], list[T]]:
+        """Return the outcomes to record, and the items to hand back. Others stay in doubt: call it often."""
+        counted, handed_back = [], []
+        for item, outcome in ended:
+            started = now - outcome.duration_ms / 1000
+            self._learn(outcome, started)
+            if outcome.kind in CERTAIN:
+                self._open(outcome, now)
+                handed_back.append(item)
+            elif self.fault and outcome.kind in CUT_OFF:
+                handed_back.append(item)
+            elif outcome.kind in DOUBTFUL or (uses_proxy and outcome.kind == ErrorKind.CLOSED):
+                self._doubts.append(_Doubt(item, outcome, started, now))
+            else:
+                counted.append((item, outcome))
+        for kind in DOUBTFUL:
+            alike = [one for one in self._doubts if one.outcome.kind == kind and not self._counts(one, now)]
+            if len({_host(one.outcome) for one in alike}) > 1 and now - alike[0].ended >= PATIENCE:
+                self._open(alike[0].outcome, now)
+        doubts, self._doubts = self._doubts, []
+        for place, one in enumerate(doubts):
+            if self.fault:
+                handed_back.append(one.item)
+            elif self._counts(one, now) or place < len(doubts) - MAX_DOUBTFUL:
+                counted.append((one.item, one.outcome))
+            else:
+                self._doubts.append(one)
+        return counted, handed_back
+
+    def _learn(self, outcome: Outcome, started: float) -> None:
+        """Note what the outcome shows to work. A request from the beginning of a fault shows nothing."""
+        working = _working(outcome)
+        if self.fault is None or started >= self._opened + PATIENCE:
+            self._worked |= dict.fromkeys(working, started)
+            if self.fault and self.fault.kind in working:
+                self.fault = None
+
+    def _counts(self, doubt: _Doubt[T], now: float) -> bool:
+        """Whether this failure is the receiver's: it is old, or a request that started later worked."""
+        is_refuted = doubt.started < self._worked.get(KINDS[doubt.outcome.kind], -math.inf)
+        return is_refuted or now - doubt.ended >= DOUBT
+
+    def _open(self, outcome: Outcome, now: float) -> None:
+        if self.fault:
+            return
+        kind = KINDS[outcome.kind]
+        reason = f"{outcome.reason[:1].upper()}{outcome.reason[1:]}"
+        self.fault = Fault(kind, TEXTS.get(kind, reason), outcome.started_at)
+        self._opened, self._next_probe = now, now + PROBE_EVERY
+
+
+def _working(outcome: Outcome) -> set[ErrorKind]:
+    """The kinds of faults of our own that this outcome excludes. A kept connection excludes none."""
+    has_arrived = outcome.has_connected and outcome.kind not in CERTAIN | DOUBTFUL
+    working = {*CERTAIN, ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET} if has_arrived else set()
+    if outcome.kind in (ErrorKind.REFUSED, ErrorKind.CONNECT_TIMEOUT):
+        working.add(ErrorKind.UNREACHABLE)
+    if (has_arrived or outcome.kind in RESOLVED) and not address_of(_host(outcome)):
+        working.add(ErrorKind.RESOLVER)
+    return working
+
+
+def _host(outcome: Outcome) -> str:
+    return (urlsplit(outcome.request.url).hostname or "") if outcome.request else ""

@@ -1,0 +1,44 @@
+"""How many events one query of a run looks at, so that no query takes long, however many rows there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from django.db import OperationalError
+
+from webhooks.db import elapsed, is_timeout
+
+T = TypeVar("T")
+
+# Events that one query looks at, at first. A quick query doubles this number, a slow one halves it.
+LOOK_AT = 10_000
+QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.1
+
+# A query that PostgreSQL has stopped is tried again with so many times fewer events.
+STOPPED_FACTOR = 64
+
+
+class Pace:
+    """Adapts a number of events to the time that the queries take."""
+
+    def __init__(self) -> None:
+        self.events = LOOK_AT
+        """Events that the next query looks at."""
+
+    def read(self, read: Callable[[], T]) -> T | None:
+        """Read rows, in a transaction with a time limit. None if PostgreSQL has stopped it: read fewer then."""
+        began = elapsed()
+        try:
+            found = read()
+        except OperationalError as error:
+            if not is_timeout(error):
+                raise
+            self.events = max(1, self.events // STOPPED_FACTOR)
+            return None
+        took = elapsed() - began
+        if took < QUICK_SECONDS:
+            self.events *= 2
+        elif took > SLOW_SECONDS:
+            self.events = max(1, self.events // 2)
+        return found

@@ -1,0 +1,253 @@
+"""One worker's work: dispatch, deliver and maintain, in slices of a few seconds.
+
+The thread that calls the runner is the only one that uses the database, in short transactions, and it never sends.
+The thread of the sender pool only sends.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+
+from django.db import DataError
+
+from webhooks.conf import conf
+from webhooks.db import atomically, elapsed
+from webhooks.delivery import maintenance
+from webhooks.delivery.breaker import Breaker, Fault
+from webhooks.delivery.claims import HeldDelivery, WorkerClaims
+from webhooks.delivery.clock import DatabaseClock
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.fair_queue import FairQueue
+from webhooks.delivery.floors import Floors
+from webhooks.delivery.outcomes import record
+from webhooks.delivery.request import compose
+from webhooks.delivery.runs import Runs
+from webhooks.delivery.sender import MANY, SenderPool, most_in_flight
+from webhooks.logs import get_logger
+from webhooks.models import Delivery, Run, Sweep, Undispatched
+from webhooks.models.claims import due_webhooks
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import Outcome
+from webhooks.network.request import Request
+from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer
+
+logger = get_logger(__name__)
+
+# Outcomes are recorded together, at the latest after this many seconds.
+RECORD_EVERY = 0.02
+
+# Seconds to wait for outcomes if the caller waits for wake-ups meanwhile.
+SHORT_WAIT = 0.005
+
+# A webhook whose secret could not be decrypted is a fault no longer after so many seconds without another try.
+FORGOTTEN_AFTER = 600
+
+# Seconds between two runs of the maintenance that no delivery waits for.
+SWEEP_ALL_EVERY = 30
+
+# How many requests of webhooks with each pace may be rendered at once. More would wait for the process that renders,
+# and keep threads from webhooks without templates.
+RENDERED_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1}
+
+
+class DeliveryRunner:
+    """Dispatches and delivers for one worker process. It keeps requests in flight from one slice to the next."""
+
+    def __init__(self, worker: str = "") -> None:
+        """``worker`` is the name that attempts and claims get. Default: host and process, as the status page shows
+        workers."""
+        self._worker = (worker or f"{socket.gethostname()}:{os.getpid()}")[:100]
+        self._renderer = Renderer()
+        queue = FairQueue(most_in_flight(conf.senders), self._render_group, RENDERED_AT_ONCE)
+        self._clock = DatabaseClock()
+        self._pool = SenderPool(queue, self._compose, self._clock.now)
+        self._claims = WorkerClaims(self._pool, self._worker)
+        self._runs = Runs(self._claims)
+        self._breaker: Breaker[HeldDelivery] = Breaker()
+        self._floors = Floors()
+        self._sweeper = maintenance.Sweeper()
+        self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
+        self._stopping = False
+        self._recorded = time.monotonic()
+        self._swept = self._swept_all = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the worker holds any delivery."""
+        return bool(self._claims.held)
+
+    @property
+    def clock_offset(self) -> float:
+        """Seconds that the clock of this machine is ahead of the database's."""
+        return self._clock.offset
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The faults of our own that this worker meets now."""
+        found = [self._breaker.fault] if self._breaker.fault else []
+        if avoided := [one for one in self._claims.avoided.values() if elapsed() < one.until + FORGOTTEN_AFTER]:
+            count = f"{len(avoided)} webhook{'s' if len(avoided) > 1 else ''}"
+            text = f"The worker cannot decrypt the secrets of {count}"
+            found.append(Fault(ErrorKind.SECRET, text, min(one.since for one in avoided)))
+        return found
+
+    def run(self, seconds: float, wait: bool = True) -> None:
+        """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
+
+        Without ``wait``, return as soon as requests in flight are all that is left. Raises django.db.Error if the
+        database is away; call it again later.
+        """
+        deadline = time.monotonic() + seconds
+        while not self._stopping and time.monotonic() < deadline:
+            self._clock.compare(Delivery.objects.db)
+            self._claims.renew()  # claims below are sent at once, so leases must be fresh
+            done = self._claim()  # before new events: it has waited for longer
+            try:
+                done += self._dispatch()
+                done += self._runs.step(may_send=not self._breaker.fault)
+                if self._runs.are_beside_live:  # each new event waits for one part of the loop at most
+                    done += self._dispatch()
+            finally:  # a dispatch that fails must not stop recording and maintenance
+                done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
+                self._maintain()
+            if not done and not (wait and (self.is_busy or self.faults)):
+                return
+
+    def finish(self) -> None:
+        """Wait for the requests in flight, and meanwhile serve webhooks that have none in flight.
+
+        For a process that ends with its slice: a receiver that hangs must not keep the others waiting. It takes at most
+        as long as two requests.
+        """
+        self._claims.hand_back_waiting()
+        in_flight = set(self._claims.held.values())
+        while not self._stopping and not in_flight.isdisjoint(self._claims.held.values()):
+            self._claims.renew()
+            if not self._breaker.fault:
+                self._claims.claim_due(only_free=True)
+            self._collect(RECORD_EVERY)
+        self.pause(float("inf"))
+
+    def pause(self, grace: float) -> None:
+        """Hand back what waits, and give requests in flight ``grace`` seconds to end. Slower ones stay in flight:
+        call ``poll`` until ``run`` goes on."""
+        self._claims.hand_back_waiting()
+        deadline = time.monotonic() + grace
+        while self.is_busy and not self._stopping and time.monotonic() < deadline:
+            self.poll()
+
+    def poll(self) -> None:
+        """Record the requests that have ended and renew the leases of the others. Claims nothing."""
+        self._claims.renew()
+        self._collect(RECORD_EVERY)
+
+    def stop(self) -> None:
+        """Claim nothing more. Safe to call from a signal handler."""
+        self._stopping = True
+
+    def close(self, grace: float) -> None:
+        """Give requests in flight ``grace`` seconds to end, record them, and hand the rest back; no attempt is counted.
+
+        Raises django.db.Error if the database is away; then the leases end.
+        """
+        try:
+            self._claims.hand_back_waiting()
+            deadline = time.monotonic() + grace
+            while self._pool.is_busy and (left := deadline - time.monotonic()) > 0:
+                self._collect(left)
+                self._claims.renew()
+            self._record()
+            self._claims.close()
+        finally:
+            self._pool.close()
+            self._renderer.close()
+
+    def _collect(self, wait: float, claim_next: bool = False) -> int:
+        """Wait up to ``wait`` seconds for requests in flight, and record them if it is time. Returns how many ended."""
+        if not self._pool.is_busy and (self.is_busy or self.faults):
+            time.sleep(min(wait, RECORD_EVERY))  # failures are in doubt, or a fault of our own stops the sending
+        is_hurried = self._runs.are_beside_live
+        most = SHORT_WAIT if is_hurried else RECORD_EVERY
+        ended = self._pool.outcomes(min(wait, most) if self._pool.is_busy else 0, collects=not is_hurried)
+        self._judge([(held, outcome) for held, outcome in ended if outcome])
+        self._claims.hand_back([held for held, outcome in ended if not outcome])  # too late to be sent
+        is_late = time.monotonic() - self._recorded > RECORD_EVERY
+        if is_late or len(self._outcomes) >= MANY or not self._pool.is_busy:
+            self._record(claim_next and not self._breaker.fault)
+        return len(ended)
+
+    def _claim(self) -> int:
+        if not self._breaker.fault:
+            return self._claims.claim_due()
+        return self._claims.claim_one() if self._breaker.may_probe(elapsed()) else 0
+
+    def _dispatch(self) -> int:
+        new = dispatch(None if self._breaker.fault else self._claims, self._floors)
+        if new:
+            self._runs.saw_live()
+        return new
+
+    def _judge(self, ended: Sequence[tuple[HeldDelivery, Outcome]]) -> None:
+        """Keep outcomes to be recorded. Hand deliveries back that failed by a fault of our own."""
+        before = self._breaker.fault
+        counted, handed_back = self._breaker.judge(ended, elapsed(), uses_proxy=bool(conf.proxy))
+        for held, outcome in counted:
+            if outcome.kind == ErrorKind.SECRET:
+                self._claims.avoid(held.webhook, outcome)
+                handed_back.append(held)
+            else:
+                self._claims.avoided.pop(held.webhook.pk, None)
+                self._outcomes.append((held, outcome))
+        self._claims.hand_back(handed_back)
+        if (fault := self._breaker.fault) and fault != before:
+            self._claims.hand_back_waiting()
+            logger.error("%s. Deliveries wait, and no attempt is counted", fault.text)
+        elif before and not fault:
+            logger.warning("Deliveries are sent again. This is over: %s", before.text)
+
+    def _record(self, claim_next: bool = False) -> None:
+        """Record outcomes. With ``claim_next``, claim what waits behind them in the same transaction."""
+        self._outcomes = [(held, outcome) for held, outcome in self._outcomes if self._claims.holds(held)]
+        if not self._outcomes:
+            return
+        stopped: set[int] = set()
+        try:
+            with self._claims.claiming() as token:
+                claimed, stopped = atomically(
+                    lambda: record(self._outcomes, self._worker, token if claim_next else None), Delivery.objects.db
+                )
+                self._claims.add(claimed, token)
+        except DataError:
+            # Not to stop other deliveries. The leases end, and a third lost lease is a failed attempt.
+            logger.exception("Attempts could not be stored; their deliveries are sent again")
+        self._claims.forget(held for held, _ in self._outcomes)
+        self._outcomes = []
+        self._recorded = time.monotonic()
+        if stopped:
+            self._claims.hand_back_waiting(lambda held: held.webhook.pk in stopped)
+
+    def _maintain(self) -> None:
+        if time.monotonic() - self._swept < conf.sweep_interval:
+            return
+        self._swept = time.monotonic()
+        if not Sweep.begin(conf.sweep_interval):
+            return
+        if time.monotonic() - self._swept_all < SWEEP_ALL_EVERY:
+            self._sweeper.sweep_urgent()
+        elif self._sweeper.sweep() < maintenance.MOST:  # else there is more, and the next sweep goes on with it
+            self._swept_all = time.monotonic()
+
+    def _compose(self, held: HeldDelivery) -> Request:
+        is_redelivery = bool(held.row.requested_by)
+        return compose(held.webhook, held.bodies, str(held.id), self._renderer, self._clock.now, is_redelivery)
+
+    def _render_group(self, held: HeldDelivery) -> str:
+        return self._renderer.pace(held.webhook.pk) if held.webhook.has_templates else ""
+
+
+def has_more() -> bool:
+    """Whether something is due now."""
+    return Undispatched.objects.exists() or Run.objects.running().exists() or bool(due_webhooks(Delivery.objects.db))

@@ -1,0 +1,257 @@
+"""Execute runs: acts on many rows, step by step, alongside live traffic.
+
+A step is one transaction. It locks the run, changes the next few rows, and moves the cursor past them. The deliveries
+that it reopens are claimed in the same transaction, as far as this worker has capacity for them.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from django.db import Error
+from django.dispatch import Signal
+from django.utils import translation
+
+from webhooks.conf import conf
+from webhooks.db import DatabaseNow, atomically
+from webhooks.delivery.acts import Act, Key, RunRefused, acts
+from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.pace import Pace
+from webhooks.logs import get_logger, reraise_job_timeout
+from webhooks.models import Run, RunState, Webhook, claims
+from webhooks.models.claims import ClaimedRow
+from webhooks.text import clean
+
+logger = get_logger(__name__)
+
+T = TypeVar("T")
+
+# Keys that a worker reads ahead for the next steps of a run, of all webhooks together.
+READ = 10_000
+
+# Rows that a step takes of a webhook that is paused or disabled: they only go back into the queue.
+UNCLAIMED = 100
+
+# Rows that a step takes while there is live traffic, at most. Live deliveries wait behind them.
+BESIDE_LIVE = 10
+
+# For so many seconds after a new event, there is live traffic.
+LIVE_SECONDS = 2.0
+
+# Seconds between two looks for runs.
+LOOK_EVERY = 0.25
+
+PROBLEM_LENGTH = 500
+
+run_ended = Signal()
+"""Sent with a ``run`` that is done or failed, in the transaction that ends it."""
+
+
+class Step(NamedTuple):
+    """What a step did. ``run`` is as it is now, or None if it was paused or cancelled, or another worker is in a step.
+    ``taken`` is None if another worker has taken the step."""
+
+    run: Run | None
+    taken: int | None = 0
+    claimed: Sequence[ClaimedRow] = ()
+
+
+class Runs:
+    """The part of one worker process in all runs. Not thread-safe."""
+
+    def __init__(self, worker: WorkerClaims) -> None:
+        self._worker = worker
+        self._open: dict[int, Run] = {}
+        """The running ones by id, as this worker last saw them."""
+        self._read: dict[tuple[int, int], list[Key]] = {}
+        """Keys that were read ahead, by run and webhook."""
+        self._pace = Pace()
+        self._turn = 0
+        self._next_look = self._live_until = 0.0
+
+    def saw_live(self) -> None:
+        """Note that there are new events, so that the next steps leave room for them."""
+        self._live_until = time.monotonic() + LIVE_SECONDS
+
+    @property
+    def are_beside_live(self) -> bool:
+        """Whether a run goes on while there is live traffic."""
+        return bool(self._open) and time.monotonic() < self._live_until
+
+    def step(self, may_send: bool = True) -> int:
+        """Take one run forward. Returns how many rows it took."""
+        if time.monotonic() >= self._next_look:
+            self._look()
+        if not self._open:
+            return 0
+        self._turn += 1
+        run = list(self._open.values())[self._turn % len(self._open)]
+        if acts[run.kind].is_sent and not may_send:
+            return 0
+        try:
+            with translation.override("en"):  # problems are stored, and read in many languages
+                taken = self._step(run)
+                if taken is None:
+                    taken = self._step(self._open[run.pk])
+                return taken or 0
+        except Error:
+            raise  # as any other transaction of the worker
+        except Exception as error:
+            reraise_job_timeout(error)
+            if not isinstance(error, RunRefused):
+                logger.exception("The run %s cannot go on", run)
+            problem = str(error)
+            atomically(lambda: _end(run.pk, RunState.FAILED, problem), Run.objects.db)
+            self._next_look = 0.0
+            return 1
+
+    def _look(self) -> None:
+        self._open = {run.pk: run for run in Run.objects.running().order_by("pk")}
+        self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
+        self._next_look = time.monotonic() + LOOK_EVERY
+
+    def _step(self, run: Run) -> int | None:
+        """Returns how many rows it took. None if another worker has taken the step: the next one may be free."""
+        act = acts[run.kind]
+        if run.total is None:
+            return self._count(run, act)
+        cursors = {int(webhook): after for webhook, after in run.cursors.items()}
+        chosen = self._choose(act, cursors)
+        if chosen is None:
+            return 0
+        webhook, free, count = chosen
+        after = cursors.get(webhook, 0)
+        found = self._keys(run, act, webhook, after, count)
+        if found is None:
+            return 1
+        keys, end = found
+        with self._worker.claiming() as token:
+            step = atomically(lambda: _take(run.pk, webhook, after, keys, end, free, token), Run.objects.db)
+            self._worker.add(step.claimed, token)
+        return self._note(run, step)
+
+    def _count(self, run: Run, act: Act) -> int | None:
+        """Count the rows of the next events. The last such step stores the total."""
+        after = run.counted_event
+        until = min(after + self._pace.events, run.last_event)
+        counts = self._read_in_time(lambda: act.count(run, after, until))
+        if counts is None:
+            return 1
+        return self._note(run, atomically(lambda: _add_counts(run.pk, after, until, counts), Run.objects.db))
+
+    def _note(self, run: Run, step: Step) -> int | None:
+        """Keep the run as it is after the step, for the next one."""
+        if step.run is None or step.run.state != RunState.RUNNING:
+            self._next_look = 0.0
+        else:
+            self._open[run.pk] = step.run
+        return step.taken
+
+    def _read_in_time(self, read: Callable[[], T]) -> T | None:
+        """Read rows in a transaction of the worker. None if PostgreSQL has stopped it: the lease must not end."""
+        using = Run.objects.db
+
+        def in_transaction() -> T:
+            claims.begin(using)
+            return read()
+
+        return self._pace.read(lambda: atomically(in_transaction, using))
+
+    def _choose(self, act: Act, cursors: Mapping[int, int]) -> tuple[int, int, int] | None:
+        """The next webhook, how many of its rows may be claimed, and how many to take. None: all are busy."""
+        at_once = BESIDE_LIVE if self.are_beside_live else conf.batch
+        webhooks = sorted(cursors)
+        if not webhooks:
+            return 0, 0, 0
+        webhooks = webhooks[self._turn % len(webhooks) :] + webhooks[: self._turn % len(webhooks)]
+        if not act.is_sent:
+            return webhooks[0], 0, min(at_once, act.most(webhooks[0]))
+        sendable = Webhook.objects.sendable().filter(pk__in=webhooks).order_by().values_list("pk", flat=True)
+        free = self._worker.capacity(sendable, len(webhooks))
+        for webhook in webhooks:
+            most = min(at_once, act.most(webhook))
+            if webhook not in free:  # paused, disabled, or not of a single webhook
+                return webhook, 0, min(most, UNCLAIMED)
+            if free[webhook] > 0:
+                count = min(most, free[webhook])
+                return webhook, count, count
+        return None
+
+    def _keys(self, run: Run, act: Act, webhook: int, after: int, count: int) -> tuple[list[Key], int] | None:
+        """The next keys after a cursor, and where the cursor is after them. None if reading them took too long.
+
+        Another worker may have moved the cursor since the last step.
+        """
+        known = self._read.get((run.pk, webhook), [])
+        known = known[bisect_right(known, after, key=lambda key: key.event_id) :]
+        end = run.last_event
+        if not known and run.cursors:
+            end, limit = min(after + self._pace.events, end), max(count, READ // len(run.cursors))
+            found = self._read_in_time(lambda: act.keys(run, webhook, after, end, limit))
+            if found is None:
+                return None
+            known = found
+        self._read[run.pk, webhook] = known
+        return known[:count], known[:count][-1].event_id if known else end
+
+
+def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> Step:
+    """Store how many rows the events from ``after`` to ``until`` have. A webhook begins at the first of them.
+
+    After the last events, webhooks that are paused for failures get a probe at once.
+    """
+    claims.begin(Run.objects.db)
+    run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk, total=None).first()
+    if run is None or run.counted_event != after:
+        return Step(run, None if run else 0)
+    more = {str(webhook): count for webhook, count in found.items() if count}
+    run.save_step(
+        counted_event=until,
+        counts=run.counts | {webhook: run.counts.get(webhook, 0) + count for webhook, count in more.items()},
+        cursors=dict.fromkeys(more, after) | run.cursors,
+    )
+    if until >= run.last_event:
+        run.save_step(total=sum(run.counts.values()))
+        if acts[run.kind].is_sent:
+            Webhook.objects.filter(pk__in=run.counts).probe()
+    return Step(run, 1)
+
+
+def _take(pk: int, webhook: int, after: int, keys: Sequence[Key], end: int, free: int, token: uuid.UUID) -> Step:
+    """The transaction of a step: take these rows, which are all from the cursor ``after`` to ``end``.
+
+    If there are none up to the last event, the webhook is done.
+    """
+    may_claim = claims.begin(Run.objects.db, token)
+    run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
+    if run is None or run.cursors.get(str(webhook), 0) != after:
+        return Step(run, None if run else 0)
+    act = acts[run.kind]
+    if not keys and end < run.last_event:
+        run.save_step(cursors=run.cursors | {str(webhook): end})
+        return Step(run, 1)
+    if not keys:
+        run.save_step(cursors={key: value for key, value in run.cursors.items() if key != str(webhook)})
+        if not run.cursors:
+            run.state = _end(pk, RunState.DONE, run.problem)
+        return Step(run, 1)
+    applied = act.apply(run, webhook, keys, free, token if may_claim else None)
+    run.save_step(
+        cursors=run.cursors | {str(webhook): end},
+        done=run.done + applied.done,
+        failed=run.failed + applied.failed,
+        skipped=run.skipped + len(keys) - applied.done - applied.failed,
+        problem=clean(applied.problem, PROBLEM_LENGTH) or run.problem,
+    )
+    return Step(run, len(keys), applied.claimed)
+
+
+def _end(pk: int, state: RunState, problem: str) -> RunState:
+    ended = {"state": state, "problem": clean(problem, PROBLEM_LENGTH), "finished_at": DatabaseNow()}
+    if Run.objects.running().filter(pk=pk).update(**ended):
+        run_ended.send(Run, run=Run.objects.get(pk=pk))
+    return state

@@ -1,0 +1,169 @@
+"""Count the attempts and the skips of each webhook by minute and hour.
+
+``write`` inserts the counts of a group of attempts, ``count_skips`` the counts of skips. ``add_up`` adds both to the
+statistics, and ``maintain`` also deletes old ones.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from django.db.models import QuerySet
+
+from webhooks.conf import conf
+from webhooks.db import among_sql, atomically, execute, fetch_all, to_utc, unix_time_sql
+from webhooks.models import Skip, Statistic, StatisticDelta, claims
+from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of
+from webhooks.network.outcome import Outcome
+
+if TYPE_CHECKING:
+    from webhooks.delivery.claims import HeldDelivery
+
+KEY = ("webhook_id", "period", "start", "error_kind")
+
+DAY = 86_400  # seconds
+
+# Statistics by minute are stored for a day; those by hour for ``STATISTIC_DAYS``.
+MINUTE_DAYS = 1
+
+
+def write(
+    using: str,
+    attempts: Sequence[tuple[HeldDelivery, Outcome]],
+    numbers: Mapping[uuid.UUID, int],
+    given_up: Collection[uuid.UUID],
+) -> None:
+    """Insert the counts of attempts: one row in the transaction that records them. ``numbers`` has the numbers of the
+    attempts by delivery, and ``given_up`` the ids of the deliveries that failed with theirs."""
+    if not attempts:
+        return
+    now, now_params = unix_time_sql(using)
+    execute(
+        using,
+        f"INSERT INTO webhooks_statisticdelta (start, counts) VALUES ({now} / {Period.MINUTE} * {Period.MINUTE}, %s)",
+        [*now_params, json.dumps(count(attempts, numbers, given_up), separators=(",", ":"))],
+    )
+
+
+def count(
+    attempts: Iterable[tuple[HeldDelivery, Outcome]],
+    numbers: Mapping[uuid.UUID, int],
+    given_up: Collection[uuid.UUID],
+) -> list[dict[str, int | str]]:
+    """Count attempts by webhook and error kind. Returns columns of ``Statistic`` that are not 0."""
+    counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    for delivery, outcome in attempts:
+        row = counts[delivery.webhook.id, outcome.kind]
+        row["attempted"] += 1
+        if delivery.id in given_up:
+            row["given_up"] += 1
+        row[DURATION.bucket(outcome.duration_ms)] += 1
+        row[DURATION.total] += outcome.duration_ms
+        if numbers[delivery.id] == 1:
+            delay = max(0, (outcome.started_at - to_utc(delivery.bodies.timestamp)).total_seconds())
+            row[DELAY.bucket(1000 * delay)] += 1
+            row[DELAY.total] += round(1000 * delay)
+    return [
+        {"webhook_id": webhook, "error_kind": kind, **{name: value for name, value in row.items() if value}}
+        for (webhook, kind), row in counts.items()
+    ]
+
+
+def add_up(most: int) -> int:
+    """Count up to ``most`` skips, then add as many deltas to the statistics. Returns how many there were."""
+    return count_skips(most) + roll_up(most)
+
+
+def count_skips(most: int) -> int:
+    """Count up to ``most`` skips. Returns how many there were.
+
+    Each skip counts exactly once: the transaction that counts it marks it.
+    """
+    using = Skip.objects.db
+
+    def count_and_mark() -> int:
+        claims.begin(using)
+        uncounted = Skip.objects.filter(counted=False).order_by("pk").select_for_update(skip_locked=True)
+        ids = _count(uncounted[:most])
+        if ids:
+            Skip.objects.filter(pk__in=ids).update(counted=True)
+        return len(ids)
+
+    return atomically(count_and_mark, using)
+
+
+def delete_skips(ids: Collection[uuid.UUID]) -> None:
+    """Delete skips. A skip that is not counted yet is counted first."""
+    using = Skip.objects.db
+
+    def count_and_delete() -> None:
+        _count(Skip.objects.filter(pk__in=ids, counted=False).order_by("pk").select_for_update())
+        Skip.objects.filter(pk__in=ids)._raw_delete(using)
+
+    if ids:
+        atomically(count_and_delete, using)
+
+
+def _count(skips: QuerySet[Skip]) -> list[uuid.UUID]:
+    """Insert the counts of skips, which must be locked. Returns their ids."""
+    found = list(skips.values_list("pk", "webhook_id", "timestamp"))
+    counts = Counter((minute_of(timestamp), webhook_id) for _, webhook_id, timestamp in found)
+    StatisticDelta.objects.bulk_create(StatisticDelta.of_skips(counts))
+    return [pk for pk, _, _ in found]
+
+
+def roll_up(most: int) -> int:
+    """Add up to ``most`` deltas to the statistics. Returns how many there were.
+
+    Each delta counts exactly once: the transaction that adds it deletes it. Several workers may do this at once.
+    """
+    using = Statistic.objects.db
+
+    def add_and_delete() -> int:
+        claims.begin(using)
+        deltas = StatisticDelta.objects.order_by("pk").select_for_update(skip_locked=True)
+        ids = list(deltas.values_list("pk", flat=True)[:most])
+        if ids:
+            _add(using, ids)
+            StatisticDelta.objects.filter(pk__in=ids)._raw_delete(using)
+        return len(ids)
+
+    return atomically(add_and_delete, using)
+
+
+def _add(using: str, deltas: Collection[int]) -> None:
+    """Add deltas to the statistics. A webhook that is deleted has none any more."""
+    chosen, chosen_param = among_sql(using, deltas)
+    keys, names = ", ".join(KEY), ", ".join(COUNTS)
+    sums = ", ".join(f"COALESCE(SUM({name}), 0)" for name in COUNTS)
+    added = ", ".join(f"{name} = total.{name} + excluded.{name}" for name in COUNTS)
+    # Sorted, so that two workers cannot deadlock.
+    execute(
+        using,
+        f"""
+        INSERT INTO webhooks_statistic AS total ({keys}, {names})
+        SELECT {keys}, {sums} FROM ({deltas_sql(using, f"WHERE delta.id {chosen}")}) AS deltas
+        WHERE webhook_id IN (SELECT id FROM webhooks_webhook)
+        GROUP BY {keys} ORDER BY {keys}
+        ON CONFLICT ({keys}) DO UPDATE SET {added}
+        """,
+        [chosen_param],
+    )
+
+
+def delete_old(most: int) -> int:
+    """Delete up to ``most`` statistics of each period after their retention."""
+    using, deleted = Statistic.objects.db, 0
+    for period, days in ((Period.MINUTE, MINUTE_DAYS), (Period.HOUR, conf.statistic_days)):
+        end, end_params = unix_time_sql(using, -int(days * DAY))
+        statement = f"""
+            DELETE FROM webhooks_statistic WHERE id IN (
+                SELECT id FROM webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
+            ) RETURNING id
+        """
+        deleted += len(fetch_all(using, statement, [*end_params, most]))
+    return deleted

@@ -1,0 +1,189 @@
+"""What the status page reads from Redis: the length of the queue, and the rq workers as they registered themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+from django.utils.translation import gettext
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.job import Job
+from rq.suspension import WORKERS_SUSPENDED
+from rq.utils import decode_redis_hash, utcparse
+from rq.worker import WorkerStatus
+from rq.worker_registration import get_keys
+
+from webhooks.conf import conf
+from webhooks.db import to_db_time
+from webhooks.delivery.breaker import Fault
+from webhooks.network.error_kinds import KINDS
+from webhooks.workers.redis import connect_with_timeout
+
+# Seconds that the page waits for Redis to connect, and for each answer.
+TIMEOUT = 0.5
+
+# The page shows this many workers.
+MAX_WORKERS = 200
+
+# A worker counts as silent after these seconds without a heartbeat. The shipped class sends one every ten seconds. An
+# idle stock worker sends one every 405, and Redis forgets it after 480.
+SILENT_SHIPPED, SILENT_STOCK = 60, 470
+
+# Only the shipped worker class sets these fields of its hash in Redis.
+CLASS_FIELD, FAULTS_FIELD = "worker_class", "webhook_faults"
+
+# It also reports the seconds that the clock of its machine is ahead of the database's.
+CLOCK_FIELD = "clock_offset"
+
+
+def faults_as_json(faults: Sequence[Fault]) -> str:
+    """The text of ``FAULTS_FIELD``."""
+    return json.dumps([[fault.kind, fault.text, fault.since.timestamp()] for fault in faults])
+
+
+def _read_faults(stored: str) -> tuple[Fault, ...]:
+    try:
+        return tuple(
+            Fault(KINDS[kind], gettext(str(text)), to_db_time(datetime.fromtimestamp(since, UTC)))
+            for kind, text, since in json.loads(stored or "[]")
+        )
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # another program or version wrote it
+        return ()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """An rq worker as it registered itself."""
+
+    name: str
+    queues: tuple[str, ...] = ()
+    is_shipped: bool = False
+    state: str = ""
+    started_at: datetime | None = None
+    last_heartbeat: datetime | None = None
+    silence: float = 0.0
+    """Seconds since the last heartbeat."""
+    clock_offset: float = 0.0
+    """Seconds that its machine's clock is ahead of the database's. ``last_heartbeat`` is corrected by it."""
+    host: str = ""
+    pid: str = ""
+    faults: tuple[Fault, ...] = ()
+    """The faults of our own that it meets."""
+    job: str = ""
+    """The function that it runs, without arguments: those may be secret."""
+
+    @property
+    def label(self) -> str:
+        """Its machine and process, "web1:10803", or its name."""
+        return f"{self.host}:{self.pid}" if self.host else self.name
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether a heartbeat is overdue: the worker hangs or was killed."""
+        return self.silence > (SILENT_SHIPPED if self.is_shipped else SILENT_STOCK)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it waits for ``rq resume``. A worker of the shipped class that ran before ``rq suspend`` does not."""
+        return self.state == WorkerStatus.SUSPENDED
+
+
+@dataclass(frozen=True)
+class Backend:
+    """The state of Redis and of the rq workers that use it."""
+
+    queue: str
+    address: str = ""
+    error: str = ""
+    """Why Redis could not be read, or ""."""
+    wake_ups: int = 0
+    """The length of the queue."""
+    workers: tuple[Worker, ...] = ()
+    is_suspended: bool = False
+    """Whether ``rq suspend`` stopped the workers."""
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The faults of our own that live workers meet, each text once, since the earliest time."""
+        latest_first = sorted(
+            (fault for one in self.serving for fault in one.faults), key=lambda fault: -fault.since.timestamp()
+        )
+        return list({fault.text: fault for fault in latest_first}.values())
+
+    @property
+    def serving(self) -> list[Worker]:
+        """The live workers that listen to the queue."""
+        listening = [worker for worker in self.workers if self.queue in worker.queues]
+        return [worker for worker in listening if not worker.is_silent and not worker.is_suspended]
+
+
+def read_backend() -> Backend:
+    """Read the state of Redis within about a second. Never raises: ``error`` says what went wrong."""
+    try:
+        connection = connect_with_timeout(conf.queue, TIMEOUT)
+    except Exception as error:  # RQ_QUEUES may hold anything, and the page must report that
+        if conf.queue not in getattr(settings, "RQ_QUEUES", {}):
+            return Backend(
+                conf.queue, error=gettext("the setting RQ_QUEUES has no queue %(queue)r") % {"queue": conf.queue}
+            )
+        problem = gettext("the setting RQ_QUEUES[%(queue)r] is not usable: %(error)s") % {
+            "queue": conf.queue,
+            "error": f"{type(error).__name__}: {error}",
+        }
+        return Backend(conf.queue, error=problem)
+    known = connection.connection_pool.connection_kwargs
+    place = known.get("path") or f"{known.get('host', 'localhost')}:{known.get('port', 6379)}"
+    # django-rq gives None if the URL names no database
+    address = gettext("%(place)s, database %(number)s") % {"place": place, "number": known.get("db") or 0}
+    try:
+        length = Queue(conf.queue, connection=connection).count
+        is_suspended = bool(connection.exists(WORKERS_SUSPENDED))
+        return Backend(conf.queue, address, "", length, _workers(connection), is_suspended)
+    except (RedisError, OSError, ValueError) as error:  # ValueError: another program wrote something unreadable there
+        return Backend(conf.queue, address, str(error) or type(error).__name__)
+
+
+def _workers(connection: Redis) -> tuple[Worker, ...]:
+    keys = sorted(get_keys(connection=connection))[:MAX_WORKERS]
+    with connection.pipeline(transaction=False) as pipe:
+        for key in keys:
+            pipe.hgetall(key)
+        hashes = [decode_redis_hash(raw, decode_values=True) for raw in pipe.execute()]
+        for values in hashes:
+            pipe.hget(Job.key_for(values.get("current_job", "")), "description")
+        descriptions = pipe.execute()
+    found = zip(keys, hashes, descriptions, strict=True)
+    return tuple(_worker(*one) for one in found if one[1] and not one[1].get("death"))
+
+
+def _worker(key: str, values: dict[str, str], description: bytes | None) -> Worker:
+    offset = float(values.get(CLOCK_FIELD, 0))
+    birth, heartbeat = _moment(values.get("birth"), offset), _moment(values.get("last_heartbeat"), offset)
+    return Worker(
+        name=key.rpartition(":worker:")[2],
+        queues=tuple(name for name in values.get("queues", "").split(",") if name),
+        is_shipped=bool(values.get(CLASS_FIELD)),
+        state=values.get("state", "?"),
+        started_at=birth,
+        last_heartbeat=heartbeat,
+        silence=(timezone.now() - heartbeat).total_seconds() if heartbeat else 0.0,
+        clock_offset=offset,
+        host=values.get("hostname", ""),
+        pid=values.get("pid", ""),
+        faults=_read_faults(values.get(FAULTS_FIELD, "")),
+        job=(description or b"").decode("utf-8", "replace").partition("(")[0],
+    )
+
+
+def _moment(stored: str | None, offset: float) -> datetime | None:
+    """A moment by the clock of a worker's machine that is ``offset`` seconds ahead."""
+    if not stored:
+        return None
+    moment = utcparse(stored) - timedelta(seconds=offset)
+    return moment if settings.USE_TZ else timezone.make_naive(moment)
