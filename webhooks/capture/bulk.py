@@ -1,30 +1,129 @@
-"""``webhooks.WebhookManager``: Events for bulk operations of querysets, which Django does not signal."""
+"""Bulk work: ``webhooks.batch()``, and querysets that record what Django does not signal."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial, reduce
-from operator import or_
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import _GeneratorContextManager, contextmanager
 from typing import Any, TypeVar
 
 from django.db import connections, models, transaction
 from django.db.models.deletion import Collector
 
 from webhooks import registry
-from webhooks.capture import recording
-from webhooks.capture.transaction import Change
+from webhooks.capture import events, serialize
+from webhooks.capture.prechange import read_prechange
+from webhooks.capture.skips import Skips
+from webhooks.capture.transaction import (
+    Change,
+    Entry,
+    TransactionState,
+    current_or_new_state,
+    current_state,
+    may_be_wanted,
+)
 from webhooks.conf import conf
-from webhooks.db import in_chunks
-from webhooks.logs import get_logger, reraise_job_timeout
-from webhooks.models import Action
+from webhooks.db import in_chunks, log_errors
+from webhooks.models import Action, Event, Skip
 from webhooks.registry.registration import Registration, is_same_pk, normalize_pk
-
-logger = get_logger(__name__)
+from webhooks.text import short_repr
 
 M = TypeVar("M", bound=models.Model)
 
 # Objects that one query looks for by several fields: SQLite allows expressions up to a depth of 1,000.
 MAX_COMPARED = 200
+
+
+def batch(using: str | None = None) -> _GeneratorContextManager[None]:
+    """Record the changes of this block together at its end, for bulk work. Opens a transaction.
+
+    The objects are read again at the end with one query for each model, and their Events are inserted in one more. A
+    batch within a batch adds to the outer one. Raises TypeError if ``using`` is no alias of a database.
+    """
+    if not isinstance(using, str | None):
+        raise TypeError(
+            f"webhooks.batch() takes the alias of a database or nothing, not {short_repr(using)}; as a decorator, "
+            f"write @webhooks.batch()."
+        )
+    return _batch(using)
+
+
+@contextmanager
+def _batch(using: str | None) -> Iterator[None]:
+    using = using or Event.objects.db
+    with transaction.atomic(using):
+        state = None
+        with log_errors(using, "A batch cannot be opened, its changes are recorded one by one"):
+            state = current_or_new_state(using)
+        if state is None or state.batch is not None or not state.is_open:
+            yield
+            return
+        entries: list[Entry] = []
+        state.batch = entries
+        try:
+            yield
+        finally:
+            state.batch = None
+            state.serialized_for_deletion.clear()
+        if not state.connection.needs_rollback:
+            _record_batch(state, entries)
+
+
+def _record_batch(state: TransactionState, entries: list[Entry]) -> None:
+    """Record the last change of each object and all custom events, with as few queries as for one. If that fails, each
+    by itself, so that an object that cannot be serialized does not keep the others from being recorded."""
+    latest: dict[Any, Entry] = {}
+    for entry in entries:
+        key = entry.key if isinstance(entry, Change) else id(entry)
+        latest.pop(key, None)
+        latest[key] = entry
+    message = "The changes of a batch cannot be recorded together, so each is by itself"
+    with log_errors(state.using, message), transaction.atomic(state.using):
+        _record_together(state, list(latest.values()))
+        return
+    skips = Skips(state)
+    for entry in latest.values():
+        if isinstance(entry, Skip):
+            skips.add(entry)
+            continue
+        with events.log_missed(state.using, entry), transaction.atomic(state.using):
+            if isinstance(entry, Change):
+                events.record_now(state, entry)
+            else:
+                entry.insert(state.using)
+                state.has_events = True
+    skips.store()
+
+
+def _record_together(state: TransactionState, entries: list[Entry]) -> None:
+    candidates = {entry.key: events.candidates_for(state, entry) for entry in entries if isinstance(entry, Change)}
+    unread = [entry for entry in entries if isinstance(entry, Change) and not entry.serialized]
+    known = serialize.read_all(state, [entry for entry in unread if candidates[entry.key][0]])
+    replaced: list[Change] = []
+    new: list[tuple[list[int], Event]] = []
+    skips = Skips(state)
+    for entry in entries:
+        if isinstance(entry, Event):
+            new.append(([], entry))
+        elif isinstance(entry, Skip):
+            skips.add(entry)
+        else:
+            webhook_ids, refusals = candidates[entry.key]
+            name = ""
+            if webhook_ids:
+                serialized = entry.serialized or known[entry.key]
+                if not serialized:
+                    continue  # the object was deleted without a signal
+                planned, refused = events.plan_events(state, entry, webhook_ids, serialized)
+                new += [(one.ids, Event(**one.columns)) for one in planned if one.columns]
+                name, refusals = serialized.object_repr, refusals | refused
+            replaced.append(entry)
+            skips.replace(entry, events.merged_action(state.begin_history(entry), entry), name, refusals)
+    events.delete_pending(state, replaced)
+    Event.insert_all([event for _, event in new], state.using)
+    skips.store()
+    for event_ids, event in new:
+        event_ids.append(event.pk)
+        state.has_events = True
 
 
 class TrackedQuerySet(models.QuerySet[M]):
@@ -45,24 +144,17 @@ class TrackedQuerySet(models.QuerySet[M]):
         ``unique_fields`` all were. With ``ignore_conflicts`` nothing is recorded: the database does not say which rows
         are new."""
         self._for_write = True  # as Django does: it decides which database ``self.db`` is
-        insert = partial(
-            super().bulk_create,
-            batch_size=batch_size,
-            ignore_conflicts=ignore_conflicts,
-            update_conflicts=update_conflicts,
-            update_fields=update_fields,
-            unique_fields=unique_fields,
-        )
+        options = (batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields)
         if not self._registrations() or ignore_conflicts:
-            return insert(objs)
-        with recording.batch(self.db):
+            return super().bulk_create(objs, *options)
+        with batch(self.db):
             objs = list(objs)
             existing = self._existing(objs, unique_fields or ()) if update_conflicts else set()
-            created = insert(objs)
+            created = super().bulk_create(objs, *options)
             for instance in created:
-                is_new = existing is not None and self._key(instance.pk) not in existing
-                action = Action.CREATED if is_new else Action.UPDATED
-                self._record({registration: [instance.pk] for registration in self._registrations()}, action)
+                is_new = existing is not None and normalize_pk(self.model._meta.pk, instance.pk) not in existing
+                objects = {registration: [instance.pk] for registration in self._registrations()}
+                events.record(objects, Action.CREATED if is_new else Action.UPDATED, self.db)
         return created
 
     def update(self, **kwargs: Any) -> int:
@@ -70,17 +162,15 @@ class TrackedQuerySet(models.QuerySet[M]):
         self._for_write = True
         if self._is_refused() or not self._has_subscribers():
             return super().update(**kwargs)
-        with recording.batch(self.db):
+        with batch(self.db):
             # First, because the filter may use the columns that change.
             pks = self._lock_rows()
             objects = {registration: self._keys_of(registration, pks) for registration in self._registrations()}
-            recording.snapshot_before(objects, self.db, in_savepoint=not registry.save_locks_row(self.model))
-            chunks = [self.order_by()]  # without locks there is no other writer
-            if self._has_row_locks:
-                # At least one chunk, so that Django itself refuses what cannot be updated.
-                chunks = [self.order_by().filter(pk__in=chunk) for chunk in list(in_chunks(self.db, pks)) or [[]]]
+            read_prechange(objects, self.db, in_savepoint=not registry.save_locks_row(self.model))
+            # At least one chunk, so that Django itself refuses what cannot be updated.
+            chunks = [self.order_by().filter(pk__in=chunk) for chunk in list(in_chunks(self.db, pks)) or [[]]]
             count = sum(models.QuerySet.update(chunk, **kwargs) for chunk in chunks)
-            self._record(objects, Action.UPDATED)
+            events.record(objects, Action.UPDATED, self.db)
         self._result_cache = None
         return count
 
@@ -90,16 +180,10 @@ class TrackedQuerySet(models.QuerySet[M]):
         is_refused = self._is_refused() or self.query.distinct_fields or self._fields is not None  # type: ignore[attr-defined]
         if is_refused or not self._has_subscribers():
             return super().delete()
-        with recording.batch(self.db):
+        with batch(self.db):
             collector = Collector(using=self.db, origin=self)
             collector.collect(self.order_by())
-            changes = [
-                Change(registration, instance.pk, Action.DELETED, needs_lock=True)
-                for model, instances in collector.data.items()
-                if (registration := registry.registration_of(model))
-                for instance in instances
-            ]
-            recording.prepare_deletion(changes, self.db)
+            _prepare_deletion(collector, self.db)
             return super().delete()
 
     delete.queryset_only = True  # type: ignore[attr-defined]  # as Django's: a manager would delete every row
@@ -109,14 +193,11 @@ class TrackedQuerySet(models.QuerySet[M]):
         return bool(self.query.is_sliced or self.query.combinator)
 
     def _registrations(self) -> list[Registration]:
-        return registry.registrations_touched(self.model) if conf.enabled else []
+        is_here = conf.enabled and self.db == Event.objects.db
+        return registry.registrations_touched(self.model) if is_here else []
 
     def _has_subscribers(self) -> bool:
-        return bool(self._registrations()) and recording.has_subscribers(self.model, self.db, look_up=True)
-
-    @property
-    def _has_row_locks(self) -> bool:
-        return bool(connections[self.db].features.has_select_for_update)
+        return bool(self._registrations()) and may_be_wanted(self.model, self.db, look_up=True)
 
     def _lock_rows(self) -> list[Any]:
         """The keys of the rows of this queryset, locked if the database locks rows."""
@@ -124,7 +205,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         # An update ignores these.
         chosen.query.select_for_update, chosen.query.distinct, chosen.query.distinct_fields = False, False, ()
         chunks: list[models.QuerySet[M]] = [chosen]
-        if self._has_row_locks:
+        if connections[self.db].features.has_select_for_update:
             # Not the queryset itself: PostgreSQL locks no groups and no distinct rows.
             rows = self.model._base_manager.using(self.db).filter(pk__in=chosen.values("pk")).order_by("pk")
             locked = list(rows.select_for_update(no_key=True, of=("self",)).values_list("pk", flat=True))
@@ -145,33 +226,37 @@ class TrackedQuerySet(models.QuerySet[M]):
         """The keys of the rows that these objects will update. None if they are not known."""
         if not unique_fields or not self._has_subscribers():
             return None
-        try:
+        meta, rows = self.model._meta, self.model._base_manager.using(self.db)
+        pks: list[Any] = []
+        with log_errors(self.db, "The existing rows of %s cannot be read", meta.label_lower):
+            fields: list[Any] = [meta.pk if name == "pk" else meta.get_field(name) for name in unique_fields]
+            names = [field.attname for field in fields]
+            values = [{name: getattr(instance, name) for name in names} for instance in objs]
+            known = [models.Q(**one) for one in values if None not in one.values()]  # null conflicts with nothing
             with transaction.atomic(self.db):
-                pks = list(self._find(objs, unique_fields))
-        except Exception as error:
-            reraise_job_timeout(error)
-            logger.exception("The existing rows of %s cannot be read", self.model._meta.label_lower)
-            return None
-        recording.snapshot_before(dict.fromkeys(self._registrations(), pks), self.db)
-        return {self._key(pk) for pk in pks}
+                for start in range(0, len(known), MAX_COMPARED):
+                    condition = models.Q(*known[start : start + MAX_COMPARED], _connector=models.Q.OR)
+                    pks += rows.filter(condition).values_list("pk", flat=True)
+            read_prechange(dict.fromkeys(self._registrations(), pks), self.db)
+            return {normalize_pk(meta.pk, pk) for pk in pks}
+        return None
 
-    def _key(self, given: Any) -> Any:
-        return normalize_pk(self.model._meta.pk, given)
 
-    def _find(self, objs: Sequence[M], unique_fields: Collection[str]) -> Iterator[Any]:
-        meta = self.model._meta
-        fields: list[Any] = [meta.pk if name == "pk" else meta.get_field(name) for name in unique_fields]
-        names = [field.attname for field in fields]
-        values = ({name: getattr(instance, name) for name in names} for instance in objs)
-        known = [one for one in values if None not in one.values()]  # null conflicts with nothing
-        for start in range(0, len(known), MAX_COMPARED):
-            condition = reduce(or_, (models.Q(**one) for one in known[start : start + MAX_COMPARED]))
-            yield from self.model._base_manager.using(self.db).filter(condition).values_list("pk", flat=True)
-
-    def _record(self, objects: Mapping[Registration, Collection[Any]], action: Action) -> None:
-        for registration, pks in objects.items():
-            for pk in pks:
-                recording.record(registration, pk, action, self.db)
+def _prepare_deletion(collector: Collector, using: str) -> None:
+    """Serialize the objects of a deletion together. If that fails, each is serialized when its signal arrives."""
+    state = current_state(using)
+    if not state or state.batch is None:
+        return
+    changes = [
+        Change(registration, instance.pk, Action.DELETED, needs_lock=True)
+        for model, instances in collector.data.items()
+        if (registration := registry.registration_of(model)) and state.subscriptions.has_subscribers(model)
+        for instance in instances
+    ]
+    message = "%d objects to delete cannot be serialized together"
+    with log_errors(using, message, len(changes)), transaction.atomic(using):
+        found = serialize.read_all(state, changes)
+        state.serialized_for_deletion.update({key: serialized for key, serialized in found.items() if serialized})
 
 
 WebhookManager = models.Manager.from_queryset(TrackedQuerySet)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import _GeneratorContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial, wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any
 
 from django.contrib.auth import get_user_model
@@ -18,7 +16,8 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.conf import conf
-from webhooks.logs import get_logger, reraise_job_timeout
+from webhooks.db import log_errors
+from webhooks.logs import get_logger
 from webhooks.models.event import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
 from webhooks.registry.registration import is_sensitive
@@ -51,23 +50,46 @@ class RequestActor:
     has_warned: bool = False
 
     def read(self) -> Actor:
-        user, username = self._user()
-        request_id = str(getattr(self.http, "id", "") or self.fallback_id)
+        http, (user, username) = self.http, self._user()
+        request_id = str(getattr(http, "id", "") or self.fallback_id)
+        query: dict[str, Any] = {}
+        try:
+            query = http.GET.dict()
+        except SuspiciousOperation as error:
+            # Django parses the query only now, and may refuse it: too many parameters, for example.
+            logger.warning("The query parameters of %s cannot be read: %s", http.path, error)
         request = {
             "id": request_id,
-            "method": self.http.method,
-            "path": self.http.path,
-            "path_info": self.http.path_info,
-            "GET": drop_keys(self._query(), is_sensitive),
+            "method": http.method,
+            "path": http.path,
+            "path_info": http.path_info,
+            "GET": drop_keys(query, is_sensitive),
             "user": username,
         }
         return Actor(username, request_id, request, self._depth_before(user, username) + 1)
 
+    def _user(self) -> tuple[Any, str]:
+        """The user who is logged in, and the name. None and an empty name if there is none."""
+        user = getattr(self.http, "user", None)
+        # Sessions and users are read here for the first time, and may be unavailable.
+        is_unread = isinstance(user, SimpleLazyObject) and user._wrapped is empty
+        using = router.db_for_read(get_user_model())
+        message = "The user of %s cannot be read: its changes are recorded without a user"
+        with log_errors(using, message, self.http.path), transaction.atomic(using) if is_unread else nullcontext():
+            if user is not None and user.is_authenticated:
+                return user, user.get_username() if hasattr(user, "get_username") else str(user)
+        return None, ""
+
     def _depth_before(self, user: Any, username: str) -> int:
         """The depth in the header, if the user may send it. Without a header this costs no query."""
         depth = parse_depth(self.http.headers.get(DEPTH, ""))
-        if not depth or self._may_send_depth(user):
-            return depth
+        if not depth:
+            return 0
+        using = router.db_for_read(get_user_model())
+        message = "The permissions of the user of %s cannot be read"
+        with log_errors(using, message, self.http.path), transaction.atomic(using):
+            if hasattr(user, "has_perm") and user.has_perm(DEPTH_PERMISSION):
+                return depth
         if not self.has_warned:
             self.has_warned = True
             who = username or "an unknown user"
@@ -75,43 +97,6 @@ class RequestActor:
                 "X-Webhook-Depth of %s is ignored: %s lacks the permission %s", self.http.path, who, DEPTH_PERMISSION
             )
         return 0
-
-    def _may_send_depth(self, user: Any) -> bool:
-        try:
-            with _user_savepoint():
-                return hasattr(user, "has_perm") and bool(user.has_perm(DEPTH_PERMISSION))
-        except Exception as error:
-            reraise_job_timeout(error)
-            logger.exception("The permissions of the user of %s cannot be read", self.http.path)
-            return False
-
-    def _query(self) -> dict[str, Any]:
-        try:
-            return self.http.GET.dict()
-        except SuspiciousOperation as error:
-            # Django parses the query only now, and may refuse it: too many parameters, for example.
-            logger.warning("The query parameters of %s cannot be read: %s", self.http.path, error)
-            return {}
-
-    def _user(self) -> tuple[Any, str]:
-        """The user who is logged in, and the name. None and an empty name if there is none."""
-        try:
-            user = getattr(self.http, "user", None)
-            is_unread = isinstance(user, SimpleLazyObject) and user._wrapped is empty
-            with _user_savepoint() if is_unread else nullcontext():
-                if user is None or not user.is_authenticated:
-                    return None, ""
-                return user, user.get_username() if hasattr(user, "get_username") else str(user)
-        except Exception as error:
-            reraise_job_timeout(error)
-            # Sessions and users are read here for the first time, and may be unavailable.
-            logger.exception("The user of %s cannot be read: its changes are recorded without a user", self.http.path)
-            return None, ""
-
-
-def _user_savepoint() -> AbstractContextManager[None]:
-    """An error of the database with the users must not abort the transaction of the change."""
-    return transaction.atomic(router.db_for_read(get_user_model()))
 
 
 def parse_depth(header: str) -> int:
@@ -150,52 +135,17 @@ def actor_columns(actor: Actor) -> dict[str, Any]:
     }
 
 
-class Block(AbstractContextManager[None]):
-    """A context manager that is a decorator as well.
-
-    ``begin`` returns the context manager: for the ``with``, and for each call of a decorated function. A function that
-    is async or a generator cannot be decorated, because the block would end before the function runs.
-    """
-
-    def __init__(self, name: str, begin: Callable[[], AbstractContextManager[None]]) -> None:
-        self._name, self._begin, self._block = name, begin, begin()
-
-    def __enter__(self) -> None:
-        self._block.__enter__()
-
-    def __exit__(self, *raised: Any) -> bool | None:
-        return self._block.__exit__(*raised)
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        if iscoroutinefunction(function) or isgeneratorfunction(function) or isasyncgenfunction(function):
-            raise TypeError(
-                f"{self._name}() cannot decorate {function.__qualname__}, which is async or a generator and runs after "
-                f"the call: write `with {self._name}(…):` in it."
-            )
-
-        @wraps(function)
-        def in_block(*args: Any, **kwargs: Any) -> Any:
-            with self._begin():
-                return function(*args, **kwargs)
-
-        return in_block
-
-
-def actor(username: str = "", request_id: str = "", depth: int = 1) -> Block:
+def actor(username: str = "", request_id: str = "", depth: int = 1) -> _GeneratorContextManager[None]:
     """Name the actor of the changes in this block, for code outside requests.
 
     If the request of a webhook caused these changes, ``depth`` is one more than its depth. Raises TypeError for an
     argument of another type.
     """
-    if not isinstance(username, str):
-        raise TypeError(
-            f"webhooks.actor() takes a username as text, not {short_repr(username)}: write actor(user.get_username()), "
-            f'or, as a decorator, @webhooks.actor("nightly import").'
-        )
-    if not isinstance(request_id, str):
-        raise TypeError(
-            f"webhooks.actor() takes a request_id as text, not {short_repr(request_id)}: write str(request_id)."
-        )
-    if not isinstance(depth, int):
-        raise TypeError(f"webhooks.actor() takes a depth as a whole number, not {short_repr(depth)}.")
-    return Block("webhooks.actor", partial(acting, Actor(username, request_id, depth=depth)))
+    for value, kind, way in (
+        (username, str, 'actor(user.get_username()) or, as a decorator, @webhooks.actor("nightly import")'),
+        (request_id, str, "str(request_id)"),
+        (depth, int, "a whole number"),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(f"webhooks.actor() takes {kind.__name__}, not {short_repr(value)}: write {way}.")
+    return acting(Actor(username, request_id, depth=depth))

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models, router
+from django.db import models, router, transaction
 
 from webhooks import payloads, registry
-from webhooks.capture import recording
+from webhooks.capture import events
+from webhooks.capture.context import current_actor
+from webhooks.capture.matching import EventContext, Match, match
+from webhooks.capture.skips import Skips, skips_of
+from webhooks.capture.transaction import TransactionState, current_or_new_state
 from webhooks.conf import conf
+from webhooks.db import log_errors
 from webhooks.models import Event
-from webhooks.payloads import Unsendable
+from webhooks.models.skip import Refusal
+from webhooks.payloads import Unsendable, snapshots
 from webhooks.registry.registration import NAME_LENGTH, Registration
 from webhooks.text import NotJSONSerializable, clean, dumps
 
@@ -42,10 +48,15 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
         payloads.refuse_too_large(f"the data of the event {name}", len(text))
     except Unsendable as error:
         event.data, event.error = "", f"{error}."
-    if conf.enabled:
-        using = recording.database()
-        is_here = obj is not None and router.db_for_write(type(obj), instance=obj) == using
-        recording.record_custom(event, using, registration if is_here else None)
+    if not conf.enabled:
+        return
+    using = Event.objects.db
+    is_here = obj is not None and router.db_for_write(type(obj), instance=obj) == using
+    with events.log_missed(using, event):
+        state = current_or_new_state(using)
+        if state.subscriptions.has_event(name):
+            with state.begin():
+                _record(state, event, registration if is_here else None)
 
 
 def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
@@ -64,3 +75,52 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
         return registration, str(registration.normalize_pk(obj.pk)), registration.name_of(obj)
     except ValidationError as error:
         raise ValueError(f"The event {name} cannot be about {obj!r}: its key is invalid. {error}") from error
+
+
+def _record(state: TransactionState, event: Event, registration: Registration | None) -> None:
+    """Record the event for the webhooks that want it. ``registration`` is of its object, if the row is in this
+    database."""
+    what = event.object_type, event.action, current_actor().username
+    candidates, refusals = state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
+    if candidates:
+        refusals |= _record_for(candidates, state, event, registration)
+    skips = skips_of(event, refusals) if refusals else []
+    if state.batch is not None:
+        for skip in skips:
+            state.defer(state.batch, skip)
+    elif skips:
+        together = Skips(state)
+        for skip in skips:
+            together.add(skip)
+        together.store()
+
+
+def _record_for(
+    candidates: list[int], state: TransactionState, event: Event, registration: Registration | None
+) -> dict[int, Refusal]:
+    """Record the event for the candidates that want it. Returns why others do not."""
+    has_locks = state.connection.features.has_select_for_update
+    if registration and has_locks and not state.history((event.object_type, event.object_id)):
+        # A later change of the object then waits, and its Event comes later. A row that this transaction changed is
+        # locked already.
+        message = "%s %s cannot be locked, its events may be out of order"
+        with log_errors(state.using, message, event.object_type, event.object_id), transaction.atomic(state.using):
+            snapshots.read_rows(registration, [event.object_id], state.using, lock=True)
+    found = Match(candidates)
+    if not event.error:
+        context = EventContext(event.action, event.data, "", "", current_actor())
+        found = match(candidates, state.subscriptions, context, state.budget)
+    same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
+    for webhook_ids, error in ((found.matched, event.error), (found.errored, clean(found.error))):
+        if not webhook_ids:
+            continue
+        new = Event(**same, **events.metadata_columns(event.action, webhook_ids, error))
+        if state.batch is None:
+            with transaction.atomic(state.using):
+                new.insert(state.using)
+            state.has_events = True
+        else:
+            state.defer(state.batch, new)
+    if not event.error:
+        found.refusals |= events.loop_refusals(state, found.matched)
+    return found.refusals

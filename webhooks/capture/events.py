@@ -1,26 +1,37 @@
-"""Insert, update or delete the Event of an object, so that it says what its transaction did to the object in all."""
+"""Record a change: one Event for an object and its transaction, which says what the transaction did to it in all.
+
+A change that cannot be recorded is missed. It waits in the memory of the process until the tables can be written
+again, and then becomes a failed Event. If the process ends before, only the log has it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from webhooks import payloads
 from webhooks.capture import serialize
 from webhooks.capture.context import actor_columns, current_actor
-from webhooks.capture.errors import log_errors
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.serialize import SerializedObject
-from webhooks.capture.transaction import Batch, Change, DeferredChange, Key, ObjectHistory, TransactionState
+from webhooks.capture.skips import Skips
+from webhooks.capture.subscriptions import Subscriptions
+from webhooks.capture.transaction import Change, ObjectHistory, TransactionState, current_or_new_state
 from webhooks.conf import conf
-from webhooks.db import in_chunks, is_aborted
+from webhooks.db import in_chunks, log_errors
 from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action, Event
-from webhooks.models.event import CUT
-from webhooks.payloads import snapshots
+from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
+from webhooks.models.skip import Refusal, Rule
+from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
 from webhooks.text import clean, last_line
 
@@ -29,48 +40,177 @@ logger = get_logger(__name__)
 # The largest value of the column ``depth``.
 MAX_DEPTH = 32767
 
-# The action of a transaction, by whether the object existed before and whether it exists now.
-MERGED_ACTIONS = {
-    (False, True): Action.CREATED,
-    (True, True): Action.UPDATED,
-    (True, False): Action.DELETED,
-    (False, False): None,
-}
+# If more changes than this are missed, the oldest are dropped.
+MAX_MISSED = 10_000
+
+MISSED = "This event could not be recorded when it happened, so nothing was sent. Replay it to send it.\n{}"
 
 
-def merged_action(history: ObjectHistory, change: Change) -> Action | None:
-    """What the transaction did to the object in all; None if it created and deleted it."""
-    return MERGED_ACTIONS[history.existed, change.action != Action.DELETED]
+_missed: deque[Event] = deque(maxlen=MAX_MISSED)
+_lock = threading.Lock()
 
 
-def record_event(state: TransactionState, change: Change, serialized: SerializedObject | None = None) -> None:
-    """Update the object's Event to what the transaction did in all. Without ``serialized``, the object is read."""
+@dataclass(frozen=True)
+class PlannedEvent:
+    """An Event as the transaction must leave it. ``ids`` are its rows so far, the list of the object's history.
+    ``columns`` are empty if no webhook needs the Event."""
+
+    ids: list[int]
+    columns: dict[str, Any]
+
+
+def record(
+    objects: Mapping[Registration, Collection[Any]],
+    action: Action,
+    using: str,
+    needs_lock: bool = False,
+    known: TransactionState | None = None,
+) -> None:
+    """Record that objects were created or updated, or are about to be deleted, on database ``using``.
+
+    ``objects`` has their primary keys. ``needs_lock``: the change did not lock the rows itself. ``known`` is the result
+    of ``read_prechange`` in autocommit mode. Errors are logged, and become failed Events if possible. Raises only what
+    aborted the transaction.
+    """
+    state = known
+    for registration, pks in objects.items():
+        for pk in pks:
+            change = Change(registration, pk, action, needs_lock)
+            with log_missed(using, change):
+                state = current_or_new_state(using, state)
+                if state.subscriptions.concerns(registration.model):
+                    # In autocommit mode the change is committed already, and its lock released.
+                    lock = needs_lock or not state.is_open
+                    change = replace(change, pk=registration.normalize_pk(pk), needs_lock=lock)
+                    with state.begin():
+                        _record(state, change)
+
+
+def _record(state: TransactionState, change: Change) -> None:
+    if _missed and not state.records_missed:
+        state.records_missed = True
+        transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using, robust=True)
+    if state.history(change.key) and state.prechange(change.key) is None:
+        state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
+    if state.batch is None:
+        record_now(state, change)
+        return
+    state.begin_history(change)
+    if change.action == Action.DELETED:
+        serialized = state.serialized_for_deletion.pop(change.key, None)
+        if serialized is None and state.subscriptions.has_subscribers(change.registration.model):
+            serialized = serialize.read_or_failed(state, change)
+        change = replace(change, serialized=serialized)
+    state.defer(state.batch, change)
+
+
+def record_now(state: TransactionState, change: Change) -> None:
+    """Insert, update or delete the Event of the object of a change."""
+    history = state.begin_history(change)
+    candidates, refusals = candidates_for(state, change)
+    name = ""
+    if candidates:
+        try:
+            # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
+            with transaction.atomic(state.using):
+                serializers = list(state.subscriptions.by_serializer(candidates))
+                serialized = change.serialized or serialize.read(state, change, serializers)
+                if not serialized:
+                    return  # the object was deleted without a signal
+                refused = _write(state, change, candidates, serialized)
+        except Exception as error:
+            reraise_job_timeout(error)
+            with transaction.atomic(state.using):
+                serialized = serialize.failed(state, change, error)
+                refused = _write(state, change, candidates, serialized)
+        name, refusals = serialized.object_repr, refusals | refused
+    elif history.event_ids or history.failed_ids:
+        with transaction.atomic(state.using):
+            delete_pending(state, [change])
+    if refusals or history.skip_ids:
+        skips = Skips(state)
+        skips.replace(change, merged_action(history, change), name, refusals)
+        skips.store()
+
+
+def merged_action(history: ObjectHistory, change: Change) -> Action:
+    """What the transaction did to the object in all."""
+    if change.action == Action.DELETED:
+        return Action.DELETED
+    return Action.UPDATED if history.existed else Action.CREATED
+
+
+def candidates_for(state: TransactionState, change: Change) -> tuple[list[int], dict[int, Refusal]]:
+    """The webhooks that want the object's Event, as far as that does not depend on its data, and why others do not."""
     history = state.begin_history(change)
     action = merged_action(history, change)
-    candidates = _candidates(state, change, action)
-    if not (action and candidates):
-        if history.event_ids or history.failed_ids:
-            with transaction.atomic(state.using):
-                delete_pending(state, {change.key: history})
-        return
-    try:
-        # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
-        with transaction.atomic(state.using):
-            serializers = list(state.subscriptions.by_serializer(candidates))
-            serialized = serialized or serialize.read(state, change, serializers)
-            if serialized:
-                write_events(state, change, history, action, _match(state, action, candidates, serialized), serialized)
-    except Exception as error:
-        reraise_job_timeout(error)
-        with transaction.atomic(state.using):
-            serialized = serialize.failed(state, change, error)
-            write_events(state, change, history, action, Match(candidates), serialized)
+    if action == Action.DELETED and not history.existed:
+        return [], {}  # created and deleted
+    what = change.key[0], action, current_actor().username
+    return state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
 
 
-def _candidates(state: TransactionState, change: Change, action: Action | None) -> list[int]:
-    """The webhooks that want this action, filters aside."""
-    username = current_actor().username
-    return state.subscriptions.matching(change.registration.label, action, username) if action else []
+def _write(
+    state: TransactionState, change: Change, candidates: list[int], serialized: SerializedObject
+) -> dict[int, Refusal]:
+    """Write the Events of a change. Returns why some candidates do not want it."""
+    events, refusals = plan_events(state, change, candidates, serialized)
+    for planned in events:
+        if not planned.columns:
+            _delete(state, change, planned)
+        elif not _update(state, change, planned):
+            _insert(state, planned)
+    return refusals
+
+
+def _delete(state: TransactionState, change: Change, planned: PlannedEvent) -> None:
+    if planned.ids:
+        _stored(state, change, planned).delete_undispatched()
+
+
+def _update(state: TransactionState, change: Change, planned: PlannedEvent) -> bool:
+    """Whether there was a row to update. A rollback that was not seen may have taken it back."""
+    return bool(planned.ids and _stored(state, change, planned).update(**planned.columns))
+
+
+def _insert(state: TransactionState, planned: PlannedEvent) -> None:
+    event = Event(**planned.columns)
+    event.insert(state.using)
+    planned.ids.append(event.pk)
+    state.has_events = True
+
+
+def _stored(state: TransactionState, change: Change, planned: PlannedEvent) -> EventQuerySet:
+    # SQLite reuses the id of a row that was rolled back: it may be the Event of another object by now.
+    ours = Event.objects.using(state.using).filter(object_type=change.key[0], object_id=change.key[1])
+    return ours.filter(pk__in=planned.ids, undispatched__isnull=False)
+
+
+def plan_events(
+    state: TransactionState, change: Change, candidates: list[int], serialized: SerializedObject
+) -> tuple[list[PlannedEvent], dict[int, Refusal]]:
+    """The two Events of a change: one for the webhooks that match, and a failed one for the webhooks with filters that
+    failed. Then why the other candidates do not want it."""
+    history = state.begin_history(change)
+    action = merged_action(history, change)
+    found, planned = _match(state, action, candidates, serialized), list[PlannedEvent]()
+    if found.errored:
+        logger.error("The filters of webhooks %s failed for %s: %s", found.errored, change, last_line(found.error))
+    for ids, webhook_ids, error in (
+        (history.event_ids, found.matched, serialized.error),
+        (history.failed_ids, found.errored, clean(found.error)),
+    ):
+        columns: dict[str, Any] = {}
+        if webhook_ids:
+            by_serializer = state.subscriptions.by_serializer(webhook_ids)
+            columns = payloads.serializer_columns(by_serializer, serialized.columns_by_serializer)
+            columns |= metadata_columns(action, webhook_ids, error)
+            columns |= dict(zip(("object_type", "object_id"), change.key, strict=True))
+            columns["object_repr"] = serialized.object_repr
+        planned.append(PlannedEvent(ids, columns))
+    if not serialized.error:
+        found.refusals |= loop_refusals(state, found.matched)
+    return planned, found.refusals
 
 
 def _match(state: TransactionState, action: Action, candidates: list[int], serialized: SerializedObject) -> Match:
@@ -78,10 +218,9 @@ def _match(state: TransactionState, action: Action, candidates: list[int], seria
     if serialized.error:
         return Match(candidates)
     found = Match()
-    state.budget.refill()
     for serializer, webhook_ids in state.subscriptions.by_serializer(candidates).items():
-        if serializer in serialized.payloads:
-            context = EventContext(action, **serialized.payloads[serializer], actor=current_actor())
+        if columns := serialized.columns_by_serializer.get(serializer):
+            context = EventContext(action, **columns, actor=current_actor())
             found.add(match(webhook_ids, state.subscriptions, context, state.budget))
         else:  # it failed, or a webhook began to use it after the object was read
             missing = f"Serializer {serializer} was not run.\n"
@@ -89,69 +228,14 @@ def _match(state: TransactionState, action: Action, candidates: list[int], seria
     return found
 
 
-def write_events(
-    state: TransactionState,
-    change: Change,
-    history: ObjectHistory,
-    action: Action,
-    found: Match,
-    serialized: SerializedObject,
-) -> None:
-    """Write the Event for the webhooks that matched, and a failed one for those with errors."""
-    for event_ids, columns in _events_of(state, change, history, action, found, serialized):
-        pending = _pending(state, change.key, event_ids) if event_ids else None
-        if columns is None:
-            if pending is not None:
-                pending._raw_delete(state.using)
-        # The UPDATE decides: a rollback that was not seen may have taken the row back.
-        elif pending is None or not pending.update(**columns):
-            event = _event(change, columns)
-            event.insert(state.using)
-            event_ids.append(event.pk)
-            state.has_events = True
-
-
-def _pending(state: TransactionState, key: Key, event_ids: Sequence[int]) -> Any:
-    """Those Events that are still this object's: SQLite reuses the id of a row that was rolled back."""
-    events = Event.objects.using(state.using).filter(object_type=key[0], object_id=key[1])
-    return events.filter(pk__in=event_ids, dispatched_at=None)
-
-
-def _events_of(
-    state: TransactionState,
-    change: Change,
-    history: ObjectHistory,
-    action: Action,
-    found: Match,
-    serialized: SerializedObject,
-) -> Iterator[tuple[list[int], dict[str, Any] | None]]:
-    """The ids so far and the columns of the object's Event, and of the failed one; None if it is not needed."""
-    if found.errored:
-        logger.error("The filters of webhooks %s failed for %s: %s", found.errored, change, last_line(found.error))
-    for event_ids, webhook_ids, error in (
-        (history.event_ids, found.matched, serialized.error),
-        (history.failed_ids, found.errored, clean(found.error)),
-    ):
-        columns = None
-        if webhook_ids:
-            columns = payloads.serializer_columns(state.subscriptions.by_serializer(webhook_ids), serialized.payloads)
-            columns |= {"object_repr": serialized.object_repr} | metadata_columns(action, webhook_ids, error)
-        yield event_ids, columns
-
-
-def _event(change: Change, columns: dict[str, Any]) -> Event:
-    object_type, object_id = change.key
-    return Event(object_type=object_type, object_id=object_id, **columns)
-
-
 def metadata_columns(action: str, webhook_ids: list[int], error: str) -> dict[str, Any]:
     """The columns of an Event about who did what, and who wants it."""
     actor = current_actor()
     if not error and actor.depth > conf.max_depth:
-        # Loop protection: receivers that write back would go on for ever.
+        # Receivers that write back would go on for ever.
         error = (
-            f"{CUT}depth {actor.depth} of a chain of changes that webhooks caused; MAX_DEPTH allows {conf.max_depth}. "
-            "Replay it to send it as the first of a new chain."
+            f"{LOOP_PROTECTION}depth {actor.depth} of a chain of changes that webhooks caused; MAX_DEPTH allows "
+            f"{conf.max_depth}. Replay it to send it as the first of a new chain."
         )
     return actor_columns(actor) | {
         "action": action,
@@ -162,111 +246,54 @@ def metadata_columns(action: str, webhook_ids: list[int], error: str) -> dict[st
     }
 
 
-def delete_pending(state: TransactionState, histories: dict[Key, ObjectHistory]) -> None:
+def loop_refusals(state: TransactionState, webhook_ids: list[int]) -> dict[int, Refusal]:
+    """Why these webhooks do not get an Event that loop protection stops; empty if it does not."""
+    if not state.subscriptions.keeps_skips or (depth := current_actor().depth) <= conf.max_depth:
+        return {}
+    return dict.fromkeys(webhook_ids, Refusal.because(Rule.LOOP_PROTECTION, depth=depth, limit=conf.max_depth))
+
+
+def delete_pending(state: TransactionState, changes: Iterable[Change]) -> None:
     """Delete the Events that the transaction has recorded of these objects so far."""
+    histories = {change.key: state.begin_history(change) for change in changes}
     ours = {(pk, *key) for key, history in histories.items() for pk in history.event_ids + history.failed_ids}
-    pending = Event.objects.using(state.using).filter(dispatched_at=None)
+    pending = Event.objects.using(state.using)
     for chunk in in_chunks(state.using, [pk for pk, *_ in ours]):
-        # SQLite reuses the id of a row that was rolled back: it may be the Event of another object by now.
+        # SQLite reuses ids, as above.
         found = pending.filter(pk__in=chunk).values_list("pk", "object_type", "object_id")
-        pending.filter(pk__in=[row[0] for row in found if row in ours])._raw_delete(state.using)
+        pending.filter(pk__in=[row[0] for row in found if row in ours]).delete_undispatched()
 
 
-def record_batch(state: TransactionState, batch: Batch) -> None:
-    """Record all changes of a batch together, with as few queries as for one. If that fails, each by itself, so that an
-    object that cannot be serialized does not keep the others from being recorded."""
-    entries = batch.latest()
+@contextmanager
+def log_missed(using: str, missed: Change | Event) -> Iterator[None]:
+    """Log an error of recording a change or a custom event, and record it as failed later."""
     try:
-        with transaction.atomic(state.using):
-            _record_together(state, entries)
+        yield
     except Exception as error:
-        reraise_job_timeout(error)
-        logger.warning("The changes of a batch cannot be recorded together, so each is by itself: %s", error)
-        if is_aborted(state.using):
+        with log_errors(using, "A change cannot be recorded, and no webhook gets it: %s", missed):
             raise
-        for entry in entries:
-            missed = entry if isinstance(entry, Event) else entry.change
-            with log_missed(state.using, missed), transaction.atomic(state.using):
-                if isinstance(entry, Event):
-                    _insert(state, [entry])
-                else:
-                    record_event(state, entry.change, entry.serialized)
+        with log_errors(using, "The missed change cannot be kept either: %s", missed):
+            if isinstance(missed, Event):
+                columns = {name: getattr(missed, name) for name in ("object_type", "object_id", "action", "data")}
+            else:
+                columns = dict(zip(("object_type", "object_id"), missed.key, strict=True)) | {"action": missed.action}
+            reason = clean(MISSED.format(last_line(str(error)) or type(error).__name__))
+            event = Event(**columns, **actor_columns(current_actor()), error=reason)
+            # Only if its transaction is committed.
+            transaction.on_commit(partial(_missed.append, event), using, robust=True)
 
 
-def log_missed(using: str, missed: Change | Event) -> log_errors:
-    """Log the errors of recording a change or a custom event, and record it as failed later."""
-    if isinstance(missed, Event):
-        columns = {name: getattr(missed, name) for name in ("object_type", "object_id", "action", "data")}
-    else:
-        columns = dict(zip(("object_type", "object_id"), missed.key, strict=True)) | {"action": missed.action}
-    return log_errors(using, "A change cannot be recorded, and no webhook gets it: %s", missed, missed=columns)
-
-
-def _record_together(state: TransactionState, entries: Sequence[DeferredChange | Event]) -> None:
-    changes = [entry for entry in entries if isinstance(entry, DeferredChange)]
-    known = serialize.read_all(state, [entry.change for entry in changes if not entry.serialized])
-    replaced: dict[Key, ObjectHistory] = {}
-    new: list[tuple[list[int], Event]] = []
-    for entry in entries:
-        if isinstance(entry, Event):
-            new.append(([], entry))
-            continue
-        change, history = entry.change, state.begin_history(entry.change)
-        serialized, action = entry.serialized or known[change.key], merged_action(history, change)
-        candidates = _candidates(state, change, action)
-        if not (action and candidates):
-            replaced[change.key] = history
-        elif serialized:  # else the object was deleted without a signal
-            replaced[change.key] = history
-            found = _match(state, action, candidates, serialized)
-            events = _events_of(state, change, history, action, found, serialized)
-            new += [(event_ids, _event(change, columns)) for event_ids, columns in events if columns]
-    delete_pending(state, replaced)
-    _insert(state, [event for _, event in new])
-    for event_ids, event in new:
-        event_ids.append(event.pk)
-
-
-def _insert(state: TransactionState, events: list[Event]) -> None:
-    state.has_events = state.has_events or bool(events)
-    Event.insert_all(events, state.using)
-
-
-def record_custom(state: TransactionState, event: Event, registration: Registration | None = None) -> None:
-    """Record a custom event for the webhooks that want it. It is merged with no other.
-
-    ``registration`` is of its object. The row is locked, so that a later change of the object has a later
-    Event, and is committed after this one.
-    """
-    candidates = state.subscriptions.for_custom_event(event.action, current_actor().username)
-    if not candidates:
-        return
-    # A row that this transaction changed is locked already.
-    if registration and not state.history((event.object_type, event.object_id)):
-        _lock(state, registration, event.object_id)
-    found = Match(candidates)
-    if not event.error:
-        state.budget.refill()
-        context = EventContext(event.action, event.data, "", "", current_actor())
-        found = match(candidates, state.subscriptions, context, state.budget)
-    for webhook_ids, error in ((found.matched, event.error), (found.errored, clean(found.error))):
-        if webhook_ids:
-            columns = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
-            new = Event(**columns, **metadata_columns(event.action, webhook_ids, error))
-            if state.batch:
-                state.defer(state.batch, new)
-                continue
-            with transaction.atomic(state.using):
-                new.insert(state.using)
-            state.has_events = True
-
-
-def _lock(state: TransactionState, registration: Registration, pk: str) -> None:
-    if not connections[state.using].features.has_select_for_update:
-        return
+def _record_missed(subscriptions: Subscriptions, using: str) -> None:
+    """Record the missed changes as failed Events, for the webhooks that want them by now."""
+    with _lock:
+        events = list(_missed)
+        _missed.clear()
+    for event in events:
+        event.webhook_ids = subscriptions.candidates(event.object_type, event.action, event.username)
     try:
-        with transaction.atomic(state.using):
-            snapshots.read_rows(registration, [pk], state.using, lock=True)
+        with transaction.atomic(using):
+            Event.insert_all([event for event in events if event.webhook_ids], using)
     except Exception as error:
         reraise_job_timeout(error)
-        logger.warning("%s %s cannot be locked, its events may be out of order: %s", registration.label, pk, error)
+        _missed.extend(events)
+        logger.warning("%d missed changes still cannot be recorded: %s", len(events), error)

@@ -13,10 +13,11 @@ from typing import Any
 from webhooks import conditions
 from webhooks.capture.context import Actor
 from webhooks.capture.subscriptions import Filters, Subscriptions
-from webhooks.conditions import MISSING, SIDES, Verdict, lookup
+from webhooks.conditions import MISSING, SIDES, Verdict, actual_value, lookup
 from webhooks.conf import conf
 from webhooks.logs import reraise_job_timeout
 from webhooks.models import Action
+from webhooks.models.skip import Refusal, Rule
 
 
 class FilterError(Exception):
@@ -24,17 +25,17 @@ class FilterError(Exception):
 
 
 class Budget:
-    """Seconds of processor time for all conditions of a change.
+    """Seconds of processor time for the conditions of all changes of a transaction.
 
-    The changes of a transaction share one budget, which refills by a hundredth with each. So the conditions for 10,000
-    changes of a batch take at most 101 times as long as those for one change.
+    It begins with the setting ``conditions_timeout``. Each change adds a hundredth of that, up to the setting again.
+    So the conditions for 10,000 changes take at most 101 times as long as those for one change may take.
     """
 
     def __init__(self) -> None:
         self.left = conf.conditions_timeout
 
     def refill(self) -> None:
-        """Another change begins."""
+        """Add the share of a change that begins."""
         self.left = min(conf.conditions_timeout, max(self.left, 0) + conf.conditions_timeout / 100)
 
 
@@ -49,6 +50,7 @@ class EventContext:
     actor: Actor
     verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
     errors: dict[str, Exception] = field(default_factory=dict, init=False)
+    explanations: dict[str, Refusal] = field(default_factory=dict, init=False)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -64,53 +66,70 @@ class EventContext:
     def judge(self, texts: Iterable[str], budget: Budget) -> None:
         """Evaluate these conditions within the budget; each text once, however many webhooks have it.
 
-        Each gets an equal share of what is left, so that slow ones do not keep others from being evaluated. Slow ones
+        Each gets an equal share of the rest, so that slow ones do not keep others from being evaluated. Slow ones
         then share the rest.
         """
         waiting = [text for text in dict.fromkeys(texts) if text not in self.verdicts]
-        is_over = False
-        while waiting and not is_over:
+        count = 0
+        while len(waiting) != count:
             count = len(waiting)
-            late = [text for done, text in enumerate(waiting) if self._is_late(text, budget, 1 / (count - done))]
-            waiting, is_over = late, len(late) == count
-
-    def _is_late(self, text: str, budget: Budget, share: float) -> bool:
-        began = time.thread_time()
-        verdict = Verdict(False, late=True)
-        if budget.left > 0:  # parsing the facts for the first time may take long, too
-            try:
-                verdict = conditions.parse_stored(text).judge(self.facts, budget.left * share)
-            except Exception as error:
-                reraise_job_timeout(error)
-                self.errors[text] = error
-        self.verdicts[text] = verdict
-        budget.left -= time.thread_time() - began
-        return verdict.late and text not in self.errors
-
-    def matches(self, text: str) -> bool:
-        """Whether these conditions hold. Raises FilterError, and what evaluating them raised."""
-        if text not in self.verdicts:
-            self.judge([text], Budget())
-        if text in self.errors:
-            raise self.errors[text]
-        if self.verdicts[text].late:
-            raise FilterError(
+            waiting = [text for done, text in enumerate(waiting) if not self._finish(text, budget, 1 / (count - done))]
+        for text in waiting:
+            self.errors[text] = FilterError(
                 f"the conditions took longer than the {conf.conditions_timeout:g} s that all webhooks have together "
                 "for a change; write simpler ones"
             )
+
+    def _finish(self, text: str, budget: Budget, share: float) -> bool:
+        """Evaluate these conditions within a share of the budget. False if that is too short."""
+        began = time.thread_time()
+        try:
+            if budget.left > 0:  # parsing the facts for the first time may take long, too
+                verdict = conditions.parse_stored(text).judge(self.facts, budget.left * share)
+                if not verdict.late:
+                    self.verdicts[text] = verdict
+        except Exception as error:
+            reraise_job_timeout(error)
+            self.errors[text] = error
+        budget.left -= time.thread_time() - began
+        return text in self.verdicts or text in self.errors
+
+    def matches(self, text: str) -> bool:
+        """Whether these conditions hold. Raises FilterError, and what evaluating them raised."""
+        if text not in self.verdicts and text not in self.errors:
+            self.judge([text], Budget())
+        if text in self.errors:
+            raise self.errors[text]
         return self.verdicts[text].matches
+
+    def explain(self, text: str) -> Refusal:
+        """Which condition decided that these conditions do not hold."""
+        if text not in self.explanations:
+            verdict = self.verdicts[text]
+            detail: dict[str, Any] = {"problem": verdict.problem} if verdict.problem else {}
+            if one := verdict.decided_by:
+                detail |= {"path": one.attr, "operator": one.op, "expected": one.value}
+                detail |= {"place": one.place} if one.place else {}
+                detail |= {"negate": True} if one.negate else {}
+                actual = actual_value(one, self.facts)
+                detail |= {} if actual is MISSING else {"actual": actual}
+            self.explanations[text] = Refusal.because(Rule.CONDITION, **detail)
+        return self.explanations[text]
 
 
 @dataclass
 class Match:
-    """The ids of the webhooks that want an Event, and the ids and tracebacks of webhooks with filters that failed."""
+    """The ids of the webhooks that want an Event, the ids and tracebacks of webhooks with filters that failed, and why
+    the others do not want it. The last is empty if no skips are stored."""
 
     matched: list[int] = field(default_factory=list)
     errored: list[int] = field(default_factory=list)
     error: str = ""
+    refusals: dict[int, Refusal] = field(default_factory=dict)
 
     def add(self, other: Match) -> None:
         self.matched = sorted([*self.matched, *other.matched])
+        self.refusals |= other.refusals
         self.add_error(other.errored, other.error)
 
     def add_error(self, webhook_ids: list[int], error: str) -> None:
@@ -118,33 +137,44 @@ class Match:
         self.error += error
 
 
-_ERRORED = (
-    "The filters of webhook {} failed, so nothing was sent to it. Correct its conditions, then replay this event to "
-    "send it with the data of today.\n{}\n"
-)
-
-
 def match(candidates: list[int], subscriptions: Subscriptions, event: EventContext, budget: Budget) -> Match:
     """Apply the filters of each candidate, within the budget."""
-    if not subscriptions.has_filters(candidates):
+    known = {pk: subscriptions.filters[pk] for pk in candidates if pk in subscriptions.filters}
+    filters = {pk: one for pk, one in known.items() if one.needs_data}
+    if not filters:
         return Match(candidates)
     found = Match()
-    filters = {pk: subscriptions.filters[pk] for pk in candidates if pk in subscriptions.filters}
+    budget.refill()
     judged = (one.conditions for one in filters.values() if one.conditions and _changes_enough(one, event))
     event.judge(judged, budget)
     for webhook_id in candidates:
         try:
             if webhook_id not in filters or wants(filters[webhook_id], event):
                 found.matched.append(webhook_id)
+            elif subscriptions.keeps_skips:
+                found.refusals[webhook_id] = _refusal(filters[webhook_id], event)
         except Exception as error:
             reraise_job_timeout(error)
-            found.add_error([webhook_id], _ERRORED.format(webhook_id, "".join(traceback.format_exception(error))))
+            advice = "Correct its conditions, then replay this event to send it with the data of today."
+            problem = f"The filters of webhook {webhook_id} failed, so nothing was sent to it. {advice}"
+            found.add_error([webhook_id], f"{problem}\n{''.join(traceback.format_exception(error))}\n")
     return found
 
 
 def wants(filters: Filters, event: EventContext) -> bool:
     """Whether a webhook with these filters wants the Event. Raises FilterError, and what evaluating them raises."""
     return _changes_enough(filters, event) and (not filters.conditions or event.matches(filters.conditions))
+
+
+def _refusal(filters: Filters, event: EventContext) -> Refusal:
+    """Why a webhook with these filters does not want the Event."""
+    if _changes_enough(filters, event):
+        return event.explain(filters.conditions)
+    if filters.only_changes and not event.changed_fields:
+        return Refusal(Rule.NO_CHANGE)
+    return Refusal.because(
+        Rule.CHANGED_FIELDS, wanted=list(filters.changed_fields), changed=list(event.changed_fields or ())
+    )
 
 
 def _changes_enough(filters: Filters, event: EventContext) -> bool:

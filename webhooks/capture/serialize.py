@@ -1,25 +1,25 @@
-"""Objects as JSON, by the project's own serializers: as they are, and as they were before the transaction."""
+"""Read objects again, and serialize them as JSON with the project's own serializers."""
 
 from __future__ import annotations
 
 import json
 import traceback
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
 from django.db import models, transaction
 from django.utils import timezone, translation
 
+from webhooks.capture.prechange import needs_prechange
 from webhooks.capture.transaction import Change, Key, TransactionState
-from webhooks.db import in_chunks, savepoint
+from webhooks.db import in_chunks, log_errors
 from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
-from webhooks.payloads.snapshots import PreviousState
+from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
 from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import NotJSONSerializable, clean, dumps
@@ -30,27 +30,27 @@ logger = get_logger(__name__)
 @dataclass(frozen=True)
 class Payload:
     """An object as one serializer shows it, as JSON texts: the data, the snapshots of the object as it is and as it
-    was, and the names of the changed fields. The last two are empty if the previous state is not known."""
+    was, and the names of the changed fields. The last two are empty if the prechange state is not known."""
 
     data: str
     snapshot: str
-    previous: str = ""
+    prechange: str = ""
     changed: str = ""
 
     def columns(self, is_deleted: bool = False) -> dict[str, str]:
         """The columns of an Event. A deletion has the snapshot of the deleted object alone."""
         if is_deleted:
             return {"data": self.data, "snapshots": snapshots_json(self.snapshot, None), "changed": ""}
-        return {"data": self.data, "snapshots": snapshots_json(self.previous, self.snapshot), "changed": self.changed}
+        return {"data": self.data, "snapshots": snapshots_json(self.prechange, self.snapshot), "changed": self.changed}
 
 
 @dataclass(frozen=True)
 class SerializedObject:
-    """The columns from each serializer that worked, by its name, and the errors of the others. ``error``: there are no
+    """The columns of an Event from each serializer that worked, and the errors of the others. ``error``: there are no
     columns at all."""
 
     object_repr: str
-    payloads: dict[str, dict[str, str]] = field(default_factory=dict)
+    columns_by_serializer: dict[str, dict[str, str]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
     error: str = ""
 
@@ -75,14 +75,14 @@ def reread_all(
                 list(locked.filter(pk__in=chunk).order_by("pk").values_list("pk"))
             else:
                 rows = locked
-        # In the order in which an UPDATE locks them. For a single row that would cost a fifth more.
+        # In the order of an UPDATE's locks. For a single row that would cost a fifth more.
         rows = rows.filter(pk=chunk[0]).order_by() if len(chunk) == 1 else rows.filter(pk__in=chunk).order_by("pk")
         found |= registration.by_pk(rows)
     return found
 
 
 def serialize(
-    registration: Registration, instance: models.Model, serializer: str = "", previous: PreviousState | None = None
+    registration: Registration, instance: models.Model, serializer: str = "", prechange: PrechangeState | None = None
 ) -> Payload:
     """Serialize an object with the serializer of this name, in the language and time zone of the settings.
 
@@ -92,22 +92,22 @@ def serialize(
         writer = registration.serializer_class(serializer)(instance, context=serializer_context())
         data = writer.data
         snapshot = snapshots.snapshot_of(writer, data, instance)
-        earlier = snapshots.previous_snapshot(writer, data, snapshot, previous) if previous else None
+        old = snapshots.prechange_snapshot(writer, data, snapshot, prechange) if prechange else None
         what = f"the payload of {registration.label} {instance.pk}"
         try:
-            payload = Payload(_write(registration, data), _write(registration, snapshot, is_exact=True))
-            if earlier is not None:
-                before = _write(registration, earlier, is_exact=True)
+            payload = Payload(_json_text(registration, data), _json_text(registration, snapshot, is_exact=True))
+            if old is not None:
+                text = _json_text(registration, old, is_exact=True)
                 # Compared as JSON: a difference that JSON does not show is no change.
-                changed = snapshots.changed_fields(json.loads(before), json.loads(payload.snapshot))
-                payload = Payload(payload.data, payload.snapshot, before, dumps(changed))
+                changed = snapshots.changed_fields(json.loads(text), json.loads(payload.snapshot))
+                payload = replace(payload, prechange=text, changed=dumps(changed))
         except NotJSONSerializable as error:
             raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
-        refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.previous))
+        refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.prechange))
         return payload
 
 
-def _write(registration: Registration, data: Any, is_exact: bool = False) -> str:
+def _json_text(registration: Registration, data: Any, is_exact: bool = False) -> str:
     """JSON text without excluded and sensitive fields."""
     if isinstance(data, Mapping):
         data = {key: value for key, value in data.items() if not registration.is_left_out(str(key))}
@@ -115,11 +115,33 @@ def _write(registration: Registration, data: Any, is_exact: bool = False) -> str
 
 
 def read(state: TransactionState, change: Change, serializers: Sequence[str]) -> SerializedObject | None:
-    """Read and serialize the object of a change. None if it was deleted. Raises the error if all serializers fail."""
+    """Read and serialize the object of a change. None if it was deleted.
+
+    If there are several serializers, one that fails takes nothing from the others' webhooks. Raises the error if all
+    fail.
+    """
     found = reread_all(change.registration, [change.pk], state.using, change.needs_lock)
-    for instance in found.values():  # one at most, under the key as its field spells it
-        return _serialize_each(state, change, instance, serializers)
-    return None
+    if not found:
+        return None
+    [instance] = found.values()  # under the key as its field spells it
+    serialized = SerializedObject(change.registration.name_of(instance))
+    # One savepoint for all of them is enough, because they only read.
+    savepoint_id = state.connection.savepoint() if len(serializers) > 1 else None
+    for name in serializers:
+        try:
+            serialized.columns_by_serializer[name] = _serialize(state, change, instance, name)
+        except Exception as error:
+            reraise_job_timeout(error)
+            if savepoint_id is None or len(serialized.errors) == len(serializers) - 1:
+                raise
+            title = name or "(default)"
+            logger.error("The serializer %s of %s failed, its webhooks get nothing: %s", title, change, error)
+            serialized.errors[name] = f"Serializer {title}: {_reason(error)}\n"
+            state.connection.needs_rollback = False
+            state.connection.savepoint_rollback(savepoint_id)
+    if savepoint_id:
+        state.connection.savepoint_commit(savepoint_id)
+    return serialized
 
 
 def read_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, SerializedObject | None]:
@@ -139,11 +161,9 @@ def read_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, Se
             snapshots.prefetch_serialized(registration, name, list(instances.values()), state.using)
         is_complete = instances.keys() <= {str(change.pk) for change in group}
         for change in group:
-            instance = instances.get(str(change.pk))
-            if instance:
-                found[change.key] = SerializedObject(
-                    registration.name_of(instance), {name: _columns(state, change, instance, name) for name in names}
-                )
+            if instance := instances.get(str(change.pk)):
+                columns = {name: _serialize(state, change, instance, name) for name in names}
+                found[change.key] = SerializedObject(registration.name_of(instance), columns)
             else:
                 # Deleted, unless the field of its key spells it in another way.
                 found[change.key] = None if is_complete else read(state, change, names)
@@ -161,16 +181,12 @@ def read_or_failed(state: TransactionState, change: Change) -> SerializedObject 
 
 
 def failed(state: TransactionState, change: Change, error: Exception) -> SerializedObject:
-    """What an Event has of an object that cannot be serialized: the traceback."""
+    """What an Event has of an object that cannot be serialized: the traceback, and the object's name if possible."""
     logger.error("The payload of %s cannot be created, its event is marked failed: %s", change, error)
     name = ""
-    try:
-        with transaction.atomic(state.using):
-            for instance in reread_all(change.registration, [change.pk], state.using).values():
-                name = change.registration.name_of(instance)
-    except Exception as problem:
-        reraise_job_timeout(problem)
-        logger.warning("The name of %s cannot be read either: %s", change, problem)
+    with log_errors(state.using, "The name of %s cannot be read either", change), transaction.atomic(state.using):
+        for instance in reread_all(change.registration, [change.pk], state.using).values():
+            name = change.registration.name_of(instance)
     return SerializedObject(name, error=clean(_reason(error)))
 
 
@@ -179,92 +195,22 @@ def _reason(error: Exception) -> str:
     return f"{error}." if isinstance(error, Unsendable) else "".join(traceback.format_exception(error))
 
 
-def _serialize_each(
-    state: TransactionState, change: Change, instance: models.Model, serializers: Sequence[str]
-) -> SerializedObject:
-    """Serialize with each serializer. If there are several, one that fails takes nothing from the others' webhooks: one
-    savepoint for all of them is enough, because they only read."""
-    serialized = SerializedObject(change.registration.name_of(instance))
-    savepoint_id = state.connection.savepoint() if len(serializers) > 1 else None
-    for name in serializers:
-        try:
-            serialized.payloads[name] = _columns(state, change, instance, name)
-        except Exception as error:
-            reraise_job_timeout(error)
-            if savepoint_id is None or len(serialized.errors) == len(serializers) - 1:
-                raise
-            title = name or "(default)"
-            logger.error("The serializer %s of %s failed, its webhooks get nothing: %s", title, change, error)
-            serialized.errors[name] = f"Serializer {title}: {_reason(error)}\n"
-            state.connection.needs_rollback = False
-            state.connection.savepoint_rollback(savepoint_id)
-    if savepoint_id:
-        state.connection.savepoint_commit(savepoint_id)
-    return serialized
-
-
-def _columns(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> dict[str, str]:
-    previous = state.previous(change.key) if needs_prechange(state, change.key) else None
-    payload = serialize(change.registration, instance, serializer, previous)
-    is_deleted = change.action == Action.DELETED
-    if is_deleted and (payload.previous or previous is None) and needs_prechange(state, change.key):
-        # If the transaction creates the object again, that is an update of this state. Each serializer adds its fields.
-        # A field that is known already keeps the value of the first deletion.
-        known = state.previous(change.key)
-        earlier = known.snapshot if known and known.snapshot else {}
-        deleted = json.loads(payload.previous or payload.snapshot) | earlier
-        state.set_previous(change.key, PreviousState(snapshot=deleted))
+def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> dict[str, str]:
+    """The columns of an Event from one serializer."""
+    is_deleted, needs = change.action == Action.DELETED, needs_prechange(state, change.key)
+    prechange = state.prechange(change.key) if needs else None
+    payload = serialize(change.registration, instance, serializer, prechange)
+    if is_deleted and needs:
+        _remember_deleted(state, change.key, payload, prechange)
     return payload.columns(is_deleted)
 
 
-# The previous state
+def _remember_deleted(state: TransactionState, key: Key, payload: Payload, prechange: PrechangeState | None) -> None:
+    """Keep the state of a deleted object: if the transaction creates it again, that is an update of this state.
 
-
-def needs_prechange(state: TransactionState, key: Key) -> bool:
-    """Whether a webhook needs the state before an update, and the object may be older than the transaction."""
-    if key[0] not in state.subscriptions.prechange_types:
-        return False
-    history = state.history(key)
-    return history is None or history.existed
-
-
-def snapshot_before(
-    state: TransactionState,
-    registration: Registration,
-    pks: Collection[Any],
-    relations: Collection[str] = (),
-    in_savepoint: bool = True,
-    lock: bool = True,
-) -> None:
-    """Read rows that are about to change, and what these ``relations`` to many hold, once for each transaction.
-
-    ``in_savepoint``: an error leaves the transaction usable. A save that waits for the same lock next does not need
-    that. If reading fails, the previous state stays unknown, and the error is raised.
+    Each serializer adds its fields. A field that is known already keeps the value of the first deletion.
     """
-    keys = {(registration.label, str(pk)): pk for pk in map(registration.normalize_pk, pks)}
-    keys = {key: pk for key, pk in keys.items() if needs_prechange(state, key)}
-    unread = [pk for key, pk in keys.items() if state.previous(key) is None and state.history(key) is None]
-    known = [previous for previous in map(state.previous, keys) if previous]
-    try:
-        if unread or any(previous.lacks(relation) for previous in known for relation in relations):
-            with savepoint(state.using) if in_savepoint else nullcontext():
-                for chunk in in_chunks(state.using, unread):
-                    rows = snapshots.read_rows(registration, chunk, state.using, lock)
-                    for pk in map(str, chunk):
-                        state.set_previous((registration.label, pk), PreviousState(rows.get(pk)))
-                for relation in relations:
-                    _read_relation(state, keys, relation)
-    finally:
-        for key in keys:
-            if state.previous(key) is None:
-                # It was not read before the first change. The row may have half of the change by now.
-                state.set_previous(key, PreviousState())
-            state.previous(key).edited.update(relations)  # type: ignore[union-attr]
-
-
-def _read_relation(state: TransactionState, keys: Collection[Key], relation: str) -> None:
-    # In a separate query, after the lock: a statement that waited for it sees other tables as before its wait.
-    lacking = [previous for previous in map(state.previous, keys) if previous and previous.lacks(relation)]
-    models.prefetch_related_objects([previous.row for previous in lacking if previous.row is not None], relation)
-    for previous in lacking:
-        previous.known.add(relation)
+    if prechange is None or payload.prechange:
+        known = prechange.snapshot if prechange and prechange.snapshot else {}
+        snapshot = json.loads(payload.prechange or payload.snapshot) | known
+        state.set_prechange(key, PrechangeState(snapshot=snapshot))

@@ -1,8 +1,18 @@
-"""Receivers of Django's signals. Each is thin: it finds the objects that change, and calls ``recording``."""
+"""Receivers of Django's signals. Each finds the objects that change, and records them.
+
+Some steps take two signals. The first leaves an attribute on the instance, and the last one removes it:
+
+=====================  ===============================================================================================
+``_webhooks_state``    the state that ``pre_save`` began in autocommit mode, for ``post_save``
+``_webhooks_loaded``   the last save was of a fixture, so its many-to-many relations are as well; until the next save
+``_webhooks_cleared``  the objects that a clearing removes, for the signal after it (``registry.relations``)
+=====================  ===============================================================================================
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from typing import Any
 
 from django.apps import apps
@@ -10,17 +20,15 @@ from django.db import models
 from django.db.models import signals
 
 from webhooks import registry
-from webhooks.capture import recording, transaction
-from webhooks.capture.errors import log_errors
-from webhooks.capture.transaction import TransactionState
+from webhooks.capture.bulk import batch
+from webhooks.capture.events import record
+from webhooks.capture.prechange import read_prechange
+from webhooks.capture.transaction import current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import savepoint
-from webhooks.logs import get_logger
-from webhooks.models import Action, Webhook
+from webhooks.db import log_errors
+from webhooks.models import Action, Event, Webhook
 from webhooks.registry.registration import Registration
 from webhooks.registry.relations import Relation
-
-logger = get_logger(__name__)
 
 
 def connect() -> None:
@@ -33,10 +41,10 @@ def connect() -> None:
     registry.registered.connect(on_registered, dispatch_uid="webhooks.on_registered")
     signals.class_prepared.connect(on_class_prepared, dispatch_uid="webhooks.on_class_prepared")
     for registration in registry.registrations():
-        watch(registration.model)
+        on_registered(None, registration.model)
 
 
-def watch(model: type[models.Model]) -> None:
+def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None:
     """Connect the receivers for a registered model, its proxies, and the models that inherit its rows.
 
     They are connected for each class, not for all senders: with any receiver of ``pre_delete``, Django loads rows that
@@ -52,8 +60,6 @@ def watch(model: type[models.Model]) -> None:
 
 
 def _watch_class(sender: type[models.Model]) -> None:
-    if sender._meta.parents:
-        _connect(signals.pre_save, on_child_saving, sender)
     _connect(signals.pre_save, on_saving, sender)
     _connect(signals.post_save, on_saved, sender)
     _connect(signals.pre_delete, on_deleting, sender)
@@ -61,10 +67,6 @@ def _watch_class(sender: type[models.Model]) -> None:
 
 def _connect(signal: Any, receiver: Any, sender: Any) -> None:
     signal.connect(receiver, sender=sender, dispatch_uid=f"webhooks.{receiver.__name__}")
-
-
-def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None:
-    watch(model)
 
 
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
@@ -81,21 +83,23 @@ def on_saving(
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Read the previous state if a webhook may need it."""
-    state = transaction.current(using)
-    if raw or (state and not state.subscriptions.prechange_types) or using != recording.database():
+    """Read the prechange state if a webhook may need it."""
+    state = current_state(using)
+    if raw or (state and not state.subscriptions.prechange_types) or using != Event.objects.db:
         return
-    objects = {
-        registration: [key]
-        for registration in registry.registrations_touched(sender)
-        if (key := _key(registration, instance)) is not None and not _is_surely_new(registration.model, instance)
-    }
+    objects = {}
+    for registration in registry.registrations_touched(sender):
+        pk, key = registration.model._meta.pk, _key(registration, instance)
+        # If a key has a default, Django inserts a new instance without looking for its row.
+        is_new = instance._state.adding and (pk.has_default() or pk.has_db_default())
+        if key is not None and not is_new:
+            objects[registration] = [key]
     if objects:
         # No savepoint is needed if the save itself takes the same lock and writes all columns that are read.
         in_savepoint = update_fields is not None or not registry.save_locks_row(sender)
-        read = recording.snapshot_before(objects, using, in_savepoint=in_savepoint)
-        if not transaction.in_transaction(using):
-            instance._webhooks_state = read  # type: ignore[attr-defined]
+        state = read_prechange(objects, using, in_savepoint=in_savepoint)
+        if state and not state.is_open:
+            instance._webhooks_state = state  # type: ignore[attr-defined]
 
 
 def _key(registration: Registration, instance: models.Model) -> Any:
@@ -103,57 +107,33 @@ def _key(registration: Registration, instance: models.Model) -> Any:
     return getattr(instance, registration.model._meta.pk.attname)
 
 
-def _is_surely_new(model: type[models.Model], instance: models.Model) -> bool:
-    """If a key has a default, Django inserts a new instance without looking for its row."""
-    return instance._state.adding and (model._meta.pk.has_default() or model._meta.pk.has_db_default())
-
-
-def on_child_saving(sender: type[models.Model], instance: models.Model, using: str, raw: bool, **kwargs: Any) -> None:
-    """Note the parents whose rows exist already: a child that is created for them does not create these."""
-    if raw or not instance._state.adding or not recording.has_subscribers(sender, using):
-        return
-    existing: set[type[models.Model]] = set()
-    instance._webhooks_parents = existing  # type: ignore[attr-defined]
-    for registration in registry.registrations_touched(sender):
-        model, key = registration.model, _key(registration, instance)
-        if model is not sender and key is not None:
-            existing.add(model)
-            label = registration.label
-            with (
-                log_errors(using, "%s %s is recorded as updated: its row cannot be read", label, key),
-                savepoint(using),
-            ):
-                if not model._base_manager.using(using).filter(pk=key).exists():
-                    existing.remove(model)
-
-
 def on_saved(
     sender: type[models.Model], instance: models.Model, created: bool, using: str, raw: bool, **kwargs: Any
 ) -> None:
-    parents = instance.__dict__.pop("_webhooks_parents", ())
+    """Record that an instance was created or updated, and the rows that it inherits."""
     state = instance.__dict__.pop("_webhooks_state", None)
     instance.__dict__.pop("_webhooks_loaded", None)
     if raw:
-        # Rows of a fixture may refer to rows that do not exist yet. Its relations to many are set next, and Django does
-        # not signal that they are of a fixture.
+        # A row of a fixture may refer to rows that do not exist yet, so it is not recorded. ``loaddata`` sets the row's
+        # many-to-many relations next, and their signal does not say ``raw``.
         instance._webhooks_loaded = True  # type: ignore[attr-defined]
-        return
-    if not recording.has_subscribers(sender, using):
-        return
-    needs_lock = not registry.save_locks_row(sender)
-    for registration in registry.registrations_touched(sender):
-        action = Action.CREATED if created and registration.model not in parents else Action.UPDATED
-        _record(registration, _key(registration, instance), action, using, needs_lock, state)
+    elif may_be_wanted(sender, using):
+        # Of a created child, a parent row counts as created as well: Django does not signal which parents are new.
+        action = Action.CREATED if created else Action.UPDATED
+        needs_lock = not registry.save_locks_row(sender)
+        objects = {one: [_key(one, instance)] for one in registry.registrations_touched(sender)}
+        record(objects, action, using, needs_lock, state)
 
 
 def on_deleting(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
-    if not recording.has_subscribers(sender, using):
+    """Record the deletion of an instance while its row can still be read."""
+    if not may_be_wanted(sender, using):
         return  # first: a deletion may cascade to thousands of rows without subscribers
     # Django signals the deletion of each inherited row, so only the sender's own model counts.
     registration = registry.registration_of(sender)
     if registration is not None:
         # The row is locked from here on, so that no update comes between this Event and the deletion.
-        _record(registration, instance.pk, Action.DELETED, using, needs_lock=True)
+        record({registration: [instance.pk]}, Action.DELETED, using, needs_lock=True)
 
 
 def on_many_to_many_changed(
@@ -166,56 +146,38 @@ def on_many_to_many_changed(
     using: str,
     **kwargs: Any,
 ) -> None:
-    """Record changes of the objects that have the field, from whichever side the relation is edited."""
+    """Record changes of the objects that have the field, from either side of the relation."""
     if "_webhooks_loaded" in instance.__dict__:
         return
     holders = model if reverse else type(instance)
     label = instance._meta.label_lower
-    with log_errors(using, "No webhook gets an edit of %s of %s %s", sender.__name__, label, instance.pk):
+    message = "An edit of %s of %s %s cannot be recorded, and no webhook gets it; save the object again to send it"
+    with log_errors(using, message, sender.__name__, label, instance.pk):
         # First: finding the objects may take a query, and load thousands of keys.
-        if _is_elsewhere(label, instance.pk, action, using) or not recording.has_subscribers(holders, using, True):
+        if not may_be_wanted(holders, using, look_up=True):
             return
         relation = Relation(sender, holders, reverse)
         changed = relation.changed(instance, action, pk_set, using)
         if action == "post_add":
-            with log_errors(using, "The other ends of a relation of %s %s are not written yet", label, instance.pk):
+            message = "Objects that were added to %s of %s %s may be sent without it; save them again to send it"
+            with log_errors(using, message, sender.__name__, label, instance.pk):
                 relation.mirror(instance, pk_set or set(), using)
         if action.startswith("post_"):
-            recording.record_edit(changed, using)
-        elif (state := transaction.current(using)) is None or state.subscriptions.prechange_types:
-            fields = {registration: relation.names(registration) for registration in changed}
-            recording.snapshot_before(changed, using, fields)
-
-
-def _record(
-    registration: Registration,
-    pk: Any,
-    action: Action,
-    using: str,
-    needs_lock: bool,
-    state: TransactionState | None = None,
-) -> None:
-    if not _is_elsewhere(registration.label, pk, action, using):
-        recording.record(registration, pk, action, using, needs_lock, state)
-
-
-def _is_elsewhere(label: str, pk: Any, action: str, using: str) -> bool:
-    """Whether an object is on another database than the app's tables, which is logged."""
-    if using == recording.database():
-        return False
-    logger.error(
-        "%s %s had a change (%s) on the database %r, but the tables of webhooks are on %r: nothing can be sent for it",
-        label, pk, action, using, recording.database(),
-    )  # fmt: skip
-    return True
+            is_many = sum(map(len, changed.values())) > 1
+            with batch(using) if is_many else nullcontext():
+                record(changed, Action.UPDATED, using, needs_lock=True)
+        elif (state := current_state(using)) is None or state.subscriptions.prechange_types:
+            relations = {registration: relation.names(registration) for registration in changed}
+            read_prechange(changed, using, relations)
 
 
 def on_object_types_changed(sender: Any, action: str, pk_set: set[int] | None, using: str, **kwargs: Any) -> None:
     if action == "pre_add" and pk_set:
         registry.refuse_unregistered(pk_set)
     elif action.startswith("post_"):
-        transaction.forget_subscriptions(using)
+        on_webhook_changed(sender, using)
 
 
 def on_webhook_changed(sender: Any, using: str, **kwargs: Any) -> None:
-    transaction.forget_subscriptions(using)
+    if state := current_state(using):
+        state.forget_subscriptions()

@@ -1,26 +1,29 @@
-"""What the open transaction did so far, and what its batch still has to record.
+"""What the open transaction did so far: to each object, and in its batch.
 
-A ``TransactionState`` is one of the ``on_commit`` callbacks of its transaction. A rollback to a savepoint also rolls
-back the state. It cannot see a rollback by SQL in a cursor. So the state is only a hint, and the rows decide.
+A ``TransactionState`` is one of the ``on_commit`` callbacks of its transaction. A rollback by Django, also to a
+savepoint, rolls back the state as well. The state does not notice if code executes ``ROLLBACK TO SAVEPOINT`` with a
+cursor. So the state is only a hint, and the rows decide.
 """
 
 from __future__ import annotations
 
 import threading
+import uuid
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db import connections
+from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from webhooks.capture import errors, subscriptions
+from webhooks.capture import subscriptions
 from webhooks.capture.matching import Budget
-from webhooks.capture.subscriptions import Subscriptions
-from webhooks.models import Action, Event
-from webhooks.payloads.snapshots import PreviousState
+from webhooks.db import log_errors
+from webhooks.models import Action, Event, Skip
+from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
 from webhooks.workers import jobs
 
@@ -35,12 +38,14 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Change:
-    """One change of one object. ``needs_lock``: the change itself did not lock the row."""
+    """One change of one object. ``needs_lock``: the change itself did not lock the row. ``serialized``: the object, if
+    it was deleted in a batch, because its row is gone at the end."""
 
     registration: Registration
     pk: Any
     action: Action
     needs_lock: bool = False
+    serialized: SerializedObject | None = None
 
     @cached_property
     def key(self) -> Key:
@@ -50,40 +55,20 @@ class Change:
         return f"{' '.join(self.key)} {self.action}"
 
 
-@dataclass(frozen=True)
-class DeferredChange:
-    """A change in a batch. A deleted object is serialized at once, because its row is gone at the end."""
-
-    change: Change
-    serialized: SerializedObject | None = None
-
-
-@dataclass
-class Batch:
-    """Changes and custom events to record together at the end. ``deletions`` has objects that are about to be deleted,
-    serialized together in advance."""
-
-    entries: list[DeferredChange | Event] = field(default_factory=list)
-    deletions: dict[Key, SerializedObject] = field(default_factory=dict)
-
-    def latest(self) -> list[DeferredChange | Event]:
-        """The last change of each object and all custom events, in order."""
-        latest: dict[Any, DeferredChange | Event] = {}
-        for entry in self.entries:
-            key = entry.change.key if isinstance(entry, DeferredChange) else id(entry)
-            latest.pop(key, None)
-            latest[key] = entry
-        return list(latest.values())
+# An entry of a batch: a change of an object, a custom event, or why a webhook did not want that.
+Entry = Change | Event | Skip
 
 
 @dataclass
 class ObjectHistory:
     """What one transaction did to one object: whether the object existed before, and the ids of its Events.
-    ``failed_ids`` are Events for webhooks with conditions that failed."""
+    ``failed_ids`` are Events for webhooks with conditions that failed. ``skip_ids`` has the skips by webhook,
+    including those from earlier changes."""
 
     existed: bool
     event_ids: list[int] = field(default_factory=list)
     failed_ids: list[int] = field(default_factory=list)
+    skip_ids: dict[int, uuid.UUID] = field(default_factory=dict)
 
 
 class SavepointLog:
@@ -105,6 +90,9 @@ class SavepointLog:
         self._steps.append((self._connection.savepoint_state, undo))
 
     def __contains__(self, sid: str) -> bool:
+        return self.rolled_back_to(sid)  # Django's rollback to a savepoint evaluates ``sid in sids``
+
+    def rolled_back_to(self, sid: str) -> bool:
         """Undo the steps inside this savepoint. Returns whether the log was begun inside it."""
         number = sid.rpartition("_x")[2]
         if not number.isdecimal():
@@ -118,40 +106,51 @@ class SavepointLog:
 class TransactionState:
     """The state of one transaction. Django calls it at the commit; it then wakes a worker if there are Events."""
 
-    def __init__(self, connection: BaseDatabaseWrapper, subscriptions: Subscriptions) -> None:
-        self.connection = connection
-        self.using = connection.alias
-        self.subscriptions = subscriptions
-        self.batch: Batch | None = None
+    def __init__(self, using: str) -> None:
+        self.using = using
+        self.connection = connections[using]
+        self.subscriptions = subscriptions.current(using)
         self.has_events = False
+        self.records_missed = False
         self.is_outdated = False
+        """Whether the subscriptions must be read again."""
+        self.batch: list[Entry] | None = None
+        """The changes and custom events to record at the end of the open batch."""
+        self.serialized_for_deletion: dict[Key, SerializedObject] = {}
+        """The objects that the batch is about to delete."""
         self._histories: dict[Key, ObjectHistory] = {}
-        self._previous: dict[Key, PreviousState] = {}
-        self._log = SavepointLog(connection)
-        self._position = 0
+        self._prechange: dict[Key, PrechangeState] = {}
+        self._log = SavepointLog(self.connection)
 
     def __call__(self) -> None:
         if self.has_events:
             jobs.wake_up()
 
+    @contextmanager
+    def begin(self) -> Iterator[None]:
+        """Open a transaction if there is none: in autocommit mode Django signals a save after its commit."""
+        if self.is_open:
+            yield
+            return
+        with transaction.atomic(self.using):
+            self.register()
+            yield
+
     def register(self) -> None:
         """Add it to the callbacks of the open transaction, and make it the current one."""
         callbacks: list[Any] = self.connection.run_on_commit
-        self._position = len(callbacks)
         callbacks.append((self._log, self, True))
         if _is_managed(self.connection):
             set_current(self.using, self)
-        errors.record_missed_on_commit(self.subscriptions, self.using)
 
     @property
     def is_open(self) -> bool:
-        """Whether Django neither called it nor dropped it yet."""
-        callbacks = self.connection.run_on_commit
-        if self._position < len(callbacks) and callbacks[self._position][1] is self:
-            return True
-        positions = [position for position, callback in enumerate(callbacks) if callback[1] is self]
-        self._position = positions[0] if positions else 0
-        return bool(positions)
+        """Whether it is registered, and Django neither called it nor dropped it yet."""
+        # A loop, because each change asks several times. Few callbacks are older than this one.
+        for callback in self.connection.run_on_commit:  # noqa: SIM110
+            if callback[1] is self:
+                return True
+        return False
 
     @cached_property
     def budget(self) -> Budget:
@@ -169,35 +168,32 @@ class TransactionState:
             self._remember(self._histories, change.key, history)
         return history
 
-    def previous(self, key: Key) -> PreviousState | None:
+    def prechange(self, key: Key) -> PrechangeState | None:
         """The state of an object before the transaction. A rollback releases the row's lock, so it drops this too."""
-        return self._previous.get(key)
+        return self._prechange.get(key)
 
-    def set_previous(self, key: Key, previous: PreviousState) -> None:
-        self._remember(self._previous, key, previous)
+    def set_prechange(self, key: Key, prechange: PrechangeState) -> None:
+        self._remember(self._prechange, key, prechange)
 
     def _remember(self, known: dict[Key, V], key: Key, value: V) -> None:
-        earlier = known.get(key)
+        replaced = known.get(key)
         known[key] = value
-        self._log.note(lambda: known.pop(key) if earlier is None else known.update({key: earlier}))
+        self._log.note(lambda: known.pop(key) if replaced is None else known.update({key: replaced}))
 
-    def defer(self, batch: Batch, entry: DeferredChange | Event) -> None:
-        """Leave a change or a custom event to the end of the batch."""
-        batch.entries.append(entry)
-        self._log.note(batch.entries.pop)
+    def defer(self, batch: list[Entry], entry: Entry) -> None:
+        """Leave a change or a custom event to the end of the open batch."""
+        batch.append(entry)
+        self._log.note(batch.pop)
 
     def forget_subscriptions(self) -> None:
-        """Read the subscriptions again before the next use, and once more if this is rolled back."""
-        self._outdate()
-        self._log.note(self._outdate)
-
-    def _outdate(self) -> None:
+        """Read them again before their next use, and once more if the edit of the webhook is rolled back."""
         self.is_outdated = True
+        self._log.note(partial(setattr, self, "is_outdated", True))
 
 
 # The latest state of each database, by its alias. Only the transaction keeps it alive. Connections belong to threads.
 # ``connections[alias]`` takes longer than the rest of what a row without subscribers costs, and a deletion may cascade
-# to thousands of rows. So ``current`` avoids it.
+# to thousands of rows. So ``current_state`` avoids it.
 _local = threading.local()
 
 
@@ -206,12 +202,7 @@ def _is_managed(connection: BaseDatabaseWrapper) -> bool:
     return bool(connection.in_atomic_block and connection.commit_on_exit)
 
 
-def in_transaction(using: str) -> bool:
-    """Whether a transaction is open that Django ends."""
-    return _is_managed(connections[using])
-
-
-def current(using: str) -> TransactionState | None:
+def current_state(using: str) -> TransactionState | None:
     """The state of the transaction that is open in this thread. None if there is none, or if nothing changed yet."""
     reference: weakref.ref[TransactionState] | None = _local.__dict__.get(using)
     state = reference() if reference else None
@@ -219,7 +210,7 @@ def current(using: str) -> TransactionState | None:
         return None
     if state.is_outdated:
         state.is_outdated = False
-        with errors.log_errors(using, "An edit of a webhook may take effect only in the next transaction"):
+        with log_errors(using, "An edit of a webhook may take effect only in the next transaction"):
             state.subscriptions = subscriptions.current(using)
     return state
 
@@ -228,17 +219,32 @@ def set_current(using: str, state: TransactionState | None) -> None:
     _local.__dict__[using] = weakref.ref(state) if state else None
 
 
-def current_or_new(using: str) -> TransactionState | None:
-    """The state of the open transaction, begun at its first change. None in autocommit mode."""
-    state = current(using)
-    if state is None and in_transaction(using):
-        state = TransactionState(connections[using], subscriptions.current(using))
-        state.register()
+def current_or_new_state(using: str, known: TransactionState | None = None) -> TransactionState:
+    """The state of the open transaction; a new one at its first change.
+
+    In autocommit mode no transaction is open. Then it is ``known``, the state of an earlier step of the same change, or
+    a new one, which opens its transaction when ``begin`` is called.
+    """
+    state = current_state(using)
+    if state is None:
+        is_managed = _is_managed(connections[using])
+        if known and not is_managed:
+            return known
+        state = TransactionState(using)
+        if is_managed:
+            state.register()
     return state
 
 
-def forget_subscriptions(using: str) -> None:
-    """Read the subscriptions again: the open transaction edited a webhook."""
-    state = current(using)
-    if state:
-        state.forget_subscriptions()
+def may_be_wanted(model: type[models.Model], using: str, look_up: bool = False) -> bool:
+    """Whether any webhook may want changes of a model on this database. Each save asks, so this must be fast.
+
+    If the transaction does not know the webhooks yet, ``look_up`` reads them. Otherwise the answer is True.
+    """
+    state = current_state(using)
+    if state is None and using != Event.objects.db:
+        return False
+    if state is None and look_up:
+        with log_errors(using, "The webhooks for %s cannot be read", model._meta.label_lower):
+            state = current_or_new_state(using)
+    return state is None or state.subscriptions.concerns(model)

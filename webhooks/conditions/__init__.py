@@ -12,45 +12,61 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from webhooks.conditions.operators import MISSING, SIDES, Facts, Judge, Unanswerable, Values, lookup
+from webhooks.conditions.operators import (
+    CHANGES,
+    MISSING,
+    SIDES,
+    Judge,
+    Single,
+    Unanswerable,
+    Values,
+    actual_value,
+    lookup,
+)
 from webhooks.conditions.parser import ConditionError, Parser
 from webhooks.conditions.patterns import Deadline, TooSlow
 
-__all__ = ["MISSING", "SIDES", "Condition", "ConditionError", "Verdict", "facts", "lookup", "parse", "parse_stored"]
+__all__ = [
+    "CHANGES", "MISSING", "SIDES", "Condition", "ConditionError", "Single", "Verdict", "actual_value", "facts",
+    "lookup", "parse", "parse_stored",
+]  # fmt: skip
 
 SECONDS = 0.1  # of CPU time, for an evaluation without another limit
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether the conditions match an Event, and why they cannot be judged. ``late``: they took too long."""
+    """Whether the conditions match an Event, and why they cannot be judged. ``late``: they took too long.
+
+    ``decided_by`` is the condition that was evaluated last: if they do not match, it is the reason. None if no
+    condition was evaluated, as in an empty "or".
+    """
 
     matches: bool
     problem: str = ""
     late: bool = False
+    decided_by: Single | None = None
 
 
 class Condition:
     """Parsed conditions, to judge many Events. ``needs_prechange``: they look at the state before a change."""
 
-    def __init__(self, judge: Judge, needs_prechange: bool = False) -> None:
+    def __init__(self, judge: Judge, needs_prechange: bool) -> None:
         self._judge = judge
         self.needs_prechange = needs_prechange
 
-    def judge(self, facts: Facts, seconds: float = SECONDS) -> Verdict:
+    def judge(self, facts: Mapping[str, Any], seconds: float = SECONDS) -> Verdict:
         """Judge an Event by its ``facts``. Stops after ``seconds`` of CPU time. Never raises."""
+        values = Values(facts, Deadline(seconds))
         try:
-            return _YES if self._judge(Values(facts), Deadline(seconds)) else _NO
+            return Verdict(self._judge(values), decided_by=values.last)
         except Unanswerable as error:
-            return Verdict(False, str(error))
+            return Verdict(False, str(error), decided_by=values.last)
         except TooSlow:
             problem = f"the conditions took longer than {seconds:g} s to judge; write simpler ones"
             return Verdict(False, problem, late=True)
         except (RecursionError, MemoryError):
             return Verdict(False, "the data are nested too deeply to be compared")
-
-
-_YES, _NO = Verdict(True), Verdict(False)
 
 
 def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -61,10 +77,8 @@ def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def parse(conditions: Any, is_stored: bool = False) -> Condition:
     """Parse conditions. None, or anything empty, matches every Event. Raises ConditionError."""
-    if not conditions:
-        return Condition(lambda values, deadline: True)
     parser = Parser(is_stored)
-    judge = parser.parse(conditions)
+    judge = parser.parse(conditions) if conditions else lambda values: True
     return Condition(judge, parser.needs_prechange)
 
 

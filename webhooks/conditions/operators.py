@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+from django.utils.translation import gettext_noop as _
 
 from webhooks.conditions.patterns import Deadline, Pattern
 from webhooks.text import json_equal
-
-Facts = Mapping[str, Any]
 
 SIDES = ("prechange", "postchange")
 MISSING = object()
@@ -23,146 +24,158 @@ class Unanswerable(Exception):
     """A condition has no answer for this Event, so the whole rule does not match, as in NetBox."""
 
 
+@dataclass(frozen=True, slots=True)
+class Single:
+    """A condition without "and" and "or". ``place`` is where it is in the rule, such as ``and[1].or[0]``."""
+
+    place: str
+    attr: str
+    op: str
+    value: Any = None
+    negate: bool = False
+
+
 class Values:
-    """The values of one Event's ``facts``. Conditions with the same path share one search."""
+    """The values of one Event's ``facts``, for one evaluation. Conditions with the same path share one search.
 
-    def __init__(self, facts: Facts) -> None:
-        self.facts = facts
-        self._found: dict[tuple[str, ...], Any] = {}
+    ``last`` is the condition that was evaluated last. If a rule does not match, this condition has decided that: "and"
+    stops at the first one that does not hold, and "or" at the last one.
+    """
 
-    def get(self, key: tuple[str, ...], find: Callable[[], Any]) -> Any:
+    def __init__(self, facts: Mapping[str, Any], deadline: Deadline) -> None:
+        self.facts, self.deadline = facts, deadline
+        self.last: Single | None = None
+        self._found: dict[tuple[Any, str], Any] = {}
+
+    def get(self, find: Callable[[Mapping[str, Any], str], Any], attr: str) -> Any:
+        """Return what ``find`` finds at the path. Raises TooSlow and what ``find`` raises."""
+        self.deadline.left()
+        key = find, attr
         if key not in self._found:
-            self._found[key] = find()
+            self._found[key] = find(self.facts, attr)
         return self._found[key]
 
 
 # Returns whether the condition holds. Raises Unanswerable and TooSlow.
-Judge = Callable[[Values, Deadline], bool]
+Judge = Callable[[Values], bool]
 
-
-def _contains(found: Any, value: Any) -> bool:
-    return value in found
-
-
-def _in(found: Any, values: Any) -> bool:
-    return found in values
-
-
-COMPARE: dict[str, Callable[[Any, Any], Any] | None] = {
+COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "eq": operator.eq,
     "gt": operator.gt,
     "gte": operator.ge,
     "lt": operator.lt,
     "lte": operator.le,
-    "in": _in,
-    "contains": _contains,
-    "regex": None,  # which needs the deadline
+    "in": lambda found, values: found in values,
+    "contains": operator.contains,
 }
-CHANGES = ("changed", "unchanged")
-OPERATORS = (*COMPARE, *CHANGES)
-
-_NUMBER = ((int, float), "a number")
 
 # The types of value that each operator compares with, and their names.
 VALUE_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
-    "eq": ((str, int, float, bool, list, type(None)), "text, a number, true, false, null or a list"),
-    "gt": _NUMBER,
-    "gte": _NUMBER,
-    "lt": _NUMBER,
-    "lte": _NUMBER,
-    "in": ((list,), "a list"),
-    "contains": ((str, int, float, bool, list), "text, a number, true, false or a list"),
-    "regex": ((str,), "text, a regular expression"),
+    "eq": ((str, int, float, bool, list, type(None)), _("text, a number, true, false, null or a list")),
+    **dict.fromkeys(("gt", "gte", "lt", "lte"), ((int, float), _("a number"))),
+    "in": ((list,), _("a list")),
+    "contains": ((str, int, float, bool, list), _("text, a number, true, false or a list")),
+    "regex": ((str,), _("text, a regular expression")),
 }
+CHANGES = ("changed", "unchanged")
+OPERATORS = (*VALUE_TYPES, *CHANGES)
 
 
-def comparison(op: str, attr: str, value: Any) -> Judge:
-    """Compare the value at the path ``attr`` with ``value``, which is a Pattern for ``regex``."""
-    compare, resolve = COMPARE[op], _resolver(attr)
+def comparison(single: Single, value: Any) -> Judge:
+    """Compare the value at the path with ``value``, which is a Pattern for ``regex``."""
+    op, attr = single.op, single.attr
 
-    def holds(found: Any, deadline: Deadline) -> bool:
-        if compare is not None:
-            return bool(compare(found, value))
-        if not isinstance(found, str):
-            raise TypeError
-        pattern: Pattern = value
-        return pattern.matches(found, deadline)
-
-    def judge(values: Values, deadline: Deadline) -> bool:
-        deadline.left()
-        found = values.get((attr,), lambda: resolve(values.facts))
+    def judge(values: Values) -> bool:
+        values.last = single
+        found = values.get(_find, attr)
         if found is _NO_SNAPSHOT:
-            return op in ("eq", "in") and holds(None, deadline)
+            if op not in ("eq", "in"):
+                return False
+            found = None
         try:
-            return holds(found, deadline)
+            if isinstance(value, Pattern):
+                return value.matches(found, values.deadline)
+            return bool(COMPARE[op](found, value))
         except TypeError:
             raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is {kind(found)} there") from None
 
     return judge
 
 
-def change(op: str, attr: str) -> Judge:
-    """Compare the values at the path ``attr`` in the two snapshots."""
-    steps = attr.split(".")
-    wants_unchanged = op == "unchanged"
+def never(single: Single) -> Judge:
+    """An "or" without members does not hold."""
 
-    def is_unchanged(values: Values) -> bool:
-        snapshots = values.facts.get("snapshots")
-        sides = [snapshots.get(side) for side in SIDES] if isinstance(snapshots, dict) else [None, None]
-        if sides == [None, None]:
-            raise Unanswerable(f"{op!r} cannot judge {attr!r}: this Event has no snapshots")
-        before, after = (MISSING if side is None else lookup(side, steps) for side in sides)
-        if before is MISSING and after is MISSING:
-            raise Unanswerable(f"{op!r} cannot judge {attr!r}, which is in neither snapshot")
-        return json_equal(before, after)
-
-    def judge(values: Values, deadline: Deadline) -> bool:
-        deadline.left()
-        unchanged: bool = values.get(("unchanged", attr), lambda: is_unchanged(values))
-        return unchanged is wants_unchanged
+    def judge(values: Values) -> bool:
+        values.last = single
+        return False
 
     return judge
 
 
+def change(single: Single) -> Judge:
+    """Compare the values at the path in the two snapshots."""
+    op, attr = single.op, single.attr
+
+    def judge(values: Values) -> bool:
+        values.last = single
+        try:
+            return bool(values.get(_has_changed, attr) is (op == "changed"))
+        except Unanswerable as error:
+            raise Unanswerable(f"{op!r} cannot judge {attr!r}{error}") from None
+
+    return judge
+
+
+def actual_value(single: Single, facts: Mapping[str, Any]) -> Any:
+    """The value that a condition found; of a change, the values before and after it. ``MISSING`` without one."""
+    try:
+        if single.op not in CHANGES:
+            found = _find(facts, single.attr)
+            return None if found is _NO_SNAPSHOT else found
+        sides = (lookup(facts["snapshots"][side], single.attr.split(".")) for side in SIDES)
+        return [None if one is MISSING else one for one in sides]
+    except (Unanswerable, TypeError, KeyError):
+        return MISSING
+
+
+def _has_changed(facts: Mapping[str, Any], attr: str) -> bool:
+    snapshots = facts.get("snapshots")
+    sides = [snapshots.get(side) for side in SIDES] if isinstance(snapshots, dict) else [None, None]
+    if sides == [None, None]:
+        raise Unanswerable(": this Event has no snapshots")
+    before, after = (MISSING if side is None else lookup(side, attr.split(".")) for side in sides)
+    if before is MISSING and after is MISSING:
+        raise Unanswerable(", which is in neither snapshot")
+    return not json_equal(before, after)
+
+
 def lookup(value: Any, steps: list[str]) -> Any:
     """The value at a path. ``MISSING`` without one, and also behind an empty list."""
-    try:
-        found = _walk(value, steps, "")
-    except Unanswerable:
-        return MISSING
     for step in steps:
         if value == []:
             return MISSING
-        value = [member[step] for member in value] if isinstance(value, list) else value[step]
-    return found
+        try:
+            value = [member[step] for member in value] if isinstance(value, list) else value[step]
+        except (KeyError, TypeError):
+            return MISSING
+    return value
 
 
-def _resolver(attr: str) -> Callable[[Facts], Any]:
-    """Return a function that finds the value at ``attr``, or ``_NO_SNAPSHOT``. It raises Unanswerable without one."""
+def _find(facts: Mapping[str, Any], attr: str) -> Any:
+    """The value at the path ``attr``. ``_NO_SNAPSHOT`` in a snapshot that is null, if the other one has such a path.
+    Raises Unanswerable without a value."""
     steps = attr.split(".")
-    first, side, rest = steps[0], steps[1:2], steps[2:]
-    if first == "snapshots" and side and side[0] in SIDES:
-        return lambda facts: _in_snapshot(facts, side[0], rest, attr)
-    if len(steps) == 1:
-        return lambda facts: _step(facts, attr, attr)
-    return lambda facts: _walk(facts, steps, attr)
-
-
-def _in_snapshot(facts: Facts, side: str, steps: list[str], attr: str) -> Any:
-    """The value in a snapshot; ``_NO_SNAPSHOT`` if this snapshot is null and the other one has such a path."""
     snapshots = facts.get("snapshots")
-    if not isinstance(snapshots, dict) or side not in snapshots or snapshots[side] is not None or not steps:
-        return _walk(facts, ["snapshots", side, *steps], attr)
-    other = snapshots.get(SIDES[1 - SIDES.index(side)])
-    if other is not None and steps != [""] and lookup(other, steps) is MISSING:
-        raise Unanswerable(f"there is no {attr!r}, and the other snapshot has none either")
-    return _NO_SNAPSHOT
-
-
-def _walk(value: Any, steps: list[str], attr: str) -> Any:
+    if steps[0] == "snapshots" and len(steps) > 2 and isinstance(snapshots, dict):
+        side, inner = steps[1], steps[2:]
+        if side in SIDES and snapshots.get(side, MISSING) is None:
+            other = snapshots.get(SIDES[1 - SIDES.index(side)])
+            if other is not None and inner != [""] and lookup(other, inner) is MISSING:
+                raise Unanswerable(f"there is no {attr!r}, and the other snapshot has none either")
+            return _NO_SNAPSHOT
+    value: Any = facts
     for step in steps:
-        many = isinstance(value, list)
-        value = [_step(member, step, attr) for member in value] if many else _step(value, step, attr)
+        value = [_step(one, step, attr) for one in value] if isinstance(value, list) else _step(value, step, attr)
     return value
 
 
@@ -175,9 +188,9 @@ def _step(value: Any, step: str, attr: str) -> Any:
         raise Unanswerable(f"there is no {attr!r}: {step!r} is missing") from None
 
 
-_KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+_KINDS = {dict: _("an object"), list: _("a list"), str: _("text"), bool: _("true or false"), type(None): "null"}
 
 
 def kind(value: Any) -> str:
-    """The name of a JSON value's type, in words for an admin."""
+    """The name of a JSON value's type, in English words for an admin."""
     return _KINDS.get(type(value), "a number" if isinstance(value, int | float) else type(value).__name__)

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhooks.conditions.operators import CHANGES, OPERATORS, VALUE_TYPES, Judge, change, comparison, kind
-from webhooks.conditions.patterns import WIDE, Pattern, PatternError, size
+from django.utils.translation import gettext
+
+from webhooks.conditions.operators import (
+    CHANGES,
+    OPERATORS,
+    VALUE_TYPES,
+    Judge,
+    Single,
+    change,
+    comparison,
+    kind,
+    never,
+)
+from webhooks.conditions.patterns import MAX_SIZE, Deadline, Pattern, PatternError, TooSlow, too_large
 from webhooks.text import short_repr
 
 # The limits of one rule.
 _MAX_DEPTH = 20  # of "and" and "or", and of lists in values
 _MAX_CONDITIONS = 500
 _MAX_VALUES = 10_000  # members of lists included
-_MAX_PATTERN_SIZE = 10_000  # characters of all patterns: a long one takes up to 60 ms to compile, a wide set 15
+_SECONDS = 0.5  # of CPU time, until the last pattern is compiled
 
 _KEYS = ("attr", "op", "value", "negate")
 _AFTER = "snapshots.postchange."
@@ -32,12 +44,14 @@ class Parser:
 
     def __init__(self, is_stored: bool = False) -> None:
         self._is_stored = is_stored
+        self._deadline = Deadline(float("inf") if is_stored else _SECONDS)
         self._conditions = self._values = self._pattern_size = 0
         self.needs_prechange = False
 
     def parse(self, node: Any, place: str = "", depth: int = 0) -> Judge:
         if not isinstance(node, dict):
-            raise ConditionError(place, f"a condition must be an object such as {_EXAMPLE}, not {kind(node)}")
+            problem = gettext("a condition must be an object such as %(example)s, not %(kind)s")
+            raise ConditionError(place, problem % {"example": _EXAMPLE, "kind": gettext(kind(node))})
         for name in ("and", "or"):
             if name in node:
                 return self._group(name, node, place, depth)
@@ -46,87 +60,100 @@ class Parser:
     def _group(self, name: str, node: dict[str, Any], place: str, depth: int) -> Judge:
         if len(node) > 1:
             others = ", ".join(sorted(f"{key!r}" for key in node if key != name))
-            raise ConditionError(place, f"{name!r} must be the only key of its object; move or remove {others}")
+            problem = gettext("%(name)r must be the only key of its object; move or remove %(others)s")
+            raise ConditionError(place, problem % {"name": name, "others": others})
         place = _at(place, name)
         if depth >= _MAX_DEPTH:
-            raise ConditionError(place, f"'and' and 'or' may be nested {_MAX_DEPTH} deep; make the rule flatter")
+            problem = gettext("'and' and 'or' may be nested %(most)d deep; make the rule flatter")
+            raise ConditionError(place, problem % {"most": _MAX_DEPTH})
         members = node[name]
         if members in ({}, ""):
             members = []
         if not isinstance(members, list):
-            raise ConditionError(place, f"{name!r} must hold a list of conditions, not {kind(members)}")
+            problem = gettext("%(name)r must hold a list of conditions, not %(kind)s")
+            raise ConditionError(place, problem % {"name": name, "kind": gettext(kind(members))})
         judges = tuple(self.parse(member, f"{place}[{index}]", depth + 1) for index, member in enumerate(members))
         if name == "and":
-            return lambda values, deadline: all(judge(values, deadline) for judge in judges)
-        return lambda values, deadline: any(judge(values, deadline) for judge in judges)
+            return lambda values: all(judge(values) for judge in judges)
+        if not judges:
+            return never(Single(place, "", "or", []))
+        return lambda values: any(judge(values) for judge in judges)
 
     def _single(self, node: dict[str, Any], place: str) -> Judge:
         self._conditions += 1
         if self._conditions > _MAX_CONDITIONS:
-            raise ConditionError(place, f"a rule may have {_MAX_CONDITIONS} conditions; split it over several webhooks")
-        _check_keys(node, place)
+            problem = gettext("a rule may have %(most)d conditions; split it over several webhooks")
+            raise ConditionError(place, problem % {"most": _MAX_CONDITIONS})
+        if unknown := [key for key in node if key not in _KEYS]:
+            key = min(unknown, key=str)
+            if key.lower() in ("and", "or", *_KEYS):
+                problem = gettext("a condition has no %(key)s; write %(right)r")
+            else:
+                problem = gettext("a condition has no %(key)s; it looks like %(example)s")
+            values = {"key": short_repr(key), "right": key.lower(), "example": _EXAMPLE}
+            raise ConditionError(_at(place, key), problem % values)
+        if "attr" not in node:
+            problem = gettext("'attr' is missing; a condition looks like %(example)s")
+            raise ConditionError(place, problem % {"example": _EXAMPLE})
         attr, op = node["attr"], node.get("op", "eq")
         if not isinstance(attr, str):
-            problem = f"'attr' must be text, a path such as 'site.slug', not {kind(attr)}"
-            raise ConditionError(_at(place, "attr"), problem)
+            problem = gettext("'attr' must be text, a path such as 'site.slug', not %(kind)s")
+            raise ConditionError(_at(place, "attr"), problem % {"kind": gettext(kind(attr))})
         if op not in OPERATORS:  # a tuple: JSON values that have no hash can be looked for in it
-            problem = f"there is no operator {short_repr(op)}; use one of {', '.join(OPERATORS)}"
-            raise ConditionError(_at(place, "op"), problem)
+            problem = gettext("there is no operator %(op)s; use one of %(known)s")
+            raise ConditionError(_at(place, "op"), problem % {"op": short_repr(op), "known": ", ".join(OPERATORS)})
         self.needs_prechange |= op in CHANGES or (attr.startswith("snapshots") and not attr.startswith(_AFTER))
-        judge = self._change(op, attr, node, place) if op in CHANGES else self._comparison(op, attr, node, place)
-        return (lambda values, deadline: not judge(values, deadline)) if node.get("negate") else judge
+        single = Single(place, attr, op, node.get("value"), bool(node.get("negate")))
+        judge = self._change(single, node, place) if op in CHANGES else self._comparison(single, node, place)
+        return (lambda values: not judge(values)) if single.negate else judge
 
-    def _change(self, op: str, attr: str, node: dict[str, Any], place: str) -> Judge:
+    def _change(self, single: Single, node: dict[str, Any], place: str) -> Judge:
+        op, attr = single.op, single.attr
         if node.get("value") is not None:
-            raise ConditionError(_at(place, "value"), f"{op!r} compares the snapshots; remove 'value'")
+            problem = gettext("%(op)r compares the snapshots; remove 'value'")
+            raise ConditionError(_at(place, "value"), problem % {"op": op})
         if attr.startswith("snapshots."):  # as in NetBox: this operator looks for the path inside each snapshot
             bare = ".".join(attr.split(".")[2:]) or "status"
-            problem = f"{op!r} looks into both snapshots by itself; write {short_repr(bare)}, not {short_repr(attr)}"
-            raise ConditionError(_at(place, "attr"), problem)
-        return change(op, attr)
+            problem = gettext("%(op)r looks into both snapshots by itself; write %(right)s, not %(wrong)s")
+            values = {"op": op, "right": short_repr(bare), "wrong": short_repr(attr)}
+            raise ConditionError(_at(place, "attr"), problem % values)
+        return change(single)
 
-    def _comparison(self, op: str, attr: str, node: dict[str, Any], place: str) -> Judge:
+    def _comparison(self, single: Single, node: dict[str, Any], place: str) -> Judge:
+        op = single.op
         if "value" not in node:
-            raise ConditionError(place, f"'value' is missing, which {op!r} compares with")
+            raise ConditionError(place, gettext("'value' is missing, which %(op)r compares with") % {"op": op})
         value, place = node["value"], _at(place, "value")
         types, wanted = VALUE_TYPES[op]
         if type(value) not in types:
-            raise ConditionError(place, f"{op!r} compares with {wanted}, not with {kind(value)}")
+            problem = gettext("%(op)r compares with %(wanted)s, not with %(kind)s")
+            raise ConditionError(place, problem % {"op": op, "wanted": gettext(wanted), "kind": gettext(kind(value))})
         self._count_values(value, place)
-        return comparison(op, attr, self._pattern(value, place) if op == "regex" else value)
+        if op == "regex":
+            try:
+                value = self._pattern(value)
+            except PatternError as error:
+                raise ConditionError(place, str(error)) from error
+        return comparison(single, value)
 
-    def _pattern(self, source: str, place: str) -> Pattern:
+    def _count_values(self, value: Any, place: str, depth: int = 0) -> None:
+        self._values += 1
+        if self._values > _MAX_VALUES or depth > _MAX_DEPTH:
+            problem = gettext("a rule may hold %(values)s values, lists in lists %(depth)d deep; shorten it")
+            raise ConditionError(place, problem % {"values": f"{_MAX_VALUES:,}", "depth": _MAX_DEPTH})
+        for inner in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
+            self._count_values(inner, place, depth + 1)
+
+    def _pattern(self, source: str) -> Pattern:
+        pattern = Pattern(source, self._is_stored)
+        self._pattern_size += pattern.size
+        if self._pattern_size > MAX_SIZE:
+            raise PatternError(too_large())
         try:
-            self._pattern_size += size(source)
-            if self._pattern_size > _MAX_PATTERN_SIZE:
-                raise PatternError(
-                    f"the patterns of a rule may have {_MAX_PATTERN_SIZE:,} characters in all. Those that must repeat "
-                    f"count each time, and a set with characters beyond Latin-1 counts as {WIDE}; shorten them"
-                )
-            return Pattern(source, self._is_stored)
-        except PatternError as error:
-            raise ConditionError(place, str(error)) from error
-
-    def _count_values(self, value: Any, place: str) -> None:
-        waiting = [(value, 0)]
-        while waiting:
-            node, depth = waiting.pop()
-            self._values += 1
-            if self._values > _MAX_VALUES or depth > _MAX_DEPTH:
-                problem = f"a rule may hold {_MAX_VALUES:,} values, lists in lists {_MAX_DEPTH} deep; shorten it"
-                raise ConditionError(place, problem)
-            inner = node if isinstance(node, list) else node.values() if isinstance(node, dict) else ()
-            waiting += [(item, depth + 1) for item in inner]
-
-
-def _check_keys(node: dict[str, Any], place: str) -> None:
-    if unknown := [key for key in node if key not in _KEYS]:
-        key = min(unknown, key=str)
-        is_case = key.lower() in ("and", "or", *_KEYS)
-        hint = f"; write {key.lower()!r}" if is_case else f"; it looks like {_EXAMPLE}"
-        raise ConditionError(_at(place, key), f"a condition has no {short_repr(key)}{hint}")
-    if "attr" not in node:
-        raise ConditionError(place, f"'attr' is missing; a condition looks like {_EXAMPLE}")
+            self._deadline.left()
+        except TooSlow:
+            raise PatternError(gettext("the patterns take too long to compile; write simpler ones")) from None
+        return pattern
 
 
 def _at(place: str, key: str) -> str:

@@ -1,8 +1,8 @@
 r"""Match the regular expressions of rules in bounded time. Pure.
 
-Python's ``re`` parses a pattern, as in NetBox, and says where it is broken. But nothing can stop ``re`` while it
-matches: a pattern such as ``(?:.*,){30}P`` backtracks for ever, while a save waits. So the package ``regex`` matches,
-which takes a timeout.
+Python's ``re`` checks a pattern when it is saved, as in NetBox, and says where it is broken. But nothing can stop
+``re`` while it matches: a pattern such as ``(?:.*,){30}P`` backtracks for ever, while a save waits. So the package
+``regex`` matches, which takes a timeout.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import re
 import time
 import warnings
-from re import _constants, _parser  # type: ignore[attr-defined]  # how often a part repeats is known to Python alone
-from typing import Any
 
 import regex
+from django.utils.translation import gettext
 
 MAX_LENGTH = 1_000  # characters of a pattern
-WIDE = 500  # the size of a set with characters beyond Latin-1: compiling it, Python may go through 65,536 of them
+MAX_SIZE = 10_000  # of all patterns of a rule: ``regex`` compiles this in 60 ms
 
-_TOO_COMPLEX = "the pattern is nested too deeply or repeats too often; write a simpler one"
 
 # Finds braces and sets: regex gives some characters in them an additional meaning (fuzzy matching, [:alpha:]).
 _PIECES = re.compile(
@@ -30,8 +28,6 @@ _PIECES = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_BEYOND_LATIN_1 = re.compile(r"[^\x00-\xff]|\\[uUN]")
-_REPEATS = (_constants.MAX_REPEAT, _constants.MIN_REPEAT, _constants.POSSESSIVE_REPEAT)
 _BRACKETS = re.compile(r"\\.|\[", re.DOTALL)
 
 
@@ -39,81 +35,78 @@ class PatternError(ValueError):
     """A refused pattern: the problem and its position."""
 
 
+def too_large() -> str:
+    """The problem of patterns that have more than ``MAX_SIZE`` characters together."""
+    problem = gettext(
+        "the patterns of a rule may have %(most)s characters in all, and those that must repeat count each time; "
+        "shorten them"
+    )
+    return problem % {"most": f"{MAX_SIZE:,}"}
+
+
 class TooSlow(Exception):
     """The evaluation reached its deadline."""
 
 
 class Deadline:
-    """Limits one evaluation to ``seconds`` of this thread's CPU time, from its first condition on.
+    """Limits one evaluation to ``seconds`` of this thread's CPU time.
 
     Wall-clock time would be wrong: on a busy machine the thread may wait longer, and its rule would not match.
     """
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._end: float | None = None
+        self._end = time.thread_time() + seconds
 
     def left(self) -> float:
         """Seconds left. Raises TooSlow when there are none."""
-        now = time.thread_time()
-        if self._end is None:
-            self._end = now + self._seconds
-        if now >= self._end:
+        left = self._end - time.thread_time()
+        if left <= 0:
             raise TooSlow
-        return self._end - now
+        return left
 
 
 class Pattern:
-    """A compiled pattern. Raises PatternError for a broken one. ``is_stored``: ``re`` compiled it when it was saved.
-    That may take 70 ms and is not repeated while a save waits."""
+    """A compiled pattern. Raises PatternError for one that is broken or too large. ``is_stored``: ``re`` checked it
+    when it was saved. That may take a second and is not repeated while a save waits."""
 
     def __init__(self, source: str, is_stored: bool = False) -> None:
         if len(source) > MAX_LENGTH:
-            raise PatternError(f"the pattern has {len(source):,} characters; {MAX_LENGTH:,} are allowed")
+            too_long = gettext("the pattern has %(count)s characters; %(most)s are allowed")
+            raise PatternError(too_long % {"count": f"{len(source):,}", "most": f"{MAX_LENGTH:,}"})
+        self.size = _size(source)
+        if self.size > MAX_SIZE:
+            raise PatternError(too_large())
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                (_parser.parse if is_stored else re.compile)(source)
+                if not is_stored:
+                    re.compile(source)
                 self._compiled = regex.compile(_PIECES.sub(_as_re_reads_it, source), regex.VERSION0)
         except (re.error, regex.error) as error:
-            raise PatternError(f"the pattern is broken: {error}") from error
+            raise PatternError(gettext("the pattern is broken: %(error)s") % {"error": error}) from error
         except (RecursionError, OverflowError, MemoryError, ValueError) as error:
-            raise PatternError(_TOO_COMPLEX) from error
+            raise PatternError(gettext("the pattern is nested too deeply; write a simpler one")) from error
 
     def matches(self, text: str, deadline: Deadline) -> bool:
-        """Whether the pattern matches at the beginning of the text, as ``re.match`` does. Raises TooSlow."""
+        """Whether the pattern matches at the beginning of the text, as ``re.match`` does. Raises TooSlow, and TypeError
+        for a value that is no text."""
         try:
             return self._compiled.match(text, timeout=deadline.left()) is not None
         except (TimeoutError, MemoryError) as error:
             raise TooSlow from error
 
 
-def size(source: str) -> int:
-    """Return the cost of compiling a pattern, in characters. Each required repetition counts, and a wide set counts as
-    ``WIDE``. Raises PatternError for a pattern that is nested too deeply."""
-    if len(source) > MAX_LENGTH:
-        return len(source)  # Pattern refuses it; do not spend time on it here
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pieces = _pieces(_parser.parse(source))
-    except RecursionError as error:
-        raise PatternError(_TOO_COMPLEX) from error
-    except (re.error, OverflowError):
-        pieces = 0  # Pattern explains the error
-    sets = (found["set"] or "" for found in _PIECES.finditer(source))
-    return max(len(source), pieces) + WIDE * sum(1 for one in sets if _BEYOND_LATIN_1.search(one))
-
-
-def _pieces(node: Any) -> int:
-    """How many pieces ``regex`` compiles for a part of the parsed pattern. It copies required repetitions: 100 times
-    for ``a{100}``, once more for each ``+``, and copies of copies where they are nested."""
-    if isinstance(node, _parser.SubPattern):
-        return sum(
-            (argument[0] + 1) * _pieces(argument[2]) if op in _REPEATS else 1 + _pieces(argument)
-            for op, argument in node
-        )
-    return max(1, sum(map(_pieces, node))) if isinstance(node, tuple | list) else 0
+def _size(source: str) -> int:
+    """Return how many characters ``regex`` compiles at most. It copies what must repeat: 100 times for ``a{100}``, and
+    once more for each ``+``. Groups may be nested, so their repetitions multiply."""
+    size, factor = len(source), 1
+    for repeat in re.finditer(r"\+|\{(\d+)", source):
+        count = int(repeat[1] or 1)
+        if source[repeat.start() - 1] in ")}?*+ \n\t\r\f\v":  # after a group or a repetition, maybe with flag x
+            factor *= count + 1
+        else:
+            size += count
+    return size * factor
 
 
 def _as_re_reads_it(piece: re.Match[str]) -> str:

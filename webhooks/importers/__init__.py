@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from webhooks import registry
-from webhooks.capture import recording
 from webhooks.importers.source import Responses
 from webhooks.importers.translate import Plan, Skipped, translate
 from webhooks.logs import get_logger
@@ -25,10 +24,6 @@ logger = get_logger(__name__)
 
 # Users set these fields; workers keep the others.
 SETTINGS = [field.name for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
-
-
-class Conflict(Exception):
-    """Another user created a webhook with the name of a plan after the preview."""
 
 
 @dataclass
@@ -61,17 +56,14 @@ def preview(responses: Responses, disabled: bool = False) -> Preview:
 
 
 def create(plans: Iterable[Plan]) -> None:
-    """Create a webhook for each plan, or none. Raises Conflict."""
+    """Create a webhook for each plan, or none. Raises IntegrityError if another user took one of the names."""
     models = {item.label: item.model for item in registry.registrations()}
-    try:
-        with transaction.atomic(recording.database()):
-            for plan in plans:
-                webhook = Webhook.objects.create(**plan.fields)
-                types = ContentType.objects.get_for_models(*(models[label] for label in plan.object_types))
-                webhook.object_types.set(types.values())
-                logger.info("Webhook %s was imported from %s", webhook, plan.origin)
-    except IntegrityError as error:
-        raise Conflict(str(error)) from error
+    with transaction.atomic(Webhook.objects.db):
+        for plan in plans:
+            webhook = Webhook.objects.create(**plan.fields)
+            types = ContentType.objects.get_for_models(*(models[label] for label in plan.object_types))
+            webhook.object_types.set(types.values())
+            logger.info("Webhook %s was imported from %s", webhook, plan.origin)
 
 
 def _problem(plan: Plan) -> str:

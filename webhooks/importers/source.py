@@ -16,7 +16,6 @@ from webhooks.network.outcome import explain
 
 MAX_BYTES = 50_000_000  # of one response
 MAX_PAGES = 1_000  # of one list
-MAX_DEPTH = 100  # of lists and objects inside each other
 TIMEOUT = 30  # seconds for each read
 
 WEBHOOKS, RULES = "webhooks", "event rules"
@@ -59,16 +58,14 @@ class Responses:
 
     def add(self, response: Any, source: str) -> None:
         """Add one response, a list of responses, or a list of items. Raises UnreadableSource."""
-        if isinstance(response, list):
-            for one in response:
-                self.add(one, source)
-        elif isinstance(response, dict) and isinstance(response.get("results"), list):
-            kinds = {self._add_item(item, source) for item in response["results"]}
-            count = response.get("count")
-            if isinstance(count, int):
-                self.counts |= dict.fromkeys(kinds, count)
-        else:
-            self._add_item(response, source)
+        for one in response if isinstance(response, list) else [response]:
+            if isinstance(one, dict) and isinstance(one.get("results"), list):
+                kinds = {self._add_item(item, source) for item in one["results"]}
+                count = one.get("count")
+                if isinstance(count, int):
+                    self.counts |= dict.fromkeys(kinds, count)
+            else:
+                self._add_item(one, source)
 
     def _add_item(self, item: Any, source: str) -> str:
         keys = item.keys() if isinstance(item, dict) else ()
@@ -95,30 +92,13 @@ def read(sources: Iterable[str], token: str = "") -> Responses:  # nosec B107 # 
         elif "://" in source:
             raise UnreadableSource("Only http:// and https:// URLs can be read.")
         else:
-            responses.add(_read_file(source), source)
+            try:
+                responses.add(json.loads(Path(source).read_bytes()), source)
+            except OSError as error:
+                raise UnreadableSource(f"{source} cannot be read: {error.strerror}") from error
+            except (ValueError, RecursionError) as error:
+                raise UnreadableSource(f"{source} is no JSON: {error}") from error
     return responses
-
-
-def _read_file(path: str) -> Any:
-    try:
-        return _parse(Path(path).read_bytes())
-    except OSError as error:
-        raise UnreadableSource(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UnreadableSource(f"{path} is no JSON: {error}") from error
-
-
-def _parse(text: bytes | bytearray) -> Any:
-    """Raises ValueError or RecursionError."""
-    value = json.loads(text)
-    level, depth = [value], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it has more than {MAX_DEPTH} levels of lists and objects")
-        containers = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list)]
-        level = [inner for container in containers for inner in container]
-    return value
 
 
 def _fetch_lists(url: str, token: str) -> Iterator[tuple[str, Any]]:
@@ -137,38 +117,44 @@ def _fetch_lists(url: str, token: str) -> Iterator[tuple[str, Any]]:
 
 def _fetch_pages(first: str, token: str) -> Iterator[tuple[str, Any]]:
     url, seen = first, set[str]()
-    while url:
-        if url in seen or len(seen) == MAX_PAGES:
-            raise UnreadableSource(f"the pages of {first} have no end")
+    while url not in seen and len(seen) < MAX_PAGES:
         seen.add(url)
         response = _fetch(url, token)
         yield url, response
-        url = _next_page(response, url)
-
-
-def _next_page(response: Any, url: str) -> str:
-    following = response.get("next") if isinstance(response, dict) else None
-    if not following:
-        return ""
-    try:
-        target = urljoin(url, str(following))
-        is_same = url_policy.parse(target) == url_policy.parse(url)
-    except ValueError:  # also BadURL
-        target, is_same = str(following), False
-    if not is_same:
-        # The token is for this server, and a response must not choose another one to connect to.
-        raise UnreadableSource(
-            f"{url} names {target} as its next page, which is another origin and is not read: save the pages to files "
-            "and give those"
-        )
-    return target
+        following = response.get("next") if isinstance(response, dict) else None
+        if not following:
+            return
+        try:
+            target = urljoin(url, str(following))
+            is_same = url_policy.parse(target) == url_policy.parse(url)
+        except ValueError:  # also BadURL
+            is_same = False
+        if not is_same:
+            # The token is for this server, and a response must not choose another one to connect to.
+            raise UnreadableSource(
+                f"{url} names {following} as its next page, which is another origin and is not read: save the pages to "
+                "files and give those"
+            )
+        url = target
+    raise UnreadableSource(f"the pages of {first} have no end")
 
 
 def _fetch(url: str, token: str) -> Any:
-    headers, body = {"Accept": "application/json"}, bytearray()
+    def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if token:
+            # NetBox's tokens of version 2 have this prefix. Older ones, and Nautobot's, have another scheme.
+            request.headers["Authorization"] = f"{'Bearer' if token.startswith('nbt_') else 'Token'} {token}"
+        return request
+
+    body = bytearray()
     try:
         with requests.get(
-            url, headers=headers, auth=_Token(token), timeout=TIMEOUT, allow_redirects=False, stream=True
+            url,
+            headers={"Accept": "application/json"},
+            auth=authorize,  # also without a token: otherwise requests would read a password from a .netrc
+            timeout=TIMEOUT,
+            allow_redirects=False,
+            stream=True,
         ) as response:
             _check_status(url, response)
             for chunk in response.iter_content(65536):
@@ -176,37 +162,21 @@ def _fetch(url: str, token: str) -> Any:
                 if len(body) > MAX_BYTES:
                     raise UnreadableSource(f"{url} answers with more than {MAX_BYTES:,} bytes")
     except requests.RequestException as error:
-        raise UnreadableSource(f"{url} cannot be read: {explain(error, TIMEOUT)}") from error
+        raise UnreadableSource(f"{url} cannot be read: {explain(error, TIMEOUT)[1]}") from error
     try:
-        return _parse(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise UnreadableSource(f"{url} did not answer with JSON: {error}") from error
 
 
 def _check_status(url: str, response: requests.Response) -> None:
-    problem = f"{url} answered HTTP {response.status_code}"
-    match response.status_code:
-        case 200:
-            return
-        case 404:
-            raise _NotFound(f"{problem}: there is no such list. Is it the URL of a NetBox or Nautobot?")
-        case 401 | 403:
-            raise UnreadableSource(f"{problem}: the token needs permission to view webhooks and event rules")
-        case status if 300 <= status < 400:
-            target = response.headers.get("Location", "nowhere")
-            raise UnreadableSource(f"{problem}, a redirect to {target}, which is not followed")
-    raise UnreadableSource(problem)
-
-
-class _Token(requests.auth.AuthBase):
-    """Sends the token. Also used without a token: otherwise requests would read a password from a .netrc."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._token:
-            # NetBox's tokens of version 2 have this prefix. Older ones, and Nautobot's, have another scheme.
-            scheme = "Bearer" if self._token.startswith("nbt_") else "Token"
-            request.headers["Authorization"] = f"{scheme} {self._token}"
-        return request
+    status = response.status_code
+    problem = f"{url} answered HTTP {status}"
+    if status == 404:
+        raise _NotFound(f"{problem}: there is no such list. Is it the URL of a NetBox or Nautobot?")
+    if status in (401, 403):
+        problem += ": the token needs permission to view webhooks and event rules"
+    if 300 <= status < 400:
+        problem += f", a redirect to {response.headers.get('Location', 'nowhere')}, which is not followed"
+    if status != 200:
+        raise UnreadableSource(problem)

@@ -35,6 +35,9 @@ ESCAPING = (
 # A header with one of these words in its name contains credentials, in addition to sensitive names of fields.
 SECRET_WORDS = {"auth", "authorization", "cookie", "key"}
 
+# The bound keeps a text with thousands of openings from taking long.
+_EXPRESSION = re.compile(r"\{\{.{0,1000}?\}\}|\{#.{0,1000}?#\}", re.DOTALL)
+
 _USER = re.compile(r"(https?://)([^/?#@{}\s]*)@", re.IGNORECASE)
 
 
@@ -70,10 +73,10 @@ def translate(responses: Responses, registered: Collection[str]) -> Iterator[Pla
     used = set()
     for rule in responses.rules:
         pk = rule.get("action_object_id")
-        pk = pk if isinstance(pk, int | str) else ""
-        if _choice(rule, "action_type") == "webhook":
+        webhook = webhooks.get(pk) if isinstance(pk, int | str) else None
+        if webhook and _choice(rule, "action_type") == "webhook":
             used.add(pk)
-        yield _plan_or_skip(rule, webhooks.get(pk), registered)
+        yield _plan_or_skip(rule, webhook, registered)
     for pk, webhook in webhooks.items():
         if any(key in webhook for key in ("content_types", "object_types", *FLAGS)):
             yield _plan_or_skip(webhook, webhook, registered)
@@ -88,29 +91,36 @@ def _title(kind: str, item: Item) -> str:
 def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str]) -> Plan | Skipped:
     """``rule`` and ``webhook`` are the same for a webhook with its own models and actions."""
     origin = _title("webhook" if rule is webhook else "event rule", rule)
+    kind = _choice(rule, "action_type") if rule is not webhook else "webhook"
+    if kind != "webhook":
+        return Skipped(origin, f"its action is a {kind or 'nothing'}: only webhooks have an equivalent here")
+    if webhook is None:
+        return Skipped(origin, f"its webhook {rule.get('action_object_id')} is missing in the responses")
+    differences: list[str] = []
     try:
-        if rule is webhook:
-            return _plan(origin, rule, rule, registered)
-        if (kind := _choice(rule, "action_type")) != "webhook":
-            raise _NoEquivalent(f"its action is a {kind or 'nothing'}: only webhooks have an equivalent here")
-        if webhook is None:
-            raise _NoEquivalent(f"its webhook {rule.get('action_object_id')} is missing in the responses")
-        return _plan(f"{origin} with {_title('webhook', webhook)}", rule, webhook, registered)
+        object_types = _object_types(rule, registered, differences)
+        fields = _fields(rule, webhook, differences)
     except _NoEquivalent as error:
         return Skipped(origin, str(error))
+    except ConditionError as error:
+        return Skipped(origin, f"its conditions are refused: {error}")
+    if rule is not webhook:
+        origin = f"{origin} with {_title('webhook', webhook)}"
+    return Plan(origin, fields, object_types, tuple(differences))
 
 
-def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -> Plan:
-    differences: list[str] = []
-    object_types = _object_types(rule, registered, differences)
+def _fields(rule: Item, webhook: Item, differences: list[str]) -> dict[str, Any]:
+    """The fields of the webhook here. Raises ConditionError."""
     fields = {
         "name": _text(rule, "name"),
         "enabled": _flag(rule, "enabled", True),
         **_actions(rule, differences),
         **_request(webhook, differences),
-        "conditions": _conditions(rule.get("conditions")),
+        "conditions": rule.get("conditions") or None,
         "prechange": True,  # always sent there
     }
+    if fields["conditions"]:
+        conditions.parse(fields["conditions"])
     is_nautobot = isinstance(webhook["id"], str)  # a UUID; NetBox has numbers
     if not fields["body_template"]:
         if is_nautobot:
@@ -122,10 +132,9 @@ def _plan(origin: str, rule: Item, webhook: Item, registered: Collection[str]) -
             )
     if is_nautobot and any("{{" in fields[name] for name in ("body_template", "additional_headers")):
         differences.append(ESCAPING)
-    values = {name: [item.get(name) for item in (rule, webhook)] for name in LEFT_OUT}
-    if names := [name.replace("_", " ") for name, found in values.items() if any(map(_has_content, found))]:
-        differences.append(f"left out: {', '.join(names)}")
-    return Plan(origin, fields, object_types, tuple(differences))
+    if lost := [name for name in LEFT_OUT if _has_content(rule.get(name)) or _has_content(webhook.get(name))]:
+        differences.append(f"left out: {', '.join(lost)}".replace("_", " "))
+    return fields
 
 
 def _has_content(value: Any) -> bool:
@@ -162,16 +171,6 @@ def _actions(rule: Item, differences: list[str]) -> dict[str, bool]:
     if others:
         differences.append(f"event types: {', '.join(others)}")
     return chosen
-
-
-def _conditions(given: Any) -> Any:
-    if not given:
-        return None
-    try:
-        conditions.parse(given)
-    except ConditionError as error:
-        raise _NoEquivalent(f"its conditions are refused: {error}") from error
-    return given
 
 
 def _request(webhook: Item, differences: list[str]) -> dict[str, Any]:
@@ -237,24 +236,11 @@ def split_headers(text: str, credentials: str, differences: list[str]) -> tuple[
 
 def _lines_in_templates(text: str) -> set[int]:
     """The numbers of lines inside expressions and comments, and from the first statement to the last."""
-    found: set[int] = set()
-    unclosed = set()  # search a text of many openings once for each kind
-    line = last = 0  # the line at ``last``, where the previous one ends
-    for match in re.finditer(r"\{(?=[%{#])", text):
-        start = match.start()
-        opening = text[start : start + 2]
-        if start < last or opening in unclosed:
-            continue
-        closing = {"{%": "%}", "{{": "}}", "{#": "#}"}[opening]
-        end = text.rfind(closing, start + 2) if opening == "{%" else text.find(closing, start + 2)
-        if end < 0:
-            unclosed.add(opening)
-            continue
-        first = line + text.count("\n", last, start)
-        last = end + 2
-        line = first + text.count("\n", start, last)
-        found |= set(range(first, line + 1))
-    return found
+    spans = [match.span() for match in _EXPRESSION.finditer(text)]
+    first, last = text.find("{%"), text.rfind("%}")
+    if 0 <= first < last:
+        spans.append((first, last))
+    return {line for start, end in spans for line in range(text.count("\n", 0, start), text.count("\n", 0, end) + 1)}
 
 
 def _is_secret(name: str) -> bool:

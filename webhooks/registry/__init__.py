@@ -11,6 +11,7 @@ from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.dispatch import Signal
+from django.utils.translation import gettext
 
 from webhooks.registry.registration import Registration, conventional_serializer
 
@@ -50,37 +51,23 @@ def register(
     """
     if isinstance(model, str):
         model = apps.get_model(model)
+    for option, names in {"exclude": exclude, "include_sensitive": include_sensitive}.items():
+        if isinstance(names, str):  # else its letters would be the names
+            raise ImproperlyConfigured(f"{option} of {model._meta.label_lower} must be a list of names, not {names!r}.")
+    for chosen in serializers or {}:
+        if not _SERIALIZER_NAME.fullmatch(chosen):
+            raise ImproperlyConfigured(
+                f"A serializer of {model._meta.label_lower} cannot be called {chosen!r}: use up to 50 letters, digits, "
+                "hyphens and underscores."
+            )
     registration = Registration(
-        model,
-        serializer,
-        queryset,
-        _checked_serializers(model, serializers or {}),
-        _checked_names(model, "exclude", exclude),
-        _checked_names(model, "include_sensitive", include_sensitive),
+        model, serializer, queryset, serializers or {}, frozenset(exclude), frozenset(include_sensitive)
     )
     if registration.problem:
         name = f"{model.__module__}.{model.__name__}"
         raise ImproperlyConfigured(f"webhooks cannot be registered for {name}, {registration.problem}")
     _registrations[model] = registration
     registered.send(sender=model, model=model)
-
-
-def _checked_serializers(model: type[models.Model], serializers: Mapping[Any, Any]) -> dict[str, Any]:
-    for name, serializer in serializers.items():
-        if not isinstance(name, str) or not _SERIALIZER_NAME.fullmatch(name):
-            raise ImproperlyConfigured(
-                f"A serializer of {model._meta.label_lower} cannot be called {name!r}: use up to 50 letters, digits, "
-                "hyphens and underscores."
-            )
-        if not serializer:
-            raise ImproperlyConfigured(f"The serializer {name!r} of {model._meta.label_lower} is {serializer!r}.")
-    return dict(serializers)
-
-
-def _checked_names(model: type[models.Model], option: str, names: Any) -> frozenset[str]:
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ImproperlyConfigured(f"{option} of {model._meta.label_lower} must be a list of names, not {names!r}.")
-    return frozenset(names)
 
 
 def unregister(model: type[models.Model]) -> None:
@@ -252,8 +239,9 @@ def custom_events() -> dict[str, str]:
 def custom_events_problem(names: Any) -> str:
     """Why a webhook cannot have these names of custom events; empty if it can."""
     if not isinstance(names, list):
-        return 'Give a list of names, such as ["dcim.rack_audited"].'
+        return gettext('Give a list of names, such as ["dcim.rack_audited"].')
     known = list(custom_events())  # a list, because values from JSON may have no hash
     if unknown := [str(name) for name in names if name not in known]:
-        return f"No event is registered as {', '.join(unknown)}. These are: {', '.join(known) or 'none'}."
-    return "Name each event once." if len(set(names)) < len(names) else ""
+        refusal = gettext("No event is registered as %(names)s. These are: %(known)s.")
+        return refusal % {"names": ", ".join(unknown), "known": ", ".join(known) or gettext("none")}
+    return gettext("Name each event once.") if len(set(names)) < len(names) else ""

@@ -35,7 +35,7 @@ class Registration:
     """A class or a dotted path. None finds the class by convention."""
     queryset: Callable[[], models.QuerySet[Any]] | None = None
     """Returns the queryset to read an object from, with the annotations that its serializer needs."""
-    serializers: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    serializers: Mapping[str, Any] = field(default_factory=dict)
     exclude: frozenset[str] = frozenset()
     include_sensitive: frozenset[str] = frozenset()
 
@@ -56,25 +56,21 @@ class Registration:
         paths that were tried."""
         if name and name not in self.serializers:
             raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
-        serializer: Any = self.serializers[name] if name else self.serializer
+        given: Any = self.serializers[name] if name else self.serializer
+        found, problem = given, f"{given!r} is no class"
         try:
-            if serializer is None:
-                serializer = conventional_serializer(self.model)
-            elif isinstance(serializer, str):
-                serializer = import_string(serializer)
+            if isinstance(given, str):
+                found = import_string(given)
+            elif given is None:
+                found = conventional_serializer(self.model)
+                problem = f"there is no {' and no '.join(conventional_paths(self.model))}"
         except ImportError as error:
-            failure = f"importing {serializer} failed ({error})" if serializer else str(error)
-            raise ImproperlyConfigured(
-                f"No serializer for {self.label}: {failure}. "
-                f"Name one in webhooks.register({self.label!r}, serializer=…)."
-            ) from error
-        if serializer is None:
-            raise ImproperlyConfigured(
-                f"No serializer for {self.label}: there is no {' and no '.join(conventional_paths(self.model))}. "
-                f"Define one of them, or name another in webhooks.register({self.label!r}, serializer=…)."
-            )
-        found: type[Any] = serializer
-        return found
+            found, problem = None, f"importing {given} failed ({error})" if given else str(error)
+        if isinstance(found, type):
+            return found
+        raise ImproperlyConfigured(
+            f"No serializer for {self.label}: {problem}. Name one in webhooks.register({self.label!r}, serializer=…)."
+        )
 
     @cached_property
     def _sensitive_fields(self) -> frozenset[str]:
@@ -109,11 +105,9 @@ class Registration:
         is_secret = "display" in self._sensitive_fields
         return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
 
-    @cached_property
-    def is_left_out(self) -> Callable[[str], bool]:
+    def is_left_out(self, name: str) -> bool:
         """Whether a field of this name of the object is not sent."""
-        fields = self.exclude | self._sensitive_fields
-        return _NameCache(lambda name: name in fields or self.is_sensitive(name)).__getitem__
+        return name in self.exclude or name in self._sensitive_fields or self.is_sensitive(name)
 
     @cached_property
     def is_sensitive(self) -> Callable[[str], bool]:
@@ -128,18 +122,18 @@ def conventional_paths(model: type[models.Model]) -> list[str]:
 
 
 def conventional_serializer(model: type[models.Model]) -> type[Any] | None:
-    """Return the first serializer at the conventional paths. Raises ImportError if a module exists and fails."""
+    """Return the first class at the conventional paths. Raises ImportError if a module exists and fails."""
     for path in conventional_paths(model):
         module, _, name = path.rpartition(".")
         try:
-            found: type[Any] | None = getattr(import_module(module), name, None)
+            found = getattr(import_module(module), name, None)
         except ModuleNotFoundError as error:
             # Only a missing module of the app means "no": an import that fails inside it must be seen.
             if not error.name or not f"{module}.".startswith(f"{error.name}."):
                 raise
-            continue
-        if found is not None:
-            return found
+        else:
+            if isinstance(found, type):
+                return found
     return None
 
 
@@ -211,16 +205,6 @@ def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
         aware = timezone.make_aware(key, timezone.get_default_timezone()) if timezone.is_naive(key) else key
         return aware.astimezone(UTC)
     return key
-
-
-def pk_may_exceed(field: models.Field[Any, Any], characters: int) -> bool:
-    """Whether the text of a primary key may have more than this many characters."""
-    if isinstance(field, models.CompositePrimaryKey):
-        return any(pk_may_exceed(part, characters // len(field.fields)) for part in field.fields)  # type: ignore[arg-type]
-    field = source_field(field)
-    if isinstance(field, models.CharField):
-        return field.max_length is None or field.max_length > characters
-    return isinstance(field, models.TextField)
 
 
 def is_same_pk(field: models.Field[Any, Any], other: models.Field[Any, Any]) -> bool:

@@ -29,13 +29,11 @@ class Relation:
         """Return the primary keys of the changed objects for each registration. The arguments come from Django's
         signal ``m2m_changed``."""
         touched = [one for one in registry.registrations_touched(self.holders) if self.names(one)]
-        is_clearing = action.endswith("_clear")
-        if not touched or not (is_clearing or pk_set):
+        if not touched or not (pk_set or action.endswith("_clear")):
             return {}
-        others: list[Any] = []
-        if self._reverse or self._is_symmetrical:
-            others = self._cleared(instance, action, using) if is_clearing else self._referred(pk_set or set(), using)
         own = None if self._reverse else instance
+        has_others = self._reverse or self._is_symmetrical
+        others = self._others(instance, action, pk_set or set(), using) if has_others else []
         return {registration: self._pks(registration.model, own, others, using) for registration in touched}
 
     def names(self, registration: Registration) -> list[str]:
@@ -61,22 +59,22 @@ class Relation:
         """The model that declares the field."""
         return self.fields[0].model
 
-    def _referred(self, values: set[Any], using: str) -> list[Any]:
-        """The primary keys of the objects with these values in the through model, which may refer to another field."""
-        field: Any = self.fields[0]
-        name = field.m2m_target_field_name() if self._reverse else field.m2m_reverse_target_field_name()
-        if name == self._model._meta.pk.name:
-            return list(values)
-        return self._read_pks(self._model, Q((f"{name}__in", values)), using)
-
-    def _cleared(self, instance: models.Model, action: str, using: str) -> list[Any]:
-        """The objects that point to ``instance``, read before the clearing: afterwards it is too late."""
+    def _others(self, instance: models.Model, action: str, pk_set: set[Any], using: str) -> list[Any]:
+        """The primary keys of the objects that point to ``instance``, or did or will. Before a clearing they are read:
+        afterwards it is too late."""
         if action == "post_clear":
             return list(instance.__dict__.pop("_webhooks_cleared", ()))
-        pointing_here = Q(*((field.name, instance) for field in self.fields), _connector=Q.OR)
-        pks = self._read_pks(self._model, pointing_here, using)
-        instance._webhooks_cleared = pks  # type: ignore[attr-defined]
-        return pks
+        if action == "pre_clear":
+            pointing_here = Q(*((field.name, instance) for field in self.fields), _connector=Q.OR)
+            pks = self._read_pks(self._model, pointing_here, using)
+            instance._webhooks_cleared = pks  # type: ignore[attr-defined]
+            return pks
+        field: Any = self.fields[0]
+        # The through model may refer to another field than the primary key.
+        name = field.m2m_target_field_name() if self._reverse else field.m2m_reverse_target_field_name()
+        if name == self._model._meta.pk.name:
+            return list(pk_set)
+        return self._read_pks(self._model, Q((f"{name}__in", pk_set)), using)
 
     def _pks(
         self, model: type[models.Model], instance: models.Model | None, others: list[Any], using: str
