@@ -9,6 +9,7 @@ class WebhooksConfig(AppConfig):
         from webhooks import checks, registry  # noqa: F401 - importing checks registers them
         from webhooks.capture import signals
         from webhooks.conf import conf
+        from webhooks.operations import runs  # noqa: F401 - importing them completes what workers can do
         from webhooks.workers import redis
 
         redis.complete_queue_settings(conf.queue)

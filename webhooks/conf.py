@@ -9,7 +9,7 @@ import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
-from typing import Any, ClassVar, Generic, Self, TypeVar, overload
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -19,19 +19,14 @@ T = TypeVar("T")
 # The longest timeout of one attempt in seconds, for webhooks and for the setting.
 MAX_TIMEOUT = 120
 
-# Takes a value and returns "" if it is valid, else a phrase that continues "The setting X …".
-Validator = Callable[[Any], str]
+# The schedule of Standard Webhooks, in seconds.
+RETRY_SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 
+RETENTION = {"succeeded": 30, "failed": 90, "discarded": 30}
 
-def expect(phrase: str, is_valid: Callable[[Any], bool]) -> Validator:
-    return lambda value: "" if is_valid(value) else phrase
-
-
-def list_of(items: str, is_valid: Callable[[Any], bool], min_length: int = 0) -> Validator:
-    return expect(
-        f"must be a list of {items}",
-        lambda value: isinstance(value, list | tuple) and len(value) >= min_length and all(map(is_valid, value)),
-    )
+# Rules: a phrase that continues "The setting X …", and whether a value is valid. An AttributeError, TypeError or
+# ValueError also means that it is not.
+Rule = tuple[str, Callable[[Any], bool]]
 
 
 def _is_number(value: Any, minimum: float = 0, maximum: float = float("inf")) -> bool:
@@ -51,120 +46,113 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_dotted(value: Any) -> bool:
-    return isinstance(value, str) and "." in value
-
-
-def _is_network(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(ip_network(value))
-    except ValueError:
-        return False
-
-
-def _is_host_pattern(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9*._:-]+", value) is not None
+    return _is_text(value) and "." in value
 
 
 def _is_port(value: Any) -> bool:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,5}-[0-9]{1,5}", value):
+    if isinstance(value, str):
         first, last = map(int, value.split("-"))
         return 0 < first <= last < 65536
     return _is_count(value) and value < 65536
 
 
-def _is_fernet_key(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and len(base64.urlsafe_b64decode(value)) == 32
-    except ValueError:
-        return False
-
-
-def _is_retention(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) <= set(RETENTION) and all(map(_is_positive, value.values()))
-
-
 def _is_origin(value: Any, *schemes: str) -> bool:
     """Whether it is a URL without path, query and fragment."""
-    try:
-        parts = urlsplit(value)
-        has_host = parts.scheme in schemes and parts.hostname and parts.port != 0
-        return bool(has_host) and parts.path in ("", "/") and not parts.query + parts.fragment
-    except (AttributeError, TypeError, ValueError):
-        return False
+    parts = urlsplit(value)
+    has_host = parts.scheme in schemes and parts.hostname and parts.port != 0
+    return bool(has_host) and parts.path in ("", "/") and not parts.query + parts.fragment
 
 
-def _is_site(value: Any) -> bool:
-    return value == "" or (_is_origin(value, "http", "https") and not re.search(r"[@\\\s]", value))
+def _list_of(items: str, is_valid: Callable[[Any], bool], min_length: int = 0) -> Rule:
+    return (
+        f"must be a list of {items}",
+        lambda value: isinstance(value, list | tuple) and len(value) >= min_length and all(map(is_valid, value)),
+    )
 
 
-flag = expect("must be True or False", lambda value: isinstance(value, bool))
-text = expect("must be a text", _is_text)
-count = expect("must be a whole number above 0", _is_count)
-positive = expect("must be a number above 0", _is_positive)
-fraction = expect("must be a number from 0 to 1", lambda value: _is_number(value, 0, 1))
-seconds = expect("must be a number of seconds", _is_number)
-attempt_seconds = expect(
-    f"must be a number of seconds from 1 to {MAX_TIMEOUT}", lambda value: _is_number(value, 1, MAX_TIMEOUT)
+flag: Rule = ("must be True or False", lambda value: isinstance(value, bool))
+text: Rule = ("must be a text", _is_text)
+count: Rule = ("must be a whole number above 0", _is_count)
+count_or_none: Rule = ("must be a whole number, 0 for none", lambda value: value == 0 or _is_count(value))
+positive: Rule = ("must be a number above 0", _is_positive)
+fraction: Rule = ("must be a number from 0 to 1", lambda value: _is_number(value, 0, 1))
+days: Rule = ("must be a number of days, 0 for none", _is_number)
+seconds: Rule = ("must be a number of seconds", _is_number)
+attempt_seconds: Rule = (
+    f"must be a number of seconds from 1 to {MAX_TIMEOUT}",
+    lambda value: _is_number(value, 1, MAX_TIMEOUT),
 )
-retry_seconds = list_of("numbers of seconds, [] for no retries", _is_number)
-probe_seconds = list_of("numbers of seconds above 0, with at least one", _is_positive, min_length=1)
-retention = expect("must map succeeded, failed or discarded to a number of days", _is_retention)
-labels = list_of(
+retry_seconds = _list_of("numbers of seconds, [] for no retries", _is_number)
+probe_seconds = _list_of("numbers of seconds above 0, with at least one", _is_positive, min_length=1)
+retention: Rule = (
+    "must map succeeded, failed or discarded to a number of days",
+    lambda value: value.keys() <= RETENTION.keys() and all(map(_is_positive, value.values())),
+)
+labels = _list_of(
     'labels such as "dcim.site" or "dcim.*", or "*" for all apps', lambda value: value == "*" or _is_dotted(value)
 )
-dotted_path = expect('must be the path of a callable such as "webhooks.permissions.by_model"', _is_dotted)
-emails = list_of("e-mail addresses", _is_text)
-fernet_keys = list_of("keys as Fernet.generate_key() makes them", _is_fernet_key)
-networks = list_of('networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses', _is_network)
-hosts = list_of('hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--', _is_host_pattern)
-ports = list_of('ports such as 443 or "8000-8999"', _is_port)
-schemes = list_of('"https" and "http"', lambda value: value in ("https", "http"))
-proxy_url = expect(
+dotted_path: Rule = ('must be the path of a callable such as "webhooks.permissions.by_model"', _is_dotted)
+emails = _list_of("e-mail addresses", _is_text)
+fernet_keys = _list_of(
+    "keys as Fernet.generate_key() makes them",
+    lambda value: _is_text(value) and len(base64.urlsafe_b64decode(value)) == 32,
+)
+networks = _list_of(
+    'networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses',
+    lambda value: _is_text(value) and bool(ip_network(value)),
+)
+hosts = _list_of(
+    'hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--',
+    lambda value: bool(re.fullmatch(r"[A-Za-z0-9*._:-]+", value)),
+)
+ports = _list_of('ports such as 443 or "8000-8999"', _is_port)
+schemes = _list_of('"https" and "http"', lambda value: value in ("https", "http"))
+proxy_url: Rule = (
     'must be the URL of an HTTP proxy such as "http://proxy:3128", or ""',
     lambda value: value == "" or _is_origin(value, "http"),
 )
-site_url = expect('must be the URL of the site without a path, such as "https://netbox.example.org", or ""', _is_site)
+site_url: Rule = (
+    'must be the URL of the site without a path, such as "https://netbox.example.org", or ""',
+    lambda value: value == "" or (_is_origin(value, "http", "https") and not re.search(r"[@\\\s]", value)),
+)
 
-# Defaults
 
-# Standard Webhooks, "Retry schedule": seconds from one failed attempt to the next.
-RETRY_SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-
-# Doubles from a minute to an hour: a receiver that works again waits no longer than that.
-PROBE_SCHEDULE = (60, 120, 240, 480, 960, 1920, 3600)
-
-RETENTION = {"succeeded": 30, "failed": 90, "discarded": 30}
+def _given() -> Mapping[str, Any]:
+    """``settings.WEBHOOKS``, or nothing if it is not a dictionary."""
+    value = getattr(settings, "WEBHOOKS", None)
+    return value if isinstance(value, Mapping) else {}
 
 
 class Setting(Generic[T]):
     """A property of ``Settings``. Its key in ``settings.WEBHOOKS`` is its name in capitals.
 
-    ``complete`` turns the given value into the value to use. Messages never repeat the value of an ``is_secret`` one.
+    A dictionary completes its default. Messages never repeat the value of an ``is_secret`` setting.
     """
 
-    def __init__(
-        self, default: T, validate: Validator, *, complete: Callable[[T], T] | None = None, is_secret: bool = False
-    ) -> None:
+    def __init__(self, default: T, rule: Rule, is_secret: bool = False) -> None:
         self.default = default
-        self.validate = validate
-        self.complete = complete
+        self.phrase, self._is_valid = rule
         self.is_secret = is_secret
 
     def __set_name__(self, owner: type[Settings], name: str) -> None:
         self.key = name.upper()
         owner.by_key[self.key] = self
 
-    @overload
-    def __get__(self, conf: None, owner: type[Settings]) -> Self: ...
-    @overload
-    def __get__(self, conf: Settings, owner: type[Settings]) -> T: ...
-    def __get__(self, conf: Settings | None, owner: type[Settings]) -> Self | T:
+    def __get__(self, conf: object, owner: type[Settings]) -> T:
         """The given value. The default if there is none, or if it is invalid; ``manage.py check`` reports that."""
-        if conf is None:
-            return self
-        given: T = conf.given.get(self.key, self.default)
-        value = self.default if self.validate(given) else given
-        return self.complete(value) if self.complete else value
+        value: Any = _given().get(self.key, self.default)
+        if not self.is_valid(value):
+            value = self.default
+        if isinstance(self.default, dict):
+            value = {**self.default, **value}
+        complete: T = value
+        return complete
+
+    def is_valid(self, value: Any) -> bool:
+        try:
+            return self._is_valid(value)
+        except (AttributeError, TypeError, ValueError):
+            return False
 
 
 class DestinationSetting(Setting[T]):
@@ -175,16 +163,12 @@ class Settings:
     by_key: ClassVar[dict[str, Setting[Any]]] = {}
 
     enabled = Setting[bool](False, flag)
-
     models = Setting[Sequence[str]]((), labels)
     """Labels of models to register: ``"dcim.site"``, or ``"dcim.*"`` for all that have a serializer."""
-
-    base_url = Setting[str]("", site_url, complete=lambda url: url.rstrip("/"))
+    base_url = Setting[str]("", site_url)
     """The URL of the site, such as ``"https://netbox.example.org"``. Without it, payloads have paths only."""
-
     queue = Setting[str]("webhooks", text)
     """The queue in ``RQ_QUEUES`` that wake-ups go to."""
-
     batch_requests = Setting[bool](False, flag)
     """Record the changes of a request together at its end."""
 
@@ -192,44 +176,30 @@ class Settings:
 
     timeout = Setting[float](10, attempt_seconds)
     """Seconds for a whole attempt, unless the webhook has a timeout."""
-
     retry_schedule = Setting[Sequence[float]](RETRY_SCHEDULE, retry_seconds)
     """Seconds to wait after the first, second, … failed attempt. After the last one the delivery fails."""
-
     retry_jitter = Setting[float](0.2, fraction)
     """The random part of each wait, longer or shorter, as a fraction of it."""
-
     lane_wait = Setting[float](3600, positive)
     """Seconds that a failing head of a lane may hold up the deliveries behind it."""
-
     payload_bytes = Setting[int](1_000_000, count)
     """The largest payload, in bytes."""
-
     response_bytes = Setting[int](8192, count)
     """How many bytes of a response body are stored."""
-
     user_agent = Setting[str]("django-rq-webhooks", text)
 
     # Destinations
 
     allow_networks = DestinationSetting[Sequence[str]]((), networks)
     """Networks and addresses to send to although they are blocked by default, or private."""
-
     deny_networks = DestinationSetting[Sequence[str]]((), networks)
-
     deny_private = DestinationSetting[bool](False, flag)
-
     allow_hosts = DestinationSetting[Sequence[str]](("*",), hosts)
     """Patterns; the host of a URL must match one of them."""
-
     deny_hosts = DestinationSetting[Sequence[str]]((), hosts)
-
     allow_ports = DestinationSetting[Sequence[int | str]](("1-65535",), ports)
-
     deny_ports = DestinationSetting[Sequence[int | str]]((), ports)
-
     allow_schemes = DestinationSetting[Sequence[str]](("https", "http"), schemes)
-
     proxy = DestinationSetting[str]("", proxy_url, is_secret=True)
     """The URL of the HTTP proxy to send through, with user and password if it needs them."""
 
@@ -238,7 +208,6 @@ class Settings:
     encryption_keys = Setting[Sequence[str]]((), fernet_keys, is_secret=True)
     """Fernet keys, the newest first: it encrypts, all decrypt. Without any, ``SECRET_KEY`` does. While the value is
     invalid, nothing is encrypted: another key must not take its place."""
-
     secret_overlap = Setting[float](86400, seconds)
     """Seconds for which a replaced secret still signs, next to the new one."""
 
@@ -246,10 +215,8 @@ class Settings:
 
     conditions_timeout = Setting[float](0.2, positive)
     """Seconds of processor time for the conditions of all webhooks, for one change."""
-
     may_view = Setting[str]("webhooks.permissions.by_restriction", dotted_path)
     """The path of a callable that takes a user and events, and returns the events this user may view."""
-
     max_depth = Setting[int](3, count)
     """How many changes in a row may be caused by webhooks, each by a delivery of the change before."""
 
@@ -257,33 +224,26 @@ class Settings:
 
     pause_after = Setting[int](10, count)
     """How many failed attempts in a row pause a webhook."""
-
-    probe_schedule = Setting[Sequence[float]](PROBE_SCHEDULE, probe_seconds)
-    """Seconds from the pause to the first probe, from that to the second, …; the last one repeats."""
-
+    probe_schedule = Setting[Sequence[float]]((60, 120, 240, 480, 960, 1920, 3600), probe_seconds)
+    """Seconds from the pause to the first probe, from that to the second, …; the last one repeats. An hour at the
+    most: a receiver that works again waits no longer."""
     disable_after = Setting[float](5 * 86400, positive)
     """Seconds without a success after which a failing webhook is disabled."""
-
     notify = Setting[Sequence[str]]((), emails)
     """E-mail addresses that are notified of a disabled webhook; without any, Django's ``ADMINS``."""
 
     # Workers
 
-    senders = Setting[int](32, count)
+    senders = Setting[int](512, count)
     """How many requests a worker sends at once."""
-
     batch = Setting[int](250, count)
     """How many rows one statement of a worker takes."""
-
     slice = Setting[float](3, positive)
     """Seconds that a worker delivers before its other duties."""
-
     lease = Setting[float](15, positive)
     """Seconds after which a claim expires that its worker has not renewed."""
-
     idle_poll = Setting[float](1, positive)
     """Seconds between two looks of an idle worker of the shipped class at the database."""
-
     sweep_interval = Setting[float](2, positive)
     """Seconds between two sweeps."""
 
@@ -291,41 +251,41 @@ class Settings:
 
     redis_timeout = Setting[float](0.1, positive)
     """Seconds that a save waits for Redis, once in each ``REDIS_PAUSE`` of a process."""
-
     redis_pause = Setting[float](5, positive)
     """Seconds without another try of Redis after it failed."""
 
     # Retention
 
-    retention_days = Setting[Mapping[str, float]](RETENTION, retention, complete=lambda days: {**RETENTION, **days})
+    retention_days = Setting[Mapping[str, float]](RETENTION, retention)
     """Days after which a delivery is deleted, by the state it ended in."""
+    statistic_days = Setting[float](30, positive)
+    """Days after which statistics are deleted."""
+    skip_days = Setting[float](7, days)
+    """Days after which a skip is deleted. With 0, none is stored."""
+    skips_per_webhook = Setting[int](10_000, count_or_none)
+    """How many skips are kept for each webhook. With 0, none is stored."""
 
     @property
-    def given(self) -> Mapping[str, Any]:
-        """``settings.WEBHOOKS``, or nothing if it is not a dictionary."""
-        value = getattr(settings, "WEBHOOKS", None)
-        return value if isinstance(value, Mapping) else {}
+    def keeps_skips(self) -> bool:
+        return bool(self.skip_days and self.skips_per_webhook)
 
     @property
     def unknown_keys(self) -> list[str]:
         """Given keys that are no settings, probably misspelt."""
-        return sorted(str(key) for key in set(self.given) - set(self.by_key))
+        return sorted(str(key) for key in set(_given()) - set(self.by_key))
 
     def invalid_values(self) -> list[tuple[str, str]]:
         """The keys with an invalid value, each with a phrase about it. The key is "" for the dictionary itself."""
         value = getattr(settings, "WEBHOOKS", {})
         if not isinstance(value, Mapping):
             return [("", f"must be a dictionary, not a {type(value).__name__}")]  # its content may hold secrets
-        problems = []
-        for key, one in self.given.items():
-            setting = self.by_key.get(key)
-            if setting and (problem := setting.validate(one)):
-                problems.append((key, f"{problem}, not {'what it is' if setting.is_secret else repr(one)}"))
-        return problems
+        invalid = [setting for key, setting in self.by_key.items() if not self.is_valid(key)]
+        return [
+            (one.key, f"{one.phrase}, not {'what it is' if one.is_secret else repr(value[one.key])}") for one in invalid
+        ]
 
     def is_valid(self, key: str) -> bool:
-        setting = self.by_key[key]
-        return not setting.validate(self.given.get(key, setting.default))
+        return key not in _given() or self.by_key[key].is_valid(_given()[key])
 
     def is_destination(self, key: str) -> bool:
         return isinstance(self.by_key.get(key), DestinationSetting)
@@ -333,7 +293,7 @@ class Settings:
     @property
     def destinations(self) -> dict[str, Any]:
         """The given values of the settings that decide where webhooks may send, by their keys."""
-        return {key: value for key, value in self.given.items() if self.is_destination(key)}
+        return {key: value for key, value in _given().items() if self.is_destination(key)}
 
     @property
     def invalid_destination(self) -> str:

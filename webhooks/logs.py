@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from webhooks.text import escape_invisible
 
@@ -35,11 +34,6 @@ class OneLine(logging.Filter):
             trace = logging.Formatter().formatException(record.exc_info)
             record.exc_text = "\n".join(f"  | {one_line(line)}" for line in trace.split("\n"))
         return True
-
-
-def mute(name: str, is_muted: Callable[[], bool]) -> None:
-    """Drop the records of a library's logger while ``is_muted`` returns True, for example in some threads."""
-    logging.getLogger(name).addFilter(lambda record: not is_muted())
 
 
 def reraise_job_timeout(error: Exception) -> None:

@@ -15,10 +15,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.utils.decorators import sync_and_async_middleware
 
 from webhooks import db
-from webhooks.capture import recording
+from webhooks.capture.bulk import batch
 from webhooks.capture.context import RequestActor, acting
 from webhooks.conf import conf
 from webhooks.logs import get_logger
+from webhooks.models import Event
 
 logger = get_logger(__name__)
 
@@ -54,11 +55,11 @@ def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwar
 
     The view's transaction becomes a savepoint in the transaction of the batch, so it rolls back as before.
     """
-    using = recording.database()
+    using = Event.objects.db
     if not (conf.enabled and conf.batch_requests) or request.method in SAFE_METHODS:
         return
     if connections.settings[using]["ATOMIC_REQUESTS"] and using not in getattr(view, "_non_atomic_requests", ()):
-        request._webhooks_stack.enter_context(recording.batch(using))  # type: ignore[attr-defined]
+        request._webhooks_stack.enter_context(batch(using))  # type: ignore[attr-defined]
 
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:

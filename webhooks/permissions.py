@@ -3,11 +3,13 @@
 Three rules apply together: Django's permissions for the models of this app; the host's ``restrict()`` for single rows,
 as NetBox has it; and the setting ``MAY_VIEW`` for the objects of Events. It is the path of ``by_restriction``, of
 ``by_model``, or of a callable of the host: it takes a user and Events, and returns the Events that the user may view.
+It also gets skips, which have the same columns ``object_type`` and ``object_id``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.apps import apps
@@ -17,21 +19,25 @@ from django.db import connections, models
 from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from webhooks import registry
 from webhooks.conf import conf
-from webhooks.models import Delivery, Event, Webhook
-from webhooks.models.delivery import State
+from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
+from webhooks.models.queue import QueuedDeliveryQuerySet
 from webhooks.registry import label_of
 from webhooks.registry.registration import source_field
 
 M = TypeVar("M", bound=models.Model)
-Restrict = Callable[[QuerySet[M], Any, str], QuerySet[M]]
+
+ENTER_AGAIN = gettext_lazy("They would go to the new destination: enter them again, or clear them.")
+
+# Events in which a callable of the host for ``MAY_VIEW`` looks for objects.
+RECENT_EVENTS = 200
 
 # A change of these sends data to another receiver, or lets others read it on the way.
-ENTER_AGAIN = "They would go to the new destination: enter them again, or clear them."
-
 DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
 # A change of these sends more data, or reveals data by whether something is sent.
 CONTENT_FIELDS = (
@@ -41,6 +47,20 @@ CONTENT_FIELDS = (
 )  # fmt: skip
 # Every attempt reads these, so a change applies to deliveries that wait already.
 ATTEMPT_FIELDS = {*DESTINATION_FIELDS, "additional_headers", "body_template"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """The user of a management command. With the database at hand, they may view and do everything."""
+
+    command: str
+    is_active = is_superuser = True
+
+    def has_perm(self, permission: str) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return f"manage.py {self.command}"
 
 
 def has_perm(user: Any, permission: str) -> bool:
@@ -73,15 +93,15 @@ def is_restricted(user: Any) -> bool:
     return not _sees_all(user) and _restriction() is not None
 
 
-def _restriction() -> Restrict | None:
+def _restriction() -> Callable[..., Any] | None:
     """The host's ``restrict(queryset, user, action)``: NetBox has it on all querysets. None if no model has one."""
     for registration in registry.registrations():
         manager = registration.model._default_manager
         if hasattr(manager, "restrict"):
-            classes = type(manager.get_queryset()).__mro__
-            found: list[Restrict] = [vars(one)["restrict"] for one in classes if "restrict" in vars(one)]
-            if found:
-                return found[-1]  # the base class has the one for all models
+            # The last class is the base class, which has the one for all models.
+            for queryset_class in reversed(type(manager.get_queryset()).__mro__):
+                if "restrict" in vars(queryset_class):
+                    return vars(queryset_class)["restrict"]  # type: ignore[no-any-return]
     return None
 
 
@@ -110,12 +130,74 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
     return deliveries.filter(event__in=of_viewable_objects(user)) if _hides_objects(user) else deliveries
 
 
+def visible_queue(user: Any) -> QueuedDeliveryQuerySet:
+    """The rows of the queue whose Deliveries the user may view."""
+    queue: QueuedDeliveryQuerySet = QueuedDelivery.objects.all()
+    if is_partial(user):
+        return queue.filter(delivery__in=visible_deliveries(user, Delivery.without_state.order_by()).values("pk"))
+    return queue if may_view_deliveries(user) else queue.none()
+
+
+def visible_skips(user: Any, skips: QuerySet[Skip] | None = None) -> QuerySet[Skip]:
+    """The skips that the user may view, with their objects, and with their webhooks if the host restricts rows."""
+    skips = allowed(user, "view", Skip.objects.all() if skips is None else skips)
+    if is_restricted(user):
+        skips = skips.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
+    return _by_setting(user, skips)
+
+
 def of_viewable_objects(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
     """The Events of objects that the user may view, by ``MAY_VIEW`` alone."""
-    events = Event.objects.all() if events is None else events
-    if not may_view_problem():
-        return import_string(conf.may_view)(user, events)  # type: ignore[no-any-return]
-    return events if _sees_all(user) else events.none()  # the check webhooks.E011 names the problem
+    return _by_setting(user, Event.objects.all() if events is None else events)
+
+
+def _by_setting(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
+    """The Events or skips that ``MAY_VIEW`` returns. A callable of the host knows only the host's users."""
+    return rows if isinstance(user, Operator) else import_string(conf.may_view)(user, rows)
+
+
+def may_view_object(user: Any, label: str, key: str) -> bool:
+    """Whether the user may view one object of "dcim.site", or its stored rows if it was deleted.
+
+    ``MAY_VIEW`` filters rows. So a callable of the host shows only objects that have an Event or a skip.
+    """
+    if _sees_all(user):
+        return True
+    if conf.may_view not in (_path_of(by_model), _path_of(by_restriction)):
+        stored: list[QuerySet[Any]] = [Event.objects.all(), Skip.objects.all()]
+        of_object = (rows.filter(object_type=label, object_id=key) for rows in stored)
+        return any(of_viewable_objects(user, rows).exists() for rows in of_object)
+    registration = registry.registration_by_label(label)
+    if label not in _viewable_labels(user):
+        return False
+    manager: Any = registration.model._default_manager if registration else None
+    if conf.may_view == _path_of(by_model) or not hasattr(manager, "restrict"):
+        return True
+    every = manager.model._base_manager
+    return bool(manager.restrict(user, "view").filter(pk=key).exists() or not every.filter(pk=key).exists())
+
+
+def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
+    """The objects of a model that the user may view. With a callable of the host for ``MAY_VIEW``, only those with a
+    recent Event: the callable filters rows."""
+    label, objects = model._meta.label_lower, model._base_manager.using(Event.objects.db)
+    if _sees_all(user):
+        return objects
+    if conf.may_view not in (_path_of(by_model), _path_of(by_restriction)):
+        events = of_viewable_objects(user, Event.objects.filter(object_type=label)).order_by("-pk")
+        keys = dict.fromkeys(events.values_list("object_id", flat=True)[:RECENT_EVENTS])
+        return objects.filter(pk__in=[*keys])
+    if label not in _viewable_labels(user):
+        return objects.none()
+    manager: Any = model._default_manager
+    if conf.may_view == _path_of(by_model) or not hasattr(manager, "restrict"):
+        return objects
+    restricted: QuerySet[Any] = manager.restrict(user, "view").using(objects.db)
+    return restricted
+
+
+def _path_of(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__name__}"
 
 
 def may_view_webhooks(user: Any) -> bool:
@@ -127,6 +209,25 @@ def may_view_events(user: Any) -> bool:
     return has_perm(user, "webhooks.view_event")
 
 
+def may_view_payloads(user: Any, event: Event | None = None) -> bool:
+    """Whether the user may view the payload of this Event, or of at least some: data, snapshots, bodies of requests
+    and responses. Without an Event also the values that a skip found.
+
+    In a host with ``restrict()``, an action "view_payload" for Events gives it too: NetBox knows no other permissions.
+    """
+    if has_perm(user, "webhooks.view_payload"):
+        return True
+    if not is_restricted(user):
+        return False
+    if event is None:
+        return has_perm(user, "webhooks.view_payload_event")
+    return allowed(user, "view_payload", Event.objects.filter(pk=event.pk)).exists()
+
+
+def may_view_skips(user: Any) -> bool:
+    return has_perm(user, "webhooks.view_skip")
+
+
 def may_view_deliveries(user: Any) -> bool:
     return has_perm(user, "webhooks.view_delivery")
 
@@ -134,10 +235,6 @@ def may_view_deliveries(user: Any) -> bool:
 def may_change_webhooks(user: Any) -> bool:
     """Whether the user may change at least some webhooks."""
     return has_perm(user, "webhooks.change_webhook")
-
-
-def may_change_all_webhooks(user: Any) -> bool:
-    return may_change_webhooks(user) and not is_restricted(user)
 
 
 def is_partial(user: Any) -> bool:
@@ -182,15 +279,6 @@ def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
     return Q(object_type=model._meta.label_lower) & known
 
 
-def may_view_problem() -> str:
-    """Why the setting ``MAY_VIEW`` cannot be used, as a clause that follows its name; empty if it can."""
-    try:
-        found = import_string(conf.may_view)
-    except ImportError as error:
-        return f"which cannot be imported: {error}"
-    return "" if callable(found) else "which cannot be called"
-
-
 # Settings of a webhook that need more than the permission to change it
 
 
@@ -210,21 +298,41 @@ def refusals(
     stored = set(webhook.object_types.all()) if webhook else set()
     if refused := _unviewable(user, set(object_types) - stored):
         needed = ", ".join(label.replace(".", ".view_") for label in refused)
-        found["object_types"] = (
-            f"You may not view {', '.join(refused)}, so you may not send it. You need the permission {needed}."
+        found["object_types"] = _(
+            "You may not view %(models)s, so you may not send it. You need the permission %(permission)s."
+        ) % {"models": ", ".join(refused), "permission": needed}
+    changed = _guarded_changes(webhook, values) if webhook else []
+    if not webhook or not changed:
+        return found
+    is_redirected = changed[0] in DESTINATION_FIELDS
+    if refused := _unviewable(user, stored):
+        found[changed[0]] = (
+            _("This webhook sends %(models)s, which you may not view, so you may not change where it sends to.")
+            if is_redirected
+            else _(
+                "This webhook sends %(models)s, which you may not view, so you may not change the content that it "
+                "sends."
+            )
+        ) % {"models": ", ".join(refused)}
+    elif not ATTEMPT_FIELDS.isdisjoint(changed) and is_partial(user) and _has_hidden_events(user, webhook):
+        found[changed[0]] = (
+            _(
+                "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may "
+                "not change where it sends to."
+            )
+            if is_redirected
+            else _(
+                "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may "
+                "not change the content that it sends."
+            )
         )
-    changed = guarded_changes(webhook, values) if webhook else []
-    if webhook and changed:
-        if refusal := _refusal_to_change(user, webhook, changed):
-            found[changed[0]] = refusal
-        is_redirected = not set(DESTINATION_FIELDS).isdisjoint(changed)
-        if is_redirected and webhook.secret_headers and not enters_secret_headers:
-            found["secret_headers"] = ENTER_AGAIN
+    if is_redirected and webhook.secret_headers and not enters_secret_headers:
+        found["secret_headers"] = str(ENTER_AGAIN)
     return found
 
 
-def guarded_changes(webhook: Webhook, values: Mapping[str, Any]) -> list[str]:
-    """The fields for destination and content that these values would change."""
+def _guarded_changes(webhook: Webhook, values: Mapping[str, Any]) -> list[str]:
+    """The fields for destination, then for content, that these values would change."""
 
     def normalized(value: Any) -> Any:
         # A form changes line breaks and blanks, and every empty value means the same.
@@ -234,22 +342,10 @@ def guarded_changes(webhook: Webhook, values: Mapping[str, Any]) -> list[str]:
     return [name for name in names if normalized(values[name]) != normalized(getattr(webhook, name))]
 
 
-def _refusal_to_change(user: Any, webhook: Webhook, names: Sequence[str]) -> str:
-    what = "where it sends to" if names[0] in DESTINATION_FIELDS else "the content that it sends"
-    if refused := _unviewable(user, webhook.object_types.all()):
-        return f"This webhook sends {', '.join(refused)}, which you may not view, so you may not change {what}."
-    if not ATTEMPT_FIELDS.isdisjoint(names) and is_partial(user) and _has_hidden_events(user, webhook):
-        return (
-            "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may not "
-            f"change {what}."
-        )
-    return ""
-
-
 def _has_hidden_events(user: Any, webhook: Webhook) -> bool:
     """Whether the webhook may still send an Event of an object that the user may not view."""
     # In the order that an Event takes: one that moves on between two queries is found by the later one.
-    sendable = Delivery.objects.filter(webhook=webhook).exclude(state=State.SUCCEEDED)
+    sendable = Delivery.objects.filter(webhook=webhook).exclude(outcome=State.SUCCEEDED)
     return any(
         events.exclude(pk__in=of_viewable_objects(user, events).values("pk")).exists()
         for events in (
@@ -263,7 +359,7 @@ def _has_hidden_events(user: Any, webhook: Webhook) -> bool:
 def _unviewable(user: Any, content_types: Iterable[ContentType]) -> list[str]:
     """The labels of the models that the user may not view."""
     chosen = [(label_of(one), one.model_class()) for one in content_types]
-    return sorted(label for label, model in chosen if model is None or not _may_view_model(user, model))
+    return sorted(label for label, model in chosen if model is None or not may_view_model(user, model))
 
 
 def _sees_all(user: Any) -> bool:
@@ -272,11 +368,11 @@ def _sees_all(user: Any) -> bool:
 
 def _viewable_labels(user: Any) -> list[str]:
     """The labels of models that the user may view, and of Events without an object: tests and custom events."""
-    labels = [model._meta.label_lower for model in apps.get_models() if _may_view_model(user, model)]
+    labels = [model._meta.label_lower for model in apps.get_models() if may_view_model(user, model)]
     return [*labels, PING_OBJECT_TYPE, ""]
 
 
-def _may_view_model(user: Any, model: type[models.Model]) -> bool:
+def may_view_model(user: Any, model: type[models.Model]) -> bool:
     meta = model._meta
     return has_perm(user, f"{meta.app_label}.{get_permission_codename('view', meta)}")
 

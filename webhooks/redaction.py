@@ -4,23 +4,31 @@ One rule. Users with permission to change a webhook (``webhooks.change_webhook``
 secrets, which no user sees. Other users see
 
 - of a URL: scheme, host and port;
-- of an error: its kind, in the app's own words;
-- of additional headers, the body template and the receiver's answers: nothing.
+- of an error: its kind, and the sentences about its cause and its remedy;
+- of additional headers, the headers of requests, the body template and its results, and the receiver's answers:
+  nothing.
 
-Columns of long lists show every user the short forms: ``url_policy.redacted()`` and ``outcome.error_kind()``.
+Payloads are apart: data and snapshots of Events, bodies of requests and responses, and the values that a skip found
+require ``webhooks.view_payload``, whatever else the user may do.
+
+Columns of long lists show every user the short forms: ``url_policy.redacted()`` and ``label_of_kind()``.
 Elsewhere, create one ``Redaction`` for each request: it reads the user's permissions once, with no query for each row.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions
 from webhooks.models import Webhook
 from webhooks.network import url_policy
-from webhooks.network.outcome import error_kind
+from webhooks.network.error_kinds import KINDS
 
-WHO_SEES_ALL = "shown to users who may change the webhook (webhooks.change_webhook)"
+WHO_SEES_ALL = _("shown to users who may change the webhook (webhooks.change_webhook)")
+WHO_SEES_PAYLOADS = _("shown to users who may view payloads (webhooks.view_payload)")
 
 
 class Redaction:
@@ -40,6 +48,27 @@ class Redaction:
         """The URL, or its scheme, host and port."""
         return url if self.sees_all(webhook_id) else url_policy.redacted(url)
 
-    def error(self, webhook_id: int, reason: str) -> str:
+    def error(self, webhook_id: int, reason: str, kind: str) -> str:
         """Why an attempt failed, or only the kind of the error."""
-        return reason if self.sees_all(webhook_id) else error_kind(reason)
+        return reason if self.sees_all(webhook_id) else label_of_kind(kind)
+
+
+def label_of_kind(kind: str) -> str:
+    """A stored kind of error as a short text; empty without an error."""
+    return KINDS[kind].label if kind else ""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Two sentences about an error that every user may read, both empty without an error."""
+
+    cause: str = ""
+    remedy: str = ""
+
+
+def explain(kind: str, url: str) -> Explanation:
+    """Explain a stored kind of error. The sentences name the host of the URL, unless a template renders it."""
+    if not kind:
+        return Explanation()
+    host = url_policy.redacted(url).removesuffix("…").removesuffix("/")
+    return Explanation(KINDS[kind].cause(host), KINDS[kind].remedy(host))

@@ -28,10 +28,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from webhooks import registry
-from webhooks.capture import recording, subscriptions, transaction
-from webhooks.capture.subscriptions import Filters
+from webhooks.capture import subscriptions
+from webhooks.capture.subscriptions import Filters, Subscriptions
+from webhooks.capture.transaction import TransactionState, current_state, set_current
 from webhooks.conf import conf
-from webhooks.delivery.worker import DeliveryRunner, has_more
+from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Action, Attempt, Event, Webhook
 from webhooks.workers import jobs
 
@@ -81,7 +82,7 @@ def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> 
     with (
         _subscribed(labels, announced, prechange),
         mock.patch.object(jobs, "wake_up"),
-        _own_scope(recording.database()),
+        _own_scope(Event.objects.db),
     ):
         yield captured
     names = dict(Webhook.objects.values_list("pk", "name"))
@@ -131,11 +132,11 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
     real = subscriptions.current
     filters = {CAPTURE_ID: Filters(CAPTURE_ID, prechange=True)} if prechange else {}
 
-    def current(using: str, enabled_only: bool = True) -> subscriptions.Subscriptions:
-        wanted = real(using, enabled_only)
+    def with_mine(using: str) -> Subscriptions:
+        wanted = real(using)
         mine = [(label, action) for label in labels for action in Action]
-        everything = {change: [CAPTURE_ID, *wanted.matching(*change)] for change in mine}
-        announced = {name: [CAPTURE_ID, *wanted.for_custom_event(name)] for name in custom_events}
+        everything = {change: [CAPTURE_ID, *wanted.candidates(*change)] for change in mine}
+        announced = {name: [CAPTURE_ID, *wanted.by_event.get(name, [])] for name in custom_events}
         return replace(
             wanted,
             by_change=wanted.by_change | everything,
@@ -143,7 +144,7 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
             filters=wanted.filters | filters,
         )
 
-    with mock.patch.object(subscriptions, "current", current):
+    with mock.patch.object(subscriptions, "current", with_mine):
         yield
 
 
@@ -154,17 +155,17 @@ def _own_scope(using: str) -> Iterator[None]:
     if not connection.in_atomic_block:
         yield
         return
-    earlier = transaction.current(using)
-    transaction.set_current(using, None)
+    earlier = current_state(using)
+    set_current(using, None)
     try:
         yield
     finally:
         connection.run_on_commit = [
             entry
             for entry in connection.run_on_commit
-            if entry[1] is earlier or not isinstance(entry[1], transaction.TransactionState)
+            if entry[1] is earlier or not isinstance(entry[1], TransactionState)
         ]
-        transaction.set_current(using, earlier)
+        set_current(using, earlier)
 
 
 def _captured(event: Event, names: dict[int, str]) -> CapturedEvent:

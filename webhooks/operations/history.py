@@ -2,20 +2,26 @@
 
 Entries are rows of Django's ``LogEntry``, which the admin shows. Without the admin, or for a user who is not a row of
 ``AUTH_USER_MODEL``, an entry is one line in the log. No entry has a secret: a change lists the names of fields only.
+Entries are in English: they are stored, and read in many languages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ObjectDoesNotExist
 from django.db import models
+from django.utils import translation
 from django.utils.text import capfirst
 
 from webhooks.logs import get_logger
+from webhooks.models import Webhook
 
 logger = get_logger(__name__)
 
@@ -28,26 +34,57 @@ Message = str | list[Any]  # text, or the admin's JSON format
 def record(user: Any, rows: Sequence[models.Model], flag: int, message: Message = "") -> None:
     """Add one entry for each of these rows, which are of one model."""
     log_entries = _log_entries(user)
-    if log_entries is None:
-        for row in rows:
-            _log(user, type(row), str(row), flag, message)
-    elif rows:
-        log_entries.log_actions(user.pk, rows, flag, message)
+    with translation.override("en"):
+        if log_entries and rows:
+            log_entries.log_actions(user.pk, rows, flag, message)
+        elif not log_entries:
+            for row in rows:
+                _log(user, type(row), str(row), flag, message)
 
 
 def record_summary(user: Any, model: type[models.Model], summary: str, flag: int, message: str) -> None:
     """Add one entry for many rows. ``summary`` says how many, and which."""
-    log_entries = _log_entries(user)
-    if log_entries is None:
+    if log_entries := _log_entries(user):
+        content_type, name = ContentType.objects.get_for_model(model), summary[:200]
+        log_entries.create(
+            user_id=user.pk, content_type=content_type, object_repr=name, action_flag=flag, change_message=message
+        )
+    else:
         _log(user, model, summary, flag, message)
-        return
-    log_entries.create(
-        user_id=user.pk,
-        content_type=ContentType.objects.get_for_model(model),
-        object_repr=summary[:200],
-        action_flag=flag,
-        change_message=message,
-    )
+
+
+@dataclass(frozen=True)
+class Change:
+    """An entry about a webhook: who did what, in the words of the admin's history."""
+
+    webhook_id: int
+    at: datetime
+    user: str
+    change: str
+
+
+def newest_of_webhooks(webhooks: Collection[int], most: int = 50) -> list[Change]:
+    """The newest entries about these webhooks. Empty without the admin."""
+    if not webhooks or not apps.is_installed("django.contrib.admin"):
+        return []
+    from django.contrib.admin.models import LogEntry
+
+    content_type = ContentType.objects.get_for_model(Webhook)
+    keys = [str(pk) for pk in webhooks]
+    entries = LogEntry.objects.filter(content_type=content_type, object_id__in=keys).select_related("user")
+    return [
+        Change(int(str(entry.object_id)), entry.action_time, str(entry.user), entry.get_change_message())
+        for entry in entries.order_by("-action_time")[:most]
+    ]
+
+
+def user_named(username: str) -> Any:
+    """The user of this name. Without one, the name itself: the entry then is one line in the log."""
+    users: Any = get_user_model()._default_manager
+    try:
+        return users.get_by_natural_key(username)
+    except (ObjectDoesNotExist, AttributeError):
+        return username
 
 
 def _log_entries(user: Any) -> Any:
@@ -60,7 +97,7 @@ def _log_entries(user: Any) -> Any:
 
 
 def _log(user: Any, model: type[models.Model], name: str, flag: int, message: Message) -> None:
-    logger.info("History: %s %s %s “%s” %s", user, VERBS[flag], model._meta.verbose_name, name, message)
+    logger.info("History: %s %s %s “%s” %s", user, VERBS[flag], model._meta.verbose_name_raw, name, message)
 
 
 def field_values(row: models.Model) -> dict[str, Any]:
@@ -74,5 +111,6 @@ def describe_changes(row: models.Model, before: dict[str, Any], names: Iterable[
     """A message in the admin's format that lists which of these fields changed since. Empty if none did."""
     now = field_values(row)
     changed: Sequence[str] = [name for name in names if name in now and now[name] != before[name]]
-    labels = [capfirst(str(row._meta.get_field(name).verbose_name)) for name in changed]  # type: ignore[union-attr]
+    with translation.override("en"):  # as Django stores them
+        labels = [capfirst(str(row._meta.get_field(name).verbose_name)) for name in changed]  # type: ignore[union-attr]
     return [{"changed": {"fields": labels}}] if labels else []

@@ -1,0 +1,17 @@
+"""Alarms: the problems that the status page, the page of a webhook, the REST API and ``webhooks_status`` report.
+
+Each alarm names the problem, the object and the way out. What follows from one cause is folded under it.
+
+alarm         the value: level, problem, texts, and since when
+site          the workers, Redis, our own proxy and network, the database
+webhooks      one webhook: disabled, paused, failing, lanes that are blocked, deliveries that are due or failed
+causes        which alarm follows from which
+surroundings  what else happened around the time that a problem began
+"""
+
+from webhooks.operations.alarms.alarm import Alarm, Level, Problem
+from webhooks.operations.alarms.causes import find_alarms
+from webhooks.operations.alarms.surroundings import with_surroundings
+from webhooks.operations.alarms.webhooks import webhook_alarms
+
+__all__ = ["Alarm", "Level", "Problem", "find_alarms", "webhook_alarms", "with_surroundings"]

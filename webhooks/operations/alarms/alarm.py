@@ -1,0 +1,98 @@
+"""One alarm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
+from webhooks.operations.wording import exact_time, number, span
+
+
+class Level(StrEnum):
+    """How bad it is, the worst first."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+    GOOD = "good"
+
+
+class Problem(StrEnum):
+    """The name of an alarm, for monitoring."""
+
+    TURNED_OFF = "turned_off"
+    REDIS = "redis"
+    SUSPENDED = "suspended"
+    NO_WORKER = "no_worker"
+    NO_WORKER_OF_QUEUE = "no_worker_of_queue"
+    STOCK_WORKERS = "stock_workers"
+    SILENT_WORKER = "silent_worker"
+    CLOCK = "clock"
+    FAULT = "fault"
+    UNDISPATCHED = "undispatched"
+    OVERDUE = "overdue"
+    BEING_DELETED = "being_deleted"
+    NO_WEBHOOK = "no_webhook"
+    ALL_DISABLED = "all_disabled"
+    DISABLED = "disabled"
+    UNREADABLE = "unreadable"
+    PAUSED_BY_USER = "paused_by_user"
+    PAUSED = "paused"
+    FAILING = "failing"
+    BLOCKED_LANES = "blocked_lanes"
+    FAILED_DELIVERIES = "failed_deliveries"
+    FAILED_EVENTS = "failed_events"
+    OPEN_TRANSACTION = "open_transaction"
+    DEAD_ROWS = "dead_rows"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarm:
+    """A problem, and the way out."""
+
+    level: Level
+    problem: Problem
+    text: str
+    """What is wrong, in a sentence or two."""
+    remedy: str = ""
+    """What to do."""
+    command: str = ""
+    """What to type."""
+    webhook_id: int | None = None
+    """The webhook that it is about."""
+    since: datetime | None = None
+    waiting: int = 0
+    """How many deliveries and changes wait because of it, up to a cap."""
+    probe_at: datetime | None = None
+    """The next probe of a paused webhook."""
+    error_kind: str = ""
+    receiver: str = ""
+    """Scheme, host and port."""
+    around: tuple[str, ...] = ()
+    """What else happened around the time that it began."""
+    consequences: tuple[Alarm, ...] = ()
+    """The alarms that follow from it."""
+
+    @property
+    def waiting_text(self) -> str:
+        """Such as "1,204 wait"; empty if nothing waits."""
+        cap = TOTAL_CAP if self.webhook_id is None else EACH_CAP
+        shown = {"count": number(self.waiting, cap)}
+        return ngettext("%(count)s waits", "%(count)s wait", self.waiting) % shown if self.waiting else ""
+
+    def facts(self, now: datetime) -> list[str]:
+        """Since when, how many wait, and when the next probe is."""
+        facts = [self.waiting_text] if self.waiting else []
+        if self.since:
+            facts.insert(0, _("since %(time)s") % {"time": exact_time(self.since)})
+        if self.probe_at and self.probe_at > now:
+            facts.append(_("next probe in %(span)s") % {"span": span((self.probe_at - now).total_seconds())})
+        elif self.probe_at:
+            facts.append(_("the next probe is due"))
+        return facts

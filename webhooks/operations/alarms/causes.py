@@ -1,0 +1,196 @@
+"""Which alarm follows from which. Pure: from what was read to the causes, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from itertools import chain
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from webhooks.models.queue import State
+from webhooks.operations.alarms import site
+from webhooks.operations.alarms.alarm import Alarm, Level, Problem
+from webhooks.operations.alarms.webhooks import failed, overdue, webhook_alarms
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.overview import Overview
+from webhooks.operations.wording import number
+from webhooks.workers.status import Backend
+
+# At most this many causes are reported.
+MAX_ALARMS = 50
+
+# These problems stop all sending.
+NO_WORKERS = (Problem.NO_WORKER, Problem.NO_WORKER_OF_QUEUE)
+STOPS = (Problem.TURNED_OFF, Problem.REDIS, Problem.SUSPENDED, *NO_WORKERS)
+
+# The receiver itself has one of these problems, whichever webhook sends to it.
+OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
+
+
+def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
+    """The causes of what is wrong with the whole site, the worst first. If there are none, one that says that all is
+    well."""
+    chains = [_chain(webhook, overview, now, bool(backend.serving)) for webhook in overview.webhooks]
+    late = [*site.undispatched(overview, backend, now), *_take(chains, Problem.OVERDUE)] if is_enabled else []
+    general = [*site.stopped(overview, backend, is_enabled), *site.workers(backend), *site.faults(overview, backend)]
+    general, late = _explain_lateness(general, late)
+    general = [_with_failing(alarm, chains) if alarm.problem == Problem.FAULT else alarm for alarm in general]
+    _return_to_their_chains(late, chains)
+    only_failed = [alarms[0] for alarms in chains if alarms and alarms[0].problem == Problem.FAILED_DELIVERIES]
+    roots = [(first, rest) for first, *rest in filter(None, chains) if first not in only_failed]
+    found = [
+        *general,
+        *(alarm for alarm in late if alarm.webhook_id is None),
+        *site.being_deleted(overview),
+        *_none_enabled(overview),
+        *_by_receiver([replace(first, consequences=tuple(rest)) for first, rest in roots]),
+        *_failed(only_failed, overview),
+        *site.failed_events(overview),
+        *site.database(overview.vacuum),
+    ]
+    return sorted(found, key=_badness)[:MAX_ALARMS] or [_all_well(overview)]
+
+
+def _chain(webhook: Any, overview: Overview, now: datetime, has_worker: bool) -> list[Alarm]:
+    """The alarms of a webhook: each follows from the ones before it."""
+    groups = [group for group in overview.failed_groups if group.webhook_id == webhook.pk]
+    return [*webhook_alarms(webhook, now), *overdue(webhook, now, has_worker), *failed(webhook, groups)]
+
+
+def _take(chains: Sequence[list[Alarm]], problem: Problem) -> list[Alarm]:
+    """Take the alarms with this problem out of their chains."""
+    taken = [alarm for alarms in chains for alarm in alarms if alarm.problem == problem]
+    for alarms in chains:
+        alarms[:] = [alarm for alarm in alarms if alarm.problem != problem]
+    return taken
+
+
+def _explain_lateness(general: Sequence[Alarm], late: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
+    """Fold what is late under its cause: no worker, Redis, or a fault of our own. Returns what nothing explains.
+
+    A worker that went silent belongs to "no worker", too.
+    """
+    found = list(general)
+    stop = next((one for one in found if one.problem in STOPS and one.level == Level.ERROR), None)
+    cause = stop or next((one for one in found if one.problem == Problem.FAULT), None)
+    if cause is None:
+        return found, late
+    # With a fault of our own, changes are dispatched all the same.
+    explained = late if stop else [alarm for alarm in late if alarm.problem == Problem.OVERDUE]
+    silent = [one for one in found if one.problem == Problem.SILENT_WORKER and cause.problem in NO_WORKERS]
+    folded = replace(cause, consequences=(*silent, *explained))
+    found = [folded if one is cause else one for one in found if one not in silent]
+    return found, [alarm for alarm in late if alarm not in explained]
+
+
+def _with_failing(fault: Alarm, chains: Sequence[list[Alarm]]) -> Alarm:
+    """The fault with the webhooks that fail because of it."""
+    because = [alarms for alarms in chains if alarms and _fails_by(alarms[0], fault)]
+    followed = tuple(chain.from_iterable(because))
+    for alarms in because:
+        alarms.clear()
+    return replace(fault, consequences=(*fault.consequences, *followed))
+
+
+def _fails_by(alarm: Alarm, fault: Alarm) -> bool:
+    return alarm.problem in OF_RECEIVER and alarm.error_kind == fault.error_kind
+
+
+def _return_to_their_chains(late: Iterable[Alarm], chains: Sequence[list[Alarm]]) -> None:
+    """Nothing else explains why deliveries of these webhooks are late: their own trouble does, or nothing known."""
+    for alarm in late:
+        if alarm.webhook_id is None:
+            continue
+        own = next((alarms for alarms in chains if alarms and alarms[0].webhook_id == alarm.webhook_id), None)
+        if own is None:
+            own = next(alarms for alarms in chains if not alarms)
+        own.insert(0 if not own or own[0].problem == Problem.FAILED_DELIVERIES else 1, alarm)
+
+
+def _by_receiver(alarms: Iterable[Alarm]) -> list[Alarm]:
+    """One alarm for all webhooks that fail alike at one receiver, the first that failed."""
+    by_receiver = dict[Any, list[Alarm]]()
+    for alarm in alarms:
+        is_alike = alarm.problem in OF_RECEIVER and alarm.error_kind and alarm.receiver
+        key = (alarm.error_kind, alarm.receiver) if is_alike else alarm.webhook_id
+        by_receiver.setdefault(key, []).append(alarm)
+    return [_merged(sorted(alike, key=lambda one: (one.since is None, one.since))) for alike in by_receiver.values()]
+
+
+def _merged(alike: Sequence[Alarm]) -> Alarm:
+    first, *others = alike
+    flat = chain.from_iterable((replace(other, consequences=()), *other.consequences) for other in others)
+    return replace(first, consequences=(*first.consequences, *flat))
+
+
+def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
+    """One alarm for failed deliveries that nothing else explains, of however many webhooks."""
+    if len(leftover) == 1:
+        return list(leftover)
+    count = overview.counts.get(State.FAILED, 0)
+    if leftover:
+        failing = {alarm.webhook_id for alarm in leftover}
+        count = sum(webhook.failed for webhook in overview.webhooks if webhook.pk in failing)
+    elif not count or (overview.webhooks and not overview.has_more_webhooks):
+        return []
+    text = ngettext(
+        "%(count)s delivery failed and will not be retried automatically.",
+        "%(count)s deliveries failed and will not be retried automatically.",
+        count,
+    )
+    return [
+        Alarm(
+            level=Level.WARNING,
+            problem=Problem.FAILED_DELIVERIES,
+            text=text % {"count": number(count, TOTAL_CAP)},
+            remedy=_("Fix the causes, then retry."),
+            since=min((alarm.since for alarm in leftover if alarm.since), default=None),
+            consequences=tuple(leftover),
+        )
+    ]
+
+
+def _none_enabled(overview: Overview) -> list[Alarm]:
+    if "webhooks" in overview.hidden or any(webhook.enabled for webhook in overview.webhooks):
+        return []
+    if not overview.webhooks:
+        problem, text, remedy = (
+            Problem.NO_WEBHOOK,
+            _("No webhook is defined, so changes are not recorded."),
+            _("Add one."),
+        )
+    elif overview.has_more_webhooks:
+        return []
+    else:
+        problem, text, remedy = (
+            Problem.ALL_DISABLED, _("Every webhook is disabled, so changes are not recorded."), _("Enable one."),
+        )  # fmt: skip
+    return [Alarm(level=Level.WARNING, problem=problem, text=text, remedy=remedy)]
+
+
+def _all_well(overview: Overview) -> Alarm:
+    parts = []
+    if overview.undispatched:
+        parts.append(
+            ngettext("%(count)s change to dispatch", "%(count)s changes to dispatch", overview.undispatched)
+            % {"count": number(overview.undispatched, TOTAL_CAP)}
+        )
+    if overview.open:
+        parts.append(
+            ngettext("%(count)s delivery under way", "%(count)s deliveries under way", overview.open)
+            % {"count": number(overview.open, TOTAL_CAP)}
+        )
+    waiting = {"waiting": ", ".join(parts) or _("nothing is waiting")}
+    if overview.hidden:
+        text = _("Nothing is wrong with what you may view: %(waiting)s, and a worker is running.")
+        return Alarm(level=Level.NOTE, problem=Problem.NONE, text=text % waiting)
+    text = _("All is well: %(waiting)s, nothing has failed, and a worker is running.")
+    return Alarm(level=Level.GOOD, problem=Problem.NONE, text=text % waiting)
+
+
+def _badness(alarm: Alarm) -> tuple[int, int]:
+    return list(Level).index(alarm.level), -alarm.waiting

@@ -1,0 +1,239 @@
+"""Alarms of the whole site: workers, Redis, our own proxy and network, changes that wait, and the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from webhooks.delivery import clock
+from webhooks.operations.alarms.alarm import Alarm, Level, Problem
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.overview import Overview
+from webhooks.operations.vacuum import VacuumState
+from webhooks.operations.wording import number, span
+from webhooks.workers.status import Backend, Worker
+
+# Seconds that something may be due before it is a problem.
+PATIENCE = 60
+
+WORKER_CLASS = "webhooks.workers.WebhookWorker"
+
+
+def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[Alarm]:
+    """The problems that stop all sending."""
+    waiting = overview.open + overview.undispatched
+    if not is_enabled:
+        yield Alarm(
+            level=Level.ERROR,
+            problem=Problem.TURNED_OFF,
+            text=_("Webhooks are turned off: changes are not recorded, and nothing is sent. Stored deliveries wait."),
+            remedy=_('Set WEBHOOKS = {"ENABLED": True} in the settings, then restart the site and the workers.'),
+            waiting=waiting,
+        )
+    if backend.error:
+        yield Alarm(
+            level=Level.ERROR,
+            problem=Problem.REDIS,
+            text=_("Redis cannot be used: %(error)s") % {"error": backend.error},
+            remedy=_(
+                "Check that Redis runs, and the setting RQ_QUEUES. Changes are still recorded. A running WebhookWorker "
+                "delivers them without Redis; other workers continue when Redis is back."
+            ),
+            waiting=waiting,
+        )
+        return
+    if backend.is_suspended:
+        yield Alarm(
+            level=Level.WARNING if backend.serving else Level.ERROR,
+            problem=Problem.SUSPENDED,
+            text=_("The workers are suspended (rq suspend). Only a WebhookWorker that started before still delivers."),
+            remedy=_("Resume them, with the URL of your Redis:"),
+            command="rq resume --url redis://…",
+            waiting=waiting,
+        )
+    command = f"python manage.py rqworker {backend.queue}"
+    if not backend.workers:
+        yield Alarm(
+            level=Level.ERROR,
+            problem=Problem.NO_WORKER,
+            text=_("No worker is running, so nothing is delivered."),
+            remedy=_("Start one:"),
+            command=command,
+            since=overview.last_sweep,
+            waiting=waiting,
+        )
+    elif not backend.serving and not backend.is_suspended:
+        yield Alarm(
+            level=Level.ERROR,
+            problem=Problem.NO_WORKER_OF_QUEUE,
+            text=_("No running worker serves the queue “%(queue)s”, so nothing is delivered.")
+            % {"queue": backend.queue},
+            remedy=_("Start one:"),
+            command=command,
+            since=overview.last_sweep,
+            waiting=waiting,
+        )
+
+
+def workers(backend: Backend) -> Iterator[Alarm]:
+    """Workers of the wrong class, silent ones, and ones with a wrong clock."""
+    if backend.error:
+        return
+    if backend.serving and not any(worker.is_shipped for worker in backend.serving):
+        yield Alarm(
+            level=Level.WARNING,
+            problem=Problem.STOCK_WORKERS,
+            text=_(
+                "Only stock rq workers are running. They retry, and take over from dead workers, only when a change or "
+                "manage.py webhooks_sweep wakes them."
+            ),
+            remedy=_('Set RQ = {"WORKER_CLASS": "%(name)s"} in the settings, or start the worker with:')
+            % {"name": WORKER_CLASS},
+            command=f"python manage.py rqworker {backend.queue} --worker-class {WORKER_CLASS}",
+        )
+    for worker in backend.workers:
+        yield from _of_worker(worker)
+
+
+def _of_worker(worker: Worker) -> Iterator[Alarm]:
+    if worker.is_silent:
+        yield Alarm(
+            level=Level.WARNING,
+            problem=Problem.SILENT_WORKER,
+            text=_("The worker “%(name)s” has not reported for %(span)s: it hangs or was killed.")
+            % {"name": worker.label, "span": span(worker.silence)},
+            remedy=_(
+                "Restart it if it still runs. Another worker takes over its deliveries. Redis forgets it after a few "
+                "minutes."
+            ),
+            since=worker.last_heartbeat,
+        )
+    if abs(worker.clock_offset) > clock.TOLERANCE:
+        if worker.clock_offset > 0:
+            text = _("The clock of worker “%(name)s” is %(span)s ahead of the database's.")
+        else:
+            text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
+        yield Alarm(
+            level=Level.WARNING,
+            problem=Problem.CLOCK,
+            text=text % {"name": worker.label, "span": span(abs(worker.clock_offset))},
+            remedy=_(
+                "Its requests carry the database's time all the same. Let NTP set the clock of its machine, and see "
+                "whether it runs there:"
+            ),
+            command="timedatectl",
+        )
+
+
+def faults(overview: Overview, backend: Backend) -> Iterator[Alarm]:
+    """Faults of our own proxy, network, settings and keys."""
+    for fault in backend.faults:
+        yield Alarm(
+            # With nothing to send, the worker does not know whether the fault is over.
+            level=Level.ERROR if overview.open else Level.WARNING,
+            problem=Problem.FAULT,
+            text=f"{fault.text}.",
+            remedy=fault.kind.remedy(),
+            since=fault.since,
+            waiting=overview.open,
+            error_kind=fault.kind.value,
+        )
+
+
+def undispatched(overview: Overview, backend: Backend, now: datetime) -> Iterator[Alarm]:
+    """Changes that no worker has made into deliveries."""
+    since, count = overview.undispatched_since, overview.undispatched
+    if since and (now - since).total_seconds() > PATIENCE:
+        text = ngettext(
+            "%(count)s change recorded but not dispatched, the oldest %(span)s ago.",
+            "%(count)s changes recorded but not dispatched, the oldest %(span)s ago.",
+            count,
+        )
+        yield Alarm(
+            level=Level.ERROR,
+            problem=Problem.UNDISPATCHED,
+            text=text % {"count": number(count, TOTAL_CAP), "span": span((now - since).total_seconds())},
+            remedy=(
+                _("A worker is running. Look into its log for an error, then restart it.") if backend.serving else ""
+            ),
+            since=since,
+        )
+
+
+def failed_events(overview: Overview) -> Iterator[Alarm]:
+    """Changes that could not be serialized, or that another error kept from every webhook."""
+    count, newest = overview.failed_events, overview.newest_failed_event
+    if not count:
+        return
+    text = ngettext(
+        "%(count)s event failed, so nothing was sent.", "%(count)s events failed, so nothing was sent.", count
+    ) % {"count": number(count, TOTAL_CAP)}
+    if newest:
+        text += " " + _("The newest: %(object)s, %(error)s") % {"object": newest.name, "error": newest.error}
+    yield Alarm(
+        level=Level.WARNING,
+        problem=Problem.FAILED_EVENTS,
+        text=text,
+        remedy=_("Fix the causes, then replay."),
+        since=newest.at if newest and count == 1 else None,
+    )
+
+
+def being_deleted(overview: Overview) -> Iterator[Alarm]:
+    """Deleted webhooks with deliveries that the sweep still has to delete."""
+    if count := overview.being_deleted:
+        text = ngettext(
+            "%(count)s deleted webhook still had many deliveries. Workers delete them in the background, a thousand "
+            "every few seconds.",
+            "%(count)s deleted webhooks still had many deliveries. Workers delete them in the background, a thousand "
+            "every few seconds.",
+            count,
+        )
+        text %= {"count": number(count, TOTAL_CAP)}
+        yield Alarm(level=Level.NOTE, problem=Problem.BEING_DELETED, text=text)
+
+
+def database(state: VacuumState) -> Iterator[Alarm]:
+    """Dead rows that PostgreSQL cannot remove, or has not removed."""
+    for one in state.open:
+        text = ngettext(
+            "PostgreSQL cannot remove dead rows, because of %(holder)s: open %(age)s. The tables of webhooks have "
+            "%(count)s dead row. They grow, and workers slow down.",
+            "PostgreSQL cannot remove dead rows, because of %(holder)s: open %(age)s. The tables of webhooks have "
+            "%(count)s dead rows. They grow, and workers slow down.",
+            state.dead,
+        )
+        yield Alarm(
+            level=Level.WARNING,
+            problem=Problem.OPEN_TRANSACTION,
+            text=text % {"holder": one.holder, "age": one.age, "count": number(state.dead)},
+            remedy=one.remedy,
+            command=one.command,
+        )
+    for table in state.tables:
+        if not table.needs_vacuum:
+            continue
+        values = {"table": table.name, "dead": number(table.dead), "live": number(table.live)}
+        if table.vacuumed_at:
+            text = _(
+                "The table %(table)s has %(dead)s dead rows and %(live)s live ones, and no VACUUM has ended for "
+                "%(span)s. It grows, and workers slow down."
+            ) % {**values, "span": span(table.seconds)}
+        else:
+            text = (
+                _(
+                    "The table %(table)s has %(dead)s dead rows and %(live)s live ones, and no VACUUM has ended since "
+                    "the server started. It grows, and workers slow down."
+                )
+                % values
+            )
+        yield Alarm(
+            level=Level.WARNING,
+            problem=Problem.DEAD_ROWS,
+            text=text,
+            remedy=_("Check that autovacuum is on and keeps up. To vacuum the table at once, in psql:"),
+            command=f"VACUUM (ANALYZE) {table.name};",
+        )

@@ -1,0 +1,114 @@
+"""Counts for pages over long tables. Each count stops at a cap, so no page gets slow.
+
+The number of queries does not depend on the number of webhooks or deliveries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
+
+from webhooks.db import DatabaseNow
+from webhooks.models import Delivery, State, Webhook
+from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
+
+# Counts over all rows stop at the first cap; counts for one webhook or one lane stop at the second.
+TOTAL_CAP, EACH_CAP = 10_000, 1000
+
+COUNTED_STATES = (State.PENDING, State.WAITING, State.SENDING, State.FAILED)
+
+
+def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:
+    """The keys of at most ``cap + 1`` rows. Count them: ``cap + 1`` means "more than the cap".
+
+    Order the rows as only their index does: with ``index_plans``, PostgreSQL then reads no others.
+    """
+    return rows.values("pk")[: cap + 1]
+
+
+class CappedCount(Subquery):
+    """The number of rows of a capped subquery."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped)"
+    output_field = IntegerField()
+    empty_result_set_value = 0  # if the user may view no deliveries
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        super().__init__(capped(rows, EACH_CAP))
+
+
+class SendingCount(CappedCount):
+    """How many of the rows of a capped subquery are being sent. No index has the state: each claim would rewrite it."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped WHERE state = 'sending')"
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        Subquery.__init__(self, rows.values("state")[: EACH_CAP + 1])
+
+
+def with_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> QuerySet[Webhook]:
+    """Annotate webhooks with capped counts of these rows of the queue. Read them with ``index_plans``.
+
+    Adds ``pending``, ``waiting``, ``sending``, ``failed``, and ``retrying``: pending after a failed attempt.
+    ``due_since`` is when the oldest pending delivery is due. ``blocked`` counts heads of lanes that fail, the first
+    since ``blocked_since``: that is the delivery ``blocking``. ``last_failed`` is the newest failed delivery.
+    """
+    own = queue.filter(webhook=OuterRef("pk"))
+    pending = own.in_states(State.PENDING).order_by("due_at")
+    blocking = own.filter(failing_since__isnull=False).order_by("failing_since")
+    return webhooks.annotate(
+        pending=CappedCount(pending),
+        waiting=CappedCount(own.in_states(State.WAITING).order_by("event_id")),
+        sending=sending_count(own),
+        failed=CappedCount(own.failed().order_by("failed_at")),
+        retrying=CappedCount(pending.filter(due_at__gt=DatabaseNow())),
+        due_since=Subquery(pending.values("due_at")[:1]),
+        blocked=CappedCount(blocking),
+        blocked_since=Subquery(blocking.values("failing_since")[:1]),
+        blocking=Subquery(blocking.values("pk")[:1]),
+        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1]),
+    )
+
+
+def sending_count(own: QueuedDeliveryQuerySet) -> Any:
+    """Workers claim what is due for the longest time, and new deliveries. So it looks at both ends: if more than
+    ``EACH_CAP`` are due or waiting, it may miss some between them."""
+    due = own.filter(due_at__lte=DatabaseNow()).order_by("due_at")
+    return SendingCount(due) + SendingCount(own.filter(NOT_DUE).order_by("-event_id"))
+
+
+@dataclass(frozen=True)
+class FailedGroup:
+    """The failed deliveries of one webhook with one kind of error, counted up to ``EACH_CAP``."""
+
+    webhook_id: int
+    kind: str
+    count: int
+    since: datetime
+    last: datetime
+
+
+def failed_groups(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> list[FailedGroup]:
+    """The failed deliveries of these webhooks by webhook and reason, the most first. Read it with ``index_plans``."""
+    kinds = ["", *sorted(Delivery.objects.error_kinds())]
+    columns: dict[str, Any] = {}
+    for place, kind in enumerate(kinds):
+        own = queue.failed().filter(webhook=OuterRef("pk"), error_kind=kind)
+        columns[f"count_{place}"] = CappedCount(own.order_by("failed_at"))
+        columns[f"since_{place}"] = Subquery(own.order_by("failed_at").values("failed_at")[:1])
+        columns[f"last_{place}"] = Subquery(own.order_by("-failed_at").values("failed_at")[:1])
+    found = [
+        FailedGroup(row["pk"], kind, row[f"count_{place}"], row[f"since_{place}"], row[f"last_{place}"])
+        for row in webhooks.order_by().annotate(**columns).values("pk", *columns)
+        for place, kind in enumerate(kinds)
+        if row[f"count_{place}"] and row[f"since_{place}"] and row[f"last_{place}"]
+    ]
+    return sorted(found, key=lambda group: -group.count)
+
+
+def open_count(webhook: Any) -> int:
+    """How many deliveries of a webhook, read by ``with_counts``, are not finished."""
+    return sum(getattr(webhook, state) for state in OPEN_STATES)

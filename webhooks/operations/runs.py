@@ -1,0 +1,235 @@
+"""Begin, preview, pause, resume and cancel runs: acts on many rows that workers execute in the background."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.db import transaction
+from django.dispatch import receiver
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from webhooks import permissions
+from webhooks.db import index_plans, time_limit
+from webhooks.delivery.acts import EVENTS, Key, acts, rows_of
+from webhooks.delivery.pace import Pace
+from webhooks.delivery.runs import run_ended
+from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
+from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
+from webhooks.operations import history, retries, run_acts  # noqa: F401 # run_acts adds its acts
+from webhooks.operations.retries import NAMED_WEBHOOKS, PROGRAM, Result, name_of
+from webhooks.operations.wording import count_of, in_english, listed
+from webhooks.workers import jobs
+
+# Up to this many rows are changed at once, without a run.
+AT_ONCE = 100
+
+# Rows that a preview names.
+SAMPLE = 10
+
+# Seconds that one query of a preview may take, and a whole preview for a request.
+QUERY_SECONDS, PREVIEW_SECONDS = 3.0, 10.0
+
+# What a run did, and with what.
+PAST = {
+    RunKind.RETRY: "Retried",
+    RunKind.RESEND: "Resent",
+    RunKind.DISCARD: "Discarded",
+    RunKind.REPLAY: "Replayed",
+    RunKind.RECOVER: "Recovered",
+    RunKind.BACKFILL: "Backfilled",
+}
+PERMISSIONS = {
+    RunKind.RETRY: ("webhooks.retry_delivery",),
+    RunKind.RESEND: ("webhooks.resend_delivery",),
+    RunKind.DISCARD: ("webhooks.discard_delivery",),
+    RunKind.REPLAY: ("webhooks.replay_event",),
+    RunKind.RECOVER: ("webhooks.retry_delivery", "webhooks.replay_event"),
+    RunKind.BACKFILL: ("webhooks.resend_delivery",),
+}
+# The rows of a run: as ``count_of`` counts them, and without a number.
+ROW, ROWS = dict.fromkeys(RunKind, "delivery"), dict.fromkeys(RunKind, gettext_lazy("deliveries"))
+ROW |= {RunKind.REPLAY: "event", RunKind.BACKFILL: "event", RunKind.RECOVER: "delivery or event"}
+ROWS |= dict.fromkeys((RunKind.REPLAY, RunKind.BACKFILL), gettext_lazy("events"))
+ROWS |= {RunKind.RECOVER: gettext_lazy("deliveries and events")}
+NEEDED = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
+FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
+FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}
+
+
+class NoFilter(ValueError):
+    """A run has neither filters nor the wish to take all rows."""
+
+
+class Named(NamedTuple):
+    """A row of a run, and its name, such as "AMS1 updated → CMDB". Empty if the user may not view it."""
+
+    id: Any
+    name: str
+
+
+@dataclass
+class Preview:
+    """What a run would take: the numbers of deliveries and events, and the oldest ones of them."""
+
+    deliveries: int = 0
+    events: int = 0
+    sample: list[Named] = field(default_factory=list)
+    webhooks: set[int] = field(default_factory=set)
+    """The ids of the webhooks that have the deliveries."""
+    is_complete: bool = True
+    """False if the time was over before all rows were counted."""
+
+    @property
+    def count(self) -> int:
+        return self.deliveries + self.events
+
+
+def start(
+    kind: str, filters: Mapping[str, Any], user: Any = None, requested_by: str = "", takes_all: bool = False
+) -> Run:
+    """Begin a run. A ``user`` with permissions for some rows only gets those. Without one, ``requested_by`` says who
+    asked. Raises ValueError for an unknown filter, and NoFilter without any filter unless it ``takes_all``.
+
+    Returns at once: a worker counts the rows and takes them.
+    """
+    run = _new(kind, filters, user, takes_all)
+    run.requested_by = requested_by or run.requested_by
+    with transaction.atomic(Run.objects.db):
+        run.save()
+        with in_english():
+            what = f"{kind} of {subject(run)}"
+        history.record_summary(user or run.requested_by, Run, what, history.ADDITION, f"Started run {run.pk}.")
+        jobs.wake_on_commit()
+    return run
+
+
+def act(kind: str, filters: Mapping[str, Any], user: Any = None) -> Run | Result:
+    """Retry, resend or discard what the filters choose: at once if it is little, else by a run."""
+    rows: Any = rows_of(kind, _new(kind, filters, user, takes_all=False), user)
+    if rows[: AT_ONCE + 1].count() > AT_ONCE:
+        return start(kind, filters, user)
+    return getattr(retries, RunKind(kind).value)(rows, user)  # type: ignore[no-any-return]
+
+
+def preview(
+    kind: str, filters: Mapping[str, Any], user: Any = None, takes_all: bool = False, seconds: float = math.inf
+) -> Preview:
+    """What ``start`` with the same arguments would take. Raises ValueError and NoFilter, too.
+
+    Counts a range of events at a time, and stops after about ``seconds``.
+    """
+    run = _new(kind, filters, user, takes_all)
+    using, pace, end = Event.objects.db, Pace(), time.monotonic() + seconds
+    found, oldest, after = Preview(), list[Key](), run.counted_event
+
+    def look() -> tuple[dict[int, int], list[Key]]:
+        with time_limit(using, min(QUERY_SECONDS, max(0.1, end - time.monotonic()))), index_plans(using, may_sort=True):
+            return acts[kind].look(run, after, until, SAMPLE - len(oldest))
+
+    while after < run.last_event and found.is_complete:
+        until = min(after + pace.events, run.last_event)
+        if part := pace.read(look):
+            counts, keys = part
+            found.events += counts.pop(EVENTS, 0)
+            found.deliveries += sum(counts.values())
+            found.webhooks.update(counts)
+            oldest += keys
+            after = until
+        found.is_complete = after == run.last_event or time.monotonic() < end
+    found.sample = _named(oldest, user)
+    return found
+
+
+def _named(keys: Sequence[Key], user: Any) -> list[Named]:
+    """These deliveries and events with their names, as far as the user may view deliveries and events."""
+    found = dict[Any, Any]()
+    if user is None or permissions.may_view_events(user):
+        found |= Event.objects.for_list().in_bulk([key.id for key in keys if key.id == key.event_id])
+    if user is None or permissions.may_view_deliveries(user):
+        found |= Delivery.objects.for_list().in_bulk([key.id for key in keys if key.id != key.event_id])
+    return [Named(key.id, str(found.get(key.id, ""))) for key in keys]
+
+
+def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> Run:
+    """Raises ValueError for an unknown filter. A mistake in a filter must not mean all rows: see NoFilter."""
+    if unknown := sorted(set(filters) - set(FILTERS[RunKind(kind)])):
+        refused = _("a run of %(kind)s has no filter %(names)s")
+        raise ValueError(refused % {"kind": kind, "names": ", ".join(unknown)})
+    if not filters and not takes_all:
+        raise NoFilter(_("Give at least one filter, or say that the run takes all rows."))
+    ids = Event.objects.order_by("pk").values_list("pk", flat=True)
+    is_since = "created_after" in filters
+    first = Event.objects.first_since(datetime.fromisoformat(filters["created_after"])) if is_since else ids.first()
+    return Run(
+        kind=kind,
+        filters=dict(filters),
+        requested_by=name_of(user),
+        is_restricted=user is not None and permissions.is_partial(user),
+        last_event=ids.last() or 0,
+        counted_event=(first or 1) - 1,  # deleted events leave millions of unused ids before it
+    )
+
+
+def since_filters(webhook: Webhook, since: datetime) -> dict[str, Any]:
+    """The filters for everything of a webhook from this aware time on.
+
+    A recovery with them sends what did not succeed. A backfill with them sends what the webhook did not get.
+    """
+    return {"webhook": webhook.pk, "created_after": since.isoformat()}
+
+
+def pause(run: Run, user: Any = None) -> bool:
+    """Let a run rest between two steps. Returns whether it was running."""
+    return _change(run, bool(Run.objects.filter(pk=run.pk).pause()), user, "Paused")
+
+
+def resume(run: Run, user: Any = None) -> bool:
+    """Go on with a paused run where it was. Returns whether it was paused."""
+    jobs.wake_on_commit()
+    return _change(run, bool(Run.objects.filter(pk=run.pk).resume()), user, "Resumed")
+
+
+def cancel(run: Run, user: Any = None) -> bool:
+    """End a run; its changes stay. Returns whether it had not ended before."""
+    return _change(run, bool(Run.objects.filter(pk=run.pk).cancel()), user, "Cancelled")
+
+
+def _change(run: Run, is_changed: bool, user: Any, done: str) -> bool:
+    if is_changed:
+        run.refresh_from_db()
+        with in_english():
+            what = f"{run.kind} of {subject(run)}"
+        history.record_summary(user or PROGRAM, Run, what, history.CHANGE, f"{done} run {run.pk}.")
+    return is_changed
+
+
+def subject(run: Run, count: int | None = None) -> str:
+    """What a run takes, in words: "deliveries of CMDB sync". Without a filter by webhook, it is known after the count.
+
+    With a ``count``, "213 deliveries of CMDB sync, DNS updater, IPAM and 2 others". The most rows come first.
+    """
+    kind = RunKind(run.kind)
+    rows = str(ROWS[kind]) if count is None else count_of(count, ROW[kind])
+    found = {int(webhook): number for webhook, number in run.counts.items() if int(webhook) != EVENTS}
+    chosen = sorted(found, key=found.__getitem__, reverse=True)
+    if "webhook" in run.filters:
+        chosen = [run.filters["webhook"]]
+    webhooks = Webhook.with_deleted.in_bulk(chosen[:NAMED_WEBHOOKS])
+    names = [str(webhooks[pk]) for pk in chosen[:NAMED_WEBHOOKS] if pk in webhooks]
+    if not names:
+        return rows
+    return _("%(rows)s of %(webhooks)s") % {"rows": rows, "webhooks": listed(names, len(chosen))}
+
+
+@receiver(run_ended)
+def _record_end(sender: Any, run: Run, **kwargs: Any) -> None:
+    with in_english():
+        what = f"{PAST[RunKind(run.kind)]} {subject(run, run.done)}"
+    message = f"Ended run {run.pk}." if run.state == RunState.DONE else f"Run {run.pk} failed: {run.problem}."
+    history.record_summary(history.user_named(run.requested_by), Run, what, history.CHANGE, message)

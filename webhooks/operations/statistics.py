@@ -1,0 +1,219 @@
+"""Read the statistics of webhooks: percentages, rates, and times of attempts. Each answer takes one query."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from webhooks.db import among_sql, fetch_all, unix_time_sql
+from webhooks.models import Statistic
+from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram, Period, deltas_sql
+
+DAY = 86_400  # seconds
+
+# The rate is the average of the last full minutes.
+RATE_MINUTES = 5
+
+
+@dataclass
+class Figures:
+    """The attempts of one or more webhooks in a length of time."""
+
+    start: datetime | None = None
+    """The start of a minute or hour, in UTC."""
+    by_kind: Counter[str] = field(default_factory=Counter)
+    """The attempts by error kind, those that succeeded under ""."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """The other columns of ``Statistic``."""
+
+    def add(self, error_kind: str, counts: Mapping[str, int]) -> None:
+        self.by_kind[error_kind] += counts.get("attempted", 0)
+        self.counts.update(counts)
+
+    @property
+    def attempted(self) -> int:
+        return self.counts["attempted"]
+
+    @property
+    def succeeded(self) -> int:
+        """Successful attempts. As many deliveries succeeded."""
+        return self.by_kind[""]
+
+    @property
+    def failed(self) -> int:
+        return self.attempted - self.succeeded
+
+    @property
+    def failed_by_kind(self) -> dict[str, int]:
+        return {kind: count for kind, count in self.by_kind.most_common() if kind}
+
+    @property
+    def given_up(self) -> int:
+        """Deliveries that failed."""
+        return self.counts["given_up"]
+
+    @property
+    def skipped(self) -> int:
+        """Changes that webhooks did not want."""
+        return self.counts["skipped"]
+
+    @property
+    def success_percent(self) -> float | None:
+        """Rounded down to a tenth: 100 means that no attempt failed. None without an attempt."""
+        return 1000 * self.succeeded // self.attempted / 10 if self.attempted else None
+
+    @property
+    def duration(self) -> Times:
+        return Times(DURATION, self.counts)
+
+    @property
+    def delay(self) -> Times:
+        """From events to their first attempts."""
+        return Times(DELAY, self.counts)
+
+
+@dataclass(frozen=True)
+class Times:
+    """A histogram with its counts."""
+
+    histogram: Histogram
+    counts: Counter[str]
+
+    @property
+    def buckets(self) -> dict[str, int]:
+        """The counts by upper bound in milliseconds, of longer times under "more"."""
+        return {name.rpartition("_")[2]: self.counts[name] for name in self.histogram.buckets}
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets.values())
+
+    @property
+    def total_ms(self) -> int:
+        return self.counts[self.histogram.total]
+
+    @property
+    def median_ms(self) -> float | None:
+        return self.quantile(0.5)
+
+    @property
+    def p95_ms(self) -> float | None:
+        return self.quantile(0.95)
+
+    def quantile(self, share: float) -> float | None:
+        """The time in milliseconds that this share of times does not exceed, to the width of a bucket."""
+        return self.histogram.quantile(list(self.buckets.values()), share)
+
+
+@dataclass
+class Recent:
+    """The attempts of the last 24 hours, and how many there are a minute now.
+
+    The 24 hours are the current one and the 23 before it.
+    """
+
+    day: Figures = field(default_factory=Figures)
+    minutes: Figures = field(default_factory=Figures)
+    """The attempts of the last ``RATE_MINUTES``."""
+
+    @property
+    def per_minute(self) -> float:
+        return self.minutes.attempted / RATE_MINUTES
+
+
+def recent(webhooks: Collection[int]) -> tuple[Recent, dict[int, Recent]]:
+    """The recent attempts of these webhooks in all, and of each."""
+    now, now_params = unix_time_sql(Statistic.objects.db)
+    minute = f"{now} / {Period.MINUTE} * {Period.MINUTE}"
+    condition = f"""(
+        period = {Period.HOUR} AND start > {now} - {DAY}
+        OR period = {Period.MINUTE} AND start >= {minute} - {RATE_MINUTES * Period.MINUTE} AND start < {minute}
+    )"""
+    together, by_webhook = Recent(), defaultdict[int, Recent](Recent)
+    for (webhook, period), kind, counts in _sums(("webhook_id", "period"), webhooks, condition, now_params * 3):
+        for one in (together, by_webhook[webhook]):
+            (one.day if period == Period.HOUR else one.minutes).add(kind, counts)
+    return together, by_webhook
+
+
+@dataclass(frozen=True)
+class Hours:
+    """The attempts of the last 24 hours, by hour: the current one is the last. Each is (succeeded, failed)."""
+
+    starts: Sequence[datetime] = ()
+    together: Sequence[tuple[int, int]] = ()
+    by_webhook: Mapping[int, Sequence[tuple[int, int]]] = field(default_factory=dict)
+
+
+def by_hour(webhooks: Collection[int]) -> Hours:
+    """The attempts of these webhooks in the last 24 hours, together and each."""
+    using = Statistic.objects.db
+    now, now_params = unix_time_sql(using)
+    chosen, chosen_param = among_sql(using, webhooks)
+    where = f"WHERE webhook_id {chosen} AND period = {Period.HOUR} AND start > {now} - {DAY}"
+    columns = "webhook_id, period, start, error_kind, attempted"
+    found = fetch_all(
+        using,
+        f"""
+        SELECT webhook_id, ({now} - start) / {Period.HOUR} AS ago,
+            SUM(CASE WHEN error_kind = '' THEN attempted END), SUM(CASE WHEN error_kind <> '' THEN attempted END)
+        FROM (
+            SELECT {columns} FROM webhooks_statistic {where}
+            UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
+        ) AS counted GROUP BY 1, 2
+        """,
+        [*now_params, *([chosen_param, *now_params] * 2)],
+    )
+    count = DAY // Period.HOUR
+    by_webhook = {webhook: [(0, 0)] * count for webhook in webhooks}
+    for webhook, ago, succeeded, failed in found:
+        if 0 <= (place := count - 1 - int(ago)) < count:
+            by_webhook[webhook][place] = (int(succeeded or 0), int(failed or 0))
+    together = [
+        (sum(one for one, _ in hour), sum(two for _, two in hour)) for hour in zip(*by_webhook.values(), strict=True)
+    ]
+    this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    starts = [this_hour - timedelta(seconds=Period.HOUR * ago) for ago in reversed(range(count))]
+    return Hours(starts, together or [(0, 0)] * count, by_webhook)
+
+
+def series(webhooks: Collection[int], period: Period, since: datetime) -> tuple[Figures, list[Figures]]:
+    """The attempts of these webhooks together: in total, and by minute or hour, in order.
+
+    ``since`` is the start of a period. Periods without an attempt are missing.
+    """
+    first = int(since.timestamp())
+    total, by_start = Figures(), defaultdict[int, Figures](Figures)
+    for (start,), kind, counts in _sums(("start",), webhooks, f"period = {period} AND start >= %s", [first]):
+        by_start[start].start = datetime.fromtimestamp(start, UTC)
+        for one in (total, by_start[start]):
+            one.add(kind, counts)
+    return total, [figures for _, figures in sorted(by_start.items())]
+
+
+def _sums(
+    group: Sequence[str], webhooks: Collection[int], condition: str, params: Sequence[Any]
+) -> Iterator[tuple[Sequence[Any], str, dict[str, int]]]:
+    """Sum up statistics and deltas. Gives the values of ``group``, the error kind, and the counts above 0."""
+    using = Statistic.objects.db
+    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *COUNTS])
+    keys, sums = ", ".join([*group, "error_kind"]), ", ".join(f"SUM({name})" for name in COUNTS)
+    chosen, chosen_param = among_sql(using, webhooks)
+    # In both parts: their types differ a little, and PostgreSQL would not apply it to the rows of a part.
+    where = f"WHERE webhook_id {chosen} AND {condition}"
+    found = fetch_all(
+        using,
+        f"""
+        SELECT {keys}, {sums} FROM (
+            SELECT {columns} FROM webhooks_statistic {where}
+            UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
+        ) AS counted GROUP BY {keys}
+        """,
+        [chosen_param, *params] * 2,
+    )
+    size = len(group)
+    for row in found:
+        yield row[:size], row[size], {name: int(n) for name, n in zip(COUNTS, row[size + 1 :], strict=True) if n}

@@ -1,0 +1,234 @@
+"""Try a webhook, saved or not, on a real object: judge the change, compose the request, and send it as a test.
+
+The request comes from the code that composes deliveries. Nothing is stored of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils.translation import gettext as _
+
+from webhooks import payloads, permissions
+from webhooks.capture import serialize
+from webhooks.capture.context import Actor, actor_columns, current_actor
+from webhooks.capture.matching import Budget, EventContext, match
+from webhooks.capture.subscriptions import Filters, Subscriptions
+from webhooks.conf import conf
+from webhooks.db import new_id
+from webhooks.delivery import request as requests
+from webhooks.logs import reraise_job_timeout
+from webhooks.models import Action, Event, Skip, Webhook
+from webhooks.models.event import PING, PING_OBJECT_TYPE
+from webhooks.models.skip import Refusal, Rule
+from webhooks.network.outcome import Outcome, Refused
+from webhooks.network.request import Request
+from webhooks.network.transport import Transport, utc_now
+from webhooks.operations import history
+from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.why import not_chosen
+from webhooks.payloads import Bodies
+from webhooks.payloads.snapshots import PrechangeState
+from webhooks.payloads.templates import Renderer
+from webhooks.registry import label_of
+from webhooks.registry.registration import Registration
+from webhooks.text import clean, dumps, last_line
+
+# The longest time (seconds) that a user waits for the answer to a test.
+MAX_SECONDS = 10
+
+# Objects that a page offers, the newest.
+OFFERED = 10
+
+
+class NoSample(LookupError):
+    """There is no such object, or the user may not view it. The message says which object."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The change to try: an action on an object. Without ``registration``, a test message that has no object."""
+
+    registration: Registration | None = None
+    pk: Any = None
+    action: str = Action.UPDATED
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a webhook would send for a sample."""
+
+    event: Event
+    """Not saved: its id, the ``sequence`` of the payload, is 0."""
+    is_wanted: bool
+    """Whether the webhook would send such a change."""
+    verdict: str
+    """Why it would, or why not."""
+    request: Request | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Why there is no request, by the field of the webhook; "" for a problem of the object."""
+
+
+def offered_objects(user: Any, registration: Registration) -> list[tuple[str, str]]:
+    """The newest objects of a model that the user may view: their keys, and their names."""
+    rows = permissions.viewable_objects(user, registration.model).order_by("-pk")[:OFFERED]
+    return [(str(row.pk), registration.name_of(row)) for row in rows]
+
+
+def try_out(webhook: Webhook, models_chosen: Collection[Any], sample: Sample, user: Any) -> Trial:
+    """The request that the webhook, as its attributes are, would send for the sample.
+
+    ``models_chosen`` are the content types of the webhook: an unsaved one cannot have them. Raises NoSample.
+    """
+    event = _event(webhook, sample, user)
+    labels = {label_of(one) for one in models_chosen}
+    if event.error:
+        return Trial(event, False, _("The data of the object cannot be written."), problems={"": event.error})
+    is_wanted, verdict = _judge(webhook, labels, event, permissions.may_view_payloads(user))
+    bodies = Bodies(event)
+    with Renderer() as renderer:
+        try:
+            request = requests.compose(webhook, bodies, str(new_id()), renderer, utc_now, is_test=True)
+        except Refused as refused:
+            problems = requests.problems_by_field(webhook, bodies, renderer) or {"": str(refused)}
+            return Trial(event, is_wanted, verdict, problems=problems)
+    return Trial(event, is_wanted, verdict, request)
+
+
+def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
+    """Send the request of a trial and wait for the answer, at most ``MAX_SECONDS``. The history names the user."""
+    if trial.request is None:
+        raise ValueError("There is no request to send.")
+    transport = Transport()
+    try:
+        outcome = transport.send(replace(trial.request, timeout=min(trial.request.timeout, MAX_SECONDS)))
+    finally:
+        transport.close()
+    if webhook.pk:
+        history.record(user, [webhook], history.CHANGE, f"Sent {trial.event} as a test.")
+    return outcome
+
+
+# The event
+
+
+def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
+    """The event of the sample as capture would make it. If its data cannot be written, it has the error."""
+    common: dict[str, Any] = {"pk": 0, "timestamp": utc_now(), **actor_columns(current_actor())}
+    if sample.registration is None:
+        title = f"test of {webhook.name}".strip()
+        key = str(new_id())
+        data = dumps({"id": key, "display": title})
+        return Event(
+            action=PING, object_type=PING_OBJECT_TYPE, object_id=key, object_repr=title, data=data, **common
+        )  # fmt: skip
+    registration, instance = sample.registration, _instance(sample, user)
+    event = Event(
+        action=sample.action,
+        object_type=registration.label,
+        object_id=str(sample.pk),
+        object_repr=registration.name_of(instance),
+        **common,
+    )
+    prechange = _earlier_state(webhook, event, user) if sample.action == Action.UPDATED else None
+    try:
+        with transaction.atomic(Event.objects.db):
+            payload = serialize.serialize(registration, instance, webhook.serializer, prechange)
+    except Exception as error:  # a serializer may raise anything
+        reraise_job_timeout(error)
+        event.error = clean(last_line(f"{type(error).__name__}: {error}"))
+        return event
+    for name, text in payload.columns(sample.action == Action.DELETED).items():
+        setattr(event, name, text)
+    return event
+
+
+def _instance(sample: Sample, user: Any) -> models.Model:
+    registration: Any = sample.registration
+    missing = NoSample(
+        _("There is no %(model)s with the key %(key)s, or you may not view it.")
+        % {"model": registration.model._meta.verbose_name, "key": sample.pk}
+    )
+    try:
+        pk = registration.normalize_pk(sample.pk)
+        if not permissions.viewable_objects(user, registration.model).filter(pk=pk).exists():
+            raise missing
+        [instance] = serialize.reread_all(registration, [pk], Event.objects.db).values()
+    except (ValidationError, ValueError, TypeError, OverflowError):  # an impossible key, or just deleted
+        raise missing from None
+    return instance
+
+
+def _earlier_state(webhook: Webhook, event: Event, user: Any) -> PrechangeState | None:
+    """The state before the last recorded update of the object, if the webhook looks at it. None if it is not known."""
+    if not _filters(webhook).needs_prechange or not permissions.may_view_payloads(user):
+        return None
+    of_object = Event.objects.filter(object_type=event.object_type, object_id=event.object_id, action=Action.UPDATED)
+    last = permissions.visible_events(user, of_object).order_by("-pk").first()
+    if last is None or not payloads.has_serializer(last, webhook.serializer):
+        return None
+    snapshots = json.loads(payloads.as_serialized_by(last, webhook.serializer).snapshots or "{}")
+    before = snapshots.get("prechange")
+    return PrechangeState(snapshot=before) if before is not None else None
+
+
+# The verdict
+
+
+def _judge(webhook: Webhook, labels: Collection[str], event: Event, shows_actual: bool) -> tuple[bool, str]:
+    """Whether the webhook would send the event, and why."""
+    if event.action == PING:
+        return True, _("A test message is sent whatever the filters are.")
+    if refused := not_chosen(webhook, event.action, event.object_type, labels):
+        return False, refused
+    if event.username in webhook.excluded_usernames:
+        return False, _describe(Refusal(Rule.IGNORED_USER), event, shows_actual)
+    filters = _filters(webhook)
+    context = EventContext(event.action, event.data, event.snapshots, event.changed, Actor(event.username))
+    alone = Subscriptions(filters={filters.webhook_id: filters}, disabled=Subscriptions())
+    found = match([filters.webhook_id], alone, context, Budget())
+    if found.errored:
+        return False, last_line(found.error)
+    if not found.matched:
+        return False, _describe(found.refusals[filters.webhook_id], event, shows_actual)
+    return True, _why_wanted(webhook, filters, event)
+
+
+def _why_wanted(webhook: Webhook, filters: Filters, event: Event) -> str:
+    if event.action == Action.UPDATED and not event.changed and (filters.changed_fields or filters.only_changes):
+        return _(
+            "It depends on what the update changes. No earlier update of this object is stored, so the trial cannot "
+            "judge that."
+        )
+    if not webhook.enabled:
+        return _("The webhook would send this change, if it were enabled.")
+    if not conf.enabled:
+        return _("The webhook would send this change, but webhooks are turned off in the settings.")
+    return _("The webhook sends such a change.")
+
+
+def _describe(refusal: Refusal, event: Event, shows_actual: bool) -> str:
+    skip = Skip(action=event.action, rule=refusal.rule, detail=refusal.detail, username=event.username)
+    return skip_reason(skip, shows_actual)
+
+
+def _filters(webhook: Webhook) -> Filters:
+    """The filters of the webhook as its attributes are."""
+    templates = f"{webhook.payload_url} {webhook.additional_headers} {webhook.body_template}"
+    return Filters(
+        webhook.pk or 0,
+        json.dumps(webhook.conditions) if webhook.conditions else "",
+        tuple(webhook.changed_fields or ()),
+        only_changes=webhook.only_changes,
+        prechange=webhook.prechange,
+        shows_prechange="snapshots" in templates or "changed" in templates,
+        serializer=webhook.serializer,
+        custom_events=tuple(webhook.custom_events or ()),
+        excluded_usernames=tuple(webhook.excluded_usernames or ()),
+        enabled=webhook.enabled,
+    )

@@ -1,0 +1,18 @@
+"""Why did nothing arrive? An answer for each webhook, from the stored rows and the object as it is now. Reads only.
+
+answers        ``why()``: finds the change that is asked about, and asks the modules below for each webhook
+recorded       verdicts about a change that is stored: its delivery, its failed Event, its skip, or none of them
+deliveries     verdicts about a change that has a delivery
+unrecorded     verdicts about changes that left nothing
+changes        the rows of one change
+present        the object as it is now, compared with its last Event
+viewer         the parts that a user may see
+phrases        the sentences that these share
+verdicts       the causes, and a verdict as a value
+"""
+
+from webhooks.operations.why.answers import UnknownObject, why
+from webhooks.operations.why.recorded import not_chosen
+from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict
+
+__all__ = ["Cause", "Change", "Target", "UnknownObject", "Verdict", "not_chosen", "why"]

@@ -1,0 +1,298 @@
+"""``why()``: find the change that is asked about and its rows, and get a verdict for each webhook.
+
+The number of queries does not depend on the number of webhooks. Rows are never locked or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.db import models, router
+from django.db.models import Case, Q, QuerySet, When
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from webhooks import registry
+from webhooks.capture.bulk import TrackedQuerySet
+from webhooks.conf import conf
+from webhooks.db import first_id, index_plans, to_utc
+from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
+from webhooks.models.event import LARGE_FIELDS, PING
+from webhooks.models.queue import HEAD_STATES
+from webhooks.models.webhook import SECRET_FIELDS
+from webhooks.operations.why import changes, present, recorded, unrecorded
+from webhooks.operations.why.recorded import Rows
+from webhooks.operations.why.unrecorded import Asked
+from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict
+from webhooks.operations.why.viewer import Viewer
+from webhooks.registry import label_of
+from webhooks.registry.registration import Registration
+
+# Events of an object that are read, and objects of a request that are answered.
+RECENT_EVENTS, MAX_OBJECTS = 20, 100
+MAX_REQUEST_ROWS = 2000
+
+# Changes of a webhook's models that are answered, and events that are read for them: no index has the model alone.
+MAX_CHANGES, MAX_LAST_EVENTS = 10, 1000
+
+REGISTER = gettext_lazy('Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it.')
+
+
+class UnknownObject(LookupError):
+    """There is no such model, Event or webhook, or the user may not view it. The message says which."""
+
+
+def why(
+    obj: models.Model | tuple[str, Any] | None = None,
+    *,
+    event: Event | int | None = None,
+    request_id: str = "",
+    webhook: Webhook | int | None = None,
+    user: Any = None,
+) -> list[Verdict]:
+    """Say for each webhook, or for one, why nothing arrived, or that it was sent.
+
+    Give one of three: ``obj``, an instance or a pair such as ``("dcim.site", 5)``, about the last change of the object;
+    ``event``, an Event or its id; or ``request_id``, about the last change of each object in that request, at most
+    ``MAX_OBJECTS``. If nothing is stored of an object, its present state is judged; ``Verdict.change`` is then None.
+    A ``webhook`` alone is a question too, about the last changes of its models, at most ``MAX_CHANGES``.
+
+    ``user`` limits the answer to what this user may view. Raises UnknownObject, and TypeError if none or several of
+    these are given. Changes nothing.
+    """
+    given = (obj is not None) + (event is not None) + bool(request_id)
+    if given > 1 or (not given and webhook is None):
+        raise TypeError("why() takes one of these: an object, event=…, request_id=… or webhook=….")
+    question = _Question(webhook, Viewer(user))
+    if not given:
+        return question.about_last_changes()
+    if obj is not None:
+        return question.about_object(obj)
+    return question.about_event(event) if event is not None else question.about_request(request_id)
+
+
+class _Question:
+    def __init__(self, webhook: Webhook | int | None, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._every = list(
+            Webhook.objects.defer(*SECRET_FIELDS, "additional_headers", "body_template").prefetch_related(
+                "object_types"
+            )
+        )
+        self._models = {one.pk: {label_of(kind) for kind in one.object_types.all()} for one in self._every}
+        self._webhooks = viewer.visible(self._every)
+        if webhook is not None:
+            pk = webhook.pk if isinstance(webhook, Webhook) else webhook
+            self._webhooks = [one for one in self._webhooks if one.pk == pk]
+            if not self._webhooks:
+                raise UnknownObject(_("There is no webhook %(id)s.") % {"id": pk})
+        self._now = datetime.now(UTC)
+
+    # An object
+
+    def about_object(self, obj: models.Model | tuple[str, Any]) -> list[Verdict]:
+        found = _identify(obj)
+        if isinstance(found, _NoObject):
+            return [Verdict(one, found.cause, found.text, found.remedy) for one in self._webhooks]
+        if not self._viewer.may_view_object(found.label, found.key):
+            unknown = _("There is no %(model)s %(key)s, or you may not view it.")
+            raise UnknownObject(unknown % {"model": found.label, "key": found.key})
+        events = self._events(Q(object_type=found.label, object_id=found.key))[:RECENT_EVENTS]
+        # One change leaves at most one skip for each webhook.
+        skips = self._skips(Q(object_type=found.label, object_id=found.key))[: 2 * len(self._every) + 20]
+        change = changes.latest(list(events), list(skips))
+        if found.registration is None:
+            if change is None:
+                return [_not_registered(one, found.label) for one in self._webhooks]
+            return self._judge([change])
+        return self._with_present(found.registration, found, change, list(events), list(skips))
+
+    def _with_present(
+        self, registration: Registration, found: _Object, change: Change | None, events: list[Event], skips: list[Skip]
+    ) -> list[Verdict]:
+        """The verdicts about an object, with its present state."""
+        captured = changes.latest(
+            [one for one in events if one.action in Action], [one for one in skips if one.action in Action]
+        )
+        last = changes.with_known_data(captured) if captured else None
+        full = Event.objects.filter(pk=last.pk).first() if last else None
+        now = present.look(registration, found.pk, full, self._webhooks, Event.objects.db)
+        asked = Asked(
+            found.label,
+            now,
+            is_tracked=isinstance(registration.model._default_manager.all(), TrackedQuerySet),
+            knows_model=change is not None or Event.objects.filter(object_type=found.label).exists(),
+            is_deleted=captured is not None and captured.action == Action.DELETED,
+        )
+        if change is None:
+            rows = Rows(self._now, self._models)
+            return [unrecorded.never_stored(one, asked, rows, self._viewer) for one in self._webhooks]
+        verdicts = self._judge([change])
+        if captured is None or not asked.lost:
+            return verdicts
+        since = unrecorded.watched_since(self._every, self._models, found.label, asked.lost_action, self._now)
+        rows = Rows(self._now, self._models)
+        return [unrecorded.changed_again(one, asked, rows, since) for one in verdicts]
+
+    # An Event
+
+    def about_event(self, event: Event | int) -> list[Verdict]:
+        pk = event.pk if isinstance(event, Event) else event
+        asked = self._events(Q(pk=pk)).first()
+        if asked is None:
+            unknown = _(
+                "Event %(id)s is not stored, or you may not view it. An event is deleted with its last delivery, after "
+                "%(days)g days or more."
+            )
+            raise UnknownObject(unknown % {"id": pk, "days": min(conf.retention_days.values())})
+        around = Q(object_type=asked.object_type, object_id=asked.object_id)
+        near = around & changes.near(asked)
+        replays, same = list[Event](), list[Event]()
+        for one in self._events(near | around & Q(replay_of=pk)):
+            (replays if one.replay_of == pk else same).append(one)
+        others = [one for one in same if one.pk != pk]
+        wanted_by = () if asked.error else asked.webhook_ids
+        skips = [one for one in self._skips(near) if one.webhook_id not in wanted_by]
+        skips.sort(key=lambda one: abs(one.timestamp - asked.timestamp))
+        return self._judge([changes.make(asked, [*replays, asked, *others], skips)])
+
+    # A request
+
+    def about_request(self, request_id: str) -> list[Verdict]:
+        of_request = Q(request_id=request_id)
+        events = list(self._events(of_request)[:MAX_REQUEST_ROWS])
+        if events:  # skips have no index of requests, but one of times
+            hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
+            of_request &= Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
+        skips = list(self._skips(of_request)[:MAX_REQUEST_ROWS])
+        found = changes.latest_of_each(events, skips)
+        if not found:
+            return [_no_request(one, request_id) for one in self._webhooks]
+        return self._judge(found[:MAX_OBJECTS])
+
+    # A webhook
+
+    def about_last_changes(self) -> list[Verdict]:
+        """The last change of each object that changed last, the newest first."""
+        [webhook] = self._webhooks
+        with index_plans(Event.objects.db):
+            newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+        wanted = Q(object_type__in=self._models[webhook.pk]) | Q(action__in=webhook.custom_events) | Q(action=PING)
+        events, skips = list[Event](), list[Skip]()
+        # A list of changes is more than an answer about one object: it takes the permissions for its rows.
+        if self._viewer.sees_events:
+            found = self._events(Q(pk__gt=newest - MAX_LAST_EVENTS) & wanted).order_by("-pk")
+            events = [one for one in found if one.action != PING or webhook.pk in one.webhook_ids]
+        if self._viewer.sees_skips:
+            skips = list(self._skips(Q(webhook=webhook.pk)).order_by("-pk")[: 5 * MAX_CHANGES])
+        return self._judge(changes.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
+
+    # The rows
+
+    def _events(self, chosen: Q) -> QuerySet[Event]:
+        """Without large columns, the newest first."""
+        large = [name for name in LARGE_FIELDS if name != "webhook_ids"]
+        has_data = Case(When(data="", then=False), default=True, output_field=models.BooleanField())
+        found = Event.objects.filter(chosen).annotate(has_data=has_data).defer(*large).select_related("undispatched")
+        return self._viewer.of_objects(found)
+
+    def _skips(self, chosen: Q) -> QuerySet[Skip]:
+        return self._viewer.of_objects(Skip.objects.filter(chosen))
+
+    def _judge(self, asked: Sequence[Change]) -> list[Verdict]:
+        """The verdicts for each of these changes and each webhook."""
+        pks = [one.pk for one in self._webhooks]
+        events = [event for change in asked for event in change.events]
+        deliveries, by_lane = self._deliveries({*pks}, [one.pk for one in events])
+        skips = [skip for change in asked for skip in change.skips]
+        self._viewer.look_up([*events, *skips, *deliveries.values(), *by_lane.values()])
+        rows = Rows(self._now, self._models, deliveries, by_lane)
+        return [recorded.judge(one, change, rows, self._viewer) for change in asked for one in self._webhooks]
+
+    def _deliveries(
+        self, webhooks: set[int], events: Sequence[int]
+    ) -> tuple[dict[tuple[int, int], Delivery], dict[tuple[int, int | None], Delivery]]:
+        """The deliveries of these events by event and webhook, and the heads of their lanes by webhook and lane.
+
+        Found by the index of events alone, without a join and in no order: old statistics mislead all three.
+        """
+        found = Delivery.without_state.order_by().prefetch_related("queued")
+        of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
+        deliveries = {(one.event_id, one.webhook_id): one for one in of_events}
+        waiting = [one for one in deliveries.values() if one.state == State.WAITING]
+        if not waiting:
+            return deliveries, {}
+        lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
+        queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
+        heads = list(queued.order_by().values_list("pk", flat=True))
+        return deliveries, {(one.webhook_id, one.lane): one for one in found.filter(pk__in=heads)}
+
+
+# The object that is asked about
+
+
+@dataclass(frozen=True)
+class _Object:
+    label: str
+    key: str
+    pk: Any
+    registration: Registration | None
+
+
+@dataclass(frozen=True)
+class _NoObject:
+    """An instance that no Event can be about."""
+
+    cause: Cause
+    text: str
+    remedy: str
+
+
+def _identify(obj: models.Model | tuple[str, Any]) -> _Object | _NoObject:
+    if isinstance(obj, models.Model):
+        if obj.pk is None:
+            text = _("The object has no key: it is not saved, or was deleted.")
+            return _NoObject(Cause.NOT_SAVED, text, _('Ask with its model and its key, such as ("dcim.site", 5).'))
+        model, pk = type(obj), obj.pk
+        if (using := router.db_for_write(model, instance=obj)) != Event.objects.db:
+            text = _("The object is in the database %(found)r. Changes are captured in %(captured)r only.")
+            remedy = _("Keep the models that have webhooks in the database of the webhooks.")
+            values = {"found": using, "captured": Event.objects.db}
+            return _NoObject(Cause.OTHER_DATABASE, text % values, remedy)
+    else:
+        label, pk = obj
+        try:
+            model = apps.get_model(label)
+        except (LookupError, ValueError):
+            raise UnknownObject(_("There is no model %(model)s.") % {"model": label}) from None
+    touched = registry.registrations_touched(model)  # the model itself first, then its parents
+    registration = touched[0] if touched else None
+    known = registration or registry.registration_or_default(model)
+    if isinstance(obj, models.Model):  # a child may have another key than its parent's row
+        pk = getattr(obj, known.model._meta.pk.attname, pk)
+    try:
+        pk = known.normalize_pk(pk)
+    except (ValidationError, ValueError, TypeError, OverflowError):
+        if not isinstance(obj, models.Model):
+            impossible = _("%(key)r cannot be the key of an object of %(model)s.")
+            raise UnknownObject(impossible % {"key": pk, "model": known.label}) from None
+    return _Object(known.label, str(pk), pk, registration)
+
+
+def _not_registered(webhook: Webhook, label: str) -> Verdict:
+    text = _("The model %(model)s is not registered, so no webhook can send it. Nothing is stored of this object.")
+    return Verdict(webhook, Cause.NOT_REGISTERED, text % {"model": label}, str(REGISTER), Target.CAPTURE)
+
+
+def _no_request(webhook: Webhook, request_id: str) -> Verdict:
+    text = _(
+        "No event and no skipped change of the request %(request)s is stored. Perhaps it changed nothing that a "
+        "webhook wants, or its transaction was rolled back."
+    )
+    remedy = _("Ask about one of the objects instead.")
+    return Verdict(webhook, Cause.NO_TRACE, text % {"request": request_id}, remedy, Target.CAPTURE)

@@ -1,0 +1,79 @@
+"""The rows of one change: its Events and its skips have no common key, but the same action, request and time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+
+from django.db.models import Q
+
+from webhooks.models import Event, Skip
+from webhooks.operations.why.verdicts import Change
+
+# The times of the rows of one change differ by less than this.
+TOGETHER = timedelta(seconds=2)
+
+
+def latest(events: Sequence[Event], skips: Sequence[Skip]) -> Change | None:
+    """The last change in these rows of one object. None if there are no rows."""
+    rows: list[Event | Skip] = [*events, *skips]
+    if not rows:
+        return None
+    newest = max(rows, key=lambda one: one.timestamp)
+    same = [one for one in events if _is_same(newest, one)]
+    replayed = {one.replay_of for one in same} - {None}
+    same += [one for one in events if one.pk in replayed and one not in same]
+    return make(same[0] if same else newest, same, [one for one in skips if _is_same(newest, one)])
+
+
+def latest_of_each(events: Sequence[Event], skips: Sequence[Skip]) -> list[Change]:
+    """The last change of each object in these rows, the oldest first."""
+    by_object: dict[tuple[str, str], tuple[list[Event], list[Skip]]] = defaultdict(lambda: ([], []))
+    for event in events:
+        by_object[event.object_type, event.object_id][0].append(event)
+    for skip in skips:
+        by_object[skip.object_type, skip.object_id][1].append(skip)
+    found = (latest(*rows) for rows in by_object.values())
+    return sorted((change for change in found if change), key=lambda one: one.timestamp)
+
+
+def with_known_data(change: Change) -> Event | None:
+    """The Event with the object's data as the change left it. None if a later change was skipped: a skip has no data,
+    and two quick changes may look like one."""
+    for event in change.events:
+        if event.has_data:  # type: ignore[attr-defined]  # an annotation
+            later = [one for one in change.skips if one.webhook_id in event.webhook_ids]
+            return None if any(one.timestamp >= event.timestamp for one in later) else event
+    return None
+
+
+def _is_same(one: Event | Skip, other: Event | Skip) -> bool:
+    is_near = abs(one.timestamp - other.timestamp) < TOGETHER
+    return is_near and (one.action, one.request_id) == (other.action, other.request_id)
+
+
+def near(event: Event) -> Q:
+    """As ``_is_same``, for a query."""
+    return Q(
+        action=event.action,
+        request_id=event.request_id,
+        timestamp__gt=event.timestamp - TOGETHER,
+        timestamp__lt=event.timestamp + TOGETHER,
+    )
+
+
+def make(of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> Change:
+    """The change of these rows. For each webhook, the first of its Events and of its skips counts."""
+    name = next((one.object_repr for one in (of, *events, *skips) if one.object_repr), "")
+    return Change(
+        action=of.action,
+        object_type=of.object_type,
+        object_id=of.object_id,
+        object_repr=name,
+        timestamp=of.timestamp,
+        username=of.username,
+        request_id=of.request_id,
+        events=tuple(events),
+        skips=tuple(skips),
+    )

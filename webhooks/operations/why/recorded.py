@@ -1,0 +1,221 @@
+"""Verdicts about a change that is stored: by its delivery, its failed Event, its skip, or none of them. No queries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from webhooks.conf import conf
+from webhooks.db import to_utc
+from webhooks.models import Action, Delivery, Event, Skip, Webhook
+from webhooks.models.event import PING
+from webhooks.models.skip import Rule
+from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.why.deliveries import Heads, judge_delivery
+from webhooks.operations.why.phrases import (
+    ADD_TO_WEBHOOK,
+    ENABLE,
+    SAVE_AGAIN,
+    SEE_WORKERS,
+    disabled,
+    join,
+    time_of,
+    turned_off,
+)
+from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict
+from webhooks.operations.why.viewer import Viewer
+from webhooks.operations.wording import exact_time, sentence
+from webhooks.text import last_line
+
+GONE = gettext_lazy("The object is deleted and cannot be saved again: correct the receiver by hand.")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows about the changes. ``deliveries`` are by Event and webhook, and ``models`` has the labels of each
+    webhook's models."""
+
+    now: datetime
+    models: Mapping[int, Collection[str]]
+    deliveries: Mapping[tuple[int, int], Delivery] = field(default_factory=dict)
+    heads: Heads = field(default_factory=dict)
+
+
+def judge(webhook: Webhook, change: Change, rows: Rows, viewer: Viewer) -> Verdict:
+    """The verdict for a stored change. Without permission for the row behind it, the user gets the cause alone."""
+    event = next((one for one in change.events if webhook.pk in one.webhook_ids), None)
+    skip = next((one for one in change.skips if one.webhook_id == webhook.pk), None)
+    seen: Event | Skip | Delivery | None
+    if skip and (event is None or event.error or event.timestamp <= skip.timestamp):
+        verdict, seen = _of_skip(webhook, skip, viewer), skip
+    elif event is None:
+        verdict, seen = _without_rows(webhook, change, rows), None
+    elif delivery := rows.deliveries.get((event.pk, webhook.pk)):
+        verdict, seen = judge_delivery(webhook, delivery, rows.heads, rows.now, viewer), delivery
+    else:
+        verdict, seen = _of_event(webhook, event), event
+    shown = change if viewer.sees_events else change.without_actor()
+    verdict = replace(verdict, change=shown, event=event.pk if event else None)
+    return verdict if seen is None or viewer.sees(seen) else verdict.hide(f"webhooks.view_{seen._meta.model_name}")
+
+
+# By an Event
+
+
+def _of_event(webhook: Webhook, event: Event) -> Verdict:
+    of_event: dict[str, Any] = {"target": Target.EVENT, "target_id": str(event.pk)}
+    if event.error:
+        return replace(_of_failed_event(webhook, event), **of_event)
+    if hasattr(event, "undispatched"):
+        if not conf.enabled:
+            return turned_off(webhook, _("Event %(id)s waits.") % {"id": event.pk})
+        text = _("Event %(id)s is stored since %(time)s, and no worker has taken it yet.") % {
+            "id": event.pk,
+            "time": exact_time(event.timestamp),
+        }
+        return Verdict(webhook, Cause.NOT_DISPATCHED, text, str(SEE_WORKERS), Target.STATUS)
+    text = _("Event %(id)s was for this webhook, but its delivery is not stored any more.") % {"id": event.pk}
+    return Verdict(webhook, Cause.DELETED, join(text, _retention()), _again(event.action), **of_event)
+
+
+def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
+    if event.is_loop_protected:
+        advice = _("Let the webhook ignore the user of the receiver that writes back.")
+        return Verdict(webhook, Cause.SKIPPED, event.error, advice, rule=Rule.LOOP_PROTECTION.value)
+    error = last_line(event.error)
+    values = {"id": event.pk, "time": time_of(event.replayed_at), "error": sentence(error)}
+    if event.replayed_at:
+        text = _(
+            "It failed, and was replayed at %(time)s. The webhook did not want the object as it was then. The failure "
+            "was: %(error)s"
+        )
+        return Verdict(webhook, Cause.EVENT_FAILED, text % values, _again(event.action), error=error)
+    if event.failure == "filter_error":
+        text = _("The conditions of the webhook failed, so nothing was sent: %(error)s")
+        remedy = _("Correct the conditions, then replay event %(id)s.")
+    else:
+        text = _("The data of the object could not be written, so nothing was sent: %(error)s")
+        remedy = _("Correct the serializer, then replay event %(id)s.")
+    return Verdict(webhook, Cause.EVENT_FAILED, text % values, remedy % values, error=error)
+
+
+def _retention() -> str:
+    days = min(conf.retention_days.values())
+    return _("A delivery that ended is deleted after %(days)g days or more.") % {"days": days}
+
+
+# By a skip
+
+
+def _of_skip(webhook: Webhook, skip: Skip, viewer: Viewer) -> Verdict:
+    text = _("The webhook skipped it at %(time)s.") % {"time": exact_time(skip.timestamp)}
+    since = ""
+    if changed_after(webhook, skip.timestamp):
+        since = _("The webhook was changed later at %(time)s.") % {"time": exact_time(webhook.last_updated)}
+    return Verdict(
+        webhook,
+        Cause.SKIPPED,
+        join(text, skip_reason(skip, viewer.shows_actual), since),
+        rule_remedy(webhook, skip),
+        Target.WEBHOOK,
+        str(webhook.pk),
+        rule=skip.rule,
+        detail=skip.shown_detail(viewer.shows_actual),
+    )
+
+
+def rule_remedy(webhook: Webhook, skip: Skip) -> str:
+    """How to get a change that a rule skips."""
+    match skip.rule:
+        case Rule.CONDITION:
+            first = _("If it should be sent, change the conditions of the webhook.")
+        case Rule.CHANGED_FIELDS:
+            first = _("If it should be sent, add a field to “only if these fields changed” of the webhook.")
+        case Rule.NO_CHANGE:
+            first = _("If it should be sent, clear “skip updates that change nothing” of the webhook.")
+        case Rule.IGNORED_USER:
+            first = _("If it should be sent, remove %(user)s from the ignored users of the webhook.")
+            first %= {"user": skip.username}
+        case Rule.LOOP_PROTECTION:
+            return _(
+                "Let the webhook ignore the user of the receiver that writes back. To send this change, replay it."
+            )
+        case _ignored:
+            first = _("The webhook is enabled now.") if webhook.enabled else str(ENABLE)
+    return join(first, _again(skip.action))
+
+
+def _again(action: str) -> str:
+    """How to send something in place of a change that is not sent."""
+    if action not in Action:
+        return _("Send the event again.") if action != PING else _("Send another test.")
+    return str(GONE if action == Action.DELETED else SAVE_AGAIN)
+
+
+# Without a row for the webhook
+
+
+def _without_rows(webhook: Webhook, change: Change, rows: Rows) -> Verdict:
+    """The change left nothing for this webhook."""
+    page: dict[str, Any] = {"target": Target.WEBHOOK, "target_id": str(webhook.pk)}
+    again = _again(change.action)
+    if text := not_chosen(webhook, change.action, change.object_type, rows.models[webhook.pk]):
+        if changed_after(webhook, change.timestamp):
+            later = _("It was changed at %(time)s, after this change.") % {"time": exact_time(webhook.last_updated)}
+            text = join(text, later)
+        remedy = "" if change.action == PING else join(ADD_TO_WEBHOOK, again)
+        return Verdict(webhook, Cause.NOT_CHOSEN, text, remedy, **page)
+    values = {
+        "then": exact_time(change.timestamp),
+        "created": exact_time(webhook.created),
+        "changed": exact_time(webhook.last_updated),
+    }
+    if to_utc(webhook.created) > to_utc(change.timestamp):
+        text = _("The webhook was created at %(created)s, after this change at %(then)s.") % values
+        return Verdict(webhook, Cause.CREATED_LATER, text, again, **page)
+    if not webhook.enabled and webhook.disabled_at and to_utc(webhook.disabled_at) <= to_utc(change.timestamp):
+        text = join(disabled(webhook), _("The change came later, at %(then)s.") % values)
+        return Verdict(webhook, Cause.SKIPPED, text, join(ENABLE, again), rule=Rule.DISABLED.value, **page)
+    if changed_after(webhook, change.timestamp):
+        text = _(
+            "The webhook was changed at %(changed)s, after this change at %(then)s. It wants such changes now, but "
+            "perhaps did not want them then. Its history shows what was changed."
+        )
+        return Verdict(webhook, Cause.CHANGED_LATER, text % values, again, **page)
+    text = _("The webhook wants such changes, and nothing is stored of this one.")
+    return Verdict(webhook, Cause.UNKNOWN, join(text, _lost()), again, **page)
+
+
+def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str]) -> str:
+    """Why no action of this kind concerns the webhook; empty if it does."""
+    if action == PING:
+        return _("This event is a test of another webhook.")
+    if action not in Action:
+        if action in webhook.custom_events:
+            return ""
+        text = _("The webhook does not send %(event)s. Its custom events: %(wanted)s.")
+        return text % {"event": action, "wanted": ", ".join(webhook.custom_events) or _("none")}
+    if label not in labels:
+        text = _("The webhook does not send %(model)s. Its models: %(wanted)s.")
+        return text % {"model": label, "wanted": ", ".join(sorted(labels)) or _("none")}
+    if action not in webhook.actions:
+        text = _("The webhook does not send objects that are %(action)s. Its actions: %(wanted)s.")
+        wanted = ", ".join(str(one.label) for one in webhook.actions)
+        return text % {"action": Action(action).label, "wanted": wanted or _("none")}
+    return ""
+
+
+def _lost() -> str:
+    if not conf.keeps_skips:
+        return _("No skips are stored, because SKIP_DAYS or SKIPS_PER_WEBHOOK is 0.")
+    text = _("Perhaps the webhook skipped it: skips are deleted after %(days)g days, or if there are too many.")
+    return text % {"days": conf.skip_days}
+
+
+def changed_after(webhook: Webhook, moment: datetime) -> bool:
+    return to_utc(webhook.last_updated) > to_utc(moment)

@@ -1,0 +1,139 @@
+"""The causes of a missing request, and a verdict as a value."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from django.db.models import TextChoices
+from django.utils.text import capfirst
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from webhooks.db import to_utc
+from webhooks.models import Event, Skip, Webhook
+
+
+class Cause(TextChoices):
+    """Why a webhook sent nothing, or how its delivery goes."""
+
+    # The change has a delivery.
+    SENT = "sent", _("sent")
+    SENDING = "sending", _("being sent")
+    DUE = "due", _("due now")
+    RETRYING = "retrying", _("tried again later")
+    WAITING = "waiting", _("waiting behind another delivery")
+    PAUSED = "paused", _("the webhook is paused")
+    HELD = "held", _("the webhook is disabled")
+    FAILED = "failed", _("failed")
+    DISCARDED = "discarded", _("discarded")
+    # The change has an Event.
+    NOT_DISPATCHED = "not_dispatched", _("not taken by a worker yet")
+    EVENT_FAILED = "event_failed", _("failed before sending")
+    DELETED = "deleted", _("deleted after its retention")
+    # The change is known, and the webhook did not want it.
+    SKIPPED = "skipped", _("skipped")
+    NOT_CHOSEN = "not_chosen", _("model or action not chosen")
+    CREATED_LATER = "created_later", _("the webhook was created later")
+    CHANGED_LATER = "changed_later", _("the webhook was changed later")
+    UNKNOWN = "unknown", _("the reason is not stored")
+    # Nothing is stored.
+    NO_SIGNAL = "no_signal", _("changed without a signal")
+    NO_SUBSCRIBER = "no_subscriber", _("no webhook wanted it then")
+    NO_TRACE = "no_trace", _("nothing is stored")
+    NOT_REGISTERED = "not_registered", _("the model is not registered")
+    NOT_SAVED = "not_saved", _("not saved")
+    OTHER_DATABASE = "other_database", _("in another database")
+    TURNED_OFF = "turned_off", _("webhooks are turned off")
+
+
+class Target(TextChoices):
+    """The kind of page where a remedy begins. ``Verdict.target_id`` is the key of its row, if it has one."""
+
+    WEBHOOK = "webhook", _("the webhook")
+    DELIVERY = "delivery", _("the delivery")
+    EVENT = "event", _("the event")
+    STATUS = "status", _("the status page")
+    CAPTURE = "capture", _("the list of captured changes in the documentation")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A recorded change of an object, or a custom event. ``events`` and ``skips`` are its rows, the newest first."""
+
+    action: str
+    object_type: str
+    object_id: str
+    object_repr: str
+    timestamp: datetime
+    username: str
+    request_id: str
+    events: tuple[Event, ...] = field(default=(), repr=False)
+    skips: tuple[Skip, ...] = field(default=(), repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("action", "object_type", "object_id", "object_repr", "username", "request_id")
+        return {name: getattr(self, name) for name in names} | {"timestamp": to_utc(self.timestamp).isoformat()}
+
+    def without_actor(self) -> Change:
+        return replace(self, username="", request_id="")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one webhook and one change. Attributes that do not apply are empty or None."""
+
+    webhook: Webhook
+    cause: Cause
+    text: str
+    """Sentences about the cause."""
+    remedy: str = ""
+    """Sentences about the way out."""
+    target: Target | None = None
+    """Where the way out begins."""
+    target_id: str = ""
+    change: Change | None = None
+    """None if no change is stored: then the object was judged as it is now."""
+    event: int | None = None
+    delivery: uuid.UUID | None = None
+    state: str | None = None
+    """The state of the delivery."""
+    behind: uuid.UUID | None = None
+    """The delivery that this one waits for."""
+    until: datetime | None = None
+    """When the next attempt or probe is, or the wait ends at the latest."""
+    rule: str | None = None
+    """The rule of a skip."""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """What the rule wanted and what it found, as in ``Skip.detail``."""
+    changed: tuple[str, ...] = ()
+    """The fields that differ from the last Event."""
+    error: str = ""
+    """The last line of the error of a failed Event."""
+    earlier: Verdict | None = None
+    """The verdict about the last stored change, if the object changed again and nothing is stored of that."""
+
+    def hide(self, permission: str) -> Verdict:
+        """The verdict for a user without this permission: only the cause and the change."""
+        more = gettext("To see more, you need the permission %(permission)s.") % {"permission": permission}
+        return Verdict(self.webhook, self.cause, f"{capfirst(str(self.cause.label))}. {more}", change=self.change)
+
+    def as_json(self, with_earlier: bool = True) -> dict[str, Any]:
+        """The verdict as the REST API shows it, in types that JSON has."""
+        names = ("cause", "text", "remedy", "target", "target_id", "event", "state", "rule", "error")
+        earlier = (
+            {"earlier": self.earlier.as_json(with_earlier=False) if self.earlier else None} if with_earlier else {}
+        )
+        return earlier | {
+            "webhook": {"id": self.webhook.pk, "name": self.webhook.name},
+            **{name: getattr(self, name) for name in names},
+            "change": self.change.as_json() if self.change else None,
+            "delivery": str(self.delivery) if self.delivery else None,
+            "behind": str(self.behind) if self.behind else None,
+            "until": to_utc(self.until).isoformat() if self.until else None,
+            "detail": dict(self.detail),
+            "changed": list(self.changed),
+        }
