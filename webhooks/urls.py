@@ -1,4 +1,6 @@
-"""The status page. Include it before the admin's own URLs: ``path("admin/", include("webhooks.urls"))``."""
+"""The status page, and “Why didn't it fire?”. Include them before the admin's own URLs:
+``path("admin/", include("webhooks.urls"))``.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,18 +16,24 @@ if not apps.is_installed("django.contrib.admin"):
         "remove webhooks.urls from your urls.py. The REST API is webhooks.api.urls."
     )
 
-from webhooks.admin import status
+from webhooks.admin import why
+from webhooks.admin.status import acts, views
 
 NAME = "webhooks_backend_status"
 
 
-def _page(url: str, view: Callable[..., Any], name: str) -> URLPattern:
-    return path(f"webhook-backend-status/{url}", admin.site.admin_view(view), name=name)
+def _page(url: str, view: Callable[..., Any], name: str = "") -> URLPattern:
+    return path(f"webhook-backend-status/{url}", admin.site.admin_view(view), name=f"{NAME}{name}")
 
 
 urlpatterns = [
-    _page("", status.show, NAME),
-    _page("resume/", status.resume, f"{NAME}_resume"),
-    _page("retry/", status.retry, f"{NAME}_retry"),
-    _page("retry-all/", status.retry_all, f"{NAME}_retry_all"),
+    _page("", views.show),
+    _page("parts/", views.parts, "_parts"),
+    _page("cancel/", acts.cancel, "_cancel"),
+    _page("enable/", acts.enable, "_enable"),
+    _page("resume/", acts.resume, "_resume"),
+    _page("retry/", acts.retry, "_retry"),
+    _page("retry-all/", acts.retry_all, "_retry_all"),
+    _page("test/", acts.test, "_test"),
+    path("webhook-backend-status/why/", admin.site.admin_view(why.show), name="webhooks_why"),
 ]

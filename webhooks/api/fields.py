@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from difflib import get_close_matches
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from webhooks import registry
+from webhooks.models import RunKind, RunState, State
+from webhooks.models.skip import Rule
+from webhooks.models.webhook import Method
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.operations.alarms import Level, Problem
+from webhooks.operations.why import Cause, Target
 from webhooks.registry import label_of
 from webhooks.security.encryption import Secret
 
-MAX_UNKNOWN_NAMES = 10  # that one response explains
+try:
+    from drf_spectacular.utils import extend_schema as extend_schema
+    from drf_spectacular.utils import extend_schema_field
+    from drf_spectacular.utils import extend_schema_view as extend_schema_view
+except ImportError:  # optional
+
+    def extend_schema(*args: Any, **kwargs: Any) -> Callable[[Any], Any]:  # type: ignore[misc]
+        return lambda described: described
+
+    extend_schema_field = extend_schema_view = extend_schema  # type: ignore[assignment]
+
+
+UNKNOWN = {
+    "field": _("There is no field of this name."),
+    "filter": _("There is no filter of this name."),
+    "query parameter": _("There is no query parameter of this name."),
+}
 
 
 def refuse_unknown(given: Collection[str], known: Collection[str], kind: str) -> None:
-    """Raise ValidationError for unknown names, so that no misspelt name is ignored. ``kind`` is "field" or similar."""
+    """Raise ValidationError for unknown names, so that no misspelt name is ignored. ``kind`` is one of ``UNKNOWN``."""
     problems = {}
-    for name in sorted(set(given) - set(known))[:MAX_UNKNOWN_NAMES]:
-        nearest = get_close_matches(name, known, n=1)
-        hint = f"Did you mean {nearest[0]}?" if nearest else f"Known are: {', '.join(known) or 'none'}."
-        problems[name] = [f"There is no {kind} of this name. {hint}"]
+    for name in sorted(set(given) - set(known))[:10]:
+        if nearest := get_close_matches(name, known, n=1):
+            hint = gettext("Did you mean %(name)s?") % {"name": nearest[0]}
+        else:
+            hint = gettext("Known are: %(names)s.") % {"names": ", ".join(known) or gettext("none")}
+        problems[name] = [f"{UNKNOWN[kind]} {hint}"]
     if problems:
         raise ValidationError(problems)
 
@@ -33,9 +59,11 @@ class ObjectTypesField(serializers.ListField):
 
     child = serializers.CharField()
     default_error_messages = {
-        "not_a_list": 'Must be a list of labels, such as ["dcim.site"].',
-        "not_registered": "Not registered: {refused}. Choose from: {registered}. To send another model, add it to the "
-        'setting WEBHOOKS["MODELS"] or call webhooks.register() for it.',
+        "not_a_list": _('Must be a list of labels, such as ["dcim.site"].'),
+        "not_registered": _(
+            "Not registered: {refused}. Choose from: {registered}. To send another model, add it to the setting "
+            'WEBHOOKS["MODELS"] or call webhooks.register() for it.'
+        ),
     }
 
     def to_internal_value(self, data: Any) -> list[ContentType]:
@@ -69,25 +97,57 @@ class SecretField(serializers.CharField):
         return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
 
 
-class NamedChoiceField(serializers.ChoiceField):
-    """A choice with a name for the OpenAPI document: drf-spectacular's own may be the name of a host's choices."""
-
-    def __init__(self, choices: Any, *, schema_name: str, **kwargs: Any) -> None:
-        self.schema_name = schema_name
-        super().__init__(choices, **kwargs)
+# Names for the OpenAPI document: drf-spectacular's own may be the names of a host's choices.
 
 
-try:
-    from drf_spectacular.extensions import OpenApiSerializerFieldExtension
-except ImportError:
-    pass  # optional
-else:
+@extend_schema_field({"type": "string", "enum": Method.values}, component_name="RqWebhookMethod")
+class MethodField(serializers.ChoiceField):
+    pass
 
-    class NamedChoices(OpenApiSerializerFieldExtension):  # type: ignore[no-untyped-call]
-        target_class = NamedChoiceField
 
-        def get_name(self) -> str:
-            return str(self.target.schema_name)
+@extend_schema_field({"type": "string", "enum": State.values}, component_name="RqWebhookDeliveryState")
+class StateField(serializers.ChoiceField):
+    pass
 
-        def map_serializer_field(self, auto_schema: Any, direction: Any) -> dict[str, Any]:
-            return {"type": "string", "enum": list(self.target.choices)}
+
+ERROR_KINDS = ["", *ErrorKind]
+
+
+@extend_schema_field({"type": "string", "enum": ERROR_KINDS}, component_name="RqWebhookErrorKind")
+class ErrorKindField(serializers.ChoiceField):
+    """Empty without an error."""
+
+
+@extend_schema_field({"type": "string", "enum": Rule.values}, component_name="RqWebhookSkipRule")
+class RuleField(serializers.ChoiceField):
+    pass
+
+
+@extend_schema_field({"type": "string", "enum": list(Level)}, component_name="RqWebhookLevel")
+class LevelField(serializers.ChoiceField):
+    pass
+
+
+@extend_schema_field({"type": "string", "enum": list(Problem)}, component_name="RqWebhookProblem")
+class ProblemField(serializers.ChoiceField):
+    pass
+
+
+@extend_schema_field({"type": "string", "enum": Cause.values}, component_name="RqWebhookCause")
+class CauseField(serializers.ChoiceField):
+    pass
+
+
+@extend_schema_field({"type": "string", "enum": Target.values}, component_name="RqWebhookTarget")
+class TargetField(serializers.ChoiceField):
+    pass
+
+
+@extend_schema_field({"type": "string", "enum": RunKind.values}, component_name="RqWebhookRunKind")
+class RunKindField(serializers.ChoiceField):
+    pass
+
+
+@extend_schema_field({"type": "string", "enum": RunState.values}, component_name="RqWebhookRunState")
+class RunStateField(serializers.ChoiceField):
+    pass

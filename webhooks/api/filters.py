@@ -6,148 +6,218 @@ count and no offset, so they stay fast on long tables.
 
 from __future__ import annotations
 
-import uuid
-from datetime import datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import Q
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import NotFound, ValidationError
-from rest_framework.filters import BaseFilterBackend
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 
-from webhooks.db import first_id
-from webhooks.models.delivery import State
-from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.conf import conf
+from webhooks.db import first_id, index_plans, to_utc
+from webhooks.delivery.statistics import MINUTE_DAYS
+from webhooks.models.queue import State
+from webhooks.models.run import RunKind, RunState
+from webhooks.models.selection import select_deliveries, select_events
+from webhooks.models.skip import Rule
+from webhooks.models.statistic import Period
+from webhooks.models.webhook import ACTION_FIELDS, IS_PAUSED
+from webhooks.network.error_kinds import ErrorKind
 
 MAX_KEY = 2**63 - 1
-
-# The OpenAPI schema for each kind of parameter.
-SCHEMAS: dict[type[serializers.Field[Any, Any, Any, Any]], dict[str, Any]] = {
-    serializers.BooleanField: {"type": "boolean"},
-    serializers.CharField: {"type": "string"},
-    serializers.ChoiceField: {"type": "string"},
-    serializers.DateTimeField: {"type": "string", "format": "date-time"},
-    serializers.IntegerField: {"type": "integer"},
-}
+REPEATABLE = {"state"}  # the parameters that may be given several times
+KEY: Any = {"min_value": 1, "max_value": MAX_KEY, "required": False}
 
 
-class FirstIdField(serializers.DateTimeField):
-    """A time, as the smallest id of a delivery created from then on: ids have an index, times have none."""
+class MomentField(serializers.DateTimeField):
+    """A time with a possible id: ids have an index, times have none."""
 
-    def to_internal_value(self, value: Any) -> uuid.UUID:  # type: ignore[override]
+    def to_internal_value(self, value: Any) -> datetime:
         try:
             moment: datetime = super().to_internal_value(value)
-            return first_id(moment)
+            first_id(moment)
+            return moment
         except (ValueError, OverflowError) as error:
-            raise ValidationError("Must be a time from 1970 to 9999.") from error
+            raise ValidationError(_("Must be a time from 1970 to 9999.")) from error
 
 
-class Filters(serializers.Serializer[Any]):
-    """The filters of one list. ``lookups`` maps a parameter to the field lookup that it sets."""
+class QueryFilters(serializers.Serializer[Any]):
+    """The filters of one list. ``lookups`` maps a parameter to a field lookup, or a boolean one to a condition."""
 
-    lookups: ClassVar[dict[str, str]] = {}
+    lookups: ClassVar[dict[str, str | Q]] = {}
 
-    def __init__(self, parameters: Any = None) -> None:
-        super().__init__(data=parameters or {}, partial=True)
+    def __init__(self, given: QueryDict | dict[str, Any] | None = None) -> None:
+        """From query parameters, or from a dictionary of a JSON body."""
+        # A dictionary: REST framework would ignore an empty value of a QueryDict, as in a form.
+        if isinstance(given, QueryDict):
+            given = given.dict() | {name: given.getlist(name) for name in REPEATABLE & given.keys()}
+        super().__init__(data=given or {})
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The values of the valid filters in plain JSON, as a run stores them."""
+        return {name: _plain(value) for name, value in self.validated_data.items()}
 
     def narrow(self, queryset: Any) -> Any:
         """Raises ValidationError, which REST framework answers with a 400."""
         self.is_valid(raise_exception=True)
-        given = {name: value for name, value in self.validated_data.items() if name in self.lookups}
-        return queryset.filter(**{self.lookups[name]: value for name, value in given.items()})
+        for name, value in self.validated_data.items():
+            lookup = self.lookups.get(name)
+            if isinstance(lookup, Q):
+                queryset = queryset.filter(lookup if value else ~lookup)
+            elif lookup:
+                queryset = queryset.filter(**{lookup: value})
+        return queryset
 
 
-class WebhookFilters(Filters):
-    name = serializers.CharField(help_text="The whole name.")
-    q = serializers.CharField(help_text="A part of the name, in capital or small letters.")
-    enabled = serializers.BooleanField(help_text="Whether it is enabled.")
-    paused = serializers.BooleanField(help_text="Whether it is paused because its receiver failed.")
-    failing = serializers.BooleanField(help_text="Whether its last attempt failed.")
-    object_type = serializers.CharField(help_text="The label of a model that it sends, such as dcim.site.")
-    action = serializers.ChoiceField(list(ACTION_FIELDS.values()), help_text="An action that it sends.")
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return to_utc(value).isoformat()
+    return sorted(value) if isinstance(value, set) else value
 
-    lookups = {"name": "name", "q": "name__icontains", "enabled": "enabled"}
+
+class WebhookFilters(QueryFilters):
+    name = serializers.CharField(required=False, help_text=_("The whole name."))
+    q = serializers.CharField(required=False, help_text=_("A part of the name, in capital or small letters."))
+    enabled = serializers.BooleanField(required=False, help_text=_("Whether it is enabled."))
+    paused = serializers.BooleanField(required=False, help_text=_("Whether it is paused: by a user, or for failures."))
+    failing = serializers.BooleanField(required=False, help_text=_("Whether its last attempt failed."))
+    object_type = serializers.CharField(required=False, help_text=_("A model that it sends, such as dcim.site."))
+    action = serializers.ChoiceField(
+        list(ACTION_FIELDS.values()), required=False, help_text=_("An action that it sends.")
+    )
+
+    lookups = {
+        "name": "name",
+        "q": "name__icontains",
+        "enabled": Q(enabled=True),
+        "paused": IS_PAUSED,
+        "failing": Q(failures_in_a_row__gt=0),
+    }
 
     def narrow(self, queryset: Any) -> Any:
         webhooks = super().narrow(queryset)
-        given = self.validated_data
-        if "paused" in given:
-            paused = Q(enabled=True, probe_at__isnull=False)
-            webhooks = webhooks.filter(paused if given["paused"] else ~paused)
-        if "failing" in given:
-            webhooks = webhooks.filter(**{"failures_in_a_row__gt" if given["failing"] else "failures_in_a_row": 0})
-        if "object_type" in given:
-            app_label, _, model = given["object_type"].lower().partition(".")
+        if "object_type" in self.validated_data:
+            app_label, _dot, model = self.validated_data["object_type"].lower().partition(".")
             webhooks = webhooks.filter(object_types__app_label=app_label, object_types__model=model)
-        if "action" in given:
-            [field] = [name for name, action in ACTION_FIELDS.items() if action == given["action"]]
-            webhooks = webhooks.filter(**{field: True})
+        if "action" in self.validated_data:
+            webhooks = webhooks.filter(**{f"on_{self.validated_data['action']}": True})
         return webhooks
 
 
-class ObjectFilters(Filters):
-    object_type = serializers.CharField(help_text="The label of a model, such as dcim.site.")
-    object_id = serializers.CharField(help_text="The key of an object. Give object_type as well.")
+class ObjectFilters(QueryFilters):
+    object_type = serializers.CharField(required=False, help_text=_("The label of a model, such as dcim.site."))
+    object_id = serializers.CharField(required=False, help_text=_("The key of an object. Give object_type as well."))
 
     def validate_object_type(self, value: str) -> str:
         return value.lower()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "object_id" in attrs and "object_type" not in attrs:
-            raise ValidationError({"object_id": "Give object_type as well: ids of different models are the same."})
+            raise ValidationError({"object_id": _("Give object_type as well: ids of different models are the same.")})
         return attrs
 
 
-class EventFilters(ObjectFilters):
-    failed = serializers.BooleanField(help_text="Whether it failed, so that nothing was sent, and was not replayed.")
+class SkipFilters(ObjectFilters):
+    rule = serializers.ChoiceField(Rule.choices, required=False, help_text=_("What said no."))
 
-    lookups = {"object_type": "object_type", "object_id": "object_id"}
+    lookups = {"object_type": "object_type", "object_id": "object_id", "rule": "rule"}
+
+
+class WhyFilters(ObjectFilters):
+    """One question: an object, an event or a request."""
+
+    event = serializers.IntegerField(min_value=1, max_value=MAX_KEY, required=False, help_text=_("The id of an event."))
+    request_id = serializers.CharField(required=False, help_text=_("The id of an HTTP request, or of an actor()."))
+    webhook = serializers.IntegerField(
+        min_value=1, max_value=MAX_KEY, required=False, help_text=_("The id of a webhook. Default: all.")
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "object_type" in attrs and "object_id" not in attrs:
+            raise ValidationError({"object_type": _("Give object_id as well.")})
+        if len({"object_id", "event", "request_id"} & attrs.keys()) != 1:
+            raise ValidationError(_("Ask for one of these: object_type with object_id, event, or request_id."))
+        return super().validate(attrs)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """The arguments of ``why``."""
+        asked = dict(self.validated_data)
+        if "object_id" in asked:
+            asked["obj"] = (asked.pop("object_type"), asked.pop("object_id"))
+        return asked
+
+
+class ChangeFilters(ObjectFilters):
+    """The filters by the change that happened, which deliveries share with events."""
+
+    action = serializers.CharField(required=False, help_text=_("created, updated, deleted, or the name of an event."))
+    request_id = serializers.CharField(required=False, help_text=_("The id of the request that made the change."))
+    name = serializers.CharField(
+        required=False, help_text=_("A part of the name of the object, in capital or small letters.")
+    )
+    user = serializers.CharField(required=False, help_text=_("The name of the user who made the change."))
+    created_after = MomentField(required=False, help_text=_("The first time that is included."))
+    created_before = MomentField(required=False, help_text=_("The first time that is not included any more."))
+
+
+class EventFilters(ChangeFilters):
+    failed = serializers.BooleanField(required=False, help_text=_("Whether it failed and was not replayed."))
+    webhook = serializers.IntegerField(
+        **KEY, help_text=_("The id of a webhook that matched it, or has a delivery of it.")
+    )
 
     def narrow(self, queryset: Any) -> Any:
-        events = super().narrow(queryset)
-        if "failed" not in self.validated_data:
-            return events
-        return events.failed() if self.validated_data["failed"] else events.filter(error="")
+        self.is_valid(raise_exception=True)
+        return select_events(self.chosen, queryset)
 
 
-class DeliveryFilters(ObjectFilters):
-    state = serializers.MultipleChoiceField(choices=State.choices, help_text="May be given several times.")
-    webhook = serializers.IntegerField(min_value=1, max_value=MAX_KEY, help_text="The id of a webhook.")
-    created_after = FirstIdField(help_text="The first time that is included.")
-    created_before = FirstIdField(help_text="The first time that is not included any more.")
+class DeliveryFilters(ChangeFilters):
+    state = serializers.MultipleChoiceField(choices=State.choices, required=False, help_text=_("May be repeated."))
+    error_kind = serializers.ChoiceField(list(ErrorKind), required=False, help_text=_("The kind of its last failure."))
+    status = serializers.IntegerField(
+        min_value=100, max_value=999, required=False, help_text=_("The HTTP status of its last answer.")
+    )
+    webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook."))
 
-    lookups = {
-        "state": "state__in",
-        "webhook": "webhook",
-        "object_type": "event__object_type",
-        "object_id": "event__object_id",
-        "created_after": "pk__gte",
-        "created_before": "pk__lt",
-    }
+    def narrow(self, queryset: Any) -> Any:
+        self.is_valid(raise_exception=True)
+        return select_deliveries(self.chosen, queryset)
 
 
-class FilterBackend(BaseFilterBackend):
-    """Filters a list by the view's ``filters_class``."""
+class RunFilters(QueryFilters):
+    kind = serializers.ChoiceField(RunKind.choices, required=False, help_text=_("What it does."))
+    state = serializers.MultipleChoiceField(choices=RunState.choices, required=False, help_text=_("May be repeated."))
 
-    def filter_queryset(self, request: Request, queryset: QuerySet[Any], view: Any) -> QuerySet[Any]:
-        return queryset if view.detail else view.filters_class(request.query_params).narrow(queryset)
-
-    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
-        return [_openapi(name, field) for name, field in view.filters_class().fields.items()]
+    lookups = {"kind": "kind", "state": "state__in"}
 
 
-def _openapi(name: str, field: serializers.Field[Any, Any, Any, Any]) -> dict[str, Any]:
-    [schema, *_] = [SCHEMAS[kind] for kind in type(field).__mro__ if kind in SCHEMAS]
-    limits = {"minimum": getattr(field, "min_value", None), "maximum": getattr(field, "max_value", None)}
-    schema = schema | {limit: value for limit, value in limits.items() if value is not None}
-    if isinstance(field, serializers.ChoiceField):
-        schema = schema | {"enum": list(field.choices)}
-    if isinstance(field, serializers.MultipleChoiceField):
-        schema = {"type": "array", "items": schema}
-    return {"name": name, "in": "query", "required": False, "description": str(field.help_text), "schema": schema}
+class StatisticFilters(QueryFilters):
+    webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook. Default: all together."))
+    period = serializers.ChoiceField(
+        [period.label for period in Period], required=False, help_text=_("Minutes reach back a day. Default: hours.")
+    )
+    since = serializers.DateTimeField(required=False, help_text=_("Default: 24 hours ago."))
+
+    @property
+    def asked_period(self) -> Period:
+        return next(one for one in Period if one.label == self.validated_data.get("period", Period.HOUR.label))
+
+    @property
+    def asked_since(self) -> datetime:
+        """The start of a period, in UTC. No earlier than this period is stored, so the response has a limit."""
+        now, period = datetime.now(UTC), self.asked_period
+        days = MINUTE_DAYS if period == Period.MINUTE else conf.statistic_days
+        since = self.validated_data.get("since")
+        first = max(to_utc(since) if since else now - timedelta(days=1), now - timedelta(days=days))
+        return datetime.fromtimestamp(int(first.timestamp()) // period * period, UTC)
 
 
 class NewestFirst(CursorPagination):
@@ -158,27 +228,17 @@ class NewestFirst(CursorPagination):
     page_size_query_param = "limit"
     page_size_query_description = "Number of results to return per page, 1 to 500."
     max_page_size = 500
-    parameters = (CursorPagination.cursor_query_param, page_size_query_param)
 
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
         try:
-            return super().paginate_queryset(queryset, request, view)
+            with index_plans(queryset.db, may_sort=getattr(view, "may_sort", True)):
+                return super().paginate_queryset(queryset, request, view)
         except (ModelValidationError, ValueError) as error:  # an invented cursor, or one of another list
             raise NotFound(self.invalid_cursor_message) from error
 
     def get_page_size(self, request: Request) -> int:
-        given = request.query_params.get(self.page_size_query_param)
-        if given is None:
-            return self.page_size
-        try:
-            return int(serializers.IntegerField(min_value=1, max_value=self.max_page_size).run_validation(given))
-        except ValidationError:
-            problem = f"Must be a whole number from 1 to {self.max_page_size}."
-            raise ValidationError({self.page_size_query_param: [problem]}) from None
-
-    def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
-        parameters: list[dict[str, Any]] = super().get_schema_operation_parameters(view)
-        for one in parameters:
-            if one["name"] == self.page_size_query_param:
-                one["schema"] |= {"minimum": 1, "maximum": self.max_page_size}
-        return parameters
+        limit = request.query_params.get("limit", str(self.page_size))
+        if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= self.max_page_size:
+            refusal = _("Must be a whole number from 1 to %(most)d.") % {"most": self.max_page_size}
+            raise ValidationError({"limit": [refusal]})
+        return int(limit)

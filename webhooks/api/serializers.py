@@ -13,25 +13,44 @@ from typing import Any
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
 from webhooks import payloads, permissions
 from webhooks.api.fields import (
-    NamedChoiceField,
+    ERROR_KINDS,
+    CauseField,
+    ErrorKindField,
+    LevelField,
+    MethodField,
     ObjectTypesField,
+    ProblemField,
+    RuleField,
     SecretField,
+    StateField,
+    TargetField,
     TextListField,
     refuse_unknown,
 )
-from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.models import Attempt, BodyKind, Delivery, Event, Skip, State, Webhook
+from webhooks.models.attempt import sent_bodies
+from webhooks.models.event import USERNAME_LENGTH
+from webhooks.models.skip import Rule
 from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH, Method
-from webhooks.redaction import Redaction
+from webhooks.operations.alarms import Level, Problem
+from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.why import Cause, Target
+from webhooks.redaction import Redaction, explain
 from webhooks.security.encryption import Secret, refuse_encrypted
+from webhooks.text import replace_half_surrogates
 
 # Null for users without permission to change the webhook. A null in a request leaves the field as it is.
 HIDDEN = ("additional_headers", "body_template")
 HIDDEN_OF_ATTEMPT = ("response_headers", "response_body")
+
+# Null without permission to view payloads.
+PAYLOAD_OF_EVENT = ("data", "snapshots", "serializers", "request")
 
 MAX_ATTEMPTS = 100  # shown of a delivery, the newest
 
@@ -45,6 +64,15 @@ def _redaction(serializer: serializers.BaseSerializer[Any]) -> Redaction:
     return found
 
 
+def _sees_payload(serializer: serializers.BaseSerializer[Any], event: Event) -> bool:
+    """Whether the user of the request may view the payload of this Event, read once for each response."""
+    context: Any = serializer.context
+    if ("webhooks_payload", event.pk) not in context:
+        user = getattr(context.get("request"), "user", None)
+        context["webhooks_payload", event.pk] = permissions.may_view_payloads(user, event)
+    return bool(context["webhooks_payload", event.pk])
+
+
 class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     """Without permission to change the webhook, a user sees scheme, host and port of its URL, and null for its
     additional headers and body template: these may contain tokens. The secret and the secret headers are write-only."""
@@ -53,12 +81,13 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     custom_events = TextListField(required=False)
     changed_fields = TextListField(required=False)
     excluded_usernames = TextListField(required=False)
-    http_method = NamedChoiceField(Method.choices, schema_name="RqWebhookMethod", required=False)
+    http_method = MethodField(Method.choices, required=False)
     secret = SecretField(max_length=SECRET_LENGTH, validators=[refuse_encrypted])
     secret_headers = SecretField(max_length=SECRET_HEADERS_LENGTH, validators=[refuse_encrypted], trim_whitespace=False)
     has_secret = serializers.SerializerMethodField()
     has_secret_headers = serializers.SerializerMethodField()
-    unreadable = serializers.ReadOnlyField(help_text="Secrets that cannot be decrypted: every attempt fails.")
+    error_kind = ErrorKindField(ERROR_KINDS, read_only=True)
+    unreadable = serializers.ReadOnlyField(help_text=_("Secrets that cannot be decrypted: nothing is sent."))
     forget_previous_secret = serializers.BooleanField(write_only=True, required=False)
 
     class Meta:
@@ -72,12 +101,13 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
             "additional_headers", "body_template", "secret", "has_secret",
             "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
             "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
-            "disabled_reason", "last_success_at", "last_failure_at", "last_failure",
+            "paused_at", "paused_by",
+            "disabled_reason", "last_success_at", "last_failure_at", "last_failure", "error_kind",
             "created", "last_updated",
         )  # fmt: skip
         read_only_fields = (
-            "previous_secret_until", "is_paused", "disabled_reason", "last_success_at", "last_failure_at",
-            "last_failure",
+            "previous_secret_until", "is_paused", "paused_at", "paused_by", "disabled_reason", "last_success_at",
+            "last_failure_at", "last_failure", "error_kind",
         )  # fmt: skip
 
     def get_has_secret(self, webhook: Webhook) -> bool:
@@ -139,6 +169,8 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
 
     def create(self, validated_data: dict[str, Any]) -> Webhook:
         validated_data.pop("forget_previous_secret", None)
+        if not validated_data.get("enabled", True):
+            validated_data["disabled_by"] = str(self.context["request"].user)[:USERNAME_LENGTH]
         return super().create(validated_data)
 
     def update(self, instance: Webhook, validated_data: dict[str, Any]) -> Webhook:
@@ -146,7 +178,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         object_types = validated_data.pop("object_types", None)
         for name, value in validated_data.items():
             setattr(instance, name, value)
-        instance.save_settings(validated_data.keys() | forgotten)
+        instance.save_settings(validated_data.keys() | forgotten, self.context["request"].user)
         if object_types is not None:
             instance.object_types.set(object_types)
         return instance
@@ -167,14 +199,15 @@ class EventSerializer(serializers.ModelSerializer[Event]):
         model = Event
         ref_name = "RqWebhookEvent"
         fields: tuple[str, ...] = (
-            *EventSummarySerializer.Meta.fields, "username", "request_id", "depth", "dispatched_at", "replay_of",
+            *EventSummarySerializer.Meta.fields, "username", "request_id", "depth", "replayed_at", "replay_of",
             "error",
         )  # fmt: skip
         read_only_fields = fields
 
 
 class EventDetailSerializer(EventSerializer):
-    """The columns of JSON text as JSON, null where they are empty."""
+    """The columns of JSON text as JSON, null where they are empty. Without permission to view payloads, all but
+    ``changed`` are null."""
 
     data = serializers.SerializerMethodField()  # type: ignore[assignment]
     snapshots = serializers.SerializerMethodField()
@@ -186,6 +219,10 @@ class EventDetailSerializer(EventSerializer):
         ref_name = "RqWebhookEventDetail"
         fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "serializers", "request")
         read_only_fields = fields
+
+    def to_representation(self, instance: Event) -> Any:
+        shown = super().to_representation(instance)
+        return shown if _sees_payload(self, instance) else shown | dict.fromkeys(PAYLOAD_OF_EVENT)
 
     def get_data(self, event: Event) -> Any:
         return _json(event.data)
@@ -200,13 +237,43 @@ class EventDetailSerializer(EventSerializer):
         return _json(event.request)  # type: ignore[no-any-return]
 
     def get_serializers(self, event: Event) -> dict[str, dict[str, Any]] | None:
-        """The output of each serializer by its name. The column has JSON text inside JSON."""
+        """The webhooks and the output of each serializer by its name. The column has JSON text inside JSON."""
         outputs = _json(event.serializers)
-        return outputs and {name: {key: _json(text) for key, text in one.items()} for name, one in outputs.items()}
+        for output in (outputs or {}).values():
+            output.update({name: _json(text) for name, text in output.items() if name != "webhooks"})
+        return outputs  # type: ignore[no-any-return]
 
 
-def _json(text: Any) -> Any:
-    return (json.loads(text) if text else None) if isinstance(text, str) else text
+def _json(text: str) -> Any:
+    """Parse JSON text. A response cannot hold half of a surrogate pair, which a text from outside may have."""
+    return json.loads(replace_half_surrogates(text or "null"))
+
+
+class SkipSerializer(serializers.ModelSerializer[Skip]):
+    """``detail`` has the value that the rule wanted, and the value that it found. The
+    value that a condition found requires the permission to view payloads."""
+
+    rule = RuleField(Rule.choices, read_only=True)
+    detail = serializers.SerializerMethodField()
+    reason = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Skip
+        ref_name = "RqWebhookSkip"
+        fields: tuple[str, ...] = (
+            "id", "timestamp", "action", "object_type", "object_id", "object_repr", "username", "request_id", "rule",
+            "detail", "reason",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def _shows_actual(self) -> bool:
+        return permissions.may_view_payloads(self.context["request"].user)
+
+    def get_detail(self, skip: Skip) -> dict[str, Any]:
+        return skip.shown_detail(self._shows_actual())
+
+    def get_reason(self, skip: Skip) -> str:
+        return skip_reason(skip, self._shows_actual())
 
 
 class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
@@ -222,29 +289,70 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
 
     event = EventSummarySerializer(read_only=True)
     webhook = WebhookSummarySerializer(read_only=True)
-    state = NamedChoiceField(State.choices, schema_name="RqWebhookDeliveryState", read_only=True)
+    state = StateField(State.choices, read_only=True)
+    error_kind = ErrorKindField(ERROR_KINDS, read_only=True)
     next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    lost_leases = serializers.IntegerField(read_only=True)
 
     class Meta:
         model = Delivery
         ref_name = "RqWebhookDelivery"
         fields: tuple[str, ...] = (
-            "id", "event", "webhook", "state", "attempt_count", "reason", "next_attempt_at", "created", "finished_at",
+            "id", "event", "webhook", "state", "attempt_count", "lost_leases", "reason", "error_kind",
+            "next_attempt_at", "created", "finished_at",
         )  # fmt: skip
         read_only_fields = fields
 
     def to_representation(self, instance: Delivery) -> Any:
         shown = super().to_representation(instance)
-        shown["reason"] = _redaction(self).error(instance.webhook_id, instance.reason)
-        return shown if instance.state == State.PENDING else shown | {"next_attempt_at": None}
+        shown["reason"] = _redaction(self).error(instance.webhook_id, instance.reason, instance.error_kind)
+        return shown
+
+
+class SentRequestSerializer(serializers.ModelSerializer[Attempt]):
+    """A request as it was sent. ``headers`` lack the values of secret headers and signatures. ``headers``, and a body
+    from a template, are null for users without permission to change the webhook. ``body`` is also null for users
+    without permission to view payloads, and if the Event does not give the same bytes again: compare its SHA-256."""
+
+    headers = serializers.DictField(
+        source="request_headers", child=serializers.CharField(), read_only=True, allow_null=True
+    )
+    body = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Attempt
+        ref_name = "RqWebhookSentRequest"
+        fields = ("method", "url", "headers", "body", "body_sha256")
+        read_only_fields = fields
+
+    def get_body(self, attempt: Attempt) -> str | None:
+        body = self.context["webhooks_bodies"].get(attempt.body_sha256)
+        return None if body is None else body.decode()
+
+    def to_representation(self, instance: Attempt) -> Any:
+        if not instance.method:
+            return None
+        redacted, webhook_id = _redaction(self), instance.delivery.webhook_id
+        shown = super().to_representation(instance) | {"url": redacted.url(webhook_id, instance.url)}
+        if redacted.sees_all(webhook_id):
+            return shown
+        return shown | {"headers": None} | ({"body": None} if instance.body_kind == BodyKind.TEMPLATE else {})
 
 
 class NewestAttempts(serializers.ListSerializer[Any]):
     def to_representation(self, data: Any) -> Any:
-        return super().to_representation(data.order_by("-pk")[:MAX_ATTEMPTS])
+        attempts = list(data.order_by("-pk")[:MAX_ATTEMPTS])
+        context: Any = self.context
+        delivery = data.instance
+        context["webhooks_bodies"] = sent_bodies(delivery, attempts) if _sees_payload(self, delivery.event) else {}
+        return super().to_representation(attempts)
 
 
 class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+    """``request`` is null if no request could be made: ``reason`` says why."""
+
+    request = SentRequestSerializer(source="*", read_only=True, allow_null=True)
+    error_kind = ErrorKindField(ERROR_KINDS, read_only=True)
     response_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
     response_body = serializers.CharField(read_only=True, allow_null=True)
 
@@ -253,43 +361,218 @@ class AttemptSerializer(serializers.ModelSerializer[Attempt]):
         ref_name = "RqWebhookAttempt"
         list_serializer_class = NewestAttempts
         fields = (
-            "number", "started_at", "duration_ms", "url", "succeeded", "reason", "status", "response_headers",
-            "response_body", "worker",
+            "number", "started_at", "duration_ms", "request", "succeeded", "reason", "error_kind", "status",
+            "response_headers", "response_body", "worker", "requested_by",
         )  # fmt: skip
         read_only_fields = fields
 
     def to_representation(self, instance: Attempt) -> Any:
         redacted, webhook_id = _redaction(self), instance.delivery.webhook_id
         shown = super().to_representation(instance) | {
-            "url": redacted.url(webhook_id, instance.url),
-            "reason": redacted.error(webhook_id, instance.reason),
+            "reason": redacted.error(webhook_id, instance.reason, instance.error_kind),
         }
-        return shown if redacted.sees_all(webhook_id) else shown | dict.fromkeys(HIDDEN_OF_ATTEMPT)
+        if not redacted.sees_all(webhook_id):
+            return shown | dict.fromkeys(HIDDEN_OF_ATTEMPT)
+        return shown if _sees_payload(self, instance.delivery.event) else shown | {"response_body": None}
 
 
 class DeliveryDetailSerializer(DeliverySerializer):
-    """``payload`` is sent, or the input of the body template. ``attempts`` has the newest first."""
+    """``payload`` is sent, or the input of the body template. It is null without permission to view payloads.
+    ``attempts`` has the newest first. ``cause`` and ``remedy`` explain ``error_kind``."""
 
+    cause = serializers.SerializerMethodField()
+    remedy = serializers.SerializerMethodField()
     payload = serializers.SerializerMethodField()
     attempts = AttemptSerializer(many=True, read_only=True)
 
     class Meta(DeliverySerializer.Meta):
         ref_name = "RqWebhookDeliveryDetail"
-        fields = (*DeliverySerializer.Meta.fields, "payload", "attempts")
+        fields = (*DeliverySerializer.Meta.fields, "cause", "remedy", "payload", "attempts")
         read_only_fields = fields
 
-    def get_payload(self, delivery: Delivery) -> dict[str, Any]:
-        payload: dict[str, Any] = json.loads(
-            payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id))
+    def get_cause(self, delivery: Delivery) -> str:
+        return explain(delivery.error_kind, delivery.webhook.payload_url).cause
+
+    def get_remedy(self, delivery: Delivery) -> str:
+        return explain(delivery.error_kind, delivery.webhook.payload_url).remedy
+
+    def get_payload(self, delivery: Delivery) -> dict[str, Any] | None:
+        if not _sees_payload(self, delivery.event):
+            return None
+        payload: dict[str, Any] = _json(
+            payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id)).decode()
         )
         return payload
+
+
+class PingedSerializer(serializers.Serializer[Any]):
+    """The result of a test."""
+
+    event = serializers.IntegerField(help_text=_("The id of the test event. Its delivery has the result."))
+
+    class Meta:
+        ref_name = "RqWebhookPinged"
 
 
 class RetriedSerializer(serializers.Serializer[Any]):
     """The result of a bulk retry."""
 
-    retried = serializers.IntegerField(help_text="The number of deliveries that are sent again.")
-    is_complete = serializers.BooleanField(help_text="False if there are more: repeat the request for the rest.")
+    retried = serializers.IntegerField(help_text=_("The number of deliveries that are sent again."))
+    run = serializers.IntegerField(allow_null=True, help_text=_("The id of the run that does it, if there are many."))
 
     class Meta:
         ref_name = "RqWebhookRetried"
+
+
+class TimesSerializer(serializers.Serializer[Any]):
+    """A histogram in milliseconds. ``buckets`` has counts by upper bound, and ``more``."""
+
+    count = serializers.IntegerField()
+    total_ms = serializers.IntegerField()
+    median_ms = serializers.FloatField(allow_null=True)
+    p95_ms = serializers.FloatField(allow_null=True)
+    buckets = serializers.DictField(child=serializers.IntegerField())
+
+    class Meta:
+        ref_name = "RqWebhookTimes"
+
+
+class FiguresSerializer(serializers.Serializer[Any]):
+    """Attempts in a length of time."""
+
+    attempted = serializers.IntegerField()
+    succeeded = serializers.IntegerField(help_text=_("Attempts that succeeded. As many deliveries succeeded."))
+    failed = serializers.IntegerField()
+    failed_by_kind = serializers.DictField(child=serializers.IntegerField())
+    given_up = serializers.IntegerField(help_text=_("Deliveries that failed with their last attempt."))
+    skipped = serializers.IntegerField(help_text=_("Changes that webhooks did not want."))
+    success_percent = serializers.FloatField(allow_null=True)
+    duration = TimesSerializer(help_text=_("The durations of attempts."))
+    delay = TimesSerializer(help_text=_("From events to their first attempts."))
+
+    class Meta:
+        ref_name = "RqWebhookFigures"
+
+
+class PeriodSerializer(FiguresSerializer):
+    start = serializers.DateTimeField()
+
+    class Meta:
+        ref_name = "RqWebhookPeriod"
+
+
+class StatisticsSerializer(serializers.Serializer[Any]):
+    """``series`` has the minutes or hours with attempts in order. Each time in it is a start, in UTC."""
+
+    since = serializers.DateTimeField()
+    total = FiguresSerializer()
+    series = PeriodSerializer(many=True)
+
+    class Meta:
+        ref_name = "RqWebhookStatistics"
+
+
+class ConsequenceSerializer(serializers.Serializer[Any]):
+    """A problem that follows from another."""
+
+    level = LevelField(list(Level))
+    problem = ProblemField(list(Problem))
+    text = serializers.CharField()
+    remedy = serializers.CharField(allow_blank=True)
+    command = serializers.CharField(allow_blank=True, help_text="What to type.")
+    webhook = serializers.IntegerField(allow_null=True, help_text="The id of its webhook, if it has one.")
+    since = serializers.DateTimeField(allow_null=True)
+    waiting = serializers.IntegerField(
+        help_text="Deliveries and changes that wait because of it. Stops at 1,000 for a webhook, and else at 10,000."
+    )
+    next_probe_at = serializers.DateTimeField(allow_null=True)
+
+    class Meta:
+        ref_name = "RqWebhookConsequence"
+
+
+class AlarmSerializer(ConsequenceSerializer):
+    """The cause of one or more problems, and the way out."""
+
+    around = serializers.ListField(
+        child=serializers.CharField(), help_text="What else happened around the time that it began."
+    )
+    consequences = ConsequenceSerializer(many=True)
+
+    class Meta:
+        ref_name = "RqWebhookAlarm"
+
+
+class StatusSerializer(serializers.Serializer[Any]):
+    """``level`` is the worst level of the alarms, and good without an error or a warning. Counts stop at 10,000."""
+
+    level = LevelField(list(Level))
+    as_of = serializers.DateTimeField()
+    alarms = AlarmSerializer(many=True)
+    deliveries = serializers.DictField(child=serializers.IntegerField(), help_text=_("The number in each state."))
+    undispatched_events = serializers.IntegerField()
+    failed_events = serializers.IntegerField()
+    workers = serializers.IntegerField(help_text=_("Live workers that serve the queue."))
+    dead_rows = serializers.IntegerField(
+        allow_null=True, help_text=_("Rows of our tables that PostgreSQL has not removed yet, as it estimates.")
+    )
+
+    class Meta:
+        ref_name = "RqWebhookStatus"
+
+
+class ChangeSerializer(serializers.Serializer[Any]):
+    """The change that a verdict is about. ``username`` and ``request_id`` require the permission to view events."""
+
+    action = serializers.CharField()
+    object_type = serializers.CharField()
+    object_id = serializers.CharField()
+    object_repr = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+    username = serializers.CharField()
+    request_id = serializers.CharField()
+
+    class Meta:
+        ref_name = "RqWebhookChange"
+
+
+class EarlierVerdictSerializer(serializers.Serializer[Any]):
+    """``text`` says why, and ``remedy`` what to do. ``target`` and ``target_id`` are where to do it."""
+
+    webhook = WebhookSummarySerializer()
+    cause = CauseField(Cause.choices)
+    text = serializers.CharField()
+    remedy = serializers.CharField()
+    target = TargetField(Target.choices, allow_null=True)
+    target_id = serializers.CharField()
+    change = ChangeSerializer(allow_null=True, help_text=_("Null if nothing is stored of the change."))
+    event = serializers.IntegerField(allow_null=True)
+    delivery = serializers.UUIDField(allow_null=True)
+    state = StateField(State.choices, allow_null=True)
+    behind = serializers.UUIDField(allow_null=True, help_text=_("The delivery that this one waits for."))
+    until = serializers.DateTimeField(allow_null=True, help_text=_("The next attempt, or the latest end of the wait."))
+    rule = RuleField(Rule.choices, allow_null=True)
+    detail = serializers.DictField(help_text=_("What the rule wanted and what it found."))
+    changed = serializers.ListField(
+        child=serializers.CharField(), help_text=_("The fields that differ from the last event.")
+    )
+    error = serializers.CharField()
+
+    class Meta:
+        ref_name = "RqWebhookEarlierVerdict"
+
+
+class VerdictSerializer(EarlierVerdictSerializer):
+    """Why one webhook sent nothing, or that it did."""
+
+    earlier = EarlierVerdictSerializer(allow_null=True, help_text=_("About the last change that is stored."))
+
+    class Meta:
+        ref_name = "RqWebhookVerdict"
+
+
+class WhySerializer(serializers.Serializer[Any]):
+    verdicts = VerdictSerializer(many=True)
+
+    class Meta:
+        ref_name = "RqWebhookWhy"

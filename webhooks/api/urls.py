@@ -1,15 +1,32 @@
 """The URLs of the REST API: ``path("api/webhooks/", include("webhooks.api.urls"))``."""
 
+from django.urls import path, re_path
 from rest_framework.routers import DefaultRouter
 
 from webhooks.api import views
+from webhooks.api.run_views import RunViewSet
 
 app_name = "webhooks-api"
 
 router = DefaultRouter()
 router.include_format_suffixes = False
 router.register("webhooks", views.WebhookViewSet)
+router.register(r"webhooks/(?P<webhook>\d{1,18})/skips", views.SkipViewSet)
 router.register("deliveries", views.DeliveryViewSet)
 router.register("events", views.EventViewSet)
+router.register("runs", RunViewSet)
 
-urlpatterns = router.urls
+statistics = views.StatisticViewSet.as_view({"get": "summary"})
+status = views.StatusViewSet.as_view({"get": "current"})
+why = views.WhyViewSet.as_view({"get": "why"})
+
+recover, backfill = (RunViewSet.as_view({"post": name}) for name in ("recover", "backfill"))
+
+urlpatterns = [
+    *router.urls,
+    path("statistics/", statistics, name="statistics"),
+    path("status/", status, name="status"),
+    path("why/", why, name="why"),
+    re_path(r"^webhooks/(?P<webhook>\d{1,18})/recover/$", recover, name="webhook-recover"),
+    re_path(r"^webhooks/(?P<webhook>\d{1,18})/backfill/$", backfill, name="webhook-backfill"),
+]

@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils.decorators import method_decorator
+from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
+from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, NotFound, ParseError, PermissionDenied, ValidationError
-from rest_framework.parsers import JSONParser
+from rest_framework.exceptions import APIException, NotFound, PermissionDenied, ValidationError
+from rest_framework.mixins import ListModelMixin
 from rest_framework.permissions import BasePermission, DjangoModelPermissions
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.serializers import BaseSerializer, MultipleChoiceField
+from rest_framework.serializers import BaseSerializer
 from rest_framework.settings import api_settings
-from rest_framework.versioning import QueryParameterVersioning
-from rest_framework.views import APIView
 from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
 
 from webhooks import permissions
 from webhooks.api import serializers
-from webhooks.api.fields import refuse_unknown
-from webhooks.api.filters import DeliveryFilters, EventFilters, FilterBackend, Filters, NewestFirst, WebhookFilters
-from webhooks.capture import recording
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.api.fields import extend_schema, extend_schema_view, refuse_unknown
+from webhooks.api.filters import (
+    REPEATABLE,
+    DeliveryFilters,
+    EventFilters,
+    NewestFirst,
+    QueryFilters,
+    SkipFilters,
+    StatisticFilters,
+    WebhookFilters,
+    WhyFilters,
+)
+from webhooks.db import index_plans
+from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
+from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliveries, select_queued
 from webhooks.models.validation import CONFLICT
-from webhooks.operations import history, retries
+from webhooks.operations import history, retries, runs, statistics
 from webhooks.operations.retries import Result
-from webhooks.operations.webhooks import delete_webhooks
-
-try:
-    from drf_spectacular.utils import extend_schema
-except ImportError:  # optional
-
-    def extend_schema(**kwargs: Any) -> Callable[[Any], Any]:  # type: ignore[misc]
-        return lambda view: view
-
+from webhooks.operations.status import read_status
+from webhooks.operations.webhooks import delete_webhooks, pause, ping, resume
+from webhooks.operations.why import UnknownObject, why
+from webhooks.workers import jobs
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
 
@@ -70,23 +75,12 @@ class Conflict(APIException):
     default_code = "conflict"
 
 
-class ShallowJSONParser(JSONParser):
-    """Refuses JSON with more levels than Python can parse."""
-
-    def parse(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().parse(*args, **kwargs)
-        except RecursionError:
-            raise ParseError("JSON parse error - it is nested too deep.") from None
-
-
 class StrictViewSet(GenericViewSet[Any]):
     """Refuses unknown query parameters, and bodies where it reads none."""
 
-    parser_classes = [ShallowJSONParser if parser is JSONParser else parser for parser in APIView.parser_classes]
     pagination_class = NewestFirst
-    filter_backends = (FilterBackend,)
-    filters_class: type[Filters]
+    filter_backends = ()
+    filters_class: type[QueryFilters]
     operation = ""  # the permission that a POST requires, such as ``retry``; empty if it creates a row
 
     def get_permissions(self) -> list[Any]:
@@ -102,34 +96,24 @@ class StrictViewSet(GenericViewSet[Any]):
         super().initial(request, *args, **kwargs)
         if not self.action:  # the method is not allowed
             return
-        filters = self.filters_class().fields if self.action in ("list", "retry_many") else {}
-        framework = {api_settings.URL_FORMAT_OVERRIDE}  # REST framework reads these parameters itself
-        if isinstance(request.versioning_scheme, QueryParameterVersioning):
-            framework.add(api_settings.VERSION_PARAM)
-        known = [*filters, *(NewestFirst.parameters if self.action == "list" else ())]
+        filters = self.filters_class().fields if self.action in ("list", "retry_many", "summary", "why") else ()
+        known = [*filters, *(("cursor", "limit") if self.action == "list" else ())]
+        framework = {api_settings.URL_FORMAT_OVERRIDE, api_settings.VERSION_PARAM}  # REST framework reads these
         refuse_unknown(set(request.query_params) - framework, known, "query parameter")
-        for name in request.query_params:
-            if len(request.query_params.getlist(name)) > 1 and not isinstance(filters.get(name), MultipleChoiceField):
+        for name, values in request.query_params.lists():
+            if len(values) > 1 and name not in REPEATABLE:
                 raise ValidationError({name: ["Give it once."]})
 
+    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset if self.detail else self.filters_class(self.request.query_params).narrow(queryset)
 
-def _refuse_body(request: Request) -> None:
+
+def refuse_body(request: Request) -> None:
     if set(request.data) - {"csrfmiddlewaretoken"}:
-        raise ValidationError("This takes no body: the URL says all.")
+        raise ValidationError(_("This takes no body: the URL says all."))
 
 
-@contextmanager
-def _saving() -> Iterator[None]:
-    """One transaction. A conflict with another user's change is a 404 or a 409."""
-    try:
-        with transaction.atomic(recording.database()):
-            yield
-    except Webhook.DoesNotExist:
-        raise NotFound("The webhook was deleted meanwhile.") from None
-    except IntegrityError:
-        raise Conflict(CONFLICT) from None
-
-
+@extend_schema_view(list=extend_schema(parameters=[WebhookFilters]))
 @method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
 class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: the changes to send, and the URL of the receiver."""
@@ -141,48 +125,98 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
 
     def get_queryset(self) -> QuerySet[Webhook]:
         webhooks = Webhook.objects.prefetch_related("object_types")
-        change = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}.get(str(self.request.method))
+        change = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}.get(str(self.request.method), self.operation)
         if change:
             return permissions.allowed(self.request.user, change, webhooks)
         return permissions.visible_webhooks(self.request.user, webhooks)
 
-    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        with _saving():
-            return super().create(request, *args, **kwargs)
-
-    def update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        with _saving():
-            return super().update(request, *args, **kwargs)
-
     def perform_create(self, serializer: BaseSerializer[Webhook]) -> None:
-        webhook = self._save(serializer, "add")
-        history.record(self.request.user, [webhook], history.ADDITION, [{"added": {}}])
+        self._save(serializer, "add")
 
     def perform_update(self, serializer: BaseSerializer[Webhook]) -> None:
-        webhook: Webhook = serializer.instance  # type: ignore[assignment]
-        before = history.field_values(webhook)
         self._save(serializer, "change")
+
+    def _save(self, serializer: BaseSerializer[Webhook], permission: str) -> None:
+        """Save in one transaction. A conflict with another user's change is a 404 or a 409."""
+        user = self.request.user
+        before = history.field_values(serializer.instance) if serializer.instance else None
         # ``forget_previous_secret`` changes ``previous_secret``.
         given = [name.removeprefix("forget_") for name in serializer.validated_data]
-        if changes := history.describe_changes(webhook, before, given):
-            history.record(self.request.user, [webhook], history.CHANGE, changes)
-
-    def _save(self, serializer: BaseSerializer[Webhook], action: str) -> Webhook:
-        webhook = serializer.save()
-        if not permissions.may(self.request.user, action, webhook):
-            raise PermissionDenied(f"You may not {action} a webhook with these values.")
-        if webhook.enabled:
-            recording.wake_on_commit()  # deliveries may have waited while it was disabled
-        return webhook
+        try:
+            with transaction.atomic(Event.objects.db):
+                webhook = serializer.save()
+                if not permissions.may(user, permission, webhook):
+                    refusals = {
+                        "add": _("You may add some webhooks, but none with these values."),
+                        "change": _("You may change some webhooks, but none with these values."),
+                    }
+                    raise PermissionDenied(refusals[permission])
+                if webhook.enabled:
+                    jobs.wake_on_commit()  # deliveries may have waited while it was disabled
+                if before is None:
+                    history.record(user, [webhook], history.ADDITION, [{"added": {}}])
+                elif changes := history.describe_changes(webhook, before, given):
+                    history.record(user, [webhook], history.CHANGE, changes)
+        except Webhook.DoesNotExist:
+            raise NotFound(_("The webhook was deleted meanwhile.")) from None
+        except IntegrityError:
+            raise Conflict(CONFLICT) from None
 
     def perform_destroy(self, instance: Webhook) -> None:
-        with transaction.atomic(recording.database()):
+        with transaction.atomic(Event.objects.db):
             history.record(self.request.user, [instance], history.DELETION)
             delete_webhooks(Webhook.objects.filter(pk=instance.pk))
 
+    @extend_schema(request=None, responses=serializers.PingedSerializer)
+    @action(detail=True, methods=["post"], operation="change")
+    def ping(self, request: Request, pk: str) -> Response:
+        """Send a test event with the saved settings."""
+        refuse_body(request)
+        webhook = self.get_object()
+        if not webhook.enabled:
+            raise Conflict(_("The webhook is disabled. Enable it before you send a test."))
+        return Response(serializers.PingedSerializer({"event": ping(webhook, request.user).pk}).data)
 
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="change")
+    def pause(self, request: Request, pk: str) -> Response:
+        """Stop sending until it is resumed. Changes are still stored, and their deliveries wait."""
+        return self._switch(pause, _("You can only pause a webhook that is enabled and that no user has paused yet."))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="change")
+    def resume(self, request: Request, pk: str) -> Response:
+        """Send to a paused webhook again, at once."""
+        return self._switch(resume, _("You can only resume a webhook that is enabled and paused."))
+
+    def _switch(self, act: Callable[[Any, Any], list[Webhook]], refusal: str) -> Response:
+        refuse_body(self.request)
+        webhook = self.get_object()
+        if not act(Webhook.objects.filter(pk=webhook.pk), self.request.user):
+            raise Conflict(refusal)
+        return Response(self.get_serializer(self.get_object()).data)
+
+
+@extend_schema_view(list=extend_schema(parameters=[SkipFilters]))
+class SkipViewSet(StrictViewSet, ListModelMixin):
+    """Changes that a webhook did not want, and why."""
+
+    queryset = Skip.objects.all()
+    serializer_class = serializers.SkipSerializer
+    filters_class = SkipFilters
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        if not permissions.visible_webhooks(request.user).filter(pk=kwargs["webhook"]).exists():
+            raise NotFound
+
+    def get_queryset(self) -> QuerySet[Skip]:
+        return permissions.visible_skips(self.request.user).filter(webhook=self.kwargs["webhook"])
+
+
+@extend_schema_view(list=extend_schema(parameters=[EventFilters]))
 class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
-    """Events: committed changes of objects, and why some failed."""
+    """Events: committed changes of objects, and why some failed; Replay."""
 
     queryset = Event.objects.all()
     filters_class = EventFilters
@@ -195,7 +229,26 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
     def get_serializer_class(self) -> Any:
         return serializers.EventDetailSerializer if self.detail else serializers.EventSerializer
 
+    @extend_schema(request=None, responses={201: serializers.EventDetailSerializer})
+    @action(detail=True, methods=["post"], operation="replay")
+    def replay(self, request: Request, pk: str) -> Response:
+        """Capture the object of an event again as it is today. Returns the new event."""
+        refuse_body(request)
+        event = self.get_object()
+        if not permissions.may(request.user, "replay", event):
+            raise PermissionDenied
+        if not Event.objects.replayable().filter(pk=event.pk).exists():
+            refusal = _("Event %(id)s is a test, or a failed event that was replayed.")
+            raise Conflict(refusal % {"id": event.pk})
+        [result] = retries.replay([event], request.user)
+        if result.event is None:
+            refusal = _("Event %(id)s was not replayed: %(problem)s.")
+            raise Conflict(refusal % {"id": event.pk, "problem": result.problem})
+        created = Event.objects.get(pk=result.event.pk)
+        return Response(self.get_serializer(created).data, status=status.HTTP_201_CREATED)
 
+
+@extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))
 class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     """Deliveries: one Event to one webhook, with its attempts; Retry and Discard."""
 
@@ -203,15 +256,23 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     filters_class = DeliveryFilters
     lookup_value_regex = "[0-9a-fA-F-]{32,36}"
 
-    @classmethod
-    def as_view(cls, actions: Any = None, **initkwargs: Any) -> Any:
-        view = super().as_view(actions, **initkwargs)
-        # A bulk retry commits a few rows at a time, because workers wait for the rows: no transaction for the request.
-        return transaction.non_atomic_requests(view) if "retry_many" in (actions or {}).values() else view
-
     def get_queryset(self) -> QuerySet[Delivery]:
         deliveries = Delivery.objects.for_detail() if self.detail else Delivery.objects.for_list()
         return permissions.visible_deliveries(self.request.user, deliveries)
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        """Find the ids of a page first: in the queue, if it has the deliveries, because it is small."""
+        filters = DeliveryFilters(self.request.query_params)
+        filters.is_valid(raise_exception=True)
+        user, chosen = self.request.user, filters.chosen
+        self.may_sort = not chosen.keys() <= QUEUE_FILTERS
+        rows = None if self.may_sort else select_queued(chosen, permissions.visible_queue(user))
+        if rows is None:
+            keys = Delivery.without_state.only("pk")
+            rows = select_deliveries(chosen, permissions.visible_deliveries(user, keys))  # type: ignore[arg-type, assignment]
+        found = super().paginate_queryset(rows)  # type: ignore[arg-type]
+        with index_plans(queryset.db):
+            return found and rows_in_order(queryset, [row.pk for row in found])
 
     def get_serializer_class(self) -> Any:
         return serializers.DeliveryDetailSerializer if self.detail else serializers.DeliverySerializer
@@ -220,42 +281,111 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     @action(detail=True, methods=["post"], operation="retry")
     def retry(self, request: Request, pk: str) -> Response:
         """Send a failed or discarded delivery again, or a pending one now, before its next attempt is due."""
-        refusal = "retry a failed or discarded delivery, or one between attempts, of a webhook that is not deleted"
+        refusal = _(
+            "Delivery %(id)s is %(state)s. You can only retry a failed or discarded delivery, or one between attempts, "
+            "of a webhook that is not deleted."
+        )
         return self._perform(retries.retry, refusal)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="resend")
+    def resend(self, request: Request, pk: str) -> Response:
+        """Send a finished delivery again, one that succeeded too: under its ``webhook-id``, in the order of its lane.
+        The request has the header ``X-Webhook-Redelivery: true``."""
+        refusal = _(
+            "Delivery %(id)s is %(state)s. You can only resend a finished delivery, of a webhook that is not deleted."
+        )
+        return self._perform(retries.resend, refusal)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="discard")
     def discard(self, request: Request, pk: str) -> Response:
         """End a delivery without sending it."""
-        return self._perform(retries.discard, "discard a waiting, pending or failed delivery")
+        refusal = _("Delivery %(id)s is %(state)s. You can only discard a waiting, pending or failed delivery.")
+        return self._perform(retries.discard, refusal)
 
     def _perform(self, perform: Callable[[Any, Any], Result], refusal: str) -> Response:
-        _refuse_body(self.request)
+        refuse_body(self.request)
         delivery = self.get_object()
         if not permissions.may(self.request.user, self.operation, delivery):
             raise PermissionDenied
         if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user).changed:
-            raise Conflict(f"Delivery {delivery.pk} is {delivery.state}. You can only {refusal}.")
+            raise Conflict(refusal % {"id": delivery.pk, "state": State(delivery.state).label})
         return Response(self.get_serializer(self.get_object()).data)
 
     @extend_schema(
         operation_id="webhooks_deliveries_retry_many",
-        filters=True,
+        parameters=[DeliveryFilters],
         request=None,
-        responses=serializers.RetriedSerializer,
+        responses={200: serializers.RetriedSerializer, 202: serializers.RetriedSerializer},
     )
     @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
     def retry_many(self, request: Request) -> Response:
         """Send again all failed deliveries that the query parameters choose. At least one parameter is required.
-        ``state=discarded`` and ``state=pending`` choose those instead."""
-        _refuse_body(request)
+        ``state=discarded`` and ``state=pending`` choose those instead. If there are many, a run does it."""
+        refuse_body(request)
         filters = DeliveryFilters(request.query_params)
         if not set(request.query_params) & set(filters.fields):
-            raise ValidationError(f"Give at least one filter as a query parameter: {', '.join(filters.fields)}.")
-        visible = permissions.visible_deliveries(request.user)
-        chosen = filters.narrow(permissions.allowed(request.user, "retry", visible))
-        if "state" not in request.query_params:
-            chosen = chosen.failed()
-        done = retries.retry(chosen.retriable(), request.user, retries.REQUEST_SECONDS)
-        result = {"retried": done.changed, "is_complete": done.is_complete}
-        return Response(serializers.RetriedSerializer(result).data)
+            refusal = _("Give at least one filter as a query parameter: %(names)s.")
+            raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
+        filters.is_valid(raise_exception=True)
+        done = runs.act(RunKind.RETRY, {"state": [State.FAILED.value]} | filters.chosen, request.user)
+        if isinstance(done, Run):
+            shown = serializers.RetriedSerializer({"retried": 0, "run": done.pk}).data
+            return Response(shown, status=status.HTTP_202_ACCEPTED)
+        return Response(serializers.RetriedSerializer({"retried": done.changed, "run": None}).data)
+
+
+class StatisticViewSet(StrictViewSet):
+    """The attempts of one webhook, or of all that the user may view."""
+
+    queryset = Webhook.objects.all()
+    filters_class = StatisticFilters
+
+    @extend_schema(
+        operation_id="webhooks_statistics",
+        parameters=[StatisticFilters],
+        responses=serializers.StatisticsSerializer,
+    )
+    def summary(self, request: Request) -> Response:
+        """Counts of attempts, and histograms of their times: in total, and by minute or hour."""
+        filters = StatisticFilters(request.query_params)
+        filters.is_valid(raise_exception=True)
+        webhooks = permissions.visible_webhooks(request.user)
+        if "webhook" in filters.validated_data:
+            webhooks = webhooks.filter(pk=filters.validated_data["webhook"])
+        ids = list(webhooks.values_list("pk", flat=True))
+        since = filters.asked_since
+        total, series = statistics.series(ids, filters.asked_period, since)
+        shown = {"since": since, "total": total, "series": series}
+        return Response(serializers.StatisticsSerializer(shown).data)
+
+
+class StatusViewSet(StrictViewSet):
+    """The status: each problem with its remedy, as on the status page."""
+
+    queryset = Delivery.objects.all()
+
+    @extend_schema(operation_id="webhooks_status", responses=serializers.StatusSerializer)
+    def current(self, request: Request) -> Response:
+        """Alarms, and the numbers of deliveries and events, as far as the user may view them."""
+        return Response(serializers.StatusSerializer(read_status(request.user).figures()).data)
+
+
+class WhyViewSet(StrictViewSet):
+    """Why nothing arrived: a verdict for each webhook that the user may view."""
+
+    queryset = Webhook.objects.all()
+    filters_class = WhyFilters
+
+    @extend_schema(operation_id="webhooks_why", parameters=[WhyFilters], responses=serializers.WhySerializer)
+    def why(self, request: Request) -> Response:
+        """Why each webhook sent nothing, or that it did: about the last change of an object, about an event, or about
+        the changes of a request."""
+        filters = WhyFilters(request.query_params)
+        filters.is_valid(raise_exception=True)
+        try:
+            verdicts = why(**filters.question, user=request.user)
+        except UnknownObject as error:
+            raise NotFound(str(error)) from None
+        return Response(serializers.WhySerializer({"verdicts": verdicts}).data)
