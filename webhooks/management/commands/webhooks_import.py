@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import IntegrityError
 
 from webhooks import importers
 from webhooks.importers import Preview, source
@@ -62,7 +63,7 @@ class Command(DatabaseCommand):
         else:
             try:
                 importers.create(preview.new)
-            except importers.Conflict as error:
+            except IntegrityError as error:
                 problem = f"Nothing was created: another user has just used one of the names ({error}). Run it again."
                 raise CommandError(_printable(problem)) from None
             self._print(f"Created {_count(len(preview.new))}.")
@@ -99,11 +100,9 @@ class Command(DatabaseCommand):
 
 def _token(path: str | None) -> str:
     try:
-        token = (Path(path).read_text() if path else os.environ.get(TOKEN, "")).strip()
+        token = (Path(path).read_text(errors="replace") if path else os.environ.get(TOKEN, "")).strip()
     except OSError as error:
         raise CommandError(f"The token cannot be read from {path}: {error.strerror}.") from None
-    except UnicodeDecodeError:
-        raise CommandError(f"The token cannot be read from {path}: it is no text.") from None
     if not re.fullmatch(r"[\x21-\x7e]*", token):
         # Checked here, because an error of requests would show the header with the token.
         raise CommandError("The token contains spaces, line breaks or other characters that no token has.")

@@ -5,7 +5,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from webhooks.management import DatabaseCommand
-from webhooks.operations import key_rotation
+from webhooks.operations.webhooks import rotate_keys
 from webhooks.security.encryption import Unreadable
 
 
@@ -17,7 +17,7 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            result = key_rotation.rotate()
+            result = rotate_keys()
         except Unreadable as error:
             raise CommandError(f"Nothing was changed: {error}.") from error
         self.stdout.write(

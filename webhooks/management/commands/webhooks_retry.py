@@ -1,0 +1,12 @@
+from __future__ import annotations
+
+from webhooks.management.runs import RunCommand
+from webhooks.models import RunKind
+
+
+class Command(RunCommand):
+    help = (
+        "Sends failed and discarded deliveries again, and makes the next attempt of pending ones due now. "
+        "Workers do it in the background; the command shows their progress."
+    )
+    kind = RunKind.RETRY

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.translation import gettext as _
+
+from webhooks.management import DatabaseCommand
+from webhooks.models import State
+from webhooks.operations.alarms import Alarm, Level
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.status import Status, read_status
+from webhooks.operations.wording import count_of, exact_time, number
+from webhooks.permissions import Operator
+from webhooks.text import escape_invisible
+
+EXIT_STATUS = {Level.GOOD: 0, Level.WARNING: 1, Level.ERROR: 2}
+LABELS = {Level.GOOD: "OK", Level.NOTE: "NOTE", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
+
+
+class Command(DatabaseCommand):
+    help = (
+        "Shows the alarms of the status page, each with its remedy, and the number of deliveries in each state. Exits "
+        "with status 0 if all is well, 1 with warnings, and 2 with errors, or if the database cannot be used."
+    )
+    requires_system_checks = []
+    exit_status_of_failure = 2
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="Print JSON, with the fields of GET status/.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        status = read_status(Operator("webhooks_status"))
+        if options["json"]:
+            self.stdout.write(json.dumps(status.figures(), cls=DjangoJSONEncoder, indent=2))
+        else:
+            self._write(status)
+        if exit_status := EXIT_STATUS[status.level]:
+            sys.exit(exit_status)
+
+    def _write(self, status: Status) -> None:
+        styles = {Level.ERROR: self.style.ERROR, Level.WARNING: self.style.WARNING, Level.GOOD: self.style.SUCCESS}
+        self.stdout.write(_summary(status), styles[status.level])
+        for alarm in status.alarms:
+            self.stdout.write(_lines(alarm, status.as_of), styles.get(alarm.level))
+        overview = status.overview
+        states = ", ".join(f"{number(overview.counts[state], TOTAL_CAP)} {state.label}" for state in State)
+        undispatched = count_of(overview.undispatched, "change", cap=TOTAL_CAP)
+        self.stdout.write(f"Deliveries: {states}. {undispatched} to dispatch. As of {exact_time(status.as_of)}.")
+
+
+def _summary(status: Status) -> str:
+    """One line for a monitor: "ERROR: 1 error, 2 warnings"."""
+    counts = Counter(alarm.level for alarm in status.alarms)
+    found = [count_of(counts[level], str(level)) for level in (Level.ERROR, Level.WARNING) if counts[level]]
+    return f"{LABELS[status.level]}: {', '.join(found) or 'no errors and no warnings'}"
+
+
+def _lines(alarm: Alarm, now: datetime) -> str:
+    """The alarm with its remedy, then what else happened at that time and what follows from it, indented."""
+    lines = [
+        f"{LABELS[alarm.level]}  {alarm.text}",
+        ", ".join(alarm.facts(now)),
+        alarm.remedy,
+        alarm.command,
+        _("Around that time: %(events)s") % {"events": " · ".join(alarm.around)} if alarm.around else "",
+        *(f"- {one.text}" for one in alarm.consequences),
+    ]
+    return "\n    ".join(escape_invisible(line, breaks=True) for line in lines if line)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from webhooks.management import DatabaseCommand
+from webhooks.models import Webhook
+from webhooks.operations.why import Cause, Change, UnknownObject, Verdict, why
+from webhooks.operations.wording import exact_time
+from webhooks.text import escape_invisible
+
+
+class Command(DatabaseCommand):
+    help = (
+        "Says for each webhook why nothing arrived, or that it was sent: about the last change of an object, about an "
+        "event, or about the changes of a request. Changes nothing."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("object", nargs="*", metavar="MODEL KEY", help="An object, such as: dcim.site 5")
+        parser.add_argument("--event", type=int, help="The id of an event.")
+        parser.add_argument("--request", default="", help="The id of a request.")
+        parser.add_argument("--webhook", help="The id or the name of a webhook. Default: all.")
+        parser.add_argument("--json", action="store_true", help="Print JSON, as the REST API.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        asked: dict[str, Any] = {
+            "obj": tuple(options["object"]) or None,
+            "event": options["event"],
+            "request_id": options["request"],
+        }
+        if len(options["object"]) not in (0, 2) or sum(map(bool, asked.values())) != 1:
+            raise CommandError("Give one of these: MODEL KEY, such as dcim.site 5; --event ID; or --request ID.")
+        try:
+            verdicts = why(**asked, webhook=_webhook(options["webhook"]))
+        except UnknownObject as error:
+            raise CommandError(str(error)) from None
+        if options["json"]:
+            self.stdout.write(json.dumps({"verdicts": [one.as_json() for one in verdicts]}, indent=2))
+            return
+        for line in _lines(verdicts):
+            # Names and errors come from elsewhere, and would control the terminal.
+            self.stdout.write(escape_invisible(line, breaks=True))
+
+
+def _webhook(given: str | None) -> Webhook | None:
+    if given is None:
+        return None
+    found = Webhook.objects.filter(name=given).first()
+    if found is None and given.isascii() and given.isdecimal() and len(given) < 19:
+        found = Webhook.objects.filter(pk=int(given)).first()
+    if found is None:
+        raise CommandError(f"There is no webhook “{given}”.")
+    return found
+
+
+def _lines(verdicts: list[Verdict]) -> Iterator[str]:
+    for change, group in groupby(verdicts, key=attrgetter("change")):
+        yield _title(change)
+        about = list(group)
+        others = [one.webhook.name for one in about if one.cause == Cause.NOT_CHOSEN]
+        is_brief = len(others) < len(about)
+        for verdict in about:
+            if is_brief and verdict.cause == Cause.NOT_CHOSEN:
+                continue
+            yield f"{verdict.webhook.name}: {verdict.cause.label}"
+            yield f"  {verdict.text}"
+            if verdict.remedy:
+                yield f"  → {verdict.remedy}"
+            if earlier := verdict.earlier:
+                yield f"  Before that: {earlier.text}"
+        if is_brief and others:
+            yield f"{', '.join(others)}: {Cause.NOT_CHOSEN.label}"
+    if not verdicts:
+        yield "There is no webhook."
+
+
+def _title(change: Change | None) -> str:
+    if change:
+        name = f"{change.object_type} {change.object_id}".strip()
+        shown = f" “{change.object_repr}”" if change.object_repr else ""
+        by = f" by {change.username}" if change.username else ""
+        return f"{name}{shown} {change.action} at {exact_time(change.timestamp)}{by}"
+    return "Nothing is stored of the last change."
