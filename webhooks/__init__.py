@@ -4,24 +4,25 @@ A change takes one way through these packages, from top to bottom::
 
     capture        a change becomes an Event, in the transaction of the change
       signals        Django's signal receivers see the change
-      transaction    what did this transaction do to the object before?
-      subscriptions  which enabled webhooks want this model and action? If none: stop here
-      serialize      the row is read again, through the project's serializer, as JSON
-      matching       which of these webhooks want it, by their conditions?
-      events         INSERT or UPDATE of one Event
+      prechange      how was the object before the change, if a webhook needs to know?
+      events         records it: asks the four modules below in turn, then inserts or updates one Event
+        transaction    what did this transaction do to the object before?
+        subscriptions  which enabled webhooks want this model and action? If none: stop here
+        serialize      the row is read again, through the project's serializer, as JSON
+        matching       which of these webhooks want it, by their conditions?
     (commit)       one wake-up for the transaction
                    ---- process boundary ----
     workers        an rqworker runs the wake-up, or looks by itself
     delivery       the Event goes to the webhooks
       dispatch       new Events, in order: a Delivery for each webhook that matched
-      claims         due Deliveries, each under a short lease
+      claims         due Deliveries, each under a short lease (SQL in models.claims)
       request        the body, plain or from a template (payloads), and its signatures (security)
-      sender         threads that only do HTTP
+      sender         a thread that only does HTTP
     network        one request to a checked address: an Outcome
     delivery
-      outcomes       the Attempt is recorded, and the next Delivery of the object released
-      retry_policy   when to send again, or give up
-      health         pause, probe, resume or disable the webhook
+      outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next module
+      retry_policy   when to send again, or give up; when to pause or disable the webhook
+      health         pauses, probes, resumes or disables it
 
 The admin, the REST API and the management commands read the same rows, and change them through ``operations``.
 ``docs/how-it-works.md`` explains why.
@@ -33,10 +34,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from webhooks.capture.bulk import TrackedQuerySet, WebhookManager
+    from webhooks.capture.bulk import TrackedQuerySet, WebhookManager, batch
     from webhooks.capture.context import actor
     from webhooks.capture.custom import send
-    from webhooks.capture.recording import batch
+    from webhooks.operations.why import why
     from webhooks.registry import register, register_event, unregister, unregister_event
     from webhooks.security.signing import ReplayWindow, VerificationError, verify
 
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ReplayWindow", "TrackedQuerySet", "VerificationError", "WebhookManager", "actor", "batch", "register",
-    "register_event", "send", "unregister", "unregister_event", "verify",
+    "register_event", "send", "unregister", "unregister_event", "verify", "why",
 ]  # fmt: skip
 
 _MODULES = {
@@ -53,13 +54,14 @@ _MODULES = {
     "VerificationError": "webhooks.security.signing",
     "WebhookManager": "webhooks.capture.bulk",
     "actor": "webhooks.capture.context",
-    "batch": "webhooks.capture.recording",
+    "batch": "webhooks.capture.bulk",
     "register": "webhooks.registry",
     "register_event": "webhooks.registry",
     "send": "webhooks.capture.custom",
     "unregister": "webhooks.registry",
     "unregister_event": "webhooks.registry",
     "verify": "webhooks.security.signing",
+    "why": "webhooks.operations.why",
 }
 
 

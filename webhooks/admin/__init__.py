@@ -1,21 +1,34 @@
 """The admin: webhooks to define, events and deliveries to inspect, and the status page.
 
-webhook             list, form, test and deletion of webhooks
-delivery, event     the pages of deliveries and events
-status              /admin/webhook-backend-status/
-diagnostics         why nothing arrived: problem and way out, for the status page and the form
-actions             retry, discard, enable, disable, resume, and the preview of a deletion
-forms, fields       the form of a webhook, and its form fields
+webhook             the pages of one webhook: form, test, runs, deletion
+webhook_list        the list of webhooks
+health              the top of the page of a webhook: state, figures, last deliveries
+try_it              the exact request for a real object, before the form is saved
+recover             Recover and Backfill, with a dry run first
+why                 “Why didn't it fire?”
+delivery, event     the lists of deliveries and events, their actions and buttons
+delivery_page       the page of one delivery: verdict, timeline, lane, attempts
+change_context      the change as the pages of a delivery and of an event show it
+diff, curl          two snapshots as a comparison, a stored request as a command of curl
+skip                the list of skipped changes
+run, run_start      runs: list, progress, pause, resume, cancel; and what a run will do
+status              /admin/webhook-backend-status/: problems, figures, tables, and their buttons
+actions             retry, discard, enable, disable, pause, resume, and the preview of a deletion
+forms               the form of a webhook, with its fields and widgets
+fieldsets           the sections of that form
 condition_preview   tries the filters of the form on stored events
-columns             the columns of the list of webhooks, and their read-only fields
-readonly            the base of the pages of deliveries and events
-counts              capped counts and pagination for long tables
-filters             filters and search of the lists
-display             how states, times, counts and JSON look
+lists               the lists of deliveries, events, skips and runs: base class, addresses
+filters, finding    the filters above a list, and the rows that match them
+paging              the pages of long lists
+charts              SVG charts: stacked bars, sparklines
+highlight           JSON and headers as highlighted blocks
+display             how states, times, figures and JSON look
 """
 
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
+from webhooks.admin.run import RunAdmin
+from webhooks.admin.skip import SkipAdmin
 from webhooks.admin.webhook import WebhookAdmin
 
-__all__ = ["DeliveryAdmin", "EventAdmin", "WebhookAdmin"]
+__all__ = ["DeliveryAdmin", "EventAdmin", "RunAdmin", "SkipAdmin", "WebhookAdmin"]

@@ -1,76 +1,86 @@
-"""Actions on many rows: retry, discard, enable, disable, resume, and the preview of a deletion."""
+"""Actions on many rows: retry, resend, discard, enable, disable, pause, resume, and the preview of a deletion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth import get_permission_codename
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import count_of, deliveries
-from webhooks.capture import recording
-from webhooks.models import Delivery, Webhook
-from webhooks.models.delivery import OPEN_STATES, DeliveryQuerySet, State
-from webhooks.operations import history, retries
+from webhooks.models import Delivery, Run, Webhook
+from webhooks.models.queue import OPEN_STATES, State
+from webhooks.operations import history, retries, runs, webhooks
 from webhooks.operations.retries import Result
+from webhooks.operations.wording import deliveries, number
+from webhooks.workers import jobs
+
+AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", "count")
+DISCARDED = ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count")
 
 
-@dataclass(frozen=True)
-class DeliveryAction:
-    """Retry or discard. ``applies`` selects the deliveries that it can change; ``skipped`` says why it skips others."""
-
-    name: str
-    applies: Callable[[DeliveryQuerySet], DeliveryQuerySet]
-    operation: Callable[[QuerySet[Delivery], Any, float], Result]
-    done: str
-    skipped: str
-
-    def has_permission(self, user: Any, delivery: Delivery | None = None) -> bool:
-        """Whether the user may do it to this delivery, or to some deliveries."""
-        has_perm = bool(user.has_perm(f"webhooks.{get_permission_codename(self.name, Delivery._meta)}"))
-        return has_perm and (delivery is None or permissions.may(user, self.name, delivery))
-
-    def is_offered(self, user: Any, delivery: Delivery) -> bool:
-        """Whether the user may do it to this delivery, and it would change something."""
-        return self.has_permission(user, delivery) and self.applies(Delivery.objects.filter(pk=delivery.pk)).exists()
-
-    def perform(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        """Do it to the chosen deliveries that the user may change, oldest first, and show the result."""
-        chosen = permissions.allowed(request.user, self.name, chosen)
-        done = self.operation(chosen, request.user, retries.REQUEST_SECONDS)
-        show_result(
-            request, done.changed, self.done.format(deliveries(done.changed)), done.seen - done.changed, self.skipped
-        )
-        if not done.is_complete:
-            messages.warning(request, "There were too many for one request. Repeat the action for the rest.")
+def may(user: Any, action: str, delivery: Delivery | None = None) -> bool:
+    """Whether the user may act on this delivery, or on some. ``action`` is "retry", "resend" or "discard"."""
+    if delivery is None:
+        return permissions.has_perm(user, f"webhooks.{action}_delivery")
+    return permissions.may(user, action, delivery)
 
 
-RETRY = DeliveryAction(
-    "retry",
-    DeliveryQuerySet.retriable,
-    retries.retry,
-    done="{} will be sent again.",
-    skipped="only failed, discarded or pending deliveries can be retried, and none of a deleted webhook",
-)
-DISCARD = DeliveryAction(
-    "discard",
-    DeliveryQuerySet.discardable,
-    retries.discard,
-    done="{} discarded.",
-    skipped="finished deliveries, and deliveries that a worker is sending, cannot be discarded",
-)
+def retry(request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+    """Retry the chosen deliveries that the user may retry, oldest first, and show the result."""
+    why_skipped = _("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook")
+    _perform(request, "retry", retries.retry, chosen, AGAIN, why_skipped)
+
+
+def resend(request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+    """Resend the chosen deliveries that the user may resend, oldest first, and show the result."""
+    why_skipped = _("only finished deliveries can be resent, and none of a deleted webhook")
+    _perform(request, "resend", retries.resend, chosen, AGAIN, why_skipped)
+
+
+def discard(request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+    """Discard the chosen deliveries that the user may discard, and show the result."""
+    why_skipped = _("finished deliveries, and deliveries that a worker is sending, cannot be discarded")
+    _perform(request, "discard", retries.discard, chosen, DISCARDED, why_skipped)
+
+
+def _perform(
+    request: HttpRequest,
+    permission: str,
+    operation: Callable[[Any, Any, float], Result],
+    chosen: QuerySet[Delivery],
+    done: Any,
+    why_skipped: str,
+) -> None:
+    """``done`` says in one form for one delivery and another for many what was done."""
+    permitted = permissions.allowed(request.user, permission, chosen)
+    count = permitted.count()
+    result = operation(permitted, request.user, retries.REQUEST_SECONDS)
+    skipped = count - result.changed if result.is_complete else 0
+    text = done % {"count": result.changed, "number": number(result.changed)}
+    show_result(request, result.changed, text, skipped, why_skipped)
+    if not result.is_complete:
+        messages.warning(request, _("There were too many for one request. Repeat the action for the rest."))
+
+
+def show_run(request: HttpRequest, run: Run) -> None:
+    """Say that a run has begun, and where its progress is."""
+    url = reverse("admin:webhooks_run_change", args=[run.pk])
+    text = _('Run {} has begun: {} ({}). Workers do it in the background. <a href="{}">See its progress</a>.')
+    messages.success(request, format_html(text, run.pk, run.get_kind_display(), runs.subject(run), url))
 
 
 def show_result(request: HttpRequest, changed: int, done: str, skipped: int, why: str) -> None:
     """Show the result of an action: changed rows, skipped rows, and why it skipped them."""
     texts = [done] if changed or not skipped else []
     if skipped:
-        texts.append(f"Skipped {skipped:,}: {why}.")
+        texts.append(_("Skipped %(number)s: %(why)s.") % {"number": number(skipped), "why": why})
     messages.add_message(request, messages.SUCCESS if changed else messages.WARNING, " ".join(texts))
 
 
@@ -82,26 +92,40 @@ def set_enabled(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) 
     for webhook in chosen.filter(enabled=not enabled):
         webhook.enabled = enabled
         try:
-            webhook.save_settings(["enabled"])
+            webhook.save_settings(["enabled"], request.user)
         except Webhook.DoesNotExist:
             continue  # deleted in the meantime
         changed.append(webhook)
     if enabled and changed:
-        recording.wake_on_commit()
-    word = "enabled" if enabled else "disabled"
-    history.record(request.user, changed, history.CHANGE, f"{word.capitalize()}.")
-    show_result(request, len(changed), f"{count_of(len(changed), 'webhook')} {word}.", unchanged, f"already {word}")
+        jobs.wake_on_commit()
+    history.record(request.user, changed, history.CHANGE, "Enabled." if enabled else "Disabled.")
+    count = len(changed)
+    if enabled:
+        done, why = ngettext("%(number)s webhook enabled.", "%(number)s webhooks enabled.", count), _("already enabled")
+    else:
+        done = ngettext("%(number)s webhook disabled.", "%(number)s webhooks disabled.", count)
+        why = _("already disabled")
+    show_result(request, count, done % {"number": number(count)}, unchanged, why)
+
+
+def pause(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+    """Stop sending to webhooks until a user resumes them, and show the result."""
+    count = chosen.count()
+    paused = len(webhooks.pause(Webhook.objects.filter(pk__in=chosen.values("pk")), request.user))
+    done = ngettext(
+        "%(number)s webhook paused. Changes are still stored, and sent after you resume.",
+        "%(number)s webhooks paused. Changes are still stored, and sent after you resume.",
+        paused,
+    ) % {"number": number(paused)}
+    show_result(request, paused, done, count - paused, _("disabled, or paused by a user already"))
 
 
 def resume(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-    """Send to paused webhooks at once, without waiting for the next probe."""
+    """Send to paused webhooks at once, and show the result."""
     count = chosen.count()
-    paused = list(Webhook.objects.filter(pk__in=chosen.values("pk")).paused())
-    Webhook.objects.filter(pk__in=[webhook.pk for webhook in paused]).resume()
-    if paused:
-        recording.wake_on_commit()
-    history.record(request.user, paused, history.CHANGE, "Resumed.")
-    show_result(request, len(paused), f"{count_of(len(paused), 'webhook')} resumed.", count - len(paused), "not paused")
+    resumed = len(webhooks.resume(Webhook.objects.filter(pk__in=chosen.values("pk")), request.user))
+    done = ngettext("%(number)s webhook resumed.", "%(number)s webhooks resumed.", resumed)
+    show_result(request, resumed, done % {"number": number(resumed)}, count - resumed, _("not paused"))
 
 
 def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:
@@ -113,15 +137,18 @@ def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | l
     visible = Q(deliveries__in=permissions.visible_deliveries(user)) if is_partial else Q()
     counted = webhooks.order_by("name").annotate(
         total=Count("deliveries", filter=visible),
-        unsent=Count("deliveries", filter=visible & Q(deliveries__state__in=OPEN_STATES)),
-        failed=Count("deliveries", filter=visible & Q(deliveries__state=State.FAILED)),
+        unsent=Count("deliveries", filter=visible & Q(deliveries__queued__state__in=OPEN_STATES)),
+        failed=Count("deliveries", filter=visible & Q(deliveries__queued__state=State.FAILED)),
     )
     lines: list[str | list[str]] = []
-    totals = {"webhooks": 0, "deliveries": 0}
+    webhook_count = delivery_count = 0
     for name, total, unsent, failed in counted.values_list("name", "total", "unsent", "failed"):
-        details = f" ({unsent:,} not sent yet, {failed:,} failed)" if unsent or failed else ""
-        hidden = " Deliveries of objects that you may not view are deleted, too." if is_partial else ""
-        lines += [f"Webhook: {name}", [f"{deliveries(total)}{details} with all attempts.{hidden}"]]
-        totals["webhooks"] += 1
-        totals["deliveries"] += total
-    return lines, totals
+        text = _("%(deliveries)s with all attempts.")
+        if unsent or failed:
+            text = _("%(deliveries)s (%(unsent)s not sent yet, %(failed)s failed) with all attempts.")
+        text %= {"deliveries": deliveries(total), "unsent": number(unsent), "failed": number(failed)}
+        hidden = _("Deliveries of objects that you may not view are deleted, too.") if is_partial else ""
+        lines += [_("Webhook: %(name)s") % {"name": name}, [f"{text} {hidden}".strip()]]
+        webhook_count += 1
+        delivery_count += total
+    return lines, {_("webhooks"): webhook_count, _("deliveries"): delivery_count}

@@ -6,22 +6,23 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
 from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from webhooks import conditions, payloads, permissions, registry
-from webhooks.admin.display import count_of
-from webhooks.admin.fields import ConditionsField, FieldNamesField, ListField
-from webhooks.admin.filters import as_key
+from webhooks.admin.forms import FieldNamesField, ListField
+from webhooks.admin.lists import as_key
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import EventContext, FilterError, wants
 from webhooks.capture.subscriptions import Filters
 from webhooks.conditions import ConditionError
 from webhooks.models import Action, Event
 from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.operations.wording import number
 from webhooks.registry import label_of
 
 # The preview looks at this many events, for this many seconds.
@@ -31,39 +32,33 @@ SECONDS = 2.0
 
 def condition_preview(request: HttpRequest) -> str:
     """What the filters in the posted form of a webhook would have selected, as a sentence."""
-    content_types = ContentType.objects.filter(pk__in=map(as_key, request.POST.getlist("object_types")))
+    posted = request.POST
+    content_types = ContentType.objects.filter(pk__in=map(as_key, posted.getlist("object_types")))
     labels = [label_of(one) for one in content_types]
-    actions = [action for name, action in ACTION_FIELDS.items() if request.POST.get(name)]
-    custom_events = [name for name in request.POST.getlist("custom_events") if name in registry.custom_events()]
+    actions = [action for name, action in ACTION_FIELDS.items() if posted.get(name)]
+    custom_events = [name for name in posted.getlist("custom_events") if name in registry.custom_events()]
     if not (labels and actions) and not custom_events:
-        return "Choose at least one model and one action first, or one of the custom events."
-    try:
-        filters = _read_filters(request.POST)
-    except ConditionError as error:
-        return f"The conditions are not valid: {error}."
-    # Only visible events: conditions could be used to guess the data of others.
-    chosen = Q(object_type__in=labels, action__in=actions) | Q(action__in=custom_events)
-    visible = permissions.visible_events(request.user, Event.objects.filter(chosen))
-    return _summary(filters, list(visible.filter(error="").order_by("-pk")[:MAX_EVENTS]))
-
-
-def _read_filters(posted: Any) -> Filters:
+        return _("Choose at least one model and one action first, or one of the custom events.")
     text = posted.get("conditions", "").strip()
     try:
         wanted = json.loads(text) if text else None
         conditions.parse(wanted)
-    except ConditionError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise ConditionError("", "they are not JSON") from error
-    return Filters(
+    except ConditionError as error:
+        return _("The conditions are not valid: %(error)s.") % {"error": error}
+    except (ValueError, RecursionError):
+        return _("The conditions are not valid: they are not JSON.")
+    filters = Filters(
         0,
-        ConditionsField().prepare_value(wanted),
+        text if wanted else "",
         tuple(FieldNamesField().to_python(posted.get("changed_fields", ""))),
         only_changes=bool(posted.get("only_changes")),
         serializer=posted.get("serializer", "").strip(),
         excluded_usernames=tuple(ListField().to_python(posted.get("excluded_usernames", ""))),
     )
+    # Only visible events: conditions could be used to guess the data of others.
+    chosen = Q(object_type__in=labels, action__in=actions) | Q(action__in=custom_events)
+    visible = permissions.visible_events(request.user, Event.objects.filter(chosen))
+    return _summary(filters, list(visible.filter(error="").order_by("-pk")[:MAX_EVENTS]))
 
 
 def _summary(filters: Filters, events: Sequence[Event]) -> str:
@@ -78,16 +73,26 @@ def _summary(filters: Filters, events: Sequence[Event]) -> str:
         if time.monotonic() > end:
             break
     if not counts:
-        return "There are no stored events of these models and actions to try it on."
-    text = (
-        f"Of the last {count_of(counts.total(), 'event')}, {counts['matched']:,} would have been sent and "
-        f"{counts['not matched']:,} not."
-    )
+        return _("There are no stored events of these models and actions to try it on.")
+    texts = [
+        ngettext(
+            "Tried on the last event: %(sent)s would have been sent, %(skipped)s would not.",
+            "Tried on the last %(count)s events: %(sent)s would have been sent, %(skipped)s would not.",
+            counts.total(),
+        )
+        % {
+            "count": number(counts.total()),
+            "sent": number(counts["matched"]),
+            "skipped": number(counts["not matched"]),
+        }
+    ]
     if counts["failed"]:
-        text += f" {counts['failed']:,} could not be judged and would not have been sent; {examples['failed']}."
+        text = _("%(count)s could not be judged and would not have been sent; %(example)s.")
+        texts.append(text % {"count": number(counts["failed"]), "example": examples["failed"]})
     if counts["unknown"]:
-        text += f" {counts['unknown']:,} cannot be judged now; {examples['unknown']}."
-    return text
+        text = _("%(count)s cannot be judged now; %(example)s.")
+        texts.append(text % {"count": number(counts["unknown"]), "example": examples["unknown"]})
+    return " ".join(texts)
 
 
 def _judge(filters: Filters, event: Event) -> tuple[str, str]:
@@ -95,9 +100,9 @@ def _judge(filters: Filters, event: Event) -> tuple[str, str]:
     if event.username in filters.excluded_usernames:
         return "not matched", ""
     if event.action in Action and not payloads.has_serializer(event, filters.serializer):
-        return "unknown", "no webhook used this serializer then"
+        return "unknown", _("no webhook used this serializer then")
     if event.action == Action.UPDATED and not event.changed and filters.needs_prechange:
-        return "unknown", "no webhook needed the previous state then, so it was not recorded"
+        return "unknown", _("no webhook needed the previous state then, so it was not recorded")
     payload = payloads.as_serialized_by(event, filters.serializer)
     context = EventContext(event.action, payload.data, payload.snapshots, payload.changed, Actor(event.username))
     try:

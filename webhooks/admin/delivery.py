@@ -1,216 +1,153 @@
-"""The pages of deliveries: list, one delivery, retry and discard."""
+"""The list of deliveries, and what its actions and the buttons of one delivery do."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from django.contrib import admin
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.utils import timezone
-from django.utils.html import format_html
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
-from webhooks import payloads, permissions, redaction
-from webhooks.admin.actions import DISCARD, RETRY
-from webhooks.admin.counts import EACH_CAP, CappedPaginator, capped
-from webhooks.admin.display import count_of, indented, number, object_name, pill, short, when
-from webhooks.admin.filters import (
-    ActionFilter,
-    AgeFilter,
-    StateFilter,
-    TypeFilter,
-    WebhookFilter,
-    as_uuid,
-    search_events,
-)
-from webhooks.admin.readonly import ReadOnlyAdmin
-from webhooks.delivery import request as delivery_request
-from webhooks.models import Delivery
-from webhooks.models.delivery import HEAD_STATES, DeliveryQuerySet, State
-from webhooks.network.outcome import Refused, error_kind
-from webhooks.payloads import Bodies
-from webhooks.payloads.templates import Renderer
-from webhooks.redaction import Redaction
-
-# The page of a delivery shows this many attempts, the newest.
-MAX_ATTEMPTS = 50
+from webhooks import permissions, redaction
+from webhooks.admin import actions
+from webhooks.admin.delivery_page import delivery_context, next_attempt
+from webhooks.admin.display import action_word, escape_invisible, object_name, pill, state_word, when
+from webhooks.admin.filters import DeliveryFilterForm
+from webhooks.admin.finding import find_deliveries
+from webhooks.admin.lists import ReadOnlyAdmin, as_uuid
+from webhooks.admin.paging import Found
+from webhooks.admin.run_start import QUESTIONS, webhooks_text
+from webhooks.models import Delivery, RunKind
+from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.queue import State
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.wording import number
 
 
 @admin.register(Delivery)
 class DeliveryAdmin(ReadOnlyAdmin):
-    list_display = ("state_pill", "object", "to", "result", "created_ago")
-    list_display_links = ("state_pill", "object")
+    list_display = ("state_pill", "object", "action", "to", "result", "created_ago", "retry_button")
+    list_display_links = ("object",)
+    filter_form = DeliveryFilterForm
     change_form_template = "webhooks/admin/delivery.html"
-    actions = ("retry_chosen", "discard_chosen")
-    buttons = ("retry", "discard")
-
-    class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css"]}
-
-    def get_list_filter(self, request: HttpRequest) -> Any:
-        webhook = (WebhookFilter,) if permissions.may_view_webhooks(request.user) else ()
-        return (StateFilter, *webhook, TypeFilter, ActionFilter, AgeFilter)
+    actions = ("retry_chosen", "resend_chosen", "discard_chosen")
+    buttons = ("retry", "resend", "discard")
+    run_kinds = {
+        "retry_chosen": RunKind.RETRY,
+        "resend_chosen": RunKind.RESEND,
+        "discard_chosen": RunKind.DISCARD,
+    }
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         deliveries: DeliveryQuerySet = super().get_queryset(request)  # type: ignore[assignment]
-        return permissions.visible_deliveries(request.user, deliveries.for_list())
+        return permissions.visible_deliveries(request.user, deliveries.for_detail())
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
-    ) -> tuple[QuerySet[Delivery], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        if (pk := as_uuid(term)) and Delivery.objects.filter(pk=pk).exists():
-            return queryset.filter(pk=pk), False
-        events = search_events(term, permissions.of_viewable_objects(request.user))
-        return queryset.filter(event__in=events), False
+    # The list
 
-    @admin.display(description="state")
+    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+        term = filters.get("name", filters.get("request_id", ""))
+        if (pk := as_uuid(term)) and self.get_queryset(request).filter(pk=pk).exists():
+            return Found([pk], count=1)
+        return find_deliveries(filters, request.user, before, self.list_per_page)
+
+    def count_in_words(self, count: int) -> str:
+        return ngettext("%(count)s delivery", "%(count)s deliveries", count) % {"count": number(count, TOTAL_CAP)}
+
+    @admin.display(description=gettext_lazy("state"))
     def state_pill(self, delivery: Delivery) -> SafeString:
-        return pill(delivery.state)
+        return pill(delivery.state, state_word(delivery.state))
 
-    @admin.display(description="object")
+    @admin.display(description=gettext_lazy("object"))
     def object(self, delivery: Delivery) -> SafeString:
-        return object_name(delivery.event, delivery.event.action)
+        return object_name(delivery.event)
 
-    @admin.display(description="webhook")
+    @admin.display(description=gettext_lazy("action"))
+    def action(self, delivery: Delivery) -> str:
+        return action_word(delivery.event.action)
+
+    @admin.display(description=gettext_lazy("webhook"))
     def to(self, delivery: Delivery) -> SafeString | str:
-        return short(delivery.webhook.name, 32)
+        return format_html('<span title="{0}">{0}</span>', delivery.webhook.name)
 
-    @admin.display(description="attempts")
+    @admin.display(description=gettext_lazy("attempts"))
     def result(self, delivery: Delivery) -> SafeString:
-        reason = error_kind(delivery.reason)
-        why = format_html('<span class="wh-below">{}</span>', short(reason, 48)) if reason else ""
-        below = format_html('<span class="wh-quiet wh-below">{}</span>', _next_attempt(delivery))
-        return format_html("{}{}{}", number(delivery.attempt_count), why, below)
+        parts = [redaction.label_of_kind(delivery.error_kind), next_attempt(delivery)]
+        texts = format_html_join("", '<span class="wh-part">{}</span>', ((part,) for part in parts if part))
+        # The column may be too narrow for the error.
+        title = redaction.label_of_kind(delivery.error_kind)
+        count = number(delivery.attempt_count)
+        return format_html('<span title="{}"><span class="wh-count">{}</span>{}</span>', title, count, texts)
 
-    @admin.display(description="created")
+    @admin.display(description=gettext_lazy("created"))
     def created_ago(self, delivery: Delivery) -> SafeString | str:
         return when(delivery.created)
 
-    # Retry and discard
+    @admin.display(description="", empty_value="")
+    def retry_button(self, delivery: Any) -> SafeString | str:
+        if delivery.retry_from is None or delivery.state not in (State.FAILED, State.DISCARDED):
+            return ""
+        return format_html(
+            '<button class="wh-row-act" formaction="{}" name="back_to_list" value="{}" aria-label="{}">{}</button>',
+            reverse("admin:webhooks_delivery_retry", args=[delivery.pk]),
+            delivery.retry_from,
+            _("Retry %(delivery)s") % {"delivery": delivery},
+            _("Retry"),
+        )
+
+    def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
+        retry_from = request.GET.urlencode() if actions.may(request.user, "retry") else None
+        for row in rows:
+            row.retry_from = retry_from
+
+    # Retry, resend and discard
 
     def has_retry_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        return RETRY.has_permission(request.user, obj)
+        return actions.may(request.user, "retry", obj)
+
+    def has_resend_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
+        return actions.may(request.user, "resend", obj)
 
     def has_discard_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        return DISCARD.has_permission(request.user, obj)
+        return actions.may(request.user, "discard", obj)
 
-    @admin.action(description="Retry the selected deliveries", permissions=["retry"])
+    @admin.action(description=gettext_lazy("Retry the selected deliveries"), permissions=["retry"])
     def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        RETRY.perform(request, _within_cap(request, chosen))
+        actions.retry(request, chosen)
 
-    @admin.action(description="Discard the selected deliveries", permissions=["discard"])
-    def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        DISCARD.perform(request, _within_cap(request, chosen))
+    @admin.action(description=gettext_lazy("Resend the selected deliveries"), permissions=["resend"])
+    def resend_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
+        actions.resend(request, chosen)
+
+    @admin.action(description=gettext_lazy("Discard the selected deliveries"), permissions=["discard"])
+    def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
+        """From the list, ask first. The button of one delivery asks by itself."""
+        if "action" in request.POST and "confirmed" not in request.POST:
+            return self._confirm_discard(request, permissions.allowed(request.user, "discard", chosen))
+        actions.discard(request, chosen)
+        return None
+
+    def _confirm_discard(self, request: HttpRequest, chosen: Any) -> HttpResponse:
+        rows = list(chosen.discardable())
+        webhooks = webhooks_text({row.webhook_id for row in rows})
+        question = QUESTIONS[RunKind.DISCARD] % {
+            "count": len(rows), "rows": number(len(rows)), "webhooks": webhooks
+        }  # fmt: skip
+        context = self.admin_site.each_context(request) | {
+            "title": question,
+            "opts": self.opts,
+            "rows": rows,
+            "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
+            "media": self.media,
+        }
+        return escape_invisible(TemplateResponse(request, "webhooks/admin/discard.html", context))  # type: ignore[no-any-return]
 
     # One delivery
 
-    def full_queryset(self) -> QuerySet[Delivery]:
-        return Delivery.objects.for_detail()
-
     def page_context(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
-        user, webhook = request.user, obj.webhook
-        redacted = Redaction(user)
-        sees_all = redacted.sees_all(webhook.pk)
-        body, error = render_body(obj)
-        lane = lane_context(obj, permissions.visible_deliveries(user))
-        attempts = list(obj.attempts.order_by("-pk")[:MAX_ATTEMPTS])
-        return {
-            "delivery": obj,
-            "event": obj.event,
-            "webhook": webhook,
-            "may_see_webhook": permissions.may_view_webhooks(user),
-            "may_see_event": permissions.may_view_events(user),
-            "url": redacted.url(webhook.pk, webhook.payload_url),
-            "reason": redacted.error(webhook.pk, obj.reason),
-            "lane": lane,
-            "head_reason": redacted.error(webhook.pk, lane["head"].reason) if lane["head"] else "",
-            "attempts": [
-                {
-                    "row": attempt,
-                    "url": redacted.url(webhook.pk, attempt.url),
-                    "reason": redacted.error(webhook.pk, attempt.reason),
-                    "headers": attempt.response_headers if sees_all else {},
-                    "body": attempt.response_body if sees_all else "",
-                }
-                for attempt in attempts
-            ],
-            "sees_all": sees_all,
-            "who_sees_all": redaction.WHO_SEES_ALL,
-            "has_more_attempts": len(attempts) < obj.attempts.count(),
-            "is_form": webhook.is_form and not webhook.body_template,
-            "shows_body": sees_all or not webhook.body_template,
-            "body": body.decode(),
-            "body_size": count_of(len(body), "byte"),
-            "body_error": redacted.error(webhook.pk, error),
-            "payload": indented(_bodies(obj).body(as_form=False).decode()),
-            "may_retry": RETRY.is_offered(user, obj),
-            "may_discard": DISCARD.is_offered(user, obj),
-            "created": when(obj.created),
-            "changed": when(obj.event.timestamp),
-            "finished": when(obj.finished_at),
-            "is_due": obj.next_attempt_at <= timezone.now(),
-            "next_attempt": when(obj.next_attempt_at),
-            "state_pill": pill(obj.state),
-        }
-
-
-def lane_context(delivery: Delivery, deliveries: QuerySet[Delivery]) -> dict[str, Any]:
-    """The place of a delivery in its lane, for the template. Three queries, however long the lane is.
-
-    ``head`` is the delivery that is sent now, ``next`` the one after ``delivery``. The numbers are capped.
-    """
-    lane = deliveries.filter(webhook=delivery.webhook_id, lane=delivery.lane)
-    waiting = lane.filter(state=State.WAITING).order_by("event_id")
-    head = lane.filter(state__in=HEAD_STATES, in_lane=True).first()
-    is_head = head is not None and head.pk == delivery.pk
-    position, following, behind = 0, None, 0
-    if delivery.in_lane and delivery.state in (State.WAITING, *HEAD_STATES):
-        if head and not is_head:
-            position = capped(waiting.filter(event_id__lt=delivery.event_id), EACH_CAP).count() + 2
-        after = waiting.filter(event_id__gt=delivery.event_id)
-        following, behind = after.first(), capped(after, EACH_CAP).count()
-    return {
-        "head": head,
-        "is_head": is_head,
-        "position": number(position, EACH_CAP) if position else "",
-        "next": following,
-        # A worker may claim the only one between the two queries.
-        "behind": max(behind, 1),
-        "behind_number": number(max(behind, 1), EACH_CAP),
-    }
-
-
-def render_body(delivery: Delivery) -> tuple[bytes, str]:
-    """The body that the next attempt would send, or an empty body and the error."""
-    try:
-        with Renderer() as renderer:
-            return delivery_request.body_of(delivery.webhook, _bodies(delivery), renderer), ""
-    except Refused as error:
-        return b"", str(error)
-
-
-def _bodies(delivery: Delivery) -> Bodies:
-    return Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
-
-
-def _next_attempt(delivery: Delivery) -> SafeString | str:
-    if delivery.state != State.PENDING:
-        return ""
-    if not delivery.webhook.enabled:
-        return "next when enabled"
-    if delivery.webhook.is_paused:
-        return "next when resumed"
-    if delivery.next_attempt_at <= timezone.now():
-        return "due now"
-    return format_html("next {}", when(delivery.next_attempt_at))
-
-
-def _within_cap(request: HttpRequest, chosen: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    """For "select all": only as many rows as the page counted."""
-    if request.POST.get("select_across") != "1":
-        return chosen
-    return Delivery.objects.filter(pk__in=list(chosen.values_list("pk", flat=True)[: CappedPaginator.cap]))
+        return delivery_context(obj, request.user, request.GET.get("attempt", ""))

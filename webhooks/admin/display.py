@@ -1,4 +1,4 @@
-"""How the admin shows states, times, counts and JSON. Text is escaped here or in a template."""
+"""How the admin shows states, times, figures and JSON. Text is escaped here or in a template."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
+from django.utils.translation import gettext as _
 
 from webhooks import text as texts
-from webhooks.models import Event, Webhook
+from webhooks.models import Action, Event, Skip, State, Webhook
+from webhooks.operations.statistics import Times
+from webhooks.operations.wording import exact_time, span
 from webhooks.text import clean
 
 EMPTY = "\N{EN DASH}"
@@ -26,21 +29,23 @@ def pill(state: str, label: str = "") -> SafeString:
     return format_html('<span class="wh-pill wh-{}">{}</span>', state, label or state)
 
 
+def state_word(state: str) -> str:
+    """A state of a delivery, in the reader's language."""
+    return str(State(state).label)
+
+
+def action_word(action: str) -> str:
+    """What happened to the object, in the reader's language. The names of custom events stay as they are."""
+    return str(Action(action).label) if action in Action.values else action
+
+
 def webhook_state(webhook: Webhook) -> SafeString:
     """A webhook's state as a label: enabled, failing, paused or disabled."""
     if not webhook.enabled:
-        return pill("discarded", "disabled")
+        return pill("discarded", _("disabled"))
     if webhook.is_paused:
-        return pill("paused")
-    return pill("failed", "failing") if webhook.failures_in_a_row else pill("succeeded", "enabled")
-
-
-def span(seconds: float) -> str:
-    """A rough length of time: "42 s", "3 min", "5 h", "12 d"."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
+        return pill("paused", _("paused"))
+    return pill("failed", _("failing")) if webhook.failures_in_a_row else pill("succeeded", _("enabled"))
 
 
 def when(moment: datetime | None) -> SafeString | str:
@@ -48,14 +53,8 @@ def when(moment: datetime | None) -> SafeString | str:
     if moment is None:
         return EMPTY
     seconds = (timezone.now() - moment).total_seconds()
-    words = f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+    words = (_("%(span)s ago") if seconds >= 0 else _("in %(span)s")) % {"span": span(abs(seconds))}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), words)
-
-
-def exact_time(moment: datetime) -> str:
-    """A moment to the second, in the site's time zone."""
-    local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
-    return f"{date_format(local, 'Y-m-d H:i:s')} {local.tzname() or ''}".strip()
 
 
 def short(text: str, length: int = 80) -> SafeString | str:
@@ -65,26 +64,26 @@ def short(text: str, length: int = 80) -> SafeString | str:
     return format_html('<span title="{}">{}</span>', text[:2000], Truncator(text).chars(length))
 
 
-def number(count: int, cap: int | None = None) -> str:
-    """A count as text. A count above its cap is shown as "10,000+"."""
-    return f"{cap:,}+" if cap is not None and count > cap else f"{count:,}"
+def duration(times: Times, share: float) -> str:
+    """The time that this share of times does not exceed: "90 ms", "1.2 s", "3 min", "over 1 h"."""
+    time, limit = times.quantile(share), times.histogram.bounds[-1]
+    if time is None:
+        return EMPTY
+    text = f"{time:.0f} ms" if time < 1000 else f"{time / 1000:.1f} s" if time < 10_000 else span(time / 1000)
+    return _("over %(time)s") % {"time": text} if time >= limit else text
 
 
-def count_of(count: int, noun: str, plural: str = "", cap: int | None = None) -> str:
-    """ "1 webhook", "12 webhooks"."""
-    return f"{number(count, cap)} {noun if count == 1 else plural or noun + 's'}"
-
-
-def deliveries(count: int, cap: int | None = None) -> str:
-    return count_of(count, "delivery", "deliveries", cap)
-
-
-def object_name(event: Event, action: str = "") -> SafeString:
+def object_name(event: Event | Skip, action: str = "") -> SafeString:
     """The event's object: its name, then its type and id, then the action."""
     return format_html(
         '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}{}</span>',
         event.object_repr or event.object_id, event.object_type, event.object_id, f", {action}" if action else "",
     )  # fmt: skip
+
+
+def changed_fields(event: Event) -> str:
+    """The names of the fields that an update changed, or "nothing"; empty if they are not known."""
+    return ", ".join(json.loads(event.changed)) or _("nothing") if event.changed else ""
 
 
 def indented(text: str) -> str:
@@ -100,13 +99,19 @@ def escape_invisible(response: Any) -> Any:
 
     Names and answers come from other people, and one such character can reverse a whole line.
     """
+
+    def escape(rendered: HttpResponse) -> None:
+        rendered.content = texts.escape_invisible(rendered.content.decode()).encode()
+
     if isinstance(response, TemplateResponse):
-        response.add_post_render_callback(_escape_content)
+        response.add_post_render_callback(escape)
     return response
 
 
-def _escape_content(response: HttpResponse) -> None:
-    response.content = texts.escape_invisible(response.content.decode()).encode()
+def part(request: HttpRequest, template: str, context: dict[str, Any]) -> SafeString:
+    """A part of a page, without invisible characters. For pages with a form, which must keep such characters."""
+    shown = texts.escape_invisible(render_to_string(template, context, request))
+    return mark_safe(shown)  # noqa: S308 # nosec B308 B703 # the template has escaped it
 
 
 class EscapeInvisibleMixin:

@@ -1,31 +1,45 @@
-"""The pages of events: list, one event, and replay of failed events."""
+"""The pages of events: list, one event, and replay."""
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any, ClassVar
+from datetime import timedelta
+from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import payloads, permissions
-from webhooks.admin.actions import RETRY
-from webhooks.admin.counts import TOTAL_CAP
-from webhooks.admin.display import EMPTY, count_of, indented, object_name, pill, short, when
-from webhooks.admin.filters import ActionFilter, EventStateFilter, TypeFilter, search_events
-from webhooks.admin.readonly import ReadOnlyAdmin
-from webhooks.models import Event
+from webhooks.admin import highlight
+from webhooks.admin.change_context import change_context
+from webhooks.admin.display import action_word, object_name, pill, short, state_word, when
+from webhooks.admin.filters import EventFilterForm
+from webhooks.admin.finding import find_events
+from webhooks.admin.lists import ReadOnlyAdmin, skips_url
+from webhooks.admin.paging import Found
+from webhooks.db import first_id
+from webhooks.models import Event, RunKind, Skip
 from webhooks.models.event import EventQuerySet
 from webhooks.operations import retries
-from webhooks.redaction import Redaction
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.why.changes import near
+from webhooks.operations.wording import number
+from webhooks.redaction import WHO_SEES_PAYLOADS, Redaction
+from webhooks.text import last_line
 
 # The labels of failed events, by kind of failure.
-FAILURES = {"cut": "loop protection", "undecided": "filters failed", "unmade": "payload failed"}
+FAILURES = {
+    "loop_protection": gettext_lazy("loop protection"),
+    "filter_error": gettext_lazy("filters failed"),
+    "payload_error": gettext_lazy("payload failed"),
+}
 
-# The page of an event shows this many deliveries.
+# The page of an event shows this many deliveries, and this many skips.
 MAX_DELIVERIES = 100
 
 # Replay checks the time after each chunk. The result names this many events that could not be replayed.
@@ -34,65 +48,75 @@ CHUNK, MAX_NAMED = 10, 5
 
 @admin.register(Event)
 class EventAdmin(ReadOnlyAdmin):
-    list_display = ("object", "action", "time", "user", "state")
-    list_filter = (EventStateFilter, TypeFilter, ActionFilter)
+    list_display = ("object", "action_word", "state", "user", "request_shown", "time")
+    list_display_links = ("object",)
+    filter_form = EventFilterForm
     change_form_template = "webhooks/admin/event.html"
     actions = ("replay_chosen",)
     buttons = ("replay",)
-
-    class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css"]}
+    run_kinds = {"replay_chosen": RunKind.REPLAY}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Event]:
-        events: EventQuerySet = super().get_queryset(request)  # type: ignore[assignment]
-        return permissions.visible_events(request.user, events.for_list())
+        return permissions.visible_events(request.user, super().get_queryset(request))
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Event], search_term: str
-    ) -> tuple[QuerySet[Event], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        return queryset.filter(pk__in=search_events(term, permissions.visible_events(request.user))), False
+    # The list
 
-    @admin.display(description="object")
+    def rows_of_list(self, rows: Any) -> Any:
+        return rows.for_list()
+
+    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+        return find_events(filters, request.user, before, self.list_per_page)
+
+    def count_in_words(self, count: int) -> str:
+        return ngettext("%(count)s event", "%(count)s events", count) % {"count": number(count, TOTAL_CAP)}
+
+    @admin.display(description=gettext_lazy("object"))
     def object(self, event: Event) -> SafeString:
         return object_name(event)
 
-    @admin.display(description="time")
+    @admin.display(description=gettext_lazy("action"))
+    def action_word(self, event: Event) -> str:
+        return action_word(event.action)
+
+    @admin.display(description=gettext_lazy("time"))
     def time(self, event: Event) -> SafeString | str:
         return when(event.timestamp)
 
-    @admin.display(description="by")
-    def user(self, event: Event) -> str:
-        return event.username or EMPTY
+    @admin.display(description=gettext_lazy("user"))
+    def user(self, event: Event) -> SafeString | str:
+        return short(event.username, 24)
 
-    @admin.display(description="state")
+    @admin.display(description=gettext_lazy("request"))
+    def request_shown(self, event: Event) -> SafeString | str:
+        return short(event.request_id, 13)
+
+    @admin.display(description=gettext_lazy("state"))
     def state(self, event: Event) -> SafeString:
         if not event.error:
-            return pill("created")
-        return pill("failed", FAILURES[event.failure]) if event.dispatched_at is None else pill("waiting", "replayed")
+            return pill("created", _("recorded"))
+        if event.replayed_at is None:
+            return pill("failed", str(FAILURES[event.failure]))
+        return pill("waiting", _("replayed"))
 
     # Replay
 
     def has_replay_permission(self, request: HttpRequest, obj: Event | None = None) -> bool:
-        return RETRY.has_permission(request.user)
+        if obj is None:
+            return permissions.has_perm(request.user, "webhooks.replay_event")
+        return permissions.may(request.user, "replay", obj)
 
-    @admin.action(description="Replay the selected failed events", permissions=["replay"])
+    @admin.action(description=gettext_lazy("Replay the selected events with current data"), permissions=["replay"])
     def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:
-        replay(request, chosen)
+        permitted: Any = permissions.allowed(request.user, "replay", chosen)
+        replay(request, permitted)
 
     # One event
 
-    def full_queryset(self) -> QuerySet[Event]:
-        return Event.objects.all()
-
     def page_context(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
         user = request.user
-        redacted = Redaction(user)
-        deliveries = permissions.visible_deliveries(user, obj.deliveries.for_list()).order_by("pk")[:MAX_DELIVERIES]
+        sees_payload = permissions.may_view_payloads(user, obj)
         same_object = Event.objects.filter(object_type=obj.object_type, object_id=obj.object_id)
-        replay = same_object.filter(pk__gt=obj.pk, replay_of=obj.pk).first() if obj.error else None
+        replayed = same_object.filter(pk__gt=obj.pk, replay_of=obj.pk).first() if obj.error else None
 
         def visible_id(pk: int | None) -> int | None:
             return pk if pk and permissions.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
@@ -100,62 +124,102 @@ class EventAdmin(ReadOnlyAdmin):
         return {
             "event": obj,
             "failure_label": FAILURES.get(obj.failure, ""),
-            "is_replayed": replay is not None,
-            "replayed_as": visible_id(replay.pk if replay else None),
+            "last_error": last_line(obj.error),
+            "is_replayed": replayed is not None,
+            "replayed_as": visible_id(replayed.pk if replayed else None),
             "replay_of": visible_id(obj.replay_of),
             "may_see_deliveries": permissions.may_view_deliveries(user),
-            "may_replay": self.has_replay_permission(request) and obj.failure and obj.dispatched_at is None,
-            "changed": when(obj.timestamp),
-            "fields": ", ".join(json.loads(obj.changed)) or "nothing" if obj.changed else "",
-            "dispatched": when(obj.dispatched_at),
-            "data": indented(obj.data),
-            "serializer_outputs": _serializer_outputs(obj),
-            "snapshots": indented(obj.snapshots),
-            "request_shown": indented(obj.request),
-            "deliveries": [
-                {
-                    "row": one,
-                    "pill": pill(one.state),
-                    "reason": short(redacted.error(one.webhook_id, one.reason), 80),
-                    "created": when(one.created),
-                }
-                for one in deliveries
-            ],
+            "may_ask_why": permissions.may_view_webhooks(user),
+            "may_replay": self.has_replay_permission(request, obj)
+            and Event.objects.replayable().filter(pk=obj.pk).exists(),
+            "is_dispatched": not hasattr(obj, "undispatched"),
+            "sees_payload": sees_payload,
+            "who_sees_payloads": WHO_SEES_PAYLOADS,
+            "deliveries": _deliveries(obj, user),
+            "skips": _skips(obj, user),
+            "skips_url": (
+                skips_url(object_type=obj.object_type, object_id=obj.object_id)
+                if permissions.may_view_skips(user)
+                else ""
+            ),
+            **(_payload_context(obj) if sees_payload else {}),
+            **change_context(obj, user, obj, sees_payload),
         }
 
 
-def _serializer_outputs(event: Event) -> list[dict[str, str]]:
-    """The data for each serializer, if webhooks chose other serializers than the default one."""
-    names = payloads.webhooks_by_serializer(event) if event.serializers else []
+def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:
+    """What became of it: its deliveries, as far as the user may see them."""
+    redacted = Redaction(user)
+    rows = permissions.visible_deliveries(user, event.deliveries.for_list()).order_by("pk")[:MAX_DELIVERIES]
     return [
-        {"name": name or "default", "data": indented(payloads.as_serialized_by(event, name).data)} for name in names
+        {
+            "row": one,
+            "pill": pill(one.state, state_word(one.state)),
+            "reason": short(redacted.error(one.webhook_id, one.reason, one.error_kind), 80),
+            "time": when(one.finished_at or one.created),
+        }
+        for one in rows
     ]
 
 
+def _skips(event: Event, user: Any) -> list[dict[str, Any]]:
+    """Which webhooks did not want the change, and why. An object and a time find them: they do not name the event."""
+    begin, end = (first_id(event.timestamp + timedelta(seconds=seconds)) for seconds in (-5, 5))
+    chosen = Skip.objects.filter(near(event), object_type=event.object_type, object_id=event.object_id)
+    rows = permissions.visible_skips(user, chosen.filter(pk__gte=begin, pk__lt=end)).select_related("webhook")
+    shows_actual = permissions.may_view_payloads(user)
+    return [{"webhook": row.webhook, "reason": skip_reason(row, shows_actual)} for row in rows[:MAX_DELIVERIES]]
+
+
+def _payload_context(event: Event) -> dict[str, Any]:
+    names = payloads.webhooks_by_serializer(event) if event.serializers else []
+    outputs = [(name, payloads.as_serialized_by(event, name).data) for name in names]
+    return {
+        "data": highlight.json_block(event.data, _("Data")) if event.data and not outputs else "",
+        "serializer_outputs": [
+            {"name": name or _("default"), "data": highlight.json_block(data, name or _("default"))}
+            for name, data in outputs
+        ],
+        "snapshots": highlight.json_block(event.snapshots, _("Before and after")) if event.snapshots else "",
+        "request_shown": highlight.json_block(event.request, _("Request")) if event.request else "",
+    }
+
+
 def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
-    """Replay failed events, oldest first, and show the result. Stops when the request has taken long enough."""
-    failed: EventQuerySet = chosen.failed()  # type: ignore[attr-defined]
-    ids = list(failed.order_by("pk").values_list("pk", flat=True)[: TOTAL_CAP + 1])
+    """Replay events, oldest first, and show the result. Stops when the request has taken long enough."""
+    replayable: EventQuerySet = chosen.replayable()  # type: ignore[attr-defined]
+    ids = list(replayable.order_by("pk").values_list("pk", flat=True))
     replayed, problems = 0, list[str]()
     end = time.monotonic() + retries.REQUEST_SECONDS
-    for start in range(0, min(len(ids), TOTAL_CAP), CHUNK):
-        chunk = ids[start : min(start + CHUNK, TOTAL_CAP)]
-        for one in retries.replay(Event.objects.filter(pk__in=chunk).order_by("pk"), request.user):
+    for start in range(0, len(ids), CHUNK):
+        for one in retries.replay(Event.objects.filter(pk__in=ids[start : start + CHUNK]).order_by("pk"), request.user):
             if one.event:
                 replayed += 1
             else:
-                name = one.failed.object_repr or f"{one.failed.object_type} {one.failed.object_id}"
-                problems.append(f"“{name}” was not replayed: {one.problem}.")
+                text = _("“%(event)s” was not replayed: %(problem)s.")
+                problems.append(text % {"event": one.original.name, "problem": one.problem})
         if time.monotonic() > end:
             break
+    _show_replayed(request, replayed, problems, len(ids) - replayed - len(problems))
+
+
+def _show_replayed(request: HttpRequest, replayed: int, problems: list[str], left: int) -> None:
     if replayed:
-        messages.success(request, f"{count_of(replayed, 'event')} replayed.")
+        text = ngettext("%(count)s event replayed.", "%(count)s events replayed.", replayed)
+        messages.success(request, text % {"count": number(replayed)})
     for problem in problems[:MAX_NAMED]:
         messages.error(request, problem)
     if more := len(problems[MAX_NAMED:]):
-        messages.error(request, f"{count_of(more, 'more event')} could not be replayed.")
+        text = ngettext(
+            "%(count)s more event could not be replayed.", "%(count)s more events could not be replayed.", more
+        )
+        messages.error(request, text % {"count": number(more)})
     if not replayed and not problems:
-        messages.warning(request, "Nothing to replay: none of these events failed.")
-    if left := len(ids) - replayed - len(problems):
-        more_left = f"{left:,}{' or more' if len(ids) > TOTAL_CAP else ''} left"
-        messages.warning(request, f"There were too many for one request, {more_left}. Repeat the action for the rest.")
+        messages.warning(request, _("Nothing to replay: these are tests, or failed events that were replayed."))
+    if left:
+        text = ngettext(
+            "There was no time for %(count)s event. Repeat the action for it.",
+            "There was no time for %(count)s events. Repeat the action for them.",
+            left,
+        )
+        messages.warning(request, text % {"count": number(left)})

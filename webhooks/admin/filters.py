@@ -1,168 +1,261 @@
-"""Filters and search of the lists. Choices come from the registry, and search uses indexes or has bounds."""
+"""The filters above each list, as a form that works without JavaScript. Its fields have the names of the filters in the
+REST API and in runs, so "all that match" means the same everywhere."""
 
 from __future__ import annotations
 
-import uuid
-from datetime import timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
-from urllib.parse import urlencode
 
-from django.contrib import admin
-from django.db.models import Q, QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django import forms
+from django.core.exceptions import SuspiciousOperation
+from django.http import HttpRequest, QueryDict
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.functional import cached_property
+from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions, registry
-from webhooks.db import first_id
-from webhooks.models import Action, Event
-from webhooks.models.delivery import OPEN_STATES, State
+from webhooks.db import first_id, index_plans, to_utc
+from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
 from webhooks.models.event import PING
+from webhooks.models.queue import OPEN_STATES, State
+from webhooks.models.skip import Rule
+from webhooks.network.error_kinds import ErrorKind
 from webhooks.text import clean
 
-# Names have no index: search looks at this many of the newest events.
-NEWEST = 100_000
+Choices = list[tuple[str, Any]]
 
-# Search returns at most this many events for each meaning of the term.
-MAX_FOUND = 1000
+SPANS = {
+    "hour": (_("the last hour"), timedelta(hours=1)),
+    "day": (_("the last 24 hours"), timedelta(days=1)),
+    "week": (_("the last 7 days"), timedelta(days=7)),
+    "month": (_("the last 30 days"), timedelta(days=30)),
+}
 
-SEARCH_HELP = (
-    "An object's id or “dcim.site:12”, a delivery's or a request's id, or part of an object's name "
-    f"(in the newest {NEWEST:,} events)."
-)
-
-Choices = list[tuple[str, str]]
-
-
-class StateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [("open", "not finished"), *((state.value, str(state.label)) for state in State)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() == "open":
-            return queryset.filter(state__in=OPEN_STATES)
-        return queryset.filter(state=self.value()) if self.value() in State.values else queryset
+# Parameters of a list that are no filters: the cursor, and what Django's admin adds.
+OTHERS = {"before", "e", "_changelist_filters", "_popup", "_to_field", "_facets"}
 
 
-class EventStateFilter(admin.SimpleListFilter):
-    title = "state"
-    parameter_name = "state"
+class ChosenField(forms.ChoiceField):
+    """A choice among offers. It accepts and shows other values too, such as a model that is no longer registered."""
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [("failed", "failed"), ("replayed", "failed and replayed"), ("created", "payload created")]
+    def valid_value(self, value: Any) -> bool:
+        return bool(value == clean(value))  # PostgreSQL rejects NUL and lone surrogates
 
-    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
-        match self.value():
-            case "failed":
-                return queryset.failed()
-            case "replayed":
-                return queryset.replayed()
-            case "created":
-                return queryset.filter(error="")
-        return queryset
+    def offer(self, choices: Choices, chosen: str) -> None:
+        known = {value for value, _label in choices}
+        others = [(chosen, chosen)] if chosen and chosen not in known else []
+        self.choices = [("", _("any")), *choices, *others]
 
 
-class WebhookFilter(admin.SimpleListFilter):
-    """Offers the webhooks that the user may view."""
+class MomentInput(forms.DateTimeInput):
+    """The browser's own input for a date and a time."""
 
-    title = "webhook"
-    parameter_name = "webhook__id__exact"
+    input_type = "datetime-local"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        webhooks = permissions.visible_webhooks(request.user).order_by("name")
-        return [(str(pk), name) for pk, name in webhooks.values_list("pk", "name")]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(webhook=as_key(self.value() or "")) if self.value() else queryset
-
-
-class EventColumnFilter(admin.SimpleListFilter):
-    """Filters events, or deliveries by their event. Accepts values that are no longer offered."""
-
-    column: ClassVar[str]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        value = self.value()
-        if not value:
-            return queryset
-        column = self.column if queryset.model is Event else f"event__{self.column}"
-        # PostgreSQL rejects NUL and lone surrogates.
-        return queryset.filter(**{column: value}) if value == clean(value) else queryset.none()
+    def format_value(self, value: Any) -> str | None:
+        moment = parse_datetime(value) if isinstance(value, str) else value
+        if not isinstance(moment, datetime):
+            return None
+        local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
+        return local.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-class TypeFilter(EventColumnFilter):
-    title = "model"
-    parameter_name = "model"
-    column = "object_type"
+class MomentField(forms.DateTimeField):
+    widget = MomentInput(attrs={"step": "1"})
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(registration.label, registration.label) for registration in registry.registrations()]
-
-
-class ActionFilter(EventColumnFilter):
-    title = "action"
-    parameter_name = "event_action"  # the admin uses "action" for its own form
-    column = "action"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        actions = [(action.value, str(action.label)) for action in Action]
-        return [*actions, *((name, name) for name in registry.custom_events()), (PING, PING)]
+    def clean(self, value: Any) -> datetime | None:
+        moment: datetime | None = super().clean(value)
+        if moment is not None:
+            try:
+                first_id(to_utc(moment))
+            except (ValueError, OverflowError):
+                raise forms.ValidationError(_("Enter a time from 1970 to 9999.")) from None
+        return moment
 
 
-class AgeFilter(admin.SimpleListFilter):
-    """Filters deliveries by creation time, through their ids: these have an index."""
+class ListForm(forms.Form):
+    """The filters of one list. Give it the request: it reads the query parameters."""
 
-    title = "time"
-    parameter_name = "within"
-    spans: ClassVar[dict[str, tuple[str, timedelta]]] = {
-        "hour": ("the last hour", timedelta(hours=1)),
-        "day": ("the last 24 hours", timedelta(days=1)),
-        "week": ("the last 7 days", timedelta(days=7)),
-        "month": ("the last 30 days", timedelta(days=30)),
-    }
+    data: QueryDict
+    order: ClassVar[tuple[str, ...]] = ()
+    """The fields in the order of their importance."""
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(key, label) for key, (label, _) in self.spans.items()]
+    def __init__(self, request: HttpRequest) -> None:
+        if unknown := request.GET.keys() - self.base_fields.keys() - OTHERS:
+            raise SuspiciousOperation(f"The list has no filter {', '.join(sorted(unknown))}.")
+        super().__init__(data=request.GET, auto_id="filter_%s")
+        self.user_of_request = request.user
+        self.order_fields(self.order)
+        for name, choices in self.offers().items():
+            field: Any = self.fields[name]
+            field.offer(choices, self.data.get(name, ""))
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        if self.value() not in self.spans:
-            return queryset
-        _, age = self.spans[str(self.value())]
-        return queryset.filter(pk__gte=first_id(timezone.now() - age))
+    def offers(self) -> dict[str, Choices]:
+        """The choices of each ``ChosenField``."""
+        raise NotImplementedError
+
+    @cached_property
+    def chosen(self) -> dict[str, Any]:
+        """The filters that are set, as ``models.selection`` and runs read them."""
+        found = {name: value for name, value in self.cleaned_data.items() if value not in ("", None)}
+        return {name: self.as_filter(name, value) for name, value in found.items()}
+
+    def as_filter(self, name: str, value: Any) -> Any:
+        """A valid value of a field as a JSON value."""
+        return value
+
+    def active(self) -> Iterator[tuple[str, str, str]]:
+        """For each filter that is set: its label, its value in words, and the address of the list without it."""
+        for name, field in self.fields.items():
+            value = self.data.get(name, "")
+            if name == "q" or not value:
+                continue
+            choices: Any = dict(field.choices) if isinstance(field, ChosenField) else {}  # type: ignore[arg-type]
+            yield str(field.label), str(choices.get(value, value)), self.address(name)
+
+    def address(self, *without: str, **parameters: str) -> str:
+        """The query string of the list with other parameters, on its first page."""
+        data = self.data.copy()
+        for gone in (*without, "before"):
+            data.pop(gone, None)
+        data.update(parameters)
+        return f"?{data.urlencode()}"
 
 
-def deliveries_url(**filters: Any) -> str:
-    """The address of the list of deliveries, filtered."""
-    return f"{reverse('admin:webhooks_delivery_changelist')}?{urlencode(filters)}"
+class FilterForm(ListForm):
+    """The filters that events, deliveries and skips share."""
 
+    searched: ClassVar[type[Event | Skip]] = Event
+    """The rows with the objects that a search term may mean."""
 
-def as_uuid(term: str) -> uuid.UUID | None:
-    try:
-        return uuid.UUID(term)
-    except ValueError:
-        return None
+    q = forms.CharField(label=_("Search"), required=False, max_length=255)
+    object_type = ChosenField(label=_("Model"), required=False)
+    action = ChosenField(label=_("Action"), required=False)
+    object_id = forms.CharField(label=_("Object's id"), required=False, max_length=255)
+    user = forms.CharField(label=_("User"), required=False, max_length=150)
+    request_id = forms.CharField(label=_("Request's id"), required=False, max_length=200)
+    within = ChosenField(label=_("Time"), required=False)
+    created_after = MomentField(label=_("From"), required=False)
+    created_before = MomentField(label=_("Until"), required=False)
 
-
-def as_key(term: str) -> int:
-    """The primary key in a request. Returns 0, which no row has, if it is not a number that the database accepts."""
-    return int(term) if term.isdecimal() and len(term) < 19 else 0
-
-
-def search_events(term: str, events: QuerySet[Event]) -> list[int]:
-    """The ids of the newest of these events that match a search term."""
-    label, colon, key = term.partition(":")
-    if colon and registry.registration_by_label(label):
-        queries = [Q(object_type=label.lower(), object_id=key.strip())]
-    else:
-        # The index is on object_type and object_id.
+    def offers(self) -> dict[str, Choices]:
         labels = [registration.label for registration in registry.registrations()]
-        queries = [Q(object_type__in=labels, object_id=term), Q(request_id=term)]
-        if not as_uuid(term):
-            newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-            queries.append(Q(pk__gt=newest - NEWEST, object_repr__icontains=term))
-    return [
-        pk for query in queries for pk in events.filter(query).order_by("-pk").values_list("pk", flat=True)[:MAX_FOUND]
-    ]
+        names = [*Action.values, *registry.custom_events(), PING]
+        return {
+            "object_type": [(label, label) for label in labels],
+            "action": [(name, Action(name).label if name in Action.values else name) for name in names],
+            "within": [(name, label) for name, (label, _span) in SPANS.items()],
+        }
+
+    def webhooks(self) -> Choices:
+        rows = permissions.visible_webhooks(self.user_of_request).order_by("name")
+        return [(str(pk), name) for pk, name in rows.values_list("pk", "name")]
+
+    @cached_property
+    def chosen(self) -> dict[str, Any]:
+        found = dict(super().chosen)
+        span, term = found.pop("within", None), found.pop("q", "")
+        if span in SPANS:
+            found["created_after"] = (datetime.now(UTC) - SPANS[span][1]).isoformat()
+        return found | (meaning_of(term, self.searched) if term else {})
+
+    def as_filter(self, name: str, value: Any) -> Any:
+        match name:
+            case "webhook":
+                return int(value)
+            case "object_type":
+                return value.lower()
+        return to_utc(value).isoformat() if isinstance(value, datetime) else value
+
+
+def meaning_of(term: str, model: type[Event | Skip]) -> dict[str, Any]:
+    """The filters that a search term stands for: an object by "dcim.site:12" or its id, a request, or else a part of
+    the names of objects. The rows of ``model`` decide what there is."""
+    term, rows = term.strip(), model._default_manager
+    label, colon, key = term.partition(":")
+    if registry.registration_by_label(label):
+        return {"object_type": label.lower()} | ({"object_id": key.strip()} if colon else {})
+    labels = [registration.label for registration in registry.registrations()]
+    with index_plans(rows.db):
+        if rows.filter(object_type__in=labels, object_id=term).exists():
+            return {"object_id": term}
+        # Skips have no index of requests.
+        return {"request_id": term} if Event.objects.filter(request_id=term).exists() else {"name": term}
+
+
+class WebhookField(ChosenField):
+    def valid_value(self, value: Any) -> bool:
+        return bool(value.isdecimal()) and len(value) < 19  # a number that the database accepts
+
+
+class DeliveryFilterForm(FilterForm):
+    state = ChosenField(label=_("State"), required=False)
+    webhook = WebhookField(label=_("Webhook"), required=False)
+    error_kind = ChosenField(label=_("Error"), required=False)
+    status = forms.IntegerField(label=_("HTTP status"), required=False, min_value=100, max_value=999)
+
+    order = (
+        "q", "state", "webhook", "error_kind", "status", "object_type", "action", "object_id", "user", "request_id",
+        "within", "created_after", "created_before",
+    )  # fmt: skip
+
+    def offers(self) -> dict[str, Choices]:
+        kinds = {*Delivery.objects.error_kinds(), self.data.get("error_kind")}
+        return super().offers() | {
+            "state": [("open", _("not finished")), *((state.value, state.label) for state in State)],
+            "webhook": self.webhooks(),
+            "error_kind": [(kind.value, kind.label) for kind in ErrorKind if kind in kinds],
+        }
+
+    def as_filter(self, name: str, value: Any) -> Any:
+        if name == "state":
+            return [*OPEN_STATES] if value == "open" else [value]
+        return super().as_filter(name, value)
+
+
+class EventFilterForm(FilterForm):
+    state = ChosenField(label=_("State"), required=False)
+
+    order = (
+        "q", "state", "object_type", "action", "object_id", "user", "request_id", "within", "created_after",
+        "created_before",
+    )  # fmt: skip
+
+    def offers(self) -> dict[str, Choices]:
+        states = [("failed", _("failed")), ("replayed", _("failed and replayed")), ("recorded", _("recorded"))]
+        return super().offers() | {"state": states}
+
+    @cached_property
+    def chosen(self) -> dict[str, Any]:
+        found = dict(super().chosen)
+        match found.pop("state", None):
+            case "failed" | "recorded" as state:
+                found["failed"] = state == "failed"
+            case "replayed":
+                found["replayed"] = True
+        return found
+
+
+class SkipFilterForm(FilterForm):
+    searched = Skip
+
+    rule = ChosenField(label=_("Reason"), required=False)
+    webhook = WebhookField(label=_("Webhook"), required=False)
+
+    order = (
+        "q", "rule", "webhook", "object_type", "action", "object_id", "user", "request_id", "within", "created_after",
+        "created_before",
+    )  # fmt: skip
+
+    def offers(self) -> dict[str, Choices]:
+        return super().offers() | {"rule": list(Rule.choices), "webhook": self.webhooks()}
+
+
+class RunFilterForm(ListForm):
+    state = ChosenField(label=_("State"), required=False)
+    kind = ChosenField(label=_("Kind"), required=False)
+
+    def offers(self) -> dict[str, Choices]:
+        return {"state": list(RunState.choices), "kind": list(RunKind.choices)}

@@ -1,140 +1,266 @@
-"""The form for a webhook."""
+"""The form for a webhook, and its fields and widgets."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
-from django.utils.html import escape, format_html
+from django.urls import reverse_lazy
+from django.utils.html import escape
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions, registry
-from webhooks.admin.display import exact_time
-from webhooks.admin.fields import (
-    CODE,
-    ConditionsField,
-    EmptyTextarea,
-    FieldNamesField,
-    ListField,
-    ModelsField,
-    SuggestingInput,
-    WriteOnlyField,
-)
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
-from webhooks.security.encryption import Secret
+from webhooks.security.encryption import Secret, refuse_encrypted
+
+CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
+
+
+ACTIONS_LABEL = "wh-actions"  # the id of the text before the three actions
+
+
+class ModelsWidget(forms.CheckboxSelectMultiple):
+    """Checkboxes with a heading for each app. Scripts add "all" and "none" to each heading, and a filter."""
+
+    template_name = "webhooks/admin/models_widget.html"
+
+
+class FirstActionWidget(forms.CheckboxInput):
+    """The first of the boxes for actions, after the text that introduces them all."""
+
+    template_name = "webhooks/admin/first_action.html"
+
+
+class ListField(forms.CharField):
+    """A list of names, edited as text with one name a line."""
+
+    widget: Any = forms.Textarea(attrs={"class": "vLargeTextField", "rows": 3, "spellcheck": "false"})
+    separator, separators = "\n", r"[\r\n]"
+
+    def prepare_value(self, value: Any) -> Any:
+        return self.separator.join(map(str, value)) if isinstance(value, list) else value
+
+    def to_python(self, value: Any) -> Any:
+        names = re.split(self.separators, super().to_python(value) or "")
+        return [name.strip() for name in names if name.strip()]
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool((initial or []) != self.to_python(data))
+
+
+class FieldNamesField(ListField):
+    """A list of names, edited as text with commas or spaces between the names."""
+
+    widget = forms.TextInput(attrs={"class": "vTextField"})
+    separator, separators = ", ", r"[,\s]"
+
+
+class ConditionsField(forms.JSONField):
+    """Indented JSON text. A script replaces it by rows if they can express the conditions."""
+
+    preview_url = reverse_lazy("admin:webhooks_webhook_condition_preview")
+    widget = forms.Textarea(CODE | {"rows": 6, "data-wh-conditions": "", "data-url": preview_url})
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        return data  # a form with errors shows the text as it was entered
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value
+        return json.dumps(value, ensure_ascii=False, indent=2) if value else ""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except (ValidationError, RecursionError) as error:
+            text = _("This is not JSON: %(error)s.") % {"error": error.__context__ or error}
+            raise ValidationError(text, code="invalid") from error
+
+
+class WriteOnlyField(forms.CharField):
+    """Never shows the stored or the entered value. An empty input changes nothing."""
+
+    default_validators = [refuse_encrypted]
+
+    def prepare_value(self, value: Any) -> str:
+        return ""
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return bool(data)
+
+    def clean(self, value: Any) -> Any:
+        return Secret(super().clean(value))
 
 
 class WebhookForm(forms.ModelForm):
-    """``user`` must have permission for the changes. Without a user, nothing is checked."""
+    """``user`` must have permission for the changes. Without a user, nothing is checked.
+
+    ``is_trial``: the form is tried and not saved.
+    """
 
     user: ClassVar[Any] = None
+    is_trial: ClassVar[bool] = False
 
-    object_types = ModelsField(queryset=ContentType.objects.none(), label="Models", required=False)
+    object_types = forms.ModelMultipleChoiceField(
+        ContentType.objects.none(), widget=ModelsWidget, label=gettext_lazy("Models"), required=False
+    )
     custom_events = forms.MultipleChoiceField(
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        label="Custom events",
-        help_text="Events sent by code; they do not depend on the selected models.",
+        label=gettext_lazy("Custom events"),
+        help_text=gettext_lazy("Events that code of this site sends. They do not depend on the selected models."),
     )
     conditions = ConditionsField(
-        required=False, help_text="Send only changes that match these conditions. Empty: every change."
+        required=False,
+        label=gettext_lazy("Conditions"),
+        help_text=gettext_lazy("Send only changes that match these conditions. Empty: every change."),
     )
     changed_fields = FieldNamesField(
         required=False,
-        label="Only if these fields changed",
-        help_text="Field names, such as: status, tags. Skips updates that change none of these fields. Empty: every "
-        "update. Creations and deletions are always sent.",
+        label=gettext_lazy("Only if these fields changed"),
+        help_text=gettext_lazy(
+            "Field names, such as: status, tags. Skips updates that change none of these fields. Empty: every update. "
+            "Creations and deletions are always sent."
+        ),
     )
     excluded_usernames = ListField(
         required=False,
-        label="Ignored users",
-        help_text="Changes by these users are not sent. Enter the user of a receiver that writes back. One name a "
-        "line.",
+        label=gettext_lazy("Ignored users"),
+        help_text=gettext_lazy(
+            "Changes by these users are not sent. Enter the user of a receiver that writes back. One name a line."
+        ),
     )
     secret = WriteOnlyField(
         required=False,
         max_length=SECRET_LENGTH,
-        widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}, render_value=False),
-        help_text="Signs each request, so that the receiver can verify the sender.",
+        widget=forms.PasswordInput(attrs={"class": "vTextField", "autocomplete": "new-password"}),
+        label=gettext_lazy("Secret"),
+        help_text=gettext_lazy("The secret signs each request, so that the receiver can verify the sender."),
     )
     clear_secret = forms.BooleanField(
-        required=False, label="Clear the secret", help_text="Requests are no longer signed."
+        required=False,
+        label=gettext_lazy("Clear the secret"),
+        help_text=gettext_lazy("Requests are no longer signed."),
     )
-    forget_previous_secret = forms.BooleanField(required=False, label="Stop signing with the previous secret now")
+    forget_previous_secret = forms.BooleanField(
+        required=False, label=gettext_lazy("Stop signing with the previous secret now")
+    )
     secret_headers = WriteOnlyField(
         required=False,
         max_length=SECRET_HEADERS_LENGTH,
-        widget=EmptyTextarea(
+        widget=forms.Textarea(
             attrs={"class": "vLargeTextField", "rows": 3, "autocomplete": "off", "spellcheck": "false"}
         ),
-        help_text="Headers that stay hidden, such as Authorization. One “Name: value” a line.",
+        label=gettext_lazy("Secret headers"),
+        help_text=gettext_lazy("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
     )
-    clear_secret_headers = forms.BooleanField(required=False, label="Clear the secret headers")
+    clear_secret_headers = forms.BooleanField(required=False, label=gettext_lazy("Clear the secret headers"))
+
+    class Media:
+        js = ("webhooks/conditions.js", "webhooks/models.js", "webhooks/try_it.js")
 
     class Meta:
         model = Webhook
         fields = "__all__"
         widgets = {
             # Browsers refuse templates in an input of type "url".
-            "payload_url": forms.TextInput(attrs={"class": "vURLField", "spellcheck": "false"}),
-            "serializer": SuggestingInput([], {"class": "vTextField"}),
-            "content_type": SuggestingInput(BodyType.values, {"class": "vTextField"}),
-            "additional_headers": forms.Textarea(attrs=CODE | {"rows": 4}),
-            "body_template": forms.Textarea(attrs=CODE | {"rows": 10}),
+            "payload_url": forms.TextInput(
+                attrs={"class": "vURLField", "spellcheck": "false", "placeholder": "https://cmdb.example.com/hooks"}
+            ),
+            "on_created": FirstActionWidget,
+            "serializer": forms.TextInput(attrs={"class": "vTextField", "list": "serializer_suggestions"}),
+            "content_type": forms.TextInput(attrs={"class": "vTextField", "list": "content_type_suggestions"}),
+            "additional_headers": forms.Textarea(attrs=CODE | {"rows": 3}),
+            "body_template": forms.Textarea(attrs=CODE | {"rows": 6}),
+        }
+        help_texts = {
+            "name": gettext_lazy("A name for lists and messages, such as “CMDB sync”."),
+            "payload_url": gettext_lazy(
+                "The address of the receiver: each change is sent there. Parts may come from the change: "
+                "https://…/{{ data.id }}."
+            ),
+            "object_types": gettext_lazy("Changes of these models are sent."),
+            "on_created": "",
+            "on_updated": "",
+            "on_deleted": "",
+            "enabled": gettext_lazy("Without this, no change is sent. What is stored already waits."),
+            "http_method": gettext_lazy("Most receivers expect POST. Each method sends the body."),
+            "body_template": gettext_lazy(
+                "A template for another body. Empty: the whole payload, as JSON or as a form."
+            ),
+            "ssl_verification": gettext_lazy("Refuse a receiver without a trusted certificate."),
         }
 
     def __init__(self, data: Any = None, files: Any = None, **kwargs: Any) -> None:
         # Named arguments: Django's error reports hide ``data``, but not ``*args``.
         super().__init__(data, files, **kwargs)
         self.stored_secrets = {name: getattr(self.instance, name) for name in ("secret", "secret_headers")}
-        self._detect_concurrent_switch()
-        self._offer_models()
-        self._offer_registered()
-        self._describe_secrets()
-
-    def _detect_concurrent_switch(self) -> None:
-        """Remember "enabled" as it was when the form was opened: a worker may disable the webhook before the save."""
+        for name in ACTION_FIELDS.keys() & self.fields.keys():
+            self.fields[name].widget.attrs["aria-describedby"] = ACTIONS_LABEL
+        # Remember "enabled" as it was when the form was opened: a worker may disable the webhook before the save.
         has_initial = self.add_initial_prefix("enabled") in self.data
         if self.instance.pk and "enabled" in self.fields and (has_initial or not self.is_bound):
             self.fields["enabled"].show_hidden_initial = True
-
-    def _offer_models(self) -> None:
-        field: Any = self.fields["object_types"]
-        field.queryset = registered_object_types()
-        field.help_text = ""
-        if self.instance.pk:
-            dropped = self.instance.object_types.exclude(pk__in=field.queryset.values("pk"))
-            if names := ", ".join(map(label_of, dropped)):
-                field.help_text = f"No longer registered, and removed when you save: {escape(names)}."
-
-    def _offer_registered(self) -> None:
-        """Offer registered custom events and serializers, and the chosen ones: these stay visible."""
-        events = registry.custom_events()
-        gone = [(name, f"{name} (no longer registered)") for name in self.instance.custom_events if name not in events]
-        choices = [(name, f"{label} ({name})") for name, label in events.items()]
-        self.fields["custom_events"].choices = choices + gone  # type: ignore[attr-defined]
-        if "serializer" in self.fields:  # a user without permission to change webhooks has no such field
-            self.fields["serializer"].widget.suggestions = registry.serializer_names()
-        for name in {"custom_events", "serializer"} - set(optional_fields(self.instance)):
+        self._offer_choices()
+        self._describe_secrets()
+        for name in unused_fields(self.instance):
             self.fields.pop(name, None)
 
+    def _offer_choices(self) -> None:
+        """Offer registered models and events. The webhook's own stay visible even if they are no longer registered."""
+        models: Any = self.fields["object_types"]
+        models.queryset = registered_object_types()
+        models.choices = _grouped_by_app(models.queryset)
+        if self.instance.pk:
+            dropped = self.instance.object_types.exclude(pk__in=models.queryset.values("pk"))
+            if names := ", ".join(map(label_of, dropped)):
+                text = _("No longer registered, and removed when you save: %(names)s.")
+                models.help_text = text % {"names": escape(names)}
+        events: Any = self.fields["custom_events"]
+        known = registry.custom_events()
+        unknown = [name for name in self.instance.custom_events if name not in known]
+        gone = [(name, _("%(name)s (no longer registered)") % {"name": name}) for name in unknown]
+        events.choices = [(name, f"{label} ({name})") for name, label in known.items()] + gone
+
+    def suggestions(self) -> dict[str, list[str]]:
+        """Common values of text fields, for the template."""
+        return {"serializer": registry.serializer_names(), "content_type": BodyType.values}
+
     def _describe_secrets(self) -> None:
-        for name, stored in self.stored_secrets.items():
-            keep = "Leave this empty to keep it. " if stored else ""
-            about = f"{self.fields[name].help_text} The value is never shown again."
-            self.fields[name].help_text = f"{describe_secret(self.instance, name)} {keep}{about}"
-            if not stored:
-                del self.fields[f"clear_{name}"]
-        until = self.instance.previous_secret_until
-        if until and self.instance.previous_secret:
-            text = format_html("It signs together with the new one until {}.", exact_time(until))
+        """Say whether secrets are stored and usable, without showing them."""
+        descriptions = {
+            "secret": (
+                _("A secret is set. Leave this empty to keep it."),
+                _("A secret is set, but nothing is sent: %(problem)s. Leave this empty to keep it."),
+                _("No secret is set, so requests are not signed."),
+            ),
+            "secret_headers": (
+                _("Secret headers are set. Leave this empty to keep them."),
+                _("Secret headers are set, but nothing is sent: %(problem)s. Leave this empty to keep them."),
+                _("No secret headers are set."),
+            ),
+        }
+        for name, (is_set, is_unusable, is_not_set) in descriptions.items():
+            stored, field = self.stored_secrets[name], self.fields[name]
+            text = is_set if stored else is_not_set
+            if stored and stored.problem:
+                text = is_unusable % {"problem": stored.problem}
+            field.help_text = f"{field.help_text} {text} {_('The value is never shown again.')}"
+        if until := self.instance.previous_secret_until:
+            text = _("It signs together with the new one until %(time)s.") % {"time": exact_time(until)}
             self.fields["forget_previous_secret"].help_text = text
-        else:
-            del self.fields["forget_previous_secret"]
 
     @property
     def changed_settings(self) -> set[str]:
@@ -154,12 +280,12 @@ class WebhookForm(forms.ModelForm):
                 cleaned[name] = entered or stored
                 continue
             if entered:
-                self.add_error(f"clear_{name}", "Either enter a new value or clear the stored one, not both.")
+                self.add_error(f"clear_{name}", _("Either enter a new value or clear the stored one, not both."))
             cleaned[name] = Secret()
         return cleaned
 
     def _check_permissions(self) -> None:
-        """Users may only send what they may view, and secret headers do not follow to another receiver."""
+        """Refuse models that the user may not view, and the stored secret headers for another receiver."""
         stored = Webhook.objects.get(pk=self.instance.pk) if self.instance.pk else None
         is_entered = not {"secret_headers", "clear_secret_headers"}.isdisjoint(self.changed_data)
         chosen = self.instance.new_object_types
@@ -168,27 +294,30 @@ class WebhookForm(forms.ModelForm):
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]
-        if not self.errors:
+        if not self.errors or self.is_trial:
             return
         # The page does not show entered secrets again: a user who corrects another field would lose them.
         for name in self.stored_secrets:
             if self[name].data and name not in self.errors:
-                self.add_error(name, "Enter it again: nothing was saved, and the entered value is not shown.")
+                self.add_error(name, _("Enter it again: nothing was saved, and the entered value is not shown."))
 
 
-def optional_fields(webhook: Webhook | None) -> list[str]:
-    """The fields that are only useful if the site registered custom events or serializers."""
-    registered = {"custom_events": registry.custom_events(), "serializer": registry.serializer_names()}
-    return [name for name, known in registered.items() if known or (webhook and getattr(webhook, name))]
+def unused_fields(webhook: Webhook) -> set[str]:
+    """The fields that offer nothing for this webhook: nothing is registered, or there is nothing to clear."""
+    uses = {
+        "custom_events": registry.custom_events() or webhook.custom_events,
+        "serializer": registry.serializer_names() or webhook.serializer,
+        "clear_secret": webhook.secret,
+        "forget_previous_secret": webhook.previous_secret and webhook.previous_secret_until,
+        "clear_secret_headers": webhook.secret_headers,
+    }
+    return {name for name, use in uses.items() if not use}
 
 
-def describe_secret(webhook: Webhook, name: str) -> str:
-    """Whether a secret value is stored and usable, without showing it."""
-    secret: Secret = getattr(webhook, name)
-    is_set, is_not_set = {
-        "secret": ("A secret is set", "No secret is set: requests are not signed."),
-        "secret_headers": ("Secret headers are set", "No secret headers are set."),
-    }[name]
-    if secret.problem:
-        return f"{is_set}, but every attempt fails: {secret.problem}."
-    return f"{is_set}." if secret else is_not_set
+def _grouped_by_app(object_types: Iterable[ContentType]) -> list[tuple[str, list[tuple[int, str]]]]:
+    """Choices for registered models in a group for each app, in alphabetical order."""
+    groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for object_type in object_types:
+        meta: Any = object_type.model_class()._meta  # type: ignore[union-attr]
+        groups[str(meta.app_config.verbose_name)].append((capfirst(str(meta.verbose_name_plural)), object_type.pk))
+    return [(app, [(pk, name) for name, pk in sorted(models)]) for app, models in sorted(groups.items())]

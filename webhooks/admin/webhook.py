@@ -1,168 +1,235 @@
-"""The pages of webhooks: list, form, test and deletion."""
+"""The pages of one webhook: its health, its form with “Try it”, its tests and runs, and its deletion."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.decorators import method_decorator
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_POST
+from django.views.decorators.http import require_http_methods, require_POST
 
-from webhooks import permissions
-from webhooks.admin import actions
-from webhooks.admin.columns import READ_ONLY, WebhookColumns
+from webhooks import permissions, redaction
+from webhooks.admin import actions, fieldsets, health, recover, try_it
 from webhooks.admin.condition_preview import condition_preview
-from webhooks.admin.counts import with_counts
-from webhooks.admin.diagnostics import diagnose_webhook
-from webhooks.admin.display import EscapeInvisibleMixin, count_of
-from webhooks.admin.forms import WebhookForm, optional_fields
-from webhooks.capture import recording
-from webhooks.models import Webhook
+from webhooks.admin.display import part
+from webhooks.admin.forms import WebhookForm, unused_fields
+from webhooks.admin.health import page_url
+from webhooks.admin.lists import as_key
+from webhooks.admin.webhook_list import WebhookListAdmin
+from webhooks.db import index_plans
+from webhooks.models import RunKind, Webhook
+from webhooks.models.event import USERNAME_LENGTH
 from webhooks.models.validation import CONFLICT
-from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.models.webhook import ACTION_FIELDS, SECRET_FIELDS
+from webhooks.network import url_policy
 from webhooks.operations.webhooks import delete_webhooks, ping
+from webhooks.workers import jobs
 
-# The address of the list may filter by these columns.
-ALLOWED_LOOKUPS = {"id", "pk", "name", "enabled", "object_types", *ACTION_FIELDS}
+# Fields that users without permission to change the webhook do not see.
+HIDDEN = {"secret", "clear_secret", "forget_previous_secret", *fieldsets.HEADERS, "body_template"}
+
+# An error report that Django mails must not contain the secrets.
+hide_secrets = method_decorator(sensitive_post_parameters("secret", "secret_headers"))
+
+
+class OutsidePermission(PermissionDenied):
+    """The host gives the user this permission for other webhooks only. The message says so."""
 
 
 @admin.register(Webhook)
-class WebhookAdmin(WebhookColumns, EscapeInvisibleMixin, admin.ModelAdmin):
+class WebhookAdmin(WebhookListAdmin):
     form = WebhookForm
     change_form_template = "webhooks/admin/webhook.html"
-    actions = ("enable", "disable", "resume")
-    sortable_by = ("name_and_url", "state")
+    readonly_fields = ("redacted_url",)
 
     class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css"]}
+        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/webhook.css"]}
 
     # Permissions
 
     def has_change_permission(self, request: HttpRequest, obj: Webhook | None = None) -> bool:
-        return super().has_change_permission(request, obj) and _may(request, "change", obj)
+        return super().has_change_permission(request, obj) and (not obj or permissions.may(request.user, "change", obj))
 
     def has_delete_permission(self, request: HttpRequest, obj: Webhook | None = None) -> bool:
-        return super().has_delete_permission(request, obj) and _may(request, "delete", obj)
+        return super().has_delete_permission(request, obj) and (not obj or permissions.may(request.user, "delete", obj))
 
-    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Allow exact lookups of a few columns. With others a user could guess hidden values letter by letter."""
-        field, *more = lookup.split("__")
-        values = value if isinstance(value, list) else [value]
-        is_plain = {"id", "exact"}.issuperset(more) and not any("\0" in str(one) for one in values)
-        return field in ALLOWED_LOOKUPS and is_plain and super().lookup_allowed(lookup, value, request)
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Webhook | None:
+        with index_plans(Webhook.objects.db):
+            return super().get_object(request, object_id, from_field)
 
-    # List
-
-    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        return ("name", "payload_url") if permissions.may_change_all_webhooks(request.user) else ("name",)
-
-    def get_list_display(self, request: HttpRequest) -> Any:
-        counts = ("open", "failed") if permissions.may_view_deliveries(request.user) else ()
-        return ("name_and_url", "state", "sends", *counts, "last_result")
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
-        webhooks: QuerySet[Webhook] = super().get_queryset(request)
-        if permissions.is_restricted(request.user):
-            webhooks = permissions.visible_webhooks(request.user, webhooks)
-        deliveries = permissions.visible_deliveries(request.user)
-        return with_counts(webhooks, deliveries).prefetch_related("object_types")
-
-    @admin.action(description="Enable the selected webhooks", permissions=["change"])
-    def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        actions.set_enabled(request, _changeable(request, chosen), enabled=True)
-
-    @admin.action(description="Disable the selected webhooks", permissions=["change"])
-    def disable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        actions.set_enabled(request, _changeable(request, chosen), enabled=False)
-
-    @admin.action(description="Resume the selected webhooks now", permissions=["change"])
-    def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        actions.resume(request, _changeable(request, chosen))
+    def _get_changeable(self, request: HttpRequest, object_id: str) -> Webhook:
+        webhook: Webhook | None = self.get_object(request, object_id)
+        if webhook is None:
+            raise Http404(_("There is no webhook %(id)s.") % {"id": object_id})
+        if not self.has_change_permission(request, webhook):
+            raise PermissionDenied
+        return webhook
 
     # Form
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        form = super().get_form(request, obj, change, **kwargs)
-        return type(form.__name__, (form,), {"user": request.user})
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        return tuple(READ_ONLY.values())
+        form = super().get_form(request, obj, change, **kwargs)  # a new class for each request
+        form.user = request.user  # type: ignore[attr-defined]
+        return form
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        secrets, headers = ["secret"], ["secret_headers"]
         is_editable = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
-        if obj and is_editable:
-            if obj.secret:
-                secrets.append("clear_secret")
-            if obj.previous_secret and obj.previous_secret_until:
-                secrets.append("forget_previous_secret")
-            if obj.secret_headers:
-                headers.append("clear_secret_headers")
-        fieldsets = (
-            (None, ["name", "enabled"]),
-            ("Events", ["object_types", tuple(ACTION_FIELDS), *optional_fields(obj)]),
-            ("Filters", ["conditions", "changed_fields", "only_changes", "prechange", "excluded_usernames"]),
-            ("Destination", ["payload_url", "http_method", *secrets]),
-            ("Headers and body", ["content_type", "additional_headers", *headers, "body_template"]),
-            ("Sending", ["ssl_verification", "ca_file_path", "timeout", "ordered"]),
-        )
-        replaced: dict[Any, Any] = {} if is_editable else READ_ONLY
-        return [(title, {"fields": [replaced.get(name, name) for name in names]}) for title, names in fieldsets]
+        left_out, url = unused_fields(obj or Webhook()), "payload_url"
+        if not is_editable:
+            left_out, url = left_out | HIDDEN, "redacted_url"
+        return fieldsets.fieldsets(left_out, url)
 
-    def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
-        webhook = self.get_object(request, object_id)
-        context = {
-            "may_ping": webhook is not None and webhook.enabled and self.has_change_permission(request, webhook),
-            "problems": list(diagnose_webhook(webhook, timezone.now())) if webhook else [],
-        }
-        return super().change_view(request, object_id, form_url, (extra_context or {}) | context)
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """All actions, or the values of the webhook to copy, without its secrets."""
+        if original := self._original(request):
+            copied = {one.name for one in Webhook._meta.fields if one.editable} - {"id", "name", *SECRET_FIELDS}
+            values: dict[str, Any] = {name: getattr(original, name) for name in copied if hasattr(original, name)}
+            name = _("%(name)s (copy)") % {"name": original.name}
+            return values | {"name": name[:150], "object_types": list(original.object_types.all())}
+        return dict.fromkeys(ACTION_FIELDS, True) | super().get_changeform_initial_data(request)
 
-    # An error report that Django mails must not contain the secrets.
-    @method_decorator(sensitive_post_parameters("secret", "secret_headers"))
+    def _original(self, request: HttpRequest) -> Webhook | None:
+        """The webhook to copy. Its headers and templates need permission to change it."""
+        found = Webhook.objects.filter(pk=as_key(request.GET.get(health.DUPLICATE, ""))).first()
+        return found if found and self.has_change_permission(request, found) else None
+
+    @admin.display(description=gettext_lazy("payload URL"))
+    def redacted_url(self, webhook: Webhook) -> str:
+        url = url_policy.redacted(webhook.payload_url)
+        return f"{url} (The full URL, the headers and the body template are {redaction.WHO_SEES_ALL}.)"
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        webhook, form = kwargs.get("obj"), context["adminform"].form
+        shown = context["adminform"]
+        shown.fieldsets = fieldsets.describe(shown.fieldsets, form.instance if form.is_bound else webhook or Webhook())
+        context["original_of_copy"] = self._original(request) if webhook is None else None
+        is_editable = self.has_change_permission(request, webhook) if webhook else self.has_add_permission(request)
+        if is_editable and "try_it" not in context:
+            context["try_it"] = try_it.panel(request, self._try_url(webhook), webhook)
+        if webhook is not None:
+            if form.is_bound:  # which has changed the webhook
+                webhook = self.get_object(request, str(webhook.pk)) or webhook
+            may_copy = is_editable and self.has_add_permission(request)
+            top = health.health(webhook, request.user, is_editable, may_copy)
+            # The heading names the webhook. Django would write "Change webhook", and the name only in the tab.
+            context |= {"title": webhook.name, "subtitle": None}
+            context["health"] = part(request, "webhooks/admin/health.html", top)
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    @hide_secrets
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().changeform_view(request, *args, **kwargs)
         except Webhook.DoesNotExist:
-            messages.error(request, "Nothing was saved: the webhook has been deleted.")
+            messages.error(request, _("Nothing was saved: the webhook has been deleted."))
         except IntegrityError:
-            messages.error(request, f"Nothing was saved. {CONFLICT}")
+            messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": CONFLICT})
+        except OutsidePermission as refusal:
+            messages.error(request, _("Nothing was saved. %(reason)s") % {"reason": refusal})
         return redirect("admin:webhooks_webhook_changelist")
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
         if not change:
+            obj.disabled_by = "" if obj.enabled else str(request.user)[:USERNAME_LENGTH]
             super().save_model(request, obj, form, change)
             return
-        obj.save_settings(form.changed_settings)
+        obj.save_settings(form.changed_settings, request.user)
         if obj.enabled != form.cleaned_data["enabled"]:
-            state = "enabled" if obj.enabled else "disabled"
+            text = _(
+                "“%(name)s” was disabled%(reason)s while its form was open. It stays disabled: change that if needed."
+            )
+            if obj.enabled:
+                text = _("“%(name)s” was enabled while its form was open. It stays enabled: change that if needed.")
             reason = f" ({obj.disabled_reason})" if obj.disabled_reason else ""
-            text = f"“{obj}” was {state}{reason} while its form was open. It stays {state}: change that if you want to."
-            messages.warning(request, text)
+            messages.warning(request, text % {"name": obj, "reason": reason})
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
-        if not _may(request, "change" if change else "add", form.instance):
-            raise PermissionDenied("You do not have permission for the webhook as you want to save it.")
+        if not permissions.may(request.user, "change" if change else "add", form.instance):
+            raise OutsidePermission(
+                _("You may change some webhooks, but none with these values.")
+                if change
+                else _("You may add some webhooks, but none with these values.")
+            )
         if form.instance.enabled:
-            recording.wake_on_commit()
+            jobs.wake_on_commit()
 
-    # Test and preview
+    # Try it
+
+    def _try_url(self, webhook: Webhook | None) -> str:
+        return page_url("try", webhook) if webhook else reverse("admin:webhooks_webhook_try_new")
+
+    # A test waits for the receiver. A transaction would hold locks meanwhile.
+    @method_decorator(transaction.non_atomic_requests)
+    @hide_secrets
+    def try_view(self, request: HttpRequest, object_id: str | None = None) -> HttpResponse:
+        """What the posted form would send, and the answer to a test. Saves nothing."""
+        webhook = self._get_changeable(request, object_id) if object_id else None
+        if webhook is None and not self.has_add_permission(request):
+            raise PermissionDenied
+        form_class = self.get_form(request, webhook, change=webhook is not None)
+        form_class.is_trial = True
+        form = form_class(request.POST, request.FILES, instance=webhook)
+        panel = try_it.panel(request, self._try_url(webhook), webhook, form)
+        if "HX-Request" in request.headers:
+            return HttpResponse(panel)
+        return self._show_again(request, form, webhook, panel)
+
+    def _show_again(self, request: HttpRequest, form: Any, webhook: Webhook | None, panel: Any) -> HttpResponse:
+        """The whole page with the posted form, for browsers without scripts."""
+        stored = Webhook.objects.get(pk=webhook.pk) if webhook else None
+        fields = list(self.get_fieldsets(request, stored))
+        shown = AdminForm(form, fields, {}, self.get_readonly_fields(request, stored), model_admin=self)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Add webhook"),
+            "adminform": shown,
+            "object_id": webhook.pk if webhook else None,
+            "original": stored,
+            "is_popup": False,
+            "media": self.media + shown.media,
+            "inline_admin_formsets": [],
+            "errors": [],
+            "preserved_filters": self.get_preserved_filters(request),
+            "try_it": panel,
+        }
+        obj = self.get_object(request, str(webhook.pk)) if webhook else None
+        action = reverse("admin:webhooks_webhook_add") if webhook is None else page_url("change", webhook)
+        result: HttpResponse = self.render_change_form(
+            request, context, add=webhook is None, change=webhook is not None, form_url=action, obj=obj
+        )
+        return result
+
+    # Test, runs and preview
 
     def get_urls(self) -> list[URLPattern]:
-        preview = self.admin_site.admin_view(require_POST(self.preview_view))
-        test = self.admin_site.admin_view(require_POST(self.ping_view))
+        wrap = self.admin_site.admin_view
+        run = wrap(require_http_methods(["GET", "POST"])(self.run_view))
+
+        def posted(view: Callable[..., HttpResponse]) -> Any:
+            return wrap(require_POST(view))
+
+        prefix, page = "webhooks_webhook", "<path:object_id>"
         return [
-            path("try/", preview, name="webhooks_webhook_try"),
-            path("<path:object_id>/ping/", test, name="webhooks_webhook_ping"),
+            path("condition-preview/", posted(self.preview_view), name=f"{prefix}_condition_preview"),
+            path("try/", posted(self.try_view), name=f"{prefix}_try_new"),
+            path(f"{page}/try/", posted(self.try_view), name=f"{prefix}_try"),
+            path(f"{page}/ping/", posted(self.ping_view), name=f"{prefix}_ping"),
+            path(f"{page}/pause/", posted(self.switch_view), {"act": actions.pause}, name=f"{prefix}_pause"),
+            path(f"{page}/resume/", posted(self.switch_view), {"act": actions.resume}, name=f"{prefix}_resume"),
+            *(path(f"{page}/{one.value}/", run, {"kind": one}, name=f"{prefix}_{one.value}") for one in recover.TITLES),
             *super().get_urls(),
         ]
 
@@ -170,27 +237,45 @@ class WebhookAdmin(WebhookColumns, EscapeInvisibleMixin, admin.ModelAdmin):
         """Try the filters of the form on stored events."""
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
             raise PermissionDenied
-        if not permissions.may_view_events(request.user):
-            return JsonResponse({"text": "You need permission to view events (webhooks.view_event) to try them."})
+        needed = {
+            "webhooks.view_event": permissions.may_view_events(request.user),
+            "webhooks.view_payload": permissions.may_view_payloads(request.user),
+        }
+        for permission, is_given in needed.items():
+            if not is_given:
+                text = _("To try the filters on stored events, you need the permission %(permission)s.")
+                return JsonResponse({"text": text % {"permission": permission}})
         return JsonResponse({"text": condition_preview(request)})
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send a test event to the webhook."""
-        webhook = self.get_object(request, object_id)
-        if webhook is None:
-            raise Http404(f"There is no webhook {object_id}.")
-        if not self.has_change_permission(request, webhook):
-            raise PermissionDenied
+        webhook = self._get_changeable(request, object_id)
         if not webhook.enabled:
-            messages.warning(request, "The webhook is disabled. Enable it before you send a test.")
+            messages.warning(request, _("The webhook is disabled. Enable it before you send a test."))
             return redirect("admin:webhooks_webhook_change", webhook.pk)
-        event = ping(webhook)
-        self.log_change(request, webhook, "Sent a test.")
-        text: Any = f"The test is on its way: event {event.pk}."
+        event = ping(webhook, request.user)
+        if webhook.paused_at:
+            messages.warning(request, _("The webhook is paused, so the test waits until you resume it."))
+        text: Any = _("The test is on its way: event %(id)s.") % {"id": event.pk}
         if permissions.may_view_events(request.user):
             url = reverse("admin:webhooks_event_change", args=[event.pk])
-            text = format_html('The test is on its way. See <a href="{}">event {}</a>.', url, event.pk)
+            text = format_html(_('The test is on its way. See <a href="{}">event {}</a>.'), url, event.pk)
         messages.success(request, text)
+        return redirect("admin:webhooks_webhook_change", webhook.pk)
+
+    def run_view(self, request: HttpRequest, object_id: str, kind: RunKind) -> HttpResponse:
+        """Choose the time of a recovery or backfill, see what it would send, and begin it."""
+        webhook: Webhook | None = self.get_object(request, object_id)
+        if webhook is None:
+            raise Http404
+        if not self.has_view_permission(request, webhook):
+            raise PermissionDenied
+        return recover.show(request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts})
+
+    def switch_view(self, request: HttpRequest, object_id: str, act: Callable[..., None]) -> HttpResponse:
+        """Pause or resume the webhook."""
+        webhook = self._get_changeable(request, object_id)
+        act(request, Webhook.objects.filter(pk=webhook.pk))
         return redirect("admin:webhooks_webhook_change", webhook.pk)
 
     # Deletion
@@ -207,16 +292,3 @@ class WebhookAdmin(WebhookColumns, EscapeInvisibleMixin, admin.ModelAdmin):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         delete_webhooks(Webhook.objects.filter(pk__in=queryset.values("pk")))
-
-
-def _may(request: HttpRequest, action: str, webhook: Webhook | None) -> bool:
-    """Whether the user may do this to the webhook as stored. Assumes the permission for the model."""
-    return webhook is None or permissions.may(request.user, action, webhook)
-
-
-def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """The chosen webhooks that the user may change. Warns about the number of skipped ones."""
-    changeable = permissions.allowed(request.user, "change", chosen)
-    if skipped := chosen.count() - changeable.count():
-        messages.warning(request, f"You do not have permission to change {count_of(skipped, 'webhook')} of these.")
-    return changeable

@@ -1,22 +1,35 @@
 "use strict";
 
-// Add "all" and "none" to groups of checkboxes.
-document.addEventListener("DOMContentLoaded", () => {
-  for (const group of document.querySelectorAll("[data-wh-group]")) {
+// What every page of the app shares: groups of checkboxes, the question before a large action, and copy buttons.
+// Texts come from the template wh-words, in the language of the page.
+
+const words = (name) => document.getElementById("wh-words").dataset[name];
+
+document.documentElement.classList.add("wh-js");
+
+document.addEventListener("DOMContentLoaded", () => addGroups(document));
+// htmx has put a new part into the page.
+document.addEventListener("htmx:load", (event) => addGroups(event.target));
+
+// Groups of checkboxes
+
+function addGroups(part) {
+  for (const group of part.querySelectorAll("[data-wh-group]:not([data-wh-ready])")) {
     const boxes = [...group.querySelectorAll("tbody input[type=checkbox], label input[type=checkbox]")];
     const head = group.querySelector("[data-wh-all]");
     const legend = group.querySelector("legend");
+    group.dataset.whReady = "";
     if (head && boxes.length) addBox(head, boxes);
     if (legend && boxes.length > 1) addButton(legend, boxes);
   }
-});
+}
 
 const areAll = (boxes) => boxes.every((box) => box.checked);
 
 function addBox(head, boxes) {
   const all = document.createElement("input");
   all.type = "checkbox";
-  all.setAttribute("aria-label", "Select all on this page");
+  all.setAttribute("aria-label", words("selectAll"));
   all.addEventListener("change", () => boxes.forEach((box) => { box.checked = all.checked; }));
   boxes.forEach((box) => box.addEventListener("change", () => { all.checked = areAll(boxes); }));
   head.append(all);
@@ -28,8 +41,8 @@ function addButton(legend, boxes) {
   button.className = "wh-all";
   const name = legend.textContent.trim();
   const show = () => {
-    button.textContent = areAll(boxes) ? "none" : "all";
-    button.setAttribute("aria-label", `Select ${button.textContent} of ${name}`);
+    button.textContent = areAll(boxes) ? words("none") : words("all");
+    button.setAttribute("aria-label", `${name}: ${button.textContent}`);
   };
   button.addEventListener("click", () => {
     const checked = !areAll(boxes);
@@ -39,4 +52,65 @@ function addButton(legend, boxes) {
   boxes.forEach((box) => box.addEventListener("change", show));
   legend.append(button);
   show();
+}
+
+// The question before a large or irreversible action: data-wh-confirm asks it, data-wh-detail says what will happen,
+// and data-wh-yes is the label of the button that does it, if not that of the button itself.
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-wh-confirm]");
+  if (!button) return;
+  const template = document.getElementById("wh-words");
+  if (button.dataset.whConfirmed !== undefined) {
+    delete button.dataset.whConfirmed;
+    return;
+  }
+  event.preventDefault();
+  event.stopPropagation();
+  const dialog = template.content.querySelector("dialog").cloneNode(true);
+  dialog.querySelector("h2").textContent = button.dataset.whConfirm;
+  dialog.querySelector("p").textContent = button.dataset.whDetail ?? "";
+  const yes = dialog.querySelector(".wh-yes");
+  yes.textContent = button.dataset.whYes ?? button.textContent.trim().replace(/…$/, "");
+  yes.classList.toggle("wh-danger", button.classList.contains("wh-danger"));
+  dialog.addEventListener("close", () => {
+    const isConfirmed = dialog.returnValue === "yes";
+    dialog.remove();
+    button.focus();
+    if (!isConfirmed) return;
+    button.dataset.whConfirmed = "";
+    button.click();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}, true);
+
+// Copy buttons: data-wh-copy holds the text, or data-wh-copy-from the id of the element with it.
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-wh-copy], [data-wh-copy-from]");
+  if (!button) return;
+  const text = button.dataset.whCopy ?? document.getElementById(button.dataset.whCopyFrom).textContent;
+  const label = button.textContent;
+  const isCopied = await copy(text);
+  button.textContent = isCopied ? words("copied") : words("notCopied");
+  setTimeout(() => { button.textContent = label; }, 2000);
+});
+
+async function copy(text) {
+  // Browsers offer the clipboard only to pages over HTTPS. Many admin sites of an intranet have none.
+  if (navigator.clipboard && window.isSecureContext) {
+    return navigator.clipboard.writeText(text).then(() => true, () => false);
+  }
+  const area = document.createElement("textarea");
+  area.value = text;
+  area.readOnly = true;
+  area.className = "wh-off-screen";
+  const active = document.activeElement;
+  document.body.append(area);
+  area.select();
+  const isCopied = document.execCommand("copy");
+  area.remove();
+  active?.focus();
+  return isCopied;
 }

@@ -6,11 +6,10 @@ document.addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("[data-wh-conditions]").forEach((area) => new Rule(area));
 });
 
-const OPERATORS = [
-  ["eq", "is"], ["in", "is one of"], ["contains", "contains"], ["regex", "starts with pattern"],
-  ["gt", "is more than"], ["gte", "is at least"], ["lt", "is less than"], ["lte", "is at most"],
-  ["changed", "changed"], ["unchanged", "did not change"],
-];
+// The texts in the language of the reader, from condition_words.html.
+const ruleWords = (name) => document.getElementById("wh-condition-words").dataset[name];
+
+const OPERATORS = ["eq", "in", "contains", "regex", "gt", "gte", "lt", "lte", "changed", "unchanged"];
 const WITHOUT_VALUE = ["changed", "unchanged"];
 const KEYS = ["attr", "op", "value", "negate"];
 
@@ -66,7 +65,7 @@ function readRow(node) {
   if (!isObject(node) || Object.keys(node).some((key) => !KEYS.includes(key))) return null;
   const { attr, op = "eq", value, negate = false } = node;
   if (typeof attr !== "string" || typeof negate !== "boolean") return null;
-  if (!OPERATORS.some(([name]) => name === op)) return null;
+  if (!OPERATORS.includes(op)) return null;
   if (WITHOUT_VALUE.includes(op)) return value == null ? { attr, op, text: "", negate } : null;
   const fits = op === "in" ? Array.isArray(value) && value.every(isPlain)
     : op === "regex" ? typeof value === "string" : isPlain(value);
@@ -95,17 +94,17 @@ function make(name, properties = {}, ...children) {
 class Rule {
   constructor(area) {
     this.area = area;
-    this.group = make("select", { title: "How conditions combine" },
-      make("option", { value: "and", textContent: "all of these match" }),
-      make("option", { value: "or", textContent: "any of these matches" }));
+    this.group = make("select", { title: ruleWords("combine") },
+      make("option", { value: "and", textContent: ruleWords("all") }),
+      make("option", { value: "or", textContent: ruleWords("any") }));
     this.list = make("ul", { className: "wh-rows" });
     this.note = make("p", { className: "help wh-note" });
-    this.add = this.button("Add a condition", () => { this.addRow(); this.list.lastChild.querySelector("input").focus(); });
-    this.swap = this.button("Edit as JSON", () => this.show(!this.asRows));
-    this.try = this.button("Try it on the last events", () => this.judge());
+    this.add = this.button(ruleWords("add"), () => { this.addRow(); this.list.lastChild.querySelector("input").focus(); });
+    this.swap = this.button(ruleWords("asJson"), () => this.show(!this.asRows));
+    this.try = this.button(ruleWords("try"), () => this.judge());
     this.result = make("p", { className: "wh-preview" });
     this.result.setAttribute("role", "status");
-    this.head = make("p", { className: "wh-rule-head" }, "Send it if ", this.group);
+    this.head = make("p", { className: "wh-rule-head" }, `${ruleWords("sendIf")} `, this.group);
     this.box = make("div", { className: "wh-rule" });
     area.replaceWith(this.box);
     this.box.append(this.head, this.list, this.note, area,
@@ -128,23 +127,23 @@ class Rule {
       this.group.value = rule.group;
       rule.rows.forEach((row) => this.addRow(row));
     }
-    this.note.textContent = asRows && !rule ? "Rows cannot show these conditions, so they are shown as JSON." : "";
+    this.note.textContent = asRows && !rule ? ruleWords("onlyJson") : "";
     this.area.hidden = this.asRows;
     this.head.hidden = this.list.hidden = this.add.hidden = !this.asRows;
-    this.swap.textContent = this.asRows ? "Edit as JSON" : "Edit as rows";
+    this.swap.textContent = this.asRows ? ruleWords("asJson") : ruleWords("asRows");
   }
 
   addRow({ attr = "", op = "eq", text = "", negate = false } = {}) {
     const path = make("input", { type: "text", value: attr, placeholder: "status.value", className: "wh-path" });
-    const operator = make("select", {}, ...OPERATORS.map(([value, textContent]) => make("option", { value, textContent })));
+    const operator = make("select", {}, ...OPERATORS.map((value) => make("option", { value, textContent: ruleWords(value) })));
     const value = make("input", { type: "text", value: text, placeholder: "active" });
     const not = make("input", { type: "checkbox", checked: negate });
     operator.value = op;
-    path.setAttribute("aria-label", "Path");
-    operator.setAttribute("aria-label", "Operator");
-    value.setAttribute("aria-label", "Value");
-    const row = make("li", {}, make("label", {}, not, " not"), path, operator, value,
-      this.button("Remove", () => { row.remove(); this.save(); }));
+    path.setAttribute("aria-label", ruleWords("path"));
+    operator.setAttribute("aria-label", ruleWords("operator"));
+    value.setAttribute("aria-label", ruleWords("value"));
+    const row = make("li", {}, make("label", {}, not, ` ${ruleWords("not")}`), path, operator, value,
+      this.button(ruleWords("remove"), () => { row.remove(); this.save(); }));
     const changed = () => {
       value.hidden = WITHOUT_VALUE.includes(operator.value);
       value.placeholder = operator.value === "in" ? "active, planned" : "active";
@@ -167,11 +166,12 @@ class Rule {
       const body = new FormData(this.area.form);
       ["secret", "secret_headers"].forEach((name) => body.delete(name));
       const answer = await fetch(this.area.dataset.url, { method: "POST", body, credentials: "same-origin" });
-      if (!answer.ok) throw new Error(`the server answered with status ${answer.status}`);
+      if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
       const { text } = await answer.json();
-      this.result.textContent = text;
+      const ignored = this.asRows && [...this.list.children].map((row) => row.data()).some((row) => !row.attr && !row.text);
+      this.result.textContent = ignored ? `${text} ${ruleWords("ignored")}` : text;
     } catch (error) {
-      this.result.textContent = `The preview failed: ${error.message}.`;
+      this.result.textContent = `${ruleWords("failed")} ${error.message}`;
     }
   }
 }

@@ -1,0 +1,159 @@
+"""The top of the page of a webhook: how it is, its figures of 24 hours, and its last deliveries."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.formats import date_format, localize
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from webhooks import permissions, redaction
+from webhooks.admin import charts, recover
+from webhooks.admin.display import EMPTY, duration, pill, short, state_word, webhook_state, when
+from webhooks.admin.lists import deliveries_url, skips_url
+from webhooks.db import index_plans
+from webhooks.models import Delivery, RunKind, Webhook
+from webhooks.models.queue import State
+from webhooks.models.selection import rows_in_order
+from webhooks.models.statistic import Period
+from webhooks.operations import statistics
+from webhooks.operations.alarms import webhook_alarms
+from webhooks.operations.counts import EACH_CAP, open_count
+from webhooks.operations.statistics import Figures
+from webhooks.operations.wording import number
+
+# Deliveries at the top of the page, the newest.
+LAST = 5
+
+HOURS = 24
+
+# The parameter of the form for a new webhook: the key of the one to copy.
+DUPLICATE = "duplicate"
+
+
+def page_url(name: str, webhook: Webhook) -> str:
+    """The address of a page or button of the webhook."""
+    return reverse(f"admin:webhooks_webhook_{name}", args=[webhook.pk])
+
+
+def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[str, Any]:
+    """The context of the top of the page. The webhook was read by ``with_counts``."""
+    now = datetime.now(UTC)
+    first = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
+    day, hours = statistics.series([webhook.pk], Period.HOUR, first)
+    return {
+        "state": webhook_state(webhook),
+        "sentence": _sentence(webhook),
+        "alarms": [(alarm, " · ".join(alarm.facts(now))) for alarm in webhook_alarms(webhook, now)],
+        "buttons": _buttons(webhook) if may_change and webhook.enabled else [],
+        "links": _links(webhook, user, may_copy),
+        "figures": _figures(webhook, user, day),
+        "chart": _chart(hours, first) if day.attempted else "",
+        "last": _last(webhook, user) if permissions.may_view_deliveries(user) else None,
+        "all_url": deliveries_url(webhook=webhook.pk),
+    }
+
+
+def _sentence(webhook: Webhook) -> SafeString | str:
+    """The state of the webhook as a sentence, with its time."""
+    if not webhook.enabled:
+        by = webhook.disabled_by
+        text = _("Disabled {time} by {user}.") if by else _("Disabled {time}.")
+        return format_html(text, time=when(webhook.disabled_at), user=by) if webhook.disabled_at else _("Disabled.")
+    if webhook.paused_at:
+        return format_html(_("Paused {time} by {user}."), time=when(webhook.paused_at), user=webhook.paused_by or EMPTY)
+    if webhook.failures_in_a_row:
+        text = _("Paused. Failing since {time}.") if webhook.is_paused else _("Failing since {time}.")
+        return format_html(text, time=when(webhook.failing_since or webhook.last_failure_at))
+    if webhook.last_success_at:
+        return format_html(_("The receiver accepted the last request {time}."), time=when(webhook.last_success_at))
+    return _("Nothing was sent yet. Change an object of its models, or send a test.")
+
+
+def _buttons(webhook: Webhook) -> list[tuple[str, str, str]]:
+    """The address, the label and the tooltip of each button that makes sense now."""
+    found = [("ping", _("Send a test"), _("Uses the saved settings."))]
+    if webhook.is_paused:
+        found.insert(0, ("resume", _("Resume"), _("Sends what has waited.")))
+    else:
+        found.append(("pause", _("Pause"), _("Changes are still stored, and sent after you resume.")))
+    return [(page_url(name, webhook), label, hint) for name, label, hint in found]
+
+
+def _links(webhook: Webhook, user: Any, may_copy: bool) -> list[tuple[str, str]]:
+    """The addresses and labels of the pages that begin with this webhook, as far as the user may see them."""
+    labels = {RunKind.RECOVER: _("Recover since…"), RunKind.BACKFILL: _("Backfill…")}
+    found = [(page_url(kind.value, webhook), text) for kind, text in labels.items() if recover.may_begin(user, kind)]
+    if may_copy:
+        found.append((f"{reverse('admin:webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
+    with suppress(NoReverseMatch):  # the site may leave out webhooks.urls
+        found.append((f"{reverse('webhooks_why')}?webhook={webhook.pk}", _("Why didn't it fire?")))
+    return found
+
+
+def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]]:
+    """The labels of figures, their values, and the addresses of the lists with the rows; empty without one."""
+    found = [(_("attempts in 24 h"), number(day.attempted), "")]
+    if day.success_percent is not None:
+        found = [
+            (_("accepted in 24 h"), _percent(day.success_percent), ""),
+            *found,
+            (_("half of them within"), duration(day.duration, 0.5), ""),
+            (_("95 % within"), duration(day.duration, 0.95), ""),
+        ]
+    if permissions.may_view_deliveries(user):
+        of_webhook = {"webhook": webhook.pk}
+        found += [
+            (_("not sent yet"), number(open_count(webhook), EACH_CAP), deliveries_url(**of_webhook, state="open")),
+            (_("failed"), number(webhook.failed, EACH_CAP), deliveries_url(**of_webhook, state=State.FAILED)),
+        ]
+    if permissions.may_view_skips(user):
+        url = skips_url(webhook=webhook.pk)
+        found.append((_("skipped in 24 h"), number(day.skipped), url))
+    return found
+
+
+def _percent(share: float) -> str:
+    """ "100 %" or "99.2 %"."""
+    return f"{localize(int(share) if share.is_integer() else share)} %"
+
+
+def _chart(hours: list[Figures], first: datetime) -> SafeString:
+    by_start = {one.start: one for one in hours}
+    columns = []
+    for start in (first + timedelta(hours=hour) for hour in range(HOURS)):
+        figures = by_start.get(start, Figures())
+        title = _("%(time)s: %(succeeded)s succeeded, %(failed)s failed") % {
+            "time": date_format(timezone.localtime(start), "H:i"),
+            "succeeded": number(figures.succeeded),
+            "failed": number(figures.failed),
+        }
+        columns.append(charts.Column(figures.succeeded, figures.failed, title))
+    failed = sum(one.failed for one in columns)
+    text = _("Attempts of the last 24 hours, by the hour. Failed: %(count)s")
+    return charts.stacked_bars(columns, text % {"count": number(failed)}, height=48)
+
+
+def _last(webhook: Webhook, user: Any) -> list[dict[str, Any]]:
+    """The newest deliveries that the user may view."""
+    of_webhook = Delivery.without_state.filter(webhook=webhook.pk)
+    with index_plans(Delivery.objects.db):
+        newest = permissions.visible_deliveries(user, of_webhook).order_by("-pk")
+        keys = list(newest.values_list("pk", flat=True)[:LAST])
+    return [_row(one) for one in rows_in_order(Delivery.objects.all(), keys)]
+
+
+def _row(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "row": delivery,
+        "state": pill(delivery.state, state_word(delivery.state)),
+        "name": short(str(delivery.event), 60),
+        "result": redaction.label_of_kind(delivery.error_kind),
+        "when": when(delivery.created),
+    }

@@ -1,0 +1,191 @@
+"""The lists of deliveries, events, skips and runs: long and read-only. Their base class, and addresses of lists."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import models, transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST
+
+from webhooks.admin import theme
+from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
+from webhooks.admin.filters import ListForm
+from webhooks.admin.paging import Found, KeysetList
+from webhooks.models import RunKind
+
+SEARCH_HELP = gettext_lazy("An object's id or “dcim.site:12”, the id of a request, or part of an object's name.")
+
+
+class ReadOnlyAdmin(EscapeInvisibleMixin, theme.ModelAdmin):
+    """Rows cannot be added, changed or deleted. A template shows one row from ``page_context()``."""
+
+    change_list_template = "webhooks/admin/list.html"
+    show_full_result_count = False
+    list_max_show_all = 0
+    list_per_page = 50
+    ordering = ("-pk",)
+    sortable_by = ()
+    search_help_text = SEARCH_HELP
+    filter_form: ClassVar[type[ListForm]]
+    buttons: ClassVar[Sequence[str]] = ()
+    """Names of actions with a button on the page of one row: "retry" runs ``retry_chosen()``."""
+    run_kinds: ClassVar[dict[str, RunKind]] = {}
+    """The kind of run that does an action with all rows that match the filters."""
+
+    class Media:
+        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/rows.css"]}
+
+    # The list
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetList]:
+        return KeysetList
+
+    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+        """A page of the list. Raises ValueError for a cursor of another list."""
+        raise NotImplementedError
+
+    def rows_of_list(self, rows: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows with the columns that the list shows."""
+        return rows
+
+    def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
+        """Give the rows of a page what their columns need of the request."""
+
+    def read_list(self, request: HttpRequest, form: ListForm) -> Found:
+        """A page of the list with the filters of this form; an empty one if they are invalid."""
+        if not form.is_valid():
+            return Found(count=0)
+        try:
+            return self.find(request, form.chosen, request.GET.get("before", ""))
+        except ValueError:
+            raise Http404("This page of the list is unknown.") from None
+
+    # Actions change a few rows in each transaction. One transaction for the whole request would block workers.
+    @transaction.non_atomic_requests
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if request.method == "GET" and "" in request.GET.values():  # a submitted form has its empty fields too
+            given = [(name, value) for name, value in request.GET.items() if value]
+            return redirect(f"{request.path}?{urlencode(given)}")
+        response = super().changelist_view(request, *args, **kwargs)
+        if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
+            self._describe_list(response.context_data)  # type: ignore[arg-type]
+        return response
+
+    def _describe_list(self, context: dict[str, Any]) -> None:
+        """Add what the template says about the list: its filters, its length and its pages."""
+        found: Found = context["cl"].found
+        form: ListForm = context["cl"].form
+        context |= {
+            "title": capfirst(str(self.opts.verbose_name_plural)),
+            "active_filters": list(form.active()),
+            "counted": self.count_in_words(found.count) if found.count is not None else "",
+            "is_later_page": "before" in form.data,
+            "newest_address": form.address(),
+            "older_address": form.address(before=found.older),
+            "may_run": bool(self.run_kinds),
+        }
+
+    def count_in_words(self, count: int) -> str:
+        """The length of the list: "1,204 deliveries", "more than 10,000 deliveries"."""
+        raise NotImplementedError
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], *args: Any) -> HttpResponse | None:
+        """With all rows that match the filters, an action becomes a run, which first shows what it will do."""
+        name = request.POST.get("action", "")
+        if request.POST.get("select_across") != "1" or name not in self.run_kinds:
+            return super().response_action(request, queryset, *args)
+        form = self.filter_form(request)
+        if not form.is_valid():
+            messages.error(request, _("Nothing was done: correct the filters first."))
+            return redirect(request.get_full_path())
+        return redirect(start_url(self.run_kinds[name], form.chosen))
+
+    # One row
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.button_view))
+        prefix = f"webhooks_{self.opts.model_name}"
+        buttons = [
+            path(f"<path:object_id>/{name}/", view, {"name": name}, name=f"{prefix}_{name}") for name in self.buttons
+        ]
+        return [*buttons, *super().get_urls()]
+
+    def button_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
+        """Run an action for one row. From the list, a button leads back to it."""
+        row = self.get_object(request, object_id)
+        if not getattr(self, f"has_{name}_permission")(request, row):
+            raise PermissionDenied
+        if row is None:
+            raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
+        getattr(self, f"{name}_chosen")(request, self.model.objects.filter(pk=row.pk))
+        if "back_to_list" in request.POST:
+            query = request.POST["back_to_list"]
+            return redirect(f"{reverse(f'admin:webhooks_{self.opts.model_name}_changelist')}?{query}")
+        return redirect(f"admin:webhooks_{self.opts.model_name}_change", row.pk)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    def get_fields(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
+        return ()  # the template shows them
+
+    def page_context(self, request: HttpRequest, obj: Any) -> dict[str, Any]:
+        """The context of the template that shows one row."""
+        raise NotImplementedError
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("obj") is not None:
+            # The heading names the row. Django would write "View delivery", and the name only in the tab.
+            context |= {"title": str(kwargs["obj"]), "subtitle": None} | self.page_context(request, kwargs["obj"])
+        return escape_invisible(super().render_change_form(request, context, *args, **kwargs))
+
+
+def deliveries_url(**filters: Any) -> str:
+    """The address of the list of deliveries, filtered."""
+    return f"{reverse('admin:webhooks_delivery_changelist')}?{urlencode(filters)}"
+
+
+def events_url(**filters: Any) -> str:
+    """The address of the list of events, filtered."""
+    return f"{reverse('admin:webhooks_event_changelist')}?{urlencode(filters)}"
+
+
+def skips_url(**filters: Any) -> str:
+    """The address of the list of skipped changes, filtered."""
+    return f"{reverse('admin:webhooks_skip_changelist')}?{urlencode(filters)}"
+
+
+def start_url(kind: RunKind, filters: dict[str, Any]) -> str:
+    """The address of the page that shows what a run would do, and begins it."""
+    return f"{reverse('admin:webhooks_run_add')}?{urlencode({'kind': kind.value} | filters, doseq=True)}"
+
+
+def as_uuid(term: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(term)
+    except ValueError:
+        return None
+
+
+def as_key(term: str) -> int:
+    """The primary key in a request. Returns 0, which no row has, if it is not a number that the database accepts."""
+    return int(term) if term.isdecimal() and len(term) < 19 else 0

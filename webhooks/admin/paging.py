@@ -1,0 +1,222 @@
+"""Pages of long lists. What a page reads depends neither on the size of a table nor on its statistics.
+
+A list goes from the newest row to older ones. The address of the next page has a cursor, the last row of this page, so
+there is no last page to stop at. If filters leave few rows, a page looks through a limited number of rows, shows what
+it found, and says how far it looked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import ValidationError
+from django.core.paginator import Page, Paginator
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from webhooks.db import index_plans
+from webhooks.models.queue import QueuedDeliveryQuerySet
+from webhooks.models.selection import rows_in_order
+from webhooks.operations.counts import TOTAL_CAP, capped
+
+
+class CappedPaginator(Paginator):
+    """Pages through the first ``cap`` rows and counts no further.
+
+    ``may_sort`` allows an index of another order, for filters that leave few rows. If it gets ``queue``, the rows of
+    the queue for the same deliveries in the same order, it counts and finds the deliveries there.
+    """
+
+    cap = TOTAL_CAP
+
+    def __init__(
+        self,
+        rows: QuerySet[Any],
+        per_page: int,
+        queue: QueuedDeliveryQuerySet | None = None,
+        may_sort: bool = True,
+    ) -> None:
+        super().__init__(rows, per_page)
+        self.found: QuerySet[Any] = rows if queue is None else queue
+        self.may_sort = may_sort and queue is None
+
+    @cached_property
+    def _counted(self) -> int:
+        with index_plans(self.found.db, self.may_sort):
+            return capped(self.found.order_by(), self.cap).count()
+
+    @cached_property
+    def count(self) -> int:
+        return min(self._counted, self.cap)
+
+    @property
+    def is_capped(self) -> bool:
+        """Whether there are more rows than it pages through."""
+        return self._counted > self.cap
+
+    def page(self, number: int | str) -> Page:
+        number = self.validate_number(number)
+        end = min(number * self.per_page, self.count)
+        with index_plans(self.found.db, self.may_sort):
+            keys = list(
+                self.found.prefetch_related(None).values_list("pk", flat=True)[(number - 1) * self.per_page : end]
+            )
+            rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+            return Page(rows_in_order(rows, keys), number, self)
+
+
+# A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost
+# less than rows that an index finds here and there.
+LOOK_THROUGH, LOOK_THROUGH_SCATTERED = (1_000, 10_000), (500, 3_000)
+
+# Events that one page reads deliveries of, and how often.
+EVENTS_AT_ONCE, ROUNDS = 500, 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """The primary keys of one page of a list, the newest first."""
+
+    keys: list[Any] = field(default_factory=list)
+    older: str = ""
+    """The cursor of the next page. Empty at the end of the list."""
+    is_cut: bool = False
+    """Whether the page ends because it looked through enough rows: it may have found fewer than fit."""
+    count: int | None = None
+    """The number of rows in the whole list, one more than ``TOTAL_CAP`` if there are more. None: not counted."""
+
+
+Keep = Callable[[list[tuple[Any, int]]], list[Any]]
+
+
+def read_page(
+    ordered: QuerySet[Any],
+    matching: QuerySet[Any] | Keep | None,
+    before: str,
+    size: int,
+    *,
+    look_through: Sequence[int] | None = None,
+    counts: bool = True,
+) -> Found:
+    """Read a page of ``ordered`` rows, which an index finds newest first.
+
+    ``matching`` has the rows that also match the other filters; None without other filters. For deliveries it is a
+    function: it takes pairs of a delivery's and an event's id, and returns the ids that match. Old statistics mislead a
+    join of the two.
+
+    ``before`` is the cursor. With ``counts``, it also counts the list, if that is cheap. Raises ValueError for a
+    cursor of another list.
+    """
+    to_key = ordered.model._meta.pk.to_python
+    older = _before(ordered, to_key, before)
+    look_through = look_through or LOOK_THROUGH
+    if matching is None or isinstance(matching, QuerySet):
+        rest = None if matching is None else _before(matching, to_key, before)
+        keys, edge = _read_keys(older, rest, size + 1, look_through)
+    else:
+        keys, edge = _keep_keys(older, matching, size + 1, look_through)
+    is_full = len(keys) > size
+    last = keys[size - 1] if is_full else edge
+    count = None
+    if not before and last is None:
+        count = len(keys)
+    elif matching is None and counts:
+        count = capped(ordered.order_by(), TOTAL_CAP).count()
+    return Found(keys[:size], "" if last is None else str(last), edge is not None and not is_full, count)
+
+
+def _before(rows: QuerySet[Any], to_key: Callable[[str], Any], cursor: str) -> QuerySet[Any]:
+    try:
+        return rows.filter(pk__lt=to_key(cursor)) if cursor else rows
+    except ValidationError:
+        raise ValueError(f"{cursor!r} is no cursor") from None
+
+
+def _read_keys(
+    ordered: QuerySet[Any], matching: QuerySet[Any] | None, limit: int, look_through: Sequence[int]
+) -> tuple[list[Any], Any]:
+    """Up to ``limit`` keys of matching rows, and the last key that it looked at; None at the end of the table."""
+    if matching is None:
+        return list(ordered.values_list("pk", flat=True)[:limit]), None
+    for most in look_through:
+        edge = ordered.values_list("pk", flat=True)[most : most + 1].first()
+        rows = matching if edge is None else matching.filter(pk__gte=edge)
+        keys = list(rows.order_by("-pk").values_list("pk", flat=True)[:limit])
+        if edge is None or len(keys) >= limit:
+            break
+    return keys, edge
+
+
+def _keep_keys(ordered: QuerySet[Any], keep: Keep, limit: int, look_through: Sequence[int]) -> tuple[list[Any], Any]:
+    """As ``_read_keys``, with a function that chooses among the rows."""
+    kept, last = list[Any](), None
+    for most in look_through:
+        part = ordered if last is None else ordered.filter(pk__lt=last)
+        rows = list(part.values_list("pk", "event_id")[:most])
+        kept += keep(rows) if rows else []
+        if len(rows) < most:
+            return kept[:limit], None
+        last = rows[-1][0]
+        if len(kept) >= limit:
+            break
+    return kept[:limit], last
+
+
+def read_page_by_events(
+    ordered: QuerySet[Any], matching: QuerySet[Any] | None, deliveries: QuerySet[Any], before: str, size: int
+) -> Found:
+    """As ``read_page``, but through events: a page of ``deliveries`` of these events, the newest events first."""
+    event, _, last = before.partition(".")
+    cursor = str(int(event) + 1) if last else event
+    keys, found = list[tuple[int, Any]](), Found()
+    for _round in range(ROUNDS):
+        found = read_page(ordered, matching, cursor, EVENTS_AT_ONCE, counts=False)
+        rows = deliveries.filter(event__in=found.keys).order_by("-event_id", "-pk")
+        if last:
+            rows = rows.filter(Q(event__lt=int(event)) | Q(event=int(event), pk__lt=UUID(last)))
+        keys += rows.values_list("event_id", "pk")[: size + 1 - len(keys)]
+        cursor = found.older
+        if len(keys) > size or found.is_cut or not cursor:
+            break
+    if len(keys) > size:
+        return Found([pk for _, pk in keys[:size]], "{}.{}".format(*keys[size - 1]))
+    count = len(keys) if not before and not cursor else None
+    return Found([pk for _, pk in keys], cursor, bool(cursor), count)
+
+
+class KeysetList(ChangeList):
+    """The list of an admin page, page by page from the newest row to older ones. ``filter_form`` and
+    ``read_list()`` of the ModelAdmin find the rows of a page."""
+
+    model_admin: Any
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        """All rows that the user may view: actions choose from them by their keys."""
+        self.filter_specs, self.has_filters, self.has_active_filters = [], False, False
+        self.form = self.model_admin.filter_form(request)
+        return self.root_queryset
+
+    def get_results(self, request: HttpRequest) -> None:
+        self.found = self.model_admin.read_list(request, self.form)
+        with index_plans(self.root_queryset.db):
+            self.result_list: Any = rows_in_order(self.model_admin.rows_of_list(self.root_queryset), self.found.keys)
+        self.model_admin.prepare(request, self.result_list)
+        count = self.found.count
+        self.result_count = len(self.result_list) if count is None else count
+        self.show_full_result_count = self.can_show_all = self.multi_page = False
+        self.show_admin_actions, self.full_result_count = True, None
+        self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
+
+
+class CappedList(ChangeList):
+    """The list of an admin page. Django reads a list of one page without the paginator."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if not self.multi_page:
+            self.result_list = self.paginator.page(1).object_list

@@ -1,0 +1,123 @@
+"""Recover and Backfill on the page of a webhook: choose a time, see what a run would send, then begin it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django import forms
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from webhooks import permissions
+from webhooks.admin import actions
+from webhooks.admin.display import escape_invisible
+from webhooks.models import RunKind, Webhook
+from webhooks.operations import runs
+from webhooks.operations.wording import exact_time, number
+
+ADD_RUN = "webhooks.add_run"
+
+# How far back, in hours. Another time can be entered.
+HOURS = {
+    1: gettext_lazy("the last hour"),
+    6: gettext_lazy("the last 6 hours"),
+    24: gettext_lazy("the last 24 hours"),
+    168: gettext_lazy("the last 7 days"),
+}
+
+# A dry run counts for this long, then shows what it has.
+PREVIEW_SECONDS = 2.0
+
+TITLES = {RunKind.RECOVER: gettext_lazy("Recover"), RunKind.BACKFILL: gettext_lazy("Backfill")}
+MEANINGS = {
+    RunKind.RECOVER: gettext_lazy(
+        "Sends what this webhook should have sent and did not: failed and discarded deliveries again, and events that "
+        "failed before they had a delivery. What the receiver accepted is not sent again."
+    ),
+    RunKind.BACKFILL: gettext_lazy(
+        "Sends stored events that the webhook wants as it is now and never had a delivery of, for example events from "
+        "before it was created."
+    ),
+}
+
+
+class SinceForm(forms.Form):
+    """Since when: one of ``HOURS`` before now, or a time."""
+
+    hours = forms.TypedChoiceField(
+        label=gettext_lazy("Go back"),
+        choices=[*((str(hours), label) for hours, label in HOURS.items()), ("", gettext_lazy("another time"))],
+        coerce=int,
+        empty_value=None,
+        required=False,
+    )
+    since = forms.DateTimeField(
+        label=gettext_lazy("Since"),
+        required=False,
+        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        now = datetime.now(UTC).replace(microsecond=0)  # as the form of the second step has it
+        if hours := cleaned.get("hours"):
+            cleaned["since"] = now - timedelta(hours=hours)
+        elif not self.errors and not cleaned.get("since"):
+            self.add_error("since", _("Choose how far to go back, or enter a time."))
+        elif not self.errors and cleaned["since"] > now:
+            self.add_error("since", _("This time is in the future."))
+        return cleaned
+
+
+def may_begin(user: Any, kind: RunKind) -> bool:
+    return all(permissions.has_perm(user, one) for one in (*runs.PERMISSIONS[kind], ADD_RUN))
+
+
+def show(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[str, Any]) -> HttpResponse:
+    """The form, the dry run of a chosen time, or with POST the begun run."""
+    if not may_begin(request.user, kind):
+        raise PermissionDenied
+    given = request.POST if request.method == "POST" else request.GET
+    form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"})
+    context |= {
+        "title": _("%(act)s %(webhook)s") % {"act": TITLES[kind], "webhook": webhook},
+        "act": TITLES[kind],
+        "meaning": MEANINGS[kind],
+        "form": form,
+        "webhook": webhook,
+        "is_sent_later": not webhook.enabled or webhook.is_paused,
+    }
+    if form.is_valid():
+        since: datetime = form.cleaned_data["since"]
+        filters = runs.since_filters(webhook, since)
+        if request.method == "POST":
+            actions.show_run(request, runs.start(kind, filters, request.user))
+            return redirect("admin:webhooks_webhook_change", webhook.pk)
+        context |= {
+            "preview": _preview(kind, filters, request.user),
+            "since": exact_time(since),
+            "posted": localtime(since).strftime("%Y-%m-%dT%H:%M:%S"),
+        }
+    response = TemplateResponse(request, "webhooks/admin/recover.html", context)
+    escape_invisible(response)
+    return response
+
+
+def _preview(kind: RunKind, filters: dict[str, Any], user: Any) -> dict[str, Any]:
+    """What the run would take: numbers, and the names of the oldest rows that the user may view."""
+    found = runs.preview(kind, filters, user, seconds=PREVIEW_SECONDS)
+    names = [one.name for one in found.sample if one.name]
+    more = found.count - len(names)
+    return {
+        "count": found.count,
+        "shown": number(found.count),
+        "is_complete": found.is_complete,
+        "names": names,
+        "more": number(more) if names and more > 0 else "",
+    }

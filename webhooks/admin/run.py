@@ -1,0 +1,255 @@
+"""The pages of runs: list, one run with its progress, pause, resume and cancel. ``run_start`` begins them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from webhooks import permissions
+from webhooks.admin.actions import show_result
+from webhooks.admin.display import EMPTY, escape_invisible, pill, when
+from webhooks.admin.filters import RunFilterForm
+from webhooks.admin.lists import ReadOnlyAdmin, deliveries_url, events_url
+from webhooks.admin.paging import Found, read_page
+from webhooks.admin.run_start import start_view
+from webhooks.db import to_utc
+from webhooks.models import Run, RunKind, RunState
+from webhooks.operations import runs
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.wording import exact_time, number, span
+
+# The colours of states, by the state of a delivery that has the same one.
+COLOURS = {
+    RunState.RUNNING: "sending",
+    RunState.PAUSED: "paused",
+    RunState.DONE: "succeeded",
+    RunState.CANCELLED: "discarded",
+    RunState.FAILED: "failed",
+}
+
+# The filters that are times, with their words.
+TIMES = {"created_after": gettext_lazy("since %(time)s"), "created_before": gettext_lazy("before %(time)s")}
+
+# Seconds of work after which the speed of a run tells something.
+SETTLED = 3
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnlyAdmin):
+    list_display = ("what", "state_pill", "progress", "requested_by", "begun", "ended")
+    list_display_links = ("what",)
+    filter_form = RunFilterForm
+    change_form_template = "webhooks/admin/run.html"
+    actions = ("pause_chosen", "resume_chosen", "cancel_chosen")
+    buttons = ("pause", "resume", "cancel")
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view
+        return [
+            path("add/", view(self.start), name="webhooks_run_add"),
+            path("<path:object_id>/progress/", view(self.progress_view), name="webhooks_run_progress"),
+            *super().get_urls(),
+        ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
+        return permissions.allowed(request.user, "view", super().get_queryset(request))
+
+    def describe_filters(self, filters: dict[str, Any]) -> list[str]:
+        return filters_in_words(filters)
+
+    # Its acts are small transactions, see ``changelist_view``.
+    @transaction.non_atomic_requests
+    def start(self, request: HttpRequest) -> HttpResponse:
+        """Show what a run would do, and begin it."""
+        return start_view(self, request)
+
+    # The list
+
+    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+        return read_page(self.get_queryset(request).filter(**filters), None, before, self.list_per_page)
+
+    def count_in_words(self, count: int) -> str:
+        return ngettext("%(count)s run", "%(count)s runs", count) % {"count": number(count, TOTAL_CAP)}
+
+    @admin.display(description=gettext_lazy("state"))
+    def state_pill(self, run: Run) -> SafeString:
+        return state_pill(run)
+
+    @admin.display(description=gettext_lazy("run"))
+    def what(self, run: Run) -> str:
+        return title_of(run)
+
+    @admin.display(description=gettext_lazy("progress"))
+    def progress(self, run: Run) -> SafeString:
+        return format_html("{} {}", bar(run), progress_text(run))
+
+    @admin.display(description=gettext_lazy("begun"))
+    def begun(self, run: Run) -> SafeString | str:
+        return when(run.created)
+
+    @admin.display(description=gettext_lazy("ended"))
+    def ended(self, run: Run) -> SafeString | str:
+        return when(run.finished_at) if run.finished_at else EMPTY
+
+    # Pause, resume and cancel
+
+    def has_steer_permission(self, request: HttpRequest, obj: Run | None = None) -> bool:
+        return permissions.has_perm(request.user, "webhooks.add_run")
+
+    has_pause_permission = has_resume_permission = has_cancel_permission = has_steer_permission
+
+    @admin.action(description=gettext_lazy("Pause the selected runs"), permissions=["steer"])
+    def pause_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
+        done, count = _change(request, chosen, runs.pause)
+        text = ngettext("%(count)s run paused.", "%(count)s runs paused.", done) % {"count": number(done)}
+        show_result(request, done, text, count - done, _("only running ones can be paused"))
+
+    @admin.action(description=gettext_lazy("Resume the selected runs"), permissions=["steer"])
+    def resume_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
+        done, count = _change(request, chosen, runs.resume)
+        text = ngettext("%(count)s run resumed.", "%(count)s runs resumed.", done) % {"count": number(done)}
+        show_result(request, done, text, count - done, _("only paused ones can be resumed"))
+
+    @admin.action(description=gettext_lazy("Cancel the selected runs"), permissions=["steer"])
+    def cancel_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
+        done, count = _change(request, chosen, runs.cancel)
+        text = ngettext("%(count)s run cancelled.", "%(count)s runs cancelled.", done) % {"count": number(done)}
+        show_result(request, done, text, count - done, _("they have ended"))
+
+    # One run
+
+    def page_context(self, request: HttpRequest, obj: Run) -> dict[str, Any]:
+        return {
+            **progress_context(obj, self.has_steer_permission(request)),
+            "title": title_of(obj),
+            "filters": filters_in_words(obj.filters),
+            "rows_url": rows_url(obj),
+            "begun": when(obj.created),
+        }
+
+    def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The part of the page that refreshes itself."""
+        run = self.get_object(request, object_id)
+        if run is None:
+            raise Http404(f"There is no run {object_id}.")
+        if not self.has_view_permission(request, run):
+            raise PermissionDenied
+        context = progress_context(run, self.has_steer_permission(request))
+        return escape_invisible(  # type: ignore[no-any-return]
+            TemplateResponse(request, "webhooks/admin/parts/run_progress.html", context)
+        )
+
+
+def _change(request: HttpRequest, chosen: QuerySet[Run], change: Callable[[Run, Any], bool]) -> tuple[int, int]:
+    """How many runs changed, and how many there are."""
+    results = [change(run, request.user) for run in chosen]
+    return sum(results), len(results)
+
+
+def title_of(run: Run) -> str:
+    """Such as "Run 14: retry of deliveries of CMDB sync"."""
+    words = {"number": run.pk, "kind": run.get_kind_display(), "rows": runs.subject(run)}
+    return _("Run %(number)s: %(kind)s of %(rows)s") % words
+
+
+def state_pill(run: Run) -> SafeString:
+    return pill(COLOURS[RunState(run.state)], run.get_state_display())
+
+
+def bar(run: Run) -> SafeString:
+    """The progress as a bar. Without a value while the rows are being counted."""
+    label = _("Progress of run %(number)s") % {"number": run.pk}
+    value = format_html(' value="{}"', run.percent) if run.percent is not None else ""
+    return format_html('<progress class="wh-progress" max="100"{} aria-label="{}"></progress>', value, label)
+
+
+def progress_text(run: Run) -> str:
+    """Such as "67,500 of 100,000 (67 %)"."""
+    if run.total is None and run.is_open:
+        return _("Counting")
+    words = {"taken": number(run.taken), "total": "?" if run.total is None else number(run.total)}
+    if not run.total:
+        return _("%(taken)s of %(total)s") % words
+    return _("%(taken)s of %(total)s (%(percent)s\N{NO-BREAK SPACE}%%)") % {**words, "percent": run.percent}
+
+
+def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
+    return {
+        "run": run,
+        "state_pill": state_pill(run),
+        "bar": bar(run),
+        "progress_text": progress_text(run),
+        "left": time_left(run),
+        "ended": when(run.finished_at) if run.finished_at else "",
+        "figures": [
+            (label, number(count))
+            for label, count in ((_("done"), run.done), (_("failed"), run.failed), (_("needed nothing"), run.skipped))
+        ],
+        "may_pause": may_steer and run.state == RunState.RUNNING,
+        "may_resume": may_steer and run.state == RunState.PAUSED,
+        "may_cancel": may_steer and run.is_open,
+        "left_count": number(max(0, (run.total or 0) - run.taken)),
+    }
+
+
+def time_left(run: Run) -> str:
+    """How fast a running run is, and how long it will take at this speed."""
+    seconds = (timezone.now() - run.created).total_seconds()
+    if run.state != RunState.RUNNING or not run.total or not run.taken or seconds < SETTLED:
+        return ""
+    speed = run.taken / seconds
+    words = {"speed": number(round(speed)), "time": span((run.total - run.taken) / speed)}
+    return _("%(speed)s/s, about %(time)s left") % words
+
+
+def rows_url(run: Run) -> str:
+    """The list with the rows that match the filters of a run now. Empty if no list has all of the filters."""
+    filters = dict(run.filters)
+    if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
+        failed = filters.pop("failed", None)
+        state = {} if failed is None else {"state": "failed" if failed else "recorded"}
+        return events_url(**filters, **state) if "webhook" not in filters else ""
+    states = filters.pop("state", [])
+    if len(states) > 1:
+        return ""
+    return deliveries_url(**filters, **({"state": states[0]} if states else {}))
+
+
+def filters_in_words(filters: dict[str, Any]) -> list[str]:
+    """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
+    return [_filter_text(name, value) for name, value in filters.items() if name != "webhook"]
+
+
+def _filter_text(name: str, value: Any) -> str:
+    if name in TIMES:
+        return str(TIMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
+    shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{NAMES.get(name, name)}: {shown}"
+
+
+NAMES = {
+    "state": gettext_lazy("state"),
+    "error_kind": gettext_lazy("error"),
+    "status": gettext_lazy("HTTP status"),
+    "object_type": gettext_lazy("model"),
+    "object_id": gettext_lazy("object's id"),
+    "action": gettext_lazy("action"),
+    "request_id": gettext_lazy("request"),
+    "user": gettext_lazy("user"),
+    "name": gettext_lazy("name contains"),
+    "failed": gettext_lazy("failed"),
+}

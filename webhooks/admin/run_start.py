@@ -1,0 +1,163 @@
+"""The page that shows what a run would do, with true numbers and names, and begins it. The pages of webhooks have their
+own for Recover and Backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
+
+from webhooks import permissions
+from webhooks.admin.actions import show_result, show_run
+from webhooks.admin.display import escape_invisible
+from webhooks.db import to_utc
+from webhooks.models import Run, RunKind, Webhook
+from webhooks.models.queue import State
+from webhooks.operations import runs
+from webhooks.operations.retries import Result
+from webhooks.operations.wording import number
+
+# What the page asks, and what happens then.
+QUESTIONS: dict[RunKind, Any] = {
+    RunKind.RETRY: ngettext_lazy(
+        "Retry %(rows)s delivery of %(webhooks)s?", "Retry %(rows)s deliveries of %(webhooks)s?", "count"
+    ),
+    RunKind.RESEND: ngettext_lazy(
+        "Resend %(rows)s delivery of %(webhooks)s?", "Resend %(rows)s deliveries of %(webhooks)s?", "count"
+    ),
+    RunKind.DISCARD: ngettext_lazy(
+        "Discard %(rows)s delivery of %(webhooks)s?", "Discard %(rows)s deliveries of %(webhooks)s?", "count"
+    ),
+    RunKind.REPLAY: ngettext_lazy("Replay %(rows)s event?", "Replay %(rows)s events?", "count"),
+}
+CONSEQUENCES = {
+    RunKind.RETRY: gettext_lazy("They are sent again, in the order of their lanes, with the data they had."),
+    RunKind.RESEND: gettext_lazy(
+        "They are sent again, in the order of their lanes, with the data they had. Receivers get succeeded ones twice, "
+        "with the same webhook-id."
+    ),
+    RunKind.DISCARD: gettext_lazy(
+        "Their receivers do not get these changes. A discarded delivery can be retried until it is deleted."
+    ),
+    RunKind.REPLAY: gettext_lazy("Their objects are captured as they are today, as new events."),
+}
+BUTTONS = {
+    RunKind.RETRY: gettext_lazy("Retry"),
+    RunKind.RESEND: gettext_lazy("Resend"),
+    RunKind.DISCARD: gettext_lazy("Discard"),
+    RunKind.REPLAY: gettext_lazy("Replay"),
+}
+# Without an order to count on, the page counts for this long.
+PREVIEW_SECONDS = 1.0
+
+AT_ONCE_KINDS = (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)
+
+
+def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """GET previews the run that the query parameters describe, POST begins it."""
+    kind, filters = read_run(request.GET)
+    if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
+        raise PermissionDenied
+    seconds = runs.PREVIEW_SECONDS if "count" in request.GET else PREVIEW_SECONDS
+    preview = runs.preview(kind, filters, request.user, takes_all=True, seconds=seconds)
+    may_start = _may_start(request.user, kind, preview.count)
+    if request.method == "POST":
+        if not may_start:
+            raise PermissionDenied
+        return _start(request, kind, filters)
+    webhook = Webhook.objects.filter(pk=filters.get("webhook", 0)).first()
+    context = model_admin.admin_site.each_context(request) | {
+        "title": _question(kind, preview),
+        "opts": model_admin.opts,
+        "consequence": CONSEQUENCES[kind],
+        "button": BUTTONS[kind],
+        "is_dangerous": kind == RunKind.DISCARD,
+        "preview": preview,
+        "count_url": f"?{request.GET.urlencode()}&count=all",
+        "more": max(0, preview.count - len(preview.sample)),
+        "webhook": webhook,
+        "filters": model_admin.describe_filters(filters),
+        "is_run": preview.count > runs.AT_ONCE or kind not in AT_ONCE_KINDS,
+        "may_start": may_start,
+        "list_url": _list_url(kind),
+        "list_name": _("Events") if kind == RunKind.REPLAY else _("Deliveries"),
+    }
+    return escape_invisible(TemplateResponse(request, "webhooks/admin/run_start.html", context))  # type: ignore[no-any-return]
+
+
+def _question(kind: RunKind, preview: runs.Preview) -> str:
+    """Such as "Discard 49,950 deliveries of 2 webhooks?"."""
+    if not preview.count:
+        return _("Nothing matches")
+    rows = number(preview.count)
+    if not preview.is_complete:
+        rows = _("at least %(count)s") % {"count": rows}
+    return str(QUESTIONS[kind] % {"count": preview.count, "rows": rows, "webhooks": webhooks_text(preview.webhooks)})
+
+
+def webhooks_text(webhooks: Collection[int]) -> str:
+    """The name of the only one of these webhooks, or their number."""
+    if len(webhooks) == 1:
+        return str(Webhook.with_deleted.filter(pk__in=webhooks).values_list("name", flat=True).first() or "")
+    return ngettext("%(count)s webhook", "%(count)s webhooks", len(webhooks)) % {"count": number(len(webhooks))}
+
+
+def _may_start(user: Any, kind: RunKind, count: int) -> bool:
+    """Few rows are changed at once. A run needs a permission of its own."""
+    if kind in AT_ONCE_KINDS and count <= runs.AT_ONCE:
+        return True
+    return permissions.has_perm(user, "webhooks.add_run")
+
+
+def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
+    result: Run | Result
+    if kind in AT_ONCE_KINDS and filters:
+        result = runs.act(kind, filters, request.user)
+    else:
+        result = runs.start(kind, filters, request.user, takes_all=not filters)
+    if isinstance(result, Run):
+        show_run(request, result)
+        return redirect("admin:webhooks_run_change", result.pk)
+    done = ngettext("Done with %(count)s delivery.", "Done with %(count)s deliveries.", result.changed)
+    show_result(request, result.changed, done % {"count": number(result.changed)}, 0, "")
+    return redirect(_list_url(kind))
+
+
+def _list_url(kind: RunKind) -> str:
+    return reverse(f"admin:webhooks_{'event' if kind == RunKind.REPLAY else 'delivery'}_changelist")
+
+
+def read_run(parameters: QueryDict) -> tuple[RunKind, dict[str, Any]]:
+    """The kind and the filters of a run from query parameters. Raises Http404 for what no list offers."""
+    try:
+        kind = next(one for one in QUESTIONS if one == parameters.get("kind"))
+        names = [name for name in runs.FILTERS[kind] if name in parameters]
+        if unknown := parameters.keys() - {"kind", "count", *names}:
+            raise ValueError(f"no filter {unknown}")
+        return kind, {name: _value(name, parameters) for name in names}
+    except (StopIteration, ValueError, OverflowError) as error:
+        raise Http404(_("There is no such run.")) from error
+
+
+def _value(name: str, parameters: Mapping[str, Any]) -> Any:
+    value = parameters[name]
+    match name:
+        case "state":
+            return [State(one).value for one in parameters.getlist(name)]  # type: ignore[attr-defined]
+        case "webhook" | "status":
+            return int(value[:18])
+        case "failed":
+            return value == "True"
+        case "created_after" | "created_before":
+            return to_utc(datetime.fromisoformat(value)).isoformat()
+    if "\0" in value:
+        raise ValueError("a NUL")
+    return value

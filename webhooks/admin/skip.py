@@ -1,0 +1,67 @@
+"""The list of skipped changes: which webhook did not want a change, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet, Value
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy, ngettext
+
+from webhooks import permissions
+from webhooks.admin.display import action_word, object_name, short, when
+from webhooks.admin.filters import SkipFilterForm
+from webhooks.admin.finding import find_skips
+from webhooks.admin.lists import ReadOnlyAdmin
+from webhooks.admin.paging import Found
+from webhooks.models import Skip
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.wording import number
+
+
+@admin.register(Skip)
+class SkipAdmin(ReadOnlyAdmin):
+    list_display = ("object", "action_word", "webhook_name", "reason", "user", "time")
+    list_display_links = None
+    filter_form = SkipFilterForm
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Skip]:
+        skips = permissions.visible_skips(request.user, super().get_queryset(request)).select_related("webhook")
+        return skips.annotate(shows_actual=Value(permissions.may_view_payloads(request.user)))
+
+    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
+        return find_skips(filters, request.user, before, self.list_per_page)
+
+    def count_in_words(self, count: int) -> str:
+        text = ngettext("%(count)s skipped change", "%(count)s skipped changes", count)
+        return text % {"count": number(count, TOTAL_CAP)}
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
+        """The list shows all of a skip, so it has no page."""
+
+    @admin.display(description=gettext_lazy("object"))
+    def object(self, skip: Skip) -> SafeString:
+        return object_name(skip)
+
+    @admin.display(description=gettext_lazy("action"))
+    def action_word(self, skip: Skip) -> str:
+        return action_word(skip.action)
+
+    @admin.display(description=gettext_lazy("webhook"))
+    def webhook_name(self, skip: Skip) -> SafeString | str:
+        return short(skip.webhook.name, 32)
+
+    @admin.display(description=gettext_lazy("why it was not sent"))
+    def reason(self, skip: Any) -> str:
+        return skip_reason(skip, skip.shows_actual)
+
+    @admin.display(description=gettext_lazy("user"))
+    def user(self, skip: Skip) -> SafeString | str:
+        return short(skip.username, 24)
+
+    @admin.display(description=gettext_lazy("time"))
+    def time(self, skip: Skip) -> SafeString | str:
+        return when(skip.timestamp)

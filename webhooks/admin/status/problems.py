@@ -1,0 +1,216 @@
+"""A box for each cause: the problem, since when, what waits, and the way out as buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from webhooks import permissions
+from webhooks.admin import actions
+from webhooks.admin.display import when
+from webhooks.admin.lists import deliveries_url
+from webhooks.models import Webhook
+from webhooks.models.queue import State
+from webhooks.operations.alarms import Alarm, Problem
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
+from webhooks.operations.status import Status
+from webhooks.operations.wording import clock_time, exact_time, number
+
+NAME = "webhooks_backend_status"
+
+# The alarms that get a box, and the consequences in one. The page only names further alarms.
+MAX_BOXES, MAX_FOLDED = 15, 50
+
+
+@dataclass(frozen=True)
+class Button:
+    """A link, or with ``name`` a button that posts ``value``."""
+
+    label: str
+    url: str
+    about: str = ""
+    """The name of the webhook, for screen readers: other boxes have the same labels."""
+    name: str = ""
+    value: str = ""
+
+    @property
+    def html(self) -> SafeString:
+        """All buttons of the page belong to one form, which has the token against forged requests."""
+        about = format_html(' aria-label="{}: {}"', self.label, self.about) if self.about else ""
+        if not self.name:
+            return format_html('<a class="button wh-small" href="{}"{}>{}</a> ', self.url, about, self.label)
+        return format_html(
+            '<button class="button wh-small" form="wh-acts" formaction="{}" name="{}" value="{}"{}>{}</button> ',
+            self.url, self.name, self.value, about, self.label,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Box:
+    """An alarm as the page shows it."""
+
+    alarm: Alarm
+    buttons: list[Button]
+    failed: int = 0
+    """Failed deliveries of its webhook, which a fact shows."""
+    consequences: list[Box] = field(default_factory=list)
+    """The rest of what follows from it, folded."""
+
+    @property
+    def facts(self) -> list[SafeString | str]:
+        """Since when, how many wait or failed, and when the next probe is."""
+        alarm, facts = self.alarm, list[SafeString | str]()
+        if alarm.since:
+            facts.append(format_html(_("since {time}"), time=_clock(alarm.since)))
+        if alarm.waiting:
+            facts.append(alarm.waiting_text)
+        if self.failed:
+            shown = {"count": number(self.failed, EACH_CAP)}
+            facts.append(ngettext("%(count)s failed", "%(count)s failed", self.failed) % shown)
+        if alarm.probe_at and alarm.probe_at > timezone.now():
+            facts.append(format_html(_("next probe {time}"), time=when(alarm.probe_at)))
+        elif alarm.probe_at:
+            facts.append(_("the next probe is due"))
+        return facts
+
+    @property
+    def facts_html(self) -> SafeString:
+        return format_html_join(" · ", "{}", ((fact,) for fact in self.facts))
+
+    @property
+    def buttons_html(self) -> SafeString:
+        return format_html_join("", "{}", ((button.html,) for button in self.buttons))
+
+    @property
+    def folded(self) -> str:
+        """How many follow from it."""
+        count = sum(1 for one in self.alarm.consequences if not _is_fact(self.alarm, one))
+        waiting = all(one.alarm.problem == Problem.OVERDUE for one in self.consequences)
+        if waiting:
+            text = ngettext("%(count)s webhook waits because of this", "%(count)s webhooks wait because of this", count)
+        else:
+            text = ngettext("%(count)s more follows from this", "%(count)s more follow from this", count)
+        return text % {"count": number(count)}
+
+
+def boxes(alarms: Sequence[Alarm], status: Status, user: Any) -> list[Box]:
+    """The boxes of these alarms of a status, as far as this user may act."""
+    buttons = _Buttons(status, user)
+    return [_box(alarm, buttons, status) for alarm in alarms]
+
+
+def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
+    own, failed, folded = list(buttons.of(alarm)), 0, list[Box]()
+    for one in alarm.consequences:
+        if _is_fact(alarm, one):
+            failed = buttons.failed_of(one)
+            own += [button for button in buttons.of(one) if button.name]
+        elif len(folded) < MAX_FOLDED:
+            folded.append(_box(one, buttons, status))
+    return Box(alarm, own, failed, folded)
+
+
+def _is_fact(alarm: Alarm, one: Alarm) -> bool:
+    """Whether the box shows this consequence as a number: failed deliveries of the same webhook."""
+    return one.webhook_id == alarm.webhook_id and one.problem == Problem.FAILED_DELIVERIES
+
+
+def _clock(moment: datetime) -> SafeString:
+    exact, clock = exact_time(moment), clock_time(moment)
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, clock)
+
+
+class _Buttons:
+    """The buttons that one user sees."""
+
+    def __init__(self, status: Status, user: Any) -> None:
+        overview = status.overview
+        self._webhooks: Mapping[int, Any] = {webhook.pk: webhook for webhook in overview.webhooks}
+        self._newest_event = overview.newest_failed_event
+        self._failed = overview.counts.get(State.FAILED, 0)
+        self._may_retry, self._may_run = actions.may(user, "retry"), permissions.has_perm(user, "webhooks.add_run")
+        self._may_add = permissions.has_perm(user, "webhooks.add_webhook")
+        self._changeable: set[int] | None = None
+        if permissions.is_restricted(user):
+            allowed = permissions.allowed(user, "change", Webhook.objects.order_by())
+            self._changeable = set(allowed.values_list("pk", flat=True))
+        self._may_change = permissions.may_change_webhooks(user)
+
+    def failed_of(self, alarm: Alarm) -> int:
+        return int(self._webhooks[alarm.webhook_id or 0].failed)
+
+    def of(self, alarm: Alarm) -> Iterator[Button]:
+        """The buttons for an alarm, the most likely one first."""
+        webhook = self._webhooks.get(alarm.webhook_id or 0)
+        if webhook is not None:
+            yield from self._of_webhook(alarm, webhook)
+            return
+        match alarm.problem:
+            case Problem.NO_WEBHOOK if self._may_add:
+                yield Button(_("Add a webhook"), reverse("admin:webhooks_webhook_add"))
+            case Problem.ALL_DISABLED:
+                yield Button(_("Show the webhooks"), reverse("admin:webhooks_webhook_changelist"))
+            case Problem.UNDISPATCHED:
+                yield Button(_("Show the newest events"), reverse("admin:webhooks_event_changelist"))
+            case Problem.FAILED_DELIVERIES:
+                yield Button(_("Show them"), deliveries_url(state=State.FAILED.value))
+                if self._may_retry:
+                    label = _("Retry all %(count)s failed…") % {"count": number(self._failed, TOTAL_CAP)}
+                    yield Button(label, reverse(f"{NAME}_retry_all"), name="all", value="1")
+            case Problem.OPEN_TRANSACTION | Problem.DEAD_ROWS:
+                yield Button(_("Show the database"), "#wh-database")
+            case Problem.FAILED_EVENTS:
+                if self._newest_event:
+                    url = reverse("admin:webhooks_event_change", args=[self._newest_event.pk])
+                    yield Button(_("See the error"), url)
+                yield Button(
+                    _("Show failed events to replay"), f"{reverse('admin:webhooks_event_changelist')}?state=failed"
+                )
+
+    def _of_webhook(self, alarm: Alarm, webhook: Any) -> Iterator[Button]:
+        page = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
+        may_change = self._may_change and (self._changeable is None or webhook.pk in self._changeable)
+        match alarm.problem:
+            case Problem.FAILING | Problem.PAUSED:
+                yield self._see_request(webhook)
+                if may_change:
+                    yield self._post(_("Send test"), "test", webhook)
+                if may_change and webhook.is_paused:
+                    yield self._post(_("Resume"), "resume", webhook)
+            case Problem.PAUSED_BY_USER if may_change:
+                yield self._post(_("Resume"), "resume", webhook)
+            case Problem.DISABLED if may_change:
+                yield self._post(_("Enable"), "enable", webhook)
+            case Problem.BLOCKED_LANES:
+                yield self._see_request(webhook)
+            case Problem.OVERDUE:
+                url = deliveries_url(state=State.PENDING.value, webhook=webhook.pk)
+                yield Button(_("Show its pending deliveries"), url, webhook.name)
+            case Problem.FAILED_DELIVERIES:
+                url = deliveries_url(state=State.FAILED.value, webhook=webhook.pk)
+                yield Button(_("Show them"), url, webhook.name)
+                if self._may_retry:
+                    label = _("Retry %(count)s…") % {"count": number(webhook.failed, EACH_CAP)}
+                    yield self._post(label, "retry_all", webhook)
+        if alarm.problem not in (Problem.OVERDUE, Problem.FAILED_DELIVERIES, Problem.BLOCKED_LANES):
+            yield Button(_("Open webhook"), page, webhook.name)
+
+    def _see_request(self, webhook: Any) -> Button:
+        delivery = webhook.blocking or webhook.last_failed
+        if delivery:
+            url = reverse("admin:webhooks_delivery_change", args=[delivery])
+        else:
+            url = deliveries_url(state=State.PENDING.value, webhook=webhook.pk)
+        return Button(_("See request"), url, webhook.name)
+
+    def _post(self, label: str, act: str, webhook: Any) -> Button:
+        return Button(label, reverse(f"{NAME}_{act}"), webhook.name, "webhook", str(webhook.pk))

@@ -1,0 +1,198 @@
+"""The tables of the status page: webhooks by trouble, failed deliveries by reason, runs, workers, the database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from webhooks import permissions
+from webhooks.admin.display import EMPTY, duration, short, webhook_state, when
+from webhooks.admin.lists import deliveries_url
+from webhooks.admin.status.figures import percent, trend
+from webhooks.db import index_plans
+from webhooks.models import Delivery, Event, Run, Webhook
+from webhooks.models.queue import State
+from webhooks.models.selection import rows_in_order
+from webhooks.operations import runs as operations
+from webhooks.operations.alarms import Problem
+from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
+from webhooks.operations.overview import Overview
+from webhooks.operations.statistics import Recent
+from webhooks.operations.status import Status
+from webhooks.operations.vacuum import MOST, PATIENCE, VacuumState
+from webhooks.operations.wording import clock_time, number, span
+from webhooks.redaction import Redaction, label_of_kind
+from webhooks.text import last_line
+from webhooks.workers.status import Backend
+
+# Healthy webhooks are folded if the table has this many rows without them.
+UNFOLDED = 8
+
+# Groups of failed deliveries that are not folded, and the newest deliveries that are shown, in all and in each group.
+MAX_GROUPS, NEWEST, NEWEST_OF_GROUP = 10, 25, 3
+
+MAX_FAILED_EVENTS = 5
+
+
+# Webhooks
+
+
+def webhooks(status: Status) -> dict[str, Any]:
+    """The webhooks in the order of their alarms. Healthy ones fill the table up, and the rest is folded."""
+    overview = status.overview
+    troubled = _in_order_of_trouble(status)
+    rows = sorted(overview.webhooks, key=lambda one: (troubled.get(one.pk, len(troubled)), not one.enabled, one.name))
+    unfolded = max(len(troubled), UNFOLDED)
+    shown, folded = rows[:unfolded], rows[unfolded:]
+    return {
+        "webhooks": [_webhook_row(one, overview) for one in shown],
+        "folded_webhooks": [_webhook_row(one, overview) for one in folded],
+        "has_more_webhooks": overview.has_more_webhooks,
+    }
+
+
+def _in_order_of_trouble(status: Status) -> dict[int, int]:
+    """The place of each webhook that a problem of its own is about: what waits for a worker has none."""
+    about = [
+        one.webhook_id
+        for alarm in status.problems
+        for one in (alarm, *alarm.consequences)
+        if one.webhook_id is not None and (one is alarm or one.problem != Problem.OVERDUE)
+    ]
+    return {webhook: place for place, webhook in enumerate(dict.fromkeys(about))}
+
+
+def _webhook_row(webhook: Any, overview: Overview) -> dict[str, Any]:
+    recent, waits = overview.recent_by_webhook.get(webhook.pk, Recent()), open_count(webhook)
+    times = recent.day.duration
+    is_failing = webhook.failures_in_a_row and webhook.last_failure_at
+    return {
+        "row": webhook,
+        "state": webhook_state(webhook),
+        "percent": percent(recent.day),
+        "is_bad": bool(recent.day.failed) and is_failing,
+        "times": f"{duration(times, 0.5)} / {duration(times, 0.95)}" if times.count else EMPTY,
+        "waits": number(waits, EACH_CAP) if waits else "",
+        "waits_url": deliveries_url(state="open", webhook=webhook.pk),
+        "failed": number(webhook.failed, EACH_CAP) if webhook.failed else "",
+        "failed_url": deliveries_url(state=State.FAILED.value, webhook=webhook.pk),
+        "last": short(label_of_kind(webhook.error_kind) or webhook.last_failure, 32) if is_failing else "",
+        "last_at": when(webhook.last_failure_at if is_failing else webhook.last_success_at),
+        "has_last": bool(webhook.last_failure_at if is_failing else webhook.last_success_at),
+        "trend": trend(overview.hours.by_webhook.get(webhook.pk, ())) if recent.day.attempted else "",
+    }
+
+
+# Failed deliveries and events
+
+
+def failed(overview: Overview, user: Any) -> dict[str, Any]:
+    """The failed deliveries, one row for each webhook and reason, and the last failed events."""
+    names = {webhook.pk: webhook.name for webhook in overview.webhooks}
+    newest = _newest_failed(user)
+    groups = [_group(one, names[one.webhook_id], newest) for one in overview.failed_groups if one.webhook_id in names]
+    # Users without permission for webhooks see the deliveries alone.
+    ungrouped = [] if groups else [row for rows in newest.values() for row in rows]
+    events = permissions.visible_events(user, Event.objects.failed().for_list()).order_by("-timestamp")
+    return {
+        "groups": groups[:MAX_GROUPS],
+        "folded_groups": groups[MAX_GROUPS:],
+        "ungrouped": ungrouped,
+        "failed_count": overview.counts[State.FAILED],
+        "failed_url": deliveries_url(state=State.FAILED.value),
+        "failed_events": [
+            {"row": event, "at": when(event.timestamp), "error": short(last_line(event.error), 120)}
+            for event in events[:MAX_FAILED_EVENTS]
+        ],
+    }
+
+
+def _newest_failed(user: Any) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """The newest failed deliveries, by webhook and kind of error."""
+    redacted = Redaction(user)
+    queue = permissions.visible_queue(user).failed().order_by("-failed_at")
+    queue = queue.exclude(webhook__in=Webhook.with_deleted.being_deleted().values("pk"))
+    with index_plans(queue.db):
+        keys = list(queue.values_list("pk", flat=True)[:NEWEST])
+    found = defaultdict[tuple[int, str], list[dict[str, Any]]](list)
+    for one in rows_in_order(permissions.visible_deliveries(user, Delivery.objects.all()), keys):
+        found[one.webhook_id, one.error_kind].append(
+            {
+                "row": one,
+                "failed_at": when(one.finished_at),
+                "reason": short(redacted.error(one.webhook_id, one.reason, one.error_kind), 90),
+            }
+        )
+    return found
+
+
+def _group(group: FailedGroup, name: str, newest: dict[tuple[int, str], list[dict[str, Any]]]) -> dict[str, Any]:
+    filters = {"state": State.FAILED.value, "webhook": group.webhook_id}
+    return {
+        "row": group,
+        "reason": label_of_kind(group.kind) or _("unknown reason"),
+        "webhook": name,
+        "count": number(group.count, EACH_CAP),
+        "since": clock_time(group.since),
+        "last": when(group.last),
+        "url": deliveries_url(**filters, **({"error_kind": group.kind} if group.kind else {})),
+        "newest": newest.get((group.webhook_id, group.kind), [])[:NEWEST_OF_GROUP],
+    }
+
+
+# Runs, workers, database
+
+
+def runs(overview: Overview, user: Any) -> dict[str, Any]:
+    """The runs that have not ended, with their progress."""
+    return {
+        "runs": [_run(run) for run in overview.runs],
+        "may_steer_runs": permissions.has_perm(user, "webhooks.add_run"),
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    text = _("Run %(id)s: %(kind)s of %(subject)s by %(user)s")
+    return {
+        "row": run,
+        "text": text % {
+            "id": run.pk, "kind": run.get_kind_display(), "subject": operations.subject(run),
+            "user": run.requested_by or EMPTY,
+        },
+        "taken": number(run.taken),
+        "total": number(run.total) if run.total is not None else "",
+        "failed": number(run.failed) if run.failed else "",
+        "begun": when(run.created),
+    }  # fmt: skip
+
+
+def workers(backend: Backend) -> dict[str, Any]:
+    """The state of Redis, and the workers with what each does."""
+    return {
+        "backend": backend,
+        "wake_ups": number(backend.wake_ups),
+        "workers": [
+            {"row": worker, "heartbeat": when(worker.last_heartbeat), "started_at": when(worker.started_at)}
+            for worker in backend.workers
+        ],
+    }
+
+
+def database(vacuum: VacuumState) -> dict[str, Any]:
+    """PostgreSQL's dead rows, and the transactions that hold back VACUUM."""
+    return {
+        "vacuum": vacuum,
+        "vacuum_patience": span(PATIENCE),
+        "is_database_in_trouble": bool(vacuum.open) or any(table.needs_vacuum for table in vacuum.tables),
+        "tables": [
+            {
+                "name": table.name,
+                "dead": number(table.dead),
+                "live": number(table.live),
+                "vacuumed_at": when(table.vacuumed_at),
+            }
+            for table in vacuum.tables[:MOST]
+        ],
+    }

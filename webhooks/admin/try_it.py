@@ -1,0 +1,171 @@
+"""“Try it” on the form of a webhook: the exact request for a real object, and a test that sends it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+
+from webhooks import permissions, registry, text
+from webhooks.admin import highlight
+from webhooks.admin.display import part
+from webhooks.admin.forms import WebhookForm
+from webhooks.conf import conf
+from webhooks.models import Action, Webhook
+from webhooks.network.outcome import Outcome
+from webhooks.network.request import Request
+from webhooks.operations import trial
+from webhooks.operations.trial import NoSample, Sample, Trial
+from webhooks.operations.wording import number
+from webhooks.redaction import explain
+from webhooks.registry import label_of
+from webhooks.registry.registration import Registration
+
+# The names of the controls. The form of the webhook has none of these.
+MODEL, OBJECT, KEY, ACTION, DO = "try_model", "try_object", "try_key", "try_action", "try"
+SHOW, SEND = "show", "send"
+
+# A trial needs no name, and no models or actions: its object is chosen apart.
+IGNORED_ERRORS = {"name", "object_types", "on_created", "on_updated", "on_deleted", "custom_events"}
+
+# A problem: the field of the form, its label and the texts. The field is empty if the problem belongs to none.
+Problem = tuple[str, str, list[str]]
+
+
+def panel(
+    request: HttpRequest, url: str, webhook: Webhook | None = None, form: WebhookForm | None = None
+) -> SafeString:
+    """The controls, and below them what came out of the posted ``form``. ``webhook`` is the stored one."""
+    posted = request.POST if form else {}
+    if form is not None:
+        form.full_clean()
+        chosen, actions = list(form.cleaned_data.get("object_types") or []), form.instance.actions
+    else:
+        chosen, actions = list(webhook.object_types.all()) if webhook else [], webhook.actions if webhook else []
+    context = {"url": url, "show": SHOW, "send": SEND} | _controls(request.user, chosen, actions, posted)
+    if form is not None and posted.get(DO) in (SHOW, SEND):
+        context["result"] = _result(request, form)
+    return part(request, "webhooks/admin/try_it.html", context)
+
+
+def _controls(
+    user: Any, chosen: Collection[Any], actions: Collection[str], posted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The models and newest objects to choose from, and what is chosen. The models of the webhook come first."""
+    of_webhook = {label_of(one) for one in chosen}
+    offered = [one for one in registry.registrations() if permissions.may_view_model(user, one.model)]
+    own = [one for one in offered if one.label in of_webhook]
+    types = ContentType.objects.get_for_models(*(one.model for one in offered))
+    label = posted.get(MODEL, own[0].label if own else "")
+    current = next((one for one in offered if one.label == label), None)
+    usual = Action.UPDATED if Action.UPDATED in actions or not actions else next(iter(actions))
+    return {
+        "groups": [
+            (_("Models of this webhook"), [(one.label, _title(one), types[one.model].pk) for one in own]),
+            (_("Other models"), [(one.label, _title(one), types[one.model].pk) for one in offered if one not in own]),
+        ],
+        "model": label,
+        "objects": trial.offered_objects(user, current) if current else [],
+        "object": posted.get(OBJECT, ""),
+        "key": posted.get(KEY, ""),
+        "actions": Action.choices,
+        "action": posted.get(ACTION, usual),
+    }
+
+
+def _title(registration: Registration) -> str:
+    return capfirst(str(registration.model._meta.verbose_name_plural))
+
+
+# The result
+
+
+def _result(request: HttpRequest, form: WebhookForm) -> dict[str, Any]:
+    """The verdict, the request or its problems, and the answer if it was sent."""
+    user, posted, webhook = request.user, request.POST, form.instance
+    errors = {name: list(map(str, texts)) for name, texts in form.errors.items() if name not in IGNORED_ERRORS}
+    if errors:
+        return {"problems": [(name, _label(form, name), texts) for name, texts in errors.items()]}
+    try:
+        tried = trial.try_out(webhook, form.cleaned_data.get("object_types") or [], _sample(user, posted), user)
+    except NoSample as missing:
+        return {"refusal": str(missing)}
+    shown = {"event": str(tried.event), "is_wanted": tried.is_wanted, "verdict": tried.verdict}
+    if tried.request is None:
+        return shown | {"problems": _problems(tried, form, user)}
+    sees_payload = permissions.may_view_payloads(user)
+    shown |= {
+        "request": _request(tried.request, sees_payload),
+        "why_not_sent": _why_not_sent(user, form),
+    }
+    if posted.get(DO) == SEND and not shown["why_not_sent"]:
+        shown["answer"] = _answer(trial.send(tried, webhook, user), webhook.payload_url, sees_payload)
+    return shown
+
+
+def _sample(user: Any, posted: Mapping[str, str]) -> Sample:
+    """Raises NoSample."""
+    label = posted.get(MODEL, "")
+    if not label:
+        return Sample()
+    registration = registry.registration_by_label(label)
+    if registration is None or not permissions.may_view_model(user, registration.model):
+        raise NoSample(_("You may not view objects of this model."))
+    key = posted.get(KEY, "").strip() or posted.get(OBJECT, "")
+    if not key or text.clean(key) != key:
+        raise NoSample(_("Choose an object, or enter its id."))
+    action = posted.get(ACTION, "")
+    return Sample(registration, key, action if action in Action.values else Action.UPDATED)
+
+
+def _why_not_sent(user: Any, form: WebhookForm) -> str:
+    """Why the user may look at the request and not send it; empty if they may."""
+    if not conf.enabled:
+        return _("Webhooks are turned off in the settings, so nothing is sent.")
+    if permissions.is_restricted(user) and (form.instance.pk is None or form.has_changed()):
+        return _("To send it, save the webhook first: you may have permission for some webhooks only.")
+    return ""
+
+
+def _request(request: Request, sees_payload: bool) -> dict[str, Any]:
+    """The request as an attempt stores it: without the values of secret headers and signatures."""
+    stored, body = request.stored(), request.body.decode(errors="replace")
+    return {
+        "method": stored.method,
+        "url": stored.url,
+        "headers": highlight.headers_block(stored.headers, _("Headers of the request")),
+        "body": _body(body, _("Body of the request")) if sees_payload else "",
+        "size": number(len(request.body)),
+    }
+
+
+def _body(body: str, label: str) -> SafeString:
+    return highlight.block(highlight.json_text(body), label, wraps=True)
+
+
+def _answer(outcome: Outcome, url: str, sees_payload: bool) -> dict[str, Any]:
+    return {
+        "outcome": outcome,
+        "duration": _("%(ms)s ms") % {"ms": number(outcome.duration_ms)},
+        "explanation": explain(str(outcome.kind), url),
+        "headers": highlight.headers_block(outcome.headers, _("Headers of the answer")) if outcome.headers else "",
+        "body": _body(outcome.body, _("Body of the answer")) if outcome.body and sees_payload else "",
+        "hides_body": bool(outcome.body) and not sees_payload,
+    }
+
+
+def _problems(tried: Trial, form: WebhookForm, user: Any) -> list[Problem]:
+    """Why there is no request, by field. The error of a serializer may show data of the object."""
+    if tried.event.error and not permissions.may_view_events(user):
+        text = _("To see the error, you need the permission %(permission)s.") % {"permission": "webhooks.view_event"}
+        return [("", "", [text])]
+    return [(name, _label(form, name), [problem]) for name, problem in tried.problems.items()]
+
+
+def _label(form: WebhookForm, name: str) -> str:
+    return str(form.fields[name].label or "") if name in form.fields else ""

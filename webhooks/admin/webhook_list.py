@@ -1,0 +1,131 @@
+"""The list of webhooks, with its actions: enable, disable, pause and resume."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from webhooks import permissions
+from webhooks.admin import actions, theme
+from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
+from webhooks.admin.lists import deliveries_url
+from webhooks.admin.paging import CappedList, CappedPaginator
+from webhooks.models import Webhook
+from webhooks.models.queue import State
+from webhooks.network import url_policy
+from webhooks.operations.counts import EACH_CAP, open_count, with_counts
+from webhooks.operations.wording import number
+from webhooks.registry import label_of
+
+# The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
+ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
+
+# The list names at most this many models of a webhook.
+MAX_MODELS = 3
+
+
+class WebhookListAdmin(EscapeInvisibleMixin, theme.ModelAdmin):
+    actions = ("enable", "disable", "pause", "resume")
+    sortable_by = ("name_and_url", "state")
+
+    class Media:
+        css: ClassVar = {"all": ["webhooks/admin.css"]}
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        return lookup in ALLOWED_LOOKUPS and super().lookup_allowed(lookup, value, request)
+
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
+        user = request.user
+        sees_urls = permissions.may_change_webhooks(user) and not permissions.is_restricted(user)
+        return ("name", "payload_url") if sees_urls else ("name",)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        counts = ("open", "failed") if permissions.may_view_deliveries(request.user) else ()
+        return ("name_and_url", "state", "sends", *counts, "last_result")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
+        webhooks: QuerySet[Webhook] = super().get_queryset(request)
+        if permissions.is_restricted(request.user):
+            webhooks = permissions.visible_webhooks(request.user, webhooks)
+        queue = permissions.visible_queue(request.user)
+        return with_counts(webhooks, queue).prefetch_related("object_types")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[CappedList]:
+        return CappedList
+
+    def get_paginator(
+        self, request: HttpRequest, queryset: QuerySet[Any], per_page: int, *args: Any, **kwargs: Any
+    ) -> CappedPaginator:
+        return CappedPaginator(queryset, per_page, may_sort=False)  # for the counts: the table itself is small
+
+    @admin.display(description=gettext_lazy("webhook"), ordering="name")
+    def name_and_url(self, webhook: Webhook) -> SafeString:
+        url = short(url_policy.redacted(webhook.payload_url), 60)
+        return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', webhook.name, url)
+
+    @admin.display(description=gettext_lazy("state"), ordering="enabled")
+    def state(self, webhook: Webhook) -> SafeString:
+        return webhook_state(webhook)
+
+    @admin.display(description=gettext_lazy("sends"))
+    def sends(self, webhook: Webhook) -> SafeString:
+        labels = sorted(map(label_of, webhook.object_types.all()))
+        models, others = ", ".join(labels[:MAX_MODELS]) or EMPTY, len(labels) - MAX_MODELS
+        if others > 0:
+            text = ngettext("%(models)s and %(count)s more", "%(models)s and %(count)s more", others)
+            models = text % {"models": models, "count": others}
+        actions = ", ".join([*(str(action.label) for action in webhook.actions), *webhook.custom_events])
+        return format_html('{} <span class="wh-quiet wh-below">{}</span>', models, actions)
+
+    @admin.display(description=gettext_lazy("not sent yet"))
+    def open(self, webhook: Any) -> SafeString | str:
+        return _count_link(webhook, "open", open_count(webhook))
+
+    @admin.display(description=gettext_lazy("failed"))
+    def failed(self, webhook: Any) -> SafeString | str:
+        return _count_link(webhook, State.FAILED, webhook.failed)
+
+    @admin.display(description=gettext_lazy("last result"))
+    def last_result(self, webhook: Webhook) -> SafeString | str:
+        if webhook.failures_in_a_row and webhook.last_failure_at:
+            return format_html("{} {}", short(webhook.last_failure, 40), when(webhook.last_failure_at))
+        if not webhook.last_success_at:
+            return EMPTY
+        return format_html(_("accepted {time}"), time=when(webhook.last_success_at))
+
+    @admin.action(description=gettext_lazy("Enable the selected webhooks"), permissions=["change"])
+    def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        actions.set_enabled(request, _changeable(request, chosen), enabled=True)
+
+    @admin.action(description=gettext_lazy("Disable the selected webhooks"), permissions=["change"])
+    def disable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        actions.set_enabled(request, _changeable(request, chosen), enabled=False)
+
+    @admin.action(description=gettext_lazy("Pause the selected webhooks"), permissions=["change"])
+    def pause(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        actions.pause(request, _changeable(request, chosen))
+
+    @admin.action(description=gettext_lazy("Resume the selected webhooks now"), permissions=["change"])
+    def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+        actions.resume(request, _changeable(request, chosen))
+
+
+def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """The chosen webhooks that the user may change. Warns about the number of skipped ones."""
+    changeable = permissions.allowed(request.user, "change", chosen)
+    if skipped := chosen.count() - changeable.count():
+        text = _("You do not have permission to change %(count)s of these webhooks.")
+        messages.warning(request, text % {"count": skipped})
+    return changeable
+
+
+def _count_link(webhook: Webhook, state: str, count: int) -> SafeString | str:
+    url = deliveries_url(webhook=webhook.pk, state=state)
+    return format_html('<a href="{}">{}</a>', url, number(count, EACH_CAP)) if count else EMPTY

@@ -1,0 +1,232 @@
+"""“Why didn't it fire?”: a page that asks about an object, an event, a delivery, a request or a webhook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from webhooks import permissions, registry
+from webhooks.admin import actions
+from webhooks.admin.display import escape_invisible, when
+from webhooks.admin.lists import as_key, as_uuid
+from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models.skip import Rule
+from webhooks.operations.why import Cause, Change, Target, UnknownObject, Verdict, why
+from webhooks.text import clean
+
+# The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
+COLOURS = {
+    Cause.SENT: "succeeded",
+    Cause.SENDING: "sending",
+    Cause.DUE: "pending",
+    Cause.RETRYING: "pending",
+    Cause.WAITING: "waiting",
+    Cause.PAUSED: "paused",
+    Cause.HELD: "paused",
+    Cause.FAILED: "failed",
+    Cause.EVENT_FAILED: "failed",
+    Cause.NOT_DISPATCHED: "waiting",
+    Cause.SKIPPED: "waiting",
+}
+
+# These verdicts need nothing to be done, so they come last.
+LAST = (Cause.SENT, Cause.NOT_CHOSEN)
+
+MAX_NAMED = 5  # objects with the same name that are offered
+
+
+@require_safe
+def show(request: HttpRequest) -> HttpResponse:
+    """The form, and below it the answer to what the address asks."""
+    if not permissions.may_view_webhooks(request.user):
+        raise PermissionDenied
+    asked = {name: clean(str(value).strip()) for name, value in request.GET.items()}
+    context: dict[str, Any] = {
+        **admin.site.each_context(request),
+        "title": _("Why didn't it fire?"),
+        "opts": Webhook._meta,
+        "asked": asked,
+        "models": _models(request.user),
+        "webhooks": permissions.visible_webhooks(request.user).order_by("name").values_list("pk", "name"),
+        "webhook": as_key(asked.get("webhook", "")),
+    }
+    try:
+        question = _question(request.user, asked)
+        verdicts = why(**question, user=request.user) if question else []
+    except _SeveralObjects as found:
+        context["objects"] = found.objects
+    except UnknownObject as unknown:
+        context["problem"] = str(unknown)
+    else:
+        context["answers"] = [_answer(change, list(group), request.user) for change, group in _by_change(verdicts)]
+        context["is_asked"] = bool(question)
+    response = TemplateResponse(request, "webhooks/admin/why.html", context)
+    escape_invisible(response)
+    return response
+
+
+# The question
+
+
+class _SeveralObjects(Exception):
+    """Several objects have the name that was entered."""
+
+    def __init__(self, objects: Sequence[tuple[str, str, str]]) -> None:
+        super().__init__()
+        self.objects = objects
+
+
+def _models(user: Any) -> list[tuple[str, str]]:
+    """The labels and names of the registered models that the user may view."""
+    offered = [one for one in registry.registrations() if permissions.may_view_model(user, one.model)]
+    return [(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered]
+
+
+def _question(user: Any, asked: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of ``why``; empty if nothing is asked. Raises UnknownObject, and _SeveralObjects."""
+    chosen: dict[str, Any] = {"webhook": as_key(asked["webhook"])} if asked.get("webhook") else {}
+    if given := asked.get("delivery"):
+        pk = as_uuid(given)
+        delivery = permissions.visible_deliveries(user).filter(pk=pk).first() if pk else None
+        if delivery is None:
+            raise UnknownObject(_("Delivery %(id)s is not stored, or you may not view it.") % {"id": given})
+        return {"event": delivery.event_id, "webhook": delivery.webhook_id}
+    if given := asked.get("event"):
+        return chosen | {"event": as_key(given)}
+    if given := asked.get("request_id"):
+        return chosen | {"request_id": given}
+    if given := asked.get("object_id"):
+        return chosen | {"obj": _object(user, asked.get("object_type", "").lower(), given)}
+    return chosen
+
+
+def _object(user: Any, label: str, given: str) -> tuple[str, str]:
+    """The object with this key, or else with this exact name."""
+    if not label:
+        raise UnknownObject(_("Choose the model of the object: objects of several models may have the same id."))
+    registration = registry.registration_by_label(label)
+    if registration is None or not permissions.may_view_model(user, registration.model):
+        return label, given
+    objects = permissions.viewable_objects(user, registration.model)
+    named = _named(objects, given)
+    if not named or _has_key(objects, given) or Event.objects.filter(object_type=label, object_id=given).exists():
+        return label, given
+    if len(named) > 1:
+        raise _SeveralObjects([(label, str(one.pk), registration.name_of(one)) for one in named])
+    return label, str(named[0].pk)
+
+
+def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
+    """The objects with exactly this name, if the model has names."""
+    try:
+        field = objects.model._meta.get_field("name")
+    except FieldDoesNotExist:
+        return []
+    return list(objects.filter(name=name)[:MAX_NAMED]) if isinstance(field, models.CharField) else []
+
+
+def _has_key(objects: models.QuerySet[Any], key: str) -> bool:
+    try:
+        return bool(objects.filter(pk=key).exists())
+    except (ValueError, TypeError, OverflowError):  # no key of this model
+        return False
+
+
+# The answer
+
+
+def _by_change(verdicts: Sequence[Verdict]) -> Any:
+    return groupby(verdicts, key=lambda one: one.change)
+
+
+def _answer(change: Change | None, verdicts: Sequence[Verdict], user: Any) -> dict[str, Any]:
+    """What the page shows of a change. Webhooks without its model or action are named together, if there are others."""
+    others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
+    shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
+    return {
+        "change": change,
+        "name": _name(change) if change else "",
+        "when": when(change.timestamp) if change else "",
+        "verdicts": [_row(one, user) for one in sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))],
+        "others": others if len(shown) < len(verdicts) else [],
+        "sees_events": permissions.may_view_events(user),
+    }
+
+
+def _name(change: Change) -> str:
+    """Such as "AMS1 updated"."""
+    return str(Event(action=change.action, object_repr=change.object_repr or change.object_id))
+
+
+def _row(verdict: Verdict, user: Any) -> dict[str, Any]:
+    return {
+        "verdict": verdict,
+        "colour": COLOURS.get(verdict.cause, "discarded"),
+        "facts": _facts(verdict.rule, verdict.detail),
+        "button": _button(verdict, user),
+        "link": _link(verdict, user),
+    }
+
+
+def _facts(rule: str | None, detail: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The expected and the actual values of a skip's rule."""
+    match rule:
+        case Rule.CONDITION if "path" in detail:
+            negated = _("not") if detail.get("negate") else ""
+            wanted = " ".join(filter(None, (negated, str(detail["operator"]), _text(detail.get("expected")))))
+            found = [(_("Condition"), str(detail["path"])), (_("Expected"), wanted)]
+            return [*found, (_("Actual"), _text(detail["actual"]))] if "actual" in detail else found
+        case Rule.CHANGED_FIELDS:
+            return [(_("Expected one of"), _text(detail["wanted"])), (_("Changed"), _text(detail["changed"]))]
+    return []
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _button(verdict: Verdict, user: Any) -> tuple[str, str] | None:
+    """The address and the label of the button that ends this, if the user may press it."""
+    webhook = verdict.webhook
+    if verdict.cause == Cause.PAUSED and permissions.may(user, "change", webhook):
+        return reverse("admin:webhooks_webhook_resume", args=[webhook.pk]), _("Resume the webhook")
+    is_retriable = verdict.delivery and verdict.cause in (Cause.FAILED, Cause.DISCARDED, Cause.RETRYING)
+    if is_retriable and actions.may(user, "retry", Delivery(pk=verdict.delivery)):
+        label = _("Retry now") if verdict.state == State.PENDING else _("Retry")
+        return reverse("admin:webhooks_delivery_retry", args=[verdict.delivery]), label
+    has_failed = verdict.event and verdict.cause == Cause.EVENT_FAILED
+    if has_failed and permissions.may(user, "replay", Event(pk=verdict.event)):
+        return reverse("admin:webhooks_event_replay", args=[verdict.event]), _("Replay the event")
+    return None
+
+
+def _link(verdict: Verdict, user: Any) -> tuple[str, str] | None:
+    """The address and the label of the page where the way out begins."""
+    match verdict.target:
+        case Target.WEBHOOK:
+            is_disabled = verdict.cause == Cause.HELD or verdict.rule == Rule.DISABLED
+            return _page("webhook", verdict.target_id), _("Enable the webhook") if is_disabled else _(
+                "Open the webhook"
+            )
+        case Target.DELIVERY if permissions.may_view_deliveries(user):
+            label = _("Open the earlier delivery") if verdict.behind else _("Open the delivery")
+            return _page("delivery", verdict.target_id), label
+        case Target.EVENT if permissions.may_view_events(user):
+            return _page("event", verdict.target_id), _("Open the event")
+        case Target.STATUS if permissions.may_view_deliveries(user):
+            return reverse("webhooks_backend_status"), _("Open the status page")
+    return None
+
+
+def _page(model: str, key: str) -> str:
+    return reverse(f"admin:webhooks_{model}_change", args=[key])

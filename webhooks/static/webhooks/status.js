@@ -1,0 +1,115 @@
+"use strict";
+
+// Refresh the parts of the status page, each by its id, with one request every few seconds.
+//
+// A part that is in use is left as it is: with the focus in it, the pointer over it, text selected, or a box ticked.
+// What was unfolded stays unfolded, and what is being read stays where it is on the screen. In a hidden tab, while a
+// dialog is open, and after "Pause", nothing is asked for.
+
+document.addEventListener("DOMContentLoaded", () => {
+  const element = document.querySelector("[data-wh-live]");
+  if (element && window.htmx) new Live(element);
+});
+
+const LONGEST_WAIT = 60_000; // milliseconds between two tries while the site does not answer
+
+class Live {
+  constructor(element) {
+    this.element = element;
+    this.texts = element.dataset;
+    this.every = Number(element.dataset.every) * 1000;
+    this.shownAt = Date.now();
+    this.failures = 0;
+    this.isPaused = sessionStorage.getItem("wh-live") === "paused";
+    this.text = element.querySelector("[data-wh-live-text]");
+    this.button = element.querySelector("[data-wh-live-pause]");
+    this.button.hidden = false;
+    element.querySelector("[data-wh-live-link]").hidden = true;
+    this.button.addEventListener("click", () => this.pause(!this.isPaused));
+    document.addEventListener("visibilitychange", () => { if (!document.hidden) this.refresh(); });
+    document.addEventListener("pointerover", (event) => { this.hovered = event.target.closest?.("section[id^=wh-]"); });
+    document.addEventListener("pointerleave", () => { this.hovered = null; });
+    document.body.addEventListener("htmx:oobBeforeSwap", (event) => this.before(event));
+    document.body.addEventListener("htmx:oobAfterSwap", (event) => this.after(event));
+    setInterval(() => this.show(), 1000);
+    this.pause(this.isPaused);
+  }
+
+  pause(isPaused) {
+    this.isPaused = isPaused;
+    sessionStorage.setItem("wh-live", isPaused ? "paused" : "live");
+    this.button.textContent = isPaused ? this.button.dataset.resume : this.button.dataset.whLivePause;
+    clearTimeout(this.timer);
+    if (isPaused) this.show();
+    else this.refresh();
+  }
+
+  async refresh() {
+    clearTimeout(this.timer);
+    if (this.isPaused || this.isAsking) return;
+    if (!document.hidden && !document.querySelector("dialog[open]")) await this.ask();
+    this.timer = setTimeout(() => this.refresh(), Math.min(this.every * 2 ** this.failures, LONGEST_WAIT));
+  }
+
+  async ask() {
+    this.isAsking = true;
+    this.problem = "";
+    this.held = false;
+    const answered = (event) => {
+      const { xhr, pathInfo } = event.detail;
+      if (xhr.status !== 200) this.problem = this.texts.lost;
+      // The site has sent us to the login page.
+      else if (new URL(xhr.responseURL).pathname !== pathInfo.requestPath) this.problem = this.texts.loggedOut;
+    };
+    document.body.addEventListener("htmx:afterRequest", answered);
+    const summary = document.getElementById("wh-summary")?.textContent.trim();
+    await window.htmx.ajax("GET", this.texts.whLive, { source: this.element, target: this.element, swap: "none" }).catch(() => {});
+    document.body.removeEventListener("htmx:afterRequest", answered);
+    this.isAsking = false;
+    this.failures = this.problem ? this.failures + 1 : 0;
+    if (!this.problem) this.shownAt = Date.now();
+    const now = document.getElementById("wh-summary")?.textContent.trim();
+    if (now !== summary) document.querySelector("[data-wh-said]").textContent = now;
+    this.show();
+  }
+
+  show() {
+    const seconds = Math.round((Date.now() - this.shownAt) / 1000);
+    const text = this.isPaused ? this.texts.paused : this.held ? this.texts.held : this.texts.live;
+    this.text.textContent = this.problem || text.replace("%s", seconds);
+    this.element.classList.toggle("wh-is-live", !this.isPaused && !this.problem);
+  }
+
+  isUsed(part) {
+    const selection = document.getSelection();
+    return part.contains(document.activeElement)
+      || part === this.hovered
+      || Boolean(part.querySelector("input:checked"))
+      || (selection.type === "Range" && selection.containsNode(part, true));
+  }
+
+  before(event) {
+    const part = event.detail.target;
+    if (this.isUsed(part)) {
+      this.held = true;
+      event.detail.shouldSwap = false;
+      return;
+    }
+    this.unfolded = [...part.querySelectorAll("details[id]")].map(({ id, open }) => [id, open]);
+    this.anchor = this.findAnchor(part);
+    this.top = this.anchor?.getBoundingClientRect().top;
+    // Close to what it was before: a fragment has the state of the server.
+    for (const [id, open] of this.unfolded) event.detail.fragment.querySelector(`#${CSS.escape(id)}`)?.toggleAttribute("open", open);
+  }
+
+  // What must not move: the part in use, or else the first one below this one that is in view.
+  findAnchor(part) {
+    const parts = [...document.querySelectorAll("section[id^=wh-]")].filter((one) => one !== part);
+    return parts.find((one) => this.isUsed(one))
+      ?? (part.getBoundingClientRect().bottom < 0 ? parts.find((one) => one.getBoundingClientRect().bottom > 0) : null);
+  }
+
+  after() {
+    if (this.anchor) window.scrollBy(0, this.anchor.getBoundingClientRect().top - this.top);
+  }
+}

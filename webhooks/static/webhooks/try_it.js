@@ -1,0 +1,37 @@
+"use strict";
+
+// “Try it”: offer the objects of the model that was chosen in the form, and show each problem at its field.
+document.addEventListener("DOMContentLoaded", () => {
+  const panel = document.querySelector("[data-wh-try]");
+  if (!panel) return;
+  const model = panel.querySelector("[name=try_model]");
+  let isChosen = model.value !== "";
+  model.addEventListener("change", (event) => { isChosen ||= event.isTrusted; });
+
+  // The first model that is ticked in the form, until the user chooses another here.
+  document.querySelectorAll("[data-wh-models]").forEach((box) => {
+    const follow = () => {
+      if (isChosen) return;
+      const ticked = [...box.querySelectorAll("input:checked")].map((input) => input.value);
+      const wanted = [...model.options].find((option) => ticked.includes(option.dataset.type))?.value ?? "";
+      if (wanted === model.value) return;
+      model.value = wanted;
+      htmx.trigger(model, "change");
+    };
+    box.addEventListener("click", () => setTimeout(follow));
+    follow();
+  });
+
+  document.body.addEventListener("htmx:afterSwap", (event) => {
+    if (event.detail.target.id !== "wh-try-result") return;
+    document.querySelectorAll(".wh-try-error").forEach((error) => error.remove());
+    for (const problem of document.querySelectorAll("#wh-try-result [data-wh-field]")) {
+      const row = problem.dataset.whField && document.querySelector(`.form-row.field-${problem.dataset.whField}`);
+      if (!row) continue;
+      const error = Object.assign(document.createElement("p"), { className: "wh-try-error" });
+      error.textContent = problem.querySelector("span").textContent;
+      row.append(error);
+      row.closest("details")?.setAttribute("open", "");
+    }
+  });
+});
