@@ -25,12 +25,13 @@ def main() -> int:
     )
     once = "check create, update, delete and a receiver that fails twice, then exit with 0 or, on an error, 1"
     parser.add_argument("--once", action="store_true", help=once)
+    parser.add_argument("--full", action="store_true", help="print the whole payload of the first request")
     arguments = parser.parse_args()
     signals.listen()
     directory = Path(tempfile.mkdtemp(prefix="webhooks-demo-"))
     failed = False
     try:
-        run(directory, arguments.once)
+        run(directory, arguments.once, arguments.full)
     except DemoError as error:
         failed = True
         explain(error, directory)
@@ -40,16 +41,17 @@ def main() -> int:
     finally:
         if not failed:
             shutil.rmtree(directory, ignore_errors=True)
+            signals.say_stopped()
     return int(failed)
 
 
-def run(directory: Path, once: bool) -> None:
+def run(directory: Path, once: bool, full: bool) -> None:
     with running_demo(directory) as demo:
         if once:
             check_round_trip(demo)
             print("The round trip works.", flush=True)
             return
-        show_a_change(demo)
+        show_a_change(demo, full)
         print_addresses(demo)
         with suppress(SystemExit):  # raised after Ctrl-C
             follow(demo)

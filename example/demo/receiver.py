@@ -3,6 +3,7 @@
 =================  =================================================
 .../fails-2-times  503 to the first two attempts of each delivery
 .../always-fails   503
+.../answers-401    401, or any other status, with an error in JSON
 anything else      200
 =================  =================================================
 """
@@ -20,6 +21,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 FAILS = re.compile(r"/(?:(always-fails)|fails-(\d+)-times)(?:\?|$)")
+ANSWERS = re.compile(r"/answers-(\d{3})(?:\?|$)")
+ERRORS = {401: "invalid signature: the secret differs", 410: "this endpoint was removed"}
 POSTS_FILE = "received.jsonl"
 
 
@@ -90,9 +93,13 @@ class Handler(BaseHTTPRequestHandler):
             again = f", attempt {attempt}" if attempt > 1 else ""
             what = f"{self.command} {self.path}: {post.summary()}{again} -> {post.status}"
             print(time.strftime("%H:%M:%S"), what, flush=True)
+        error = ERRORS.get(post.status)
+        answer = json.dumps({"error": error}).encode() if error else b""
         self.send_response(post.status)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
+        self.wfile.write(answer)
 
     do_GET = do_PUT = do_PATCH = do_DELETE = do_POST
 
@@ -102,6 +109,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def status_for(path: str, attempt: int) -> int:
     """The HTTP status for an attempt. Attempts count from 1."""
+    if answers := ANSWERS.search(path):
+        return int(answers[1])
     fails = FAILS.search(path)
     return 503 if fails and (fails[1] or attempt <= int(fails[2])) else 200
 

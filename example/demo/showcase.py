@@ -12,8 +12,12 @@ from demo.supervisord import log
 SHOWN_HEADERS = ("content-type", "webhook-id", "webhook-timestamp", "webhook-signature", "x-hook-signature")
 
 
-def show_a_change(demo: Demo) -> None:
-    """Change a site through the REST API, and print its webhook and its delivery."""
+# The first lines of the payload: the event, who changed the object, and the beginning of its data.
+PAYLOAD_LINES = 20
+
+
+def show_a_change(demo: Demo, full: bool = False) -> None:
+    """Change a site through the REST API, and print its webhook, whole if ``full``, and its delivery."""
     path = f"{SITES}{demo.site.find(SITES, 'ams1')['id']}/"
     change = {"description": "Seen by scripts/demo"}
     before = time.time()
@@ -21,7 +25,10 @@ def show_a_change(demo: Demo) -> None:
     print(f"\nA site was changed through the REST API:\n\n    PATCH {path} {json.dumps(change)} -> 200")
     post = demo.programs.wait_for(lambda: receiver.posts(demo.directory), "A POST", "rqworker")[0]
     headers = [f"{name}: {post.headers[name]}" for name in SHOWN_HEADERS]
-    request = "\n".join([f"POST {post.path}", *headers, "", json.dumps(post.payload, indent=2)])
+    payload = json.dumps(post.payload, indent=2).splitlines()
+    if not full and (left := len(payload) - PAYLOAD_LINES) > 0:
+        payload[PAYLOAD_LINES:] = [f"... {left} more lines: see the delivery in the admin, or use --full"]
+    request = "\n".join([f"POST {post.path}", *headers, "", *payload])
     print(f"\nThis POST arrived at the receiver {post.at - before:.2f} s later:\n\n{indent(request, '    ')}")
     delivery = demo.finished_delivery(post.headers["webhook-id"])
     print("\nIts delivery:\n")

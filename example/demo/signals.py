@@ -24,6 +24,16 @@ def _handle(number: int, frame: FrameType | None) -> None:
 def exit_if_received() -> None:
     """Raise SystemExit after a signal. All steps and loops of the demo call this."""
     if _received:
-        with suppress(OSError):  # the terminal may be gone
-            print("\nStopping ...", flush=True)
+        _say("\nStopping ...")
         sys.exit(128 + _received[0])
+
+
+def say_stopped() -> None:
+    """The last line after a signal."""
+    if _received:
+        _say("Stopped. The demo's data was deleted.")
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(text, flush=True)

@@ -1,7 +1,8 @@
 """Settings of the example project. These environment variables change them:
 
-DATABASE_URL, REDIS_URL, EXAMPLE_DATA_DIR, SECRET_KEY, DEBUG, ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS, LOG_LEVEL,
-WEBHOOKS_ENABLED, WEBHOOKS_RETRY_SCHEDULE (seconds between the attempts of a failing delivery: "5,300,1800").
+DATABASE_URL, DISABLE_SERVER_SIDE_CURSORS (for a pooler in transaction mode), REDIS_URL, EXAMPLE_DATA_DIR,
+SECRET_KEY, DEBUG, ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS, LOG_LEVEL, WEBHOOKS_ENABLED,
+WEBHOOKS_RETRY_SCHEDULE (seconds between the attempts of a failing delivery: "5,300,1800").
 """
 
 import os
@@ -22,6 +23,7 @@ ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS", [])
 
 INSTALLED_APPS = [
+    "webhooks",  # before the admin: its index then shows what is wrong
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -32,7 +34,6 @@ INSTALLED_APPS = [
     "rest_framework.authtoken",
     "django_filters",
     "django_rq",
-    "webhooks",
     "core",
     "tenancy",
     "dcim",
@@ -45,6 +46,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
@@ -75,7 +77,10 @@ TEMPLATES = [
 # The changes of a request and their webhook Events are committed together or not at all.
 database: dict[str, Any] = dict(
     dj_database_url.config(
-        default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}", conn_max_age=60, conn_health_checks=True
+        default=f"sqlite:///{quote(str(DATA_DIR / 'db.sqlite3'))}",
+        conn_max_age=60,
+        conn_health_checks=True,
+        disable_server_side_cursors=env_bool("DISABLE_SERVER_SIDE_CURSORS", False),
     )
 )
 database["ATOMIC_REQUESTS"] = True

@@ -1,4 +1,5 @@
 from django.contrib import admin
+from django.http import HttpResponse
 from django.urls import include, path
 from django.views.generic import TemplateView
 
@@ -8,6 +9,7 @@ admin.site.site_header = "Small NetBox"
 admin.site.site_title = "Small NetBox"
 
 urlpatterns = [
+    path("favicon.ico", lambda request: HttpResponse(status=204)),  # browsers ask for it
     path("", TemplateView.as_view(template_name="index.html"), name="index"),
     path("admin/", include("webhooks.urls")),
     path("admin/", admin.site.urls),

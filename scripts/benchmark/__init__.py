@@ -9,5 +9,9 @@ receiver     a very fast HTTP receiver in its own process, and the inboxes that 
 sample_data  devices, and millions of events and deliveries, inserted by SQL
 deliveries   deliveries by this app's workers, and the baselines: RQ jobs and bare loops
 clients      the HTTP clients of the baselines, which run in other processes
+steady       a steady load, and how it arrives before, during and after some trouble
+timed_worker the worker of such a load, which also writes how long its transactions take
+pinned_plot  a busy worker over time, with and without a pinned snapshot
+plot         line charts as SVG
 measure      seconds, CPU and memory
 """

@@ -33,10 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _parser(workloads.figure_names())
     options = parser.parse_args(arguments)
     try:
-        selected = workloads.select(options.only)
+        selected = workloads.select([*options.only, *(one.name for one in workloads.PRESSURE if options.pressure)])
     except LookupError as error:
         parser.error(str(error))
     size = Size(options.runs or (QUICK_RUNS if options.quick else FULL_RUNS), is_quick=options.quick)
+    if options.plot:
+        options.plot.write_text(runner.run_plot(size))
+        return 0
     machine, results = runner.run_all(selected, size)
     print(report.table(results, judged=not options.quick))
     if options.json:
@@ -65,7 +68,13 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         metavar="NAME",
         help="measure only this figure and the others of its workload; may be repeated",
     )
+    parser.add_argument(
+        "--pressure", action="store_true", help="measure only what old snapshots, kills, restarts and outages cost"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE as JSON")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="instead draw a worker over time, with and without a pinned snapshot"
+    )
     parser.add_argument("--quick", action="store_true", help="check that everything can be measured: tiny, no verdicts")
     parser.add_argument("--runs", type=int, metavar="N", help=f"default: {FULL_RUNS}, or {QUICK_RUNS} with --quick")
     return parser

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -89,3 +90,27 @@ def database_pids() -> list[int]:
             "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
         return sorted(row[0] for row in cursor.fetchall())
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Writes to the tables of the app, by PostgreSQL's statistics."""
+
+    tuples: int
+    updates: int
+    hot_updates: int
+    wal_bytes: int
+
+    def __sub__(self, before: Writes) -> Writes:
+        return Writes(*(now - then for now, then in zip(vars(self).values(), vars(before).values(), strict=True)))
+
+
+def table_writes() -> Writes:
+    """Rows written so far. Sessions report them when they are idle for a moment: wait for one second first."""
+    time.sleep(1)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT SUM(n_tup_ins + n_tup_upd + n_tup_del), SUM(n_tup_upd), SUM(n_tup_hot_upd), "
+            "pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') FROM pg_stat_user_tables WHERE relname LIKE 'webhooks%'"
+        )
+        return Writes(*(int(value) for value in cursor.fetchone()))

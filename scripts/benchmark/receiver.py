@@ -4,8 +4,9 @@ The receiver has one thread and an epoll, and parses as little as possible. It a
 
     http://127.0.0.1:PORT/INBOX/BEHAVIOUR
 
-BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``hang`` (never answers) or ``keep`` (like ok, and keeps the
-requests). ``GET /__summary/INBOX``, ``/__times/INBOX`` and ``/__kept/INBOX`` return the requests of an inbox.
+BEHAVIOUR is ``ok``, ``slow`` (answers after 50 ms), ``slow-200`` (after 200 ms, or any other number), ``hang`` (never
+answers), ``fail`` (answers 503) or ``keep`` (like ok, and keeps the requests).
+``GET /__summary/INBOX``, ``/__times/INBOX`` and ``/__kept/INBOX`` return the requests of an inbox.
 ``python -m scripts.benchmark.receiver TOKEN`` starts one and prints its port.
 """
 
@@ -27,8 +28,10 @@ from scripts.benchmark.targets import NotMeasured
 from tests.support.inbox import ReceiverProcess
 from tests.support.waiting import until
 
-SLOW_SECONDS = 0.05
+SLOW = "slow"
+SLOW_MILLISECONDS = 50
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+FAILED = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 # Each client sets these headers itself.
 CLIENT_HEADERS = {"host", "content-length", "accept", "accept-encoding", "connection"}
@@ -65,7 +68,7 @@ class FastReceiver(ReceiverProcess):
 
 
 class Inbox:
-    """The requests of one measurement. ``behaviour``: ok, slow, hang or keep."""
+    """The requests of one measurement. ``behaviour``: ok, slow, slow-200, hang, fail or keep."""
 
     def __init__(self, receiver: ReceiverProcess, behaviour: str = "ok") -> None:
         self._receiver = receiver
@@ -174,12 +177,13 @@ class Receiver:
             return
         log = self._logs[name]
         log.received.append((header_value(head, b"webhook-id"), now))
-        if behaviour == "slow":
-            heapq.heappush(self._delayed, (now + SLOW_SECONDS, client.fileno(), client))
+        if behaviour.startswith(SLOW):
+            seconds = int(behaviour.partition("-")[2] or SLOW_MILLISECONDS) / 1000
+            heapq.heappush(self._delayed, (now + seconds, client.fileno(), client))
         elif behaviour != "hang":
             if behaviour == "keep":
                 log.kept.append((head, body))
-            _send(client, OK)
+            _send(client, FAILED if behaviour == "fail" else OK)
 
     def _send_delayed(self) -> None:
         while self._delayed and self._delayed[0][0] <= time.monotonic():

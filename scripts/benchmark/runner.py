@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
+from scripts.benchmark.pinned_plot import draw_pinned
 from scripts.benchmark.report import describe_machine, one_line
 from scripts.benchmark.servers import Bench, Size, open_bench
 from scripts.benchmark.targets import Measurements, Result, Workload, results_of
@@ -21,6 +22,12 @@ def run_all(workloads: Sequence[Workload], size: Size) -> tuple[dict[str, Any], 
         machine = describe_machine()
         results = [result for workload in workloads for result in run_workload(workload, bench)]
     return machine, results
+
+
+def run_plot(size: Size) -> str:
+    """Start the servers and measure a worker over time. Returns the plot as SVG."""
+    with open_bench(size) as bench:
+        return draw_pinned(bench, describe_machine())
 
 
 def run_workload(workload: Workload, bench: Bench) -> list[Result]:

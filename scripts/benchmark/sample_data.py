@@ -30,8 +30,9 @@ TEMPLATE_COUNT = 100
 TEMPLATE_MODELS: Sequence[type[models.Model]] = (Event, Delivery, Attempt)
 
 # Old events need no data. Empty data keeps a million of them small.
-DISPATCHED = {"data": "'{}'", "snapshots": "'{}'", "dispatched_at": "now()"}
-UNFINISHED = {"attempt_count": "0", "failures": "0", "finished_at": "NULL", "claim": "NULL", "lease_until": "NULL"}
+SMALL = {"data": "'{}'", "snapshots": "'{}'"}
+UNFINISHED = {"attempt_count": "0", "outcome": "''", "finished_at": "NULL"}
+LANE = "hashtextextended(e.object_type || ':' || e.object_id, 0)"
 FIRST_OF_OBJECT = "e.id IN (SELECT min(id) FROM webhooks_event WHERE id > {after} GROUP BY object_id)"
 
 
@@ -91,24 +92,26 @@ def create_templates(bench: Bench) -> list[Request]:
     return inbox.kept()
 
 
-def insert_events(count: int, webhook_ids: Sequence[int], **overrides: str) -> int:
-    """Insert undispatched Events, each of a different object, in one statement.
+def insert_events(count: int, webhooks: Sequence[int], are_dispatched: bool = False, **overrides: str) -> int:
+    """Insert Events for webhooks with these ids, each of a different object, in one statement.
 
-    ``overrides`` are SQL expressions by column. In them, ``g.n`` counts from 0 and ``t`` is the template. Returns the
-    highest id of an Event before.
+    ``overrides`` are SQL expressions by column. In them, ``g.n`` counts from 0, ``t`` is the template, and ``ids`` the
+    webhooks. Returns the highest id of an Event before.
     """
     highest = highest_event_id()
     columns = {
         "object_id": f"({highest} + g.n)::text",
         "data": f"""regexp_replace(t.data, '"id":[0-9]+', '"id":' || ({highest} + g.n))""",
-        "webhook_ids": "%s::jsonb",
+        "webhook_ids": "ids",
         "timestamp": "clock_timestamp()",
-        "dispatched_at": "NULL",
         **overrides,
     }
     numbers = f"generate_series(0, {count - 1}) AS g (n)"
-    source = f"{numbers} JOIN bench.webhooks_event AS t ON t.n = g.n %% {TEMPLATE_COUNT} ORDER BY g.n"
-    _insert(Event, columns, source, [json.dumps(list(webhook_ids))])
+    templates = f"JOIN bench.webhooks_event AS t ON t.n = g.n %% {TEMPLATE_COUNT}"
+    source = f"{numbers} {templates} CROSS JOIN (SELECT %s::jsonb) AS given (ids) ORDER BY g.n"
+    _insert(Event, columns, source, [json.dumps(list(webhooks))])
+    if not are_dispatched:
+        execute(f"INSERT INTO webhooks_undispatched SELECT id FROM webhooks_event WHERE id > {highest}")
     return highest
 
 
@@ -118,7 +121,7 @@ def insert_deliveries(webhook_id: int, after: int, **overrides: str) -> None:
         "id": "uuidv7()",
         "event_id": "e.id",
         "webhook_id": str(webhook_id),
-        "lane": "e.object_type || ':' || e.object_id",
+        "lane": LANE,
         **overrides,
     }
     _insert(Delivery, columns, f"webhooks_event AS e JOIN bench.webhooks_delivery AS t ON t.n = 0 WHERE e.id > {after}")
@@ -126,7 +129,7 @@ def insert_deliveries(webhook_id: int, after: int, **overrides: str) -> None:
 
 def insert_succeeded(webhook: Webhook, count: int) -> None:
     """Insert deliveries of the last twenty days with their attempts, all too young for pruning."""
-    after = insert_events(count, [webhook.pk], **DISPATCHED)
+    after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL)
     insert_deliveries(webhook.pk, after, finished_at="now() - random() * interval '20 days'")
     source = f"webhooks_delivery AS d JOIN bench.webhooks_attempt AS t ON t.n = 0 WHERE d.event_id > {after}"
     _insert(Attempt, {"delivery_id": "d.id"}, f"{source} AND d.finished_at IS NOT NULL")
@@ -134,29 +137,42 @@ def insert_succeeded(webhook: Webhook, count: int) -> None:
 
 def insert_waiting(webhook: Webhook, count: int, objects: int) -> None:
     """Insert deliveries in as many lanes as ``objects``. They wait behind failing heads that retry tomorrow."""
-    after = insert_events(count, [webhook.pk], **DISPATCHED | {"object_id": f"'waiting-' || g.n %% {objects}"})
+    objects_sql = {"object_id": f"'waiting-' || g.n %% {objects}"}
+    after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL | objects_sql)
     is_head = FIRST_OF_OBJECT.format(after=after)
-    columns = UNFINISHED | {
-        "state": f"CASE WHEN {is_head} THEN 'pending' ELSE 'waiting' END",
-        "next_attempt_at": "now() + interval '1 day'",
-        "failures": f"CASE WHEN {is_head} THEN 1 ELSE 0 END",
-        "head_since": f"CASE WHEN {is_head} THEN now() END",
-    }
-    insert_deliveries(webhook.pk, after, **columns)
+    insert_deliveries(webhook.pk, after, **UNFINISHED)
+    _queue(
+        after,
+        state=f"CASE WHEN {is_head} THEN 'pending' ELSE 'waiting' END",
+        due_at=f"CASE WHEN {is_head} THEN now() + interval '1 day' END",
+        failures=f"CASE WHEN {is_head} THEN 1 ELSE 0 END",
+        failing_since=f"CASE WHEN {is_head} THEN now() END",
+    )
 
 
 def insert_due(webhook: Webhook, count: int) -> None:
     """Insert due deliveries, each of a different object."""
-    after = insert_events(count, [webhook.pk], **DISPATCHED)
-    due_now = {"state": "'pending'", "next_attempt_at": "now()", "head_since": "now()"}
-    insert_deliveries(webhook.pk, after, **UNFINISHED | due_now)
+    after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL)
+    insert_deliveries(webhook.pk, after, **UNFINISHED)
+    _queue(after, state="'pending'", due_at="now()")
+
+
+def _queue(after: int, **columns: str) -> None:
+    """Queue the deliveries of the Events with an id above ``after``, ``e`` in the columns."""
+    names, values = ", ".join(columns), ", ".join(columns.values())
+    execute(
+        f"INSERT INTO webhooks_queue (delivery_id, event_id, webhook_id, lane, {names}) "
+        f"SELECT d.id, d.event_id, d.webhook_id, d.lane, {values} "
+        f"FROM webhooks_delivery AS d JOIN webhooks_event AS e ON e.id = d.event_id WHERE e.id > {after}"
+    )
 
 
 def delete_events(after: int) -> None:
     """Delete the Events with an id above ``after``, with their Deliveries and Attempts."""
     deliveries = f"SELECT id FROM webhooks_delivery WHERE event_id > {after}"
     execute(f"DELETE FROM webhooks_attempt WHERE delivery_id IN ({deliveries})")
-    execute(f"DELETE FROM webhooks_delivery WHERE event_id > {after}")
+    for table in ("queue", "undispatched", "delivery"):
+        execute(f"DELETE FROM webhooks_{table} WHERE event_id > {after}")
     execute(f"DELETE FROM webhooks_event WHERE id > {after}")
 
 

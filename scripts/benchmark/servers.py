@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,12 +14,13 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from redis import Redis
 
-from scripts.benchmark import sample_data
+from scripts.benchmark import sample_data, timed_worker
 from scripts.benchmark.receiver import FastReceiver, Inbox, Request
 from scripts.benchmark.targets import NotMeasured
 from tests.support import servers
 from tests.support.makers import make_webhook
 from tests.support.tables import empty_all_tables
+from tests.support.valkey import Valkey
 from tests.support.workers import SHIPPED, Worker, Workers
 from webhooks.models import Webhook
 from webhooks.workers import jobs
@@ -45,7 +47,19 @@ class BenchWorkers(Workers):
     """Workers with the settings of the benchmark."""
 
     def environment(self, **webhooks: Any) -> dict[str, str]:
-        return super().environment(**webhooks) | {"DJANGO_SETTINGS_MODULE": SETTINGS}
+        return super().environment(**webhooks) | {
+            "DJANGO_SETTINGS_MODULE": SETTINGS,
+            timed_worker.VARIABLE: str(self.directory / "transactions"),
+        }
+
+    def transactions(self, begin: float, end: float) -> dict[str, list[float]]:
+        """The milliseconds of each transaction of timed workers that ended within these times (monotonic), by name."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for line in (self.directory / "transactions").read_text().splitlines():
+            name, at, seconds = line.split()
+            if begin <= float(at) < end:
+                found[name].append(1000 * float(seconds))
+        return found
 
 
 class Bench:
@@ -78,9 +92,32 @@ class Bench:
 
         Returns the highest id of an Event before.
         """
-        highest = sample_data.insert_events(count, webhook_ids=[webhook.pk])
+        highest = sample_data.insert_events(count, [webhook.pk])
         jobs.wake_up()
         return highest
+
+    def transactions(self, begin: float, end: float) -> dict[str, list[float]]:
+        """The milliseconds of the transactions of workers of ``timed_worker.PATH`` between these times."""
+        return self._workers.transactions(begin, end)
+
+    def start_worker(self, worker_class: str = SHIPPED, **webhooks: Any) -> Worker:
+        """Start one more worker process among ``workers``, which stop it too."""
+        return self._workers.start(worker_class, **webhooks)
+
+    @contextmanager
+    def own_redis(self) -> Iterator[Valkey]:
+        """Use another Redis meanwhile, which may be killed and revived."""
+        usual, server = self.redis_url, Valkey()
+        try:
+            self._use_redis(server.url)
+            yield server
+        finally:
+            self._use_redis(usual)
+            server.stop()
+
+    def _use_redis(self, url: str) -> None:
+        self.redis_url = self._workers.redis_url = url
+        servers.point_queues_to(url)
 
     @contextmanager
     def workers(self, worker_class: str = SHIPPED, count: int = 1, **webhooks: Any) -> Iterator[list[Worker]]:
@@ -94,7 +131,10 @@ class Bench:
             tails = "\n".join("\n".join(worker.text.splitlines()[-10:]) for worker in workers)
             raise NotMeasured(f"{error}\nThe workers' logs end with:\n{tails}") from error
         finally:
-            self._workers.stop_all()
+            if self.size.is_quick:
+                self._workers.end()
+            else:
+                self._workers.stop_all()
 
     @contextmanager
     def database_copies(self, *names: str) -> Iterator[None]:

@@ -82,6 +82,10 @@ def ratio_at_most(limit: float) -> Target:
     return Target(f"≤ {limit:g} times", lambda summary: summary.ratio is not None and summary.ratio <= limit)
 
 
+def value_at_least(limit: float, unit: str) -> Target:
+    return Target(f"≥ {limit:g} {unit}", lambda summary: summary.value >= limit)
+
+
 def value_at_most(limit: float, unit: str) -> Target:
     return Target(f"≤ {limit:g} {unit}", lambda summary: summary.value <= limit)
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scripts.benchmark.targets import Workload
-from scripts.benchmark.workloads import backlog, latency, saves_and_deletes, workers
+from scripts.benchmark.workloads import backlog, latency, pressure, runs, saves_and_deletes, troubles, workers
+
+PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, *troubles.ALL)
 
 ALL: Sequence[Workload] = (
     workers.THROUGHPUT,
     workers.STOCK_WORKER,
     workers.SLOW_RECEIVER,
+    workers.SLOW_RECEIVERS,
     workers.CPU,
     latency.IDLE,
     saves_and_deletes.UNSUBSCRIBED,
     saves_and_deletes.SUBSCRIBED,
     saves_and_deletes.MANY_SUBSCRIBERS,
+    saves_and_deletes.SKIPPED,
     *saves_and_deletes.PRECHANGE,
     latency.HANGING_ENDPOINTS,
     backlog.DATABASE_SIZE,
@@ -26,6 +30,8 @@ ALL: Sequence[Workload] = (
     saves_and_deletes.DELETE,
     workers.MEMORY,
     workers.SCALING,
+    runs.RUN,
+    *PRESSURE,
 )
 
 

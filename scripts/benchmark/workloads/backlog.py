@@ -19,8 +19,8 @@ from scripts.benchmark.deliveries import deliver_to
 from scripts.benchmark.measure import Condition, Work, median_seconds
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
-from webhooks.models import Delivery, Webhook, claims
-from webhooks.models.claims import Claim, due_webhooks
+from webhooks.models import Delivery, Webhook, Worker, claims
+from webhooks.models.claims import due_webhooks
 
 CLAIM_SIZE = 100
 BEHIND = 100_000
@@ -65,8 +65,11 @@ def claiming(bench: Bench, database: str, webhook: Webhook) -> Iterator[Work]:
 
 def claim() -> list[uuid.UUID]:
     """Find the webhooks with due deliveries and claim from them, like a worker."""
-    capacity = {webhook.id: CLAIM_SIZE for webhook in due_webhooks(Delivery.objects.db)}
-    return [one.id for one in claims.claim(Delivery.objects.db, capacity, Claim(uuid.uuid4(), lease=15))]
+    using, token = Delivery.objects.db, Worker.objects.register("benchmark")
+    capacity = dict.fromkeys(due_webhooks(using), CLAIM_SIZE)
+    with transaction.atomic(using):
+        claims.begin(using, token)
+        return [one.id for one in claims.claim(using, capacity, token)]
 
 
 A_CLAIM = f"a claim of {CLAIM_SIZE} with {BEHIND:,} waiting behind"

@@ -8,9 +8,11 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
+from django.conf import settings
 from django.db import connection, reset_queries, transaction
 from django.db.models.signals import pre_delete
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_settings
+from django.utils import timezone
 
 from core.models import Tag
 from dcim.api.serializers import DeviceSerializer
@@ -18,15 +20,8 @@ from dcim.models import Device, Interface, Site
 from scripts.benchmark.measure import Condition, Work, median_seconds, without_webhooks
 from scripts.benchmark.sample_data import make_devices, make_interfaces
 from scripts.benchmark.servers import UNREACHABLE, Bench
-from scripts.benchmark.targets import (
-    Figure,
-    Measurement,
-    Measurements,
-    Workload,
-    difference_at_most,
-    ratio_at_most,
-)
-from webhooks.models import Event, Webhook
+from scripts.benchmark.targets import Figure, Measurement, Measurements, Workload, difference_at_most, ratio_at_most
+from webhooks.models import Event, Skip, Webhook
 
 DEVICES = 100
 
@@ -36,7 +31,7 @@ class Saves:
 
     def __init__(self, bench: Bench) -> None:
         bench.clear()
-        self.devices = make_devices(bench.size(DEVICES, 20))
+        self.devices = make_devices(bench.size(DEVICES, 4))
 
     def change(self, device: Device) -> None:
         device.save()
@@ -60,10 +55,17 @@ class Saves:
 
     @contextmanager
     def with_webhooks(self, webhooks: Sequence[Webhook]) -> Iterator[Work]:
-        """With only these webhooks enabled."""
-        Webhook.objects.update(enabled=False)
-        Webhook.objects.filter(pk__in=[webhook.pk for webhook in webhooks]).update(enabled=True)
+        """With only these webhooks. The others are marked as deleted: a disabled one would store skips."""
+        Webhook.with_deleted.update(enabled=False, deleted_at=timezone.now())
+        chosen = Webhook.with_deleted.filter(pk__in=[webhook.pk for webhook in webhooks])
+        chosen.update(enabled=True, deleted_at=None)
         yield self.change_all
+
+    @contextmanager
+    def without_skips(self, webhooks: Sequence[Webhook]) -> Iterator[Work]:
+        """The same, while changes that a webhook does not want leave no rows."""
+        with override_settings(WEBHOOKS={**settings.WEBHOOKS, "SKIP_DAYS": 0}), self.with_webhooks(webhooks) as work:
+            yield work
 
     def microseconds(self, rounds: int, *conditions: Condition) -> list[float]:
         """Microseconds for each device under each condition. Deletes the events afterwards."""
@@ -73,7 +75,9 @@ class Saves:
 
     def statements(self, condition: Condition) -> float:
         """Statements for each device, without the fixed ones of a transaction."""
-        return (self._count_statements(condition, 20) - self._count_statements(condition, 10)) / 10
+        many = min(20, len(self.devices))
+        few = many // 2
+        return (self._count_statements(condition, many) - self._count_statements(condition, few)) / (many - few)
 
     def _count_statements(self, condition: Condition, count: int) -> int:
         all_devices, self.devices = self.devices, self.devices[:count]
@@ -139,6 +143,20 @@ def measure_many_subscribers(bench: Bench) -> Iterator[Measurements]:
     conditions: list[Condition] = [partial(saves.with_webhooks, webhooks) for webhooks in (hundred, hundred[:1])]
     while True:
         yield {"save-crowd": Measurement(*saves.microseconds(bench.size(15, 2), *conditions))}
+
+
+def measure_skipped(bench: Bench) -> Iterator[Measurements]:
+    """A webhook with a condition that says no, compared with the same while no skips are stored."""
+    saves = Saves(bench)
+    picky = [bench.webhook(UNREACHABLE, Device, conditions={"attr": "name", "value": "no device has this name"})]
+    conditions: list[Condition] = [partial(saves.with_webhooks, picky), partial(saves.without_skips, picky)]
+    while True:
+        microseconds = saves.microseconds(bench.size(12, 2), *conditions)
+        Skip.objects.all()._raw_delete("default")
+        yield {
+            "save-skipped": Measurement(*microseconds),
+            "save-skipped-queries": Measurement(*map(saves.statements, conditions)),
+        }
 
 
 def measure_prechange(name: str, changes: type[Saves], bench: Bench) -> Iterator[Measurements]:
@@ -245,6 +263,20 @@ def _prechange(name: str, changes: type[Saves], what: str, more_statements: int)
     return Workload(name, figures, partial(measure_prechange, name, changes))
 
 
+SKIPPED = Workload(
+    "save-skipped",
+    (
+        Figure(
+            "save-skipped",
+            f"a save of a device that the one webhook does not want, {IN_ALL}",
+            "µs",
+            "without a record of it",
+            ratio_at_most(1.25),
+        ),
+        _statements("save-skipped", f"a save that a webhook does not want, {IN_ALL}", "without a record of it", 1),
+    ),
+    measure_skipped,
+)
 PRECHANGE = (
     _prechange("save-before", Saves, "a save of a device", 1),
     _prechange("edit-before", TagEdits, "another tag for a device", 4),

@@ -1,0 +1,140 @@
+"""What a worker delivers while the database is under pressure, and what each delivery writes there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection
+
+from scripts.benchmark import sample_data, timed_worker
+from scripts.benchmark.deliveries import MINIMUM_RATE, wait_until_recorded
+from scripts.benchmark.measure import table_writes
+from scripts.benchmark.receiver import Inbox
+from scripts.benchmark.servers import Bench
+from scripts.benchmark.steady import Events, Phases, follow
+from scripts.benchmark.targets import (
+    Figure,
+    Measurement,
+    Measurements,
+    Workload,
+    difference_at_most,
+    ratio_at_least,
+    ratio_at_most,
+    value_at_least,
+    value_at_most,
+)
+from scripts.benchmark.workloads.latency import p99
+from webhooks.models import Webhook
+from webhooks.workers import jobs
+
+OBJECTS = 255
+PORTION, PORTIONS = 4000, 6
+RATE = 500
+
+
+def measure_pinned(bench: Bench) -> Iterator[Measurements]:
+    """Deliver changes of a few objects, first alone, then while another session keeps its snapshot."""
+    while True:
+        bench.clear()
+        inbox = bench.inbox()
+        webhook = bench.webhook(inbox.url)
+        portion = bench.size(PORTION, 200)
+        with bench.workers():
+            _deliver_portion(inbox, webhook, portion)  # the first one starts the senders
+            before = table_writes()
+            clean = _deliver_portion(inbox, webhook, portion)
+            wait_until_recorded(2 * portion)
+            writes = table_writes() - before
+            with pinned_snapshot():
+                for _ in range(bench.size(PORTIONS - 1, 1)):
+                    _deliver_portion(inbox, webhook, portion)
+                pinned = _deliver_portion(inbox, webhook, portion)
+        yield {
+            "pinned": Measurement(pinned, clean),
+            "hot-updates": Measurement(100 * writes.hot_updates / max(1, writes.updates)),
+            "tuples": Measurement(writes.tuples / portion),
+            "wal": Measurement(writes.wal_bytes / portion),
+        }
+
+
+def _deliver_portion(inbox: Inbox, webhook: Webhook, count: int) -> float:
+    """Deliver events of few objects to a worker that runs already. Returns deliveries a second."""
+    done = len(inbox.times())
+    sample_data.insert_events(count, [webhook.pk], object_id=f"(g.n %% {OBJECTS})::text")
+    jobs.wake_up()
+    inbox.wait_for(done + count, seconds=60 + count / MINIMUM_RATE)
+    times = [at for _, at in inbox.times()][done:]
+    return (len(times) - 1) / (times[-1] - times[0])
+
+
+@contextmanager
+def pinned_snapshot() -> Iterator[None]:
+    """Another session that keeps a repeatable-read snapshot, so that no dead row can be removed meanwhile."""
+    other: Any = connection.copy()
+    try:
+        with other.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SELECT COUNT(*) FROM webhooks_event")
+        yield
+    finally:
+        other.close()
+
+
+def measure_steady(bench: Bench) -> Iterator[Measurements]:
+    """A steady load of changes of a few objects, before and while another session keeps its snapshot."""
+    while True:
+        bench.clear()
+        stream = Events(bench, object_id=f"(g.n %% {OBJECTS})::text")
+        phases = Phases(0.3, 1, 1, 1.1, 5) if bench.size.is_quick else Phases(3, 10, 30, 5, 10)
+
+        def keep_snapshot(seconds: float) -> None:
+            with pinned_snapshot():
+                time.sleep(seconds)
+
+        with bench.workers(timed_worker.PATH):
+            course = follow([stream], [1], bench.size(RATE, 100), phases, keep_snapshot)
+        clean, pinned = bench.transactions(course.clean, course.begin), bench.transactions(course.begin, course.over)
+        yield {
+            "pinned-steady": Measurement(course.rate, course.clean_rate),
+            "pinned-p99": Measurement(p99(course.delays), p99(course.clean_delays)),
+            "pinned-recovery": Measurement(course.recovery),
+            "claim-p99": Measurement(p99(pinned["claim"]), p99(clean["claim"])),
+            "record-p99": Measurement(p99(pinned["record"]), p99(clean["record"])),
+        }
+
+
+PINNED = Workload(
+    "pinned",
+    (
+        Figure(
+            "pinned",
+            f"one worker, changes of {OBJECTS} objects, a snapshot pinned for {PORTIONS * PORTION:,} of them",
+            "deliveries/s",
+            "without the snapshot",
+            ratio_at_least(0.95),
+        ),
+        Figure("hot-updates", "updates that wrote no index entry (HOT)", "%", "", value_at_least(90, "%")),
+        Figure("tuples", "rows inserted, updated and deleted for each delivery", "rows", ""),
+        Figure("wal", "write-ahead log for each delivery", "bytes", ""),
+    ),
+    measure_pinned,
+)
+
+STEADILY = f"{RATE} changes a second, with a pinned snapshot"
+BEFORE = "before"
+P99 = ratio_at_most(1.5) | difference_at_most(10, "ms")
+
+STEADY = Workload(
+    "steady",
+    (
+        Figure("pinned-steady", STEADILY, "deliveries/s", BEFORE, ratio_at_least(0.95)),
+        Figure("pinned-p99", f"commit to receipt, {STEADILY}, p99", "ms", BEFORE, P99),
+        Figure("pinned-recovery", f"until the rate is back after {STEADILY}", "s", "", value_at_most(1, "s")),
+        Figure("claim-p99", f"a dispatch or claim, {STEADILY}, p99", "ms", BEFORE, P99),
+        Figure("record-p99", f"a record, {STEADILY}, p99", "ms", BEFORE, P99),
+    ),
+    measure_steady,
+)

@@ -1,0 +1,124 @@
+"""A run of 100,000 deliveries: its rate and memory, the request that begins it, and live traffic alongside."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+
+from django.contrib.auth import get_user_model
+from rest_framework.test import APIClient
+
+from dcim.models import Device
+from scripts.benchmark import sample_data
+from scripts.benchmark.deliveries import MINIMUM_RATE, deliver
+from scripts.benchmark.measure import memory_mb
+from scripts.benchmark.servers import Bench
+from scripts.benchmark.targets import (
+    Figure,
+    Measurement,
+    Measurements,
+    NotMeasured,
+    Workload,
+    ratio_at_least,
+    ratio_at_most,
+    value_at_most,
+)
+from scripts.benchmark.workloads.latency import by_delivery, milliseconds, p99, save_steadily
+from tests.support.waiting import until
+from webhooks.models import Run, RunState, Webhook
+
+TOTAL = 100_000
+
+# Saves of live traffic, one each 40 ms. They begin when the run has counted its rows.
+LIVE = 600
+
+
+def measure_run(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        plain = deliver(bench, bench.size(5000, 200))
+        alone = _live_latencies(bench, _prepare(bench, 0), begins=False)
+        webhook = _prepare(bench, bench.size(TOTAL, 300))
+        seconds, early, late, milliseconds_to_begin = _resend(bench, webhook)
+        beside = _live_latencies(bench, _prepare(bench, bench.size(TOTAL, 300)), begins=True)
+        yield {
+            "run-rate": Measurement(bench.size(TOTAL, 300) / seconds, plain.rate),
+            "run-memory": Measurement(late, early),
+            "run-begin": Measurement(milliseconds_to_begin),
+            "run-live": Measurement(p99(beside), p99(alone)),
+        }
+
+
+def _prepare(bench: Bench, count: int) -> Webhook:
+    """A webhook with so many deliveries that succeeded, each of another object."""
+    bench.clear()
+    webhook = bench.webhook(bench.inbox().url)
+    if count:
+        sample_data.insert_succeeded(webhook, count)
+        sample_data.vacuum()
+    return webhook
+
+
+def _resend(bench: Bench, webhook: Webhook) -> tuple[float, float, float, float]:
+    """Seconds from the first step of a run to its last, megabytes of the worker early and late, and the milliseconds
+    of the request that begins the run."""
+    with bench.workers() as [worker]:
+        time.sleep(bench.size(10, 1) / 10)
+        request = _begin(webhook)
+        _until(lambda run: run.taken >= run.total / 20 if run.total else False)
+        began, first, early = time.monotonic(), Run.objects.get().taken, memory_mb(worker.pid)
+        _until(lambda run: run.state == RunState.DONE)
+        run = Run.objects.get()
+        seconds = (time.monotonic() - began) * run.done / max(1, run.done - first)
+        if run.failed or run.skipped or run.done != run.total:
+            raise NotMeasured(f"a run of {run.total} did {run.done}")
+        return seconds, early, memory_mb(worker.pid), request
+
+
+def _begin(webhook: Webhook) -> float:
+    """Milliseconds of the request that begins a run of all deliveries of a webhook."""
+    client = APIClient()
+    client.force_authenticate(get_user_model().objects.create_superuser(f"bench{webhook.pk}"))
+    body = {"kind": "resend", "filters": {"webhook": webhook.pk}}
+    started = time.perf_counter()
+    response = client.post("/api/webhooks/runs/", body, format="json")
+    if response.status_code != 201:
+        raise NotMeasured(f"the request answers {response.status_code}: {response.content!r}")
+    return 1000 * (time.perf_counter() - started)
+
+
+def _until(condition: Callable[[Run], bool]) -> None:
+    until(lambda: condition(Run.objects.get()), 30 + TOTAL / MINIMUM_RATE, "the run to go on", every=0.05)
+
+
+def _live_latencies(bench: Bench, resent: Webhook, begins: bool) -> list[float]:
+    """Milliseconds from commits to receipts at another webhook, alongside a run if it ``begins``."""
+    inbox, devices = bench.inbox(), sample_data.make_devices(100)
+    live = bench.webhook(inbox.url, Device)
+    with bench.workers():
+        time.sleep(bench.size(10, 1) / 10)
+        if begins:
+            _begin(resent)
+            _until(lambda run: run.taken > 0)
+        committed = save_steadily(itertools.islice(itertools.cycle(devices), bench.size(LIVE, 20)))
+        if begins and bench.size(True, False) and Run.objects.get().state != RunState.RUNNING:
+            raise NotMeasured("the run ended before the live traffic")
+        inbox.wait_for(len(committed), 60)
+        # Without the first sixth: the worker has to warm up.
+        warm = committed[len(committed) // 6]
+        measured = {pk: at for pk, at in by_delivery(live, committed).items() if at > warm}
+    return milliseconds(measured, inbox)
+
+
+A_RUN = f"a run that resends {TOTAL:,} deliveries"
+
+RUN = Workload(
+    "run",
+    (
+        Figure("run-rate", f"{A_RUN}, one worker", "deliveries/s", "new events, one worker", ratio_at_least(0.8)),
+        Figure("run-memory", f"memory of a worker at the end of {A_RUN}", "MB", "at a twentieth", ratio_at_most(1.05)),
+        Figure("run-begin", f"the request that begins {A_RUN}", "ms", "", value_at_most(300, "ms")),
+        Figure("run-live", f"commit to receipt during {A_RUN}, p99", "ms", "without the run", ratio_at_most(1.5)),
+    ),
+    measure_run,
+)
