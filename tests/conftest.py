@@ -3,6 +3,7 @@ marked ``one_database`` run on PostgreSQL alone, and on both with ``--long``."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 from django.contrib.contenttypes.models import ContentType
+from rest_framework.test import APIClient
 
 from tests.support import servers, side_by_side
 from tests.support.figures import MEASURED, Figures
@@ -19,7 +21,8 @@ from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.servers import POSTGRESQL, SQLITE
 from tests.support.tables import empty_all_tables
 from tests.support.workers import LOGS, Workers
-from webhooks.capture import errors
+from webhooks import registry
+from webhooks.capture import events
 
 DATABASE_FIXTURES = {"database", "db", "transactional_db", "admin_client", "admin_user", "live_server"}
 
@@ -80,6 +83,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("django_db_setup", vendors, indirect=True, scope="session")
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector all modules and collected tests: it would look at each of these objects again and
+    again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """Show the logs of the worker processes where a test fails."""
@@ -94,6 +104,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if MEASURED:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(MEASURED))
+
+
+@pytest.fixture(scope="session")
+def is_long(request: pytest.FixtureRequest) -> bool:
+    """Whether the long form was asked for."""
+    return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture
@@ -129,7 +145,7 @@ def database(django_db_setup: str, django_db_blocker: Any) -> Iterator[str]:
     with django_db_blocker.unblock():
         yield django_db_setup
         empty_all_tables()
-        errors._missed.clear()
+        events._missed.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -146,9 +162,11 @@ def redis(redis_url: str, webhooks_settings: Callable[..., None], monkeypatch: p
     from redis import Redis
 
     from webhooks.workers import jobs
+    from webhooks.workers.redis import Backoff
 
     webhooks_settings(REDIS_TIMEOUT=2)
-    monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())  # an earlier test may have met a Redis that was too slow
+    # An earlier test may have met a Redis that was too slow.
+    monkeypatch.setattr(jobs, "backoff", Backoff(jobs.logger, "The events wait"))
     client = Redis.from_url(redis_url)
     client.flushdb()
     yield client
@@ -206,7 +224,7 @@ def workers(
     started = Workers(tmp_path, redis_url)
     started.logs = request.node.stash.setdefault(LOGS, [])
     yield started
-    started.stop_all()
+    started.end()
 
 
 @pytest.fixture
@@ -217,6 +235,21 @@ def webhooks_settings(settings: Any) -> Callable[..., None]:
         settings.WEBHOOKS = {**settings.WEBHOOKS, **keys}
 
     return change
+
+
+@pytest.fixture
+def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the test, forget its registrations: models, and custom events."""
+    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+    monkeypatch.setattr(registry, "_custom_events", dict(registry._custom_events))
+
+
+@pytest.fixture
+def api(admin_user: Any) -> APIClient:
+    """The REST API as a superuser."""
+    client = APIClient()
+    client.force_authenticate(admin_user)
+    return client
 
 
 @pytest.fixture

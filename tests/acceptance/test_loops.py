@@ -99,7 +99,7 @@ def test_loop_protection_ends_the_chain_of_a_receiver_that_writes_back(workers: 
         until(lambda: Event.objects.failed().exists() and all_ended(), 60, lambda: f"the end, not {receiver.depths}")
         assert receiver.depths == ["1", "2", "3"]
         [cut] = Event.objects.failed()
-        assert (cut.depth, cut.is_cut, json.loads(cut.data)["comments"]) == (4, True, "seen 3")
+        assert (cut.depth, cut.is_loop_protected, json.loads(cut.data)["comments"]) == (4, True, "seen 3")
         assert set(Delivery.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
 
         # An admin may start another chain with it.

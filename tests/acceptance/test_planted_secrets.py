@@ -74,7 +74,7 @@ class Search:
         self.found: list[str] = []
 
     def look(self, kind: str, where: str, what: Any) -> None:
-        data = what if isinstance(what, bytes) else str(what).encode("utf-8", "replace")
+        data = bytes(what) if isinstance(what, bytes | memoryview) else str(what).encode("utf-8", "replace")
         self.searched[kind] += 1
         for text in {data, unpacked(data)}:
             self.found += [f"{kind} {where}: {name}" for name, ways in NEEDLES.items() if any(x in text for x in ways)]
@@ -101,7 +101,7 @@ class Search:
 
 
 def unpacked(data: bytes) -> bytes:
-    """Decompress the data of an rq job."""
+    """Decompress the data of an rq job, or a stored body."""
     try:
         return zlib.decompress(data)
     except zlib.error:
@@ -232,7 +232,7 @@ def show(search: Search, browser: Client, api: APIClient) -> None:
     """Open every page of the admin and every URL of the API."""
     viewer = staff("view_webhook", "view_delivery", "view_event")
     pages = [reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status")]
-    pages += [reverse("webhooks_backend_status_retry_all"), "/django-rq/", "/admin/django_rq/dashboard/"]
+    pages += ["/django-rq/", "/admin/django_rq/dashboard/"]
     rows = {"webhook": Webhook.objects.all(), "delivery": Delivery.objects.all(), "event": []}
     rows["event"] = [delivery.event for delivery in Delivery.objects.all()[:5]]
     for model, found in rows.items():

@@ -15,13 +15,12 @@ from rest_framework import serializers
 import webhooks
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Label, Thing
-from webhooks import registry
 from webhooks.admin import condition_preview
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures("database")
 
-ADDRESS = "/admin/webhooks/webhook/try/"
+ADDRESS = "/admin/webhooks/webhook/condition-preview/"
 
 
 class Name(serializers.Serializer):
@@ -59,10 +58,10 @@ def test_it_counts_the_last_events_of_the_chosen_models_and_actions(client: Clie
     Label.objects.create(name="active")
     Thing.objects.first().delete()  # type: ignore[union-attr]
     active = {"attr": "status", "value": "active"}
-    assert preview(client, active) == "Of the last 3 events, 2 would have been sent and 1 not."
-    assert preview(client) == "Of the last 3 events, 3 would have been sent and 0 not."
+    assert preview(client, active) == "Tried on the last 3 events: 2 would have been sent, 1 would not."
+    assert preview(client) == "Tried on the last 3 events: 3 would have been sent, 0 would not."
     text = preview(client, active, Thing, Label)
-    assert text.startswith("Of the last 4 events, 2 would have been sent and 1 not. 1 could not be judged")
+    assert text.startswith("Tried on the last 4 events: 2 would have been sent, 1 would not. 1 could not be judged")
     assert "testapp.label active: there is no 'status'" in text
     assert (Webhook.objects.count(), Event.objects.count()) == (1, 5)
 
@@ -78,7 +77,9 @@ def test_without_a_recorded_previous_state_an_event_cannot_be_judged(client: Cli
     thing.save()
     for demands in ({"changed_fields": "name"}, {"only_changes": "on"}):
         text = preview(client, None, **demands)
-        assert text.startswith("Of the last 4 events, 2 would have been sent and 1 not. 1 cannot be judged now; ")
+        assert text.startswith(
+            "Tried on the last 4 events: 2 would have been sent, 1 would not. 1 cannot be judged now; "
+        )
         assert "was not recorded" in text
     text = preview(client, {"attr": "name", "op": "changed"})
     assert "1 cannot be judged now" in text
@@ -103,7 +104,7 @@ def test_a_slow_pattern_ends_the_preview(client: Client, monkeypatch: pytest.Mon
     for key in range(5):
         make_event(object_id=str(key), data=json.dumps({"name": "a" * 46 + "b"}))
     text = preview(client, {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"})
-    assert text.startswith("Of the last 1 event, 0 would have been sent and 0 not. 1 could not be judged")
+    assert text.startswith("Tried on the last event: 0 would have been sent, 0 would not. 1 could not be judged")
     assert "took longer" in text
 
 
@@ -116,7 +117,7 @@ def test_changes_by_ignored_users_count_as_not_sent(client: Client) -> None:
     for name in ("sync", "admin", "", "sync 2"):
         make_event(username=name)
     assert preview(client, excluded_usernames="sync\r\n nobody \r\n") == (
-        "Of the last 4 events, 3 would have been sent and 1 not."
+        "Tried on the last 4 events: 3 would have been sent, 1 would not."
     )
 
 
@@ -128,16 +129,15 @@ def test_custom_events_can_be_tried_with_models_and_without(client: Client) -> N
     fine = {"attr": "note", "value": "fine"}
     posted = {"custom_events": ["dcim.rack_audited"], "conditions": json.dumps(fine), "serializer": "brief"}
     text = client.post(ADDRESS, posted).json()["text"]
-    assert text.startswith("Of the last 2 events, 1 would have been sent and 0 not. 1 could not be judged"), text
+    assert text.startswith("Tried on the last 2 events: 1 would have been sent, 0 would not. 1 could not be judged"), (
+        text
+    )
     assert preview(client, fine, custom_events="dcim.rack_audited").startswith(
-        "Of the last 3 events, 1 would have been sent and 1 not. 1 could not be judged"
+        "Tried on the last 3 events: 1 would have been sent, 1 would not. 1 could not be judged"
     )
 
 
-def test_a_serializer_that_no_webhook_used_then_cannot_be_judged(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+def test_a_serializer_that_no_webhook_used_then_cannot_be_judged(client: Client, own_registrations: None) -> None:
     webhooks.register(Label, serializer=Name, serializers={"loud": Loud, "name": Name})
     usual, loud = make_webhook(Label), make_webhook(Label, serializer="loud")
     Label.objects.create(name="a")
@@ -149,7 +149,7 @@ def test_a_serializer_that_no_webhook_used_then_cannot_be_judged(
     unknown = "cannot be judged now; testapp.label a: no webhook used this serializer"
     for serializer, name, missing in (("", "a", 1), ("loud", "A", 1), ("name", "a", 3)):
         text = preview(client, {"attr": "name", "value": name}, Label, serializer=serializer)
-        assert text.startswith(f"Of the last 3 events, {3 - missing} would have been sent and 0 not. "), text
+        assert text.startswith(f"Tried on the last 3 events: {3 - missing} would have been sent, 0 would not. "), text
         assert f"{missing} {unknown}" in text
 
 

@@ -143,7 +143,7 @@ def test_a_name_cannot_forge_a_log_line(name: str, db: None, monkeypatch: pytest
 
         monkeypatch.setattr(FragileSerializer, "to_representation", breaks)
         Fragile.objects.create(name=text[:50])
-        monkeypatch.setattr("webhooks.capture.recording._record", breaks)
+        monkeypatch.setattr("webhooks.capture.events.record_now", breaks)
         Fragile.objects.create(name=text[:50])
     finally:
         logging.getLogger("webhooks").removeHandler(handler)

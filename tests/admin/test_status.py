@@ -1,36 +1,47 @@
-"""The status page: sections, permissions, retry and resume."""
+"""The status page: causes with their buttons, figures, tables, permissions, retry and resume."""
 
 from __future__ import annotations
 
+import html
+import json
+import re
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.admin.models import LogEntry
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
+from rq import Queue, Worker
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS, messages_after, page, staff
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
-from webhooks.admin import counts, status
-from webhooks.models import Delivery, State, Webhook
+from webhooks.admin import display
+from webhooks.admin.status import figures, tables
+from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
 from webhooks.models.event import LARGE_FIELDS
+from webhooks.models.statistic import DURATION
 from webhooks.models.webhook import SECRET_FIELDS
-from webhooks.operations import retries
+from webhooks.operations import counts, overview, retries, runs
+from webhooks.operations.statistics import Recent, Times
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.workers.status import CLASS_FIELD
 
 RETRY = reverse("webhooks_backend_status_retry")
 RETRY_ALL = reverse("webhooks_backend_status_retry_all")
 RESUME = reverse("webhooks_backend_status_resume")
+ACTS = [RETRY, RETRY_ALL, RESUME, *(reverse(f"webhooks_backend_status_{act}") for act in ("enable", "test", "cancel"))]
 
 
 def found(client: Client) -> list[str]:
-    return [one.text for one in client.get(STATUS).context["problems"]]
+    return [one.text for one in client.get(STATUS).context["alarms"]]
 
 
 class TestPage:
@@ -40,20 +51,36 @@ class TestPage:
     def test_it_shows_failed_deliveries_and_events_with_errors(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook, event=make_site_event(12, "AMS1"))
         make_site_delivery(webhook, State.WAITING)
-        make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'", dispatched_at=None)
+        make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'")
         shown = page(admin_client, STATUS)
         link = reverse("admin:webhooks_delivery_change", args=[delivery.pk])
         for text in (link, "AMS1", "HTTP 503 Service Unavailable", "CMDB", "KeyError: &#x27;rack&#x27;", "odd"):
             assert text in shown
 
-    def test_failed_deliveries_come_in_pages_newest_first(self, admin_client: Client, webhook: Webhook) -> None:
-        for age, delivery in enumerate(make_site_deliveries(webhook, 26)):
-            finished = timezone.now() - timedelta(minutes=age)
-            Delivery.objects.filter(pk=delivery.pk).update(finished_at=finished)
-        first, second = page(admin_client, STATUS), page(admin_client, STATUS, page=2)
-        assert "site 1<" in first
-        assert "site 26<" not in first
-        assert "site 26<" in second
+    def test_failed_deliveries_are_grouped_by_webhook_and_reason(self, admin_client: Client, webhook: Webhook) -> None:
+        dns = make_webhook(Site, name="DNS")
+        for one, kind, count in ((webhook, "http_401", 5), (webhook, "refused", 1), (dns, "http_401", 2)):
+            make_site_deliveries(one, count, error_kind=kind)
+        groups = admin_client.get(STATUS).context["groups"]
+        assert [(one["webhook"], one["reason"], one["count"], len(one["newest"])) for one in groups] == [
+            ("CMDB", "HTTP 401 Unauthorized", "5", 3),
+            ("DNS", "HTTP 401 Unauthorized", "2", 2),
+            ("CMDB", "connection refused", "1", 1),
+        ]
+        assert f"{DELIVERIES}?state=failed&amp;webhook={dns.pk}&amp;error_kind=http_401" in page(admin_client, STATUS)
+
+    def test_webhooks_come_in_the_order_of_their_trouble_and_the_healthy_ones_are_folded(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        for number in range(10):
+            make_webhook(Site, name=f"healthy {number}")
+        make_webhook(Site, name="Zabbix", paused_at=timezone.now())
+        make_site_delivery(Webhook.objects.get(name="Zabbix"), State.WAITING)
+        make_site_delivery(webhook)
+        context = admin_client.get(STATUS).context
+        shown, folded = ([one["row"].name for one in context[name]] for name in ("webhooks", "folded_webhooks"))
+        assert shown[:2] == ["Zabbix", "CMDB"]
+        assert (len(shown), len(folded)) == (tables.UNFOLDED, 4)
 
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 1)
@@ -61,12 +88,12 @@ class TestPage:
         few = self.statements(admin_client)
         for number in range(30):
             make_site_deliveries(make_webhook(Site, enabled=bool(number % 2)), 3)
-            make_site_event(number, error="KeyError", dispatched_at=None)
-        assert len(self.statements(admin_client)) == len(few) <= 18
+            make_site_event(number, error="KeyError")
+        assert len(self.statements(admin_client)) == len(few) <= 26
 
     def test_it_reads_no_long_columns_and_no_secrets(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_delivery(webhook)
-        make_site_event(1, data="", error="KeyError", dispatched_at=None)
+        make_site_event(1, data="", error="KeyError")
         read = "".join(sql.partition(" FROM ")[0] for sql in self.statements(admin_client) if "object_repr" in sql)
         assert '"webhooks_event"."object_repr"' in read
         for name in LARGE_FIELDS:
@@ -86,29 +113,18 @@ class TestPage:
     def test_capped_counts_are_marked(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(status, "TOTAL_CAP", 2)
-        monkeypatch.setattr(counts, "TOTAL_CAP", 2)
-        monkeypatch.setattr(status, "EACH_CAP", 2)
-        monkeypatch.setattr(counts, "EACH_CAP", 2)
+        for module in (counts, overview, figures, tables):
+            monkeypatch.setattr(module, "TOTAL_CAP", 2, raising=False)
+            monkeypatch.setattr(module, "EACH_CAP", 2, raising=False)
         make_site_deliveries(webhook, 5)
-        shown = page(admin_client, STATUS)
-        assert "<strong>2+</strong>" in shown
-        assert ">2+</a>" in shown
-
-    def test_a_capped_count_has_a_plural(
-        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(status, "TOTAL_CAP", 2)
-        monkeypatch.setattr(counts, "TOTAL_CAP", 2)
-        assert "not dispatched yet" not in page(admin_client, STATUS)
-        for key, said in enumerate(("1 change recorded", "2 changes recorded", "2+ changes recorded")):
-            make_site_event(key, dispatched_at=None)
-            assert f"<p>{said} and not dispatched yet" in page(admin_client, STATUS)
+        context = admin_client.get(STATUS).context
+        assert {one["state"]: one["number"] for one in context["states"]} == {"pending": display.EMPTY, "failed": "2+"}
+        assert (context["webhooks"][0]["failed"], context["groups"][0]["count"]) == ("2+", "2+")
 
     def test_many_webhooks_link_to_their_list(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(counts, "MAX_WEBHOOKS", 1)
+        monkeypatch.setattr(overview, "MAX_WEBHOOKS", 1)
         make_webhook(Site, name="Zabbix")
         shown = page(admin_client, STATUS)
         assert "the list of webhooks" in shown
@@ -165,15 +181,15 @@ class TestPermissions:
         assert f'value="{delivery.pk}"' not in shown
         assert reverse("admin:webhooks_webhook_change", args=[webhook.pk]) not in shown
 
-    @pytest.mark.parametrize("address", [RETRY, RETRY_ALL, RESUME])
+    @pytest.mark.parametrize("address", ACTS)
     def test_viewing_does_not_imply_retrying_or_resuming(self, webhook: Webhook, address: str) -> None:
         delivery = make_site_delivery(webhook)
         client = staff("view_delivery", "view_webhook")
-        assert client.post(address, {"only": delivery.pk, "webhook": webhook.pk}).status_code == 403
+        assert client.post(address, {"delivery": delivery.pk, "webhook": webhook.pk, "run": 1}).status_code == 403
         delivery.refresh_from_db()
         assert delivery.state == State.FAILED
 
-    @pytest.mark.parametrize("address", [RETRY, RESUME])
+    @pytest.mark.parametrize("address", ACTS)
     def test_get_requests_change_nothing(self, admin_client: Client, webhook: Webhook, address: str) -> None:
         assert admin_client.get(address).status_code == 405
 
@@ -181,46 +197,46 @@ class TestPermissions:
 class TestRetry:
     def test_one_is_retried_by_its_button(self, admin_client: Client, webhook: Webhook) -> None:
         one, other = make_site_deliveries(webhook, 2)
-        assert messages_after(admin_client, RETRY, only=one.pk, delivery=[other.pk]) == [
-            "1 delivery will be sent again."
-        ]
+        assert messages_after(admin_client, RETRY, delivery=one.pk) == ["1 delivery will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
         assert LogEntry.objects.get().object_id == str(one.pk)
 
-    def test_selected_deliveries_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
-        one, other, third = make_site_deliveries(webhook, 3)
-        messages = messages_after(admin_client, RETRY, delivery=[one.pk, other.pk])
+    def test_a_group_is_retried_and_no_other(self, admin_client: Client, webhook: Webhook) -> None:
+        make_site_deliveries(webhook, 2, error_kind="http_401")
+        other = make_site_delivery(webhook, error_kind="refused")
+        messages = messages_after(admin_client, RETRY_ALL, group=f"{webhook.pk}:http_401")
         assert messages == ["2 deliveries will be sent again."]
-        assert list(Delivery.objects.failed()) == [third]
+        assert list(Delivery.objects.failed()) == [other]
 
-    @pytest.mark.parametrize("sent", [{}, {"delivery": "nonsense"}])
-    def test_an_empty_selection_is_reported(self, admin_client: Client, webhook: Webhook, sent: dict[str, str]) -> None:
-        assert messages_after(admin_client, RETRY, **sent) == ["No delivery was selected: nothing is retried."]
+    def test_many_are_retried_by_a_run_after_a_page_that_asks_with_the_true_number(
+        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runs, "AT_ONCE", 3)
+        make_site_deliveries(webhook, 5, error_kind="http_401")
+        make_site_delivery(webhook, error_kind="refused")
+        response = admin_client.post(RETRY_ALL, {"group": f"{webhook.pk}:http_401"}, follow=True)
+        assert "<h1>Retry 5 deliveries of CMDB?</h1>" in response.content.decode()
+        assert not Run.objects.exists()
+        admin_client.post(f"{response.request['PATH_INFO']}?{response.request['QUERY_STRING']}")
+        assert Run.objects.get().filters == {"state": ["failed"], "webhook": webhook.pk, "error_kind": "http_401"}
 
-    def test_all_are_retried_after_a_page_that_says_how_many(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_all_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 3)
-        shown = page(admin_client, RETRY_ALL)
-        assert "3 failed deliveries will be sent again" in shown
-        assert Delivery.objects.failed().count() == 3
-        assert messages_after(admin_client, RETRY_ALL) == ["3 deliveries will be sent again."]
+        assert messages_after(admin_client, RETRY_ALL, all=1) == ["3 deliveries will be sent again."]
         assert not Delivery.objects.failed().exists()
 
     def test_all_of_one_webhook_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 2)
         other = make_site_delivery(make_webhook(Site))
-        address = f"{RETRY_ALL}?webhook={webhook.pk}"
-        assert "2 failed deliveries of “CMDB” will be sent again" in page(admin_client, address)
-        assert messages_after(admin_client, address) == ["2 deliveries will be sent again."]
+        messages = messages_after(admin_client, RETRY_ALL, webhook=webhook.pk)
+        assert messages == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
 
     def test_a_deleted_webhook_does_not_mean_all(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_delivery(webhook)
-        for gone in ("999", "nonsense"):
-            assert admin_client.post(f"{RETRY_ALL}?webhook={gone}").status_code == 404
+        for gone in ({"webhook": "999"}, {"webhook": "nonsense"}, {"group": "999:http_401"}, {}):
+            assert admin_client.post(RETRY_ALL, gone).status_code == 404
         assert Delivery.objects.failed().exists()
-
-    def test_without_failed_deliveries_it_says_so(self, admin_client: Client, webhook: Webhook) -> None:
-        assert "There are no failed deliveries" in page(admin_client, RETRY_ALL)
 
     def test_all_are_retried_in_chunks_and_oldest_first(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
@@ -228,7 +244,7 @@ class TestRetry:
         monkeypatch.setattr(retries, "READ", 4)
         monkeypatch.setattr(retries, "CHUNK", 2)
         lane = [make_site_delivery(webhook) for _ in range(9)]
-        assert messages_after(admin_client, RETRY_ALL) == ["9 deliveries will be sent again."]
+        assert messages_after(admin_client, RETRY_ALL, all=1) == ["9 deliveries will be sent again."]
         assert Delivery.objects.get(state=State.PENDING) == lane[0]
 
     def test_it_stops_in_time_and_says_so(
@@ -237,7 +253,7 @@ class TestRetry:
         monkeypatch.setattr(retries, "CHUNK", 2)
         monkeypatch.setattr(retries, "REQUEST_SECONDS", 0)
         make_site_deliveries(webhook, 5)
-        assert messages_after(admin_client, RETRY_ALL) == [
+        assert messages_after(admin_client, RETRY_ALL, all=1) == [
             "2 deliveries will be sent again.",
             "There were too many for one request. Repeat the action for the rest.",
         ]
@@ -252,15 +268,212 @@ class TestRetry:
         shown = page(admin_client, STATUS)
         assert "1 deleted webhook still had many deliveries" in shown
         assert "will not be retried" not in shown
-        assert "There are no failed deliveries" in page(admin_client, RETRY_ALL)
-        assert messages_after(admin_client, RETRY, delivery=str(left.pk)) == [
+        assert messages_after(admin_client, RETRY_ALL, all=1) == ["0 deliveries will be sent again."]
+        assert messages_after(admin_client, RETRY, delivery=left.pk) == [
             "Skipped 1: only failed, discarded or pending deliveries can be retried, and none of a deleted webhook."
         ]
         assert set(Delivery.objects.values_list("state", flat=True)) == {State.FAILED}
 
     def test_a_paused_webhook_is_resumed(self, admin_client: Client, webhook: Webhook) -> None:
         Webhook.objects.update(probe_at=timezone.now() + timedelta(hours=1), failures_in_a_row=20)
-        assert "Resume now" in page(admin_client, STATUS)
+        shown = page(admin_client, STATUS)
+        assert ">Resume</button>" in shown
         assert messages_after(admin_client, RESUME, webhook=webhook.pk) == ["1 webhook resumed."]
         webhook.refresh_from_db()
         assert not webhook.is_paused
+
+
+class TestStatistics:
+    def test_the_attempts_of_a_day_are_shown_for_each_webhook_and_in_all(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        make_webhook(Site, name="idle")
+        now = int(timezone.now().timestamp())
+        counts = {
+            0: {"webhook_id": webhook.pk, "error_kind": "", "attempted": 990, "duration_100": 990, "delay_250": 990},
+            120: {"webhook_id": webhook.pk, "error_kind": "refused", "attempted": 10, "duration_more": 10},
+        }
+        for ago, row in counts.items():
+            StatisticDelta.objects.create(start=(now - ago) // 60 * 60, counts=json.dumps([row]))
+        context = admin_client.get(STATUS).context
+        figures = {name: context[name] for name in ("rate", "percent", "p50", "p95", "delay", "attempted")}
+        assert figures == {
+            "rate": "2.0", "percent": "99 %", "p50": "75 ms", "p95": "98 ms", "delay": "242 ms", "attempted": "1,000",
+        }  # fmt: skip
+        busy, idle = context["webhooks"]
+        assert (busy["percent"], busy["times"], idle["percent"]) == ("99 %", "75 ms / 98 ms", display.EMPTY)
+        assert sum(row["succeeded"] for row in context["hours"]) == 990
+        assert "990 succeeded, 10 failed" in context["chart"]
+        assert "990 succeeded, 10 failed" in busy["trend"]
+
+    def test_skipped_changes_are_counted(self, admin_client: Client, webhook: Webhook) -> None:
+        now = int(timezone.now().timestamp()) // 60 * 60
+        rows = [{"webhook_id": webhook.pk, "error_kind": "", "skipped": 1200}]
+        StatisticDelta.objects.create(start=now, counts=json.dumps(rows))
+        assert "1,200 changes skipped" in page(admin_client, STATUS)
+
+    @pytest.mark.parametrize(
+        ("counts", "text"),
+        [
+            ({}, display.EMPTY),
+            ({"duration_10": 1}, "5 ms"),
+            ({"duration_2500": 1}, "1.8 s"),
+            ({"duration_30000": 1}, "20 s"),
+            ({"duration_more": 1}, "over 30 s"),
+        ],
+    )
+    def test_times_are_readable(self, counts: dict[str, int], text: str) -> None:
+        assert display.duration(Times(DURATION, Counter(counts)), 0.5) == text
+
+    @pytest.mark.parametrize(("attempts", "rate"), [(0, "0"), (1, "0.2"), (49, "9.8"), (207, "41"), (8000, "1,600")])
+    def test_rates_are_readable(self, attempts: int, rate: str) -> None:
+        recent = Recent()
+        recent.minutes.add("", {"attempted": attempts})
+        assert figures.rate(recent) == rate
+
+    def test_a_user_without_permission_for_webhooks_sees_none(self, webhook: Webhook) -> None:
+        assert "attempts in 24 hours" in page(staff("view_delivery", "view_webhook"), STATUS)
+        assert "attempts in 24 hours" not in page(staff("view_delivery"), STATUS)
+
+
+REFUSED = {"failures_in_a_row": 3, "error_kind": "refused", "last_failure": "connection refused"}
+FUTURE = timezone.now() + timedelta(days=1)
+BETWEEN = {"due_at": FUTURE, "failures": 1}
+
+
+@pytest.mark.parametrize(
+    ("columns", "deliveries", "words", "labels"),
+    [
+        (
+            REFUSED, [(State.PENDING, BETWEEN)],
+            ["connection refused", "1 waits", "Nothing listens at https://cmdb.example", "Start the receiver"],
+            ["See request", "Send test", "Open webhook"],
+        ),
+        (
+            REFUSED | {"error_kind": "http_401", "last_failure": "HTTP 401 Unauthorized", "probe_at": FUTURE},
+            [(State.PENDING, BETWEEN), (State.FAILED, {})],
+            ["is paused after 3 failed attempts: HTTP 401", "1 failed", "next probe", "Compare the secret",
+             "admin: Changed Secret."],
+            ["See request", "Send test", "Resume", "Open webhook", "Retry 1…"],
+        ),
+        (
+            REFUSED | {"error_kind": "tls_certificate", "last_failure": "self-signed certificate"},
+            [(State.PENDING, BETWEEN)],
+            ["self-signed certificate", "does not trust the certificate", "Renew the certificate"],
+            ["See request", "Send test", "Open webhook"],
+        ),
+        (
+            {"enabled": False, "disabled_reason": "the receiver answered 410 Gone", "error_kind": "http_410"},
+            [(State.PENDING, {})],
+            ["was disabled automatically: the receiver answered 410 Gone", "1 waits", "enter the new URL"],
+            ["Enable", "Open webhook"],
+        ),
+        (
+            {"paused_at": timezone.now(), "paused_by": "jstretch"}, [(State.PENDING, {}), (State.WAITING, {})],
+            ["was paused by jstretch", "2 wait", "Resume it"], ["Resume", "Open webhook"],
+        ),
+        (
+            {}, [(State.PENDING, BETWEEN | {"failing_since": timezone.now()}), (State.WAITING, {})],
+            ["the first delivery of 1 object fails", "1 waits", "its page says why"], ["See request"],
+        ),
+    ],
+    ids=["receiver down", "401", "TLS", "410", "paused", "behind a head"],
+)  # fmt: skip
+@pytest.mark.usefixtures("serving")
+def test_each_cause_has_one_box_with_its_words_and_buttons(
+    admin_client: Client,
+    webhook: Webhook,
+    columns: dict[str, Any],
+    deliveries: list[tuple[State, dict[str, Any]]],
+    words: list[str],
+    labels: list[str],
+) -> None:
+    began = {"failing_since": timezone.now(), "last_failure_at": timezone.now()} if "error_kind" in columns else {}
+    Webhook.objects.filter(pk=webhook.pk).update(payload_url="https://cmdb.example/hook", **began | columns)
+    make_webhook(Site, name="healthy")
+    for state, more in deliveries:
+        make_site_delivery(webhook, state, make_site_event(state), **more)
+    boss = User.objects.get(username="admin")
+    LogEntry.objects.log_actions(boss.pk, [webhook], CHANGE, [{"changed": {"fields": ["Secret"]}}])
+    context = admin_client.get(STATUS).context
+    [box] = context["boxes"]
+    shown = box_text(page(admin_client, STATUS))
+    assert [text for text in words if text not in shown] == []
+    assert [button.label for button in box.buttons] == labels
+    assert context["webhooks"][0]["row"].name == "CMDB"
+
+
+@pytest.mark.usefixtures("serving")
+def test_an_event_that_failed_names_its_error_and_links_to_it(admin_client: Client, webhook: Webhook) -> None:
+    event = make_site_event(3, "odd", data="", error="Traceback:\nKeyError: 'rack'")
+    [box] = admin_client.get(STATUS).context["boxes"]
+    assert box.alarm.text == "1 event failed, so nothing was sent. The newest: odd, KeyError: 'rack'"
+    assert (box.buttons[0].label, box.buttons[0].url) == (
+        "See the error", reverse("admin:webhooks_event_change", args=[event.pk])
+    )  # fmt: skip
+
+
+def test_without_a_worker_what_waits_is_folded_and_the_time_of_the_last_sweep_is_named(
+    admin_client: Client, webhook: Webhook
+) -> None:
+    swept_at = timezone.now() - timedelta(minutes=6)
+    Sweep.objects.update_or_create(pk=1, defaults={"swept_at": swept_at})
+    make_site_delivery(webhook, State.PENDING)
+    [box] = admin_client.get(STATUS).context["boxes"]
+    assert (box.alarm.level, box.alarm.since, box.folded) == ("error", swept_at, "1 webhook waits because of this")
+    assert "python manage.py rqworker webhooks" in page(admin_client, STATUS)
+
+
+def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook) -> None:
+    Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
+    enable, test = (reverse(f"webhooks_backend_status_{act}") for act in ("enable", "test"))
+    assert admin_client.post(test, {"webhook": webhook.pk}).status_code == 404
+    assert messages_after(admin_client, enable, webhook=webhook.pk) == ["1 webhook enabled."]
+    [said] = messages_after(admin_client, test, webhook=webhook.pk)
+    assert said.startswith("A test is on its way to “CMDB”.")
+    assert Event.objects.get().action == "ping"
+    run = Run.objects.create(kind="retry")
+    assert "cancelled" in messages_after(admin_client, reverse("webhooks_backend_status_cancel"), run=run.pk)[0]
+    assert Run.objects.get().state == "cancelled"
+
+
+class TestNotice:
+    """What the admin's index says."""
+
+    def said(self, client: Client) -> str:
+        shown = page(client, reverse("admin:index"))
+        [notice] = re.findall(r'<p class="wh-notice.*?</p>', shown)
+        return html.unescape(re.sub("<[^>]+>", "", notice))
+
+    def test_it_links_to_the_status_page_and_names_what_is_wrong(self, admin_client: Client, webhook: Webhook) -> None:
+        Sweep.objects.update_or_create(pk=1, defaults={"swept_at": timezone.now()})
+        assert self.said(admin_client) == "Webhooks: status"
+        make_site_delivery(webhook)
+        Webhook.objects.update(paused_at=timezone.now())
+        Sweep.objects.update(swept_at=timezone.now() - timedelta(minutes=2))
+        assert self.said(admin_client) == (
+            "Webhooks: see what is wrong · no worker has swept lately: is one running?"
+            " · 1 webhook is paused, failing or disabled · deliveries failed"
+        )
+
+    def test_it_is_cheap_and_only_for_users_who_may_view_deliveries(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        with CaptureQueriesContext(connection) as captured:
+            page(admin_client, reverse("admin:index"))
+        assert len([one for one in captured if "webhooks_" in one["sql"]]) <= 5
+        assert "wh-notice" not in page(staff("view_webhook"), reverse("admin:index"))
+
+
+def box_text(shown: str) -> str:
+    """The words of the problems, as a reader sees them."""
+    section = shown.split('id="wh-problems"')[1].split("</section>")[0]
+    return html.unescape(re.sub(r"\s+", " ", re.sub("<[^>]+>", "", section)))
+
+
+@pytest.fixture
+def serving(redis: Any) -> None:
+    """A live worker of the shipped class."""
+    worker = Worker([Queue("webhooks", connection=redis)], name="w-1", connection=redis)
+    worker.register_birth()
+    redis.hset(worker.key, mapping={CLASS_FIELD: "webhooks.workers.WebhookWorker", "birth": "2026-01-01T00:00:00Z"})

@@ -102,7 +102,7 @@ class TestForm:
 
     def test_common_content_types_are_suggested(self, admin_client: Client) -> None:
         shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
-        assert 'list="id_content_type_suggestions"' in shown
+        assert 'list="content_type_suggestions"' in shown
         assert '<option value="application/x-www-form-urlencoded">' in shown
 
     def test_viewers_see_no_headers(self, webhook: Webhook) -> None:
@@ -145,12 +145,11 @@ class TestForm:
         assert Webhook.objects.get().enabled == bool(wanted)
 
     def test_the_form_shows_its_problems(self, admin_client: Client, webhook: Webhook) -> None:
-        assert "wh-problem" not in page(admin_client, change_of(webhook))
+        assert "wh-alarm" not in page(admin_client, change_of(webhook))
         Webhook.objects.update(failures_in_a_row=10, last_failure="HTTP 503", probe_at=timezone.now())
-        problem = "is paused after 10 failed attempts. The last error was: HTTP 503."
         shown = page(admin_client, change_of(webhook))
-        assert problem in shown
-        assert "To continue now, resume it on the status page or in the list of webhooks." in shown
+        assert "is paused after 10 failed attempts: HTTP 503." in shown
+        assert "<p>the next probe is due</p>" in shown
         Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="HTTP 410 Gone")
         assert "was disabled automatically: HTTP 410 Gone." in page(staff("view_webhook"), change_of(webhook))
 
@@ -187,7 +186,8 @@ class TestSecret:
 
     def test_viewers_do_not_see_it(self, signed: Webhook) -> None:
         shown = page(staff("view_webhook"), change_of(signed))
-        assert "A secret is set." in shown
+        assert "Payload URL" in shown
+        assert "ecret" not in shown
         assert "hush-hush" not in shown
 
     @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ class TestSecret:
     ) -> None:
         Webhook.objects.update(secret_headers="X-Token: hush")
         shown = page(admin_client, change_of(signed))
-        assert "Secret headers are set. Leave this empty to keep it." in shown
+        assert "Secret headers are set. Leave this empty to keep them." in shown
         assert "X-Token" not in shown
         messages_after(admin_client, change_of(signed), **form(name="signed", **sent))
         assert Webhook.objects.get().secret_headers == kept
@@ -358,4 +358,4 @@ class TestDeletion:
 def test_hidden_columns_cannot_be_filtered(webhook: Webhook, asked: str) -> None:
     viewer = staff("view_webhook")
     assert viewer.get(WEBHOOKS, {asked: "A"}).status_code == 400
-    assert viewer.get(WEBHOOKS, {"enabled__exact": "1", "name__exact": "C"}).status_code == 200
+    assert viewer.get(WEBHOOKS, {"enabled__exact": "1"}).status_code == 200

@@ -10,20 +10,20 @@ from urllib.parse import urlencode
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
-from rest_framework.versioning import QueryParameterVersioning
 
+from tests.support import makers
 from tests.support.inbox import Inbox
-from tests.support.makers import make_attempt, make_webhook, to_view_objects
-from tests.support.observing import committed_before_each_chunk
+from tests.support.makers import make_attempt, make_site_skip, make_webhook
+from tests.support.users import api_client, make_user
 from tests.testapp.models import Label, Thing
-from webhooks import db
-from webhooks.admin.filters import first_id
-from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks import actor, db
+from webhooks.models import Attempt, BodyKind, Delivery, Event, Run, State, Webhook
+from webhooks.models.queue import ENDED_STATES
 from webhooks.testing import capture, deliver
 
 WEBHOOKS, DELIVERIES, EVENTS = "/api/webhooks/webhooks/", "/api/webhooks/deliveries/", "/api/webhooks/events/"
@@ -31,14 +31,7 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
 def client_of(*permissions: str, **fields: Any) -> APIClient:
-    """A client of a user with these permissions of the app, and the permissions to view objects."""
-    user = User.objects.create(username=f"user {User.objects.count()}", **fields)
-    found = Permission.objects.filter(codename__in=permissions, content_type__app_label="webhooks")
-    assert found.count() == len(permissions)
-    user.user_permissions.set(found | Permission.objects.filter(to_view_objects()))
-    client = APIClient()
-    client.force_authenticate(user)
-    return client
+    return api_client(make_user(*permissions, **fields))
 
 
 @pytest.fixture
@@ -69,10 +62,9 @@ def define(api: APIClient, **fields: Any) -> Any:
 
 def make_delivery(webhook: Webhook, state: str = State.FAILED, at: datetime | None = None, **event: Any) -> Delivery:
     columns = {"action": "updated", "object_type": "testapp.thing", "object_id": "1", "data": '{"id":1}'} | event
-    made = Event.objects.create(**columns)
-    ended = at or NOON if state in (State.FAILED, State.SUCCEEDED, State.DISCARDED) else None
-    pk = db.new_id() if at is None else first_id(at)
-    return Delivery.objects.create(id=pk, event=made, webhook=webhook, lane=made.lane, state=state, finished_at=ended)
+    ended = {"finished_at": at or NOON} if state in ENDED_STATES else {}
+    pk = db.new_id() if at is None else db.first_id(at)
+    return makers.make_delivery(webhook, State(state), event=Event.objects.create(**columns), id=pk, **ended)
 
 
 def detail(url: str, pk: Any, deed: str = "") -> str:
@@ -80,8 +72,8 @@ def detail(url: str, pk: Any, deed: str = "") -> str:
 
 
 def selects(queries: CaptureQueriesContext) -> list[str]:
-    """The queries without the savepoints of the request."""
-    return [one["sql"] for one in queries if one["sql"].startswith("SELECT")]
+    """The queries of tables, without the savepoints and settings of the request."""
+    return [one["sql"] for one in queries if one["sql"].startswith("SELECT") and "set_config" not in one["sql"]]
 
 
 def listed(api: APIClient, url: str, **parameters: Any) -> list[Any]:
@@ -136,10 +128,13 @@ def test_a_response_has_every_field_except_the_secret(api: APIClient) -> None:
         "prechange": False,
         "ordered": True,
         "is_paused": False,
+        "paused_at": None,
+        "paused_by": "",
         "disabled_reason": "",
         "last_success_at": None,
         "last_failure_at": None,
         "last_failure": "",
+        "error_kind": "",
     }
 
 
@@ -167,37 +162,27 @@ def test_a_webhook_created_by_the_api_receives_its_post(api: APIClient, inbox: I
         ({"object_types": ["auth.user"]}, "object_types", 'setting WEBHOOKS["MODELS"] or call webhooks.register()'),
         ({"object_types": []}, "object_types", "Choose at least one model."),
         ({"object_types": "dcim.site"}, "object_types", 'Must be a list of labels, such as ["dcim.site"].'),
-        ({"object_types": {"dcim": 1}}, "object_types", 'Must be a list of labels, such as ["dcim.site"].'),
         (
             {"on_created": False},
             "non_field_errors",
             "Choose at least one action (created, updated, deleted) or one custom event.",
         ),
         ({"payload_url": "ftp://example.com/"}, "payload_url", "Enter an http:// or https:// URL."),
-        ({"payload_url": "javascript:alert(1)"}, "payload_url", "Enter an http:// or https:// URL."),
-        ({"payload_url": "http://0x7f.1/"}, "payload_url", "is an odd way to write 127.0.0.1: write that."),
-        ({"payload_url": "http://[::ffff:a9fe:a9fe]/"}, "payload_url", "which is a cloud metadata address"),
-        ({"payload_url": "http://u@example.com/"}, "payload_url", "a user name or a password in it"),
-        ({"payload_url": "http://bad.example/"}, "payload_url", "resolves to a forbidden address: 0.0.0.0 is"),
         ({"payload_url": "https://{{ a }/"}, "payload_url", "Line 1: unexpected '}'"),
-        ({"payload_url": "ftp://{{ a }}/"}, "payload_url", "Enter an http:// or https:// URL."),
         ({"http_method": "HEAD"}, "http_method", "is not a valid choice"),
         ({"content_type": "plain"}, "content_type", "Enter a content type"),
-        ({"content_type": "text/plain;\nX-A: 1"}, "content_type", "Enter a content type"),
         ({"additional_headers": "X-A: 1\nwebhook-id: 1"}, "additional_headers", "Line 2: webhook-id is not for a"),
         ({"body_template": "\n\n{% if %}"}, "body_template", "Line 1: Expected an expression"),
         ({"secret": "whsec_not base64"}, "secret", "must go on in base64"),
         ({"timeout": 0}, "timeout", "greater than or equal to 1"),
-        ({"timeout": 121}, "timeout", "less than or equal to 120"),
         ({"ssl_verification": False, "ca_file_path": "/ca.pem"}, "ca_file_path", "has no effect while TLS"),
         ({"name": "taken"}, "name", "already exists"),
         ({"name": ""}, "name", "may not be blank"),
     ],
 )
 def test_an_invalid_field_is_refused_by_name_and_nothing_is_created(
-    api: APIClient, names: dict[str, list[str]], fields: Any, key: str, message: str
+    api: APIClient, fields: Any, key: str, message: str
 ) -> None:
-    names["bad.example"] = ["0.0.0.0"]
     make_webhook(Thing, name="taken")
     answer = define(api, **fields)
     assert answer.status_code == 400
@@ -361,17 +346,22 @@ def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient,
     assert shown["event"]["id"] == event.pk == shown["payload"]["sequence"]
     assert (shown["event"]["object_type"], shown["event"]["object_id"]) == ("testapp.label", str(label.pk))
     assert (shown["state"], shown["attempt_count"], shown["reason"]) == ("pending", 1, delivery.reason)
+    assert shown["lost_leases"] == 0
     assert shown["next_attempt_at"] is not None
     assert (attempt["number"], attempt["status"], attempt["succeeded"]) == (1, 500, False)
     assert attempt["response_body"] == "this is 500"
     assert attempt["response_headers"]
+    request = attempt["request"]
+    assert json.loads(request["body"]) == shown["payload"]
+    assert (request["method"], request["url"]) == ("POST", webhook.payload_url)
+    assert request["headers"]["webhook-id"] == str(delivery.pk)
 
 
 def test_a_list_of_deliveries_has_neither_payloads_nor_attempts(api: APIClient) -> None:
     delivery = make_delivery(make_webhook(Thing))
     [row] = api.get(DELIVERIES).json()["results"]
     whole = api.get(detail(DELIVERIES, delivery.pk)).json()
-    assert set(whole) - set(row) == {"payload", "attempts"}
+    assert set(whole) - set(row) == {"cause", "remedy", "payload", "attempts"}
     assert row["next_attempt_at"] is None
 
 
@@ -408,12 +398,16 @@ def test_deliveries_are_filtered(api: APIClient) -> None:
     assert found(created_before="2026-05-04T13:00:00Z") == [old]
     assert found(created_after="2026-05-04T12:30:00Z", created_before="2026-05-04T15:30:00+02:00") == [other]
     assert found(webhook=first.pk, state="pending") == []
+    Delivery.objects.filter(pk=new.pk).update(error_kind="refused")
+    assert found(error_kind="refused") == [new]
+    assert found(error_kind="http_404") == []
     assert found(webhook=10**9) == []
 
 
 BAD_FILTERS = [
     ({"state": "broken"}, "state"),
     ({"state": ""}, "state"),
+    ({"error_kind": "broken"}, "error_kind"),
     ({"webhook": "ledger"}, "webhook"),
     ({"webhook": ""}, "webhook"),
     ({"webhook": 10**30}, "webhook"),
@@ -484,7 +478,7 @@ def test_a_page_is_read_without_counting(api: APIClient) -> None:
 
 @pytest.mark.parametrize(
     ("url", "most"),
-    [(WEBHOOKS, 2), (DELIVERIES, 1), (EVENTS, 1)],
+    [(WEBHOOKS, 2), (DELIVERIES, 5), (EVENTS, 1)],
 )
 def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: str, most: int) -> None:
     def count() -> int:
@@ -503,16 +497,14 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: 
     assert count() == few <= most
 
 
-def test_one_delivery_takes_two_queries_and_shows_a_hundred_attempts(api: APIClient) -> None:
+def test_one_delivery_takes_three_queries_and_shows_a_hundred_attempts(api: APIClient) -> None:
     delivery = make_delivery(make_webhook(Thing))
     for number in range(105):
-        Attempt.objects.create(
-            delivery=delivery, number=number, started_at=NOON, duration_ms=1, url="x", succeeded=False
-        )
+        make_attempt(delivery, number=number, body_kind=BodyKind.TEMPLATE)
     with CaptureQueriesContext(connection) as queries:
         shown = api.get(detail(DELIVERIES, delivery.pk)).json()
     assert [attempt["number"] for attempt in shown["attempts"]] == list(range(104, 4, -1))
-    assert len(selects(queries)) == 2
+    assert len(selects(queries)) == 3
 
 
 def test_lists_do_not_load_columns_that_they_do_not_show(api: APIClient) -> None:
@@ -584,7 +576,7 @@ def test_a_bulk_retry_sends_all_failed_deliveries_that_the_filters_choose(api: A
         make_delivery(webhook, object_id=str(number))
     make_delivery(chosen, State.SUCCEEDED, object_id="4")
     answer = retry_many(api, webhook=chosen.pk)
-    assert (answer.status_code, answer.json()) == (200, {"retried": 2, "is_complete": True})
+    assert (answer.status_code, answer.json()) == (200, {"retried": 2, "run": None})
     assert states() == ["pending", "pending", "failed", "succeeded"]
 
 
@@ -592,28 +584,19 @@ def test_a_bulk_retry_sends_discarded_deliveries_only_on_request(api: APIClient)
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.DISCARDED, object_id="1")
     make_delivery(webhook, State.FAILED, object_id="2")
-    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1, "is_complete": True}
+    assert retry_many(api, webhook=webhook.pk).json() == {"retried": 1, "run": None}
     assert retry_many(api, webhook=webhook.pk, state=["discarded", "failed"]).json() == {
         "retried": 1,
-        "is_complete": True,
+        "run": None,
     }
     assert states() == ["pending", "pending"]
-
-
-def test_the_oldest_retried_delivery_of_a_lane_goes_first(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.operations.retries.CHUNK", 2)
-    webhook = make_webhook(Thing)
-    for minute in range(5):
-        make_delivery(webhook, at=NOON + timedelta(minutes=minute))
-    assert retry_many(api, state="failed").json() == {"retried": 5, "is_complete": True}
-    assert states() == ["pending", "waiting", "waiting", "waiting", "waiting"]
 
 
 @pytest.mark.one_database
 @pytest.mark.parametrize(
     ("parameters", "body", "message"),
     [
-        ({}, None, "Give at least one filter as a query parameter: object_type, object_id, state"),
+        ({}, None, "Give at least one filter as a query parameter: object_type, object_id, action"),
         ({"format": "json"}, None, "Give at least one filter as a query parameter"),
         ({"webhook": 1}, {"state": "failed"}, "This takes no body: the URL says all."),
     ],
@@ -649,31 +632,22 @@ def test_the_history_records_a_large_bulk_retry_in_one_entry(
         webhook = make_webhook(Thing, name=name)
         for key in range(count):
             make_delivery(webhook, object_id=f"{name} {key}")
-    each = sorted(str(delivery) for delivery in Delivery.objects.all())
+    each = sorted(str(delivery) for delivery in Delivery.objects.for_list())
     assert retry_many(api, state="failed").json()["retried"] == 3
     told = sorted(LogEntry.objects.values_list("object_repr", flat=True))
-    assert told == (each if most == 3 else ["3 deliveries of books, ledger"])
+    assert told == (each if most == 3 else ["3 deliveries of books and ledger"])
 
 
-def test_a_bulk_retry_that_needs_more_requests_says_so(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.operations.retries.CHUNK", 2)
-    monkeypatch.setattr("webhooks.operations.retries.REQUEST_SECONDS", 0)
+def test_a_bulk_retry_of_many_begins_a_run(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.operations.runs.AT_ONCE", 2)
     webhook = make_webhook(Thing)
     for key in range(3):
         make_delivery(webhook, object_id=str(key))
-    assert retry_many(api, state="failed").json() == {"retried": 2, "is_complete": False}
-    assert retry_many(api, state="failed").json()["retried"] == 1
-
-
-def test_a_bulk_retry_commits_each_chunk_so_that_workers_need_not_wait(
-    committing: APIClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    committed = committed_before_each_chunk(monkeypatch)
-    webhook = make_webhook(Thing)
-    for key in range(3):
-        make_delivery(webhook, object_id=str(key))
-    assert retry_many(committing, state="failed").json()["retried"] == 3
-    assert committed == [0, 2]
+    answer = retry_many(api, webhook=webhook.pk, object_type="testapp.thing")
+    run = Run.objects.get()
+    assert (answer.status_code, answer.json()) == (202, {"retried": 0, "run": run.pk})
+    assert run.filters == {"state": ["failed"], "webhook": webhook.pk, "object_type": "testapp.thing"}
+    assert states() == ["failed"] * 3
 
 
 # Events
@@ -698,6 +672,25 @@ def test_an_event_shows_its_data_and_its_request(api: APIClient) -> None:
     assert shown["snapshots"]["postchange"]["name"] == "ACME"
 
 
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDFFF"])
+def test_half_of_a_surrogate_pair_in_stored_text_is_no_server_error(api: APIClient, half: str) -> None:
+    """``dumps`` stores none, but a host may write rows by itself."""
+    text = f'{{"name":"a{half}b"}}'
+    webhook = make_webhook(Thing)
+    event = makers.make_event(
+        webhook, data=text, snapshots=f'{{"prechange":null,"postchange":{text}}}', request=text,
+        serializers=json.dumps({"other": {"webhooks": [], "data": text}}),
+    )  # fmt: skip
+    delivery = makers.make_delivery(webhook, event=event)
+    make_site_skip(webhook, detail=f'{{"path":"name","operator":"eq","expected":"a{half}b"}}')
+    clean = {"name": "a\ufffdb"}
+    shown = api.get(f"{EVENTS}{event.pk}/").json()
+    assert (shown["data"], shown["request"], shown["serializers"]["other"]["data"]) == (clean, clean, clean)
+    assert api.get(f"{DELIVERIES}{delivery.pk}/").json()["payload"]["data"] == clean
+    [skip] = api.get(f"{WEBHOOKS}{webhook.pk}/skips/").json()["results"]
+    assert skip["detail"]["expected"] == clean["name"]
+
+
 def test_events_are_filtered(api: APIClient) -> None:
     good = Event.objects.create(action="created", object_type="dcim.site", object_id="1")
     bad = Event.objects.create(action="created", object_type="dcim.rack", object_id="1", error="broken")
@@ -713,6 +706,52 @@ def test_events_cannot_be_changed(api: APIClient) -> None:
     made = Event.objects.create(action="created", object_type="dcim.site", object_id="1")
     assert api.post(EVENTS, {}, format="json").status_code == 405
     assert api.delete(detail(EVENTS, made.pk)).status_code == 405
+
+
+# Skips
+
+
+def test_the_skips_of_a_webhook_are_listed_with_what_said_no(api: APIClient) -> None:
+    webhook, other = make_webhook(Thing, conditions={"attr": "status", "value": "retired"}), make_webhook(Thing)
+    with actor("robot", request_id="r1"):
+        thing = Thing.objects.create(name="a")
+    [shown] = api.get(detail(WEBHOOKS, webhook.pk, "skips")).json()["results"]
+    assert shown | {"id": "", "timestamp": ""} == {
+        "id": "", "timestamp": "", "action": "created", "object_type": "testapp.thing", "object_id": str(thing.pk),
+        "object_repr": "a", "username": "robot", "request_id": "r1", "rule": "condition",
+        "detail": {"path": "status", "operator": "eq", "expected": "retired", "actual": "active"},
+        "reason": 'The condition wants status eq "retired"; it was "active".',
+    }  # fmt: skip
+    assert listed(api, detail(WEBHOOKS, other.pk, "skips")) == []
+    assert api.get(detail(WEBHOOKS, 0, "skips")).status_code == 404
+    assert api.post(detail(WEBHOOKS, webhook.pk, "skips"), {}, format="json").status_code == 405
+
+
+def test_skips_are_filtered_and_paged(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    skips = [make_site_skip(webhook, key) for key in range(3)]
+    ignored = make_site_skip(webhook, 1, rule="ignored_user", detail="{}")
+    url = detail(WEBHOOKS, webhook.pk, "skips")
+    assert listed(api, url, rule="ignored_user") == [str(ignored.pk)]
+    assert set(listed(api, url, object_type="dcim.site", object_id="1")) == {str(skips[1].pk), str(ignored.pk)}
+    for wrong in ({"rule": "mood"}, {"object_id": "1"}, {"webhook": "1"}, {"limit": "0"}):
+        assert api.get(url, wrong).status_code == 400
+    pages = [api.get(url, {"limit": 3}).json()]
+    pages.append(api.get(pages[0]["next"]).json())
+    assert [len(one["results"]) for one in pages] == [3, 1]
+    assert {one["id"] for page in pages for one in page["results"]} == {str(one.pk) for one in (*skips, ignored)}
+
+
+@pytest.mark.one_database
+@pytest.mark.django_db
+def test_only_users_who_may_view_payloads_see_the_value_that_a_condition_found() -> None:
+    webhook = make_webhook(Thing)
+    make_site_skip(webhook, actual="xyzzy")
+    url = detail(WEBHOOKS, webhook.pk, "skips")
+    assert client_of("view_skip").get(url).status_code == 404
+    assert client_of("view_webhook").get(url).status_code == 403
+    assert "xyzzy" not in client_of("view_webhook", "view_skip").get(url).content.decode()
+    assert client_of("view_webhook", "view_skip", "view_payload").get(url).content.decode().count("xyzzy") == 2
 
 
 # Permissions
@@ -776,7 +815,9 @@ def test_a_bulk_retry_requires_the_permission_to_retry(database: str) -> None:
 def test_the_root_of_the_api_links_to_its_lists(api: APIClient) -> None:
     assert api.get("/api/").json()["webhooks"] == "http://testserver/api/webhooks/"
     parts = api.get("/api/webhooks/").json()
-    assert parts == {part: f"http://testserver/api/webhooks/{part}/" for part in ("webhooks", "deliveries", "events")}
+    assert parts == {
+        part: f"http://testserver/api/webhooks/{part}/" for part in ("webhooks", "deliveries", "events", "runs")
+    }
 
 
 def test_a_bulk_retry_with_a_repeated_filter_is_refused(committing: APIClient) -> None:
@@ -796,13 +837,6 @@ def test_the_history_records_that_the_previous_secret_was_forgotten(api: APIClie
     assert LogEntry.objects.count() == before + 1
     entry = LogEntry.objects.order_by("-pk")[0]
     assert json.loads(entry.change_message) == [{"changed": {"fields": ["Previous secret"]}}]
-
-
-@pytest.mark.one_database
-def test_json_that_is_nested_too_deep_is_refused(api: APIClient) -> None:
-    answer = api.post(WEBHOOKS, "[" * 200_000 + "]" * 200_000, content_type="application/json")
-    assert answer.status_code == 400
-    assert "nested too deep" in answer.json()["detail"]
 
 
 @pytest.mark.one_database
@@ -850,7 +884,12 @@ def test_a_response_can_be_sent_back_unchanged(api: APIClient) -> None:
         (WEBHOOKS, "enabeld", "Did you mean enabled?"),
         (DELIVERIES, "wbhook", "Did you mean webhook?"),
         (EVENTS, "faild", "Did you mean failed?"),
-        (EVENTS, "offset", "Known are: object_type, object_id, failed, cursor, limit."),
+        (
+            EVENTS,
+            "offset",
+            "Known are: object_type, object_id, action, request_id, name, user, created_after, created_before, failed, "
+            "webhook, cursor, limit.",
+        ),
     ],
 )
 def test_a_misspelt_parameter_is_refused_with_the_nearest_name(
@@ -874,11 +913,8 @@ def test_an_unknown_parameter_or_a_body_is_refused_before_any_change(committing:
     assert states() == ["failed"]
 
 
-def test_parameters_of_rest_framework_are_known(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert api.get(WEBHOOKS, {"format": "json"}).status_code == 200
-    assert api.get(WEBHOOKS, {"version": "1"}).status_code == 400
-    monkeypatch.setattr("webhooks.api.views.EventViewSet.versioning_class", QueryParameterVersioning)
-    assert api.get(EVENTS, {"version": ""}).status_code == 200
+def test_parameters_of_rest_framework_are_known(api: APIClient) -> None:
+    assert api.get(WEBHOOKS, {"format": "json", "version": "1"}).status_code == 200
 
 
 # Pages

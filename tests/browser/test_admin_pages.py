@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.utils import timezone
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from dcim.models import Site
 from tests.support.hostile_rows import MARK, TOGETHER, fill, pages
@@ -14,7 +14,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Workers
-from webhooks.models import Delivery, State, Webhook
+from webhooks.models import Delivery, Run, State, Webhook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
@@ -22,31 +22,65 @@ STATUS = "/admin/webhook-backend-status/"
 WEBHOOKS, DELIVERIES, EVENTS = (f"/admin/webhooks/{name}/" for name in ("webhook", "delivery", "event"))
 
 
-def test_an_admin_defines_a_webhook_changes_a_site_and_sees_the_delivery(
+def test_a_newcomer_defines_a_webhook_tries_it_saves_it_and_sees_a_change_arrive(
     page: Page, workers: Workers, inbox: Inbox
 ) -> None:
     workers.start()
+    ghent = Site.objects.create(name="Ghent", slug="ghent")
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.goto("/admin/webhooks/webhook/add/")
+    below = page.locator("summary", has_text="Filters")
+    assert below.evaluate("one => one.getBoundingClientRect().top") < 900, "all first steps are on the first screen"
+    expect(below).to_contain_text("Every change of these models is sent")
+    page.fill("#id_payload_url", "http://{{ data.nope.at.all }}/")
+
+    page.get_by_label("Filter models").fill("sit")
+    expect(page.get_by_label("Devices", exact=True)).to_be_hidden()
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("Sites", exact=True)).to_be_checked()
+    expect(page.locator(".wh-models-chosen")).to_have_text("Chosen: Sites")
+    for action in ("created", "updated", "deleted"):
+        expect(page.locator(f"#id_on_{action}")).to_be_checked()
+
+    tried = page.locator("#wh-try")
+    expect(tried.get_by_label("Model", exact=True)).to_have_value("dcim.site")
+    expect(tried.get_by_label("Object", exact=True)).to_have_value(str(ghent.pk))
+    tried.get_by_role("button", name="Show the request").click()
+    expect(page.locator(".form-row.field-payload_url .wh-try-error")).to_contain_text("could not be rendered")
+    page.fill("#id_payload_url", inbox.url("fail-first/1"))
+    tried.get_by_role("button", name="Show the request").click()
+    expect(page.locator(".wh-try-error")).to_have_count(0)
+    expect(tried).to_contain_text("would be sent Ghent updated.")
+    tried.get_by_role("button", name="Send as a test").click()
+    expect(tried).to_contain_text("failed HTTP 503")
+    tried.get_by_role("button", name="Send it again").click()
+    expect(tried).to_contain_text("accepted HTTP 200")
+    assert [one.headers["x-webhook-test"] for one in inbox.wait_for(2)] == ["true", "true"]
+    assert not Webhook.objects.exists()
+
     page.fill("#id_name", "To the inventory")
-    page.fill("#id_payload_url", inbox.url())
-    page.get_by_label("Sites", exact=True).check()
-    page.check("#id_on_created")
-    page.get_by_role("button", name="Save", exact=True).first.click()
+    page.press("#id_name", "Enter")
     expect(page.locator(".messagelist .success")).to_contain_text("To the inventory")
 
     page.goto("/admin/dcim/site/add/")
     page.fill("#id_name", "Berlin")
     page.fill("#id_slug", "berlin")
     page.get_by_role("button", name="Save", exact=True).first.click()
-    [request] = inbox.wait_for(1)
+    *_, request = inbox.wait_for(3)
     assert request.json["data"]["name"] == "Berlin"
     assert request.json["username"] == "admin"
+    assert "x-webhook-test" not in request.headers
 
-    def shows_a_success() -> bool:
-        page.goto(STATUS)
-        return "s ago" in page.locator("tr", has_text="To the inventory").inner_text()
+    def shows_the_delivery() -> bool:
+        page.goto(f"/admin/webhooks/webhook/{Webhook.objects.get().pk}/change/")
+        return "succeeded Berlin created" in page.locator(".wh-health").inner_text()
 
-    until(shows_a_success, 20, "the status page to show the success")
+    until(shows_the_delivery, 20, "the page of the webhook to show the delivery")
+    page.get_by_role("link", name="Why didn't it fire?").click()
+    expect(page.locator(".wh-verdict")).to_contain_text("The receiver accepted it")
+
+    page.goto(STATUS)
+    expect(page.locator("#wh-webhooks tbody tr")).to_contain_text("accepted")
 
 
 @pytest.mark.parametrize("width", [1280, 1024])
@@ -70,26 +104,26 @@ def test_a_click_retries_a_failed_delivery_and_its_reason_is_shown(page: Page, w
     Site.objects.create(name="Ghent", slug="ghent")
     inbox.wait_for(1)
 
-    def shows_the_failure() -> bool:
-        page.goto(STATUS)
-        return page.locator("tr", has_text="Ghent").count() == 1
-
-    until(shows_the_failure, 20, "the status page to tell of the failure")
-    row = page.locator("tr", has_text="Ghent")
-    expect(row).to_contain_text("HTTP 503")
-    row.get_by_role("button", name="Retry").click()
+    page.goto(STATUS)
+    group = page.locator(".wh-groups > li", has_text="HTTP 503")
+    group.locator("summary").click()
+    line = group.locator("li", has_text="Ghent")
+    expect(line).to_contain_text("HTTP 503")
+    line.get_by_role("button", name="Retry Ghent").click()
     expect(page.locator(".messagelist .success")).to_contain_text("1 delivery")
     first, second = inbox.wait_for(2)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     until(lambda: Delivery.objects.get().state == State.SUCCEEDED, 20, "the delivery to succeed")
     page.goto(STATUS)
-    expect(page.locator("tr", has_text="Ghent")).to_have_count(0)
+    expect(page.locator("#wh-failed")).not_to_contain_text("Ghent")
 
 
 def test_a_webhook_needs_a_model_and_an_action(page: Page) -> None:
     page.goto("/admin/webhooks/webhook/add/")
     page.fill("#id_name", "Nothing")
     page.fill("#id_payload_url", "ftp://example.org/")
+    for action in ("created", "updated", "deleted"):
+        page.uncheck(f"#id_on_{action}")
     page.get_by_role("button", name="Save", exact=True).first.click()
     expect(page.locator(".errornote")).to_be_visible()
     errors = page.locator(".errorlist").all_inner_texts()
@@ -113,10 +147,10 @@ def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> 
     page.goto("/admin/webhooks/webhook/add/")
     dcim = page.locator(".wh-models-app", has_text="DCIM")
     boxes = dcim.locator("input[type=checkbox]")
-    dcim.get_by_role("button", name="Select all of DCIM").click()
+    dcim.get_by_role("button", name="DCIM: all").click()
     expect(dcim.locator("input:checked")).to_have_count(boxes.count())
     expect(page.locator(".wh-models-app input:checked")).to_have_count(boxes.count())
-    dcim.get_by_role("button", name="Select none of DCIM").click()
+    dcim.get_by_role("button", name="DCIM: none").click()
     expect(page.locator(".wh-models-app input:checked")).to_have_count(0)
 
 
@@ -145,6 +179,7 @@ def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_th
     page.get_by_label("Sites", exact=True).check()
     page.check("#id_on_created")
     expect(page.locator("#id_conditions")).to_be_hidden()
+    page.locator("summary", has_text="Filters").click()
 
     rows, result = page.locator(".wh-rows li"), page.locator(".wh-preview")
     for number, (path, operator, value) in enumerate(
@@ -156,7 +191,12 @@ def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_th
         if value:
             rows.nth(number).get_by_label("Value").fill(value)
     page.get_by_role("button", name="Try it on the last events").click()
-    expect(result).to_have_text("Of the last 3 events, 1 would have been sent and 2 not.")
+    text = "Tried on the last 3 events: 1 would have been sent, 2 would not."
+    expect(result).to_have_text(text)
+    page.get_by_role("button", name="Add a condition").click()
+    page.get_by_role("button", name="Try it on the last events").click()
+    expect(result).to_have_text(f"{text} A condition without a path and a value was ignored.")
+    rows.nth(3).get_by_role("button", name="Remove").click()
     rows.nth(1).get_by_role("button", name="Remove").click()
     rows.nth(1).get_by_label("not").check()
     page.locator(".wh-rule select").first.select_option("or")
@@ -215,3 +255,69 @@ def test_no_stored_text_runs_as_a_script_in_the_browser(page: Page, redis: Any) 
     assert MARK in page.content()
     made_up = "iframe, img[src=x], svg[onload], [onmouseover], [onfocus]"
     assert page.locator(made_up).count() == 0
+
+
+def test_the_status_page_refreshes_what_is_not_in_use_and_moves_nothing_that_is_read(page: Page, redis: Any) -> None:
+    cmdb = make_webhook(Site, name="CMDB")
+    make_site_delivery(cmdb, event=make_site_event(1, "Ghent"))
+    page.set_viewport_size({"width": 1280, "height": 500})
+    page.goto(STATUS)
+    failed, summary = page.locator("#wh-failed"), page.locator("#wh-summary")
+    expect(page.locator("[data-wh-live-text]")).to_contain_text("Live")
+    expect(page.get_by_role("link", name="Refresh")).to_be_hidden()
+
+    # What is unfolded stays unfolded, and stays where it is while boxes come above it.
+    failed.locator("summary", has_text="HTTP 503").click()
+    page.evaluate("document.activeElement.blur()")
+    link = failed.get_by_role("link", name="Ghent")
+    link.scroll_into_view_if_needed()
+    failed.hover()
+    before = top(link)
+    for number in range(3):
+        make_webhook(Site, name=f"paused {number}", paused_at=timezone.now(), paused_by="jstretch")
+    expect(page.locator("#wh-problems")).to_contain_text("paused 2")
+    assert abs(top(link) - before) < 1  # pixel
+
+    # A section in use waits. The others go on.
+    dns = make_webhook(Site, name="DNS")
+    make_site_delivery(dns, event=make_site_event(2, "Lyon"), error_kind="refused")
+    expect(page.locator("#wh-webhooks")).to_contain_text("DNS")
+    expect(page.locator("[data-wh-live-text]")).to_contain_text("Waits while you use it")
+    assert "DNS" not in failed.inner_text()
+    page.locator("h1").first.hover()
+    expect(failed).to_contain_text("DNS")
+    expect(failed.get_by_role("link", name="Ghent")).to_be_visible()
+    expect(page.locator("[data-wh-said]")).to_contain_text("problems")
+
+    # A button stops it, and asking before a run is cancelled works in a part that came later.
+    run = Run.objects.create(kind="retry", requested_by="admin", total=100, done=40)
+    page.get_by_role("button", name=f"Cancel: Run {run.pk}").click()
+    dialog = page.get_by_role("dialog", name=f"Cancel run {run.pk}?")
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(page.locator("[data-wh-live-text]")).to_have_text("Paused")
+    said = summary.inner_text()
+    Webhook.objects.all().delete()
+    with page.expect_response("**/parts/"):
+        page.get_by_role("button", name="Go on").click()
+    expect(summary).not_to_have_text(said)
+    page.get_by_role("button", name=f"Cancel: Run {run.pk}").click()
+    dialog.get_by_role("button", name="Cancel the run").click()
+    expect(page.locator(".messagelist .success")).to_contain_text("was cancelled")
+
+
+def top(locator: Locator) -> float:
+    """The distance from the top of the window, in pixels."""
+    return float(locator.evaluate("one => one.getBoundingClientRect().top"))
+
+
+def test_the_status_page_says_when_the_site_does_not_answer(page: Page, redis: Any) -> None:
+    page.goto(STATUS)
+    text = page.locator("[data-wh-live-text]")
+    expect(text).to_contain_text("Live")
+    page.route("**/parts/", lambda route: route.abort())
+    expect(text).to_have_text("No answer from the site, trying again")
+    page.unroute("**/parts/")
+    page.context.clear_cookies()
+    expect(text).to_have_text("You are logged out: reload the page")

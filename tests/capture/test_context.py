@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -236,24 +236,6 @@ WRONG_ARGUMENTS: list[tuple[Callable[[], Any], str]] = [
 def test_a_wrong_argument_is_refused_before_it_loses_an_event(call: Callable[[], Any], words: str) -> None:
     with pytest.raises(TypeError, match=words):
         call()
-
-
-async def wait_for_nothing() -> None: ...
-
-
-def yield_nothing() -> Iterator[None]:
-    yield
-
-
-async def yield_nothing_later() -> AsyncIterator[None]:
-    yield
-
-
-@pytest.mark.parametrize("function", [wait_for_nothing, yield_nothing, yield_nothing_later])
-@pytest.mark.parametrize("block", [webhooks.actor("sync"), webhooks.batch()])
-def test_a_function_that_runs_after_its_call_cannot_be_decorated(block: Any, function: Callable[[], Any]) -> None:
-    with pytest.raises(TypeError, match=f"cannot decorate {function.__name__}.*: write `with webhooks"):
-        block(function)
 
 
 @pytest.mark.usefixtures("database")

@@ -151,15 +151,16 @@ def test_no_template_and_no_secret_header_says_how_deep_it_is(inbox: Inbox) -> N
     assert "is not for a template to set" in webhook.deliveries.get().reason
 
 
-def test_a_change_that_is_too_deep_is_cut_and_may_begin_a_new_chain(
+def test_a_change_that_is_too_deep_is_loop_protected_and_may_begin_a_new_chain(
     api: APIClient, browser: Client, inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(MAX_DEPTH=1)
     make_webhook(Site, url=inbox.url())
     site = Site.objects.create(name="a", slug="a")
     cut = rename(api, site, "b", **{DEPTH: "1"})
-    assert cut.is_cut
-    assert cut.error.startswith("Cut: depth 2 of a chain of changes that webhooks caused; MAX_DEPTH allows 1.")
+    assert cut.is_loop_protected
+    begin = "Loop protection: depth 2 of a chain of changes that webhooks caused; MAX_DEPTH allows 1."
+    assert cut.error.startswith(begin)
     assert json.loads(cut.data)["name"] == "b"
     drain()
     assert len(inbox.received()) == 1
@@ -168,7 +169,7 @@ def test_a_change_that_is_too_deep_is_cut_and_may_begin_a_new_chain(
     assert "depth 2 of a chain" in shown
     assert "Replay as the first of a new chain" in shown
     assert "loop protection</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
-    assert "Cut: depth 2 of a chain" in page(browser, reverse("webhooks_backend_status"))
+    assert "Loop protection: depth 2 of a chain" in page(browser, reverse("webhooks_backend_status"))
 
     # The replay sends the recorded data, although the object has changed.
     Site.objects.filter(pk=site.pk).update(name="changed without a signal")

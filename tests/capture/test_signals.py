@@ -398,16 +398,6 @@ def test_a_parent_is_recorded_for_a_child_without_subscribers() -> None:
     assert recorded() == [("created", "testapp.place", str(diner.pk))]
 
 
-def test_an_existing_parent_is_updated_when_a_child_is_created_for_it() -> None:
-    place = Place.objects.create(name="corner")
-    make_webhook(Place, Restaurant)
-    Restaurant.objects.create(place_ptr=place, name="corner bistro")
-    assert sorted(recorded()) == [
-        ("created", "testapp.restaurant", str(place.pk)),
-        ("updated", "testapp.place", str(place.pk)),
-    ]
-
-
 def test_a_parent_that_is_kept_is_not_deleted() -> None:
     restaurant = Restaurant.objects.create(name="bistro")
     make_webhook(Place, Restaurant)
@@ -594,10 +584,10 @@ def test_an_unregistered_model_is_refused() -> None:
         make_webhook(Unregistered)
 
 
-def test_a_change_on_another_database_is_logged_as_impossible(app_log: pytest.LogCaptureFixture, thing: Thing) -> None:
+def test_a_change_on_another_database_is_not_recorded(app_log: pytest.LogCaptureFixture, thing: Thing) -> None:
     make_webhook(Thing)
     models.signals.post_save.send(Thing, instance=thing, created=True, using="other", raw=False)
-    assert "other" in app_log.text
+    assert app_log.text == ""
     assert events() == []
 
 
@@ -638,9 +628,9 @@ def test_an_edit_from_the_other_side_takes_as_many_queries_for_many_objects_as_f
         Event.objects.all().delete()
         return found
 
-    of_two, of_fifty = costs(2), costs(50)
-    assert of_fifty == of_two
-    assert max(of_fifty) < 40
+    of_two, of_twenty = costs(2), costs(20)
+    assert of_twenty == of_two
+    assert max(of_twenty) < 40
 
 
 def sites_of(tag: Tag) -> Any:
@@ -691,10 +681,6 @@ def rename(thing: Thing) -> None:
     thing.save(update_fields=["name"])
 
 
-def save_a_child(thing: Thing) -> None:
-    Restaurant(place_ptr=Place.objects.get(), name="bistro").save()
-
-
 def save_an_inherited_row(thing: Thing) -> None:
     Diner.objects.get().save()
 
@@ -709,9 +695,8 @@ def save_an_inherited_row(thing: Thing) -> None:
             1,
             "Thing_labels of testapp.label {label}",
         ),
-        (befriend, 'INTO "testapp_thing_friends"', 2, "a relation of testapp.thing {thing} are not written"),
+        (befriend, 'INTO "testapp_thing_friends"', 2, "testapp.thing {thing} may be sent without it"),
         (rename, 'SELECT "testapp_thing"."id", "testapp_thing"."name"', 1, "cannot be read: testapp.thing {thing}"),
-        (save_a_child, 'AS "a" FROM "testapp_place"', 1, "testapp.place {place} is recorded as updated"),
         (save_an_inherited_row, 'SELECT "testapp_place"', 2, "cannot be read: testapp.diner {diner}"),
         (
             lambda thing: thing.labels.clear(),

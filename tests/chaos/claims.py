@@ -15,15 +15,14 @@ _WATCH = """
 CREATE TABLE chaos_claim (token uuid PRIMARY KEY, worker text NOT NULL);
 CREATE FUNCTION chaos_note() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO chaos_claim VALUES (NEW.claim, current_setting('application_name')) ON CONFLICT DO NOTHING;
+    INSERT INTO chaos_claim VALUES (NEW.token, current_setting('application_name'));
     RETURN NULL;
 END $$;
-CREATE TRIGGER chaos_claims AFTER UPDATE OF claim ON webhooks_delivery FOR EACH ROW
-    WHEN (NEW.claim IS NOT NULL AND NEW.claim IS DISTINCT FROM OLD.claim) EXECUTE FUNCTION chaos_note();
+CREATE TRIGGER chaos_claims AFTER INSERT ON webhooks_worker FOR EACH ROW EXECUTE FUNCTION chaos_note();
 """
 
 _UNWATCH = """
-DROP TRIGGER IF EXISTS chaos_claims ON webhooks_delivery;
+DROP TRIGGER IF EXISTS chaos_claims ON webhooks_worker;
 DROP FUNCTION IF EXISTS chaos_note;
 DROP TABLE IF EXISTS chaos_claim;
 """
@@ -44,7 +43,7 @@ def held(name: str) -> set[uuid.UUID]:
     """The ids of the deliveries that this worker has claimed."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT id FROM webhooks_delivery JOIN chaos_claim ON token = claim "
+            "SELECT delivery_id FROM webhooks_queue JOIN chaos_claim ON token = claim "
             "WHERE state = 'sending' AND worker = %s",
             [name],
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from tests.chaos import claims
 from tests.chaos.crew import Crew, Writer
 from tests.chaos.writer import Plan
 from tests.support.workers import LOGS
@@ -15,20 +14,12 @@ from tests.testapp.models import Label
 
 
 @pytest.fixture
-def is_long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long form was asked for."""
-    return bool(request.config.getoption("--long"))
-
-
-@pytest.fixture
 def crew(request: pytest.FixtureRequest, tmp_path: Any, database: str, redis: Any, redis_url: str) -> Iterator[Crew]:
     """Starts workers, and ends them with the test. PostgreSQL logs their claims."""
     started = Crew(tmp_path, redis_url)
     request.node.stash[LOGS] = started.logs
-    claims.watch()
-    yield started
-    started.stop_all()
-    claims.unwatch()
+    with started.at_work():
+        yield started
 
 
 @pytest.fixture

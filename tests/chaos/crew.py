@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import ledger
+from tests.chaos import claims, ledger
 from tests.chaos.writer import Plan
 from tests.support.inbox import ROOT
 from tests.support.waiting import PATIENCE
@@ -29,6 +31,14 @@ class Crew(Workers):
         if "EXTRA_PYTHONPATH" in environment:
             environment["PYTHONPATH"] = f"{environment['EXTRA_PYTHONPATH']}{os.pathsep}{environment['PYTHONPATH']}"
         return environment | {"DATABASE_URL": f"{environment['DATABASE_URL']}?application_name={self._next_name}"}
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """PostgreSQL logs the claims meanwhile. All workers are ended."""
+        claims.watch()
+        yield
+        self.end()
+        claims.unwatch()
 
     def hire(self, worker_class: str = SHIPPED, **webhooks: Any) -> str:
         """Start a worker, and return its name."""

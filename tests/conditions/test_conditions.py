@@ -90,13 +90,9 @@ def test_conditions_valid_in_netbox_are_accepted_unless_unusable() -> None:
         ({"and": [{"attr": "a", "value": 1}] * 501}, "and[500]", "500 conditions"),
         ({"attr": "a", "op": "in", "value": [1] * 10_000}, "value", "10,000 values"),
         ({"or": [{"attr": "a", "op": "regex", "value": "a" * 1_000}] * 11}, "or[10].value", "10,000 characters in all"),
-        (PATTERN | {"value": "(?i)" + "[a-\uffff]" * 20}, "value", "beyond Latin-1 counts as 500"),
-        (PATTERN | {"value": r"[^\x00-\u1000]" * 20}, "value", "beyond Latin-1 counts as 500"),
-        (PATTERN | {"value": r"[a\]\N{SNOWMAN}]" * 20}, "value", "beyond Latin-1 counts as 500"),
-        ({"and": [PATTERN | {"value": "[a-\u1000]"}] * 20}, "and[19].value", "beyond Latin-1 counts as 500"),
-        (PATTERN | {"value": "[" * 200_000}, "value", "10,000 characters in all"),
+        (PATTERN | {"value": "[" * 200_000}, "value", "200,000 characters; 1,000 are allowed"),
         (PATTERN | {"value": "(" * 90 + "a" + "+)" * 90}, "value", "must repeat count each time"),
-        (PATTERN | {"value": "(" * 450 + ")" * 450}, "value", "nested too deeply or repeats too often"),
+        (PATTERN | {"value": "(" * 450 + ")" * 450}, "value", "nested too deeply"),
         *[
             ({"or": [PATTERN | {"value": "x"}, PATTERN | {"value": pattern}]}, "or[1].value", "must repeat count each")
             for pattern in [
@@ -108,6 +104,8 @@ def test_conditions_valid_in_netbox_are_accepted_unless_unusable() -> None:
                 "(?>(?:a|b{20000}))",
                 "(?P<x>y)?(?(x)z|a{20000})",
                 "(?#a)b(?#c){20000}",
+                "(?x)(?:(?:a{100})#[\n{100}#]\n) {100}",
+                "(?:(?:a+){1000}?)+",
             ]
         ],
         ({"or": [PATTERN | {"value": "a{3000}"}] * 4}, "or[3].value", "must repeat count each time"),
@@ -123,12 +121,12 @@ def test_a_refusal_names_the_place_and_the_problem(rule: Any, place: str, proble
     assert str(caught.value).startswith(place)
 
 
-def test_the_slowest_accepted_rule_is_parsed_in_time() -> None:
-    wide = PATTERN | {"value": "(?i)" + "[a-\uffff]" * 19}
-    re.purge()
+def test_a_rule_that_compiles_slowly_is_refused_in_time() -> None:
+    wide = [PATTERN | {"value": "(?i)" + "[a-\uffff]" * 190 + str(number)} for number in range(10)]
     began = time.thread_time()
-    parse({"and": [wide, *[PATTERN | {"value": "x"}] * 50]})
-    assert time.thread_time() - began < 2
+    with pytest.raises(ConditionError, match="take too long to compile"):
+        parse({"and": wide})
+    assert time.thread_time() - began < 5
 
 
 def test_a_hundred_slow_stored_rules_are_parsed_in_time() -> None:
@@ -139,10 +137,9 @@ def test_a_hundred_slow_stored_rules_are_parsed_in_time() -> None:
     assert time.thread_time() - began < 1
 
 
-@pytest.mark.parametrize("pattern", ["(", r"\p{L}", "(?R)"])
-def test_a_broken_stored_pattern_is_refused(pattern: str) -> None:
+def test_a_broken_stored_pattern_is_refused() -> None:
     with pytest.raises(ConditionError, match="the pattern is broken"):
-        parse_stored(json.dumps(PATTERN | {"value": pattern}))
+        parse_stored(json.dumps(PATTERN | {"value": "("}))
 
 
 def nested(depth: int) -> dict[str, Any]:

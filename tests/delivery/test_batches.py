@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -13,12 +12,13 @@ from django.utils import timezone
 
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery.claims import load
+from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
-from webhooks.models import Attempt, Delivery, claims
-from webhooks.models.claims import Claim
+from webhooks.models import Attempt, BodyKind, Delivery, Worker, claims
+from webhooks.models.claims import due_webhooks
 from webhooks.network.outcome import Outcome
+from webhooks.network.request import StoredRequest
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -36,13 +36,16 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     webhook = make_webhook(Thing, last_success_at=timezone.now())
     for number in range(size):
         make_event(webhook, object_id=f"{webhook.pk}-{number}")
-    claim = Claim(uuid.uuid4(), 15)
+    token = Worker.objects.register("worker")
+    using = Delivery.objects.db
     dispatched, dispatching = counted(dispatch)
-    taken, claiming = counted(lambda: claims.claim(Delivery.objects.db, {webhook.pk: size}, claim))
-    claimed, loading = counted(lambda: load(taken, claim.token))
-    outcomes = [(one, Outcome(timezone.now(), 5, status=200)) for one in claimed]
+    [due] = due_webhooks(using)
+    taken, claiming = counted(lambda: claims.claim(using, {due: size}, token))
+    claimed, loading = counted(lambda: load_held(taken, token))
+    sent = StoredRequest("POST", "http://h.example/", {}, BodyKind.TEMPLATE, "a" * 64, b"compressed")
+    outcomes = [(one, Outcome(timezone.now(), 5, status=200, request=sent)) for one in claimed]
     with transaction.atomic():
-        _, recording = counted(lambda: record(outcomes, "worker", Claim(uuid.uuid4(), 15)))
+        _, recording = counted(lambda: record(outcomes, "worker", token))
     assert dispatched == len(taken) == len(claimed) == Attempt.objects.filter(delivery__webhook=webhook).count()
     return {"dispatch": dispatching, "claim": claiming, "load": loading, "record": recording}
 

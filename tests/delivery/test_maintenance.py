@@ -1,4 +1,4 @@
-"""Expired leases, blocked lanes, missed promotions, retention, and which worker sweeps."""
+"""Expired leases, blocked lanes, retention, and which worker sweeps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.delivery import health, maintenance
+from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
 from webhooks.network.outcome import Outcome
 
@@ -36,7 +37,7 @@ def test_an_expired_claim_is_returned_and_no_attempt_is_counted(webhook: Webhook
     assert maintenance.expire_leases() == 1
     assert states() == [State.PENDING, State.SENDING]
     taken = Delivery.objects.get(state=State.PENDING)
-    assert (taken.attempt_count, taken.claim, taken.lease_until) == (0, None, None)
+    assert (taken.attempt_count, taken.queued.claim) == (0, None)
 
 
 def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhooks_settings: Any) -> None:
@@ -44,12 +45,12 @@ def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhoo
     later = timezone.now() + timedelta(hours=1)
     for object_id, age in (("old", 101), ("young", 90)):
         since = timezone.now() - timedelta(seconds=age)
-        make_delivery(webhook, object_id=object_id, failures=3, head_since=since, next_attempt_at=later)
+        make_delivery(webhook, object_id=object_id, failures=3, failing_since=since, due_at=later)
         make_delivery(webhook, State.WAITING, object_id=object_id)
     assert maintenance.unblock_lanes() == 1
     assert states() == [State.PENDING, State.PENDING, State.PENDING, State.WAITING]
     head = Delivery.objects.order_by("event_id")[0]
-    assert (head.in_lane, head.failures) == (False, 3)
+    assert (head.in_lane, head.queued.failures) == (False, 3)
     assert maintenance.unblock_lanes() == 0
 
 
@@ -82,7 +83,7 @@ def test_the_time_of_a_pause_does_not_count_for_its_lanes(
     webhook: Webhook, webhooks_settings: Any, end_of_stop: Callable[[Webhook], None]
 ) -> None:
     webhooks_settings(LANE_WAIT=100)
-    make_delivery(webhook, failures=3, head_since=AGO)
+    make_delivery(webhook, failures=3, failing_since=AGO)
     make_delivery(webhook, State.WAITING)
     end_of_stop(webhook)
     assert maintenance.unblock_lanes() == 0
@@ -91,7 +92,7 @@ def test_the_time_of_a_pause_does_not_count_for_its_lanes(
 
 
 def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webhook) -> None:
-    make_delivery(webhook, failures=3, head_since=AGO)
+    make_delivery(webhook, failures=3, failing_since=AGO)
     Webhook.objects.update(failures_in_a_row=2)
     webhook.refresh_from_db()
     health.update(webhook, [OK])
@@ -103,7 +104,7 @@ def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webho
 
 @pytest.mark.postgresql
 def test_a_lane_is_unblocked_while_its_webhook_is_locked(webhook: Webhook) -> None:
-    make_delivery(webhook, failures=3, head_since=AGO)
+    make_delivery(webhook, failures=3, failing_since=AGO)
     with transaction.atomic():
         Webhook.objects.select_for_update(no_key=True).get()
         assert Beside(maintenance.unblock_lanes).join(5) == 1
@@ -111,31 +112,14 @@ def test_a_lane_is_unblocked_while_its_webhook_is_locked(webhook: Webhook) -> No
 
 @pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}])
 def test_a_lane_of_a_stopped_webhook_is_not_unblocked(webhook: Webhook, stopped: dict[str, Any]) -> None:
-    make_delivery(webhook, failures=3, head_since=AGO)
+    make_delivery(webhook, failures=3, failing_since=AGO)
     Webhook.objects.update(**stopped)
     assert maintenance.unblock_lanes() == 0
 
 
 def test_a_head_that_has_not_failed_keeps_its_lane(webhook: Webhook) -> None:
-    make_delivery(webhook, failures=0, head_since=AGO)
+    make_delivery(webhook, failures=0)
     assert maintenance.unblock_lanes() == 0
-
-
-@pytest.mark.parametrize("before", [[], [State.SUCCEEDED], [State.FAILED, State.DISCARDED]])
-def test_a_lane_that_lost_its_head_gets_another(webhook: Webhook, before: list[State]) -> None:
-    for state in (*before, State.WAITING, State.WAITING):
-        make_delivery(webhook, state)
-    maintenance.repair_promotions()
-    assert states() == [*before, State.PENDING, State.WAITING]
-    maintenance.repair_promotions()
-    assert states() == [*before, State.PENDING, State.WAITING]
-
-
-def test_a_delivery_that_left_its_lane_is_no_head(webhook: Webhook) -> None:
-    make_delivery(webhook, in_lane=False)
-    make_delivery(webhook, State.WAITING)
-    maintenance.repair_promotions()
-    assert states() == [State.PENDING, State.PENDING]
 
 
 def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webhook, webhooks_settings: Any) -> None:
@@ -148,7 +132,7 @@ def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webh
             Attempt.objects.create(delivery=delivery, number=1, started_at=ended, duration_ms=1, url="", succeeded=True)
             if age < days:
                 kept.append(delivery)
-    assert maintenance.purge_expired() == 3
+    assert maintenance.sweep() == 3
     assert set(Delivery.objects.all()) == set(kept)
     assert set(Event.objects.all()) == {delivery.event for delivery in kept}
     assert Attempt.objects.count() == 3
@@ -158,8 +142,8 @@ def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webh
 def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
     old = make_delivery(webhook, State.FAILED, finished_at=AGO)
     with transaction.atomic():
-        assert Delivery.objects.filter(pk=old.pk).retry() == 1
-        pruning = Beside(maintenance.purge_expired)
+        assert Delivery.objects.filter(pk=old.pk).retry("a test") == 1
+        pruning = Beside(maintenance.sweep)
         pruning.wait_until_blocked_or_done()
     assert pruning.join() == 0
     assert states() == [State.PENDING]
@@ -169,39 +153,40 @@ def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
     for state in (State.WAITING, State.PENDING, State.SENDING):
         make_delivery(webhook, state, object_id=state, created=AGO)
     Event.objects.update(timestamp=AGO)
-    assert maintenance.purge_expired() == 0
+    maintenance.sweep()
     assert Delivery.objects.count() == 3
 
 
 def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:
     old = make_delivery(webhook, State.SUCCEEDED, finished_at=AGO)
     make_delivery(make_webhook(Thing), State.FAILED, event=old.event)
-    maintenance.purge_expired()
+    maintenance.sweep()
     assert [delivery.state for delivery in Delivery.objects.all()] == [State.FAILED]
     assert Event.objects.get() == old.event
 
 
 def test_a_failed_event_is_deleted_in_time_replayed_or_not(webhook: Webhook) -> None:
     make_event(webhook, error="Traceback", timestamp=AGO)
-    make_event(webhook, error="Traceback", timestamp=AGO, dispatched_at=AGO)
+    make_event(webhook, error="Traceback", timestamp=AGO, replayed_at=AGO, dispatched=True)
     fresh = make_event(webhook, error="Traceback")
-    maintenance.purge_expired()
+    maintenance.sweep()
     assert list(Event.objects.all()) == [fresh]
 
 
 def test_an_event_without_deliveries_is_deleted_in_time(webhook: Webhook) -> None:
     gone = make_webhook(Thing)
     make_delivery(gone, State.SUCCEEDED, finished_at=AGO)
-    make_event(gone, timestamp=AGO, dispatched_at=AGO)
-    Event.objects.update(timestamp=AGO, dispatched_at=AGO)
+    make_event(gone, timestamp=AGO)
     gone.delete()
-    maintenance.purge_expired()
+    dispatch()
+    Event.objects.update(timestamp=AGO)
+    maintenance.sweep()
     assert not Event.objects.exists()
 
 
 def test_an_old_event_that_was_not_dispatched_yet_is_kept(webhook: Webhook) -> None:
     make_event(webhook, timestamp=AGO)
-    maintenance.purge_expired()
+    maintenance.sweep()
     assert Event.objects.count() == 1
 
 
@@ -209,9 +194,9 @@ def test_a_sweep_takes_no_more_than_some_rows_at_once(webhook: Webhook, monkeypa
     monkeypatch.setattr(maintenance, "MOST", 3)
     for number in range(5):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
-    maintenance.purge_expired()
+    maintenance.sweep()
     assert Delivery.objects.count() == 2
-    maintenance.purge_expired()
+    maintenance.sweep()
     assert Delivery.objects.count() == 0
 
 

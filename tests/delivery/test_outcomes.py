@@ -20,9 +20,11 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Thing
+from webhooks.delivery import maintenance
 from webhooks.delivery import outcomes as delivering
-from webhooks.delivery.claims import Claimed
-from webhooks.models import Attempt, ContentType, Delivery, Event, State, Webhook
+from webhooks.delivery.claims import HeldDelivery
+from webhooks.models import Attempt, ContentType, Delivery, Event, QueuedDelivery, State, Webhook
+from webhooks.models.claims import ClaimedRow
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
 
@@ -43,7 +45,7 @@ def test_a_saved_object_reaches_its_url_and_every_step_is_stored(inbox: Inbox) -
     assert received.headers["content-type"] == "application/json"
     assert received.headers["user-agent"] == "django-rq-webhooks"
     assert "webhook-signature" not in received.headers
-    assert (delivery.state, delivery.attempt_count, delivery.failures, delivery.reason) == (State.SUCCEEDED, 1, 0, "")
+    assert (delivery.state, delivery.attempt_count, delivery.reason) == (State.SUCCEEDED, 1, "")
     assert (attempt.number, attempt.succeeded, attempt.status, attempt.url) == (1, True, 200, webhook.payload_url)
     assert (attempt.response_body, attempt.worker) == ("ok", "test")
     assert attempt.response_headers["Content-Length"] == "2"
@@ -118,7 +120,7 @@ def test_a_schedule_that_ends_ends_the_delivery_as_failed(inbox: Inbox, webhooks
     Thing.objects.create(name="a")
     drain()
     delivery = Delivery.objects.get()
-    assert (delivery.state, delivery.attempt_count, delivery.failures) == (State.FAILED, 3, 3)
+    assert (delivery.state, delivery.attempt_count, delivery.queued.failures) == (State.FAILED, 3, 3)
     assert delivery.reason == "HTTP 500 Status"
     assert delivery.finished_at is not None
 
@@ -143,9 +145,9 @@ def test_a_failing_head_blocks_only_its_own_lane(inbox: Inbox, webhooks_settings
     drain()
     assert states() == [State.PENDING, State.WAITING, State.SUCCEEDED]
     head = Delivery.objects.order_by("event_id")[0]
-    assert head.failures == 1
-    assert 3500 < (head.next_attempt_at - timezone.now()).total_seconds() <= 3600
-    Delivery.objects.filter(pk=head.pk).update(next_attempt_at=timezone.now())
+    assert head.queued.failures == 1
+    assert 3500 < (head.queued.due_at - timezone.now()).total_seconds() <= 3600
+    QueuedDelivery.objects.filter(pk=head.pk).update(due_at=timezone.now())
     drain()
     assert states() == [State.SUCCEEDED] * 3
     assert [one.json["data"]["id"] for one in inbox.received()] == ["1", "2", "1", "1"]
@@ -185,7 +187,7 @@ def test_a_receiver_may_ask_for_more_time_within_bounds(
     make_event(make_webhook(Thing, url=inbox.url(behaviour)))
     before = timezone.now()
     drain()
-    due = Delivery.objects.get().next_attempt_at
+    due = QueuedDelivery.objects.get().due_at
     assert due >= before + timedelta(seconds=least)
     assert due <= timezone.now() + timedelta(seconds=most)
 
@@ -202,7 +204,7 @@ def test_an_attempt_is_made_from_the_webhook_as_it_is_and_the_event_as_it_was(
     Webhook.objects.update(payload_url=inbox.url("ok"))
     thing.delete()
     Event.objects.filter(action="deleted").delete()
-    Delivery.objects.failed().retry()
+    Delivery.objects.failed().retry("a test")
     drain()
     received = inbox.received()
     assert [one.path.split("/", 2)[2] for one in received] == ["status/500/new", "status/500/new", "ok"]
@@ -300,9 +302,10 @@ def test_a_delivery_in_flight_cannot_be_discarded(inbox: Inbox) -> None:
 # Claims that are lost
 
 
-def claimed(delivery: Delivery, token: uuid.UUID) -> Claimed:
-    event, webhook = Bodies(delivery.event), Webhook.objects.get(pk=delivery.webhook_id)
-    return Claimed(delivery.pk, token, webhook, event, delivery.attempt_count, delivery.failures)
+def claimed(delivery: Delivery, token: uuid.UUID | None = None) -> HeldDelivery:
+    bodies, webhook = Bodies(delivery.event), Webhook.objects.get(pk=delivery.webhook_id)
+    row = ClaimedRow(delivery.pk, webhook.pk, delivery.event_id, delivery.lane, delivery.in_lane)
+    return HeldDelivery(row, token or delivery.queued.claim, webhook, bodies)
 
 
 def outcome(**fields: Any) -> Outcome:
@@ -312,12 +315,11 @@ def outcome(**fields: Any) -> Outcome:
 def test_a_stalled_worker_that_wakes_up_overwrites_nothing(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     delivery = make_delivery(webhook, State.SENDING, lease_until=timezone.now() - timedelta(seconds=1))
-    stalled = claimed(delivery, delivery.claim)
-    Delivery.objects.expired().release()
+    stalled = claimed(delivery)
+    assert maintenance.expire_leases() == 1
     drain()
     with transaction.atomic():
-        recorded = delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker")
-    assert not recorded.claimed
+        assert delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker") == ([], set())
     assert states() == [State.SUCCEEDED]
     assert [attempt.worker for attempt in Attempt.objects.all()] == ["test"]
     webhook.refresh_from_db()
@@ -328,7 +330,7 @@ def test_a_lost_claim_does_not_affect_the_others(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url())
     kept = make_delivery(webhook, State.SENDING, object_id="1")
     lost = make_delivery(webhook, State.SENDING, object_id="2")
-    pairs = [(claimed(kept, kept.claim), outcome(status=200)), (claimed(lost, uuid.uuid4()), outcome(reason="no"))]
+    pairs = [(claimed(kept), outcome(status=200)), (claimed(lost, uuid.uuid4()), outcome(reason="no"))]
     with transaction.atomic():
         delivering.record(pairs, "worker")
     assert states() == [State.SUCCEEDED, State.SENDING]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import standardwebhooks
+from django.utils import timezone
 
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
@@ -19,7 +20,8 @@ from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Thing
 from webhooks.delivery import request
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
-from webhooks.network.outcome import Refused, error_kind
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import Refused
 from webhooks.operations import retries
 from webhooks.payloads import Bodies, templates
 from webhooks.payloads.templates import Renderer
@@ -203,10 +205,12 @@ def test_a_template_error_is_a_failed_attempt_with_the_reason(fields: dict[str, 
     assert delivery.state == State.FAILED
     assert reason in attempt.reason
     assert attempt.reason == delivery.reason
-    assert attempt.url
     # Only users who can read the template see the text that it writes.
-    is_of_the_template = "metadata" not in reason
-    assert error_kind(attempt.reason).endswith(" …") == is_of_the_template
+    kind = ErrorKind.BLOCKED if "metadata" in reason else ErrorKind.TEMPLATE
+    assert attempt.error_kind == delivery.error_kind == Webhook.objects.get().error_kind == kind
+    # If a template fails, there is no request. The transport refuses a request to the metadata address.
+    sent = ("POST", fields["payload_url"].replace("{{ 254 }}", "254")) if kind == ErrorKind.BLOCKED else ("", "")
+    assert (attempt.method, attempt.url) == sent
 
 
 def test_the_next_attempt_uses_a_corrected_template(inbox: Inbox, webhooks_settings: Any) -> None:
@@ -214,7 +218,7 @@ def test_the_next_attempt_uses_a_corrected_template(inbox: Inbox, webhooks_setti
     send(webhook)
     assert states() == [State.FAILED]
     Webhook.objects.update(body_template="{{ data.id }}")
-    Delivery.objects.failed().retry()
+    Delivery.objects.failed().retry("a test")
     drain()
     assert states() == [State.SUCCEEDED]
     assert inbox.received()[0].body == b"7"
@@ -232,7 +236,7 @@ def test_a_webhook_without_templates_starts_no_process(monkeypatch: pytest.Monke
     monkeypatch.setattr(templates, "_started", None)
     webhook = make_webhook(Thing, url="http://h.example/{x}", additional_headers="X-A: 1")
     event = Bodies(make_event(webhook, data=DATA))
-    composed = request.compose(webhook, event, "1", Renderer())
+    composed = request.compose(webhook, event, "1", Renderer(), timezone.now)
     assert (composed.url, composed.headers["X-A"]) == ("http://h.example/{x}", "1")
     assert "context" not in vars(event)
 
@@ -241,9 +245,9 @@ def test_templates_of_one_event_share_its_context() -> None:
     webhook = make_webhook(Thing, url="http://h.example/{{ data.id }}", body_template="{{ data.id }}")
     event = Bodies(make_event(webhook, data=DATA))
     with Renderer() as renderer:
-        request.compose(webhook, event, "1", renderer)
+        request.compose(webhook, event, "1", renderer, timezone.now)
         seen = event.context
-        request.compose(webhook, event, "2", renderer)
+        request.compose(webhook, event, "2", renderer, timezone.now)
     assert event.context is seen
 
 
@@ -329,7 +333,7 @@ def test_a_payload_that_is_too_large_fails_its_event(
 
     # A replay has the same limit.
     [replayed] = retries.replay(Event.objects.failed())
-    assert replayed.problem == f"its payload still cannot be created: {said}"
+    assert replayed.problem == f"its payload cannot be created: {said}"
     webhooks_settings(PAYLOAD_BYTES=size)
     assert retries.replay(Event.objects.failed())[0].event
     drain()

@@ -54,31 +54,64 @@ def test_unknown_keys_that_are_not_text_are_found_too() -> None:
         assert conf.unknown_keys == ["5", "TIME_OUT"]
 
 
+NETWORKS = 'must be a list of networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses, not {}'
+HOSTS = 'must be a list of hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--, not {}'
+PORTS = 'must be a list of ports such as 443 or "8000-8999", not {}'
+PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or "", not what it is'
+RETRIES = "must be a list of numbers of seconds, [] for no retries, not {}"
+SECONDS = "must be a number of seconds from 1 to 120, not {}"
+COUNT = "must be a whole number above 0, not {}"
+LABELS = 'must be a list of labels such as "dcim.site" or "dcim.*", or "*" for all apps, not {}'
+RETENTION = "must map succeeded, failed or discarded to a number of days, not {}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("ENABLED", "yes", "must be True or False, not 'yes'"),
+        ("QUEUE", None, "must be a text, not None"),
+        ("MODELS", "dcim.*", LABELS), ("MODELS", ["dcim"], LABELS),
+        ("RETRY_SCHEDULE", 5, RETRIES), ("RETRY_SCHEDULE", ["5"], RETRIES), ("RETRY_SCHEDULE", [5, -1], RETRIES),
+        ("RETRY_JITTER", 2, "must be a number from 0 to 1, not 2"),
+        ("TIMEOUT", 0, SECONDS), ("TIMEOUT", 121, SECONDS), ("TIMEOUT", True, SECONDS),
+        ("SENDERS", 0, COUNT), ("SENDERS", 1.5, COUNT),
+        ("LEASE", 0, "must be a number above 0, not 0"), ("LEASE", -1, "must be a number above 0, not -1"),
+        ("RETENTION_DAYS", {"waiting": 1}, RETENTION), ("RETENTION_DAYS", {"failed": 0}, RETENTION),
+        ("RETENTION_DAYS", [], RETENTION),
+        ("DENY_NETWORKS", ["10.0.0.0/33"], NETWORKS), ("DENY_NETWORKS", ["10.0.0.1/8"], NETWORKS),
+        ("ALLOW_NETWORKS", "127.0.0.0/8", NETWORKS), ("ALLOW_NETWORKS", [2130706433], NETWORKS),
+        ("ALLOW_NETWORKS", ["localhost"], NETWORKS),
+        ("ALLOW_HOSTS", ["bücher.example"], HOSTS), ("DENY_HOSTS", "*", HOSTS), ("DENY_HOSTS", [1], HOSTS),
+        ("ALLOW_PORTS", [0], PORTS), ("ALLOW_PORTS", ["9000-8000"], PORTS), ("DENY_PORTS", [65536], PORTS),
+        ("DENY_PORTS", ["22"], PORTS), ("DENY_PORTS", [None], PORTS),
+        ("ALLOW_SCHEMES", ["https", "ftp"], 'must be a list of "https" and "http", not {}'),
+        ("PROXY", "https://me:secret@proxy:3128", PROXY), ("PROXY", "http://proxy:3128/path", PROXY),
+        ("PROXY", "http://proxy:0", PROXY), ("PROXY", "http://proxy:port", PROXY), ("PROXY", "proxy:3128", PROXY),
+        ("PROXY", None, PROXY),
+    ],
+)  # fmt: skip
+def test_an_invalid_value_is_reported_with_its_key_and_the_default_is_used(key: str, value: Any, problem: str) -> None:
+    with override_settings(WEBHOOKS={key: value}):
+        assert conf.invalid_values() == [(key, problem.format(repr(value)))]
+        used = getattr(conf, key.lower())
+    with override_settings(WEBHOOKS={}):
+        assert used == getattr(conf, key.lower())
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("ENABLED", "yes"), ("MODELS", "dcim.*"), ("MODELS", ["dcim"]), ("RETRY_SCHEDULE", 5),
-        ("RETRY_SCHEDULE", ["5"]), ("RETRY_SCHEDULE", [-1]), ("RETRY_JITTER", 2), ("TIMEOUT", 0), ("TIMEOUT", 121),
-        ("TIMEOUT", True), ("SENDERS", 0), ("SENDERS", 1.5), ("LEASE", -1), ("RETENTION_DAYS", {"waiting": 1}),
-        ("RETENTION_DAYS", {"failed": 0}), ("QUEUE", None),
+        ("MODELS", ["*"]), ("MODELS", []), ("RETRY_SCHEDULE", []),
+        ("ALLOW_NETWORKS", ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]),
+        ("ALLOW_HOSTS", ["*.example.com", "hooks", "10.0.0.1", "::1"]), ("DENY_PORTS", [22, "1-1023", "65535-65535"]),
+        ("ALLOW_SCHEMES", ["https"]), ("PROXY", "http://me:secret@proxy.example:3128/"), ("PROXY", "http://[::1]:3128"),
+        ("PROXY", ""),
     ],
 )  # fmt: skip
-def test_an_invalid_value_is_reported_with_its_key(key: str, value: Any) -> None:
+def test_a_valid_value_is_used(key: str, value: Any) -> None:
     with override_settings(WEBHOOKS={key: value}):
-        [(reported, problem)] = conf.invalid_values()
-    assert reported == key
-    assert repr(value) in problem
-
-
-def test_models_may_be_an_asterisk() -> None:
-    with override_settings(WEBHOOKS={"MODELS": ["*"]}):
         assert conf.invalid_values() == []
-
-
-@pytest.mark.parametrize("key", ["RETRY_SCHEDULE", "MODELS"])
-def test_empty_lists_are_valid(key: str) -> None:
-    with override_settings(WEBHOOKS={key: []}):
-        assert conf.invalid_values() == []
+        assert getattr(conf, key.lower()) == value
 
 
 def run_python(code: str, **environment: str) -> str:

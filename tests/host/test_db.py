@@ -1,17 +1,19 @@
-"""Before the migration, the worker, the pages, the API and the commands say what to do."""
+"""Before the migration, the worker, the pages, the API and the commands say what to do. The ids of deliveries."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, OperationalError, connections, transaction
 from django.test import Client, RequestFactory
 
 from tests.support.inbox import ROOT
@@ -22,7 +24,7 @@ from tests.support.workers import Workers
 from tests.testapp.models import Thing
 from webhooks import db
 from webhooks.capture import subscriptions
-from webhooks.db import execute
+from webhooks.db import delivery_id, execute, new_id
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery
 
@@ -146,7 +148,15 @@ def test_a_database_that_does_not_answer_has_no_pending_migrations(monkeypatch: 
 
 COMMANDS = [path.stem for path in (ROOT / "webhooks" / "management" / "commands").glob("webhooks_*.py")]
 CAPTURED = ROOT / "tests" / "captured"
-ARGUMENTS = {"webhooks_import": [str(CAPTURED / name) for name in ("netbox_webhooks.json", "netbox_event_rules.json")]}
+ARGUMENTS = {
+    "webhooks_backfill": ["--webhook", "1", "--since", "2026-01-01"],
+    "webhooks_import": [str(CAPTURED / name) for name in ("netbox_webhooks.json", "netbox_event_rules.json")],
+    "webhooks_recover": ["--webhook", "1", "--since", "2026-01-01"],
+    "webhooks_replay": ["--all"],
+    "webhooks_resend": ["--all"],
+    "webhooks_retry": ["--all"],
+    "webhooks_why": ["--event", "1"],
+}
 
 
 def run_command(command: str, database: str) -> subprocess.CompletedProcess[str]:
@@ -165,7 +175,7 @@ def run_command(command: str, database: str) -> subprocess.CompletedProcess[str]
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_before_the_migration_says_to_migrate(command: str, tmp_path: Path) -> None:
     done = run_command(command, f"sqlite:///{tmp_path}/empty.sqlite3")
-    assert done.returncode == 1
+    assert done.returncode == (2 if command == "webhooks_status" else 1)
     assert done.stderr.startswith(
         "CommandError: The database cannot be used: The tables of webhooks are missing, or older than its code: run "
         "manage.py migrate (no such table: webhooks_"
@@ -178,3 +188,58 @@ def test_a_command_without_a_database_says_that_it_cannot_be_used() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("CommandError: The database cannot be used: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+# Ids of deliveries
+
+
+def test_an_id_is_a_version_7_uuid_of_now() -> None:
+    before = time.time_ns() // 1_000_000
+    one = new_id()
+    after = time.time_ns() // 1_000_000
+    assert one.version == 7
+    assert one.variant == "specified in RFC 4122"
+    assert before <= one.int >> 80 <= after
+
+
+def test_ids_are_unique_and_ordered_by_time() -> None:
+    ids = [new_id() for _ in range(10_000)]
+    assert len(set(ids)) == len(ids)
+    stamps = [one.int >> 80 for one in ids]
+    assert stamps == sorted(stamps)
+
+
+def test_later_ids_sort_after_earlier_ones() -> None:
+    first = new_id()
+    time.sleep(0.002)
+    assert str(new_id()) > str(first)
+
+
+def test_the_id_of_a_delivery_depends_on_its_event_and_webhook_only() -> None:
+    moment = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+    one = delivery_id(moment, 5, 7)
+    assert one.version == 7
+    assert one.int >> 80 == int(moment.timestamp() * 1000)
+    assert one == delivery_id(moment, 5, 7)
+    others = {delivery_id(moment, event, webhook) for event in range(100) for webhook in range(100)}
+    assert len(others) == 10_000
+
+
+@pytest.mark.parametrize(("event", "webhook", "later"), [(51, 7, 0), (5, 17, 0), (5, 7, 1)])
+def test_other_deliveries_have_other_ids(event: int, webhook: int, later: int) -> None:
+    moment = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+    assert delivery_id(moment, 5, 7) != delivery_id(moment + timedelta(milliseconds=later), event, webhook)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_a_slow_statement_is_stopped_and_the_transaction_of_the_host_goes_on(database: str, is_nested: bool) -> None:
+    limit = "SELECT current_setting('statement_timeout')"
+    with transaction.atomic() if is_nested else nullcontext():
+        before = db.fetch_all("default", limit)
+        with pytest.raises(OperationalError) as caught, db.time_limit("default", 0.05):
+            execute("default", "SELECT pg_sleep(5)")
+        assert db.is_timeout(caught.value)
+        with db.time_limit("default", 2), db.time_limit("default", 3):
+            assert db.fetch_all("default", limit) == [("2s",)], "the shorter one counts"
+        assert db.fetch_all("default", limit) == before

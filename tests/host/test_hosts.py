@@ -11,24 +11,21 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
-from django.urls import reverse
 from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.inbox import ROOT, Inbox
-from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
+from tests.support.makers import make_webhook
 from tests.support.waiting import PATIENCE
-from tests.support.workers import Workers
 from webhooks import permissions
 from webhooks.middleware import WebhooksMiddleware
-from webhooks.models import Event, State, Webhook
+from webhooks.models import Event, Webhook
 
 
 def run(package: str, *arguments: str, **environment: str) -> str:
-    """Run a package of the tests in a process with its own settings, and return what it logged."""
+    """Run a package of the tests in a process with its own settings, and return its log."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", package, *arguments],
         cwd=ROOT,
@@ -117,25 +114,3 @@ def test_an_action_by_a_user_without_a_row_is_in_the_log(database: str, app_log:
     assert post_as(RemoteOperator()) == 201
     assert "remote added webhook “sites”" in app_log.text
     assert not LogEntry.objects.exists()
-
-
-@pytest.mark.one_database
-def test_every_page_opens_under_grappelli(workers: Workers) -> None:
-    User.objects.create_superuser("admin")
-    webhook = make_webhook(Site)
-    event = make_site_event()
-    delivery = make_site_delivery(webhook, State.FAILED, event)
-    make_attempt(delivery)
-    failed = make_site_event("2", data="", error="Traceback", dispatched_at=None)
-    rows = {"webhook": [webhook], "delivery": [delivery], "event": [event, failed]}
-    pages = [
-        reverse("webhooks_backend_status"), reverse("webhooks_backend_status_retry_all"),
-        reverse("admin:app_list", args=["webhooks"]), reverse("admin:webhooks_webhook_add"),
-        reverse("admin:webhooks_webhook_delete", args=[webhook.pk]),
-    ]  # fmt: skip
-    for model, found in rows.items():
-        pages.append(reverse(f"admin:webhooks_{model}_changelist"))
-        pages += [
-            reverse(f"admin:webhooks_{model}_{page}", args=[row.pk]) for row in found for page in ("change", "history")
-        ]
-    run("tests.under_grappelli", *pages, **workers.environment())

@@ -73,10 +73,8 @@ def nested_around(value: Any, levels: int) -> Any:
     return value
 
 
-def test_random_objects_are_accepted_everywhere_or_refused_with_a_reason(
-    request: pytest.FixtureRequest, figures: Figures
-) -> None:
-    many, refused = (10_000 if request.config.getoption("--long") else 1000), 0
+def test_random_objects_are_accepted_everywhere_or_refused_with_a_reason(is_long: bool, figures: Figures) -> None:
+    many, refused = (10_000 if is_long else 1000), 0
 
     @settings(max_examples=many // OBJECTS, deadline=None, database=None)
     @given(st.lists(ANYTHING, min_size=OBJECTS, max_size=OBJECTS))

@@ -67,13 +67,6 @@ def test_empty_conditions_are_none(empty: Any) -> None:
     assert webhook.conditions is None
 
 
-@pytest.fixture
-def api(admin_user: Any) -> APIClient:
-    client = APIClient()
-    client.force_authenticate(admin_user)
-    return client
-
-
 def test_the_api_accepts_filters_and_names_problems(api: APIClient) -> None:
     webhook = make_webhook(Site, Device)
     address = f"/api/webhooks/webhooks/{webhook.pk}/"
@@ -138,9 +131,8 @@ class Broken(serializers.ModelSerializer):
 
 
 @pytest.fixture
-def sites_by(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> Any:
+def sites_by(api: APIClient, own_registrations: None) -> Any:
     """Register a serializer for sites, change a webhook for them by the API, and return the response."""
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     webhook = make_webhook(Site)
 
     def answer(serializer: Any, **fields: Any) -> Any:

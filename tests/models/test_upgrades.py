@@ -19,11 +19,16 @@ MODELS = list(apps.get_app_config("webhooks").get_models(include_auto_created=Tr
 
 # The columns that each INSERT of the first release sets. A later column needs a default in the database.
 ALWAYS_GIVEN = {
-    "attempt": {"number", "started_at", "duration_ms", "url", "succeeded"},
-    "delivery": {"lane"},
+    "attempt": {"number", "started_at", "duration_ms", "succeeded"},
+    "body": {"sha256", "content"},
     "event": {"action", "object_id"},
+    "queueddelivery": {"state"},
+    "run": {"kind"},
+    "statistic": {"period", "start"},
+    "statisticdelta": {"start", "counts"},
     "sweep": {"swept_at"},
     "webhook": {"name", "payload_url", "created", "last_updated"},
+    "worker": {"name", "lease_until"},
 }
 
 

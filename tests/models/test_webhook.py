@@ -21,12 +21,12 @@ from tests.support.makers import make_webhook
 from tests.support.threads import Beside
 from webhooks.delivery import health
 from webhooks.models import Webhook
+from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
-from webhooks.operations import key_rotation
-from webhooks.operations.webhooks import delete_webhooks
+from webhooks.operations.webhooks import delete_webhooks, rotate_keys
 
-GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410)
-REFUSED = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
+GONE = Outcome(timezone.now(), 1, reason="HTTP 410 Gone", status=410, kind=ErrorKind.HTTP_410)
+REFUSED = Outcome(timezone.now(), 1, reason="HTTP 500", status=500, kind=ErrorKind.HTTP_5XX)
 
 URL = "https://127.0.0.1/hook"
 
@@ -156,9 +156,9 @@ def test_a_name_that_is_taken_meanwhile_is_refused(
     User.objects.create_superuser("admin")
     webhook, save_settings = make_webhook(Site, name="old"), Webhook.save_settings
 
-    def save_second(self: Webhook, changed: Any) -> None:
+    def save_second(self: Webhook, *args: Any) -> None:
         make_webhook(Site, name="renamed")
-        save_settings(self, changed)
+        save_settings(self, *args)
 
     monkeypatch.setattr(Webhook, "save_settings", save_second)
     assert save(webhook, True) == status
@@ -171,9 +171,9 @@ def test_a_webhook_deleted_meanwhile_is_not_enabled_or_disabled(
     kept, deleted = (make_webhook(Site, name=name, enabled=False) for name in ("kept", "deleted"))
     save_settings = Webhook.save_settings
 
-    def save(self: Webhook, changed: Any) -> None:
+    def save(self: Webhook, *args: Any) -> None:
         delete_webhooks(Webhook.objects.filter(pk=deleted.pk))
-        save_settings(self, changed)
+        save_settings(self, *args)
 
     monkeypatch.setattr(Webhook, "save_settings", save)
     chosen = {"action": "enable", "_selected_action": [kept.pk, deleted.pk]}
@@ -209,7 +209,7 @@ def test_a_key_rotation_during_a_save_loses_no_secret(database: str, webhooks_se
     make_webhook(Site, secret="kept")
     mine = Webhook.objects.get()
     webhooks_settings(ENCRYPTION_KEYS=[new, old])
-    assert key_rotation.rotate().renewed == 1
+    assert rotate_keys().renewed == 1
     mine.save_settings(["name"])
     webhooks_settings(ENCRYPTION_KEYS=[new])
     assert Webhook.objects.get().secret == "kept"

@@ -1,23 +1,27 @@
-"""Webhooks are tested with a ping, and deleted with all their deliveries."""
+"""Webhooks are tested with a ping, and deleted with all their deliveries. Keys are rotated."""
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
-from django.db import transaction
-from django.db.models import Q
+from django.contrib.auth.models import User
+from django.core.management import CommandError, call_command
+from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from dcim.models import Site
+from tests.support.admin_pages import staff
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
-from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook, to_view_objects
+from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.capture import subscriptions
@@ -25,6 +29,7 @@ from webhooks.delivery import maintenance
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.operations import webhooks as operations
 from webhooks.operations.webhooks import ping
+from webhooks.security import encryption
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -81,8 +86,10 @@ def test_a_webhook_being_deleted_is_not_used_and_its_name_is_free(large: Webhook
     delete(large)
     assert "being deleted" in str(Delivery.objects.first().webhook)  # type: ignore[union-attr]
     make_webhook(Thing, name="large", on="u")
-    wanted = subscriptions.current("default", enabled_only=False)
-    assert large.pk not in [pk for ids in (*wanted.by_change.values(), *wanted.by_event.values()) for pk in ids]
+    wanted = subscriptions.read("default")
+    assert wanted.disabled
+    for one in (wanted, wanted.disabled):
+        assert large.pk not in [pk for ids in one.by_change.values() for pk in ids]
     before = Delivery.objects.count()
     drain()
     assert inbox.received() == []
@@ -119,7 +126,7 @@ def test_a_deletion_does_not_wait_for_a_locked_delivery() -> None:
 
     def hold() -> None:
         with transaction.atomic():
-            Delivery.objects.select_for_update().get(pk=delivery.pk)
+            Delivery.objects.select_for_update(of=("self",)).get(pk=delivery.pk)
             held.set()
             assert go_on.wait(60)
 
@@ -166,14 +173,6 @@ def test_pages_hide_a_webhook_that_is_being_deleted(large: Webhook) -> None:
     assert "being deleted" not in client.get("/admin/webhook-backend-status/").content.decode()
 
 
-def client_of(*permissions: str) -> Client:
-    user = User.objects.create_user("tester", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
 def address(webhook: Webhook, deed: str) -> str:
     return reverse(f"admin:webhooks_webhook_{deed}", args=[webhook.pk])
 
@@ -214,12 +213,15 @@ def test_a_ping_probes_a_paused_webhook(inbox: Inbox, webhooks_settings: Any) ->
 
 def test_an_admin_sends_a_ping_from_the_page_of_the_webhook(inbox: Inbox) -> None:
     webhook = make_webhook(Site, url=inbox.url())
-    client = client_of("view_webhook", "change_webhook", "view_event")
+    client = staff("view_webhook", "change_webhook", "view_event")
     assert f'action="{address(webhook, "ping")}"' in client.get(address(webhook, "change")).content.decode()
     shown = client.post(address(webhook, "ping"), follow=True).content.decode()
     event = Event.objects.get()
     assert re.search(rf"The test is on its way. See <a [^>]*>event {event.pk}</a>", shown)
-    assert (event.username, LogEntry.objects.get().get_change_message()) == ("tester", "Sent a test.")
+    assert (event.username, LogEntry.objects.get().get_change_message()) == (
+        User.objects.get().username,
+        "Sent a test.",
+    )
     drain()
     assert len(inbox.received()) == 1
     assert "ping" in client.get(reverse("admin:webhooks_event_change", args=[event.pk])).content.decode()
@@ -227,7 +229,7 @@ def test_an_admin_sends_a_ping_from_the_page_of_the_webhook(inbox: Inbox) -> Non
 
 def test_a_disabled_webhook_gets_no_ping() -> None:
     webhook = make_webhook(Site, enabled=False)
-    client = client_of("view_webhook", "change_webhook")
+    client = staff("view_webhook", "change_webhook")
     assert "Send a test" not in client.get(address(webhook, "change")).content.decode()
     assert "Enable it before you send a test" in client.post(address(webhook, "ping"), follow=True).content.decode()
     assert not Event.objects.exists()
@@ -235,7 +237,7 @@ def test_a_disabled_webhook_gets_no_ping() -> None:
 
 def test_a_user_who_may_only_view_cannot_send_a_ping() -> None:
     webhook = make_webhook(Site)
-    client = client_of("view_webhook")
+    client = staff("view_webhook")
     assert "Send a test" not in client.get(address(webhook, "change")).content.decode()
     assert client.post(address(webhook, "ping")).status_code == 403
     assert client.get(address(webhook, "ping")).status_code == 405
@@ -244,3 +246,101 @@ def test_a_user_who_may_only_view_cannot_send_a_ping() -> None:
 
 def test_a_ping_to_a_missing_webhook_is_refused(admin_client: Client) -> None:
     assert admin_client.post(reverse("admin:webhooks_webhook_ping", args=[7])).status_code == 404
+
+
+# Key rotation
+
+OLD, NEW, NEWEST = (Fernet.generate_key().decode() for _ in range(3))
+
+
+def rotate() -> str:
+    out = io.StringIO()
+    call_command("webhooks_rotate_keys", stdout=out)
+    return out.getvalue().strip()
+
+
+@pytest.fixture
+def old_key(webhooks_settings: Any) -> None:
+    webhooks_settings(ENCRYPTION_KEYS=[OLD])
+
+
+@pytest.mark.usefixtures("old_key")
+def test_rotation_encrypts_all_secrets_with_the_newest_key_and_can_be_repeated(webhooks_settings: Any) -> None:
+    webhook = make_webhook(Site, secret="one", previous_secret="two", secret_headers="X-Token: three")
+    make_webhook(Site)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE webhooks_webhook SET secret = 'in clear' WHERE id <> %s", [webhook.pk])
+    before = Webhook.objects.order_by("pk").values_list("last_updated", flat=True)
+    stamps = list(before)
+    webhooks_settings(ENCRYPTION_KEYS=[NEW, OLD])
+    assert rotate() == "4 encrypted with the newest key, 0 had it already, 0 unreadable."
+    assert rotate() == "0 encrypted with the newest key, 4 had it already, 0 unreadable."
+    webhooks_settings(ENCRYPTION_KEYS=[NEW])
+    webhook.refresh_from_db()
+    assert [webhook.secret, webhook.previous_secret, webhook.secret_headers] == ["one", "two", "X-Token: three"]
+    assert Webhook.objects.exclude(pk=webhook.pk).get().secret == "in clear"
+    assert list(before.all()) == stamps, "nobody edited them"
+    assert operations.unreadable_secrets() == []
+
+
+@pytest.mark.usefixtures("old_key")
+def test_rotation_moves_from_secret_key_to_encryption_keys(settings: Any, webhooks_settings: Any) -> None:
+    webhooks_settings(ENCRYPTION_KEYS=[])
+    make_webhook(Site, secret="one")
+    webhooks_settings(ENCRYPTION_KEYS=[NEW])
+    assert rotate().startswith("1 encrypted with the newest key")
+    settings.SECRET_KEY = "changed"
+    assert Webhook.objects.get().secret == "one"
+
+
+@pytest.mark.usefixtures("old_key")
+def test_rotation_names_unreadable_secrets_and_renews_the_others(webhooks_settings: Any) -> None:
+    make_webhook(Site, name="lost", secret="one", previous_secret="two")
+    webhooks_settings(ENCRYPTION_KEYS=[NEW])
+    make_webhook(Site, name="kept", secret="three")
+    webhooks_settings(ENCRYPTION_KEYS=[NEWEST, NEW])
+    stored = Webhook.objects.get(name="lost").secret.stored
+    with pytest.raises(CommandError, match="the secret of “lost”; the previous secret of “lost”"):
+        rotate()
+    assert operations.unreadable_secrets() == [("lost", "secret"), ("lost", "previous secret")]
+    assert Webhook.objects.get(name="lost").secret.stored == stored
+    assert encryption.is_current(Webhook.objects.get(name="kept").secret.stored)
+    webhooks_settings(ENCRYPTION_KEYS=[NEWEST, OLD])
+    assert rotate() == "2 encrypted with the newest key, 1 had it already, 0 unreadable."
+    assert Webhook.objects.get(name="lost").secret == "one"
+
+
+@pytest.mark.usefixtures("old_key")
+def test_rotation_refuses_invalid_keys(webhooks_settings: Any) -> None:
+    make_webhook(Site, secret="one")
+    webhooks_settings(ENCRYPTION_KEYS=["no key"])
+    with pytest.raises(CommandError, match=r"Nothing was changed: .*ENCRYPTION_KEYS"):
+        rotate()
+
+
+@pytest.mark.usefixtures("old_key")
+def test_rotation_keeps_a_secret_that_is_entered_meanwhile(
+    webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_webhook(Site, secret="old")
+    webhooks_settings(ENCRYPTION_KEYS=[NEW, OLD])
+    encrypt = encryption.encrypt
+
+    def slowly(text: str) -> str:
+        monkeypatch.setattr(encryption, "encrypt", encrypt)
+        Webhook.objects.update(secret="entered meanwhile")
+        return encrypt(text)
+
+    monkeypatch.setattr(encryption, "encrypt", slowly)
+    assert operations.rotate_keys().renewed == 0
+    assert Webhook.objects.get().secret == "entered meanwhile"
+
+
+@pytest.mark.usefixtures("old_key")
+def test_rotation_loads_webhooks_in_batches(webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "BATCH", 3)
+    for _ in range(7):
+        make_webhook(Site, secret="one")
+    with CaptureQueriesContext(connection) as captured:
+        assert operations.rotate_keys().current == 7
+    assert len(captured) == 4

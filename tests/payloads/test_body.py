@@ -196,10 +196,7 @@ class Worded(serializers.ModelSerializer):
 
 
 @pytest.mark.usefixtures("database")
-def test_the_users_language_and_time_zone_do_not_change_the_payload(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+def test_the_users_language_and_time_zone_do_not_change_the_payload(own_registrations: None) -> None:
     registry.register(Site, Worded)
     make_webhook(Site)
     with translation.override("de"), timezone.override("Asia/Kathmandu"):

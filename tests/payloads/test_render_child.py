@@ -8,24 +8,23 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from django.test import Client
-from django.urls import reverse
 
 from tests.support.draining import drain
 from tests.support.inbox import ROOT, Inbox
-from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.makers import make_event, make_webhook
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
 from webhooks.models import Attempt, Delivery, State
 from webhooks.payloads import templates
 from webhooks.payloads.render_child import Answer
-from webhooks.payloads.templates import QUICK, SLOW, Renderer, TemplateError
+from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer, TemplateError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it looks into /proc")
 
@@ -112,7 +111,7 @@ def test_killing_a_busy_process_fails_only_one_rendering(
     thread, message = in_background(lambda: renderer.body(ENDLESS, "{}"))
     until(lambda: bool(children(os.getpid()) - before), 10, "the process to start")
     [pid] = children(os.getpid()) - before
-    until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "R" and renderer.pace(0) == QUICK, 10, "work")
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "R", 10, "the process to work")
     os.kill(pid, number)
     thread.join(10 * PATIENCE)
     assert (
@@ -136,7 +135,7 @@ def test_closing_ends_a_rendering_and_starts_no_process(renderer: Renderer, monk
     monkeypatch.setattr(templates, "CPU_SECONDS", 30)
     renderer.body("{{ 1 }}", "{}")
     thread, message = in_background(lambda: renderer.body(ENDLESS, "{}"))
-    until(lambda: any(lock.locked() for lock in templates._locks.values()), 10, "the rendering to begin")
+    until(templates._one_at_a_time.locked, 10, "the rendering to begin")
     renderer.close()
     thread.join(10 * PATIENCE)
     assert "ended" in message[0]
@@ -144,96 +143,67 @@ def test_closing_ends_a_rendering_and_starts_no_process(renderer: Renderer, monk
         renderer.body("{{ 1 }}", "{}")
 
 
-def test_a_slow_webhook_does_not_delay_a_quick_one(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "SECONDS", 60.0)
+def test_endless_templates_delay_a_quick_webhook_by_seconds_at_most(renderer: Renderer) -> None:
+    def render_endless_ones() -> None:
+        for number in range(5):
+            with suppress(TemplateError):
+                renderer.body(ENDLESS, "{}", SLOW_ONE + number % 2)
+
     renderer.body("{{ 1 }}", "{}", QUICK_ONE)
-    with pytest.raises(TemplateError):
-        renderer.body(ENDLESS, "{}", SLOW_ONE)
-    assert renderer.pace(SLOW_ONE) == SLOW
-    monkeypatch.setattr(templates, "CPU_SECONDS", 60)
-    monkeypatch.setattr(templates, "QUICK_SECONDS", 60)  # the quick one stays quick on a busy machine
-    thread, message = in_background(lambda: renderer.body(ENDLESS, "{}", SLOW_ONE))
-    until(lambda: templates._locks[SLOW].locked(), 10, "the slow one to begin")
-    for _ in range(100):
+    thread, message = in_background(render_endless_ones)
+    delays = []
+    while thread.is_alive():
+        began = time.monotonic()
         assert renderer.body("{{ 1 }}", "{}", QUICK_ONE) == "1"
-    assert thread.is_alive(), message
-    renderer.close()
-    thread.join(10 * PATIENCE)
-    assert message
+        delays.append(time.monotonic() - began)
+    assert message == ["None"]
+    assert len(delays) > 20
+    assert max(delays) < 2 * PATIENCE
 
 
-def test_a_webhook_stays_slow_for_a_hundred_times_its_rendering(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = [1000.0]
-    monkeypatch.setattr(templates.time, "monotonic", lambda: now[0])
-
-    def answer(took: float) -> Callable[..., object]:
-        def ask(child: object, request: bytes, most: int) -> tuple[Answer, float]:
-            now[0] += took
-            return (b"t", 0, b""), took
-
-        return ask
-
-    paces = []
-    for took, later in [(0.01, 0), (0.25, 0), (0.01, 20), (0.01, 6), (0.01, 0)]:
-        monkeypatch.setattr(templates._Child, "ask", answer(took))
+def test_the_last_rendering_makes_a_webhook_quick_or_slow(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    paces = [renderer.pace(SLOW_ONE)]
+    for cpu_seconds in (0.01, 0.25, 0.01):
+        monkeypatch.setattr(templates._Child, "ask", lambda *args, took=cpu_seconds: ((b"t", b""), took))
         renderer.body("{{ 1 }}", "{}", SLOW_ONE)
-        now[0] += later
         paces.append(renderer.pace(SLOW_ONE))
-    assert paces == [QUICK, SLOW, SLOW, QUICK, QUICK]
+    assert paces == [NEW, QUICK, SLOW, QUICK]
 
 
-def test_a_webhook_that_ends_the_process_is_slow(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(templates, "QUICK_SECONDS", 0.29)
+def test_a_webhook_that_ends_the_process_is_slow(renderer: Renderer) -> None:
     with pytest.raises(TemplateError, match="more than 300 MB"):
         renderer.body("{{ 'a' * 10 ** 9 }}", "{}", SLOW_ONE)
     assert renderer.pace(SLOW_ONE) == SLOW
 
 
-def test_many_slow_webhooks_take_little_time_from_quick_ones(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now, quick = [1000.0], [0.0]
+def test_many_slow_webhooks_leave_a_third_to_quick_ones(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+
+    def advance(seconds: float) -> None:
+        now[0] += max(0.0, seconds)
+
+    def ask(*args: object) -> tuple[Answer, float]:
+        advance(0.25)
+        return (b"t", b""), 0.25
+
+    renderer.body("{{ 1 }}", "{}")
     monkeypatch.setattr(templates.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(templates._Child, "ask", lambda *args: ((b"t", 0, b""), 0.25))
-    for webhook in range(100):
-        renderer.body("{{ 1 }}", "{}", webhook)
-    for _ in range(20_000):
-        now[0] += 0.25
-        retried = [webhook for webhook in range(100) if renderer.pace(webhook) == QUICK]
-        for webhook in retried:
-            quick[0] += 0.25
+    monkeypatch.setattr(renderer._closed, "wait", advance)
+    monkeypatch.setattr(templates._Child, "ask", ask)
+    for _ in range(2):
+        began = now[0]
+        for webhook in range(1, 101):
             renderer.body("{{ 1 }}", "{}", webhook)
-    assert quick[0] / (now[0] - 1000) < 0.015
+    assert now[0] - began == pytest.approx(100 * 0.25 * 1.5)
 
 
-def test_new_webhooks_are_slow_while_another_one_is_slow(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, took = [1000.0], [0.01]
-    monkeypatch.setattr(templates.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(templates._Child, "ask", lambda *args: ((b"t", 0, b""), took[0]))
-    known, slow, new, other = 1, 2, 3, 4
-    renderer.body("{{ 1 }}", "{}", known)
-    took[0] = 0.25
-    renderer.body("{{ 1 }}", "{}", slow)
-    assert [renderer.pace(one) for one in (known, slow, new)] == [QUICK, SLOW, SLOW]
-    took[0] = 0.01
-    renderer.body("{{ 1 }}", "{}", new)
-    assert [renderer.pace(one) for one in (known, slow, new, other)] == [QUICK, SLOW, QUICK, SLOW]
-    now[0] += 26
-    assert [renderer.pace(one) for one in (slow, other)] == [QUICK, QUICK]
-
-
-def test_the_memory_of_a_template_is_freed_for_the_next_one(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(templates, "QUICK_SECONDS", 60)  # all in one process
+def test_the_memory_of_a_template_is_freed_for_the_next_one(renderer: Renderer) -> None:
     for _ in range(4):
         renderer.body("{% set l = ['x' * 150000000] %}{% set _ = l.append(l) %}", "{}", SLOW_ONE)
         assert len(renderer.body("{{ 'x' * 900000 }}", "{}", QUICK_ONE)) == 900_000
 
 
-# A process like a worker, with an idle and a busy renderer. It has forked, as rq does for a job.
+# A process like a worker, with an idle and a busy renderer. It forks meanwhile, as rq does for a job.
 WORKER = """
 import os, threading, time
 import django
@@ -242,15 +212,15 @@ from webhooks.payloads import templates
 templates.CPU_SECONDS = 2.0
 idle, busy = templates.Renderer(), templates.Renderer()
 idle.body("{{ 1 }}", "{}")
-templates._locks["quick"] = threading.Lock()  # the renderers of one process share it
 threading.Thread(target=busy.body, args=(%r, "{}"), daemon=True).start()
-while not busy._children:
+while not busy._child:
     time.sleep(0.01)
 if (fork := os.fork()) == 0:
-    ours = idle.body("{{ 1 + 1 }}", "{}")  # by a new process of the fork
-    os.write(1, f"{ours}\\n".encode())
-    time.sleep(60)
-print(fork, *[child._process.pid for one in (idle, busy) for child in one._children.values()], flush=True)
+    with templates.Renderer() as ours:
+        os.write(1, f"{ours.body('{{ 1 + 1 }}', '{}')}\\n".encode())
+    os._exit(0)
+os.waitpid(fork, 0)
+print(idle._child._process.pid, busy._child._process.pid, flush=True)
 time.sleep(60)
 """
 
@@ -260,46 +230,12 @@ def test_a_process_ends_with_its_worker() -> None:
     command = [sys.executable, "-c", WORKER % ENDLESS]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True, cwd=ROOT) as worker:
         assert worker.stdout
-        lines = sorted((worker.stdout.readline() for _ in range(2)), key=len)
-        fork, *rendering = map(int, lines[1].split())
-        try:
-            assert lines[0] == "2\n"
-            [of_fork] = renderers(fork)
-            assert len(rendering) == 2
-            assert not any(map(is_gone, rendering))
-            worker.kill()
-            until(lambda: all(map(is_gone, rendering)), 10, "the processes that render to end")
-            assert not is_gone(fork), "the fork, which had a copy of the socket, still runs"
-        finally:
-            os.kill(fork, signal.SIGKILL)
-    until(lambda: is_gone(of_fork), 10, "that of the fork to end")
-
-
-def test_a_fork_waits_until_a_process_has_been_started(renderer: Renderer, monkeypatch: pytest.MonkeyPatch) -> None:
-    is_starting, may_go_on = threading.Event(), threading.Event()
-    start = templates._started
-
-    def slowly(standard: int) -> subprocess.Popen[bytes]:
-        is_starting.set()
-        assert may_go_on.wait(10)
-        return start(standard)
-
-    def fork() -> None:
-        if (pid := os.fork()) == 0:
-            os._exit(0)
-        os.waitpid(pid, 0)
-
-    monkeypatch.setattr(templates, "_started", slowly)
-    rendering, message = in_background(lambda: renderer.body("{{ 1 }}", "{}"))
-    assert is_starting.wait(10)
-    forking, _ = in_background(fork)
-    forking.join(0.2)
-    assert forking.is_alive()
-    may_go_on.set()
-    rendering.join(10 * PATIENCE)
-    forking.join(10 * PATIENCE)
-    assert message == ["1"]
-    assert not forking.is_alive()
+        assert worker.stdout.readline() == "2\n", "the fork does not wait for a rendering of its parent"
+        rendering = [int(pid) for pid in worker.stdout.readline().split()]
+        assert len(rendering) == 2
+        assert not any(map(is_gone, rendering))
+        worker.kill()
+        until(lambda: all(map(is_gone, rendering)), 10, "the processes that render to end")
 
 
 @pytest.mark.one_database
@@ -326,17 +262,9 @@ def test_a_worker_without_templates_starts_no_process(
 
 @pytest.mark.one_database
 @pytest.mark.django_db
-def test_a_preview_and_a_check_leave_no_process_behind(admin_client: Client) -> None:
+def test_the_check_of_a_form_leaves_no_process_behind() -> None:
     before = children(os.getpid())
-    webhook = make_webhook(Thing, body_template="<{{ event }}>", additional_headers="X-A: {{ event }}")
-    webhook.full_clean()
-    delivery = make_delivery(webhook)
-    page = admin_client.get(reverse("admin:webhooks_delivery_change", args=[delivery.pk])).content.decode()
-    assert "&lt;updated&gt;" in page
-    webhook.body_template = ENDLESS
-    webhook.save()
-    page = admin_client.get(reverse("admin:webhooks_delivery_change", args=[delivery.pk])).content.decode()
-    assert "the template took more than 0.3 s" in page
+    make_webhook(Thing, body_template="<{{ event }}>", additional_headers="X-A: {{ event }}").full_clean()
     assert children(os.getpid()) <= before
 
 

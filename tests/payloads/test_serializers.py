@@ -17,7 +17,7 @@ from dcim.models import Device, Rack, Site
 from tests.support.makers import events, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Tracked
-from webhooks import payloads, registry, testing
+from webhooks import payloads, testing
 from webhooks.models import Webhook
 from webhooks.operations import retries
 
@@ -38,8 +38,7 @@ class Shouted(serializers.Serializer):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+def registered(own_registrations: None) -> None:
     webhooks.register(Fragile, serializer=FragileSerializer, serializers={"name": Name, "shouted": Shouted})
     webhooks.register(Tracked, serializers={"name": Name, "shouted": f"{__name__}.Shouted", "gone": f"{__name__}.Gone"})
 
@@ -195,13 +194,6 @@ def test_bodies_and_templates_use_the_chosen_serializer(inbox: Any) -> None:
 PICK = {"name": "brief ones", "payload_url": "https://receiver.example.com/", "on_created": True}
 
 
-@pytest.fixture
-def api(admin_user: Any) -> APIClient:
-    client = APIClient()
-    client.force_authenticate(admin_user)
-    return client
-
-
 @pytest.mark.one_database
 def test_the_api_refuses_a_serializer_that_a_model_lacks(api: APIClient) -> None:
     fields = PICK | {"serializer": "brief", "object_types": ["dcim.site", "dcim.device"]}
@@ -246,7 +238,7 @@ def test_the_condition_preview_uses_the_chosen_serializer(admin_client: Client) 
     [site_type] = registry_types(Site)
     fields = {"object_types": [site_type.pk], "on_created": "on", "conditions": '{"attr": "name", "value": "BERLIN"}'}
     for serializer, actual in (("", "0 would have been sent"), ("shouted", "1 would have been sent")):
-        answer = admin_client.post("/admin/webhooks/webhook/try/", fields | {"serializer": serializer})
+        answer = admin_client.post("/admin/webhooks/webhook/condition-preview/", fields | {"serializer": serializer})
         assert actual in answer.json()["text"]
 
 

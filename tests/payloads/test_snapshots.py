@@ -509,10 +509,9 @@ def test_the_previous_state_of_a_relation_costs_four_queries(thing: Thing) -> No
 
 @pytest.mark.parametrize("serializer", [Brief, Told, ByHand, Varying])
 def test_a_relation_without_a_serializer_field_is_read_when_edited(
-    thing: Thing, serializer: Any, monkeypatch: pytest.MonkeyPatch
+    thing: Thing, serializer: Any, own_registrations: None
 ) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registry.register(Thing, serializer)
     thing.groups.set([red])
     make_webhook(Thing, prechange=True)
@@ -527,9 +526,8 @@ def test_a_relation_without_a_serializer_field_is_read_when_edited(
 
 @pytest.mark.parametrize("is_saved_first", [False, True])
 def test_a_webhook_can_choose_another_serializer_after_an_edit(
-    thing: Thing, is_saved_first: bool, monkeypatch: pytest.MonkeyPatch
+    thing: Thing, is_saved_first: bool, own_registrations: None
 ) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registry.register(Thing, ThingSerializer, serializers={"brief": Brief})
     webhook = make_webhook(Thing, prechange=True, serializer="brief")
     with transaction.atomic():
@@ -542,10 +540,9 @@ def test_a_webhook_can_choose_another_serializer_after_an_edit(
     assert (sides()[0]["labels"], sides()[1]["labels"], changed()) == ([], ["red"], ["labels", "name"])
 
 
-def test_only_edited_relations_have_previous_members(thing: Thing, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_edited_relations_have_previous_members(thing: Thing, own_registrations: None) -> None:
     """The queryset that an object is serialized from may show less of a relation than it holds."""
     few = models.Prefetch("labels", queryset=Label.objects.filter(name="blue"))
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registry.register(Thing, Told, queryset=lambda: Thing.objects.prefetch_related(few))
     thing.labels.add(*(Label.objects.create(name=name) for name in ("red", "blue")))
     make_webhook(Thing, prechange=True)
@@ -593,11 +590,10 @@ def test_a_name_can_address_a_key_inside_json(name: str) -> None:
 
 @MODES
 def test_a_relation_is_compared_in_every_shape_of_the_payload(
-    thing: Thing, mode: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    thing: Thing, mode: Callable[..., None], own_registrations: None
 ) -> None:
     red, blue = (Label.objects.create(name=name) for name in ("red", "blue"))
     thing.labels.add(red)
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registry.register(Thing, Told)
     make_webhook(Thing, changed_fields=["labels"])
     renamed = make_webhook(Thing, changed_fields=["label_names"])
@@ -614,8 +610,7 @@ def test_a_relation_is_compared_in_every_shape_of_the_payload(
     assert (old["groups"], new["groups"]) == ([blue.pk], [blue.pk])
 
 
-def test_the_names_to_choose_are_the_compared_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+def test_the_names_to_choose_are_the_compared_ones(own_registrations: None) -> None:
     registry.register(Thing, Told)
     found = snapshots.snapshot_fields(registry.registration_of(Thing))  # type: ignore[arg-type]
     assert {name: field.name for name, field in found.items()} == {

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
 from rest_framework import serializers
@@ -16,8 +15,9 @@ from rest_framework.test import APIClient
 
 import webhooks
 from dcim.models import Site
-from tests.support.admin_pages import form
-from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
+from tests.support.admin_pages import form, messages_after
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
+from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf
 from webhooks import permissions
 from webhooks.models import Delivery, Event, State, Webhook
@@ -77,12 +77,6 @@ def user(mine: Webhook, theirs: Webhook) -> User:
     return user
 
 
-def api(user: User) -> APIClient:
-    client = APIClient()
-    client.force_authenticate(user)
-    return client
-
-
 def browser(user: User) -> Client:
     client = Client()
     client.force_login(user, "tests.testapp.object_permissions.ObjectPermissionBackend")
@@ -103,7 +97,7 @@ def wanted(**fields: Any) -> dict[str, Any]:
 def test_the_api_shows_and_changes_only_webhooks_within_the_permission(
     user: User, mine: Webhook, theirs: Webhook
 ) -> None:
-    client, other = api(user), f"{API}/webhooks/{theirs.pk}/"
+    client, other = api_client(user), f"{API}/webhooks/{theirs.pk}/"
     assert ids(client, "webhooks") == [mine.pk]
     assert client.get(f"{API}/webhooks/", {"name": "theirs"}).json()["results"] == []
     for answer in (
@@ -119,15 +113,15 @@ def test_the_api_shows_and_changes_only_webhooks_within_the_permission(
 
 
 def test_a_webhook_outside_the_permission_cannot_be_created(user: User, mine: Webhook) -> None:
-    answer = api(user).post(f"{API}/webhooks/", wanted(), format="json")
+    answer = api_client(user).post(f"{API}/webhooks/", wanted(), format="json")
     assert (answer.status_code, answer.json()["detail"]) == (
-        403, "You may not add a webhook with these values.",
+        403, "You may add some webhooks, but none with these values.",
     )  # fmt: skip
     assert not Webhook.objects.filter(name="mine too").exists()
 
 
 def test_a_webhook_cannot_be_moved_out_of_the_permission(user: User, mine: Webhook) -> None:
-    answer = api(user).patch(f"{API}/webhooks/{mine.pk}/", {"name": "gone"}, format="json")
+    answer = api_client(user).patch(f"{API}/webhooks/{mine.pk}/", {"name": "gone"}, format="json")
     assert (answer.status_code, Webhook.objects.get(pk=mine.pk).name) == (403, "mine")
 
 
@@ -136,7 +130,7 @@ def test_viewing_a_webhook_does_not_show_its_full_url(user: User, mine: Webhook,
     allow(user, "webhooks.view_webhook", name="theirs")
     delivery = make_site_delivery(theirs)
     make_attempt(delivery)
-    client = api(user)
+    client = api_client(user)
     urls = {row["name"]: row["payload_url"] for row in client.get(f"{API}/webhooks/").json()["results"]}
     assert urls == {"mine": mine.payload_url, "theirs": "https://b.example/…"}
     assert client.patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 404
@@ -174,7 +168,7 @@ def test_admin_actions_leave_webhooks_that_the_user_may_only_view(user: User, mi
     allow(user, "webhooks.view_webhook", name="theirs")
     client, listed = browser(user), reverse("admin:webhooks_webhook_changelist")
     said = client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]}, follow=True)
-    assert "You do not have permission to change 1 webhook of these." in said.content.decode()
+    assert "You do not have permission to change 1 of these webhooks." in said.content.decode()
     assert set(Webhook.objects.filter(enabled=True)) == {theirs}
     client.post(reverse("webhooks_backend_status_resume"), {"webhook": theirs.pk})
     client.post(listed, {"action": "delete_selected", "_selected_action": [mine.pk, theirs.pk], "post": "yes"})
@@ -183,19 +177,21 @@ def test_admin_actions_leave_webhooks_that_the_user_may_only_view(user: User, mi
 
 
 @pytest.mark.one_database
-def test_the_admin_saves_no_webhook_outside_the_permission(user: User, mine: Webhook) -> None:
-    site = ContentType.objects.get_for_model(Site).pk
-    new = form(name="mine too", object_types=[site])
-    assert browser(user).post(reverse("admin:webhooks_webhook_add"), new).status_code == 403
-    change = reverse("admin:webhooks_webhook_change", args=[mine.pk])
-    assert browser(user).post(change, new).status_code == 403
+def test_the_admin_says_why_it_saves_no_webhook_outside_the_permission(user: User, mine: Webhook) -> None:
+    new = form(name="mine too")
+    for action, url in (
+        ("add", reverse("admin:webhooks_webhook_add")),
+        ("change", reverse("admin:webhooks_webhook_change", args=[mine.pk])),
+    ):
+        told = f"Nothing was saved. You may {action} some webhooks, but none with these values."
+        assert messages_after(browser(user), url, **new) == [told]
     assert {one.name for one in Webhook.objects.all()} == {"mine", "theirs"}
 
 
 @pytest.mark.one_database
 def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webhook) -> None:
     own, other = make_site_delivery(mine), make_site_delivery(theirs)
-    client = api(user)
+    client = api_client(user)
     assert ids(client, "deliveries") == [str(own.pk)]
     assert list(permissions.visible_deliveries(user)) == [own]
     for deed in ("retry", "discard"):
@@ -218,18 +214,17 @@ def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, 
         make_site_delivery(mine, event=make_site_event(1)),
         make_site_delivery(mine, event=make_site_event(2), attempt_count=7),
     )
-    client = api(user)
+    client = api_client(user)
     assert client.post(f"{API}/deliveries/{left.pk}/retry/").status_code in (403, 404)
     assert browser(user).post(reverse("admin:webhooks_delivery_retry", args=[left.pk])).status_code == 403
     page = browser(user).get(reverse("admin:webhooks_delivery_change", args=[left.pk]))
     assert (page.context["may_retry"], page.context["may_discard"]) == (False, True)
     browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [left.pk]})
-    assert browser(user).get(reverse("webhooks_backend_status_retry_all")).context["count"] == "1"
-    browser(user).post(reverse("webhooks_backend_status_retry_all"))
+    browser(user).post(reverse("webhooks_backend_status_retry_all"), {"all": 1})
     assert dict(Delivery.objects.values_list("pk", "state")) == {
         left.pk: State.FAILED, retried.pk: State.PENDING,
     }  # fmt: skip
-    assert client.post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "is_complete": True}
+    assert client.post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "run": None}
 
 
 def test_events_follow_their_object_and_their_own_permission(user: User) -> None:
@@ -237,21 +232,53 @@ def test_events_follow_their_object_and_their_own_permission(user: User) -> None
     shelves = [Shelf.objects.create(name=name) for name in ("seen", "hidden")]
     on_shelves = [make_site_event(shelf.pk, shelf.name, object_type="testapp.shelf") for shelf in shelves]
     of_site = make_site_event(1)
-    assert ids(api(user), "events") == [of_site.pk, on_shelves[0].pk]
+    assert ids(api_client(user), "events") == [of_site.pk, on_shelves[0].pk]
     ObjectPermission.objects.filter(permission="webhooks.view_event").update(constraints={"username": "root"})
-    assert ids(api(user), "events") == []
+    assert ids(api_client(user), "events") == []
     by_root = make_site_event(2, username="root")
-    assert ids(api(user), "events") == [by_root.pk]
+    assert ids(api_client(user), "events") == [by_root.pk]
     listed = browser(user).get(reverse("admin:webhooks_event_changelist"))
     assert list(listed.context["cl"].result_list) == [by_root]
     assert Event.objects.count() == 4
 
 
+def test_skips_follow_their_webhook_their_object_and_their_own_permission(
+    user: User, mine: Webhook, theirs: Webhook
+) -> None:
+    skips = [make_site_skip(mine), make_site_skip(theirs), make_site_skip(mine, object_type="testapp.shelf")]
+    listed = reverse("admin:webhooks_skip_changelist")
+    assert browser(user).get(listed).status_code == 403
+    allow(user, "webhooks.view_skip", object_repr="AMS1")
+    assert ids(api_client(user), f"webhooks/{mine.pk}/skips") == [str(skips[0].pk)]
+    assert api_client(user).get(f"{API}/webhooks/{theirs.pk}/skips/").status_code == 404
+    assert list(browser(user).get(listed).context["cl"].result_list) == [skips[0]]
+    ObjectPermission.objects.filter(permission="webhooks.view_skip").update(constraints={"username": "root"})
+    assert ids(api_client(user), f"webhooks/{mine.pk}/skips") == []
+
+
 def test_superusers_and_hosts_without_restrictions_need_nothing_more(user: User, theirs: Webhook) -> None:
     root = User.objects.create_superuser("root")
-    assert api(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
+    assert api_client(root).patch(f"{API}/webhooks/{theirs.pk}/", {"timeout": 5}, format="json").status_code == 200
     assert not permissions.is_restricted(root)
     assert permissions.is_restricted(user)
     webhooks.unregister(Shelf)
     assert not permissions.is_restricted(user)
     webhooks.register(Shelf, serializer=ShelfSerializer)
+
+
+@pytest.mark.one_database
+def test_a_payload_requires_the_action_for_its_event(user: User, mine: Webhook) -> None:
+    make_site_skip(mine, actual="Valuemark")
+    allow(user, "webhooks.view_skip")
+    first, second = make_site_event(1), make_site_event(2)
+
+    def shown() -> list[bool]:
+        client = api_client(user)
+        events = [client.get(f"{API}/events/{event.pk}/").json()["data"] is not None for event in (first, second)]
+        return [*events, "Valuemark" in client.get(f"{API}/webhooks/{mine.pk}/skips/").content.decode()]
+
+    assert shown() == [False, False, False]
+    allow(user, "webhooks.view_payload_event", object_id="1")
+    assert shown() == [True, False, True]
+    allow(user, "webhooks.view_payload")
+    assert shown() == [True, True, True]

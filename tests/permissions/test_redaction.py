@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zlib
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, User
+from django.urls import reverse
 from requests.exceptions import ConnectionError as RequestsConnectionError
 from urllib3.exceptions import MaxRetryError
 
-from webhooks.network.outcome import explain
-from webhooks.redaction import Redaction
+from dcim.models import Site
+from tests.support.admin_pages import STATUS
+from tests.support.answers import API, answers
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
+from tests.support.users import api_client, browser, make_user
+from webhooks.models import Body, BodyKind, Delivery, State
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import explain as explain_error
+from webhooks.redaction import Explanation, Redaction, explain
 
 URL = "https://hooks.example:8443/services/T0ps3cret/a%2Fb?key=an+other1"
 
@@ -46,31 +57,24 @@ def test_a_url_is_cut_after_its_host_and_port(url: str, origin: str) -> None:
     assert ALL.url(1, url) == url
 
 
+def test_an_error_is_shown_without_text_from_receivers_and_templates() -> None:
+    reason = "HTTP 404 Cannot POST /services/T0ps3cret"
+    assert LITTLE.error(1, reason, ErrorKind.HTTP_404) == "HTTP 404 Not Found"
+    assert LITTLE.error(1, reason, ErrorKind.TEMPLATE) == "a template failed"
+    assert LITTLE.error(1, "", "") == ""
+    assert ALL.error(1, reason, ErrorKind.HTTP_404) == reason
+
+
 @pytest.mark.parametrize(
-    ("reason", "kind"),
+    ("url", "host"),
     [
-        ("", ""),
-        ("connection refused", "connection refused"),
-        ("no answer within 10 s", "no answer within 10 s"),
-        ("HTTP 404 Cannot POST /services/T0ps3cret", "HTTP 404 Not Found"),
-        ("HTTP 599 odd", "HTTP 599"),
-        ("HTTP 200, but the body could not be read: T0ps3cret", "HTTP 200 OK, but the body could not be read"),
-        (f"HTTP 302: redirects to {URL}, which is not followed", "HTTP 302 Found: redirects are not followed"),
-        ("HTTP 500 x; its answer could not be stored: T0ps3cret", "HTTP 500 Internal Server Error"),
-        (f"the URL came out as '{URL} ': The URL has a space", "the URL came out as …"),
-        ("the headers could not be rendered: there is no colon in 'T0ps3cret'", "the headers could not be rendered …"),
-        ("the body could not be rendered: line 1: KeyError: 'T0ps3cret'", "the body could not be rendered …"),
-        ("the request could not be made: 'T0ps3cret'", "the request could not be made …"),
-        ("UnicodeError: 'T0ps3cret'", "UnicodeError …"),
-        ("TLS certificate not trusted: self-signed", "TLS certificate not trusted: self-signed"),
-        ("connection failed: No route to host", "connection failed: No route to host"),
-        ("the body has 7 bytes; 3 are allowed", "the body has 7 bytes; 3 are allowed"),
-        ("the answer is no valid HTTP: BadStatusLine T0ps3cret", "the answer is no valid HTTP"),
+        (URL, "https://hooks.example:8443"), ("http://hooks.example/", "http://hooks.example"),
+        ("https://{{ data.host }}/x", "The receiver"), ("https://hooks.example/{{ data.id }}", "https://hooks.example"),
     ],
 )  # fmt: skip
-def test_an_error_is_shown_without_text_from_receivers_and_templates(reason: str, kind: str) -> None:
-    assert LITTLE.error(1, reason) == kind
-    assert ALL.error(1, reason) == reason
+def test_an_explanation_names_the_receiver_and_nothing_else_of_the_url(url: str, host: str) -> None:
+    assert explain(ErrorKind.HTTP_403, url).cause == f"{host} refuses this sender."
+    assert explain("", url) == Explanation()
 
 
 @pytest.mark.parametrize("user", [None, AnonymousUser()])
@@ -84,5 +88,110 @@ def test_errors_of_libraries_put_no_url_into_a_reason() -> None:
     inner = MaxRetryError(None, path, Exception("odd"))  # type: ignore[arg-type]
     for error in (RequestsConnectionError(inner), ValueError(f"Invalid URL {URL!r}: odd"), ValueError(f"no {URL}")):
         assert "T0ps3cret" in str(error)
-        assert "T0ps3cret" not in explain(error, 10)
-    assert "odd" in explain(RequestsConnectionError(inner), 10)
+        assert "T0ps3cret" not in explain_error(error, 10)[1]
+    assert "odd" in explain_error(RequestsConnectionError(inner), 10)[1]
+
+
+# Pages and responses
+
+PLANTED = "T0ps3cret"
+HOOK = f"https://hooks.example:8443/services/{PLANTED}?key={PLANTED}"
+VIEWS = ("view_webhook", "view_delivery", "view_event", "view_payload")
+DEEDS = ("retry_delivery", "discard_delivery", "add_webhook", "delete_webhook")
+
+
+def planted() -> Delivery:
+    """A delivery to a secret URL. The secret is in every place that a URL, a header or a template may reach."""
+    webhook = make_webhook(
+        Site, name="Chat", url=HOOK, additional_headers=f"X-Token: {PLANTED}", body_template=f"{PLANTED} {{{{ data }}}}"
+    )
+    event = make_site_event()
+    redirected = f"HTTP 308: redirects to {HOOK}/, which is not followed"
+    make_site_delivery(
+        webhook, State.PENDING, event, reason=redirected, error_kind="redirect", in_lane=True, failures=1
+    )
+    delivery = make_site_delivery(
+        webhook,
+        event=make_site_event(),
+        reason=f"the URL came out as '{HOOK}': odd",
+        error_kind="template",
+        in_lane=False,
+    )
+    answer = {"response_headers": {"Location": HOOK}, "response_body": f"Cannot POST /services/{PLANTED}"}
+    body = f"{PLANTED} 7".encode()
+    digest = hashlib.sha256(body).hexdigest()
+    Body.objects.create(delivery=delivery, sha256=digest, content=zlib.compress(body))
+    sent = {"request_headers": {"X-Token": PLANTED}, "body_kind": BodyKind.TEMPLATE, "body_sha256": digest}
+    make_attempt(delivery, reason=redirected, error_kind="redirect", **answer, **sent)
+    return delivery
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("permissions", [VIEWS, (*VIEWS, *DEEDS)])
+def test_only_users_who_may_change_a_webhook_see_a_secret_in_its_url_headers_template_and_answers(
+    db: None, redis: Any, permissions: tuple[str, ...]
+) -> None:
+    delivery = planted()
+    shown = answers(make_user(*permissions), delivery)
+    assert [address for address, said in shown.items() if PLANTED in said] == []
+    told = answers(make_user(*VIEWS, "change_webhook"), delivery)
+    telling = {address for address, said in told.items() if PLANTED in said}
+    assert telling >= {
+        STATUS, reverse("admin:webhooks_webhook_change", args=[delivery.webhook_id]),
+        reverse("admin:webhooks_delivery_change", args=[delivery.pk]),
+        reverse("admin:webhooks_event_change", args=[delivery.event_id]),
+        f"{API}/webhooks/", f"{API}/deliveries/", f"{API}/deliveries/{delivery.pk}/",
+    }  # fmt: skip
+
+
+@pytest.mark.one_database
+def test_other_users_see_scheme_host_and_port_and_the_permission_that_shows_more(db: None, redis: Any) -> None:
+    delivery = planted()
+    shown = answers(make_user(*VIEWS), delivery)
+    form = shown[reverse("admin:webhooks_webhook_change", args=[delivery.webhook_id])]
+    of_it = shown[reverse("admin:webhooks_delivery_change", args=[delivery.pk])]
+    listed = shown[reverse("admin:webhooks_webhook_changelist")]
+    for said in (form, of_it, listed):
+        assert "https://hooks.example:8443/…" in said
+    assert form.count("shown to users who may change the webhook (webhooks.change_webhook)") == 1
+    assert of_it.count("shown to users who may change the webhook (webhooks.change_webhook)") == 2
+    assert "redirects are not followed" in of_it
+    assert "https://hooks.example:8443 redirects to another URL, and redirects are not followed." in of_it
+    answer = json.loads(shown[f"{API}/webhooks/{delivery.webhook_id}/"])
+    hidden = {name: answer[name] for name in ("payload_url", "additional_headers", "body_template")}
+    assert hidden == {
+        "payload_url": "https://hooks.example:8443/…", "additional_headers": None, "body_template": None,
+    }  # fmt: skip
+    [attempt] = json.loads(shown[f"{API}/deliveries/{delivery.pk}/"])["attempts"]
+    assert attempt["request"] | {"body_sha256": ""} == {
+        "method": "POST", "url": "https://hooks.example:8443/…", "headers": None, "body": None, "body_sha256": "",
+    }  # fmt: skip
+    assert (attempt["response_body"], attempt["response_headers"]) == (None, None)
+
+
+@pytest.mark.one_database
+def test_search_filters_and_order_reveal_no_url_and_no_answer(db: None, redis: Any) -> None:
+    delivery = planted()
+    viewer, changer = make_user(*VIEWS), make_user(*VIEWS, "change_webhook")
+    webhooks, deliveries, events = (
+        reverse(f"admin:webhooks_{one}_changelist") for one in ("webhook", "delivery", "event")
+    )
+    found = {
+        user: [len(browser(user).get(webhooks, {"q": q}).context["cl"].result_list) for q in (PLANTED[:3], "Chat")]
+        for user in (viewer, changer)
+    }
+    assert found == {viewer: [0, 1], changer: [1, 1]}
+    suggest = {"app_label": "webhooks", "model_name": "delivery", "field_name": "webhook", "term": PLANTED[:3]}
+    for user, count in ((viewer, 0), (changer, 1)):
+        assert len(browser(user).get(reverse("admin:autocomplete"), suggest).json()["results"]) == count
+    for address, asked in (
+        (webhooks, "payload_url__startswith"), (deliveries, "webhook__payload_url__startswith"),
+        (deliveries, "reason__contains"), (deliveries, "attempts__url__startswith"),
+        (deliveries, "attempts__response_body__contains"), (events, "deliveries__webhook__payload_url__contains"),
+    ):  # fmt: skip
+        assert browser(viewer).get(address, {asked: "h"}).status_code == 400, asked
+    make_webhook(Site, name="Other", url="https://zzz.example/")
+    for asked in ({"search": PLANTED}, {"ordering": "-payload_url"}, {"payload_url": HOOK}):
+        assert api_client(viewer).get(f"{API}/webhooks/", asked).status_code == 400
+    assert api_client(viewer).get(f"{API}/webhooks/", {"q": PLANTED}).json()["results"] == []
+    assert api_client(viewer).get(f"{API}/deliveries/", {"webhook": delivery.webhook_id}).status_code == 200

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from scripts.benchmark.deliveries import database_cpu_seconds
+from scripts.benchmark.plot import PANEL_HEIGHT, WIDTH, Panel, draw, ticks
 from scripts.benchmark.receiver import body_start, header_value
 from scripts.benchmark.report import as_json, format_number, table
 from scripts.benchmark.runner import run_workload
 from scripts.benchmark.servers import Bench, Size
+from scripts.benchmark.steady import Course, load
 from scripts.benchmark.targets import (
     Figure,
     Measurement,
@@ -31,7 +35,7 @@ from scripts.benchmark.targets import (
     summarize,
     value_at_most,
 )
-from scripts.benchmark.workloads import ALL, figure_names, select
+from scripts.benchmark.workloads import ALL, PRESSURE, figure_names, select
 
 RATE = Figure("rate", "deliveries", "/s", "a loop", ratio_at_least(2))
 SLOWED_DOWN = (Measurement(10, 5), Measurement(300, 100), Measurement(20, 10))
@@ -137,6 +141,9 @@ class TestSelect:
         assert select([first.name]) == select([first.figures[0].name]) == [first]
         assert select([]) == list(ALL)
 
+    def test_the_workloads_under_pressure_are_a_part_of_all(self) -> None:
+        assert select([workload.name for workload in PRESSURE]) == list(PRESSURE)
+
     def test_the_error_for_an_unknown_name_lists_the_known_ones(self) -> None:
         with pytest.raises(LookupError, match=r"no figure speed.*throughput"):
             select(["speed"])
@@ -156,3 +163,64 @@ class TestReceiver:
     def test_headers_are_found_in_any_case(self) -> None:
         assert header_value(self.REQUEST, b"webhook-id") == "7"
         assert header_value(self.REQUEST, b"x-none") == ""
+
+
+def a_course(**given: Any) -> Course:
+    """Ten changes a second for ten seconds. The trouble lasts from 4 to 6, and is measured until 7."""
+    committed: dict[object, float] = {number: number / 10 for number in range(100)}
+    arrived = given.pop("arrived", {number: at + 0.02 for number, at in committed.items()})
+    return Course(committed, arrived, clean=1, begin=4, over=6, end=7, watched=10, lost=given.pop("lost", 0))
+
+
+class TestCourse:
+    def test_a_load_that_holds_keeps_its_rate_and_is_back_at_once(self) -> None:
+        course = a_course()
+        assert course.rate == pytest.approx(course.clean_rate) == pytest.approx(10, rel=0.1)
+        assert max(course.delays) == pytest.approx(20)
+        assert (course.recovery, course.lost_percent) == (0, 0)
+
+    def test_what_arrives_late_lowers_the_rate_and_counts_in_the_delays_of_its_commits(self) -> None:
+        held_up = {number: max(number / 10, 7.5 if 40 <= number < 70 else 0) + 0.02 for number in range(100)}
+        course = a_course(arrived=held_up)
+        assert course.rate == 0
+        assert course.clean_rate == pytest.approx(10, rel=0.1)
+        assert max(course.delays) == pytest.approx(3520)
+        assert course.recovery == pytest.approx(0.6, abs=0.11), "the second from then on has the changes that were late"
+
+    def test_a_rate_that_does_not_come_back_counts_the_whole_time_that_was_watched(self) -> None:
+        course = a_course(arrived={number: number / 10 for number in range(60)}, lost=40)
+        assert course.recovery == pytest.approx(3, abs=0.11)
+        assert course.lost_percent == pytest.approx(100 * 40 / 30, rel=0.1)
+
+    def test_nothing_in_the_clean_run_is_no_measurement(self) -> None:
+        with pytest.raises(NotMeasured, match="clean run"):
+            _ = a_course(arrived={}).clean_rate
+
+
+def test_a_load_commits_at_its_rate_and_passes_errors_on() -> None:
+    counts: list[int] = []
+    with load(200, counts.append):
+        time.sleep(0.5)
+    assert 40 <= sum(counts) <= 110
+    with pytest.raises(ZeroDivisionError), load(200, lambda count: 1 // 0):
+        time.sleep(0.2)
+
+
+class TestPlot:
+    def test_each_line_has_its_points_within_the_axes_and_its_name(self) -> None:
+        lines = {"with": [(3.0, 900.0), (6.0, 1100.0)], "with <out>": [(3.0, 1000.0), (6.0, 1050.0)]}
+        svg = ElementTree.fromstring(draw([Panel("Rate", lines), Panel("Cost", lines)], "s", "how & where"))
+        drawn = [line.attrib["points"] for line in svg.iter() if line.tag.endswith("polyline")]
+        assert len(drawn) == 4
+        first, second = (tuple(map(float, point.split(","))) for point in drawn[0].split())
+        assert 0 < first[0] < second[0] < WIDTH
+        assert 0 < second[1] < first[1] < PANEL_HEIGHT, "more is higher"
+        texts = [text.text for text in svg.iter() if text.text]
+        assert {"Rate", "Cost", "with <out>", "how & where"} <= set(texts)
+
+    @pytest.mark.parametrize(
+        ("highest", "expected"),
+        [(1100, [0, 250, 500, 750, 1000, 1250]), (0.17, [0, 0.05, 0.1, 0.15, 0.2]), (90, [0, 20, 40, 60, 80, 100])],
+    )
+    def test_ticks_are_round_and_reach_the_highest_value(self, highest: float, expected: list[float]) -> None:
+        assert ticks(highest) == pytest.approx(expected)

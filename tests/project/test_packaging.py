@@ -76,7 +76,7 @@ def test_the_wheel_has_every_file_of_the_app_and_no_other(wheel: zipfile.ZipFile
         "webhooks/py.typed",
         "webhooks/migrations/0001_initial.py",
         "webhooks/static/webhooks/admin.css",
-        "webhooks/templates/webhooks/admin/status.html",
+        "webhooks/templates/webhooks/admin/status/page.html",
         f"{TOP}.dist-info/licenses/LICENSE",
     }
 
@@ -97,7 +97,7 @@ def test_the_links_and_the_picture_of_the_readme_work_outside_the_repository(whe
     assert metadata(wheel)["Project-URL"] == f"Source, {source}"
     text = metadata(wheel).get_payload()
     assert isinstance(text, str)
-    assert f"]({source}/raw/HEAD/docs/images/status-page.png)" in text
+    assert f"]({source}/raw/HEAD/docs/images/status-page.webp)" in text
     targets = re.findall(r"\]\(([^)]+)\)", text)
     assert len(targets) > 20
     for target in targets:

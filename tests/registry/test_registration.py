@@ -6,7 +6,7 @@ import json
 import re
 import tracemalloc
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -24,16 +24,14 @@ from tests.support.makers import actions, events, last_data, make_webhook
 from tests.support.modes import MODES
 from tests.testapp.models import ApiToken, Edition, Essay, Gadget, Shout, Tide
 from webhooks import registry, text
-from webhooks.registry.registration import is_sensitive, normalize_pk, pk_may_exceed, sensitive_fields
+from webhooks.registry.registration import is_sensitive, normalize_pk, sensitive_fields
 from webhooks.text import drop_keys
 
 # Sensitive fields
 
 
 @pytest.fixture(autouse=True)
-def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
-    monkeypatch.setattr(registry, "_custom_events", dict(registry._custom_events))
+def registered(own_registrations: None) -> None:
     webhooks.register_event("testapp.used")
 
 
@@ -120,14 +118,13 @@ class ApiTokenSerializer(serializers.ModelSerializer):
 
 
 @pytest.fixture
-def make_user() -> Iterator[Callable[..., User]]:
+def make_user() -> Callable[..., User]:
     def make(**options: Any) -> User:
         webhooks.register(User, serializer=UserSerializer, **options)
         make_webhook(User)
         return User.objects.create_user("ann", "ann@example.org", "s3cret-password")
 
-    yield make
-    registry.unregister(User)
+    return make
 
 
 PROFILE = {"theme": "dark", "keys": [{"public_key": "open"}]}
@@ -205,8 +202,8 @@ def test_excluded_fields_are_missing_from_data_and_snapshots() -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"exclude": "comments"}, {"exclude": [1]}, {"include_sensitive": "password"}, {"serializers": {"": "a.B"}},
-        {"serializers": {"not a name": "a.B"}}, {"serializers": {1: "a.B"}}, {"serializers": {"brief": None}},
+        {"exclude": "comments"}, {"include_sensitive": "password"}, {"serializers": {"": "a.B"}},
+        {"serializers": {"not a name": "a.B"}},
     ],
 )  # fmt: skip
 def test_invalid_arguments_of_register_are_refused(options: Any) -> None:
@@ -275,18 +272,15 @@ def test_a_row_deleted_within_a_batch_is_not_sent() -> None:
 
 
 @pytest.mark.usefixtures("database")
-def test_a_custom_event_has_the_lane_of_its_object(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(registry, "_custom_events", {**registry._custom_events, "testapp.checked": "Checked"})
-    make_webhook(Gadget, custom_events=["testapp.checked"])
+def test_a_custom_event_has_the_lane_of_its_object() -> None:
+    make_webhook(Gadget, custom_events=["testapp.used"])
     gadget = Gadget.objects.create(id=str(ID).upper(), name="made")
-    webhooks.send("testapp.checked", gadget)
+    webhooks.send("testapp.used", gadget)
     made, sent = events()
-    assert made.lane == sent.lane
+    assert (made.object_type, made.object_id) == (sent.object_type, sent.object_id)
     with pytest.raises(ValueError, match="its key is invalid"):
-        webhooks.send("testapp.checked", Gadget(id="nothing like it"))
-    assert actions() == ["created", "testapp.checked"]
+        webhooks.send("testapp.used", Gadget(id="nothing like it"))
+    assert actions() == ["created", "testapp.used"]
 
 
 class EssaySerializer(serializers.ModelSerializer):
@@ -295,51 +289,23 @@ class EssaySerializer(serializers.ModelSerializer):
         fields = ("title",)
 
 
-@pytest.fixture
-def essays() -> Iterator[None]:
-    registry.register(Essay, EssaySerializer)
-    yield
-    registry.unregister(Essay)
-
-
 @pytest.mark.postgresql
-@pytest.mark.usefixtures("database", "essays")
+@pytest.mark.usefixtures("database")
 @MODES
-def test_an_unrecordable_object_does_not_affect_other_events(
-    mode: Any, app_log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "_custom_events", {**registry._custom_events, "testapp.checked": "Checked"})
-    make_webhook(Essay, Edition, custom_events=["testapp.checked"])
+def test_an_unrecordable_object_does_not_affect_other_events(mode: Any, app_log: pytest.LogCaptureFixture) -> None:
+    registry.register(Essay, EssaySerializer)
+    make_webhook(Essay, Edition, custom_events=["testapp.used"])
 
     def change() -> None:
         Essay.objects.create(title="short")
         Essay.objects.create(title="x" * 300)
-        webhooks.send("testapp.checked")
+        webhooks.send("testapp.used")
         Edition.objects.create(pk=1, name="made")
 
     mode(change)
-    assert [event.object_id for event in events()] == ["short", "testapp.checked", "1.00"]
+    assert [event.object_id for event in events()] == ["short", "testapp.used", "1.00"]
     assert [event.error for event in events()] == [""] * 3
     assert re.search("no webhook gets it: testapp.essay x{300} created", app_log.text)
-
-
-def test_primary_keys_that_may_be_too_long_for_an_event() -> None:
-    class Scroll(models.Model):
-        text = models.TextField(primary_key=True)
-
-        class Meta:
-            app_label = "unmade"
-
-    class Line(models.Model):
-        pk = models.CompositePrimaryKey("essay_id", "number")
-        essay = models.ForeignKey(Essay, models.CASCADE)
-        number = models.IntegerField()
-
-        class Meta:
-            app_label = "unmade"
-
-    keys = {model: pk_may_exceed(model._meta.pk, 255) for model in (Edition, Tide, Gadget, Shout, Essay, Scroll, Line)}
-    assert [model for model, may in keys.items() if may] == [Essay, Scroll, Line]
 
 
 def test_inherited_and_composite_primary_keys_are_normalized() -> None:

@@ -21,10 +21,7 @@ from tests.testapp.models import Diner, Label, Place, Restaurant, Thing, ThingPr
 from webhooks import registry
 from webhooks.registry.registration import Registration
 
-
-@pytest.fixture(autouse=True)
-def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+pytestmark = pytest.mark.usefixtures("own_registrations")
 
 
 def registration(model: type[models.Model]) -> Registration:
@@ -68,6 +65,15 @@ def test_a_serializer_is_found_in_the_module_serializers_too(plain_serializers: 
     registry.register_listed(["testapp.*"])
     assert registration(Unregistered).serializer_class() is LabelSerializer
     assert registration(Thing).serializer_class() is ThingSerializer  # of api.serializers, which comes first
+
+
+def test_a_name_that_is_no_class_is_no_serializer(plain_serializers: Any) -> None:
+    plain_serializers.UnregisteredSerializer = lambda instance: {}
+    registry.register_listed(["testapp.*"])
+    assert registry.registration_of(Unregistered) is None
+    webhooks.register(Unregistered, serializer="tests.testapp.serializers.UnregisteredSerializer")
+    with pytest.raises(ImproperlyConfigured, match="UnregisteredSerializer' is no class"):
+        registration(Unregistered).serializer_class()
 
 
 def test_an_import_error_inside_serializers_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

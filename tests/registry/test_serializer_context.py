@@ -18,18 +18,12 @@ from core.api.fields import related_count
 from dcim.models import Rack, Site
 from tenancy.models import Tenant
 from tests.support.makers import events, last_data, make_webhook
-from webhooks import registry
 from webhooks.conf import conf
 from webhooks.registry.serializer_context import serializer_context
 
 BASE = "https://netbox.example.org"
 
-pytestmark = pytest.mark.one_database
-
-
-@pytest.fixture(autouse=True)
-def as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
+pytestmark = [pytest.mark.one_database, pytest.mark.usefixtures("own_registrations")]
 
 
 def sent(serializer: type[serializers.BaseSerializer], **options: Any) -> Any:

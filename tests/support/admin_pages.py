@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
 
-from django.contrib.auth.models import Permission, User
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
-from django.db.models import Q
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from dcim.models import Site
-from tests.support.makers import to_view_objects
+from tests.support.users import browser, make_user
 from webhooks.models import Delivery, Event, Webhook
 
 WEBHOOKS = reverse("admin:webhooks_webhook_changelist")
@@ -25,11 +22,7 @@ STATUS = reverse("webhooks_backend_status")
 
 def staff(*permissions: str) -> Client:
     """A browser of a staff user with these permissions, such as ``view_delivery``, and access to all objects."""
-    user = User.objects.create_user(f"user {uuid4()}", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(Q(codename__in=permissions) | to_view_objects()))
-    client = Client()
-    client.force_login(user)
-    return client
+    return browser(make_user(*permissions))
 
 
 def page(client: Client, address: str, **query: Any) -> str:

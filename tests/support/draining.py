@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from webhooks.delivery.worker import DeliveryRunner, has_more
+from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Delivery
 
 

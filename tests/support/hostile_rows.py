@@ -76,7 +76,7 @@ def fill(text: str, redis: Any) -> Webhook:
         )  # fmt: skip
         for row in (event, delivery, webhook):
             history.record(user, [row], CHANGE, text)
-    make_site_event(text[:200], text[:200], data="", error=f"Traceback\n{text}", dispatched_at=None)
+    make_site_event(text[:200], text[:200], data="", error=f"Traceback\n{text}")
     register_worker(text, redis)
     LogEntry.objects.create(
         user=User.objects.get(username="admin"), content_type=ContentType.objects.get_for_model(Webhook),
@@ -97,12 +97,15 @@ def register_worker(text: str, redis: Any) -> None:
     redis.sadd("rq:workers", key)
 
 
+RUNS = ("recover", "backfill")
+
+
 def pages() -> list[str]:
     """The addresses of all pages of the app, with each row's own page."""
     rows = {"webhook": Webhook.objects.all(), "delivery": Delivery.objects.all(), "event": Event.objects.all()}
     found = [
         reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
-        reverse("webhooks_backend_status_retry_all"), reverse("admin:webhooks_webhook_add"),
+        reverse("admin:webhooks_webhook_add"),
     ]  # fmt: skip
     for model, queryset in rows.items():
         found.append(reverse(f"admin:webhooks_{model}_changelist"))
@@ -113,5 +116,7 @@ def pages() -> list[str]:
         ]
     for webhook in rows["webhook"]:
         found.append(reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
-        found.append(f"{reverse('webhooks_backend_status_retry_all')}?webhook={webhook.pk}")
+        found.append(f"{reverse('webhooks_why')}?webhook={webhook.pk}")
+        found += [f"{reverse(f'admin:webhooks_webhook_{run}', args=[webhook.pk])}?hours=24" for run in RUNS]
+    found += [f"{reverse('webhooks_why')}?event={event.pk}" for event in rows["event"][:5]]
     return found

@@ -12,7 +12,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils import timezone
 
-from webhooks.models import Attempt, Delivery, Event, State, Webhook
+from webhooks.db import delivery_id, to_utc
+from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Skip, State, Undispatched, Webhook, Worker
+from webhooks.models.lanes import lane_of
+from webhooks.models.queue import QUEUED_STATES
+from webhooks.models.skip import Rule
 
 _numbers = itertools.count(1)
 
@@ -33,32 +37,59 @@ def make_webhook(
     return webhook
 
 
-def make_event(*webhooks: Webhook, object_id: str = "1", **fields: Any) -> Event:
-    """An undispatched event of a Thing. The object need not exist."""
+def make_event(*webhooks: Webhook, object_id: str = "1", dispatched: bool = False, **fields: Any) -> Event:
+    """An event of a Thing. The object need not exist."""
     defaults = {"action": "updated", "object_type": "testapp.thing", "data": json.dumps({"id": object_id})}
     fields.setdefault("webhook_ids", [webhook.pk for webhook in webhooks])
-    return Event.objects.create(object_id=object_id, **defaults | fields)
+    event = Event.objects.create(object_id=object_id, **defaults | fields)
+    if not dispatched:
+        Undispatched.objects.create(event=event)
+    return event
 
 
 def make_delivery(webhook: Webhook, state: State = State.PENDING, object_id: str = "1", **fields: Any) -> Delivery:
-    """A delivery of ``event``, or of a new one that is dispatched."""
-    event = fields.pop("event", None) or make_event(webhook, object_id=object_id, dispatched_at=timezone.now())
-    if state == State.SENDING:
-        fields = {"claim": uuid.uuid4(), "lease_until": timezone.now() + timedelta(seconds=15)} | fields
+    """A delivery of ``event``, or of a new one that is dispatched. ``fields`` are columns of its row or of its row in
+    the queue."""
+    event = fields.pop("event", None) or make_event(webhook, object_id=object_id, dispatched=True)
     if state in (State.SUCCEEDED, State.FAILED, State.DISCARDED):
-        fields = {"finished_at": timezone.now()} | fields
-    return Delivery.objects.create(event=event, webhook=webhook, state=state, **{"lane": event.lane} | fields)
+        fields = {"finished_at": timezone.now(), "outcome": state} | fields
+    finished_at = fields.get("finished_at")
+    if state == State.DISCARDED:
+        fields = {"discarded_at": finished_at} | fields
+    if finished_at and "id" not in fields:
+        fields["id"] = delivery_id(to_utc(finished_at), event.pk, webhook.pk)
+    fields = {"lane": lane_of(event.object_type, event.object_id) if webhook.ordered else None} | fields
+    columns = {field.name for field in Delivery._meta.concrete_fields}
+    queued = {name: fields.pop(name) for name in fields.keys() - columns}
+    delivery = Delivery.objects.create(event=event, webhook=webhook, **fields)
+    if state in QUEUED_STATES:
+        same: dict[str, Any] = {"event": event, "webhook": webhook, "lane": delivery.lane, "state": state}
+        same["in_lane"] = webhook.ordered
+        if state == State.SENDING:
+            lease_until = queued.pop("lease_until", timezone.now() + timedelta(seconds=15))
+            worker = Worker.objects.create(token=uuid.uuid4(), name="another", lease_until=lease_until)
+            queued = {"claim": worker.pk} | queued
+        if state == State.PENDING:
+            queued = {"due_at": timezone.now()} | queued
+        if state == State.FAILED:
+            queued = {"failed_at": finished_at, "error_kind": delivery.error_kind} | queued
+        delivery.queued = QueuedDelivery.objects.create(delivery=delivery, **same | queued)
+    return delivery
+
+
+def queue_row(delivery: Delivery) -> QueuedDelivery:
+    """The row of a delivery in the queue as it is now."""
+    return QueuedDelivery.objects.get(pk=delivery.pk)
 
 
 def make_site_event(key: object = 1, name: str = "AMS1", **fields: Any) -> Event:
     """An event of a site, dispatched a minute ago. The site need not exist."""
-    ago = timezone.now() - timedelta(minutes=1)
     defaults = {
-        "timestamp": ago,
+        "timestamp": timezone.now() - timedelta(minutes=1),
         "object_type": "dcim.site",
         "object_repr": name,
         "data": json.dumps({"id": key, "name": name}),
-        "dispatched_at": ago,
+        "dispatched": True,
     }
     return make_event(object_id=str(key), **defaults | fields)
 
@@ -68,7 +99,9 @@ def make_site_delivery(
 ) -> Delivery:
     """A delivery of ``event``, or of a new one of site 1. A failed one has failed twice."""
     if state == State.FAILED:
-        fields = {"reason": "HTTP 503 Service Unavailable", "attempt_count": 2, "failures": 2} | fields
+        fields = {
+            "reason": "HTTP 503 Service Unavailable", "error_kind": "http_503", "attempt_count": 2, "failures": 2,
+        } | fields  # fmt: skip
     return make_delivery(webhook, state, event=event or make_site_event(), **fields)
 
 
@@ -78,23 +111,33 @@ def make_site_deliveries(webhook: Webhook, count: int, state: State = State.FAIL
     return [make_site_delivery(webhook, state, event, **fields) for event in events]
 
 
+def make_site_skip(webhook: Webhook, key: object = 1, actual: Any = "active", **fields: Any) -> Skip:
+    """A skip of a site by a condition. The site need not exist."""
+    detail = {"path": "status.value", "operator": "eq", "expected": "retired", "actual": actual}
+    defaults = {
+        "action": "updated",
+        "object_type": "dcim.site",
+        "object_repr": "AMS1",
+        "rule": Rule.CONDITION,
+        "detail": json.dumps(detail),
+    }
+    return Skip.objects.create(webhook=webhook, object_id=str(key), **defaults | fields)
+
+
 def make_attempt(delivery: Delivery, **fields: Any) -> Attempt:
     """A failed attempt."""
     defaults = {
         "number": 1,
         "started_at": timezone.now(),
         "duration_ms": 47,
+        "method": delivery.webhook.http_method,
         "url": delivery.webhook.payload_url,
         "succeeded": False,
         "reason": delivery.reason,
+        "error_kind": delivery.error_kind,
         "status": 503,
     }
     return Attempt.objects.create(delivery=delivery, **defaults | fields)
-
-
-def to_view_objects() -> models.Q:
-    """The permissions to view the host's models."""
-    return models.Q(codename__startswith="view_") & ~models.Q(content_type__app_label="webhooks")
 
 
 def events(model: type[models.Model] | None = None) -> list[Event]:

@@ -1,4 +1,4 @@
-"""The ways in which a change can be made: by itself, in a transaction, in a batch, behind a savepoint."""
+"""The ways to make a change: by itself, in a transaction, in a batch, behind a savepoint."""
 
 from __future__ import annotations
 

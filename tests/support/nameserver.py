@@ -12,17 +12,19 @@ from contextlib import contextmanager
 from typing import Any
 
 A, AAAA = 1, 28
-NO_SUCH_NAME = 3
+SERVER_FAILURE, NO_SUCH_NAME = 2, 3
 
 # The answers to successive lookups of each name. The last answer repeats.
 Zone = dict[str, list[list[str]]]
 
 
 class NameServer:
-    """Answers over UDP, on loopback. ``questions`` counts the lookups of each name by each type."""
+    """Answers over UDP, on loopback. ``questions`` counts the lookups of each name by each type. While ``is_broken``,
+    every answer is an error of the server."""
 
     def __init__(self, zone: Zone, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.zone = zone
+        self.is_broken = False
         self.questions: dict[tuple[str, int], int] = defaultdict(int)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(address)
@@ -47,8 +49,9 @@ class NameServer:
         nth = self.questions[name, kind]
         self.questions[name, kind] += 1
         answers = self.zone.get(name)
-        if not answers:
-            return query[:2] + struct.pack(">5H", 0x8180 | NO_SUCH_NAME, 1, 0, 0, 0) + question
+        if self.is_broken or not answers:
+            error = SERVER_FAILURE if self.is_broken else NO_SUCH_NAME
+            return query[:2] + struct.pack(">5H", 0x8180 | error, 1, 0, 0, 0) + question
         found = list(map(ipaddress.ip_address, answers[min(nth, len(answers) - 1)]))
         wanted = [one for one in found if one.version == (4 if kind == A else 6)]
         # A pointer to the name in the question, the type, the class IN, no seconds to live, the address
@@ -82,7 +85,7 @@ def resolve_at(server: NameServer) -> Any:
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
         try:
             return real(host, port, *args, **{**kwargs, "flags": socket.AI_NUMERICHOST})
-        except socket.gaierror:
+        except socket.gaierror:  # it is a name
             addresses = [one for kind in (AAAA, A) for one in _ask(server.address, host, kind)]
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -98,6 +101,8 @@ def _ask(server: tuple[str, int], name: str, kind: int) -> list[str]:
         sock.settimeout(20)
         sock.sendto(query, server)
         answer = sock.recv(4096)
+    if answer[3] & 0xF == SERVER_FAILURE:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     # Each record: twelve bytes with a pointer to the name, and the address.
     size, records = (4 if kind == A else 16), answer[len(query) :]
     starts = range(12, len(records), 12 + size)

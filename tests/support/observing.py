@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.threads import aside
 from webhooks.models import Delivery, State
-from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.delivery import DeliveryQuerySet, Reopened
 from webhooks.operations import retries
 
 
@@ -15,9 +15,9 @@ def committed_before_each_chunk(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(retries, "CHUNK", 2)
     retry, seen = DeliveryQuerySet.retry, list[int]()
 
-    def look_and_retry(some: DeliveryQuerySet) -> int:
+    def look_and_retry(some: DeliveryQuerySet, requested_by: str) -> Reopened:
         seen.append(aside(Delivery.objects.filter(state=State.PENDING).count))
-        return retry(some)
+        return retry(some, requested_by)
 
     monkeypatch.setattr(DeliveryQuerySet, "retry", look_and_retry)
     return seen

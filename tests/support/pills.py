@@ -6,8 +6,8 @@ import os
 import signal
 from typing import Any
 
-from webhooks.delivery import request, worker
-from webhooks.network.transport import Request
+from webhooks.delivery import request, runner
+from webhooks.network.request import Request
 from webhooks.workers.worker import WebhookWorker
 
 PILL = '"pill"'
@@ -24,5 +24,5 @@ class PoisonedWorker(WebhookWorker):
     """Dies when it is to send a delivery with ``PILL`` in its body."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        worker.compose = _poisoned
+        runner.compose = _poisoned
         super().__init__(*args, **kwargs)

@@ -13,10 +13,10 @@ Answer = Callable[[socket.socket], None]
 class Proxy:
     """``requests`` has the heads of all requests. With an ``answer``, it calls that instead of tunnelling."""
 
-    def __init__(self, answer: Answer | None = None) -> None:
+    def __init__(self, answer: Answer | None = None, port: int = 0) -> None:
         self.requests: list[str] = []
         self._answer = answer
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server(("127.0.0.1", port))
         self.port = self._server.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self._serve, daemon=True).start()

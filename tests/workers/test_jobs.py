@@ -26,7 +26,7 @@ from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.models import State
 from webhooks.workers import jobs
-from webhooks.workers.redis import connection_error
+from webhooks.workers.redis import Backoff, connection_error
 
 QUEUE = "rq:queue:webhooks"
 FLAG = "webhooks:wake-up:webhooks"
@@ -34,7 +34,7 @@ FLAG = "webhooks:wake-up:webhooks"
 
 @pytest.fixture(autouse=True)
 def new_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())
+    monkeypatch.setattr(jobs, "backoff", Backoff(jobs.logger, "The events wait"))
 
 
 @pytest.fixture
@@ -55,12 +55,6 @@ def test_a_wake_up_is_one_job_that_carries_no_data(redis: Any) -> None:
     assert (job.args, job.kwargs) == ((), {})
     assert job.result_ttl == 0
     assert 0 < job.failure_ttl <= 86400
-
-
-def test_a_queued_wake_up_is_the_only_one(redis: Any) -> None:
-    for _ in range(100):
-        jobs.wake_up()
-    assert redis.llen(QUEUE) == 1
 
 
 def test_wake_ups_at_the_same_moment_are_one(redis: Any) -> None:
@@ -86,15 +80,6 @@ def test_a_lost_wake_up_prevents_others_for_at_most_five_seconds(redis: Any) -> 
     assert redis.llen(QUEUE) == 1
 
 
-def test_the_flag_and_the_job_are_set_together(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs.wake_up()
-    assert redis.exists(FLAG)
-    assert redis.llen(QUEUE) == 1
-    redis.flushdb()
-    jobs.wake_up()
-    assert redis.llen(QUEUE) == 1, "after a flush the next change wakes a worker again"
-
-
 def test_a_wake_up_takes_two_round_trips_and_one_if_another_is_queued(
     redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +103,7 @@ def test_the_script_is_loaded_again_after_a_restart_of_redis(redis: Any) -> None
     redis.flushdb()
     redis.script_flush()
     jobs.wake_up()
+    assert redis.exists(FLAG)
     assert len(queued(redis)) == 1
 
 
@@ -186,6 +172,7 @@ def test_a_slice_that_ends_with_work_left_wakes_the_next(
 
 
 @pytest.mark.alone
+@pytest.mark.one_database
 def test_a_hung_receiver_does_not_keep_a_job_beyond_its_timeout(
     burst: Any, inbox: Inbox, webhooks_settings: Any
 ) -> None:
@@ -220,6 +207,7 @@ def timed(work: Any) -> float:
 
 
 @pytest.mark.timing
+@pytest.mark.one_database
 @pytest.mark.usefixtures("database")
 @pytest.mark.parametrize("outage", OUTAGES)
 @pytest.mark.parametrize("mode", ["autocommit", "atomic"])
@@ -242,7 +230,7 @@ def test_a_save_during_an_outage_is_prompt_and_records_its_event(
         rest = [timed(save) for _ in range(10)]
         assert app_log.text.count("Redis does not answer") == 1
         for _ in range(2):  # the best of three: the machine may stall
-            monkeypatch.setattr(jobs, "backoff", jobs.RedisBackoff())
+            monkeypatch.setattr(jobs, "backoff", Backoff(jobs.logger, "The events wait"))
             first = min(first, timed(save))
     assert first < usual + 0.1 + 0.1, f"{first:.3f} s, usually {usual:.3f} s"
     assert sorted(rest)[5] < usual + 0.02, rest
@@ -311,7 +299,7 @@ def test_an_unexpected_error_of_a_wake_up_stops_no_commit_and_no_later_callback(
         raise RuntimeError("can't start new thread")
 
     make_webhook(Thing)
-    monkeypatch.setattr(jobs, "_run_with_timeout", no_thread)
+    monkeypatch.setattr(jobs, "_push", no_thread)
     later: list[str] = []
     with transaction.atomic():
         Thing.objects.create(name="a")

@@ -8,12 +8,18 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
 from types import ModuleType
 from typing import Any
 
 import django_rq
 import pytest
+from django.contrib.auth.models import User
 from django.db import OperationalError, connection
+from django.test import Client
+from django.urls import reverse_lazy
+from django.utils import timezone
 from redis import Redis
 from rq import Queue
 from rq.exceptions import StopRequested
@@ -21,16 +27,21 @@ from rq.job import JobStatus
 
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.proxy import Proxy
 from tests.support.servers import free_port, own_valkey
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
 from webhooks.delivery import maintenance
-from webhooks.delivery import worker as delivery_worker
+from webhooks.delivery import runner as delivery_runner
 from webhooks.models import Attempt, Delivery, State, Sweep
+from webhooks.workers.status import read_backend
 from webhooks.workers.worker import WARM_SECONDS, WebhookWorker
 
 pytestmark = pytest.mark.usefixtures("database")
+
+
+STATUS = reverse_lazy("webhooks_backend_status")
 
 
 def count(state: State) -> int:
@@ -57,7 +68,8 @@ def test_two_workers_share_the_deliveries_and_send_each_once(workers: Workers, i
 @pytest.mark.one_database
 def test_a_worker_retries_sweeps_and_keeps_its_connections(workers: Workers, inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url("fail-first/2"))
-    make_delivery(webhook, State.WAITING)  # its predecessor has gone, so only a sweep finds it
+    ended = timezone.now() - timedelta(seconds=1)
+    make_delivery(webhook, State.SENDING, lease_until=ended)  # its worker has ended, so only a sweep finds it
     workers.start(SHIPPED, RETRY_SCHEDULE=[0.5, 0.5], RETRY_JITTER=0).wait_until_listening()
     Thing.objects.create(name="a")
     until(lambda: count(State.SUCCEEDED) == 2, 20, "both deliveries to succeed")
@@ -65,6 +77,27 @@ def test_a_worker_retries_sweeps_and_keeps_its_connections(workers: Workers, inb
     assert Sweep.objects.exists()
     # Two deliveries may be under way at once, each with a connection. No attempt opens another.
     assert len({one.connection for one in inbox.received()}) <= 2
+
+
+@pytest.mark.one_database
+def test_a_dead_proxy_is_shown_by_the_status_page_and_charges_no_attempt(
+    workers: Workers, inbox: Inbox, redis: Any
+) -> None:
+    port = free_port()
+    for number in range(3):
+        make_event(make_webhook(Thing, url=inbox.url(f"ok?{number}")))
+    worker = workers.start(SHIPPED, PROXY=f"http://127.0.0.1:{port}", PAUSE_AFTER=1)
+    client = Client()
+    client.force_login(User.objects.create_superuser("root"))
+    until(lambda: read_backend().faults, 30, "the worker to report the proxy")
+    [alarm] = [alarm for alarm in client.get(STATUS).context["alarms"] if "proxy" in alarm.text]
+    assert alarm.text == f"The proxy 127.0.0.1:{port} refuses connections."
+    assert (alarm.since is not None, alarm.waiting) == (True, 3)
+    with closing(Proxy(port=port)):
+        until(lambda: count(State.SUCCEEDED) == 3, 20, "all deliveries to succeed")
+        until(lambda: not read_backend().faults, 20, "the worker to report that it is over")
+    assert Attempt.objects.count() == 3
+    assert worker.text.count("refuses connections") == 2, "one line at the beginning, and one at the end"
 
 
 @pytest.mark.one_database
@@ -223,7 +256,7 @@ def test_a_worker_that_is_stopped_before_a_job_starts_requeues_it_at_the_front(
     assert queue.job_ids == [later.id]
     worker._install_signal_handlers()
     monkeypatch.setattr(
-        delivery_worker.DeliveryRunner, "pause", lambda runner, grace: os.kill(os.getpid(), signal.SIGTERM)
+        delivery_runner.DeliveryRunner, "pause", lambda runner, grace: os.kill(os.getpid(), signal.SIGTERM)
     )
     with pytest.raises(StopRequested):
         worker.execute_job(*found)
@@ -312,12 +345,12 @@ def test_a_job_that_runs_when_redis_starts_to_refuse_is_waited_for(database: str
         refusing.start()
         worker.execute_job(*found)
         refusing.join()
-        assert worker._retry_redis_at, "a heartbeat was refused"
+        assert worker._backoff.has_failed, "a heartbeat was refused"
         with pytest.raises(ChildProcessError):
             os.waitpid(children[0], os.WNOHANG)
         valkey.execute_command("CONFIG", "SET", "min-replicas-to-write", "0")
         second = queue.enqueue("time.sleep", 0)
-        worker._redis_answered()
+        worker._backoff.succeeded()
         found = worker._dequeue(1)
         assert found
         worker.execute_job(*found)
@@ -388,7 +421,7 @@ def test_an_unexpected_error_does_not_end_the_worker_and_loses_no_outcome(
     make_event(make_webhook(Thing, url=inbox.url()))
     worker = WebhookWorker([Queue("webhooks", connection=redis)], connection=redis)
     with monkeypatch.context() as patch:
-        patch.setattr(delivery_worker, "record", fail)
+        patch.setattr(delivery_runner, "record", fail)
         started = time.monotonic()
         until(lambda: worker._deliver() or "a mistake" in app_log.text, 10, "the error")
     assert time.monotonic() - started > 0.9, "it must not spin"

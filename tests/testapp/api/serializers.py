@@ -3,15 +3,32 @@
 from typing import Any, ClassVar
 
 from django.db import connection
+from django.db.models import Model
 from rest_framework import serializers
 
 from tests.testapp import models
 
 
-class LabelSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Label
-        fields = ("id", "name")
+def plain(model: type[Model], *fields: str) -> type[serializers.ModelSerializer]:
+    """A serializer of these fields and nothing else."""
+    meta = type("Meta", (), {"model": model, "fields": fields})
+    return type(f"{model.__name__}Serializer", (serializers.ModelSerializer,), {"Meta": meta})
+
+
+LabelSerializer = plain(models.Label, "id", "name")
+PeerSerializer = plain(models.Peer, "id", "peers")
+PartSerializer = plain(models.Part, "id", "name", "thing", "spare_of")
+CountrySerializer = plain(models.Country, "code", "name")
+EditionSerializer = plain(models.Edition, "number", "name")
+TideSerializer = plain(models.Tide, "at", "name")
+ShoutSerializer = plain(models.Shout, "word", "name")
+SecretiveSerializer = plain(models.Secretive, "id", "name", "hidden")
+TrackedSerializer = plain(models.Tracked, "id", "name", "status")
+TrackedPartSerializer = plain(models.TrackedPart, "id", "name", "whole")
+PairedSerializer = plain(models.Paired, "id", "left", "right", "note")
+MemberSerializer = plain(models.Member, "email", "password", "last_login")
+TeamSerializer = plain(models.Team, "id", "name", "members", "leaders")
+CourseSerializer = plain(models.Course, "id", "code", "students")
 
 
 class ThingSerializer(serializers.ModelSerializer):
@@ -20,18 +37,6 @@ class ThingSerializer(serializers.ModelSerializer):
     class Meta:
         model = models.Thing
         fields = ("id", "name", "status", "labels", "friends", "heroes", "groups")
-
-
-class PeerSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Peer
-        fields = ("id", "peers")
-
-
-class PartSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Part
-        fields = ("id", "name", "thing", "spare_of")
 
 
 class PlaceSerializer(serializers.ModelSerializer):
@@ -82,36 +87,6 @@ class GadgetSerializer(serializers.ModelSerializer):
         fields = ("id", "name", "labels")
 
 
-class CountrySerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Country
-        fields = ("code", "name")
-
-
-class EditionSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Edition
-        fields = ("number", "name")
-
-
-class TideSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Tide
-        fields = ("at", "name")
-
-
-class ShoutSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Shout
-        fields = ("word", "name")
-
-
-class SecretiveSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Secretive
-        fields = ("id", "name", "hidden")
-
-
 class FragileSerializer(serializers.ModelSerializer):
     more: ClassVar[dict[str, Any]] = {}
 
@@ -133,24 +108,6 @@ class FragileSerializer(serializers.ModelSerializer):
         return data | self.more
 
 
-class TrackedSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Tracked
-        fields = ("id", "name", "status")
-
-
-class TrackedPartSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.TrackedPart
-        fields = ("id", "name", "whole")
-
-
-class PairedSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Paired
-        fields = ("id", "left", "right", "note")
-
-
 class NoteSerializer(serializers.ModelSerializer):
     about = serializers.StringRelatedField()
 
@@ -168,30 +125,12 @@ class SpecimenSerializer(serializers.ModelSerializer):
         fields = "__all__"
 
 
-class MemberSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Member
-        fields = ("email", "password", "last_login")
-
-
 class BoxSerializer(serializers.ModelSerializer):
     tags = serializers.SlugRelatedField("name", many=True, read_only=True)
 
     class Meta:
         model = models.Box
         fields = ("id", "name", "tags")
-
-
-class TeamSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Team
-        fields = ("id", "name", "members", "leaders")
-
-
-class CourseSerializer(serializers.ModelSerializer):
-    class Meta:
-        model = models.Course
-        fields = ("id", "code", "students")
 
 
 class CountedSerializer(serializers.ModelSerializer):

@@ -24,7 +24,7 @@ from tests.support.rollbacks import ROLLBACKS, Rollback, Subject
 from tests.support.threads import Beside, holding
 from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
-from webhooks.capture import recording, serialize
+from webhooks.capture import prechange
 from webhooks.capture.signals import on_many_to_many_changed
 from webhooks.capture.transaction import SavepointLog
 from webhooks.db import execute
@@ -197,7 +197,7 @@ def test_if_an_edited_relation_could_not_be_read_the_previous_state_is_null(thin
     make_webhook(Thing, prechange=True)
     with transaction.atomic():
         rename(thing)
-        with patch.object(serialize.models, "prefetch_related_objects", side_effect=ValueError):
+        with patch.object(prechange.models, "prefetch_related_objects", side_effect=ValueError):
             thing.labels.add(red)
         assert (sides()[0], sides()[1]["labels"], changed()) == (None, ["red"], None)
         thing.labels.add(Label.objects.create(name="blue"))
@@ -230,7 +230,7 @@ def test_an_edit_goes_on_where_its_relation_cannot_be_read(
 
 
 def failing_relations(fail: Callable[[], Any]) -> Any:
-    return patch.object(serialize.models, "prefetch_related_objects", side_effect=lambda *args: fail())
+    return patch.object(prechange.models, "prefetch_related_objects", side_effect=lambda *args: fail())
 
 
 def test_the_time_limit_of_a_job_ends_it_in_the_midst_of_reading_too(thing: Thing, red: Label) -> None:
@@ -305,7 +305,7 @@ def test_the_lock_before_a_save_is_noted_as_the_one_of_its_update(thing: Thing) 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("shown", ["labels", "name"])
 def test_an_edit_does_not_end_the_transaction_where_it_cannot_have_the_lock(
-    thing: Thing, red: Label, shown: str, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+    thing: Thing, red: Label, shown: str, own_registrations: None, app_log: pytest.LogCaptureFixture
 ) -> None:
     """Also if the payload does not show the edited relation."""
 
@@ -314,14 +314,13 @@ def test_an_edit_does_not_end_the_transaction_where_it_cannot_have_the_lock(
             model = Thing
             fields = ("id", shown)
 
-    monkeypatch.setattr(registry, "_registrations", dict(registry._registrations))
     registry.register(Thing, Showing)
     make_webhook(Thing, prechange=True)
     with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '100ms'")
         registration = registry.registration_or_default(Thing)
-        recording.snapshot_before({registration: [thing.pk]}, "default", {registration: ["labels"]})
+        prechange.read_prechange({registration: [thing.pk]}, "default", {registration: ["labels"]})
         assert not connection.needs_rollback
         assert Thing.objects.get(pk=thing.pk) == thing
     assert "cannot be read" in app_log.text

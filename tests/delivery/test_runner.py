@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,12 +30,14 @@ from tests.testapp.models import Thing
 from webhooks.db import elapsed
 from webhooks.delivery import maintenance, sender
 from webhooks.delivery import outcomes as delivering
-from webhooks.delivery.claims import Claimed
+from webhooks.delivery.claims import HeldDelivery
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.worker import DeliveryRunner
-from webhooks.models import Attempt, Delivery, State, Webhook
-from webhooks.network.outcome import WORKER_ENDED, Outcome
+from webhooks.delivery.runner import DeliveryRunner
+from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
+from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import Outcome
 from webhooks.operations import retries
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -63,7 +67,7 @@ def drain_until(webhook: Webhook, count: int) -> None:
     runner.close(grace=0)
 
 
-def test_hanging_receivers_cannot_take_all_threads(inbox: Inbox, webhooks_settings: Any) -> None:
+def test_hanging_receivers_do_not_hold_up_the_others(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(SENDERS=32, RETRY_SCHEDULE=[])
     hung = [make_webhook(Thing, url=inbox.url("hang"), timeout=20) for _ in range(10)]
     good = make_webhook(Thing, url=inbox.url())
@@ -101,7 +105,7 @@ def test_a_slice_ends_with_its_requests_in_flight_and_hands_back_waiting_deliver
     assert time.monotonic() - started < 8
     assert states() == [State.PENDING] * 14
     assert 2 <= Attempt.objects.count() <= 4
-    assert Delivery.objects.filter(attempt_count=0, failures=0).count() >= 10
+    assert QueuedDelivery.objects.filter(delivery__attempt_count=0, failures=0).count() >= 10
     runner.close(grace=0)
 
 
@@ -114,6 +118,16 @@ def test_a_worker_that_wakes_up_after_its_lease_sends_nothing(inbox: Inbox, monk
     runner.run(0.5, wait=False)
     assert inbox.received() == []
     runner.close(grace=0)
+
+
+def test_attempts_and_claims_name_the_host_and_the_process(inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    runner = DeliveryRunner()
+    runner.run(5)
+    process = f"{socket.gethostname()}:{os.getpid()}"
+    assert [worker.name for worker in Worker.objects.all()] == [process]
+    runner.close(grace=0)
+    assert [attempt.worker for attempt in Attempt.objects.all()] == [process]
 
 
 def test_a_worker_that_closes_hands_back_unfinished_deliveries(inbox: Inbox) -> None:
@@ -141,10 +155,10 @@ def test_a_worker_that_closes_records_requests_that_end_in_time(inbox: Inbox) ->
 def test_an_attempt_that_the_database_refuses_does_not_stop_the_others(
     inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(using: str, outcomes: Any, worker: str) -> None:
+    def refuse(using: str, outcomes: Any, *more: Any) -> None:
         if any(outcome.status == 418 for _, outcome in outcomes):
             raise DataError("no such text")
-        insert(using, outcomes, worker)
+        insert(using, outcomes, *more)
 
     webhooks_settings(RETRY_SCHEDULE=[], LEASE=0.3, SWEEP_INTERVAL=0.05)
     insert = delivering._insert_attempts
@@ -154,12 +168,12 @@ def test_an_attempt_that_the_database_refuses_does_not_stop_the_others(
     runner = DeliveryRunner("test")
     until(lambda: runner.run(0.1) or sorted(states()) == [State.FAILED, State.SUCCEEDED], 20, "both to end")
     runner.close(grace=0)
-    assert Attempt.objects.get(succeeded=False).reason == WORKER_ENDED
+    assert Attempt.objects.get(succeeded=False).reason == ErrorKind.WORKER_ENDED.label
     assert "Attempts could not be stored" in app_log.text
 
 
 class Scarce:
-    """A system that refuses this many sender threads."""
+    """A system that refuses to start the thread that sends so many times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, refused: float) -> None:
         start = threading.Thread.start
@@ -183,7 +197,7 @@ def test_a_thread_that_cannot_start_is_tried_again(
         make_event(webhook, object_id=str(number))
     drain()
     assert states() == [State.SUCCEEDED] * 5
-    assert app_log.text.count("The worker has 0 sender threads and cannot start more") == 1
+    assert app_log.text.count("The worker cannot start the thread that sends") == 1
 
 
 def test_a_slice_without_threads_hands_all_deliveries_back(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +226,7 @@ def test_two_workers_at_once_send_each_delivery_once_and_in_order(inbox: Inbox) 
 
 RETRY_SCHEDULE = [100, 200]
 
-ENDED = {State.SUCCEEDED, State.FAILED, State.DISCARDED}
+ENDED = set(ENDED_STATES)
 
 OUTCOMES: dict[str, dict[str, Any]] = {
     "success": {"status": 200},
@@ -229,20 +243,21 @@ ANSWERS = st.sampled_from(["success"] * 5 + ["error"] * 4 + ["timeout", "overloa
 class Requests:
     """In the place of the senders: requests that end when the machine says so."""
 
-    def __init__(self, most: int, sent: Callable[[Claimed], None]) -> None:
+    def __init__(self, most: int, sent: Callable[[HeldDelivery], None]) -> None:
         self._most, self._sent = most, sent
-        self._queue: FairQueue[Claimed] = FairQueue(most)
+        self._queue: FairQueue[HeldDelivery] = FairQueue(most)
         self.capacity, self.remove = self._queue.capacity, self._queue.remove
-        self.under_way: list[Claimed] = []
-        self._ended: list[tuple[Claimed, Outcome | None]] = []
+        self.under_way: list[HeldDelivery] = []
+        self._ended: list[tuple[HeldDelivery, Outcome | None]] = []
         self.send_until = 0.0
 
     @property
     def is_busy(self) -> bool:
         return bool(self.under_way or self._ended)
 
-    def add(self, webhook: int, item: Claimed) -> None:
-        self._queue.add(webhook, item)
+    def add(self, items: Iterable[tuple[int, HeldDelivery]]) -> None:
+        for webhook, item in items:
+            self._queue.add(webhook, item)
         self._begin()
 
     def _begin(self) -> None:
@@ -261,7 +276,7 @@ class Requests:
         self._ended.append((claimed, outcome))
         self._begin()
 
-    def outcomes(self, wait: float) -> list[tuple[Claimed, Outcome | None]]:
+    def outcomes(self, wait: float, collects: bool = True) -> list[tuple[HeldDelivery, Outcome | None]]:
         ended, self._ended = self._ended, []
         return ended
 
@@ -269,12 +284,18 @@ class Requests:
         pass
 
 
+def tokens_of(*workers: DeliveryRunner) -> set[uuid.UUID]:
+    """The tokens of workers, and the tokens of earlier claims that they still hold."""
+    held = {claimed.token for worker in workers for claimed in worker._claims.held.values()}
+    return held | {worker._claims._token for worker in workers if worker._claims._token}
+
+
 class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         empty_all_tables()
         self.webhooks = [make_webhook(Thing), make_webhook(Thing, ordered=False)]
-        self.first_sent: dict[tuple[int, str], list[int]] = defaultdict(list)
+        self.first_sent: dict[tuple[int, int | None], list[int]] = defaultdict(list)
         self.sent: set[uuid.UUID] = set()
         self.ever_discarded: set[uuid.UUID] = set()
         self.workers = [self.worker(), self.worker()]
@@ -284,9 +305,10 @@ class Machine(RuleBasedStateMachine):
         runner._pool = runner._claims._pool = Requests(3, self.on_sent)  # type: ignore[assignment]
         return runner
 
-    def on_sent(self, claimed: Claimed) -> None:
+    def on_sent(self, claimed: HeldDelivery) -> None:
         row = Delivery.objects.get(pk=claimed.id)
-        assert (row.state, row.claim) == (State.SENDING, claimed.token), f"{row.state} was sent, by a claim of the past"
+        is_held = QueuedDelivery.objects.held([claimed.token]).filter(pk=claimed.id).exists()
+        assert is_held, f"{row.state} was sent, by a claim of the past"
         lane = self.first_sent[row.webhook_id, row.lane]
         if row.pk not in self.sent and row.webhook.ordered and row.pk not in self.ever_discarded:
             assert not lane or row.event_id > lane[-1], "a later one of its lane was sent before it"
@@ -303,9 +325,10 @@ class Machine(RuleBasedStateMachine):
     def change(self, thing: int, wanted: list[int]) -> None:
         make_event(*[self.webhooks[number] for number in wanted], object_id=str(thing))
 
-    @rule()
-    def dispatch(self) -> None:
-        dispatch()
+    @rule(which=st.integers(0, 2))
+    def dispatch(self, which: int) -> None:
+        """By a worker that claims at once, or by another one."""
+        dispatch(self.workers[which]._claims if which < 2 else None)
 
     @rule(which=st.integers(0, 1))
     def work(self, which: int) -> None:
@@ -334,22 +357,19 @@ class Machine(RuleBasedStateMachine):
         worker = self.workers[which]
         worker._claims._renewed -= 1000
         worker._pool.send_until -= 1000
-        for claimed in worker._claims.held.values():
-            held = Delivery.objects.filter(pk=claimed.id).held(claimed.token)
-            held.update(lease_until=timezone.now() - timedelta(seconds=1))
+        Worker.objects.filter(pk__in=tokens_of(worker)).update(lease_until=timezone.now() - timedelta(seconds=1))
         if is_taken_back:
             maintenance.expire_leases()
 
     @rule()
     def leases_of_the_dead_end(self) -> None:
-        held = {claimed.id for worker in self.workers for claimed in worker._claims.held.values()}
-        orphans = Delivery.objects.filter(state=State.SENDING).exclude(pk__in=held)
-        orphans.update(lease_until=timezone.now() - timedelta(seconds=1))
+        alive = tokens_of(*self.workers)
+        Worker.objects.exclude(pk__in=alive).update(lease_until=timezone.now() - timedelta(seconds=1))
         maintenance.expire_leases()
 
     @rule()
     def retries_fall_due(self) -> None:
-        Delivery.objects.filter(state=State.PENDING).update(next_attempt_at=timezone.now())
+        QueuedDelivery.objects.filter(state=State.PENDING).update(due_at=timezone.now())
 
     @rule()
     def probes_fall_due(self) -> None:
@@ -357,7 +377,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def heads_overstay(self) -> None:
-        Delivery.objects.filter(failures__gt=0).update(head_since=timezone.now() - timedelta(days=1))
+        failing = QueuedDelivery.objects.filter(failing_since__isnull=False)
+        failing.update(failing_since=timezone.now() - timedelta(days=1))
         maintenance.sweep()
 
     @rule()
@@ -392,13 +413,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def each_lane_has_a_head_and_no_more_than_one(self) -> None:
-        heads: dict[tuple[int, str], int] = defaultdict(int)
-        for webhook, lane in Delivery.objects.filter(
-            state__in=(State.PENDING, State.SENDING), in_lane=True, webhook__ordered=True
-        ).values_list("webhook", "lane"):
+        heads: dict[tuple[int, int], int] = defaultdict(int)
+        in_lanes = QueuedDelivery.objects.filter(state__in=HEAD_STATES, in_lane=True)
+        for webhook, lane in in_lanes.values_list("webhook", "lane"):
             heads[webhook, lane] += 1
         assert set(heads.values()) <= {1}
-        waiting = set(Delivery.objects.filter(state=State.WAITING).values_list("webhook", "lane"))
+        waiting = set(QueuedDelivery.objects.filter(state=State.WAITING).values_list("webhook", "lane"))
         assert waiting <= set(heads), "some wait behind nobody"
 
     @invariant()
@@ -406,15 +426,19 @@ class Machine(RuleBasedStateMachine):
         attempts: dict[uuid.UUID, list[tuple[int, bool]]] = defaultdict(list)
         for pk, number, succeeded in Attempt.objects.values_list("delivery", "number", "succeeded"):
             attempts[pk].append((number, succeeded))
-        for row in Delivery.objects.all():
+        for row in Delivery.objects.select_related("queued"):
             mine = attempts[row.pk]
             assert [number for number, _ in mine] == list(range(1, row.attempt_count + 1)), "attempts are counted"
-            assert (row.state == State.SENDING) == (row.claim is not None) == (row.lease_until is not None)
+            queued = getattr(row, "queued", None)
+            assert (row.state in QUEUED_STATES) == (queued is not None)
+            assert (row.state == State.SENDING) == (queued is not None and queued.claim is not None)
+            assert row.outcome == (row.state if row.state in ENDED else "")
+            assert (row.state == State.DISCARDED) == (row.discarded_at is not None)
             assert (row.state in ENDED) == (row.finished_at is not None)
-            assert row.failures <= len(RETRY_SCHEDULE) + 1
+            assert queued is None or queued.failures <= len(RETRY_SCHEDULE) + 1
             assert (row.state == State.SUCCEEDED) == any(succeeded for _, succeeded in mine), "a success is the end"
-            if row.state == State.FAILED:
-                assert row.failures == len(RETRY_SCHEDULE) + 1, "the whole schedule was tried"
+            if queued and row.state == State.FAILED:
+                assert queued.failures == len(RETRY_SCHEDULE) + 1, "the whole schedule was tried"
 
     def teardown(self) -> None:
         """Every state has a way out: a good receiver, an admin and a few turns bring all to a good end."""
@@ -438,7 +462,7 @@ class Machine(RuleBasedStateMachine):
                 break
         self.each_lane_has_a_head_and_no_more_than_one()
         self.rows_are_consistent()
-        states = list(Delivery.objects.exclude(state=State.SUCCEEDED).values_list("state", "in_lane"))
+        states = list(Delivery.objects.exclude(state=State.SUCCEEDED).values_list("state", "queued__in_lane"))
         assert not states, f"there is no way out for {states}"
 
 
@@ -446,7 +470,7 @@ def test_a_delivery_that_a_stalled_worker_sends_twice_is_recorded_once(database:
     webhooks_settings(RETRY_SCHEDULE=RETRY_SCHEDULE, SENDERS=3)
     machine = Machine()
     machine.change(thing=1, wanted=[1])
-    machine.dispatch()
+    machine.dispatch(which=2)
     machine.work(which=0)
     machine.stall(which=0, is_taken_back=True)
     machine.work(which=0)
@@ -460,11 +484,9 @@ def test_a_delivery_that_a_stalled_worker_sends_twice_is_recorded_once(database:
 
 
 @pytest.mark.slow
-def test_the_invariants_hold_in_every_order_of_events(
-    database: str, webhooks_settings: Any, request: pytest.FixtureRequest
-) -> None:
+def test_the_invariants_hold_in_every_order_of_events(database: str, webhooks_settings: Any, is_long: bool) -> None:
     webhooks_settings(RETRY_SCHEDULE=RETRY_SCHEDULE, PAUSE_AFTER=3, BATCH=4, SENDERS=3)
-    examples = 1000 if request.config.getoption("--long") else 10
+    examples = 1000 if is_long else 10
     run_state_machine_as_test(
         Machine,
         settings=settings(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import itertools
 import json
 import threading
 import uuid
@@ -28,8 +27,8 @@ from tests.support.threads import Beside, holding
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Gadget, Label, Place, Restaurant, Thing, Unregistered
 from webhooks.capture import subscriptions
-from webhooks.capture.recording import batch
-from webhooks.capture.transaction import current
+from webhooks.capture.bulk import batch
+from webhooks.capture.transaction import current_state
 from webhooks.db import execute, fetch_all
 from webhooks.models import Event, Webhook
 
@@ -107,6 +106,15 @@ def sequences(exists: bool, most: int) -> Iterator[tuple[str, ...]]:
                 yield (change, *rest)
 
 
+def changes_around_a_rollback(existed: bool) -> Iterator[tuple[tuple[str, ...], ...]]:
+    """Up to one change, up to two that are rolled back, and up to one more."""
+    for before in sequences(existed, 1):
+        exists = exists_after(before, existed)
+        for undone in sequences(exists, 2):
+            for after in sequences(exists, 1):
+                yield before, undone, after
+
+
 def exists_after(changes: tuple[str, ...], exists: bool) -> bool:
     return changes[-1] != "delete" if changes else exists
 
@@ -120,14 +128,15 @@ def expected(existed: bool, exists: bool, changed: bool) -> list[str]:
 def judge(subject: Subject, existed: bool, changed: bool, before: dict[str, Any] | None) -> str:
     """The problem with the Events of a committed transaction; empty if there is none."""
     state = subject.state()
-    found = [(event.action, json.loads(event.data)) for event in events() if event.object_id == str(subject.pk)]
+    stored = Event.objects.filter(object_id=str(subject.pk)).order_by("pk")
+    found = [(event.action, json.loads(event.data)) for event in stored]
     wanted = expected(existed, state is not None, changed)
     if [action for action, _ in found] != wanted:
         return f"{[action for action, _ in found]} instead of {wanted}"
     if found and state is not None and found[0][1] != state:
         return f"{found[0][1]} instead of {state}"
     if found and wanted == ["updated"]:
-        return judge_change(events()[-1], before or {}, state or {})
+        return judge_change(stored[0], before or {}, state or {})
     if found and state is None and found[0][1]["id"] != subject.pk:
         return f"deleted with {found[0][1]}"
     return ""
@@ -147,28 +156,24 @@ def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none
     around: Any, rollback: str, existed: bool
 ) -> None:
     label = Label.objects.create(name="red")
+    tries = [
+        (Subject(1000 + number, label), *changes) for number, changes in enumerate(changes_around_a_rollback(existed))
+    ]
+    if existed:
+        Thing.objects.bulk_create(Thing(pk=subject.pk, name=subject.next_name()) for subject, *_ in tries)
     make_webhook(Thing, prechange=True)
-    keys = itertools.count(1000)
-    wrong, tried = [], 0
-    for before in sequences(existed, 1):
-        for undone in sequences(exists_after(before, existed), 2):
-            for after in sequences(exists_after(before, existed), 1):
-                subject = Subject(next(keys), label)
-                if existed:
-                    subject.create()
-                    Event.objects.all().delete()
-                old = subject.state()
-                with around():
-                    apply(subject, before)
-                    if undone:
-                        ROLLBACKS[rollback](subject, undone)
-                    apply(subject, after)
-                problem = judge(subject, existed, bool(before or after), old)
-                tried += 1
-                if problem:
-                    wrong.append(f"{before} [{undone} rolled back] {after}: {problem}")
-    assert not wrong, f"{len(wrong)} of {tried} sequences: " + "\n".join(wrong)
-    assert tried >= 16
+    wrong = []
+    for subject, before, undone, after in tries:
+        old = subject.state()
+        with around():
+            apply(subject, before)
+            if undone:
+                ROLLBACKS[rollback](subject, undone)
+            apply(subject, after)
+        if problem := judge(subject, existed, bool(before or after), old):
+            wrong.append(f"{before} [{undone} rolled back] {after}: {problem}")
+    assert not wrong, f"{len(wrong)} of {len(tries)} sequences: " + "\n".join(wrong)
+    assert len(tries) >= 16
 
 
 NESTED = st.recursive(
@@ -288,9 +293,9 @@ def test_nothing_of_a_transaction_stays_in_memory_after_its_end(thing: Thing, is
         thing.save()
         label = Label.objects.create(name="red")
         thing.labels.add(label)
-        seen = current("default")
+        seen = current_state("default")
         assert seen
-        scope, row = weakref.ref(seen), weakref.ref(seen.previous(("testapp.thing", str(thing.pk))).row)
+        scope, row = weakref.ref(seen), weakref.ref(seen.prechange(("testapp.thing", str(thing.pk))).row)
         del seen
         assert scope()
         assert row()
@@ -694,7 +699,8 @@ def test_a_change_costs_four_queries_more_than_the_serializer(webhooks: int, cha
     with transaction.atomic():
         Thing.objects.create(name="the first looks the webhooks up")
         watched = statements(lambda: changes[change](things[2]))
-    assert len(watched) == len(bare) + 4 + len(serializing) - 1, "\n".join(watched)
+    more = 4 if connection.vendor == "postgresql" else 5  # SQLite takes a second INSERT for the dispatch
+    assert len(watched) == len(bare) + more + len(serializing) - 1, "\n".join(watched)
     assert len(events()[-1].webhook_ids) == webhooks
 
 

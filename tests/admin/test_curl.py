@@ -1,0 +1,43 @@
+"""A stored request as a command of curl, as a real shell reads it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from webhooks.admin.curl import BODY_FILE, MAX_ARGUMENT, curl
+from webhooks.text import REDACTED
+
+# Stands in for curl, and prints its arguments.
+PRINT = f"curl() {{ {sys.executable} -c 'import json, sys; print(json.dumps(sys.argv[1:]))' \"$@\"; }}"
+
+
+def arguments(command: str, **variables: str) -> list[str]:
+    """The arguments that a shell gives to curl."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{PRINT}\n{command}"], env=variables, capture_output=True, check=True, text=True
+    )
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_a_shell_reads_each_value_as_it_was_sent() -> None:
+    url = "https://cmdb.example/it's?a=$HOME&b=`id`"
+    body = '@{"name": "O\'Hara \\\\ $(id)\\n!"}\n'
+    command = curl("POST", url, {"X-Odd": "\"; id; '", "X-Empty": "", "Content-Length": "3", "Host": "x"}, body)
+    assert arguments(command) == [
+        "--request", "POST", "--url", url, "--header", 'X-Odd: "; id; \'', "--header", "X-Empty;", "--data-raw", body,
+    ]  # fmt: skip
+
+
+def test_a_secret_is_a_variable_of_the_shell() -> None:
+    command = curl("PUT", "https://a.example/", {"X-Hook-Signature": REDACTED, "Authorization": REDACTED}, "")
+    assert REDACTED not in command
+    found = arguments(command, X_HOOK_SIGNATURE="a b", AUTHORIZATION="Token 'x'")
+    assert found[5::2][:2] == ["X-Hook-Signature: a b", "Authorization: Token 'x'"]
+
+
+def test_a_body_that_is_too_long_or_hidden_comes_from_a_file() -> None:
+    for body in ("x" * (MAX_ARGUMENT + 1), None):
+        assert arguments(curl("POST", "https://a.example/", {}, body))[-2:] == ["--data-binary", f"@{BODY_FILE}"]

@@ -1,0 +1,69 @@
+"""What the lists of deliveries and events share, and addresses with unusual values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS, change_of, page
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event
+from webhooks.admin.delivery import DeliveryAdmin
+from webhooks.admin.event import EventAdmin
+from webhooks.models import Attempt, Delivery, Event, Webhook
+
+MANY_DIGITS = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        *(
+            (f"{DELIVERIES}?{key}=%00", 200)
+            for key in ("q", "object_type", "action", "webhook", "status", "created_after")
+        ),
+        *((f"{EVENTS}?{key}=%00", 200) for key in ("q", "state", "object_id", "within")),
+        (f"{DELIVERIES}?webhook={MANY_DIGITS}", 200),
+        (f"{EVENTS}?before=x", 404),
+        (f"{DELIVERIES}?before=1.2", 404),
+        (f"{DELIVERIES}?event__data__contains=x", 400),
+        (f"{WEBHOOKS}?name__regex=(", 400),
+        (f"{WEBHOOKS}?enabled__exact=1", 200),
+        (f"{WEBHOOKS}?object_types__id__exact=1", 200),
+    ],
+)
+def test_unusual_addresses_cause_no_server_error(
+    database: str, redis: Any, admin_user: User, address: str, status: int
+) -> None:
+    client = Client()
+    client.force_login(admin_user)
+    assert client.get(address).status_code == status
+
+
+def test_unusual_posts_cause_no_server_error(database: str, redis: Any, admin_user: User) -> None:
+    client = Client()
+    client.force_login(admin_user)
+    posted = {"custom_events": "\0", "object_types": [MANY_DIGITS, "\0", "1"], "on_created": "on"}
+    assert client.post(f"{WEBHOOKS}condition-preview/", posted).status_code == 200
+    for pk in (MANY_DIGITS, "\0", "-1", ""):
+        assert client.post(f"{STATUS}resume/", {"webhook": pk}).status_code == 302
+        assert client.post(f"{STATUS}retry-all/", {"webhook": pk}).status_code == 404
+
+
+@pytest.mark.parametrize("model_admin", [DeliveryAdmin, EventAdmin])
+def test_a_page_is_shown_although_its_row_is_deleted_meanwhile(
+    admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch, model_admin: Any
+) -> None:
+    delivery = make_site_delivery(webhook, event=make_site_event(1, "Lisbon"))
+    make_attempt(delivery)
+    page_context = model_admin.page_context
+
+    def delete_and_show(self: Any, request: Any, row: Any) -> Any:
+        for rows in (Attempt.objects.all(), Delivery.objects.all(), Event.objects.all()):
+            rows.delete()
+        return page_context(self, request, row)
+
+    monkeypatch.setattr(model_admin, "page_context", delete_and_show)
+    assert "Lisbon" in page(admin_client, change_of(delivery if model_admin is DeliveryAdmin else delivery.event))

@@ -1,0 +1,127 @@
+"""Lists page by page, from the newest row to the oldest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from dcim.models import Site
+from tests.support.admin_pages import DELIVERIES, EVENTS
+from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
+from webhooks.admin import finding, paging
+from webhooks.admin.delivery import DeliveryAdmin
+from webhooks.admin.event import EventAdmin
+from webhooks.models import Delivery, Event, State, Webhook
+from webhooks.models.selection import select_deliveries, select_events
+
+pytestmark = pytest.mark.usefixtures("few_rows_a_page")
+
+FILTERS = [
+    "",
+    "state=failed",
+    "state=succeeded",
+    "state=open",
+    "webhook=WEBHOOK",
+    "webhook=WEBHOOK&state=failed",
+    "object_type=dcim.site",
+    "object_type=dcim.device&state=failed",
+    "object_type=dcim.site&object_id=3",
+    "request_id=r-2",
+    "action=created",
+    "user=ann&webhook=WEBHOOK",
+    "name=number",
+    "error_kind=http_503&action=created",
+    "object_type=tenancy.tenant",
+]
+
+
+@pytest.fixture
+def few_rows_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    for model_admin in (DeliveryAdmin, EventAdmin):
+        monkeypatch.setattr(model_admin, "list_per_page", 4)
+    monkeypatch.setattr(paging, "EVENTS_AT_ONCE", 3)
+    monkeypatch.setattr(paging, "ROUNDS", 2)
+    monkeypatch.setattr(finding, "LOOK_THROUGH", (2, 5))
+    monkeypatch.setattr(finding, "LOOK_THROUGH_SCATTERED", (2, 3))
+
+
+def make_rows(webhook: Webhook) -> None:
+    """Forty deliveries of twenty events, with something of everything."""
+    other = make_webhook(Site)
+    for number in range(20):
+        event = make_site_event(
+            number % 5,
+            f"number {number}" if number % 3 else "other",
+            object_type="dcim.site" if number % 4 else "dcim.device",
+            action="created" if number % 7 == 0 else "updated",
+            username="ann" if number % 6 == 0 else "bob",
+            request_id=f"r-{number // 4}",
+        )
+        for one in (webhook, other):
+            make_site_delivery(one, [State.FAILED, State.SUCCEEDED, State.WAITING][(number + one.pk) % 3], event)
+
+
+def pages(client: Client, address: str) -> Iterator[list[Any]]:
+    """The rows of each page, by the links to older ones."""
+    for _page in range(60):
+        response: Any = client.get(address)
+        yield [row.pk for row in response.context["cl"].result_list]
+        older = re.search(r'rel="next" href="([^"]+)"', response.content.decode())
+        if older is None:
+            return
+        address = f"{address.partition('?')[0]}{unescape(older[1])}"
+    raise AssertionError("the list has no end")
+
+
+def filters_of(query: str, webhook: Webhook) -> dict[str, Any]:
+    found: dict[str, Any] = dict(part.split("=") for part in query.split("&") if part)
+    if "state" in found:
+        found["state"] = ["waiting", "pending", "sending"] if found["state"] == "open" else [found["state"]]
+    return found | ({"webhook": webhook.pk} if "webhook" in found else {})
+
+
+@pytest.mark.parametrize("query", FILTERS)
+def test_the_pages_have_every_match_once(admin_client: Client, webhook: Webhook, query: str) -> None:
+    make_rows(webhook)
+    if "name=" in query:  # the search has names
+        found = list(pages(admin_client, f"{DELIVERIES}?{query.replace('name=', 'q=')}"))
+    else:
+        found = list(pages(admin_client, f"{DELIVERIES}?{query.replace('WEBHOOK', str(webhook.pk))}"))
+    expected = select_deliveries(filters_of(query, webhook), Delivery.objects.order_by("-pk"))
+    keys = [key for page in found for key in page]
+    assert sorted(keys, reverse=True) == list(expected.values_list("pk", flat=True))
+    assert len(keys) == len(set(keys))
+    assert all(len(page) <= 4 for page in found)
+
+
+@pytest.mark.parametrize("query", ["", "object_type=dcim.device", "action=created&user=ann", "request_id=r-2"])
+def test_the_pages_of_events_have_every_match_once(admin_client: Client, webhook: Webhook, query: str) -> None:
+    make_rows(webhook)
+    found = [key for page in pages(admin_client, f"{EVENTS}?{query}") for key in page]
+    expected = select_events(filters_of(query, webhook), Event.objects.order_by("-pk"))  # type: ignore[arg-type]
+    assert found == list(expected.values_list("pk", flat=True))
+
+
+def test_a_page_says_how_far_it_looked(admin_client: Client, webhook: Webhook) -> None:
+    make_rows(webhook)
+    shown = admin_client.get(f"{DELIVERIES}?user=eve").content.decode()
+    assert "No match so far." in shown
+    assert "Search further back" in shown
+    for page in pages(admin_client, f"{DELIVERIES}?user=eve"):
+        assert page == []
+    assert "0 deliveries" in admin_client.get(f"{DELIVERIES}?object_type=tenancy.tenant").content.decode()
+
+
+def test_the_list_of_skips_has_every_match_once(admin_client: Client, webhook: Webhook) -> None:
+    mine = [make_site_skip(webhook, key % 3, action="created" if key % 2 else "updated").pk for key in range(12)]
+    make_site_skip(make_webhook(Site), 1)
+    address = "/admin/webhooks/skip/"
+    created = [key for page in pages(admin_client, f"{address}?webhook={webhook.pk}&action=created") for key in page]
+    assert sorted(created) == sorted(mine[1::2])
+    of_object = pages(admin_client, f"{address}?object_type=dcim.site&object_id=1&rule=condition")
+    assert sum(map(len, of_object)) == 5

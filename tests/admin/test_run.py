@@ -1,0 +1,193 @@
+"""The list of runs in the admin."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.testapp.models import Thing
+from webhooks.models import Delivery, Run, RunKind, RunState, State
+from webhooks.operations import runs
+
+pytestmark = pytest.mark.django_db
+
+RUNS = reverse("admin:webhooks_run_changelist")
+
+
+def make_run(name: str = "CMDB sync") -> Run:
+    webhook = make_webhook(Thing, name=name)
+    make_delivery(webhook, State.FAILED)
+    return runs.start(RunKind.RETRY, {"webhook": webhook.pk, "state": ["failed", "discarded"]})
+
+
+def page_of(run: Run) -> str:
+    return reverse("admin:webhooks_run_change", args=[run.pk])
+
+
+def act(client: Client, action: str, *chosen: Run) -> str:
+    body = {"action": action, "_selected_action": [run.pk for run in chosen]}
+    return client.post(RUNS, body, follow=True).content.decode()
+
+
+def test_the_list_and_the_page_show_what_a_run_does_and_how_far_it_is(admin_client: Client) -> None:
+    run = make_run()
+    Run.objects.filter(pk=run.pk).update(total=1200, done=300, failed=3, problem="Amsterdam: the object is gone")
+    listed, page = (admin_client.get(address).content.decode() for address in (RUNS, page_of(run)))
+    for text in (
+        f"Run {run.pk}: retry of deliveries of CMDB sync",
+        "303 of 1,200 (25\N{NO-BREAK SPACE}%)",
+        'value="25"',
+    ):
+        assert text in listed
+        assert text in page
+    for text in ("state: failed, discarded", "Amsterdam: the object is gone", "<dd>300</dd>", "<dd>3</dd>"):
+        assert text in page
+
+
+def test_the_page_shows_times_in_words_and_no_percentage_of_nothing(admin_client: Client) -> None:
+    run = make_run()
+    times = {"created_after": "2026-11-26T03:11:40.345367+01:00", "created_before": "2026-11-26T06:00:00+00:00"}
+    Run.objects.filter(pk=run.pk).update(filters=times, total=0)
+    page = admin_client.get(page_of(run)).content.decode()
+    assert "since 2026-11-26 02:11:40 UTC, before 2026-11-26 06:00:00 UTC" in page
+    assert "0 of 0<" in page
+
+
+def test_only_the_progress_of_an_open_run_asks_for_itself_again(admin_client: Client) -> None:
+    run = make_run()
+    address = reverse("admin:webhooks_run_progress", args=[run.pk])
+    assert f'hx-get="{address}"' in admin_client.get(page_of(run)).content.decode()
+    Run.objects.update(state=RunState.DONE, total=1, done=1)
+    part = admin_client.get(address).content.decode()
+    assert "hx-get" not in part
+    assert "<html" not in part
+    assert "1 of 1 (100" in part
+
+
+def test_runs_are_paused_resumed_and_cancelled(admin_client: Client) -> None:
+    run = make_run()
+    for action, text, state in (
+        ("pause_chosen", "1 run paused.", RunState.PAUSED),
+        ("pause_chosen", "Skipped 1: only running ones can be paused.", RunState.PAUSED),
+        ("resume_chosen", "1 run resumed.", RunState.RUNNING),
+        ("cancel_chosen", "1 run cancelled.", RunState.CANCELLED),
+        ("cancel_chosen", "Skipped 1: they have ended.", RunState.CANCELLED),
+    ):
+        assert text in act(admin_client, action, run)
+        assert Run.objects.get().state == state
+    shown = [entry.change_message for entry in LogEntry.objects.order_by("pk")]
+    assert shown == [f"{done} run {run.pk}." for done in ("Paused", "Resumed", "Cancelled")]
+
+
+def test_a_user_who_may_only_view_runs_cannot_steer_them(client: Client) -> None:
+    run, user = make_run(), User.objects.create_user("bob", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_run"))
+    client.force_login(user)
+    page: Any = client.get(RUNS).content.decode()
+    assert "retry of deliveries" in page
+    assert "pause_chosen" not in page
+    act(client, "pause_chosen", run)
+    assert Run.objects.get().state == RunState.RUNNING
+
+
+DELIVERIES, EVENTS = reverse("admin:webhooks_delivery_changelist"), reverse("admin:webhooks_event_changelist")
+
+
+def choose_all(client: Client, address: str, action: str) -> tuple[str, str]:
+    """Choose an action for all rows that match. Returns the address and the content of the page that asks."""
+    answer: Any = client.post(address, {"action": action, "select_across": "1", "_selected_action": ["1"]}, follow=True)
+    assert answer.status_code == 200
+    return answer.redirect_chain[-1][0], answer.content.decode()
+
+
+def test_an_action_on_a_whole_list_shows_what_it_will_do_and_begins_a_run(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "AT_ONCE", 2)
+    webhook = make_webhook(Thing)
+    for number in range(3):
+        make_delivery(webhook, State.FAILED, event=make_event(webhook, object_repr=f"Thing {number}", dispatched=True))
+    address, asked = choose_all(
+        admin_client, f"{DELIVERIES}?state=failed&webhook={webhook.pk}&within=hour&q=Thing", "resend_chosen"
+    )
+    assert f"<h1>Resend 3 deliveries of {webhook}?</h1>" in asked
+    assert f"<li>Thing 0 updated → {webhook}</li>" in asked
+    assert not Run.objects.exists()
+    page = admin_client.post(address, follow=True)
+    run = Run.objects.get()
+    assert f"Run {run.pk} has begun: resend (deliveries of {webhook})." in page.content.decode()
+    assert page.redirect_chain[-1][0] == page_of(run)
+    after = run.filters.pop("created_after")
+    assert run.filters == {"state": ["failed"], "webhook": webhook.pk, "name": "Thing"}
+    assert datetime.fromisoformat(after) > timezone.now() - timedelta(hours=2)
+    assert run.requested_by == "admin"
+
+
+def test_few_rows_are_changed_without_a_run(admin_client: Client) -> None:
+    made = make_delivery(make_webhook(Thing), State.FAILED, object_id="0")
+    address, asked = choose_all(admin_client, f"{DELIVERIES}?q=testapp.thing:0", "discard_chosen")
+    assert f"<h1>Discard 1 delivery of {made.webhook}?</h1>" in asked
+    assert "Done with 1 delivery." in admin_client.post(address, follow=True).content.decode()
+    assert not Run.objects.exists()
+    assert Delivery.objects.get().state == State.DISCARDED
+
+
+def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "AT_ONCE", 2)
+    webhook, user = make_webhook(Thing), User.objects.create_user("bob", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("view_delivery", "retry_delivery", "view_thing")))
+    client.force_login(user)
+    for number in range(3):
+        make_delivery(webhook, State.FAILED, object_id=str(number))
+    address, asked = choose_all(client, f"{DELIVERIES}?state=failed", "retry_chosen")
+    assert "You need permission to begin runs (webhooks.add_run)." in asked
+    assert client.post(address).status_code == 403
+    assert client.get(address.replace("retry", "discard")).status_code == 403
+    assert not Run.objects.exists()
+
+
+@pytest.mark.parametrize("query", ["", "kind=nonsense", "kind=retry&colour=red", "kind=retry&webhook=x"])
+def test_an_unknown_run_is_not_found(admin_client: Client, query: str) -> None:
+    assert admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}").status_code == 404
+
+
+def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client) -> None:
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.FAILED)
+    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    assert url in admin_client.get(reverse("admin:webhooks_webhook_change", args=[webhook.pk])).content.decode()
+    shown = admin_client.get(url, {"hours": "6"}).content.decode()
+    assert "1 would be sent" in shown
+    assert not Run.objects.exists(), "a dry run begins nothing"
+    since = re.search(r'name="since" value="([^"]+)"', shown)
+    assert since
+    page = admin_client.post(url, {"since": since[1]}, follow=True).content.decode()
+    assert f"has begun: recover (deliveries and events of {webhook})." in page
+    run = Run.objects.get()
+    assert (run.kind, run.filters["webhook"]) == (RunKind.RECOVER, webhook.pk)
+    assert datetime.fromisoformat(run.filters["created_after"]) > timezone.now() - timedelta(hours=7)
+    for invalid in ({"hours": "5"}, {"since": "2999-01-01T00:00:00"}, {}):
+        assert "errorlist" in admin_client.post(url, invalid).content.decode()
+    assert Run.objects.count() == 1
+    user = User.objects.create_user("bob", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("view_webhook", "retry_delivery")))
+    client.force_login(user)
+    assert client.post(url, {"hours": "6"}).status_code == 403
+
+
+def test_the_events_of_a_search_are_replayed_by_a_run(admin_client: Client) -> None:
+    for number in range(3):
+        make_event(make_webhook(Thing), object_id=str(number), object_repr=f"Thing {number}", error="KeyError")
+    address, asked = choose_all(admin_client, f"{EVENTS}?state=failed&q=thing", "replay_chosen")
+    assert "<h1>Replay 3 events?</h1>" in asked
+    assert "has begun: replay (events)." in admin_client.post(address, follow=True).content.decode()
+    assert Run.objects.get().filters == {"failed": True, "name": "thing"}

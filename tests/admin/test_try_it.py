@@ -1,0 +1,186 @@
+"""“Try it” on the form of a webhook: the exact request for a real object, and a test that sends it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+from html import unescape
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.test import Client
+from django.urls import reverse
+from django.utils.html import strip_tags
+
+from dcim.models import Device, Site
+from tests.support.admin_pages import change_of, form, staff
+from tests.support.inbox import Inbox
+from tests.support.makers import make_webhook
+from tests.support.users import browser, make_user
+from webhooks.models import Delivery, Event, Webhook
+
+NEW = reverse("admin:webhooks_webhook_try_new")
+
+pytestmark = [pytest.mark.usefixtures("database", "redis"), pytest.mark.one_database]
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site.objects.create(name="Amsterdam", slug="ams", status="active")
+
+
+@pytest.fixture
+def admin(admin_client: Client) -> Client:
+    return admin_client
+
+
+def try_it(client: Client, of: Any = None, address: str = NEW, do: str = "show", **changes: Any) -> str:
+    """The visible text of the panel after a press of the button, for this object."""
+    sample = {"try": do, "try_action": "updated"}
+    if of is not None:
+        sample |= {"try_model": of._meta.label_lower, "try_object": str(of.pk)}
+    answer = client.post(address, form(**changes) | sample, headers={"HX-Request": "true"})
+    assert answer.status_code == 200, answer
+    return " ".join(unescape(strip_tags(answer.content.decode())).split())
+
+
+def test_an_unsaved_form_shows_the_exact_request_of_a_real_object(admin: Client, site: Site) -> None:
+    shown = try_it(
+        admin,
+        site,
+        name="",
+        on_updated="on",
+        payload_url="https://cmdb.example/{{ data.slug }}",
+        secret="hush-hush",
+        secret_headers="Authorization: Token t0ps3cret",
+        additional_headers="X-Model: {{ model }}",
+        body_template='{"name": {{ data.name | tojson }}, "by": "{{ username }}"}',
+    )
+    assert "would be sent Amsterdam updated. The webhook sends such a change." in shown
+    assert "POST https://cmdb.example/ams" in shown
+    assert "X-Model: site" in shown
+    assert "X-Webhook-Test: true" in shown
+    assert '"name": "Amsterdam", "by": "admin"' in shown
+    assert re.search(r"Authorization: \*+ ", shown)
+    assert re.search(r"webhook-signature: \*+ ", shown)
+    assert "t0ps3cret" not in shown
+    assert "hush-hush" not in shown
+    assert not Webhook.objects.exists()
+
+
+def test_each_problem_names_its_field(admin: Client, site: Site) -> None:
+    templates = {"payload_url": "https://cmdb.example/{{ data.a.b }}", "body_template": "{{ data.status.c.d }}"}
+    shown = try_it(admin, site, **templates)
+    assert "Payload URL: the URL could not be rendered" in shown
+    assert "Body template: the body could not be rendered" in shown
+    assert "Send as a test" not in shown
+    assert "Conditions: This is not JSON" in try_it(admin, site, conditions="{")
+    assert "There is no site with the key 77" in try_it(admin, Site(pk=77))
+    assert "Choose an object" in try_it(admin, Site(pk=""))
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"on_updated": None}, "The webhook does not send objects that are updated."),
+        ({"object_types": "devices"}, "The webhook does not send dcim.site."),
+        (
+            {"conditions": json.dumps({"attr": "status.value", "value": "retired"})},
+            'The condition wants status.value eq "retired"; it was "active".',
+        ),
+        ({"excluded_usernames": "admin"}, "Changes by admin are ignored."),
+        ({"conditions": json.dumps({"attr": "nope", "value": 1})}, "'nope' is missing"),
+    ],
+)
+def test_the_verdict_says_which_rule_skips_the_change(
+    admin: Client, site: Site, changes: dict[str, Any], verdict: str
+) -> None:
+    if changes.get("object_types"):
+        changes = {"object_types": [ContentType.objects.get_for_model(Device).pk]}
+    shown = try_it(admin, site, **{"on_updated": "on", **changes})
+    assert "would be skipped" in shown
+    assert verdict in shown
+    assert "POST https://cmdb.example/hook" in shown, "the request is shown all the same"
+
+
+def test_filters_of_changes_are_judged_by_the_last_update(admin: Client, site: Site) -> None:
+    asked = {"on_updated": "on", "changed_fields": "status"}
+    assert "No earlier update of this object is stored" in try_it(admin, site, **asked)
+    make_webhook(Site, prechange=True)
+    site.status = "planned"
+    site.save()
+    assert "The webhook sends such a change." in try_it(admin, site, **asked)
+    assert "Only status changed, and none of name." in try_it(admin, site, **asked | {"changed_fields": "name"})
+
+
+def test_a_test_is_sent_and_its_answer_shown_and_nothing_is_stored(admin: Client, site: Site, inbox: Inbox) -> None:
+    url = inbox.url("fail-first/1")
+    shown = try_it(admin, site, do="send", payload_url=url, secret="hush-hush")
+    [request] = inbox.wait_for(1)
+    assert request.headers["x-webhook-test"] == "true"
+    assert request.json["data"]["name"] == "Amsterdam"
+    signature = hmac.new(b"hush-hush", request.body, hashlib.sha512).hexdigest()
+    assert request.headers["x-hook-signature"] == signature, "the typed secret signs"
+    assert "failed HTTP 503" in shown
+    assert "look at its load" in shown
+    assert not Event.objects.exists()
+    assert not Delivery.objects.exists()
+
+
+def test_a_stored_webhook_is_tried_as_the_form_has_it_and_stays_as_it_is(
+    admin: Client, site: Site, inbox: Inbox
+) -> None:
+    webhook = make_webhook(Site, url="http://127.0.0.1:1/old", name="CMDB", secret_headers="X-Token: t0ps3cret")
+    address = reverse("admin:webhooks_webhook_try", args=[webhook.pk])
+    refused = try_it(admin, site, address, do="send", payload_url=inbox.url())
+    assert "They would go to the new destination: enter them again, or clear them." in refused
+    assert not inbox.received(), "stored secret headers never go to another receiver"
+    shown = try_it(admin, site, address, do="send", payload_url=inbox.url(), secret_headers="X-Token: mine")
+    assert "accepted HTTP 200" in shown
+    [request] = inbox.wait_for(1)
+    assert request.headers["x-token"] == "mine"
+    webhook.refresh_from_db()
+    assert (webhook.payload_url, webhook.secret_headers) == ("http://127.0.0.1:1/old", "X-Token: t0ps3cret")
+    assert LogEntry.objects.get().change_message == "Sent Amsterdam updated as a test."
+
+
+def test_the_guards_of_a_delivery_hold_for_a_test(admin: Client, site: Site, names: dict[str, list[str]]) -> None:
+    assert "is a cloud metadata address" in try_it(admin, site, payload_url="http://169.254.169.254/")
+    names["rebound.example"] = ["169.254.0.1"]
+    url = "http://{{ 'rebound' }}.example/"
+    assert "resolves to a forbidden address" in try_it(admin, site, do="send", payload_url=url)
+
+
+def test_without_a_script_the_page_shows_the_form_again(admin: Client, site: Site) -> None:
+    sample = {"try": "show", "try_model": "dcim.site", "try_object": site.pk, "try_action": "deleted"}
+    answer = admin.post(NEW, form(name="Half done", payload_url="http://a.example/{{ data.id }}") | sample)
+    shown = answer.content.decode()
+    assert 'value="Half done"' in shown
+    assert f"http://a.example/{site.pk}" in shown
+    assert f'action="{reverse("admin:webhooks_webhook_add")}"' in shown, "Save still saves"
+    assert not Webhook.objects.exists()
+
+
+def test_only_objects_that_the_user_may_view_are_offered_and_sent(site: Site, inbox: Inbox) -> None:
+    of_devices = browser(make_user("add_webhook", "change_webhook", "view_payload", sees_objects=False))
+    assert "You may not view objects of this model." in try_it(of_devices, site, do="send", payload_url=inbox.url())
+    add = of_devices.get(reverse("admin:webhooks_webhook_add")).content.decode()
+    assert 'value="dcim.site"' not in add
+    without_payloads = staff("add_webhook", "change_webhook")
+    shown = try_it(without_payloads, site, body_template="{{ data.name }}", on_updated="on")
+    assert "To see it, you need the permission webhooks.view_payload." in shown
+    assert "hush" not in shown
+    assert not inbox.received()
+
+
+def test_it_needs_permission_to_change_the_webhook(site: Site) -> None:
+    webhook = make_webhook(Site)
+    viewer = staff("view_webhook")
+    for address in (NEW, reverse("admin:webhooks_webhook_try", args=[webhook.pk])):
+        assert viewer.post(address, form()).status_code == 403
+    assert "wh-try" not in viewer.get(change_of(webhook)).content.decode()
+    assert viewer.get(NEW).status_code in (403, 405)

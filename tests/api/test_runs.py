@@ -1,0 +1,192 @@
+"""Runs in the REST API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from rest_framework.test import APIClient
+
+from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
+from tests.testapp.models import Thing
+from webhooks.models import Event, Run, RunState, State
+from webhooks.network.error_kinds import ErrorKind
+
+API = "/api/webhooks"
+
+pytestmark = pytest.mark.django_db
+
+
+def failed_ones(count: int = 3) -> Any:
+    webhook = make_webhook(Thing)
+    for number in range(count):
+        make_delivery(webhook, State.FAILED, object_id=str(number))
+    return webhook
+
+
+def client_of(*permissions: str) -> APIClient:
+    user = User.objects.create_user("bob")
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = APIClient()
+    client.force_authenticate(user)
+    return client
+
+
+def test_a_run_is_begun_watched_paused_resumed_and_cancelled(api: APIClient) -> None:
+    webhook = failed_ones()
+    body = {"kind": "retry", "filters": {"webhook": webhook.pk, "state": ["failed"]}}
+    answer = api.post(f"{API}/runs/", body, format="json")
+    assert answer.status_code == 201
+    run = answer.json()
+    assert {name: run[name] for name in ("kind", "filters", "requested_by", "state", "total", "done", "percent")} == {
+        "kind": "retry",
+        "filters": {"webhook": webhook.pk, "state": ["failed"]},
+        "requested_by": "admin",
+        "state": "running",
+        "total": None,
+        "done": 0,
+        "percent": None,
+    }
+    url = f"{API}/runs/{run['id']}"
+    assert api.get(f"{url}/").json() == run
+    assert api.get(f"{API}/runs/?state=running&kind=retry").json()["results"] == [run]
+    assert api.get(f"{API}/runs/?state=done").json()["results"] == []
+    assert api.post(f"{url}/resume/").status_code == 409
+    assert api.post(f"{url}/pause/").json()["state"] == RunState.PAUSED
+    assert api.post(f"{url}/resume/").json()["state"] == RunState.RUNNING
+    assert api.post(f"{url}/cancel/").json()["state"] == RunState.CANCELLED
+    assert api.post(f"{url}/cancel/").status_code == 409
+
+
+def test_a_dry_run_counts_and_begins_nothing(api: APIClient) -> None:
+    failed_ones()
+    answer = api.post(f"{API}/runs/", {"kind": "discard", "all": True, "dry_run": True}, format="json")
+    assert answer.status_code == 200
+    assert {name: answer.json()[name] for name in ("count", "is_complete")} == {"count": 3, "is_complete": True}
+    assert [one["name"].split(" →")[0] for one in answer.json()["sample"]] == [
+        f"testapp.thing {number} updated" for number in range(3)
+    ]
+    assert not Run.objects.exists()
+
+
+def every_object(user: Any, events: Any) -> Any:
+    return events
+
+
+def test_a_dry_run_names_no_row_that_the_user_may_not_view(webhooks_settings: Any) -> None:
+    failed_ones(1)
+    webhooks_settings(MAY_VIEW="tests.api.test_runs.every_object")
+    body = {"kind": "retry", "all": True, "dry_run": True}
+    [row] = client_of("add_run", "retry_delivery").post(f"{API}/runs/", body, format="json").json()["sample"]
+    assert row["name"] == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"kind": "retry"}, "filters"),
+        ({"kind": "retry", "filters": {}}, "filters"),
+        ({"kind": "retry", "filters": {"webhook": ""}}, "filters"),
+        ({"kind": "retry", "filters": {"webhook": 1}, "all": True}, "all"),
+        ({"kind": "explode", "filters": {}}, "kind"),
+        ({"kind": "backfill", "filters": {}}, "kind"),
+        ({"kind": "retry", "filters": {}, "dryrun": True}, "dryrun"),
+        ({"kind": "retry", "filters": {"sate": "failed"}}, "filters"),
+        ({"kind": "retry", "filters": {"state": ["unknown"]}}, "filters"),
+        ({"kind": "retry", "filters": {"object_id": "1"}}, "filters"),
+        ({"kind": "retry", "filters": {"created_after": "yesterday"}}, "filters"),
+        ({"kind": "retry", "filters": {"created_after": "0001-01-01T00:00:00Z"}}, "filters"),
+        ({"kind": "retry", "filters": {"failed": True}}, "filters"),
+        ({"kind": "replay", "filters": {"state": ["failed"]}}, "filters"),
+        ({"kind": "retry", "filters": [1]}, "filters"),
+    ],
+)
+def test_an_invalid_run_is_refused(api: APIClient, body: Any, field: str) -> None:
+    answer = api.post(f"{API}/runs/", body, format="json")
+    assert answer.status_code == 400
+    assert field in answer.json()
+    assert not Run.objects.exists()
+
+
+def test_an_event_is_replayed_with_the_data_of_today(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    thing = Thing.objects.create(name="then")
+    [event] = Event.objects.all()
+    Thing.objects.filter(pk=thing.pk).update(name="now")
+    url = f"{API}/events/{event.pk}/replay/"
+    answer = api.post(url)
+    assert answer.status_code == 201
+    created = answer.json()
+    assert (created["replay_of"], created["data"]["name"]) == (event.pk, "now")
+    assert Event.objects.get(pk=created["id"]).webhook_ids == [webhook.pk]
+    Thing.objects.all()._raw_delete("default")
+    assert api.post(url).status_code == 409
+    assert "the object is gone" in api.post(url).json()["detail"]
+    assert api.post(url, {"force": True}, format="json").status_code == 400
+    Event.objects.filter(pk=event.pk).update(action="ping")
+    assert api.post(url).status_code == 409
+    assert client_of("view_event").post(url).status_code == 403
+
+
+def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
+    webhook = failed_ones()
+    url = f"{API}/webhooks/{webhook.pk}"
+    recovery = api.post(f"{url}/recover/", {"hours": 2}, format="json").json()
+    assert (recovery["kind"], recovery["filters"]["webhook"]) == ("recover", webhook.pk)
+    backfill = api.post(f"{url}/backfill/", {"since": "2026-01-01T00:00:00Z"}, format="json").json()
+    assert backfill["kind"] == "backfill"
+    assert backfill["filters"] == {"webhook": webhook.pk, "created_after": "2026-01-01T00:00:00+00:00"}
+    assert api.post(f"{url}/recover/", {"hours": 2, "dry_run": True}, format="json").json() | {"sample": 0} == {
+        "count": 3,
+        "is_complete": True,
+        "deliveries": 3,
+        "events": 0,
+        "sample": 0,
+    }
+    for body in ({}, {"hours": 2, "since": "2026-01-01T00:00:00Z"}, {"hours": 0}):
+        assert api.post(f"{url}/backfill/", body, format="json").status_code == 400
+    assert api.post(f"{API}/webhooks/999/backfill/", {"hours": 1}, format="json").status_code == 404
+
+
+def test_a_recovery_requires_both_permissions() -> None:
+    url, client = f"{API}/webhooks/{failed_ones().pk}/recover/", client_of("add_run", "view_webhook", "retry_delivery")
+    refusal = client.post(url, {"hours": 1}, format="json")
+    assert refusal.status_code == 403
+    assert "webhooks.replay_event" in refusal.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "permission"),
+    [
+        ("retry", "retry_delivery"),
+        ("resend", "resend_delivery"),
+        ("discard", "discard_delivery"),
+        ("replay", "replay_event"),
+    ],
+)
+def test_a_run_requires_the_permission_for_its_act(kind: str, permission: str) -> None:
+    client, body = client_of("add_run", "view_run"), {"kind": kind, "all": True}
+    assert client.post(f"{API}/runs/", body, format="json").status_code == 403
+    user = User.objects.get()
+    user.user_permissions.add(Permission.objects.get(codename=permission))
+    client.force_authenticate(User.objects.get())
+    assert client.post(f"{API}/runs/", body, format="json").status_code == 201
+    user.user_permissions.remove(Permission.objects.get(codename="add_run"))
+    client.force_authenticate(User.objects.get())
+    assert client.post(f"{API}/runs/", body, format="json").status_code == 403
+    assert client.get(f"{API}/runs/").status_code == 200
+    assert client.post(f"{API}/runs/{Run.objects.get().pk}/cancel/").status_code == 403
+
+
+def test_deliveries_are_filtered_by_their_change_and_their_last_status(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    event = make_event(webhook, object_id="1", username="ann", request_id="r1", action="created", dispatched=True)
+    wanted = make_delivery(webhook, State.FAILED, event=event, attempt_count=1, error_kind=ErrorKind.HTTP_503)
+    make_attempt(wanted, number=1, status=503)
+    other = make_delivery(webhook, State.FAILED, object_id="2", attempt_count=2, error_kind=ErrorKind.HTTP_503)
+    make_attempt(other, number=1, status=503)
+    make_attempt(other, number=2, status=500)
+    for parameters in ("user=ann", "request_id=r1", "action=created", "status=503"):
+        found = api.get(f"{API}/deliveries/?{parameters}").json()["results"]
+        assert [one["id"] for one in found] == [str(wanted.pk)], parameters

@@ -1,0 +1,104 @@
+"""Every page in the looks that people choose: light, dark, narrow, and other themes of the admin."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from tests.support.browsing import logged_in
+from tests.support.every_page import addresses, fill
+from tests.support.site import Site, serve_site
+from tests.support.workers import Workers
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
+
+LAPTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
+# What Django's own templates draw around the app's content, or in its lists and forms.
+OF_DJANGO = ["#header", "#nav-sidebar", "#footer", ".object-tools", ".paginator", "#toolbar", ".timezonewarning"]
+
+IN_THEME = {
+    "unfold": "[class*=unfold], #nav-sidebar, .bg-base-50",
+    "jazzmin": ".jazzmin-login-page, #jazzy-sidebar",
+    "grappelli": "[id^=grp-]",
+}
+
+
+ALL = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
+CONTRAST = {"type": "rule", "values": ["color-contrast"]}
+
+
+def violations(page: Page, within: str, rules: dict[str, Any] = ALL) -> list[str]:
+    """The serious findings of axe-core: the rule, and the element."""
+    options = {"runOnly": rules, "resultTypes": ["violations"]}
+    found = Axe().run(page, context={"include": [within], "exclude": OF_DJANGO}, options=options)
+    return [
+        f"{one['id']}: {node['target'][0]} {node['html'][:160]}"
+        for one in found.response["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+        if node["target"] != [".results"]  # Django's box around a list
+    ]
+
+
+def overflow(page: Page) -> int:
+    """The pixels that the page is wider than the window."""
+    return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
+
+
+def _report(problems: Mapping[str, Sequence[str]]) -> str:
+    return "\n".join(f"{name}: {problem}" for name, found in problems.items() for problem in found)
+
+
+def test_every_page_is_accessible_whether_light_dark_or_narrow(page: Page) -> None:
+    fill()
+    problems = defaultdict[str, list[str]](list)
+    for address in addresses():
+        page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        page.set_viewport_size(LAPTOP)
+        page.goto(address)
+        page.add_style_tag(content="* { transition: none !important }")  # or axe may see a colour on its way
+        problems[f"{address} light"] += violations(page, "#content")
+        page.emulate_media(color_scheme="dark")
+        problems[f"{address} dark"] += violations(page, "#content", CONTRAST)
+        page.set_viewport_size(PHONE)
+        problems[f"{address} narrow"] += violations(page, "#content")
+        if (wide := overflow(page)) > 0:
+            problems[f"{address} narrow"].append(f"{wide} px too wide")
+    assert not (report := _report(problems)), report
+
+
+@pytest.fixture(params=list(IN_THEME))
+def themed(
+    request: pytest.FixtureRequest, django_db_setup: str, redis_url: str, tmp_path: Path
+) -> Iterator[tuple[str, Site]]:
+    with serve_site(Workers(tmp_path, redis_url), f"tests.themes.{request.param}") as site:
+        yield request.param, site
+
+
+def test_every_page_is_whole_in_other_themes(
+    themed: tuple[str, Site], database: str, redis: Any, browser: Browser, tmp_path: Path
+) -> None:
+    theme, site = themed
+    fill()
+    problems = defaultdict[str, list[str]](list)
+    with logged_in(browser, site.url) as page:
+        for number, address in enumerate(addresses()):
+            page.set_viewport_size(LAPTOP)
+            page.goto(address)
+            page.screenshot(path=tmp_path / f"{theme}-{number}.png", full_page=True)
+            if not page.locator(IN_THEME[theme]).count():
+                problems[address].append("is not in the look of the theme")
+            is_ours = page.locator("#content-main.wh").count()  # else the theme lays out a list or a form
+            for size in (LAPTOP, PHONE) if is_ours else (LAPTOP,):
+                page.set_viewport_size(size)
+                if (wide := overflow(page)) > 0:
+                    problems[address].append(f"{wide} px too wide for {size['width']} px")
+            if is_ours:
+                problems[address] += violations(page, ".wh", CONTRAST)
+    assert not (report := _report(problems)), report

@@ -1,0 +1,79 @@
+"""Lists and runs in the browser, on a phone and on a laptop."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from dcim.models import Site
+from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
+from webhooks.models import Run, RunState, State
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
+
+FAILED = "/admin/webhooks/delivery/?state=failed"
+
+
+def test_all_that_match_become_a_run_with_a_progress_that_refreshes_itself(page: Page) -> None:
+    webhook = make_webhook(Site, name="CMDB sync")
+    make_site_deliveries(webhook, 120)
+
+    # On a phone, the first delivery and its Retry are in view.
+    page.set_viewport_size({"width": 375, "height": 812})
+    page.goto(FAILED)
+    retry = page.locator("#result_list tbody tr").first.get_by_role("button", name="Retry")
+    box = retry.bounding_box()
+    assert box
+    assert box["x"] + box["width"] <= 375
+    assert box["y"] + box["height"] <= 812
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    expect(page.locator("#filter_user")).to_be_hidden()
+
+    # On a laptop, each row takes one line.
+    page.set_viewport_size({"width": 1366, "height": 768})
+    heights = page.locator("#result_list tbody tr").evaluate_all("rows => rows.map(row => row.offsetHeight)")
+    assert max(heights) < 40
+    page.get_by_text("Filters (1)").click()
+    page.locator("#filter_webhook").select_option("CMDB sync")
+    page.get_by_role("button", name="Apply").click()
+    expect(page).to_have_url(re.compile(rf"state=failed&webhook={webhook.pk}$"))
+
+    page.locator("#action-toggle").check()
+    page.get_by_role("button", name="Select all that match").click()
+    page.locator("#changelist-form select[name=action]").select_option("Discard the selected deliveries")
+    page.get_by_role("button", name="Go").click()
+    expect(page.get_by_role("heading", name="Discard 120 deliveries of CMDB sync?")).to_be_visible()
+    page.get_by_role("button", name="Discard").click()
+
+    progress = page.locator("#run-progress")
+    expect(progress).to_contain_text("Counting")
+    run = Run.objects.get()
+    Run.objects.update(total=120, done=60)
+    expect(progress).to_contain_text("60 of 120")
+    page.reload()
+    expect(page.get_by_role("progressbar", name=f"Progress of run {run.pk}")).to_have_attribute("value", "50")
+    page.get_by_role("button", name="Cancel run").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel run").click()
+    expect(progress.locator(".wh-pill")).to_have_text("cancelled")
+    assert Run.objects.get().state == RunState.CANCELLED
+
+
+def test_the_attempts_of_a_delivery_are_walked_by_the_keyboard(page: Page) -> None:
+    webhook, event = make_webhook(Site, name="CMDB sync"), make_site_event(1)
+    delivery = make_site_delivery(webhook, State.FAILED, event, attempt_count=2)
+    for number, status in ((1, 503), (2, 401)):
+        make_attempt(delivery, number=number, status=status, response_body=f'{{"answer": {number}}}')
+    page.goto(f"/admin/webhooks/delivery/{delivery.pk}/change/")
+    expect(page.locator("#attempt")).to_contain_text("HTTP 401")
+    page.locator("#attempt").get_by_role("link", name="Attempt 1").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#attempt")).to_contain_text("HTTP 503")
+    expect(page.locator(".wh-timeline [aria-current]")).to_have_text("Attempt 1: 503")
+    page.get_by_role("button", name="Copy cURL").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    page.get_by_role("button", name="Discard").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Discard this delivery?")
+    page.get_by_role("dialog").get_by_role("button", name="Back").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)

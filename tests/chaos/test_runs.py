@@ -1,0 +1,95 @@
+"""Workers are killed and Redis is emptied during a run: it takes each delivery once, and leaves none out."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+
+from tests.support.draining import drain
+from tests.support.figures import Figures
+from tests.support.inbox import Inbox, Received
+from tests.support.makers import make_event, make_webhook
+from tests.support.waiting import PATIENCE
+from tests.support.workers import Worker, Workers
+from tests.testapp.models import Thing
+from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
+from webhooks.operations import runs
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
+
+OBJECTS = 40
+URL = "slow/0.01"
+
+# What dead workers held is to be taken back soon.
+WORKER = {"LEASE": 6, "SWEEP_INTERVAL": 0.5}
+
+
+def test_a_run_takes_each_delivery_once_while_workers_are_killed_and_redis_is_emptied(
+    workers: Workers, redis: Any, inbox: Inbox, figures: Figures, is_long: bool
+) -> None:
+    count = 10_000 if is_long else 800
+    webhook = make_webhook(Thing, url=inbox.url(URL))
+    for number in range(count):
+        make_event(webhook, object_id=str(number % OBJECTS))
+    drain(300)
+    before = len(inbox.received())
+    assert before == count
+    run = runs.start(RunKind.RESEND, {"webhook": webhook.pk}, User.objects.create_superuser("ann"))
+    kills, live = rage(workers, redis, webhook, run, seconds=1500 if is_long else 200)
+    run.refresh_from_db()
+    assert (run.state, run.total, run.done, run.failed, run.skipped) == (RunState.DONE, count, count, 0, 0)
+    figures(f"a run of {count} beside {live} live events; {kills} workers killed")
+    assert kills >= 2
+    resent = Attempt.objects.filter(requested_by="ann", succeeded=True)
+    assert resent.count() == resent.values("delivery").distinct().count() == count
+    assert Delivery.objects.filter(outcome=State.SUCCEEDED).count() == Event.objects.count() == count + live
+    check_order(inbox.received()[before:], set(map(str, resent.values_list("delivery", flat=True))))
+
+
+def rage(workers: Workers, redis: Any, webhook: Webhook, run: Run, seconds: float) -> tuple[int, int]:
+    """Kill workers, empty Redis and record live events until the run is done. Returns the kills, and the events."""
+    alive = [workers.start(**WORKER) for _ in range(2)]
+    kills = live = 0
+    end = time.monotonic() + seconds * PATIENCE
+    while Run.objects.get(pk=run.pk).is_open or QueuedDelivery.objects.exists() or live < OBJECTS:
+        assert time.monotonic() < end, f"the run is {Run.objects.get(pk=run.pk).percent} % done"
+        time.sleep(0.3)
+        if live < OBJECTS:
+            make_event(webhook, object_id=str(live))
+            live += 1
+        if kills < 20 and Run.objects.get(pk=run.pk).is_open and (victim := holder(alive)):
+            victim.kill()
+            redis.flushall()
+            alive.remove(victim)
+            alive.append(workers.start(**WORKER))
+            kills += 1
+    return kills, live
+
+
+def holder(alive: Sequence[Worker]) -> Worker | None:
+    """A worker that holds deliveries."""
+    names = set(QueuedDelivery.objects.filter(state=State.SENDING).values_list("claim", flat=True))
+    working = [worker for worker in alive if names and worker.process.poll() is None and "istening on" in worker.text]
+    return random.choice(working) if working else None
+
+
+def check_order(received: Sequence[Received], resent: set[str]) -> None:
+    """The first requests of each object's resent deliveries came in the order of its events."""
+    sequences: dict[str, list[int]] = defaultdict(list)
+    seen = set()
+    for one in received:
+        webhook_id = one.headers["webhook-id"]
+        if webhook_id in resent and webhook_id not in seen:
+            seen.add(webhook_id)
+            assert one.headers["x-webhook-redelivery"] == "true"
+            sequences[one.json["data"]["id"]].append(one.json["sequence"])
+    assert seen == resent
+    assert len(sequences) == OBJECTS
+    for found in sequences.values():
+        assert found == sorted(found)

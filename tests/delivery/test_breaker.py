@@ -1,0 +1,295 @@
+"""Faults of our own are not blamed on receivers, and count no attempt."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.support.draining import drain, states
+from tests.support.inbox import Inbox
+from tests.support.makers import make_event, make_webhook
+from tests.support.nameserver import name_server, resolve_at
+from tests.support.proxy import Proxy
+from tests.support.servers import free_port
+from tests.testapp.models import Thing
+from webhooks.delivery import breaker as breaking
+from webhooks.delivery import runner as running
+from webhooks.delivery.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
+from webhooks.delivery.runner import DeliveryRunner
+from webhooks.models import Attempt, State, Webhook
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import Outcome
+from webhooks.network.request import Request
+from webhooks.network.transport import Transport
+
+START = datetime(2026, 11, 24, 12, 4, tzinfo=UTC)
+
+
+def outcome(kind: ErrorKind | None = None, host: str = "a.example", ms: int = 0, connected: bool = False) -> Outcome:
+    reason = {None: "", ErrorKind.PROXY: "the proxy proxy:3128 refuses connections"}.get(kind, "why")
+    sent = Request(f"http://{host}/", {}, b"", 60).stored()
+    return Outcome(START, ms, reason=reason, kind=kind or "", request=sent, has_connected=connected)
+
+
+RESOLVER, UNREACHABLE, BEHIND = ErrorKind.RESOLVER, ErrorKind.UNREACHABLE, ErrorKind.PROXY_TARGET
+WORKS = outcome(host="other.example", connected=True)
+
+# Outcomes by their second, then the kind of the fault two seconds after the last of them.
+CASES: dict[str, tuple[list[tuple[float, Outcome]], ErrorKind | None]] = {
+    "the proxy fails once": ([(0, outcome(ErrorKind.PROXY))], ErrorKind.PROXY),
+    "a setting is invalid": ([(0, outcome(ErrorKind.SETTINGS))], ErrorKind.SETTINGS),
+    "one name fails": ([(0, outcome(RESOLVER)), (1, outcome(RESOLVER))], None),
+    "two names fail": ([(0, outcome(RESOLVER)), (1, outcome(RESOLVER, "b.example"))], RESOLVER),
+    "two names fail, long after each other": (
+        [(0, outcome(RESOLVER)), (DOUBT + 1, outcome(RESOLVER, "b.example"))],
+        None,
+    ),
+    "two names fail, a third one resolves later": (
+        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, WORKS)],
+        None,
+    ),
+    "two names fail, a third one resolved before": (
+        [(0, WORKS), (0.1, outcome(RESOLVER)), (0.5, outcome(RESOLVER, "b.example"))],
+        RESOLVER,
+    ),
+    "two names fail, a slow answer began before": (
+        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, outcome(ms=3000, connected=True))],
+        RESOLVER,
+    ),
+    "two names fail, a kept connection works": (
+        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, outcome(host="other.example"))],
+        RESOLVER,
+    ),
+    "two names fail, an address works": (
+        [
+            (0, outcome(RESOLVER)),
+            (0.1, outcome(RESOLVER, "b.example")),
+            (0.5, outcome(host="10.0.0.9", connected=True)),
+        ],
+        RESOLVER,
+    ),
+    "two names fail, a name server knows no third one": (
+        [(0, outcome(RESOLVER)), (0.1, outcome(RESOLVER, "b.example")), (0.5, outcome(ErrorKind.NAME_UNKNOWN, "c"))],
+        None,
+    ),
+    "two names do not exist": ([(0, outcome(ErrorKind.NAME_UNKNOWN)), (0, outcome(ErrorKind.NAME_UNKNOWN, "b"))], None),
+    "two hosts have no route": ([(0, outcome(UNREACHABLE)), (1, outcome(UNREACHABLE, "10.0.0.1"))], UNREACHABLE),
+    "two hosts have no route, a third refuses": (
+        [(0, outcome(UNREACHABLE)), (0.1, outcome(UNREACHABLE, "b")), (0.2, outcome(ErrorKind.REFUSED, "10.0.0.3"))],
+        None,
+    ),
+    "the proxy does not reach two hosts": ([(0, outcome(BEHIND)), (1, outcome(BEHIND, "b.example"))], BEHIND),
+    "the proxy does not reach one of two hosts": ([(0, outcome(BEHIND)), (0.5, WORKS)], None),
+    "different failures": ([(0, outcome(RESOLVER)), (0, outcome(UNREACHABLE, "b.example"))], None),
+    "two receivers refuse": ([(0, outcome(ErrorKind.REFUSED)), (0, outcome(ErrorKind.REFUSED, "b"))], None),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_fault_of_our_own_counts_nothing_and_any_other_failure_counts(case: str) -> None:
+    steps, kind = CASES[case]
+    breaker: Breaker[Outcome] = Breaker()
+    counted: list[Outcome] = []
+    handed_back: list[Outcome] = []
+    last = steps[-1][0]
+    for now in sorted({at for at, _ in steps} | {last + 2, last + (2 if kind else DOUBT)}):
+        judged = breaker.judge([(one, one) for at, one in steps if at == now and one not in counted], now)
+        counted += [one for one, _ in judged[0]]
+        handed_back += judged[1]
+    assert (breaker.fault and breaker.fault.kind) == kind
+    failures = [one for _, one in steps if one.kind in {*breaking.CERTAIN, *breaking.DOUBTFUL}]
+    assert (handed_back, [one for one in counted if one in failures]) == ((failures, []) if kind else ([], failures))
+
+
+def open_breaker(kind: ErrorKind = ErrorKind.PROXY) -> Breaker[str]:
+    breaker: Breaker[str] = Breaker()
+    breaker.judge([("first", outcome(kind)), ("second", outcome(kind, "b.example"))], 0)
+    breaker.judge([], PATIENCE)
+    assert breaker.fault
+    return breaker
+
+
+def test_a_fault_has_a_sentence_and_a_beginning() -> None:
+    fault = open_breaker().fault
+    assert fault
+    assert (fault.text, fault.since) == ("The proxy proxy:3128 refuses connections", START)
+
+
+def test_a_probe_may_be_sent_every_few_seconds() -> None:
+    breaker = open_breaker()
+    probes = [now / 10 for now in range(300) if breaker.may_probe(now / 10)]
+    assert probes == [PROBE_EVERY * number for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("kind", sorted({*breaking.CERTAIN, *breaking.DOUBTFUL}))
+def test_the_first_probe_that_works_ends_the_fault(kind: ErrorKind) -> None:
+    breaker = open_breaker(kind)
+    assert breaker.judge([("probe", outcome(kind))], 6) == ([], ["probe"])
+    assert breaker.fault
+    for answer in (outcome(ErrorKind.HTTP_500, connected=True), outcome(ErrorKind.ANSWER_TIMEOUT, connected=True)):
+        breaker = open_breaker(kind)
+        assert breaker.judge([("probe", answer)], 6) == ([("probe", answer)], [])
+        assert breaker.fault is None
+
+
+def test_requests_that_the_end_of_the_proxy_cuts_off_are_handed_back() -> None:
+    closed = outcome(ErrorKind.CLOSED, ms=200, connected=True)
+    breaker: Breaker[str] = Breaker()
+    assert breaker.judge([("before", closed)], 0, uses_proxy=True) == ([], [])
+    assert breaker.judge([("it", outcome(ErrorKind.PROXY))], 0.1, uses_proxy=True) == ([], ["it", "before"])
+    assert breaker.judge([("after", closed)], 0.2, uses_proxy=True) == ([], ["after"])
+    assert breaker.fault
+    assert Breaker[str]().judge([("direct", closed)], 0) == ([("direct", closed)], [])
+
+
+def test_failures_in_doubt_have_a_limit() -> None:
+    breaker: Breaker[int] = Breaker()
+    counted, handed_back = breaker.judge([(number, outcome(RESOLVER)) for number in range(MAX_DOUBTFUL + 7)], 0)
+    assert ([number for number, _ in counted], handed_back) == (list(range(7)), [])
+
+
+# One worker with real rows
+
+
+@contextmanager
+def worker() -> Iterator[DeliveryRunner]:
+    runner = DeliveryRunner("test")
+    try:
+        yield runner
+    finally:
+        runner.close(grace=0)
+
+
+def three_webhooks(inbox: Inbox, hosts: tuple[str, ...] = ("127.0.0.1",) * 3) -> None:
+    for number, host in enumerate(hosts):
+        url = inbox.url(f"ok?{number}").replace("127.0.0.1", host)
+        webhook = make_webhook(Thing, url=url, timeout=3)
+        for key in range(4):
+            make_event(webhook, object_id=str(key))
+
+
+def nothing_was_charged() -> bool:
+    return (
+        set(states()) <= {State.PENDING, State.WAITING, State.SENDING}
+        and not Attempt.objects.exists()
+        and not Webhook.objects.exclude(failures_in_a_row=0).exists()
+    )
+
+
+@pytest.fixture
+def strict(database: str, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Every counted failure would pause its webhook at once."""
+    webhooks_settings(PAUSE_AFTER=1, RETRY_SCHEDULE=[3600])
+    monkeypatch.setattr(breaking, "PROBE_EVERY", 0.3)
+    return webhooks_settings
+
+
+def test_a_proxy_that_is_down_charges_no_attempt_and_all_is_delivered_after_it(
+    strict: Any, inbox: Inbox, app_log: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    strict(PROXY=f"http://127.0.0.1:{port}", PAUSE_AFTER=1)
+    three_webhooks(inbox)
+    with worker() as runner:
+        runner.run(2)
+        assert nothing_was_charged()
+        assert [fault.text for fault in runner.faults] == [f"The proxy 127.0.0.1:{port} refuses connections"]
+        with closing(Proxy(port=port)):
+            started = time.monotonic()
+            runner.run(20)
+            assert time.monotonic() - started < 10
+    assert states() == [State.SUCCEEDED] * 12
+    assert Attempt.objects.count() == len(inbox.received()) == 12
+    lines = [record.getMessage() for record in app_log.records]
+    assert [line.partition(". Deliveries wait")[0] for line in lines] == [
+        f"The proxy 127.0.0.1:{port} refuses connections",
+        f"Deliveries are sent again. This is over: The proxy 127.0.0.1:{port} refuses connections",
+    ]
+
+
+def test_name_servers_that_fail_charge_no_attempt(strict: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = ("a.example", "b.example", "c.example")
+    three_webhooks(inbox, hosts)
+    with name_server({host: [["127.0.0.1"]] for host in hosts}) as server, worker() as runner:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve_at(server))
+        server.is_broken = True
+        runner.run(2.5)
+        assert nothing_was_charged()
+        assert [fault.kind for fault in runner.faults] == [ErrorKind.RESOLVER]
+        server.is_broken = False
+        runner.run(20)
+    assert states() == [State.SUCCEEDED] * 12
+
+
+def test_one_receiver_whose_name_servers_fail_is_charged(
+    strict: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breaking, "DOUBT", 1.0)
+    make_event(make_webhook(Thing, url=inbox.url().replace("127.0.0.1", "a.example")))
+    with name_server({}) as server, worker() as runner:
+        monkeypatch.setattr(socket, "getaddrinfo", resolve_at(server))
+        server.is_broken = True
+        runner.run(20)
+    assert Attempt.objects.get().error_kind == ErrorKind.RESOLVER
+    assert Webhook.objects.get().is_paused
+
+
+def test_six_days_without_a_proxy_charge_no_attempt(strict: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One paused webhook, too: its probes come from the same schedule as before."""
+    clock = time.monotonic()
+    monkeypatch.setattr(running, "elapsed", lambda: clock)
+    sent = []
+
+    def start(self: Transport, request: Request, done: Callable[[Outcome], None]) -> None:
+        sent.append(request.url)
+        done(Outcome(datetime.now(UTC), 0, reason="the proxy refuses connections", kind=ErrorKind.PROXY))
+
+    three_webhooks(inbox)
+    real = Transport.start
+    monkeypatch.setattr(Transport, "start", start)
+    with worker() as runner:
+        for _ in range(6 * 24):
+            runner.run(0.2, wait=False)
+            runner.poll()
+            clock += 3600
+        assert len(sent) >= 6 * 24 - 1
+        assert nothing_was_charged()
+        monkeypatch.setattr(Transport, "start", real)
+        runner.run(20)
+    assert states() == [State.SUCCEEDED] * 12
+
+
+def test_the_probe_of_a_paused_webhook_is_not_used_up(strict: Any, inbox: Inbox) -> None:
+    strict(PROXY=f"http://127.0.0.1:{free_port()}")
+    paused = make_webhook(Thing, url=inbox.url(), probe_at=datetime(2026, 1, 1, tzinfo=UTC), probes=2)
+    make_event(paused)
+    with worker() as runner:
+        runner.run(1)
+    paused.refresh_from_db()
+    assert (paused.probes, paused.probe_at.year > 2026 or paused.probe_at <= datetime.now(UTC)) == (2, True)
+
+
+def test_a_worker_without_the_key_leaves_a_webhook_to_others(
+    strict: Any, inbox: Inbox, settings: Any, app_log: pytest.LogCaptureFixture
+) -> None:
+    """And goes on with webhooks that it can sign for."""
+    make_event(make_webhook(Thing, name="CMDB", url=inbox.url(), secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+    known, settings.SECRET_KEY = settings.SECRET_KEY, "another key"
+    make_event(make_webhook(Thing, url=inbox.url()))
+    with worker() as runner:
+        runner.run(1)
+        assert sorted(states()) == [State.PENDING, State.SUCCEEDED]
+        assert [fault.text for fault in runner.faults] == ["The worker cannot decrypt the secrets of 1 webhook"]
+    assert not Webhook.objects.exclude(failures_in_a_row=0).exists()
+    [line] = [record.getMessage() for record in app_log.records]
+    assert "the secret of webhook “CMDB” cannot be used" in line
+    assert "This worker has these keys: SECRET_KEY" in line
+    settings.SECRET_KEY = known
+    drain()
+    assert states() == [State.SUCCEEDED] * 2

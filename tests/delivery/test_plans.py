@@ -1,0 +1,151 @@
+"""What the statements of a worker read, with statistics of PostgreSQL that are old or say the opposite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from tests.support.draining import states
+from tests.support.inbox import Inbox
+from tests.support.incident import DESCRIPTIONS, described_by, insert_deliveries
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.plans import Executed, executed_plans
+from tests.testapp.models import Thing
+from webhooks.conf import conf
+from webhooks.db import fetch_all
+from webhooks.delivery import maintenance
+from webhooks.delivery.maintenance import Sweeper
+from webhooks.delivery.runner import DeliveryRunner
+from webhooks.models import QueuedDelivery, State, Webhook
+from webhooks.models.lanes import lane_of
+
+pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
+
+MANY, BATCH = 20_000, 100
+
+# What one statement may read: some rows and pages for each row of its batch, and no range of all waiting ones.
+MOST_ROWS, MOST_BUFFERS = MANY // 10, 60 * BATCH
+
+
+@pytest.fixture(params=DESCRIPTIONS)
+def incident(request: pytest.FixtureRequest, database: str, inbox: Inbox) -> Iterator[tuple[Webhook, Webhook]]:
+    """A healthy webhook, and one that is down with thousands of deliveries waiting. The statistics are older."""
+    down, healthy = make_webhook(Thing), make_webhook(Thing, url=inbox.url("ok"))
+    with described_by(request.param, down):
+        insert_deliveries(healthy, MANY, MANY, State.SUCCEEDED)
+        insert_deliveries(down, MANY, 10)
+        yield down, healthy
+
+
+def greedy(executed: list[Executed]) -> str:
+    """The statements that read too much."""
+    assert executed, "no plan was reported"
+    found = [one for one in executed if one.rows > MOST_ROWS or one.buffers > MOST_BUFFERS]
+    return "\n".join(sorted({str(one)[:500] for one in found}))
+
+
+def test_no_statement_of_a_worker_reads_what_waits_behind_a_receiver_that_is_down(
+    incident: tuple[Webhook, Webhook], inbox: Inbox
+) -> None:
+    down, healthy = incident
+    for number in range(BATCH):
+        make_event(healthy, down, object_id=f"new-{number % 50}")
+        make_event(down, object_id=f"old-{number % 10}")
+    runner = DeliveryRunner("test")
+    try:
+        with executed_plans() as executed:
+            runner.run(10, wait=False)
+            runner.finish()
+            maintenance.sweep()
+    finally:
+        runner.close(grace=0)
+    assert len(inbox.received()) == BATCH
+    assert greedy(executed) == ""
+
+
+def test_the_purge_reads_what_it_deletes(incident: tuple[Webhook, Webhook]) -> None:
+    down, _ = incident
+    ago = timezone.now() - timedelta(days=1000)
+    for state in (State.FAILED, State.DISCARDED, State.SUCCEEDED):
+        make_delivery(down, state, object_id=state, finished_at=ago)
+    with executed_plans() as executed:
+        assert maintenance.sweep() == 3
+    assert greedy(executed) == ""
+
+
+def test_a_step_that_takes_too_long_stops_no_other_and_rests(
+    webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    webhooks_settings(LEASE=0.6)
+    make_delivery(make_webhook(Thing), State.SENDING, lease_until=timezone.now() - timedelta(seconds=1))
+
+    def unblock_lanes() -> int:
+        fetch_all("default", "SELECT pg_sleep(5)")
+        raise AssertionError("it was not stopped")
+
+    monkeypatch.setattr(maintenance, "unblock_lanes", unblock_lanes)
+    sweeper = Sweeper()
+    assert sweeper.sweep() == 1
+    assert states() == [State.PENDING]
+    [record] = app_log.records
+    assert record.getMessage().startswith("The sweep stopped “unblock lanes” after 0.")
+    assert sweeper.sweep() == 0
+    assert len(app_log.records) == 1
+
+
+def test_a_worker_with_a_sweep_that_takes_too_long_delivers(
+    webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, inbox: Inbox
+) -> None:
+    webhooks_settings(LEASE=1.5, SWEEP_INTERVAL=0.01)
+    monkeypatch.setattr(maintenance, "unblock_lanes", lambda: len(fetch_all("default", "SELECT pg_sleep(5)")))
+    webhook = make_webhook(Thing, url=inbox.url("ok"))
+    for number in range(20):
+        make_event(webhook, object_id=str(number))
+    runner = DeliveryRunner("test")
+    try:
+        runner.run(4 * conf.lease, wait=False)
+        runner.finish()
+    finally:
+        runner.close(grace=0)
+    assert states() == [State.SUCCEEDED] * 20
+    assert len(inbox.received()) == 20
+
+
+# Lanes without a head
+
+
+@pytest.mark.parametrize("has_retried", [False, True], ids=["", "retried"])
+def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> None:
+    webhook = make_webhook(Thing)
+    if has_retried:
+        make_delivery(webhook, State.WAITING, overtaken=True)
+    head, *_ = [make_delivery(webhook, state) for state in (State.PENDING, State.WAITING, State.WAITING)]
+    sweeper = Sweeper()
+    assert sweeper.sweep() == 0
+    QueuedDelivery.objects.filter(pk=head.pk).delete()
+    assert sweeper.sweep() == 1
+    queued = QueuedDelivery.objects.order_by("event_id").values_list("state", flat=True)
+    assert list(queued) == [State.PENDING, *[State.WAITING] * (2 if has_retried else 1)]
+    assert sweeper.sweep() == 0
+
+
+def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "MOST", 2)
+    for webhook in (make_webhook(Thing), make_webhook(Thing)):
+        for number in range(3):
+            make_delivery(webhook, State.WAITING, object_id=str(number))
+    check = maintenance.LaneCheck().check
+    assert [check() for _ in range(5)] == [2, 2, 2, 0, 0]
+    assert states() == [State.PENDING] * 6
+
+
+def test_the_lane_of_an_object_may_be_the_lowest_number() -> None:
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.WAITING, lane=-(2**63))
+    make_delivery(webhook, State.WAITING, lane=lane_of("a", json.dumps(1)))
+    assert maintenance.LaneCheck().check() == 2

@@ -1,0 +1,230 @@
+"""Answers that are cut, torn, or made to be taken for two: over one kept connection, byte by byte."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import pytest
+
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import Outcome
+from webhooks.network.request import Request
+from webhooks.network.transport import Transport
+
+Serve = Callable[[socket.socket, int], None]
+
+GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
+EVIL = b"HTTP/1.1 201 Created\r\nContent-Length: 4\r\n\r\nevil"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n0\r\nX-Trailer: 1\r\n\r\n"
+
+
+@contextmanager
+def receiver(serve: Serve) -> Iterator[str]:
+    """The URL of a receiver that calls ``serve`` with each request's connection, and the number of the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            number = 0
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                number += 1
+                threading.Thread(target=converse, args=(connection, number), daemon=True).start()
+
+        def converse(connection: socket.socket, number: int) -> None:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                with connection:
+                    while connection.recv(65536):
+                        serve(connection, number)
+            except OSError:
+                return  # the worker has closed it
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/"
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with closing(Transport()) as opened:
+        yield opened
+
+
+def send(transport: Transport, url: str, body: bytes = b"{}", timeout: float = 10) -> Outcome:
+    return transport.send(Request(url, {}, body, timeout))
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize("answer", [GOOD, CHUNKED], ids=["length", "chunks"])
+@pytest.mark.parametrize("end", [socket.socket.close, reset], ids=["closed", "reset"])
+def test_an_answer_that_ends_at_any_byte_is_a_failure(
+    transport: Transport, answer: bytes, end: Callable[[socket.socket], None]
+) -> None:
+    sent = 0
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(answer[:sent])
+        time.sleep(0.002 if end is reset else 0)  # a reset can overtake what was sent
+        end(connection)
+
+    whole = answer.index(b"\n0\r\n") + 4 if answer is CHUNKED else len(answer)  # a trailer may be cut off
+    with receiver(serve) as url:
+        for sent in range(whole):  # serve reads it
+            outcome = send(transport, url)
+            assert (outcome.succeeded, outcome.kind) == (False, ErrorKind.CLOSED), (sent, outcome)
+
+
+@pytest.mark.parametrize("answer", [GOOD, CHUNKED], ids=["length", "chunks"])
+def test_an_answer_that_comes_byte_by_byte_is_read(transport: Transport, answer: bytes) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        for byte in answer:
+            connection.sendall(bytes([byte]))
+
+    with receiver(serve) as url:
+        assert [send(transport, url).body for _ in range(2)] == ["good"] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "status"),
+    [
+        (GOOD + EVIL, 200),
+        (b"HTTP/1.1 204 No Content\r\n\r\n" + EVIL, 204),
+        (b"HTTP/1.1 204 No Content\r\nContent-Length: %d\r\n\r\n" % len(EVIL) + EVIL, 204),
+        (b"HTTP/1.1 304 Not Modified\r\n\r\n" + EVIL, 304),
+        (CHUNKED + EVIL, 200),
+        # Both a length and chunks: which one counts?
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n" + CHUNKED[17:], 200),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 4\r\n\r\ngood", 200),
+        (b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\n" + CHUNKED[17:], 200),
+        # A header that others may read, or read otherwise.
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length : 40\r\n\r\ngood", 200),
+        (b"HTTP/1.1 200 OK\r\nX: y\rContent-Length: 40\r\nContent-Length: 4\r\n\r\ngood", 200),
+        (b"HTTP/1.1 200 OK\r\nX: y\0\r\nContent-Length: 4\r\n\r\ngood", 200),
+        (b"HTTP/1.1 200 OK\r\n Content-Length: 40\r\n\r\n", 200),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ngood", 200),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\ngood", 200),
+    ],
+    ids=[
+        "bytes after a length", "204", "204 with a length", "304", "bytes after chunks", "length and chunks",
+        "identity", "chunks of HTTP/1.0", "space before a colon", "lone CR", "NUL", "folded first line", "close",
+        "HTTP/1.0",
+    ],
+)  # fmt: skip
+def test_a_connection_whose_answer_could_end_elsewhere_is_not_used_again(
+    transport: Transport, first: bytes, status: int
+) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(first if number == 1 else GOOD)
+        if b"folded" in first or first.endswith(b"40\r\n\r\n"):
+            connection.close()
+
+    with receiver(serve) as url:
+        assert send(transport, url).status == status
+        second = send(transport, url)
+    assert (second.status, second.body, second.has_connected) == (200, "good", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"Transfer-Encoding: gzip, chunked\r\n\r\n", "its Transfer-Encoding is unknown"),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", "its Transfer-Encoding is unknown"),
+        (b"Transfer-Encoding: xchunked\r\n\r\n", "its Transfer-Encoding is unknown"),
+        (b"Content-Length: 4\r\n\t5\r\n\r\n", "its Content-Length is no number"),
+        (b"Transfer-Encoding: chunked\r\n\r\n4\r\ngoodXX0\r\n\r\n", "a chunk does not end after its size"),
+        (b"Transfer-Encoding: chunked\r\n\r\n4\r\ngood\n0\r\n\r\n", "a chunk does not end after its size"),
+        (b"Content-Encoding: gzip, gzip\r\nContent-Length: 4\r\n\r\nnone", "it is compressed more than once"),
+    ],
+)
+def test_an_ambiguous_answer_is_refused(transport: Transport, answer: bytes, reason: str) -> None:
+    with receiver(lambda connection, number: connection.sendall(b"HTTP/1.1 200 OK\r\n" + answer)) as url:
+        outcome = send(transport, url)
+    assert not outcome.succeeded
+    assert outcome.reason.endswith(reason)
+
+
+def test_bytes_that_come_while_a_connection_is_kept_close_it(transport: Transport) -> None:
+    came = threading.Event()
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(GOOD)
+        if number == 1:
+            time.sleep(0.05)
+            connection.sendall(EVIL)
+            came.set()
+
+    with receiver(serve) as url:
+        assert send(transport, url).succeeded
+        assert came.wait(20)
+        second = send(transport, url)
+    assert (second.status, second.body, second.has_connected) == (200, "good", True)
+
+
+@pytest.mark.parametrize("part", [b"", b"H", b"HTTP/1.1 100 Continue\r\n\r\n"], ids=["nothing", "a byte", "an interim"])
+def test_a_kept_connection_that_ends_is_tried_again_only_if_nothing_has_come(transport: Transport, part: bytes) -> None:
+    requests = 0
+
+    def serve(connection: socket.socket, number: int) -> None:
+        nonlocal requests
+        requests += 1
+        if requests == 2:
+            connection.sendall(part)
+            connection.close()
+        else:
+            connection.sendall(GOOD)
+
+    with receiver(serve) as url:
+        assert send(transport, url).succeeded
+        second = send(transport, url)
+    assert (second.succeeded, requests) == (not part, 2 if part else 3)
+
+
+def test_an_answer_before_the_end_of_a_large_body_counts(transport: Transport) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65536):
+            pass
+
+    with receiver(serve) as url:
+        outcome = send(transport, url, body=bytes(5_000_000))
+    assert (outcome.status, outcome.kind) == (413, ErrorKind.HTTP_413)
+
+
+def test_chunks_that_are_cut_behind_the_wanted_bytes_do_not_matter(transport: Transport) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2000\r\n" + b"x" * 8192
+
+    def serve(connection: socket.socket, number: int) -> None:
+        connection.sendall(answer)
+        connection.close()
+
+    with receiver(serve) as url:
+        assert send(transport, url).body == "x" * 8192
+
+
+def test_many_requests_at_once_share_one_thread_and_end_at_their_own_deadlines(transport: Transport) -> None:
+    def serve(connection: socket.socket, number: int) -> None:
+        time.sleep(0.1 if number % 2 else 60)
+        connection.sendall(GOOD)
+
+    outcomes: list[Outcome] = []
+    with receiver(serve) as url:
+        for _ in range(40):
+            transport.start(Request(url, {}, b"{}", 1.0), outcomes.append)
+        started = time.monotonic()
+        while len(outcomes) < 40:
+            transport.poll()
+    assert time.monotonic() - started < 3
+    assert sorted(outcome.succeeded for outcome in outcomes) == [False] * 20 + [True] * 20
+    assert {outcome.kind for outcome in outcomes} == {"", ErrorKind.ANSWER_TIMEOUT}

@@ -1,0 +1,273 @@
+"""The worker sends and reads what ``requests`` does: the same request at the receiver, the same answer from it."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import socket
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.figures import Figures
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import explain
+from webhooks.network.request import Request
+from webhooks.network.transport import Transport
+from webhooks.text import clean
+
+KEEP = 8192
+
+Headers = dict[str, str]
+
+
+class Server:
+    """Answers each connection with ``answer``, in pieces that end at ``cuts``, and closes it."""
+
+    def __init__(self) -> None:
+        self.answer, self.cuts = b"", list[int]()
+        self.requests: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            with connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                try:
+                    self._converse(connection)
+                except OSError:
+                    continue  # the client has read enough
+
+    def _converse(self, connection: socket.socket) -> None:
+        request = b""
+        while not (end := request.find(b"\r\n\r\n") + 4) > 3 or len(request) < end + _length(request):
+            request += connection.recv(65536)
+        self.requests.append(request)
+        ends = sorted({min(cut, len(self.answer)) for cut in self.cuts} | {len(self.answer)})
+        for begin, stop in zip([0, *ends], ends, strict=False):
+            connection.sendall(self.answer[begin:stop])
+        connection.shutdown(socket.SHUT_WR)
+        connection.settimeout(5)
+        connection.recv(1)
+
+
+def _length(request: bytes) -> int:
+    found = re.search(rb"(?i)\r\ncontent-length: *([0-9]+)", request)
+    return int(found[1]) if found else 0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with closing(Server()) as opened:
+        yield opened
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a client makes of an answer."""
+
+    status: int | None
+    headers: dict[str, str]
+    body: str
+    kind: str
+
+
+def plain(value: str) -> str:
+    """A value without its folds, which ``requests`` keeps, and without spaces at commas, which join values."""
+    return re.sub(r"\s*,\s*", ", ", re.sub(r"\s*\r?\n\s+", " ", value)).strip()
+
+
+def seen_by_us(url: str, method: str = "POST", headers: Headers | None = None, body: bytes = b"{}") -> Seen:
+    with closing(Transport()) as transport:
+        outcome = transport.send(Request(url, headers or {}, body, 10, method=method, keep=KEEP))
+    answer = {name.lower(): plain(value) for name, value in outcome.headers.items()}
+    kind = "" if outcome.kind.startswith("http_") or outcome.kind == ErrorKind.REDIRECT else outcome.kind
+    if ", but the body could not be read" in outcome.reason:
+        kind = "in body"
+    return Seen(outcome.status, answer, outcome.body, kind)
+
+
+def seen_by_requests(
+    url: str, method: str = "POST", headers: dict[str, str] | None = None, body: bytes = b"{}"
+) -> Seen:
+    with requests.Session() as session:
+        session.trust_env = False
+        session.headers.clear()
+        try:
+            response = session.request(
+                method, url, data=body, headers=headers, timeout=10, stream=True, allow_redirects=False
+            )
+        except requests.RequestException as error:
+            return Seen(None, {}, "", explain(error, 10)[0])
+        found = {name.lower(): plain(value) for name, value in response.headers.items()}
+        try:
+            text, kind = clean(body_read_by(response).decode(errors="replace")), ""
+        except Exception:
+            text, kind = "", "in body"
+        return Seen(response.status_code, found, text, kind)
+
+
+def body_read_by(response: requests.Response) -> bytes:
+    """The first bytes of the body. ``read`` waits for as many compressed bytes as it returns decoded ones, so a
+    compressed body that is cut off later than it is wanted would be unreadable. Byte by byte, it stops in time."""
+    step, body = 1 if "Content-Encoding" in response.headers else KEEP, bytearray()
+    while len(body) < KEEP and (piece := response.raw.read(step, decode_content=True)):
+        body += piece
+    return bytes(body)
+
+
+# Answers
+
+NAMES = st.from_regex(r"\AX-[A-Za-z0-9!#$%&'*+.^_`|~-]{1,12}\Z")
+VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_categories=["Cc"]), max_size=30)
+SPACES = st.sampled_from(["", " ", "  ", "\t", " \t "])
+PHRASES = st.sampled_from(["", " ", " OK", " Not Found", " Ça va", "  two  words "])
+STATUS = st.sampled_from([200, 200, 201, 204, 302, 304, 400, 404, 410, 429, 500, 503]) | st.integers(200, 999)
+
+
+@st.composite
+def answers(draw: Any) -> bytes:
+    end = draw(st.sampled_from(["\r\n", "\r\n", "\r\n", "\n"]))
+    status = draw(STATUS)
+    lines = [f"HTTP/1.{draw(st.integers(0, 1))} {status}{draw(PHRASES)}"]
+    for name, value in draw(st.lists(st.tuples(NAMES, VALUES), max_size=8)):
+        lines.append(f"{name}:{draw(SPACES)}{value.strip()}{draw(SPACES)}")
+        if draw(st.integers(0, 9)) == 0:
+            lines.append(f" folded {value.strip()}")
+    body = draw(st.binary(max_size=200) | st.integers(0, 20_000).map(lambda size: b"0123456789" * (size // 10)))
+    match draw(st.sampled_from(["", "", "", "gzip", "deflate", "broken"])):
+        case "gzip":
+            body = gzip.compress(body, mtime=0)
+            lines.append("Content-Encoding: gzip")
+        case "deflate":
+            body = zlib.compress(body)
+            lines.append("content-encoding: Deflate")
+        case "broken":
+            body = b"no gzip, but long enough" + body
+            lines.append("Content-Encoding: gzip")
+    if status in (204, 304):
+        return end.join([*lines, "", ""]).encode("latin-1")  # such an answer has no body
+    match draw(st.sampled_from(["length", "length", "chunks", "chunks", "end", "cut", "cut chunks"])):
+        case "length":
+            lines.append(f"Content-Length:{draw(SPACES)}{len(body)}{draw(SPACES)}")
+        case "cut":
+            lines.append(f"CONTENT-LENGTH: {len(body) + draw(st.integers(1, 100))}")
+        case "chunks":
+            lines.append("Transfer-Encoding: chunked")
+            body = draw(chunks(body))
+        case "cut chunks":
+            lines.append("Transfer-Encoding: Chunked")
+            body = draw(chunks(body))
+            body = body[: draw(st.integers(0, body.rindex(b"0\r\n")))]  # in the last chunk, or before
+    interim = draw(st.sampled_from(["", "", "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 100 \r\nX: y\r\n\r\n"]))
+    head = draw(st.permutations(lines[1:])) if not any(line.startswith(" ") for line in lines) else lines[1:]
+    return (interim + end.join([lines[0], *head, "", ""])).encode("latin-1") + body
+
+
+@st.composite
+def chunks(draw: Any, body: bytes) -> bytes:
+    size = draw(st.integers(1, max(1, len(body))))
+    size = max(size, len(body) // 50)
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    extension = draw(st.sampled_from([b"", b"", b";a=b", b' ; name="value"']))
+    whole = b"".join(b"%x%b\r\n%b\r\n" % (len(part), extension, part) for part in parts)
+    return whole + b"0\r\n" + draw(st.sampled_from([b"", b"X-Trailer: 1\r\n"])) + b"\r\n"
+
+
+# What is no HTTP, with the kind of error that both must find.
+BROKEN = st.sampled_from(
+    [
+        (b"", ErrorKind.CLOSED),
+        (b"HTTP/2.0 200 OK\r\n\r\n", ErrorKind.INVALID_HTTP),
+        (b"SSH-2.0-OpenSSH_9.9\r\n\r\n", ErrorKind.INVALID_HTTP),
+        (b"<html>\r\n\r\n", ErrorKind.INVALID_HTTP),
+        (b"HTTP/1.1 abc OK\r\n\r\n", ErrorKind.INVALID_HTTP),
+        (b"HTTP/1.1 20 OK\r\n\r\n", ErrorKind.INVALID_HTTP),
+        (b"\r\n\r\n", ErrorKind.INVALID_HTTP),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", ErrorKind.INVALID_HTTP),
+    ]
+)
+
+
+@pytest.mark.slow
+def test_answers_are_read_as_requests_reads_them(server: Server, figures: Figures, is_long: bool) -> None:
+    many, failed = 10_000 if is_long else 150, 0
+    url = f"http://127.0.0.1:{server.port}/"
+
+    @settings(max_examples=many, deadline=None, database=None)
+    @given(answers(), st.lists(st.integers(1, 600), max_size=4))
+    def compare(answer: bytes, cuts: list[int]) -> None:
+        nonlocal failed
+        server.answer, server.cuts = answer, cuts
+        ours, theirs = seen_by_us(url), seen_by_requests(url)
+        assert ours == theirs
+        failed += bool(ours.kind)
+
+    compare()
+    figures(f"{many} answers, {failed} of them unreadable")
+    assert failed
+
+
+@settings(max_examples=50, deadline=None, database=None)
+@given(BROKEN, st.lists(st.integers(1, 20), max_size=2))
+def test_what_is_no_http_gives_the_same_kind_of_error(
+    server: Server, broken: tuple[bytes, ErrorKind], cuts: list[int]
+) -> None:
+    server.answer, kind, server.cuts = *broken, cuts
+    url = f"http://127.0.0.1:{server.port}/"
+    assert {seen_by_us(url).kind, seen_by_requests(url).kind} == {kind}
+
+
+# Requests
+
+PATHS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x2FF, exclude_categories=["Cc", "Cs"]), max_size=30)
+
+
+@pytest.mark.slow
+def test_receivers_get_what_requests_sends(server: Server, figures: Figures, is_long: bool) -> None:
+    many = 10_000 if is_long else 100
+    server.answer, server.cuts = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", []
+
+    @settings(max_examples=many, deadline=None, database=None)
+    @given(
+        st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        st.sampled_from(["127.0.0.1", "me:p%40ss@127.0.0.1"]),
+        PATHS,
+        st.dictionaries(NAMES, st.from_regex(r"\A[!-~]([ -~]*[!-~])?\Z"), max_size=5),
+        st.binary(min_size=1, max_size=300),
+    )
+    def compare(method: str, host: str, path: str, headers: dict[str, str], body: bytes) -> None:
+        headers = {**{name.lower(): value for name, value in headers.items()}, "User-Agent": "tests"}
+        url = f"http://{host}:{server.port}/{path}"
+        server.requests.clear()
+        assert seen_by_us(url, method, headers, body).status == seen_by_requests(url, method, headers, body).status
+        ours, theirs = map(taken_apart, server.requests)
+        assert ours == theirs
+
+    compare()
+    figures(f"{many} requests")
+
+
+def taken_apart(request: bytes) -> tuple[bytes, dict[bytes, bytes], bytes]:
+    """The request line, the headers and the body."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    line, *lines = head.split(b"\r\n")
+    headers = {name.lower(): value for name, _, value in (one.partition(b": ") for one in lines)}
+    return line, headers, body

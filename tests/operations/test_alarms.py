@@ -1,0 +1,232 @@
+"""The alarms of the status page and of the page of a webhook, and which follows from which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from webhooks.delivery.breaker import Fault
+from webhooks.models import State, Webhook
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.operations.alarms import Alarm, Level, find_alarms
+from webhooks.operations.counts import FailedGroup
+from webhooks.operations.overview import Overview
+from webhooks.operations.wording import exact_time
+from webhooks.workers.status import SILENT_SHIPPED, Backend, Worker
+
+NOW = timezone.now()
+LONG_AGO = NOW - timedelta(minutes=10)
+SHIPPED = Worker("w", ("webhooks",), is_shipped=True)
+STOCK = Worker("w", ("webhooks",))
+SILENT = Worker("w", ("webhooks",), True, silence=SILENT_SHIPPED + 60)
+AHEAD = Worker("web1:123", ("webhooks",), True, clock_offset=3600.4)
+BEHIND = replace(AHEAD, clock_offset=-6)
+
+
+def counted(pk: int = 1, name: str = "CMDB", **values: Any) -> Webhook:
+    """A webhook as ``with_counts`` reads it."""
+    webhook = Webhook(pk=pk, name=name)
+    counts = dict.fromkeys(("pending", "waiting", "sending", "failed", "retrying", "blocked"), 0)
+    moments = dict.fromkeys(("due_since", "blocked_since", "blocking", "last_failed"))
+    for key, value in (counts | moments | values).items():
+        setattr(webhook, key, value)
+    return webhook
+
+
+FINE = counted()
+
+
+def backend(*workers: Worker, error: str = "") -> Backend:
+    return Backend("webhooks", error=error, workers=workers)
+
+
+def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() -> None:
+    fault = Fault(ErrorKind.PROXY, "The proxy proxy:3128 refuses connections", LONG_AGO)
+    late = counted(pending=1, due_since=LONG_AGO)
+    overview = Overview(counts={State.PENDING: 12_000}, webhooks=(late,))
+    [alarm] = find_alarms(overview, backend(replace(SHIPPED, faults=(fault,))), True, NOW)
+    assert (alarm.level, alarm.remedy) == (Level.ERROR, ErrorKind.PROXY.remedy())
+    assert alarm.text == "The proxy proxy:3128 refuses connections."
+    assert alarm.facts(NOW) == [f"since {exact_time(LONG_AGO)}", "10,000+ wait"]
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "workers", "level", "text"),
+    [
+        ([FINE], [SHIPPED], Level.GOOD, "All is well: nothing is waiting"),
+        ([FINE], [], Level.ERROR, "No worker is running, so nothing is delivered."),
+        ([FINE], [Worker("w", ("default",))], Level.ERROR, "No running worker serves the queue “webhooks”"),
+        ([FINE], [SILENT], Level.ERROR, "No running worker serves the queue “webhooks”"),
+        ([FINE], [SHIPPED, SILENT], Level.WARNING, "The worker “w” has not reported for 2 min"),
+        ([FINE], [SHIPPED, AHEAD], Level.WARNING, "The clock of worker “web1:123” is 1 h ahead of the database's."),
+        ([FINE], [BEHIND], Level.WARNING, "The clock of worker “web1:123” is 6 s behind the database's."),
+        ([FINE], [replace(AHEAD, clock_offset=4.9)], Level.GOOD, "All is well"),
+        ([FINE], [STOCK], Level.WARNING, "Only stock rq workers are running."),
+        ([FINE], [STOCK, SHIPPED], Level.GOOD, "All is well"),
+        ([], [SHIPPED], Level.WARNING, "No webhook is defined"),
+        ([counted(enabled=False)], [SHIPPED], Level.WARNING, "Every webhook is disabled"),
+        (
+            [FINE, counted(2, "Chat", enabled=False, pending=1, waiting=2)], [SHIPPED], Level.WARNING,
+            "“Chat” is disabled, and its deliveries wait.",
+        ),
+        (
+            [FINE, counted(2, "Chat", enabled=False, pending=1, disabled_reason="410 Gone")], [SHIPPED],
+            Level.WARNING, "“Chat” was disabled automatically: 410 Gone.",
+        ),
+        (
+            [counted(failures_in_a_row=9, last_failure="HTTP 500", probe_at=NOW + timedelta(minutes=4))],
+            [SHIPPED], Level.WARNING,
+            "“CMDB” is paused after 9 failed attempts: HTTP 500.",
+        ),
+        (
+            [counted(failures_in_a_row=1, last_failure="HTTP 500", retrying=1)], [SHIPPED], Level.WARNING,
+            "The last attempt for “CMDB” failed, and is retried automatically: HTTP 500.",
+        ),
+        (
+            [counted(failures_in_a_row=3, last_failure="HTTP 500", failed=3)],
+            [SHIPPED], Level.WARNING, "The last attempt for “CMDB” failed: HTTP 500.",
+        ),
+        (
+            [counted(blocked=2, waiting=5)], [SHIPPED], Level.WARNING,
+            "“CMDB”: the first deliveries of 2 objects fail, and later ones of the objects wait behind them.",
+        ),
+        (
+            [counted(pending=1, due_since=LONG_AGO)], [SHIPPED], Level.WARNING,
+            "Deliveries of “CMDB” are due but not sent, the oldest for 10 min.",
+        ),
+        ([counted(pending=1, due_since=NOW)], [SHIPPED], Level.GOOD, "All is well"),
+    ],
+)  # fmt: skip
+def test_it_finds_problems_of_webhooks_and_workers(
+    webhooks: list[Webhook], workers: list[Worker], level: Level, text: str
+) -> None:
+    found = find_alarms(Overview(webhooks=tuple(webhooks)), backend(*workers), True, NOW)
+    assert [one.level for one in found if text in one.text] == [level], found
+
+
+@pytest.mark.parametrize(
+    ("overview", "text"),
+    [
+        (Overview(counts={State.FAILED: 1}), "1 delivery failed and will not be retried automatically."),
+        (Overview(counts={State.FAILED: 10_001}), "10,000+ deliveries failed and will not be retried"),
+        (Overview(failed_events=1), "1 event failed, so nothing was sent."),
+        (Overview(failed_events=2), "2 events failed, so nothing was sent."),
+        (Overview(undispatched=5, undispatched_since=LONG_AGO), "5 changes recorded but not dispatched, the oldest"),
+    ],
+)
+def test_it_finds_failed_and_undispatched_rows(overview: Overview, text: str) -> None:
+    assert text in " ".join(one.text for one in find_alarms(overview, backend(SHIPPED), True, NOW))
+
+
+def test_each_problem_has_a_remedy() -> None:
+    late = counted(pending=1, due_since=LONG_AGO)
+    rows = {"undispatched": 5, "undispatched_since": LONG_AGO, "failed_events": 1}
+    overview = Overview(webhooks=(late,), **rows)  # type: ignore[arg-type]
+    found = find_alarms(overview, backend(SHIPPED, SILENT), True, NOW)
+    assert [one.problem for one in found] == ["undispatched", "overdue", "silent_worker", "failed_events"]
+    assert [one.text for one in found if not one.remedy] == []
+
+
+def test_undispatched_changes_are_counted_when_all_is_well() -> None:
+    overview = Overview(undispatched=2, undispatched_since=NOW, webhooks=(FINE,))
+    [one] = find_alarms(overview, backend(SHIPPED), True, NOW)
+    assert one.text.startswith("All is well: 2 changes to dispatch, nothing has failed")
+
+
+@pytest.mark.parametrize(("state", "level"), [("suspended", Level.ERROR), ("idle", Level.WARNING)])
+def test_it_finds_suspended_workers(state: str, level: Level) -> None:
+    worker = Worker("w", ("webhooks",), is_shipped=True, state=state)
+    suspended = Backend("webhooks", workers=(worker,), is_suspended=True)
+    [one] = find_alarms(Overview(webhooks=(FINE,)), suspended, True, NOW)
+    assert (one.level, one.command) == (level, "rq resume --url redis://…")
+
+
+def test_the_worst_problem_comes_first() -> None:
+    overview = Overview(webhooks=(counted(failed=1),))
+    levels = [one.level for one in find_alarms(overview, backend(error="refused"), False, NOW)]
+    assert levels == [Level.ERROR, Level.ERROR, Level.WARNING]
+
+
+def test_without_redis_it_says_nothing_about_workers() -> None:
+    found = find_alarms(Overview(webhooks=(FINE,)), backend(error="refused"), True, NOW)
+    assert [one.text for one in found] == ["Redis cannot be used: refused"]
+
+
+FAULT = Fault(ErrorKind.RESOLVER, "The name servers of the worker fail", LONG_AGO)
+REFUSED = {
+    "payload_url": "https://cmdb.example/a", "failures_in_a_row": 3, "retrying": 3, "error_kind": "refused",
+    "last_failure": "connection refused",
+}  # fmt: skip
+LATE = {"pending": 1, "due_since": LONG_AGO}
+
+
+def tree(alarms: Sequence[Alarm]) -> list[str]:
+    """Each cause with what follows from it: "no_worker > overdue 1, overdue 2"."""
+
+    def name(alarm: Alarm) -> str:
+        return f"{alarm.problem} {alarm.webhook_id or ''}".strip()
+
+    return [" > ".join(filter(None, (name(one), ", ".join(map(name, one.consequences))))) for one in alarms]
+
+
+@pytest.mark.parametrize(
+    ("webhooks", "workers", "expected"),
+    [
+        ([LATE, LATE | {"failed": 2}], [], ["no_worker > overdue 1, overdue 2", "failed_deliveries 2"]),
+        ([LATE], [SILENT], ["no_worker_of_queue > silent_worker, overdue 1"]),
+        ([LATE, {}], [replace(SHIPPED, faults=(FAULT,))], ["fault > overdue 1"]),
+        (
+            [REFUSED | {"error_kind": "resolver"}, REFUSED], [replace(SHIPPED, faults=(FAULT,))],
+            ["fault > failing 1", "failing 2"],
+        ),
+        (
+            [{"paused_at": LONG_AGO, "paused_by": "jstretch", "failed": 2, "waiting": 3}], [SHIPPED],
+            ["paused_by_user 1 > failed_deliveries 1"],
+        ),
+        (
+            [{"probe_at": NOW, "failures_in_a_row": 20, "failed": 2, "waiting": 3, "blocked": 1}], [SHIPPED],
+            ["paused 1 > blocked_lanes 1, failed_deliveries 1"],
+        ),
+        (
+            [REFUSED | {"failing_since": NOW}, REFUSED | {"failing_since": LONG_AGO, "failed": 1}], [SHIPPED],
+            ["failing 2 > failed_deliveries 2, failing 1"],
+        ),
+        ([REFUSED, REFUSED | {"payload_url": "https://dns.example/"}], [SHIPPED], ["failing 1", "failing 2"]),
+        ([LATE | REFUSED], [SHIPPED], ["failing 1 > overdue 1"]),
+        ([LATE | {"failed": 1}], [SHIPPED], ["overdue 1 > failed_deliveries 1"]),
+        ([{"failed": 1}], [SHIPPED], ["failed_deliveries 1"]),
+        (
+            [{"failed": 1}, {"failed": 2}, {}], [SHIPPED],
+            ["failed_deliveries > failed_deliveries 1, failed_deliveries 2"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_follows_from_one_cause_is_folded_under_it(
+    webhooks: list[dict[str, Any]], workers: list[Worker], expected: list[str]
+) -> None:
+    known = tuple(counted(pk, f"webhook {pk}", **values) for pk, values in enumerate(webhooks, 1))
+    found = find_alarms(Overview(webhooks=known, counts={State.FAILED: 3}), backend(*workers), True, NOW)
+    assert sorted(tree(found)) == sorted(expected)
+
+
+def test_without_redis_what_is_late_follows_from_that() -> None:
+    overview = Overview(webhooks=(counted(**LATE),), undispatched=2, undispatched_since=LONG_AGO)
+    assert tree(find_alarms(overview, backend(error="refused"), True, NOW)) == ["redis > undispatched, overdue 1"]
+
+
+def test_failed_deliveries_name_their_reasons_and_the_remedy_of_the_most_common_one() -> None:
+    groups = (
+        FailedGroup(1, "http_401", 1001, LONG_AGO, NOW), FailedGroup(1, "refused", 2, NOW, NOW),
+    )  # fmt: skip
+    overview = Overview(webhooks=(counted(failed=1001),), failed_groups=groups, counts={State.FAILED: 1003})
+    [alarm] = find_alarms(overview, backend(SHIPPED), True, NOW)
+    assert alarm.text == (
+        "1,000+ deliveries of “CMDB” failed and will not be retried automatically. "
+        "Reasons: HTTP 401 Unauthorized (1,000+), connection refused (2)."
+    )
+    assert (alarm.since, alarm.remedy) == (LONG_AGO, ErrorKind.HTTP_401.remedy())

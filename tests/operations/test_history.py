@@ -1,0 +1,132 @@
+"""The history names the object and the act, from each entry point."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+from rest_framework.test import APIClient
+
+from dcim.models import Site
+from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS
+from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.operations import retries
+from webhooks.permissions import Operator
+
+pytestmark = [pytest.mark.usefixtures("redis"), pytest.mark.one_database]
+
+UUID = re.compile("[0-9a-f]{8}-?[0-9a-f]{4}", re.IGNORECASE)
+WEBHOOK, DELIVERY, EVENT = "CMDB sync", "Amsterdam AMS1 updated → CMDB sync", "Amsterdam AMS1 updated"
+
+# The answers to the questions before a deletion, which Django asks, and before a discard.
+CONFIRMED = {"post": "yes", "confirmed": "1"}
+
+
+@pytest.fixture
+def delivery(db: None) -> Delivery:
+    webhook = make_webhook(Site, name=WEBHOOK)
+    event = make_site_event(1, "Amsterdam AMS1", action="updated")
+    return make_site_delivery(webhook, event=event)
+
+
+def listed(client: Client, address: str, action: str, row: Any) -> Any:
+    return client.post(address, {"action": action, "_selected_action": [str(row.pk)], **CONFIRMED})
+
+
+def pressed(client: Client, row: Any, name: str) -> Any:
+    return client.post(reverse(f"admin:webhooks_{row._meta.model_name}_{name}", args=[row.pk]), CONFIRMED)
+
+
+def entries() -> list[tuple[int, str, str]]:
+    return [(one.action_flag, one.object_repr, one.get_change_message()) for one in LogEntry.objects.order_by("pk")]
+
+
+@pytest.mark.parametrize(
+    ("way", "flag", "name", "message"),
+    [
+        (lambda client, row: pressed(client, row, "retry"), CHANGE, DELIVERY, "Retried."),
+        (lambda client, row: pressed(client, row, "discard"), CHANGE, DELIVERY, "Discarded."),
+        (lambda client, row: listed(client, DELIVERIES, "retry_chosen", row), CHANGE, DELIVERY, "Retried."),
+        (lambda client, row: listed(client, DELIVERIES, "discard_chosen", row), CHANGE, DELIVERY, "Discarded."),
+        (lambda client, row: client.post(f"{STATUS}retry-all/", {"all": 1}), CHANGE, DELIVERY, "Retried."),
+        (lambda client, row: pressed(client, row.webhook, "ping"), CHANGE, WEBHOOK, "Sent a test."),
+        (lambda client, row: pressed(client, row.webhook, "pause"), CHANGE, WEBHOOK, "Paused."),
+        (lambda client, row: listed(client, WEBHOOKS, "pause", row.webhook), CHANGE, WEBHOOK, "Paused."),
+        (lambda client, row: listed(client, WEBHOOKS, "disable", row.webhook), CHANGE, WEBHOOK, "Disabled."),
+        (lambda client, row: listed(client, WEBHOOKS, "delete_selected", row.webhook), DELETION, WEBHOOK, ""),
+        (lambda client, row: pressed(client, row.webhook, "delete"), DELETION, WEBHOOK, ""),
+    ],
+)  # fmt: skip
+def test_an_act_in_the_admin(
+    admin_client: Client, delivery: Delivery, way: Any, flag: int, name: str, message: str
+) -> None:
+    assert way(admin_client, delivery).status_code == 302
+    assert entries() == [(flag, name, message)]
+
+
+@pytest.mark.parametrize(
+    ("method", "address", "flag", "name", "message"),
+    [
+        ("post", "deliveries/{delivery}/retry/", CHANGE, DELIVERY, "Retried."),
+        ("post", "deliveries/{delivery}/discard/", CHANGE, DELIVERY, "Discarded."),
+        ("post", "deliveries/retry/?webhook={webhook}", CHANGE, DELIVERY, "Retried."),
+        ("post", "webhooks/{webhook}/ping/", CHANGE, WEBHOOK, "Sent a test."),
+        ("post", "webhooks/{webhook}/pause/", CHANGE, WEBHOOK, "Paused."),
+        ("delete", "webhooks/{webhook}/", DELETION, WEBHOOK, ""),
+    ],
+)
+def test_an_act_by_the_api(
+    api: APIClient, delivery: Delivery, method: str, address: str, flag: int, name: str, message: str
+) -> None:
+    path = address.format(delivery=delivery.pk, webhook=delivery.webhook_id)
+    assert getattr(api, method)(f"/api/webhooks/{path}").status_code < 300
+    assert entries() == [(flag, name, message)]
+
+
+def test_a_replay_names_the_event(admin_client: Client, db: None) -> None:
+    site = Site.objects.create(name="Amsterdam AMS1", slug="ams1")
+    webhook = make_webhook(Site, name=WEBHOOK)
+    failed = make_site_event(
+        site.pk, site.name, action="updated", data="", error="KeyError", webhook_ids=[webhook.pk], dispatched=False
+    )
+    assert listed(admin_client, EVENTS, "replay_chosen", failed).status_code == 302
+    assert entries() == [(CHANGE, EVENT, "Replayed.")]
+
+
+def test_many_deliveries_are_one_entry_with_their_number_and_webhooks(admin_user: User, db: None) -> None:
+    make_site_deliveries(make_webhook(Site, name=WEBHOOK), retries.MAX_ENTRIES + 1)
+    retries.retry(Delivery.objects.all(), admin_user)
+    assert entries() == [(CHANGE, f"101 deliveries of {WEBHOOK}", "Retried.")]
+
+
+def test_long_names_are_cut_and_leave_room_for_the_webhook(admin_user: User, db: None) -> None:
+    webhook = make_webhook(Site, name="w" * 150)
+    make_site_delivery(webhook, event=make_site_event(1, "o" * 200, action="updated"))
+    retries.discard(Delivery.objects.all(), admin_user)
+    [(_, name, _)] = entries()
+    assert name == f"{'o' * 79}… updated → {'w' * 79}…"
+
+
+def test_an_event_without_an_object_has_the_name_of_its_kind() -> None:
+    assert str(Event(action="dcim.rack_audited", object_id="dcim.rack_audited")) == "dcim.rack_audited"
+    assert str(Event(action="deleted", object_type="dcim.site", object_id="7")) == "dcim.site 7 deleted"
+
+
+def test_a_command_leaves_a_line_in_the_log(delivery: Delivery, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "webhooks")
+    retries.retry(Delivery.objects.all(), Operator("webhooks_retry"))
+    assert f"History: manage.py webhooks_retry changed delivery “{DELIVERY}” Retried." in caplog.text
+    assert not LogEntry.objects.exists()
+
+
+def test_no_entry_is_a_bare_id(admin_user: User, delivery: Delivery) -> None:
+    retries.retry(Delivery.objects.all(), admin_user)
+    retries.discard(Delivery.objects.all(), admin_user)
+    assert Webhook.objects.count() == 1
+    assert not [entry for entry in entries() if UUID.search(f"{entry[1]} {entry[2]}")]

@@ -1,0 +1,143 @@
+"""The status of the site by ``webhooks_status`` and by ``status/`` of the REST API."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError
+from rest_framework.test import APIClient
+from rq import Queue, Worker
+
+from dcim.models import Site
+from tests.support.makers import make_site_delivery, make_site_event, make_webhook
+from tests.support.users import api_client, make_user
+from webhooks.models import State, Webhook
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.operations import status
+from webhooks.workers.status import CLASS_FIELD
+
+ADDRESS = "/api/webhooks/status/"
+
+
+@pytest.fixture
+def webhook(db: None, redis: Any) -> Webhook:
+    """With a live worker."""
+    worker = Worker([Queue("webhooks", connection=redis)], name="w-1", connection=redis)
+    worker.register_birth()
+    redis.hset(worker.key, CLASS_FIELD, "webhooks.workers.WebhookWorker")
+    return make_webhook(Site, name="CMDB")
+
+
+def run(capsys: Any, **options: Any) -> tuple[int, str]:
+    """The exit status and the output of the command."""
+    exit_status = 0
+    try:
+        call_command("webhooks_status", no_color=True, **options)
+    except SystemExit as end:
+        exit_status = int(str(end.code))
+    return exit_status, capsys.readouterr().out
+
+
+def test_all_is_well(webhook: Webhook, capsys: Any) -> None:
+    exit_status, said = run(capsys)
+    assert exit_status == 0
+    assert said.startswith("OK: no errors and no warnings\nOK  All is well: nothing is waiting, nothing has failed, ")
+    assert "Deliveries: 0 waiting, 0 pending, 0 sending, 0 succeeded, 0 failed, 0 discarded. 0 changes" in said
+
+
+def test_a_note_is_no_problem(webhook: Webhook, capsys: Any) -> None:
+    Webhook.objects.create(name="old", on_created=True, deleted_at=webhook.created, enabled=False)
+    exit_status, said = run(capsys)
+    assert exit_status == 0
+    assert "\nNOTE  1 deleted webhook still had many deliveries." in said
+
+
+def test_warnings_name_the_problem_and_what_to_do(webhook: Webhook, capsys: Any) -> None:
+    make_site_delivery(webhook, State.FAILED)
+    make_site_event(2, "odd", data="", error="KeyError")
+    exit_status, said = run(capsys)
+    assert exit_status == 1
+    lines = [line for line in said.splitlines() if not line.startswith(("    since", "    Around"))]
+    assert lines[:5] == [
+        "WARNING: 2 warnings",
+        "WARNING  1 delivery of “CMDB” failed and will not be retried automatically. Reasons: HTTP 503 Service "
+        "Unavailable (1).",
+        f"    {ErrorKind.HTTP_503.remedy()}",
+        "WARNING  1 event failed, so nothing was sent. The newest: odd, KeyError",
+        "    Fix the causes, then replay.",
+    ]
+
+
+def test_an_error_comes_first_with_the_command_to_type(webhook: Webhook, redis: Any, capsys: Any) -> None:
+    redis.flushdb()
+    make_site_delivery(webhook, State.FAILED)
+    exit_status, said = run(capsys)
+    assert exit_status == 2
+    assert said.splitlines()[:4] == [
+        "ERROR: 1 error, 1 warning",
+        "ERROR  No worker is running, so nothing is delivered.",
+        "    Start one:",
+        "    python manage.py rqworker webhooks",
+    ]
+
+
+def test_json_has_the_fields_of_the_api(webhook: Webhook, api: APIClient, capsys: Any) -> None:
+    Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
+    make_site_delivery(webhook, State.PENDING)
+    exit_status, said = run(capsys, json=True)
+    response = api.get(ADDRESS)
+    assert (exit_status, response.status_code) == (1, 200)
+    by_command, by_api = json.loads(said), response.json()
+    assert datetime.fromisoformat(by_command.pop("as_of")) <= datetime.fromisoformat(by_api.pop("as_of"))
+    assert by_command == by_api
+    assert (by_api["level"], by_api["workers"], by_api["deliveries"]["pending"]) == ("warning", 1, 1)
+    assert [(alarm["problem"], alarm["webhook"]) for alarm in by_api["alarms"]] == [
+        ("disabled", webhook.pk), ("all_disabled", None),
+    ]  # fmt: skip
+    assert (by_api["alarms"][0]["waiting"], by_api["alarms"][0]["consequences"]) == (1, [])
+    assert by_api["alarms"][0]["remedy"] == "Enable it, or discard its deliveries."
+
+
+def test_line_breaks_in_a_name_make_no_line_of_their_own(webhook: Webhook, capsys: Any) -> None:
+    Webhook.objects.filter(pk=webhook.pk).update(name="CMDB\nOK", enabled=False, disabled_reason="410 Gone")
+    assert "“CMDB\\nOK” was disabled automatically" in run(capsys)[1]
+
+
+def test_without_the_database_the_exit_status_is_that_of_an_error(
+    webhook: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(user: Any) -> None:
+        raise OperationalError("connection refused")
+
+    monkeypatch.setattr(status, "read_overview", fail)
+    with pytest.raises(CommandError, match=r"^The database cannot be used: .*connection refused") as failed:
+        call_command("webhooks_status")
+    assert failed.value.returncode == 2
+
+
+def may_view_nothing(user: Any, rows: Any) -> Any:
+    return rows.filter(username=user.username)
+
+
+def test_the_command_sees_all_whatever_may_view_says(webhook: Webhook, capsys: Any, webhooks_settings: Any) -> None:
+    webhooks_settings(MAY_VIEW="tests.operations.test_status.may_view_nothing")
+    make_site_delivery(webhook, State.FAILED)
+    assert run(capsys)[0] == 1
+
+
+def test_the_api_needs_the_permission_to_view_deliveries_and_shows_what_the_user_may_view(webhook: Webhook) -> None:
+    Webhook.objects.filter(pk=webhook.pk).update(name="Chatname", enabled=False, disabled_reason="410 Gone")
+    make_site_event(2, "odd", data="", error="KeyError")
+    assert api_client(make_user("view_webhook", "view_event")).get(ADDRESS).status_code == 403
+    found = api_client(make_user("view_delivery")).get(ADDRESS).json()
+    assert (found["level"], found["alarms"], found["failed_events"]) == ("good", [], 0)
+    whole = api_client(make_user("view_delivery", "view_webhook", "view_event")).get(ADDRESS).json()
+    assert [one["problem"] for one in whole["alarms"]] == ["all_disabled", "disabled", "failed_events"]
+
+
+def test_the_api_refuses_a_parameter(webhook: Webhook, api: APIClient) -> None:
+    assert api.get(ADDRESS, {"since": 1}).status_code == 400

@@ -1,0 +1,1 @@
+"""Settings of the example project with other looks of the admin."""

@@ -1,1 +1,0 @@
-"""The example project with the Grappelli admin."""
