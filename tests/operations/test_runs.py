@@ -453,13 +453,13 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
 
 def test_a_recovery_sends_what_did_not_succeed_since_a_time(inbox: Inbox, user: User) -> None:
     webhook, other = make_webhook(Thing, url=inbox.url()), make_webhook(Thing, url=inbox.url())
+    make_event(
+        webhook, other, object_id="early", error="KeyError", data="", timestamp=timezone.now() - timedelta(hours=2)
+    )
     old = make_delivery(webhook, State.FAILED, object_id="old", finished_at=timezone.now() - timedelta(hours=3))
     for number, state in enumerate((State.FAILED, State.DISCARDED, State.SUCCEEDED)):
         make_delivery(webhook, state, object_id=str(number))
     make_delivery(other, State.FAILED)
-    make_event(
-        webhook, other, object_id="early", error="KeyError", data="", timestamp=timezone.now() - timedelta(hours=2)
-    )
     for thing in (Thing.objects.create(name="a"), Thing.objects.create(name="b")):
         failed = {"error": "KeyError", "data": "", "replayed_at": None}
         Event.objects.filter(object_id=thing.pk).update(**failed)
@@ -486,3 +486,4 @@ def test_the_first_event_since_a_time_is_found_by_bisection() -> None:
         found = select_events({"created_after": moment.isoformat()})
         assert list(found.order_by("pk")) == made[number:]
     assert not select_events({"created_after": (now + timedelta(hours=1)).isoformat()}).exists()
+    assert Event.objects.first_since(now - timedelta(days=9)) == made[0].pk, "deleted events leave ids before it"

@@ -11,8 +11,9 @@ from webhooks.db import elapsed, is_timeout
 
 T = TypeVar("T")
 
-# Events that one query looks at, at first. A quick query doubles this number, a slow one halves it.
-LOOK_AT = 10_000
+# Events that one query looks at, at first. A quick query doubles this number, a slow one halves it down to the fewest:
+# if a query for so few is slow, then not because of their number, and fewer would only need more queries.
+LOOK_AT, FEWEST = 10_000, 1000
 QUICK_SECONDS, SLOW_SECONDS = 0.02, 0.1
 
 # A query that PostgreSQL has stopped is tried again with so many times fewer events.
@@ -39,6 +40,6 @@ class Pace:
         took = elapsed() - began
         if took < QUICK_SECONDS:
             self.events *= 2
-        elif took > SLOW_SECONDS:
-            self.events = max(1, self.events // 2)
+        elif took > SLOW_SECONDS and self.events > FEWEST:
+            self.events = max(FEWEST, self.events // 2)
         return found

@@ -130,7 +130,8 @@ class EventQuerySet(models.QuerySet["Event"]):
         Ids follow the time but for transactions that overlap, so it begins earlier by ``OVERLAP``.
         """
         begin = to_db_time(moment - OVERLAP)
-        low, high = 0, (self.order_by("-pk").values_list("pk", flat=True).first() or 0) + 1
+        ids = self.order_by("pk").values_list("pk", flat=True)
+        low, high = ids.first() or 0, (ids.last() or 0) + 1
         while low < high:
             middle = (low + high) // 2
             found = self.filter(pk__gte=middle).order_by("pk").values_list("pk", "timestamp").first()
