@@ -14,7 +14,7 @@ from typing import Any
 import django_rq
 
 from scripts.benchmark import clients
-from scripts.benchmark.measure import cpu_seconds, database_pids
+from scripts.benchmark.measure import CoreTimes, cpu_seconds, database_pids
 from scripts.benchmark.receiver import Inbox, Received
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.targets import NotMeasured
@@ -34,7 +34,8 @@ class Delivered:
     """Deliveries by one or more workers.
 
     ``cpu`` and ``database_cpu`` are the CPU seconds of the workers and of their PostgreSQL processes. They count from
-    the commit of the Events until the last delivery is recorded. ``database_cpu`` is None if it is unknown.
+    the commit of the Events until the last delivery is recorded. ``database_cpu`` is None if it is unknown. ``busy`` is
+    the share of the time of all cores of the machine that was used, until the last one arrived.
     """
 
     count: int
@@ -42,6 +43,7 @@ class Delivered:
     times: list[float]
     cpu: float
     database_cpu: float | None
+    busy: float
 
     @property
     def rate(self) -> float:
@@ -83,14 +85,16 @@ def deliver_to(
         connections = _wait_for_connections(workers if worker_class == SHIPPED else 0)
         cpu, database_cpu = cpu_seconds(pids), database_cpu_seconds(connections)
         highest = bench.add_events(webhook, count)
+        cores = CoreTimes.now()
         received = inbox.wait_for(count, seconds=30 + count / MINIMUM_RATE)
+        busy = CoreTimes.now().busy_since(cores)
         wait_until_recorded(count, after=highest)
         cpu = cpu_seconds(pids) - cpu
         if database_cpu is not None and (now := database_cpu_seconds(connections)) is not None:
             database_cpu = now - database_cpu
         else:
             database_cpu = None
-        return Delivered(count, received, [at for _, at in inbox.times()], cpu, database_cpu)
+        return Delivered(count, received, [at for _, at in inbox.times()], cpu, database_cpu, busy)
 
 
 def _wait_for_connections(count: int) -> list[int]:

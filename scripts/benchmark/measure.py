@@ -75,6 +75,24 @@ def cpu_seconds(pids: Iterable[int]) -> float:
     return sum(time.clock_gettime(~pid << 3 | CPU_CLOCK) for pid in pids)
 
 
+@dataclass(frozen=True)
+class CoreTimes:
+    """The time of all cores of this machine so far, in ticks: all of it, and the part in which they did nothing."""
+
+    total: int
+    idle: int
+
+    @classmethod
+    def now(cls) -> CoreTimes:
+        # user, nice, system, idle, iowait, irq, softirq, steal; then guests, which user contains
+        ticks = [int(number) for number in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        return cls(sum(ticks), ticks[3] + ticks[4])
+
+    def busy_since(self, before: CoreTimes) -> float:
+        """The share of the time since then in which the cores worked."""
+        return 1 - (self.idle - before.idle) / max(1, self.total - before.total)
+
+
 def memory_mb(pid: int) -> float:
     """The resident memory of a process in megabytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

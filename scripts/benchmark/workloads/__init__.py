@@ -30,6 +30,7 @@ ALL: Sequence[Workload] = (
     saves_and_deletes.DELETE,
     workers.MEMORY,
     workers.SCALING,
+    workers.FAST_SCALING,
     runs.RUN,
     *PRESSURE,
 )

@@ -231,3 +231,26 @@ def _scaling_figures(name: str, times: float) -> tuple[Figure, ...]:
 
 
 SCALING = Workload("workers", (*_scaling_figures("two", 1.8), *_scaling_figures("four", 3.2)), measure_scaling)
+
+
+def measure_fast_scaling(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        share = bench.size(6000, 200)
+        one, two = (deliver(bench, share * count, workers=count) for count in (1, 2))
+        yield {
+            "two-fast": Measurement(two.steady_rate, one.steady_rate),
+            "two-fast-cores": Measurement(100 * two.busy, 100 * one.busy),
+            "two-fast-database": Measurement(_database_milliseconds_each(two), _database_milliseconds_each(one)),
+        }
+
+
+# On two cores, they are the limit of two workers: workers, PostgreSQL and receiver share them.
+FAST_SCALING = Workload(
+    "two-fast",
+    (
+        Figure("two-fast", "two workers, a fast receiver", RATE, ONE_WORKER),
+        Figure("two-fast-cores", "all cores of the machine in use meanwhile", "%", ONE_WORKER),
+        Figure("two-fast-database", "CPU of PostgreSQL per delivery meanwhile", "ms", ONE_WORKER, ratio_at_most(1.15)),
+    ),
+    measure_fast_scaling,
+)
