@@ -16,7 +16,7 @@ from django.utils.html import strip_tags
 from dcim.models import Device, Site
 from tests.support.admin_pages import page, staff
 from tests.support.makers import make_delivery, make_event, make_site_event, make_webhook
-from tests.testapp.models import Thing
+from tests.testapp.models import Gadget, Thing
 from webhooks.models import State, Webhook
 
 WHY = reverse("webhooks_why")
@@ -88,6 +88,12 @@ def test_a_name_that_several_objects_have_asks_which_one(admin_client: Client, a
     shown = page(admin_client, WHY, object_type="dcim.device", object_id="switch")
     assert all(f"?object_type=dcim.device&amp;object_id={one.pk}" in shown for one in devices)
     assert "Which of these?" in shown
+
+
+def test_an_object_with_another_kind_of_key_is_found_by_its_name(admin_client: Client, active_only: Webhook) -> None:
+    make_webhook(Gadget)
+    gadget = Gadget.objects.create(name="fan")
+    assert f"testapp.gadget {gadget.pk}" in ask(admin_client, object_type="testapp.gadget", object_id="fan")
 
 
 @pytest.mark.parametrize(

@@ -683,5 +683,6 @@ def test_the_queries_do_not_grow_with_the_webhooks_and_nothing_is_changed(world:
         statements = [one["sql"].lstrip().partition(" ")[0] for one in captured.captured_queries]
         assert not {"INSERT", "UPDATE", "DELETE"} & set(statements)
         counts.append(len(statements))
-    assert counts == [20, 7, 6], "for the object, half of them are its serializer's"
+    plans = 3 if connection.vendor == "postgresql" else 0  # a transaction with the settings of index_plans()
+    assert counts == [20 + plans, 7 + plans, 6 + plans], "for the object, half of them are its serializer's"
     assert [list(table.objects.order_by("pk").values()) for table in tables] == before

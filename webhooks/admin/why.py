@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
@@ -19,6 +19,7 @@ from webhooks import permissions, registry
 from webhooks.admin import actions
 from webhooks.admin.display import escape_invisible, when
 from webhooks.admin.lists import as_key, as_uuid
+from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.skip import Rule
 from webhooks.operations.why import Cause, Change, Target, UnknownObject, Verdict, why
@@ -118,8 +119,10 @@ def _object(user: Any, label: str, given: str) -> tuple[str, str]:
     if registration is None or not permissions.may_view_model(user, registration.model):
         return label, given
     objects = permissions.viewable_objects(user, registration.model)
-    named = _named(objects, given)
-    if not named or _has_key(objects, given) or Event.objects.filter(object_type=label, object_id=given).exists():
+    with index_plans(Event.objects.db):
+        has_event = Event.objects.filter(object_type=label, object_id=given).exists()
+        named = [] if has_event or _has_key(objects, given) else _named(objects, given)
+    if not named:
         return label, given
     if len(named) > 1:
         raise _SeveralObjects([(label, str(one.pk), registration.name_of(one)) for one in named])
@@ -138,7 +141,7 @@ def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
 def _has_key(objects: models.QuerySet[Any], key: str) -> bool:
     try:
         return bool(objects.filter(pk=key).exists())
-    except (ValueError, TypeError, OverflowError):  # no key of this model
+    except (ValidationError, ValueError, TypeError, OverflowError):  # no key of this model
         return False
 
 

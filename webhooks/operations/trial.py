@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models
 from django.utils.translation import gettext as _
 
 from webhooks import payloads, permissions
@@ -22,7 +22,6 @@ from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
 from webhooks.db import new_id
 from webhooks.delivery import request as requests
-from webhooks.logs import reraise_job_timeout
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.skip import Refusal, Rule
@@ -31,13 +30,13 @@ from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
 from webhooks.operations import history
 from webhooks.operations.skip_reasons import skip_reason
-from webhooks.operations.why import not_chosen
+from webhooks.operations.why import not_chosen, present
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.payloads.templates import Renderer
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
-from webhooks.text import clean, dumps, last_line
+from webhooks.text import dumps, last_line
 
 # The longest time (seconds) that a user waits for the answer to a test.
 MAX_SECONDS = 10
@@ -136,12 +135,9 @@ def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
         **common,
     )
     prechange = _earlier_state(webhook, event, user) if sample.action == Action.UPDATED else None
-    try:
-        with transaction.atomic(Event.objects.db):
-            payload = serialize.serialize(registration, instance, webhook.serializer, prechange)
-    except Exception as error:  # a serializer may raise anything
-        reraise_job_timeout(error)
-        event.error = clean(last_line(f"{type(error).__name__}: {error}"))
+    payload = present.write(registration, instance, webhook.serializer, prechange)
+    if isinstance(payload, str):
+        event.error = payload
         return event
     for name, text in payload.columns(sample.action == Action.DELETED).items():
         setattr(event, name, text)

@@ -7,8 +7,7 @@ unrecorded     verdicts about changes that left nothing
 changes        the rows of one change
 present        the object as it is now, compared with its last Event
 viewer         the parts that a user may see
-phrases        the sentences that these share
-verdicts       the causes, and a verdict as a value
+verdicts       the causes, a verdict as a value, and shared sentences
 """
 
 from webhooks.operations.why.answers import UnknownObject, why

@@ -6,7 +6,7 @@ The number of queries does not depend on the number of webhooks. Rows are never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,11 +15,9 @@ from django.core.exceptions import ValidationError
 from django.db import models, router
 from django.db.models import Case, Q, QuerySet, When
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from webhooks import registry
 from webhooks.capture.bulk import TrackedQuerySet
-from webhooks.conf import conf
 from webhooks.db import first_id, index_plans, to_utc
 from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
@@ -27,8 +25,7 @@ from webhooks.models.queue import HEAD_STATES
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations.why import changes, present, recorded, unrecorded
 from webhooks.operations.why.recorded import Rows
-from webhooks.operations.why.unrecorded import Asked
-from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict
+from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict, retention_days
 from webhooks.operations.why.viewer import Viewer
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
@@ -39,8 +36,6 @@ MAX_REQUEST_ROWS = 2000
 
 # Changes of a webhook's models that are answered, and events that are read for them: no index has the model alone.
 MAX_CHANGES, MAX_LAST_EVENTS = 10, 1000
-
-REGISTER = gettext_lazy('Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it.')
 
 
 class UnknownObject(LookupError):
@@ -84,60 +79,81 @@ class _Question:
                 "object_types"
             )
         )
-        self._models = {one.pk: {label_of(kind) for kind in one.object_types.all()} for one in self._every}
+        labels = {one.pk: {label_of(kind) for kind in one.object_types.all()} for one in self._every}
+        self._rows = Rows(datetime.now(UTC), labels)
         self._webhooks = viewer.visible(self._every)
         if webhook is not None:
             pk = webhook.pk if isinstance(webhook, Webhook) else webhook
             self._webhooks = [one for one in self._webhooks if one.pk == pk]
             if not self._webhooks:
                 raise UnknownObject(_("There is no webhook %(id)s.") % {"id": pk})
-        self._now = datetime.now(UTC)
 
     # An object
 
     def about_object(self, obj: models.Model | tuple[str, Any]) -> list[Verdict]:
+        if isinstance(obj, models.Model) and (verdicts := self._without_events(obj)):
+            return verdicts
         found = _identify(obj)
-        if isinstance(found, _NoObject):
-            return [Verdict(one, found.cause, found.text, found.remedy) for one in self._webhooks]
         if not self._viewer.may_view_object(found.label, found.key):
             unknown = _("There is no %(model)s %(key)s, or you may not view it.")
             raise UnknownObject(unknown % {"model": found.label, "key": found.key})
-        events = self._events(Q(object_type=found.label, object_id=found.key))[:RECENT_EVENTS]
-        # One change leaves at most one skip for each webhook.
-        skips = self._skips(Q(object_type=found.label, object_id=found.key))[: 2 * len(self._every) + 20]
-        change = changes.latest(list(events), list(skips))
+        of_object = Q(object_type=found.label, object_id=found.key)
+        with index_plans(Event.objects.db):
+            events = list(self._events(of_object)[:RECENT_EVENTS])
+            # One change leaves at most one skip for each webhook.
+            skips = list(self._skips(of_object)[: 2 * len(self._every) + 20])
+            knows_model = bool(events or skips) or Event.objects.filter(object_type=found.label).exists()
+        change = changes.latest(events, skips)
         if found.registration is None:
-            if change is None:
-                return [_not_registered(one, found.label) for one in self._webhooks]
-            return self._judge([change])
-        return self._with_present(found.registration, found, change, list(events), list(skips))
-
-    def _with_present(
-        self, registration: Registration, found: _Object, change: Change | None, events: list[Event], skips: list[Skip]
-    ) -> list[Verdict]:
-        """The verdicts about an object, with its present state."""
+            return self._judge([change]) if change else self._not_registered(found.label)
+        # Custom events say nothing about the state of the object.
         captured = changes.latest(
             [one for one in events if one.action in Action], [one for one in skips if one.action in Action]
         )
-        last = changes.with_known_data(captured) if captured else None
-        full = Event.objects.filter(pk=last.pk).first() if last else None
-        now = present.look(registration, found.pk, full, self._webhooks, Event.objects.db)
-        asked = Asked(
-            found.label,
-            now,
-            is_tracked=isinstance(registration.model._default_manager.all(), TrackedQuerySet),
-            knows_model=change is not None or Event.objects.filter(object_type=found.label).exists(),
-            is_deleted=captured is not None and captured.action == Action.DELETED,
-        )
+        asked = self._look(found, found.registration, captured, knows_model)
         if change is None:
-            rows = Rows(self._now, self._models)
-            return [unrecorded.never_stored(one, asked, rows, self._viewer) for one in self._webhooks]
+            return [unrecorded.never_stored(one, asked, self._rows, self._viewer) for one in self._webhooks]
         verdicts = self._judge([change])
         if captured is None or not asked.lost:
             return verdicts
-        since = unrecorded.watched_since(self._every, self._models, found.label, asked.lost_action, self._now)
-        rows = Rows(self._now, self._models)
-        return [unrecorded.changed_again(one, asked, rows, since) for one in verdicts]
+        since = unrecorded.watched_since(self._every, self._rows, found.label, asked.lost_action)
+        return [unrecorded.changed_again(one, asked, self._rows, since) for one in verdicts]
+
+    def _without_events(self, obj: models.Model) -> list[Verdict]:
+        """The verdicts about an instance that no Event can be about; empty if there may be one."""
+        if obj.pk is None:
+            text = _("The object has no key: it is not saved, or was deleted.")
+            return self._same(Cause.NOT_SAVED, text, _('Ask with its model and its key, such as ("dcim.site", 5).'))
+        using = router.db_for_write(type(obj), instance=obj)
+        if using == Event.objects.db:
+            return []
+        text = _("The object is in the database %(found)r. Changes are captured in %(captured)r only.")
+        text %= {"found": using, "captured": Event.objects.db}
+        return self._same(
+            Cause.OTHER_DATABASE, text, _("Keep the models that have webhooks in the database of the webhooks.")
+        )
+
+    def _not_registered(self, label: str) -> list[Verdict]:
+        text = _("The model %(model)s is not registered, so no webhook can send it. Nothing is stored of this object.")
+        remedy = _('Name it in the setting WEBHOOKS["MODELS"], or call webhooks.register() for it.')
+        return self._same(Cause.NOT_REGISTERED, text % {"model": label}, remedy, Target.CAPTURE)
+
+    def _same(self, cause: Cause, text: str, remedy: str, target: Target | None = None) -> list[Verdict]:
+        return [Verdict(one, cause, text, remedy, target) for one in self._webhooks]
+
+    def _look(
+        self, found: _Object, registration: Registration, captured: Change | None, knows_model: bool
+    ) -> unrecorded.Asked:
+        """The object as it is now, compared with its last captured change."""
+        last = changes.with_known_data(captured) if captured else None
+        full = Event.objects.filter(pk=last.pk).first() if last else None
+        return unrecorded.Asked(
+            found.label,
+            present.look(registration, found.pk, full, self._webhooks),
+            is_tracked=isinstance(registration.model._default_manager.all(), TrackedQuerySet),
+            knows_model=knows_model,
+            is_deleted=captured is not None and captured.action == Action.DELETED,
+        )
 
     # An Event
 
@@ -149,15 +165,16 @@ class _Question:
                 "Event %(id)s is not stored, or you may not view it. An event is deleted with its last delivery, after "
                 "%(days)g days or more."
             )
-            raise UnknownObject(unknown % {"id": pk, "days": min(conf.retention_days.values())})
+            raise UnknownObject(unknown % {"id": pk, "days": retention_days()})
         around = Q(object_type=asked.object_type, object_id=asked.object_id)
         near = around & changes.near(asked)
-        replays, same = list[Event](), list[Event]()
-        for one in self._events(near | around & Q(replay_of=pk)):
-            (replays if one.replay_of == pk else same).append(one)
-        others = [one for one in same if one.pk != pk]
+        with index_plans(Event.objects.db):
+            events = list(self._events(near | around & Q(replay_of=pk)))
+            skips = list(self._skips(near))
+        replays = [one for one in events if one.replay_of == pk]
+        others = [one for one in events if one.replay_of != pk and one.pk != pk]
         wanted_by = () if asked.error else asked.webhook_ids
-        skips = [one for one in self._skips(near) if one.webhook_id not in wanted_by]
+        skips = [one for one in skips if one.webhook_id not in wanted_by]
         skips.sort(key=lambda one: abs(one.timestamp - asked.timestamp))
         return self._judge([changes.make(asked, [*replays, asked, *others], skips)])
 
@@ -165,31 +182,36 @@ class _Question:
 
     def about_request(self, request_id: str) -> list[Verdict]:
         of_request = Q(request_id=request_id)
-        events = list(self._events(of_request)[:MAX_REQUEST_ROWS])
-        if events:  # skips have no index of requests, but one of times
-            hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
-            of_request &= Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
-        skips = list(self._skips(of_request)[:MAX_REQUEST_ROWS])
-        found = changes.latest_of_each(events, skips)
-        if not found:
-            return [_no_request(one, request_id) for one in self._webhooks]
-        return self._judge(found[:MAX_OBJECTS])
+        with index_plans(Event.objects.db, may_sort=True):
+            events = list(self._events(of_request)[:MAX_REQUEST_ROWS])
+            if events:  # skips have no index of requests, but one of times
+                hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
+                of_request &= Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
+            skips = list(self._skips(of_request)[:MAX_REQUEST_ROWS])
+        if found := changes.latest_of_each(events, skips):
+            return self._judge(found[:MAX_OBJECTS])
+        text = _(
+            "No event and no skipped change of the request %(request)s is stored. Perhaps it changed nothing that a "
+            "webhook wants, or its transaction was rolled back."
+        )
+        remedy = _("Ask about one of the objects instead.")
+        return self._same(Cause.NO_TRACE, text % {"request": request_id}, remedy, Target.CAPTURE)
 
     # A webhook
 
     def about_last_changes(self) -> list[Verdict]:
         """The last change of each object that changed last, the newest first."""
         [webhook] = self._webhooks
-        with index_plans(Event.objects.db):
-            newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-        wanted = Q(object_type__in=self._models[webhook.pk]) | Q(action__in=webhook.custom_events) | Q(action=PING)
+        is_wanted = Q(object_type__in=self._rows.models[webhook.pk]) | Q(action__in=webhook.custom_events)
         events, skips = list[Event](), list[Skip]()
-        # A list of changes is more than an answer about one object: it takes the permissions for its rows.
-        if self._viewer.sees_events:
-            found = self._events(Q(pk__gt=newest - MAX_LAST_EVENTS) & wanted).order_by("-pk")
-            events = [one for one in found if one.action != PING or webhook.pk in one.webhook_ids]
-        if self._viewer.sees_skips:
-            skips = list(self._skips(Q(webhook=webhook.pk)).order_by("-pk")[: 5 * MAX_CHANGES])
+        with index_plans(Event.objects.db):
+            # A list of changes is more than an answer about one object: it takes the permissions for its rows.
+            if self._viewer.sees_events:
+                newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+                found = self._events(Q(pk__gt=newest - MAX_LAST_EVENTS) & (is_wanted | Q(action=PING)))
+                events = [one for one in found.order_by("-pk") if one.action != PING or webhook.pk in one.webhook_ids]
+            if self._viewer.sees_skips:
+                skips = list(self._skips(Q(webhook=webhook.pk)).order_by("-pk")[: 5 * MAX_CHANGES])
         return self._judge(changes.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
 
     # The rows
@@ -208,29 +230,30 @@ class _Question:
         """The verdicts for each of these changes and each webhook."""
         pks = [one.pk for one in self._webhooks]
         events = [event for change in asked for event in change.events]
-        deliveries, by_lane = self._deliveries({*pks}, [one.pk for one in events])
+        deliveries, heads = _deliveries({*pks}, [one.pk for one in events])
         skips = [skip for change in asked for skip in change.skips]
-        self._viewer.look_up([*events, *skips, *deliveries.values(), *by_lane.values()])
-        rows = Rows(self._now, self._models, deliveries, by_lane)
+        self._viewer.look_up([*events, *skips, *deliveries.values(), *heads.values()])
+        rows = replace(self._rows, deliveries=deliveries, heads=heads)
         return [recorded.judge(one, change, rows, self._viewer) for change in asked for one in self._webhooks]
 
-    def _deliveries(
-        self, webhooks: set[int], events: Sequence[int]
-    ) -> tuple[dict[tuple[int, int], Delivery], dict[tuple[int, int | None], Delivery]]:
-        """The deliveries of these events by event and webhook, and the heads of their lanes by webhook and lane.
 
-        Found by the index of events alone, without a join and in no order: old statistics mislead all three.
-        """
-        found = Delivery.without_state.order_by().prefetch_related("queued")
-        of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
-        deliveries = {(one.event_id, one.webhook_id): one for one in of_events}
-        waiting = [one for one in deliveries.values() if one.state == State.WAITING]
-        if not waiting:
-            return deliveries, {}
-        lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
-        queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
-        heads = list(queued.order_by().values_list("pk", flat=True))
-        return deliveries, {(one.webhook_id, one.lane): one for one in found.filter(pk__in=heads)}
+def _deliveries(
+    webhooks: set[int], events: Sequence[int]
+) -> tuple[dict[tuple[int, int], Delivery], dict[tuple[int, int | None], Delivery]]:
+    """The deliveries of these events by event and webhook, and the heads of their lanes by webhook and lane.
+
+    Found by the index of events alone, without a join and in no order: old statistics mislead all three.
+    """
+    found = Delivery.without_state.order_by().prefetch_related("queued")
+    of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
+    deliveries = {(one.event_id, one.webhook_id): one for one in of_events}
+    waiting = [one for one in deliveries.values() if one.state == State.WAITING]
+    if not waiting:
+        return deliveries, {}
+    lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
+    queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
+    heads = list(queued.order_by().values_list("pk", flat=True))
+    return deliveries, {(one.webhook_id, one.lane): one for one in found.filter(pk__in=heads)}
 
 
 # The object that is asked about
@@ -244,26 +267,10 @@ class _Object:
     registration: Registration | None
 
 
-@dataclass(frozen=True)
-class _NoObject:
-    """An instance that no Event can be about."""
-
-    cause: Cause
-    text: str
-    remedy: str
-
-
-def _identify(obj: models.Model | tuple[str, Any]) -> _Object | _NoObject:
+def _identify(obj: models.Model | tuple[str, Any]) -> _Object:
+    """Raises UnknownObject."""
     if isinstance(obj, models.Model):
-        if obj.pk is None:
-            text = _("The object has no key: it is not saved, or was deleted.")
-            return _NoObject(Cause.NOT_SAVED, text, _('Ask with its model and its key, such as ("dcim.site", 5).'))
         model, pk = type(obj), obj.pk
-        if (using := router.db_for_write(model, instance=obj)) != Event.objects.db:
-            text = _("The object is in the database %(found)r. Changes are captured in %(captured)r only.")
-            remedy = _("Keep the models that have webhooks in the database of the webhooks.")
-            values = {"found": using, "captured": Event.objects.db}
-            return _NoObject(Cause.OTHER_DATABASE, text % values, remedy)
     else:
         label, pk = obj
         try:
@@ -282,17 +289,3 @@ def _identify(obj: models.Model | tuple[str, Any]) -> _Object | _NoObject:
             impossible = _("%(key)r cannot be the key of an object of %(model)s.")
             raise UnknownObject(impossible % {"key": pk, "model": known.label}) from None
     return _Object(known.label, str(pk), pk, registration)
-
-
-def _not_registered(webhook: Webhook, label: str) -> Verdict:
-    text = _("The model %(model)s is not registered, so no webhook can send it. Nothing is stored of this object.")
-    return Verdict(webhook, Cause.NOT_REGISTERED, text % {"model": label}, str(REGISTER), Target.CAPTURE)
-
-
-def _no_request(webhook: Webhook, request_id: str) -> Verdict:
-    text = _(
-        "No event and no skipped change of the request %(request)s is stored. Perhaps it changed nothing that a "
-        "webhook wants, or its transaction was rolled back."
-    )
-    remedy = _("Ask about one of the objects instead.")
-    return Verdict(webhook, Cause.NO_TRACE, text % {"request": request_id}, remedy, Target.CAPTURE)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -13,10 +12,20 @@ from django.utils.translation import ngettext
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Delivery, State, Webhook
-from webhooks.operations.why.phrases import SEE_WORKERS, disabled, join, time_of, turned_off
-from webhooks.operations.why.verdicts import Cause, Target, Verdict
+from webhooks.operations.why.verdicts import (
+    SEE_WORKERS,
+    Cause,
+    Target,
+    Verdict,
+    at_webhook,
+    disabled,
+    join,
+    time_of,
+    turned_off,
+)
 from webhooks.operations.why.viewer import Viewer
 from webhooks.operations.wording import exact_time, sentence
+from webhooks.redaction import explain
 
 # The heads of lanes, by webhook and lane.
 Heads = Mapping[tuple[int, int | None], Delivery]
@@ -44,7 +53,7 @@ def judge_delivery(webhook: Webhook, delivery: Delivery, heads: Heads, now: date
                 "reason": sentence(reason),
             }
             then = _("It is not sent again by itself: retry the delivery.")
-            found = Verdict(webhook, Cause.FAILED, text, viewer.remedy(webhook, delivery.error_kind, then))
+            found = Verdict(webhook, Cause.FAILED, text, _remedy(webhook, delivery.error_kind, then))
         case State.DISCARDED:
             text = _("It was discarded at %(time)s, and is not sent.") % {"time": time_of(delivery.finished_at)}
             found = Verdict(webhook, Cause.DISCARDED, text, _("To send it, retry the delivery."))
@@ -59,20 +68,19 @@ def judge_delivery(webhook: Webhook, delivery: Delivery, heads: Heads, now: date
 
 
 def _of_open_delivery(webhook: Webhook, delivery: Delivery, heads: Heads, now: datetime, viewer: Viewer) -> Verdict:
-    of_webhook: dict[str, Any] = {"target": Target.WEBHOOK, "target_id": str(webhook.pk)}
     waits = _("The delivery waits.")
     if not conf.enabled:
         return turned_off(webhook, waits)
     if not webhook.enabled:
         remedy = _("Enable the webhook: this sends its deliveries.")
-        return Verdict(webhook, Cause.HELD, join(disabled(webhook), waits), remedy, **of_webhook)
+        return at_webhook(webhook, Cause.HELD, join(disabled(webhook), waits), remedy)
     if webhook.paused_at is not None:
         paused = _("%(user)s paused the webhook at %(time)s.") % {
             "user": webhook.paused_by or _("A user"),
             "time": exact_time(webhook.paused_at),
         }
         remedy = _("Resume the webhook: this sends its deliveries.")
-        return Verdict(webhook, Cause.PAUSED, join(paused, waits), remedy, **of_webhook)
+        return at_webhook(webhook, Cause.PAUSED, join(paused, waits), remedy)
     if webhook.probe_at is not None:
         failing = _("The webhook is paused because its attempts fail.")
         if webhook.last_failure:
@@ -80,8 +88,8 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, heads: Heads, now: d
                 "reason": sentence(webhook.last_failure)
             }
         probed = _("It is probed again at %(time)s.") % {"time": exact_time(webhook.probe_at)}
-        remedy = viewer.remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
-        return Verdict(webhook, Cause.PAUSED, join(failing, probed), remedy, until=webhook.probe_at, **of_webhook)
+        remedy = _remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
+        return at_webhook(webhook, Cause.PAUSED, join(failing, probed), remedy, until=webhook.probe_at)
     if delivery.state == State.WAITING:
         return _behind(webhook, delivery, heads, now, viewer)
     return _pending(webhook, delivery, now, viewer)
@@ -99,7 +107,7 @@ def _pending(webhook: Webhook, delivery: Delivery, now: datetime, viewer: Viewer
         delivery.attempt_count,
     ) % {"count": delivery.attempt_count, "reason": sentence(viewer.reason(delivery))}
     text = _("The next attempt is at %(time)s.") % {"time": exact_time(due)}
-    remedy = viewer.remedy(webhook, delivery.error_kind, _("To send it at once, retry the delivery."))
+    remedy = _remedy(webhook, delivery.error_kind, _("To send it at once, retry the delivery."))
     return Verdict(webhook, Cause.RETRYING, join(failed if delivery.reason else "", text), remedy, until=due)
 
 
@@ -126,5 +134,10 @@ def _behind(webhook: Webhook, delivery: Delivery, heads: Heads, now: datetime, v
     remedy = str(SEE_WORKERS)
     if head.reason:
         then = _("To end the wait at once, retry or discard that delivery.")
-        remedy = viewer.remedy(webhook, head.error_kind, then)
+        remedy = _remedy(webhook, head.error_kind, then)
     return Verdict(webhook, Cause.WAITING, text, remedy, Target.DELIVERY, str(head.pk), behind=head.pk, until=until)
+
+
+def _remedy(webhook: Webhook, error_kind: str, then: str) -> str:
+    """The remedy of a failure, and another sentence."""
+    return join(explain(error_kind, webhook.payload_url).remedy, then)

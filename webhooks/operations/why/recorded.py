@@ -17,17 +17,23 @@ from webhooks.models.event import PING
 from webhooks.models.skip import Rule
 from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.why.deliveries import Heads, judge_delivery
-from webhooks.operations.why.phrases import (
+from webhooks.operations.why.verdicts import (
     ADD_TO_WEBHOOK,
     ENABLE,
     SAVE_AGAIN,
     SEE_WORKERS,
+    Cause,
+    Change,
+    Target,
+    Verdict,
+    at_webhook,
+    changed_after,
     disabled,
     join,
+    retention_days,
     time_of,
     turned_off,
 )
-from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict
 from webhooks.operations.why.viewer import Viewer
 from webhooks.operations.wording import exact_time, sentence
 from webhooks.text import last_line
@@ -80,7 +86,8 @@ def _of_event(webhook: Webhook, event: Event) -> Verdict:
         }
         return Verdict(webhook, Cause.NOT_DISPATCHED, text, str(SEE_WORKERS), Target.STATUS)
     text = _("Event %(id)s was for this webhook, but its delivery is not stored any more.") % {"id": event.pk}
-    return Verdict(webhook, Cause.DELETED, join(text, _retention()), _again(event.action), **of_event)
+    retention = _("A delivery that ended is deleted after %(days)g days or more.") % {"days": retention_days()}
+    return Verdict(webhook, Cause.DELETED, join(text, retention), _again(event.action), **of_event)
 
 
 def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
@@ -104,11 +111,6 @@ def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
     return Verdict(webhook, Cause.EVENT_FAILED, text % values, remedy % values, error=error)
 
 
-def _retention() -> str:
-    days = min(conf.retention_days.values())
-    return _("A delivery that ended is deleted after %(days)g days or more.") % {"days": days}
-
-
 # By a skip
 
 
@@ -117,13 +119,11 @@ def _of_skip(webhook: Webhook, skip: Skip, viewer: Viewer) -> Verdict:
     since = ""
     if changed_after(webhook, skip.timestamp):
         since = _("The webhook was changed later at %(time)s.") % {"time": exact_time(webhook.last_updated)}
-    return Verdict(
+    return at_webhook(
         webhook,
         Cause.SKIPPED,
         join(text, skip_reason(skip, viewer.shows_actual), since),
         rule_remedy(webhook, skip),
-        Target.WEBHOOK,
-        str(webhook.pk),
         rule=skip.rule,
         detail=skip.shown_detail(viewer.shows_actual),
     )
@@ -162,14 +162,13 @@ def _again(action: str) -> str:
 
 def _without_rows(webhook: Webhook, change: Change, rows: Rows) -> Verdict:
     """The change left nothing for this webhook."""
-    page: dict[str, Any] = {"target": Target.WEBHOOK, "target_id": str(webhook.pk)}
     again = _again(change.action)
     if text := not_chosen(webhook, change.action, change.object_type, rows.models[webhook.pk]):
         if changed_after(webhook, change.timestamp):
             later = _("It was changed at %(time)s, after this change.") % {"time": exact_time(webhook.last_updated)}
             text = join(text, later)
         remedy = "" if change.action == PING else join(ADD_TO_WEBHOOK, again)
-        return Verdict(webhook, Cause.NOT_CHOSEN, text, remedy, **page)
+        return at_webhook(webhook, Cause.NOT_CHOSEN, text, remedy)
     values = {
         "then": exact_time(change.timestamp),
         "created": exact_time(webhook.created),
@@ -177,18 +176,18 @@ def _without_rows(webhook: Webhook, change: Change, rows: Rows) -> Verdict:
     }
     if to_utc(webhook.created) > to_utc(change.timestamp):
         text = _("The webhook was created at %(created)s, after this change at %(then)s.") % values
-        return Verdict(webhook, Cause.CREATED_LATER, text, again, **page)
+        return at_webhook(webhook, Cause.CREATED_LATER, text, again)
     if not webhook.enabled and webhook.disabled_at and to_utc(webhook.disabled_at) <= to_utc(change.timestamp):
         text = join(disabled(webhook), _("The change came later, at %(then)s.") % values)
-        return Verdict(webhook, Cause.SKIPPED, text, join(ENABLE, again), rule=Rule.DISABLED.value, **page)
+        return at_webhook(webhook, Cause.SKIPPED, text, join(ENABLE, again), rule=Rule.DISABLED.value)
     if changed_after(webhook, change.timestamp):
         text = _(
             "The webhook was changed at %(changed)s, after this change at %(then)s. It wants such changes now, but "
             "perhaps did not want them then. Its history shows what was changed."
         )
-        return Verdict(webhook, Cause.CHANGED_LATER, text % values, again, **page)
+        return at_webhook(webhook, Cause.CHANGED_LATER, text % values, again)
     text = _("The webhook wants such changes, and nothing is stored of this one.")
-    return Verdict(webhook, Cause.UNKNOWN, join(text, _lost()), again, **page)
+    return at_webhook(webhook, Cause.UNKNOWN, join(text, _lost()), again)
 
 
 def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str]) -> str:
@@ -215,7 +214,3 @@ def _lost() -> str:
         return _("No skips are stored, because SKIP_DAYS or SKIPS_PER_WEBHOOK is 0.")
     text = _("Perhaps the webhook skipped it: skips are deleted after %(days)g days, or if there are too many.")
     return text % {"days": conf.skip_days}
-
-
-def changed_after(webhook: Webhook, moment: datetime) -> bool:
-    return to_utc(webhook.last_updated) > to_utc(moment)

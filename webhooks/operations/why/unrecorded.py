@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,10 +14,22 @@ from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Action, Webhook
 from webhooks.operations.skip_reasons import skip_reason
-from webhooks.operations.why.phrases import ADD_TO_WEBHOOK, ENABLE, SAVE_AGAIN, disabled, join, turned_off
 from webhooks.operations.why.present import Present
-from webhooks.operations.why.recorded import Rows, changed_after, not_chosen, rule_remedy
-from webhooks.operations.why.verdicts import Cause, Target, Verdict
+from webhooks.operations.why.recorded import Rows, not_chosen, rule_remedy
+from webhooks.operations.why.verdicts import (
+    ADD_TO_WEBHOOK,
+    ENABLE,
+    SAVE_AGAIN,
+    Cause,
+    Target,
+    Verdict,
+    at_webhook,
+    changed_after,
+    disabled,
+    join,
+    retention_days,
+    turned_off,
+)
 from webhooks.operations.why.viewer import Viewer
 from webhooks.operations.wording import exact_time
 
@@ -77,7 +89,7 @@ def changed_again(verdict: Verdict, asked: Asked, rows: Rows, since: datetime | 
     webhook, lost = verdict.webhook, join(asked.lost, _("Nothing is stored of that change."))
     common: dict[str, Any] = {"changed": asked.present.differs, "earlier": verdict}
     if text := not_chosen(webhook, asked.lost_action, asked.label, rows.models[webhook.pk]):
-        return _on_page(webhook, Cause.NOT_CHOSEN, join(asked.lost, text), str(ADD_TO_WEBHOOK), common)
+        return at_webhook(webhook, Cause.NOT_CHOSEN, join(asked.lost, text), str(ADD_TO_WEBHOOK), **common)
     if not conf.enabled:
         return replace(turned_off(webhook, _("Changes are not recorded.")), **common)
     remedy = _save_again(webhook, asked)
@@ -89,7 +101,7 @@ def changed_again(verdict: Verdict, asked: Asked, rows: Rows, since: datetime | 
             text = _("Perhaps no enabled webhook wanted it before %(time)s.") % {"time": exact_time(since)}
         else:
             text = _("Perhaps no enabled webhook wanted it, or its skips were deleted.")
-        return _on_page(webhook, Cause.NO_SUBSCRIBER, join(lost, text), remedy, common)
+        return at_webhook(webhook, Cause.NO_SUBSCRIBER, join(lost, text), remedy, **common)
     text = _("It was not captured: it came by %(ways)s, or webhooks were turned off.") % {
         "ways": asked.unsignalled(asked.lost_action)
     }
@@ -102,15 +114,15 @@ def never_stored(webhook: Webhook, asked: Asked, rows: Rows, viewer: Viewer) -> 
     """The verdict about an object without any stored change. It is judged as it is now."""
     if asked.label not in rows.models[webhook.pk]:
         text = not_chosen(webhook, Action.UPDATED, asked.label, rows.models[webhook.pk])
-        return _on_page(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK))
+        return at_webhook(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK))
     if not conf.enabled:
         return turned_off(webhook, _("Changes are not recorded."))
     cause, text = _by_last_save(webhook, asked, rows.now)
     if not asked.present.exists:
         text = join(text, _("There is no such object now."))
-        return _on_page(webhook, cause, text, _("Check the key of the object."))
+        return at_webhook(webhook, cause, text, _("Check the key of the object."))
     now, remedy = _as_it_is_now(webhook, asked, viewer)
-    return _on_page(webhook, cause, join(text, now), remedy)
+    return at_webhook(webhook, cause, join(text, now), remedy)
 
 
 def _by_last_save(webhook: Webhook, asked: Asked, now: datetime) -> tuple[Cause, str]:
@@ -121,7 +133,7 @@ def _by_last_save(webhook: Webhook, asked: Asked, now: datetime) -> tuple[Cause,
         "created": exact_time(webhook.created),
         "changed": exact_time(webhook.last_updated),
         "ways": asked.unsignalled(Action.UPDATED),
-        "days": _retention(),
+        "days": retention_days(),
     }
     if saved is None:
         return Cause.NO_TRACE, join(nothing, _without_time(webhook, asked) % values)
@@ -131,7 +143,7 @@ def _by_last_save(webhook: Webhook, asked: Asked, now: datetime) -> tuple[Cause,
     if changed_after(webhook, saved):
         text = _("The webhook was changed later, at %(changed)s, and perhaps did not want the object before.")
         return Cause.CHANGED_LATER, join(last, text % values)
-    if to_utc(saved) < now - timedelta(days=_retention()):
+    if to_utc(saved) < now - timedelta(days=retention_days()):
         return Cause.DELETED, join(last, _("Events are deleted after %(days)g days or more.") % values)
     text = _(
         "The webhook is older. Possible reasons: it was written by %(ways)s, which are not captured; webhooks were "
@@ -195,25 +207,15 @@ def _save_again(webhook: Webhook, asked: Asked) -> str:
     return join("" if webhook.enabled else ENABLE, SAVE_AGAIN)
 
 
-def _retention() -> float:
-    return min(conf.retention_days.values())
-
-
-def _on_page(webhook: Webhook, cause: Cause, text: str, remedy: str, also: Mapping[str, Any] | None = None) -> Verdict:
-    return Verdict(webhook, cause, text, remedy, Target.WEBHOOK, str(webhook.pk), **(also or {}))
-
-
-def watched_since(
-    webhooks: Iterable[Webhook], models: Mapping[int, Any], label: str, action: Action, now: datetime
-) -> datetime | None:
+def watched_since(webhooks: Iterable[Webhook], rows: Rows, label: str, action: Action) -> datetime | None:
     """Since when each such change certainly leaves an Event or a skip; None if that is not known.
 
     A webhook with filters leaves a skip, if skips are stored, and only as long as they are.
     """
-    skips_since = now - timedelta(days=conf.skip_days)
+    skips_since = rows.now - timedelta(days=conf.skip_days)
     times = []
     for one in webhooks:
-        if one.enabled and label in models[one.pk] and action in one.actions:
+        if one.enabled and label in rows.models[one.pk] and action in one.actions:
             has_filters = one.conditions or one.changed_fields or one.only_changes or one.excluded_usernames
             begun = max(to_utc(one.created), to_utc(one.last_updated))
             if not has_filters:

@@ -1,4 +1,4 @@
-"""The causes of a missing request, and a verdict as a value."""
+"""The causes of a missing request, a verdict as a value, and the sentences that verdicts share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Event, Skip, Webhook
+from webhooks.operations.skip_reasons import was_disabled
+from webhooks.operations.wording import exact_time
+
+SAVE_AGAIN = _("To send the object as it is now, save it again.")
+SEE_WORKERS = _("Check on the status page that a worker is running.")
+ADD_TO_WEBHOOK = _("If it should be sent, add it to the webhook.")
+ENABLE = _("Enable the webhook.")
 
 
 class Cause(TextChoices):
@@ -137,3 +145,37 @@ class Verdict:
             "detail": dict(self.detail),
             "changed": list(self.changed),
         }
+
+
+def at_webhook(webhook: Webhook, cause: Cause, text: str, remedy: str = "", **more: Any) -> Verdict:
+    """A verdict with a way out that begins on the page of the webhook. ``more`` has other attributes."""
+    return Verdict(webhook, cause, text, remedy, Target.WEBHOOK, str(webhook.pk), **more)
+
+
+def turned_off(webhook: Webhook, consequence: str) -> Verdict:
+    text = gettext('Webhooks are turned off: WEBHOOKS["ENABLED"] is false in the settings.')
+    remedy = gettext("Set it to True, then restart the site and the workers.")
+    return Verdict(webhook, Cause.TURNED_OFF, join(text, consequence), remedy, Target.STATUS)
+
+
+def disabled(webhook: Webhook) -> str:
+    """A sentence about a disabled webhook."""
+    return was_disabled(webhook.disabled_at, webhook.disabled_by, webhook.disabled_reason)
+
+
+def changed_after(webhook: Webhook, moment: datetime) -> bool:
+    return to_utc(webhook.last_updated) > to_utc(moment)
+
+
+def retention_days() -> float:
+    """Ended rows are stored for this long or longer."""
+    return min(conf.retention_days.values())
+
+
+def join(*sentences: Any) -> str:
+    """Whole sentences, one after the other. Leaves out empty ones."""
+    return " ".join(str(one) for one in sentences if one)
+
+
+def time_of(moment: datetime | None) -> str:
+    return exact_time(moment) if moment else gettext("an unknown time")

@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Skip, Webhook
-from webhooks.redaction import Redaction, explain
+from webhooks.redaction import Redaction
 
 
 class Viewer:
@@ -58,7 +58,3 @@ class Viewer:
         if self._redacted is None:
             return delivery.reason
         return self._redacted.error(delivery.webhook_id, delivery.reason, delivery.error_kind)
-
-    def remedy(self, webhook: Webhook, error_kind: str, then: str) -> str:
-        """The sentence about the remedy of a failure, and another one."""
-        return f"{explain(error_kind, webhook.payload_url).remedy} {then}".strip()
