@@ -76,6 +76,8 @@ def test_an_object_an_event_and_a_request_have_verdicts(root: User) -> None:
         ({"object_type": "testapp.thing"}, 400),
         ({"object_id": "1"}, 400),
         ({"event": 1, "request_id": "r1"}, 400),
+        ({"object_type": "testapp.thing", "webhook": 1}, 400),
+        ({"webhook": 4711}, 404),
         ({"event": "one"}, 400),
         ({"evnt": "1"}, 400),
         ({"event": 4711}, 404),
@@ -87,6 +89,22 @@ def test_an_object_an_event_and_a_request_have_verdicts(root: User) -> None:
 def test_other_questions_are_refused(root: User, question: dict[str, Any], status: int) -> None:
     make_webhook(Thing)
     assert ask(root, **question).status_code == status
+
+
+def test_a_webhook_alone_has_verdicts_about_the_last_changes_of_its_models(root: User) -> None:
+    webhook = make_webhook(Thing, name="CMDB", conditions=RETIRED)
+    nothing = "No recent change of its models is stored."
+    assert verdicts(root, webhook=webhook.pk) == []
+    assert printed(webhook="CMDB").startswith(nothing)
+    make_webhook(Country)
+    first, second = (Thing.objects.create(name=name) for name in "ab")
+    Country.objects.create(name="c")
+    found = verdicts(root, webhook=webhook.pk)
+    assert [one["change"]["object_id"] for one in found] == [str(second.pk), str(first.pk)], "the newest first"
+    assert {(one["webhook"]["id"], one["cause"]) for one in found} == {(webhook.pk, "skipped")}
+    assert len(json.loads(printed(webhook="CMDB", json=True))["verdicts"]) == 2
+    assert printed(webhook="CMDB").count("CMDB: skipped") == 2
+    assert verdicts(make_user("view_webhook"), webhook=webhook.pk) == [], "a list needs the permissions for its rows"
 
 
 def test_the_command_prints_the_json_of_the_api(root: User) -> None:

@@ -131,19 +131,22 @@ class SkipFilters(ObjectFilters):
 
 
 class WhyFilters(ObjectFilters):
-    """One question: an object, an event or a request."""
+    """One question: an object, an event, a request, or a webhook alone."""
 
-    event = serializers.IntegerField(min_value=1, max_value=MAX_KEY, required=False, help_text=_("The id of an event."))
+    event = serializers.IntegerField(**KEY, help_text=_("The id of an event."))
     request_id = serializers.CharField(required=False, help_text=_("The id of an HTTP request, or of an actor()."))
     webhook = serializers.IntegerField(
-        min_value=1, max_value=MAX_KEY, required=False, help_text=_("The id of a webhook. Default: all.")
+        **KEY, help_text=_("The id of a webhook. Default: all. Alone, it asks about the last changes of its models.")
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if "object_type" in attrs and "object_id" not in attrs:
             raise ValidationError({"object_type": _("Give object_id as well.")})
-        if len({"object_id", "event", "request_id"} & attrs.keys()) != 1:
-            raise ValidationError(_("Ask for one of these: object_type with object_id, event, or request_id."))
+        given = {"object_id", "event", "request_id"} & attrs.keys()
+        if len(given) > 1 or (not given and "webhook" not in attrs):
+            raise ValidationError(
+                _("Ask for one of these: object_type with object_id, event, request_id, or webhook alone.")
+            )
         return super().validate(attrs)
 
     @property

@@ -380,8 +380,8 @@ class WhyViewSet(StrictViewSet):
 
     @extend_schema(operation_id="webhooks_why", parameters=[WhyFilters], responses=serializers.WhySerializer)
     def why(self, request: Request) -> Response:
-        """Why each webhook sent nothing, or that it did: about the last change of an object, about an event, or about
-        the changes of a request."""
+        """Why each webhook sent nothing, or that it did: about the last change of an object, about an event, about the
+        changes of a request, or about the last changes of the models of one webhook."""
         filters = WhyFilters(request.query_params)
         filters.is_valid(raise_exception=True)
         try:

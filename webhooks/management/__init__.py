@@ -9,6 +9,7 @@ from django.db import Error
 from django.utils import translation
 
 from webhooks import db
+from webhooks.models import Webhook
 
 
 class DatabaseCommand(BaseCommand):
@@ -26,3 +27,13 @@ class DatabaseCommand(BaseCommand):
         except Error as error:
             text = f"The database cannot be used: {db.describe_error(error)}."
             raise CommandError(text, returncode=self.exit_status_of_failure) from error
+
+
+def webhook_named(given: str) -> Webhook:
+    """The webhook with this name, or else with this id. Raises CommandError if there is none."""
+    webhook = Webhook.objects.filter(name=given).first()
+    if webhook is None and given.isdecimal() and len(given) < 19:
+        webhook = Webhook.objects.filter(pk=given).first()
+    if webhook is None:
+        raise CommandError(f"There is no webhook “{given}”.")
+    return webhook

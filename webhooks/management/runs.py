@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from django.core.management.base import CommandError, CommandParser
 
 from webhooks.db import to_utc
-from webhooks.management import DatabaseCommand
-from webhooks.models import Run, RunKind, RunState, State, Webhook
+from webhooks.management import DatabaseCommand, webhook_named
+from webhooks.models import Run, RunKind, RunState, State
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations import runs
 from webhooks.operations.wording import count_of, deliveries
@@ -115,11 +115,7 @@ class RunCommand(DatabaseCommand):
         if missing := [OPTIONS[name][0] for name in runs.NEEDED.get(self.kind, ()) if name not in found]:
             raise CommandError(f"Give {' and '.join(missing)}.")
         if name := found.get("webhook"):
-            webhooks = Webhook.objects.filter(name=name)
-            webhook = webhooks.first() or Webhook.objects.filter(pk=name if name.isdecimal() else 0).first()
-            if webhook is None:
-                raise CommandError(f"There is no webhook “{name}”.")
-            found["webhook"] = webhook.pk
+            found["webhook"] = webhook_named(name).pk
         return found
 
     def _wait(self, run: Run) -> None:

@@ -8,17 +8,18 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks.management import DatabaseCommand
-from webhooks.models import Webhook
+from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.operations.why import Cause, Change, UnknownObject, Verdict, why
 from webhooks.operations.wording import exact_time
 from webhooks.text import escape_invisible
+
+NO_CHANGE = "No recent change of its models is stored. Ask about an object: then it is judged as it is now."
 
 
 class Command(DatabaseCommand):
     help = (
         "Says for each webhook why nothing arrived, or that it was sent: about the last change of an object, about an "
-        "event, or about the changes of a request. Changes nothing."
+        "event, about the changes of a request, or about the last changes of the models of a webhook. Changes nothing."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -34,29 +35,24 @@ class Command(DatabaseCommand):
             "event": options["event"],
             "request_id": options["request"],
         }
-        if len(options["object"]) not in (0, 2) or sum(map(bool, asked.values())) != 1:
-            raise CommandError("Give one of these: MODEL KEY, such as dcim.site 5; --event ID; or --request ID.")
+        given = sum(map(bool, asked.values()))
+        if len(options["object"]) not in (0, 2) or given > 1 or not (given or options["webhook"]):
+            raise CommandError(
+                "Give one of these: MODEL KEY, such as dcim.site 5; --event ID; --request ID; --webhook WEBHOOK alone."
+            )
+        webhook = webhook_named(options["webhook"]) if options["webhook"] else None
         try:
-            verdicts = why(**asked, webhook=_webhook(options["webhook"]))
+            verdicts = why(**asked, webhook=webhook)
         except UnknownObject as error:
             raise CommandError(str(error)) from None
         if options["json"]:
             self.stdout.write(json.dumps({"verdicts": [one.as_json() for one in verdicts]}, indent=2))
             return
+        if not verdicts:
+            self.stdout.write(NO_CHANGE if webhook else "There is no webhook.")
         for line in _lines(verdicts):
             # Names and errors come from elsewhere, and would control the terminal.
             self.stdout.write(escape_invisible(line, breaks=True))
-
-
-def _webhook(given: str | None) -> Webhook | None:
-    if given is None:
-        return None
-    found = Webhook.objects.filter(name=given).first()
-    if found is None and given.isascii() and given.isdecimal() and len(given) < 19:
-        found = Webhook.objects.filter(pk=int(given)).first()
-    if found is None:
-        raise CommandError(f"There is no webhook “{given}”.")
-    return found
 
 
 def _lines(verdicts: list[Verdict]) -> Iterator[str]:
@@ -76,8 +72,6 @@ def _lines(verdicts: list[Verdict]) -> Iterator[str]:
                 yield f"  Before that: {earlier.text}"
         if is_brief and others:
             yield f"{', '.join(others)}: {Cause.NOT_CHOSEN.label}"
-    if not verdicts:
-        yield "There is no webhook."
 
 
 def _title(change: Change | None) -> str:
