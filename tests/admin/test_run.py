@@ -124,7 +124,7 @@ def test_an_action_on_a_whole_list_shows_what_it_will_do_and_begins_a_run(
     assert not Run.objects.exists()
     page = admin_client.post(address, follow=True)
     run = Run.objects.get()
-    assert f"Run {run.pk} has begun: resend (deliveries of {webhook})." in page.content.decode()
+    assert f"Run {run.pk} has begun: resend of deliveries of {webhook}." in page.content.decode()
     assert page.redirect_chain[-1][0] == page_of(run)
     after = run.filters.pop("created_after")
     assert run.filters == {"state": ["failed"], "webhook": webhook.pk, "name": "Thing"}
@@ -171,7 +171,7 @@ def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client
     since = re.search(r'name="since" value="([^"]+)"', shown)
     assert since
     page = admin_client.post(url, {"since": since[1]}, follow=True).content.decode()
-    assert f"has begun: recover (deliveries and events of {webhook})." in page
+    assert f"has begun: recovery of deliveries and events of {webhook}." in page
     run = Run.objects.get()
     assert (run.kind, run.filters["webhook"]) == (RunKind.RECOVER, webhook.pk)
     assert datetime.fromisoformat(run.filters["created_after"]) > timezone.now() - timedelta(hours=7)
@@ -189,5 +189,5 @@ def test_the_events_of_a_search_are_replayed_by_a_run(admin_client: Client) -> N
         make_event(make_webhook(Thing), object_id=str(number), object_repr=f"Thing {number}", error="KeyError")
     address, asked = choose_all(admin_client, f"{EVENTS}?state=failed&q=thing", "replay_chosen")
     assert "<h1>Replay 3 events?</h1>" in asked
-    assert "has begun: replay (events)." in admin_client.post(address, follow=True).content.decode()
+    assert "has begun: replay of events." in admin_client.post(address, follow=True).content.decode()
     assert Run.objects.get().filters == {"failed": True, "name": "thing"}

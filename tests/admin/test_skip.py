@@ -23,17 +23,17 @@ WORDS: dict[str, tuple[Rule, str, str]] = {
     "condition": (
         Rule.CONDITION,
         '{"path":"status.value","operator":"in","expected":["a"],"actual":"b","place":"and[1]"}',
-        "The condition at and[1] wants status.value in [&quot;a&quot;]; it was &quot;b&quot;.",
+        "The condition at and[1] wants status.value in [&quot;a&quot;]. It was &quot;b&quot;.",
     ),
     "negated change": (
         Rule.CONDITION,
         '{"path":"status","operator":"changed","expected":null,"actual":["a","b"],"negate":true}',
-        "The condition wants status not changed; it was [&quot;a&quot;, &quot;b&quot;].",
+        "The condition wants status not changed. It was [&quot;a&quot;, &quot;b&quot;].",
     ),
     "problem": (
         Rule.CONDITION,
         '{"path":"x","operator":"eq","expected":1,"problem":"there is no \'x\'"}',
-        "The condition wants x eq 1; there is no &#x27;x&#x27;.",
+        "The condition wants x eq 1. There is no &#x27;x&#x27;.",
     ),
     "fields": (
         Rule.CHANGED_FIELDS,
@@ -111,7 +111,7 @@ def test_a_skip_has_no_page_and_cannot_be_changed(admin_client: Client, webhook:
 def test_the_value_that_a_condition_found_requires_the_permission_to_view_payloads(webhook: Webhook) -> None:
     make_site_skip(webhook, actual="xyzzy")
     assert "xyzzy" not in page(staff("view_skip"), SKIPS)
-    assert "it was &quot;xyzzy&quot;" in page(staff("view_skip", "view_payload"), SKIPS)
+    assert "It was &quot;xyzzy&quot;" in page(staff("view_skip", "view_payload"), SKIPS)
     assert staff("view_payload").get(SKIPS).status_code == 403
 
 

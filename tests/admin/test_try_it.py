@@ -90,7 +90,7 @@ def test_each_problem_names_its_field(admin: Client, site: Site) -> None:
         ({"object_types": "devices"}, "The webhook does not send dcim.site."),
         (
             {"conditions": json.dumps({"attr": "status.value", "value": "retired"})},
-            'The condition wants status.value eq "retired"; it was "active".',
+            'The condition wants status.value eq "retired". It was "active".',
         ),
         ({"excluded_usernames": "admin"}, "Changes by admin are ignored."),
         ({"conditions": json.dumps({"attr": "nope", "value": 1})}, "'nope' is missing"),

@@ -720,7 +720,7 @@ def test_the_skips_of_a_webhook_are_listed_with_what_said_no(api: APIClient) -> 
         "id": "", "timestamp": "", "action": "created", "object_type": "testapp.thing", "object_id": str(thing.pk),
         "object_repr": "a", "username": "robot", "request_id": "r1", "rule": "condition",
         "detail": {"path": "status", "operator": "eq", "expected": "retired", "actual": "active"},
-        "reason": 'The condition wants status eq "retired"; it was "active".',
+        "reason": 'The condition wants status eq "retired". It was "active".',
     }  # fmt: skip
     assert listed(api, detail(WEBHOOKS, other.pk, "skips")) == []
     assert api.get(detail(WEBHOOKS, 0, "skips")).status_code == 404

@@ -189,7 +189,7 @@ def conditions_that_fail(world: World) -> Made:
     return Thing.objects.create(name="a"), webhook
 
 
-@case(Cause.SKIPPED, 'wants status eq "retired"; it was "active".', "change the conditions of the webhook")
+@case(Cause.SKIPPED, 'wants status eq "retired". It was "active".', "change the conditions of the webhook")
 def a_condition(world: World) -> Made:
     webhook = make_webhook(Thing, conditions=RETIRED)
     return Thing.objects.create(name="a"), webhook
@@ -526,7 +526,7 @@ def test_an_object_without_an_event_is_judged_as_it_is_now() -> None:
     texts = {one.webhook: one.text for one in why(thing)}
     now = "Judged by the object as it is now: an update would"
     assert texts[wanted].endswith(f"{now} be sent.")
-    assert f'{now} be skipped. The condition wants status eq "retired"; it was "active".' in texts[unwanted]
+    assert f'{now} be skipped. The condition wants status eq "retired". It was "active".' in texts[unwanted]
     assert f"{now} be sent if the webhook were enabled." in texts[off]
     assert f"{now} not be sent. The actions of the webhook: created." in texts[created_only]
 

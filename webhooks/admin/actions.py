@@ -72,8 +72,8 @@ def _perform(
 def show_run(request: HttpRequest, run: Run) -> None:
     """Say that a run has begun, and where its progress is."""
     url = reverse("admin:webhooks_run_change", args=[run.pk])
-    text = _('Run {} has begun: {} ({}). Workers do it in the background. <a href="{}">See its progress</a>.')
-    messages.success(request, format_html(text, run.pk, run.get_kind_display(), runs.subject(run), url))
+    text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
+    messages.success(request, format_html(text, run.pk, runs.summary(run), url))
 
 
 def show_result(request: HttpRequest, changed: int, done: str, skipped: int, why: str) -> None:

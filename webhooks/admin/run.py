@@ -162,8 +162,7 @@ def _change(request: HttpRequest, chosen: QuerySet[Run], change: Callable[[Run, 
 
 def title_of(run: Run) -> str:
     """Such as "Run 14: retry of deliveries of CMDB sync"."""
-    words = {"number": run.pk, "kind": run.get_kind_display(), "rows": runs.subject(run)}
-    return _("Run %(number)s: %(kind)s of %(rows)s") % words
+    return _("Run %(number)s: %(summary)s") % {"number": run.pk, "summary": runs.summary(run)}
 
 
 def state_pill(run: Run) -> SafeString:

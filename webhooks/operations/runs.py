@@ -52,11 +52,24 @@ PERMISSIONS = {
     RunKind.RECOVER: ("webhooks.retry_delivery", "webhooks.replay_event"),
     RunKind.BACKFILL: ("webhooks.resend_delivery",),
 }
-# The rows of a run: as ``count_of`` counts them, and without a number.
-ROW, ROWS = dict.fromkeys(RunKind, "delivery"), dict.fromkeys(RunKind, gettext_lazy("deliveries"))
-ROW |= {RunKind.REPLAY: "event", RunKind.BACKFILL: "event", RunKind.RECOVER: "delivery or event"}
-ROWS |= dict.fromkeys((RunKind.REPLAY, RunKind.BACKFILL), gettext_lazy("events"))
-ROWS |= {RunKind.RECOVER: gettext_lazy("deliveries and events")}
+# A run in words: without a webhook, and with its webhooks.
+SUMMARIES = {
+    RunKind.RETRY: (gettext_lazy("retry of deliveries"), gettext_lazy("retry of deliveries of %(webhooks)s")),
+    RunKind.RESEND: (gettext_lazy("resend of deliveries"), gettext_lazy("resend of deliveries of %(webhooks)s")),
+    RunKind.DISCARD: (gettext_lazy("discard of deliveries"), gettext_lazy("discard of deliveries of %(webhooks)s")),
+    RunKind.REPLAY: (gettext_lazy("replay of events"), gettext_lazy("replay of events of %(webhooks)s")),
+    RunKind.RECOVER: (
+        gettext_lazy("recovery of deliveries and events"),
+        gettext_lazy("recovery of deliveries and events of %(webhooks)s"),
+    ),
+    RunKind.BACKFILL: (gettext_lazy("backfill of events"), gettext_lazy("backfill of events for %(webhooks)s")),
+}
+# The rows of a run, as ``count_of`` counts them.
+ROW = dict.fromkeys(RunKind, "delivery") | {
+    RunKind.REPLAY: "event",
+    RunKind.RECOVER: "delivery or event",
+    RunKind.BACKFILL: "event",
+}
 NEEDED = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
 FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
 FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}
@@ -103,7 +116,7 @@ def start(
     with transaction.atomic(Run.objects.db):
         run.save()
         with in_english():
-            what = f"{kind} of {subject(run)}"
+            what = summary(run)
         history.record_summary(user or run.requested_by, Run, what, history.ADDITION, f"Started run {run.pk}.")
         jobs.wake_on_commit()
     return run
@@ -204,32 +217,37 @@ def _change(run: Run, is_changed: bool, user: Any, done: str) -> bool:
     if is_changed:
         run.refresh_from_db()
         with in_english():
-            what = f"{run.kind} of {subject(run)}"
+            what = summary(run)
         history.record_summary(user or PROGRAM, Run, what, history.CHANGE, f"{done} run {run.pk}.")
     return is_changed
 
 
-def subject(run: Run, count: int | None = None) -> str:
-    """What a run takes, in words: "deliveries of CMDB sync". Without a filter by webhook, it is known after the count.
+def summary(run: Run) -> str:
+    """A run in words: "retry of deliveries of CMDB sync"."""
+    without_webhook, with_webhooks = SUMMARIES[RunKind(run.kind)]
+    webhooks = _webhooks(run)
+    return str(with_webhooks) % {"webhooks": webhooks} if webhooks else str(without_webhook)
 
-    With a ``count``, "213 deliveries of CMDB sync, DNS updater, IPAM and 2 others". The most rows come first.
+
+def _webhooks(run: Run) -> str:
+    """The webhooks of a run: "CMDB sync, DNS updater, IPAM and 2 others". The one with the most rows comes first.
+
+    Without a filter by webhook, they are known after the count.
     """
-    kind = RunKind(run.kind)
-    rows = str(ROWS[kind]) if count is None else count_of(count, ROW[kind])
     found = {int(webhook): number for webhook, number in run.counts.items() if int(webhook) != EVENTS}
     chosen = sorted(found, key=found.__getitem__, reverse=True)
     if "webhook" in run.filters:
         chosen = [run.filters["webhook"]]
     webhooks = Webhook.with_deleted.in_bulk(chosen[:NAMED_WEBHOOKS])
     names = [str(webhooks[pk]) for pk in chosen[:NAMED_WEBHOOKS] if pk in webhooks]
-    if not names:
-        return rows
-    return _("%(rows)s of %(webhooks)s") % {"rows": rows, "webhooks": listed(names, len(chosen))}
+    return listed(names, len(chosen)) if names else ""
 
 
 @receiver(run_ended)
 def _record_end(sender: Any, run: Run, **kwargs: Any) -> None:
+    kind = RunKind(run.kind)
     with in_english():
-        what = f"{PAST[RunKind(run.kind)]} {subject(run, run.done)}"
+        webhooks = _webhooks(run)
+        what = f"{PAST[kind]} {count_of(run.done, ROW[kind])}" + (f" of {webhooks}" if webhooks else "")
     message = f"Ended run {run.pk}." if run.state == RunState.DONE else f"Run {run.pk} failed: {run.problem}."
     history.record_summary(history.user_named(run.requested_by), Run, what, history.CHANGE, message)

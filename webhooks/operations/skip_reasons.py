@@ -6,6 +6,7 @@ import json
 from datetime import datetime
 from typing import Any
 
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from webhooks.conditions import CHANGES
@@ -68,16 +69,15 @@ def _describe_condition(detail: dict[str, Any]) -> str:
     negated = "not " if "negate" in detail else ""
     wanted = f"{negated}{operator}" if operator in CHANGES else f"{negated}{operator} {_json(detail['expected'])}"
     values = {"place": detail.get("place", ""), "path": detail["path"] or _("a condition"), "wanted": wanted}
+    text = _("The condition wants %(path)s %(wanted)s.")
     if "place" in detail:
-        text = _("The condition at %(place)s wants %(path)s %(wanted)s")
-    else:
-        text = _("The condition wants %(path)s %(wanted)s")
+        text = _("The condition at %(place)s wants %(path)s %(wanted)s.")
     found = ""
     if "problem" in detail:
-        found = f"; {detail['problem']}"
+        found = sentence(capfirst(detail["problem"]))
     elif "actual" in detail:
-        found = _("; it was %(value)s") % {"value": _json(detail["actual"])}
-    return f"{text % values}{found}."
+        found = _("It was %(value)s.") % {"value": _json(detail["actual"])}
+    return f"{text % values} {found}".strip()
 
 
 def _json(value: Any) -> str:

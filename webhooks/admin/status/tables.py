@@ -154,18 +154,15 @@ def runs(overview: Overview, user: Any) -> dict[str, Any]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    text = _("Run %(id)s: %(kind)s of %(subject)s by %(user)s")
+    text = _("Run %(number)s by %(user)s: %(summary)s")
     return {
         "row": run,
-        "text": text % {
-            "id": run.pk, "kind": run.get_kind_display(), "subject": operations.subject(run),
-            "user": run.requested_by or EMPTY,
-        },
+        "text": text % {"number": run.pk, "user": run.requested_by or EMPTY, "summary": operations.summary(run)},
         "taken": number(run.taken),
         "total": number(run.total) if run.total is not None else "",
         "failed": number(run.failed) if run.failed else "",
         "begun": when(run.created),
-    }  # fmt: skip
+    }
 
 
 def workers(backend: Backend) -> dict[str, Any]:
