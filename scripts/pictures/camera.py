@@ -13,7 +13,7 @@ from django.urls import NoReverseMatch, reverse
 from playwright.sync_api import Page, sync_playwright
 
 from demo.startup import PASSWORD, USERNAME
-from webhooks.models import Delivery, Event, Run, Skip, State, Webhook
+from webhooks.models import Delivery, Event, Run, State, Webhook
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 
@@ -104,7 +104,7 @@ class Camera:
 
 def pages() -> Iterator[tuple[str, str]]:
     """The name and the address of each page. A page that the app does not have is left out."""
-    webhook = Webhook.objects.get(name="CMDB sync")
+    webhook, firewall = (Webhook.objects.get(name=name) for name in ("CMDB sync", "Firewall rules"))
     deliveries, events = Delivery.objects.order_by("-pk"), Event.objects.order_by("-pk")
     named: list[tuple[str, str, list[Any]]] = [
         ("index", "admin:index", []),
@@ -118,13 +118,12 @@ def pages() -> Iterator[tuple[str, str]]:
         *((f"{model}-list", f"admin:webhooks_{model}_changelist", []) for model in MODELS),
     ]
     rows = {
-        "delivery-failed": deliveries.failed().filter(webhook__name="Firewall rules").first(),
+        "delivery-failed": deliveries.failed().filter(webhook=firewall).first(),
         "delivery-refused": deliveries.filter(webhook=webhook, queued__failures__gt=0).first(),
         "delivery-succeeded": deliveries.filter(webhook__name="DNS updater", outcome=State.SUCCEEDED).last(),
         "delivery-waiting": deliveries.in_states(State.WAITING).first(),
         "event": events.filter(object_type="dcim.site", action="updated").first(),
         "event-failed": events.exclude(error="").first(),
-        "skip": Skip.objects.order_by("-pk").first(),
         "run": Run.objects.order_by("-pk").first(),
     }
     for name, row in rows.items():
@@ -133,8 +132,10 @@ def pages() -> Iterator[tuple[str, str]]:
     for name, view, arguments in named:
         with suppress(NoReverseMatch):
             yield name, reverse(view, args=arguments)
-    if event := rows["event"]:
-        with suppress(NoReverseMatch):
+    with suppress(NoReverseMatch):
+        yield "recover", f"{reverse('admin:webhooks_webhook_recover', args=[firewall.pk])}?hours=24"
+        yield "run-start", f"{reverse('admin:webhooks_run_add')}?kind=discard&state=failed"
+        if event := rows["event"]:
             yield "why-event", f"{reverse('webhooks_why')}?event={event.pk}"
 
 

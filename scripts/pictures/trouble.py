@@ -58,6 +58,7 @@ def cause(demo: Demo) -> None:
     user = get_user_model().objects.get(username="admin")
     found = {plan.name: _define(plan, demo) for plan in PLANS}
     _busy_day(found)
+    _failed_event(found["DNS updater"])
     history.record(user, [found["CMDB sync"]], history.CHANGE, [{"changed": {"fields": ["Secret"]}}])
     for name, slug in SITES:
         demo.site.call("POST", "/api/dcim/sites/", {"name": name, "slug": slug, "status": "planned"})
@@ -74,9 +75,8 @@ def cause(demo: Demo) -> None:
     _wait(demo, lambda: Webhook.objects.probed().exists(), "a webhook that is paused")
     _wait(demo, lambda: Delivery.objects.failed().exists(), "a failed delivery")
     acts.ping(found["DNS updater"], user)
-    _give_up(found["Firewall rules"])
+    _wait(demo, lambda: _gave_up(found["Firewall rules"]), "the last attempts")
     _age(found)
-    _failed_event(found["DNS updater"])
     _runs(found["Firewall rules"])
 
 
@@ -124,15 +124,12 @@ def _statistic(webhook: Webhook, start: int, kind: str, count: int, chance: rand
     )  # fmt: skip
 
 
-def _give_up(webhook: Webhook) -> None:
-    """All deliveries of a webhook fail, as after the last attempt of a longer schedule, and it may be sent to again."""
-    now = timezone.now()
-    queued = QueuedDelivery.objects.filter(webhook=webhook)
-    Delivery.without_state.filter(pk__in=queued.values("pk")).update(
-        outcome=State.FAILED, finished_at=now, reason="HTTP 503 Service Unavailable", error_kind="http_503"
-    )
-    queued.update(state=State.FAILED, failed_at=now, due_at=None, claim=None, failures=9, error_kind="http_503")
-    Webhook.objects.filter(pk=webhook.pk).resume()
+def _gave_up(webhook: Webhook) -> bool:
+    """Whether all deliveries of a webhook failed. Its receiver always fails, so it is resumed whenever it is paused."""
+    is_over = not QueuedDelivery.objects.filter(webhook=webhook).exclude(state=State.FAILED).exists()
+    chosen = Webhook.objects.filter(pk=webhook.pk)
+    (chosen if is_over else chosen.probed()).resume()
+    return is_over
 
 
 def _age(found: dict[str, Webhook]) -> None:
@@ -165,10 +162,11 @@ def _runs(webhook: Webhook) -> None:
     now = timezone.now()
     columns = {"filters": {"webhook": webhook.pk}, "requested_by": "admin", "counts": {str(webhook.pk): 12_000}}
     Run.objects.create(
-        kind=RunKind.RETRY, state=RunState.DONE, total=12_000, done=11_988, skipped=12, finished_at=now,
-        created=now - timedelta(hours=2), **columns,
+        kind=RunKind.RETRY, state=RunState.DONE, total=12_000, done=11_988, skipped=12,
+        created=now - timedelta(hours=2), finished_at=now - timedelta(hours=2) + timedelta(seconds=41), **columns,
     )  # fmt: skip
-    Run.objects.create(kind=RunKind.RESEND, state=RunState.PAUSED, total=12_000, done=8_100, **columns)
+    begun = now - timedelta(minutes=26)
+    Run.objects.create(kind=RunKind.RESEND, state=RunState.PAUSED, total=12_000, done=8_100, created=begun, **columns)
 
 
 def _wait(demo: Demo, is_there: Callable[[], bool], what: str) -> None:
