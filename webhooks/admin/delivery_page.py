@@ -119,7 +119,7 @@ def verdict(delivery: Delivery, reason: str) -> SafeString | str:
 
 
 def next_attempt(delivery: Delivery) -> SafeString | str:
-    """When a pending delivery is sent, for a list. Empty if it is not pending."""
+    """When a pending delivery is sent. Empty if it is not pending."""
     if delivery.next_attempt_at is None:
         return ""
     if not delivery.webhook.enabled:
@@ -246,7 +246,7 @@ def timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None)
         case State.DISCARDED:
             steps.append({"word": _("discarded"), "kind": "discarded", "time": when(delivery.discarded_at)})
         case State.PENDING:
-            steps.append({"word": _("next attempt"), "kind": "pending", "time": when(delivery.next_attempt_at)})
+            steps.append({"word": next_attempt(delivery), "kind": "pending", "time": ""})
         case State.WAITING:
             steps.append({"word": _("waits for its turn"), "kind": "waiting", "time": ""})
         case State.SENDING:
@@ -293,7 +293,7 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
 
 
 def _body(text: str, label: str, marked: Any = ()) -> SafeString:
-    return highlight.block(highlight.json_text(text, marked), label, wraps=True)
+    return highlight.block(highlight.json_text(text, marked), label)
 
 
 def _size(count: int) -> str:

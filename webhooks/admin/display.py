@@ -10,6 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils import timezone
+from django.utils.formats import localize
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
@@ -17,6 +18,7 @@ from django.utils.translation import gettext as _
 
 from webhooks import text as texts
 from webhooks.models import Action, Event, Skip, State, Webhook
+from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.operations.statistics import Times
 from webhooks.operations.wording import exact_time, span
 from webhooks.text import clean
@@ -73,11 +75,17 @@ def duration(times: Times, share: float) -> str:
     return _("over %(time)s") % {"time": text} if time >= limit else text
 
 
+def percent(share: float | None) -> str:
+    """ "100 %" or "99.2 %"."""
+    return EMPTY if share is None else f"{localize(int(share) if share.is_integer() else share)} %"
+
+
 def object_name(event: Event | Skip, action: str = "") -> SafeString:
-    """The event's object: its name, then its type and id, then the action."""
+    """The event's object: its name, then its type and id, then the action. A ping has no object."""
+    address = "" if event.object_type == PING_OBJECT_TYPE else f"{event.object_type} {event.object_id}"
     return format_html(
-        '<span class="wh-object">{}</span> <span class="wh-quiet">{} {}{}</span>',
-        event.object_repr or event.object_id, event.object_type, event.object_id, f", {action}" if action else "",
+        '<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>',
+        event.object_repr or event.object_id, ", ".join(part for part in (address, action) if part),
     )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -22,7 +23,7 @@ from webhooks.admin.finding import find_events
 from webhooks.admin.lists import ReadOnlyAdmin, skips_url
 from webhooks.admin.paging import Found
 from webhooks.db import first_id
-from webhooks.models import Event, RunKind, Skip
+from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet
 from webhooks.operations import retries
 from webhooks.operations.counts import TOTAL_CAP
@@ -70,6 +71,16 @@ class EventAdmin(ReadOnlyAdmin):
     def count_in_words(self, count: int) -> str:
         return ngettext("%(count)s event", "%(count)s events", count) % {"count": number(count, TOTAL_CAP)}
 
+    def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
+        """Count the deliveries of each event by outcome. One that is not sent yet has none."""
+        deliveries = permissions.visible_deliveries(request.user, Delivery.without_state.filter(event__in=rows))
+        outcomes: dict[int, dict[str, int]] = {event.pk: {} for event in rows}
+        counted = deliveries.order_by().values_list("event", "outcome").annotate(count=Count("pk"))
+        for pk, outcome, count in counted:
+            outcomes[pk][outcome] = count
+        for event in rows:
+            event.outcomes = outcomes[event.pk]  # type: ignore[attr-defined]
+
     @admin.display(description=gettext_lazy("object"))
     def object(self, event: Event) -> SafeString:
         return object_name(event)
@@ -91,9 +102,9 @@ class EventAdmin(ReadOnlyAdmin):
         return short(event.request_id, 13)
 
     @admin.display(description=gettext_lazy("state"))
-    def state(self, event: Event) -> SafeString:
+    def state(self, event: Any) -> SafeString:
         if not event.error:
-            return pill("created", _("recorded"))
+            return _outcomes(event.outcomes) or pill("created", _("recorded"))
         if event.replayed_at is None:
             return pill("failed", str(FAILURES[event.failure]))
         return pill("waiting", _("replayed"))
@@ -145,6 +156,20 @@ class EventAdmin(ReadOnlyAdmin):
             **(_payload_context(obj) if sees_payload else {}),
             **change_context(obj, user, obj, sees_payload),
         }
+
+
+def _outcomes(counts: dict[str, int]) -> SafeString:
+    """Such as "1 failed", "2 not sent yet", "6 succeeded": the deliveries of an event by outcome."""
+    found = []
+    for state in (State.FAILED, "", State.SUCCEEDED, State.DISCARDED):
+        if count := counts.get(state):
+            text = (
+                f"{number(count)} {state_word(state)}"
+                if state
+                else _("%(count)s not sent yet") % {"count": number(count)}
+            )
+            found.append((pill(state or State.PENDING, text),))
+    return format_html_join(" ", "{}", found)
 
 
 def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:

@@ -8,14 +8,14 @@ from typing import Any
 
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
-from django.utils.formats import date_format, localize
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, redaction
 from webhooks.admin import charts, recover
-from webhooks.admin.display import EMPTY, duration, pill, short, state_word, webhook_state, when
+from webhooks.admin.display import EMPTY, duration, percent, pill, short, state_word, webhook_state, when
 from webhooks.admin.lists import deliveries_url, skips_url
 from webhooks.db import index_plans
 from webhooks.models import Delivery, RunKind, Webhook
@@ -102,7 +102,7 @@ def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]
     found = [(_("attempts in 24 h"), number(day.attempted), "")]
     if day.success_percent is not None:
         found = [
-            (_("accepted in 24 h"), _percent(day.success_percent), ""),
+            (_("accepted in 24 h"), percent(day.success_percent), ""),
             *found,
             (_("half of them within"), duration(day.duration, 0.5), ""),
             (_("95 % within"), duration(day.duration, 0.95), ""),
@@ -117,11 +117,6 @@ def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]
         url = skips_url(webhook=webhook.pk)
         found.append((_("skipped in 24 h"), number(day.skipped), url))
     return found
-
-
-def _percent(share: float) -> str:
-    """ "100 %" or "99.2 %"."""
-    return f"{localize(int(share) if share.is_integer() else share)} %"
 
 
 def _chart(hours: list[Figures], first: datetime) -> SafeString:

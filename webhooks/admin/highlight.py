@@ -48,12 +48,9 @@ def headers_text(headers: Mapping[str, Any]) -> SafeString:
     return format_html_join("\n", '<span class="wh-name">{}</span>: {}', headers.items())
 
 
-def block(content: SafeString | str, label: str, *, wraps: bool = False) -> SafeString:
+def block(content: SafeString | str, label: str) -> SafeString:
     """A block of code that scrolls, for the keyboard too. ``label`` names it to screen readers."""
-    return format_html(
-        '<pre class="wh-pre{}" tabindex="0" role="region" aria-label="{}">{}</pre>',
-        " wh-wrap" if wraps else "", label, content,
-    )  # fmt: skip
+    return format_html('<pre class="wh-pre" tabindex="0" role="region" aria-label="{}">{}</pre>', label, content)
 
 
 def json_block(text: str, label: str) -> SafeString:
@@ -63,4 +60,4 @@ def json_block(text: str, label: str) -> SafeString:
 
 def headers_block(headers: Mapping[str, Any], label: str) -> SafeString:
     """HTTP headers as a highlighted block."""
-    return block(headers_text(headers), label, wraps=True)
+    return block(headers_text(headers), label)

@@ -145,7 +145,7 @@ def _request(request: Request, sees_payload: bool) -> dict[str, Any]:
 
 
 def _body(body: str, label: str) -> SafeString:
-    return highlight.block(highlight.json_text(body), label, wraps=True)
+    return highlight.block(highlight.json_text(body), label)
 
 
 def _answer(outcome: Outcome, url: str, sees_payload: bool) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from webhooks.admin.charts import Column, sparkline, stacked_bars
-from webhooks.admin.display import EMPTY, duration, when
+from webhooks.admin.display import EMPTY, duration, percent, when
 from webhooks.admin.lists import deliveries_url
 from webhooks.models.queue import State
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.overview import Overview
-from webhooks.operations.statistics import Figures, Recent
+from webhooks.operations.statistics import Recent
 from webhooks.operations.wording import number, span
 
 # The order in which the states of deliveries are shown. The last ones only if there are some.
@@ -31,7 +31,7 @@ def context(overview: Overview, now: datetime) -> dict[str, Any]:
     seconds = (now - oldest).total_seconds() if oldest else 0
     return {
         "rate": rate(recent),
-        "percent": percent(recent.day),
+        "percent": percent(recent.day.success_percent),
         "attempted": number(recent.day.attempted),
         "p50": duration(recent.day.duration, 0.5),
         "p95": duration(recent.day.duration, 0.95),
@@ -57,10 +57,6 @@ def rate(recent: Recent) -> str:
     """Attempts a minute, with a decimal if there are few."""
     count = recent.per_minute
     return f"{count:,.{1 if 0 < count < 10 else 0}f}"
-
-
-def percent(day: Figures) -> str:
-    return EMPTY if day.success_percent is None else f"{day.success_percent:g} %"
 
 
 def _chart(overview: Overview) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from webhooks import permissions
-from webhooks.admin.display import EMPTY, duration, short, webhook_state, when
+from webhooks.admin.display import EMPTY, duration, percent, short, webhook_state, when
 from webhooks.admin.lists import deliveries_url
-from webhooks.admin.status.figures import percent, trend
+from webhooks.admin.status.figures import trend
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, Run, Webhook
 from webhooks.models.queue import State
@@ -71,7 +71,7 @@ def _webhook_row(webhook: Any, overview: Overview) -> dict[str, Any]:
     return {
         "row": webhook,
         "state": webhook_state(webhook),
-        "percent": percent(recent.day),
+        "percent": percent(recent.day.success_percent),
         "is_bad": bool(recent.day.failed) and is_failing,
         "times": f"{duration(times, 0.5)} / {duration(times, 0.95)}" if times.count else EMPTY,
         "waits": number(waits, EACH_CAP) if waits else "",
