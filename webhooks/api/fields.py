@@ -1,10 +1,10 @@
-"""Serializer fields that REST framework does not have: model labels and secrets. Also a check for unknown names."""
+"""Fields that REST framework does not have: model labels, secrets, and choices with names for the OpenAPI document."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext
@@ -97,57 +97,39 @@ class SecretField(serializers.CharField):
         return Secret(super().run_validation(data.reveal() if isinstance(data, Secret) else data))
 
 
-# Names for the OpenAPI document: drf-spectacular's own may be the names of a host's choices.
+# Choices with names for the OpenAPI document: drf-spectacular's own may be the names of a host's choices.
 
 
-@extend_schema_field({"type": "string", "enum": Method.values}, component_name="RqWebhookMethod")
-class MethodField(serializers.ChoiceField):
-    pass
+class NamedChoiceField(serializers.ChoiceField):
+    """A field with all choices of its kind, unless it gets some of them."""
+
+    every: ClassVar[Sequence[Any]]
+
+    def __init__(self, choices: Sequence[Any] = (), **kwargs: Any) -> None:
+        super().__init__(choices or self.every, **kwargs)
 
 
-@extend_schema_field({"type": "string", "enum": State.values}, component_name="RqWebhookDeliveryState")
-class StateField(serializers.ChoiceField):
-    pass
+def _named(name: str, choices: Sequence[Any]) -> type[NamedChoiceField]:
+    field = type(name, (NamedChoiceField,), {"every": choices})
+    return extend_schema_field({"type": "string", "enum": list(field().choices)}, component_name=name)(field)
 
 
-ERROR_KINDS = ["", *ErrorKind]
+MethodField = _named("RqWebhookMethod", Method.choices)
+StateField = _named("RqWebhookDeliveryState", State.choices)
+ErrorKindField = _named("RqWebhookErrorKind", ["", *ErrorKind])  # empty without an error
+RuleField = _named("RqWebhookSkipRule", Rule.choices)
+LevelField = _named("RqWebhookLevel", list(Level))
+ProblemField = _named("RqWebhookProblem", list(Problem))
+CauseField = _named("RqWebhookCause", Cause.choices)
+TargetField = _named("RqWebhookTarget", Target.choices)
+RunKindField = _named("RqWebhookRunKind", RunKind.choices)
+RunStateField = _named("RqWebhookRunState", RunState.choices)
 
 
-@extend_schema_field({"type": "string", "enum": ERROR_KINDS}, component_name="RqWebhookErrorKind")
-class ErrorKindField(serializers.ChoiceField):
-    """Empty without an error."""
+# ``FiguresSerializer`` is ``RqWebhookFigures`` in the document. (The document would show a docstring here.)
+class NamedSerializer(serializers.Serializer[Any]):
+    Meta: ClassVar[Any]
 
-
-@extend_schema_field({"type": "string", "enum": Rule.values}, component_name="RqWebhookSkipRule")
-class RuleField(serializers.ChoiceField):
-    pass
-
-
-@extend_schema_field({"type": "string", "enum": list(Level)}, component_name="RqWebhookLevel")
-class LevelField(serializers.ChoiceField):
-    pass
-
-
-@extend_schema_field({"type": "string", "enum": list(Problem)}, component_name="RqWebhookProblem")
-class ProblemField(serializers.ChoiceField):
-    pass
-
-
-@extend_schema_field({"type": "string", "enum": Cause.values}, component_name="RqWebhookCause")
-class CauseField(serializers.ChoiceField):
-    pass
-
-
-@extend_schema_field({"type": "string", "enum": Target.values}, component_name="RqWebhookTarget")
-class TargetField(serializers.ChoiceField):
-    pass
-
-
-@extend_schema_field({"type": "string", "enum": RunKind.values}, component_name="RqWebhookRunKind")
-class RunKindField(serializers.ChoiceField):
-    pass
-
-
-@extend_schema_field({"type": "string", "enum": RunState.values}, component_name="RqWebhookRunState")
-class RunStateField(serializers.ChoiceField):
-    pass
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.Meta = type("Meta", (), {"ref_name": f"RqWebhook{cls.__name__.removesuffix('Serializer')}"})

@@ -10,9 +10,9 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
-from webhooks.api.fields import RunKindField, RunStateField, refuse_unknown
+from webhooks.api.fields import NamedSerializer, RunKindField, RunStateField, refuse_unknown
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryFilters
-from webhooks.models import Run, RunKind, RunState
+from webhooks.models import Run, RunKind
 
 MAX_HOURS = 24 * 3660
 
@@ -23,9 +23,9 @@ SINCE = (RunKind.RECOVER, RunKind.BACKFILL)
 class RunSerializer(serializers.ModelSerializer[Run]):
     """``total`` is null until a worker has counted the rows. ``percent`` is the share of them that the run is past."""
 
-    kind = RunKindField(RunKind.choices, read_only=True)
+    kind = RunKindField(read_only=True)
     filters = serializers.DictField(read_only=True)
-    state = RunStateField(RunState.choices, read_only=True)
+    state = RunStateField(read_only=True)
     percent = serializers.IntegerField(read_only=True, allow_null=True)
 
     class Meta:
@@ -38,7 +38,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
         read_only_fields = fields
 
 
-class StartSerializer(serializers.Serializer[Any]):
+class StartSerializer(NamedSerializer):
     """Fields that are unknown are refused."""
 
     dry_run = serializers.BooleanField(default=False, help_text=_("Count the rows and change nothing."))
@@ -56,9 +56,6 @@ class NewRunSerializer(StartSerializer):
     kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in SINCE])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
-
-    class Meta:
-        ref_name = "RqWebhookNewRun"
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         filters_class: type[QueryFilters] = EventFilters if attrs["kind"] == RunKind.REPLAY else DeliveryFilters
@@ -81,9 +78,6 @@ class SinceSerializer(StartSerializer):
         required=False, min_value=1, max_value=MAX_HOURS, help_text=_("Or how many hours to go back.")
     )
 
-    class Meta:
-        ref_name = "RqWebhookSince"
-
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         if ("since" in attrs) == ("hours" in attrs):
             raise ValidationError(_("Give either since or hours."))
@@ -91,17 +85,14 @@ class SinceSerializer(StartSerializer):
         return attrs | {"since": since}
 
 
-class NamedSerializer(serializers.Serializer[Any]):
+class NamedRowSerializer(NamedSerializer):
     """A delivery or an event. The name is empty if the user may not view it."""
 
     id = serializers.CharField()
     name = serializers.CharField()
 
-    class Meta:
-        ref_name = "RqWebhookNamedRow"
 
-
-class PreviewSerializer(serializers.Serializer[Any]):
+class RunPreviewSerializer(NamedSerializer):
     """The answer to a dry run: the number of rows, how many of them are deliveries and events, and the oldest ones. If
     counting takes too long, ``is_complete`` is false: there are at least so many."""
 
@@ -109,7 +100,4 @@ class PreviewSerializer(serializers.Serializer[Any]):
     is_complete = serializers.BooleanField()
     deliveries = serializers.IntegerField()
     events = serializers.IntegerField()
-    sample = NamedSerializer(many=True)
-
-    class Meta:
-        ref_name = "RqWebhookRunPreview"
+    sample = NamedRowSerializer(many=True)

@@ -15,15 +15,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
+from webhooks.api.base import Conflict, StrictViewSet, refuse_body
 from webhooks.api.fields import extend_schema, extend_schema_view
 from webhooks.api.filters import RunFilters
-from webhooks.api.run_serializers import NewRunSerializer, PreviewSerializer, RunSerializer, SinceSerializer
-from webhooks.api.views import Conflict, StrictViewSet, refuse_body
+from webhooks.api.run_serializers import NewRunSerializer, RunPreviewSerializer, RunSerializer, SinceSerializer
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.operations import runs
 
 # The responses of an action that begins a run.
-STARTED = {201: RunSerializer, 200: PreviewSerializer}
+STARTED = {201: RunSerializer, 200: RunPreviewSerializer}
 
 
 @extend_schema_view(list=extend_schema(parameters=[RunFilters]))
@@ -78,7 +78,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         try:
             if given.validated_data["dry_run"]:
                 found = runs.preview(kind, filters, user, takes_all, seconds=runs.PREVIEW_SECONDS)
-                return Response(PreviewSerializer(found).data)
+                return Response(RunPreviewSerializer(found).data)
             run = runs.start(kind, filters, user, takes_all=takes_all)
         except runs.NoFilter:
             raise ValidationError({"filters": _("Give at least one filter, or set all to true.")}) from None

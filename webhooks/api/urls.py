@@ -4,6 +4,7 @@ from django.urls import path, re_path
 from rest_framework.routers import DefaultRouter
 
 from webhooks.api import views
+from webhooks.api.report_views import StatisticViewSet, StatusViewSet, WhyViewSet
 from webhooks.api.run_views import RunViewSet
 
 app_name = "webhooks-api"
@@ -16,9 +17,9 @@ router.register("deliveries", views.DeliveryViewSet)
 router.register("events", views.EventViewSet)
 router.register("runs", RunViewSet)
 
-statistics = views.StatisticViewSet.as_view({"get": "summary"})
-status = views.StatusViewSet.as_view({"get": "current"})
-why = views.WhyViewSet.as_view({"get": "why"})
+statistics = StatisticViewSet.as_view({"get": "summary"})
+status = StatusViewSet.as_view({"get": "current"})
+why = WhyViewSet.as_view({"get": "why"})
 
 recover, backfill = (RunViewSet.as_view({"post": name}) for name in ("recover", "backfill"))
 

@@ -1,8 +1,8 @@
-"""The views of the REST API, and the permissions that they require."""
+"""Webhooks, skips, events and deliveries in the REST API."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError, transaction
@@ -12,105 +12,28 @@ from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, NotFound, PermissionDenied, ValidationError
+from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
 from rest_framework.mixins import ListModelMixin
-from rest_framework.permissions import BasePermission, DjangoModelPermissions
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
-from rest_framework.settings import api_settings
-from rest_framework.viewsets import GenericViewSet, ModelViewSet, ReadOnlyModelViewSet
+from rest_framework.viewsets import ModelViewSet, ReadOnlyModelViewSet
 
 from webhooks import permissions
 from webhooks.api import serializers
-from webhooks.api.fields import extend_schema, extend_schema_view, refuse_unknown
-from webhooks.api.filters import (
-    REPEATABLE,
-    DeliveryFilters,
-    EventFilters,
-    NewestFirst,
-    QueryFilters,
-    SkipFilters,
-    StatisticFilters,
-    WebhookFilters,
-    WhyFilters,
-)
+from webhooks.api.base import Conflict, StrictViewSet, refuse_body
+from webhooks.api.fields import extend_schema, extend_schema_view
+from webhooks.api.filters import DeliveryFilters, EventFilters, SkipFilters, WebhookFilters
+from webhooks.api.report_serializers import PingedSerializer, RetriedSerializer
+from webhooks.api.webhook_serializers import WebhookSerializer
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
 from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliveries, select_queued
 from webhooks.models.validation import CONFLICT
-from webhooks.operations import history, retries, runs, statistics
+from webhooks.operations import history, retries, runs
 from webhooks.operations.retries import Result
-from webhooks.operations.status import read_status
 from webhooks.operations.webhooks import delete_webhooks, pause, ping, resume
-from webhooks.operations.why import UnknownObject, why
 from webhooks.workers import jobs
-
-VIEW = ["%(app_label)s.view_%(model_name)s"]
-
-
-class ModelPermissions(DjangoModelPermissions):
-    """Django's permissions for the model. Unlike REST framework's own class, reading requires one too."""
-
-    perms_map = {**DjangoModelPermissions.perms_map, "GET": VIEW, "HEAD": VIEW, "OPTIONS": VIEW}
-
-    def has_permission(self, request: Request, view: Any) -> bool:
-        # A user model may lack has_perms().
-        needed = self.get_required_permissions(str(request.method), view.queryset.model)
-        user: Any = request.user
-        return bool(user and user.is_authenticated) and all(permissions.has_perm(user, one) for one in needed)
-
-
-def _model_permissions(found: list[Any]) -> Iterator[DjangoModelPermissions]:
-    """The instances of DjangoModelPermissions, also inside of ``A & B``."""
-    for one in found:
-        if isinstance(one, DjangoModelPermissions):
-            yield one
-        elif not isinstance(one, BasePermission):
-            yield from _model_permissions([inner for name, inner in vars(one).items() if name in ("op1", "op2")])
-
-
-class Conflict(APIException):
-    status_code = 409
-    default_code = "conflict"
-
-
-class StrictViewSet(GenericViewSet[Any]):
-    """Refuses unknown query parameters, and bodies where it reads none."""
-
-    pagination_class = NewestFirst
-    filter_backends = ()
-    filters_class: type[QueryFilters]
-    operation = ""  # the permission that a POST requires, such as ``retry``; empty if it creates a row
-
-    def get_permissions(self) -> list[Any]:
-        """The host's ``DEFAULT_PERMISSION_CLASSES`` and ours: all of them must agree."""
-        classes: list[Any] = [*api_settings.DEFAULT_PERMISSION_CLASSES, ModelPermissions]
-        found = [one() for one in classes]
-        if self.operation:  # otherwise a POST requires the permission to add a row
-            for one in _model_permissions(found):
-                one.perms_map = {**one.perms_map, "POST": [*VIEW, f"%(app_label)s.{self.operation}_%(model_name)s"]}
-        return found
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        if not self.action:  # the method is not allowed
-            return
-        filters = self.filters_class().fields if self.action in ("list", "retry_many", "summary", "why") else ()
-        known = [*filters, *(("cursor", "limit") if self.action == "list" else ())]
-        framework = {api_settings.URL_FORMAT_OVERRIDE, api_settings.VERSION_PARAM}  # REST framework reads these
-        refuse_unknown(set(request.query_params) - framework, known, "query parameter")
-        for name, values in request.query_params.lists():
-            if len(values) > 1 and name not in REPEATABLE:
-                raise ValidationError({name: ["Give it once."]})
-
-    def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset if self.detail else self.filters_class(self.request.query_params).narrow(queryset)
-
-
-def refuse_body(request: Request) -> None:
-    if set(request.data) - {"csrfmiddlewaretoken"}:
-        raise ValidationError(_("This takes no body: the URL says all."))
 
 
 @extend_schema_view(list=extend_schema(parameters=[WebhookFilters]))
@@ -119,7 +42,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     """Webhooks: the changes to send, and the URL of the receiver."""
 
     queryset = Webhook.objects.all()
-    serializer_class = serializers.WebhookSerializer
+    serializer_class = WebhookSerializer
     filters_class = WebhookFilters
     lookup_value_regex = r"\d{1,18}"
 
@@ -167,7 +90,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
             history.record(self.request.user, [instance], history.DELETION)
             delete_webhooks(Webhook.objects.filter(pk=instance.pk))
 
-    @extend_schema(request=None, responses=serializers.PingedSerializer)
+    @extend_schema(request=None, responses=PingedSerializer)
     @action(detail=True, methods=["post"], operation="change")
     def ping(self, request: Request, pk: str) -> Response:
         """Send a test event with the saved settings."""
@@ -175,7 +98,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
         webhook = self.get_object()
         if not webhook.enabled:
             raise Conflict(_("The webhook is disabled. Enable it before you send a test."))
-        return Response(serializers.PingedSerializer({"event": ping(webhook, request.user).pk}).data)
+        return Response(PingedSerializer({"event": ping(webhook, request.user).pk}).data)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"], operation="change")
@@ -317,7 +240,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         operation_id="webhooks_deliveries_retry_many",
         parameters=[DeliveryFilters],
         request=None,
-        responses={200: serializers.RetriedSerializer, 202: serializers.RetriedSerializer},
+        responses={200: RetriedSerializer, 202: RetriedSerializer},
     )
     @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
     def retry_many(self, request: Request) -> Response:
@@ -331,61 +254,6 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         filters.is_valid(raise_exception=True)
         done = runs.act(RunKind.RETRY, {"state": [State.FAILED.value]} | filters.chosen, request.user)
         if isinstance(done, Run):
-            shown = serializers.RetriedSerializer({"retried": 0, "run": done.pk}).data
+            shown = RetriedSerializer({"retried": 0, "run": done.pk}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)
-        return Response(serializers.RetriedSerializer({"retried": done.changed, "run": None}).data)
-
-
-class StatisticViewSet(StrictViewSet):
-    """The attempts of one webhook, or of all that the user may view."""
-
-    queryset = Webhook.objects.all()
-    filters_class = StatisticFilters
-
-    @extend_schema(
-        operation_id="webhooks_statistics",
-        parameters=[StatisticFilters],
-        responses=serializers.StatisticsSerializer,
-    )
-    def summary(self, request: Request) -> Response:
-        """Counts of attempts, and histograms of their times: in total, and by minute or hour."""
-        filters = StatisticFilters(request.query_params)
-        filters.is_valid(raise_exception=True)
-        webhooks = permissions.visible_webhooks(request.user)
-        if "webhook" in filters.validated_data:
-            webhooks = webhooks.filter(pk=filters.validated_data["webhook"])
-        ids = list(webhooks.values_list("pk", flat=True))
-        since = filters.asked_since
-        total, series = statistics.series(ids, filters.asked_period, since)
-        shown = {"since": since, "total": total, "series": series}
-        return Response(serializers.StatisticsSerializer(shown).data)
-
-
-class StatusViewSet(StrictViewSet):
-    """The status: each problem with its remedy, as on the status page."""
-
-    queryset = Delivery.objects.all()
-
-    @extend_schema(operation_id="webhooks_status", responses=serializers.StatusSerializer)
-    def current(self, request: Request) -> Response:
-        """Alarms, and the numbers of deliveries and events, as far as the user may view them."""
-        return Response(serializers.StatusSerializer(read_status(request.user).figures()).data)
-
-
-class WhyViewSet(StrictViewSet):
-    """Why nothing arrived: a verdict for each webhook that the user may view."""
-
-    queryset = Webhook.objects.all()
-    filters_class = WhyFilters
-
-    @extend_schema(operation_id="webhooks_why", parameters=[WhyFilters], responses=serializers.WhySerializer)
-    def why(self, request: Request) -> Response:
-        """Why each webhook sent nothing, or that it did: about the last change of an object, about an event, about the
-        changes of a request, or about the last changes of the models of one webhook."""
-        filters = WhyFilters(request.query_params)
-        filters.is_valid(raise_exception=True)
-        try:
-            verdicts = why(**filters.question, user=request.user)
-        except UnknownObject as error:
-            raise NotFound(str(error)) from None
-        return Response(serializers.WhySerializer({"verdicts": verdicts}).data)
+        return Response(RetriedSerializer({"retried": done.changed, "run": None}).data)

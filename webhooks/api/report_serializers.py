@@ -1,0 +1,151 @@
+"""The answers that are no rows: results of a test and of a bulk retry, statistics, status, and why nothing arrived."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+
+from webhooks.api.fields import (
+    CauseField,
+    LevelField,
+    NamedSerializer,
+    ProblemField,
+    RuleField,
+    StateField,
+    TargetField,
+)
+from webhooks.api.serializers import WebhookSummarySerializer
+
+
+class PingedSerializer(NamedSerializer):
+    """The result of a test."""
+
+    event = serializers.IntegerField(help_text=_("The id of the test event. Its delivery has the result."))
+
+
+class RetriedSerializer(NamedSerializer):
+    """The result of a bulk retry."""
+
+    retried = serializers.IntegerField(help_text=_("The number of deliveries that are sent again."))
+    run = serializers.IntegerField(allow_null=True, help_text=_("The id of the run that does it, if there are many."))
+
+
+class TimesSerializer(NamedSerializer):
+    """A histogram in milliseconds. ``buckets`` has counts by upper bound, and ``more``."""
+
+    count = serializers.IntegerField()
+    total_ms = serializers.IntegerField()
+    median_ms = serializers.FloatField(allow_null=True)
+    p95_ms = serializers.FloatField(allow_null=True)
+    buckets = serializers.DictField(child=serializers.IntegerField())
+
+
+class FiguresSerializer(NamedSerializer):
+    """Attempts in a length of time."""
+
+    attempted = serializers.IntegerField()
+    succeeded = serializers.IntegerField(help_text=_("Attempts that succeeded. As many deliveries succeeded."))
+    failed = serializers.IntegerField()
+    failed_by_kind = serializers.DictField(child=serializers.IntegerField())
+    given_up = serializers.IntegerField(help_text=_("Deliveries that failed with their last attempt."))
+    skipped = serializers.IntegerField(help_text=_("Changes that webhooks did not want."))
+    success_percent = serializers.FloatField(allow_null=True)
+    duration = TimesSerializer(help_text=_("The durations of attempts."))
+    delay = TimesSerializer(help_text=_("From events to their first attempts."))
+
+
+class PeriodSerializer(FiguresSerializer):
+    start = serializers.DateTimeField()
+
+
+class StatisticsSerializer(NamedSerializer):
+    """``series`` has the minutes or hours with attempts in order. Each time in it is a start, in UTC."""
+
+    since = serializers.DateTimeField()
+    total = FiguresSerializer()
+    series = PeriodSerializer(many=True)
+
+
+class ConsequenceSerializer(NamedSerializer):
+    """A problem that follows from another."""
+
+    level = LevelField()
+    problem = ProblemField()
+    text = serializers.CharField()
+    remedy = serializers.CharField(allow_blank=True)
+    command = serializers.CharField(allow_blank=True, help_text="What to type.")
+    webhook = serializers.IntegerField(allow_null=True, help_text="The id of its webhook, if it has one.")
+    since = serializers.DateTimeField(allow_null=True)
+    waiting = serializers.IntegerField(
+        help_text="Deliveries and changes that wait because of it. Stops at 1,000 for a webhook, and else at 10,000."
+    )
+    next_probe_at = serializers.DateTimeField(allow_null=True)
+
+
+class AlarmSerializer(ConsequenceSerializer):
+    """The cause of one or more problems, and the way out."""
+
+    around = serializers.ListField(
+        child=serializers.CharField(), help_text="What else happened around the time that it began."
+    )
+    consequences = ConsequenceSerializer(many=True)
+
+
+class StatusSerializer(NamedSerializer):
+    """``level`` is the worst level of the alarms, and good without an error or a warning. Counts stop at 10,000."""
+
+    level = LevelField()
+    as_of = serializers.DateTimeField()
+    alarms = AlarmSerializer(many=True)
+    deliveries = serializers.DictField(child=serializers.IntegerField(), help_text=_("The number in each state."))
+    undispatched_events = serializers.IntegerField()
+    failed_events = serializers.IntegerField()
+    workers = serializers.IntegerField(help_text=_("Live workers that serve the queue."))
+    dead_rows = serializers.IntegerField(
+        allow_null=True, help_text=_("Rows of our tables that PostgreSQL has not removed yet, as it estimates.")
+    )
+
+
+class ChangeSerializer(NamedSerializer):
+    """The change that a verdict is about. ``username`` and ``request_id`` require the permission to view events."""
+
+    action = serializers.CharField()
+    object_type = serializers.CharField()
+    object_id = serializers.CharField()
+    object_repr = serializers.CharField()
+    timestamp = serializers.DateTimeField()
+    username = serializers.CharField()
+    request_id = serializers.CharField()
+
+
+class EarlierVerdictSerializer(NamedSerializer):
+    """``text`` says why, and ``remedy`` what to do. ``target`` and ``target_id`` are where to do it."""
+
+    webhook = WebhookSummarySerializer()
+    cause = CauseField()
+    text = serializers.CharField()
+    remedy = serializers.CharField()
+    target = TargetField(allow_null=True)
+    target_id = serializers.CharField()
+    change = ChangeSerializer(allow_null=True, help_text=_("Null if nothing is stored of the change."))
+    event = serializers.IntegerField(allow_null=True)
+    delivery = serializers.UUIDField(allow_null=True)
+    state = StateField(allow_null=True)
+    behind = serializers.UUIDField(allow_null=True, help_text=_("The delivery that this one waits for."))
+    until = serializers.DateTimeField(allow_null=True, help_text=_("The next attempt, or the latest end of the wait."))
+    rule = RuleField(allow_null=True)
+    detail = serializers.DictField(help_text=_("What the rule wanted and what it found."))
+    changed = serializers.ListField(
+        child=serializers.CharField(), help_text=_("The fields that differ from the last event.")
+    )
+    error = serializers.CharField()
+
+
+class VerdictSerializer(EarlierVerdictSerializer):
+    """Why one webhook sent nothing, or that it did."""
+
+    earlier = EarlierVerdictSerializer(allow_null=True, help_text=_("About the last change that is stored."))
+
+
+class WhySerializer(NamedSerializer):
+    verdicts = VerdictSerializer(many=True)

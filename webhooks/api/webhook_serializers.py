@@ -1,0 +1,143 @@
+"""Webhooks as the REST API reads and writes them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS
+from django.core.exceptions import ValidationError as ModelValidationError
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+from rest_framework.settings import api_settings
+
+from webhooks import permissions
+from webhooks.api.fields import (
+    ErrorKindField,
+    MethodField,
+    ObjectTypesField,
+    SecretField,
+    TextListField,
+    refuse_unknown,
+)
+from webhooks.api.serializers import redaction_of
+from webhooks.models import Webhook
+from webhooks.models.event import USERNAME_LENGTH
+from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.security.encryption import Secret, refuse_encrypted
+
+# Null for users without permission to change the webhook. A null in a request leaves the field as it is.
+HIDDEN = ("additional_headers", "body_template")
+
+
+class WebhookSerializer(serializers.ModelSerializer[Webhook]):
+    """Without permission to change the webhook, a user sees scheme, host and port of its URL, and null for its
+    additional headers and body template: these may contain tokens. The secret and the secret headers are write-only."""
+
+    object_types = ObjectTypesField(required=False)
+    custom_events = TextListField(required=False)
+    changed_fields = TextListField(required=False)
+    excluded_usernames = TextListField(required=False)
+    http_method = MethodField(required=False)
+    secret = SecretField(max_length=SECRET_LENGTH, validators=[refuse_encrypted])
+    secret_headers = SecretField(max_length=SECRET_HEADERS_LENGTH, validators=[refuse_encrypted], trim_whitespace=False)
+    has_secret = serializers.SerializerMethodField()
+    has_secret_headers = serializers.SerializerMethodField()
+    error_kind = ErrorKindField(read_only=True)
+    unreadable = serializers.ReadOnlyField(help_text=_("Secrets that cannot be decrypted: nothing is sent."))
+    forget_previous_secret = serializers.BooleanField(write_only=True, required=False)
+
+    class Meta:
+        model = Webhook
+        ref_name = "RqWebhook"
+        extra_kwargs = {name: {"allow_null": True} for name in HIDDEN}
+        fields = (
+            "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
+            "custom_events", "serializer", "conditions", "changed_fields",
+            "only_changes", "prechange", "excluded_usernames", "payload_url", "http_method", "content_type",
+            "additional_headers", "body_template", "secret", "has_secret",
+            "previous_secret_until", "forget_previous_secret", "secret_headers", "has_secret_headers", "unreadable",
+            "ssl_verification", "ca_file_path", "timeout", "ordered", "is_paused",
+            "paused_at", "paused_by",
+            "disabled_reason", "last_success_at", "last_failure_at", "last_failure", "error_kind",
+            "created", "last_updated",
+        )  # fmt: skip
+        read_only_fields = (
+            "previous_secret_until", "is_paused", "paused_at", "paused_by", "disabled_reason", "last_success_at",
+            "last_failure_at", "last_failure", "error_kind",
+        )  # fmt: skip
+
+    def get_has_secret(self, webhook: Webhook) -> bool:
+        return bool(webhook.secret)
+
+    def get_has_secret_headers(self, webhook: Webhook) -> bool:
+        return bool(webhook.secret_headers)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.instance!r}>"  # REST framework's own shows the request's data
+
+    def run_validation(self, data: Any = serializers.empty) -> Any:
+        if isinstance(data, dict):
+            # Error reports show the variables of each call, so wrap secrets first. The copy stays a form if it is one.
+            secrets = {name: Secret(data[name]) for name in SECRET_FIELDS if isinstance(data.get(name), str)}
+            data = copy.copy(data)
+            for name, secret in secrets.items():
+                data[name] = secret
+        return super().run_validation(data)
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            names = set(data)
+            if isinstance(data, QueryDict):  # a form numbers the items of a list, and has Django's token
+                names = {name.partition("[")[0] for name in names} - {"csrfmiddlewaretoken"}
+            refuse_unknown(names, self.fields, "field")
+        values = super().to_internal_value(data)
+        return {name: value for name, value in values.items() if name not in HIDDEN or value is not None}
+
+    def get_initial(self) -> Any:
+        # The browsable API fills a refused form with this.
+        return {name: value for name, value in super().get_initial().items() if name not in SECRET_FIELDS}
+
+    def to_representation(self, instance: Webhook) -> Any:
+        shown, redacted = super().to_representation(instance), redaction_of(self)
+        shown["payload_url"] = redacted.url(instance.pk, instance.payload_url)
+        return shown if redacted.sees_all(instance.pk) else shown | dict.fromkeys(HIDDEN)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Check permissions, then the model's own rules, so that the API and the admin accept the same."""
+        user, chosen = self.context["request"].user, attrs.get("object_types", ())
+        if refused := permissions.refusals(user, self.instance, attrs, chosen, "secret_headers" in attrs):
+            raise serializers.ValidationError({name: [reason] for name, reason in refused.items()})
+        candidate = copy.copy(self.instance) if self.instance else Webhook()
+        for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
+            setattr(candidate, name, attrs[name])
+        stored = list(self.instance.object_types.all()) if self.instance else []
+        candidate.new_object_types = attrs.get("object_types", stored)
+        try:
+            candidate.full_clean()
+        except ModelValidationError as error:
+            errors = serializers.as_serializer_error(error)
+            if NON_FIELD_ERRORS in errors:
+                errors[api_settings.NON_FIELD_ERRORS_KEY] = errors.pop(NON_FIELD_ERRORS)
+            raise serializers.ValidationError(errors) from error
+        if self.instance and attrs.get("enabled") == self.instance.enabled:
+            del attrs["enabled"]  # no change, even if a worker disables the webhook meanwhile
+        return attrs | {name: getattr(candidate, name) for name in attrs.keys() & NORMALIZED_FIELDS}
+
+    def create(self, validated_data: dict[str, Any]) -> Webhook:
+        validated_data.pop("forget_previous_secret", None)
+        if not validated_data.get("enabled", True):
+            validated_data["disabled_by"] = str(self.context["request"].user)[:USERNAME_LENGTH]
+        return super().create(validated_data)
+
+    def update(self, instance: Webhook, validated_data: dict[str, Any]) -> Webhook:
+        forgotten = {"previous_secret"} if validated_data.pop("forget_previous_secret", False) else set()
+        object_types = validated_data.pop("object_types", None)
+        for name, value in validated_data.items():
+            setattr(instance, name, value)
+        instance.save_settings(validated_data.keys() | forgotten, self.context["request"].user)
+        if object_types is not None:
+            instance.object_types.set(object_types)
+        return instance
