@@ -24,6 +24,8 @@ from tests.support.workers import LOGS, Workers
 from webhooks import registry
 from webhooks.capture import events
 
+LONG_TIMEOUT = 1800  # seconds for one test, with --long
+
 DATABASE_FIXTURES = {"database", "db", "transactional_db", "admin_client", "admin_user", "live_server"}
 
 
@@ -52,6 +54,8 @@ def keep_bytecode(config: pytest.Config) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     keep_bytecode(config)
+    if config.getoption("--long") and config.option.timeout is None:
+        config.option.timeout = LONG_TIMEOUT
     config.addinivalue_line("markers", "postgresql: needs PostgreSQL, because SQLite cannot do this.")
     config.addinivalue_line("markers", "sqlite: about SQLite alone.")
     config.addinivalue_line("markers", "one_database: takes long, and does not depend on the kind of database.")

@@ -68,6 +68,7 @@ class Bench:
     def __init__(self, size: Size, redis_url: str, receiver: FastReceiver, directory: Path) -> None:
         self.size, self.redis_url, self.receiver = size, redis_url, receiver
         self._workers = BenchWorkers(directory, redis_url)
+        self._workers.is_forking = size.is_quick
         self.requests: list[Request] = []
         """Requests of real deliveries, for the baselines to send."""
 

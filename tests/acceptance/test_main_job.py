@@ -57,6 +57,7 @@ def wait_until_all_succeeded(count: int, seconds: float = 20) -> None:
 
 def test_every_way_to_save_reaches_the_url_exactly_once(workers: Workers, inbox: Inbox, admin: User) -> None:
     make_webhook(Site, url=inbox.url())
+    workers.is_forking = False
     worker = workers.start(SHIPPED)
     worker.wait_until_listening()
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +11,6 @@ from typing import Any
 
 from tests.chaos import claims, ledger
 from tests.chaos.writer import Plan
-from tests.support.inbox import ROOT
 from tests.support.waiting import PATIENCE
 from tests.support.workers import SHIPPED, Worker, Workers
 
@@ -59,11 +56,9 @@ class Writer:
         self._start(plan)
 
     def _start(self, plan: Plan) -> None:
-        command = [sys.executable, "-m", "tests.chaos.writer", plan.dump()]
+        command = ["-m", "tests.chaos.writer", plan.dump()]
         with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self._crew.environment(), stdout=output, stderr=subprocess.STDOUT
-            )
+            self.process = self._crew.run(command, self._crew.environment(), output)
 
     def kill(self) -> None:
         """SIGKILL it at any moment, and start another one for the rest of the plan."""

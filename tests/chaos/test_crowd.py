@@ -20,7 +20,7 @@ from tests.testapp.models import Label
 from webhooks.models import Attempt, Delivery, Event, State
 from webhooks.operations import retries
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
 # A receiver of several requests of one object at once sees them closer together than each one takes.
 SECONDS = 0.02
@@ -61,7 +61,7 @@ def test_each_delivery_is_attempted_exactly_once(
     wait_until_all_work(crew)
     crowd = [writers(Plan(f"w{n}-", deliveries // many, labels, pause=0.02)) for n in range(many)]
     began = time.monotonic()
-    until(lambda: all(w.is_done() for w in crowd) and not storm.unfinished(), 600 if is_long else 90, storm.report)
+    until(lambda: all(w.is_done() for w in crowd) and not storm.unfinished(), 600 if is_long else 60, storm.report)
     account = ledger.settle(inbox.received(url))
     consumers = Attempt.objects.order_by().values("worker").distinct().count()
     figures(f"{many} producers, {consumers} of {many} consumers sent some; {account}; {time.monotonic() - began:.0f} s")
@@ -93,7 +93,7 @@ def test_order_holds_while_an_admin_retries_what_failed(
         retried += retries.retry(Delivery.objects.failed()).changed
         return all(writer.is_done() for writer in crowd) and not storm.unfinished()
 
-    until(go_on, 600 if is_long else 90, storm.report)
+    until(go_on, 600 if is_long else 60, storm.report)
     received = inbox.received(url)
     account = ledger.settle(received)
     figures(f"{account}; {retried} retried by hand in 10 lanes meanwhile")

@@ -38,7 +38,6 @@ from webhooks.models import Delivery, Event, State
 pytestmark = [
     pytest.mark.postgresql,
     pytest.mark.slow,
-    pytest.mark.timeout(1800),
     pytest.mark.skipif(
         PROGRAM is None and not os.environ.get("CI"), reason="needs PgBouncer (Debian: apt-get install pgbouncer)"
     ),

@@ -17,7 +17,7 @@ from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK
 from tests.testapp.models import Label, Thing
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
 
 def test_each_payload_has_the_state_before_and_after_its_transaction(

@@ -24,7 +24,7 @@ from tests.support.valkey import Valkey
 from tests.support.waiting import PATIENCE, until
 from tests.testapp.models import Label
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
 URL = "slow/0.01"
 

@@ -21,7 +21,7 @@ from tests.testapp.models import Thing
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
 from webhooks.operations import runs
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
 OBJECTS = 40
 URL = "slow/0.01"

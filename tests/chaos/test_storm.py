@@ -17,7 +17,7 @@ from tests.support.makers import make_webhook
 from tests.testapp.models import Label
 from webhooks.models import Event
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
 
 URL = "slow/0.01"
 

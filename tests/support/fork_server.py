@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import io
 import os
-import select
-import signal
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from typing import Any
 
+from tests.support.forked import Forked
 from webhooks.payloads import templates
 
 # For each request, forks a process that waits for the render process and reports its id and its exit status.
@@ -65,28 +63,9 @@ class ForkServer:
         self._process.wait(30)
 
 
-class _Forked:
+class _Forked(Forked):
     """The part of ``subprocess.Popen`` that the renderer uses."""
 
     def __init__(self, status: int) -> None:
-        self._status = os.fdopen(status)
-        self.pid = int(self._status.readline())
-        self.returncode: int | None = None
+        super().__init__(status)
         self.stderr = io.BytesIO()
-
-    def poll(self, seconds: float = 0) -> int | None:
-        if self.returncode is None and select.select([self._status], [], [], seconds)[0]:
-            self.returncode = os.waitstatus_to_exitcode(int(self._status.readline()))
-            self._status.close()
-        return self.returncode
-
-    def wait(self, seconds: float = 30) -> int:
-        if self.poll(seconds) is None:
-            raise subprocess.TimeoutExpired("render_child", seconds)
-        assert self.returncode is not None
-        return self.returncode
-
-    def kill(self) -> None:
-        if self.poll() is None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)

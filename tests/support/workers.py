@@ -11,15 +11,19 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
+from tests.support.forked import Forked
 from tests.support.inbox import ROOT
+from tests.support.prepared import END, PREPARED
 from tests.support.servers import database_url, no_other_writes
 from tests.support.waiting import PATIENCE, until
 
 SHIPPED, STOCK = "webhooks.workers.WebhookWorker", "rq.worker.Worker"
+
+Process = subprocess.Popen[bytes] | Forked
 
 LOGS = pytest.StashKey[list[Path]]()
 
@@ -27,7 +31,7 @@ LOGS = pytest.StashKey[list[Path]]()
 class Worker:
     """One worker process and its log."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
         self.process, self.log = process, log
         self.started_at = time.time()
 
@@ -67,15 +71,14 @@ class Worker:
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
-    def kill_if_childless(self) -> None:
+    def end_if_childless(self) -> None:
         """Child processes would outlive it: a work horse could go on with the rows of the next test."""
         if self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGSTOP)
-        if any(path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/children")):
-            self.thaw()
-        else:
-            self.kill()
+        if not any(path.read_text() for path in Path(f"/proc/{self.pid}/task").glob("*/children")):
+            self.process.send_signal(END)
+        self.thaw()
 
     def kill(self) -> None:
         if self.process.poll() is None:
@@ -85,6 +88,9 @@ class Worker:
 
 class Workers:
     """Starts workers on the database and the Redis of this test."""
+
+    # Whether a prepared process forks them. Otherwise each is a new process, as an operator starts it.
+    is_forking = True
 
     def __init__(self, directory: Path, redis_url: str) -> None:
         self.directory, self.redis_url = directory, redis_url
@@ -104,22 +110,23 @@ class Workers:
         }
 
     def start(self, worker_class: str = SHIPPED, *arguments: str, **webhooks: Any) -> Worker:
-        """Start ``manage.py rqworker webhooks`` with this worker class. System checks would take a quarter of the time
-        of a start."""
+        """Start ``manage.py rqworker webhooks`` with this worker class, without system checks. They would take a
+        quarter of the time of a start in a new process."""
         log = self.directory / f"worker-{len(self.logs)}.log"
         options = ["--skip-checks", "--worker-class", worker_class]
-        command = [sys.executable, "example/manage.py", "rqworker", "webhooks", *options]
+        command = ["example/manage.py", "rqworker", "webhooks", *options]
         with log.open("wb") as output:
-            process = subprocess.Popen(
-                [*command, *arguments],
-                cwd=ROOT,
-                env=self.environment(**webhooks),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+            process = self.run([*command, *arguments], self.environment(**webhooks), output)
         self.logs.append(log)
         self._running.append(Worker(process, log))
         return self._running[-1]
+
+    def run(self, arguments: list[str], environment: dict[str, str], output: IO[bytes]) -> Process:
+        """Start ``python arguments`` with its output in a file."""
+        if self.is_forking:
+            return PREPARED.start(arguments, ROOT, environment, output)
+        command = [sys.executable, *arguments]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT)
 
     def manage(self, *arguments: str, stdin: str = "", **webhooks: Any) -> str:
         """Run a management command in another process, and return its output."""
@@ -137,11 +144,9 @@ class Workers:
         return done.stdout + done.stderr
 
     def end(self) -> None:
-        """End the workers at the end of a test. An orderly stop takes two seconds, so idle workers are killed. With
-        coverage, all stop in order: a process writes its figures when it exits."""
-        if "COVERAGE_PROCESS_CONFIG" not in os.environ:
-            for worker in self._running:
-                worker.kill_if_childless()
+        """End the workers at the end of a test. An orderly stop takes two seconds, so idle workers end at once."""
+        for worker in self._running:
+            worker.end_if_childless()
         self.stop_all()
 
     def stop_all(self) -> None:
