@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
@@ -47,17 +48,22 @@ class HeldDelivery:
 
 
 def load_held(
-    rows: Sequence[ClaimedRow], token: uuid.UUID, webhooks: Mapping[int, Webhook] | None = None
+    rows: Sequence[ClaimedRow],
+    token: uuid.UUID,
+    webhooks: Mapping[int, Webhook] | None = None,
+    events: Iterable[Any] | None = None,
 ) -> list[HeldDelivery]:
-    """Load claimed rows with their events, and with their webhooks unless these are given. Leaves out rows that were
-    deleted a moment ago."""
-    found = Event.objects.filter(Among("pk", {row.event_id for row in rows})).values_list(*SENT_COLUMNS, named=True)
-    events = {event.pk: event for event in found}
+    """Load claimed rows with their events and webhooks, unless these are given. Leaves out rows that were deleted a
+    moment ago."""
+    if events is None:
+        chosen = Event.objects.filter(Among("pk", {row.event_id for row in rows}))
+        events = chosen.values_list(*SENT_COLUMNS, named=True)
+    by_id = {event.pk: event for event in events}
     webhooks = Webhook.objects.in_bulk({row.webhook_id for row in rows}) if webhooks is None else webhooks
     shared: dict[tuple[int, str], Bodies] = {}  # by all webhooks that get the same
     loaded = []
     for row in rows:
-        event, webhook = events.get(row.event_id), webhooks.get(row.webhook_id)
+        event, webhook = by_id.get(row.event_id), webhooks.get(row.webhook_id)
         if event is None or webhook is None:
             continue
         serializer = payloads.serializer_for(event, row.webhook_id) if event.serializers else ""
@@ -160,8 +166,8 @@ class WorkerClaims:
         return webhook_id in self.avoided and elapsed() < self.avoided[webhook_id].until
 
     def capacity(self, sendable: Iterable[int], among: int) -> dict[int, int]:
-        """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of those that
-        are enabled and not paused."""
+        """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
+        that are enabled and not paused."""
         share = max(1, conf.batch // max(1, among))
         return {pk: self._pool.capacity(pk, share) for pk in sendable if not self._avoids(pk)}
 
@@ -172,10 +178,16 @@ class WorkerClaims:
             floors |= {webhook.id: webhook.since for webhook in due if webhook.since is not None}
         return [webhook for webhook in due if not self._avoids(webhook.id)]
 
-    def add(self, rows: Sequence[ClaimedRow], token: uuid.UUID, webhooks: Mapping[int, Webhook] | None = None) -> None:
+    def add(
+        self,
+        rows: Sequence[ClaimedRow],
+        token: uuid.UUID,
+        webhooks: Mapping[int, Webhook] | None = None,
+        events: Iterable[Any] | None = None,
+    ) -> None:
         """Hold rows that were just claimed, and queue them to be sent. If loading fails, their leases end. ``webhooks``
-        are theirs by id, if the caller has just read them."""
-        loaded = load_held(rows, token, webhooks) if rows else []
+        by id and ``events`` are theirs, if the caller has just read them."""
+        loaded = load_held(rows, token, webhooks, events) if rows else []
         self.held |= {delivery.id: delivery for delivery in loaded}
         self._pool.add([(delivery.webhook.pk, delivery) for delivery in loaded])
 

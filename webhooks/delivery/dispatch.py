@@ -22,15 +22,17 @@ from webhooks.db import (
     now_sql,
     to_utc,
     to_uuid,
+    uuid_sql,
 )
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.floors import Floors
 from webhooks.models import Event, State, Undispatched, Webhook, claims, lanes
 from webhooks.models.claims import ClaimedRow
+from webhooks.models.event import SENT_COLUMNS
 from webhooks.models.lanes import Place, lane_of
 
-# The columns that a dispatch reads of an Event.
-READ_COLUMNS = ("pk", "timestamp", "object_type", "object_id", "webhook_ids", "error")
+# The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
+READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
 
 
 class NewDelivery(NamedTuple):
@@ -56,16 +58,16 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None) -
     if not first:
         return 0
     with worker.claiming() if worker else nullcontext() as token:
-        count, claimed, webhooks = atomically(lambda: _dispatch(first, worker, token), Event.objects.db)
+        events, claimed, webhooks = atomically(lambda: _dispatch(first, worker, token), Event.objects.db)
         if worker and token:
-            worker.add(claimed, token, webhooks)
-    return count
+            worker.add(claimed, token, webhooks, events)
+    return len(events)
 
 
 def _dispatch(
     first: int, worker: WorkerClaims | None, token: uuid.UUID | None
-) -> tuple[int, list[ClaimedRow], dict[int, Webhook]]:
-    """Returns the number of Events, the claimed rows, and the webhooks by id."""
+) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
+    """Returns the Events, the claimed rows, and the webhooks by id."""
     using = Event.objects.db
     may_claim = claims.begin(using, token)
     # Events that other workers have locked are skipped.
@@ -75,15 +77,15 @@ def _dispatch(
     deliveries = _new_deliveries(events, webhooks)
     if in_lanes := [delivery for delivery in deliveries if delivery.lane is not None]:
         free = lanes.try_lock(using, {delivery.lane for delivery in in_lanes if delivery.lane is not None})
-        held_up = {delivery.lane for delivery in in_lanes} - free
-        events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
-        left = {event.pk for event in events}
-        deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
+        if held_up := {delivery.lane for delivery in in_lanes} - free:
+            events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
+            left = {event.pk for event in events}
+            deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
     deliveries = _placed(using, deliveries)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     heads &= _insert(using, deliveries, heads, token)
     Undispatched.objects.filter(Among("pk", [event.pk for event in events]))._raw_delete(using)
-    return len(events), [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
+    return events, [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
 
 
 # The Event before another one of its object, if it is not dispatched. Compared and sorted by the columns of one index,
@@ -190,7 +192,10 @@ def _insert(
         return set()
     now, now_params = now_sql(using)
     names = ("id", "event_id", "webhook_id", "lane")
-    rows = [one._asdict() | {"id": one.id.hex} for one in deliveries]
+    rows = [
+        {"id": one.id.hex, "event_id": one.event_id, "webhook_id": one.webhook_id, "lane": one.lane}
+        for one in deliveries
+    ]
     found = fetch_all(
         using,
         f"""
@@ -201,7 +206,7 @@ def _insert(
         [*now_params, json.dumps(rows)],
     )
     inserted = {to_uuid(pk) for (pk,) in found}
-    columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in_lane", "overtaken")
+    columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
     queued = [
         {
             "delivery_id": one.id.hex,
@@ -209,8 +214,6 @@ def _insert(
             "webhook_id": one.webhook_id,
             "lane": one.lane,
             "state": State.SENDING if one.id in claimed else one.state,
-            "claim": token.hex if token and one.id in claimed else None,
-            "in_lane": one.lane is not None,
             "overtaken": one.overtaken,
         }
         for one in deliveries
@@ -219,10 +222,11 @@ def _insert(
     execute(
         using,
         f"""
-        INSERT INTO webhooks_queue ({", ".join(columns)}, due_at, failures, lost_leases)
-        SELECT {", ".join(columns)}, CASE WHEN state = 'pending' THEN {now} END, 0, 0
+        INSERT INTO webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at, failures, lost_leases)
+        SELECT {", ".join(columns)}, lane IS NOT NULL, CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
+            CASE WHEN state = 'pending' THEN {now} END, 0, 0
         FROM {json_rows_sql(using, columns, "webhooks_queue")} WHERE 1 = 1
         """,
-        [*now_params, json.dumps(queued)],
+        [token.hex if token else None, *now_params, json.dumps(queued)],
     )
     return inserted
