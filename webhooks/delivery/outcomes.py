@@ -99,6 +99,31 @@ def move_on(using: str, transitions: Collection[Transition], tokens: Collection[
     """Write transitions. Returns the numbers of the attempts by delivery, for deliveries still held under these
     tokens; the others stay as they are."""
     held = _move_in_queue(using, transitions, tokens)
+    succeeded = [one.id for one in transitions if one.state == State.SUCCEEDED and one.id in held]
+    failed = [one for one in transitions if one.state != State.SUCCEEDED and one.id in held]
+    return _note_successes(using, succeeded) | _note_failures(using, failed)
+
+
+def _note_successes(using: str, ids: Collection[uuid.UUID]) -> dict[uuid.UUID, int]:
+    if not ids:
+        return {}
+    now, now_params = now_sql(using)
+    chosen, chosen_param = among_sql(using, ids, "uuid")
+    found = fetch_all(
+        using,
+        f"""
+        UPDATE webhooks_delivery SET
+            outcome = 'succeeded', attempt_count = attempt_count + 1, reason = '', error_kind = '', finished_at = {now}
+        WHERE id {chosen} RETURNING id, attempt_count
+        """,
+        [*now_params, chosen_param],
+    )
+    return {to_uuid(pk): number for pk, number in found}
+
+
+def _note_failures(using: str, transitions: Collection[Transition]) -> dict[uuid.UUID, int]:
+    if not transitions:
+        return {}
     now, now_params = now_sql(using)
     rows = {
         transition.id: {
@@ -107,10 +132,7 @@ def move_on(using: str, transitions: Collection[Transition], tokens: Collection[
             "error_kind": transition.error_kind,
         }
         for transition in transitions
-        if transition.id in held
     }
-    if not rows:
-        return {}
     chosen, chosen_param = among_sql(using, rows, "uuid")
     outcome, reason, error_kind = (value_by_id_sql(using, "id", name) for name in ("outcome", "reason", "error_kind"))
     found = fetch_all(

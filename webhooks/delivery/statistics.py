@@ -55,11 +55,11 @@ def count(
     given_up: Collection[uuid.UUID],
 ) -> list[dict[str, int | str]]:
     """Count attempts by webhook and error kind. Returns columns of ``Statistic`` that are not 0."""
-    counts: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+    counts: dict[tuple[int, str], defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
     for delivery, outcome in attempts:
-        row = counts[delivery.webhook.id, outcome.kind]
+        row = counts[delivery.row.webhook_id, outcome.kind]
         row["attempted"] += 1
-        if delivery.id in given_up:
+        if given_up and delivery.id in given_up:
             row["given_up"] += 1
         row[DURATION.bucket(outcome.duration_ms)] += 1
         row[DURATION.total] += outcome.duration_ms
