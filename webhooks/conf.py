@@ -140,12 +140,11 @@ class Setting(Generic[T]):
 
     def __get__(self, conf: object, owner: type[Settings]) -> T:
         """The given value. The default if there is none, or if it is invalid; ``manage.py check`` reports that."""
-        value: Any = _given().get(self.key, self.default)
-        if not self.is_valid(value):
-            value = self.default
-        if isinstance(self.default, dict):
-            value = {**self.default, **value}
-        complete: T = value
+        given = _given()
+        if self.key not in given or not self.is_valid(given[self.key]):
+            return self.default
+        value: Any = given[self.key]
+        complete: T = {**self.default, **value} if isinstance(self.default, dict) else value
         return complete
 
     def is_valid(self, value: Any) -> bool:

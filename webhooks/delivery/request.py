@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import TypeVar
 
@@ -42,12 +42,11 @@ def compose(
     Raises Refused if the webhook's templates or secrets do not work.
     """
     url, (body_kind, body) = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
-    fields = {"Content-Type": webhook.content_type, "User-Agent": conf.user_agent}
-    fields |= headers_of(webhook, event, renderer)
+    additional = tuple(headers_of(webhook, event, renderer).items())
     part = "secret headers"
     try:
         secret_lines = webhook.secret_headers.reveal()
-        secret_fields = headers.parse(secret_lines)
+        fields = _merged(webhook.content_type, conf.user_agent, additional, secret_lines)
         part = "secret"
         moment = now()
         secret, previous = webhook.secret.reveal(), webhook.overlapping_secret(moment)
@@ -56,37 +55,46 @@ def compose(
         # Saved without validation, or no key decrypts it. In words only: an error report would show the secret.
         kind = ErrorKind.SECRET if isinstance(error, Unreadable) else ErrorKind.INVALID_SECRET
         raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind) from None
-    # A later header replaces an earlier one of its name, in upper or lower case.
-    marks = {name: "true" for name, is_marked in ((REDELIVERY, is_redelivery), (TEST, is_test)) if is_marked}
-    fields |= secret_fields | signatures | {DEPTH: str(event.depth)} | marks
-    fields = dict({name.lower(): (name, value) for name, value in fields.items()}.values())
+    # Only the sender may set these headers, so the webhook has no other ones of their names.
+    fields = {**fields, **signatures, DEPTH: str(event.depth)}
+    fields |= {name: "true" for name, is_marked in ((REDELIVERY, is_redelivery), (TEST, is_test)) if is_marked}
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
-    timeout, hidden = webhook.timeout or conf.timeout, headers.secrets_in(secret_lines)
-    secret_names = {name.lower() for name in secret_fields}
     return Request(
         url,
         fields,
         body,
-        timeout,
+        webhook.timeout or conf.timeout,
         verify,
         conf.response_bytes,
         webhook.http_method,
-        hidden,
-        secret_names,
+        headers.secrets_in(secret_lines),
+        headers.names_in(secret_lines),
         body_kind,
         stores_body=body_kind == BodyKind.TEMPLATE,
     )
 
 
+@functools.lru_cache(maxsize=256)
+def _merged(
+    content_type: str, user_agent: str, additional: Collection[tuple[str, str]], secret_lines: str
+) -> dict[str, str]:
+    """The headers that do not depend on the event, cached: do not change them. A later one replaces an earlier one of
+    its name, in upper or lower case."""
+    fields = [("Content-Type", content_type), ("User-Agent", user_agent), *additional]
+    fields += headers.parse(secret_lines).items()
+    return dict({name.lower(): (name, value) for name, value in fields}.values())
+
+
 def body_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> tuple[BodyKind, bytes]:
     """Raises Refused if the template fails or writes too much."""
-    kind = BodyKind.FORM if webhook.is_form else BodyKind.PAYLOAD
+    is_form = webhook.is_form
+    kind = BodyKind.FORM if is_form else BodyKind.PAYLOAD
     if template := webhook.body_template:
         text = _rendered("body", lambda: renderer.body(template, event.context, webhook.pk))
         # A template can make lone surrogates, and UTF-8 has none.
         kind, body = BodyKind.TEMPLATE, text.encode(errors="replace")
     else:
-        body = event.body(webhook.is_form)
+        body = event.body(is_form)
         if kind == BodyKind.PAYLOAD:
             return kind, body  # its size was checked when the event was recorded
     try:

@@ -83,6 +83,12 @@ def is_reserved(name: str) -> bool:
 
 
 @lru_cache(maxsize=256)
+def names_in(text: str) -> frozenset[str]:
+    """The names of these lines in lower case."""
+    return frozenset(map(str.lower, parse(text)))
+
+
+@lru_cache(maxsize=256)
 def secrets_in(text: str) -> frozenset[str]:
     """The secrets of these lines, which a receiver might repeat: whole values, their long words, and the user and
     password of Basic authentication."""
