@@ -144,7 +144,9 @@ class Setting(Generic[T]):
         if self.key not in given or not self.is_valid(given[self.key]):
             return self.default
         value: Any = given[self.key]
-        complete: T = {**self.default, **value} if isinstance(self.default, dict) else value
+        if isinstance(self.default, dict):
+            value = {**self.default, **value}
+        complete: T = value
         return complete
 
     def is_valid(self, value: Any) -> bool:
