@@ -1,4 +1,4 @@
-"""What a user may see and change, and which data they may send elsewhere.
+"""What a user may see and do.
 
 Three rules apply together: Django's permissions for the models of this app; the host's ``restrict()`` for single rows,
 as NetBox has it; and the setting ``MAY_VIEW`` for the objects of Events. It is the path of ``by_restriction``, of
@@ -8,45 +8,32 @@ It also gets skips, which have the same columns ``object_type`` and ``object_id`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from django.apps import apps
 from django.contrib.auth import get_permission_codename
-from django.contrib.contenttypes.models import ContentType
 from django.db import connections, models
 from django.db.models import Q, QuerySet, Value
 from django.db.models.functions import Cast, Concat, Substr
 from django.utils.module_loading import import_string
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from webhooks import registry
 from webhooks.conf import conf
-from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
+from webhooks.db import index_plans
+from webhooks.models import Delivery, Event, QueuedDelivery, Skip, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.models.queue import QueuedDeliveryQuerySet
-from webhooks.registry import label_of
 from webhooks.registry.registration import source_field
 
 M = TypeVar("M", bound=models.Model)
 
-ENTER_AGAIN = gettext_lazy("They would go to the new destination: enter them again, or clear them.")
-
 # Events in which a callable of the host for ``MAY_VIEW`` looks for objects.
 RECENT_EVENTS = 200
 
-# A change of these sends data to another receiver, or lets others read it on the way.
-DESTINATION_FIELDS = ("payload_url", "ssl_verification", "ca_file_path")
-# A change of these sends more data, or reveals data by whether something is sent.
-CONTENT_FIELDS = (
-    "additional_headers", "body_template",
-    "on_created", "on_updated", "on_deleted", "serializer", "conditions", "changed_fields", "only_changes",
-    "prechange", "excluded_usernames",
-)  # fmt: skip
-# Every attempt reads these, so a change applies to deliveries that wait already.
-ATTEMPT_FIELDS = {*DESTINATION_FIELDS, "additional_headers", "body_template"}
+# The values of MAY_VIEW that also decide about objects without rows. A callable of the host only filters rows.
+BY_MODEL, BY_RESTRICTION = "webhooks.permissions.by_model", "webhooks.permissions.by_restriction"
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,9 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
     deliveries = allowed(user, "view", Delivery.objects.all() if deliveries is None else deliveries)
     if is_restricted(user):
         deliveries = deliveries.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
-    return deliveries.filter(event__in=of_viewable_objects(user)) if _hides_objects(user) else deliveries
+    if _hides_objects(user):
+        deliveries = deliveries.filter(event__in=of_viewable_objects(user, Event.objects.all()))
+    return deliveries
 
 
 def visible_queue(user: Any) -> QueuedDeliveryQuerySet:
@@ -143,16 +132,12 @@ def visible_skips(user: Any, skips: QuerySet[Skip] | None = None) -> QuerySet[Sk
     skips = allowed(user, "view", Skip.objects.all() if skips is None else skips)
     if is_restricted(user):
         skips = skips.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
-    return _by_setting(user, skips)
+    return of_viewable_objects(user, skips)
 
 
-def of_viewable_objects(user: Any, events: QuerySet[Event] | None = None) -> QuerySet[Event]:
-    """The Events of objects that the user may view, by ``MAY_VIEW`` alone."""
-    return _by_setting(user, Event.objects.all() if events is None else events)
-
-
-def _by_setting(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
-    """The Events or skips that ``MAY_VIEW`` returns. A callable of the host knows only the host's users."""
+def of_viewable_objects(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
+    """The Events or skips of objects that the user may view, by ``MAY_VIEW`` alone."""
+    # A callable of the host knows only the host's users.
     return rows if isinstance(user, Operator) else import_string(conf.may_view)(user, rows)
 
 
@@ -163,18 +148,19 @@ def may_view_object(user: Any, label: str, key: str) -> bool:
     """
     if _sees_all(user):
         return True
-    if conf.may_view not in (_path_of(by_model), _path_of(by_restriction)):
+    if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
         stored: list[QuerySet[Any]] = [Event.objects.all(), Skip.objects.all()]
         of_object = (rows.filter(object_type=label, object_id=key) for rows in stored)
-        return any(of_viewable_objects(user, rows).exists() for rows in of_object)
-    registration = registry.registration_by_label(label)
+        with index_plans(Event.objects.db):
+            return any(of_viewable_objects(user, rows).exists() for rows in of_object)
     if label not in _viewable_labels(user):
         return False
-    manager: Any = registration.model._default_manager if registration else None
-    if conf.may_view == _path_of(by_model) or not hasattr(manager, "restrict"):
+    registration = registry.registration_by_label(label)
+    restrict = _restrict_of(registration.model) if registration else None
+    if registration is None or restrict is None:
         return True
-    every = manager.model._base_manager
-    return bool(manager.restrict(user, "view").filter(pk=key).exists() or not every.filter(pk=key).exists())
+    every = registration.model._base_manager
+    return bool(restrict(user, "view").filter(pk=key).exists() or not every.filter(pk=key).exists())
 
 
 def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
@@ -183,21 +169,19 @@ def viewable_objects(user: Any, model: type[models.Model]) -> QuerySet[Any]:
     label, objects = model._meta.label_lower, model._base_manager.using(Event.objects.db)
     if _sees_all(user):
         return objects
-    if conf.may_view not in (_path_of(by_model), _path_of(by_restriction)):
+    if conf.may_view not in (BY_MODEL, BY_RESTRICTION):
         events = of_viewable_objects(user, Event.objects.filter(object_type=label)).order_by("-pk")
         keys = dict.fromkeys(events.values_list("object_id", flat=True)[:RECENT_EVENTS])
         return objects.filter(pk__in=[*keys])
     if label not in _viewable_labels(user):
         return objects.none()
-    manager: Any = model._default_manager
-    if conf.may_view == _path_of(by_model) or not hasattr(manager, "restrict"):
-        return objects
-    restricted: QuerySet[Any] = manager.restrict(user, "view").using(objects.db)
-    return restricted
+    restrict = _restrict_of(model)
+    return restrict(user, "view").using(objects.db) if restrict else objects
 
 
-def _path_of(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__name__}"
+def _restrict_of(model: type[models.Model]) -> Callable[..., QuerySet[Any]] | None:
+    """The model's ``restrict()``, if it has one and ``MAY_VIEW`` is ``by_restriction``."""
+    return getattr(model._default_manager, "restrict", None) if conf.may_view == BY_RESTRICTION else None
 
 
 def may_view_webhooks(user: Any) -> bool:
@@ -243,7 +227,7 @@ def is_partial(user: Any) -> bool:
 
 
 def _hides_objects(user: Any) -> bool:
-    query = of_viewable_objects(user).query
+    query = of_viewable_objects(user, Event.objects.all()).query
     return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)
 
 
@@ -277,89 +261,6 @@ def of_objects(objects: QuerySet[Any], *, and_gone: bool = False) -> Q:
     if and_gone:
         known |= ~Q(object_id__in=_object_ids(model._base_manager.using(objects.db)))
     return Q(object_type=model._meta.label_lower) & known
-
-
-# Settings of a webhook that need more than the permission to change it
-
-
-def refusals(
-    user: Any,
-    webhook: Webhook | None,
-    values: Mapping[str, Any],
-    object_types: Iterable[ContentType],
-    enters_secret_headers: bool,
-) -> dict[str, str]:
-    """Why the user may not save these values, by field; empty if they may. ``webhook`` is the stored one.
-
-    A webhook sends data to a receiver that a user chooses. So it takes the permission to view the objects, and the
-    secret headers of a colleague must not reach another receiver.
-    """
-    found = {}
-    stored = set(webhook.object_types.all()) if webhook else set()
-    if refused := _unviewable(user, set(object_types) - stored):
-        needed = ", ".join(label.replace(".", ".view_") for label in refused)
-        found["object_types"] = _(
-            "You may not view %(models)s, so you may not send it. You need the permission %(permission)s."
-        ) % {"models": ", ".join(refused), "permission": needed}
-    changed = _guarded_changes(webhook, values) if webhook else []
-    if not webhook or not changed:
-        return found
-    is_redirected = changed[0] in DESTINATION_FIELDS
-    if refused := _unviewable(user, stored):
-        found[changed[0]] = (
-            _("This webhook sends %(models)s, which you may not view, so you may not change where it sends to.")
-            if is_redirected
-            else _(
-                "This webhook sends %(models)s, which you may not view, so you may not change the content that it "
-                "sends."
-            )
-        ) % {"models": ", ".join(refused)}
-    elif not ATTEMPT_FIELDS.isdisjoint(changed) and is_partial(user) and _has_hidden_events(user, webhook):
-        found[changed[0]] = (
-            _(
-                "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may "
-                "not change where it sends to."
-            )
-            if is_redirected
-            else _(
-                "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may "
-                "not change the content that it sends."
-            )
-        )
-    if is_redirected and webhook.secret_headers and not enters_secret_headers:
-        found["secret_headers"] = str(ENTER_AGAIN)
-    return found
-
-
-def _guarded_changes(webhook: Webhook, values: Mapping[str, Any]) -> list[str]:
-    """The fields for destination, then for content, that these values would change."""
-
-    def normalized(value: Any) -> Any:
-        # A form changes line breaks and blanks, and every empty value means the same.
-        return [line.rstrip() for line in value.strip().splitlines()] if isinstance(value, str) else value or []
-
-    names = [name for name in (*DESTINATION_FIELDS, *CONTENT_FIELDS) if name in values]
-    return [name for name in names if normalized(values[name]) != normalized(getattr(webhook, name))]
-
-
-def _has_hidden_events(user: Any, webhook: Webhook) -> bool:
-    """Whether the webhook may still send an Event of an object that the user may not view."""
-    # In the order that an Event takes: one that moves on between two queries is found by the later one.
-    sendable = Delivery.objects.filter(webhook=webhook).exclude(outcome=State.SUCCEEDED)
-    return any(
-        events.exclude(pk__in=of_viewable_objects(user, events).values("pk")).exists()
-        for events in (
-            Event.objects.failed().matched_by(webhook.pk),
-            Event.objects.undispatched().matched_by(webhook.pk),
-            Event.objects.filter(pk__in=sendable.values("event")),
-        )
-    )
-
-
-def _unviewable(user: Any, content_types: Iterable[ContentType]) -> list[str]:
-    """The labels of the models that the user may not view."""
-    chosen = [(label_of(one), one.model_class()) for one in content_types]
-    return sorted(label for label, model in chosen if model is None or not may_view_model(user, model))
 
 
 def _sees_all(user: Any) -> bool:

@@ -451,7 +451,7 @@ def test_a_database_without_tables_has_no_error_about_secrets(monkeypatch: pytes
     ("named", "problem"),
     [
         ("nowhere.to.be_found", "which cannot be imported"),
-        ("webhooks.permissions.DESTINATION_FIELDS", "which cannot be called"),
+        ("webhooks.permissions.BY_MODEL", "which cannot be called"),
     ],
 )
 def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:

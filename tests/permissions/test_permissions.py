@@ -30,6 +30,7 @@ from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations.alarms import find_alarms
 from webhooks.operations.overview import Overview
+from webhooks.operations.refusals import refusals
 from webhooks.operations.webhooks import ping
 from webhooks.workers.status import Backend, Worker
 
@@ -308,7 +309,7 @@ def test_a_recorded_event_locks_the_destination(webhook: Webhook) -> None:
     assert Event.objects.undispatched().matched_by(webhook.pk).exists()
     assert not Event.objects.undispatched().matched_by(webhook.pk + 1).exists()
     values = {"payload_url": "http://127.0.0.1:666/"}
-    refused = permissions.refusals(user_with("view_device"), webhook, values, [], enters_secret_headers=False)
+    refused = refusals(user_with("view_device"), webhook, values, [], enters_secret_headers=False)
     assert "wait to be sent" in refused["payload_url"]
 
 

@@ -17,10 +17,11 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions, registry
+from webhooks import registry
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.operations.refusals import refusals
 from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted
@@ -289,7 +290,7 @@ class WebhookForm(forms.ModelForm):
         stored = Webhook.objects.get(pk=self.instance.pk) if self.instance.pk else None
         is_entered = not {"secret_headers", "clear_secret_headers"}.isdisjoint(self.changed_data)
         chosen = self.instance.new_object_types
-        for name, reason in permissions.refusals(self.user, stored, self.cleaned_data, chosen, is_entered).items():
+        for name, reason in refusals(self.user, stored, self.cleaned_data, chosen, is_entered).items():
             self.add_error(name, reason)
 
     def _post_clean(self) -> None:

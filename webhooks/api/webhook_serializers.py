@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 from rest_framework.settings import api_settings
 
-from webhooks import permissions
 from webhooks.api.fields import (
     ErrorKindField,
     MethodField,
@@ -26,6 +25,7 @@ from webhooks.api.serializers import redaction_of
 from webhooks.models import Webhook
 from webhooks.models.event import USERNAME_LENGTH
 from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
+from webhooks.operations.refusals import refusals
 from webhooks.security.encryption import Secret, refuse_encrypted
 
 # Null for users without permission to change the webhook. A null in a request leaves the field as it is.
@@ -108,7 +108,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Check permissions, then the model's own rules, so that the API and the admin accept the same."""
         user, chosen = self.context["request"].user, attrs.get("object_types", ())
-        if refused := permissions.refusals(user, self.instance, attrs, chosen, "secret_headers" in attrs):
+        if refused := refusals(user, self.instance, attrs, chosen, "secret_headers" in attrs):
             raise serializers.ValidationError({name: [reason] for name, reason in refused.items()})
         candidate = copy.copy(self.instance) if self.instance else Webhook()
         for name in attrs.keys() - {"object_types", "forget_previous_secret"}:
