@@ -80,7 +80,15 @@ class TestPage:
         context = admin_client.get(STATUS).context
         shown, folded = ([one["row"].name for one in context[name]] for name in ("webhooks", "folded_webhooks"))
         assert shown[:2] == ["Zabbix", "CMDB"]
-        assert (len(shown), len(folded)) == (tables.UNFOLDED, 4)
+        assert (len(shown), len(folded)) == (tables.FEWEST, 4)
+        assert "4 more without a problem" in page(admin_client, STATUS)
+
+    def test_of_many_webhooks_and_reasons_the_worst_are_shown(self, admin_client: Client, webhook: Webhook) -> None:
+        for number in range(tables.MOST_ROWS + 2):
+            make_site_deliveries(make_webhook(Site, name=f"broken {number}"), 1)
+        shown = page(admin_client, STATUS)
+        assert "3 more webhooks" in shown
+        assert f"{tables.MOST_ROWS + 2 - tables.MAX_GROUPS} more reasons" in shown
 
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 1)
@@ -103,7 +111,7 @@ class TestPage:
 
     def test_counts_have_a_limit(self, admin_client: Client, webhook: Webhook) -> None:
         counting = [sql for sql in self.statements(admin_client) if "COUNT(" in sql]
-        assert all(sql.count("COUNT(") == sql.count("LIMIT 1001") + sql.count("LIMIT 10001") for sql in counting)
+        assert all(sql.count("COUNT(") == sql.count("LIMIT 501") + sql.count("LIMIT 10001") for sql in counting)
 
     def statements(self, client: Client) -> list[str]:
         with CaptureQueriesContext(connection) as captured:

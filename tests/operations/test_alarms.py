@@ -31,7 +31,7 @@ BEHIND = replace(AHEAD, clock_offset=-6)
 def counted(pk: int = 1, name: str = "CMDB", **values: Any) -> Webhook:
     """A webhook as ``with_counts`` reads it."""
     webhook = Webhook(pk=pk, name=name)
-    counts = dict.fromkeys(("pending", "waiting", "sending", "failed", "retrying", "blocked"), 0)
+    counts = dict.fromkeys(("due", "waiting", "failed", "is_retrying", "blocked"), 0)
     moments = dict.fromkeys(("due_since", "blocked_since", "blocking", "last_failed"))
     for key, value in (counts | moments | values).items():
         setattr(webhook, key, value)
@@ -47,7 +47,7 @@ def backend(*workers: Worker, error: str = "") -> Backend:
 
 def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() -> None:
     fault = Fault(ErrorKind.PROXY, "The proxy proxy:3128 refuses connections", LONG_AGO)
-    late = counted(pending=1, due_since=LONG_AGO)
+    late = counted(due=1, due_since=LONG_AGO)
     overview = Overview(counts={State.PENDING: 12_000}, webhooks=(late,))
     [alarm] = find_alarms(overview, backend(replace(SHIPPED, faults=(fault,))), True, NOW)
     assert (alarm.level, alarm.remedy) == (Level.ERROR, ErrorKind.PROXY.remedy())
@@ -71,11 +71,11 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
         ([], [SHIPPED], Level.WARNING, "No webhook is defined"),
         ([counted(enabled=False)], [SHIPPED], Level.WARNING, "Every webhook is disabled"),
         (
-            [FINE, counted(2, "Chat", enabled=False, pending=1, waiting=2)], [SHIPPED], Level.WARNING,
+            [FINE, counted(2, "Chat", enabled=False, due=1, waiting=2)], [SHIPPED], Level.WARNING,
             "“Chat” is disabled, and its deliveries wait.",
         ),
         (
-            [FINE, counted(2, "Chat", enabled=False, pending=1, disabled_reason="410 Gone")], [SHIPPED],
+            [FINE, counted(2, "Chat", enabled=False, due=1, disabled_reason="410 Gone")], [SHIPPED],
             Level.WARNING, "“Chat” was disabled automatically: 410 Gone.",
         ),
         (
@@ -84,7 +84,7 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
             "“CMDB” is paused after 9 failed attempts: HTTP 500.",
         ),
         (
-            [counted(failures_in_a_row=1, last_failure="HTTP 500", retrying=1)], [SHIPPED], Level.WARNING,
+            [counted(failures_in_a_row=1, last_failure="HTTP 500", is_retrying=True)], [SHIPPED], Level.WARNING,
             "The last attempt for “CMDB” failed, and is retried automatically: HTTP 500.",
         ),
         (
@@ -96,10 +96,10 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
             "“CMDB”: the first deliveries of 2 objects fail, and later ones of the objects wait behind them.",
         ),
         (
-            [counted(pending=1, due_since=LONG_AGO)], [SHIPPED], Level.WARNING,
+            [counted(due=1, due_since=LONG_AGO)], [SHIPPED], Level.WARNING,
             "Deliveries of “CMDB” are due but not sent, the oldest for 10 min.",
         ),
-        ([counted(pending=1, due_since=NOW)], [SHIPPED], Level.GOOD, "All is well"),
+        ([counted(due=1, due_since=NOW)], [SHIPPED], Level.GOOD, "All is well"),
     ],
 )  # fmt: skip
 def test_it_finds_problems_of_webhooks_and_workers(
@@ -124,7 +124,7 @@ def test_it_finds_failed_and_undispatched_rows(overview: Overview, text: str) ->
 
 
 def test_each_problem_has_a_remedy() -> None:
-    late = counted(pending=1, due_since=LONG_AGO)
+    late = counted(due=1, due_since=LONG_AGO)
     rows = {"undispatched": 5, "undispatched_since": LONG_AGO, "failed_events": 1}
     overview = Overview(webhooks=(late,), **rows)  # type: ignore[arg-type]
     found = find_alarms(overview, backend(SHIPPED, SILENT), True, NOW)
@@ -159,10 +159,10 @@ def test_without_redis_it_says_nothing_about_workers() -> None:
 
 FAULT = Fault(ErrorKind.RESOLVER, "The name servers of the worker fail", LONG_AGO)
 REFUSED = {
-    "payload_url": "https://cmdb.example/a", "failures_in_a_row": 3, "retrying": 3, "error_kind": "refused",
+    "payload_url": "https://cmdb.example/a", "failures_in_a_row": 3, "is_retrying": True, "error_kind": "refused",
     "last_failure": "connection refused",
 }  # fmt: skip
-LATE = {"pending": 1, "due_since": LONG_AGO}
+LATE = {"due": 1, "due_since": LONG_AGO}
 
 
 def tree(alarms: Sequence[Alarm]) -> list[str]:
@@ -221,12 +221,12 @@ def test_without_redis_what_is_late_follows_from_that() -> None:
 
 def test_failed_deliveries_name_their_reasons_and_the_remedy_of_the_most_common_one() -> None:
     groups = (
-        FailedGroup(1, "http_401", 1001, LONG_AGO, NOW), FailedGroup(1, "refused", 2, NOW, NOW),
+        FailedGroup(1, "http_401", 501, LONG_AGO, NOW), FailedGroup(1, "refused", 2, NOW, NOW),
     )  # fmt: skip
-    overview = Overview(webhooks=(counted(failed=1001),), failed_groups=groups, counts={State.FAILED: 1003})
+    overview = Overview(webhooks=(counted(failed=501),), failed_groups=groups, counts={State.FAILED: 503})
     [alarm] = find_alarms(overview, backend(SHIPPED), True, NOW)
     assert alarm.text == (
-        "1,000+ deliveries of “CMDB” failed and will not be retried automatically. "
-        "Reasons: HTTP 401 Unauthorized (1,000+), connection refused (2)."
+        "500+ deliveries of “CMDB” failed and will not be retried automatically. "
+        "Reasons: HTTP 401 Unauthorized (500+), connection refused (2)."
     )
     assert (alarm.since, alarm.remedy) == (LONG_AGO, ErrorKind.HTTP_401.remedy())

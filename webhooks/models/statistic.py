@@ -149,7 +149,9 @@ def deltas_sql(using: str, condition: str = "") -> str:
     else:
         value, rows = "json_extract(given.value, '$.{}')", "json_each(delta.counts) AS given"
     webhook, kind = value.format("webhook_id"), value.format("error_kind")
-    sums = ", ".join(f"SUM({value.format(name)}) AS {name}" for name in COUNTS)
+    # The types of the columns of ``Statistic``: PostgreSQL takes twice as long to add up larger ones.
+    types = {name: "bigint" if name in TOTALS else "integer" for name in COUNTS}
+    sums = ", ".join(f"CAST(SUM({value.format(name)}) AS {kept}) AS {name}" for name, kept in types.items())
     periods = " UNION ALL ".join(f"SELECT {period} AS period" for period in Period)
     # Grouped before each row becomes two: that takes half of the time.
     return f"""

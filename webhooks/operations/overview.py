@@ -5,6 +5,7 @@ Each reads a bounded range of an index, however long the tables are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +19,14 @@ from webhooks.models import Delivery, Event, Run, State, Sweep, Undispatched, We
 from webhooks.models.queue import OPEN_STATES
 from webhooks.models.run import OPEN_RUN_STATES
 from webhooks.operations import statistics
-from webhooks.operations.counts import TOTAL_CAP, FailedGroup, capped, failed_groups, sending_count, with_counts
+from webhooks.operations.counts import (
+    TOTAL_CAP,
+    FailedGroup,
+    capped,
+    failed_groups,
+    sending_count,
+    with_open_counts,
+)
 from webhooks.operations.statistics import Hours, Recent
 from webhooks.operations.vacuum import VacuumState, read_vacuum_state
 from webhooks.text import last_line
@@ -89,10 +97,15 @@ def read_overview(user: Any) -> Overview:
     waiting_since = undispatched.values_list("timestamp", flat=True).first()
     failed_events = permissions.visible_events(user, Event.objects.failed())
     with index_plans(Delivery.objects.db):
-        rows: tuple[Any, ...] = tuple(with_counts(webhooks, queue)[: MAX_WEBHOOKS + 1])
-        with_failed = [webhook.pk for webhook in rows if webhook.failed]
+        rows: tuple[Any, ...] = tuple(with_open_counts(webhooks, queue)[: MAX_WEBHOOKS + 1])
+        groups = failed_groups(webhooks.filter(pk__in=[row.pk for row in rows if row.last_failed]), queue)
+        failed = Counter[int]()
+        for group in groups:
+            failed[group.webhook_id] += group.count
+        for row in rows:
+            row.failed = failed[row.pk]
         return Overview(
-            counts=_count_by_state(user),
+            counts=_count_by_state(user, failed.total()),
             undispatched=waiting_events,
             undispatched_since=waiting_since,
             failed_events=_count(failed_events.order_by("timestamp")),
@@ -100,7 +113,7 @@ def read_overview(user: Any) -> Overview:
             being_deleted=_count(permissions.visible_webhooks(user, Webhook.with_deleted.being_deleted())),
             webhooks=rows[:MAX_WEBHOOKS],
             has_more_webhooks=len(rows) > MAX_WEBHOOKS,
-            failed_groups=tuple(failed_groups(webhooks.filter(pk__in=with_failed), queue)),
+            failed_groups=tuple(groups),
             runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
             recent=recent,
             recent_by_webhook=by_webhook,
@@ -120,18 +133,22 @@ def _newest(failed: QuerySet[Event]) -> FailedEvent | None:
     return FailedEvent(pk, name or f"{label} {key}", last_line(error), at)
 
 
-def _count_by_state(user: Any) -> dict[State, int]:
-    """Each count reads a range of an index that has little else: oldest first, where deliveries have ended."""
+def _count_by_state(user: Any, known_failed: int) -> dict[State, int]:
+    """Each count reads a range of an index that has little else: oldest first, where deliveries have ended.
+
+    ``known_failed`` deliveries are counted already.
+    """
     queue, deliveries = permissions.visible_queue(user), Delivery.without_state.all()
     webhooks = Webhook.with_deleted.order_by().annotate(counted=sending_count(queue.filter(webhook=OuterRef("pk"))))
     being_deleted = Webhook.with_deleted.being_deleted().order_by().values("pk")
+    failed = queue.failed().exclude(webhook__in=being_deleted).order_by("failed_at")
     succeeded = deliveries.filter(outcome=State.SUCCEEDED).order_by("pk")
     discarded = deliveries.filter(discarded_at__isnull=False).order_by("pk")
     return {
         State.PENDING: _count(queue.in_states(State.PENDING).order_by("webhook_id", "due_at")),
         State.WAITING: _count(queue.in_states(State.WAITING).order_by("webhook_id", "event_id")),
         State.SENDING: sum(webhooks.values_list("counted", flat=True)),
-        State.FAILED: _count(queue.failed().exclude(webhook__in=being_deleted).order_by("failed_at")),
+        State.FAILED: known_failed if known_failed > TOTAL_CAP else _count(failed),
         State.SUCCEEDED: _count(permissions.visible_deliveries(user, succeeded)),
         State.DISCARDED: _count(permissions.visible_deliveries(user, discarded)),
     }

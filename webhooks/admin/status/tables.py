@@ -27,10 +27,10 @@ from webhooks.redaction import Redaction, label_of_kind
 from webhooks.text import last_line
 from webhooks.workers.status import Backend
 
-# Healthy webhooks are folded if the table has this many rows without them.
-UNFOLDED = 8
+# The table of webhooks has at most so many rows, and is filled up to the fewest with healthy ones. The rest is folded.
+FEWEST, MOST_ROWS = 8, 12
 
-# Groups of failed deliveries that are not folded, and the newest deliveries that are shown, in all and in each group.
+# Groups of failed deliveries that are shown, and the newest deliveries, in all and in each group.
 MAX_GROUPS, NEWEST, NEWEST_OF_GROUP = 10, 25, 3
 
 MAX_FAILED_EVENTS = 5
@@ -40,15 +40,18 @@ MAX_FAILED_EVENTS = 5
 
 
 def webhooks(status: Status) -> dict[str, Any]:
-    """The webhooks in the order of their alarms. Healthy ones fill the table up, and the rest is folded."""
+    """The webhooks in the order of their alarms. The first ones are rows of a table, the rest is short and folded."""
     overview = status.overview
     troubled = _in_order_of_trouble(status)
     rows = sorted(overview.webhooks, key=lambda one: (troubled.get(one.pk, len(troubled)), not one.enabled, one.name))
-    unfolded = max(len(troubled), UNFOLDED)
-    shown, folded = rows[:unfolded], rows[unfolded:]
+    unfolded = min(max(len(troubled), FEWEST), MOST_ROWS)
     return {
-        "webhooks": [_webhook_row(one, overview) for one in shown],
-        "folded_webhooks": [_webhook_row(one, overview) for one in folded],
+        "webhooks": [_webhook_row(one, overview) for one in rows[:unfolded]],
+        "folded_webhooks": [
+            {"row": one, "state": webhook_state(one), "percent": percent(_recent(one, overview).day)}
+            for one in rows[unfolded:]
+        ],
+        "are_folded_healthy": len(troubled) <= unfolded,
         "has_more_webhooks": overview.has_more_webhooks,
     }
 
@@ -65,7 +68,7 @@ def _in_order_of_trouble(status: Status) -> dict[int, int]:
 
 
 def _webhook_row(webhook: Any, overview: Overview) -> dict[str, Any]:
-    recent, waits = overview.recent_by_webhook.get(webhook.pk, Recent()), open_count(webhook)
+    recent, waits = _recent(webhook, overview), open_count(webhook)
     times = recent.day.duration
     is_failing = webhook.failures_in_a_row and webhook.last_failure_at
     return {
@@ -85,6 +88,10 @@ def _webhook_row(webhook: Any, overview: Overview) -> dict[str, Any]:
     }
 
 
+def _recent(webhook: Any, overview: Overview) -> Recent:
+    return overview.recent_by_webhook.get(webhook.pk, Recent())
+
+
 # Failed deliveries and events
 
 
@@ -92,13 +99,13 @@ def failed(overview: Overview, user: Any) -> dict[str, Any]:
     """The failed deliveries, one row for each webhook and reason, and the last failed events."""
     names = {webhook.pk: webhook.name for webhook in overview.webhooks}
     newest = _newest_failed(user)
-    groups = [_group(one, names[one.webhook_id], newest) for one in overview.failed_groups if one.webhook_id in names]
+    groups = [one for one in overview.failed_groups if one.webhook_id in names]
     # Users without permission for webhooks see the deliveries alone.
     ungrouped = [] if groups else [row for rows in newest.values() for row in rows]
     events = permissions.visible_events(user, Event.objects.failed().for_list()).order_by("-timestamp")
     return {
-        "groups": groups[:MAX_GROUPS],
-        "folded_groups": groups[MAX_GROUPS:],
+        "groups": [_group(one, names[one.webhook_id], newest) for one in groups[:MAX_GROUPS]],
+        "more_groups": max(0, len(groups) - MAX_GROUPS),
         "ungrouped": ungrouped,
         "failed_count": overview.counts[State.FAILED],
         "failed_url": deliveries_url(state=State.FAILED.value),

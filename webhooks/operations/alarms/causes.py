@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +16,7 @@ from webhooks.models.queue import State
 from webhooks.operations.alarms import site
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.webhooks import failed, overdue, webhook_alarms
-from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.counts import TOTAL_CAP, FailedGroup
 from webhooks.operations.overview import Overview
 from webhooks.operations.wording import number
 from webhooks.workers.status import Backend
@@ -33,8 +34,17 @@ OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
 
 def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
     """The causes of what is wrong with the whole site, the worst first. If there are none, one that says that all is
-    well."""
-    chains = [_chain(webhook, overview, now, bool(backend.serving)) for webhook in overview.webhooks]
+    well.
+
+    Each webhook has a chain of alarms, and each of them follows from the ones before it.
+    """
+    groups = defaultdict[int, list[FailedGroup]](list)
+    for group in overview.failed_groups:
+        groups[group.webhook_id].append(group)
+    chains = [
+        [*webhook_alarms(one, now), *overdue(one, now, bool(backend.serving)), *failed(one, groups[one.pk])]
+        for one in overview.webhooks
+    ]
     late = [*site.undispatched(overview, backend, now), *_take(chains, Problem.OVERDUE)] if is_enabled else []
     general = [*site.stopped(overview, backend, is_enabled), *site.workers(backend), *site.faults(overview, backend)]
     general, late = _explain_lateness(general, late)
@@ -53,12 +63,6 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
         *site.database(overview.vacuum),
     ]
     return sorted(found, key=_badness)[:MAX_ALARMS] or [_all_well(overview)]
-
-
-def _chain(webhook: Any, overview: Overview, now: datetime, has_worker: bool) -> list[Alarm]:
-    """The alarms of a webhook: each follows from the ones before it."""
-    groups = [group for group in overview.failed_groups if group.webhook_id == webhook.pk]
-    return [*webhook_alarms(webhook, now), *overdue(webhook, now, has_worker), *failed(webhook, groups)]
 
 
 def _take(chains: Sequence[list[Alarm]], problem: Problem) -> list[Alarm]:

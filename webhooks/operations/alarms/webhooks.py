@@ -28,7 +28,7 @@ def webhook_alarms(webhook: Any, now: datetime) -> Iterator[Alarm]:
         yield _paused_by_user(webhook)
     elif webhook.is_paused:
         yield _paused(webhook)
-    elif webhook.failures_in_a_row and (webhook.retrying or webhook.failed):
+    elif webhook.failures_in_a_row and (webhook.is_retrying or webhook.failed):
         yield _failing(webhook)
     if webhook.blocked and webhook.waiting:
         yield _blocked(webhook)
@@ -116,7 +116,7 @@ def _paused(webhook: Any) -> Alarm:
 
 def _failing(webhook: Any) -> Alarm:
     text = _("The last attempt for “%(name)s” failed: %(reason)s.")
-    if webhook.retrying:
+    if webhook.is_retrying:
         text = _("The last attempt for “%(name)s” failed, and is retried automatically: %(reason)s.")
     return Alarm(
         level=Level.WARNING,
