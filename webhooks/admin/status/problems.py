@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,6 +29,9 @@ NAME = "webhooks_backend_status"
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.
 MAX_BOXES, MAX_FOLDED = 15, 50
+
+# A few boxes all show what to do. Of more boxes, the first ones do, and the others unfold it.
+FEW, UNFOLDED = 4, 2
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Box:
     """Failed deliveries of its webhook, which a fact shows."""
     consequences: list[Box] = field(default_factory=list)
     """The rest of what follows from it, folded."""
+    page: Button | None = None
+    """The page of its webhook, to follow the remedy, if none of the buttons leads there."""
 
     @property
     def facts(self) -> list[SafeString | str]:
@@ -102,10 +107,14 @@ class Box:
         return text % {"count": number(count)}
 
 
-def boxes(alarms: Sequence[Alarm], status: Status, user: Any) -> list[Box]:
-    """The boxes of these alarms of a status, as far as this user may act."""
-    buttons = _Buttons(status, user)
-    return [_box(alarm, buttons, status) for alarm in alarms]
+def boxes(status: Status, user: Any) -> dict[str, Any]:
+    """The boxes of the worst alarms, with the buttons of this user, and the other alarms."""
+    buttons, alarms = _Buttons(status, user), status.alarms[:MAX_BOXES]
+    return {
+        "boxes": [_box(alarm, buttons, status) for alarm in alarms],
+        "unfolded_boxes": len(alarms) if len(alarms) <= FEW else UNFOLDED,
+        "folded_alarms": status.alarms[MAX_BOXES:],
+    }
 
 
 def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
@@ -116,7 +125,7 @@ def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
             own += [button for button in buttons.of(one) if button.name]
         elif len(folded) < MAX_FOLDED:
             folded.append(_box(one, buttons, status))
-    return Box(alarm, own, failed, folded)
+    return Box(alarm, own, failed, folded, buttons.page_of(alarm))
 
 
 def _is_fact(alarm: Alarm, one: Alarm) -> bool:
@@ -176,8 +185,11 @@ class _Buttons:
                     _("Show failed events to replay"), f"{reverse('admin:webhooks_event_changelist')}?state=failed"
                 )
 
+    def page_of(self, alarm: Alarm) -> Button | None:
+        webhook = self._webhooks.get(alarm.webhook_id or 0)
+        return _page(webhook) if webhook is not None and alarm.problem in (Problem.FAILING, Problem.PAUSED) else None
+
     def _of_webhook(self, alarm: Alarm, webhook: Any) -> Iterator[Button]:
-        page = reverse("admin:webhooks_webhook_change", args=[webhook.pk])
         may_change = self._may_change and (self._changeable is None or webhook.pk in self._changeable)
         match alarm.problem:
             case Problem.FAILING | Problem.PAUSED:
@@ -201,8 +213,8 @@ class _Buttons:
                 if self._may_retry:
                     label = _("Retry %(count)s…") % {"count": number(webhook.failed, EACH_CAP)}
                     yield self._post(label, "retry_all", webhook)
-        if alarm.problem not in (Problem.OVERDUE, Problem.FAILED_DELIVERIES, Problem.BLOCKED_LANES):
-            yield Button(_("Open webhook"), page, webhook.name)
+        if alarm.problem in (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE):
+            yield _page(webhook)
 
     def _see_request(self, webhook: Any) -> Button:
         delivery = webhook.blocking or webhook.last_failed
@@ -214,3 +226,7 @@ class _Buttons:
 
     def _post(self, label: str, act: str, webhook: Any) -> Button:
         return Button(label, reverse(f"{NAME}_{act}"), webhook.name, "webhook", str(webhook.pk))
+
+
+def _page(webhook: Any) -> Button:
+    return Button(_("Open webhook"), reverse("admin:webhooks_webhook_change", args=[webhook.pk]), webhook.name)
