@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -44,12 +45,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def keep_bytecode(config: pytest.Config) -> None:
-    """Let processes that tests start load compiled modules: Django then starts in 0.7 s of CPU time instead of 1.8 s.
+    """Let this process and the ones that tests start load compiled modules: Django then starts in 0.7 s of CPU time
+    instead of 1.8 s.
 
     Where PYTHONDONTWRITEBYTECODE asks for no such files in the source tree, they go to pytest's cache.
     """
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and config.cache:
-        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
+        sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
