@@ -176,8 +176,8 @@ def open_bench(size: Size) -> Iterator[Bench]:
         servers.point_queues_to(redis_url)
         receiver = FastReceiver()
         try:
-            # Durable: PostgreSQL with its default settings.
-            with servers.default_database(servers.POSTGRESQL, durable=True):
+            # Durable: PostgreSQL with its default settings. A quick run judges nothing, and does not wait for the disk.
+            with servers.default_database(servers.POSTGRESQL, durable=not size.is_quick):
                 ContentType.objects.clear_cache()
                 bench = Bench(size, redis_url, receiver, Path(directory))
                 bench.requests = sample_data.create_templates(bench)
