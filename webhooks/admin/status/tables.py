@@ -48,7 +48,7 @@ def webhooks(status: Status) -> dict[str, Any]:
     return {
         "webhooks": [_webhook_row(one, overview) for one in rows[:unfolded]],
         "folded_webhooks": [
-            {"row": one, "state": webhook_state(one), "percent": percent(_recent(one, overview).day)}
+            {"row": one, "state": webhook_state(one), "percent": percent(_recent(one, overview).day.success_percent)}
             for one in rows[unfolded:]
         ],
         "are_folded_healthy": len(troubled) <= unfolded,
