@@ -44,7 +44,7 @@ COLOURS = {
 # The filters that are times, with their words.
 TIMES = {"created_after": gettext_lazy("since %(time)s"), "created_before": gettext_lazy("before %(time)s")}
 
-# Seconds of work after which the speed of a run tells something.
+# Seconds of work after which the speed of a run can be measured; before one percent, it cannot.
 SETTLED = 3
 
 
@@ -208,7 +208,7 @@ def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
 def time_left(run: Run) -> str:
     """How fast a running run is, and how long it will take at this speed."""
     seconds = (timezone.now() - run.created).total_seconds()
-    if run.state != RunState.RUNNING or not run.total or not run.taken or seconds < SETTLED:
+    if run.state != RunState.RUNNING or not run.total or not run.percent or seconds < SETTLED:
         return ""
     speed = run.taken / seconds
     words = {"speed": number(round(speed)), "time": span((run.total - run.taken) / speed)}

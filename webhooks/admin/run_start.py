@@ -82,7 +82,7 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "is_dangerous": kind == RunKind.DISCARD,
         "preview": preview,
         "count_url": f"?{request.GET.urlencode()}&count=all",
-        "more": max(0, preview.count - len(preview.sample)),
+        "more": number(left) if (left := preview.count - len(preview.sample)) > 0 else "",
         "webhook": webhook,
         "filters": model_admin.describe_filters(filters),
         "is_run": preview.count > runs.AT_ONCE or kind not in AT_ONCE_KINDS,
