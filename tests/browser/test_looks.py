@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.sync_api import Browser, Page
+from django.urls import reverse
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.browsing import logged_in
 from tests.support.every_page import addresses, fill
@@ -55,6 +57,79 @@ def overflow(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
+# Each control that the page shows, and how it looks without the focus.
+CONTROLS = """() => {
+    window.look = (one) => {
+        const style = getComputedStyle(one)
+        const names = ["outline", "boxShadow", "borderColor", "backgroundColor", "color", "textDecoration"]
+        return names.map((name) => style[name]).join()
+    }
+    const start = document.querySelector("#content")
+    const selector = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
+    const isOffered = (one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled && one.tabIndex >= 0
+    window.controls = [...start.querySelectorAll(selector)].filter(isOffered)
+    window.looks = window.controls.map(window.look)
+    start.tabIndex = -1
+    start.focus()
+    return window.controls.map((one) => one.outerHTML.slice(0, 120))
+}"""
+# The place of the focused control among them, and whether the focus changes its look.
+FOCUSED = """() => {
+    const place = window.controls.indexOf(document.activeElement)
+    return [place, place >= 0 && window.look(document.activeElement) !== window.looks[place]]
+}"""
+# A field for a time has a stop for each of its parts.
+PARTS_OF_A_TIME = 8
+
+MOVING = """() => [...document.querySelectorAll("body *")].filter((one) => {
+    const style = getComputedStyle(one)
+    return style.animationName !== "none" || style.transitionDuration.split(", ").some((time) => time !== "0s")
+}).map((one) => one.outerHTML.slice(0, 80))"""
+
+
+def _unreached(page: Page) -> list[str]:
+    """The controls that Tab does not reach, or whose focus is invisible."""
+    controls = page.evaluate(CONTROLS)
+    seen = {}
+    for _ in range(len(controls) + PARTS_OF_A_TIME):
+        page.keyboard.press("Tab")
+        place, is_visible = page.evaluate(FOCUSED)
+        seen[place] = is_visible
+    return [
+        f"{'the focus is invisible' if place in seen else 'not reached'}: {control}"
+        for place, control in enumerate(controls)
+        if not seen.get(place)
+    ]
+
+
+def _tab_to(page: Page, control: Locator) -> None:
+    for _ in range(300):
+        page.keyboard.press("Tab")
+        if control.evaluate("one => one === document.activeElement"):
+            return
+    raise AssertionError(f"Tab does not reach {control}")
+
+
+def test_the_keyboard_reaches_each_control_and_starts_an_act(page: Page) -> None:
+    fill()
+    page.emulate_media(reduced_motion="reduce")
+    page.route("**/parts/", lambda route: route.abort())  # it would replace the controls meanwhile
+    problems = {}
+    for address in addresses():
+        page.goto(address)
+        problems[address] = _unreached(page)
+    assert not (report := _report(problems)), report
+
+    page.goto(reverse("webhooks_backend_status"))
+    group = page.locator(".wh-groups summary").first
+    _tab_to(page, group)
+    page.keyboard.press("Enter")
+    retry = page.get_by_role("button", name=re.compile("^Retry Amsterdam")).first
+    _tab_to(page, retry)
+    page.keyboard.press("Enter")
+    expect(page.locator(".messagelist .success")).to_contain_text("1 delivery")
+
+
 def _report(problems: Mapping[str, Sequence[str]]) -> str:
     return "\n".join(f"{name}: {problem}" for name, found in problems.items() for problem in found)
 
@@ -66,6 +141,8 @@ def test_every_page_is_accessible_whether_light_dark_or_narrow(page: Page) -> No
         page.emulate_media(color_scheme="light", reduced_motion="reduce")
         page.set_viewport_size(LAPTOP)
         page.goto(address)
+        if page.locator("link[href*='webhooks/admin']").count():  # else it is Django's own page
+            problems[f"{address} reduced motion"] += page.evaluate(MOVING)
         page.add_style_tag(content="* { transition: none !important }")  # or axe may see a colour on its way
         problems[f"{address} light"] += violations(page, "#content")
         page.emulate_media(color_scheme="dark")
