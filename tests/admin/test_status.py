@@ -455,13 +455,13 @@ class TestNotice:
 
     def test_it_links_to_the_status_page_and_names_what_is_wrong(self, admin_client: Client, webhook: Webhook) -> None:
         Sweep.objects.update_or_create(pk=1, defaults={"swept_at": timezone.now()})
-        assert self.said(admin_client) == "Webhooks: status"
+        assert self.said(admin_client) == "Webhooks: status · Why didn't it fire?"
         make_site_delivery(webhook)
         Webhook.objects.update(paused_at=timezone.now())
         Sweep.objects.update(swept_at=timezone.now() - timedelta(minutes=2))
         assert self.said(admin_client) == (
             "Webhooks: see what is wrong · no worker has swept lately: is one running?"
-            " · 1 webhook is paused, failing or disabled · deliveries failed"
+            " · 1 webhook is paused, failing or disabled · deliveries failed · Why didn't it fire?"
         )
 
     def test_it_is_cheap_and_only_for_users_who_may_view_deliveries(

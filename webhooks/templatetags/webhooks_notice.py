@@ -20,7 +20,8 @@ def webhooks_notice(context: dict[str, Any]) -> dict[str, Any]:
     if user is None or not permissions.may_view_deliveries(user):
         return {}
     try:
-        url = reverse("webhooks_backend_status")
+        url, why_url = reverse("webhooks_backend_status"), reverse("webhooks_why")
     except NoReverseMatch:
         return {}
-    return {"url": url, "wrong": read_notice(user)}
+    may_ask = permissions.may_view_webhooks(user)
+    return {"url": url, "wrong": read_notice(user), "why_url": why_url if may_ask else ""}
