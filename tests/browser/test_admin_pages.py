@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 from playwright.sync_api import Locator, Page, expect
 
 from dcim.models import Site
+from tests.support.fickle_receiver import FickleReceiver
 from tests.support.hostile_rows import MARK, TOGETHER, fill, pages
 from tests.support.inbox import Inbox
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
@@ -20,6 +23,15 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
 STATUS = "/admin/webhook-backend-status/"
 WEBHOOKS, DELIVERIES, EVENTS = (f"/admin/webhooks/{name}/" for name in ("webhook", "delivery", "event"))
+
+FAILED = 250  # more than are retried without a run
+
+
+@pytest.fixture
+def receiver() -> Iterator[FickleReceiver]:
+    fickle = FickleReceiver()
+    yield fickle
+    fickle.stop()
 
 
 def test_a_newcomer_defines_a_webhook_tries_it_saves_it_and_sees_a_change_arrive(
@@ -81,6 +93,46 @@ def test_a_newcomer_defines_a_webhook_tries_it_saves_it_and_sees_a_change_arrive
 
     page.goto(STATUS)
     expect(page.locator("#wh-webhooks tbody tr")).to_contain_text("accepted")
+
+
+def test_an_operator_sees_it_break_reads_why_repairs_it_and_recovers_what_failed(
+    page: Page, workers: Workers, receiver: FickleReceiver
+) -> None:
+    make_webhook(Site, name="Inventory", url=f"http://127.0.0.1:{receiver.port}/")
+    workers.start(RETRY_SCHEDULE=[], PAUSE_AFTER=1000).wait_until_listening()
+    page.goto(STATUS)
+    page.evaluate("window.isLoadedOnce = true")
+    Site.objects.create(name="Ghent", slug="ghent")
+    expect(page.locator("#wh-webhooks tr", has_text="Inventory")).to_contain_text("accepted")
+
+    receiver.status = 401
+    with transaction.atomic():
+        for number in range(FAILED):
+            Site.objects.create(name=f"Site {number}", slug=f"site-{number}")
+    box = page.locator(".wh-cause", has_text="Inventory")
+    expect(box.first).to_contain_text("HTTP 401 Unauthorized")
+    expect(box.first).to_contain_text("Compare the secret")
+    until(lambda: Delivery.objects.failed().count() == FAILED, 60, "all to fail")
+    receiver.stop()
+    Site.objects.create(name="Lyon", slug="lyon")
+    expect(box.first).to_contain_text("connection refused")
+    expect(box.first).to_contain_text("Start the receiver")
+
+    receiver.status = 200
+    receiver.start()
+    assert page.evaluate("window.isLoadedOnce")
+    box.get_by_role("button", name="Send test").first.click()
+    expect(page.locator("#wh-webhooks tr", has_text="Inventory")).to_contain_text("accepted")
+    page.get_by_role("button", name=f"Retry {FAILED + 1}").first.click()
+    expect(page.get_by_role("heading", name=f"Retry {FAILED + 1} deliveries of Inventory?")).to_be_visible()
+    page.get_by_role("button", name="Retry").click()
+    page.reload()
+    expect(page.locator("#run-progress")).to_contain_text(f"{FAILED + 1} of {FAILED + 1}")
+    expect(page.locator("#run-progress .wh-pill")).to_have_text("done")
+    until(lambda: len(receiver.accepted) == FAILED + 3, 60, "all that failed to be accepted")
+    assert len(set(receiver.accepted)) == FAILED + 3
+    page.goto(STATUS)
+    expect(page.locator("#wh-problems")).not_to_contain_text("Inventory")
 
 
 @pytest.mark.parametrize("width", [1280, 1024])
