@@ -16,11 +16,13 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import strip_tags
 
+from dcim.admin import SiteAdmin
 from dcim.models import Device, Site
 from tests.support.admin_pages import change_of, form, staff
 from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook
 from tests.support.users import browser, make_user
+from webhooks import permissions
 from webhooks.models import Delivery, Event, Webhook
 
 NEW = reverse("admin:webhooks_webhook_try_new")
@@ -153,6 +155,29 @@ def test_the_guards_of_a_delivery_hold_for_a_test(admin: Client, site: Site, nam
     names["rebound.example"] = ["169.254.0.1"]
     url = "http://{{ 'rebound' }}.example/"
     assert "resolves to a forbidden address" in try_it(admin, site, do="send", payload_url=url)
+
+
+def test_an_object_is_found_by_its_id_or_by_the_search_of_its_own_pages(
+    admin: Client, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(12):
+        Site.objects.create(name=f"Ghent {number}", slug=f"gnt-{number}", facility="Hall 3")
+    newest = Site.objects.latest("pk")
+    assert "Amsterdam" not in try_it(admin, newest)
+    for term in (str(site.pk), "amsterd"):
+        assert "would be sent Amsterdam updated" in try_it(admin, newest, on_updated="on", try_find=term), term
+    assert "would be sent Ghent 11 updated" in try_it(admin, newest, on_updated="on", try_find="hall")
+    assert "Choose an object" in try_it(admin, newest, try_find="nowhere")
+    monkeypatch.setattr(SiteAdmin, "search_fields", ())
+    assert "Choose an object" in try_it(admin, newest, try_find="amsterd")
+
+
+def test_a_search_of_the_host_shows_no_object_that_the_user_may_not_view(
+    admin: Client, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(permissions, "viewable_objects", lambda user, model: model.objects.exclude(pk=site.pk))
+    monkeypatch.setattr(SiteAdmin, "get_search_results", lambda *args: (Site.objects.all(), False))
+    assert "Amsterdam" not in try_it(admin, Site(pk=1), try_find="amsterd")
 
 
 def test_without_a_script_the_page_shows_the_form_again(admin: Client, site: Site) -> None:

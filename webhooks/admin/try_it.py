@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
+from django.contrib import admin
+from django.contrib.admin.exceptions import NotRegistered
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
@@ -27,8 +32,10 @@ from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
 
 # The names of the controls. The form of the webhook has none of these.
-MODEL, OBJECT, KEY, ACTION, DO = "try_model", "try_object", "try_key", "try_action", "try"
+MODEL, OBJECT, FIND, ACTION, DO = "try_model", "try_object", "try_find", "try_action", "try"
 SHOW, SEND = "show", "send"
+
+OFFERED = 10  # objects
 
 # A trial needs no name, and no models or actions: its object is chosen apart.
 IGNORED_ERRORS = {"name", "object_types", "on_created", "on_updated", "on_deleted", "custom_events"}
@@ -47,18 +54,18 @@ def panel(
         chosen, actions = list(form.cleaned_data.get("object_types") or []), form.instance.actions
     else:
         chosen, actions = list(webhook.object_types.all()) if webhook else [], webhook.actions if webhook else []
-    context = {"url": url, "show": SHOW, "send": SEND} | _controls(request.user, chosen, actions, posted)
+    context = {"url": url, "show": SHOW, "send": SEND} | _controls(request, chosen, actions, posted)
     if form is not None and posted.get(DO) in (SHOW, SEND):
         context["result"] = _result(request, form)
     return part(request, "webhooks/admin/try_it.html", context)
 
 
 def _controls(
-    user: Any, chosen: Collection[Any], actions: Collection[str], posted: Mapping[str, Any]
+    request: HttpRequest, chosen: Collection[Any], actions: Collection[str], posted: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The models and newest objects to choose from, and what is chosen. The models of the webhook come first."""
+    """The models and objects to choose from, and what is chosen. The models of the webhook come first."""
     of_webhook = {label_of(one) for one in chosen}
-    offered = [one for one in registry.registrations() if permissions.may_view_model(user, one.model)]
+    offered = [one for one in registry.registrations() if permissions.may_view_model(request.user, one.model)]
     own = [one for one in offered if one.label in of_webhook]
     types = ContentType.objects.get_for_models(*(one.model for one in offered))
     label = posted.get(MODEL, own[0].label if own else "")
@@ -70,12 +77,35 @@ def _controls(
             (_("Other models"), [(one.label, _title(one), types[one.model].pk) for one in offered if one not in own]),
         ],
         "model": label,
-        "objects": trial.offered_objects(user, current) if current else [],
+        "objects": _objects(request, current, posted.get(FIND, "")) if current else [],
         "object": posted.get(OBJECT, ""),
-        "key": posted.get(KEY, ""),
+        "find": posted.get(FIND, ""),
         "actions": Action.choices,
         "action": posted.get(ACTION, usual),
     }
+
+
+def _objects(request: HttpRequest, registration: Registration, term: str) -> list[tuple[str, str]]:
+    """The keys and names of objects to choose from: the newest, or those that a search term finds."""
+    rows = permissions.viewable_objects(request.user, registration.model)
+    if term := text.clean(term.strip()):
+        rows = _find(request, registration, rows, term)
+    return [(str(row.pk), registration.name_of(row)) for row in rows.order_by("-pk")[:OFFERED]]
+
+
+def _find(request: HttpRequest, registration: Registration, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+    """The object with this key, or else what the search of the model's own admin pages finds."""
+    with suppress(ValidationError, ValueError, TypeError, OverflowError):  # no key of this model
+        if (keyed := rows.filter(pk=registration.normalize_pk(term))).exists():
+            return keyed
+    try:
+        own_admin = admin.site.get_model_admin(registration.model)
+    except NotRegistered:
+        return rows.none()
+    if not own_admin.get_search_fields(request):
+        return rows.none()
+    found, _may_repeat = own_admin.get_search_results(request, rows, term)
+    return rows.filter(pk__in=found.values("pk"))  # a host's own search may add objects that the user may not view
 
 
 def _title(registration: Registration) -> str:
@@ -92,7 +122,7 @@ def _result(request: HttpRequest, form: WebhookForm) -> dict[str, Any]:
     if errors:
         return {"problems": [(name, _label(form, name), texts) for name, texts in errors.items()]}
     try:
-        tried = trial.try_out(webhook, form.cleaned_data.get("object_types") or [], _sample(user, posted), user)
+        tried = trial.try_out(webhook, form.cleaned_data.get("object_types") or [], _sample(request), user)
     except NoSample as missing:
         return {"refusal": str(missing)}
     shown = {"event": str(tried.event), "is_wanted": tried.is_wanted, "verdict": tried.verdict}
@@ -108,17 +138,21 @@ def _result(request: HttpRequest, form: WebhookForm) -> dict[str, Any]:
     return shown
 
 
-def _sample(user: Any, posted: Mapping[str, str]) -> Sample:
-    """Raises NoSample."""
+def _sample(request: HttpRequest) -> Sample:
+    """The chosen object, or the first one that was found. Raises NoSample."""
+    posted = request.POST
     label = posted.get(MODEL, "")
     if not label:
         return Sample()
     registration = registry.registration_by_label(label)
-    if registration is None or not permissions.may_view_model(user, registration.model):
+    if registration is None or not permissions.may_view_model(request.user, registration.model):
         raise NoSample(_("You may not view objects of this model."))
-    key = posted.get(KEY, "").strip() or posted.get(OBJECT, "")
+    key = posted.get(OBJECT, "")
+    if term := posted.get(FIND, "").strip():
+        found = [one for one, _name in _objects(request, registration, term)]
+        key = key if key in found else next(iter(found), "")
     if not key or text.clean(key) != key:
-        raise NoSample(_("Choose an object, or enter its id."))
+        raise NoSample(_("Choose an object, or search for one."))
     action = posted.get(ACTION, "")
     return Sample(registration, key, action if action in Action.values else Action.UPDATED)
 

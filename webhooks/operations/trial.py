@@ -41,9 +41,6 @@ from webhooks.text import dumps, last_line
 # The longest time (seconds) that a user waits for the answer to a test.
 MAX_SECONDS = 10
 
-# Objects that a page offers, the newest.
-OFFERED = 10
-
 
 class NoSample(LookupError):
     """There is no such object, or the user may not view it. The message says which object."""
@@ -71,12 +68,6 @@ class Trial:
     request: Request | None = None
     problems: Mapping[str, str] = field(default_factory=dict)
     """Why there is no request, by the field of the webhook; "" for a problem of the object."""
-
-
-def offered_objects(user: Any, registration: Registration) -> list[tuple[str, str]]:
-    """The newest objects of a model that the user may view: their keys, and their names."""
-    rows = permissions.viewable_objects(user, registration.model).order_by("-pk")[:OFFERED]
-    return [(str(row.pk), registration.name_of(row)) for row in rows]
 
 
 def try_out(webhook: Webhook, models_chosen: Collection[Any], sample: Sample, user: Any) -> Trial:

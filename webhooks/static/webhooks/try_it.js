@@ -8,6 +8,13 @@ document.addEventListener("DOMContentLoaded", () => {
   let isChosen = model.value !== "";
   model.addEventListener("change", (event) => { isChosen ||= event.isTrusted; });
 
+  // Enter in the search shows the request. The form would be saved.
+  panel.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.target.name !== "try_find") return;
+    event.preventDefault();
+    panel.querySelector(".wh-try-show").click();
+  });
+
   // The first model that is ticked in the form, until the user chooses another here.
   document.querySelectorAll("[data-wh-models]").forEach((box) => {
     const follow = () => {
