@@ -88,7 +88,7 @@ MOVING = """() => [...document.querySelectorAll("body *")].filter((one) => {
 
 
 def _unreached(page: Page) -> list[str]:
-    """The controls that Tab does not reach, or whose focus is invisible."""
+    """The controls that Tab does not reach, or with an invisible focus."""
     controls = page.evaluate(CONTROLS)
     seen = {}
     for _ in range(len(controls) + PARTS_OF_A_TIME):

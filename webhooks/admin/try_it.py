@@ -86,7 +86,7 @@ def _controls(
 
 
 def _objects(request: HttpRequest, registration: Registration, term: str) -> list[tuple[str, str]]:
-    """The keys and names of objects to choose from: the newest, or those that a search term finds."""
+    """The keys and names of objects to choose from: the newest, or the results of a search."""
     rows = permissions.viewable_objects(request.user, registration.model)
     if term := text.clean(term.strip()):
         rows = _find(request, registration, rows, term)
