@@ -16,7 +16,6 @@ from webhooks.capture.transaction import TransactionState, current_or_new_state
 from webhooks.conf import conf
 from webhooks.db import log_errors
 from webhooks.models import Event
-from webhooks.models.skip import Refusal
 from webhooks.payloads import Unsendable, snapshots
 from webhooks.registry.registration import NAME_LENGTH, Registration
 from webhooks.text import NotJSONSerializable, clean, dumps
@@ -82,45 +81,42 @@ def _record(state: TransactionState, event: Event, registration: Registration | 
     database."""
     what = event.object_type, event.action, current_actor().username
     candidates, refusals = state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
+    new: list[Event] = []
     if candidates:
-        refusals |= _record_for(candidates, state, event, registration)
-    skips = skips_of(event, refusals) if refusals else []
+        if registration:
+            _lock(state, registration, event)
+        found = _match(state, event, candidates)
+        same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
+        for webhook_ids, error in ((found.matched, event.error), (found.errored, clean(found.error))):
+            if webhook_ids:
+                new.append(Event(**same, **events.metadata_columns(event.action, webhook_ids, error)))
+        refusals |= found.refusals
+    skips = skips_of(event, refusals)
     if state.batch is not None:
-        for skip in skips:
-            state.defer(state.batch, skip)
-    elif skips:
-        together = Skips(state)
-        for skip in skips:
-            together.add(skip)
-        together.store()
+        for entry in (*new, *skips):
+            state.defer(state.batch, entry)
+        return
+    for one in new:
+        with transaction.atomic(state.using):
+            one.insert(state.using)
+        state.has_events = True
+    Skips(state, skips).store()
 
 
-def _record_for(
-    candidates: list[int], state: TransactionState, event: Event, registration: Registration | None
-) -> dict[int, Refusal]:
-    """Record the event for the candidates that want it. Returns why others do not."""
-    has_locks = state.connection.features.has_select_for_update
-    if registration and has_locks and not state.history((event.object_type, event.object_id)):
-        # A later change of the object then waits, and its Event comes later. A row that this transaction changed is
-        # locked already.
+def _lock(state: TransactionState, registration: Registration, event: Event) -> None:
+    """Let a later change of the object wait, so that its Event comes later. A row that this transaction changed is
+    locked already."""
+    if state.connection.features.has_select_for_update and not state.history((event.object_type, event.object_id)):
         message = "%s %s cannot be locked, its events may be out of order"
         with log_errors(state.using, message, event.object_type, event.object_id), transaction.atomic(state.using):
             snapshots.read_rows(registration, [event.object_id], state.using, lock=True)
-    found = Match(candidates)
-    if not event.error:
-        context = EventContext(event.action, event.data, "", "", current_actor())
-        found = match(candidates, state.subscriptions, context, state.budget)
-    same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
-    for webhook_ids, error in ((found.matched, event.error), (found.errored, clean(found.error))):
-        if not webhook_ids:
-            continue
-        new = Event(**same, **events.metadata_columns(event.action, webhook_ids, error))
-        if state.batch is None:
-            with transaction.atomic(state.using):
-                new.insert(state.using)
-            state.has_events = True
-        else:
-            state.defer(state.batch, new)
-    if not event.error:
-        found.refusals |= events.loop_refusals(state, found.matched)
-    return found.refusals
+
+
+def _match(state: TransactionState, event: Event, candidates: list[int]) -> Match:
+    """Which candidates want the event. One that is too large fails for all of them."""
+    if event.error:
+        return Match(candidates)
+    context = EventContext(event.action, event.data, "", "", current_actor())
+    found = match(candidates, state.subscriptions, context, state.budget)
+    found.refusals |= events.loop_refusals(state, found.matched)
+    return found

@@ -29,7 +29,7 @@ from webhooks.conf import conf
 from webhooks.db import in_chunks, log_errors
 from webhooks.logs import get_logger, reraise_job_timeout
 from webhooks.models import Action, Event
-from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
+from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
@@ -155,35 +155,21 @@ def _write(
 ) -> dict[int, Refusal]:
     """Write the Events of a change. Returns why some candidates do not want it."""
     events, refusals = plan_events(state, change, candidates, serialized)
+    label, pk = change.key
     for planned in events:
-        if not planned.columns:
-            _delete(state, change, planned)
-        elif not _update(state, change, planned):
-            _insert(state, planned)
+        if planned.ids:
+            # SQLite reuses the id of a row that was rolled back: it may be the Event of another object by now.
+            rows = Event.objects.using(state.using).filter(pk__in=planned.ids, object_type=label, object_id=pk)
+            if not planned.columns:
+                rows.delete_undispatched()
+            elif rows.filter(undispatched__isnull=False).update(**planned.columns):
+                continue
+        if planned.columns:  # a new Event, or one that a rollback took back unseen
+            event = Event(**planned.columns)
+            event.insert(state.using)
+            planned.ids.append(event.pk)
+            state.has_events = True
     return refusals
-
-
-def _delete(state: TransactionState, change: Change, planned: PlannedEvent) -> None:
-    if planned.ids:
-        _stored(state, change, planned).delete_undispatched()
-
-
-def _update(state: TransactionState, change: Change, planned: PlannedEvent) -> bool:
-    """Whether there was a row to update. A rollback that was not seen may have taken it back."""
-    return bool(planned.ids and _stored(state, change, planned).update(**planned.columns))
-
-
-def _insert(state: TransactionState, planned: PlannedEvent) -> None:
-    event = Event(**planned.columns)
-    event.insert(state.using)
-    planned.ids.append(event.pk)
-    state.has_events = True
-
-
-def _stored(state: TransactionState, change: Change, planned: PlannedEvent) -> EventQuerySet:
-    # SQLite reuses the id of a row that was rolled back: it may be the Event of another object by now.
-    ours = Event.objects.using(state.using).filter(object_type=change.key[0], object_id=change.key[1])
-    return ours.filter(pk__in=planned.ids, undispatched__isnull=False)
 
 
 def plan_events(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from webhooks.capture.context import current_actor
@@ -26,11 +26,13 @@ class Skips:
     """The skips of one change or of a batch, to be stored together. Of a batch, each webhook keeps as many as it may
     have at all. The statistics count the others, too."""
 
-    def __init__(self, state: TransactionState) -> None:
+    def __init__(self, state: TransactionState, skips: Iterable[Skip] = ()) -> None:
         self._state = state
         self._new: dict[int, deque[Skip]] = defaultdict(partial(deque, maxlen=conf.skips_per_webhook))
         self._outdated: list[uuid.UUID] = []
         self._dropped: Counter[tuple[int, int]] = Counter()
+        for skip in skips:
+            self.add(skip)
 
     def add(self, skip: Skip) -> None:
         kept = self._new[skip.webhook_id]
