@@ -15,6 +15,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import execute, fetch_all, is_postgresql, json_rows_sql, to_db_time
+from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
 
 USERNAME_LENGTH = 150  # as in Django's own user model
@@ -31,21 +32,7 @@ LOOP_PROTECTION = "Loop protection: "
 LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
 
 # The columns that a request body is made of.
-SENT_COLUMNS = (
-    "pk",
-    "timestamp",
-    "action",
-    "object_type",
-    "username",
-    "request_id",
-    "request",
-    "depth",
-    "replay_of",
-    "data",
-    "snapshots",
-    "changed",
-    "serializers",
-)
+SENT_COLUMNS = tuple(SendableEvent.__annotations__)
 
 # The ids of events may differ from the order of their times by this much.
 OVERLAP = timedelta(minutes=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import models
 from django.utils import timezone
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import execute_safely, json_rows_sql, new_id
 from webhooks.models.event import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, in_parts, json_row
@@ -24,12 +24,12 @@ VALUE_LENGTH = 200
 class Rule(models.TextChoices):
     """What said no. After each: the keys of ``Skip.detail``. A condition may also have the keys in brackets."""
 
-    CONDITION = "condition", gettext_lazy("a condition")  # path, operator, expected, (place, negate, actual, problem)
-    CHANGED_FIELDS = "changed_fields", gettext_lazy("no wanted field changed")  # wanted, changed
-    NO_CHANGE = "no_change", gettext_lazy("nothing changed")
-    IGNORED_USER = "ignored_user", gettext_lazy("the user is ignored")
-    LOOP_PROTECTION = "loop_protection", gettext_lazy("loop protection")  # depth, limit
-    DISABLED = "disabled", gettext_lazy("the webhook was disabled")  # since, by, (reason)
+    CONDITION = "condition", _("a condition")  # path, operator, expected, (place, negate, actual, problem)
+    CHANGED_FIELDS = "changed_fields", _("no wanted field changed")  # wanted, changed
+    NO_CHANGE = "no_change", _("nothing changed")
+    IGNORED_USER = "ignored_user", _("the user is ignored")
+    LOOP_PROTECTION = "loop_protection", _("loop protection")  # depth, limit
+    DISABLED = "disabled", _("the webhook was disabled")  # since, by, (reason)
 
 
 @dataclass(frozen=True)
@@ -56,36 +56,34 @@ class Skip(models.Model):
         related_name="skips",
         db_constraint=False,
         db_index=False,
-        verbose_name=gettext_lazy("webhook"),
+        verbose_name=_("webhook"),
     )
-    timestamp = models.DateTimeField(gettext_lazy("timestamp"), default=timezone.now, db_default=models.functions.Now())
-    action = models.CharField(gettext_lazy("action"), max_length=100, **EMPTY)
-    object_type = models.CharField(gettext_lazy("object type"), max_length=200, **EMPTY)
-    object_id = models.CharField(gettext_lazy("object id"), max_length=255, **EMPTY)
+    timestamp = models.DateTimeField(_("timestamp"), default=timezone.now, db_default=models.functions.Now())
+    action = models.CharField(_("action"), max_length=100, **EMPTY)
+    object_type = models.CharField(_("object type"), max_length=200, **EMPTY)
+    object_id = models.CharField(_("object id"), max_length=255, **EMPTY)
     object_repr = models.CharField(
-        gettext_lazy("object name"),
+        _("object name"),
         max_length=NAME_LENGTH,
         **EMPTY,
-        help_text=gettext_lazy("Empty if the object was not read."),
+        help_text=_("Empty if the object was not read."),
     )
-    username = models.CharField(gettext_lazy("username"), max_length=USERNAME_LENGTH, **EMPTY)
-    request_id = models.CharField(gettext_lazy("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
-    rule = models.CharField(gettext_lazy("rule"), max_length=20, choices=Rule.choices, **EMPTY)
+    username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
+    request_id = models.CharField(_("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
+    rule = models.CharField(_("rule"), max_length=20, choices=Rule.choices, **EMPTY)
     detail = models.TextField(
-        gettext_lazy("detail"),
+        _("detail"),
         **default("{}"),
-        help_text=gettext_lazy("What the rule wanted and what it found, as JSON text."),
+        help_text=_("What the rule wanted and what it found, as JSON text."),
     )
-    counted = models.BooleanField(
-        **default(False), editable=False, help_text=gettext_lazy("Whether the statistics count it.")
-    )
+    counted = models.BooleanField(**default(False), editable=False, help_text=_("Whether the statistics count it."))
 
     objects = WriteDBManager()
 
     class Meta:
         base_manager_name = "objects"
         default_permissions = ("view",)
-        verbose_name, verbose_name_plural = gettext_lazy("skipped change"), gettext_lazy("skipped changes")
+        verbose_name, verbose_name_plural = _("skipped change"), _("skipped changes")
         ordering = ["-pk"]
         indexes = [
             # With these conditions they are not for a look-up by id, see docs/worker.md.
