@@ -324,15 +324,18 @@ def atomically(work: Callable[[], T], using: str) -> T:
 
 def is_conflict(error: Exception) -> bool:
     """Whether a statement failed because of another transaction."""
-    cause = error.__cause__
-    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg 3, psycopg 2
-    return isinstance(error, IntegrityError) or code in CONFLICTS
+    return isinstance(error, IntegrityError) or _sqlstate(error) in CONFLICTS
 
 
 def is_timeout(error: Exception) -> bool:
     """Whether PostgreSQL stopped a statement that took too long."""
+    return _sqlstate(error) == "57014"  # query_canceled
+
+
+def _sqlstate(error: BaseException) -> str:
+    """PostgreSQL's code of an error. Empty for other errors."""
     cause = error.__cause__
-    return (getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)) == "57014"  # query_canceled
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg 3, psycopg 2
 
 
 def savepoint(using: str) -> AbstractContextManager[Any]:
@@ -363,7 +366,7 @@ RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run m
 
 def is_missing_table(error: BaseException) -> bool:
     """Whether a statement failed because a table or a column does not exist: the app is not migrated."""
-    is_undefined = getattr(error.__cause__, "sqlstate", None) in UNDEFINED_CODES or UNDEFINED_WORDS.search(str(error))
+    is_undefined = _sqlstate(error) in UNDEFINED_CODES or UNDEFINED_WORDS.search(str(error))
     return isinstance(error, DatabaseError) and bool(is_undefined)
 
 

@@ -79,11 +79,7 @@ def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> 
     last = _last_pk(Event)
     captured: list[CapturedEvent] = []
     announced = list(registry.custom_events()) if subscribe is None else []
-    with (
-        _subscribed(labels, announced, prechange),
-        mock.patch.object(jobs, "wake_up"),
-        _own_scope(Event.objects.db),
-    ):
+    with _subscribed(labels, announced, prechange), mock.patch.object(jobs, "wake_up"), _own_scope(Event.objects.db):
         yield captured
     names = dict(Webhook.objects.values_list("pk", "name"))
     captured += [_captured(event, names) for event in Event.objects.filter(pk__gt=last).order_by("pk")]

@@ -12,7 +12,7 @@ from webhooks.capture import events
 from webhooks.capture.context import current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
-from webhooks.capture.transaction import TransactionState, current_or_new_state
+from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
 from webhooks.conf import conf
 from webhooks.db import log_errors
 from webhooks.models import Event
@@ -81,7 +81,7 @@ def _record(state: TransactionState, event: Event, registration: Registration | 
     database."""
     what = event.object_type, event.action, current_actor().username
     candidates, refusals = state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
-    new: list[Event] = []
+    new = list[Event]()
     if candidates:
         if registration:
             _lock(state, registration, event)
@@ -93,7 +93,8 @@ def _record(state: TransactionState, event: Event, registration: Registration | 
         refusals |= found.refusals
     skips = skips_of(event, refusals)
     if state.batch is not None:
-        for entry in (*new, *skips):
+        entries: list[Entry] = [*new, *skips]
+        for entry in entries:
             state.defer(state.batch, entry)
         return
     for one in new:

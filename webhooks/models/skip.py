@@ -63,18 +63,13 @@ class Skip(models.Model):
     object_type = models.CharField(_("object type"), max_length=200, **EMPTY)
     object_id = models.CharField(_("object id"), max_length=255, **EMPTY)
     object_repr = models.CharField(
-        _("object name"),
-        max_length=NAME_LENGTH,
-        **EMPTY,
-        help_text=_("Empty if the object was not read."),
+        _("object name"), max_length=NAME_LENGTH, **EMPTY, help_text=_("Empty if the object was not read.")
     )
     username = models.CharField(_("username"), max_length=USERNAME_LENGTH, **EMPTY)
     request_id = models.CharField(_("request id"), max_length=REQUEST_ID_LENGTH, **EMPTY)
     rule = models.CharField(_("rule"), max_length=20, choices=Rule.choices, **EMPTY)
     detail = models.TextField(
-        _("detail"),
-        **default("{}"),
-        help_text=_("What the rule wanted and what it found, as JSON text."),
+        _("detail"), **default("{}"), help_text=_("What the rule wanted and what it found, as JSON text.")
     )
     counted = models.BooleanField(**default(False), editable=False, help_text=_("Whether the statistics count it."))
 

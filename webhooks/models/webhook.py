@@ -19,15 +19,8 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import MAX_TIMEOUT, conf
 from webhooks.db import DatabaseNow, atomically, to_utc
+from webhooks.models import validation
 from webhooks.models.event import EMPTY, USERNAME_LENGTH, Action, WriteDBManager, default
-from webhooks.models.validation import (
-    check_headers,
-    check_media_type,
-    check_secret,
-    check_usernames,
-    check_visible,
-    find_errors,
-)
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import EncryptedTextField, Secret
 from webhooks.text import clean
@@ -40,6 +33,8 @@ ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on
 
 # The fields that ``clean`` may rewrite.
 NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
+
+EMPTY_LIST: Any = {"default": list, "db_default": [], "blank": True}
 
 # The columns that count failures, as they are without a failure.
 NO_FAILURES: dict[str, Any] = {"failures_in_a_row": 0, "failing_since": None, "probe_at": None, "probes": 0}
@@ -135,7 +130,7 @@ class ActiveManager(_Manager):
 class Webhook(models.Model):
     """An admin's rule: send changes of these models to this URL, in this format."""
 
-    name = models.CharField(_("name"), max_length=150, unique=True, validators=[check_visible])
+    name = models.CharField(_("name"), max_length=150, unique=True, validators=[validation.check_visible])
     enabled = models.BooleanField(
         _("enabled"),
         **default(True),
@@ -152,11 +147,7 @@ class Webhook(models.Model):
     on_updated = models.BooleanField(_("updated"), **default(False), help_text=_("Send when an object is updated."))
     on_deleted = models.BooleanField(_("deleted"), **default(False), help_text=_("Send when an object is deleted."))
     custom_events = models.JSONField(
-        _("custom events"),
-        default=list,
-        db_default=[],
-        blank=True,
-        help_text=_("Events sent by code; they do not depend on the selected models."),
+        _("custom events"), **EMPTY_LIST, help_text=_("Events sent by code; they do not depend on the selected models.")
     )
     serializer = models.CharField(
         _("serializer"),
@@ -172,15 +163,11 @@ class Webhook(models.Model):
     )
     changed_fields = models.JSONField(
         _("only if these fields changed"),
-        default=list,
-        db_default=[],
-        blank=True,
+        **EMPTY_LIST,
         help_text=_("Skip updates that change none of these fields. Empty: every update."),
     )
     only_changes = models.BooleanField(
-        _("skip updates that change nothing"),
-        **default(False),
-        help_text=_("For example a save of the same values."),
+        _("skip updates that change nothing"), **default(False), help_text=_("For example a save of the same values.")
     )
     prechange = models.BooleanField(
         _("include previous state"),
@@ -189,10 +176,8 @@ class Webhook(models.Model):
     )
     excluded_usernames = models.JSONField(
         _("ignored users"),
-        default=list,
-        db_default=[],
-        blank=True,
-        validators=[check_usernames],
+        **EMPTY_LIST,
+        validators=[validation.check_usernames],
         help_text=_("Changes by these users are not sent. Enter the user of a receiver that writes back."),
     )
     payload_url = models.CharField(
@@ -205,7 +190,7 @@ class Webhook(models.Model):
         _("content type"),
         max_length=100,
         **default(ContentType.JSON),
-        validators=[check_media_type],
+        validators=[validation.check_media_type],
         help_text=_(
             "Sent as the Content-Type header: application/json, application/x-www-form-urlencoded, or any other."
         ),
@@ -220,7 +205,7 @@ class Webhook(models.Model):
         _("secret"),
         max_length=SECRET_LENGTH,
         **EMPTY,
-        validators=[MaxLengthValidator(SECRET_LENGTH), check_secret],
+        validators=[MaxLengthValidator(SECRET_LENGTH), validation.check_secret],
         help_text=_("Signs each request, so that the receiver can verify the sender."),
     )
     previous_secret = EncryptedTextField(**EMPTY, editable=False)
@@ -235,7 +220,7 @@ class Webhook(models.Model):
         _("secret headers"),
         max_length=SECRET_HEADERS_LENGTH,
         **EMPTY,
-        validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), check_headers],
+        validators=[MaxLengthValidator(SECRET_HEADERS_LENGTH), validation.check_headers],
         help_text=_("Headers that stay hidden, such as Authorization. One “Name: value” a line."),
     )
     ssl_verification = models.BooleanField(
@@ -316,13 +301,10 @@ class Webhook(models.Model):
         permissions = [("chain_webhook", "Can say by X-Webhook-Depth that a webhook caused its changes")]
         constraints = [
             models.CheckConstraint(
-                condition=models.Q(on_created=True)
-                | models.Q(on_updated=True)
-                | models.Q(on_deleted=True)
-                | ~models.Q(custom_events=[]),
+                condition=Q(on_created=True) | Q(on_updated=True) | Q(on_deleted=True) | ~Q(custom_events=[]),
                 name="webhooks_webhook_wants_an_action",
                 violation_error_message=NO_ACTION,
-            ),
+            )
         ]
 
     def __str__(self) -> str:
@@ -422,7 +404,7 @@ class Webhook(models.Model):
         self.excluded_usernames = _normalized_names(self.excluded_usernames)
         if not self.secret_headers.problem and not self.secret_headers.reveal().strip():
             self.secret_headers = Secret()
-        if errors := find_errors(self):
+        if errors := validation.find_errors(self):
             raise ValidationError(errors)
 
     @property

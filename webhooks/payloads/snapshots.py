@@ -212,7 +212,4 @@ def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:
     before, after = (payload["snapshots"][side] for side in ("prechange", "postchange"))
     if names is None:
         return {"removed": before if event == "deleted" else None, "added": after if event == "created" else None}
-    return {
-        "removed": {name: before.get(name) for name in names},
-        "added": {name: after.get(name) for name in names},
-    }
+    return {"removed": {name: before.get(name) for name in names}, "added": {name: after.get(name) for name in names}}
