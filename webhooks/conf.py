@@ -281,9 +281,7 @@ class Settings:
         if not isinstance(value, Mapping):
             return [("", f"must be a dictionary, not a {type(value).__name__}")]  # its content may hold secrets
         invalid = [setting for key, setting in self.by_key.items() if not self.is_valid(key)]
-        return [
-            (one.key, f"{one.phrase}, not {'what it is' if one.is_secret else repr(value[one.key])}") for one in invalid
-        ]
+        return [(one.key, one.phrase if one.is_secret else f"{one.phrase}, not {value[one.key]!r}") for one in invalid]
 
     def is_valid(self, key: str) -> bool:
         return key not in _given() or self.by_key[key].is_valid(_given()[key])

@@ -422,8 +422,7 @@ def test_invalid_encryption_keys_are_an_error_that_hides_them(webhooks_settings:
     [error] = found(deploy=True).values()
     assert (error.id, error.is_serious()) == ("webhooks.E009", True)
     assert error.msg == (
-        'The setting WEBHOOKS["ENCRYPTION_KEYS"] must be a list of keys as Fernet.generate_key() makes them, '
-        "not what it is."
+        'The setting WEBHOOKS["ENCRYPTION_KEYS"] must be a list of keys as Fernet.generate_key() makes them.'
     )
     assert "webhooks that have one send nothing" in error.hint
 

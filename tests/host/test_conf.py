@@ -57,7 +57,7 @@ def test_unknown_keys_that_are_not_text_are_found_too() -> None:
 NETWORKS = 'must be a list of networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses, not {}'
 HOSTS = 'must be a list of hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--, not {}'
 PORTS = 'must be a list of ports such as 443 or "8000-8999", not {}'
-PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or "", not what it is'
+PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or ""'
 RETRIES = "must be a list of numbers of seconds, [] for no retries, not {}"
 SECONDS = "must be a number of seconds from 1 to 120, not {}"
 COUNT = "must be a whole number above 0, not {}"

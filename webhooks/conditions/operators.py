@@ -114,14 +114,10 @@ def never(single: Single) -> Judge:
 
 def change(single: Single) -> Judge:
     """Compare the values at the path in the two snapshots."""
-    op, attr = single.op, single.attr
 
     def judge(values: Values) -> bool:
         values.last = single
-        try:
-            return bool(values.get(_has_changed, attr) is (op == "changed"))
-        except Unanswerable as error:
-            raise Unanswerable(f"{op!r} cannot judge {attr!r}{error}") from None
+        return bool(values.get(_has_changed, single.attr) is (single.op == "changed"))
 
     return judge
 
@@ -139,13 +135,14 @@ def actual_value(single: Single, facts: Mapping[str, Any]) -> Any:
 
 
 def _has_changed(facts: Mapping[str, Any], attr: str) -> bool:
+    """Whether the values at the path differ. Raises Unanswerable without a value in either snapshot."""
     snapshots = facts.get("snapshots")
     sides = [snapshots.get(side) for side in SIDES] if isinstance(snapshots, dict) else [None, None]
     if sides == [None, None]:
-        raise Unanswerable(": this Event has no snapshots")
+        raise Unanswerable(f"it is not known whether {attr!r} changed: this Event has no snapshots")
     before, after = (MISSING if side is None else lookup(side, attr.split(".")) for side in sides)
     if before is MISSING and after is MISSING:
-        raise Unanswerable(", which is in neither snapshot")
+        raise Unanswerable(f"{attr!r} is in neither snapshot")
     return not json_equal(before, after)
 
 

@@ -63,9 +63,8 @@ def register(
     registration = Registration(
         model, serializer, queryset, serializers or {}, frozenset(exclude), frozenset(include_sensitive)
     )
-    if registration.problem:
-        name = f"{model.__module__}.{model.__name__}"
-        raise ImproperlyConfigured(f"webhooks cannot be registered for {name}, {registration.problem}")
+    if problem := registration.problem:
+        raise ImproperlyConfigured(f"A model cannot be registered for webhooks. {problem}")
     _registrations[model] = registration
     registered.send(sender=model, model=model)
 

@@ -80,16 +80,16 @@ class Registration:
     @property
     def problem(self) -> str:
         """Why the model cannot have webhooks; empty if it can."""
-        meta = self.model._meta
+        meta, name = self.model._meta, f"{self.model.__module__}.{self.model.__name__}"
         if meta.app_label == "webhooks":
-            return "which belongs to webhooks itself: a delivery would cause the next one."
+            return f"{name} belongs to webhooks itself: a delivery would cause the next one."
         if meta.abstract or meta.proxy:
             kind = "an abstract" if meta.abstract else "a proxy"
-            return f"which is {kind} model: register the concrete model that holds its rows."
+            return f"{name} is {kind} model: register the concrete model that holds its rows."
         if self.has_secret_key:
             return (
-                f"whose primary key {meta.pk.name!r} is a secret, and would be sent as the id of the object. If it is "
-                f"none, pass include_sensitive=[{meta.pk.name!r}]."
+                f"{name} has a secret as its primary key, {meta.pk.name!r}. It would be sent as the id of the object. "
+                f"If it is no secret, pass include_sensitive=[{meta.pk.name!r}]."
             )
         return ""
 
