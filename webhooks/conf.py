@@ -131,7 +131,7 @@ class Setting(Generic[T]):
 
     def __init__(self, default: T, rule: Rule, is_secret: bool = False) -> None:
         self.default = default
-        self.phrase, self._is_valid = rule
+        self.phrase, self._accepts = rule
         self.is_secret = is_secret
 
     def __set_name__(self, owner: type[Settings], name: str) -> None:
@@ -141,7 +141,7 @@ class Setting(Generic[T]):
     def __get__(self, conf: object, owner: type[Settings]) -> T:
         """The given value. The default if there is none, or if it is invalid; ``manage.py check`` reports that."""
         given = _given()
-        if self.key not in given or not self.is_valid(given[self.key]):
+        if self.key not in given or not self.accepts(given[self.key]):
             return self.default
         value: Any = given[self.key]
         if isinstance(self.default, dict):
@@ -149,9 +149,10 @@ class Setting(Generic[T]):
         complete: T = value
         return complete
 
-    def is_valid(self, value: Any) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """Whether it is a valid value of this setting."""
         try:
-            return self._is_valid(value)
+            return self._accepts(value)
         except (AttributeError, TypeError, ValueError):
             return False
 
@@ -284,7 +285,8 @@ class Settings:
         return [(one.key, one.phrase if one.is_secret else f"{one.phrase}, not {value[one.key]!r}") for one in invalid]
 
     def is_valid(self, key: str) -> bool:
-        return key not in _given() or self.by_key[key].is_valid(_given()[key])
+        """Whether the setting is valid as it is, or not given."""
+        return key not in _given() or self.by_key[key].accepts(_given()[key])
 
     def is_destination(self, key: str) -> bool:
         return isinstance(self.by_key.get(key), DestinationSetting)

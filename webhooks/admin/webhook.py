@@ -30,7 +30,7 @@ from webhooks.admin.lists import as_key
 from webhooks.admin.webhook_list import WebhookListAdmin
 from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
-from webhooks.models.event import USERNAME_LENGTH
+from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, SECRET_FIELDS
 from webhooks.network import url_policy

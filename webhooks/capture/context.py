@@ -18,7 +18,7 @@ from django.utils.functional import SimpleLazyObject, empty
 from webhooks.conf import conf
 from webhooks.db import log_errors
 from webhooks.logs import get_logger
-from webhooks.models.event import REQUEST_ID_LENGTH, USERNAME_LENGTH
+from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
 from webhooks.registry.registration import is_sensitive
 from webhooks.text import clean, drop_keys, dumps, short_repr

@@ -16,7 +16,7 @@ from webhooks.capture.transaction import Change, TransactionState
 from webhooks.conf import conf
 from webhooks.db import among_sql, execute_safely, log_errors, new_id, savepoint
 from webhooks.models import Action, Event, Skip, StatisticDelta
-from webhooks.models.event import REQUEST_ID_LENGTH, USERNAME_LENGTH
+from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.models.skip import Refusal
 from webhooks.models.statistic import minute_of
 from webhooks.text import clean

@@ -10,8 +10,8 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import payloads
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager
 from webhooks.models.delivery import Delivery
-from webhooks.models.event import EMPTY, USERNAME_LENGTH, WriteDBManager
 
 URL_LENGTH = 2000  # characters of a URL that are stored: a template can make longer ones
 

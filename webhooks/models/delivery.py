@@ -16,7 +16,8 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import DatabaseNow, among_sql, atomically, fetch_all, new_id
 from webhooks.models import lanes, reopening
-from webhooks.models.event import EMPTY, LARGE_FIELDS, NAME_SHOWN, Event, WriteDBManager
+from webhooks.models.columns import EMPTY, WriteDBManager
+from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Event
 from webhooks.models.lanes import Place
 from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
 from webhooks.models.reopening import Reopened

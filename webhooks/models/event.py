@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
-from django.db import connections, models, router
+from django.db import connections, models
 from django.db.models.functions import Cast, Now
 from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import execute, fetch_all, is_postgresql, json_rows_sql, to_db_time
+from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
-
-USERNAME_LENGTH = 150  # as in Django's own user model
-REQUEST_ID_LENGTH = 200
 
 # The action and the object type of the event that ``operations.webhooks.ping`` sends.
 PING = "ping"
@@ -39,32 +36,6 @@ OVERLAP = timedelta(minutes=1)
 
 # Characters of the name of an object, and of a webhook, in the history, which has room for 200.
 NAME_SHOWN = 80
-
-# Limits for one INSERT of many events. PostgreSQL closes the connection if a statement reaches a gigabyte.
-MAX_ROWS = 1000
-MAX_BYTES = 16 * 2**20
-
-
-def default(value: Any) -> Any:
-    """Options of a column with a default. With ``db_default``, code of an older release can still insert rows."""
-    return {"default": value, "db_default": value}
-
-
-# Options of an optional text column.
-EMPTY: Any = {"blank": True, **default("")}
-
-M = TypeVar("M", bound=models.Model)
-
-
-class WriteDBManager(models.Manager[M]):
-    """Reads from the database that the app writes to. A replica may lag behind, and cannot lock rows."""
-
-    @property
-    def db(self) -> str:
-        return self._db or router.db_for_write(self.model)
-
-    def get_queryset(self) -> models.QuerySet[M]:
-        return super().get_queryset().using(self.db)
 
 
 class Action(models.TextChoices):
@@ -259,9 +230,7 @@ class Event(models.Model):
         columns = [str(column.column) for column in cls._columns()]
         names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_event")
         statement = f"INSERT INTO webhooks_event ({names}) SELECT {names} FROM {given} WHERE 1 = 1 RETURNING id"
-        texts = (json.dumps(json_row(event, using)) for event in new)
-        parts = (_insert_undispatched(using, statement, [f"[{','.join(part)}]"]) for part in in_parts(texts))
-        ids = [pk for part in parts for pk in part]
+        ids = [pk for rows in json_parts(new, using) for pk in _insert_undispatched(using, statement, [rows])]
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk
             event._state.adding, event._state.db = False, using
@@ -270,18 +239,6 @@ class Event(models.Model):
     def _columns(cls) -> list[models.Field[Any, Any]]:
         """All columns except the id, which the database sets."""
         return [column for column in cls._meta.local_concrete_fields if not column.primary_key]
-
-
-def json_row(row: models.Model, using: str) -> dict[str, Any]:
-    """The columns of a row for ``json_rows_sql``."""
-    values = {str(column.column): getattr(row, column.attname) for column in row._meta.local_concrete_fields}
-    adapt = connections[using].ops.adapt_datetimefield_value
-    for name, value in values.items():
-        if isinstance(value, datetime):
-            values[name] = str(adapt(value))
-        elif isinstance(value, uuid.UUID):
-            values[name] = value.hex
-    return values
 
 
 class Undispatched(models.Model):
@@ -315,17 +272,3 @@ def _insert_undispatched(using: str, statement: str, parameters: Sequence[Any]) 
     ids = sorted(pk for (pk,) in fetch_all(using, statement, parameters))
     execute(using, "INSERT INTO webhooks_undispatched (event_id) SELECT value FROM json_each(%s)", [json.dumps(ids)])
     return ids
-
-
-def in_parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Split texts into lists within ``MAX_ROWS`` and ``MAX_BYTES``."""
-    part: list[str] = []
-    size = 0
-    for text in texts:
-        if part and (len(part) == MAX_ROWS or size + len(text) > MAX_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(text)
-        size += len(text)
-    if part:
-        yield part

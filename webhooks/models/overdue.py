@@ -1,4 +1,4 @@
-"""The SQL that finds what the sweep has to do: blocked lanes, lanes without a head, deliveries after their retention.
+"""The SQL that finds work for the sweep: blocked lanes, lanes without a head, deliveries after their retention.
 
 Each statement reads one range of an index for each webhook, so it costs what it finds, however much else is stored.
 """
@@ -18,19 +18,14 @@ SMALLEST_LANE = -(2**63)
 def blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Place]:
     """Up to ``most`` heads that have failed for longer than ``seconds``, of webhooks that were sent to in all that
     time."""
-    since, since_params = now_sql(using, -seconds)
-    is_sent = f"enabled AND paused_at IS NULL AND probe_at IS NULL AND (resumed_at IS NULL OR resumed_at <= {since})"
-    found = _of_each_webhook(
-        using,
-        "delivery_id, queued.webhook_id, lane, event_id",
-        "webhooks_queue",
-        f"queued.failing_since < {since} AND state = 'pending' AND in_lane",
-        "failing_since",
-        since_params,
-        most,
-        where=f"WHERE {is_sent}",
-        where_params=since_params,
-    )
+    since, params = now_sql(using, -seconds)
+    condition = f"""
+        item.failing_since < {since} AND item.state = 'pending' AND item.in_lane AND webhook.enabled
+        AND webhook.paused_at IS NULL AND webhook.probe_at IS NULL
+        AND (webhook.resumed_at IS NULL OR webhook.resumed_at <= {since})
+    """
+    columns = "item.delivery_id, item.webhook_id, item.lane, item.event_id"
+    found = _of_each_webhook(using, columns, "webhooks_queue", condition, params * 2, "failing_since", most)
     return {to_uuid(pk): Place(*place) for pk, *place in found}
 
 
@@ -38,38 +33,23 @@ def ended_before(using: str, state: str, seconds: float, most: int) -> list[uuid
     """Up to ``most`` deliveries that failed or were discarded, see ``state``, more than ``seconds`` ago."""
     table, pk = ("webhooks_queue", "delivery_id") if state == "failed" else ("webhooks_delivery", "id")
     before, params = now_sql(using, -seconds)
-    condition = f"queued.{state}_at < {before}"
-    return [
-        to_uuid(row[0])
-        for row in _of_each_webhook(using, f"queued.{pk}", table, condition, f"{state}_at", params, most)
-    ]
+    ended = f"{state}_at"
+    found = _of_each_webhook(using, f"item.{pk}", table, f"item.{ended} < {before}", params, ended, most)
+    return [to_uuid(row[0]) for row in found]
 
 
 def _of_each_webhook(
-    using: str,
-    columns: str,
-    table: str,
-    condition: str,
-    order: str,
-    params: Sequence[Any],
-    most: int,
-    where: str = "",
-    where_params: Sequence[Any] = (),
+    using: str, columns: str, table: str, condition: str, params: Sequence[Any], order: str, most: int
 ) -> list[tuple[Any, ...]]:
-    """Up to ``most`` rows of a table, ``queued``, that an index finds by webhook and by the column ``order``."""
-    if not is_postgresql(using):
-        statement = f"""
-            SELECT {columns} FROM {table} AS queued
-            JOIN webhooks_webhook ON webhooks_webhook.id = queued.webhook_id AND {condition} {where} LIMIT %s
-        """
-        return fetch_all(using, statement, [*params, *where_params, most])
-    statement = f"""
-        SELECT found.* FROM webhooks_webhook CROSS JOIN LATERAL (
-            SELECT {columns} FROM {table} AS queued WHERE queued.webhook_id = webhooks_webhook.id AND {condition}
-            ORDER BY queued.{order} LIMIT %s
-        ) AS found {where} LIMIT %s
-    """
-    return fetch_all(using, statement, [*params, most, *where_params, most])
+    """Up to ``most`` rows of a table that an index finds by webhook and by the column ``order``. The condition may
+    name the ``item`` and its ``webhook``."""
+    rows = f"SELECT {columns} FROM {table} AS item"
+    if is_postgresql(using):
+        of_one = f"{rows} WHERE item.webhook_id = webhook.id AND {condition} ORDER BY item.{order} LIMIT %s"
+        statement = f"SELECT found.* FROM webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found LIMIT %s"
+        return fetch_all(using, statement, [*params, most, most])
+    statement = f"{rows} JOIN webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition} LIMIT %s"
+    return fetch_all(using, statement, [*params, most])
 
 
 def headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[list[int], list[int]]:

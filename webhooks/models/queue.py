@@ -19,7 +19,8 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
 from webhooks.models import claims
-from webhooks.models.event import EMPTY, USERNAME_LENGTH, Event, WriteDBManager, default
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
+from webhooks.models.event import Event
 from webhooks.models.webhook import Webhook
 
 

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import DatabaseNow
-from webhooks.models.event import EMPTY, USERNAME_LENGTH, WriteDBManager, default
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
 
 
 class RunKind(models.TextChoices):

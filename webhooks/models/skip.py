@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import execute_safely, json_rows_sql, new_id
-from webhooks.models.event import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, in_parts, json_row
+from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.models.webhook import Webhook
 from webhooks.registry.registration import NAME_LENGTH
 from webhooks.text import dumps, replace_half_surrogates, short_json
@@ -112,5 +112,5 @@ class Skip(models.Model):
             f"INSERT INTO webhooks_skip ({names}) SELECT {names} FROM {given} WHERE 1 = 1 "
             f"ON CONFLICT (id) DO UPDATE SET {replaced}"
         )
-        for part in in_parts(json.dumps(json_row(skip, using)) for skip in skips):
-            execute_safely(using, statement, [f"[{','.join(part)}]"])
+        for rows in json_parts(skips, using):
+            execute_safely(using, statement, [rows])

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import models
 
 from webhooks.db import is_postgresql, to_utc
-from webhooks.models.event import EMPTY, WriteDBManager, default
+from webhooks.models.columns import EMPTY, WriteDBManager, default
 from webhooks.models.webhook import Webhook
 
 

@@ -20,7 +20,8 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.conf import MAX_TIMEOUT, conf
 from webhooks.db import DatabaseNow, atomically, to_utc
 from webhooks.models import validation
-from webhooks.models.event import EMPTY, USERNAME_LENGTH, Action, WriteDBManager, default
+from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, WriteDBManager, default
+from webhooks.models.event import Action
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import EncryptedTextField, Secret
 from webhooks.text import clean
@@ -33,8 +34,6 @@ ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on
 
 # The fields that ``clean`` may rewrite.
 NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
-
-EMPTY_LIST: Any = {"default": list, "db_default": [], "blank": True}
 
 # The columns that count failures, as they are without a failure.
 NO_FAILURES: dict[str, Any] = {"failures_in_a_row": 0, "failing_since": None, "probe_at": None, "probes": 0}

@@ -21,8 +21,8 @@ from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
 from webhooks.db import DatabaseNow
 from webhooks.models import Action, Delivery, Event, Webhook
+from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.models.event import USERNAME_LENGTH
 from webhooks.operations import history
 from webhooks.operations.wording import count_of, in_english, listed
 from webhooks.payloads.snapshots import PrechangeState
