@@ -49,20 +49,14 @@ def _check_setting() -> Iterator[CheckMessage]:
         )
     for key, problem in conf.invalid_values():
         message = f'The setting WEBHOOKS["{key}"] {problem}.' if key else f"The setting WEBHOOKS {problem}."
+        number, hint = "webhooks.E007", "See the documentation's page on settings."
         if key == "ENCRYPTION_KEYS":
-            yield Error(
-                message,
-                hint="Until it is corrected, no secret can be read or saved, and webhooks that have one send nothing.",
-                id="webhooks.E009",
-            )
+            number = "webhooks.E009"
+            hint = "Until it is corrected, no secret can be read or saved, and webhooks that have one send nothing."
         elif conf.is_destination(key):
-            yield Error(
-                message,
-                hint="Nothing is sent until it is corrected: the default might allow what you meant to deny.",
-                id="webhooks.E008",
-            )
-        else:
-            yield Error(message, hint="See the documentation's page on settings.", id="webhooks.E007")
+            number = "webhooks.E008"
+            hint = "Nothing is sent until it is corrected: the default might allow what you meant to deny."
+        yield Error(message, hint=hint, id=number)
     try:
         problem = "" if callable(import_string(conf.may_view)) else "which cannot be called"
     except ImportError as error:
@@ -112,7 +106,7 @@ def _check_models() -> Iterator[CheckMessage]:
     for label in conf.models:
         try:
             registry.models_listed(label)
-        except (LookupError, ImproperlyConfigured) as error:
+        except LookupError as error:
             yield Error(
                 f'WEBHOOKS["MODELS"] lists "{label}", which names no model: {error}',
                 hint='Use "app_label.model", "app_label.*" for all models of an app that have a serializer, or "*".',

@@ -120,7 +120,7 @@ def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) 
 
 
 def visible_queue(user: Any) -> QueuedDeliveryQuerySet:
-    """The rows of the queue whose Deliveries the user may view."""
+    """The rows of the queue for the Deliveries that the user may view."""
     queue: QueuedDeliveryQuerySet = QueuedDelivery.objects.all()
     if is_partial(user):
         return queue.filter(delivery__in=visible_deliveries(user, Delivery.without_state.order_by()).values("pk"))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from webhooks.db import among_sql, execute, fetch_all, json_rows_sql, now_sql, to_uuid
 from webhooks.models import lanes
 from webhooks.models.claims import ClaimedRow
-from webhooks.models.lanes import Lane, Place
+from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES, State
 
 
@@ -68,7 +68,8 @@ def _reopen(
 ) -> Reopened:
     lanes.lock_of(using, ids)
     finished = _take_outcomes(using, ids, outcomes)
-    is_ordered = _ordered_lanes(using, finished)
+    places = {Place(one.webhook_id, one.lane, 0) for one in finished if one.lane is not None}
+    is_ordered = lanes.ordered(using, places)  # the lanes of ordered webhooks, each with whether it is busy
     queued = list[dict[str, Any]]()
     claimed = list[ClaimedRow]()
     busy = {lane for lane, is_busy in is_ordered.items() if is_busy}
@@ -103,12 +104,6 @@ def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[
         [chosen_param, *outcomes],
     )
     return sorted((Finished(to_uuid(pk), *rest) for pk, *rest in found), key=lambda one: one.event_id)
-
-
-def _ordered_lanes(using: str, finished: Sequence[Finished]) -> Mapping[Lane, bool]:
-    """The lanes of these deliveries whose webhooks are ordered, each with whether it has an open delivery."""
-    places = {Place(one.webhook_id, one.lane, 0) for one in finished if one.lane is not None}
-    return lanes.ordered(using, places)
 
 
 def _queue(using: str, rows: Sequence[Mapping[str, Any]]) -> None:
