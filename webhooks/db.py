@@ -86,7 +86,7 @@ WHOLE_TABLE_PLANS = (*SCANS, *SORTS)
 
 @contextmanager
 def index_plans(using: str, may_sort: bool = False) -> Iterator[None]:
-    """Let PostgreSQL look up rows by indexes, and in the order of an index, whatever its statistics say.
+    """Let PostgreSQL look up rows by indexes, and in the order of an index, against its statistics.
 
     For statements with a LIMIT: they stop early. With ``may_sort`` it may also find few rows first and sort them.
     Inside a host's transaction, the settings are as before afterwards.
@@ -294,7 +294,7 @@ def _version_7(milliseconds: int, rest: bytes) -> uuid.UUID:
 
 
 def first_id(moment: datetime) -> uuid.UUID:
-    """The lowest UUID of version 7 that can be made from this moment on."""
+    """The lowest version 7 UUID from this moment on."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
 
 

@@ -6,7 +6,7 @@ import logging
 
 from webhooks.text import escape_invisible
 
-# What rq and Celery raise to end a job, by name: neither has to be installed.
+# The exceptions of rq and Celery that end a job, by name: neither has to be installed.
 JOB_TIMEOUTS = {("rq.timeouts", "BaseTimeoutException"), ("billiard.exceptions", "SoftTimeLimitExceeded")}
 
 

@@ -1,4 +1,4 @@
-"""What a user may see and do.
+"""The permissions of users to see and change rows.
 
 Three rules apply together: Django's permissions for the models of this app; the host's ``restrict()`` for single rows,
 as NetBox has it; and the setting ``MAY_VIEW`` for the objects of Events. It is the path of ``by_restriction``, of

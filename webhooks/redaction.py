@@ -1,6 +1,6 @@
-"""What a user sees of secrets in URLs, headers, templates and answers: the URL of a chat channel is one.
+"""Hide the parts of URLs, headers, templates and answers that may be secret, such as the URL of a chat channel.
 
-One rule. Users with permission to change a webhook (``webhooks.change_webhook``) see everything except its stored
+Users with permission to change a webhook (``webhooks.change_webhook``) see everything except its stored
 secrets, which no user sees. Other users see
 
 - of a URL: scheme, host and port;
@@ -8,8 +8,8 @@ secrets, which no user sees. Other users see
 - of additional headers, the headers of requests, the body template and its results, and the receiver's answers:
   nothing.
 
-Payloads are apart: data and snapshots of Events, bodies of requests and responses, and the values that a skip found
-require ``webhooks.view_payload``, whatever else the user may do.
+Payloads need a separate permission, ``webhooks.view_payload``: data and snapshots of Events, bodies of requests and
+responses, and the values that a skip found.
 
 Columns of long lists show every user the short forms: ``url_policy.redacted()`` and ``label_of_kind()``.
 Elsewhere, create one ``Redaction`` for each request: it reads the user's permissions once, with no query for each row.
@@ -32,7 +32,7 @@ WHO_SEES_PAYLOADS = _("shown to users who may view payloads (webhooks.view_paylo
 
 
 class Redaction:
-    """What one user sees. An anonymous user sees the least."""
+    """The view of one user. An anonymous user sees the least."""
 
     def __init__(self, user: Any) -> None:
         self._user, self._ids = user, None

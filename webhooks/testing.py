@@ -1,4 +1,4 @@
-"""Test helpers for host projects: what would be sent, and sending it.
+"""Test helpers for host projects: collect events, and send them.
 
 A ``TestCase`` runs each test in one transaction that never commits, together with ``setUpTestData``. In it, all changes
 of an object are one event, and no worker is ever woken. These helpers separate the block under test from earlier
@@ -101,8 +101,8 @@ def deliver(seconds: float = 30) -> list[Attempt]:
         runner.close(grace=0)
     if has_more():
         raise TimeoutError(f"There are deliveries left to send after {seconds:g} seconds.")
-    made = Attempt.objects.filter(pk__gt=last).order_by("pk")
-    return list(made.select_related("delivery__event", "delivery__webhook"))
+    sent = Attempt.objects.filter(pk__gt=last).order_by("pk")
+    return list(sent.select_related("delivery__event", "delivery__webhook"))
 
 
 def _last_pk(model: Any) -> int:

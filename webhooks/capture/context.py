@@ -1,4 +1,4 @@
-"""Who makes the changes of the current request, task or ``with`` block."""
+"""The user and request behind the changes of the current request, task or ``with`` block."""
 
 from __future__ import annotations
 

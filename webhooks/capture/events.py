@@ -1,4 +1,4 @@
-"""Record a change: one Event for an object and its transaction, which says what the transaction did to it in all.
+"""Record a change: each object has one Event in a transaction, for all changes of the object together.
 
 A change that cannot be recorded is missed. It waits in the memory of the process until the tables can be written
 again, and then becomes a failed Event. If the process ends before, only the log has it.
@@ -134,14 +134,14 @@ def record_now(state: TransactionState, change: Change) -> None:
 
 
 def merged_action(history: ObjectHistory, change: Change) -> Action:
-    """What the transaction did to the object in all."""
+    """The action of the object's Event: all changes of the transaction as one."""
     if change.action == Action.DELETED:
         return Action.DELETED
     return Action.UPDATED if history.existed else Action.CREATED
 
 
 def candidates_for(state: TransactionState, change: Change) -> tuple[list[int], dict[int, Refusal]]:
-    """The webhooks that want the object's Event, as far as that does not depend on its data, and why others do not."""
+    """The webhooks that want the object's Event before its data is known, and why others do not."""
     history = state.begin_history(change)
     action = merged_action(history, change)
     if action == Action.DELETED and not history.existed:

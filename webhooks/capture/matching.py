@@ -1,4 +1,4 @@
-"""Whether a webhook wants an Event, beyond its model and action: changed fields and conditions."""
+"""Apply the filters of webhooks to an Event: changed fields and conditions."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Budget:
 
 @dataclass
 class EventContext:
-    """What filters know of an Event. ``data``, ``snapshots`` and ``changed`` are JSON texts, parsed only if needed."""
+    """An Event as filters see it. ``data``, ``snapshots`` and ``changed`` are JSON texts, parsed only if needed."""
 
     action: str
     data: str

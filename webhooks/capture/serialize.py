@@ -181,7 +181,7 @@ def read_or_failed(state: TransactionState, change: Change) -> SerializedObject 
 
 
 def failed(state: TransactionState, change: Change, error: Exception) -> SerializedObject:
-    """What an Event has of an object that cannot be serialized: the traceback, and the object's name if possible."""
+    """An object that cannot be serialized: its Event has the traceback, and the object's name if possible."""
     logger.error("The payload of %s cannot be created, its event is marked failed: %s", change, error)
     name = ""
     with log_errors(state.using, "The name of %s cannot be read either", change), transaction.atomic(state.using):

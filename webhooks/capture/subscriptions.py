@@ -1,4 +1,4 @@
-"""Which webhooks want which change, and their filters, as read at the first change of a transaction."""
+"""The subscriptions and filters of all webhooks, read at the first change of a transaction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MAX_AGE = 60.0
 
 @dataclass(frozen=True)
 class Filters:
-    """What one webhook wants, beyond models and actions.
+    """The rules of one webhook beyond its models and actions.
 
     ``conditions`` are JSON text, or empty. ``shows_prechange``: one of its templates may show the prechange state.
     """
@@ -71,11 +71,11 @@ class Filters:
 
 @dataclass(frozen=True)
 class Subscriptions:
-    """What the enabled webhooks want: their ids by object type and action, and by custom event. Without a
-    ``fingerprint``, they are read again each time.
+    """The ids of the enabled webhooks, by object type and action, and by custom event.
 
-    ``filters`` has the webhooks that have any, by id, and all disabled ones. ``disabled`` is what the disabled webhooks
-    would want. None if no skips are stored: nothing else depends on it.
+    ``filters`` has the webhooks that have any, by id, and all disabled ones. ``disabled`` has the subscriptions of the
+    disabled webhooks. It is None if no skips are stored: nothing else depends on it. Without a ``fingerprint``, the
+    subscriptions are read again each time.
     """
 
     by_change: dict[tuple[str, str], list[int]] = field(default_factory=dict)
@@ -112,7 +112,7 @@ class Subscriptions:
         return [pk for pk in found if pk not in self.filters or username not in self.filters[pk].excluded_usernames]
 
     def refusing(self, object_type: str, action: str, username: str) -> dict[int, Refusal]:
-        """The webhooks that do not want this action, whatever the object is like. Empty if no skips are stored."""
+        """The webhooks that refuse this action for every object. Empty if no skips are stored."""
         if self.disabled is None:
             return {}
         found = {}
@@ -155,7 +155,7 @@ class Subscriptions:
         return {object_type for object_type, _ in self.by_change}
 
 
-# What this process read last on each database, and when.
+# The last subscriptions that this process read on each database, and the time.
 _cached: dict[str, tuple[Subscriptions, float]] = {}
 _paused_until: dict[str, float] = {}
 

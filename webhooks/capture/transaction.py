@@ -1,4 +1,4 @@
-"""What the open transaction did so far: to each object, and in its batch.
+"""The changes of the open transaction so far: of each object, and in its batch.
 
 A ``TransactionState`` is one of the ``on_commit`` callbacks of its transaction. A rollback by Django, also to a
 savepoint, rolls back the state as well. The state does not notice if code executes ``ROLLBACK TO SAVEPOINT`` with a
@@ -61,7 +61,8 @@ Entry = Change | Event | Skip
 
 @dataclass
 class ObjectHistory:
-    """What one transaction did to one object: whether the object existed before, and the ids of its Events.
+    """One object in one transaction: whether it existed before, and the ids of its Events.
+
     ``failed_ids`` are Events for webhooks with conditions that failed. ``skip_ids`` has the skips by webhook,
     including those from earlier changes."""
 
@@ -157,7 +158,7 @@ class TransactionState:
         return Budget()
 
     def history(self, key: Key) -> ObjectHistory | None:
-        """What the transaction did to an object; None if nothing, or if all of it was rolled back."""
+        """The history of an object. None without a change, or if all of them were rolled back."""
         return self._histories.get(key)
 
     def begin_history(self, change: Change) -> ObjectHistory:

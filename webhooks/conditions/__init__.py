@@ -1,4 +1,4 @@
-"""Which Events a webhook wants: NetBox's condition format. Pure: JSON in, yes or no out.
+"""The conditions of webhooks, in NetBox's format. Pure: JSON in, yes or no out.
 
 The format of NetBox 4.7 (https://netboxlabs.com/docs/netbox/reference/conditions/) applies to the
 payload's ``data`` and ``snapshots``. ``docs/conditions.md`` describes it and lists the differences from NetBox.

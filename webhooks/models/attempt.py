@@ -17,7 +17,7 @@ URL_LENGTH = 2000  # characters of a URL that are stored: a template can make lo
 
 
 class BodyKind(models.TextChoices):
-    """What made the body of a request. Only a body from a template is stored: the event gives the others again."""
+    """The source of a request's body. Only a body from a template is stored: the event gives the others again."""
 
     PAYLOAD = "payload", _("the payload as JSON")
     FORM = "form", _("the payload as a form")
@@ -27,7 +27,7 @@ class BodyKind(models.TextChoices):
 class Attempt(models.Model):
     """One HTTP request of a Delivery as it was sent, and the response.
 
-    The columns of the request are empty if no request could be made.
+    The columns of the request are empty if none could be built.
     """
 
     delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")

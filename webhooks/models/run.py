@@ -15,7 +15,7 @@ from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, defa
 
 
 class RunKind(models.TextChoices):
-    """What a run does with each row that its filters choose."""
+    """The act of a run on each row that its filters choose."""
 
     RETRY = "retry", _("retry")
     RESEND = "resend", _("resend")

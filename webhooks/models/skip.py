@@ -1,4 +1,4 @@
-"""Skips: changes that a webhook did not want, and the rule that said no."""
+"""Skips: changes that a webhook did not want, and the rules that refused them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VALUE_LENGTH = 200
 
 
 class Rule(models.TextChoices):
-    """What said no. After each: the keys of ``Skip.detail``. A condition may also have the keys in brackets."""
+    """The rules that refuse changes. Each comment lists the keys of ``Skip.detail``, optional ones in brackets."""
 
     CONDITION = "condition", _("a condition")  # path, operator, expected, (place, negate, actual, problem)
     CHANGED_FIELDS = "changed_fields", _("no wanted field changed")  # wanted, changed

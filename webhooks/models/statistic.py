@@ -127,7 +127,7 @@ class StatisticDelta(models.Model):
 
     @classmethod
     def of_skips(cls, skips: Mapping[tuple[int, int], int]) -> list[StatisticDelta]:
-        """Deltas, not saved yet, of so many skips by ``minute_of`` their time and by webhook."""
+        """Unsaved deltas for counts of skips by minute (see ``minute_of``) and webhook."""
         by_minute = defaultdict[int, list[dict[str, Any]]](list)
         for (minute, webhook_id), count in sorted(skips.items()):
             by_minute[minute].append({"webhook_id": webhook_id, "error_kind": "", "skipped": count})

@@ -1,4 +1,4 @@
-"""What a webhook may contain. Every mistake in it is reported when it is saved, all at once."""
+"""Validate a webhook when it is saved. All mistakes are reported at once."""
 
 from __future__ import annotations
 

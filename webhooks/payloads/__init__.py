@@ -1,4 +1,4 @@
-"""An Event as the body of a request, as the serializer that a webhook chose wrote it."""
+"""The body of a request: an Event, with the output of the serializer that the webhook chose."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def snapshots_json(before: str | None, after: str | None) -> str:
 
 
 class Bodies:
-    """The bodies of one Event. Each is made once and shared by all its webhooks."""
+    """The bodies of one Event. All its webhooks share them."""
 
     def __init__(self, event: SendableEvent) -> None:
         self._event = event

@@ -1,4 +1,4 @@
-"""What may have webhooks: registered models and custom events."""
+"""Registered models and custom events: webhooks can choose them."""
 
 from __future__ import annotations
 

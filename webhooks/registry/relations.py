@@ -1,4 +1,4 @@
-"""Which registered objects an edit of a many-to-many relation changes."""
+"""The registered objects that an edit of a many-to-many relation changes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Relation:
             others = self._read_pks(model, Q((f"{pk_of_field.name}__in", others)), using)
         own = []
         if instance is not None:
-            # An instance that was made with nothing but its key lacks the key of the row that it inherits.
+            # An instance that was created from its key alone lacks the key of the row that it inherits.
             own = [instance.pk if is_same_pk(pk, instance._meta.pk) else getattr(instance, pk.attname)]
         # Sorted, so that two transactions lock the same objects in the same order.
         return sorted({pk.to_python(key) for key in [*own, *others]})
