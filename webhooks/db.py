@@ -280,8 +280,8 @@ def new_id() -> uuid.UUID:
 
 
 def delivery_id(moment: datetime, event: int, webhook: int) -> uuid.UUID:
-    """The id of the delivery of an event, recorded at the aware ``moment``, to a webhook. It is always the same: if a
-    crash of the database loses the delivery, the next one has the id that the receiver may know already."""
+    """The id of the delivery of an event, recorded at the aware ``moment``, to a webhook. It is always the
+    same. If a crash of the database loses the delivery, the next one has the id that the receiver may know."""
     rest = hashlib.blake2b(b"%d:%d" % (event, webhook), digest_size=10).digest()
     return _version_7(int(moment.timestamp() * 1000), rest)
 

@@ -1,9 +1,14 @@
 """The permissions of users to see and change rows.
 
-Three rules apply together: Django's permissions for the models of this app; the host's ``restrict()`` for single rows,
-as NetBox has it; and the setting ``MAY_VIEW`` for the objects of Events. It is the path of ``by_restriction``, of
-``by_model``, or of a callable of the host: it takes a user and Events, and returns the Events that the user may view.
-It also gets skips, which have the same columns ``object_type`` and ``object_id``.
+Three rules apply together:
+
+- Django's permissions for the models of this app;
+- the host's ``restrict()`` for single rows, as NetBox has it;
+- the setting ``MAY_VIEW`` for the objects of Events.
+
+``MAY_VIEW`` is the path of ``by_restriction``, of ``by_model``, or of a callable of the host. It takes a user and
+Events, and returns the Events that the user may view. It also gets skips, which have the columns ``object_type`` and
+``object_id``, too.
 """
 
 from __future__ import annotations
@@ -240,8 +245,9 @@ def by_model(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
 
 
 def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
-    """As ``by_model``. Where a model's manager has NetBox's ``restrict(user, action)``, only the objects that it
-    returns; for a deleted object, the permission for its model decides. The default."""
+    """The default: as ``by_model``, and only the objects that NetBox's ``restrict(user, action)`` returns.
+
+    If a model's manager has no such method, or an object was deleted, the permission for the model decides."""
     if _sees_all(user):
         return events
     restricted = [one.model for one in registry.registrations() if hasattr(one.model._default_manager, "restrict")]

@@ -5,8 +5,7 @@ secrets, which no user sees. Other users see
 
 - of a URL: scheme, host and port;
 - of an error: its kind, and the sentences about its cause and its remedy;
-- of additional headers, the headers of requests, the body template and its results, and the receiver's answers:
-  nothing.
+- nothing of headers, of the body template and its results, and of the receiver's answers.
 
 Payloads need a separate permission, ``webhooks.view_payload``: data and snapshots of Events, bodies of requests and
 responses, and the values that a skip found.

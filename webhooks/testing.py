@@ -65,8 +65,8 @@ class CapturedEvent:
 def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> Iterator[list[CapturedEvent]]:
     """Collect the events of the changes in this block. The list is filled when the block ends.
 
-    The block counts as one transaction: an object that existed before it is ``updated``, and several changes of one
-    object are one event. Use two blocks for two requests. Nothing is sent, and Redis is not used.
+    The block counts as one transaction. An object that existed before it is ``updated``. Several changes of one object
+    are one event. Use two blocks for two requests. Nothing is sent, and Redis is not used.
 
     By default, it collects changes of all registered models and custom events, even without a webhook for them.
     ``subscribe`` limits that to labels such as ``["dcim.site"]``; ``[]`` means only what the webhooks in the database

@@ -33,7 +33,7 @@ DEPTH_PERMISSION = "webhooks.chain_webhook"
 @dataclass(frozen=True)
 class Actor:
     """``username`` and ``request_id`` go into the payload. ``request`` is what the payload shows of the HTTP request.
-    ``depth`` is 1 if no webhook caused the change, 2 if a webhook for a change of depth 1 did, and so on."""
+    ``depth`` is 1 if no webhook caused the change. It is 2 if a webhook for a change of depth 1 did."""
 
     username: str = ""
     request_id: str = ""

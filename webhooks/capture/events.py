@@ -175,8 +175,10 @@ def _write(
 def plan_events(
     state: TransactionState, change: Change, candidates: list[int], serialized: SerializedObject
 ) -> tuple[list[PlannedEvent], dict[int, Refusal]]:
-    """The two Events of a change: one for the webhooks that match, and a failed one for the webhooks with filters that
-    failed. Then why the other candidates do not want it."""
+    """The Events of a change, and why some candidates do not want it.
+
+    The first Event is for the webhooks that match. The second is for the webhooks with filters that failed.
+    """
     history = state.begin_history(change)
     action = merged_action(history, change)
     found, planned = _match(state, action, candidates, serialized), list[PlannedEvent]()

@@ -119,8 +119,10 @@ class EventContext:
 
 @dataclass
 class Match:
-    """The ids of the webhooks that want an Event, the ids and tracebacks of webhooks with filters that failed, and why
-    the others do not want it. The last is empty if no skips are stored."""
+    """The result of all filters for an Event.
+
+    ``matched`` and ``errored`` are ids of webhooks. ``error`` has the tracebacks of filters that failed. ``refusals``
+    has the reasons of the other webhooks. It is empty if no skips are stored."""
 
     matched: list[int] = field(default_factory=list)
     errored: list[int] = field(default_factory=list)

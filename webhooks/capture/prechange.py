@@ -29,8 +29,9 @@ def read_prechange(
     relations: Mapping[Registration, Collection[str]] | None = None,
     in_savepoint: bool = True,
 ) -> TransactionState | None:
-    """Read objects before they change, if a webhook needs that: their rows, and the members of the ``relations`` that
-    are about to be edited. If this fails, the prechange state stays unknown.
+    """Read objects before they change, if a webhook needs that. If this fails, the prechange state stays unknown.
+
+    It reads their rows, and the members of the ``relations`` that are about to be edited.
 
     ``in_savepoint``: an error leaves the transaction usable. A save does not need that if it takes the same lock next,
     because it would meet the same error. In autocommit mode the rows are read without a lock, and the returned state is

@@ -29,8 +29,10 @@ logger = get_logger(__name__)
 
 @dataclass(frozen=True)
 class Payload:
-    """An object as one serializer shows it, as JSON texts: the data, the snapshots of the object as it is and as it
-    was, and the names of the changed fields. The last two are empty if the prechange state is not known."""
+    """An object as one serializer shows it, as JSON texts.
+
+    ``snapshot`` is the object as it is, ``prechange`` as it was, ``changed`` the names of the changed fields. The last
+    two are empty if the prechange state is not known."""
 
     data: str
     snapshot: str

@@ -47,7 +47,7 @@ def connect() -> None:
 def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None:
     """Connect the receivers for a registered model, its proxies, and the models that inherit its rows.
 
-    They are connected for each class, not for all senders: with any receiver of ``pre_delete``, Django loads rows that
+    They are connected for each class, not for all senders. With any receiver of ``pre_delete``, Django loads rows that
     it could otherwise delete at once.
     """
     for sender in apps.get_models(include_auto_created=True):

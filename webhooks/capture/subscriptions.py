@@ -163,9 +163,9 @@ _paused_until: dict[str, float] = {}
 def current(using: str) -> Subscriptions:
     """The subscriptions as of now, in one query, or two if they have changed.
 
-    Each transaction asks the database for changes, so no edit of a webhook is missed. If the tables cannot be read,
-    cached ones of the last minute are used: while a migration locks them, no edit is possible. Raises RuntimeError if
-    these are older, and errors of the database that abort the transaction.
+    Each transaction asks the database for changes, so no edit of a webhook is missed. If the tables cannot be read, it
+    uses cached ones of the last minute. While a migration locks the tables, no edit is possible. Raises RuntimeError if
+    the cached ones are older, and errors of the database that abort the transaction.
     """
     cached, read_at = _cached.get(using, (Subscriptions(), -MAX_AGE))
     now = time.monotonic()
@@ -236,8 +236,8 @@ def read_fingerprint(using: str) -> str:
 def read(using: str) -> Subscriptions:
     """Read the subscriptions, without the cache.
 
-    The database groups the ids: the answer has a few rows for each model, not one for each webhook and model, and one
-    more for each webhook that has filters or is disabled.
+    The database groups the ids, so the answer has a few rows for each model, not one for each webhook and model. There
+    is one more row for each webhook that has filters or is disabled.
     """
     found = Subscriptions()
     disabled = Subscriptions(filters=found.filters)

@@ -78,7 +78,7 @@ class SavepointLog:
     Django keeps the ids of the open savepoints with each ``on_commit`` callback. At a rollback it drops the callback
     ``if sid in ids``. This log takes the place of those ids. They do not include savepoints of
     ``transaction.savepoint()``, but the log does. A ``sid`` ends in a number that rises with each savepoint of the
-    connection, so each step with this number or a higher one was inside the savepoint.
+    connection. So each step with this number or a higher one was inside the savepoint.
     """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
@@ -224,7 +224,7 @@ def current_or_new_state(using: str, known: TransactionState | None = None) -> T
     """The state of the open transaction; a new one at its first change.
 
     In autocommit mode no transaction is open. Then it is ``known``, the state of an earlier step of the same change, or
-    a new one, which opens its transaction when ``begin`` is called.
+    a new one. A new one opens its transaction in ``begin``.
     """
     state = current_state(using)
     if state is None:

@@ -38,8 +38,8 @@ class Single:
 class Values:
     """The values of one Event's ``facts``, for one evaluation. Conditions with the same path share one search.
 
-    ``last`` is the condition that was evaluated last. If a rule does not match, this condition has decided that: "and"
-    stops at the first one that does not hold, and "or" at the last one.
+    ``last`` is the condition that was evaluated last. If a rule does not match, this condition has decided that. "and"
+    stops at the first one that does not hold, "or" at the last one.
     """
 
     def __init__(self, facts: Mapping[str, Any], deadline: Deadline) -> None:

@@ -1,7 +1,7 @@
 """Import webhooks and event rules from the REST APIs of NetBox and Nautobot.
 
-``source`` reads their responses, ``translate`` turns them into plans, and this module compares the plans with the
-stored webhooks and creates the new ones.
+``source`` reads their responses, and ``translate`` turns them into plans. This module compares the plans with the
+stored webhooks, and creates the new ones.
 """
 
 from __future__ import annotations

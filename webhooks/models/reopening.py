@@ -34,8 +34,9 @@ QUEUED = ("delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in
 
 
 def retry(using: str, ids: Collection[uuid.UUID], requested_by: str, free: int, token: uuid.UUID | None) -> Reopened:
-    """Put failed and discarded deliveries back, and make the next attempt of pending ones due now: these keep their
-    place in the schedule. The rest as for ``resend``."""
+    """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
+
+    Pending ones keep their place in the schedule. The rest as for ``resend``."""
     now, now_params = now_sql(using)
     chosen, chosen_param = among_sql(using, ids, "uuid")
     brought_forward = fetch_all(

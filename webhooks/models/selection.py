@@ -124,7 +124,7 @@ def _few_queued(filters: Filters, rows: QueuedDeliveryQuerySet) -> list[Any] | N
     return keys if len(keys) <= FEW_QUEUED else None
 
 
-# If at most this many events match, a page reads their keys first; of the rows of the queue, if at most this many.
+# A page reads the keys first if at most this many events match, or rows of the queue.
 FEW_EVENTS, FEW_QUEUED = 10_000, 1000
 
 

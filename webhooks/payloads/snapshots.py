@@ -1,7 +1,7 @@
 """Snapshots: the state of an object before and after a change, limited to the fields that its payload shows.
 
 The old row is read before the change, and a many-to-many relation before it is edited. A relation that was not edited
-has not changed, so the snapshot of the prechange state takes it from the one of the new state.
+has not changed. So both snapshots have the same members.
 """
 
 from __future__ import annotations
@@ -124,8 +124,9 @@ def _in_payload(of_model: Fields, fields: Mapping[str, Any], data: Collection[st
 
 
 def snapshot_of(serializer: Any, data: Any, row: models.Model) -> Snapshot:
-    """The snapshot of a row, with the fields in ``data``, the serializer's output: columns as they are stored, and
-    many-to-many relations as lists."""
+    """The snapshot of a row: columns as they are stored, and many-to-many relations as lists.
+
+    It has the fields in ``data``, the serializer's output."""
     columns, relations = _shown_fields(serializer, data, row)
     snapshot = _stored_values(columns, row)
     for name, relation in sorted(relations.items()):
@@ -206,8 +207,10 @@ def changed_fields(prechange: Mapping[str, Any] | None, postchange: Mapping[str,
 
 
 def differences(payload: Mapping[str, Any]) -> dict[str, Snapshot | None]:
-    """Nautobot's ``differences`` of a payload: the changed fields with their old ("removed") and new ("added") values,
-    or the whole snapshot of a created or deleted object. None without a difference, or if it is unknown."""
+    """Nautobot's ``differences`` of a payload: the changed fields with their old and new values.
+
+    "removed" has the old values, "added" the new ones. A created or deleted object has its whole snapshot. None
+    without a difference, or if it is unknown."""
     event, names = payload["event"], payload["changed"]
     before, after = (payload["snapshots"][side] for side in ("prechange", "postchange"))
     if names is None:

@@ -265,8 +265,9 @@ class _Child:
 
 
 def _started(standard: int) -> subprocess.Popen[bytes]:
-    """Start a child process with this descriptor as standard input and output, in a new session: Ctrl-C in the worker's
-    terminal must not interrupt a rendering."""
+    """Start a child process with this descriptor as standard input and output.
+
+    It has a new session: Ctrl-C in the worker's terminal must not interrupt a rendering."""
     limits = map(str, (CPU_SECONDS, MEMORY_MB * 1_000_000))
     command = [_python(), "-I", "-S", "-c", _BOOT, *limits, *_PATHS]
     needed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}

@@ -46,8 +46,8 @@ def register(
     names, such as "password", are left out at any depth, unless ``include_sensitive`` names them. Registering a model
     again replaces its registration.
 
-    Raises LookupError for an unknown label. Raises ImproperlyConfigured for invalid names, for an abstract or a proxy
-    model (a change of a proxy is a change of its concrete model), and for a model with a secret primary key.
+    Raises LookupError for an unknown label. Raises ImproperlyConfigured for invalid names, for a model with a secret
+    primary key, and for an abstract or a proxy model. A change of a proxy is a change of its concrete model.
     """
     if isinstance(model, str):
         model = apps.get_model(model)

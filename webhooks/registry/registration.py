@@ -176,8 +176,10 @@ def is_sensitive(name: str) -> bool:
 
 
 def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> frozenset[str]:
-    """Return the fields that are sensitive despite their names: encrypted ones, and in a model such as Token the key
-    and the display name. ``fields`` has the name and the class name of each field."""
+    """Return the fields that are sensitive despite their names.
+
+    These are encrypted fields, and in a model such as Token the key and the display name. ``fields`` has the name and
+    the class name of each field."""
     in_secret_model = is_sensitive(model_name)
     names = frozenset(
         name
@@ -191,8 +193,10 @@ def sensitive_fields(model_name: str, fields: Iterable[tuple[str, str]]) -> froz
 
 
 def normalize_pk(field: models.Field[Any, Any], value: Any) -> Any:
-    """Return a primary key as the database has it. An instance has it as the host assigned it: a UUID in capitals, a
-    decimal without its zeros, a time of another zone. Times become UTC. Raises ValidationError for an impossible one.
+    """Return a primary key as the database has it. Times become UTC.
+
+    An instance has the key that the host assigned: a UUID in capitals, a decimal without its zeros, a time of another
+    zone. Raises ValidationError for an impossible one.
     """
     if isinstance(field, models.CompositePrimaryKey):
         return tuple(map(normalize_pk, field.fields, field.to_python(value)))  # type: ignore[arg-type]

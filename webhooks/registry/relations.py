@@ -42,8 +42,10 @@ class Relation:
         return [field.name for field in self.fields if field.name in held]
 
     def mirror(self, instance: models.Model, pks: set[Any], using: str) -> None:
-        """Write the other direction of an addition to a symmetrical relation. Django signals the addition first and
-        writes the other direction afterwards, so without this the payloads of the other ends would lack it."""
+        """Write the other direction of an addition to a symmetrical relation.
+
+        Django signals the addition first, and writes the other direction afterwards. So the payloads of the other ends
+        would lack it."""
         [field, *_] = self.fields
         through: Any = field.remote_field.through
         if self._is_symmetrical and through._meta.auto_created:

@@ -14,8 +14,10 @@ from webhooks.conf import conf
 
 
 class SiteRequest(HttpRequest):
-    """A GET of the site's root without cookies, session, user or headers: the payload must not depend on the user who
-    makes the change. With the setting ``BASE_URL``, URLs are absolute, else paths."""
+    """A GET of the site's root without cookies, session, user or headers.
+
+    The payload must not depend on the user of the change. With the setting ``BASE_URL``, URLs are absolute, else paths.
+    """
 
     def __init__(self, base_url: str) -> None:
         super().__init__()

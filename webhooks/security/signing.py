@@ -73,8 +73,8 @@ def verify(
     """Return the ``webhook-id`` of a request that is signed with ``secret``, or with one of several secrets.
 
     ``body`` is the body in bytes, before any parsing. The case of ``headers`` does not matter. The timestamp of the
-    request may differ from this clock by ``tolerance`` seconds. ``remember`` refuses a request that is sent again by
-    an attacker: pass a ``ReplayWindow``, or in Django ``lambda key, seconds: cache.add(key, True, seconds)``. The
+    request may differ from this clock by ``tolerance`` seconds. ``remember`` refuses a request that an attacker
+    sends again. Pass a ``ReplayWindow``, or in Django ``lambda key, seconds: cache.add(key, True, seconds)``. The
     sender's own retries have the same id but a new timestamp, so they pass: store the ids that you have handled.
 
     Raises VerificationError if the request is not authentic, ValueError without a secret or with a negative tolerance,
