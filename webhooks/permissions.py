@@ -87,8 +87,8 @@ def is_restricted(user: Any) -> bool:
 
 def _restriction() -> Callable[..., Any] | None:
     """The host's ``restrict(queryset, user, action)``: NetBox has it on all querysets. None if no model has one."""
-    for registration in registry.registrations():
-        manager = registration.model._default_manager
+    for model in registry.registered_models().values():
+        manager = model._default_manager
         if hasattr(manager, "restrict"):
             # The last class is the base class, which has the one for all models.
             for queryset_class in reversed(type(manager.get_queryset()).__mro__):
@@ -250,11 +250,12 @@ def by_restriction(user: Any, events: QuerySet[Event]) -> QuerySet[Event]:
     If a model's manager has no such method, or an object was deleted, the permission for the model decides."""
     if _sees_all(user):
         return events
-    restricted = [one.model for one in registry.registrations() if hasattr(one.model._default_manager, "restrict")]
+    registered = registry.registered_models()
+    restricted = {name: model for name, model in registered.items() if hasattr(model._default_manager, "restrict")}
     labels = set(_viewable_labels(user))
-    seen = Q(object_type__in=sorted(labels - {model._meta.label_lower for model in restricted}))
-    for model in restricted:
-        if model._meta.label_lower in labels:
+    seen = Q(object_type__in=sorted(labels - restricted.keys()))
+    for label, model in restricted.items():
+        if label in labels:
             seen |= of_objects(model._default_manager.restrict(user, "view"), and_gone=True)  # type: ignore[attr-defined]
     return events.filter(seen)
 

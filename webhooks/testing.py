@@ -115,7 +115,7 @@ def _require_enabled() -> None:
 
 
 def _labels(subscribe: Iterable[str] | None) -> list[str]:
-    registered = [registration.label for registration in registry.registrations()]
+    registered = list(registry.registered_models())
     labels = registered if subscribe is None else [label.lower() for label in subscribe]
     if unknown := sorted(set(labels) - set(registered)):
         raise LookupError(f"No model is registered as {', '.join(unknown)}. These are: {', '.join(registered)}.")

@@ -40,8 +40,8 @@ def connect() -> None:
     _connect(signals.post_delete, on_webhook_changed, Webhook)
     registry.registered.connect(on_registered, dispatch_uid="webhooks.on_registered")
     signals.class_prepared.connect(on_class_prepared, dispatch_uid="webhooks.on_class_prepared")
-    for registration in registry.registrations():
-        on_registered(None, registration.model)
+    for model in registry.registered_models().values():
+        on_registered(None, model)
 
 
 def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None:
@@ -71,7 +71,7 @@ def _connect(signal: Any, receiver: Any, sender: Any) -> None:
 
 def on_class_prepared(sender: type[models.Model], **kwargs: Any) -> None:
     """A model class that is created at runtime may be a proxy or a child of a registered one."""
-    if any(issubclass(sender, registration.model) for registration in registry.registrations()):
+    if any(issubclass(sender, model) for model in registry.registered_models().values()):
         _watch_class(sender)
 
 

@@ -38,7 +38,7 @@ class Preview:
 
 def preview(responses: Responses, disabled: bool = False) -> Preview:
     """Translate and validate. ``disabled`` disables all new webhooks."""
-    result, registered = Preview(), {item.label for item in registry.registrations()}
+    result, registered = Preview(), registry.registered_models()
     origins: dict[str, str] = {}
     for plan in translate(responses, registered):
         if isinstance(plan, Skipped):
@@ -57,7 +57,7 @@ def preview(responses: Responses, disabled: bool = False) -> Preview:
 
 def create(plans: Iterable[Plan]) -> None:
     """Create a webhook for each plan, or none. Raises IntegrityError if another user took one of the names."""
-    models = {item.label: item.model for item in registry.registrations()}
+    models = registry.registered_models()
     with transaction.atomic(Webhook.objects.db):
         for plan in plans:
             webhook = Webhook.objects.create(**plan.fields)

@@ -134,8 +134,7 @@ def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[s
     if "request_id" in filters:
         found, indexed = found.filter(request_id=filters["request_id"]), indexed | {"request_id"}
     elif "object_id" in filters:
-        labels = [registration.label for registration in registry.registrations()]
-        chosen = [filters["object_type"]] if "object_type" in filters else labels
+        chosen = [filters["object_type"]] if "object_type" in filters else list(registry.registered_models())
         found = found.filter(object_type__in=chosen, object_id=filters["object_id"])
         indexed |= {"object_type", "object_id"}
     elif (keys := _few_keys(filters)) is not None:

@@ -121,6 +121,11 @@ def registrations() -> list[Registration]:
     return sorted(_registrations.values(), key=lambda registration: registration.label)
 
 
+def registered_models() -> dict[str, type[models.Model]]:
+    """The registered models by their labels, sorted."""
+    return {registration.label: registration.model for registration in registrations()}
+
+
 def registration_of(model: type[models.Model]) -> Registration | None:
     """The registration of a model, or of the concrete model of a proxy."""
     return _registrations.get(model._meta.concrete_model or model)
@@ -181,9 +186,8 @@ def registered_object_types() -> models.QuerySet[ContentType]:
     """The content types of the registered models, for an admin to choose from."""
     from django.contrib.contenttypes.models import ContentType  # importable only once all apps are loaded
 
-    found = ContentType.objects.get_for_models(*(registration.model for registration in registrations()))
-    pks = [content_type.pk for content_type in found.values()]
-    return ContentType.objects.filter(pk__in=pks).order_by("app_label", "model")
+    found = ContentType.objects.get_for_models(*registered_models().values())
+    return ContentType.objects.filter(pk__in=[one.pk for one in found.values()]).order_by("app_label", "model")
 
 
 def refuse_unregistered(pks: set[int]) -> None:
@@ -191,9 +195,8 @@ def refuse_unregistered(pks: set[int]) -> None:
     from django.contrib.contenttypes.models import ContentType
 
     # A proxy has the registration of its concrete model, and the label differs.
-    known = {registration.label for registration in registrations()}
-    refused = sorted({label_of(one) for one in ContentType.objects.filter(pk__in=pks)} - known)
-    if refused:
+    chosen = set(map(label_of, ContentType.objects.filter(pk__in=pks)))
+    if refused := sorted(chosen - registered_models().keys()):
         raise ValidationError(
             f"No webhook can be sent for {', '.join(refused)}: not registered. Name it in the setting "
             'WEBHOOKS["MODELS"] or call webhooks.register() for it.'
