@@ -99,10 +99,10 @@ def in_order(filters: Filters, rows: Any) -> tuple[Any, set[str]]:
         keys = _few_queued(filters, found)
         if keys is not None:
             return found.filter(pk__in=keys).order_by("-pk"), indexed & filters.keys()
+    elif filters.get("state") == [State.DISCARDED]:
+        found, indexed = rows.filter(discarded_at__isnull=False), {"state"}
     else:
-        found, indexed = rows, {"error_kind"} if "error_kind" in filters else {"webhook"}
-        if filters.get("state") == [State.DISCARDED]:
-            found, indexed = rows.filter(discarded_at__isnull=False), {"state"}
+        found, indexed = rows, {"error_kind" if "error_kind" in filters else "webhook"}
     chosen = [name for name in filters if name in (indexed | TIMES) - {"state"}]
     for name in chosen:
         found = found.filter(_condition(name, filters[name]))
@@ -118,30 +118,33 @@ def _few_queued(filters: Filters, rows: QueuedDeliveryQuerySet) -> list[Any] | N
     [state, *others] = filters["state"]
     if others or "webhook" not in filters or state not in OF_WEBHOOK:
         return None
-    found = rows.filter(webhook=filters["webhook"]).order_by("webhook_id", OF_WEBHOOK[state])
-    with index_plans(rows.db):
-        keys = list(found.values_list("pk", flat=True)[: FEW_QUEUED + 1])
-    return keys if len(keys) <= FEW_QUEUED else None
+    return _few(rows.filter(webhook=filters["webhook"]).order_by("webhook_id", OF_WEBHOOK[state]), FEW_QUEUED)
 
 
 # A page reads the keys first if at most this many events match, or rows of the queue.
 FEW_EVENTS, FEW_QUEUED = 10_000, 1000
 
 
+def _few(rows: QuerySet[Any], most: int) -> list[Any] | None:
+    """The keys of these rows, found by an index. None if there are more than ``most``."""
+    with index_plans(rows.db):
+        keys = list(rows.values_list("pk", flat=True)[: most + 1])
+    return keys if len(keys) <= most else None
+
+
 def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[str]]:
     """As ``in_order``, for events. A model with few events, and few failed events, are found by their keys."""
     found, indexed = events, {name for name in TIMES if name in filters}
     if "request_id" in filters:
-        found, indexed = found.filter(request_id=filters["request_id"]), indexed | {"request_id"}
+        found = found.filter(request_id=filters["request_id"])
+        indexed.add("request_id")
     elif "object_id" in filters:
         chosen = [filters["object_type"]] if "object_type" in filters else list(registry.registered_models())
         found = found.filter(object_type__in=chosen, object_id=filters["object_id"])
         indexed |= {"object_type", "object_id"}
     elif (keys := _few_keys(filters)) is not None:
-        found, indexed = (
-            found.filter(Among("id", keys)),
-            indexed | {"object_type" if "object_type" in filters else "failed"},
-        )
+        found = found.filter(Among("id", keys))
+        indexed.add("object_type" if "object_type" in filters else "failed")
     times = {name: filters[name] for name in indexed & TIMES}
     return select_events(times, found).order_by("-pk"), indexed & filters.keys()
 
@@ -149,14 +152,9 @@ def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[s
 def _few_keys(filters: Filters) -> list[int] | None:
     """The keys of all events of a model, or of all that failed. None if there are many."""
     if "object_type" in filters:
-        rows = Event.objects.filter(object_type=filters["object_type"]).order_by("object_type", "object_id")
-    elif filters.get("failed"):
-        rows = Event.objects.failed().order_by("timestamp")
-    else:
-        return None
-    with index_plans(Event.objects.db):
-        keys = list(rows.values_list("pk", flat=True)[: FEW_EVENTS + 1])
-    return keys if len(keys) <= FEW_EVENTS else None
+        of_model = Event.objects.filter(object_type=filters["object_type"])
+        return _few(of_model.order_by("object_type", "object_id"), FEW_EVENTS)
+    return _few(Event.objects.failed().order_by("timestamp"), FEW_EVENTS) if filters.get("failed") else None
 
 
 def are_found_by_events(filters: Filters) -> bool:
