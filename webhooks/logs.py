@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from webhooks.text import escape_invisible
+from webhooks.text import one_line
 
 # The exceptions of rq and Celery that end a job, by name: neither has to be installed.
 JOB_TIMEOUTS = {("rq.timeouts", "BaseTimeoutException"), ("billiard.exceptions", "SoftTimeLimitExceeded")}
@@ -17,11 +17,6 @@ def get_logger(name: str) -> logging.Logger:
     if not any(isinstance(one, OneLine) for one in logger.filters):
         logger.addFilter(OneLine())
     return logger
-
-
-def one_line(text: str) -> str:
-    """Escape the invisible characters of a text, line breaks included."""
-    return escape_invisible(text, breaks=True)
 
 
 class OneLine(logging.Filter):

@@ -38,10 +38,18 @@ def last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2]
 
 
-def escape_invisible(text: str, breaks: bool = False) -> str:
-    """Replace each invisible character by its escape, such as ``\\u202e``. ``breaks``: line breaks and tabs too."""
-    invisible = _INVISIBLE_OR_BREAK if breaks else _INVISIBLE
-    return invisible.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+def escape_invisible(text: str) -> str:
+    """Replace each invisible character by its escape, such as ``\\u202e``."""
+    return _INVISIBLE.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    """As ``escape_invisible``, line breaks and tabs included."""
+    return _INVISIBLE_OR_BREAK.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 # JSON
@@ -86,7 +94,7 @@ def dumps(value: Any, is_excluded: Callable[[str], bool] | None = None, exact_de
     return replace_half_surrogates(text)
 
 
-def short_json(value: Any, length: int = 200) -> Any:
+def short_json(value: Any, length: int) -> Any:
     """A parsed JSON value, or the beginning of its text if that has more than ``length`` characters."""
     if isinstance(value, str):
         text = value

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from webhooks import logs
-from webhooks.logs import get_logger, one_line
+from webhooks.logs import get_logger
+from webhooks.text import one_line
 
 HOSTILE = [
     "a\nERROR root: an error", "a\r\nb", "\x1b[2J\x1b[31mred", "\x9b31m", "a\x85b", "a\u2028b\u2029c", "a\x0bb\x0cc",

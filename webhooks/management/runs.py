@@ -18,7 +18,7 @@ from webhooks.models import Run, RunKind, RunState, State
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations import runs
 from webhooks.operations.wording import count_of, deliveries
-from webhooks.text import escape_invisible
+from webhooks.text import one_line
 
 wait = time.sleep
 
@@ -103,7 +103,7 @@ class RunCommand(DatabaseCommand):
         self.stdout.write(f"{numbers}. Nothing was changed: this was a dry run.")
         for pk, name in found.sample:
             # A name comes from elsewhere, and would control the terminal.
-            self.stdout.write(escape_invisible(f"  {pk}  {name}", breaks=True))
+            self.stdout.write(one_line(f"  {pk}  {name}"))
         if found.count > len(found.sample):
             at_least = "" if found.is_complete else "at least "
             self.stdout.write(f"  and {at_least}{found.count - len(found.sample):,} more")

@@ -15,14 +15,14 @@ from django.utils.translation import gettext_lazy
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
-from webhooks.logs import get_logger, one_line
+from webhooks.logs import get_logger
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.network import connect, headers, url_policy
 from webhooks.payloads import snapshots, templates
 from webhooks.payloads.templates import Renderer, TemplateError
 from webhooks.registry import label_of
 from webhooks.security import signing
-from webhooks.text import escape_invisible
+from webhooks.text import one_line
 
 if TYPE_CHECKING:
     from webhooks.models.webhook import Webhook
@@ -67,8 +67,8 @@ def check_headers(value: str) -> None:
 
 def check_visible(value: str) -> None:
     """Refuse invisible characters. They can make a name look like another one."""
-    if escape_invisible(value, breaks=True) != value:
-        raise ValidationError(_("Contains invisible characters: %(text)s") % {"text": one_line(value)})
+    if (shown := one_line(value)) != value:
+        raise ValidationError(_("Contains invisible characters: %(text)s") % {"text": shown})
 
 
 def check_usernames(value: Any) -> None:

@@ -17,7 +17,7 @@ from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.status import Status, read_status
 from webhooks.operations.wording import count_of, exact_time, number
 from webhooks.permissions import Operator
-from webhooks.text import escape_invisible
+from webhooks.text import one_line
 
 EXIT_STATUS = {Level.GOOD: 0, Level.WARNING: 1, Level.ERROR: 2}
 LABELS = {Level.GOOD: "OK", Level.NOTE: "NOTE", Level.WARNING: "WARNING", Level.ERROR: "ERROR"}
@@ -71,4 +71,4 @@ def _lines(alarm: Alarm, now: datetime) -> str:
         _("Around that time: %(events)s") % {"events": " · ".join(alarm.around)} if alarm.around else "",
         *(f"- {one.text}" for one in alarm.consequences),
     ]
-    return "\n    ".join(escape_invisible(line, breaks=True) for line in lines if line)
+    return "\n    ".join(one_line(line) for line in lines if line)

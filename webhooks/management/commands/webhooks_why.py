@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.operations.why import Cause, Change, UnknownObject, Verdict, why
 from webhooks.operations.wording import exact_time
-from webhooks.text import escape_invisible
+from webhooks.text import one_line
 
 NO_CHANGE = "No recent change of its models is stored. Ask about an object: then it is judged as it is now."
 
@@ -52,7 +52,7 @@ class Command(DatabaseCommand):
             self.stdout.write(NO_CHANGE if webhook else "There is no webhook.")
         for line in _lines(verdicts):
             # Names and errors come from elsewhere, and would control the terminal.
-            self.stdout.write(escape_invisible(line, breaks=True))
+            self.stdout.write(one_line(line))
 
 
 def _lines(verdicts: list[Verdict]) -> Iterator[str]:
