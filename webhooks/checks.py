@@ -38,6 +38,7 @@ def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
         yield from _check_models()
         yield from _check_host()
         yield from _check_database(Event.objects.db)
+        yield from _check_requests(Event.objects.db)
 
 
 def _check_setting() -> Iterator[CheckMessage]:
@@ -152,22 +153,13 @@ def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
     try:
         classes = [registration.serializer_class(name) for name in ("", *registration.serializers)]
         fields = [getattr(one(), "fields", None) for one in classes] if registration.exclude else []
+    except ImproperlyConfigured as error:
+        yield Error(str(error), hint=UNSENDABLE, obj=model, id="webhooks.E004")
     except Exception as error:
         problem = f"A serializer of {label} cannot list its fields: {type(error).__name__}: {error}"
-        if isinstance(error, ImproperlyConfigured):
-            problem = str(error)
         yield Error(problem, hint=UNSENDABLE, obj=model, id="webhooks.E004")
     else:
-        known = {field.name for field in model._meta.get_fields()}.union(*(each or () for each in fields))
-        unknown = sorted(set(registration.exclude) - known)
-        if unknown and None not in fields:  # a serializer without fields only shows its keys in its output
-            yield Warning(
-                f"{', '.join(unknown)} cannot be excluded from {label}: neither the model nor its serializers have "
-                "such a field.",
-                hint="Correct exclude=… in webhooks.register(): under its real name the field is sent.",
-                obj=model,
-                id="webhooks.W007",
-            )
+        yield from _check_exclude(registration, fields)
     alias, own = router.db_for_write(model), Event.objects.db
     if alias != own:
         yield Error(
@@ -176,6 +168,21 @@ def _check_registration(registration: Registration) -> Iterator[CheckMessage]:
             hint="Route both to one database, or do not register the model.",
             obj=model,
             id="webhooks.E005",
+        )
+
+
+def _check_exclude(registration: Registration, fields: list[Any]) -> Iterator[CheckMessage]:
+    """``fields`` has the fields of each serializer. None for one that only shows its keys in its output."""
+    model = registration.model
+    known = {field.name for field in model._meta.get_fields()}.union(*(each or () for each in fields))
+    unknown = sorted(set(registration.exclude) - known)
+    if unknown and None not in fields:
+        yield Warning(
+            f"{', '.join(unknown)} cannot be excluded from {registration.label}: neither the model nor its serializers "
+            "have such a field.",
+            hint="Correct exclude=… in webhooks.register(): under its real name the field is sent.",
+            obj=model,
+            id="webhooks.W007",
         )
 
 
@@ -226,7 +233,10 @@ def _check_database(alias: str) -> Iterator[CheckMessage]:
             hint=f'Remove it from DATABASES["{alias}"]["OPTIONS"]: READ COMMITTED is the default.',
             id="webhooks.W008",
         )
-    if config["ATOMIC_REQUESTS"]:
+
+
+def _check_requests(alias: str) -> Iterator[CheckMessage]:
+    if connections[alias].settings_dict["ATOMIC_REQUESTS"]:
         return
     yield Warning(
         "Requests are not atomic: if a process is killed between a save and its signal, the event is lost.",
