@@ -117,7 +117,7 @@ site_url: Rule = (
 )
 
 
-def _given() -> Mapping[str, Any]:
+def _given_settings() -> Mapping[str, Any]:
     """``settings.WEBHOOKS``, or nothing if it is not a dictionary."""
     value = getattr(settings, "WEBHOOKS", None)
     return value if isinstance(value, Mapping) else {}
@@ -140,7 +140,7 @@ class Setting(Generic[T]):
 
     def __get__(self, conf: object, owner: type[Settings]) -> T:
         """The given value. The default if there is none, or if it is invalid; ``manage.py check`` reports that."""
-        given = _given()
+        given = _given_settings()
         if self.key not in given or not self.accepts(given[self.key]):
             return self.default
         value: Any = given[self.key]
@@ -274,7 +274,7 @@ class Settings:
     @property
     def unknown_keys(self) -> list[str]:
         """Given keys that are no settings, probably misspelt."""
-        return sorted(str(key) for key in set(_given()) - set(self.by_key))
+        return sorted(str(key) for key in set(_given_settings()) - set(self.by_key))
 
     def invalid_values(self) -> list[tuple[str, str]]:
         """The keys with an invalid value, each with a phrase about it. The key is "" for the dictionary itself."""
@@ -286,7 +286,7 @@ class Settings:
 
     def is_valid(self, key: str) -> bool:
         """Whether the setting is valid as it is, or not given."""
-        return key not in _given() or self.by_key[key].accepts(_given()[key])
+        return key not in _given_settings() or self.by_key[key].accepts(_given_settings()[key])
 
     def is_destination(self, key: str) -> bool:
         return isinstance(self.by_key.get(key), DestinationSetting)
@@ -294,7 +294,7 @@ class Settings:
     @property
     def destinations(self) -> dict[str, Any]:
         """The given values of the settings that decide where webhooks may send, by their keys."""
-        return {key: value for key, value in _given().items() if self.is_destination(key)}
+        return {key: value for key, value in _given_settings().items() if self.is_destination(key)}
 
     @property
     def invalid_destination(self) -> str:

@@ -88,7 +88,7 @@ def dumps(value: Any, is_excluded: Callable[[str], bool] | None = None, exact_de
         else:  # a generator, for example, only becomes a list of dictionaries in the encoder
             text = _encode(drop_keys(value, is_excluded), lambda item: drop_keys(default(item), is_excluded))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise NotJSONSerializable(next(_problems("data", value), "") or str(error)) from error
+        raise NotJSONSerializable(next(_json_problems("data", value), "") or str(error)) from error
     if json_depth(text) > MAX_JSON_DEPTH:
         raise NotJSONSerializable(_TOO_DEEP)
     return replace_half_surrogates(text)
@@ -159,17 +159,17 @@ def replace_half_surrogates(text: str) -> str:
     return _JSON_ESCAPE.sub(lambda found: r"\ufffd" if len(found[0]) == 6 and found[0][2] in "dD" else found[0], text)
 
 
-def _problems(path: str, value: Any, level: int = 0) -> Iterator[str]:
+def _json_problems(path: str, value: Any, level: int = 0) -> Iterator[str]:
     """Messages about the parts of a value that cannot be serialized."""
     if level > MAX_JSON_DEPTH:
         yield _TOO_DEEP
     elif isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _leaf_problems(path, {key: None})
-            yield from _problems(f"{path}.{str(key)[:50]}", inner, level + 1)
+            yield from _json_problems(f"{path}.{str(key)[:50]}", inner, level + 1)
     elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
-            yield from _problems(f"{path}[{number}]", inner, level + 1)
+            yield from _json_problems(f"{path}[{number}]", inner, level + 1)
     else:
         yield from _leaf_problems(path, value)
 
@@ -207,7 +207,7 @@ def redact(text: str, secrets: Collection[str]) -> str:
         return text
     if len(text) * sum(map(len, secrets)) > MAX_SEARCHED:
         return REDACTED
-    spans = sorted(span for decoded in _decodings(text) for secret in secrets for span in _find(secret, *decoded))
+    spans = sorted(span for decoded in _decodings(text) for secret in secrets for span in _spans_of(secret, *decoded))
     parts, end = [], 0
     for first, last in spans:
         if first >= end:
@@ -216,7 +216,7 @@ def redact(text: str, secrets: Collection[str]) -> str:
     return "".join([*parts, text[end:]])
 
 
-def _find(secret: str, text: str, places: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _spans_of(secret: str, text: str, places: Sequence[int]) -> Iterator[tuple[int, int]]:
     """The spans of a secret, as places in the original text; and of its beginning, if the text ends with that."""
     start = text.find(secret)
     while start >= 0:

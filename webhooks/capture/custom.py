@@ -55,7 +55,7 @@ def send(name: str, obj: models.Model | None = None, data: Any = None) -> None:
         state = current_or_new_state(using)
         if state.subscriptions.has_event(name):
             with state.begin():
-                _record(state, event, registration if is_here else None)
+                _record_event(state, event, registration if is_here else None)
 
 
 def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
@@ -76,7 +76,7 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
         raise ValueError(f"The event {name} cannot be about {obj!r}: its key is invalid. {error}") from error
 
 
-def _record(state: TransactionState, event: Event, registration: Registration | None) -> None:
+def _record_event(state: TransactionState, event: Event, registration: Registration | None) -> None:
     """Record the event for the webhooks that want it. ``registration`` is of its object, if the row is in this
     database."""
     what = event.object_type, event.action, current_actor().username
@@ -84,8 +84,8 @@ def _record(state: TransactionState, event: Event, registration: Registration | 
     new = list[Event]()
     if candidates:
         if registration:
-            _lock(state, registration, event)
-        found = _match(state, event, candidates)
+            _lock_object(state, registration, event)
+        found = _match_event(state, event, candidates)
         same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
         for webhook_ids, error in ((found.matched, event.error), (found.errored, clean(found.error))):
             if webhook_ids:
@@ -104,7 +104,7 @@ def _record(state: TransactionState, event: Event, registration: Registration | 
     Skips(state, skips).store()
 
 
-def _lock(state: TransactionState, registration: Registration, event: Event) -> None:
+def _lock_object(state: TransactionState, registration: Registration, event: Event) -> None:
     """Let a later change of the object wait, so that its Event comes later. A row that this transaction changed is
     locked already."""
     if state.connection.features.has_select_for_update and not state.history((event.object_type, event.object_id)):
@@ -113,7 +113,7 @@ def _lock(state: TransactionState, registration: Registration, event: Event) -> 
             snapshots.read_rows(registration, [event.object_id], state.using, lock=True)
 
 
-def _match(state: TransactionState, event: Event, candidates: list[int]) -> Match:
+def _match_event(state: TransactionState, event: Event, candidates: list[int]) -> Match:
     """Which candidates want the event. One that is too large fails for all of them."""
     if event.error:
         return Match(candidates)

@@ -83,10 +83,10 @@ def record(
                     lock = needs_lock or not state.is_open
                     change = replace(change, pk=registration.normalize_pk(pk), needs_lock=lock)
                     with state.begin():
-                        _record(state, change)
+                        _record_change(state, change)
 
 
-def _record(state: TransactionState, change: Change) -> None:
+def _record_change(state: TransactionState, change: Change) -> None:
     if _missed and not state.records_missed:
         state.records_missed = True
         transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using, robust=True)
@@ -117,12 +117,12 @@ def record_now(state: TransactionState, change: Change) -> None:
                 serialized = change.serialized or serialize.read(state, change, serializers)
                 if not serialized:
                     return  # the object was deleted without a signal
-                refused = _write(state, change, candidates, serialized)
+                refused = _write_events(state, change, candidates, serialized)
         except Exception as error:
             reraise_job_timeout(error)
             with transaction.atomic(state.using):
                 serialized = serialize.failed(state, change, error)
-                refused = _write(state, change, candidates, serialized)
+                refused = _write_events(state, change, candidates, serialized)
         name, refusals = serialized.object_repr, refusals | refused
     elif history.event_ids or history.failed_ids:
         with transaction.atomic(state.using):
@@ -150,7 +150,7 @@ def candidates_for(state: TransactionState, change: Change) -> tuple[list[int], 
     return state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
 
 
-def _write(
+def _write_events(
     state: TransactionState, change: Change, candidates: list[int], serialized: SerializedObject
 ) -> dict[int, Refusal]:
     """Write the Events of a change. Returns why some candidates do not want it."""
@@ -181,7 +181,7 @@ def plan_events(
     """
     history = state.begin_history(change)
     action = merged_action(history, change)
-    found, planned = _match(state, action, candidates, serialized), list[PlannedEvent]()
+    found, planned = _match_candidates(state, action, candidates, serialized), list[PlannedEvent]()
     if found.errored:
         logger.error("The filters of webhooks %s failed for %s: %s", found.errored, change, last_line(found.error))
     for ids, webhook_ids, error in (
@@ -201,7 +201,9 @@ def plan_events(
     return planned, found.refusals
 
 
-def _match(state: TransactionState, action: Action, candidates: list[int], serialized: SerializedObject) -> Match:
+def _match_candidates(
+    state: TransactionState, action: Action, candidates: list[int], serialized: SerializedObject
+) -> Match:
     """Which candidates want the Event. Without a payload, filters cannot be applied: it fails for all of them."""
     if serialized.error:
         return Match(candidates)

@@ -186,10 +186,12 @@ def _changes_enough(filters: Filters, event: EventContext) -> bool:
         return True
     if filters.only_changes and not changed:
         return False
-    return not filters.changed_fields or any(_has_changed(name, changed, event) for name in filters.changed_fields)
+    return not filters.changed_fields or any(
+        _has_field_changed(name, changed, event) for name in filters.changed_fields
+    )
 
 
-def _has_changed(name: str, changed: list[str], event: EventContext) -> bool:
+def _has_field_changed(name: str, changed: list[str], event: EventContext) -> bool:
     field, *steps = name.split(".")
     if field not in changed or not steps:
         return field in changed

@@ -33,11 +33,11 @@ from webhooks.registry.relations import Relation
 
 def connect() -> None:
     """Connect the receivers for the app's own models always, the others only if webhooks are enabled."""
-    _connect(signals.m2m_changed, on_object_types_changed, Webhook.object_types.through)
+    _connect_receiver(signals.m2m_changed, on_object_types_changed, Webhook.object_types.through)
     if not conf.enabled:
         return
-    _connect(signals.post_save, on_webhook_changed, Webhook)
-    _connect(signals.post_delete, on_webhook_changed, Webhook)
+    _connect_receiver(signals.post_save, on_webhook_changed, Webhook)
+    _connect_receiver(signals.post_delete, on_webhook_changed, Webhook)
     registry.registered.connect(on_registered, dispatch_uid="webhooks.on_registered")
     signals.class_prepared.connect(on_class_prepared, dispatch_uid="webhooks.on_class_prepared")
     for model in registry.registered_models().values():
@@ -56,16 +56,16 @@ def on_registered(sender: Any, model: type[models.Model], **kwargs: Any) -> None
     _watch_class(model)
     for field in model._meta.many_to_many:
         if field.remote_field.through is not None:
-            _connect(signals.m2m_changed, on_many_to_many_changed, field.remote_field.through)
+            _connect_receiver(signals.m2m_changed, on_many_to_many_changed, field.remote_field.through)
 
 
 def _watch_class(sender: type[models.Model]) -> None:
-    _connect(signals.pre_save, on_saving, sender)
-    _connect(signals.post_save, on_saved, sender)
-    _connect(signals.pre_delete, on_deleting, sender)
+    _connect_receiver(signals.pre_save, on_saving, sender)
+    _connect_receiver(signals.post_save, on_saved, sender)
+    _connect_receiver(signals.pre_delete, on_deleting, sender)
 
 
-def _connect(signal: Any, receiver: Any, sender: Any) -> None:
+def _connect_receiver(signal: Any, receiver: Any, sender: Any) -> None:
     signal.connect(receiver, sender=sender, dispatch_uid=f"webhooks.{receiver.__name__}")
 
 

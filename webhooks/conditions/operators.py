@@ -87,7 +87,7 @@ def comparison(single: Single, value: Any) -> Judge:
 
     def judge(values: Values) -> bool:
         values.last = single
-        found = values.get(_find, attr)
+        found = values.get(_value_at, attr)
         if found is _NO_SNAPSHOT:
             if op not in ("eq", "in"):
                 return False
@@ -126,7 +126,7 @@ def actual_value(single: Single, facts: Mapping[str, Any]) -> Any:
     """The value that a condition found; of a change, the values before and after it. ``MISSING`` without one."""
     try:
         if single.op not in CHANGES:
-            found = _find(facts, single.attr)
+            found = _value_at(facts, single.attr)
             return None if found is _NO_SNAPSHOT else found
         sides = (lookup(facts["snapshots"][side], single.attr.split(".")) for side in SIDES)
         return [None if one is MISSING else one for one in sides]
@@ -158,7 +158,7 @@ def lookup(value: Any, steps: list[str]) -> Any:
     return value
 
 
-def _find(facts: Mapping[str, Any], attr: str) -> Any:
+def _value_at(facts: Mapping[str, Any], attr: str) -> Any:
     """The value at the path ``attr``. ``_NO_SNAPSHOT`` in a snapshot that is null, if the other one has such a path.
     Raises Unanswerable without a value."""
     steps = attr.split(".")

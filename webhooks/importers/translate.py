@@ -74,24 +74,24 @@ def translate(responses: Responses, registered: Collection[str]) -> Iterator[Pla
     for rule in responses.rules:
         pk = rule.get("action_object_id")
         webhook = webhooks.get(pk) if isinstance(pk, int | str) else None
-        if webhook and _choice(rule, "action_type") == "webhook":
+        if webhook and _choice_of(rule, "action_type") == "webhook":
             used.add(pk)
         yield _plan_or_skip(rule, webhook, registered)
     for pk, webhook in webhooks.items():
         if any(key in webhook for key in ("content_types", "object_types", *FLAGS)):
             yield _plan_or_skip(webhook, webhook, registered)
         elif pk not in used:
-            yield Skipped(_title("webhook", webhook), "no event rule uses it")
+            yield Skipped(_title_of("webhook", webhook), "no event rule uses it")
 
 
-def _title(kind: str, item: Item) -> str:
+def _title_of(kind: str, item: Item) -> str:
     return f'{kind} "{item.get("name") or item["id"]}"'
 
 
 def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str]) -> Plan | Skipped:
     """``rule`` and ``webhook`` are the same for a webhook with its own models and actions."""
-    origin = _title("webhook" if rule is webhook else "event rule", rule)
-    kind = _choice(rule, "action_type") if rule is not webhook else "webhook"
+    origin = _title_of("webhook" if rule is webhook else "event rule", rule)
+    kind = _choice_of(rule, "action_type") if rule is not webhook else "webhook"
     if kind != "webhook":
         return Skipped(origin, f"its action is a {kind or 'nothing'}: only webhooks have an equivalent here")
     if webhook is None:
@@ -99,23 +99,23 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
     differences: list[str] = []
     try:
         object_types = _object_types(rule, registered, differences)
-        fields = _fields(rule, webhook, differences)
+        fields = _webhook_fields(rule, webhook, differences)
     except _NoEquivalent as error:
         return Skipped(origin, str(error))
     except ConditionError as error:
         return Skipped(origin, f"its conditions are refused: {error}")
     if rule is not webhook:
-        origin = f"{origin} with {_title('webhook', webhook)}"
+        origin = f"{origin} with {_title_of('webhook', webhook)}"
     return Plan(origin, fields, object_types, tuple(differences))
 
 
-def _fields(rule: Item, webhook: Item, differences: list[str]) -> dict[str, Any]:
+def _webhook_fields(rule: Item, webhook: Item, differences: list[str]) -> dict[str, Any]:
     """The fields of the webhook here. Raises ConditionError."""
     fields = {
-        "name": _text(rule, "name"),
-        "enabled": _flag(rule, "enabled", True),
-        **_actions(rule, differences),
-        **_request(webhook, differences),
+        "name": _text_of(rule, "name"),
+        "enabled": _flag_of(rule, "enabled", True),
+        **_action_fields(rule, differences),
+        **_request_fields(webhook, differences),
         "conditions": rule.get("conditions") or None,
         "prechange": True,  # always sent there
     }
@@ -156,10 +156,10 @@ def _object_types(rule: Item, registered: Collection[str], differences: list[str
     return tuple(known)
 
 
-def _actions(rule: Item, differences: list[str]) -> dict[str, bool]:
+def _action_fields(rule: Item, differences: list[str]) -> dict[str, bool]:
     given = rule.get("event_types")
     if given is None:
-        chosen = {action: _flag(rule, flag, False) for flag, action in FLAGS.items()}
+        chosen = {action: _flag_of(rule, flag, False) for flag, action in FLAGS.items()}
         others = [flag for flag in ("type_job_start", "type_job_end") if rule.get(flag)]
     elif isinstance(given, list):
         chosen = {action: name in given for name, action in ACTIONS.items()}
@@ -173,9 +173,9 @@ def _actions(rule: Item, differences: list[str]) -> dict[str, bool]:
     return chosen
 
 
-def _request(webhook: Item, differences: list[str]) -> dict[str, Any]:
-    url, credentials = _without_user(_text(webhook, "payload_url"))
-    lines = "\n".join(_text(webhook, "additional_headers").splitlines())
+def _request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
+    url, credentials = _without_user(_text_of(webhook, "payload_url"))
+    lines = "\n".join(_text_of(webhook, "additional_headers").splitlines())
     additional, secret = split_headers(lines, credentials, differences)
     if webhook.get("secret") is None:
         differences.append("its secret is not in the response: set it by hand if it has one")
@@ -187,14 +187,14 @@ def _request(webhook: Item, differences: list[str]) -> dict[str, Any]:
         timeout = MAX_TIMEOUT
     return {
         "payload_url": url,
-        "http_method": _choice(webhook, "http_method") or "POST",
-        "content_type": _text(webhook, "http_content_type") or "application/json",
+        "http_method": _choice_of(webhook, "http_method") or "POST",
+        "content_type": _text_of(webhook, "http_content_type") or "application/json",
         "additional_headers": additional,
         "secret_headers": secret,
-        "body_template": _text(webhook, "body_template"),
-        "secret": _text(webhook, "secret"),
-        "ssl_verification": _flag(webhook, "ssl_verification", True),
-        "ca_file_path": _text(webhook, "ca_file_path"),
+        "body_template": _text_of(webhook, "body_template"),
+        "secret": _text_of(webhook, "secret"),
+        "ssl_verification": _flag_of(webhook, "ssl_verification", True),
+        "ca_file_path": _text_of(webhook, "ca_file_path"),
         "timeout": timeout,
     }
 
@@ -247,7 +247,7 @@ def _is_secret(name: str) -> bool:
     return is_sensitive(name) or not SECRET_WORDS.isdisjoint(re.split(r"[-_]", name.lower()))
 
 
-def _text(item: Item, key: str) -> str:
+def _text_of(item: Item, key: str) -> str:
     value = item.get(key)
     if value is None:
         return ""
@@ -256,12 +256,12 @@ def _text(item: Item, key: str) -> str:
     return clean(value.strip())
 
 
-def _choice(item: Item, key: str) -> str:
+def _choice_of(item: Item, key: str) -> str:
     """The value of a choice. Some versions write it with its label."""
     value = item.get(key)
     return str((value.get("value") if isinstance(value, dict) else value) or "")
 
 
-def _flag(item: Item, key: str, default: bool) -> bool:
+def _flag_of(item: Item, key: str, default: bool) -> bool:
     value = item.get(key)
     return value if isinstance(value, bool) else default

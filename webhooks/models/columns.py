@@ -46,7 +46,7 @@ def json_parts(rows: Iterable[models.Model], using: str) -> Iterator[str]:
     part: list[str] = []
     size = 0
     for row in rows:
-        text = _json(row, using)
+        text = _row_as_json(row, using)
         if part and (len(part) == MAX_ROWS or size + len(text) > MAX_BYTES):
             yield f"[{','.join(part)}]"
             part, size = [], 0
@@ -56,7 +56,7 @@ def json_parts(rows: Iterable[models.Model], using: str) -> Iterator[str]:
         yield f"[{','.join(part)}]"
 
 
-def _json(row: models.Model, using: str) -> str:
+def _row_as_json(row: models.Model, using: str) -> str:
     values = {str(column.column): getattr(row, column.attname) for column in row._meta.local_concrete_fields}
     adapt = connections[using].ops.adapt_datetimefield_value
     for name, value in values.items():

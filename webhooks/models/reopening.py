@@ -88,7 +88,7 @@ def _reopen(
             busy.add(lane)
         values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)
         queued.append(dict(zip(QUEUED, values, strict=True)))
-    _queue(using, queued)
+    _write_queue(using, queued)
     return Reopened(len(finished), claimed)
 
 
@@ -107,7 +107,7 @@ def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[
     return sorted((Finished(to_uuid(pk), *rest) for pk, *rest in found), key=lambda one: one.event_id)
 
 
-def _queue(using: str, rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_queue(using: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of the queue. A failed delivery has one, which is overwritten."""
     if not rows:
         return

@@ -69,7 +69,7 @@ def main() -> None:
             began = time.process_time()
             try:
                 request = json.loads(line)
-                answer = _answer(sandboxes[request["one_line"]], request, start_clock)
+                answer = _rendered(sandboxes[request["one_line"]], request, start_clock)
                 gc.collect(0)
             except MemoryError:
                 os._exit(OUT_OF_MEMORY)
@@ -101,7 +101,7 @@ def _send(answers: BinaryIO, what: bytes, text: bytes = b"", seconds: float = 0)
         os._exit(0)  # the worker is gone
 
 
-def _answer(sandbox: Sandbox, request: dict[str, Any], start_clock: Callable[[], None]) -> Answer:
+def _rendered(sandbox: Sandbox, request: dict[str, Any], start_clock: Callable[[], None]) -> Answer:
     """Render, or only compile if the request has no context."""
     try:
         template, text = sandbox.compiled(request["source"])

@@ -112,7 +112,7 @@ class Renderer:
         if kind == "headers":
             for number, line in enumerate(known.split("\n"), 1):
                 if line.strip() and OPEN not in line.partition(":")[0]:
-                    _header(line.replace(OPEN, ""), number)
+                    _parse_header(line.replace(OPEN, ""), number)
 
     def body(self, source: str, context: str, webhook: int = 0) -> str:
         return self._render("body", source, conf.payload_bytes, context, webhook)
@@ -132,7 +132,7 @@ class Renderer:
             too_long = gettext("the template has %(count)s characters; %(most)s are allowed")
             raise TemplateError(too_long % {"count": f"{len(source):,}", "most": f"{SOURCE_LENGTH:,}"})
         if not is_template(source):
-            return _plain(source)
+            return _plain_text(source)
         request = json.dumps({"source": source, "one_line": kind == "headers", "most": most})
         if context:
             request = f'{request[:-1]}, "context": {context}}}'
@@ -288,17 +288,17 @@ def _not_started(reason: str) -> TemplateError:
     return TemplateError(gettext("the process that renders templates does not start: %(error)s") % {"error": reason})
 
 
-def _plain(source: str) -> str:
+def _plain_text(source: str) -> str:
     """Return text without a template as Jinja2 would."""
     return re.sub(r"\r\n|\r", "\n", source).removesuffix("\n")
 
 
 def header_lines(text: str) -> dict[str, str]:
     """Parse rendered lines of ``Name: value``; of two with the same name, the later counts. Raises TemplateError."""
-    return dict(_header(line) for line in _plain(text).split("\n") if line.strip())
+    return dict(_parse_header(line) for line in _plain_text(text).split("\n") if line.strip())
 
 
-def _header(line: str, number: int = 0) -> tuple[str, str]:
+def _parse_header(line: str, number: int = 0) -> tuple[str, str]:
     name, colon, value = (part.strip(" \t\r") for part in line.partition(":"))
     if not colon:
         problem = gettext("there is no colon in %(line)s; a header is written as 'Name: value'")

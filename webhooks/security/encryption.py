@@ -43,17 +43,17 @@ class Unreadable(Exception):
 
 def encrypt(text: str) -> str:
     """Raises Unreadable if the keys in the settings are invalid."""
-    return PREFIX + _fernet(_keys()).encrypt(text.encode()).decode()
+    return PREFIX + _fernet(_current_keys()).encrypt(text.encode()).decode()
 
 
 def decrypt(stored: str) -> str:
     """Returns a text that is not encrypted as it is. Raises Unreadable if no key fits."""
-    return _decrypt(_keys(), stored) if stored.startswith(PREFIX) else stored
+    return _decrypt(_current_keys(), stored) if stored.startswith(PREFIX) else stored
 
 
 def is_current(stored: str) -> bool:
     """Whether it is encrypted with the newest key. Raises Unreadable if the keys in the settings are invalid."""
-    newest = _keys()[:1]
+    newest = _current_keys()[:1]
     try:
         _decrypt(newest, stored)
     except Unreadable:
@@ -67,7 +67,7 @@ def key_names() -> list[str]:
     return [*names, "SECRET_KEY", *("SECRET_KEY_FALLBACKS" for _ in settings.SECRET_KEY_FALLBACKS[:1])]
 
 
-def _keys() -> tuple[str | bytes, ...]:
+def _current_keys() -> tuple[str | bytes, ...]:
     """The newest first: Fernet keys as text, then each SECRET_KEY as bytes, to derive a key from."""
     if not conf.is_valid("ENCRYPTION_KEYS"):
         raise Unreadable(BROKEN_KEYS)
