@@ -34,7 +34,7 @@ from webhooks.registry.registration import source_field
 
 M = TypeVar("M", bound=models.Model)
 
-# Events in which a callable of the host for ``MAY_VIEW`` looks for objects.
+# A callable of the host for ``MAY_VIEW`` looks for objects in this many Events.
 RECENT_EVENTS = 200
 
 # The values of MAY_VIEW that also decide about objects without rows. A callable of the host only filters rows.

@@ -69,14 +69,15 @@ def _batch(using: str | None) -> Iterator[None]:
 
 
 def _record_batch(state: TransactionState, entries: list[Entry]) -> None:
-    """Record the last change of each object and all custom events, with as few queries as for one. If that fails, each
-    by itself, so that an object that cannot be serialized does not keep the others from being recorded."""
+    """Record the last change of each object, and all custom events, together. If that fails, record each by itself.
+
+    So an object that cannot be serialized does not keep the others from being recorded."""
     latest: dict[Any, Entry] = {}
     for entry in entries:
         key = entry.key if isinstance(entry, Change) else id(entry)
         latest.pop(key, None)
         latest[key] = entry
-    message = "The changes of a batch cannot be recorded together, so each is by itself"
+    message = "The changes of a batch cannot be recorded together, so each is recorded by itself"
     with log_errors(state.using, message), transaction.atomic(state.using):
         _record_together(state, list(latest.values()))
         return
@@ -95,9 +96,11 @@ def _record_batch(state: TransactionState, entries: list[Entry]) -> None:
 
 
 def _record_together(state: TransactionState, entries: list[Entry]) -> None:
-    candidates = {entry.key: events.candidates_for(state, entry) for entry in entries if isinstance(entry, Change)}
-    unread = [entry for entry in entries if isinstance(entry, Change) and not entry.serialized]
-    known = serialize.read_all(state, [entry for entry in unread if candidates[entry.key][0]])
+    """Record changes of different objects, custom events and skips, with as few queries as for one."""
+    changes = [entry for entry in entries if isinstance(entry, Change)]
+    candidates = {change.key: events.candidates_for(state, change) for change in changes}
+    unread = [change for change in changes if candidates[change.key][0] and not change.serialized]
+    known = serialize.read_all(state, unread)
     replaced: list[Change] = []
     new: list[tuple[list[int], Event]] = []
     skips = Skips(state)
@@ -214,7 +217,7 @@ class TrackedQuerySet(models.QuerySet[M]):
         return list(dict.fromkeys(pk for chunk in chunks for pk in chunk.values_list("pk", flat=True)))
 
     def _keys_of(self, registration: Registration, pks: list[Any]) -> list[Any]:
-        """The keys of the same objects in a parent's table: rows that inherit others may have keys of their own."""
+        """The keys of the same objects in a parent's table, which may differ from the keys of the child."""
         pk = registration.model._meta.pk
         if is_same_pk(pk, self.model._meta.pk):
             return pks

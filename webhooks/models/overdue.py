@@ -1,6 +1,6 @@
 """The SQL that finds work for the sweep: blocked lanes, lanes without a head, deliveries after their retention.
 
-Each statement reads one range of an index for each webhook, so it costs what it finds, however much else is stored.
+Each statement reads one range of an index for each webhook. Its cost depends on what it finds, not on the table.
 """
 
 from __future__ import annotations
