@@ -21,7 +21,7 @@ class Relation:
         self.fields = [one for one in holders._meta.many_to_many if one.remote_field.through is through]
         self.holders = holders
         self._reverse = reverse
-        self._is_symmetrical = not reverse and any(map(_is_symmetrical, self.fields))
+        self._is_symmetrical = not reverse and any(map(_joins_both_ends, self.fields))
 
     def changed(
         self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str
@@ -98,7 +98,7 @@ class Relation:
             return list(found.values_list("pk", flat=True))
 
 
-def _is_symmetrical(field: models.ManyToManyField[Any, Any]) -> bool:
+def _joins_both_ends(field: models.ManyToManyField[Any, Any]) -> bool:
     """Whether both ends have the relation. django-taggit says so for all its relations, so compare the models too."""
     ends = (field.model, field.related_model)
     first, second = (end._meta.concrete_model for end in ends)
