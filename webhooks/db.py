@@ -132,8 +132,7 @@ MAX_KEYS = 10_000
 
 
 def in_chunks(using: str, keys: Collection[Any]) -> Iterator[list[Any]]:
-    """Split keys into lists that fit into one statement. If the database has no limit, give a single list: one
-    statement takes its row locks in one order."""
+    """Split keys into lists that fit into one statement. Without a limit it is one list: then locks have one order."""
     known = list(keys)
     has_limit = not is_postgresql(using) or getattr(connections[using].features, "uses_server_side_binding", False)
     size = MAX_KEYS if has_limit else len(known)

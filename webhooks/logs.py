@@ -11,8 +11,7 @@ JOB_TIMEOUTS = {("rq.timeouts", "BaseTimeoutException"), ("billiard.exceptions",
 
 
 def get_logger(name: str) -> logging.Logger:
-    """The logger of a module. It writes each message on one line: names, URLs and errors may hold line breaks that
-    imitate another record."""
+    """The logger of a module, with each message on one line: a line break in a name could imitate another record."""
     logger = logging.getLogger(name)
     if not any(isinstance(one, OneLine) for one in logger.filters):
         logger.addFilter(OneLine())

@@ -61,10 +61,7 @@ def has_perm(user: Any, permission: str) -> bool:
 
 
 def allowed(user: Any, action: str, rows: QuerySet[M]) -> QuerySet[M]:
-    """The rows of a model of this app on which the user may perform the action: view, change, retry, …
-
-    The permission for the model decides, and the host's ``restrict()`` if it has one.
-    """
+    """The rows on which the user may perform the action: by the permission for the model, and by ``restrict()``."""
     if _sees_all(user):
         return rows
     if not has_perm(user, f"webhooks.{action}_{rows.model._meta.model_name}"):
@@ -114,8 +111,7 @@ def visible_events(user: Any, events: QuerySet[Event] | None = None) -> QuerySet
 
 
 def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) -> QuerySet[Delivery]:
-    """The Deliveries that the user may view, with the objects of their Events, and with their webhooks if the host
-    restricts rows."""
+    """The Deliveries that the user may view, with their objects, and with their webhooks if the host restricts rows."""
     deliveries = allowed(user, "view", Delivery.objects.all() if deliveries is None else deliveries)
     if is_restricted(user):
         deliveries = deliveries.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))

@@ -77,8 +77,7 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
 
 
 def _record_event(state: TransactionState, event: Event, registration: Registration | None) -> None:
-    """Record the event for the webhooks that want it. ``registration`` is of its object, if the row is in this
-    database."""
+    """Record the event for the webhooks that want it. ``registration``: its object has a row in this database."""
     what = event.object_type, event.action, current_actor().username
     candidates, refusals = state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
     new = list[Event]()
@@ -105,8 +104,8 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
 
 
 def _lock_object(state: TransactionState, registration: Registration, event: Event) -> None:
-    """Let a later change of the object wait, so that its Event comes later. A row that this transaction changed is
-    locked already."""
+    """Let a later change of the object wait, so that its Event comes later."""
+    # A row that this transaction changed is locked already.
     if state.connection.features.has_select_for_update and not state.history((event.object_type, event.object_id)):
         message = "%s %s cannot be locked, its events may be out of order"
         with log_errors(state.using, message, event.object_type, event.object_id), transaction.atomic(state.using):

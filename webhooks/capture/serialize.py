@@ -48,8 +48,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class SerializedObject:
-    """The columns of an Event from each serializer that worked, and the errors of the others. ``error``: there are no
-    columns at all."""
+    """The columns of an Event from each serializer that worked, or the ``error`` of all. ``errors`` has the others."""
 
     object_repr: str
     columns_by_serializer: dict[str, dict[str, str]] = field(default_factory=dict)

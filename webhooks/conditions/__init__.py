@@ -70,8 +70,7 @@ class Condition:
 
 
 def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The input of conditions: the fields of the object, and ``snapshots``. A serializer may also give a list, text or
-    a number, which has no fields."""
+    """The input of conditions: ``snapshots``, and the fields of the object. Data that is no object has no fields."""
     return {**(data if isinstance(data, Mapping) else {}), "snapshots": snapshots}
 
 

@@ -159,8 +159,7 @@ def lookup(value: Any, steps: list[str]) -> Any:
 
 
 def _value_at(facts: Mapping[str, Any], attr: str) -> Any:
-    """The value at the path ``attr``. ``_NO_SNAPSHOT`` in a snapshot that is null, if the other one has such a path.
-    Raises Unanswerable without a value."""
+    """The value at the path, or ``_NO_SNAPSHOT`` in a snapshot that is null. Raises Unanswerable without one."""
     steps = attr.split(".")
     snapshots = facts.get("snapshots")
     if steps[0] == "snapshots" and len(steps) > 2 and isinstance(snapshots, dict):

@@ -88,8 +88,7 @@ class Pattern:
             raise PatternError(gettext("the pattern is nested too deeply; write a simpler one")) from error
 
     def matches(self, text: str, deadline: Deadline) -> bool:
-        """Whether the pattern matches at the beginning of the text, as ``re.match`` does. Raises TooSlow, and TypeError
-        for a value that is no text."""
+        """Whether the pattern matches the beginning of the text. Raises TooSlow, and TypeError for other values."""
         try:
             return self._compiled.match(text, timeout=deadline.left()) is not None
         except (TimeoutError, MemoryError) as error:

@@ -82,8 +82,9 @@ class Responses:
 
 
 def read(sources: Iterable[str], token: str = "") -> Responses:  # nosec B107 # none by default
-    """Read files and URLs. For a URL outside the API, read both lists. The ``token`` goes only to the server of each
-    URL. Raises UnreadableSource."""
+    """Read files and URLs. For a URL outside the API, read both lists. Raises UnreadableSource.
+
+    The ``token`` goes only to the server of each URL."""
     responses = Responses()
     for source in sources:
         if source.lower().startswith(("http://", "https://")):

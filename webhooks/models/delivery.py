@@ -40,8 +40,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
         return self.for_detail().defer(*(f"event__{name}" for name in (*LARGE_FIELDS, "error")))
 
     def by_table(self) -> DeliveryQuerySet:
-        """All deliveries as ``for_list``, with a query for each table. Old statistics mislead a join, but no look-up by
-        primary key."""
+        """All deliveries as ``for_list``, with a query for each table: old statistics would mislead a join."""
         webhooks = Webhook.with_deleted.order_by().defer(*SECRET_FIELDS)
         events = Event.objects.order_by().defer(*LARGE_FIELDS, "error")
         related = (Prefetch("event", events), Prefetch("webhook", webhooks), "queued")

@@ -212,8 +212,7 @@ class Event(models.Model):
         return self.failure == "loop_protection"
 
     def insert(self, using: str) -> None:
-        """Insert a new row, to be dispatched. Does the same as ``save()`` at half its cost, which every change of an
-        object pays."""
+        """Insert a new row, to be dispatched. Each change of an object pays for it: ``save()`` costs twice as much."""
         connection, columns = connections[using], self._columns()
         names = ", ".join(str(column.column) for column in columns)
         values = [column.get_db_prep_save(getattr(self, column.attname), connection) for column in columns]

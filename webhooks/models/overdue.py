@@ -16,8 +16,7 @@ SMALLEST_LANE = -(2**63)
 
 
 def blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Place]:
-    """Up to ``most`` heads that have failed for longer than ``seconds``, of webhooks that were sent to in all that
-    time."""
+    """Up to ``most`` heads that have failed for longer than ``seconds``, while their webhooks were sent to."""
     since, params = now_sql(using, -seconds)
     condition = f"""
         item.failing_since < {since} AND item.state = 'pending' AND item.in_lane AND webhook.enabled

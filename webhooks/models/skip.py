@@ -103,8 +103,7 @@ class Skip(models.Model):
 
     @classmethod
     def store_all(cls, skips: Iterable[Skip], using: str) -> None:
-        """Insert skips, many with each statement. A skip with the id of a stored one replaces it. An error leaves the
-        open transaction usable."""
+        """Insert skips, or replace those with the same ids. An error leaves the open transaction usable."""
         columns = [str(column.column) for column in cls._meta.local_concrete_fields]
         names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_skip")
         replaced = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name != "id")

@@ -78,8 +78,7 @@ def main() -> None:
 
 
 def _limit(memory: int) -> None:
-    """Set the limits of the kernel. Signals end the process even in the middle of a long operation in C, which a Python
-    handler could not interrupt."""
+    """Set the limits of the kernel. Its signals end the process even during a long operation in C."""
     for number in (signal.SIGPROF, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -182,8 +181,7 @@ _FUNCTIONS = {
 
 
 class Sandbox(SandboxedEnvironment):
-    """Jinja2 with a list of allowed calls. ``one_line``, for headers, refuses control characters in the output of
-    expressions."""
+    """Jinja2 with a list of allowed calls. ``one_line``, for headers, refuses control characters in values."""
 
     def __init__(self, one_line: bool) -> None:
         # Without optimizing: constants that Jinja2 computes while it compiles would stay in memory with the template.
@@ -246,8 +244,7 @@ class Sandbox(SandboxedEnvironment):
 
 
 class _Blocks(NodeTransformer):
-    """Treats the output of ``call`` and ``filter`` blocks like the output of expressions. Jinja2 treats it like plain
-    text of the template."""
+    """Treats the output of ``call`` and ``filter`` blocks like that of expressions. For Jinja2 it is plain text."""
 
     def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:
         self.generic_visit(node)

@@ -52,8 +52,7 @@ class PrechangeState:
 
 
 def read_rows(registration: Registration, pks: Collection[Any], using: str, lock: bool) -> dict[str, models.Model]:
-    """Read the rows of these primary keys in one query. ``lock`` takes the locks of an UPDATE, in its order: a parent
-    row before its child."""
+    """Read the rows of these primary keys in one query. ``lock`` takes the locks of an UPDATE, parents first."""
     model = registration.model
     # Not through a manager of the project: PostgreSQL may be unable to lock the rows that it annotates.
     found: models.QuerySet[models.Model] = models.QuerySet(model, using=using).filter(pk__in=pks).order_by()
@@ -86,8 +85,7 @@ def prefetch_serialized(registration: Registration, serializer: str, objects: li
 
 
 def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
-    """The columns and many-to-many relations in snapshots of a model, by their names in the payload. Raises the errors
-    of the serializer."""
+    """The fields in snapshots of a model, by their names in the payload. Raises the errors of the serializer."""
     found = _model_fields(registration.model)
     fields = _serializer_fields(registration.serializer_class(serializer)(context=serializer_context()))
     if fields:
@@ -172,8 +170,7 @@ def _stored_values(columns: Fields, row: models.Model) -> Snapshot:
 
 
 def _shows_relation(serializer: Any, name: str) -> bool:
-    """Whether a field of the serializer shows the relation directly. A method field, or code that adds to the data,
-    may query the database, which has only the new state."""
+    """Whether a field of the serializer shows the relation. A method field may query the new state instead."""
     one = _serializer_fields(serializer).get(name)
     return one is not None and one.source != "*"
 
@@ -199,8 +196,7 @@ def _simplified(relation: str, value: Any) -> Any:
 
 
 def changed_fields(prechange: Mapping[str, Any] | None, postchange: Mapping[str, Any] | None) -> list[str]:
-    """The names of the fields that differ between two snapshots, sorted. A field in only one of them differs. A
-    missing snapshot, on creation or deletion, has no fields."""
+    """The names of the fields that differ between two snapshots, sorted. A missing snapshot has no fields."""
     before, after = prechange or {}, postchange or {}
     names = before.keys() | after.keys()
     return sorted(name for name in names if not json_equal(before.get(name, _MISSING), after.get(name, _MISSING)))

@@ -217,8 +217,7 @@ class _Child:
         self._socket.close()
 
     def ask(self, request: bytes, most: int) -> tuple[Answer, float]:
-        """Return the answer to a request, up to ``most`` bytes, and its CPU seconds. Raises TemplateError, and then the
-        process has ended."""
+        """The answer, up to ``most`` bytes, and its CPU seconds. After a TemplateError, the process has ended."""
         try:
             self._socket.settimeout(SECONDS)
             self._socket.sendall(request)
@@ -265,9 +264,8 @@ class _Child:
 
 
 def _started(standard: int) -> subprocess.Popen[bytes]:
-    """Start a child process with this descriptor as standard input and output.
-
-    It has a new session: Ctrl-C in the worker's terminal must not interrupt a rendering."""
+    """Start a child process with this descriptor as standard input and output."""
+    # In a new session: Ctrl-C in the worker's terminal must not interrupt a rendering.
     limits = map(str, (CPU_SECONDS, MEMORY_MB * 1_000_000))
     command = [_python(), "-I", "-S", "-c", _BOOT, *limits, *_PATHS]
     needed = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}

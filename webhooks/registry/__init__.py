@@ -78,8 +78,7 @@ def unregister(model: type[models.Model]) -> None:
 
 
 def register_listed(labels: Iterable[str]) -> None:
-    """Register the models of the ``MODELS`` setting. A registration in code wins. ``manage.py check`` reports unknown
-    labels (webhooks.E003)."""
+    """Register the models of the ``MODELS`` setting. A registration in code wins. A check reports unknown labels."""
     for label in labels:
         try:
             listed = models_listed(label)
@@ -104,8 +103,7 @@ def is_pattern(label: str) -> bool:
 
 
 def models_matching(pattern: str) -> list[type[models.Model]]:
-    """The models of "dcim.*", or with "*" of all apps but Django's, that could have webhooks. Raises LookupError for
-    an unknown app."""
+    """The models of "dcim.*", or with "*" of all apps but Django's. Raises LookupError for an unknown app."""
     if pattern == "*":
         chosen = [app for app in apps.get_app_configs() if not app.name.startswith("django.")]
     else:

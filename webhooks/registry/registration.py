@@ -52,8 +52,7 @@ class Registration:
         return {str(self.normalize_pk(row.pk)): row for row in rows}
 
     def serializer_class(self, name: str = "") -> type[Any]:
-        """Return the serializer class of this name, or the default one. Raises ImproperlyConfigured, and names the
-        paths that were tried."""
+        """The serializer class of this name, or the default one. Raises ImproperlyConfigured with the tried paths."""
         if name and name not in self.serializers:
             raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
         given: Any = self.serializers[name] if name else self.serializer
@@ -100,8 +99,7 @@ class Registration:
         return key in self._sensitive_fields or self.is_sensitive(key)
 
     def name_of(self, instance: models.Model) -> str:
-        """Return the name of an object for its Events. In a model such as Token, ``str()`` may be the token, so the
-        name has the primary key instead."""
+        """The name of an object for its Events. For a model such as Token it has the key: ``str()`` may be secret."""
         is_secret = "display" in self._sensitive_fields
         return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
 

@@ -26,8 +26,7 @@ class Relation:
     def changed(
         self, instance: models.Model, action: str, pk_set: set[Any] | None, using: str
     ) -> dict[Registration, list[Any]]:
-        """Return the primary keys of the changed objects for each registration. The arguments come from Django's
-        signal ``m2m_changed``."""
+        """The primary keys of the changed objects by registration, from the arguments of ``m2m_changed``."""
         touched = [one for one in registry.registrations_touched(self.holders) if self.names(one)]
         if not touched or not (pk_set or action.endswith("_clear")):
             return {}
