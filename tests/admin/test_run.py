@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -51,6 +53,19 @@ def test_the_list_and_the_page_show_what_a_run_does_and_how_far_it_is(admin_clie
         assert text in page
     for text in ("state: failed, discarded", "Amsterdam: the object is gone", "<dd>300</dd>", "<dd>3</dd>"):
         assert text in page
+
+
+def test_the_list_takes_as_many_queries_for_many_runs_as_for_one(admin_client: Client) -> None:
+    def statements() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            assert admin_client.get(RUNS).status_code == 200
+        return len(captured)
+
+    make_run("DNS updater")
+    one = statements()
+    for number in range(5):
+        make_run(f"webhook {number}")
+    assert statements() == one
 
 
 def test_the_page_shows_times_in_words_and_no_percentage_of_nothing(admin_client: Client) -> None:

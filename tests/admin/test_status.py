@@ -129,6 +129,15 @@ class TestPage:
         assert {one["state"]: one["number"] for one in context["states"]} == {"pending": display.EMPTY, "failed": "2+"}
         assert (context["webhooks"][0]["failed"], context["groups"][0]["count"]) == ("2+", "2+")
 
+    def test_an_open_run_shows_its_progress_and_the_time_that_is_left(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
+        minute_ago = timezone.now() - timedelta(minutes=1)
+        Run.objects.create(kind="retry", requested_by="admin", total=120, done=60, created=minute_ago)
+        shown = page(admin_client, STATUS)
+        assert "60 of 120" in shown
+        assert "1/s, about 1 min left" in shown
+
     def test_many_webhooks_link_to_their_list(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:

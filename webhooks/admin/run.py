@@ -13,7 +13,6 @@ from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -30,7 +29,7 @@ from webhooks.db import to_utc
 from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
 from webhooks.operations.counts import TOTAL_CAP
-from webhooks.operations.wording import exact_time, number, span
+from webhooks.operations.wording import exact_time, number
 
 # The colours of states, by the state of a delivery that has the same one.
 COLOURS = {
@@ -43,9 +42,6 @@ COLOURS = {
 
 # The filters that are times, with their words.
 TIMES = {"created_after": gettext_lazy("since %(time)s"), "created_before": gettext_lazy("before %(time)s")}
-
-# Seconds of work after which the speed of a run can be measured; before one percent, it cannot.
-SETTLED = 3
 
 
 @admin.register(Run)
@@ -81,6 +77,9 @@ class RunAdmin(ReadOnlyAdmin):
 
     def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
         return read_page(self.get_queryset(request).filter(**filters), None, before, self.list_per_page)
+
+    def prepare(self, request: HttpRequest, rows: list[Run]) -> None:
+        runs.name_webhooks(rows)
 
     def count_in_words(self, count: int) -> str:
         return ngettext("%(count)s run", "%(count)s runs", count) % {"count": number(count, TOTAL_CAP)}
@@ -192,7 +191,7 @@ def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
         "state_pill": state_pill(run),
         "bar": bar(run),
         "progress_text": progress_text(run),
-        "left": time_left(run),
+        "left": runs.time_left(run),
         "ended": when(run.finished_at) if run.finished_at else "",
         "figures": [
             (label, number(count))
@@ -203,16 +202,6 @@ def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
         "may_cancel": may_steer and run.is_open,
         "left_count": number(max(0, (run.total or 0) - run.taken)),
     }
-
-
-def time_left(run: Run) -> str:
-    """How fast a running run is, and how long it will take at this speed."""
-    seconds = (timezone.now() - run.created).total_seconds()
-    if run.state != RunState.RUNNING or not run.total or not run.percent or seconds < SETTLED:
-        return ""
-    speed = run.taken / seconds
-    words = {"speed": number(round(speed)), "time": span((run.total - run.taken) / speed)}
-    return _("%(speed)s/s, about %(time)s left") % words
 
 
 def rows_url(run: Run) -> str:

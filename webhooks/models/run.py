@@ -95,6 +95,9 @@ class Run(models.Model):
     created = models.DateTimeField(_("created"), default=timezone.now, db_default=Now())
     finished_at = models.DateTimeField(_("finished at"), null=True, blank=True)
 
+    webhook_names: dict[int, str]
+    """By id, for texts about it: ``operations.runs.name_webhooks`` reads them."""
+
     objects = WriteDBManager.from_queryset(RunQuerySet)()
 
     class Meta:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.dispatch import receiver
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -23,7 +24,7 @@ from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
 from webhooks.operations import history, retries, run_acts  # noqa: F401 # run_acts adds its acts
 from webhooks.operations.retries import NAMED_WEBHOOKS, PROGRAM, Result, name_of
-from webhooks.operations.wording import count_of, in_english, listed
+from webhooks.operations.wording import count_of, in_english, listed, number, span
 from webhooks.workers import jobs
 
 # Up to this many rows are changed at once, without a run.
@@ -34,6 +35,9 @@ SAMPLE = 10
 
 # Seconds that one query of a preview may take, and a whole preview for a request.
 QUERY_SECONDS, PREVIEW_SECONDS = 3.0, 10.0
+
+# Seconds of work after which the speed of a run can be measured; before one percent, it cannot.
+SETTLED = 3
 
 # What a run did, and with what.
 PAST = {
@@ -234,13 +238,36 @@ def _webhooks(run: Run) -> str:
 
     Without a filter by webhook, they are known after the count.
     """
-    found = {int(webhook): number for webhook, number in run.counts.items() if int(webhook) != EVENTS}
-    chosen = sorted(found, key=found.__getitem__, reverse=True)
-    if "webhook" in run.filters:
-        chosen = [run.filters["webhook"]]
-    webhooks = Webhook.with_deleted.in_bulk(chosen[:NAMED_WEBHOOKS])
-    names = [str(webhooks[pk]) for pk in chosen[:NAMED_WEBHOOKS] if pk in webhooks]
+    if not hasattr(run, "webhook_names"):
+        name_webhooks([run])
+    chosen = _webhook_ids(run)
+    names = [run.webhook_names[pk] for pk in chosen[:NAMED_WEBHOOKS] if pk in run.webhook_names]
     return listed(names, len(chosen)) if names else ""
+
+
+def name_webhooks(rows: Collection[Run]) -> None:
+    """Read the names of the webhooks of these runs in one query, for ``summary``."""
+    ids = {pk for run in rows for pk in _webhook_ids(run)[:NAMED_WEBHOOKS]}
+    names = {pk: str(webhook) for pk, webhook in Webhook.with_deleted.in_bulk(ids).items()}
+    for run in rows:
+        run.webhook_names = names
+
+
+def _webhook_ids(run: Run) -> list[int]:
+    if "webhook" in run.filters:
+        return [run.filters["webhook"]]
+    found = {int(webhook): count for webhook, count in run.counts.items() if int(webhook) != EVENTS}
+    return sorted(found, key=found.__getitem__, reverse=True)
+
+
+def time_left(run: Run) -> str:
+    """How fast a running run is, and how long it will take at this speed."""
+    seconds = (timezone.now() - run.created).total_seconds()
+    if run.state != RunState.RUNNING or not run.total or not run.percent or seconds < SETTLED:
+        return ""
+    speed = run.taken / seconds
+    words = {"speed": number(round(speed)), "time": span((run.total - run.taken) / speed)}
+    return _("%(speed)s/s, about %(time)s left") % words
 
 
 @receiver(run_ended)

@@ -154,6 +154,7 @@ def _group(group: FailedGroup, name: str, newest: dict[tuple[int, str], list[dic
 
 def runs(overview: Overview, user: Any) -> dict[str, Any]:
     """The runs that have not ended, with their progress."""
+    operations.name_webhooks(overview.runs)
     return {
         "runs": [_run(run) for run in overview.runs],
         "may_steer_runs": permissions.has_perm(user, "webhooks.add_run"),
@@ -168,6 +169,7 @@ def _run(run: Run) -> dict[str, Any]:
         "taken": number(run.taken),
         "total": number(run.total) if run.total is not None else "",
         "failed": number(run.failed) if run.failed else "",
+        "left": operations.time_left(run),
         "begun": when(run.created),
     }
 
