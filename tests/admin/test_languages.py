@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
 from django.apps import apps
 from django.contrib.auth.models import User
 from django.db.models import Model
@@ -75,6 +76,7 @@ def _names(model: type[Model]) -> list[str]:
     return [capfirst(str(meta.verbose_name_plural)), str(meta.verbose_name), meta.app_config.verbose_name]
 
 
+@pytest.mark.one_database
 def test_every_text_of_every_page_is_translated(db: None, redis: Any) -> None:
     fill()
     client = browser(User.objects.create_superuser("admin"))
