@@ -99,11 +99,12 @@ def measure_slow_receivers(bench: Bench) -> Iterator[Measurements]:
     while True:
         some = deliver(bench, bench.size(6000, 400), "slow-200")
         many = deliver(bench, bench.size(2000, 200), "slow-2000")
-        one, all_of_them = (_memory_in_flight(bench, senders) for senders in (2, 2 * IN_FLIGHT))
+        in_flight = bench.size(IN_FLIGHT, 20)
+        one, all_of_them = (_memory_in_flight(bench, senders) for senders in (2, 2 * in_flight))
         yield {
             "slow-200": Measurement(some.steady_rate),
             "slow-2000": Measurement(many.steady_rate),
-            "waiting-memory": Measurement(1024 * (all_of_them - one) / (IN_FLIGHT - 1)),
+            "waiting-memory": Measurement(1024 * (all_of_them - one) / (in_flight - 1)),
         }
 
 
