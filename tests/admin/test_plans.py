@@ -19,7 +19,6 @@ from tests.support.users import browser
 from tests.testapp.models import Thing
 from webhooks.admin import finding, paging
 from webhooks.admin.delivery import DeliveryAdmin
-from webhooks.admin.paging import CappedPaginator
 from webhooks.admin.status import figures, problems, tables
 from webhooks.api.filters import NewestFirst
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
@@ -47,7 +46,6 @@ def down(
     for module in (counts, overview, figures, problems, tables):
         monkeypatch.setattr(module, "TOTAL_CAP", TOTAL_CAP, raising=False)
         monkeypatch.setattr(module, "EACH_CAP", EACH_CAP, raising=False)
-    monkeypatch.setattr(CappedPaginator, "cap", TOTAL_CAP)
     monkeypatch.setattr(paging, "TOTAL_CAP", TOTAL_CAP)
     monkeypatch.setattr(paging, "LOOK_THROUGH", (50, 500))
     for name in ("LOOK_THROUGH", "LOOK_THROUGH_SCATTERED"):

@@ -7,14 +7,15 @@ try_it              the exact request for a real object, before the form is save
 recover             Recover and Backfill, with a dry run first
 why                 “Why didn't it fire?”
 delivery, event     the lists of deliveries and events, their actions and buttons
-delivery_page       the page of one delivery: verdict, timeline, lane, attempts
+delivery_page       the page of one delivery: verdict and lane
+attempts            its timeline, and one attempt at a time
 change_context      the change as the pages of a delivery and of an event show it
 diff, curl          two snapshots as a comparison, a stored request as a command of curl
 skip                the list of skipped changes
 run, run_start      runs: list, progress, pause, resume, cancel; and what a run will do
 status              /admin/webhook-backend-status/: problems, figures, tables, and their buttons
 actions             retry, discard, enable, disable, pause, resume, and the preview of a deletion
-forms               the form of a webhook, with its fields and widgets
+forms, form_fields  the form of a webhook, and its own kinds of fields and widgets
 fieldsets           the sections of that form
 condition_preview   tries the filters of the form on stored events
 lists               the lists of deliveries, events, skips and runs: base class, addresses

@@ -58,7 +58,7 @@ def _perform(
     done: Any,
     why_skipped: str,
 ) -> None:
-    """``done`` says in one form for one delivery and another for many what was done."""
+    """``done`` is the text about the result, with a form for one delivery and one for many."""
     permitted = permissions.allowed(request.user, permission, chosen)
     count = permitted.count()
     result = operation(permitted, request.user, retries.REQUEST_SECONDS)

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import conditions, payloads, permissions, registry
-from webhooks.admin.forms import FieldNamesField, ListField
+from webhooks.admin.form_fields import FieldNamesField, ListField
 from webhooks.admin.lists import as_key
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import EventContext, FilterError, wants

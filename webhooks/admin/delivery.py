@@ -16,7 +16,8 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions, redaction
 from webhooks.admin import actions
-from webhooks.admin.delivery_page import delivery_context, next_attempt
+from webhooks.admin.attempts import next_attempt
+from webhooks.admin.delivery_page import delivery_context
 from webhooks.admin.display import action_word, escape_invisible, object_name, pill, state_word, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.finding import find_deliveries

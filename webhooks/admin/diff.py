@@ -38,7 +38,7 @@ class Line:
 
 
 def diff(before: Any, after: Any) -> list[Line]:
-    """The lines for two snapshots, in the order of their keys. None stands for an object that is not there."""
+    """The lines for two snapshots, in the order of their keys. None means that there is no object."""
     return list(_lines("", {} if before is None else before, {} if after is None else after))
 
 

@@ -21,7 +21,6 @@ from webhooks.models import Action, Event, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.operations.statistics import Times
 from webhooks.operations.wording import exact_time, span
-from webhooks.text import clean
 
 EMPTY = "\N{EN DASH}"
 
@@ -92,14 +91,6 @@ def object_name(event: Event | Skip, action: str = "") -> SafeString:
 def changed_fields(event: Event) -> str:
     """The names of the fields that an update changed, or "nothing"; empty if they are not known."""
     return ", ".join(json.loads(event.changed)) or _("nothing") if event.changed else ""
-
-
-def indented(text: str) -> str:
-    """JSON text with line breaks and without escapes. Other text stays as it is."""
-    try:
-        return clean(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        return text
 
 
 def escape_invisible(response: Any) -> Any:

@@ -171,7 +171,7 @@ class FilterForm(ListForm):
 
 
 def meaning_of(term: str, model: type[Event | Skip]) -> dict[str, Any]:
-    """The filters that a search term stands for: an object by "dcim.site:12" or its id, a request, or else a part of
+    """The filters that a search term means: an object by "dcim.site:12" or its id, a request, or else a part of
     the names of objects. The rows of ``model`` decide what there is."""
     term, rows = term.strip(), model._default_manager
     label, colon, key = term.partition(":")

@@ -17,57 +17,22 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Page, Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.functional import cached_property
 
 from webhooks.db import index_plans
-from webhooks.models.queue import QueuedDeliveryQuerySet
 from webhooks.models.selection import rows_in_order
 from webhooks.operations.counts import TOTAL_CAP, capped
 
 
-class CappedPaginator(Paginator):
-    """Pages through the first ``cap`` rows and counts no further.
-
-    ``may_sort`` allows an index of another order, for filters that leave few rows. If it gets ``queue``, the rows of
-    the queue for the same deliveries in the same order, it counts and finds the deliveries there.
-    """
-
-    cap = TOTAL_CAP
-
-    def __init__(
-        self,
-        rows: QuerySet[Any],
-        per_page: int,
-        queue: QueuedDeliveryQuerySet | None = None,
-        may_sort: bool = True,
-    ) -> None:
-        super().__init__(rows, per_page)
-        self.found: QuerySet[Any] = rows if queue is None else queue
-        self.may_sort = may_sort and queue is None
-
-    @cached_property
-    def _counted(self) -> int:
-        with index_plans(self.found.db, self.may_sort):
-            return capped(self.found.order_by(), self.cap).count()
-
-    @cached_property
-    def count(self) -> int:
-        return min(self._counted, self.cap)
-
-    @property
-    def is_capped(self) -> bool:
-        """Whether there are more rows than it pages through."""
-        return self._counted > self.cap
+class IndexedPaginator(Paginator):
+    """Reads the keys of a page by an index, then its rows with their counts."""
 
     def page(self, number: int | str) -> Page:
         number = self.validate_number(number)
-        end = min(number * self.per_page, self.count)
-        with index_plans(self.found.db, self.may_sort):
-            keys = list(
-                self.found.prefetch_related(None).values_list("pk", flat=True)[(number - 1) * self.per_page : end]
-            )
-            rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-            return Page(rows_in_order(rows, keys), number, self)
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        with index_plans(rows.db):
+            keys = rows.prefetch_related(None).values_list("pk", flat=True)
+            chosen = list(keys[(number - 1) * self.per_page : number * self.per_page])
+            return Page(rows_in_order(rows, chosen), number, self)
 
 
 # A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost
@@ -213,7 +178,7 @@ class KeysetList(ChangeList):
         self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
 
 
-class CappedList(ChangeList):
+class IndexedList(ChangeList):
     """The list of an admin page. Django reads a list of one page without the paginator."""
 
     def get_results(self, request: HttpRequest) -> None:

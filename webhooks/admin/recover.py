@@ -31,7 +31,7 @@ HOURS = {
     168: gettext_lazy("the last 7 days"),
 }
 
-# A dry run counts for this long, then shows what it has.
+# A dry run counts for this many seconds, then shows its counts so far.
 PREVIEW_SECONDS = 2.0
 
 TITLES = {RunKind.RECOVER: gettext_lazy("Recover"), RunKind.BACKFILL: gettext_lazy("Backfill")}

@@ -111,7 +111,7 @@ def webhooks_text(webhooks: Collection[int]) -> str:
 
 
 def _may_start(user: Any, kind: RunKind, count: int) -> bool:
-    """Few rows are changed at once. A run needs a permission of its own."""
+    """Few rows are changed at once. A run needs another permission."""
     if kind in AT_ONCE_KINDS and count <= runs.AT_ONCE:
         return True
     return permissions.has_perm(user, "webhooks.add_run")

@@ -63,7 +63,7 @@ def panel(
 def _controls(
     request: HttpRequest, chosen: Collection[Any], actions: Collection[str], posted: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The models and objects to choose from, and what is chosen. The models of the webhook come first."""
+    """The models and objects to choose from, and the chosen ones. The models of the webhook come first."""
     of_webhook = {label_of(one) for one in chosen}
     offered = [one for one in registry.registrations() if permissions.may_view_model(request.user, one.model)]
     own = [one for one in offered if one.label in of_webhook]

@@ -34,7 +34,9 @@ from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, SECRET_FIELDS
 from webhooks.network import url_policy
+from webhooks.operations.refusals import OUTSIDE
 from webhooks.operations.webhooks import delete_webhooks, ping
+from webhooks.operations.wording import sentence
 from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.
@@ -147,22 +149,20 @@ class WebhookAdmin(WebhookListAdmin):
             return
         obj.save_settings(form.changed_settings, request.user)
         if obj.enabled != form.cleaned_data["enabled"]:
-            text = _(
-                "“%(name)s” was disabled%(reason)s while its form was open. It stays disabled: change that if needed."
-            )
+            text = _("“%(name)s” was disabled while its form was open. It stays disabled: change that if needed.")
             if obj.enabled:
                 text = _("“%(name)s” was enabled while its form was open. It stays enabled: change that if needed.")
-            reason = f" ({obj.disabled_reason})" if obj.disabled_reason else ""
-            messages.warning(request, text % {"name": obj, "reason": reason})
+            elif obj.disabled_reason:
+                text = _(
+                    "“%(name)s” was disabled while its form was open: %(reason)s It stays disabled: change that if "
+                    "needed."
+                )
+            messages.warning(request, text % {"name": obj, "reason": sentence(obj.disabled_reason)})
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         if not permissions.may(request.user, "change" if change else "add", form.instance):
-            raise OutsidePermission(
-                _("You may change some webhooks, but none with these values.")
-                if change
-                else _("You may add some webhooks, but none with these values.")
-            )
+            raise OutsidePermission(OUTSIDE["change" if change else "add"])
         if form.instance.enabled:
             jobs.wake_on_commit()
 

@@ -16,7 +16,7 @@ from webhooks import permissions
 from webhooks.admin import actions, theme
 from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
 from webhooks.admin.lists import deliveries_url
-from webhooks.admin.paging import CappedList, CappedPaginator
+from webhooks.admin.paging import IndexedList, IndexedPaginator
 from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.network import url_policy
@@ -32,6 +32,7 @@ MAX_MODELS = 3
 
 
 class WebhookListAdmin(EscapeInvisibleMixin, theme.ModelAdmin):
+    paginator = IndexedPaginator
     actions = ("enable", "disable", "pause", "resume")
     sortable_by = ("name_and_url", "state")
 
@@ -57,13 +58,8 @@ class WebhookListAdmin(EscapeInvisibleMixin, theme.ModelAdmin):
         queue = permissions.visible_queue(request.user)
         return with_counts(webhooks, queue).prefetch_related("object_types")
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[CappedList]:
-        return CappedList
-
-    def get_paginator(
-        self, request: HttpRequest, queryset: QuerySet[Any], per_page: int, *args: Any, **kwargs: Any
-    ) -> CappedPaginator:
-        return CappedPaginator(queryset, per_page, may_sort=False)  # for the counts: the table itself is small
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[IndexedList]:
+        return IndexedList
 
     @admin.display(description=gettext_lazy("webhook"), ordering="name")
     def name_and_url(self, webhook: Webhook) -> SafeString:

@@ -16,7 +16,7 @@ from webhooks.models import Run, RunKind
 
 MAX_HOURS = 24 * 3660
 
-# They have URLs of their own, because they need a webhook and a time.
+# They have other URLs, because they need a webhook and a time.
 SINCE = (RunKind.RECOVER, RunKind.BACKFILL)
 
 

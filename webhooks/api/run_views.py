@@ -19,7 +19,7 @@ from webhooks.api.base import Conflict, StrictViewSet, refuse_body
 from webhooks.api.fields import extend_schema, extend_schema_view
 from webhooks.api.filters import RunFilters
 from webhooks.api.run_serializers import NewRunSerializer, RunPreviewSerializer, RunSerializer, SinceSerializer
-from webhooks.models import Run, RunKind, Webhook
+from webhooks.models import Run, RunKind
 from webhooks.operations import runs
 
 # The responses of an action that begins a run.
@@ -49,25 +49,21 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
     def recover(self, request: Request, webhook: str) -> Response:
         """Send everything of a webhook again, from a time on, that did not succeed: retry its deliveries, and replay
         the events that failed before they had deliveries."""
-        given = SinceSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        filters = runs.since_filters(self._webhook(webhook), given.validated_data["since"])
-        return self._start(RunKind.RECOVER, filters, given)
+        return self._start_since(RunKind.RECOVER, webhook)
 
     @extend_schema(operation_id="webhooks_webhooks_backfill", request=SinceSerializer, responses=STARTED)
     def backfill(self, request: Request, webhook: str) -> Response:
         """Send a webhook the stored events from a time on that match its models, actions and conditions of today, and
         that it did not get. It may be a new webhook."""
-        given = SinceSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        filters = runs.since_filters(self._webhook(webhook), given.validated_data["since"])
-        return self._start(RunKind.BACKFILL, filters, given)
+        return self._start_since(RunKind.BACKFILL, webhook)
 
-    def _webhook(self, pk: str) -> Webhook:
+    def _start_since(self, kind: RunKind, pk: str) -> Response:
+        given = SinceSerializer(data=self.request.data)
+        given.is_valid(raise_exception=True)
         webhook = permissions.visible_webhooks(self.request.user).filter(pk=pk).first()
         if webhook is None:
             raise NotFound
-        return webhook
+        return self._start(kind, runs.since_filters(webhook, given.validated_data["since"]), given)
 
     def _start(self, kind: str, filters: dict[str, Any], given: Any) -> Response:
         user = self.request.user

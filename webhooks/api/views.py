@@ -31,6 +31,7 @@ from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
 from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliveries, select_queued
 from webhooks.models.validation import CONFLICT
 from webhooks.operations import history, retries, runs
+from webhooks.operations.refusals import OUTSIDE
 from webhooks.operations.retries import Result
 from webhooks.operations.webhooks import delete_webhooks, pause, ping, resume
 from webhooks.workers import jobs
@@ -69,11 +70,7 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
             with transaction.atomic(Event.objects.db):
                 webhook = serializer.save()
                 if not permissions.may(user, permission, webhook):
-                    refusals = {
-                        "add": _("You may add some webhooks, but none with these values."),
-                        "change": _("You may change some webhooks, but none with these values."),
-                    }
-                    raise PermissionDenied(refusals[permission])
+                    raise PermissionDenied(OUTSIDE[permission])
                 if webhook.enabled:
                     jobs.wake_on_commit()  # deliveries may have waited while it was disabled
                 if before is None:

@@ -25,7 +25,7 @@ IN_TROUBLE = IS_PAUSED | Q(enabled=True, failures_in_a_row__gt=0) | (Q(enabled=F
 
 
 def read_notice(user: Any) -> list[str]:
-    """What is wrong, in a few words each, as far as the user may see it. Empty if nothing is."""
+    """The problems, in a few words each, as far as the user may see them. Empty if there are none."""
     if not conf.enabled:
         return [_("webhooks are turned off")]
     found = []

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.permissions import is_partial, may_view_model, of_viewable_objects
@@ -26,6 +27,12 @@ CONTENT_FIELDS = (
 )  # fmt: skip
 # Every attempt reads these, so a change applies to deliveries that wait already.
 ATTEMPT_FIELDS = {*DESTINATION_FIELDS, "additional_headers", "body_template"}
+
+# For a user with the permission for some webhooks only.
+OUTSIDE = {
+    "add": gettext_lazy("You may add some webhooks, but none with these values."),
+    "change": gettext_lazy("You may change some webhooks, but none with these values."),
+}
 
 
 def refusals(

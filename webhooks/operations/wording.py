@@ -9,7 +9,7 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format, number_format
 from django.utils.translation import gettext, ngettext_lazy, pgettext
 
-# What ``count_of`` counts, as a label of its own. In a sentence, give the whole sentence to ``ngettext``: other
+# The nouns of ``count_of``, for labels. In a sentence, give the whole sentence to ``ngettext``: other
 # languages inflect these words.
 NOUNS = {
     "attempt": ngettext_lazy("%(number)s attempt", "%(number)s attempts", "count"),

@@ -1,0 +1,144 @@
+"""The attempts on the page of a delivery: the timeline, and one attempt as a user may see it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from webhooks.admin import highlight
+from webhooks.admin.curl import curl
+from webhooks.admin.display import pill, when
+from webhooks.models import Attempt, BodyKind, Delivery
+from webhooks.models.attempt import sent_bodies
+from webhooks.models.queue import State
+from webhooks.operations.wording import exact_time, number
+from webhooks.redaction import Redaction, explain
+
+# A body with more characters is folded.
+LONG_BODY = 5000
+
+# Characters of an answer next to the remedy.
+ANSWER_SHOWN = 300
+
+
+def shown_attempt(delivery: Delivery, attempts: list[Attempt], number_asked: str) -> Attempt | None:
+    """The attempt with this number, with all its columns, or else the last one."""
+    chosen = next((one for one in attempts if str(one.number) == number_asked), attempts[0] if attempts else None)
+    if number_asked.isdecimal() and len(number_asked) < 9 and (chosen is None or str(chosen.number) != number_asked):
+        older = delivery.attempts.filter(number=int(number_asked)).order_by("-pk").first()
+        if older is not None:
+            return older
+    return delivery.attempts.filter(pk=chosen.pk).first() if chosen else None
+
+
+def timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> list[dict[str, Any]]:
+    """What happened to it, the oldest first: the change, the attempts, and the end or the next attempt."""
+    event = delivery.event
+    steps: list[dict[str, Any]] = [{"word": _("changed"), "kind": "created", "time": when(event.timestamp)}]
+    steps += [
+        {
+            "number": one.number,
+            "word": str(one.status or _("no answer")),
+            "kind": "succeeded" if one.succeeded else "failed",
+            "time": when(one.started_at),
+            "is_shown": shown is not None and one.pk == shown.pk,
+            "by": one.requested_by,
+        }
+        for one in reversed(attempts)
+    ]
+    match delivery.state:
+        case State.FAILED:
+            steps.append({"word": _("given up"), "kind": "failed", "time": when(delivery.finished_at)})
+        case State.DISCARDED:
+            steps.append({"word": _("discarded"), "kind": "discarded", "time": when(delivery.discarded_at)})
+        case State.PENDING:
+            steps.append({"word": next_attempt(delivery), "kind": "pending", "time": ""})
+        case State.WAITING:
+            steps.append({"word": _("waits for its turn"), "kind": "waiting", "time": ""})
+        case State.SENDING:
+            steps.append({"word": _("being sent"), "kind": "sending", "time": ""})
+    return steps
+
+
+def next_attempt(delivery: Delivery) -> SafeString | str:
+    """When a pending delivery is sent. Empty if it is not pending."""
+    if delivery.next_attempt_at is None:
+        return ""
+    if not delivery.webhook.enabled:
+        return _("next when enabled")
+    if delivery.webhook.is_paused:
+        return _("next when resumed")
+    if delivery.next_attempt_at <= timezone.now():
+        return _("due now")
+    return format_html("{} {}", _("next"), when(delivery.next_attempt_at))
+
+
+def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> dict[str, Any]:
+    """One attempt as a user may see it: the request as it was sent, and the response."""
+    webhook, sees_all = delivery.webhook, redacted.sees_all(delivery.webhook_id)
+    body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
+    hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
+    request_body = None if body is None or hides_body else body.decode(errors="replace")
+    url = redacted.url(webhook.pk, attempt.url)
+    changed = json.loads(delivery.event.changed) if delivery.event.changed else ()
+    response_body = attempt.response_body if sees_all and sees_payload else ""
+    return {
+        "row": attempt,
+        "pill": pill("succeeded" if attempt.succeeded else "failed", str(attempt.status or _("no answer"))),
+        "time": exact_time(attempt.started_at),
+        "reason": redacted.error(webhook.pk, attempt.reason, attempt.error_kind),
+        # The page says what to do about the last failure already.
+        "explanation": None if attempt.error_kind == explained_kind(delivery) else explain(attempt.error_kind, url),
+        "url": url,
+        "headers": highlight.headers_block(attempt.request_headers, _("Headers of the request")) if sees_all else "",
+        "hides_body": hides_body,
+        "is_from_template": attempt.body_kind == BodyKind.TEMPLATE,
+        "is_body_known": request_body is not None,
+        "body": body_block(request_body or "", _("Body of the request"), changed),
+        "body_size": _size(len(body or b"")),
+        "is_long": len(request_body or "") > LONG_BODY,
+        "response_headers": (
+            highlight.headers_block(attempt.response_headers, _("Headers of the response"))
+            if sees_all and attempt.response_headers
+            else ""
+        ),
+        "response_body": body_block(response_body, _("Body of the response")) if response_body else "",
+        "response_size": _size(len(response_body.encode())),
+        "is_response_long": len(response_body) > LONG_BODY,
+        "curl": curl(attempt.method, url, attempt.request_headers, request_body) if sees_all and attempt.url else "",
+        "older": _next_number(delivery, attempt, "-"),
+        "newer": _next_number(delivery, attempt, ""),
+    }
+
+
+def body_block(text: str, label: str, marked: Any = ()) -> SafeString:
+    return highlight.block(highlight.json_text(text, marked), label)
+
+
+def _size(count: int) -> str:
+    return ngettext("%(count)s byte", "%(count)s bytes", count) % {"count": number(count)}
+
+
+def _next_number(delivery: Delivery, attempt: Attempt, order: str) -> int | None:
+    rows = delivery.attempts.filter(**{"pk__lt" if order else "pk__gt": attempt.pk})
+    return rows.order_by(f"{order}pk").values_list("number", flat=True).first()
+
+
+def answer_of(last: Attempt | None, redacted: Redaction, sees_payload: bool) -> str:
+    """The beginning of what the receiver answered to the last attempt, if that failed."""
+    if last is None or last.succeeded or not sees_payload or not redacted.sees_all(last.delivery.webhook_id):
+        return ""
+    body = Attempt.objects.filter(pk=last.pk).values_list("response_body", flat=True).first() or ""
+    text = " ".join(body.split())
+    return f"{text[:ANSWER_SHOWN]}…" if len(text) > ANSWER_SHOWN else text
+
+
+def explained_kind(delivery: Delivery) -> str:
+    """The kind of the error that the page explains. None after a success or a discard."""
+    return "" if delivery.state in (State.SUCCEEDED, State.DISCARDED) else delivery.error_kind
