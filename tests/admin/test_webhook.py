@@ -130,7 +130,7 @@ class TestForm:
         opened = form(name="renamed", enabled=left) | {"initial-enabled": was}
         [warning, success] = messages_after(admin_client, change_of(webhook), **opened)
         assert f"“renamed” was {'disabled' if left else 'enabled'}" in warning
-        assert ("(HTTP 410 Gone)" in warning) == bool(left)
+        assert ("open: HTTP 410 Gone. It stays disabled" in warning) == bool(left)
         assert "was changed successfully" in success
         assert Webhook.objects.values_list("name", "enabled").get() == ("renamed", not left)
 

@@ -86,27 +86,25 @@ class Asked:
 def changed_again(verdict: Verdict, asked: Asked, rows: Rows, since: datetime | None) -> Verdict:
     """The verdict about a change after the last stored one. ``since`` is when webhooks certainly wanted such a change;
     None if that is not known."""
-    webhook, lost = verdict.webhook, join(asked.lost, _("Nothing is stored of that change."))
+    webhook, action = verdict.webhook, asked.lost_action
+    lost = join(asked.lost, _("Nothing is stored of that change."))
     common: dict[str, Any] = {"changed": asked.present.differs, "earlier": verdict}
-    if text := not_chosen(webhook, asked.lost_action, asked.label, rows.models[webhook.pk]):
+    if text := not_chosen(webhook, action, asked.label, rows.models[webhook.pk]):
         return at_webhook(webhook, Cause.NOT_CHOSEN, join(asked.lost, text), str(ADD_TO_WEBHOOK), **common)
     if not conf.enabled:
         return replace(turned_off(webhook, _("Changes are not recorded.")), **common)
     remedy = _save_again(webhook, asked)
-    known_at, saved = verdict.change.timestamp if verdict.change else None, asked.present.last_saved
-    is_watched = bool(since and saved and to_utc(saved) > to_utc(since))
-    is_watched = is_watched or bool(since and known_at and to_utc(known_at) >= to_utc(since))
-    if not is_watched:
+    moments = (asked.present.last_saved, verdict.change.timestamp if verdict.change else None)
+    if not since or not any(one and to_utc(one) >= since for one in moments):
         if since:
             text = _("Perhaps no enabled webhook wanted it before %(time)s.") % {"time": exact_time(since)}
         else:
             text = _("Perhaps no enabled webhook wanted it, or its skips were deleted.")
         return at_webhook(webhook, Cause.NO_SUBSCRIBER, join(lost, text), remedy, **common)
-    text = _("It was not captured: it came by %(ways)s, or webhooks were turned off.") % {
-        "ways": asked.unsignalled(asked.lost_action)
-    }
-    may_track = asked.lost_action != Action.DELETED and not asked.is_tracked
-    remedy = join(remedy, TRACKED if may_track else "")
+    text = _("It was not captured: it came by %(ways)s, or webhooks were turned off.")
+    text %= {"ways": asked.unsignalled(action)}
+    if action != Action.DELETED and not asked.is_tracked:
+        remedy = join(remedy, TRACKED)
     return Verdict(webhook, Cause.NO_SIGNAL, join(lost, text), remedy, Target.CAPTURE, **common)
 
 
@@ -208,7 +206,7 @@ def _save_again(webhook: Webhook, asked: Asked) -> str:
 
 
 def watched_since(webhooks: Iterable[Webhook], rows: Rows, label: str, action: Action) -> datetime | None:
-    """Since when each such change certainly leaves an Event or a skip; None if that is not known.
+    """Since when (UTC) each such change certainly leaves an Event or a skip; None if that is not known.
 
     A webhook with filters leaves a skip, if skips are stored, and only as long as they are.
     """
