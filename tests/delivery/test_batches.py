@@ -10,11 +10,13 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
+from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Attempt, BodyKind, Delivery, Worker, claims
 from webhooks.models.claims import due_webhooks
 from webhooks.network.outcome import Outcome
@@ -54,3 +56,16 @@ def test_a_batch_of_any_size_takes_the_same_queries() -> None:
     of_one = queries_of_a_batch(1)
     assert queries_of_a_batch(200) == of_one
     assert sum(of_one.values()) < 25, of_one
+
+
+def test_an_idle_worker_dispatches_new_events_before_it_looks_for_due_deliveries(inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    runner = DeliveryRunner("test")
+    with CaptureQueriesContext(connection) as captured:
+        runner.run(5, wait=False)
+    runner.close(grace=5)
+    statements = [one["sql"] for one in captured]
+    [queued] = [number for number, sql in enumerate(statements) if "INSERT INTO webhooks_queue" in sql]
+    looks = [number for number, sql in enumerate(statements) if "probe_at IS NOT NULL" in sql]
+    assert looks
+    assert min(looks) > queued

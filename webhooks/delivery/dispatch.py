@@ -14,10 +14,12 @@ from django.db.models.expressions import RawSQL
 from webhooks.conf import conf
 from webhooks.db import (
     Among,
+    among_sql,
     atomically,
     delivery_id,
     execute,
     fetch_all,
+    is_postgresql,
     json_rows_sql,
     now_sql,
     to_utc,
@@ -26,13 +28,17 @@ from webhooks.db import (
 )
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.floors import Floors
-from webhooks.models import Event, State, Undispatched, Webhook, claims, lanes
+from webhooks.models import Event, State, Webhook, claims, lanes
 from webhooks.models.claims import ClaimedRow
 from webhooks.models.event import SENT_COLUMNS
 from webhooks.models.lanes import Place, lane_of
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
 READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
+
+
+# New events from an id on, in order.
+UNDISPATCHED = "SELECT event_id FROM webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
 
 
 class NewDelivery(NamedTuple):
@@ -53,10 +59,11 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None) -
     deliveries in the same transaction, if it has capacity.
     """
     with (floors or Floors()).look() as lowest:
-        later = Undispatched.objects.filter(pk__gte=lowest.get(0, 0))
-        first = lowest[0] = later.order_by("pk").values_list("pk", flat=True).first() or 0
-    if not first:
+        found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [lowest.get(0, 0)])
+        lowest[0] = found[0][0] if found else 0
+    if not found:
         return 0
+    first = lowest[0]
     with worker.claiming() if worker else nullcontext() as token:
         events, claimed, webhooks = atomically(lambda: _dispatch(first, worker, token), Event.objects.db)
         if worker and token:
@@ -71,8 +78,9 @@ def _dispatch(
     using = Event.objects.db
     may_claim = claims.begin(using, token)
     # Events that other workers have locked are skipped.
-    new = Undispatched.objects.filter(pk__gte=first).order_by("pk").select_for_update(skip_locked=True)
-    events = _in_turn(list(new.values_list("pk", flat=True)[: conf.batch]))
+    skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
+    found = fetch_all(using, f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch])
+    events = _in_turn([pk for (pk,) in found])
     webhooks = Webhook.objects.in_bulk({pk for event in events for pk in event.webhook_ids})
     deliveries = _new_deliveries(events, webhooks)
     if in_lanes := [delivery for delivery in deliveries if delivery.lane is not None]:
@@ -84,7 +92,8 @@ def _dispatch(
     deliveries = _placed(using, deliveries)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
     heads &= _insert(using, deliveries, heads, token)
-    Undispatched.objects.filter(Among("pk", [event.pk for event in events]))._raw_delete(using)
+    chosen, chosen_param = among_sql(using, [event.pk for event in events])
+    execute(using, f"DELETE FROM webhooks_undispatched WHERE event_id {chosen}", [chosen_param])
     return events, [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
 
 

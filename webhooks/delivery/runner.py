@@ -70,7 +70,7 @@ class DeliveryRunner:
         self._floors = Floors()
         self._sweeper = maintenance.Sweeper()
         self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
-        self._stopping = False
+        self._stopping = self._has_failed = False
         self._recorded = time.monotonic()
         self._swept = self._swept_all = 0.0
 
@@ -100,16 +100,17 @@ class DeliveryRunner:
         Without ``wait``, return as soon as requests in flight are all that is left. Raises django.db.Error if the
         database is away; call it again later.
         """
-        deadline = time.monotonic() + seconds
+        deadline, done = time.monotonic() + seconds, 0
+        # An idle worker sends new events at once, and looks for other work while the receiver answers. If its last look
+        # failed, other work comes first: the next one may fail, too.
+        new_first = not self.is_busy and not self._has_failed
         while not self._stopping and time.monotonic() < deadline:
             self._clock.compare(Delivery.objects.db)
             self._claims.renew()  # claims below are sent at once, so leases must be fresh
-            done = self._claim()  # before new events: it has waited for longer
+            self._has_failed = True
             try:
-                done += self._dispatch()
-                done += self._runs.step(may_send=not self._breaker.fault)
-                if self._runs.are_beside_live:  # each new event waits for one part of the loop at most
-                    done += self._dispatch()
+                done = (self._dispatch() if new_first else 0) or self._take_work()
+                new_first = self._has_failed = False
             finally:  # a dispatch that fails must not stop recording and maintenance
                 done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
                 self._maintain()
@@ -178,6 +179,15 @@ class DeliveryRunner:
         if is_late or len(self._outcomes) >= MANY or not self._pool.is_busy:
             self._record(claim_next and not self._breaker.fault)
         return len(ended)
+
+    def _take_work(self) -> int:
+        """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""
+        count = self._claim()  # before new events: it has waited for longer
+        count += self._dispatch()
+        count += self._runs.step(may_send=not self._breaker.fault)
+        if self._runs.are_beside_live:  # each new event waits for one part of the loop at most
+            count += self._dispatch()
+        return count
 
     def _claim(self) -> int:
         if not self._breaker.fault:
