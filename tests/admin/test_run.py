@@ -51,6 +51,9 @@ def test_the_list_and_the_page_show_what_a_run_does_and_how_far_it_is(admin_clie
     ):
         assert text in listed
         assert text in page
+    filters = Run.objects.get(pk=run.pk).filters | {"error_kind": "http_401"}
+    Run.objects.filter(pk=run.pk).update(filters=filters)
+    assert "error: HTTP 401 Unauthorized" in admin_client.get(page_of(run)).content.decode()
     for text in ("state: failed, discarded", "Amsterdam: the object is gone", "<dd>300</dd>", "<dd>3</dd>"):
         assert text in page
 

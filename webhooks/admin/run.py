@@ -20,13 +20,14 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
 from webhooks.admin.actions import show_result
-from webhooks.admin.display import EMPTY, escape_invisible, pill, when
+from webhooks.admin.display import EMPTY, action_word, escape_invisible, pill, state_word, when
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, deliveries_url, events_url
 from webhooks.admin.paging import Found, read_page
 from webhooks.admin.run_start import start_view
 from webhooks.db import to_utc
 from webhooks.models import Run, RunKind, RunState
+from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import exact_time, number
@@ -137,7 +138,7 @@ class RunAdmin(ReadOnlyAdmin):
             "title": title_of(obj),
             "filters": filters_in_words(obj.filters),
             "rows_url": rows_url(obj),
-            "begun": when(obj.created),
+            "begun": exact_time(obj.created),
         }
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -225,8 +226,19 @@ def filters_in_words(filters: dict[str, Any]) -> list[str]:
 def _filter_text(name: str, value: Any) -> str:
     if name in TIMES:
         return str(TIMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
-    shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return f"{NAMES.get(name, name)}: {shown}"
+    return f"{NAMES.get(name, name)}: {_value_text(name, value)}"
+
+
+def _value_text(name: str, value: Any) -> str:
+    """The value of a filter as the lists show it."""
+    match name:
+        case "state":
+            return ", ".join(map(state_word, value))
+        case "error_kind" if value in KINDS:
+            return KINDS[value].label
+        case "action":
+            return action_word(value)
+    return str(value)
 
 
 NAMES = {
