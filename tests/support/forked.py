@@ -15,7 +15,9 @@ class Forked:
 
     def __init__(self, status: int) -> None:
         self._status = os.fdopen(status)
-        self.pid = int(self._status.readline())
+        line = self._status.readline()
+        assert line, "the process that was to fork has ended"
+        self.pid = int(line)
         self.returncode: int | None = None
 
     def poll(self, seconds: float = 0) -> int | None:

@@ -98,7 +98,7 @@ IN_FLIGHT = 256
 def measure_slow_receivers(bench: Bench) -> Iterator[Measurements]:
     while True:
         some = deliver(bench, bench.size(6000, 400), "slow-200")
-        many = deliver(bench, bench.size(2000, 200), "slow-2000")
+        many = deliver(bench, bench.size(2000, 20), "slow-2000")
         in_flight = bench.size(IN_FLIGHT, 20)
         one, all_of_them = (_memory_in_flight(bench, senders) for senders in (2, 2 * in_flight))
         yield {
