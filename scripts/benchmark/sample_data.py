@@ -157,6 +157,14 @@ def insert_due(webhook: Webhook, count: int) -> None:
     _queue(after, state="'pending'", due_at="now()")
 
 
+def insert_failed(webhook: Webhook, count: int, error_kind: str) -> None:
+    """Insert failed deliveries of the last hour, each of a different object."""
+    after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL)
+    failed = {"outcome": "'failed'", "finished_at": "now() - random() * interval '1 hour'"}
+    insert_deliveries(webhook.pk, after, **failed, error_kind=f"'{error_kind}'", reason=f"'{error_kind}'")
+    _queue(after, state="'failed'", failed_at="d.finished_at", error_kind="d.error_kind", failures="9")
+
+
 def _queue(after: int, **columns: str) -> None:
     """Queue the deliveries of the Events with an id above ``after``, ``e`` in the columns."""
     names, values = ", ".join(columns), ", ".join(columns.values())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scripts.benchmark.targets import Workload
-from scripts.benchmark.workloads import backlog, latency, pressure, runs, saves_and_deletes, troubles, workers
+from scripts.benchmark.workloads import backlog, incident, latency, pressure, runs, saves_and_deletes, troubles, workers
 
 PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, *troubles.ALL)
 
@@ -27,6 +27,7 @@ ALL: Sequence[Workload] = (
     latency.HANGING_ENDPOINTS,
     backlog.DATABASE_SIZE,
     backlog.CLAIM,
+    incident.INCIDENT,
     saves_and_deletes.DELETE,
     workers.MEMORY,
     workers.SCALING,

@@ -1,0 +1,114 @@
+"""What pages and claims cost right after an incident: many deliveries were retried or discarded, and no VACUUM ran."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from scripts.benchmark import sample_data
+from scripts.benchmark.deliveries import MINIMUM_RATE
+from scripts.benchmark.measure import Work, median_seconds
+from scripts.benchmark.servers import UNREACHABLE, Bench
+from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
+from scripts.benchmark.workloads.backlog import CLAIM_SIZE, STATUS_PAGE, claim
+from tests.support.waiting import until
+from webhooks.models import QueuedDelivery, Run, RunKind, RunState, Webhook
+from webhooks.operations import runs
+
+WEBHOOKS = 50
+RETRIED, DISCARDED, KEPT = 20_000, 2_000, 20_000
+FAILED_LIST = "/admin/webhooks/delivery/?state=failed"
+
+# One kind of error for each fate of the failed deliveries.
+TO_RETRY, TO_DISCARD, TO_KEEP = "refused", "http_404", "http_401"
+
+
+def measure_incident(bench: Bench) -> Iterator[Measurements]:
+    while True:
+        bench.clear()
+        client = Client()
+        client.force_login(get_user_model().objects.create_superuser("admin"))
+        works = {
+            "incident-status": partial(_showing, client, STATUS_PAGE),
+            "incident-list": partial(_showing, client, FAILED_LIST),
+            "incident-claim": partial(_claiming, bench.webhook(UNREACHABLE)),
+        }
+        webhooks = [bench.webhook(bench.inbox().url) for _ in range(bench.size(WEBHOOKS, 2))]
+        for kind, count in ((TO_RETRY, RETRIED), (TO_DISCARD, DISCARDED), (TO_KEEP, KEPT)):
+            _fail(webhooks, bench.size(count, 40), kind)
+        sample_data.vacuum()
+        before = median_seconds(bench.size(9, 1), *works.values())
+        with _without_vacuum():
+            _recover(bench)
+            after = median_seconds(bench.size(9, 1), *works.values())
+        yield {
+            name: Measurement(1000 * late, 1000 * early) for name, late, early in zip(works, after, before, strict=True)
+        }
+
+
+def _fail(webhooks: Sequence[Webhook], count: int, kind: str) -> None:
+    for webhook in webhooks:
+        sample_data.insert_failed(webhook, count // len(webhooks), kind)
+
+
+@contextmanager
+def _without_vacuum() -> Iterator[None]:
+    """PostgreSQL's autovacuum could run in some rounds, and not in others."""
+    tables = ("event", "delivery", "queue", "attempt")
+    try:
+        for table in tables:
+            sample_data.execute(f"ALTER TABLE webhooks_{table} SET (autovacuum_enabled = off)")
+        yield
+    finally:
+        for table in tables:
+            sample_data.execute(f"ALTER TABLE webhooks_{table} RESET (autovacuum_enabled)")
+
+
+def _recover(bench: Bench) -> None:
+    """Retry and discard by runs of a worker, until all is sent."""
+    for run_kind, error_kind in ((RunKind.RETRY, TO_RETRY), (RunKind.DISCARD, TO_DISCARD)):
+        runs.start(run_kind, {"state": ["failed"], "error_kind": error_kind}, requested_by="admin")
+    patience = 30 + RETRIED / MINIMUM_RATE
+    with bench.workers():
+        until(lambda: not Run.objects.filter(state=RunState.RUNNING).exists(), patience, "the runs to end", every=0.2)
+        until(lambda: not QueuedDelivery.objects.filter(failed_at=None).exists(), patience, "all to be sent", every=0.2)
+
+
+@contextmanager
+def _showing(client: Client, address: str) -> Iterator[Work]:
+    def show() -> None:
+        if (response := client.get(address)).status_code != 200:
+            raise NotMeasured(f"{address} answers {response.status_code}")
+
+    show()  # warm up
+    yield show
+
+
+@contextmanager
+def _claiming(webhook: Webhook) -> Iterator[Work]:
+    highest = sample_data.highest_event_id()
+    sample_data.insert_due(webhook, CLAIM_SIZE)
+    claimed: list[uuid.UUID] = []
+    yield lambda: claimed.extend(claim())
+    if len(claimed) != CLAIM_SIZE:
+        raise NotMeasured(f"a claim of {CLAIM_SIZE} took {len(claimed)}")
+    sample_data.delete_events(after=highest)
+
+
+AFTER = f"after {RETRIED:,} retries and {DISCARDED:,} discards without VACUUM"
+BEFORE = "before"
+
+INCIDENT = Workload(
+    "incident",
+    (
+        Figure("incident-status", f"the status page of {WEBHOOKS} webhooks {AFTER}", "ms", BEFORE, ratio_at_most(1.5)),
+        Figure("incident-list", f"the list of failed deliveries {AFTER}", "ms", BEFORE, ratio_at_most(1.5)),
+        Figure("incident-claim", f"a claim of {CLAIM_SIZE} {AFTER}", "ms", BEFORE, ratio_at_most(1.5)),
+    ),
+    measure_incident,
+)
