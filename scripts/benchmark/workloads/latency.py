@@ -105,7 +105,7 @@ RQ_JOBS = "one RQ job each, forking worker"
 IDLE = Workload(
     "latency",
     (
-        Figure("latency", "commit to receipt, idle system, median", "ms", RQ_JOBS, value_at_most(10, "ms")),
+        Figure("latency", "commit to receipt, idle system, median", "ms", RQ_JOBS, value_at_most(6, "ms")),
         Figure("latency-p99", "commit to receipt, idle system, p99", "ms", RQ_JOBS, value_at_most(30, "ms")),
     ),
     measure_idle,
