@@ -59,8 +59,9 @@ def test_a_batch_of_any_size_takes_the_same_queries() -> None:
 
 
 def test_an_idle_worker_dispatches_new_events_before_it_looks_for_due_deliveries(inbox: Inbox) -> None:
-    make_event(make_webhook(Thing, url=inbox.url()))
     runner = DeliveryRunner("test")
+    runner.run(5, wait=False)
+    make_event(make_webhook(Thing, url=inbox.url()))
     with CaptureQueriesContext(connection) as captured:
         runner.run(5, wait=False)
     runner.close(grace=5)

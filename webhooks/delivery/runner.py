@@ -70,7 +70,7 @@ class DeliveryRunner:
         self._floors = Floors()
         self._sweeper = maintenance.Sweeper()
         self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
-        self._stopping = self._has_failed = False
+        self._stopping = self._is_idle = False
         self._recorded = time.monotonic()
         self._swept = self._swept_all = 0.0
 
@@ -101,20 +101,20 @@ class DeliveryRunner:
         database is away; call it again later.
         """
         deadline, done = time.monotonic() + seconds, 0
-        # An idle worker sends new events at once, and looks for other work while the receiver answers. If its last look
-        # failed, other work comes first: the next one may fail, too.
-        new_first = not self.is_busy and not self._has_failed
+        # A worker that found nothing to do last time sends new events at once. It looks for other work while the receiver
+        # answers.
+        new_first, self._is_idle = self._is_idle, False
         while not self._stopping and time.monotonic() < deadline:
             self._clock.compare(Delivery.objects.db)
             self._claims.renew()  # claims below are sent at once, so leases must be fresh
-            self._has_failed = True
             try:
                 done = (self._dispatch() if new_first else 0) or self._take_work()
-                new_first = self._has_failed = False
+                new_first = False
             finally:  # a dispatch that fails must not stop recording and maintenance
                 done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
                 self._maintain()
             if not done and not (wait and (self.is_busy or self.faults)):
+                self._is_idle = not self.is_busy
                 return
 
     def finish(self) -> None:
