@@ -101,7 +101,7 @@ class DeliveryRunner:
         database is away; call it again later.
         """
         deadline, done = time.monotonic() + seconds, 0
-        # A worker that found nothing to do last time sends new events at once. It looks for other work while the receiver
+        # A worker whose last look found nothing sends new events at once. It looks for other work while the receiver
         # answers.
         new_first, self._is_idle = self._is_idle, False
         while not self._stopping and time.monotonic() < deadline:
