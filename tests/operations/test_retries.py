@@ -62,8 +62,8 @@ def test_a_resend_sends_a_succeeded_delivery_again_under_its_id_and_names_who_as
     assert first
     assert retries.resend(Delivery.objects.filter(pk=first.pk), user).changed == 1
     drain()
-    before, _, again = inbox.received()
-    assert before.headers["webhook-id"] == again.headers["webhook-id"] == str(first.pk)
+    assert len(inbox.received()) == 3
+    before, again = [one for one in inbox.received() if one.headers["webhook-id"] == str(first.pk)]
     assert before.body == again.body
     assert "x-webhook-redelivery" not in before.headers
     assert again.headers["x-webhook-redelivery"] == "true"
