@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from django.db import OperationalError
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -19,7 +21,7 @@ from tests.testapp.models import Thing
 from webhooks.delivery import maintenance
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook
+from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.network.error_kinds import ErrorKind
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -56,6 +58,39 @@ def make_lost(webhook: Webhook, count: int, lost_leases: int, **fields: Any) -> 
 def held_by(claims: WorkerClaims) -> list[int]:
     """The lost leases of the deliveries that a worker holds."""
     return sorted(claimed.row.lost_leases for claimed in claims.held.values())
+
+
+# A record that a crash of the database loses
+
+
+@pytest.mark.parametrize("notices", ["an error", "nothing"])
+def test_a_delivery_is_sent_again_if_a_crash_has_lost_its_record(
+    webhook: Webhook, inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, notices: str
+) -> None:
+    webhooks_settings(LEASE=1, SWEEP_INTERVAL=0.1)
+    delivery, runner = make_delivery(webhook), DeliveryRunner("test")
+    sending = QueuedDelivery.objects.values().get()
+    runner.run(5)
+    assert states() == [State.SUCCEEDED]
+    [worker] = Worker.objects.all()
+    QueuedDelivery.objects.create(**sending | {"state": State.SENDING, "claim": worker.token})
+    Delivery.objects.update(outcome="", finished_at=None)
+    if notices == "an error":
+        with monkeypatch.context() as patch, pytest.raises(OperationalError):
+            patch.setattr(runner, "_take_work", Mock(side_effect=OperationalError("the server closed the connection")))
+            runner._is_idle = False
+            runner.run(1)
+    else:  # for example, PgBouncer has connected to the new server
+        monkeypatch.setattr("webhooks.delivery.claims.TOKEN_SECONDS", 0)
+
+    def is_sent_again() -> bool:
+        runner.run(1)
+        return len(inbox.received()) == 2
+
+    until(is_sent_again, 15, "the delivery to be sent again")
+    runner.close(grace=5)
+    assert states() == [State.SUCCEEDED]
+    assert {one.headers["webhook-id"] for one in inbox.received()} == {str(delivery.pk)}
 
 
 # Counting

@@ -29,6 +29,10 @@ logger = get_logger(__name__)
 # A worker that cannot decrypt a secret avoids the webhook for so many seconds, each time for longer.
 AVOID_SECONDS = (5.0, 15.0, 60.0)
 
+# A worker takes a new token after so many seconds. Rows that a crash of the database has put back under the old one,
+# for their records were lost, then lose their lease.
+TOKEN_SECONDS = 300
+
 # How many deliveries that have lost one lease, and two, a worker holds at a time.
 SUSPECTS = {1: 10, 2: 1}
 
@@ -92,6 +96,7 @@ class WorkerClaims:
         self.avoided: dict[int, Avoided] = {}
         """By the id of the webhook."""
         self._token: uuid.UUID | None = None
+        self._registered = 0.0
         self._renewed = -conf.lease  # the first renewal is due at once
         self._floors = Floors()
 
@@ -103,9 +108,16 @@ class WorkerClaims:
         lease of this one ends after the last delivery that is held under it.
         """
         if self._token is None:
-            self._token = Worker.objects.register(self._name)
-        try:
+            self._token, self._registered = Worker.objects.register(self._name), elapsed()
+        with self.in_doubt():
             yield self._token
+
+    @contextmanager
+    def in_doubt(self) -> Iterator[None]:
+        """After an error in it, the next claims get another token. If the database has crashed, it may have lost the
+        last records: these deliveries are claimed again, and no worker knows that it holds them."""
+        try:
+            yield
         except BaseException:
             self._token = None
             raise
@@ -199,6 +211,9 @@ class WorkerClaims:
         now = elapsed()
         if now - self._renewed < conf.lease / 3:
             return
+        if self._token and now - self._registered > TOKEN_SECONDS:
+            Worker.objects.filter(token=self._token).update(name="")  # its lease ends, but the worker does not
+            self._token = None
         tokens = {delivery.token for delivery in self.held.values()} | ({self._token} if self._token else set())
         if lost := tokens - Worker.objects.renew(tokens) if tokens else set():
             self.forget(self._pool.remove(lambda delivery: delivery.token in lost))

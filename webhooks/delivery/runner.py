@@ -105,14 +105,15 @@ class DeliveryRunner:
         # answers.
         new_first, self._is_idle = self._is_idle, False
         while not self._stopping and time.monotonic() < deadline:
-            self._clock.compare(Delivery.objects.db)
-            self._claims.renew()  # claims below are sent at once, so leases must be fresh
-            try:
-                done = (self._dispatch() if new_first else 0) or self._take_work()
-                new_first = False
-            finally:  # a dispatch that fails must not stop recording and maintenance
-                done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
-                self._maintain()
+            with self._claims.in_doubt():
+                self._clock.compare(Delivery.objects.db)
+                self._claims.renew()  # claims below are sent at once, so leases must be fresh
+                try:
+                    done = (self._dispatch() if new_first else 0) or self._take_work()
+                    new_first = False
+                finally:  # a dispatch that fails must not stop recording and maintenance
+                    done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
+                    self._maintain()
             if not done and not (wait and (self.is_busy or self.faults)):
                 self._is_idle = not self.is_busy
                 return
@@ -142,8 +143,9 @@ class DeliveryRunner:
 
     def poll(self) -> None:
         """Record the requests that have ended and renew the leases of the others. Claims nothing."""
-        self._claims.renew()
-        self._collect(RECORD_EVERY)
+        with self._claims.in_doubt():
+            self._claims.renew()
+            self._collect(RECORD_EVERY)
 
     def stop(self) -> None:
         """Claim nothing more. Safe to call from a signal handler."""
