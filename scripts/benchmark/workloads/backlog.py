@@ -40,7 +40,7 @@ def measure_claim(bench: Bench) -> Iterator[Measurements]:
             with bench.use_database(database):
                 fill()
                 sample_data.vacuum()
-        conditions: list[Condition] = [partial(claiming, bench, database, healthy) for database in fills]
+        conditions: list[Condition] = [partial(_claiming_in, bench, database, healthy) for database in fills]
         while True:
             empty, behind_object, behind_paused = median_seconds(bench.size(20, 2), *conditions)
             yield {
@@ -50,17 +50,22 @@ def measure_claim(bench: Bench) -> Iterator[Measurements]:
 
 
 @contextmanager
-def claiming(bench: Bench, database: str, webhook: Webhook) -> Iterator[Work]:
-    """One claim on this database, with more due deliveries than it takes."""
-    with bench.use_database(database):
-        highest = sample_data.highest_event_id()
-        sample_data.insert_due(webhook, 2 * CLAIM_SIZE)
-        claim()  # warm up the new connection
-        claimed: list[uuid.UUID] = []
-        yield lambda: claimed.extend(claim())
-        if len(claimed) != CLAIM_SIZE:
-            raise NotMeasured(f"a claim of {CLAIM_SIZE} took {len(claimed)}")
-        sample_data.delete_events(after=highest)
+def _claiming_in(bench: Bench, database: str, webhook: Webhook) -> Iterator[Work]:
+    with bench.use_database(database), claiming(webhook) as work:
+        yield work
+
+
+@contextmanager
+def claiming(webhook: Webhook) -> Iterator[Work]:
+    """One claim, with more due deliveries than it takes."""
+    highest = sample_data.highest_event_id()
+    sample_data.insert_due(webhook, 2 * CLAIM_SIZE)
+    claim()  # warm up a new connection
+    claimed: list[uuid.UUID] = []
+    yield lambda: claimed.extend(claim())
+    if len(claimed) != CLAIM_SIZE:
+        raise NotMeasured(f"a claim of {CLAIM_SIZE} took {len(claimed)}")
+    sample_data.delete_events(after=highest)
 
 
 def claim() -> list[uuid.UUID]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ from scripts.benchmark.deliveries import MINIMUM_RATE
 from scripts.benchmark.measure import Work, median_seconds
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
-from scripts.benchmark.workloads.backlog import CLAIM_SIZE, STATUS_PAGE, claim
+from scripts.benchmark.workloads.backlog import CLAIM_SIZE, STATUS_PAGE, claiming
 from tests.support.waiting import until
 from webhooks.models import QueuedDelivery, Run, RunKind, RunState, Webhook
 from webhooks.operations import runs
@@ -36,7 +35,7 @@ def measure_incident(bench: Bench) -> Iterator[Measurements]:
         works = {
             "incident-status": partial(_showing, client, STATUS_PAGE),
             "incident-list": partial(_showing, client, FAILED_LIST),
-            "incident-claim": partial(_claiming, bench.webhook(UNREACHABLE)),
+            "incident-claim": partial(claiming, bench.webhook(UNREACHABLE)),
         }
         webhooks = [bench.webhook(bench.inbox().url) for _ in range(bench.size(WEBHOOKS, 2))]
         for kind, count in ((TO_RETRY, RETRIED), (TO_DISCARD, DISCARDED), (TO_KEEP, KEPT)):
@@ -87,17 +86,6 @@ def _showing(client: Client, address: str) -> Iterator[Work]:
 
     show()  # warm up
     yield show
-
-
-@contextmanager
-def _claiming(webhook: Webhook) -> Iterator[Work]:
-    highest = sample_data.highest_event_id()
-    sample_data.insert_due(webhook, CLAIM_SIZE)
-    claimed: list[uuid.UUID] = []
-    yield lambda: claimed.extend(claim())
-    if len(claimed) != CLAIM_SIZE:
-        raise NotMeasured(f"a claim of {CLAIM_SIZE} took {len(claimed)}")
-    sample_data.delete_events(after=highest)
 
 
 AFTER = f"after {RETRIED:,} retries and {DISCARDED:,} discards without VACUUM"
