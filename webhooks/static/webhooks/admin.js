@@ -15,25 +15,14 @@ document.addEventListener("htmx:load", (event) => addGroups(event.target));
 
 function addGroups(part) {
   for (const group of part.querySelectorAll("[data-wh-group]:not([data-wh-ready])")) {
-    const boxes = [...group.querySelectorAll("tbody input[type=checkbox], label input[type=checkbox]")];
-    const head = group.querySelector("[data-wh-all]");
+    const boxes = [...group.querySelectorAll("label input[type=checkbox]")];
     const legend = group.querySelector("legend");
     group.dataset.whReady = "";
-    if (head && boxes.length) addBox(head, boxes);
     if (legend && boxes.length > 1) addButton(legend, boxes);
   }
 }
 
 const areAll = (boxes) => boxes.every((box) => box.checked);
-
-function addBox(head, boxes) {
-  const all = document.createElement("input");
-  all.type = "checkbox";
-  all.setAttribute("aria-label", words("selectAll"));
-  all.addEventListener("change", () => boxes.forEach((box) => { box.checked = all.checked; }));
-  boxes.forEach((box) => box.addEventListener("change", () => { all.checked = areAll(boxes); }));
-  head.append(all);
-}
 
 function addButton(legend, boxes) {
   const button = document.createElement("button");
