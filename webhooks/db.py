@@ -1,4 +1,4 @@
-"""The database: PostgreSQL and SQLite dialects, the clock, transactions that try again, ids and errors."""
+"""The database: PostgreSQL and SQLite dialects, the clock, ids, and transactions that try again."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import hashlib
 import json
 import os
 import random
-import re
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
-from django.db.migrations.executor import MigrationExecutor
 from django.db.models import BooleanField, DateTimeField, Func
 from django.utils import timezone
 
-from webhooks.logs import get_logger, reraise_job_timeout
-
-logger = get_logger(__name__)
+from webhooks.errors import is_conflict
 
 T = TypeVar("T")
 
@@ -301,9 +296,6 @@ def first_id(moment: datetime) -> uuid.UUID:
 
 TRIES = 5
 
-# PostgreSQL: serialization failure, deadlock, lock not available.
-CONFLICTS = {"40001", "40P01", "55P03"}
-
 
 def atomically(work: Callable[[], T], using: str) -> T:
     """Run ``work`` in a transaction, and again if it conflicted with another transaction.
@@ -321,89 +313,6 @@ def atomically(work: Callable[[], T], using: str) -> T:
     raise AssertionError("unreachable")
 
 
-def is_conflict(error: Exception) -> bool:
-    """Whether a statement failed because of another transaction."""
-    return isinstance(error, IntegrityError) or _sqlstate(error) in CONFLICTS
-
-
-def is_timeout(error: Exception) -> bool:
-    """Whether PostgreSQL stopped a statement that took too long."""
-    return _sqlstate(error) == "57014"  # query_canceled
-
-
-def _sqlstate(error: BaseException) -> str:
-    """PostgreSQL's code of an error. Empty for other errors."""
-    cause = error.__cause__
-    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg 3, psycopg 2
-
-
 def savepoint(using: str) -> AbstractContextManager[Any]:
     """A savepoint in the open transaction. Nothing in autocommit mode: there a failed query ends nothing."""
     return nullcontext() if connections[using].get_autocommit() else transaction.atomic(using)
-
-
-def is_aborted(using: str) -> bool:
-    """Whether the open transaction can only be rolled back. Then its error must be raised again: the host's COMMIT
-    would silently become a ROLLBACK."""
-    connection = connections[using]
-    if connection.needs_rollback:
-        return True  # the connection is lost, and with it every savepoint
-    if connection.vendor != "postgresql" or connection.connection is None:
-        return False
-    in_error = 3  # the transaction status of libpq, as psycopg 2 and 3 report it
-    return bool(connection.connection.info.transaction_status == in_error)
-
-
-# Errors
-
-# PostgreSQL's codes of an undefined table and an undefined column, and SQLite's words for them.
-UNDEFINED_CODES = ("42P01", "42703")
-UNDEFINED_WORDS = re.compile(r"no such (table|column)|has no column named")
-
-RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run manage.py migrate"
-
-
-def is_missing_table(error: BaseException) -> bool:
-    """Whether a statement failed because a table or a column does not exist: the app is not migrated."""
-    is_undefined = _sqlstate(error) in UNDEFINED_CODES or UNDEFINED_WORDS.search(str(error))
-    return isinstance(error, DatabaseError) and bool(is_undefined)
-
-
-def describe_error(error: BaseException) -> str:
-    """The message of a database error on one line. If the tables are not migrated, it says first what to do."""
-    message = " ".join(str(error).split())
-    return f"{RUN_MIGRATE} ({message})" if is_missing_table(error) else message
-
-
-class log_errors:  # reads as a function
-    """In a ``with``: log an error under a message, and go on.
-
-    Raises what aborted the transaction: a caller that went on would lose its changes without notice.
-    """
-
-    def __init__(self, using: str, message: str, *args: Any) -> None:
-        self.using, self._message, self._args = using, message, args
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
-        reraise_job_timeout(error)
-        if is_missing_table(error):
-            error.add_note(f"{RUN_MIGRATE}.")
-        logger.error(self._message, *self._args, exc_info=error)
-        return not is_aborted(self.using)
-
-
-def has_pending_migrations(using: str) -> bool:
-    """Whether a migration of the app has not been applied. False if the database does not answer."""
-    try:
-        executor = MigrationExecutor(connections[using])
-        targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] == "webhooks"]
-        return bool(executor.migration_plan(targets))
-    except DatabaseError:
-        return False

@@ -14,11 +14,10 @@ from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.decorators import sync_and_async_middleware
 
-from webhooks import db
 from webhooks.capture.bulk import batch
 from webhooks.capture.context import RequestActor, acting
 from webhooks.conf import conf
-from webhooks.logs import get_logger
+from webhooks.errors import RUN_MIGRATE, get_logger, is_missing_table
 from webhooks.models import Event
 
 logger = get_logger(__name__)
@@ -64,9 +63,9 @@ def process_view(request: HttpRequest, view: Callable[..., Any], args: Any, kwar
 
 def process_exception(request: HttpRequest, exception: Exception) -> HttpResponse | None:
     """Answer 503 with the command to run if a table of the app is not migrated."""
-    if not db.is_missing_table(exception) or "webhooks_" not in str(exception):
+    if not is_missing_table(exception) or "webhooks_" not in str(exception):
         return None  # the names of all tables of the app start with "webhooks_"
-    message = f"{db.RUN_MIGRATE}."
+    message = f"{RUN_MIGRATE}."
     if request.resolver_match and "webhooks-api" in request.resolver_match.app_names:
         return JsonResponse({"detail": message}, status=503)
     return HttpResponse(message, status=503, content_type="text/plain")

@@ -21,7 +21,7 @@ from rest_framework import serializers
 from tests.support import servers
 from tests.support.inbox import ROOT
 from tests.testapp.models import Unregistered
-from webhooks import checks, db, registry
+from webhooks import checks, registry
 from webhooks.registry.registration import Registration
 from webhooks.workers.worker import WebhookWorker
 
@@ -68,7 +68,7 @@ def valid_models(webhooks_settings: Change) -> None:
 def migrated(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The databases that are not migrated; ``test_db`` tests the real query."""
     unmigrated: list[str] = []
-    monkeypatch.setattr(db, "has_pending_migrations", lambda using: using in unmigrated)
+    monkeypatch.setattr(checks, "has_pending_migrations", lambda using: using in unmigrated)
     return unmigrated
 
 

@@ -22,9 +22,11 @@ from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.support.workers import Workers
 from tests.testapp.models import Thing
-from webhooks import db
+from webhooks import checks, db
 from webhooks.capture import subscriptions
+from webhooks.checks import has_pending_migrations
 from webhooks.db import delivery_id, execute, new_id
+from webhooks.errors import describe_error, is_timeout
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery
 
@@ -75,15 +77,15 @@ def test_the_api_says_to_migrate_in_json(client: Client) -> None:
 def test_an_error_about_a_missing_table_or_column_says_to_migrate(statement: str) -> None:
     with pytest.raises(DatabaseError) as raised:
         execute("default", statement)
-    assert db.describe_error(raised.value).startswith(f"{RUN_MIGRATE[:-1]} (")
+    assert describe_error(raised.value).startswith(f"{RUN_MIGRATE[:-1]} (")
 
 
 @pytest.mark.usefixtures("database")
 def test_another_error_is_described_by_its_own_message() -> None:
     with pytest.raises(DatabaseError) as raised:
         execute("default", "SELECT FROM FROM")
-    assert "syntax error" in db.describe_error(raised.value)
-    assert "migrate" not in db.describe_error(raised.value)
+    assert "syntax error" in describe_error(raised.value)
+    assert "migrate" not in describe_error(raised.value)
 
 
 @pytest.mark.usefixtures("database")
@@ -126,10 +128,10 @@ def test_a_worker_says_to_migrate_and_delivers_afterwards(workers: Workers) -> N
 
 @pytest.mark.usefixtures("database")
 def test_a_migration_that_is_not_applied_is_found() -> None:
-    assert not db.has_pending_migrations("default")
+    assert not has_pending_migrations("default")
     execute("default", "UPDATE django_migrations SET app = 'aside' WHERE app = 'webhooks'")
     try:
-        assert db.has_pending_migrations("default")
+        assert has_pending_migrations("default")
     finally:
         execute("default", "UPDATE django_migrations SET app = 'webhooks' WHERE app = 'aside'")
 
@@ -139,8 +141,8 @@ def test_a_database_that_does_not_answer_has_no_pending_migrations(monkeypatch: 
         def __missing__(self, alias: str) -> object:
             raise DatabaseError("connection refused")
 
-    monkeypatch.setattr(db, "connections", Unavailable())
-    assert not db.has_pending_migrations("default")
+    monkeypatch.setattr(checks, "connections", Unavailable())
+    assert not has_pending_migrations("default")
     assert connections["default"]
 
 
@@ -239,7 +241,7 @@ def test_a_slow_statement_is_stopped_and_the_transaction_of_the_host_goes_on(dat
         before = db.fetch_all("default", limit)
         with pytest.raises(OperationalError) as caught, db.time_limit("default", 0.05):
             execute("default", "SELECT pg_sleep(5)")
-        assert db.is_timeout(caught.value)
+        assert is_timeout(caught.value)
         with db.time_limit("default", 2), db.time_limit("default", 3):
             assert db.fetch_all("default", limit) == [("2s",)], "the shorter one counts"
         assert db.fetch_all("default", limit) == before

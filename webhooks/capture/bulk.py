@@ -22,7 +22,8 @@ from webhooks.capture.transaction import (
     may_be_wanted,
 )
 from webhooks.conf import conf
-from webhooks.db import in_chunks, log_errors
+from webhooks.db import in_chunks
+from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.registry.registration import Registration, is_same_pk, normalize_pk
 from webhooks.text import short_repr

@@ -16,8 +16,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
 
 from webhooks.conf import conf
-from webhooks.db import log_errors
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger, log_errors
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
 from webhooks.network.headers import DEPTH
 from webhooks.registry.registration import is_sensitive

@@ -14,7 +14,7 @@ from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
 from webhooks.conf import conf
-from webhooks.db import log_errors
+from webhooks.errors import log_errors
 from webhooks.models import Event
 from webhooks.payloads import Unsendable, snapshots
 from webhooks.registry.registration import NAME_LENGTH, Registration

@@ -26,8 +26,8 @@ from webhooks.capture.skips import Skips
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.capture.transaction import Change, ObjectHistory, TransactionState, current_or_new_state
 from webhooks.conf import conf
-from webhooks.db import in_chunks, log_errors
-from webhooks.logs import get_logger, reraise_job_timeout
+from webhooks.db import in_chunks
+from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action, Event
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.skip import Refusal, Rule

@@ -15,7 +15,7 @@ from webhooks.capture.context import Actor
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conditions import MISSING, SIDES, Verdict, actual_value, lookup
 from webhooks.conf import conf
-from webhooks.logs import reraise_job_timeout
+from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action
 from webhooks.models.skip import Refusal, Rule
 

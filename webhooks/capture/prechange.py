@@ -9,7 +9,8 @@ from typing import Any
 from django.db import models
 
 from webhooks.capture.transaction import Key, TransactionState, current_or_new_state
-from webhooks.db import in_chunks, log_errors, savepoint
+from webhooks.db import in_chunks, savepoint
+from webhooks.errors import log_errors
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration

@@ -15,8 +15,8 @@ from django.utils import timezone, translation
 
 from webhooks.capture.prechange import needs_prechange
 from webhooks.capture.transaction import Change, Key, TransactionState
-from webhooks.db import in_chunks, log_errors
-from webhooks.logs import get_logger, reraise_job_timeout
+from webhooks.db import in_chunks
+from webhooks.errors import get_logger, log_errors, reraise_job_timeout
 from webhooks.models import Action
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PrechangeState

@@ -25,7 +25,7 @@ from webhooks.capture.events import record
 from webhooks.capture.prechange import read_prechange
 from webhooks.capture.transaction import current_state, may_be_wanted
 from webhooks.conf import conf
-from webhooks.db import log_errors
+from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook
 from webhooks.registry.registration import Registration
 from webhooks.registry.relations import Relation

@@ -12,11 +12,11 @@ from typing import Any
 
 from django.db import Error, connections, models, transaction
 
-from webhooks import conditions, db, registry
+from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
 from webhooks.conf import conf
-from webhooks.db import fetch_all, is_aborted, is_conflict, is_postgresql, to_utc_text
-from webhooks.logs import get_logger
+from webhooks.db import fetch_all, is_postgresql, to_utc_text
+from webhooks.errors import describe_error, get_logger, is_aborted, is_conflict
 from webhooks.models import Action
 from webhooks.models.skip import Refusal, Rule
 
@@ -183,7 +183,7 @@ def current(using: str) -> Subscriptions:
                 raise
             if is_conflict(error):  # it waited for a lock
                 _paused_until[using] = time.monotonic() + PAUSE
-            reason = db.describe_error(error)
+            reason = describe_error(error)
     if now - read_at >= MAX_AGE:
         raise RuntimeError(f"The webhooks cannot be read: {reason}")
     if not is_paused:

@@ -21,7 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from webhooks.capture import subscriptions
 from webhooks.capture.matching import Budget
-from webhooks.db import log_errors
+from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration

@@ -16,7 +16,7 @@ from webhooks.db import Among, atomically, elapsed
 from webhooks.delivery import health
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker, claims
 from webhooks.models.claims import ClaimedRow, DueWebhook, due_webhooks
 from webhooks.models.event import SENT_COLUMNS

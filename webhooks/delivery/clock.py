@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 
 from webhooks.db import database_time, elapsed
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 
 logger = get_logger(__name__)
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
 from webhooks.delivery.retry_policy import Health, after_failures, is_healthy
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.redaction import Explanation, explain

@@ -17,11 +17,11 @@ from django.db.models import Exists, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically, elapsed, first_id, is_timeout
+from webhooks.db import DatabaseNow, atomically, elapsed, first_id
 from webhooks.delivery import statistics
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.outcomes import record
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger, is_timeout
 from webhooks.models import (
     Attempt,
     Body,

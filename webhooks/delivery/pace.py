@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from django.db import OperationalError
 
-from webhooks.db import elapsed, is_timeout
+from webhooks.db import elapsed
+from webhooks.errors import is_timeout
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
 from webhooks.delivery.runs import Runs
 from webhooks.delivery.sender import MANY, SenderPool, most_in_flight
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched
 from webhooks.models.claims import due_webhooks
 from webhooks.network.error_kinds import ErrorKind

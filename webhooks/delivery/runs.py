@@ -21,7 +21,7 @@ from webhooks.db import DatabaseNow, atomically
 from webhooks.delivery.acts import Act, Key, RunRefused, acts
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.pace import Pace
-from webhooks.logs import get_logger, reraise_job_timeout
+from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook, claims
 from webhooks.models.claims import ClaimedRow
 from webhooks.text import clean

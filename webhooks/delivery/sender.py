@@ -20,7 +20,7 @@ from django.utils import translation
 
 from webhooks.db import elapsed
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused
 from webhooks.network.request import Request

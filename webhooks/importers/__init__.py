@@ -14,9 +14,9 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from webhooks import registry
+from webhooks.errors import get_logger
 from webhooks.importers.source import Responses
 from webhooks.importers.translate import Plan, Skipped, translate
-from webhooks.logs import get_logger
 from webhooks.models import Webhook
 from webhooks.registry import label_of
 

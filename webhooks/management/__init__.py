@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 from django.utils import translation
 
-from webhooks import db
+from webhooks.errors import describe_error
 from webhooks.models import Webhook
 
 
@@ -25,7 +25,7 @@ class DatabaseCommand(BaseCommand):
             with translation.override("en"):
                 return super().execute(*args, **options)
         except Error as error:
-            text = f"The database cannot be used: {db.describe_error(error)}."
+            text = f"The database cannot be used: {describe_error(error)}."
             raise CommandError(text, returncode=self.exit_status_of_failure) from error
 
 

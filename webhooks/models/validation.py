@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.network import connect, headers, url_policy
 from webhooks.payloads import snapshots, templates

@@ -20,7 +20,7 @@ from django.db import models
 from django.utils import translation
 from django.utils.text import capfirst
 
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.models import Webhook
 
 logger = get_logger(__name__)

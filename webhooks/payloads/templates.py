@@ -23,7 +23,7 @@ import markupsafe
 from django.utils.translation import gettext, gettext_noop
 
 from webhooks.conf import conf
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.network import headers
 from webhooks.payloads.render_child import ANSWER, ERROR_LENGTH, OPEN, OUT_OF_MEMORY, TEXT, TOO_LARGE, Answer
 from webhooks.text import last_line, short_repr

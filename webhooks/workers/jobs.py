@@ -18,7 +18,7 @@ from rq.job import Job
 
 from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.models import Event
 from webhooks.network.sockets import call_in_thread
 from webhooks.network.url_policy import address_of

@@ -22,11 +22,10 @@ from rq.exceptions import DequeueTimeout, DeserializationError, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
-from webhooks import db
 from webhooks.conf import conf
 from webhooks.delivery.breaker import Fault
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.logs import get_logger
+from webhooks.errors import describe_error, get_logger
 from webhooks.workers import jobs
 from webhooks.workers.redis import Backoff, is_unavailable, set_timeouts
 from webhooks.workers.status import CLASS_FIELD, CLOCK_FIELD, FAULTS_FIELD, faults_as_json
@@ -179,7 +178,7 @@ class WebhookWorker(Worker):
             yield
         except Exception as error:
             if isinstance(error, Error):
-                logger.warning("The database cannot be used, trying again: %s", db.describe_error(error))
+                logger.warning("The database cannot be used, trying again: %s", describe_error(error))
             else:
                 logger.exception("Delivering met an unexpected error, trying again")
             connections.close_all()

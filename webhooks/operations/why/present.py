@@ -18,7 +18,7 @@ from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext, match
 from webhooks.capture.serialize import Payload
 from webhooks.capture.subscriptions import Subscriptions
-from webhooks.logs import reraise_job_timeout
+from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState

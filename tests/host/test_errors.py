@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from webhooks import logs
-from webhooks.logs import get_logger
+from webhooks import errors
+from webhooks.errors import get_logger
 from webhooks.text import one_line
 
 HOSTILE = [
@@ -57,12 +57,12 @@ def test_visible_text_stays_as_it_is() -> None:
 
 
 def test_every_logger_of_the_app_keeps_records_on_one_line() -> None:
-    package = Path(logs.__file__).parent
+    package = Path(errors.__file__).parent
     makers = [path for path in package.rglob("*.py") if "getLogger" in path.read_text()]
-    assert makers == [package / "logs.py"]
+    assert makers == [package / "errors.py"]
     users = [path for path in package.rglob("*.py") if "get_logger(__name__)" in path.read_text()]
     assert len(users) >= 7
     for path in users:
         name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
         import_module(name)
-        assert any(isinstance(one, logs.OneLine) for one in logging.getLogger(name).filters)
+        assert any(isinstance(one, errors.OneLine) for one in logging.getLogger(name).filters)

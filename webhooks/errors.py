@@ -1,0 +1,121 @@
+"""Errors: log them on one line, tell those of the database apart, and never catch the time limit of a job."""
+
+from __future__ import annotations
+
+import logging
+import re
+from types import TracebackType
+from typing import Any
+
+from django.db import DatabaseError, IntegrityError, connections
+
+from webhooks.text import one_line
+
+# The exceptions of rq and Celery that end a job, by name: neither has to be installed.
+JOB_TIMEOUTS = {("rq.timeouts", "BaseTimeoutException"), ("billiard.exceptions", "SoftTimeLimitExceeded")}
+
+# PostgreSQL: serialization failure, deadlock, lock not available.
+CONFLICTS = {"40001", "40P01", "55P03"}
+
+# PostgreSQL's codes of an undefined table and an undefined column, and SQLite's words for them.
+UNDEFINED_CODES = ("42P01", "42703")
+UNDEFINED_WORDS = re.compile(r"no such (table|column)|has no column named")
+
+RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run manage.py migrate"
+
+
+def get_logger(name: str) -> logging.Logger:
+    """The logger of a module, with each message on one line: a line break in a name could imitate another record."""
+    logger = logging.getLogger(name)
+    if not any(isinstance(one, OneLine) for one in logger.filters):
+        logger.addFilter(OneLine())
+    return logger
+
+
+class OneLine(logging.Filter):
+    """Keeps the message on one line, and starts each line of its traceback with a bar."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(one if isinstance(one, int | float) else one_line(str(one)) for one in record.args)
+        if record.exc_info and not record.exc_text:
+            trace = logging.Formatter().formatException(record.exc_info)
+            record.exc_text = "\n".join(f"  | {one_line(line)}" for line in trace.split("\n"))
+        return True
+
+
+def reraise_job_timeout(error: Exception) -> None:
+    """Raise the error again if it is the time limit of an rq or Celery job.
+
+    Call it wherever the app handles every Exception. A timeout is raised once: if the app handled it, the job would run
+    on without a limit.
+    """
+    if any((kind.__module__, kind.__qualname__) in JOB_TIMEOUTS for kind in type(error).__mro__):
+        raise error
+
+
+logger = get_logger(__name__)
+
+
+class log_errors:  # reads as a function
+    """In a ``with``: log an error under a message, and go on.
+
+    Raises what aborted the transaction: a caller that went on would lose its changes without notice.
+    """
+
+    def __init__(self, using: str, message: str, *args: Any) -> None:
+        self.using, self._message, self._args = using, message, args
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        reraise_job_timeout(error)
+        if is_missing_table(error):
+            error.add_note(f"{RUN_MIGRATE}.")
+        logger.error(self._message, *self._args, exc_info=error)
+        return not is_aborted(self.using)
+
+
+def is_aborted(using: str) -> bool:
+    """Whether the open transaction can only be rolled back. Then its error must be raised again: the host's COMMIT
+    would silently become a ROLLBACK."""
+    connection = connections[using]
+    if connection.needs_rollback:
+        return True  # the connection is lost, and with it every savepoint
+    if connection.vendor != "postgresql" or connection.connection is None:
+        return False
+    in_error = 3  # the transaction status of libpq, as psycopg 2 and 3 report it
+    return bool(connection.connection.info.transaction_status == in_error)
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether a statement failed because of another transaction."""
+    return isinstance(error, IntegrityError) or _sqlstate(error) in CONFLICTS
+
+
+def is_timeout(error: Exception) -> bool:
+    """Whether PostgreSQL stopped a statement that took too long."""
+    return _sqlstate(error) == "57014"  # query_canceled
+
+
+def is_missing_table(error: BaseException) -> bool:
+    """Whether a statement failed because a table or a column does not exist: the app is not migrated."""
+    is_undefined = _sqlstate(error) in UNDEFINED_CODES or UNDEFINED_WORDS.search(str(error))
+    return isinstance(error, DatabaseError) and bool(is_undefined)
+
+
+def describe_error(error: BaseException) -> str:
+    """The message of a database error on one line. If the tables are not migrated, it says first what to do."""
+    message = " ".join(str(error).split())
+    return f"{RUN_MIGRATE} ({message})" if is_missing_table(error) else message
+
+
+def _sqlstate(error: BaseException) -> str:
+    """PostgreSQL's code of an error. Empty for other errors."""
+    cause = error.__cause__
+    return getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""  # psycopg 3, psycopg 2
