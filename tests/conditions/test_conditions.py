@@ -169,16 +169,16 @@ def test_groups_may_be_nested_twenty_deep() -> None:
     ],
 )
 def test_a_condition_without_an_answer_says_why(rule: Any, problem: str) -> None:
-    verdict = parse(rule).judge(facts({"name": "x"}, None))
-    assert (verdict.matches, verdict.problem, verdict.late) == (False, problem, False)
+    judgement = parse(rule).judge(facts({"name": "x"}, None))
+    assert (judgement.matches, judgement.problem, judgement.late) == (False, problem, False)
 
 
 def test_a_slow_pattern_does_not_delay_a_save() -> None:
     rule = parse({"or": [{"attr": "text", "op": "regex", "value": "(?:.*,){30}P"}, {"attr": "text", "value": ""}]})
-    verdict = rule.judge(facts({"text": ",".join("a" * 5_000)}, None))
-    assert not verdict.matches
-    assert verdict.late
-    assert "longer than 0.1 s" in verdict.problem
+    judgement = rule.judge(facts({"text": ",".join("a" * 5_000)}, None))
+    assert not judgement.matches
+    assert judgement.late
+    assert "longer than 0.1 s" in judgement.problem
 
 
 @pytest.mark.parametrize(
@@ -194,10 +194,10 @@ def test_many_conditions_over_long_lists_do_not_delay_a_save(single: dict[str, A
     snapshots = {"prechange": data, "postchange": data}
     rule = parse({"or": [single] * 499 + [{"attr": "items.slug", "op": "contains", "value": "x"}]})
     began = time.thread_time()
-    verdict = rule.judge(facts(data, snapshots))
+    judgement = rule.judge(facts(data, snapshots))
     assert time.thread_time() - began < 1.0
-    assert not verdict.matches
-    assert not verdict.problem or (verdict.late and "longer than 0.1 s" in verdict.problem)
+    assert not judgement.matches
+    assert not judgement.problem or (judgement.late and "longer than 0.1 s" in judgement.problem)
 
 
 def test_many_changes_of_long_lists_do_not_delay_a_save() -> None:
@@ -249,9 +249,9 @@ def test_random_json_is_either_refused_or_judged(rule: Any, data: Any) -> None:
         assert str(error)
         return
     for given_facts in (data if isinstance(data, dict) else {}, facts({"a": data}, {"prechange": data})):
-        verdict = condition.judge(given_facts)
-        assert isinstance(verdict.matches, bool)
-        assert not (verdict.matches and verdict.problem)
+        judgement = condition.judge(given_facts)
+        assert isinstance(judgement.matches, bool)
+        assert not (judgement.matches and judgement.problem)
 
 
 def test_extremely_nested_data_are_not_compared() -> None:

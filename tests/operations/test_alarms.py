@@ -17,14 +17,14 @@ from webhooks.operations.alarms import Alarm, Level, find_alarms
 from webhooks.operations.counts import FailedGroup
 from webhooks.operations.overview import Overview
 from webhooks.operations.wording import exact_time
-from webhooks.workers.status import SILENT_SHIPPED, Backend, Worker
+from webhooks.workers.status import SILENT_SHIPPED, Backend, RegisteredWorker
 
 NOW = timezone.now()
 LONG_AGO = NOW - timedelta(minutes=10)
-SHIPPED = Worker("w", ("webhooks",), is_shipped=True)
-STOCK = Worker("w", ("webhooks",))
-SILENT = Worker("w", ("webhooks",), True, silence=SILENT_SHIPPED + 60)
-AHEAD = Worker("web1:123", ("webhooks",), True, clock_offset=3600.4)
+SHIPPED = RegisteredWorker("w", ("webhooks",), is_shipped=True)
+STOCK = RegisteredWorker("w", ("webhooks",))
+SILENT = RegisteredWorker("w", ("webhooks",), True, silence=SILENT_SHIPPED + 60)
+AHEAD = RegisteredWorker("web1:123", ("webhooks",), True, clock_offset=3600.4)
 BEHIND = replace(AHEAD, clock_offset=-6)
 
 
@@ -41,7 +41,7 @@ def counted(pk: int = 1, name: str = "CMDB", **values: Any) -> Webhook:
 FINE = counted()
 
 
-def backend(*workers: Worker, error: str = "") -> Backend:
+def backend(*workers: RegisteredWorker, error: str = "") -> Backend:
     return Backend("webhooks", error=error, workers=workers)
 
 
@@ -60,7 +60,7 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
     [
         ([FINE], [SHIPPED], Level.GOOD, "All is well: nothing is waiting"),
         ([FINE], [], Level.ERROR, "No worker is running, so nothing is delivered."),
-        ([FINE], [Worker("w", ("default",))], Level.ERROR, "No running worker serves the queue “webhooks”"),
+        ([FINE], [RegisteredWorker("w", ("default",))], Level.ERROR, "No running worker serves the queue “webhooks”"),
         ([FINE], [SILENT], Level.ERROR, "No running worker serves the queue “webhooks”"),
         ([FINE], [SHIPPED, SILENT], Level.WARNING, "The worker “w” has not reported for 2 min"),
         ([FINE], [SHIPPED, AHEAD], Level.WARNING, "The clock of worker “web1:123” is 1 h ahead of the database's."),
@@ -103,7 +103,7 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
     ],
 )  # fmt: skip
 def test_it_finds_problems_of_webhooks_and_workers(
-    webhooks: list[Webhook], workers: list[Worker], level: Level, text: str
+    webhooks: list[Webhook], workers: list[RegisteredWorker], level: Level, text: str
 ) -> None:
     found = find_alarms(Overview(webhooks=tuple(webhooks)), backend(*workers), True, NOW)
     assert [one.level for one in found if text in one.text] == [level], found
@@ -140,7 +140,7 @@ def test_undispatched_changes_are_counted_when_all_is_well() -> None:
 
 @pytest.mark.parametrize(("state", "level"), [("suspended", Level.ERROR), ("idle", Level.WARNING)])
 def test_it_finds_suspended_workers(state: str, level: Level) -> None:
-    worker = Worker("w", ("webhooks",), is_shipped=True, state=state)
+    worker = RegisteredWorker("w", ("webhooks",), is_shipped=True, state=state)
     suspended = Backend("webhooks", workers=(worker,), is_suspended=True)
     [one] = find_alarms(Overview(webhooks=(FINE,)), suspended, True, NOW)
     assert (one.level, one.command) == (level, "rq resume --url redis://…")
@@ -207,7 +207,7 @@ def tree(alarms: Sequence[Alarm]) -> list[str]:
     ],
 )  # fmt: skip
 def test_what_follows_from_one_cause_is_folded_under_it(
-    webhooks: list[dict[str, Any]], workers: list[Worker], expected: list[str]
+    webhooks: list[dict[str, Any]], workers: list[RegisteredWorker], expected: list[str]
 ) -> None:
     known = tuple(counted(pk, f"webhook {pk}", **values) for pk, values in enumerate(webhooks, 1))
     found = find_alarms(Overview(webhooks=known, counts={State.FAILED: 3}), backend(*workers), True, NOW)

@@ -32,7 +32,7 @@ from webhooks.operations.alarms import find_alarms
 from webhooks.operations.overview import Overview
 from webhooks.operations.refusals import refusals
 from webhooks.operations.webhooks import ping
-from webhooks.workers.status import Backend, Worker
+from webhooks.workers.status import Backend
 
 STATUS = reverse("webhooks_backend_status")
 NEW = {"name": "new", "on_created": True, "payload_url": "http://127.0.0.1:9/", "object_types": ["dcim.site"]}
@@ -584,7 +584,7 @@ def test_the_status_page_says_when_it_leaves_something_out(db: None, redis: Any)
     assert "No webhook is defined" not in said
     assert "left out" not in page(browser(make_user(*VIEWS)), STATUS)
     hidden = Overview(hidden=("webhooks",))
-    worker = Worker("w", ("webhooks",), is_shipped=True)
+    worker = RegisteredWorker("w", ("webhooks",), is_shipped=True)
     [alarm] = find_alarms(hidden, Backend("webhooks", workers=(worker,)), True, timezone.now())
     assert alarm.text.startswith("Nothing is wrong with what you may view")
 

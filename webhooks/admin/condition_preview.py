@@ -110,5 +110,5 @@ def _judge(filters: Filters, event: Event) -> tuple[str, str]:
             return "matched", ""
     except FilterError as error:
         return "failed", str(error)
-    verdict = context.verdicts.get(filters.conditions)
-    return ("failed", verdict.problem) if verdict and verdict.problem else ("not matched", "")
+    judgement = context.judgements.get(filters.conditions)
+    return ("failed", judgement.problem) if judgement and judgement.problem else ("not matched", "")

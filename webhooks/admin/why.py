@@ -22,7 +22,7 @@ from webhooks.admin.lists import as_key, as_uuid
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.skip import Rule
-from webhooks.operations.why import Cause, Change, Target, UnknownObject, Verdict, why
+from webhooks.operations.why import Cause, StoredChange, Target, UnknownObject, Verdict, why
 from webhooks.text import clean
 
 # The colours of the causes, by the state of a delivery that has the same one. The others are neutral.
@@ -152,7 +152,7 @@ def _by_change(verdicts: Sequence[Verdict]) -> Any:
     return groupby(verdicts, key=lambda one: one.change)
 
 
-def _answer(change: Change | None, verdicts: Sequence[Verdict], user: Any) -> dict[str, Any]:
+def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> dict[str, Any]:
     """What the page shows of a change. Webhooks without its model or action are named together, if there are others."""
     others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
     shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
@@ -166,7 +166,7 @@ def _answer(change: Change | None, verdicts: Sequence[Verdict], user: Any) -> di
     }
 
 
-def _name(change: Change) -> str:
+def _name(change: StoredChange) -> str:
     """Such as "AMS1 updated"."""
     return str(Event(action=change.action, object_repr=change.object_repr or change.object_id))
 

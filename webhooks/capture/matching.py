@@ -13,7 +13,7 @@ from typing import Any
 from webhooks import conditions
 from webhooks.capture.context import Actor
 from webhooks.capture.subscriptions import Filters, Subscriptions
-from webhooks.conditions import MISSING, SIDES, Verdict, actual_value, lookup
+from webhooks.conditions import MISSING, SIDES, Judgement, actual_value, lookup
 from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action
@@ -48,7 +48,7 @@ class EventContext:
     snapshots: str
     changed: str
     actor: Actor
-    verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
+    judgements: dict[str, Judgement] = field(default_factory=dict, init=False)
     errors: dict[str, Exception] = field(default_factory=dict, init=False)
     explanations: dict[str, Refusal] = field(default_factory=dict, init=False)
 
@@ -69,7 +69,7 @@ class EventContext:
         Each gets an equal share of the rest, so that slow ones do not keep others from being evaluated. Slow ones
         then share the rest.
         """
-        waiting = [text for text in dict.fromkeys(texts) if text not in self.verdicts]
+        waiting = [text for text in dict.fromkeys(texts) if text not in self.judgements]
         count = 0
         while len(waiting) != count:
             count = len(waiting)
@@ -85,29 +85,29 @@ class EventContext:
         began = time.thread_time()
         try:
             if budget.left > 0:  # parsing the facts for the first time may take long, too
-                verdict = conditions.parse_stored(text).judge(self.facts, budget.left * share)
-                if not verdict.late:
-                    self.verdicts[text] = verdict
+                judgement = conditions.parse_stored(text).judge(self.facts, budget.left * share)
+                if not judgement.late:
+                    self.judgements[text] = judgement
         except Exception as error:
             reraise_job_timeout(error)
             self.errors[text] = error
         budget.left -= time.thread_time() - began
-        return text in self.verdicts or text in self.errors
+        return text in self.judgements or text in self.errors
 
     def matches(self, text: str) -> bool:
         """Whether these conditions hold. Raises FilterError, and what evaluating them raised."""
-        if text not in self.verdicts and text not in self.errors:
+        if text not in self.judgements and text not in self.errors:
             self.judge([text], Budget())
         if text in self.errors:
             raise self.errors[text]
-        return self.verdicts[text].matches
+        return self.judgements[text].matches
 
     def explain(self, text: str) -> Refusal:
         """Which condition decided that these conditions do not hold."""
         if text not in self.explanations:
-            verdict = self.verdicts[text]
-            detail: dict[str, Any] = {"problem": verdict.problem} if verdict.problem else {}
-            if one := verdict.decided_by:
+            judgement = self.judgements[text]
+            detail: dict[str, Any] = {"problem": judgement.problem} if judgement.problem else {}
+            if one := judgement.decided_by:
                 detail |= {"path": one.attr, "operator": one.op, "expected": one.value}
                 detail |= {"place": one.place} if one.place else {}
                 detail |= {"negate": True} if one.negate else {}

@@ -27,15 +27,25 @@ from webhooks.conditions.parser import ConditionError, Parser
 from webhooks.conditions.patterns import Deadline, TooSlow
 
 __all__ = [
-    "CHANGES", "MISSING", "SIDES", "Condition", "ConditionError", "Single", "Verdict", "actual_value", "facts",
-    "lookup", "parse", "parse_stored",
+    "CHANGES",
+    "MISSING",
+    "SIDES",
+    "Condition",
+    "ConditionError",
+    "Judgement",
+    "Single",
+    "actual_value",
+    "facts",
+    "lookup",
+    "parse",
+    "parse_stored",
 ]  # fmt: skip
 
 SECONDS = 0.1  # of CPU time, for an evaluation without another limit
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """Whether the conditions match an Event, and why they cannot be judged. ``late``: they took too long.
 
     ``decided_by`` is the condition that was evaluated last: if they do not match, it is the reason. None if no
@@ -55,18 +65,18 @@ class Condition:
         self._judge = judge
         self.needs_prechange = needs_prechange
 
-    def judge(self, facts: Mapping[str, Any], seconds: float = SECONDS) -> Verdict:
+    def judge(self, facts: Mapping[str, Any], seconds: float = SECONDS) -> Judgement:
         """Judge an Event by its ``facts``. Stops after ``seconds`` of CPU time. Never raises."""
         values = Values(facts, Deadline(seconds))
         try:
-            return Verdict(self._judge(values), decided_by=values.last)
+            return Judgement(self._judge(values), decided_by=values.last)
         except Unanswerable as error:
-            return Verdict(False, str(error), decided_by=values.last)
+            return Judgement(False, str(error), decided_by=values.last)
         except TooSlow:
             problem = f"the conditions took longer than {seconds:g} s to judge; write simpler ones"
-            return Verdict(False, problem, late=True)
+            return Judgement(False, problem, late=True)
         except (RecursionError, MemoryError):
-            return Verdict(False, "the data are nested too deeply to be compared")
+            return Judgement(False, "the data are nested too deeply to be compared")
 
 
 def facts(data: Any, snapshots: Mapping[str, Any] | None) -> dict[str, Any]:

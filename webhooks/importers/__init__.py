@@ -27,7 +27,7 @@ SETTINGS = [field.name for field in Webhook._meta.concrete_fields if field.edita
 
 
 @dataclass
-class Preview:
+class ImportPreview:
     """The result of an import before it changes anything."""
 
     new: list[Plan] = field(default_factory=list)
@@ -36,9 +36,9 @@ class Preview:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def preview(responses: Responses, disabled: bool = False) -> Preview:
+def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
     """Translate and validate. ``disabled`` disables all new webhooks."""
-    result, registered = Preview(), registry.registered_models()
+    result, registered = ImportPreview(), registry.registered_models()
     origins: dict[str, str] = {}
     for plan in translate(responses, registered):
         if isinstance(plan, Skipped):

@@ -54,7 +54,7 @@ def record_summary(user: Any, model: type[models.Model], summary: str, flag: int
 
 
 @dataclass(frozen=True)
-class Change:
+class HistoryEntry:
     """An entry about a webhook: who did what, in the words of the admin's history."""
 
     webhook_id: int
@@ -63,7 +63,7 @@ class Change:
     change: str
 
 
-def newest_of_webhooks(webhooks: Collection[int], most: int = 50) -> list[Change]:
+def newest_of_webhooks(webhooks: Collection[int], most: int = 50) -> list[HistoryEntry]:
     """The newest entries about these webhooks. Empty without the admin."""
     if not webhooks or not apps.is_installed("django.contrib.admin"):
         return []
@@ -73,7 +73,7 @@ def newest_of_webhooks(webhooks: Collection[int], most: int = 50) -> list[Change
     keys = [str(pk) for pk in webhooks]
     entries = LogEntry.objects.filter(content_type=content_type, object_id__in=keys).select_related("user")
     return [
-        Change(int(str(entry.object_id)), entry.action_time, str(entry.user), entry.get_change_message())
+        HistoryEntry(int(str(entry.object_id)), entry.action_time, str(entry.user), entry.get_change_message())
         for entry in entries.order_by("-action_time")[:most]
     ]
 

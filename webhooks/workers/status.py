@@ -58,7 +58,7 @@ def _read_faults(stored: str) -> tuple[Fault, ...]:
 
 
 @dataclass(frozen=True)
-class Worker:
+class RegisteredWorker:
     """An rq worker as it registered itself."""
 
     name: str
@@ -104,7 +104,7 @@ class Backend:
     """Why Redis could not be read, or ""."""
     wake_ups: int = 0
     """The length of the queue."""
-    workers: tuple[Worker, ...] = ()
+    workers: tuple[RegisteredWorker, ...] = ()
     is_suspended: bool = False
     """Whether ``rq suspend`` stopped the workers."""
 
@@ -117,7 +117,7 @@ class Backend:
         return list({fault.text: fault for fault in latest_first}.values())
 
     @property
-    def serving(self) -> list[Worker]:
+    def serving(self) -> list[RegisteredWorker]:
         """The live workers that listen to the queue."""
         listening = [worker for worker in self.workers if self.queue in worker.queues]
         return [worker for worker in listening if not worker.is_silent and not worker.is_suspended]
@@ -149,7 +149,7 @@ def read_backend() -> Backend:
         return Backend(conf.queue, address, str(error) or type(error).__name__)
 
 
-def _workers(connection: Redis) -> tuple[Worker, ...]:
+def _workers(connection: Redis) -> tuple[RegisteredWorker, ...]:
     keys = sorted(get_keys(connection=connection))[:MAX_WORKERS]
     with connection.pipeline(transaction=False) as pipe:
         for key in keys:
@@ -162,10 +162,10 @@ def _workers(connection: Redis) -> tuple[Worker, ...]:
     return tuple(_worker(*one) for one in found if one[1] and not one[1].get("death"))
 
 
-def _worker(key: str, values: dict[str, str], description: bytes | None) -> Worker:
+def _worker(key: str, values: dict[str, str], description: bytes | None) -> RegisteredWorker:
     offset = float(values.get(CLOCK_FIELD, 0))
     birth, heartbeat = _moment(values.get("birth"), offset), _moment(values.get("last_heartbeat"), offset)
-    return Worker(
+    return RegisteredWorker(
         name=key.rpartition(":worker:")[2],
         queues=tuple(name for name in values.get("queues", "").split(",") if name),
         is_shipped=bool(values.get(CLASS_FIELD)),

@@ -10,7 +10,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
 from webhooks import importers
-from webhooks.importers import Preview, source
+from webhooks.importers import ImportPreview, source
 from webhooks.importers.translate import Plan
 from webhooks.management import DatabaseCommand
 from webhooks.models.webhook import ACTION_FIELDS
@@ -79,7 +79,7 @@ class Command(DatabaseCommand):
             self._print("")
             return False
 
-    def _show(self, preview: Preview, missing: list[str]) -> None:
+    def _show(self, preview: ImportPreview, missing: list[str]) -> None:
         existing = [
             f"{plan.name}: differs in {', '.join(fields)}" if fields else plan.name for plan, fields in preview.existing
         ]

@@ -14,7 +14,7 @@ from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.overview import Overview
 from webhooks.operations.vacuum import VacuumState
 from webhooks.operations.wording import number, span
-from webhooks.workers.status import Backend, Worker
+from webhooks.workers.status import Backend, RegisteredWorker
 
 # Seconds that something may be due before it is a problem.
 PATIENCE = 60
@@ -98,7 +98,7 @@ def workers(backend: Backend) -> Iterator[Alarm]:
         yield from _of_worker(worker)
 
 
-def _of_worker(worker: Worker) -> Iterator[Alarm]:
+def _of_worker(worker: RegisteredWorker) -> Iterator[Alarm]:
     if worker.is_silent:
         yield Alarm(
             level=Level.WARNING,

@@ -12,6 +12,6 @@ verdicts       the causes, a verdict as a value, and shared sentences
 
 from webhooks.operations.why.answers import UnknownObject, why
 from webhooks.operations.why.recorded import not_chosen
-from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict
+from webhooks.operations.why.verdicts import Cause, StoredChange, Target, Verdict
 
-__all__ = ["Cause", "Change", "Target", "UnknownObject", "Verdict", "not_chosen", "why"]
+__all__ = ["Cause", "StoredChange", "Target", "UnknownObject", "Verdict", "not_chosen", "why"]

@@ -25,7 +25,7 @@ from webhooks.models.queue import HEAD_STATES
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations.why import changes, present, recorded, unrecorded
 from webhooks.operations.why.recorded import Rows
-from webhooks.operations.why.verdicts import Cause, Change, Target, Verdict, retention_days
+from webhooks.operations.why.verdicts import Cause, StoredChange, Target, Verdict, retention_days
 from webhooks.operations.why.viewer import Viewer
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
@@ -142,7 +142,7 @@ class _Question:
         return [Verdict(one, cause, text, remedy, target) for one in self._webhooks]
 
     def _look(
-        self, found: _Object, registration: Registration, captured: Change | None, knows_model: bool
+        self, found: _Object, registration: Registration, captured: StoredChange | None, knows_model: bool
     ) -> unrecorded.Asked:
         """The object as it is now, compared with its last captured change."""
         last = changes.with_known_data(captured) if captured else None
@@ -226,7 +226,7 @@ class _Question:
     def _skips(self, chosen: Q) -> QuerySet[Skip]:
         return self._viewer.of_objects(Skip.objects.filter(chosen))
 
-    def _judge(self, asked: Sequence[Change]) -> list[Verdict]:
+    def _judge(self, asked: Sequence[StoredChange]) -> list[Verdict]:
         """The verdicts for each of these changes and each webhook."""
         pks = [one.pk for one in self._webhooks]
         events = [event for change in asked for event in change.events]

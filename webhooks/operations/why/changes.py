@@ -9,13 +9,13 @@ from datetime import timedelta
 from django.db.models import Q
 
 from webhooks.models import Event, Skip
-from webhooks.operations.why.verdicts import Change
+from webhooks.operations.why.verdicts import StoredChange
 
 # The times of the rows of one change differ by less than this.
 TOGETHER = timedelta(seconds=2)
 
 
-def latest(events: Sequence[Event], skips: Sequence[Skip]) -> Change | None:
+def latest(events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange | None:
     """The last change in these rows of one object. None if there are no rows."""
     rows: list[Event | Skip] = [*events, *skips]
     if not rows:
@@ -27,7 +27,7 @@ def latest(events: Sequence[Event], skips: Sequence[Skip]) -> Change | None:
     return make(same[0] if same else newest, same, [one for one in skips if _is_same(newest, one)])
 
 
-def latest_of_each(events: Sequence[Event], skips: Sequence[Skip]) -> list[Change]:
+def latest_of_each(events: Sequence[Event], skips: Sequence[Skip]) -> list[StoredChange]:
     """The last change of each object in these rows, the oldest first."""
     by_object: dict[tuple[str, str], tuple[list[Event], list[Skip]]] = defaultdict(lambda: ([], []))
     for event in events:
@@ -38,7 +38,7 @@ def latest_of_each(events: Sequence[Event], skips: Sequence[Skip]) -> list[Chang
     return sorted((change for change in found if change), key=lambda one: one.timestamp)
 
 
-def with_known_data(change: Change) -> Event | None:
+def with_known_data(change: StoredChange) -> Event | None:
     """The Event with the object's data as the change left it. None if a later change was skipped: a skip has no data,
     and two quick changes may look like one."""
     for event in change.events:
@@ -63,10 +63,10 @@ def near(event: Event) -> Q:
     )
 
 
-def make(of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> Change:
+def make(of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange:
     """The change of these rows. For each webhook, the first of its Events and of its skips counts."""
     name = next((one.object_repr for one in (of, *events, *skips) if one.object_repr), "")
-    return Change(
+    return StoredChange(
         action=of.action,
         object_type=of.object_type,
         object_id=of.object_id,

@@ -23,7 +23,7 @@ from webhooks.operations.why.verdicts import (
     SAVE_AGAIN,
     SEE_WORKERS,
     Cause,
-    Change,
+    StoredChange,
     Target,
     Verdict,
     at_webhook,
@@ -52,7 +52,7 @@ class Rows:
     heads: Heads = field(default_factory=dict)
 
 
-def judge(webhook: Webhook, change: Change, rows: Rows, viewer: Viewer) -> Verdict:
+def judge(webhook: Webhook, change: StoredChange, rows: Rows, viewer: Viewer) -> Verdict:
     """The verdict for a stored change. Without permission for the row behind it, the user gets the cause alone."""
     event = next((one for one in change.events if webhook.pk in one.webhook_ids), None)
     skip = next((one for one in change.skips if one.webhook_id == webhook.pk), None)
@@ -160,7 +160,7 @@ def _again(action: str) -> str:
 # Without a row for the webhook
 
 
-def _without_rows(webhook: Webhook, change: Change, rows: Rows) -> Verdict:
+def _without_rows(webhook: Webhook, change: StoredChange, rows: Rows) -> Verdict:
     """The change left nothing for this webhook."""
     again = _again(change.action)
     if text := not_chosen(webhook, change.action, change.object_type, rows.models[webhook.pk]):

@@ -69,7 +69,7 @@ class Target(TextChoices):
 
 
 @dataclass(frozen=True)
-class Change:
+class StoredChange:
     """A recorded change of an object, or a custom event. ``events`` and ``skips`` are its rows, the newest first."""
 
     action: str
@@ -86,7 +86,7 @@ class Change:
         names = ("action", "object_type", "object_id", "object_repr", "username", "request_id")
         return {name: getattr(self, name) for name in names} | {"timestamp": to_utc(self.timestamp).isoformat()}
 
-    def without_actor(self) -> Change:
+    def without_actor(self) -> StoredChange:
         return replace(self, username="", request_id="")
 
 
@@ -103,7 +103,7 @@ class Verdict:
     target: Target | None = None
     """Where the way out begins."""
     target_id: str = ""
-    change: Change | None = None
+    change: StoredChange | None = None
     """None if no change is stored: then the object was judged as it is now."""
     event: int | None = None
     delivery: uuid.UUID | None = None
