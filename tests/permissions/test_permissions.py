@@ -32,7 +32,7 @@ from webhooks.operations.alarms import find_alarms
 from webhooks.operations.overview import Overview
 from webhooks.operations.refusals import refusals
 from webhooks.operations.webhooks import ping
-from webhooks.workers.status import Backend
+from webhooks.workers.status import Backend, RegisteredWorker
 
 STATUS = reverse("webhooks_backend_status")
 NEW = {"name": "new", "on_created": True, "payload_url": "http://127.0.0.1:9/", "object_types": ["dcim.site"]}

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from webhooks.management import DatabaseCommand, webhook_named
-from webhooks.operations.why import Cause, Change, UnknownObject, Verdict, why
+from webhooks.operations.why import Cause, StoredChange, UnknownObject, Verdict, why
 from webhooks.operations.wording import exact_time
 from webhooks.text import one_line
 
@@ -74,7 +74,7 @@ def _lines(verdicts: list[Verdict]) -> Iterator[str]:
             yield f"{', '.join(others)}: {Cause.NOT_CHOSEN.label}"
 
 
-def _title(change: Change | None) -> str:
+def _title(change: StoredChange | None) -> str:
     if change:
         name = f"{change.object_type} {change.object_id}".strip()
         shown = f" “{change.object_repr}”" if change.object_repr else ""
