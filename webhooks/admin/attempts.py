@@ -18,7 +18,7 @@ from webhooks.models import Attempt, BodyKind, Delivery
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.queue import State
 from webhooks.operations.wording import exact_time, number
-from webhooks.redaction import Redaction, explain
+from webhooks.permissions.redaction import Redaction, explain
 
 # A body with more characters is folded.
 LONG_BODY = 5000

@@ -14,7 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from webhooks import permissions, redaction
+from webhooks import permissions
 from webhooks.admin import actions
 from webhooks.admin.attempts import next_attempt
 from webhooks.admin.delivery_page import delivery_context
@@ -29,6 +29,7 @@ from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.queue import State
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import number
+from webhooks.permissions import redaction
 
 
 @admin.register(Delivery)

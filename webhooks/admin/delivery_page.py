@@ -11,7 +11,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks import payloads, permissions, redaction
+from webhooks import payloads, permissions
 from webhooks.admin import actions
 from webhooks.admin.attempts import answer_of, attempt_context, body_block, explained_kind, shown_attempt, timeline
 from webhooks.admin.change_context import change_context
@@ -22,7 +22,8 @@ from webhooks.models import Delivery, Event
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
 from webhooks.operations.counts import EACH_CAP, capped
 from webhooks.operations.wording import number
-from webhooks.redaction import Redaction, explain
+from webhooks.permissions import redaction
+from webhooks.permissions.redaction import Redaction, explain
 
 # The timeline shows this many attempts, the newest.
 MAX_ATTEMPTS = 50

@@ -30,7 +30,7 @@ from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.why.changes import near
 from webhooks.operations.wording import number
-from webhooks.redaction import WHO_SEES_PAYLOADS, Redaction
+from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.text import last_line
 
 # The labels of failed events, by kind of failure.

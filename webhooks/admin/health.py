@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from webhooks import permissions, redaction
+from webhooks import permissions
 from webhooks.admin import charts, recover
 from webhooks.admin.display import EMPTY, duration, percent, pill, short, state_word, webhook_state, when
 from webhooks.admin.lists import deliveries_url, skips_url
@@ -27,6 +27,7 @@ from webhooks.operations.alarms import webhook_alarms
 from webhooks.operations.counts import EACH_CAP, open_count
 from webhooks.operations.statistics import Figures
 from webhooks.operations.wording import number
+from webhooks.permissions import redaction
 
 # Deliveries at the top of the page, the newest.
 LAST = 5

@@ -27,7 +27,7 @@ from webhooks.network.request import Request
 from webhooks.operations import trial
 from webhooks.operations.trial import NoSample, Sample, Trial
 from webhooks.operations.wording import number
-from webhooks.redaction import explain
+from webhooks.permissions.redaction import explain
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
 

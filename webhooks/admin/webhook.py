@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
-from webhooks import permissions, redaction
+from webhooks import permissions
 from webhooks.admin import actions, fieldsets, health, recover, try_it
 from webhooks.admin.condition_preview import condition_preview
 from webhooks.admin.display import part
@@ -37,6 +37,7 @@ from webhooks.network import url_policy
 from webhooks.operations.refusals import OUTSIDE
 from webhooks.operations.webhooks import delete_webhooks, ping
 from webhooks.operations.wording import sentence
+from webhooks.permissions import redaction
 from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.

@@ -15,7 +15,7 @@ from webhooks.api.fields import ErrorKindField, RuleField, StateField
 from webhooks.models import Attempt, BodyKind, Delivery, Event, Skip, Webhook
 from webhooks.models.attempt import sent_bodies
 from webhooks.operations.skip_reasons import skip_reason
-from webhooks.redaction import Redaction, explain
+from webhooks.permissions.redaction import Redaction, explain
 from webhooks.text import replace_half_surrogates
 
 # Null for users without permission to change the webhook.

@@ -17,7 +17,7 @@ from webhooks.delivery.retry_policy import Health, after_failures, is_healthy
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
-from webhooks.redaction import Explanation, explain
+from webhooks.permissions.redaction import Explanation, explain
 
 logger = get_logger(__name__)
 

@@ -23,7 +23,7 @@ from webhooks.operations.statistics import Recent
 from webhooks.operations.status import Status
 from webhooks.operations.vacuum import MOST, PATIENCE, VacuumState
 from webhooks.operations.wording import clock_time, number, span
-from webhooks.redaction import Redaction, label_of_kind
+from webhooks.permissions.redaction import Redaction, label_of_kind
 from webhooks.text import last_line
 from webhooks.workers.status import Backend
 

@@ -14,7 +14,7 @@ from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
 from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
 from webhooks.operations.wording import number, span
-from webhooks.redaction import explain, label_of_kind
+from webhooks.permissions.redaction import explain, label_of_kind
 
 
 def webhook_alarms(webhook: Any, now: datetime) -> Iterator[Alarm]:

@@ -25,7 +25,7 @@ from webhooks.operations.why.verdicts import (
 )
 from webhooks.operations.why.viewer import Viewer
 from webhooks.operations.wording import exact_time, sentence
-from webhooks.redaction import explain
+from webhooks.permissions.redaction import explain
 
 # The heads of lanes, by webhook and lane.
 Heads = Mapping[tuple[int, int | None], Delivery]

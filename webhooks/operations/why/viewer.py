@@ -9,7 +9,7 @@ from django.db.models import QuerySet
 
 from webhooks import permissions
 from webhooks.models import Delivery, Event, Skip, Webhook
-from webhooks.redaction import Redaction
+from webhooks.permissions.redaction import Redaction
 
 
 class Viewer:
