@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from webhooks import registry
 from webhooks.conf import conf
 from webhooks.models import Event
+from webhooks.network.auth import load
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.registry.registration import Registration, conventional_paths
 from webhooks.workers.redis import connection_error
@@ -69,6 +70,15 @@ def _check_setting() -> Iterator[CheckMessage]:
             hint="Until it is corrected, no page or response shows events and deliveries.",
             id="webhooks.E011",
         )
+    for path in conf.auth.values():
+        try:
+            load(path)
+        except (ImportError, TypeError) as error:
+            yield Error(
+                f'WEBHOOKS["AUTH"] names {path}, which cannot be used: {error}',
+                hint="Until it is corrected, requests to its hosts fail and are retried.",
+                id="webhooks.E014",
+            )
 
 
 def _check_queue() -> Iterator[CheckMessage]:

@@ -49,6 +49,10 @@ def _is_dotted(value: Any) -> bool:
     return _is_text(value) and "." in value
 
 
+def _is_host(value: Any) -> bool:
+    return bool(re.fullmatch(r"[A-Za-z0-9*._:-]+", value))
+
+
 def _is_port(value: Any) -> bool:
     if isinstance(value, str):
         first, last = map(int, value.split("-"))
@@ -101,9 +105,10 @@ networks = _list_of(
     'networks such as "10.0.0.0/8" (no bits set after the prefix) and addresses',
     lambda value: _is_text(value) and bool(ip_network(value)),
 )
-hosts = _list_of(
-    'hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--',
-    lambda value: bool(re.fullmatch(r"[A-Za-z0-9*._:-]+", value)),
+hosts = _list_of('hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--', _is_host)
+auth_paths: Rule = (
+    'must map hosts such as "hooks.example.com" to paths of callables such as "project.receivers.auth"',
+    lambda value: all(_is_host(host) and _is_dotted(path) for host, path in value.items()),
 )
 ports = _list_of('ports such as 443 or "8000-8999"', _is_port)
 schemes = _list_of('"https" and "http"', lambda value: value in ("https", "http"))
@@ -210,6 +215,8 @@ class Settings:
     encryption_keys = Setting[Sequence[str]]((), fernet_keys, is_secret=True)
     """Fernet keys, the newest first: it encrypts, all decrypt. Without any, ``SECRET_KEY`` does. While the value is
     invalid, nothing is encrypted: another key must not take its place."""
+    auth = Setting[Mapping[str, str]]({}, auth_paths)
+    """Paths of callables that add credentials to requests, by patterns of the hosts that they are for."""
     secret_overlap = Setting[float](86400, seconds)
     """Seconds for which a replaced secret still signs, next to the new one."""
 

@@ -460,6 +460,20 @@ def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, named: str,
     assert f"{named}, {problem}" in error.msg
 
 
+@pytest.mark.parametrize(
+    ("named", "problem"),
+    [
+        ("nowhere.to.be_found", "No module named 'nowhere'"),
+        ("requests.auth.HTTPBasicAuth", "it must be an object of a class such as requests.auth.AuthBase"),
+    ],
+)
+def test_an_unusable_auth_is_an_error(webhooks_settings: Change, named: str, problem: str) -> None:
+    webhooks_settings(AUTH={"*.example.com": named})
+    error = found()["webhooks.E014"]
+    assert error.is_serious()
+    assert f'WEBHOOKS["AUTH"] names {named}, which cannot be used: {problem}' in error.msg
+
+
 def test_every_id_of_a_check_has_a_test_here() -> None:
     ids = {word.strip('",)') for word in Path(checks.__file__).read_text().split() if word.startswith('id="webhooks.')}
     tested = Path(__file__).read_text()

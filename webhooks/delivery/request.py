@@ -11,6 +11,7 @@ from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.models import BodyKind, Webhook
 from webhooks.network import headers, url_policy
+from webhooks.network.auth import add_auth
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.headers import DEPTH, REDELIVERY, TEST
 from webhooks.network.outcome import Refused
@@ -39,7 +40,7 @@ def compose(
 
     ``is_redelivery``: a user or a command asked for it. ``is_test``: no change caused it.
 
-    Raises Refused if the webhook's templates or secrets do not work.
+    Raises Refused if the webhook's templates or secrets do not work, or the project's code for credentials.
     """
     url, (body_kind, body) = url_of(webhook, event, renderer), body_of(webhook, event, renderer)
     additional = tuple(headers_of(webhook, event, renderer).items())
@@ -59,7 +60,7 @@ def compose(
     fields = {**fields, **signatures, DEPTH: str(event.depth)}
     fields |= {name: "true" for name, is_marked in ((REDELIVERY, is_redelivery), (TEST, is_test)) if is_marked}
     verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
-    return Request(
+    request = Request(
         url,
         fields,
         body,
@@ -72,6 +73,7 @@ def compose(
         body_kind,
         stores_body=body_kind == BodyKind.TEMPLATE,
     )
+    return add_auth(request) if conf.auth else request
 
 
 @functools.lru_cache(maxsize=256)

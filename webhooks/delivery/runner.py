@@ -29,6 +29,7 @@ from webhooks.delivery.sender import MANY, SenderPool, most_in_flight
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched
 from webhooks.models.claims import due_webhooks
+from webhooks.network.auth import has_auth
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
@@ -48,9 +49,10 @@ FORGOTTEN_AFTER = 600
 # Seconds between two runs of the maintenance that no delivery waits for.
 SWEEP_ALL_EVERY = 30
 
-# How many requests of webhooks with each pace may be rendered at once. More would wait for the process that renders,
-# and keep threads from webhooks without templates.
-RENDERED_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1}
+# How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
+# renders. The project's code for credentials may wait for another server.
+AUTH = "auth"
+MADE_AT_ONCE = {NEW: 1, QUICK: 2, SLOW: 1, AUTH: 4}
 
 
 class DeliveryRunner:
@@ -61,7 +63,8 @@ class DeliveryRunner:
         workers."""
         self._worker = (worker or f"{socket.gethostname()}:{os.getpid()}")[:100]
         self._renderer = Renderer()
-        queue = FairQueue(most_in_flight(conf.senders), self._render_group, RENDERED_AT_ONCE)
+        self._uses_auth = bool(conf.auth)
+        queue = FairQueue(most_in_flight(conf.senders), self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
         self._pool = SenderPool(queue, self._compose, self._clock.now)
         self._claims = WorkerClaims(self._pool, self._worker)
@@ -256,8 +259,10 @@ class DeliveryRunner:
         is_redelivery = bool(held.row.requested_by)
         return compose(held.webhook, held.bodies, str(held.id), self._renderer, self._clock.now, is_redelivery)
 
-    def _render_group(self, held: HeldDelivery) -> str:
-        return self._renderer.pace(held.webhook.pk) if held.webhook.has_templates else ""
+    def _slow_group(self, held: HeldDelivery) -> str:
+        if held.webhook.has_templates:
+            return self._renderer.pace(held.webhook.pk)
+        return AUTH if self._uses_auth and has_auth(held.webhook.payload_url) else ""
 
 
 def has_more() -> bool:

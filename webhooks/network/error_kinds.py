@@ -272,6 +272,12 @@ class ErrorKind(StrEnum):
         _("The secret or a secret header of the webhook does not have a valid form."),
         _("Enter the secret and the secret headers of the webhook again."),
     )
+    AUTH = (
+        "auth",
+        _("the credentials could not be added"),
+        _("The code in the setting AUTH that adds credentials for {host} failed."),
+        _("Look for its error in the worker's log."),
+    )
     SETTINGS = (
         "settings",
         _("the settings are invalid"),

@@ -136,10 +136,10 @@ class Policy:
             return gettext('port %(port)d is denied by WEBHOOKS["DENY_PORTS"]') % {"port": to.port}
         if not any(to.port in ports for ports in self.allow_ports):
             return gettext('port %(port)d is not in WEBHOOKS["ALLOW_PORTS"]') % {"port": to.port}
-        if pattern := _matching(to.host, self.deny_hosts):
+        if pattern := matching(to.host, self.deny_hosts):
             denied = gettext('%(host)s is denied by "%(pattern)s" in WEBHOOKS["DENY_HOSTS"]')
             return denied % {"host": to.host, "pattern": pattern}
-        if not _matching(to.host, self.allow_hosts):
+        if not matching(to.host, self.allow_hosts):
             return gettext('%(host)s matches nothing in WEBHOOKS["ALLOW_HOSTS"]') % {"host": to.host}
         return self.why_address_blocked(to.address) if to.address else ""
 
@@ -176,7 +176,8 @@ def _why_kind_blocked(address: Address, target: Address, kind: str, is_private: 
     return f"{where}, {why}; " + gettext('to allow it, add "%(target)s" to WEBHOOKS["ALLOW_NETWORKS"]') % values
 
 
-def _matching(host: str, patterns: Iterable[str]) -> str:
+def matching(host: str, patterns: Iterable[str]) -> str:
+    """The first of the patterns, such as ``"*.example.com"``, that matches the host; empty if none does."""
     return next((pattern for pattern in patterns if fnmatchcase(host, pattern.lower())), "")
 
 

@@ -1,0 +1,130 @@
+"""Credentials that the project's own code adds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+import requests
+from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
+
+from tests.support.draining import drain, states
+from tests.support.inbox import Inbox
+from tests.support.makers import make_event, make_webhook
+from tests.testapp.models import Thing
+from webhooks.models import Attempt
+from webhooks.network.auth import add_auth
+from webhooks.network.error_kinds import ErrorKind
+from webhooks.network.outcome import Refused
+from webhooks.network.request import Request
+
+TOKEN = "token-of-the-project-1"
+REQUEST = Request("https://hooks.example.com/a?b=c", {"X-A": "1", "Authorization": "Bearer old"}, b"{}", 5)
+
+
+class TokenAuth(AuthBase):
+    """Adds a token, and a header made of what is sent."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        assert isinstance(request.body, bytes)
+        request.headers["authorization"] = f"Bearer {TOKEN}"
+        request.headers["X-Sent"] = f"{request.method} {request.path_url} {len(request.body)} {request.headers['X-A']}"
+        return request
+
+
+def fail(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    raise LookupError(f"no token like {TOKEN}")
+
+
+def change_body(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    request.prepare_body(b"[]", None)
+    return request
+
+
+def set_header(name: str, value: str) -> Any:
+    def auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers[name] = value
+        return request
+
+    return auth
+
+
+token, basic, digest = TokenAuth(), HTTPBasicAuth("jane", "password-of-jane"), HTTPDigestAuth("jane", "secret")
+sets_host, sets_two_lines = set_header("Host", "other.example.com"), set_header("X-B", "1\r\nX-C: 2")
+
+
+@pytest.fixture
+def auth(webhooks_settings: Any) -> Any:
+    return lambda name, host="*.example.com": webhooks_settings(AUTH={host: f"{__name__}.{name}"})
+
+
+def test_the_code_for_a_host_sets_headers_that_are_secrets(auth: Any) -> None:
+    auth("token")
+    request = add_auth(REQUEST)
+    assert request.headers == {"X-A": "1", "authorization": f"Bearer {TOKEN}", "X-Sent": "POST /a?b=c 2 1"}
+    assert TOKEN in request.hidden
+    assert set(request.secret_names) == {"authorization", "x-sent"}
+    assert TOKEN not in repr(request) + repr(request.stored())
+
+
+def test_the_classes_of_requests_work(auth: Any) -> None:
+    auth("basic")
+    request = add_auth(REQUEST)
+    assert request.headers["Authorization"] == "Basic amFuZTpwYXNzd29yZC1vZi1qYW5l"
+    assert "password-of-jane" in request.hidden
+
+
+@pytest.mark.parametrize("host", ["example.com", "*.example.org", "hooks.example.com:443"])
+def test_other_hosts_get_nothing(auth: Any, host: str) -> None:
+    auth("token", host)
+    assert add_auth(REQUEST) is REQUEST
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("fail", "LookupError, see the worker's log"),
+        ("nowhere", "ImportError, see the worker's log"),
+        ("change_body", "it may only set headers, and changed the method, URL or body"),
+        ("digest", "it wants to see the answer, as for Digest authentication, which is not supported"),
+        ("sets_host", "ValueError, see the worker's log"),
+        ("sets_two_lines", "it sets a header with a line break in it"),
+    ],
+)
+def test_code_that_fails_or_does_more_is_refused_without_its_text(
+    auth: Any, caplog: pytest.LogCaptureFixture, name: str, reason: str
+) -> None:
+    auth(name)
+    with caplog.at_level(logging.ERROR), pytest.raises(Refused) as refused:
+        add_auth(REQUEST)
+    assert refused.value.kind == ErrorKind.AUTH
+    assert str(refused.value) == f"{__name__}.{name} failed: {reason}"
+    [record] = caplog.records
+    assert record.getMessage() == f'WEBHOOKS["AUTH"]: {__name__}.{name} failed for https://hooks.example.com/…'
+
+
+released = threading.Event()
+
+
+def wait(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    assert released.wait(60)
+    return token(request)
+
+
+@pytest.mark.usefixtures("database")
+def test_slow_code_keeps_no_other_webhook_waiting(auth: Any, inbox: Inbox, webhooks_settings: Any) -> None:
+    released.clear()
+    auth("wait", "127.0.0.1")
+    slow = [make_webhook(Thing, url=inbox.url("ok/slow"), additional_headers="X-A: 1") for _ in range(6)]
+    quick = make_webhook(Thing, url=inbox.url("ok/quick").replace("127.0.0.1", "localhost"))
+    make_event(*slow, quick)
+    release = threading.Thread(target=lambda: inbox.wait_for(1, behaviour="ok/quick") and released.set())
+    release.start()
+    drain()
+    release.join()
+    assert states() == ["succeeded"] * 7
+    assert {one.headers["authorization"] for one in inbox.received("ok/slow")} == {f"Bearer {TOKEN}"}
+    assert "authorization" not in inbox.received("ok/quick")[0].headers
+    assert TOKEN not in str(list(Attempt.objects.values()))
