@@ -1,4 +1,7 @@
-"""The management commands: import webhooks, rotate keys, say why nothing arrived, show the status, sweep."""
+"""The management commands, and their base class.
+
+``runs`` is the base of the commands that begin a run. ``importers`` has the work of ``webhooks_import``.
+"""
 
 from __future__ import annotations
 

@@ -9,10 +9,9 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
-from webhooks import importers
-from webhooks.importers import ImportPreview, source
-from webhooks.importers.translate import Plan
-from webhooks.management import DatabaseCommand
+from webhooks.management import DatabaseCommand, importers
+from webhooks.management.importers import ImportPreview, source
+from webhooks.management.importers.translate import Plan
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks import importers
-from webhooks.importers.source import Responses, UnreadableSource, read
-from webhooks.importers.translate import ESCAPING, Plan, Skipped, split_headers, translate
+from webhooks.management import importers
+from webhooks.management.importers.source import Responses, UnreadableSource, read
+from webhooks.management.importers.translate import ESCAPING, Plan, Skipped, split_headers, translate
 from webhooks.models import Webhook
 
 CAPTURED = Path(__file__).parents[1] / "captured"
@@ -704,7 +704,7 @@ def test_an_error_response_is_reported_without_the_token(netbox: Server, answer:
 
 
 def test_a_response_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.importers.source.MAX_BYTES", 1000)
+    monkeypatch.setattr("webhooks.management.importers.source.MAX_BYTES", 1000)
     with pytest.raises(UnreadableSource, match="more than 1,000 bytes"):
         read([netbox.url])
 

@@ -15,8 +15,8 @@ from django.db import transaction
 
 from webhooks import registry
 from webhooks.errors import get_logger
-from webhooks.importers.source import Responses
-from webhooks.importers.translate import Plan, Skipped, translate
+from webhooks.management.importers.source import Responses
+from webhooks.management.importers.translate import Plan, Skipped, translate
 from webhooks.models import Webhook
 from webhooks.registry import label_of
 

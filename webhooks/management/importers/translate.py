@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 from webhooks import conditions
 from webhooks.conditions import ConditionError
 from webhooks.conf import MAX_TIMEOUT
-from webhooks.importers.source import Item, Responses
+from webhooks.management.importers.source import Item, Responses
 from webhooks.models import Webhook
 from webhooks.network import headers
 from webhooks.payloads import templates
