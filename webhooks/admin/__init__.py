@@ -8,9 +8,8 @@ recover             Recover and Backfill, with a dry run first
 why                 “Why didn't it fire?”
 delivery, event     the lists of deliveries and events, their actions and buttons
 delivery_page       the page of one delivery: verdict and lane
-attempts            its timeline, and one attempt at a time
-change_context      the change as the pages of a delivery and of an event show it
-diff, curl          two snapshots as a comparison, a stored request as a command of curl
+attempts            its timeline, and one attempt at a time, also as a command of curl
+change_context      the change as the pages of a delivery and of an event show it, with the comparison of its snapshots
 skip                the list of skipped changes
 run, run_start      runs: list, progress, pause, resume, cancel; and what a run will do
 status              /admin/webhook-backend-status/: problems, figures, tables, and their buttons
@@ -18,7 +17,7 @@ actions             retry, discard, enable, disable, pause, resume, and the prev
 forms, form_fields  the form of a webhook, and its own kinds of fields and widgets
 fieldsets           the sections of that form
 condition_preview   tries the filters of the form on stored events
-lists               the lists of deliveries, events, skips and runs: base class, addresses
+lists               the lists of deliveries, events, skips and runs: base class, look, addresses
 filters, finding    the filters above a list, and the rows that match them
 paging              the pages of long lists
 charts              SVG charts: stacked bars, sparklines

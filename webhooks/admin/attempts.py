@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils import timezone
@@ -12,19 +15,28 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.admin import highlight
-from webhooks.admin.curl import curl
 from webhooks.admin.display import pill, when
 from webhooks.models import Attempt, BodyKind, Delivery
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.queue import State
 from webhooks.operations.wording import exact_time, number
 from webhooks.permissions.redaction import Redaction, explain
+from webhooks.text import REDACTED
 
 # A body with more characters is folded.
 LONG_BODY = 5000
 
 # Characters of an answer next to the remedy.
 ANSWER_SHOWN = 300
+
+# Linux takes no longer argument than 128 KiB.
+MAX_ARGUMENT = 100_000
+
+# The command reads a body from this file if it is too long, or if the user may not see it.
+BODY_FILE = "body.json"
+
+# curl sets these headers itself.
+SET_BY_CURL = {"content-length", "host", "connection", "transfer-encoding"}
 
 
 def shown_attempt(delivery: Delivery, attempts: list[Attempt], number_asked: str) -> Attempt | None:
@@ -142,3 +154,30 @@ def answer_of(last: Attempt | None, redacted: Redaction, sees_payload: bool) -> 
 def explained_kind(delivery: Delivery) -> str:
     """The kind of the error that the page explains. None after a success or a discard."""
     return "" if delivery.state in (State.SUCCEEDED, State.DISCARDED) else delivery.error_kind
+
+
+def curl(method: str, url: str, headers: Mapping[str, Any], body: str | None) -> str:
+    """A stored request as a command of curl, for a shell, one option a line. ``body`` is None if it is unknown.
+
+    A redacted value becomes a variable, such as ``${AUTHORIZATION}``: no secret is in the command.
+    """
+    parts = [f"curl --request {shlex.quote(method)}", f"--url {shlex.quote(url)}"]
+    parts += [f"--header {_header(name, str(value))}" for name, value in headers.items() if _is_sent(name)]
+    is_inline = body is not None and len(body.encode()) <= MAX_ARGUMENT
+    # Other options would take a body that begins with @ as the name of a file.
+    parts.append(f"--data-raw {shlex.quote(body or '')}" if is_inline else f"--data-binary @{BODY_FILE}")
+    return " \\\n  ".join(parts)
+
+
+def _is_sent(name: str) -> bool:
+    return name.lower() not in SET_BY_CURL
+
+
+def _header(name: str, value: str) -> str:
+    """A header as one word of the shell. Within double quotes, the shell replaces the variable."""
+    before, redacted, after = value.partition(REDACTED)
+    if not redacted:
+        # curl leaves out a header without a value, unless a semicolon ends it.
+        return shlex.quote(f"{name}: {value}" if value else f"{name};")
+    variable = re.sub(r"\W", "_", name, flags=re.ASCII).upper()
+    return f'{shlex.quote(f"{name}: {before}")}"${{{variable}}}"{shlex.quote(after) if after else ""}'

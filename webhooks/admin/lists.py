@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlencode
 
-from django.contrib import messages
+from django.apps import apps
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.db.models import QuerySet
@@ -20,16 +21,21 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from webhooks.admin import theme
 from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
 from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
 from webhooks.models import RunKind
 
+# The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
+if TYPE_CHECKING or not apps.is_installed("unfold"):
+    ModelAdmin = admin.ModelAdmin
+else:
+    from unfold.admin import ModelAdmin
+
 SEARCH_HELP = gettext_lazy("An object's id or “dcim.site:12”, the id of a request, or part of an object's name.")
 
 
-class ReadOnlyAdmin(EscapeInvisibleMixin, theme.ModelAdmin):
+class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     """Rows cannot be added, changed or deleted. A template shows one row from ``page_context()``."""
 
     change_list_template = "webhooks/admin/list.html"

@@ -13,9 +13,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
-from webhooks.admin import actions, theme
+from webhooks.admin import actions
 from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
-from webhooks.admin.lists import deliveries_url
+from webhooks.admin.lists import ModelAdmin, deliveries_url
 from webhooks.admin.paging import IndexedList, IndexedPaginator
 from webhooks.models import Webhook
 from webhooks.models.queue import State
@@ -31,7 +31,7 @@ ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
 MAX_MODELS = 3
 
 
-class WebhookListAdmin(EscapeInvisibleMixin, theme.ModelAdmin):
+class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
     paginator = IndexedPaginator
     actions = ("enable", "disable", "pause", "resume")
     sortable_by = ("name_and_url", "state")
