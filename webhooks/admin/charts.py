@@ -74,4 +74,4 @@ def _bars(columns: Sequence[Column], width: int, height: int) -> Iterator[tuple[
 def _path(name: str, rectangles: Iterable[tuple[float, float, float, float]]) -> SafeString:
     """Rectangles as one path, without the empty ones."""
     drawn = "".join(f"M{x:.2f} {y:.2f}h{wide:.2f}v{long:.2f}h-{wide:.2f}z" for x, wide, y, long in rectangles if long)
-    return format_html('<path class="wh-bar-{}" d="{}"/>', name, drawn) if drawn else SafeString()
+    return format_html('<path class="wh-bar-{}" d="{}"/>', name, drawn) if drawn else SafeString("")
