@@ -14,7 +14,7 @@ import requests
 from django.utils.module_loading import import_string
 
 from webhooks.conf import conf
-from webhooks.logs import get_logger
+from webhooks.errors import get_logger
 from webhooks.network import headers, url_policy
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Refused
