@@ -1,4 +1,4 @@
-"""Events, skips and Deliveries as the REST API shows them.
+"""Events, skips and Deliveries as the REST API shows them, and the results of a test and of a bulk retry.
 
 ``ref_name`` is their name in the documents of drf-spectacular and drf-yasg: a host may have an ``Event``, too.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
 
 from webhooks import payloads, permissions
-from webhooks.api.fields import ErrorKindField, RuleField, StateField
+from webhooks.api.fields import ErrorKindField, NamedSerializer, RuleField, StateField
 from webhooks.models import Attempt, BodyKind, Delivery, Event, Skip, Webhook
 from webhooks.models.attempt import sent_bodies
 from webhooks.operations.skip_reasons import skip_reason
@@ -264,3 +265,16 @@ class DeliveryDetailSerializer(DeliverySerializer):
             payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id)).decode()
         )
         return payload
+
+
+class PingedSerializer(NamedSerializer):
+    """The result of a test."""
+
+    event = serializers.IntegerField(help_text=_("The id of the test event. Its delivery has the result."))
+
+
+class RetriedSerializer(NamedSerializer):
+    """The result of a bulk retry."""
+
+    retried = serializers.IntegerField(help_text=_("The number of deliveries that are sent again."))
+    run = serializers.IntegerField(allow_null=True, help_text=_("The id of the run that does it, if there are many."))

@@ -4,8 +4,8 @@ from django.urls import path, re_path
 from rest_framework.routers import DefaultRouter
 
 from webhooks.api import views
-from webhooks.api.report_views import StatisticViewSet, StatusViewSet, WhyViewSet
-from webhooks.api.run_views import RunViewSet
+from webhooks.api.reports import StatisticViewSet, StatusViewSet, WhyViewSet
+from webhooks.api.runs import RunViewSet
 
 app_name = "webhooks-api"
 

@@ -24,7 +24,7 @@ from webhooks.api import serializers
 from webhooks.api.base import Conflict, StrictViewSet, refuse_body
 from webhooks.api.fields import extend_schema, extend_schema_view
 from webhooks.api.filters import DeliveryFilters, EventFilters, SkipFilters, WebhookFilters
-from webhooks.api.report_serializers import PingedSerializer, RetriedSerializer
+from webhooks.api.serializers import PingedSerializer, RetriedSerializer
 from webhooks.api.webhook_serializers import WebhookSerializer
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
