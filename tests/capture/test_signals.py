@@ -44,8 +44,8 @@ from tests.testapp.models import (
 )
 from webhooks import TrackedQuerySet
 from webhooks.capture import subscriptions
+from webhooks.capture.relations import Relation
 from webhooks.models import Event
-from webhooks.registry.relations import Relation
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -5,7 +5,7 @@ Some steps take two signals. The first leaves an attribute on the instance, and 
 =====================  ===============================================================================================
 ``_webhooks_state``    the state that ``pre_save`` began in autocommit mode, for ``post_save``
 ``_webhooks_loaded``   the last save was of a fixture, so its many-to-many relations are as well; until the next save
-``_webhooks_cleared``  the objects that a clearing removes, for the signal after it (``registry.relations``)
+``_webhooks_cleared``  the objects that a clearing removes, for the signal after it (``relations``)
 =====================  ===============================================================================================
 """
 
@@ -23,12 +23,12 @@ from webhooks import registry
 from webhooks.capture.bulk import batch
 from webhooks.capture.events import record
 from webhooks.capture.prechange import read_prechange
+from webhooks.capture.relations import Relation
 from webhooks.capture.transaction import current_state, may_be_wanted
 from webhooks.conf import conf
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Webhook
 from webhooks.registry.registration import Registration
-from webhooks.registry.relations import Relation
 
 
 def connect() -> None:

@@ -1,4 +1,4 @@
-"""The registered objects that an edit of a many-to-many relation changes."""
+"""Which registered objects an edit of a many-to-many relation changes."""
 
 from __future__ import annotations
 
