@@ -99,15 +99,16 @@ def test_a_probe_that_waits_for_its_worker_is_due_again_if_the_worker_hands_it_b
     database: str, inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(SENDERS=1)
-    make_delivery(make_webhook(Thing, url=inbox.url("slow/1")))
+    make_delivery(make_webhook(Thing, url=inbox.url("held")))
     runner = DeliveryRunner("test")
     runner.run(0.2, wait=False)
+    inbox.wait_for(1)
     webhook = make_paused_with_probe_due(inbox.url())
     runner.run(0.2, wait=False)
     assert probe_of(webhook) == (3, "later")
     runner.pause(0)
     assert probe_of(webhook) == (2, "due")
-    runner.close(grace=5)
+    runner.close(grace=0)
     assert len(inbox.received()) == 1
 
 

@@ -277,13 +277,14 @@ def test_deliveries_of_a_disabled_webhook_can_be_discarded(inbox: Inbox) -> None
 
 
 def test_a_webhook_can_be_deleted_while_a_request_is_in_flight(inbox: Inbox) -> None:
-    webhook = make_webhook(Thing, url=inbox.url("slow/1"))
+    webhook = make_webhook(Thing, url=inbox.url("held"))
     other = make_webhook(Thing, url=inbox.url())
     make_event(webhook)
     worker = Beside(drain)
     inbox.wait_for(1)
     webhook.delete()
     make_event(other)
+    inbox.release()
     worker.join()
     drain()
     assert [delivery.webhook for delivery in Delivery.objects.all()] == [other]
@@ -291,10 +292,11 @@ def test_a_webhook_can_be_deleted_while_a_request_is_in_flight(inbox: Inbox) -> 
 
 
 def test_a_delivery_in_flight_cannot_be_discarded(inbox: Inbox) -> None:
-    make_event(make_webhook(Thing, url=inbox.url("slow/0.5")))
+    make_event(make_webhook(Thing, url=inbox.url("held")))
     worker = Beside(drain)
     inbox.wait_for(1)
     assert Delivery.objects.all().discard() == 0
+    inbox.release()
     worker.join()
     assert states() == [State.SUCCEEDED]
 
@@ -352,9 +354,9 @@ def test_in_any_time_zone_and_without_them_everything_works_the_same(
     received = inbox.received()
     assert len(received) == 4
     for one in received:
-        assert abs(int(one.headers["webhook-timestamp"]) - time.time()) < 10
-        assert abs(datetime.fromisoformat(one.json["timestamp"]).timestamp() - time.time()) < 10
-        assert abs((uuid.UUID(one.headers["webhook-id"]).int >> 80) / 1000 - time.time()) < 10
+        assert abs(int(one.headers["webhook-timestamp"]) - time.time()) < 600
+        assert abs(datetime.fromisoformat(one.json["timestamp"]).timestamp() - time.time()) < 600
+        assert abs((uuid.UUID(one.headers["webhook-id"]).int >> 80) / 1000 - time.time()) < 600
         standardwebhooks.Webhook(SECRET).verify(one.body, one.headers)
     attempt = Attempt.objects.latest("pk")
-    assert abs(timezone.now() - attempt.started_at) < timedelta(seconds=10)
+    assert abs(timezone.now() - attempt.started_at) < timedelta(seconds=600)

@@ -27,6 +27,7 @@ from tests.support.tables import empty_all_tables
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
+from webhooks.conf import conf
 from webhooks.db import elapsed
 from webhooks.delivery import maintenance, sender
 from webhooks.delivery import outcomes as delivering
@@ -42,67 +43,64 @@ from webhooks.operations import retries
 
 pytestmark = pytest.mark.usefixtures("database")
 
+HOUR = 3600
+
 
 @pytest.mark.parametrize("behaviour", ["hang", "drip-body", "endless"])
 def test_a_misbehaving_receiver_does_not_delay_the_others(inbox: Inbox, webhooks_settings: Any, behaviour: str) -> None:
     webhooks_settings(RETRY_SCHEDULE=[])
-    bad = make_webhook(Thing, url=inbox.url(behaviour), timeout=20)
+    bad = make_webhook(Thing, url=inbox.url(behaviour), timeout=HOUR)
     good = make_webhook(Thing, url=inbox.url())
     for number in range(20):
         make_event(bad, good, object_id=str(number))
-    started = time.time()
-    worker = Beside(lambda: drain_until(good, 20))
-    worker.join(60)
-    arrived = [one.at - started for one in inbox.received("ok")]
-    assert len(arrived) == 20
-    assert max(arrived) < 18, "none of them waited for the timeout of the other"
+    drain_until(good, 20)
 
 
 def drain_until(webhook: Webhook, count: int) -> None:
     """Work like a worker that is stopped when one webhook has got all of its deliveries."""
     runner = DeliveryRunner("test")
-    deadline = time.monotonic() + 60
-    while webhook.deliveries.filter(state=State.SUCCEEDED).count() < count and time.monotonic() < deadline:
-        runner.run(0.2)
-    runner.close(grace=0)
+    succeeded = webhook.deliveries.filter(state=State.SUCCEEDED)
+    try:
+        until(lambda: runner.run(0.2) or succeeded.count() == count, 60, f"{count} deliveries")
+    finally:
+        runner.close(grace=0)
 
 
 def test_hanging_receivers_do_not_hold_up_the_others(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(SENDERS=32, RETRY_SCHEDULE=[])
-    hung = [make_webhook(Thing, url=inbox.url("hang"), timeout=20) for _ in range(10)]
+    hung = [make_webhook(Thing, url=inbox.url("hang"), timeout=HOUR) for _ in range(10)]
     good = make_webhook(Thing, url=inbox.url())
     for number in range(50):
         make_event(*hung, object_id=str(number))
     for number in range(30):
         make_event(good, object_id=str(number))
-    started = time.time()
     drain_until(good, 30)
-    arrived = [one.at - started for one in inbox.received("ok")]
-    assert len(arrived) == 30
-    assert max(arrived) < 18, "none of them waited for the timeout of the others"
 
 
-def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox, webhooks_settings: Any) -> None:
-    webhooks_settings(LEASE=0.6, SWEEP_INTERVAL=0.1)
-    make_event(make_webhook(Thing, url=inbox.url("slow/1.5")))
-    drain()
+def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox) -> None:
+    make_event(make_webhook(Thing, url=inbox.url("held")))
+    runner = DeliveryRunner("test")
+    runner.run(0.1)
+    Worker.objects.update(lease_until=timezone.now() + timedelta(seconds=1))
+    runner._claims._renewed -= conf.lease / 3
+    runner.poll()
+    assert Worker.objects.get().lease_until > timezone.now() + timedelta(seconds=5)
+    inbox.release()
+    runner.close(grace=60)
     assert states() == [State.SUCCEEDED]
-    assert len(inbox.received()) == 1
 
 
 def test_a_slice_ends_with_its_requests_in_flight_and_hands_back_waiting_deliveries(
     inbox: Inbox, webhooks_settings: Any
 ) -> None:
     webhooks_settings(RETRY_SCHEDULE=[3600])
-    webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=2)
+    webhook = make_webhook(Thing, url=inbox.url("hang"), timeout=4)
     for number in range(14):
         make_event(webhook, object_id=str(number))
     runner = DeliveryRunner("test")
     runner.run(0.5)
     assert states() == [State.SENDING] * 14
-    started = time.monotonic()
     runner.finish()
-    assert time.monotonic() - started < 8
     assert states() == [State.PENDING] * 14
     assert 2 <= Attempt.objects.count() <= 4
     assert QueuedDelivery.objects.filter(delivery__attempt_count=0, failures=0).count() >= 10
@@ -123,7 +121,7 @@ def test_a_worker_that_wakes_up_after_its_lease_sends_nothing(inbox: Inbox, monk
 def test_attempts_and_claims_name_the_host_and_the_process(inbox: Inbox) -> None:
     make_event(make_webhook(Thing, url=inbox.url()))
     runner = DeliveryRunner()
-    runner.run(5)
+    runner.run(60)
     process = f"{socket.gethostname()}:{os.getpid()}"
     assert [worker.name for worker in Worker.objects.all()] == [process]
     runner.close(grace=0)
@@ -145,10 +143,11 @@ def test_a_worker_that_closes_hands_back_unfinished_deliveries(inbox: Inbox) -> 
 
 
 def test_a_worker_that_closes_records_requests_that_end_in_time(inbox: Inbox) -> None:
-    make_event(make_webhook(Thing, url=inbox.url("slow/1")))
+    make_event(make_webhook(Thing, url=inbox.url("held")))
     runner = DeliveryRunner("test")
-    runner.run(0.3)
-    runner.close(grace=5)
+    runner.run(0.1)
+    inbox.release()
+    runner.close(grace=60)
     assert states() == [State.SUCCEEDED]
 
 
@@ -160,13 +159,20 @@ def test_an_attempt_that_the_database_refuses_does_not_stop_the_others(
             raise DataError("no such text")
         insert(using, outcomes, *more)
 
-    webhooks_settings(RETRY_SCHEDULE=[], LEASE=0.3, SWEEP_INTERVAL=0.05)
+    webhooks_settings(RETRY_SCHEDULE=[])
     insert = delivering._insert_attempts
     monkeypatch.setattr(delivering, "_insert_attempts", refuse)
     make_event(make_webhook(Thing, url=inbox.url("status/418")))
     make_event(make_webhook(Thing, url=inbox.url()))
     runner = DeliveryRunner("test")
-    until(lambda: runner.run(0.1) or sorted(states()) == [State.FAILED, State.SUCCEEDED], 20, "both to end")
+
+    def have_ended() -> bool:
+        runner.run(60)
+        Worker.objects.exclude(token=runner._claims._token).update(lease_until=timezone.now() - timedelta(seconds=1))
+        maintenance.expire_leases()
+        return sorted(states()) == [State.FAILED, State.SUCCEEDED]
+
+    until(have_ended, 20, "both to end")
     runner.close(grace=0)
     assert Attempt.objects.get(succeeded=False).reason == ErrorKind.WORKER_ENDED.label
     assert "Attempts could not be stored" in app_log.text

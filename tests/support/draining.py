@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.support.waiting import PATIENCE
 from webhooks.delivery.runner import DeliveryRunner, has_more
 from webhooks.models import Delivery
 
 
-def drain(seconds: float = 20) -> None:
+def drain(seconds: float = 20 * PATIENCE) -> None:
     """Work until nothing is due."""
     work_for(seconds)
     assert not has_more(), "something that is due was left"

@@ -95,6 +95,10 @@ class Inbox:
         until(lambda: len(self.received(behaviour)) >= count, seconds, lambda: self._report(count))
         return self.received(behaviour)
 
+    def release(self) -> None:
+        """Let the receiver answer the requests to ``url("held")``, from now on at once."""
+        self._receiver.get(f"__release/{self.name}")
+
     def _report(self, count: int) -> str:
         came = [one.path for one in self.received()]
         return f"{count} requests at the receiver; {len(came)} came: {came[:20]}"

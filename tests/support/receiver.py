@@ -23,6 +23,7 @@ from typing import Any
 Request = dict[str, Any]
 INBOXES: dict[str, list[Request]] = defaultdict(list)
 SEEN: set[str] = set()
+GATES: dict[str, threading.Event] = defaultdict(threading.Event)
 LOCK = threading.Lock()
 
 
@@ -80,10 +81,19 @@ class Connection:
             with LOCK:
                 found = INBOXES[name][int(since or 0) :]
             self.answer(200, json.dumps(found).encode())
+        elif command == "__release":
+            gate(inbox).set()
+            self.answer(200)
 
     def answer(self, status: int, body: bytes = b"", headers: str = "") -> None:
         head = f"HTTP/1.1 {status} Status\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
         self.sock.sendall(head.encode() + body)
+
+
+def gate(inbox: str) -> threading.Event:
+    """Opens when the test releases what is held in its inbox."""
+    with LOCK:
+        return GATES[inbox]
 
 
 def ok(connection: Connection, request: Request, *_: str) -> None:
@@ -101,6 +111,12 @@ def fail_first(connection: Connection, request: Request, times: str, *_: str) ->
 
 def slow(connection: Connection, request: Request, seconds: str, *_: str) -> None:
     time.sleep(float(seconds))
+    connection.answer(200, b"at last")
+
+
+def held(connection: Connection, request: Request, *_: str) -> None:
+    """Answers when the test says so."""
+    gate(request["path"].split("/")[1]).wait()
     connection.answer(200, b"at last")
 
 
@@ -233,10 +249,10 @@ def not_found(connection: Connection, request: Request, *_: str) -> None:
 
 
 BEHAVIOURS: dict[str, Callable[..., bool | None]] = {
-    "ok": ok, "status": status, "fail-first": fail_first, "slow": slow, "hang": hang, "drip-header": drip_header,
-    "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect, "close": close, "half": half,
-    "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb, "cookie": cookie,
-    "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
+    "ok": ok, "status": status, "fail-first": fail_first, "slow": slow, "held": held, "hang": hang,
+    "drip-header": drip_header, "drip-body": drip_body, "endless": endless, "big": big, "redirect": redirect,
+    "close": close, "half": half, "garbage": garbage, "huge-header": huge_header, "gzip-bomb": gzip_bomb,
+    "cookie": cookie, "retry-after": retry_after, "text": text, "refuse-some": refuse_some, "continues": continues,
     "header-flood": header_flood, "echo": echo, "parrot": parrot, "torn": torn, "raw": raw, "flood": flood,
 }  # fmt: skip
 
