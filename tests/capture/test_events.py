@@ -183,6 +183,7 @@ NESTED = st.recursive(
 )
 
 
+@pytest.mark.one_database
 @given(steps=st.lists(NESTED, max_size=6), existed=st.booleans(), around=st.sampled_from([transaction.atomic, batch]))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

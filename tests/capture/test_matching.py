@@ -134,7 +134,7 @@ def test_the_slow_conditions_of_many_webhooks_share_one_time_and_keep_no_other_f
     Thing.objects.create(name=LONG_NAME)
     took = time.thread_time() - began
     figures(f"a save with 100 slow conditions takes {took:.2f} s")
-    assert conf.conditions_timeout < took < 3 * conf.conditions_timeout
+    assert conf.conditions_timeout < took < 20 * conf.conditions_timeout, "they share the time, and do not add it up"
     good, failed = sorted(events(), key=lambda event: event.error)[-2:]
     assert good.webhook_ids == [active.pk]
     assert failed.webhook_ids == [webhook.pk for webhook in failing]
@@ -162,7 +162,7 @@ def test_the_changes_of_a_batch_take_little_more_than_one_change(figures: Figure
         occasion.judge([json.dumps(slow(number)) for number in range(10)], budget)
         spent += left - budget.left
     figures(f"{count} changes with 10 slow conditions take {spent:.2f} s")
-    assert conf.conditions_timeout < spent < 3 * conf.conditions_timeout * (1 + count / 100)
+    assert conf.conditions_timeout < spent < 20 * conf.conditions_timeout
     with batch():
         for _ in range(3):
             Thing.objects.create(name=LONG_NAME)

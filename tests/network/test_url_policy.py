@@ -451,7 +451,7 @@ def test_random_urls_never_reach_a_forbidden_address(
     webhooks_settings(ALLOW_NETWORKS=[])
     names |= {name: [text] for name, text in NAMES.items()}
     network, transport, read = Dialled(), Transport(), 0
-    many = 10_000 if is_long else 1000
+    many = 10_000 if is_long else 400
 
     @settings(max_examples=many, deadline=None, database=None)
     @given(st.integers(0, 9).flatmap(lambda one: urls() if one else st.text(max_size=40)))
@@ -479,7 +479,7 @@ def test_random_urls_never_reach_a_forbidden_address(
     assert read > many * 0.1
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.ip_addresses() | SPECIAL.map(ipaddress.ip_address) | ipv4s())
 def test_two_implementations_agree_on_random_addresses(address: Any) -> None:
     assert bool(Policy().why_address_blocked(address)) == is_forbidden(str(address))
