@@ -80,12 +80,17 @@ def _next_to(comparison: str, event_id: str, order: str) -> str:
     )"""
 
 
+def _has(condition: str) -> str:
+    """Whether the lane of ``given`` has a delivery in the queue that meets the condition."""
+    return f"""EXISTS (
+        SELECT 1 FROM webhooks_queue AS queued
+        WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND {condition}
+    )"""
+
+
 _OPEN = "queued.in_lane AND queued.state IN ('waiting', 'pending', 'sending')"
 _ORDERED = "(SELECT ordered FROM webhooks_webhook AS webhook WHERE webhook.id = given.webhook_id)"
-_OVERTAKEN = """EXISTS (
-    SELECT 1 FROM webhooks_queue AS queued
-    WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND queued.overtaken
-)"""
+_OVERTAKEN = _has("queued.overtaken")
 
 
 def _given(using: str, places: Collection[Place]) -> tuple[str, str]:
@@ -143,16 +148,8 @@ def ordered(using: str, places: Collection[Place], is_ordered: str = _ORDERED) -
     if not places:
         return {}
     given, given_param = _given(using, places)
-    found = fetch_all(
-        using,
-        f"""
-        SELECT given.webhook_id, given.lane, EXISTS (
-            SELECT 1 FROM webhooks_queue AS queued
-            WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane AND {_OPEN}
-        ) FROM {given} WHERE {is_ordered}
-        """,
-        [given_param],
-    )
+    statement = f"SELECT given.webhook_id, given.lane, {_has(_OPEN)} FROM {given} WHERE {is_ordered}"
+    found = fetch_all(using, statement, [given_param])
     return {(webhook_id, lane): bool(is_open) for webhook_id, lane, is_open in found}
 
 
@@ -200,17 +197,9 @@ def repair(using: str, places: Collection[Place]) -> int:
     if not places:
         return 0
     given, given_param = _given(using, places)
-    found = fetch_all(
-        using,
-        f"""
-        SELECT given.webhook_id, given.lane FROM {given} WHERE NOT EXISTS (
-            SELECT 1 FROM webhooks_queue AS queued
-            WHERE queued.webhook_id = given.webhook_id AND queued.lane = given.lane
-                AND queued.in_lane AND queued.state IN ('pending', 'sending')
-        )
-        """,
-        [given_param],
-    )
+    has_head = _has("queued.in_lane AND queued.state IN ('pending', 'sending')")
+    statement = f"SELECT given.webhook_id, given.lane FROM {given} WHERE NOT {has_head}"
+    found = fetch_all(using, statement, [given_param])
     heads = _first_waiting(using, [Place(webhook_id, lane, 0) for webhook_id, lane in found])
     _make_heads(using, heads, (), None)
     return len(heads)
