@@ -23,7 +23,7 @@ from webhooks.db import atomically, execute, fetch_all
 from webhooks.delivery import health
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
-from webhooks.models.webhook import WebhookQuerySet
+from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.network.outcome import Outcome
 
 FAILED, OK = Outcome(timezone.now(), 1, reason="HTTP 500", status=500), Outcome(timezone.now(), 1, status=200)

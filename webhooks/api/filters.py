@@ -27,7 +27,8 @@ from webhooks.models.run import RunKind, RunState
 from webhooks.models.selection import select_deliveries, select_events
 from webhooks.models.skip import Rule
 from webhooks.models.statistic import Period
-from webhooks.models.webhook import ACTION_FIELDS, IS_PAUSED
+from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.network.error_kinds import ErrorKind
 
 MAX_KEY = 2**63 - 1

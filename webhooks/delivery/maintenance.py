@@ -44,7 +44,7 @@ from webhooks.models.claims import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES
-from webhooks.models.webhook import WebhookQuerySet
+from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 

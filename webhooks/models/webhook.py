@@ -1,8 +1,7 @@
-"""Webhooks, and the querysets that pause, resume and delete them."""
+"""Webhooks: their settings, their secrets, and what a save of them means."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,17 +10,17 @@ from django.contrib.contenttypes.models import ContentType as DjangoContentType
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator, MaxValueValidator, MinValueValidator
 from django.db import models, router, transaction
-from django.db.models import Case, F, Q, Value, When
-from django.db.models.functions import Cast, Concat, Substr
+from django.db.models import Q
 from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import MAX_TIMEOUT, conf
-from webhooks.db import DatabaseNow, atomically, to_utc
+from webhooks.db import DatabaseNow, to_utc
 from webhooks.models import validation
-from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, WriteDBManager, default
+from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
+from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WithDeletedManager
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import EncryptedTextField, Secret
 from webhooks.text import clean
@@ -34,11 +33,6 @@ ACTION_FIELDS = {"on_created": Action.CREATED, "on_updated": Action.UPDATED, "on
 
 # The fields that ``clean`` may rewrite.
 NORMALIZED_FIELDS = {"conditions", "changed_fields", "excluded_usernames", "secret_headers"}
-
-# The columns that count failures, as they are without a failure.
-NO_FAILURES: dict[str, Any] = {"failures_in_a_row": 0, "failing_since": None, "probe_at": None, "probes": 0}
-
-IS_PAUSED = Q(enabled=True) & (Q(probe_at__isnull=False) | Q(paused_at__isnull=False))
 
 NO_ACTION = _("Choose at least one action (created, updated, deleted) or one custom event.")
 
@@ -58,72 +52,6 @@ class Method(models.TextChoices):
     PUT = "PUT", "PUT"
     PATCH = "PATCH", "PATCH"
     DELETE = "DELETE", "DELETE"
-
-
-class WebhookQuerySet(models.QuerySet["Webhook"]):
-    def paused(self) -> WebhookQuerySet:
-        """Webhooks that a user paused, or that are paused because their receivers fail."""
-        return self.filter(IS_PAUSED)
-
-    def probed(self) -> WebhookQuerySet:
-        """Webhooks that are paused because their receivers fail, until a probe succeeds."""
-        return self.filter(enabled=True, paused_at=None).exclude(probe_at=None)
-
-    def pausable(self) -> WebhookQuerySet:
-        return self.filter(enabled=True, paused_at=None)
-
-    def sendable(self) -> WebhookQuerySet:
-        """Webhooks that deliveries are sent to: enabled, and not paused."""
-        return self.filter(enabled=True, probe_at=None, paused_at=None)
-
-    def stopped(self) -> WebhookQuerySet:
-        """Webhooks that a user paused, or that are disabled. Nothing is sent to them, not even a probe."""
-        return self.filter(Q(enabled=False) | Q(paused_at__isnull=False))
-
-    def being_deleted(self) -> WebhookQuerySet:
-        """Webhooks that are no longer used. The sweep deletes them after the last of their deliveries."""
-        return self.exclude(deleted_at=None)
-
-    def resume(self) -> int:
-        """Send to paused webhooks again at once, and clear their failures."""
-        resumed = {"resumed_at": DatabaseNow(), "paused_at": None, "paused_by": "", **NO_FAILURES}
-        return atomically(lambda: self.paused().update(**resumed), self.db)
-
-    def pause(self, user: object) -> int:
-        """Stop sending until a user resumes them."""
-        return self.pausable().update(paused_at=DatabaseNow(), paused_by=clean(str(user), USERNAME_LENGTH))
-
-    def probe(self) -> int:
-        """Send the next probe at once to webhooks that get probes."""
-        return atomically(lambda: self.probed().update(probe_at=DatabaseNow()), self.db)
-
-    def record_recovery(self, **also: Any) -> int:
-        """Clear the failures, and end a pause that they caused. ``also`` has other columns to set."""
-        resumed_at = Case(When(probe_at=None, then=F("resumed_at")), default=DatabaseNow())
-        return self.update(resumed_at=resumed_at, **NO_FAILURES, **also)
-
-    def mark_deleted(self) -> int:
-        """Hide and disable them. Each gets a new name that is unique, so that its old name is free."""
-        end = Value(f" {secrets.token_hex(4)})")
-        name = Concat(Substr("name", 1, 100), Value(" (being deleted, "), Cast("pk", models.CharField()), end)
-        return self.update(enabled=False, deleted_at=DatabaseNow(), name=name)
-
-    mark_deleted.queryset_only = True  # type: ignore[attr-defined]  # as Django's own delete()
-
-    def delete_expired_secrets(self) -> int:
-        """Delete previous secrets that no longer sign."""
-        expired = self.filter(previous_secret_until__lte=DatabaseNow())
-        return expired.update(previous_secret="", previous_secret_until=None)  # nosec B106 # empty
-
-
-_Manager = WriteDBManager.from_queryset(WebhookQuerySet)
-
-
-class ActiveManager(_Manager):
-    """All webhooks that are not being deleted."""
-
-    def get_queryset(self) -> Any:
-        return super().get_queryset().filter(deleted_at=None)
 
 
 class Webhook(models.Model):
@@ -288,7 +216,7 @@ class Webhook(models.Model):
     )
 
     objects = ActiveManager()
-    with_deleted = _Manager()
+    with_deleted = WithDeletedManager()
 
     new_object_types: Collection[DjangoContentType] | None = None
     """Set by a form or serializer before ``clean``: the models to validate, which are saved after the row."""

@@ -13,7 +13,8 @@ from webhooks.db import new_id
 from webhooks.delivery.maintenance import purge_webhooks
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
-from webhooks.models.webhook import SECRET_FIELDS, WebhookQuerySet
+from webhooks.models.webhook import SECRET_FIELDS
+from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import history
 from webhooks.security import encryption
 from webhooks.security.encryption import Secret, Unreadable

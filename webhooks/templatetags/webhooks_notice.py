@@ -17,7 +17,7 @@ from webhooks import permissions
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, index_plans
 from webhooks.models import Delivery, Event, Sweep
-from webhooks.models.webhook import IS_PAUSED
+from webhooks.models.webhook_states import IS_PAUSED
 from webhooks.operations.wording import number
 
 # A worker of the shipped class sweeps every few seconds. After this many without a sweep, none is alive.
