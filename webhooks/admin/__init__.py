@@ -22,7 +22,7 @@ filters, finding    the filters above a list, and the rows that match them
 paging              the pages of long lists
 charts              SVG charts: stacked bars, sparklines
 highlight           JSON and headers as highlighted blocks
-display             how states, times, figures and JSON look
+display             how states, times, figures and objects look
 """
 
 from webhooks.admin.delivery import DeliveryAdmin

@@ -18,7 +18,7 @@ from webhooks.models import Delivery, Run, Webhook
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.operations import history, retries, runs, webhooks
 from webhooks.operations.retries import Result
-from webhooks.operations.wording import deliveries, number
+from webhooks.operations.wording import count_of, number
 from webhooks.workers import jobs
 
 AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", "count")
@@ -146,7 +146,7 @@ def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | l
         text = _("%(deliveries)s with all attempts.")
         if unsent or failed:
             text = _("%(deliveries)s (%(unsent)s not sent yet, %(failed)s failed) with all attempts.")
-        text %= {"deliveries": deliveries(total), "unsent": number(unsent), "failed": number(failed)}
+        text %= {"deliveries": count_of(total, "delivery"), "unsent": number(unsent), "failed": number(failed)}
         hidden = _("Deliveries of objects that you may not view are deleted, too.") if is_partial else ""
         lines += [_("Webhook: %(name)s") % {"name": name}, [f"{text} {hidden}".strip()]]
         webhook_count += 1

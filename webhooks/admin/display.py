@@ -1,4 +1,4 @@
-"""How the admin shows states, times, figures and JSON. Text is escaped here or in a template."""
+"""How the admin shows states, times, figures and objects. Text is escaped here or in a template."""
 
 from __future__ import annotations
 
@@ -79,13 +79,11 @@ def percent(share: float | None) -> str:
     return EMPTY if share is None else f"{localize(int(share) if share.is_integer() else share)} %"
 
 
-def object_name(event: Event | Skip, action: str = "") -> SafeString:
-    """The event's object: its name, then its type and id, then the action. A ping has no object."""
+def object_name(event: Event | Skip) -> SafeString:
+    """The event's object: its name, then its type and id. A ping has no object."""
     address = "" if event.object_type == PING_OBJECT_TYPE else f"{event.object_type} {event.object_id}"
-    return format_html(
-        '<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>',
-        event.object_repr or event.object_id, ", ".join(part for part in (address, action) if part),
-    )  # fmt: skip
+    name = event.object_repr or event.object_id
+    return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', name, address)
 
 
 def changed_fields(event: Event) -> str:

@@ -17,7 +17,7 @@ from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.models import Run, RunKind, RunState, State
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations import runs
-from webhooks.operations.wording import count_of, deliveries
+from webhooks.operations.wording import count_of
 from webhooks.text import one_line
 
 wait = time.sleep
@@ -152,7 +152,7 @@ class RunCommand(DatabaseCommand):
 
 def _numbers(kind: RunKind, found: runs.Preview) -> str:
     """Such as "12 deliveries", or "12 deliveries and 1 event" for a run that takes both."""
-    both = [deliveries(found.deliveries), count_of(found.events, "event")]
+    both = [count_of(found.deliveries, "delivery"), count_of(found.events, "event")]
     if kind == RunKind.RECOVER:
         return " and ".join(both)
     return both[runs.ROW[kind] == "event"]

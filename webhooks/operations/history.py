@@ -63,8 +63,8 @@ class HistoryEntry:
     change: str
 
 
-def newest_of_webhooks(webhooks: Collection[int], most: int = 50) -> list[HistoryEntry]:
-    """The newest entries about these webhooks. Empty without the admin."""
+def newest_of_webhooks(webhooks: Collection[int]) -> list[HistoryEntry]:
+    """The 50 newest entries about these webhooks. Empty without the admin."""
     if not webhooks or not apps.is_installed("django.contrib.admin"):
         return []
     from django.contrib.admin.models import LogEntry
@@ -74,7 +74,7 @@ def newest_of_webhooks(webhooks: Collection[int], most: int = 50) -> list[Histor
     entries = LogEntry.objects.filter(content_type=content_type, object_id__in=keys).select_related("user")
     return [
         HistoryEntry(int(str(entry.object_id)), entry.action_time, str(entry.user), entry.get_change_message())
-        for entry in entries.order_by("-action_time")[:most]
+        for entry in entries.order_by("-action_time")[:50]
     ]
 
 

@@ -48,10 +48,6 @@ def count_of(count: int, noun: str, cap: int | None = None) -> str:
     return NOUNS[noun] % {"count": count, "number": number(count, cap)}
 
 
-def deliveries(count: int, cap: int | None = None) -> str:
-    return count_of(count, "delivery", cap)
-
-
 def listed(names: Sequence[str], count: int) -> str:
     """The first names of ``count`` things: "CMDB, IPAM and 2 others"."""
     parts = [*names, count_of(count - len(names), "other")] if count > len(names) else list(names)
