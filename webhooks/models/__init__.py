@@ -1,4 +1,16 @@
-"""The tables of the app: webhooks, events, skips, deliveries, attempts, the queue, runs and statistics."""
+"""The tables of the app, each with its queryset and its states.
+
+webhook, webhook_states  what an admin defines; enabled, paused, probed, disabled
+event, skip              a committed change; a change that a webhook did not want
+delivery, attempt        an event for one webhook; one HTTP request
+queue                    a narrow row for each delivery that is not finished or has failed; workers and their leases
+run, selection           actions on many rows; the filters that choose them, also for lists
+statistic                counts and times by minute and hour
+validation               the rules for a webhook
+columns                  options and managers that the tables share
+
+Workers run the SQL in ``claims``, ``lanes``, ``reopening`` and ``overdue``.
+"""
 
 from webhooks.models.attempt import Attempt, Body, BodyKind
 from webhooks.models.delivery import Delivery

@@ -1,4 +1,7 @@
-"""Begin, preview, pause, resume and cancel runs: acts on many rows that workers execute in the background."""
+"""Begin, preview, pause, resume and cancel runs: acts on many rows.
+
+Workers execute their steps in the background, see ``delivery.runs``.
+"""
 
 from __future__ import annotations
 
