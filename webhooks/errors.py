@@ -1,4 +1,4 @@
-"""Errors: log them on one line, tell those of the database apart, and never catch the time limit of a job."""
+"""Errors: log them on one line, recognize errors of the database, and never catch the time limit of a job."""
 
 from __future__ import annotations
 

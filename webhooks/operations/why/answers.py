@@ -24,8 +24,9 @@ from webhooks.models.event import LARGE_FIELDS, PING
 from webhooks.models.queue import HEAD_STATES
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations.why import changes, present, recorded, unrecorded
+from webhooks.operations.why.changes import StoredChange
 from webhooks.operations.why.recorded import Rows
-from webhooks.operations.why.verdicts import Cause, StoredChange, Target, Verdict, retention_days
+from webhooks.operations.why.verdicts import Cause, Target, Verdict, retention_days
 from webhooks.operations.why.viewer import Viewer
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration

@@ -4,15 +4,39 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.db.models import Q
 
+from webhooks.db import to_utc
 from webhooks.models import Event, Skip
-from webhooks.operations.why.verdicts import StoredChange
 
 # The times of the rows of one change differ by less than this.
 TOGETHER = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class StoredChange:
+    """A recorded change of an object, or a custom event. ``events`` and ``skips`` are its rows, the newest first."""
+
+    action: str
+    object_type: str
+    object_id: str
+    object_repr: str
+    timestamp: datetime
+    username: str
+    request_id: str
+    events: tuple[Event, ...] = field(default=(), repr=False)
+    skips: tuple[Skip, ...] = field(default=(), repr=False)
+
+    def as_json(self) -> dict[str, Any]:
+        names = ("action", "object_type", "object_id", "object_repr", "username", "request_id")
+        return {name: getattr(self, name) for name in names} | {"timestamp": to_utc(self.timestamp).isoformat()}
+
+    def without_actor(self) -> StoredChange:
+        return replace(self, username="", request_id="")
 
 
 def latest(events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange | None:

@@ -16,6 +16,7 @@ from webhooks.models import Action, Delivery, Event, Skip, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
 from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.why.changes import StoredChange
 from webhooks.operations.why.deliveries import Heads, judge_delivery
 from webhooks.operations.why.verdicts import (
     ADD_TO_WEBHOOK,
@@ -23,7 +24,6 @@ from webhooks.operations.why.verdicts import (
     SAVE_AGAIN,
     SEE_WORKERS,
     Cause,
-    StoredChange,
     Target,
     Verdict,
     at_webhook,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,9 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.models import Event, Skip, Webhook
+from webhooks.models import Webhook
 from webhooks.operations.skip_reasons import was_disabled
+from webhooks.operations.why.changes import StoredChange
 from webhooks.operations.wording import exact_time
 
 SAVE_AGAIN = _("To send the object as it is now, save it again.")
@@ -66,28 +67,6 @@ class Target(TextChoices):
     EVENT = "event", _("the event")
     STATUS = "status", _("the status page")
     CAPTURE = "capture", _("the list of captured changes in the documentation")
-
-
-@dataclass(frozen=True)
-class StoredChange:
-    """A recorded change of an object, or a custom event. ``events`` and ``skips`` are its rows, the newest first."""
-
-    action: str
-    object_type: str
-    object_id: str
-    object_repr: str
-    timestamp: datetime
-    username: str
-    request_id: str
-    events: tuple[Event, ...] = field(default=(), repr=False)
-    skips: tuple[Skip, ...] = field(default=(), repr=False)
-
-    def as_json(self) -> dict[str, Any]:
-        names = ("action", "object_type", "object_id", "object_repr", "username", "request_id")
-        return {name: getattr(self, name) for name in names} | {"timestamp": to_utc(self.timestamp).isoformat()}
-
-    def without_actor(self) -> StoredChange:
-        return replace(self, username="", request_id="")
 
 
 @dataclass(frozen=True)
