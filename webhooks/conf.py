@@ -259,9 +259,7 @@ class Settings:
     # Redis
 
     redis_timeout = Setting[float](0.1, positive)
-    """Seconds that a save waits for Redis, once in each ``REDIS_PAUSE`` of a process."""
-    redis_pause = Setting[float](5, positive)
-    """Seconds without another try of Redis after it failed."""
+    """Seconds that a save waits for Redis, once in each pause of a process after a failure."""
 
     # Retention
 

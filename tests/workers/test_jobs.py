@@ -241,9 +241,9 @@ def test_a_save_during_an_outage_is_prompt_and_records_its_event(
 @pytest.mark.timing
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_an_outage_costs_one_timeout_per_pause_and_one_warning(
-    unavailable: Any, outage: str, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
+    unavailable: Any, outage: str, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
-    webhooks_settings(REDIS_PAUSE=0.3)
+    monkeypatch.setattr(jobs, "PAUSE", 0.3)
     with OUTAGES[outage]() as url:
         unavailable(url)
         assert timed(jobs.wake_up) < 0.25
@@ -262,9 +262,9 @@ def test_a_host_name_that_takes_long_to_resolve_is_an_outage_too(unavailable: An
 
 
 def test_wake_ups_continue_after_an_outage(
-    unavailable: Any, redis: Any, redis_url: str, webhooks_settings: Any, app_log: pytest.LogCaptureFixture
+    unavailable: Any, redis: Any, redis_url: str, monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
 ) -> None:
-    webhooks_settings(REDIS_PAUSE=0.1)
+    monkeypatch.setattr(jobs, "PAUSE", 0.1)
     with OUTAGES["refused"]() as url:
         unavailable(url)
         jobs.wake_up()

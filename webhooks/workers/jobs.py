@@ -34,8 +34,9 @@ FLAG_SECONDS = 5
 # A drain on the stock worker may last longer than its slice by twice the longest timeout of a webhook.
 JOB_SECONDS = 600
 
+# Seconds without another try of Redis after it failed: saves skip it meanwhile.
+PAUSE = 5.0
 
-# Makes saves skip Redis for ``REDIS_PAUSE`` after it failed.
 backoff = Backoff(
     logger,
     "Events are recorded all the same. They go out when a worker looks for them; the stock rq worker only does so "
@@ -57,7 +58,7 @@ def wake_up() -> None:
         else:
             _push(rq_queue)
     except (RedisError, OSError) as error:
-        backoff.failed(error, conf.redis_pause)
+        backoff.failed(error, PAUSE)
     except Exception:
         # For example, the process cannot start a thread. The commit that calls this must go on.
         logger.exception("No worker could be woken. Workers of the shipped class find the events by themselves")
@@ -125,7 +126,7 @@ def clear_flag() -> None:
     try:
         _queue(conf.queue).connection.delete(_flag(conf.queue))
     except (RedisError, OSError) as error:
-        backoff.failed(error, conf.redis_pause)  # the flag expires anyway
+        backoff.failed(error, PAUSE)  # the flag expires anyway
 
 
 def drop_wakeup(job: Job, queue: Queue) -> None:
