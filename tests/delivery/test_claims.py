@@ -64,7 +64,7 @@ def held_by(claims: WorkerClaims) -> list[int]:
 # A record that a crash of the database loses
 
 
-@pytest.mark.parametrize("notices", ["an error", "nothing"])
+@pytest.mark.parametrize("notices", ["an error", "nothing", "the worker stops"])
 def test_a_delivery_is_sent_again_if_a_crash_has_lost_its_record(
     webhook: Webhook, inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, notices: str
 ) -> None:
@@ -81,6 +81,9 @@ def test_a_delivery_is_sent_again_if_a_crash_has_lost_its_record(
             patch.setattr(runner, "_take_work", Mock(side_effect=OperationalError("the server closed the connection")))
             runner._is_idle = False
             runner.run(1)
+    elif notices == "the worker stops":
+        runner.close(grace=5)
+        runner = DeliveryRunner("next")
     else:  # for example, PgBouncer has connected to the new server
         monkeypatch.setattr("webhooks.delivery.claims.TOKEN_SECONDS", 0)
         runner._claims._renewed -= conf.lease / 3

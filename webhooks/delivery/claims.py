@@ -12,7 +12,7 @@ from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.db import Among, atomically, elapsed
+from webhooks.db import Among, DatabaseNow, atomically, elapsed
 from webhooks.delivery import health
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
@@ -242,10 +242,13 @@ class WorkerClaims:
         health.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
 
     def close(self) -> None:
-        """Hand back all held deliveries, and end the lease."""
+        """Hand back all held deliveries, and end the lease.
+
+        The sweep deletes the row. If a crash of the database has lost records, it also takes their deliveries back.
+        """
         self.hand_back(list(self.held.values()))
         if self._token:
-            Worker.objects.filter(token=self._token).delete()
+            Worker.objects.filter(token=self._token).update(lease_until=DatabaseNow())
             self._token = None
 
     def hand_back_waiting(self, is_unwanted: Callable[[HeldDelivery], bool] = lambda delivery: True) -> None:
