@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from webhooks.delivery import runs as engine
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import Runs
+from webhooks.delivery.sender import SenderPool
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.selection import select_events
@@ -258,7 +260,10 @@ def test_capacity_limits_what_a_step_takes(inbox: Inbox, monkeypatch: pytest.Mon
     assert run.done == 4
 
 
-def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(inbox: Inbox, webhooks_settings: Any) -> None:
+def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
+    inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOOK_EVERY", 0)
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     for number in range(12):
         make_delivery(webhook, State.FAILED, object_id=str(number))
@@ -276,34 +281,40 @@ def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(inbox: Inbox, 
     assert counts[3] == counts[2] <= 11
 
 
-def test_a_new_event_waits_for_one_step_only_and_not_for_what_the_step_sends(
-    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", ["claim", "step", "wait", "record"])
+def test_a_new_event_waits_for_one_part_of_the_loop_only(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     old, live = make_webhook(Thing, url=inbox.url()), make_webhook(Thing, url=inbox.url("ok/live"))
     sent(old, 3)
     make_event(live, object_id="first")
     runs.start(RunKind.RESEND, {}, takes_all=True)
-    runner, step, collect, seen = DeliveryRunner("test"), Runs.step, DeliveryRunner._collect, list[bool]()
+    seen = list[bool]()
 
-    def step_meanwhile(self: Runs, may_send: bool) -> int:
-        taken = step(self, may_send)
-        if Run.objects.get().done and not seen:
-            make_event(live, object_id="meanwhile")
-            seen.append(False)
-        return taken
+    def watched(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if seen == [False]:
+                seen[0] = Delivery.objects.filter(event__object_id="meanwhile").exists()
+                seen.append(True)
+            result = method(*args, **kwargs)
+            if name == part and Run.objects.get().done and not seen:
+                make_event(live, object_id="meanwhile")
+                seen.append(False)
+            return result
 
-    def collected(self: DeliveryRunner, *args: Any, **kwargs: Any) -> int:
-        if seen == [False]:
-            seen[0] = Delivery.objects.filter(event__object_id="meanwhile").exists()
-        return collect(self, *args, **kwargs)
+        return call
 
-    monkeypatch.setattr(Runs, "step", step_meanwhile)
-    monkeypatch.setattr(DeliveryRunner, "_collect", collected)
+    parts = {"claim": (DeliveryRunner, "_claim"), "step": (Runs, "step")}
+    parts |= {"wait": (SenderPool, "outcomes"), "record": (DeliveryRunner, "_record")}
+    for name, (owner, method) in parts.items():
+        monkeypatch.setattr(owner, method, watched(name, getattr(owner, method)))
+    monkeypatch.setattr(engine, "LIVE_SECONDS", 60)
+    runner = DeliveryRunner("test")
     try:
-        runner.run(1.5)
+        runner.run(20)
     finally:
         runner.close(grace=5)
-    assert seen == [True]
+    assert seen == [True, True]
 
 
 def test_a_run_counts_its_rows_step_by_step(small_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:

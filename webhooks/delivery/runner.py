@@ -172,7 +172,10 @@ class DeliveryRunner:
             self._renderer.close()
 
     def _collect(self, wait: float, claim_next: bool = False) -> int:
-        """Wait up to ``wait`` seconds for requests in flight, and record them if it is time. Returns how many ended."""
+        """Wait up to ``wait`` seconds for requests in flight, and record them if it is time. Returns how many ended.
+
+        With ``claim_next``, also claim what comes next.
+        """
         if not self._pool.is_busy and (self.is_busy or self.faults):
             time.sleep(min(wait, RECORD_EVERY))  # failures are in doubt, or a fault of our own stops the sending
         is_hurried = self._runs.are_beside_live
@@ -180,6 +183,8 @@ class DeliveryRunner:
         ended = self._pool.outcomes(min(wait, most) if self._pool.is_busy else 0, collects=not is_hurried)
         self._judge([(held, outcome) for held, outcome in ended if outcome])
         self._claims.hand_back([held for held, outcome in ended if not outcome])  # too late to be sent
+        if claim_next:
+            self._dispatch_during_run()
         is_late = time.monotonic() - self._recorded > RECORD_EVERY
         if is_late or len(self._outcomes) >= MANY or not self._pool.is_busy:
             self._record(claim_next and not self._breaker.fault)
@@ -187,12 +192,11 @@ class DeliveryRunner:
 
     def _take_work(self) -> int:
         """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""
-        count = self._claim()  # before new events: it has waited for longer
+        count = self._dispatch_during_run()
+        count += self._claim()  # before new events: it has waited for longer
         count += self._dispatch()
         count += self._runs.step(may_send=not self._breaker.fault)
-        if self._runs.are_beside_live:  # each new event waits for one part of the loop at most
-            count += self._dispatch()
-        return count
+        return count + self._dispatch_during_run()
 
     def _claim(self) -> int:
         if not self._breaker.fault:
@@ -204,6 +208,10 @@ class DeliveryRunner:
         if new:
             self._runs.saw_live()
         return new
+
+    def _dispatch_during_run(self) -> int:
+        """Dispatch new events if there is a run, too. Between all parts of the loop, so that events wait for one."""
+        return self._dispatch() if self._runs.are_beside_live else 0
 
     def _judge(self, ended: Sequence[tuple[HeldDelivery, Outcome]]) -> None:
         """Keep outcomes to be recorded. Hand deliveries back that failed by a fault of our own."""

@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 # Keys that a worker reads ahead for the next steps of a run, of all webhooks together.
-READ = 10_000
+READ = 2000
 
 # Rows that a step takes of a webhook that is paused or disabled: they only go back into the queue.
 UNCLAIMED = 100
