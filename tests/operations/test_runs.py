@@ -263,7 +263,7 @@ def test_capacity_limits_what_a_step_takes(inbox: Inbox, monkeypatch: pytest.Mon
 def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
     inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "LOOK_EVERY", 0)
+    monkeypatch.setattr(engine, "LOOK_EVERY", 60)
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     for number in range(12):
         make_delivery(webhook, State.FAILED, object_id=str(number))

@@ -177,11 +177,11 @@ class WorkerClaims:
     def _avoids(self, webhook_id: int) -> bool:
         return webhook_id in self.avoided and elapsed() < self.avoided[webhook_id].until
 
-    def capacity(self, sendable: Iterable[int], among: int) -> dict[int, int]:
+    def capacity(self, webhooks: Iterable[int], among: int) -> dict[int, int]:
         """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
-        that are enabled and not paused."""
+        that this worker does not avoid."""
         share = max(1, conf.batch // max(1, among))
-        return {pk: self._pool.capacity(pk, share) for pk in sendable if not self._avoids(pk)}
+        return {pk: self._pool.capacity(pk, share) for pk in webhooks if not self._avoids(pk)}
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""

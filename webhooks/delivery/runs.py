@@ -123,7 +123,8 @@ class Runs:
         chosen = self._choose(act, cursors)
         if chosen is None:
             return 0
-        webhook, free, count = chosen
+        webhook, receiver, count = chosen
+        free = count if receiver else 0
         after = cursors.get(webhook, 0)
         found = self._keys(run, act, webhook, after, count)
         if found is None:
@@ -131,7 +132,7 @@ class Runs:
         keys, end = found
         with self._worker.claiming() as token:
             step = atomically(lambda: _take(run.pk, webhook, after, keys, end, free, token), Run.objects.db)
-            self._worker.add(step.claimed, token)
+            self._worker.add(step.claimed, token, {webhook: receiver} if receiver else None)
         return self._note(run, step)
 
     def _count(self, run: Run, act: Act) -> int | None:
@@ -161,24 +162,24 @@ class Runs:
 
         return self._pace.read(lambda: atomically(in_transaction, using))
 
-    def _choose(self, act: Act, cursors: Mapping[int, int]) -> tuple[int, int, int] | None:
-        """The next webhook, how many of its rows may be claimed, and how many to take. None: all are busy."""
+    def _choose(self, act: Act, cursors: Mapping[int, int]) -> tuple[int, Webhook | None, int] | None:
+        """The id of the next webhook, its row if its deliveries may be claimed, and how many to take. None: all are
+        busy."""
         at_once = BESIDE_LIVE if self.are_beside_live else conf.batch
         webhooks = sorted(cursors)
         if not webhooks:
-            return 0, 0, 0
+            return 0, None, 0
         webhooks = webhooks[self._turn % len(webhooks) :] + webhooks[: self._turn % len(webhooks)]
         if not act.is_sent:
-            return webhooks[0], 0, min(at_once, act.most(webhooks[0]))
-        sendable = Webhook.objects.sendable().filter(pk__in=webhooks).order_by().values_list("pk", flat=True)
-        free = self._worker.capacity(sendable, len(webhooks))
+            return webhooks[0], None, min(at_once, act.most(webhooks[0]))
+        free = self._worker.capacity(webhooks, len(webhooks))
         for webhook in webhooks:
             most = min(at_once, act.most(webhook))
-            if webhook not in free:  # paused, disabled, or not of a single webhook
-                return webhook, 0, min(most, UNCLAIMED)
-            if free[webhook] > 0:
-                count = min(most, free[webhook])
-                return webhook, count, count
+            if free.get(webhook, most) > 0:
+                receiver = Webhook.objects.filter(pk=webhook).first() if webhook in free else None
+                if receiver and receiver.is_sendable:
+                    return webhook, receiver, min(most, free[webhook])
+                return webhook, None, min(most, UNCLAIMED)  # paused, disabled, avoided, or not of a single webhook
         return None
 
     def _keys(self, run: Run, act: Act, webhook: int, after: int, count: int) -> tuple[list[Key], int] | None:

@@ -34,10 +34,6 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
     def pausable(self) -> WebhookQuerySet:
         return self.filter(enabled=True, paused_at=None)
 
-    def sendable(self) -> WebhookQuerySet:
-        """Webhooks that deliveries are sent to: enabled, and not paused."""
-        return self.filter(enabled=True, probe_at=None, paused_at=None)
-
     def stopped(self) -> WebhookQuerySet:
         """Webhooks that a user paused, or that are disabled. Nothing is sent to them, not even a probe."""
         return self.filter(Q(enabled=False) | Q(paused_at__isnull=False))
