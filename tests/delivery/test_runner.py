@@ -81,6 +81,7 @@ def test_a_slow_attempt_keeps_its_claim_by_renewing_it(inbox: Inbox) -> None:
     make_event(make_webhook(Thing, url=inbox.url("held")))
     runner = DeliveryRunner("test")
     runner.run(0.1)
+    inbox.wait_for(1)
     Worker.objects.update(lease_until=timezone.now() + timedelta(seconds=1))
     runner._claims._renewed -= conf.lease / 3
     runner.poll()
@@ -146,6 +147,7 @@ def test_a_worker_that_closes_records_requests_that_end_in_time(inbox: Inbox) ->
     make_event(make_webhook(Thing, url=inbox.url("held")))
     runner = DeliveryRunner("test")
     runner.run(0.1)
+    inbox.wait_for(1)
     inbox.release()
     runner.close(grace=60)
     assert states() == [State.SUCCEEDED]

@@ -185,7 +185,6 @@ def test_an_impossible_url_fails_without_an_exception(transport: Transport, url:
 # Deadlines
 
 
-@pytest.mark.alone
 def test_every_attempt_ends_at_its_deadline(inbox: Inbox) -> None:
     """Seven receivers at once: one hangs, some drip, one stalls the TLS handshake, one never accepts."""
     with ExitStack() as stack:
@@ -202,15 +201,15 @@ def test_every_attempt_ends_at_its_deadline(inbox: Inbox) -> None:
             "never accepted": f"http://127.0.0.1:{full.getsockname()[1]}/",
         }
         with ThreadPoolExecutor(len(urls)) as pool:
-            outcomes = dict(zip(urls, pool.map(lambda url: send_once(url, timeout=1), urls.values()), strict=True))
-    body = "HTTP 200, but the body could not be read: it did not end within 1 s"
-    special = {"drip-body": body, "never accepted": "no connection within 1 s"}
-    reasons = {title: special.get(title, "no answer within 1 s") for title in urls}
+            outcomes = dict(zip(urls, pool.map(lambda url: send_once(url, timeout=3), urls.values()), strict=True))
+    body = "HTTP 200, but the body could not be read: it did not end within 3 s"
+    special = {"drip-body": body, "never accepted": "no connection within 3 s"}
+    reasons = {title: special.get(title, "no answer within 3 s") for title in urls}
     kinds = {ErrorKind.CONNECT_TIMEOUT if title == "never accepted" else ErrorKind.ANSWER_TIMEOUT for title in urls}
     assert {outcome.kind for outcome in outcomes.values()} == kinds
     assert {title: outcome.reason for title, outcome in outcomes.items()} == reasons
     assert all(outcome.timed_out and outcome.overloaded for outcome in outcomes.values())
-    assert all(900 <= outcome.duration_ms < 20_000 for outcome in outcomes.values())
+    assert all(2900 <= outcome.duration_ms < 20_000 for outcome in outcomes.values())
 
 
 def send_once(url: str, **fields: object) -> Outcome:
@@ -218,7 +217,6 @@ def send_once(url: str, **fields: object) -> Outcome:
         return transport.send(request(url, **fields))  # type: ignore[arg-type]
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     "behaviour",
     ["endless", "huge-header", "gzip-bomb", "twice", "big/100000000", flood(CHUNKED + b"-1\r\n", b"x" * 100)],
@@ -240,7 +238,6 @@ def test_a_flood_costs_little_time_and_memory(transport: Transport, inbox: Inbox
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize(
     ("beginning", "rest", "reason"),
     [

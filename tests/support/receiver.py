@@ -91,7 +91,7 @@ class Connection:
 
 
 def gate(inbox: str) -> threading.Event:
-    """Opens when the test releases what is held in its inbox."""
+    """The event that lets the receiver answer the held requests of an inbox."""
     with LOCK:
         return GATES[inbox]
 
