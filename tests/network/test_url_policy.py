@@ -210,11 +210,12 @@ def test_an_odd_url_is_refused_with_a_reason(url: str, reason: str | None) -> No
 # Addresses
 
 
-@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, those in ADDRESSES.items() for text in those])
-def test_an_address_is_blocked_by_its_kind(kind: str, text: str) -> None:
-    reason = Policy().why_address_blocked(ipaddress.ip_address(text))
-    assert (f" {kind}, where nothing is sent" in reason) if kind else reason == ""
-    assert is_forbidden(text) == bool(kind)
+@pytest.mark.parametrize("kind", ADDRESSES)
+def test_an_address_is_blocked_by_its_kind(kind: str) -> None:
+    for text in ADDRESSES[kind]:
+        reason = Policy().why_address_blocked(ipaddress.ip_address(text))
+        assert (f" {kind}, where nothing is sent" in reason) if kind else reason == "", text
+        assert is_forbidden(text) == bool(kind), text
 
 
 def test_a_reason_says_what_to_do() -> None:
@@ -228,14 +229,14 @@ def test_a_reason_says_what_to_do() -> None:
     )
 
 
-@pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind, those in ADDRESSES.items() for text in those])
-def test_following_the_advice_allows_the_address(kind: str, text: str) -> None:
-    address = ipaddress.ip_address(text)
-    allowed: list[str] = []
-    while reason := Policy(networks(allowed)).why_address_blocked(address):
-        allowed.append(reason.rpartition("add ")[2].split('"')[1])
-        assert len(allowed) <= 3
-    assert bool(allowed) == bool(kind)
+@pytest.mark.parametrize("kind", ADDRESSES)
+def test_following_the_advice_allows_the_address(kind: str) -> None:
+    for text in ADDRESSES[kind]:
+        allowed: list[str] = []
+        while reason := Policy(networks(allowed)).why_address_blocked(ipaddress.ip_address(text)):
+            allowed.append(reason.rpartition("add ")[2].split('"')[1])
+            assert len(allowed) <= 3, text
+        assert bool(allowed) == bool(kind), text
 
 
 # The policy
