@@ -82,7 +82,7 @@ def deliver_to(
     with bench.workers(worker_class, workers, **settings) as processes:
         pids = [process.pid for process in processes]
         # The stock worker opens its connections in forks, so it has none yet.
-        connections = _wait_for_connections(workers if worker_class == SHIPPED else 0)
+        connections = _wait_for_connections(workers if worker_class == SHIPPED else 0, bench.size(3, 0) / 10)
         cpu, database_cpu = cpu_seconds(pids), database_cpu_seconds(connections)
         highest = bench.add_events(webhook, count)
         cores = CoreTimes.now()
@@ -97,10 +97,11 @@ def deliver_to(
         return Delivered(count, received, [at for _, at in inbox.times()], cpu, database_cpu, busy)
 
 
-def _wait_for_connections(count: int) -> list[int]:
-    """Wait until the workers are connected to the database and idle. Returns their PostgreSQL processes."""
+def _wait_for_connections(count: int, seconds: float) -> list[int]:
+    """Wait until the workers are connected to the database, and ``seconds`` more, so that they are idle. Returns their
+    PostgreSQL processes."""
     until(lambda: len(database_pids()) == count, 30, f"{count} connections to the database")
-    time.sleep(0.3)
+    time.sleep(seconds)
     return database_pids()
 
 

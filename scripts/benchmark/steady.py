@@ -254,7 +254,6 @@ def follow(
 
     ``shares`` are the parts of the load of each stream. ``trouble`` gets the seconds that it may take.
     """
-
     owed = [0.0] * len(streams)
 
     def commit(count: int) -> None:
@@ -268,7 +267,7 @@ def follow(
         time.sleep(phases.warm_up)
         until(streams[0].arrived, 15, "the first request")
         clean = time.monotonic()
-        time.sleep(phases.clean)
+        let_arrive(streams[0], phases.clean)
         begin = time.monotonic()
         trouble(phases.trouble)
         over = time.monotonic()
@@ -279,6 +278,13 @@ def follow(
     missing = sum(len(stream.committed()) - len(stream.arrived()) for stream in streams)
     lost = missing - streams[0].count_open()
     return Course(streams[0].committed(), streams[0].arrived(), clean, begin, over, end, watched, max(0, lost))
+
+
+def let_arrive(stream: Stream, seconds: float) -> None:
+    """Sleep, on a slow machine until ten changes have arrived: a p99 needs some."""
+    before = len(stream.arrived())
+    time.sleep(seconds)
+    until(lambda: len(stream.arrived()) >= before + 10, 30, "ten requests")
 
 
 # A stream that has not come to its end after so many seconds is far behind.

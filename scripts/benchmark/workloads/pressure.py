@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +13,7 @@ from scripts.benchmark.deliveries import MINIMUM_RATE, wait_until_recorded
 from scripts.benchmark.measure import table_writes
 from scripts.benchmark.receiver import Inbox
 from scripts.benchmark.servers import Bench
-from scripts.benchmark.steady import Events, Phases, follow
+from scripts.benchmark.steady import Events, Phases, follow, let_arrive
 from scripts.benchmark.targets import (
     Figure,
     Measurement,
@@ -90,9 +89,9 @@ def measure_steady(bench: Bench) -> Iterator[Measurements]:
         stream = Events(bench, object_id=f"(g.n %% {OBJECTS})::text")
         phases = Phases(0.3, 1, 1, 1.1, 5) if bench.size.is_quick else Phases(3, 10, 30, 5, 10)
 
-        def keep_snapshot(seconds: float) -> None:
+        def keep_snapshot(seconds: float, stream: Events = stream) -> None:
             with pinned_snapshot():
-                time.sleep(seconds)
+                let_arrive(stream, seconds)
 
         with bench.workers(timed_worker.PATH):
             course = follow([stream], [1], bench.size(RATE, 100), phases, keep_snapshot)

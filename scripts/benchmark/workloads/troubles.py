@@ -32,7 +32,7 @@ WORKERS = 2
 HEALTHY, FAILING = 7, 3
 
 # A quick run cannot wait for the default lease of 15 s.
-QUICK = {"LEASE": 3, "SWEEP_INTERVAL": 0.5}
+QUICK = {"LEASE": 2, "SWEEP_INTERVAL": 0.3}
 
 
 @dataclass
@@ -58,7 +58,7 @@ def kill_workers(scene: Scene, seconds: float) -> None:
     """Kill one of the workers each second, and start it again at once."""
     for number in range(max(1, int(seconds))):
         scene.replace_worker(number % len(scene.workers))
-        time.sleep(1)
+        time.sleep(min(1, seconds))
 
 
 def restart_database(scene: Scene, seconds: float) -> None:
@@ -85,8 +85,8 @@ def watch(bench: Bench, stream_type: type[Events | RqJobs], worker_class: str, t
     settings = QUICK if bench.size.is_quick else {}
     receivers = (HEALTHY, FAILING) if trouble is fail_receivers else (1,)
     # Claims of a killed worker come back after its lease and the next sweep. RQ's jobs do not come back.
-    quiet = bench.size(25, 8) if worker_class == SHIPPED else bench.size(8, 2)
-    phases = Phases(0.3, 1, 1, 1.1, quiet) if bench.size.is_quick else Phases(3, 8, 8, 8, quiet)
+    quiet = bench.size(25, 8) if worker_class == SHIPPED else bench.size(8, 1)
+    phases = Phases(0.3, 1, 0.5, 1.1, quiet) if bench.size.is_quick else Phases(3, 8, 8, 8, quiet)
     with bench.own_redis() if trouble is stop_redis else nullcontext() as redis:
         streams = [stream_type(bench, count) for count in receivers]
         shares = [count / sum(receivers) for count in receivers]

@@ -98,7 +98,7 @@ IN_FLIGHT = 256
 def measure_slow_receivers(bench: Bench) -> Iterator[Measurements]:
     while True:
         some = deliver(bench, bench.size(6000, 400), "slow-200")
-        many = deliver(bench, bench.size(2000, 20), "slow-2000")
+        many = deliver(bench, bench.size(2000, 20), _slowest(bench))
         in_flight = bench.size(IN_FLIGHT, 20)
         one, all_of_them = (_memory_in_flight(bench, senders) for senders in (2, 2 * in_flight))
         yield {
@@ -109,12 +109,9 @@ def measure_slow_receivers(bench: Bench) -> Iterator[Measurements]:
 
 
 def _memory_in_flight(bench: Bench, senders: int) -> float:
-    """The most megabytes of a worker that sends to a receiver of two seconds, with half of ``senders`` in flight.
-
-    In a quick run, the receiver takes 0.2 s.
-    """
+    """The most megabytes of a worker that sends to the slowest receiver, with half of ``senders`` in flight."""
     bench.clear()
-    inbox = bench.inbox(f"slow-{bench.size(2000, 200)}")
+    inbox = bench.inbox(_slowest(bench))
     webhook = bench.webhook(inbox.url)
     with bench.workers(SENDERS=senders) as [worker]:
         bench.add_events(webhook, 4 * senders)
@@ -126,6 +123,11 @@ def _memory_in_flight(bench: Bench, senders: int) -> float:
             if inbox.received().count >= 3 * senders:
                 break
     return most
+
+
+def _slowest(bench: Bench) -> str:
+    """A receiver that takes two seconds, or 0.2 s in a quick run."""
+    return f"slow-{bench.size(2000, 200)}"
 
 
 SLOW_RECEIVERS = Workload(
