@@ -102,7 +102,7 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
     response_body = attempt.response_body if sees_all and sees_payload else ""
     return {
         "row": attempt,
-        "pill": pill("succeeded" if attempt.succeeded else "failed", str(attempt.status or _("no answer"))),
+        "pill": pill("succeeded" if attempt.succeeded else "failed", f"HTTP {attempt.status}"),
         "time": exact_time(attempt.started_at),
         "reason": redacted.error(webhook.pk, attempt.reason, attempt.error_kind),
         # The page says what to do about the last failure already.

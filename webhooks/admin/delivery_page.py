@@ -53,6 +53,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "explanation": explain(explained_kind(delivery), webhook.payload_url),
         "answer": answer_of(last, redacted, sees_payload),
         "may_see_webhook": permissions.may_view_webhooks(user),
+        "waits_for_webhook": delivery.state in OPEN_STATES and (webhook.is_paused or not webhook.enabled),
         "may_see_event": permissions.may_view_events(user),
         "url": redacted.url(webhook.pk, webhook.payload_url),
         "sees_all": redacted.sees_all(webhook.pk),

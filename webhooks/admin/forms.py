@@ -126,7 +126,7 @@ class WebhookForm(forms.ModelForm):
             "on_created": "",
             "on_updated": "",
             "on_deleted": "",
-            "enabled": gettext_lazy("Without this, no change is sent. What is stored already waits."),
+            "enabled": gettext_lazy("While this is off, new changes are not recorded, and what is not sent yet waits."),
             "http_method": gettext_lazy("Most receivers expect POST. Each method sends the body."),
             "body_template": gettext_lazy(
                 "A template for another body. Empty: the whole payload, as JSON or as a form."

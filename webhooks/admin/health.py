@@ -12,6 +12,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from webhooks import permissions
 from webhooks.admin import charts, recover
@@ -70,8 +71,9 @@ def _sentence(webhook: Webhook) -> SafeString | str:
     if webhook.paused_at:
         return format_html(_("Paused {time} by {user}."), time=when(webhook.paused_at), user=webhook.paused_by or EMPTY)
     if webhook.failures_in_a_row:
-        text = _("Paused. Failing since {time}.") if webhook.is_paused else _("Failing since {time}.")
-        return format_html(text, time=when(webhook.failing_since or webhook.last_failure_at))
+        count = webhook.failures_in_a_row
+        text = ngettext("The last attempt failed {time}.", "{count} attempts failed in a row, the first {time}.", count)
+        return format_html(text, count=number(count), time=when(webhook.failing_since or webhook.last_failure_at))
     if webhook.last_success_at:
         return format_html(_("The receiver accepted the last request {time}."), time=when(webhook.last_success_at))
     return _("Nothing was sent yet. Change an object of its models, or send a test.")
@@ -105,8 +107,8 @@ def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]
         found = [
             (_("accepted in 24 h"), percent(day.success_percent), ""),
             *found,
-            (_("half of them within"), duration(day.duration, 0.5), ""),
-            (_("95 % within"), duration(day.duration, 0.95), ""),
+            (_("half are faster"), duration(day.duration, 0.5), ""),
+            (_("95 % are faster"), duration(day.duration, 0.95), ""),
         ]
     if permissions.may_view_deliveries(user):
         of_webhook = {"webhook": webhook.pk}

@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
-from django.utils.timezone import localtime
+from django.utils.timezone import get_current_timezone_name, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -58,7 +58,6 @@ class SinceForm(forms.Form):
         required=False,
     )
     since = forms.DateTimeField(
-        label=gettext_lazy("Since"),
         required=False,
         widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
     )
@@ -84,7 +83,8 @@ def show(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[st
     if not may_begin(request.user, kind):
         raise PermissionDenied
     given = request.POST if request.method == "POST" else request.GET
-    form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"})
+    form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
+    form.fields["since"].label = _("Since (%(zone)s)") % {"zone": get_current_timezone_name()}
     context |= {
         "title": _("%(act)s %(webhook)s") % {"act": TITLES[kind], "webhook": webhook},
         "act": TITLES[kind],
