@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from html import unescape
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from django.utils import timezone
 
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.admin import recover
+from webhooks.delivery import pace
 from webhooks.models import Delivery, Run, RunKind, RunState, State
 from webhooks.operations import runs
 
@@ -200,6 +203,21 @@ def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client
     user.user_permissions.set(Permission.objects.filter(codename__in=("view_webhook", "retry_delivery")))
     client.force_login(user)
     assert client.post(url, {"hours": "6"}).status_code == 403
+
+
+def test_a_recovery_of_many_is_counted_on_request(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "LOOK_AT", 1)
+    monkeypatch.setattr(pace, "QUICK_SECONDS", 0)
+    monkeypatch.setattr(recover, "PREVIEW_SECONDS", 0)
+    webhook = make_webhook(Thing)
+    for number in range(3):
+        make_delivery(webhook, State.FAILED, object_id=str(number))
+    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    shown = admin_client.get(url, {"hours": "6"}).content.decode()
+    assert ">At least 1 would be sent" in shown
+    count_on = re.search(r'<a href="([^"]+)">Count on</a>', shown)
+    assert count_on
+    assert ">3 would be sent" in admin_client.get(url + unescape(count_on[1])).content.decode()
 
 
 def test_the_events_of_a_search_are_replayed_by_a_run(admin_client: Client) -> None:

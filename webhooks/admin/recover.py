@@ -100,7 +100,8 @@ def show(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[st
             actions.show_run(request, runs.start(kind, filters, request.user))
             return redirect("admin:webhooks_webhook_change", webhook.pk)
         context |= {
-            "preview": _preview(kind, filters, request.user),
+            "preview": _preview(kind, filters, request.user, "count" in request.GET),
+            "count_url": f"?{request.GET.urlencode()}&count=all",
             "since": exact_time(since),
             "posted": localtime(since).strftime("%Y-%m-%dT%H:%M:%S"),
         }
@@ -109,9 +110,9 @@ def show(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[st
     return response
 
 
-def _preview(kind: RunKind, filters: dict[str, Any], user: Any) -> dict[str, Any]:
+def _preview(kind: RunKind, filters: dict[str, Any], user: Any, counts_on: bool) -> dict[str, Any]:
     """What the run would take: numbers, and the names of the oldest rows that the user may view."""
-    found = runs.preview(kind, filters, user, seconds=PREVIEW_SECONDS)
+    found = runs.preview(kind, filters, user, seconds=runs.PREVIEW_SECONDS if counts_on else PREVIEW_SECONDS)
     names = [one.name for one in found.sample if one.name]
     more = found.count - len(names)
     return {
