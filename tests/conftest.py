@@ -126,8 +126,8 @@ def figures(request: pytest.FixtureRequest) -> Figures:
 
 
 @pytest.fixture(scope="session")
-def databases(django_db_blocker: Any) -> Iterator[servers.Databases]:
-    made = servers.Databases()
+def databases(request: pytest.FixtureRequest, django_db_blocker: Any) -> Iterator[servers.Databases]:
+    made = servers.Databases(side_by_side.shared_directory(request.config))
     yield made
     with django_db_blocker.unblock():
         made.close()

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,11 @@ def processes(config: pytest.Config) -> int:
     is_watched = option.maxfail or option.collectonly or option.capture == "no"
     wanted = is_whole and excludes and not is_watched
     return min((os.cpu_count() or 1) + 1, 4) if wanted else 0  # one more than there are processors: tests wait a lot
+
+
+def shared_directory(config: pytest.Config) -> Path | None:
+    """A directory of all processes of the run; None if there is only this one."""
+    return Path(config.workerinput["hall"]) if hasattr(config, "workerinput") else None
 
 
 def configure(config: pytest.Config) -> None:
