@@ -101,22 +101,23 @@ RUNS = ("recover", "backfill")
 
 
 def pages() -> list[str]:
-    """The addresses of all pages of the app, with each row's own page."""
-    rows = {"webhook": Webhook.objects.all(), "delivery": Delivery.objects.all(), "event": Event.objects.all()}
-    found = [
+    """The addresses of all kinds of pages of the app: each webhook and delivery, and the events of failures."""
+    webhooks, failed = list(Webhook.objects.all()), list(Delivery.objects.failed())
+    of_failed = [delivery.event for delivery in failed]
+    rows = [*webhooks, *Delivery.objects.all(), *of_failed, *Event.objects.failed()]
+    with_history = [*webhooks, *failed, *of_failed]
+    return [
         reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
         reverse("admin:webhooks_webhook_add"),
+        *(reverse(f"admin:webhooks_{model}_changelist") for model in ("webhook", "delivery", "event")),
+        *(reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk]) for row in rows),
+        *(reverse(f"admin:webhooks_{row._meta.model_name}_history", args=[row.pk]) for row in with_history),
+        *(reverse("admin:webhooks_webhook_delete", args=[webhook.pk]) for webhook in webhooks),
+        *(
+            f"{reverse(f'admin:webhooks_webhook_{run}', args=[webhook.pk])}?hours=24"
+            for webhook in webhooks
+            for run in RUNS
+        ),
+        *(f"{reverse('webhooks_why')}?webhook={webhook.pk}" for webhook in webhooks),
+        *(f"{reverse('webhooks_why')}?event={event.pk}" for event in of_failed),
     ]  # fmt: skip
-    for model, queryset in rows.items():
-        found.append(reverse(f"admin:webhooks_{model}_changelist"))
-        found += [
-            reverse(f"admin:webhooks_{model}_{what}", args=[row.pk])
-            for row in queryset
-            for what in ("change", "history")
-        ]
-    for webhook in rows["webhook"]:
-        found.append(reverse("admin:webhooks_webhook_delete", args=[webhook.pk]))
-        found.append(f"{reverse('webhooks_why')}?webhook={webhook.pk}")
-        found += [f"{reverse(f'admin:webhooks_webhook_{run}', args=[webhook.pk])}?hours=24" for run in RUNS]
-    found += [f"{reverse('webhooks_why')}?event={event.pk}" for event in rows["event"][:5]]
-    return found
