@@ -17,6 +17,7 @@ from django.utils import timezone
 from tests.support.admin_pages import STATUS, page
 from tests.support.makers import make_site_skip, make_webhook
 from tests.support.threads import Beside
+from tests.support.waiting import PATIENCE
 from tests.testapp.models import Thing
 from webhooks.db import execute, fetch_all
 from webhooks.models import Skip
@@ -47,11 +48,11 @@ def session(statement: str, isolation: str = "REPEATABLE READ") -> Iterator[int]
             execute("default", statement)
             pids.append(connection.connection.info.backend_pid)
             ready.set()
-            assert done.wait(30)
+            assert done.wait(30 * PATIENCE)
 
     other = Beside(hold)
     try:
-        assert ready.wait(30)
+        assert ready.wait(30 * PATIENCE)
         yield pids[0]
     finally:
         done.set()

@@ -36,6 +36,7 @@ from scripts.benchmark.targets import (
     value_at_most,
 )
 from scripts.benchmark.workloads import ALL, PRESSURE, figure_names, select
+from tests.support.waiting import until
 
 RATE = Figure("rate", "deliveries", "/s", "a loop", ratio_at_least(2))
 SLOWED_DOWN = (Measurement(10, 5), Measurement(300, 100), Measurement(20, 10))
@@ -199,11 +200,17 @@ class TestCourse:
 
 def test_a_load_commits_at_its_rate_and_passes_errors_on() -> None:
     counts: list[int] = []
+    began = time.monotonic()
     with load(200, counts.append):
-        time.sleep(0.5)
-    assert 40 <= sum(counts) <= 110
-    with pytest.raises(ZeroDivisionError), load(200, lambda count: 1 // 0):
-        time.sleep(0.2)
+        until(lambda: sum(counts) >= 40, 10, "40 changes")
+    assert sum(counts) <= 200 * (time.monotonic() - began)
+
+    def fail(count: int) -> None:
+        counts.clear()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), load(200, fail):
+        until(lambda: not counts, 10, "a commit")
 
 
 class TestPlot:

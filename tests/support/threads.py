@@ -71,11 +71,11 @@ def holding(lock: str) -> Iterator[None]:
         with transaction.atomic():
             execute("default", lock)
             held.set()
-            assert done.wait(20)
+            assert done.wait(20 * PATIENCE)
 
     other = Beside(hold)
     try:
-        assert held.wait(20)
+        assert held.wait(20 * PATIENCE)
         yield
     finally:
         done.set()
