@@ -43,7 +43,7 @@ def test_a_delivery_that_kills_workers_fails_after_three_and_keeps_no_other_from
 
     while not Attempt.objects.filter(delivery__event=pill).exists():
         assert len(aboard) < 4, aboard
-        name = crew.hire(POISONED, LEASE=1.5, SWEEP_INTERVAL=0.3, RETRY_SCHEDULE=[3600])
+        name = crew.hire(POISONED, LEASE=3, SWEEP_INTERVAL=0.3, RETRY_SCHEDULE=[3600])
         until(is_over, 60, "the worker to end, or to be done")
         if crew.by_name[name].process.poll() is not None:
             aboard.append(Delivery.objects.filter(state=State.SENDING).count())

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from redis import Redis
 
 from tests.chaos import ledger, storm
 from tests.chaos.crew import Crew, Writer
@@ -126,19 +127,19 @@ def test_a_worker_goes_on_without_redis_and_with_it_again(
     valkey.kill() if how == "killed" else valkey.freeze()
     save(crew, valkey.url, 10)
     began = time.time()
-    without = max(one.at for one in inbox.wait_for(11, seconds=15)) - began
+    without = max(one.at for one in inbox.wait_for(11, seconds=10)) - began
     if how == "killed":
         valkey.revive()
     else:
         valkey.thaw()
     save(crew, valkey.url, 10)
     began = time.time()
-    again = max(one.at for one in inbox.wait_for(21, seconds=15)) - began
+    again = max(one.at for one in inbox.wait_for(21, seconds=10)) - began
     until(lambda: "Redis answers again" in worker.text, 30, "the worker to find Redis again")
+    until(lambda: Redis.from_url(valkey.url).keys("rq:worker:*"), 30, "the worker to register again")
     figures(
         f"the last of 10 changes arrived {without:.1f} s after it was saved without Redis, {again:.1f} s with it again"
     )
-    assert max(without, again) < 10
     assert worker.process.poll() is None
     assert len(inbox.received()) == 21
 
@@ -154,7 +155,6 @@ def test_changes_saved_without_redis_and_worker_go_out_when_both_are_back(
     with own_valkey(port) as (_, url):
         assert url == crew.redis_url
         began = time.time()
-        late = max(one.at for one in inbox.wait_for(20, seconds=20)) - began
+        late = max(one.at for one in inbox.wait_for(20, seconds=10)) - began
         figures(f"20 changes went out {late:.1f} s after Redis was back")
-        assert late < 10
         crew.end()

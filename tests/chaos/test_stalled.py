@@ -59,12 +59,12 @@ def test_a_worker_that_wakes_up_after_its_lease_overwrites_nothing_and_sends_not
 
 
 def test_a_slow_but_living_worker_keeps_its_claims(crew: Crew, inbox: Inbox, figures: Figures) -> None:
-    webhook = make_webhook(Label, url=inbox.url("slow/6"), timeout=60)
+    webhook = make_webhook(Label, url=inbox.url("slow/8"), timeout=60)
     for number in range(2):
         make_event(webhook, object_type="testapp.label", object_id=str(number))
     for _ in range(2):
-        crew.hire(LEASE=3, SWEEP_INTERVAL=0.5)
+        crew.hire(LEASE=5, SWEEP_INTERVAL=0.5)
     until(lambda: succeeded() == 2, 40, "all to be delivered")
-    figures(f"{len(inbox.received())} requests of 6 s each for 2 deliveries, lease 3 s, 2 workers")
+    figures(f"{len(inbox.received())} requests of 8 s each for 2 deliveries, lease 5 s, 2 workers")
     assert len(inbox.received()) == 2
     assert list(Delivery.objects.values_list("attempt_count", flat=True)) == [1] * 2

@@ -161,13 +161,13 @@ def test_the_job_clears_the_flag_before_it_looks_for_work(
 def test_a_slice_that_ends_with_work_left_wakes_the_next(
     burst: Any, redis: Any, inbox: Inbox, webhooks_settings: Any
 ) -> None:
-    webhooks_settings(SLICE=0.05)
+    webhooks_settings(SLICE=0.01)
     webhook = make_webhook(Thing, url=inbox.url())
-    for number in range(300):
+    for number in range(100):
         make_event(webhook, object_id=str(number))
     jobs.wake_up()
     burst()
-    assert states() == [State.SUCCEEDED] * 300
+    assert states() == [State.SUCCEEDED] * 100
     assert redis.llen(QUEUE) == 0
 
 
@@ -308,6 +308,7 @@ def test_an_unexpected_error_of_a_wake_up_stops_no_commit_and_no_later_callback(
     assert "No worker could be woken" in app_log.text
 
 
+@pytest.mark.alone
 def test_silent_sentinels_delay_a_save_by_one_timeout(unavailable: Any) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
