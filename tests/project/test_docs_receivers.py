@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 
@@ -137,9 +137,9 @@ def test_both_secrets_of_an_overlap_are_accepted(receiver: Running, secret: str)
     assert receiver.post(signed(secret, "other", previous="the old one")) == 204
 
 
-@pytest.mark.parametrize("age", [310, -310])
-def test_a_time_that_is_off_is_refused(receiver: Running, secret: str, age: int) -> None:
-    assert receiver.post(signed(secret, age=age)) == 401
+def test_a_time_that_is_off_is_refused(receiver: Running, secret: str) -> None:
+    assert receiver.post(signed(secret, age=310)) == 401
+    assert receiver.post(signed(secret, age=-310)) == 401
 
 
 def test_a_forged_request_is_refused(receiver: Running, secret: str) -> None:
@@ -166,20 +166,20 @@ def test_the_very_same_request_is_refused_the_second_time(receiver: Running, sec
     assert len(receiver.wait_for(2)) == 2
 
 
-@pytest.mark.parametrize("key", ["7", "ümlaut & more"])
-def test_a_form_is_accepted(receiver: Running, secret: str, key: str) -> None:
+def test_a_form_is_accepted(receiver: Running, secret: str) -> None:
     fields = {"event": "updated", "object_type": "dcim.site", "username": "", "request": "null", "snapshots": "{}"}
-    body = urlencode(fields | {"data": json.dumps({"id": key}), "changed": "[]"}).encode()
-    headers = signed(secret, body=body) | {"Content-Type": "application/x-www-form-urlencoded"}
-    assert receiver.post(headers, body) == 204
-    assert receiver.wait_for(1) == [f"updated dcim.site {key}"]
+    for key in ("7", "ümlaut & more"):
+        body = urlencode(fields | {"data": json.dumps({"id": key}), "changed": "[]"}).encode()
+        headers = signed(secret, quote(key), body=body) | {"Content-Type": "application/x-www-form-urlencoded"}
+        assert receiver.post(headers, body) == 204
+    assert receiver.wait_for(2) == ["updated dcim.site 7", "updated dcim.site ümlaut & more"]
 
 
-@pytest.mark.parametrize("data", ["null", "[1]", '"text"', "{}", "0"])
-def test_data_without_an_id_are_accepted(receiver: Running, secret: str, data: str) -> None:
-    body = b'{"event": "dcim.rack_audited", "object_type": "", "data": %b}' % data.encode()
-    assert receiver.post(signed(secret, body=body), body) == 204
-    assert receiver.wait_for(1) == ["dcim.rack_audited"]
+def test_data_without_an_id_are_accepted(receiver: Running, secret: str) -> None:
+    for number, data in enumerate((b"null", b"[1]", b'"text"', b"{}", b"0")):
+        body = b'{"event": "dcim.rack_audited", "object_type": "", "data": %b}' % data
+        assert receiver.post(signed(secret, str(number), body=body), body) == 204
+    assert receiver.wait_for(5) == ["dcim.rack_audited"] * 5
 
 
 def test_work_that_failed_is_done_at_the_next_attempt(receiver: Running, secret: str) -> None:
@@ -199,15 +199,18 @@ def test_a_body_that_cannot_be_parsed_is_refused_and_the_receiver_goes_on(receiv
     assert receiver.post(signed(secret, "another")) == 204
 
 
-@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
-def test_a_custom_event_without_data_arrives(database: str, receiver: Running, secret: str, content_type: str) -> None:
-    make_webhook(url=receiver.url, secret=secret, content_type=content_type, custom_events=["dcim.rack_audited"])
-    webhooks.send("dcim.rack_audited")
-    drain()
-    assert states() == [State.SUCCEEDED]
-    assert receiver.wait_for(1) == ["dcim.rack_audited"]
+@pytest.mark.one_database
+def test_a_custom_event_without_data_arrives(database: str, receiver: Running, secret: str) -> None:
+    make_webhook(url=receiver.url, secret=secret, custom_events=["dcim.rack_audited"])
+    for content_type in ("application/json", "application/x-www-form-urlencoded"):
+        Webhook.objects.update(content_type=content_type)
+        webhooks.send("dcim.rack_audited")
+        drain()
+    assert states() == [State.SUCCEEDED] * 2
+    assert receiver.wait_for(2) == ["dcim.rack_audited"] * 2
 
 
+@pytest.mark.one_database
 def test_changes_arrive_before_and_after_the_secret_is_replaced(database: str, receiver: Running, secret: str) -> None:
     webhook = make_webhook(Thing, url=receiver.url, secret=secret)
     thing = Thing.objects.create(name="a")
