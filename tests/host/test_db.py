@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -19,7 +16,7 @@ from django.test import Client, RequestFactory
 from tests.support.inbox import ROOT
 from tests.support.makers import make_webhook
 from tests.support.servers import free_port
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Workers
 from tests.testapp.models import Thing
 from webhooks import checks, db
@@ -161,35 +158,31 @@ ARGUMENTS = {
 }
 
 
-def run_command(command: str, database: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "example/manage.py", command, *ARGUMENTS.get(command, [])],
-        cwd=ROOT,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "DATABASE_URL": database},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+def run_command(command: str, database: str, directory: Path) -> tuple[int, str]:
+    """The exit status and the output."""
+    workers, log = Workers(directory, "redis://127.0.0.1:1/0"), directory / "command.log"
+    arguments = ["example/manage.py", command, *ARGUMENTS.get(command, [])]
+    with log.open("wb") as output:
+        process = workers.run(arguments, workers.environment() | {"DATABASE_URL": database}, output)
+    return process.wait(60 * PATIENCE), log.read_text()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_before_the_migration_says_to_migrate(command: str, tmp_path: Path) -> None:
-    done = run_command(command, f"sqlite:///{tmp_path}/empty.sqlite3")
-    assert done.returncode == (2 if command == "webhooks_status" else 1)
-    assert done.stderr.startswith(
+    status, said = run_command(command, f"sqlite:///{tmp_path}/empty.sqlite3", tmp_path)
+    assert status == (2 if command == "webhooks_status" else 1), said
+    assert said.startswith(
         "CommandError: The database cannot be used: The tables of webhooks are missing, or older than its code: run "
         "manage.py migrate (no such table: webhooks_"
     )
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in said
 
 
-def test_a_command_without_a_database_says_that_it_cannot_be_used() -> None:
-    done = run_command("webhooks_sweep", f"postgresql://none@127.0.0.1:{free_port()}/nothing")
-    assert done.returncode == 1
-    assert done.stderr.startswith("CommandError: The database cannot be used: ")
-    assert len(done.stderr.splitlines()) == 1
+def test_a_command_without_a_database_says_that_it_cannot_be_used(tmp_path: Path) -> None:
+    status, said = run_command("webhooks_sweep", f"postgresql://none@127.0.0.1:{free_port()}/nothing", tmp_path)
+    assert status == 1
+    assert said.startswith("CommandError: The database cannot be used: ")
+    assert len(said.splitlines()) == 1
 
 
 # Ids of deliveries
