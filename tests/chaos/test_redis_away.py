@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,7 +15,7 @@ from tests.chaos.crew import Crew, Writer
 from tests.chaos.killer import Killer
 from tests.chaos.writer import Plan
 from tests.support.figures import Figures
-from tests.support.inbox import ROOT, Inbox
+from tests.support.inbox import Inbox
 from tests.support.makers import make_webhook
 from tests.support.redis_outages import OUTAGES
 from tests.support.servers import free_port, own_valkey
@@ -80,12 +78,12 @@ def test_the_storm_goes_on_while_redis_is_killed_and_emptied(
 def save(crew: Crew, redis_url: str, count: int) -> tuple[list[float], list[str]]:
     """Save so many labels in another process, each in a transaction. Returns the milliseconds and the log lines."""
     crew.redis_url = redis_url
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.saver", str(count)],
-        cwd=ROOT, env=crew.environment(), capture_output=True, text=True, timeout=60 * PATIENCE, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), [line for line in done.stderr.splitlines() if "webhooks.workers.jobs" in line]
+    log = crew.directory / "saver.log"
+    with log.open("wb") as output:
+        saver = crew.run(["-m", "tests.chaos.saver", str(count)], crew.environment(), output)
+    status, lines = saver.wait(60 * PATIENCE), log.read_text().splitlines()
+    assert status == 0, lines
+    return json.loads(lines[-1]), [line for line in lines if "webhooks.workers.jobs" in line]
 
 
 @pytest.mark.timing
