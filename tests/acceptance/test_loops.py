@@ -32,7 +32,7 @@ def site_url(database: str, redis: Any) -> Iterator[str]:
     server = LiveServerThread("127.0.0.1", StaticFilesHandler, connections_override={})
     server.daemon = True
     server.start()
-    assert server.is_ready.wait(20)
+    assert server.is_ready.wait(60)
     assert server.error is None
     yield f"http://127.0.0.1:{server.port}"
     server.terminate()
@@ -44,7 +44,7 @@ def patch(site_url: str, token: str, site: int, comment: str, depth: str = "") -
         headers[DEPTH] = depth
     body = json.dumps({"comments": comment}).encode()
     request = urllib.request.Request(f"{site_url}/api/dcim/sites/{site}/", body, headers, method="PATCH")
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 200
 
 

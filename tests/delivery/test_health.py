@@ -229,7 +229,7 @@ def test_an_admin_who_meets_a_worker_in_a_deadlock_tries_again(database: str, ch
             Webhook.objects.filter(pk=first.pk).update(failures_in_a_row=2)
 
     worker = Beside(work)
-    assert locked.wait(20)
+    assert locked.wait(60)
     assert change(Webhook.objects.all()) == 2
     worker.join()
 

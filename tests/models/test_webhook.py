@@ -46,7 +46,7 @@ def judging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judging]:
 
     def judge(self: Webhook, *args: Any, **kwargs: Any) -> None:
         slow.has_begun.set()
-        slow.may_end.wait(20)
+        slow.may_end.wait(60)
         full_clean(self, *args, **kwargs)
 
     monkeypatch.setattr(Webhook, "full_clean", judge)
@@ -88,7 +88,7 @@ def saved_beside(database: str, judging: Judging) -> Callable[[Save, bool, bool,
     def do(save: Save, was_enabled: bool, enabled: bool, outcome: Outcome) -> Webhook:
         webhook = make_webhook(Site, name="CMDB", enabled=was_enabled)
         saving = Beside(lambda: save(webhook, enabled))
-        assert judging.has_begun.wait(20)
+        assert judging.has_begun.wait(60)
         note(webhook, outcome)
         judging.may_end.set()
         assert saving.join() in (200, 302)
