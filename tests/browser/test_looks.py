@@ -57,9 +57,10 @@ def overflow(page: Page) -> int:
     return int(page.evaluate("document.documentElement.scrollWidth - window.innerWidth"))
 
 
-# Each control that the page shows, and how it looks without the focus.
+# Returns each control that the page shows. ``seen`` has the places of the controls that get the focus, and whether it
+# changes their look.
 CONTROLS = """() => {
-    window.look = (one) => {
+    const look = (one) => {
         const style = getComputedStyle(one)
         const names = ["outline", "boxShadow", "borderColor", "backgroundColor", "color", "textDecoration"]
         return names.map((name) => style[name]).join()
@@ -67,16 +68,16 @@ CONTROLS = """() => {
     const start = document.querySelector("#content")
     const selector = "a[href], button, input:not([type=hidden]), select, textarea, summary, [tabindex='0']"
     const isOffered = (one) => one.checkVisibility({visibilityProperty: true}) && !one.disabled && one.tabIndex >= 0
-    window.controls = [...start.querySelectorAll(selector)].filter(isOffered)
-    window.looks = window.controls.map(window.look)
+    const controls = [...start.querySelectorAll(selector)].filter(isOffered)
+    const looks = controls.map(look)
+    window.seen = {}
+    document.addEventListener("focusin", ({target}) => {
+        const place = controls.indexOf(target)
+        window.seen[place] = place >= 0 && look(target) !== looks[place]
+    })
     start.tabIndex = -1
     start.focus()
-    return window.controls.map((one) => one.outerHTML.slice(0, 120))
-}"""
-# The place of the focused control among them, and whether the focus changes its look.
-FOCUSED = """() => {
-    const place = window.controls.indexOf(document.activeElement)
-    return [place, place >= 0 && window.look(document.activeElement) !== window.looks[place]]
+    return controls.map((one) => one.outerHTML.slice(0, 120))
 }"""
 # A field for a time has a stop for each of its parts.
 PARTS_OF_A_TIME = 8
@@ -90,15 +91,13 @@ MOVING = """() => [...document.querySelectorAll("body *")].filter((one) => {
 def _unreached(page: Page) -> list[str]:
     """The controls that Tab does not reach, or with an invisible focus."""
     controls = page.evaluate(CONTROLS)
-    seen = {}
     for _ in range(len(controls) + PARTS_OF_A_TIME):
         page.keyboard.press("Tab")
-        place, is_visible = page.evaluate(FOCUSED)
-        seen[place] = is_visible
+    seen = page.evaluate("window.seen")
     return [
-        f"{'the focus is invisible' if place in seen else 'not reached'}: {control}"
+        f"{'the focus is invisible' if str(place) in seen else 'not reached'}: {control}"
         for place, control in enumerate(controls)
-        if not seen.get(place)
+        if not seen.get(str(place))
     ]
 
 
@@ -116,8 +115,9 @@ def test_the_keyboard_reaches_each_control_and_starts_an_act(page: Page) -> None
     page.route("**/parts/", lambda route: route.abort())  # it would replace the controls meanwhile
     problems = {}
     for address in addresses():
-        page.goto(address)
-        problems[address] = _unreached(page)
+        if address != reverse("admin:webhooks_webhook_add"):  # the page of a webhook has the same form
+            page.goto(address)
+            problems[address] = _unreached(page)
     assert not (report := _report(problems)), report
 
     page.goto(reverse("webhooks_backend_status"))

@@ -18,6 +18,7 @@ from tests.support.figures import MEASURED
 # Tests that measure a duration run while no other test does. Tests that start many processes run one after another.
 ALONE = ("alone", "timing")
 CROWD = "tests/chaos/"
+BROWSER = "tests/browser/"
 
 
 class Hall:
@@ -62,10 +63,13 @@ class Process:
 
 
 class Scheduling(LoadScopeScheduling):
-    """A free process takes the next test. The tests in ``CROWD`` all go to the same process."""
+    """A free process takes the next test. The tests in ``CROWD`` all go to the same process, and so do the ones of a
+    module in ``BROWSER``, which share a site and a Chromium."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return CROWD if nodeid.startswith(CROWD) else nodeid
+        if nodeid.startswith(CROWD):
+            return CROWD
+        return nodeid.partition("::")[0] if nodeid.startswith(BROWSER) else nodeid
 
 
 class Controller:
