@@ -158,6 +158,7 @@ def steps(run: Run, count: int) -> None:
     try:
         for _ in range(count):
             runner._runs.step()
+            runner._runs.send()
     finally:
         runner.close(grace=0)
     run.refresh_from_db()

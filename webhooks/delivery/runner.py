@@ -196,7 +196,9 @@ class DeliveryRunner:
         count += self._claim()  # before new events: it has waited for longer
         count += self._dispatch()
         count += self._runs.step(may_send=not self._breaker.fault)
-        return count + self._dispatch_during_run()
+        count += self._dispatch_during_run()  # ahead of what the run sends
+        self._runs.send()
+        return count
 
     def _claim(self) -> int:
         if not self._breaker.fault:

@@ -70,6 +70,8 @@ class Runs:
         self._read: dict[tuple[int, int], list[Key]] = {}
         """Keys that were read ahead, by run and webhook."""
         self._pace = Pace()
+        self._claimed: tuple[Sequence[ClaimedRow], uuid.UUID, dict[int, Webhook]] | None = None
+        """What the last step has claimed, with the token and the webhooks."""
         self._turn = 0
         self._next_look = self._live_until = 0.0
 
@@ -83,7 +85,8 @@ class Runs:
         return bool(self._open) and time.monotonic() < self._live_until
 
     def step(self, may_send: bool = True) -> int:
-        """Take one run forward. Returns how many rows it took."""
+        """Take one run forward. Returns how many rows it took. Call ``send`` next."""
+        self._claimed = None
         if time.monotonic() >= self._next_look:
             self._look()
         if not self._open:
@@ -109,6 +112,12 @@ class Runs:
             self._next_look = 0.0
             return 1
 
+    def send(self) -> None:
+        """Send what the last step has claimed. If the worker meets an error before, the lease of these rows ends."""
+        if self._claimed:
+            rows, token, webhooks = self._claimed
+            self._worker.add(rows, token, webhooks)
+
     def _look(self) -> None:
         self._open = {run.pk: run for run in Run.objects.running().order_by("pk")}
         self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
@@ -132,7 +141,8 @@ class Runs:
         keys, end = found
         with self._worker.claiming() as token:
             step = atomically(lambda: _take(run.pk, webhook, after, keys, end, free, token), Run.objects.db)
-            self._worker.add(step.claimed, token, {webhook: receiver} if receiver else None)
+        if receiver:
+            self._claimed = step.claimed, token, {webhook: receiver}
         return self._note(run, step)
 
     def _count(self, run: Run, act: Act) -> int | None:
