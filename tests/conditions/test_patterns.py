@@ -83,10 +83,10 @@ def test_a_broken_pattern_is_refused_with_the_position(pattern: str, reason: str
 
 def test_an_endless_pattern_is_stopped() -> None:
     pattern = Pattern("(?:.*,){30}P")
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(TooSlow):
         pattern.matches(",".join("a" * 5_000), Deadline(0.05))
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5
 
 
 def test_only_cpu_time_counts() -> None:
