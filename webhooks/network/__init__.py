@@ -1,1 +1,13 @@
-"""HTTP requests under guard: only to allowed addresses, each within one total deadline and with capped sizes."""
+"""HTTP requests under guard: only to allowed addresses, each within one total deadline and with capped sizes.
+
+request       a request as a value
+auth          credentials by the project's own code
+transport     sends requests over kept connections, many at once
+connect       resolves a name, judges every address, connects, through a proxy and TLS
+url_policy    which hosts, ports and addresses are allowed
+sockets, loop connects, sends and reads without blocking
+answer        reads an HTTP answer
+outcome       the result as a value
+error_kinds   why attempts fail, with cause and remedy in words
+headers       headers as admins write them
+"""

@@ -8,21 +8,25 @@ again. Host, SNI and certificates keep the name.
 from __future__ import annotations
 
 import base64
+import ssl
 from functools import lru_cache, partial
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from django.utils.translation import gettext
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from webhooks.conf import conf
-from webhooks.network import sockets, tls, url_policy
+from webhooks.network import sockets, url_policy
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.loop import Limits, Loop, Socket, Steps
 from webhooks.network.outcome import Refused, TimedOut
-from webhooks.network.sockets import SocketAddress
+from webhooks.network.sockets import SocketAddress, TLSSocket
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
 
 RESOLVE_SECONDS = 2  # how long saving a webhook may wait for a name server
 _MAX_PROXY_ANSWER = 16_384  # bytes
+_MAX_CA_FILE = 1_000_000  # bytes; the file of all public authorities has a quarter of that
 
 
 def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limits) -> Steps[Socket]:
@@ -43,7 +47,7 @@ def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limit
     if scheme == "http":
         return connection
     try:
-        context = yield from sockets.in_thread(partial(tls.context, verify))
+        context = yield from sockets.in_thread(partial(tls_context, verify))
     except BaseException:
         connection.close()
         raise
@@ -175,3 +179,35 @@ def _ask(proxy: Socket, request: bytes, limits: Limits) -> Steps[bytes]:
     except OSError:
         return b""  # it closed the connection with an error
     return answer
+
+
+def tls_context(verify: bool | str) -> ssl.SSLContext:
+    """The settings of connections that verify certificates by the public authorities, by a CA file, or not at all.
+
+    Takes milliseconds, or for ever if the file is on a disk that hangs: call it in a thread. Raises OSError, and
+    Refused for anything but a regular file: OpenSSL would wait for ever for a pipe or a terminal.
+    """
+    if isinstance(verify, bool):
+        return _tls_context(verify, None)
+    if not Path(verify).is_file():
+        raise Refused(f"the CA file {verify} is no regular file", ErrorKind.CA_FILE)
+    with open(verify, "rb") as file:
+        content = file.read(_MAX_CA_FILE + 1)
+    if len(content) > _MAX_CA_FILE:
+        raise Refused(f"the CA file {verify} has more than {_MAX_CA_FILE:,} bytes", ErrorKind.CA_FILE)
+    return _tls_context(True, content.decode("ascii", "ignore"))  # its comments may have other characters
+
+
+@lru_cache(maxsize=64)
+def _tls_context(verify: bool, authorities: str | None) -> ssl.SSLContext:
+    if authorities is None:
+        found = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
+    else:
+        found = ssl.create_default_context(cadata=authorities)
+    if not verify:
+        found.check_hostname = False
+        found.verify_mode = ssl.CERT_NONE
+    found.hostname_checks_common_name = False
+    found.set_alpn_protocols(["http/1.1"])
+    found.sslsocket_class = TLSSocket
+    return found

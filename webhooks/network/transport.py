@@ -1,11 +1,13 @@
-"""Send HTTP requests and return their Outcomes. Never raises, never follows a redirect."""
+"""Send HTTP requests over kept connections, and return their Outcomes. Never raises, never follows a redirect."""
 
 from __future__ import annotations
 
 import re
+import resource
 import ssl
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Hashable
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
@@ -18,7 +20,6 @@ import requests
 from webhooks.conf import conf
 from webhooks.network import connect, sockets
 from webhooks.network.answer import Answer
-from webhooks.network.connections import KeptConnections
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.loop import Limits, Loop, Socket, Steps
 from webhooks.network.outcome import REASON_LENGTH, UNREAD, Outcome, Refused, explain, is_timeout, judge, retry_after
@@ -34,6 +35,9 @@ _PORTS = {"http": 80, "https": 443}
 
 # The other side has closed the connection.
 _CLOSED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+# Receivers with kept connections. Beyond this, the connections of the least recently used one are closed.
+MAX_RECEIVERS = 100
 
 _NOT_IN_FIRST_LINE = re.compile(r"[^\x21-\x7e]")
 
@@ -213,3 +217,44 @@ def _outcome(
         has_connected=has_connected,
         request=request.stored(),
     )
+
+
+class KeptConnections:
+    """Connections that no request uses, by a key for the receiver and how to reach it.
+
+    Closes connections instead of keeping them while half of the process's file descriptors are in use: the database and
+    Redis need theirs. A new descriptor is the lowest free one, so its number shows how many are in use.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, deque[Socket]] = {}  # the least recently used receiver first
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._highest = limit / 2 if limit > 0 else float("inf")  # -1: there is no limit
+
+    def take(self, key: Hashable) -> Socket | None:
+        """A connection that is still open, as far as the loop has seen: it closes one whose other side speaks."""
+        kept = self._kept.get(key, ())
+        while kept:
+            if (connection := kept.pop()).fileno() >= 0:
+                return connection
+        return None
+
+    def keep(self, key: Hashable, connection: Socket) -> None:
+        if connection.fileno() >= self._highest:
+            connection.close()
+            return
+        kept = self._kept.pop(key, None) or deque()
+        while kept and kept[0].fileno() < 0:
+            kept.popleft()
+        kept.append(connection)
+        self._kept[key] = kept
+        if len(self._kept) > MAX_RECEIVERS:
+            self._close(next(iter(self._kept)))
+
+    def close(self) -> None:
+        for key in list(self._kept):
+            self._close(key)
+
+    def _close(self, key: Hashable) -> None:
+        for connection in self._kept.pop(key):
+            connection.close()
