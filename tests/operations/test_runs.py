@@ -18,11 +18,11 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery import acts, pace
-from webhooks.delivery import runs as engine
+from webhooks.delivery import run_acts, run_pace
+from webhooks.delivery import run_steps as engine
 from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.run_steps import Runs
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.delivery.runs import Runs
 from webhooks.delivery.sender import SenderPool
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
@@ -104,7 +104,7 @@ def test_a_run_takes_no_event_that_happens_after_its_start(inbox: Inbox) -> None
 
 
 def test_counting_begins_at_the_oldest_stored_event(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 1)
+    monkeypatch.setattr(run_pace, "LOOK_AT", 1)
     webhook = make_webhook(Thing, url=inbox.url(), enabled=False)
     unstored = [make_event(webhook) for _ in range(50)]
     Event.objects.filter(pk__in=[event.pk for event in unstored]).delete()
@@ -129,7 +129,7 @@ def test_a_dry_run_counts_and_shows_the_oldest_rows(inbox: Inbox) -> None:
 def test_a_dry_run_without_time_says_how_many_rows_it_found_so_far(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 4)
+    monkeypatch.setattr(run_pace, "LOOK_AT", 4)
     sent(make_webhook(Thing, url=inbox.url(), name="CMDB sync"), 12)
     found = runs.preview(RunKind.RESEND, {}, takes_all=True, seconds=0)
     assert (found.count, found.is_complete) == (4, False)
@@ -319,8 +319,8 @@ def test_a_new_event_waits_for_one_part_of_the_loop_only(
 
 
 def test_a_run_counts_its_rows_step_by_step(small_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LOOK_AT", 4)
-    monkeypatch.setattr(pace, "QUICK_SECONDS", 0)
+    monkeypatch.setattr(run_pace, "LOOK_AT", 4)
+    monkeypatch.setattr(run_pace, "QUICK_SECONDS", 0)
     first, second = make_webhook(Thing, enabled=False), make_webhook(Thing, enabled=False)
     for number in range(10):
         make_delivery(second if number > 6 else first, State.FAILED, object_id=str(number))
@@ -338,7 +338,7 @@ def test_a_run_counts_its_rows_step_by_step(small_steps: None, monkeypatch: pyte
 
 def test_a_query_that_takes_too_long_is_tried_again_with_fewer_events(monkeypatch: pytest.MonkeyPatch) -> None:
     make_delivery(make_webhook(Thing, enabled=False), State.FAILED)
-    run, act, asked = runs.start(RunKind.RETRY, {}, takes_all=True), acts.acts[RunKind.RETRY], list[int]()
+    run, act, asked = runs.start(RunKind.RETRY, {}, takes_all=True), run_acts.acts[RunKind.RETRY], list[int]()
     count, ids = act.count, Event.objects.latest("pk").pk
     Run.objects.filter(pk=run.pk).update(counted_event=ids - 100_000)
 
@@ -352,7 +352,7 @@ def test_a_query_that_takes_too_long_is_tried_again_with_fewer_events(monkeypatc
 
     monkeypatch.setattr(act, "count", slow)
     steps(run, 2)
-    assert asked == [pace.LOOK_AT, pace.LOOK_AT // pace.STOPPED_FACTOR]
+    assert asked == [run_pace.LOOK_AT, run_pace.LOOK_AT // run_pace.STOPPED_FACTOR]
     assert run.counted_event == ids - 100_000 + asked[1]
     assert run.state == RunState.RUNNING
 

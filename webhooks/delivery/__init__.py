@@ -9,5 +9,9 @@ breaker       faults of our own, which count no attempt
 retry_policy  what follows from an outcome, such as a 410, for the delivery and for its webhook
 outcomes      the attempt is recorded, the lane goes on
 health        a webhook is paused, probed, resumed or disabled
-maintenance   expired leases, blocked lanes, retention
+statistics    attempts and skips are counted by minute and hour
+maintenance   the sweep: expired leases, blocked lanes, retention
+run_steps     runs, step by step; run_acts says what each kind does, run_pace how much a query looks at
+clock         the database's time
+floors        where a look through an index begins
 """

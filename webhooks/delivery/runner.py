@@ -24,7 +24,7 @@ from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
-from webhooks.delivery.runs import Runs
+from webhooks.delivery.run_steps import Runs
 from webhooks.delivery.sender import MANY, SenderPool, most_in_flight
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched

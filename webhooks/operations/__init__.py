@@ -4,7 +4,7 @@ webhooks        test, pause, resume and delete webhooks, rotate keys
 refusals        why a user may not save settings of a webhook
 trial           try a webhook on a real object before it is saved
 retries         retry, resend and discard deliveries, replay events
-runs, run_acts  the same for many rows: begin, preview and steer a run; workers execute it (``delivery.runs``)
+runs, run_acts  the same for many rows: begin, preview and steer a run; workers execute it (``delivery.run_steps``)
 history         who changed which row
 why             why did nothing arrive?
 skip_reasons    the reasons of skips as sentences

@@ -14,8 +14,8 @@ from webhooks import payloads, permissions
 from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import EventContext, FilterError, wants
-from webhooks.delivery.acts import EVENTS, Act, Applied, DeliveryAct, Key, RunRefused, acts, user_of
 from webhooks.delivery.dispatch import insert_for
+from webhooks.delivery.run_acts import EVENTS, Act, Applied, DeliveryAct, Key, RunRefused, acts, user_of
 from webhooks.models import Delivery, Event, Run, RunKind, Webhook
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
 from webhooks.models.selection import Filters, select_events

@@ -1,6 +1,6 @@
 """Begin, preview, pause, resume and cancel runs: acts on many rows.
 
-Workers execute their steps in the background, see ``delivery.runs``.
+Workers execute their steps in the background, see ``delivery.run_steps``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
 from webhooks.db import index_plans, time_limit
-from webhooks.delivery.acts import EVENTS, Key, acts, rows_of
-from webhooks.delivery.pace import Pace
-from webhooks.delivery.runs import run_ended
+from webhooks.delivery.run_acts import EVENTS, Key, acts, rows_of
+from webhooks.delivery.run_pace import Pace
+from webhooks.delivery.run_steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
 from webhooks.operations import history, retries, run_acts  # noqa: F401 # run_acts adds its acts

@@ -18,9 +18,9 @@ from django.utils import translation
 
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, atomically
-from webhooks.delivery.acts import Act, Key, RunRefused, acts
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.pace import Pace
+from webhooks.delivery.run_acts import Act, Key, RunRefused, acts
+from webhooks.delivery.run_pace import Pace
 from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook, claims
 from webhooks.models.claims import ClaimedRow
