@@ -49,10 +49,11 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
     now = datetime.now(UTC)
     first = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
     day, hours = statistics.series([webhook.pk], Period.HOUR, first)
+    alarms = list(webhook_alarms(webhook, now))
     return {
         "state": webhook_state(webhook),
-        "sentence": _sentence(webhook),
-        "alarms": [(alarm, " · ".join(alarm.facts(now))) for alarm in webhook_alarms(webhook, now)],
+        "sentence": "" if alarms else _sentence(webhook),  # an alarm says the same, and more
+        "alarms": [(alarm, " · ".join(alarm.facts(now))) for alarm in alarms],
         "buttons": _buttons(webhook) if may_change and webhook.enabled else [],
         "links": _links(webhook, user, may_copy),
         "figures": _figures(webhook, user, day),
