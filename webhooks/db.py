@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
-from django.db.models import BooleanField, DateTimeField, Func
+from django.db.models import BooleanField, DateTimeField, Func, QuerySet
 from django.utils import timezone
 
 from webhooks.errors import is_conflict
@@ -160,6 +160,26 @@ class Among(Func):
         column, parameters = compiler.compile(self.get_source_expressions()[0])
         condition, keys_param = among_sql(connection.alias, self.keys, self.column_type)
         return f"{column} {condition}", (*parameters, keys_param)
+
+
+class QueryByKeys:
+    """A query of the ORM for rows by their primary keys. It is built once: that takes longer than to run it.
+
+    ``build`` returns the queryset.
+    """
+
+    def __init__(self, build: Callable[[], QuerySet[Any, Any]]) -> None:
+        self._build = build
+        self._built: tuple[Any, str] | None = None  # the compiler and the statement
+
+    def fetch(self, using: str, keys: Collection[Any]) -> list[tuple[Any, ...]]:
+        """The columns of the rows, converted as the ORM does."""
+        if self._built is None or self._built[0].connection is not connections[using]:
+            compiler = self._build().using(using).filter(Among("pk", ())).query.get_compiler(using)
+            self._built = compiler, compiler.as_sql()[0]
+        compiler, statement = self._built
+        found = fetch_all(using, statement, [among_sql(using, keys)[1]])
+        return list(compiler.results_iter([found], tuple_expected=True))
 
 
 def json_rows_sql(using: str, columns: Sequence[str], table: str) -> str:

@@ -25,7 +25,8 @@ from webhooks.checks import has_pending_migrations
 from webhooks.db import delivery_id, execute, new_id
 from webhooks.errors import describe_error, is_timeout
 from webhooks.middleware import process_exception
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Webhook
+from webhooks.models.webhook import webhooks_by_id
 
 RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run manage.py migrate."
 
@@ -238,3 +239,25 @@ def test_a_slow_statement_is_stopped_and_the_transaction_of_the_host_goes_on(dat
         with db.time_limit("default", 2), db.time_limit("default", 3):
             assert db.fetch_all("default", limit) == [("2s",)], "the shorter one counts"
         assert db.fetch_all("default", limit) == before
+
+
+@pytest.mark.django_db
+def test_webhooks_by_id_are_as_the_orm_reads_them() -> None:
+    webhooks = {
+        webhook.pk: webhook for webhook in (make_webhook(name="one", secret="s" * 20), make_webhook(name="two"))
+    }
+    deleted = make_webhook(name="three")
+    Webhook.objects.filter(pk=deleted.pk).mark_deleted()
+    for webhook in webhooks.values():
+        webhook.name += "!"
+        webhook.save()
+        found = webhooks_by_id(Webhook.objects.db, [*webhooks, deleted.pk])
+        assert found == Webhook.objects.in_bulk(webhooks)
+        assert [columns_of(one) for one in found.values()] == [
+            columns_of(one) for one in Webhook.objects.in_bulk(found).values()
+        ]
+    assert webhooks_by_id(Webhook.objects.db, []) == {}
+
+
+def columns_of(webhook: Webhook) -> dict[str, object]:
+    return {field.name: str(getattr(webhook, field.attname)) for field in Webhook._meta.concrete_fields}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import namedtuple
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.db import Among, DatabaseNow, atomically, elapsed
+from webhooks.db import DatabaseNow, QueryByKeys, atomically, elapsed
 from webhooks.delivery import health
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
@@ -20,6 +21,7 @@ from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker, claims
 from webhooks.models.claims import ClaimedRow, DueWebhook, due_webhooks
 from webhooks.models.event import SENT_COLUMNS
+from webhooks.models.webhook import webhooks_by_id
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
 from webhooks.security import encryption
@@ -51,6 +53,11 @@ class HeldDelivery:
         return self.row.id
 
 
+SentEvent: Any = namedtuple("SentEvent", SENT_COLUMNS)  # type: ignore[misc]
+
+_events = QueryByKeys(lambda: Event.objects.values_list(*SENT_COLUMNS))
+
+
 def load_held(
     rows: Sequence[ClaimedRow],
     token: uuid.UUID,
@@ -59,11 +66,12 @@ def load_held(
 ) -> list[HeldDelivery]:
     """Load claimed rows with their events and webhooks, unless these are given. Leaves out rows that were deleted a
     moment ago."""
+    using = Delivery.objects.db
     if events is None:
-        chosen = Event.objects.filter(Among("pk", {row.event_id for row in rows}))
-        events = chosen.values_list(*SENT_COLUMNS, named=True)
+        events = map(SentEvent._make, _events.fetch(using, {row.event_id for row in rows}))
     by_id = {event.pk: event for event in events}
-    webhooks = Webhook.objects.in_bulk({row.webhook_id for row in rows}) if webhooks is None else webhooks
+    if webhooks is None:
+        webhooks = webhooks_by_id(using, {row.webhook_id for row in rows})
     shared: dict[tuple[int, str], Bodies] = {}  # by all webhooks that get the same
     loaded = []
     for row in rows:

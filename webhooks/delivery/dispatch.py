@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections import namedtuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from django.db.models import BigIntegerField
+from django.db.models import BigIntegerField, QuerySet
 from django.db.models.expressions import RawSQL
 
 from webhooks.conf import conf
 from webhooks.db import (
-    Among,
+    QueryByKeys,
     among_sql,
     atomically,
     delivery_id,
@@ -32,10 +33,11 @@ from webhooks.models import Event, State, Webhook, claims, lanes
 from webhooks.models.claims import ClaimedRow
 from webhooks.models.event import SENT_COLUMNS
 from webhooks.models.lanes import Place, lane_of
+from webhooks.models.webhook import webhooks_by_id
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
-READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
-
+READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error", "waits_for")
+NewEvent: Any = namedtuple("NewEvent", READ_COLUMNS)  # type: ignore[misc]
 
 # New events from an id on, in order.
 UNDISPATCHED = "SELECT event_id FROM webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
@@ -80,8 +82,8 @@ def _dispatch(
     # Events that other workers have locked are skipped.
     skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
     found = fetch_all(using, f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch])
-    events = _in_turn([pk for (pk,) in found])
-    webhooks = Webhook.objects.in_bulk({pk for event in events for pk in event.webhook_ids})
+    events = _in_turn(using, [pk for (pk,) in found])
+    webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
     deliveries = _new_deliveries(events, webhooks)
     if in_lanes := [delivery for delivery in deliveries if delivery.lane is not None]:
         free = lanes.try_lock(using, {delivery.lane for delivery in in_lanes if delivery.lane is not None})
@@ -109,12 +111,19 @@ WAITS_FOR = """(
 )"""
 
 
-def _in_turn(ids: Sequence[int]) -> list[Any]:
-    """The Events that may be dispatched now: the one before, of the same object, is dispatched or in this batch."""
+def _read_events() -> QuerySet[Event, Any]:
     waits_for: Any = RawSQL(WAITS_FOR, (), BigIntegerField())  # noqa: S611 # nosec B611 # a constant
-    events = Event.objects.filter(Among("pk", ids)).order_by("pk").annotate(waits_for=waits_for)
+    return Event.objects.order_by("pk").annotate(waits_for=waits_for).values_list(*READ_COLUMNS)
+
+
+_events = QueryByKeys(_read_events)
+
+
+def _in_turn(using: str, ids: Sequence[int]) -> list[Any]:
+    """The Events that may be dispatched now: the one before, of the same object, is dispatched or in this batch."""
+    events: Iterable[Any] = map(NewEvent._make, _events.fetch(using, ids))
     in_turn: dict[int, Any] = {}
-    for event in events.values_list(*READ_COLUMNS, "waits_for", named=True):
+    for event in events:
         if event.waits_for is None or event.waits_for in in_turn:
             in_turn[event.pk] = event
     return list(in_turn.values())
