@@ -57,6 +57,19 @@ def test_a_wake_up_is_one_job_that_carries_no_data(redis: Any) -> None:
     assert 0 < job.failure_ttl <= 86400
 
 
+def test_only_one_of_many_changes_makes_a_job(redis: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> int:
+        return int(redis.info("commandstats").get("cmdstat_exists", {"calls": 0})["calls"])
+
+    monkeypatch.setattr(jobs, "_changed", {})
+    before = asked()
+    jobs.wake_up()
+    assert asked() == before, "the first change pushes at once"
+    jobs.wake_up()
+    assert asked() == before + 1, "the next one asks first"
+    assert len(queued(redis)) == 1
+
+
 def test_wake_ups_at_the_same_moment_are_one(redis: Any) -> None:
     for thread in [Beside(lambda: [jobs.wake_up() for _ in range(20)]) for _ in range(8)]:
         thread.join()

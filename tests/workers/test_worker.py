@@ -35,6 +35,7 @@ from tests.testapp.models import Thing
 from webhooks.delivery import maintenance
 from webhooks.delivery import runner as delivery_runner
 from webhooks.models import Attempt, Delivery, State, Sweep
+from webhooks.workers import jobs
 from webhooks.workers.status import read_backend
 from webhooks.workers.worker import WARM_SECONDS, WebhookWorker
 
@@ -223,6 +224,22 @@ def test_a_worker_that_is_stopped_before_a_job_starts_requeues_it_at_the_front(
     assert queue.job_ids == [taken.id, later.id]
     assert not queue.intermediate_queue.get_job_ids()
     assert taken.get_status() == JobStatus.QUEUED
+
+
+@pytest.mark.one_database
+def test_wake_ups_are_dropped_without_reading_them(redis: Any) -> None:
+    queue = Queue("webhooks", connection=redis)
+    worker = WebhookWorker([queue], connection=redis)
+    jobs.wake_up()
+    [wake_up] = queue.get_jobs()
+    redis.delete(wake_up.key)
+    of_earlier_version = queue.enqueue_call(jobs.DRAIN)
+    other = queue.enqueue("time.sleep", 1)
+    found = [worker._dequeue(1) for _ in range(3)]
+    assert [one[0].id for one in found if one] == [wake_up.id, of_earlier_version.id, other.id]
+    assert queue.intermediate_queue.get_job_ids() == [other.id]
+    assert not redis.exists("webhooks:wake-up:webhooks")
+    worker.teardown()
 
 
 # Outages of Redis

@@ -6,6 +6,9 @@ The path of ``drain`` is stored in Redis with every queued job: do not rename it
 from __future__ import annotations
 
 import functools
+import math
+import time
+import uuid
 from typing import Any
 
 import django_rq
@@ -28,8 +31,14 @@ logger = get_logger(__name__)
 
 DRAIN = "webhooks.workers.jobs.drain"
 
+# Ids of wake-ups begin with this, so that a worker need not ask Redis what the job is.
+ID_PREFIX = "webhooks-wake-up-"
+
 # A wake-up that is lost with its worker prevents others for at most this many seconds.
 FLAG_SECONDS = 5
+
+# If changes follow each other within this time (seconds), a wake-up is probably queued already.
+BURST_SECONDS = 0.05
 
 # A drain on the stock worker may last longer than its slice by twice the longest timeout of a webhook.
 JOB_SECONDS = 600
@@ -42,6 +51,9 @@ backoff = Backoff(
     "Events are recorded all the same. They go out when a worker looks for them; the stock rq worker only does so "
     "after a wake-up",
 )
+
+# The time of the last change in this process, by queue.
+_changed: dict[str, float] = {}
 
 
 def wake_up() -> None:
@@ -82,12 +94,20 @@ def _push(rq_queue: Queue) -> None:
         rq_queue.enqueue_call(DRAIN)
         return
     connection, flag = rq_queue.connection, _flag(rq_queue.name)
-    if connection.exists(flag):
-        return  # after the first of many changes, this is one round trip, and cheaper than to make a job
+    if _is_in_burst(rq_queue.name) and connection.exists(flag):
+        return  # cheaper than to make a job
     with connection.pipeline() as pipe:  # collects the commands of rq without sending them
-        rq_queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, pipeline=pipe)
+        job_id = f"{ID_PREFIX}{uuid.uuid4()}"
+        rq_queue.enqueue_call(DRAIN, timeout=JOB_SECONDS, result_ttl=0, failure_ttl=3600, job_id=job_id, pipeline=pipe)
         words = [word for command, _ in pipe.command_stack for word in (len(command), *command)]
     connection.register_script(PUSH)(keys=[flag], args=[FLAG_SECONDS, *words])
+
+
+def _is_in_burst(queue: str) -> bool:
+    """Whether the last change was a moment ago. Notes the time of this one."""
+    now = time.monotonic()
+    before, _changed[queue] = _changed.get(queue, -math.inf), now
+    return now - before < BURST_SECONDS
 
 
 # Sets the flag and runs the commands of rq in one atomic step: a flag without a job would stop all wake-ups. A Redis

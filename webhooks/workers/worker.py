@@ -7,6 +7,7 @@ as on rq's own worker.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -204,7 +205,7 @@ class WebhookWorker(Worker):
                     self._ordered_queues,
                     wait or None,  # type: ignore[arg-type]  # Redis takes fractions
                     connection=self.connection,
-                    job_class=self.job_class,
+                    job_class=_unless_wake_up(self.job_class),
                     serializer=self.serializer,
                     death_penalty_class=self.death_penalty_class,
                 )
@@ -306,8 +307,22 @@ class WebhookWorker(Worker):
             super().teardown()
 
 
+@functools.cache
+def _unless_wake_up(job_class: type[Job]) -> type[Job]:
+    """A job class that fetches jobs from Redis, except for wake-ups: they have no data, and the worker drops them."""
+
+    class DequeuedJob(job_class):  # type: ignore[misc, valid-type]
+        @classmethod
+        def fetch(cls, id: str, connection: Redis, *args: Any, **kwargs: Any) -> Job:
+            if id.startswith(jobs.ID_PREFIX):
+                return job_class(id, connection=connection)
+            return job_class.fetch(id, connection, *args, **kwargs)
+
+    return DequeuedJob
+
+
 def _is_wake_up(job: Job) -> bool:
     try:
-        return bool(job.func_name == jobs.DRAIN)
+        return job.id.startswith(jobs.ID_PREFIX) or bool(job.func_name == jobs.DRAIN)  # of an earlier version
     except DeserializationError:
         return False  # for example its code is missing: rq fails the job and logs why
