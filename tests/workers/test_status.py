@@ -18,7 +18,7 @@ from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from webhooks.delivery.breaker import Fault
 from webhooks.network.error_kinds import ErrorKind
-from webhooks.workers.status import CLOCK_FIELD, FAULTS_FIELD, faults_as_json, read_backend
+from webhooks.workers.status import CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, faults_as_json, read_backend
 
 
 def register(redis: Any, name: str, *queues: str) -> Worker:
@@ -91,6 +91,12 @@ def test_a_heartbeat_is_corrected_by_the_offset_of_its_clock(redis: Any, offset:
     [seen] = read_backend().workers
     assert seen.clock_offset == offset
     assert -5 < seen.silence < 5
+
+
+@pytest.mark.parametrize(("reported", "expected"), [({RATE_FIELD: "41.3"}, 41.3), ({}, None)])
+def test_a_worker_reports_its_attempts_a_minute(redis: Any, reported: dict[str, str], expected: float | None) -> None:
+    redis.hset(register(redis, "w-1", "webhooks").key, mapping={CLOCK_FIELD: "0.0", **reported})
+    assert read_backend().workers[0].per_minute == expected
 
 
 def test_a_suspended_worker_does_not_serve(redis: Any) -> None:

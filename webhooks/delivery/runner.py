@@ -73,6 +73,8 @@ class DeliveryRunner:
         self._floors = Floors()
         self._sweeper = maintenance.Sweeper()
         self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
+        self.attempted = 0
+        """The attempts that it has recorded."""
         self._stopping = self._is_idle = False
         self._recorded = time.monotonic()
         self._swept = self._swept_all = 0.0
@@ -249,6 +251,7 @@ class DeliveryRunner:
             # Not to stop other deliveries. The leases end, and a third lost lease is a failed attempt.
             logger.exception("Attempts could not be stored; their deliveries are sent again")
         self._claims.forget(held for held, _ in self._outcomes)
+        self.attempted += len(self._outcomes)
         self._outcomes = []
         self._recorded = time.monotonic()
         if stopped:

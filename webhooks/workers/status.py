@@ -38,8 +38,8 @@ SILENT_SHIPPED, SILENT_STOCK = 60, 470
 # Only the shipped worker class sets these fields of its hash in Redis.
 CLASS_FIELD, FAULTS_FIELD = "worker_class", "webhook_faults"
 
-# It also reports the seconds that the clock of its machine is ahead of the database's.
-CLOCK_FIELD = "clock_offset"
+# It also reports the seconds that the clock of its machine is ahead of the database's, and its attempts a minute.
+CLOCK_FIELD, RATE_FIELD = "clock_offset", "webhook_rate"
 
 
 def faults_as_json(faults: Sequence[Fault]) -> str:
@@ -71,6 +71,8 @@ class RegisteredWorker:
     """Seconds since the last heartbeat."""
     clock_offset: float = 0.0
     """Seconds that its machine's clock is ahead of the database's. ``last_heartbeat`` is corrected by it."""
+    per_minute: float | None = None
+    """Its attempts a minute since the heartbeat before. None: a stock worker does not say."""
     host: str = ""
     pid: str = ""
     faults: tuple[Fault, ...] = ()
@@ -174,6 +176,7 @@ def _worker(key: str, values: dict[str, str], description: bytes | None) -> Regi
         last_heartbeat=heartbeat,
         silence=(timezone.now() - heartbeat).total_seconds() if heartbeat else 0.0,
         clock_offset=offset,
+        per_minute=float(values[RATE_FIELD]) if RATE_FIELD in values else None,
         host=values.get("hostname", ""),
         pid=values.get("pid", ""),
         faults=_read_faults(values.get(FAULTS_FIELD, "")),

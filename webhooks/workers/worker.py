@@ -29,7 +29,7 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.errors import describe_error, get_logger
 from webhooks.workers import jobs
 from webhooks.workers.redis import Backoff, is_unavailable, set_timeouts
-from webhooks.workers.status import CLASS_FIELD, CLOCK_FIELD, FAULTS_FIELD, faults_as_json
+from webhooks.workers.status import CLASS_FIELD, CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, faults_as_json
 
 # Seconds between two tries of an unavailable Redis, and until a Redis that does not answer counts as unavailable.
 REDIS_RETRY_SECONDS = 2
@@ -82,6 +82,7 @@ class WebhookWorker(Worker):
         self._backoff = Backoff(logger, "The worker delivers without it")
         super().__init__(queues, **kwargs)
         self._runner = DeliveryRunner()
+        self._counted = (time.monotonic(), 0)
 
     # Outages of Redis
 
@@ -230,10 +231,16 @@ class WebhookWorker(Worker):
             self.register_birth()
         self.set_state(WorkerStatus.IDLE)
         super().heartbeat()
-        self.connection.hset(self.key, CLOCK_FIELD, f"{self._runner.clock_offset:.1f}")
+        report: dict[Any, Any] = {CLOCK_FIELD: f"{self._runner.clock_offset:.1f}", RATE_FIELD: f"{self._rate():.1f}"}
+        self.connection.hset(self.key, mapping=report)
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
         if self.should_run_maintenance_tasks:
             self.run_maintenance_tasks()
+
+    def _rate(self) -> float:
+        """The attempts a minute since the last heartbeat."""
+        (since, before), self._counted = self._counted, (time.monotonic(), self._runner.attempted)
+        return 60 * (self._counted[1] - before) / max(self._counted[0] - since, 1)
 
     # Other jobs
 
