@@ -14,8 +14,11 @@ from django.test import Client
 from django.utils import translation
 from django.utils.text import capfirst
 
+from tests.support.admin_pages import STATUS
 from tests.support.every_page import addresses, fill
+from tests.support.makers import make_webhook
 from tests.support.users import browser
+from webhooks.delivery.retry_policy import GONE
 
 # Words that German has from English, texts that people or programs wrote, and names of models.
 SAME = re.compile(
@@ -82,3 +85,8 @@ def test_every_text_of_every_page_is_translated(db: None, redis: Any) -> None:
     client = browser(User.objects.create_superuser("admin"))
     same = {address: found for address in addresses() if (found := _untranslated(client, address))}
     assert not same, "\n".join(f"{address}: {text}" for address, found in same.items() for text in sorted(found))
+
+
+def test_the_reason_of_a_disabled_webhook_is_translated(admin_client: Client) -> None:
+    make_webhook(enabled=False, disabled_reason=GONE)
+    assert any("mit 410 Gone geantwortet" in text for text in texts(admin_client, STATUS, "de"))

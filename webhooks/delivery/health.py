@@ -103,7 +103,7 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
 def _send_mail(name: str, reason: str, explanation: Explanation) -> None:
     subject = _("Webhook %(name)s was disabled") % {"name": name}
     paragraphs = (
-        _("The webhook %(name)s was disabled: %(reason)s.") % {"name": name, "reason": reason},
+        _("The webhook %(name)s was disabled: %(reason)s.") % {"name": name, "reason": _(reason)},
         f"{explanation.cause}\n{explanation.remedy}",
         _(
             "Its deliveries are kept. Fix the cause, then enable the webhook in the admin to send them, or discard "

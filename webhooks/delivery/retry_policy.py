@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
 
+from django.utils.translation import gettext_noop
+
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.network.outcome import Outcome
@@ -29,7 +31,8 @@ from webhooks.network.outcome import Outcome
 # A receiver that is overloaded, or did not answer in time, gets at least a minute, as with Svix.
 OVERLOAD_WAIT = 60.0
 
-GONE = "the receiver answered 410 Gone: it wants no more deliveries"
+# Stored in English, and translated when it is shown.
+GONE = gettext_noop("the receiver answered 410 Gone: it wants no more deliveries")
 
 
 def next_wait(

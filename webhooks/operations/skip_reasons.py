@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from webhooks.conditions import CHANGES
 from webhooks.models import Skip
 from webhooks.models.skip import Rule
-from webhooks.operations.wording import exact_time, sentence
+from webhooks.operations.wording import exact_time, sentence, translated
 
 
 def skip_reason(skip: Skip, shows_actual: bool) -> str:
@@ -44,7 +44,7 @@ def skip_reason(skip: Skip, shows_actual: bool) -> str:
 
 def was_disabled(since: datetime | None, user: str, reason: str) -> str:
     """A sentence with the time, and the reason or the user. It leaves out each that is empty."""
-    values = {"time": exact_time(since) if since else "", "user": user, "reason": reason}
+    values = {"time": exact_time(since) if since else "", "user": user, "reason": translated(reason)}
     if reason:
         text = _("The webhook was disabled: %(reason)s")
         if since:
