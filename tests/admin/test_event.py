@@ -89,7 +89,9 @@ class TestEvents:
         assert len(statements(admin_client, EVENTS)) == len(few)
         assert all("LIMIT" in sql or "GROUP BY" in sql for sql in few if "COUNT(" in sql)
 
-    def test_the_list_says_what_became_of_the_deliveries(self, admin_client: Client, webhook: Webhook) -> None:
+    def test_the_list_and_the_page_say_what_became_of_the_deliveries(
+        self, admin_client: Client, webhook: Webhook
+    ) -> None:
         event = make_site_event()
         for one, state in (
             (webhook, State.FAILED),
@@ -97,9 +99,10 @@ class TestEvents:
             (make_webhook(Site), State.PENDING),
         ):
             make_site_delivery(one, state, event)
-        shown = page(admin_client, EVENTS)
-        assert shown.index("1 failed") < shown.index("2 not sent yet")
-        assert "1 failed" not in page(staff("view_event"), EVENTS)
+        for address in (EVENTS, reverse("admin:webhooks_event_change", args=[event.pk])):
+            shown = page(admin_client, address)
+            assert shown.index("1 failed") < shown.index("2 not sent yet")
+            assert "1 failed" not in page(staff("view_event"), address)
 
     def test_a_replay_sends_current_data(self, admin_client: Client) -> None:
         site = Site.objects.create(name="Lisbon", slug="lis")

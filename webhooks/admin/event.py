@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -129,6 +131,8 @@ class EventAdmin(ReadOnlyAdmin):
         same_object = Event.objects.filter(object_type=obj.object_type, object_id=obj.object_id)
         replayed = same_object.filter(pk__gt=obj.pk, replay_of=obj.pk).first() if obj.error else None
 
+        deliveries = _deliveries(obj, user)
+
         def visible_id(pk: int | None) -> int | None:
             return pk if pk and permissions.visible_events(user, Event.objects.filter(pk=pk)).exists() else None
 
@@ -146,7 +150,8 @@ class EventAdmin(ReadOnlyAdmin):
             "is_dispatched": not hasattr(obj, "undispatched"),
             "sees_payload": sees_payload,
             "who_sees_payloads": WHO_SEES_PAYLOADS,
-            "deliveries": _deliveries(obj, user),
+            "deliveries": deliveries,
+            "outcomes": _outcomes(Counter(one["row"].outcome for one in deliveries)) or pill("created", _("recorded")),
             "skips": _skips(obj, user),
             "skips_url": (
                 skips_url(object_type=obj.object_type, object_id=obj.object_id)
@@ -158,7 +163,7 @@ class EventAdmin(ReadOnlyAdmin):
         }
 
 
-def _outcomes(counts: dict[str, int]) -> SafeString:
+def _outcomes(counts: Mapping[str, int]) -> SafeString:
     """Such as "1 failed", "2 not sent yet", "6 succeeded": the deliveries of an event by outcome."""
     found = []
     for state in (State.FAILED, "", State.SUCCEEDED, State.DISCARDED):
