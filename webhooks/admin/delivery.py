@@ -8,7 +8,6 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -79,12 +78,12 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("attempts"))
     def result(self, delivery: Delivery) -> SafeString:
-        parts = [redaction.label_of_kind(delivery.error_kind), next_attempt(delivery)]
+        error = redaction.label_of_kind(delivery.error_kind)
+        parts = [error, next_attempt(delivery)]
         texts = format_html_join("", '<span class="wh-part">{}</span>', ((part,) for part in parts if part))
-        # The column may be too narrow for the error.
-        title = redaction.label_of_kind(delivery.error_kind)
         count = number(delivery.attempt_count)
-        return format_html('<span title="{}"><span class="wh-count">{}</span>{}</span>', title, count, texts)
+        # The title is for a column that is too narrow for the error.
+        return format_html('<span title="{}"><span class="wh-count">{}</span>{}</span>', error, count, texts)
 
     @admin.display(description=gettext_lazy("created"))
     def created_ago(self, delivery: Delivery) -> SafeString | str:
@@ -96,7 +95,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             return ""
         return format_html(
             '<button class="wh-row-act" formaction="{}" name="back_to_list" value="{}" aria-label="{}">{}</button>',
-            reverse("admin:webhooks_delivery_retry", args=[delivery.pk]),
+            f"{delivery.pk}/retry/",  # relative to the list: ``reverse`` is slow
             delivery.retry_from,
             _("Retry %(delivery)s") % {"delivery": delivery},
             _("Retry"),

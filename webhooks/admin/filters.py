@@ -9,10 +9,13 @@ from typing import Any, ClassVar
 
 from django import forms
 from django.core.exceptions import SuspiciousOperation
+from django.forms.utils import flatatt
 from django.http import HttpRequest, QueryDict
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.functional import cached_property
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions, registry
@@ -37,8 +40,24 @@ SPANS = {
 OTHERS = {"before", "e", "_changelist_filters", "_popup", "_to_field", "_facets"}
 
 
+class PlainSelect(forms.Select):
+    """A list of options. Django's own renders a template for each option, and there is one for each webhook."""
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        chosen = {str(value)} if value is not None else {""}
+        options = ((key, " selected" if str(key) in chosen else "", label) for key, label in self.choices)
+        return format_html(
+            '<select name="{}"{}>{}</select>',
+            name,
+            flatatt(self.build_attrs(self.attrs, attrs)),
+            format_html_join("", '<option value="{}"{}>{}</option>', options),
+        )
+
+
 class ChosenField(forms.ChoiceField):
     """A choice among offers. It accepts and shows other values too, such as a model that is no longer registered."""
+
+    widget = PlainSelect
 
     def valid_value(self, value: Any) -> bool:
         return bool(value == clean(value))  # PostgreSQL rejects NUL and lone surrogates

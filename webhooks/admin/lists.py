@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 
 from django.apps import apps
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.exceptions import PermissionDenied
 from django.db import models, transaction
 from django.db.models import QuerySet
@@ -16,6 +17,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -28,7 +31,15 @@ from webhooks.models import RunKind
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):
-    ModelAdmin = admin.ModelAdmin
+
+    class ModelAdmin(admin.ModelAdmin):
+        def action_checkbox(self, obj: Any) -> SafeString:
+            """As Django's, which renders a template for each row: an eighth of the time of a list."""
+            return format_html(
+                '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="{}">',
+                ACTION_CHECKBOX_NAME, obj.pk, _("Select %(object)s") % {"object": obj},
+            )  # fmt: skip
+
 else:
     from unfold.admin import ModelAdmin
 
@@ -42,6 +53,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     show_full_result_count = False
     list_max_show_all = 0
     list_per_page = 50
+    preserve_filters = False  # no page of a row uses them, and Django resolves an address for each row
     ordering = ("-pk",)
     sortable_by = ()
     search_help_text = SEARCH_HELP
@@ -163,6 +175,23 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
             # The heading names the row. Django would write "View delivery", and the name only in the tab.
             context |= {"title": str(kwargs["obj"]), "subtitle": None} | self.page_context(request, kwargs["obj"])
         return escape_invisible(super().render_change_form(request, context, *args, **kwargs))
+
+
+class Lists:
+    """The addresses of lists and of their rows, for a page with many. Django's ``reverse`` is slow."""
+
+    def __init__(self) -> None:
+        self._deliveries = reverse("admin:webhooks_delivery_changelist")
+        self._webhooks = reverse("admin:webhooks_webhook_changelist")
+
+    def deliveries(self, **filters: Any) -> str:
+        return f"{self._deliveries}?{urlencode(filters)}"
+
+    def delivery(self, pk: uuid.UUID) -> str:
+        return f"{self._deliveries}{pk}/change/"
+
+    def webhook(self, pk: int) -> str:
+        return f"{self._webhooks}{pk}/change/"
 
 
 def deliveries_url(**filters: Any) -> str:
