@@ -273,10 +273,13 @@ def to_utc(moment: datetime) -> datetime:
 
 def to_utc_text(text: str) -> str:
     """The ISO format, in UTC, of a time as the database writes it in text or JSON."""
-    moment = datetime.fromisoformat(text)
-    if timezone.is_naive(moment) and settings.USE_TZ:  # SQLite
-        moment = moment.replace(tzinfo=UTC)
-    return to_utc(moment).isoformat(timespec="seconds")
+    return to_utc(stored_time(text)).isoformat(timespec="seconds")
+
+
+def stored_time(value: datetime | str) -> datetime:
+    """A time that a statement of our own has read. SQLite returns the text that it stores, without a time zone."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return moment.replace(tzinfo=UTC) if timezone.is_naive(moment) and settings.USE_TZ else moment
 
 
 def to_db_time(moment: datetime) -> datetime:

@@ -24,7 +24,7 @@ from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS, mess
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
 from webhooks.admin import display
-from webhooks.admin.status import figures, tables
+from webhooks.admin.status import figures, problems, tables
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.statistic import DURATION
@@ -88,6 +88,7 @@ class TestPage:
             make_site_deliveries(make_webhook(Site, name=f"broken {number}"), 1)
         shown = page(admin_client, STATUS)
         assert "3 more webhooks" in shown
+        assert f"and {tables.MOST_ROWS + 2 - problems.MAX_FOLDED} more" in shown
         assert f"{tables.MOST_ROWS + 2 - tables.MAX_GROUPS} more reasons" in shown
 
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
@@ -346,7 +347,7 @@ class TestStatistics:
     def test_rates_are_readable(self, attempts: int, rate: str) -> None:
         recent = Recent()
         recent.minutes.add("", {"attempted": attempts})
-        assert figures.rate(recent) == rate
+        assert figures.rate(recent.per_minute) == rate
 
     def test_a_user_without_permission_for_webhooks_sees_none(self, webhook: Webhook) -> None:
         assert "attempts in 24 hours" in page(staff("view_delivery", "view_webhook"), STATUS)

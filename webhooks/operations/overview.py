@@ -11,38 +11,33 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from django.db.models import OuterRef, QuerySet
+from django.db.models import OuterRef, Prefetch, QuerySet
 
 from webhooks import permissions
-from webhooks.db import index_plans
-from webhooks.models import Delivery, Event, Run, State, Sweep, Undispatched, Webhook
-from webhooks.models.queue import OPEN_STATES
+from webhooks.db import Among, index_plans
+from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
+from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
 from webhooks.operations import statistics
 from webhooks.operations.counts import (
     TOTAL_CAP,
     FailedGroup,
-    capped,
+    count_all,
     failed_groups,
     sending_count,
     with_open_counts,
 )
 from webhooks.operations.statistics import Hours, Recent
 from webhooks.operations.vacuum import VacuumState, read_vacuum_state
-from webhooks.text import last_line
 
 # The status page shows no more webhooks, and no more open runs, than this.
 MAX_WEBHOOKS, MAX_RUNS = 200, 5
 
+# How many of the newest failed deliveries, and of the newest failed events, are read.
+MAX_NEWEST, MAX_FAILED_EVENTS = 25, 5
 
-@dataclass(frozen=True)
-class FailedEvent:
-    """An event that was not sent, and the last line of its error."""
-
-    pk: int
-    name: str
-    error: str
-    at: datetime
+# The columns of an event that name its object and the action.
+OF_OBJECT = ("object_repr", "object_type", "object_id", "action")
 
 
 @dataclass(frozen=True)
@@ -59,7 +54,8 @@ class Overview:
     undispatched: int = 0
     undispatched_since: datetime | None = None
     failed_events: int = 0
-    newest_failed_event: FailedEvent | None = None
+    newest_failed_events: tuple[Event, ...] = ()
+    newest_failed: tuple[QueuedDelivery, ...] = ()
     being_deleted: int = 0
     webhooks: tuple[Any, ...] = ()
     has_more_webhooks: bool = False
@@ -85,74 +81,90 @@ class Overview:
 
 def read_overview(user: Any) -> Overview:
     """Read the overview as far as the user may see it."""
-    webhooks = permissions.visible_webhooks(user).order_by("name")
-    queue = permissions.visible_queue(user)
-    # Not as a join: with old statistics, PostgreSQL could begin with all events.
-    oldest = list(Undispatched.objects.order_by("pk").values_list("pk", flat=True)[: TOTAL_CAP + 1])
-    undispatched = permissions.visible_events(user, Event.objects.filter(pk__in=oldest, error="")).order_by("pk")
+    webhooks, queue = permissions.visible_webhooks(user).order_by("name"), permissions.visible_queue(user)
     sees = {"webhooks": permissions.may_view_webhooks(user), "events": permissions.may_view_events(user)}
-    keys = list(webhooks.values_list("pk", flat=True))
-    recent, by_webhook = statistics.recent(keys)
-    waiting_events = _count(undispatched)
-    waiting_since = undispatched.values_list("timestamp", flat=True).first()
-    failed_events = permissions.visible_events(user, Event.objects.failed())
+    undispatched, undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
         rows: tuple[Any, ...] = tuple(with_open_counts(webhooks, queue)[: MAX_WEBHOOKS + 1])
-        groups = failed_groups(webhooks.filter(pk__in=[row.pk for row in rows if row.last_failed]), queue)
+        groups = failed_groups([row.pk for row in rows if row.last_failed], queue)
         failed = Counter[int]()
         for group in groups:
             failed[group.webhook_id] += group.count
         for row in rows:
             row.failed = failed[row.pk]
-        return Overview(
-            counts=_count_by_state(user, failed.total()),
-            undispatched=waiting_events,
-            undispatched_since=waiting_since,
-            failed_events=_count(failed_events.order_by("timestamp")),
-            newest_failed_event=_newest(failed_events),
-            being_deleted=_count(permissions.visible_webhooks(user, Webhook.with_deleted.being_deleted())),
-            webhooks=rows[:MAX_WEBHOOKS],
-            has_more_webhooks=len(rows) > MAX_WEBHOOKS,
-            failed_groups=tuple(groups),
-            runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
-            recent=recent,
-            recent_by_webhook=by_webhook,
-            hours=statistics.by_hour(keys),
-            last_sweep=Sweep.objects.values_list("swept_at", flat=True).first(),
-            hidden=tuple(what for what, may_see in sees.items() if not may_see),
-            vacuum=read_vacuum_state(),
-        )
+        counts, failed_events, being_deleted = _counts(user, queue, failed.total())
+        newest_failed, newest_failed_events = _newest_failed(queue), _newest_failed_events(user)
+    has_more = len(rows) > MAX_WEBHOOKS
+    keys = list(webhooks.values_list("pk", flat=True)) if has_more else [row.pk for row in rows]
+    recent, by_webhook = statistics.recent(keys)
+    return Overview(
+        counts=counts,
+        undispatched=undispatched,
+        undispatched_since=undispatched_since,
+        failed_events=failed_events,
+        newest_failed_events=newest_failed_events,
+        newest_failed=newest_failed,
+        being_deleted=being_deleted,
+        webhooks=rows[:MAX_WEBHOOKS],
+        has_more_webhooks=has_more,
+        failed_groups=tuple(groups),
+        runs=tuple(permissions.allowed(user, "view", Run.objects.filter(state__in=OPEN_RUN_STATES))[:MAX_RUNS]),
+        recent=recent,
+        recent_by_webhook=by_webhook,
+        hours=statistics.by_hour(keys),
+        last_sweep=Sweep.objects.values_list("swept_at", flat=True).first(),
+        hidden=tuple(what for what, may_see in sees.items() if not may_see),
+        vacuum=read_vacuum_state(),
+    )
 
 
-def _newest(failed: QuerySet[Event]) -> FailedEvent | None:
-    columns = ("pk", "object_repr", "object_type", "object_id", "error", "timestamp")
-    found = failed.order_by("-timestamp").values_list(*columns).first()
-    if found is None:
-        return None
-    pk, name, label, key, error, at = found
-    return FailedEvent(pk, name or f"{label} {key}", last_line(error), at)
+def _undispatched(user: Any) -> tuple[int, datetime | None]:
+    """How many events are not dispatched, and the time of the oldest one."""
+    # Not as a join: with old statistics, PostgreSQL could begin with all events.
+    oldest = list(Undispatched.objects.order_by("pk").values_list("pk", flat=True)[: TOTAL_CAP + 1])
+    if not oldest:
+        return 0, None
+    events = permissions.visible_events(user, Event.objects.filter(Among("id", oldest), error="")).order_by("pk")
+    times = list(events.values_list("timestamp", flat=True))
+    return len(times), times[0] if times else None
 
 
-def _count_by_state(user: Any, known_failed: int) -> dict[State, int]:
-    """Each count reads a range of an index that has little else: oldest first, where deliveries have ended.
+def _newest_failed_events(user: Any) -> tuple[Event, ...]:
+    failed = permissions.visible_events(user, Event.objects.failed()).order_by("-timestamp")
+    return tuple(failed.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
 
+
+def _newest_failed(queue: QueuedDeliveryQuerySet) -> tuple[QueuedDelivery, ...]:
+    """The newest failed deliveries of webhooks that are not being deleted, with their events and reasons."""
+    being_deleted = Webhook.with_deleted.being_deleted().order_by().values("pk")
+    failed = queue.failed().exclude(webhook__in=being_deleted).order_by("-failed_at")
+    # Not as a join: old statistics would mislead it.
+    reasons, events = Delivery.without_state.order_by().only("reason"), Event.objects.order_by().only(*OF_OBJECT)
+    related = failed.prefetch_related(Prefetch("delivery", reasons), Prefetch("event", events))
+    return tuple(related.only("webhook_id", "event_id", "error_kind", "failed_at")[:MAX_NEWEST])
+
+
+def _counts(user: Any, queue: QueuedDeliveryQuerySet, known_failed: int) -> tuple[dict[State, int], int, int]:
+    """The deliveries by state, the failed events, and the webhooks that are being deleted.
+
+    Each count reads a range of an index that has little else: oldest first, where deliveries have ended.
     ``known_failed`` deliveries are counted already.
     """
-    queue, deliveries = permissions.visible_queue(user), Delivery.without_state.all()
-    webhooks = Webhook.with_deleted.order_by().annotate(counted=sending_count(queue.filter(webhook=OuterRef("pk"))))
-    being_deleted = Webhook.with_deleted.being_deleted().order_by().values("pk")
-    failed = queue.failed().exclude(webhook__in=being_deleted).order_by("failed_at")
+    deliveries, being_deleted = Delivery.without_state.all(), Webhook.with_deleted.being_deleted().order_by()
     succeeded = deliveries.filter(outcome=State.SUCCEEDED).order_by("pk")
     discarded = deliveries.filter(discarded_at__isnull=False).order_by("pk")
-    return {
-        State.PENDING: _count(queue.in_states(State.PENDING).order_by("webhook_id", "due_at")),
-        State.WAITING: _count(queue.in_states(State.WAITING).order_by("webhook_id", "event_id")),
-        State.SENDING: sum(webhooks.values_list("counted", flat=True)),
-        State.FAILED: known_failed if known_failed > TOTAL_CAP else _count(failed),
-        State.SUCCEEDED: _count(permissions.visible_deliveries(user, succeeded)),
-        State.DISCARDED: _count(permissions.visible_deliveries(user, discarded)),
+    by_state: dict[State, QuerySet[Any]] = {
+        State.PENDING: queue.in_states(State.PENDING).order_by("webhook_id", "due_at"),
+        State.WAITING: queue.in_states(State.WAITING).order_by("webhook_id", "event_id"),
+        State.SUCCEEDED: permissions.visible_deliveries(user, succeeded),
+        State.DISCARDED: permissions.visible_deliveries(user, discarded),
     }
-
-
-def _count(rows: QuerySet[Any]) -> int:
-    return capped(rows, TOTAL_CAP).count()
+    if known_failed <= TOTAL_CAP:
+        failed = queue.failed().exclude(webhook__in=being_deleted.values("pk"))
+        by_state[State.FAILED] = failed.order_by("failed_at")
+    failed_events = permissions.visible_events(user, Event.objects.failed()).order_by("timestamp")
+    deleted = permissions.visible_webhooks(user, being_deleted)
+    sent_by = Webhook.with_deleted.order_by().annotate(sending=sending_count(queue.filter(webhook=OuterRef("pk"))))
+    *counted, events, webhooks, sending = count_all([*by_state.values(), failed_events, deleted], TOTAL_CAP, sent_by)
+    known = {State.FAILED: known_failed, State.SENDING: sending}
+    return known | dict(zip(by_state, counted, strict=True)), events, webhooks

@@ -17,7 +17,6 @@ from webhooks.admin.lists import deliveries_url
 from webhooks.models.queue import State
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.overview import Overview
-from webhooks.operations.statistics import Recent
 from webhooks.operations.wording import number, span
 
 # The order in which the states of deliveries are shown. The last ones only if there are some.
@@ -30,9 +29,8 @@ def context(overview: Overview, now: datetime) -> dict[str, Any]:
     recent, oldest = overview.recent, overview.oldest
     seconds = (now - oldest).total_seconds() if oldest else 0
     return {
-        "rate": rate(recent),
+        "rate": rate(recent.per_minute),
         "percent": percent(recent.day.success_percent),
-        "attempted": number(recent.day.attempted),
         "p50": duration(recent.day.duration, 0.5),
         "p95": duration(recent.day.duration, 0.95),
         "delay": duration(recent.day.delay, 0.95),
@@ -53,17 +51,18 @@ def context(overview: Overview, now: datetime) -> dict[str, Any]:
     }
 
 
-def rate(recent: Recent) -> str:
+def rate(count: float) -> str:
     """Attempts a minute, with a decimal if there are few."""
-    count = recent.per_minute
     return f"{count:,.{1 if 0 < count < 10 else 0}f}"
 
 
 def _chart(overview: Overview) -> dict[str, Any]:
     """The chart of 24 hours, and the same as rows of a table."""
+    starts = overview.hours.starts
+    clock = [_hour(moment) for moment in (*starts, *(one + timedelta(hours=1) for one in starts[-1:]))]
     rows = [
-        {"hour": _hour(start), "until": _hour(start + timedelta(hours=1)), "succeeded": succeeded, "failed": failed}
-        for start, (succeeded, failed) in zip(overview.hours.starts, overview.hours.together, strict=True)
+        {"hour": hour, "until": until, "succeeded": succeeded, "failed": failed}
+        for hour, until, (succeeded, failed) in zip(clock, clock[1:], overview.hours.together, strict=False)
     ]
     title = _("%(hour)s to %(until)s: %(succeeded)s succeeded, %(failed)s failed")
     columns = [
@@ -74,6 +73,7 @@ def _chart(overview: Overview) -> dict[str, Any]:
         "failed": number(sum(column.failed for column in columns)),
     }
     return {
+        "attempted": number(sum(column.total for column in columns)),
         "chart": stacked_bars(columns, label, width=960, height=56),
         "chart_highest": number(max((column.total for column in columns), default=0)),
         "hours": [row for row in reversed(rows) if row["succeeded"] or row["failed"]],

@@ -28,7 +28,7 @@ from webhooks.operations.wording import clock_time, exact_time, number
 NAME = "webhooks_backend_status"
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.
-MAX_BOXES, MAX_FOLDED = 15, 50
+MAX_BOXES, MAX_FOLDED = 15, 10
 
 # A few boxes all show what to do. Of more boxes, the first ones do, and the others unfold it.
 FEW, UNFOLDED = 4, 2
@@ -66,7 +66,9 @@ class Box:
     failed: int = 0
     """Failed deliveries of its webhook, which a fact shows."""
     consequences: list[Box] = field(default_factory=list)
-    """The rest of what follows from it, folded."""
+    """The first ones of the rest that follows from it, folded."""
+    more: int = 0
+    """How many more follow from it."""
     page: Button | None = None
     """The page of its webhook, to follow the remedy, if none of the buttons leads there."""
 
@@ -98,7 +100,7 @@ class Box:
     @property
     def folded(self) -> str:
         """How many follow from it."""
-        count = sum(1 for one in self.alarm.consequences if not _is_fact(self.alarm, one))
+        count = len(self.consequences) + self.more
         waiting = all(one.alarm.problem == Problem.OVERDUE for one in self.consequences)
         if waiting:
             text = ngettext("%(count)s webhook waits because of this", "%(count)s webhooks wait because of this", count)
@@ -118,14 +120,21 @@ def boxes(status: Status, user: Any) -> dict[str, Any]:
 
 
 def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
-    own, failed, folded = list(buttons.of(alarm)), 0, list[Box]()
+    own, failed, folded = list(buttons.of(alarm)), 0, list[Alarm]()
     for one in alarm.consequences:
         if _is_fact(alarm, one):
             failed = buttons.failed_of(one)
             own += [button for button in buttons.of(one) if button.name]
-        elif len(folded) < MAX_FOLDED:
-            folded.append(_box(one, buttons, status))
-    return Box(alarm, own, failed, folded, buttons.page_of(alarm))
+        else:
+            folded.append(one)
+    return Box(
+        alarm,
+        own,
+        failed,
+        [_box(one, buttons, status) for one in folded[:MAX_FOLDED]],
+        max(0, len(folded) - MAX_FOLDED),
+        buttons.page_of(alarm),
+    )
 
 
 def _is_fact(alarm: Alarm, one: Alarm) -> bool:
@@ -144,7 +153,7 @@ class _Buttons:
     def __init__(self, status: Status, user: Any) -> None:
         overview = status.overview
         self._webhooks: Mapping[int, Any] = {webhook.pk: webhook for webhook in overview.webhooks}
-        self._newest_event = overview.newest_failed_event
+        self._newest_event = next(iter(overview.newest_failed_events), None)
         self._failed = overview.counts.get(State.FAILED, 0)
         self._may_retry, self._may_run = actions.may(user, "retry"), permissions.has_perm(user, "webhooks.add_run")
         self._may_add = permissions.has_perm(user, "webhooks.add_webhook")

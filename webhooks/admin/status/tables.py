@@ -9,12 +9,10 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions
 from webhooks.admin.display import EMPTY, duration, percent, short, webhook_state, when
-from webhooks.admin.lists import deliveries_url
-from webhooks.admin.status.figures import trend
-from webhooks.db import index_plans
-from webhooks.models import Delivery, Event, Run, Webhook
+from webhooks.admin.lists import Lists
+from webhooks.admin.status.figures import rate, trend
+from webhooks.models import Event, Run
 from webhooks.models.queue import State
-from webhooks.models.selection import rows_in_order
 from webhooks.operations import runs as operations
 from webhooks.operations.alarms import Problem
 from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
@@ -30,10 +28,8 @@ from webhooks.workers.status import Backend
 # The table of webhooks has at most so many rows, and is filled up to the fewest with healthy ones. The rest is folded.
 FEWEST, MOST_ROWS = 8, 12
 
-# Groups of failed deliveries that are shown, and the newest deliveries, in all and in each group.
-MAX_GROUPS, NEWEST, NEWEST_OF_GROUP = 10, 25, 3
-
-MAX_FAILED_EVENTS = 5
+# Groups of failed deliveries that are shown, and the newest deliveries in each group.
+MAX_GROUPS, NEWEST_OF_GROUP = 10, 3
 
 
 # Webhooks
@@ -41,16 +37,13 @@ MAX_FAILED_EVENTS = 5
 
 def webhooks(status: Status) -> dict[str, Any]:
     """The webhooks in the order of their alarms. The first ones are rows of a table, the rest is short and folded."""
-    overview = status.overview
+    overview, lists = status.overview, Lists()
     troubled = _in_order_of_trouble(status)
     rows = sorted(overview.webhooks, key=lambda one: (troubled.get(one.pk, len(troubled)), not one.enabled, one.name))
     unfolded = min(max(len(troubled), FEWEST), MOST_ROWS)
     return {
-        "webhooks": [_webhook_row(one, overview) for one in rows[:unfolded]],
-        "folded_webhooks": [
-            {"row": one, "state": webhook_state(one), "percent": percent(_recent(one, overview).day.success_percent)}
-            for one in rows[unfolded:]
-        ],
+        "webhooks": [_webhook_row(one, overview, lists) for one in rows[:unfolded]],
+        "folded_webhooks": [_webhook_line(one, overview, lists) for one in rows[unfolded:]],
         "are_folded_healthy": len(troubled) <= unfolded,
         "has_more_webhooks": overview.has_more_webhooks,
     }
@@ -67,20 +60,28 @@ def _in_order_of_trouble(status: Status) -> dict[int, int]:
     return {webhook: place for place, webhook in enumerate(dict.fromkeys(about))}
 
 
-def _webhook_row(webhook: Any, overview: Overview) -> dict[str, Any]:
+def _webhook_line(webhook: Any, overview: Overview, lists: Lists) -> dict[str, Any]:
+    return {
+        "row": webhook,
+        "name": short(webhook.name, 48),
+        "url": lists.webhook(webhook.pk),
+        "state": webhook_state(webhook),
+        "percent": percent(_recent(webhook, overview).day.success_percent),
+    }
+
+
+def _webhook_row(webhook: Any, overview: Overview, lists: Lists) -> dict[str, Any]:
     recent, waits = _recent(webhook, overview), open_count(webhook)
     times = recent.day.duration
     is_failing = webhook.failures_in_a_row and webhook.last_failure_at
     return {
-        "row": webhook,
-        "state": webhook_state(webhook),
-        "percent": percent(recent.day.success_percent),
+        **_webhook_line(webhook, overview, lists),
         "is_bad": bool(recent.day.failed) and is_failing,
         "times": f"{duration(times, 0.5)} / {duration(times, 0.95)}" if times.count else EMPTY,
         "waits": number(waits, EACH_CAP) if waits else "",
-        "waits_url": deliveries_url(state="open", webhook=webhook.pk),
+        "waits_url": lists.deliveries(state="open", webhook=webhook.pk),
         "failed": number(webhook.failed, EACH_CAP) if webhook.failed else "",
-        "failed_url": deliveries_url(state=State.FAILED.value, webhook=webhook.pk),
+        "failed_url": lists.deliveries(state=State.FAILED.value, webhook=webhook.pk),
         "last": short(label_of_kind(webhook.error_kind) or webhook.last_failure, 32) if is_failing else "",
         "last_at": when(webhook.last_failure_at if is_failing else webhook.last_success_at),
         "has_last": bool(webhook.last_failure_at if is_failing else webhook.last_success_at),
@@ -98,53 +99,59 @@ def _recent(webhook: Any, overview: Overview) -> Recent:
 def failed(overview: Overview, user: Any) -> dict[str, Any]:
     """The failed deliveries, one row for each webhook and reason, and the last failed events."""
     names = {webhook.pk: webhook.name for webhook in overview.webhooks}
-    newest = _newest_failed(user)
+    lists = Lists()
+    newest = _newest_failed(overview, user, lists)
     groups = [one for one in overview.failed_groups if one.webhook_id in names]
     # Users without permission for webhooks see the deliveries alone.
     ungrouped = [] if groups else [row for rows in newest.values() for row in rows]
-    events = permissions.visible_events(user, Event.objects.failed().for_list()).order_by("-timestamp")
     return {
-        "groups": [_group(one, names[one.webhook_id], newest) for one in groups[:MAX_GROUPS]],
+        "groups": [_group(one, names[one.webhook_id], newest, lists) for one in groups[:MAX_GROUPS]],
         "more_groups": max(0, len(groups) - MAX_GROUPS),
         "ungrouped": ungrouped,
         "failed_count": overview.counts[State.FAILED],
-        "failed_url": deliveries_url(state=State.FAILED.value),
+        "failed_url": lists.deliveries(state=State.FAILED.value),
         "failed_events": [
-            {"row": event, "at": when(event.timestamp), "error": short(last_line(event.error), 120)}
-            for event in events[:MAX_FAILED_EVENTS]
+            {
+                **_of_object(event),
+                "pk": event.pk,
+                "at": when(event.timestamp),
+                "error": short(last_line(event.error), 120),
+            }
+            for event in overview.newest_failed_events
         ],
     }
 
 
-def _newest_failed(user: Any) -> dict[tuple[int, str], list[dict[str, Any]]]:
+def _of_object(event: Event) -> dict[str, Any]:
+    name = event.object_repr or event.object_id
+    about = f"{event.object_type} {event.object_id}, {event.action_label}"
+    return {"label": name, "name": short(name, 60), "about": about}
+
+
+def _newest_failed(overview: Overview, user: Any, lists: Lists) -> dict[tuple[int, str], list[dict[str, Any]]]:
     """The newest failed deliveries, by webhook and kind of error."""
     redacted = Redaction(user)
-    queue = permissions.visible_queue(user).failed().order_by("-failed_at")
-    queue = queue.exclude(webhook__in=Webhook.with_deleted.being_deleted().values("pk"))
-    with index_plans(queue.db):
-        keys = list(queue.values_list("pk", flat=True)[:NEWEST])
     found = defaultdict[tuple[int, str], list[dict[str, Any]]](list)
-    for one in rows_in_order(permissions.visible_deliveries(user, Delivery.objects.all()), keys):
-        found[one.webhook_id, one.error_kind].append(
-            {
-                "row": one,
-                "failed_at": when(one.finished_at),
-                "reason": short(redacted.error(one.webhook_id, one.reason, one.error_kind), 90),
-            }
-        )
+    for one in overview.newest_failed:
+        reason = redacted.error(one.webhook_id, one.delivery.reason, one.error_kind)
+        shown = {"pk": one.pk, "url": lists.delivery(one.pk), "at": when(one.failed_at), "reason": short(reason, 90)}
+        found[one.webhook_id, one.error_kind].append({**_of_object(one.event), **shown})
     return found
 
 
-def _group(group: FailedGroup, name: str, newest: dict[tuple[int, str], list[dict[str, Any]]]) -> dict[str, Any]:
+def _group(
+    group: FailedGroup, name: str, newest: dict[tuple[int, str], list[dict[str, Any]]], lists: Lists
+) -> dict[str, Any]:
     filters = {"state": State.FAILED.value, "webhook": group.webhook_id}
     return {
         "row": group,
         "reason": label_of_kind(group.kind) or _("unknown reason"),
-        "webhook": name,
+        "label": name,
+        "webhook": short(name, 48),
         "count": number(group.count, EACH_CAP),
         "since": clock_time(group.since),
         "last": when(group.last),
-        "url": deliveries_url(**filters, **({"error_kind": group.kind} if group.kind else {})),
+        "url": lists.deliveries(**filters, **({"error_kind": group.kind} if group.kind else {})),
         "newest": newest.get((group.webhook_id, group.kind), [])[:NEWEST_OF_GROUP],
     }
 
@@ -180,7 +187,12 @@ def workers(backend: Backend) -> dict[str, Any]:
         "backend": backend,
         "wake_ups": number(backend.wake_ups),
         "workers": [
-            {"row": worker, "heartbeat": when(worker.last_heartbeat), "started_at": when(worker.started_at)}
+            {
+                "row": worker,
+                "heartbeat": when(worker.last_heartbeat),
+                "started_at": when(worker.started_at),
+                "rate": "" if worker.per_minute is None or worker.is_silent else rate(worker.per_minute),
+            }
             for worker in backend.workers
         ],
     }

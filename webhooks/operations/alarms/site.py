@@ -14,6 +14,7 @@ from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.overview import Overview
 from webhooks.operations.vacuum import VacuumState
 from webhooks.operations.wording import number, span
+from webhooks.text import last_line
 from webhooks.workers.status import Backend, RegisteredWorker
 
 # Seconds that something may be due before it is a problem.
@@ -165,20 +166,20 @@ def undispatched(overview: Overview, backend: Backend, now: datetime) -> Iterato
 
 def failed_events(overview: Overview) -> Iterator[Alarm]:
     """Changes that could not be serialized, or that another error kept from every webhook."""
-    count, newest = overview.failed_events, overview.newest_failed_event
+    count, newest = overview.failed_events, next(iter(overview.newest_failed_events), None)
     if not count:
         return
     text = ngettext(
         "%(count)s event failed, so nothing was sent.", "%(count)s events failed, so nothing was sent.", count
     ) % {"count": number(count, TOTAL_CAP)}
     if newest:
-        text += " " + _("The newest: %(object)s, %(error)s") % {"object": newest.name, "error": newest.error}
+        text += " " + _("The newest: %(object)s, %(error)s") % {"object": newest.name, "error": last_line(newest.error)}
     yield Alarm(
         level=Level.WARNING,
         problem=Problem.FAILED_EVENTS,
         text=text,
         remedy=_("Fix the causes, then replay."),
-        since=newest.at if newest and count == 1 else None,
+        since=newest.timestamp if newest and count == 1 else None,
     )
 
 
