@@ -69,6 +69,10 @@ class Target:
     text: str
     holds: Callable[[Summary], bool]
 
+    def __and__(self, other: Target) -> Target:
+        """A target that is met if both are met."""
+        return Target(f"{self.text}, and {other.text}", lambda summary: self.holds(summary) and other.holds(summary))
+
     def __or__(self, other: Target) -> Target:
         """A target that is met if either of the two is met."""
         return Target(f"{self.text}, or {other.text}", lambda summary: self.holds(summary) or other.holds(summary))

@@ -72,6 +72,9 @@ def test_no_runs_have_no_summary() -> None:
         (ratio_at_most(1.2) | difference_at_most(20, "ms"), Measurement(29, 10), True),
         (ratio_at_most(1.2) | difference_at_most(20, "ms"), Measurement(119, 100), True),
         (ratio_at_most(1.2) | difference_at_most(20, "ms"), Measurement(125, 100), False),
+        (ratio_at_most(1.5) & value_at_most(100, "ms"), Measurement(90, 80), True),
+        (ratio_at_most(1.5) & value_at_most(100, "ms"), Measurement(110, 100), False),
+        (ratio_at_most(1.5) & value_at_most(100, "ms"), Measurement(90, 50), False),
     ],
 )
 def test_a_target_compares_the_measured_value_ratio_or_difference(target: Target, run: Measurement, met: bool) -> None:
