@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
@@ -93,4 +92,4 @@ def trend(hours: Sequence[tuple[int, int]]) -> SafeString:
 
 def _hour(moment: datetime) -> str:
     """The hour in the site's time zone. Statistics are in UTC."""
-    return date_format(timezone.localtime(moment), "H:i")
+    return f"{timezone.localtime(moment):%H:%M}"
