@@ -139,5 +139,19 @@ def test_the_api_needs_the_permission_to_view_deliveries_and_shows_what_the_user
     assert [one["problem"] for one in whole["alarms"]] == ["all_disabled", "disabled", "failed_events"]
 
 
+def test_only_users_who_see_all_share_statements(webhook: Webhook, api: APIClient, webhooks_settings: Any) -> None:
+    make_site_delivery(webhook, State.FAILED)
+    make_site_event(2, data="", error="KeyError")
+
+    def seen(client: APIClient) -> tuple[int, int]:
+        found = client.get(ADDRESS).json()
+        return found["deliveries"]["failed"], found["failed_events"]
+
+    assert seen(api) == (1, 1)
+    webhooks_settings(MAY_VIEW="tests.operations.test_status.may_view_nothing")
+    assert seen(api) == (0, 0)
+    assert seen(api_client(make_user("view_delivery", "view_webhook", "view_event"))) == (0, 0)
+
+
 def test_the_api_refuses_a_parameter(webhook: Webhook, api: APIClient) -> None:
     assert api.get(ADDRESS, {"since": 1}).status_code == 400

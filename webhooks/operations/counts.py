@@ -21,6 +21,8 @@ from webhooks.models.queue import NOT_DUE, QueuedDeliveryQuerySet
 # Counts over all rows stop at the first cap; counts for one webhook or one lane stop at the second.
 TOTAL_CAP, EACH_CAP = 10_000, 500
 
+Statement = tuple[str, Sequence[Any]]  # with its parameters
+
 
 def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:
     """The keys of at most ``cap + 1`` rows. Count them: ``cap + 1`` means "more than the cap".
@@ -30,8 +32,8 @@ def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:
     return rows.values("pk")[: cap + 1]
 
 
-def count_all(each: Sequence[QuerySet[Any]], cap: int, sent_by: QuerySet[Any]) -> list[int]:
-    """Count the rows of each of these, up to ``cap + 1``, in one statement. The last number is the sum of ``sending``
+def counts_sql(each: Sequence[QuerySet[Any]], cap: int, sent_by: QuerySet[Any]) -> Statement:
+    """A statement that counts the rows of each of these, up to ``cap + 1``. The last number is the sum of ``sending``
     of the webhooks ``sent_by``."""
     statements, parameters = list[str](), list[Any]()
     parts = [("COUNT(*)", capped(rows, cap)) for rows in each]
@@ -39,11 +41,10 @@ def count_all(each: Sequence[QuerySet[Any]], cap: int, sent_by: QuerySet[Any]) -
         statement, its_parameters = as_sql(rows)
         statements.append(f"(SELECT {number} FROM ({statement}) AS counted)")
         parameters += its_parameters
-    [counts] = fetch_all(Delivery.objects.db, f"SELECT {', '.join(statements)}", parameters)
-    return [int(count) for count in counts]
+    return f"SELECT {', '.join(statements)}", parameters
 
 
-def as_sql(rows: QuerySet[Any]) -> tuple[str, Sequence[Any]]:
+def as_sql(rows: QuerySet[Any]) -> Statement:
     """The statement of a queryset, as a part of a larger one, and its parameters."""
     try:
         statement, parameters = rows.query.get_compiler(rows.db).as_sql()
@@ -119,13 +120,12 @@ class FailedGroup:
     last: datetime
 
 
-def failed_groups(webhooks: Collection[int], queue: QueuedDeliveryQuerySet) -> list[FailedGroup]:
-    """The failed deliveries of these webhooks by webhook and reason, the most first. Read it with ``index_plans``.
+def failed_groups_sql(queue: QueuedDeliveryQuerySet) -> Statement:
+    """The statement of ``failed_groups``. Its first parameter, the webhooks, is missing.
 
     Goes through an index from one reason of a webhook to the next.
     """
-    using = Delivery.objects.db
-    chosen, chosen_param = among_sql(using, webhooks)
+    chosen, _ = among_sql(queue.db, ())
     kind = "SELECT MIN(error_kind) FROM webhooks_queue WHERE failed_at IS NOT NULL AND webhook_id"
     own = queue.failed().filter(webhook=RawSQL("reason.webhook_id", ()), error_kind=RawSQL("reason.kind", ()))
     count, count_params = as_sql(capped(own.order_by("failed_at"), EACH_CAP))
@@ -141,7 +141,14 @@ def failed_groups(webhooks: Collection[int], queue: QueuedDeliveryQuerySet) -> l
         SELECT webhook_id, kind, (SELECT COUNT(*) FROM ({count}) AS counted), ({first}), ({last})
         FROM reason WHERE kind IS NOT NULL
     """
-    found = fetch_all(using, statement, [chosen_param, *count_params, *first_params, *last_params])
+    return statement, [*count_params, *first_params, *last_params]
+
+
+def failed_groups(webhooks: Collection[int], statement: Statement) -> list[FailedGroup]:
+    """The failed deliveries of these webhooks by webhook and reason, the most first. Read it with ``index_plans``."""
+    using = Delivery.objects.db
+    _, chosen_param = among_sql(using, webhooks)
+    found = fetch_all(using, statement[0], [chosen_param, *statement[1]])
     groups = [
         FailedGroup(webhook, kind, count, stored_time(since), stored_time(last))
         for webhook, kind, count, since, last in found

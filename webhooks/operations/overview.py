@@ -6,24 +6,29 @@ Each reads a bounded range of an index, however long the tables are.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from django.db.models import OuterRef, Prefetch, QuerySet
 
 from webhooks import permissions
-from webhooks.db import Among, index_plans
+from webhooks.db import Among, fetch_all, index_plans, is_postgresql
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
 from webhooks.operations import statistics
 from webhooks.operations.counts import (
+    EACH_CAP,
     TOTAL_CAP,
     FailedGroup,
-    count_all,
+    Statement,
+    as_sql,
+    counts_sql,
     failed_groups,
+    failed_groups_sql,
     sending_count,
     with_open_counts,
 )
@@ -81,21 +86,23 @@ class Overview:
 
 def read_overview(user: Any) -> Overview:
     """Read the overview as far as the user may see it."""
-    webhooks, queue = permissions.visible_webhooks(user).order_by("name"), permissions.visible_queue(user)
+    queue = permissions.visible_queue(user)
     sees = {"webhooks": permissions.may_view_webhooks(user), "events": permissions.may_view_events(user)}
     undispatched, undispatched_since = _undispatched(user)
     with index_plans(Delivery.objects.db):
-        rows: tuple[Any, ...] = tuple(with_open_counts(webhooks, queue)[: MAX_WEBHOOKS + 1])
-        groups = failed_groups([row.pk for row in rows if row.last_failed], queue)
+        rows = _webhooks(user)
+        groups = failed_groups([row.pk for row in rows if row.last_failed], _built(_groups_sql, user))
         failed = Counter[int]()
         for group in groups:
             failed[group.webhook_id] += group.count
         for row in rows:
             row.failed = failed[row.pk]
-        counts, failed_events, being_deleted = _counts(user, queue, failed.total())
+        counts, failed_events, being_deleted = _counts(user, failed.total())
         newest_failed, newest_failed_events = _newest_failed(queue), _newest_failed_events(user)
     has_more = len(rows) > MAX_WEBHOOKS
-    keys = list(webhooks.values_list("pk", flat=True)) if has_more else [row.pk for row in rows]
+    keys = [row.pk for row in rows]
+    if has_more:
+        keys = list(permissions.visible_webhooks(user).order_by().values_list("pk", flat=True))
     recent, by_webhook = statistics.recent(keys)
     return Overview(
         counts=counts,
@@ -129,6 +136,13 @@ def _undispatched(user: Any) -> tuple[int, datetime | None]:
     return len(times), times[0] if times else None
 
 
+def _webhooks(user: Any) -> tuple[Any, ...]:
+    """The webhooks with their counts, one more than the page shows."""
+    if _shares_statements(user):
+        return tuple(Webhook.objects.raw(*_built(_webhooks_sql, user)))
+    return tuple(_webhooks_with_counts(user))
+
+
 def _newest_failed_events(user: Any) -> tuple[Event, ...]:
     failed = permissions.visible_events(user, Event.objects.failed()).order_by("-timestamp")
     return tuple(failed.only(*OF_OBJECT, "timestamp", "error")[:MAX_FAILED_EVENTS])
@@ -144,27 +158,71 @@ def _newest_failed(queue: QueuedDeliveryQuerySet) -> tuple[QueuedDelivery, ...]:
     return tuple(related.only("webhook_id", "event_id", "error_kind", "failed_at")[:MAX_NEWEST])
 
 
-def _counts(user: Any, queue: QueuedDeliveryQuerySet, known_failed: int) -> tuple[dict[State, int], int, int]:
+# The states that are counted in one statement. The last one is left out if its number is known.
+COUNTED = (State.PENDING, State.WAITING, State.SUCCEEDED, State.DISCARDED, State.FAILED)
+
+
+def _counts(user: Any, known_failed: int) -> tuple[dict[State, int], int, int]:
     """The deliveries by state, the failed events, and the webhooks that are being deleted.
 
-    Each count reads a range of an index that has little else: oldest first, where deliveries have ended.
     ``known_failed`` deliveries are counted already.
     """
-    deliveries, being_deleted = Delivery.without_state.all(), Webhook.with_deleted.being_deleted().order_by()
-    succeeded = deliveries.filter(outcome=State.SUCCEEDED).order_by("pk")
-    discarded = deliveries.filter(discarded_at__isnull=False).order_by("pk")
+    states = COUNTED if known_failed <= TOTAL_CAP else COUNTED[:-1]
+    [found] = fetch_all(Delivery.objects.db, *_built(_counts_sql, user, states))
+    *counted, events, webhooks, sending = map(int, found)
+    known = {State.FAILED: known_failed, State.SENDING: sending}
+    return known | dict(zip(states, counted, strict=True)), events, webhooks
+
+
+# Statements
+
+
+def _built(build: Callable[..., Statement], user: Any, *given: Any) -> Statement:
+    """The statement for this user. Users who see all share it: the ORM takes nearly as long as PostgreSQL.
+
+    Not on SQLite: there its parameters contain the time.
+    """
+    if _shares_statements(user):
+        return _shared(build, Delivery.objects.db, (TOTAL_CAP, EACH_CAP, MAX_WEBHOOKS), *given)
+    return build(user, *given)
+
+
+def _shares_statements(user: Any) -> bool:
+    return is_postgresql(Delivery.objects.db) and permissions.sees_everything(user)
+
+
+@cache
+def _shared(build: Callable[..., Statement], using: str, limits: tuple[int, ...], *given: Any) -> Statement:
+    """The statement contains ``limits``."""
+    return build(permissions.Operator("webhooks_status"), *given)
+
+
+def _webhooks_with_counts(user: Any) -> QuerySet[Webhook]:
+    webhooks = permissions.visible_webhooks(user).order_by("name")
+    return with_open_counts(webhooks, permissions.visible_queue(user))[: MAX_WEBHOOKS + 1]
+
+
+def _webhooks_sql(user: Any) -> Statement:
+    return as_sql(_webhooks_with_counts(user))
+
+
+def _groups_sql(user: Any) -> Statement:
+    return failed_groups_sql(permissions.visible_queue(user))
+
+
+def _counts_sql(user: Any, states: tuple[State, ...]) -> Statement:
+    """Each count reads a range of an index that has little else: oldest first, where deliveries have ended."""
+    queue, being_deleted = permissions.visible_queue(user), Webhook.with_deleted.being_deleted().order_by()
+    deliveries = permissions.visible_deliveries(user, Delivery.without_state.order_by("pk"))
+    failed = queue.failed().exclude(webhook__in=being_deleted.values("pk"))
     by_state: dict[State, QuerySet[Any]] = {
         State.PENDING: queue.in_states(State.PENDING).order_by("webhook_id", "due_at"),
         State.WAITING: queue.in_states(State.WAITING).order_by("webhook_id", "event_id"),
-        State.SUCCEEDED: permissions.visible_deliveries(user, succeeded),
-        State.DISCARDED: permissions.visible_deliveries(user, discarded),
+        State.SUCCEEDED: deliveries.filter(outcome=State.SUCCEEDED),
+        State.DISCARDED: deliveries.filter(discarded_at__isnull=False),
+        State.FAILED: failed.order_by("failed_at"),
     }
-    if known_failed <= TOTAL_CAP:
-        failed = queue.failed().exclude(webhook__in=being_deleted.values("pk"))
-        by_state[State.FAILED] = failed.order_by("failed_at")
     failed_events = permissions.visible_events(user, Event.objects.failed()).order_by("timestamp")
     deleted = permissions.visible_webhooks(user, being_deleted)
     sent_by = Webhook.with_deleted.order_by().annotate(sending=sending_count(queue.filter(webhook=OuterRef("pk"))))
-    *counted, events, webhooks, sending = count_all([*by_state.values(), failed_events, deleted], TOTAL_CAP, sent_by)
-    known = {State.FAILED: known_failed, State.SENDING: sending}
-    return known | dict(zip(by_state, counted, strict=True)), events, webhooks
+    return counts_sql([*(by_state[state] for state in states), failed_events, deleted], TOTAL_CAP, sent_by)

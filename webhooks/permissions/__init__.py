@@ -227,6 +227,11 @@ def is_partial(user: Any) -> bool:
     return is_restricted(user) or _hides_objects(user)
 
 
+def sees_everything(user: Any) -> bool:
+    """Whether the user may see each row of this app."""
+    return _sees_all(user) and not is_partial(user)
+
+
 def _hides_objects(user: Any) -> bool:
     query = of_viewable_objects(user, Event.objects.all()).query
     return bool(query.where) or query.is_sliced or bool(query.combinator) or bool(query.distinct)

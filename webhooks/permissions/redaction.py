@@ -69,5 +69,14 @@ def explain(kind: str, url: str) -> Explanation:
     """Explain a stored kind of error. The sentences name the host of the URL, unless a template renders it."""
     if not kind:
         return Explanation()
-    host = url_policy.redacted(url).removesuffix("…").removesuffix("/")
+    host = _host(url)
     return Explanation(KINDS[kind].cause(host), KINDS[kind].remedy(host))
+
+
+def remedy_of(kind: str, url: str) -> str:
+    """Only the second sentence: a page may have hundreds."""
+    return KINDS[kind].remedy(_host(url)) if kind else ""
+
+
+def _host(url: str) -> str:
+    return url_policy.redacted(url).removesuffix("…").removesuffix("/")

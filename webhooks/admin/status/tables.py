@@ -100,8 +100,9 @@ def failed(overview: Overview, user: Any) -> dict[str, Any]:
     """The failed deliveries, one row for each webhook and reason, and the last failed events."""
     names = {webhook.pk: webhook.name for webhook in overview.webhooks}
     lists = Lists()
-    newest = _newest_failed(overview, user, lists)
     groups = [one for one in overview.failed_groups if one.webhook_id in names]
+    shown = {(one.webhook_id, one.kind) for one in groups[:MAX_GROUPS]}
+    newest = _newest_failed(overview, user, lists, shown)
     # Users without permission for webhooks see the deliveries alone.
     ungrouped = [] if groups else [row for rows in newest.values() for row in rows]
     return {
@@ -128,11 +129,15 @@ def _of_object(event: Event) -> dict[str, Any]:
     return {"label": name, "name": short(name, 60), "about": about}
 
 
-def _newest_failed(overview: Overview, user: Any, lists: Lists) -> dict[tuple[int, str], list[dict[str, Any]]]:
-    """The newest failed deliveries, by webhook and kind of error."""
+def _newest_failed(
+    overview: Overview, user: Any, lists: Lists, groups: set[tuple[int, str]]
+) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """The newest failed deliveries of these groups, or of all without any, by webhook and kind of error."""
     redacted = Redaction(user)
     found = defaultdict[tuple[int, str], list[dict[str, Any]]](list)
     for one in overview.newest_failed:
+        if groups and (one.webhook_id, one.error_kind) not in groups:
+            continue
         reason = redacted.error(one.webhook_id, one.delivery.reason, one.error_kind)
         shown = {"pk": one.pk, "url": lists.delivery(one.pk), "at": when(one.failed_at), "reason": short(reason, 90)}
         found[one.webhook_id, one.error_kind].append({**_of_object(one.event), **shown})

@@ -14,7 +14,7 @@ from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
 from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
 from webhooks.operations.wording import number, span, translated
-from webhooks.permissions.redaction import explain, label_of_kind
+from webhooks.permissions.redaction import explain, label_of_kind, remedy_of
 
 
 def webhook_alarms(webhook: Any, now: datetime) -> Iterator[Alarm]:
@@ -179,12 +179,11 @@ def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
     if known:
         reasons = [f"{label_of_kind(group.kind)} ({number(group.count, EACH_CAP)})" for group in known]
         text += " " + _("Reasons: %(reasons)s.") % {"reasons": ", ".join(reasons)}
-    explanation = explain(known[0].kind, webhook.payload_url) if known else None
     yield Alarm(
         level=Level.WARNING,
         problem=Problem.FAILED_DELIVERIES,
         text=text,
-        remedy=explanation.remedy if explanation else _("Fix the causes, then retry."),
+        remedy=remedy_of(known[0].kind, webhook.payload_url) if known else _("Fix the causes, then retry."),
         webhook_id=webhook.pk,
         since=min((group.since for group in groups), default=None),
         error_kind=known[0].kind if known else "",
