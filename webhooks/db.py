@@ -24,6 +24,9 @@ T = TypeVar("T")
 
 # Statements
 
+Statement = tuple[str, Sequence[Any]]
+"""SQL and its parameters."""
+
 
 def fetch_all(using: str, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """Run a statement and return its rows."""
@@ -37,6 +40,27 @@ def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str,
     """Run a statement that returns no rows."""
     with connections[using].cursor() as cursor:
         cursor.execute(statement, parameters)
+
+
+def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]]:
+    """Run statements in turn, in one round trip if the driver can send several at once. Returns the rows of each."""
+    with connections[using].cursor() as cursor:
+        if sends_several(using, cursor):
+            parameters = [value for _, values in statements for value in values]
+            cursor.execute("; ".join(statement for statement, _ in statements), parameters)
+            found = [_rows(cursor)]
+            while cursor.nextset():
+                found.append(_rows(cursor))
+        else:
+            found = []
+            for statement in statements:
+                cursor.execute(*statement)
+                found.append(_rows(cursor))
+    return found
+
+
+def _rows(cursor: Any) -> list[tuple[Any, ...]]:
+    return cursor.fetchall() if cursor.description else []
 
 
 def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -> None:

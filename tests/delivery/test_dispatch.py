@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connection, transaction
 from django.utils import timezone
 
 from tests.support.draining import states, work_for
@@ -48,6 +48,28 @@ def test_nothing_is_dispatched_twice(webhook: Webhook) -> None:
     assert dispatch() == 1
     assert dispatch() == 0
     assert Delivery.objects.count() == 1
+
+
+def test_a_dispatch_after_a_wake_up_needs_no_look(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatching, "_first", None)
+    assert dispatch(is_woken=True) == 0
+    make_event(webhook)
+    assert dispatch(is_woken=True) == 1
+    assert states() == [State.PENDING]
+
+
+@pytest.mark.postgresql
+def test_drivers_that_send_one_statement_at_a_time_dispatch_the_same(webhook: Webhook) -> None:
+    make_event(webhook)
+    make_event(webhook)
+    connection.ensure_connection()
+    connection.connection.prepare_threshold = 0
+    try:
+        assert dispatch() == 2
+    finally:
+        connection.connection.prepare_threshold = None
+    assert states() == [State.PENDING, State.WAITING]
+    assert not Event.objects.undispatched().exists()
 
 
 def test_a_dispatch_that_a_crash_rolled_back_repeats_with_the_same_ids(webhook: Webhook) -> None:

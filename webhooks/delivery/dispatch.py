@@ -15,11 +15,12 @@ from django.db.models.expressions import RawSQL
 from webhooks.conf import conf
 from webhooks.db import (
     QueryByKeys,
+    Statement,
     among_sql,
     atomically,
     delivery_id,
-    execute,
     fetch_all,
+    fetch_each,
     is_postgresql,
     json_rows_sql,
     now_sql,
@@ -32,7 +33,7 @@ from webhooks.delivery.floors import Floors
 from webhooks.models import Event, State, Webhook, claims, lanes
 from webhooks.models.claims import ClaimedRow
 from webhooks.models.event import SENT_COLUMNS
-from webhooks.models.lanes import Place, lane_of
+from webhooks.models.lanes import Ahead, Lane, Place, lane_of
 from webhooks.models.webhook import webhooks_by_id
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
@@ -54,18 +55,17 @@ class NewDelivery(NamedTuple):
     overtaken: bool = False
 
 
-def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None) -> int:
+def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, is_woken: bool = False) -> int:
     """Dispatch a batch of Events; several workers may do it at once. Returns how many.
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. A worker claims new
-    deliveries in the same transaction, if it has capacity.
+    deliveries in the same transaction, if it has capacity. If it was just woken, there probably are Events: then it
+    begins the transaction without a look.
     """
-    with (floors or Floors()).look() as lowest:
-        found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [lowest.get(0, 0)])
-        lowest[0] = found[0][0] if found else 0
-    if not found:
+    floors = floors or Floors()
+    first = floors.known.get(0, 0) if is_woken else _first(floors)
+    if first is None:
         return 0
-    first = lowest[0]
     with worker.claiming() if worker else nullcontext() as token:
         events, claimed, webhooks = atomically(lambda: _dispatch(first, worker, token), Event.objects.db)
         if worker and token:
@@ -73,29 +73,39 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None) -
     return len(events)
 
 
+def _first(floors: Floors) -> int | None:
+    """The id of the first new Event. A look without a transaction: most find nothing, and write nothing."""
+    with floors.look() as lowest:
+        found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [lowest.get(0, 0)])
+        lowest[0] = found[0][0] if found else 0
+    return lowest[0] if found else None
+
+
 def _dispatch(
     first: int, worker: WorkerClaims | None, token: uuid.UUID | None
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
     """Returns the Events, the claimed rows, and the webhooks by id."""
     using = Event.objects.db
-    may_claim = claims.begin(using, token)
     # Events that other workers have locked are skipped.
     skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
-    found = fetch_all(using, f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch])
+    new = f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch]
+    [(may_claim, *_)], found = fetch_each(using, claims.beginning(using, token), new)
+    if not found:
+        return [], [], {}
     events = _in_turn(using, [pk for (pk,) in found])
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
     deliveries = _new_deliveries(events, webhooks)
-    if in_lanes := [delivery for delivery in deliveries if delivery.lane is not None]:
-        free = lanes.try_lock(using, {delivery.lane for delivery in in_lanes if delivery.lane is not None})
-        if held_up := {delivery.lane for delivery in in_lanes} - free:
-            events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
-            left = {event.pk for event in events}
-            deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
-    deliveries = _placed(using, deliveries)
+    firsts = _firsts(deliveries)
+    found_ahead = lanes.try_look_ahead(using, firsts.values()) if firsts else {}
+    if held_up := {lane for _, lane in firsts.keys() - found_ahead.keys()}:
+        events = [event for event in events if lane_of(event.object_type, event.object_id) not in held_up]
+        left = {event.pk for event in events}
+        deliveries = [delivery for delivery in deliveries if delivery.event_id in left]
+    deliveries = _placed(deliveries, firsts, found_ahead)
     heads = _claimed(deliveries, webhooks, worker) if worker and may_claim else set()
-    heads &= _insert(using, deliveries, heads, token)
     chosen, chosen_param = among_sql(using, [event.pk for event in events])
-    execute(using, f"DELETE FROM webhooks_undispatched WHERE event_id {chosen}", [chosen_param])
+    dispatched = f"DELETE FROM webhooks_undispatched WHERE event_id {chosen}", [chosen_param]
+    heads &= _insert(using, deliveries, heads, token, dispatched)
     return events, [_claimed_row(one) for one in deliveries if one.id in heads], webhooks
 
 
@@ -160,7 +170,8 @@ def insert_for(
         for event in events
     ]
     lanes.lock(using, (one.lane for one in new))
-    new = _placed(using, new)
+    firsts = _firsts(new)
+    new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()) if firsts else {})
     heads = [one for one in new if one.state == State.PENDING][: free if token else 0]
     inserted = _insert(using, new, {one.id for one in heads}, token)
     return len(inserted), [_claimed_row(one) for one in heads if one.id in inserted]
@@ -170,13 +181,19 @@ def _claimed_row(one: NewDelivery) -> ClaimedRow:
     return ClaimedRow(one.id, one.webhook_id, one.event_id, one.lane, one.lane is not None)
 
 
-def _placed(using: str, deliveries: Sequence[NewDelivery]) -> list[NewDelivery]:
-    """The deliveries with their places in their lanes: all but the first of a free lane wait."""
-    firsts: dict[tuple[int, int], Place] = {}
+def _firsts(deliveries: Sequence[NewDelivery]) -> dict[Lane, Place]:
+    """The first delivery of each lane."""
+    firsts: dict[Lane, Place] = {}
     for one in deliveries:
         if one.lane is not None:
             firsts.setdefault((one.webhook_id, one.lane), Place(one.webhook_id, one.lane, one.event_id))
-    found = lanes.look_ahead(using, firsts.values()) if firsts else {}
+    return firsts
+
+
+def _placed(
+    deliveries: Sequence[NewDelivery], firsts: Mapping[Lane, Place], found: Mapping[Lane, Ahead]
+) -> list[NewDelivery]:
+    """The deliveries with their places in their lanes: all but the first of a free lane wait."""
     placed = []
     for one in deliveries:
         if one.lane is not None:
@@ -203,48 +220,48 @@ def _claimed(
 
 
 def _insert(
-    using: str, deliveries: Sequence[NewDelivery], claimed: Collection[uuid.UUID], token: uuid.UUID | None
+    using: str,
+    deliveries: Sequence[NewDelivery],
+    claimed: Collection[uuid.UUID],
+    token: uuid.UUID | None,
+    *others: Statement,
 ) -> set[uuid.UUID]:
-    """Insert deliveries and their rows in the queue. One that is there already stays as it is. Returns the new ones."""
-    if not deliveries:
-        return set()
+    """Insert deliveries and their rows in the queue, and run ``others``, in one round trip. A delivery that is there
+    already stays as it is. Returns the new ones."""
     now, now_params = now_sql(using)
-    names = ("id", "event_id", "webhook_id", "lane")
-    rows = [
-        {"id": one.id.hex, "event_id": one.event_id, "webhook_id": one.webhook_id, "lane": one.lane}
-        for one in deliveries
-    ]
-    found = fetch_all(
-        using,
-        f"""
-        INSERT INTO webhooks_delivery ({", ".join(names)}, created, outcome, attempt_count, reason)
-        SELECT {", ".join(names)}, {now}, '', 0, '' FROM {json_rows_sql(using, names, "webhooks_delivery")}
-        WHERE 1 = 1 ON CONFLICT (id) DO NOTHING RETURNING id
-        """,
-        [*now_params, json.dumps(rows)],
-    )
-    inserted = {to_uuid(pk) for (pk,) in found}
     columns = ("delivery_id", "event_id", "webhook_id", "lane", "state", "overtaken")
-    queued = [
-        {
-            "delivery_id": one.id.hex,
-            "event_id": one.event_id,
-            "webhook_id": one.webhook_id,
-            "lane": one.lane,
-            "state": State.SENDING if one.id in claimed else one.state,
-            "overtaken": one.overtaken,
-        }
-        for one in deliveries
-        if one.id in inserted
-    ]
-    execute(
-        using,
-        f"""
+    given = json_rows_sql(using, columns, "webhooks_queue")
+    rows = json.dumps(
+        [
+            {
+                "delivery_id": one.id.hex,
+                "event_id": one.event_id,
+                "webhook_id": one.webhook_id,
+                "lane": one.lane,
+                "state": State.SENDING if one.id in claimed else one.state,
+                "overtaken": one.overtaken,
+            }
+            for one in deliveries
+        ]
+    )
+    # The queue first: then no statement needs the answer of another. Foreign keys are checked at the commit. With old
+    # statistics, PostgreSQL would read all deliveries for NOT EXISTS.
+    queue = f"""
         INSERT INTO webhooks_queue ({", ".join(columns)}, in_lane, claim, due_at, failures, lost_leases)
         SELECT {", ".join(columns)}, lane IS NOT NULL, CASE WHEN state = 'sending' THEN {uuid_sql(using)} END,
             CASE WHEN state = 'pending' THEN {now} END, 0, 0
-        FROM {json_rows_sql(using, columns, "webhooks_queue")} WHERE 1 = 1
-        """,
-        [token.hex if token else None, *now_params, json.dumps(queued)],
+        FROM {given} WHERE (SELECT id FROM webhooks_delivery WHERE id = delivery_id) IS NULL
+        ON CONFLICT (delivery_id) DO NOTHING RETURNING delivery_id
+    """
+    names = ("event_id", "webhook_id", "lane")
+    delivery = f"""
+        INSERT INTO webhooks_delivery (id, {", ".join(names)}, created, outcome, attempt_count, reason)
+        SELECT delivery_id, {", ".join(names)}, {now}, '', 0, '' FROM {given} WHERE 1 = 1 ON CONFLICT (id) DO NOTHING
+    """
+    inserted, *_ = fetch_each(
+        using,
+        (queue, [token.hex if token else None, *now_params, rows]),
+        (delivery, [*now_params, rows]),
+        *others,
     )
-    return inserted
+    return {to_uuid(pk) for (pk,) in inserted}

@@ -7,7 +7,7 @@ transaction with an older snapshot is open, such as a report or a backup. Each l
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,11 @@ class Floors:
     def __init__(self) -> None:
         self._lowest: dict[int, Any] = {}
         self._next_full = 0.0
+
+    @property
+    def known(self) -> Mapping[int, Any]:
+        """The floors of the last look."""
+        return self._lowest
 
     @contextmanager
     def look(self) -> Iterator[dict[int, Any]]:

@@ -99,10 +99,11 @@ class DeliveryRunner:
             found.append(Fault(ErrorKind.SECRET, text, min(one.since for one in avoided)))
         return found
 
-    def run(self, seconds: float, wait: bool = True) -> None:
+    def run(self, seconds: float, wait: bool = True, is_woken: bool = False) -> None:
         """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
 
-        Without ``wait``, return as soon as requests in flight are all that is left. Raises django.db.Error if the
+        Without ``wait``, return as soon as requests in flight are all that is left. ``is_woken`` says that there
+        probably is a new event. Raises django.db.Error if the
         database is away; call it again later.
         """
         deadline, done = time.monotonic() + seconds, 0
@@ -114,7 +115,7 @@ class DeliveryRunner:
                 self._clock.compare(Delivery.objects.db)
                 self._claims.renew()  # claims below are sent at once, so leases must be fresh
                 try:
-                    done = (self._dispatch() if new_first else 0) or self._take_work()
+                    done = (self._dispatch(is_woken) if new_first else 0) or self._take_work()
                     new_first = False
                 finally:  # a dispatch that fails must not stop recording and maintenance
                     done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
@@ -207,8 +208,8 @@ class DeliveryRunner:
             return self._claims.claim_due()
         return self._claims.claim_one() if self._breaker.may_probe(elapsed()) else 0
 
-    def _dispatch(self) -> int:
-        new = dispatch(None if self._breaker.fault else self._claims, self._floors)
+    def _dispatch(self, is_woken: bool = False) -> int:
+        new = dispatch(None if self._breaker.fault else self._claims, self._floors, is_woken)
         if new:
             self._runs.saw_live()
         return new

@@ -14,7 +14,16 @@ from typing import Any, NamedTuple
 from django.db import connections, transaction
 
 from webhooks.conf import conf
-from webhooks.db import WHOLE_TABLE_PLANS, among_sql, fetch_all, is_postgresql, now_sql, to_uuid, uuid_sql
+from webhooks.db import (
+    WHOLE_TABLE_PLANS,
+    Statement,
+    among_sql,
+    fetch_all,
+    is_postgresql,
+    now_sql,
+    to_uuid,
+    uuid_sql,
+)
 
 
 class ClaimedRow(NamedTuple):
@@ -57,17 +66,22 @@ def begin(using: str, token: uuid.UUID | None = None) -> bool:
     PostgreSQL commits it without waiting for the disk: if a crash of the database loses it, a worker does the same
     again. A worker that stops within it loses its locks after a lease.
     """
+    return bool(fetch_all(using, *beginning(using, token))[0][0])
+
+
+def beginning(using: str, token: uuid.UUID | None) -> Statement:
+    """The statement of ``begin``. Its one row begins with the answer."""
+    parameters: list[Any] = [token.hex if token else None]
     if not is_postgresql(using):
-        return bool(token and fetch_all(using, "SELECT 1 FROM webhooks_worker WHERE token = %s", [token.hex]))
+        return "SELECT (SELECT 1 FROM webhooks_worker WHERE token = %s)", parameters
     # The sweep that ends a lease waits for this lock, and then sees the claims.
     statement = "SELECT (SELECT true FROM webhooks_worker WHERE token = %s::uuid FOR KEY SHARE)"
-    parameters: list[Any] = [token.hex if token else None]
     if not connections[using].savepoint_ids:  # the settings would last until the end of a host's transaction
         statement += "".join(f", set_config('{name}', 'off', true)" for name in PINNED)
         statement += ", set_config('statement_timeout', %s, true)"
         statement += ", set_config('idle_in_transaction_session_timeout', %s, true)"
         parameters += [str(int(conf.lease * 1000 / 3)), str(int(conf.lease * 1000))]
-    return bool(fetch_all(using, statement, parameters)[0][0])
+    return statement, parameters
 
 
 def due_webhooks(using: str, floors: Mapping[int, Any] | None = None) -> list[DueWebhook]:

@@ -11,9 +11,19 @@ import hashlib
 import json
 import uuid
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from webhooks.db import among_sql, fetch_all, is_postgresql, json_rows_sql, now_sql, to_uuid, uuid_sql
+from webhooks.db import (
+    Statement,
+    among_sql,
+    fetch_all,
+    fetch_each,
+    is_postgresql,
+    json_rows_sql,
+    now_sql,
+    to_uuid,
+    uuid_sql,
+)
 from webhooks.models.claims import CLAIMED, ClaimedRow, claimed_rows
 
 Lane = tuple[int, int]
@@ -51,15 +61,6 @@ def lock_of(using: str, deliveries: Collection[uuid.UUID]) -> None:
     chosen, chosen_param = among_sql(using, deliveries, "uuid")
     objects = f"SELECT DISTINCT lane FROM webhooks_delivery WHERE id {chosen} AND lane IS NOT NULL ORDER BY lane"
     fetch_all(using, f"SELECT pg_advisory_xact_lock(lane) FROM ({objects}) AS locked", [chosen_param])
-
-
-def try_lock(using: str, lanes: Collection[int]) -> set[int]:
-    """The same without waiting. Returns the lanes with locks that were free."""
-    if not is_postgresql(using):
-        return set(lanes)  # SQLite has one writer
-    among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
-    statement = f"SELECT lane FROM {among} WHERE pg_try_advisory_xact_lock(lane)"
-    return {lane for (lane,) in fetch_all(using, statement, [",".join(map(str, sorted(lanes)))])}
 
 
 LARGEST = 2**63 - 1
@@ -109,9 +110,24 @@ def look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
 
     Mostly the last delivery of the lane answers that. All of them do not: a lane may have a million, all succeeded.
     """
+    return _ahead(using, fetch_all(using, *_look_ahead_sql(using, places)))
+
+
+def try_look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
+    """As ``lock`` and ``look_ahead``, but without waiting. Leaves out the lanes with locks that are not free."""
+    if not is_postgresql(using):
+        return look_ahead(using, places)  # SQLite has one writer
+    among = "unnest(string_to_array(%s, ',')::bigint[]) AS lane"
+    numbers = ",".join(map(str, sorted({place.lane for place in places})))
+    try_lock = f"SELECT lane FROM {among} WHERE pg_try_advisory_xact_lock(lane)", [numbers]
+    locked, found = fetch_each(using, try_lock, _look_ahead_sql(using, places))
+    free = {lane for (lane,) in locked}
+    return _ahead(using, [row for row in found if row[1] in free])
+
+
+def _look_ahead_sql(using: str, places: Collection[Place]) -> Statement:
     given, given_param = _given(using, places)
-    found = fetch_all(
-        using,
+    return (
         f"""
         WITH last AS MATERIALIZED (
             SELECT given.webhook_id, given.lane, given.event_id, {_OVERTAKEN} AS has_overtaken,
@@ -126,6 +142,9 @@ def look_ahead(using: str, places: Collection[Place]) -> dict[Lane, Ahead]:
         """,
         [given_param],
     )
+
+
+def _ahead(using: str, found: Collection[tuple[Any, ...]]) -> dict[Lane, Ahead]:
     unclear = [
         Place(webhook_id, lane, 0)
         for webhook_id, lane, has_overtaken, is_busy, is_discarded, is_late in found

@@ -144,8 +144,9 @@ class WebhookWorker(Worker):
     ) -> tuple[Job, Queue] | None:
         """Deliver until there is a job. ``timeout`` is None in rq's burst mode: then return once all work is done."""
         busy_at = time.monotonic()
+        found = None
         while not self._stop_requested:
-            self._deliver()
+            self._deliver(is_woken=found is not None)
             if self._runner.is_busy:
                 busy_at = time.monotonic()
             is_burst = timeout is None
@@ -158,10 +159,10 @@ class WebhookWorker(Worker):
                 return found
         raise StopRequested
 
-    def _deliver(self) -> None:
+    def _deliver(self, is_woken: bool = False) -> None:
         if conf.enabled and conf.queue in self.queue_names():
             with self._surviving_errors():
-                self._runner.run(conf.slice, wait=False)
+                self._runner.run(conf.slice, wait=False, is_woken=is_woken)
             self._report_faults()
 
     def _report_faults(self) -> None:
