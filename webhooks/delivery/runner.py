@@ -103,8 +103,7 @@ class DeliveryRunner:
         """Work until there is nothing to do, or ``seconds`` are over. Requests in flight then stay in flight.
 
         Without ``wait``, return as soon as requests in flight are all that is left. ``is_woken`` says that there
-        probably is a new event. Raises django.db.Error if the
-        database is away; call it again later.
+        probably is a new event. Raises django.db.Error if the database is away; call it again later.
         """
         deadline, done = time.monotonic() + seconds, 0
         # A worker whose last look found nothing sends new events at once. It looks for other work while the receiver
