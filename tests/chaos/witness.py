@@ -1,7 +1,8 @@
 """The state of each thing before and after each committed transaction, by PostgreSQL's own account.
 
 Deferred triggers run when a transaction commits, and never for a rolled back row. They know nothing about webhooks.
-Transactions that change the same thing commit one after the other, so the state before is the last one after.
+Transactions that change the same thing commit one after the other, so the state before is the last one after. A change
+whose event failed is no such transaction: if PostgreSQL ended its lock by a deadlock, it ran beside its neighbours.
 """
 
 from __future__ import annotations
@@ -128,13 +129,14 @@ def judge(committed: list[Change], received: Iterable[Received], only_changes: b
     """Compare the payloads of one webhook with the committed changes. ``only_changes``: it skips the others."""
     payloads = {one.json["sequence"]: one.json["snapshots"] for one in received}
     verdict = Verdict(len(committed), len(payloads))
+    beside_failed = _beside_failed(committed)
     for change in committed:
         found = [payloads.pop(event) for event in change.events if event in payloads]
         if change.failed:
             verdict.failed.append(change)
-        elif not found and (change.before != change.after or not only_changes):
+        elif not found and (not only_changes or (change.before != change.after and change not in beside_failed)):
             verdict.lost.append(change)
-        for snapshots in found:
+        for snapshots in found if change not in beside_failed else ():
             _compare(verdict, change, snapshots, only_changes)
         verdict.invented += found[1:]
     # An edit of a relation that adds and removes nothing changes no row.
@@ -144,6 +146,17 @@ def judge(committed: list[Change], received: Iterable[Received], only_changes: b
         elif only_changes or snapshots["prechange"] != snapshots["postchange"]:
             verdict.invented.append(snapshots)
     return verdict
+
+
+def _beside_failed(committed: Iterable[Change]) -> list[Change]:
+    """The changes just before and after a failed one of the same thing."""
+    last: dict[str, Change] = {}
+    found = []
+    for change in committed:
+        if (earlier := last.get(change.thing)) and (earlier.failed or change.failed):
+            found += [earlier, change]
+        last[change.thing] = change
+    return found
 
 
 def _compare(verdict: Verdict, change: Change, snapshots: State, only_changes: bool) -> None:
