@@ -320,6 +320,13 @@ def test_a_connection_is_reused_unless_a_body_was_left_unread(transport: Transpo
     assert connections[0] == connections[1] == connections[2] != connections[3] == connections[4]
 
 
+def test_a_request_can_demand_a_new_connection(transport: Transport, inbox: Inbox) -> None:
+    for connects in (False, False, True):
+        assert transport.send(Request(inbox.url(), {}, b"{}", 5, connects=connects)).succeeded
+    first, second, third = [one.connection for one in inbox.received()]
+    assert first == second != third
+
+
 def test_a_stale_kept_connection_is_no_failure(transport: Transport) -> None:
     process = ReceiverProcess()
     inbox = Inbox(process)

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from django.db import DataError
 
@@ -270,7 +271,9 @@ class DeliveryRunner:
 
     def _compose(self, held: HeldDelivery) -> Request:
         is_redelivery = bool(held.row.requested_by)
-        return compose(held.webhook, held.bodies, str(held.id), self._renderer, self._clock.now, is_redelivery)
+        request = compose(held.webhook, held.bodies, str(held.id), self._renderer, self._clock.now, is_redelivery)
+        # During a fault, this is a probe. Over a kept connection it would say nothing about name servers and routes.
+        return replace(request, connects=True) if self._breaker.fault else request
 
     def _slow_group(self, held: HeldDelivery) -> str:
         if held.webhook.has_templates:

@@ -50,6 +50,8 @@ class Request:
     """What wrote the body, for the record."""
     stores_body: bool = False
     """Whether to store the body, because it cannot be created again."""
+    connects: bool = False
+    """Whether to resolve the name and connect anew, instead of sending over a kept connection."""
 
     def stored(self) -> StoredRequest:
         """Takes a few microseconds for each KB."""

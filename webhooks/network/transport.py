@@ -100,7 +100,7 @@ class Transport:
         message = _message(target, request)
         key = (target.scheme, target.host, target.port, conf.proxy, request.verify)
         for is_first in (True, False):
-            kept = self._kept.take(key) if is_first else None
+            kept = self._kept.take(key) if is_first and not request.connects else None
             connection = kept or (yield from _connect(target, request.verify, limits))
             is_open = False
             try:
