@@ -14,14 +14,12 @@ from django.core.exceptions import EmptyResultSet
 from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.expressions import RawSQL
 
-from webhooks.db import DatabaseNow, among_sql, fetch_all, stored_time
+from webhooks.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
 from webhooks.models import Delivery, State, Webhook
 from webhooks.models.queue import NOT_DUE, QueuedDeliveryQuerySet
 
 # Counts over all rows stop at the first cap; counts for one webhook or one lane stop at the second.
 TOTAL_CAP, EACH_CAP = 10_000, 500
-
-Statement = tuple[str, Sequence[Any]]  # with its parameters
 
 
 def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import OuterRef, Prefetch, QuerySet
 
 from webhooks import permissions
-from webhooks.db import Among, fetch_all, index_plans, is_postgresql
+from webhooks.db import Among, Statement, fetch_all, index_plans, is_postgresql
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
 from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
@@ -24,7 +24,6 @@ from webhooks.operations.counts import (
     EACH_CAP,
     TOTAL_CAP,
     FailedGroup,
-    Statement,
     as_sql,
     counts_sql,
     failed_groups,
