@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
-from django.db.models import BooleanField, DateTimeField, Func, QuerySet
+from django.db.models import DateTimeField, F, Func, Lookup, QuerySet
 from django.utils import timezone
 
 from webhooks.errors import is_conflict
@@ -170,19 +170,22 @@ def among_sql(using: str, ids: Collection[Any], column_type: Literal["bigint", "
     return "IN (SELECT value FROM json_each(%s))", json.dumps(plain)
 
 
-class Among(Func):
+class Among(Lookup):
     """Whether a column is among keys, as a condition of the ORM. It has one parameter, ``__in`` has one for each key:
-    250 keys take longer to adapt than the statement takes to run."""
+    250 keys take longer to adapt than the statement takes to run.
 
-    output_field = BooleanField()
+    A lookup, because Django compares other conditions with true where the database has no type for it.
+    """
+
+    prepare_rhs = False
 
     def __init__(self, column: str, keys: Collection[Any], column_type: Literal["bigint", "uuid"] = "bigint") -> None:
-        super().__init__(column)
-        self.keys, self.column_type = keys, column_type
+        super().__init__(F(column), keys)
+        self.column_type = column_type
 
-    def as_sql(self, compiler: Any, connection: Any, *args: Any, **kwargs: Any) -> Any:
-        column, parameters = compiler.compile(self.get_source_expressions()[0])
-        condition, keys_param = among_sql(connection.alias, self.keys, self.column_type)
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        column, parameters = compiler.compile(self.lhs)
+        condition, keys_param = among_sql(connection.alias, self.rhs, self.column_type)
         return f"{column} {condition}", (*parameters, keys_param)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.models import Lookup
 from django.test import Client, RequestFactory
 
 from tests.support.inbox import ROOT
@@ -257,6 +258,18 @@ def test_webhooks_by_id_are_as_the_orm_reads_them() -> None:
             columns_of(one) for one in Webhook.objects.in_bulk(found).values()
         ]
     assert webhooks_by_id(Webhook.objects.db, []) == {}
+
+
+@pytest.mark.django_db
+def test_rows_are_found_by_their_keys_where_the_database_has_no_booleans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Django 6.1 says so of SQLite: there it compares every condition with true that is no lookup."""
+    webhook = make_webhook(name="one")
+    make_webhook(name="two")
+    ops = connections[Webhook.objects.db].ops
+    monkeypatch.setattr(ops, "conditional_expression_supported_in_where_clause", lambda one: isinstance(one, Lookup))
+    names = db.QueryByKeys(lambda: Webhook.objects.values_list("name"))
+    assert names.fetch(Webhook.objects.db, [webhook.pk]) == [("one",)]
+    assert list(Webhook.objects.filter(db.Among("id", [webhook.pk]))) == [webhook]
 
 
 def columns_of(webhook: Webhook) -> dict[str, object]:
