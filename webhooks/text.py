@@ -120,11 +120,14 @@ def _exact_default(value: Any) -> Any:
     return format(value, "f") if isinstance(value, decimal.Decimal) else _default(value)
 
 
+_SCALARS = (str, int, float, type(None))
+
+
 def drop_keys(value: Any, is_excluded: Callable[[str], bool]) -> Any:
     """Copy mappings, lists and tuples without the keys that ``is_excluded`` returns True for, at any depth."""
     if isinstance(value, Mapping):
         return {
-            key: drop_keys(item, is_excluded)
+            key: item if isinstance(item, _SCALARS) else drop_keys(item, is_excluded)  # without a call for most
             for key, item in value.items()
             if not (isinstance(key, str) and is_excluded(key))
         }

@@ -56,17 +56,17 @@ class Registration:
         if name and name not in self.serializers:
             raise ImproperlyConfigured(f"No serializer of {self.label} is called {name!r}.")
         given: Any = self.serializers[name] if name else self.serializer
-        found, problem = given, f"{given!r} is no class"
         try:
-            if isinstance(given, str):
-                found = import_string(given)
-            elif given is None:
-                found = conventional_serializer(self.model)
-                problem = f"there is no {' and no '.join(conventional_paths(self.model))}"
+            found = conventional_serializer(self.model) if given is None else given
+            if isinstance(found, str):
+                found = import_string(found)
         except ImportError as error:
-            found, problem = None, f"importing {given} failed ({error})" if given else str(error)
-        if isinstance(found, type):
-            return found
+            problem = f"importing {given} failed ({error})" if given else str(error)
+        else:
+            if isinstance(found, type):
+                return found
+            paths = " and no ".join(conventional_paths(self.model))
+            problem = f"there is no {paths}" if given is None else f"{given!r} is no class"
         raise ImproperlyConfigured(
             f"No serializer for {self.label}: {problem}. Name one in webhooks.register({self.label!r}, serializer=…)."
         )
@@ -103,9 +103,11 @@ class Registration:
         is_secret = "display" in self._sensitive_fields
         return clean(f"{self.model._meta.verbose_name} {instance.pk}" if is_secret else str(instance), NAME_LENGTH)
 
-    def is_left_out(self, name: str) -> bool:
+    @cached_property
+    def is_left_out(self) -> Callable[[str], bool]:
         """Whether a field of this name of the object is not sent."""
-        return name in self.exclude or name in self._sensitive_fields or self.is_sensitive(name)
+        fields = self.exclude | self._sensitive_fields
+        return _NameCache(lambda name: name in fields or self.is_sensitive(name)).__getitem__
 
     @cached_property
     def is_sensitive(self) -> Callable[[str], bool]:
