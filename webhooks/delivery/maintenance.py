@@ -38,12 +38,12 @@ from webhooks.models import (
     Worker,
     claims,
     lanes,
-    overdue,
 )
 from webhooks.models.claims import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES
+from webhooks.models.sweep import SMALLEST_LANE, blocking_heads, ended_before, headless_lanes
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
@@ -152,7 +152,7 @@ LOST_COLUMNS = ("delivery_id", *ClaimedRow._fields[1:])
 def unblock_lanes() -> int:
     """Let deliveries pass a failing head that has blocked its lane for too long."""
     using = QueuedDelivery.objects.db
-    heads = overdue.blocking_heads(using, conf.lane_wait, MOST)
+    heads = blocking_heads(using, conf.lane_wait, MOST)
     if not heads:
         return 0
 
@@ -180,8 +180,8 @@ class LaneCheck:
         using, left, promoted = QueuedDelivery.objects.db, MOST, 0
         webhook_id, lane = self._after
         for pk in Webhook.with_deleted.filter(pk__gte=webhook_id).order_by("pk").values_list("pk", flat=True):
-            first = lane + 1 if pk == webhook_id else overdue.SMALLEST_LANE
-            seen, headless = overdue.headless_lanes(using, pk, first, left)
+            first = lane + 1 if pk == webhook_id else SMALLEST_LANE
+            seen, headless = headless_lanes(using, pk, first, left)
             lanes.lock(using, headless)
             promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
             left -= len(seen)
@@ -204,7 +204,7 @@ def purge_ended(state: State) -> int:
     if state == State.SUCCEEDED:
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         return purge(expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days))).order_by("pk"), MOST)
-    ids = overdue.ended_before(Delivery.objects.db, state, days * DAY, MOST)
+    ids = ended_before(Delivery.objects.db, state, days * DAY, MOST)
     return purge(expired.filter(pk__in=ids).order_by(), MOST) if ids else 0
 
 

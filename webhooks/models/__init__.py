@@ -7,18 +7,20 @@ queue                    a narrow row for each delivery that is not finished or 
 run, selection           actions on many rows; the filters that choose them, also for lists
 statistic                counts and times by minute and hour
 validation               the rules for a webhook
+sweep                    the time of the last sweep, and the SQL that finds its work
 columns                  options and managers that the tables share
 
-Workers run the SQL in ``claims``, ``lanes``, ``reopening`` and ``overdue``.
+Workers run the SQL in ``claims``, ``lanes``, ``reopening`` and ``sweep``.
 """
 
 from webhooks.models.attempt import Attempt, Body, BodyKind
 from webhooks.models.delivery import Delivery
 from webhooks.models.event import Action, Event, Undispatched
-from webhooks.models.queue import QueuedDelivery, State, Sweep, Worker
+from webhooks.models.queue import QueuedDelivery, State, Worker
 from webhooks.models.run import Run, RunKind, RunState
 from webhooks.models.skip import Skip
 from webhooks.models.statistic import Statistic, StatisticDelta
+from webhooks.models.sweep import Sweep
 from webhooks.models.webhook import ContentType, Method, Webhook
 
 __all__ = [

@@ -150,16 +150,11 @@ def _ahead(using: str, found: Collection[tuple[Any, ...]]) -> dict[Lane, Ahead]:
         for webhook_id, lane, has_overtaken, is_busy, is_discarded, is_late in found
         if not is_busy and (has_overtaken or is_discarded or is_late)
     ]
-    busy = open_lanes(using, unclear)
+    busy = {lane for lane, is_open in ordered(using, unclear, "true").items() if is_open}
     return {
         (webhook_id, lane): Ahead(bool(is_busy) or (webhook_id, lane) in busy, bool(is_late))
         for webhook_id, lane, _, is_busy, _, is_late in found
     }
-
-
-def open_lanes(using: str, places: Collection[Place]) -> set[Lane]:
-    """The lanes with a delivery that is not finished."""
-    return {lane for lane, is_open in ordered(using, places, "true").items() if is_open}
 
 
 def ordered(using: str, places: Collection[Place], is_ordered: str = _ORDERED) -> dict[Lane, bool]:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Collection
 from typing import Any
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
@@ -18,7 +18,6 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow
-from webhooks.models import claims
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
 from webhooks.models.event import Event
 from webhooks.models.webhook import Webhook
@@ -201,34 +200,3 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-
-class Sweep(models.Model):
-    """The time of the last sweep. One row: workers use it to agree on the next sweep.
-
-    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries.
-    """
-
-    swept_at = models.DateTimeField()
-    last_event = models.BigIntegerField(default=0, db_default=0)
-
-    objects = WriteDBManager()
-
-    class Meta:
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return f"swept at {self.swept_at}"
-
-    @classmethod
-    def begin(cls, interval: float) -> bool:
-        """Whether the caller should sweep now, because the last sweep is at least ``interval`` seconds old.
-
-        A time further ahead than the interval is ignored: the clock was set back since.
-        """
-        is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
-        with transaction.atomic(cls.objects.db):
-            claims.begin(cls.objects.db)
-            if cls.objects.filter(is_old | is_ahead, pk=1).update(swept_at=DatabaseNow()):
-                return True
-        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]

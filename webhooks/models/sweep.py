@@ -1,4 +1,4 @@
-"""The SQL that finds work for the sweep: blocked lanes, lanes without a head, deliveries after their retention.
+"""The sweep: the time of the last one, and the SQL that finds its work. ``delivery.maintenance`` does the work.
 
 Each statement reads one range of an index for each webhook. Its cost depends on what it finds, not on the table.
 """
@@ -9,10 +9,46 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from webhooks.db import fetch_all, is_postgresql, now_sql, to_uuid
+from django.db import models, transaction
+from django.db.models import Q
+
+from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_uuid
+from webhooks.models import claims
+from webhooks.models.columns import WriteDBManager
 from webhooks.models.lanes import Place
 
 SMALLEST_LANE = -(2**63)
+
+
+class Sweep(models.Model):
+    """The time of the last sweep. One row: workers use it to agree on the next sweep.
+
+    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries.
+    """
+
+    swept_at = models.DateTimeField()
+    last_event = models.BigIntegerField(default=0, db_default=0)
+
+    objects = WriteDBManager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"swept at {self.swept_at}"
+
+    @classmethod
+    def begin(cls, interval: float) -> bool:
+        """Whether the caller should sweep now, because the last sweep is at least ``interval`` seconds old.
+
+        A time further ahead than the interval is ignored: the clock was set back since.
+        """
+        is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
+        with transaction.atomic(cls.objects.db):
+            claims.begin(cls.objects.db)
+            if cls.objects.filter(is_old | is_ahead, pk=1).update(swept_at=DatabaseNow()):
+                return True
+        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]
 
 
 def blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Place]:
