@@ -20,9 +20,9 @@ A change takes one way through these packages, from top to bottom::
       sender         a thread that only does HTTP
     network        one request to a checked address: an Outcome
     delivery
-      outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next module
-      retry_policy   when to send again, or give up; when to pause or disable the webhook
-      health         pauses, probes, resumes or disables it
+      outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next modules
+      retry_policy   when to send again, or give up
+      health         pauses, probes, resumes or disables the webhook
 
 The admin, the REST API and the management commands read the same rows, and change them through ``operations``.
 ``docs/how-it-works.md`` explains why.

@@ -18,7 +18,7 @@ from tests.support.admin_pages import STATUS
 from tests.support.every_page import addresses, fill
 from tests.support.makers import make_webhook
 from tests.support.users import browser
-from webhooks.delivery.retry_policy import GONE
+from webhooks.delivery.health import GONE
 
 # Words that German has from English, texts that people or programs wrote, and names of models.
 SAME = re.compile(

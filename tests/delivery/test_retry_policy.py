@@ -1,18 +1,13 @@
-"""When to try again, and when to pause or disable a webhook."""
+"""When to try again, and when to give up."""
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Any
-
 import pytest
-from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
 from webhooks.conf import RETRY_SCHEDULE
-from webhooks.delivery.retry_policy import Health, after_failures, is_healthy, next_wait
-from webhooks.network.outcome import Outcome
+from webhooks.delivery.retry_policy import next_wait
 
 
 @pytest.mark.parametrize(
@@ -68,68 +63,3 @@ def test_a_wait_is_never_negative_nor_more_than_twice_the_plan(
     assert 0 <= wait <= 2 * planned + 1e-6
     if asked is not None:
         assert wait >= planned
-
-
-# The health of a webhook
-
-NOW = timezone.now()
-FINE = Health(0, None, None, 0)
-
-
-def outcome(reason: str = "HTTP 500", status: int = 500) -> Outcome:
-    return Outcome(NOW, 1, reason=reason, status=status)
-
-
-OK = Outcome(NOW, 1, status=200)
-
-
-@pytest.mark.parametrize(
-    ("before", "outcomes", "failures"),
-    [
-        (0, [outcome()], 1),
-        (4, [outcome()] * 3, 7),
-        (4, [outcome(), OK, outcome()], 1),
-        (9, [OK, outcome(), outcome()], 2),
-    ],
-)
-def test_failures_are_counted_from_the_last_success(before: int, outcomes: list[Outcome], failures: int) -> None:
-    assert after_failures(Health(before, NOW, None, 0), outcomes, NOW).failures_in_a_row == failures
-
-
-def test_enough_failures_pause_a_webhook_until_its_first_probe(webhooks_settings: Any) -> None:
-    webhooks_settings(PAUSE_AFTER=3, PROBE_SCHEDULE=[60, 120])
-    assert after_failures(FINE, [outcome()] * 2, NOW).probe_at is None
-    assert after_failures(FINE, [outcome()] * 3, NOW).probe_at == NOW + timedelta(seconds=60)
-
-
-@pytest.mark.parametrize(("probes", "wait"), [(0, 60), (1, 120), (2, 120), (50, 120)])
-def test_probes_come_at_growing_intervals(webhooks_settings: Any, probes: int, wait: int) -> None:
-    webhooks_settings(PAUSE_AFTER=3, PROBE_SCHEDULE=[60, 120])
-    health = after_failures(Health(5, NOW, NOW, probes), [outcome()], NOW)
-    assert health.probe_at == NOW + timedelta(seconds=wait)
-
-
-def test_nothing_but_failures_for_too_long_disables(webhooks_settings: Any) -> None:
-    webhooks_settings(DISABLE_AFTER=3600)
-    since = NOW - timedelta(seconds=3500)
-    assert not after_failures(Health(50, since, NOW, 3), [outcome()], NOW).disabled_reason
-    late = after_failures(Health(50, since, NOW, 3), [outcome()], NOW + timedelta(seconds=200), "no answer within 10 s")
-    assert "no answer within 10 s" in late.disabled_reason
-
-
-@pytest.mark.parametrize(
-    ("status", "healthy", "disabled", "wait"),
-    [(200, True, False, None), (410, False, True, 5), (429, False, False, 60), (500, False, False, 5)],
-)
-def test_an_outcome_decides_about_the_delivery_and_its_webhook(
-    status: int, healthy: bool, disabled: bool, wait: float | None
-) -> None:
-    one = OK if status == 200 else outcome(f"HTTP {status}", status)
-    assert is_healthy([one]) == healthy
-    if not healthy:
-        assert ("410 Gone" in after_failures(FINE, [one], NOW).disabled_reason) == disabled
-        assert next_wait([5], 1, overloaded=one.overloaded) == wait
-
-
-def test_a_success_after_410_does_not_keep_a_webhook_enabled() -> None:
-    assert not is_healthy([outcome("HTTP 410 Gone", 410), OK])

@@ -6,9 +6,9 @@ claims        due Deliveries -> this worker, under a lease
 request       a Delivery -> URL, headers and body
 sender        the thread that sends, in the turns of fair_queue
 breaker       faults of our own, which count no attempt
-retry_policy  what follows from an outcome, such as a 410, for the delivery and for its webhook
+retry_policy  when a failed delivery is sent again, or given up
 outcomes      the attempt is recorded, the lane goes on
-health        a webhook is paused, probed, resumed or disabled
+health        a webhook is paused, probed, resumed, or disabled as after a 410
 statistics    attempts and skips are counted by minute and hour
 maintenance   the sweep: expired leases, blocked lanes, retention
 run_steps     runs, step by step; run_acts says what each kind does, run_pace how much a query looks at

@@ -1,19 +1,36 @@
-"""Carry out what ``retry_policy`` decides about a webhook: pause, probe, resume or disable it, and report that."""
+"""The health of webhooks: pause, probe, resume or disable them after attempts, and report that.
+
+========================  ============================================
+outcome                   the webhook
+========================  ============================================
+2xx                       is healthy: a pause ends
+410 Gone                  is disabled at once
+any other failure         counts a failure
+PAUSE_AFTER failures      is paused, and probed by PROBE_SCHEDULE
+failures, DISABLE_AFTER   is disabled, until a user enables it
+========================  ============================================
+
+The deliveries of a paused or disabled webhook wait. ``retry_policy`` says when to send a failed one again: after a 410
+as after any other failure.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import takewhile
 
 from django.core.mail import mail_admins, send_mail
 from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow
-from webhooks.delivery.retry_policy import Health, after_failures, is_healthy
+from webhooks.db import DatabaseNow, to_utc
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
 from webhooks.network.outcome import Outcome
@@ -26,6 +43,42 @@ PROBE_SECONDS = 180
 
 # The successes of a healthy webhook are written this often (seconds), so that its row is no bottleneck.
 SUCCESS_NOTED_EVERY = 5
+
+# Stored in English, and translated when it is shown.
+GONE = gettext_noop("the receiver answered 410 Gone: it wants no more deliveries")
+
+
+@dataclass(frozen=True)
+class Health:
+    """The failures of a webhook since its last success. ``probe_at`` is set while it is paused."""
+
+    failures_in_a_row: int
+    failing_since: datetime | None
+    probe_at: datetime | None
+    probes: int
+    disabled_reason: str = ""
+
+
+def is_healthy(outcomes: Sequence[Outcome]) -> bool:
+    """Whether a webhook is healthy after these outcomes, given in their order."""
+    return outcomes[-1].succeeded and not any(outcome.is_gone for outcome in outcomes)
+
+
+def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime, reason: str = "") -> Health:
+    """A webhook's health after outcomes that leave it unhealthy. ``reason`` belongs to the last failure."""
+    trailing = len(list(takewhile(lambda outcome: not outcome.succeeded, reversed(outcomes))))
+    if trailing < len(outcomes):  # a success came between
+        health = Health(0, None, None, 0)
+    failures, since, probe_at = health.failures_in_a_row + trailing, health.failing_since or now, health.probe_at
+    if failures >= conf.pause_after:
+        wait = conf.probe_schedule[min(health.probes, len(conf.probe_schedule) - 1)]
+        probe_at = now + timedelta(seconds=wait)
+    disabled_reason = ""
+    if any(outcome.is_gone for outcome in outcomes):
+        disabled_reason = GONE
+    elif (now - since).total_seconds() > conf.disable_after:
+        disabled_reason = f"every attempt since {to_utc(since):%Y-%m-%d %H:%M} UTC failed, the last one with: {reason}"
+    return Health(failures, since, probe_at, health.probes, disabled_reason)
 
 
 def begin_probe(webhook_id: int) -> bool:
