@@ -131,7 +131,7 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
     def with_mine(using: str) -> Subscriptions:
         wanted = real(using)
         mine = [(label, action) for label in labels for action in Action]
-        everything = {change: [CAPTURE_ID, *wanted.candidates(*change)] for change in mine}
+        everything = {change: [CAPTURE_ID, *wanted.subscribers(*change)] for change in mine}
         announced = {name: [CAPTURE_ID, *wanted.by_event.get(name, [])] for name in custom_events}
         return replace(
             wanted,

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 
 def wanting(model: str = "testapp.thing", action: Action = Action.UPDATED) -> list[int]:
-    return subscriptions.current("default").candidates(model, action)
+    return subscriptions.current("default").subscribers(model, action)
 
 
 def test_each_change_has_the_enabled_webhooks_that_want_it_in_order() -> None:
@@ -87,7 +87,7 @@ def test_filters_come_with_the_same_query() -> None:
     disabled = make_webhook(Thing, conditions=rule, enabled=False)
     with transaction.atomic(), CaptureQueriesContext(connection) as captured:
         found = subscriptions.current("default")
-    assert len(found.candidates("testapp.thing", Action.UPDATED)) == 24
+    assert len(found.subscribers("testapp.thing", Action.UPDATED)) == 24
     text = found.filters[conditions.pk].conditions
     assert json.loads(text) == rule
     assert found.filters == {
@@ -100,7 +100,7 @@ def test_filters_come_with_the_same_query() -> None:
         ),
     }
     assert found.disabled
-    assert found.disabled.candidates("testapp.thing", Action.UPDATED) == [disabled.pk]
+    assert found.disabled.subscribers("testapp.thing", Action.UPDATED) == [disabled.pk]
     assert answered(captured) == 4 + 5
 
 

@@ -99,7 +99,8 @@ def _record_batch(state: TransactionState, entries: list[Entry]) -> None:
 def _record_together(state: TransactionState, entries: list[Entry]) -> None:
     """Record changes of different objects, custom events and skips, with as few queries as for one."""
     changes = [entry for entry in entries if isinstance(entry, Change)]
-    candidates = {change.key: events.candidates_for(state, change) for change in changes}
+    merged = {change.key: events.merge(state, change) for change in changes}
+    candidates = {key: events.candidates_for(state, one) for key, one in merged.items()}
     unread = [change for change in changes if candidates[change.key][0] and not change.serialized]
     known = serialize.read_all(state, unread)
     replaced: list[Change] = []
@@ -117,11 +118,11 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
                 serialized = entry.serialized or known[entry.key]
                 if not serialized:
                     continue  # the object was deleted without a signal
-                planned, refused = events.plan_events(state, entry, webhook_ids, serialized)
+                planned, refused = events.plan_events(state, merged[entry.key], webhook_ids, serialized)
                 new += [(one.ids, Event(**one.columns)) for one in planned if one.columns]
                 name, refusals = serialized.object_repr, refusals | refused
             replaced.append(entry)
-            skips.replace(entry, events.merged_action(state.begin_history(entry), entry), name, refusals)
+            skips.replace(entry, merged[entry.key].action, name, refusals)
     events.delete_pending(state, replaced)
     Event.insert_all([event for _, event in new], state.using)
     skips.store()

@@ -9,7 +9,7 @@ from django.db import models, router, transaction
 
 from webhooks import payloads, registry
 from webhooks.capture import events
-from webhooks.capture.context import current_actor
+from webhooks.capture.context import Actor, current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
@@ -78,17 +78,18 @@ def _identify(name: str, obj: models.Model) -> tuple[Registration, str, str]:
 
 def _record_event(state: TransactionState, event: Event, registration: Registration | None) -> None:
     """Record the event for the webhooks that want it. ``registration``: its object has a row in this database."""
-    what = event.object_type, event.action, current_actor().username
-    candidates, refusals = state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
-    new = list[Event]()
+    actor, new = current_actor(), list[Event]()
+    candidates, refusals = state.subscriptions.candidates(event.object_type, event.action, actor.username)
     if candidates:
         if registration:
             _lock_object(state, registration, event)
-        found = _match_event(state, event, candidates)
+        found, stopped = _match_event(state, event, candidates, actor), events.loop_error(actor)
+        if stopped and not event.error:
+            found.refusals |= events.loop_refusals(state, found.matched, actor)
         same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
-        for webhook_ids, error in ((found.matched, event.error), (found.errored, clean(found.error))):
+        for webhook_ids, error in ((found.matched, event.error or stopped), (found.errored, found.error)):
             if webhook_ids:
-                new.append(Event(**same, **events.metadata_columns(event.action, webhook_ids, error)))
+                new.append(Event(**same, **events.metadata_columns(event.action, webhook_ids, error, actor)))
         refusals |= found.refusals
     skips = skips_of(event, refusals)
     if state.batch is not None:
@@ -112,11 +113,9 @@ def _lock_object(state: TransactionState, registration: Registration, event: Eve
             snapshots.read_rows(registration, [event.object_id], state.using, lock=True)
 
 
-def _match_event(state: TransactionState, event: Event, candidates: list[int]) -> Match:
+def _match_event(state: TransactionState, event: Event, candidates: list[int], actor: Actor) -> Match:
     """Which candidates want the event. One that is too large fails for all of them."""
     if event.error:
         return Match(candidates)
-    context = EventContext(event.action, event.data, "", "", current_actor())
-    found = match(candidates, state.subscriptions, context, state.budget)
-    found.refusals |= events.loop_refusals(state, found.matched)
-    return found
+    context = EventContext(event.action, event.data, "", "", actor)
+    return match(candidates, state.subscriptions, context, state.budget)

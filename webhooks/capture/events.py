@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from webhooks import payloads
 from webhooks.capture import serialize
-from webhooks.capture.context import actor_columns, current_actor
+from webhooks.capture.context import Actor, actor_columns, current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.serialize import SerializedObject
 from webhooks.capture.skips import Skips
@@ -51,6 +51,16 @@ _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
+class MergedChange:
+    """The last change of an object in a transaction, and the ``action`` of the Event that has all its changes."""
+
+    change: Change
+    history: ObjectHistory
+    action: Action
+    actor: Actor
+
+
+@dataclass(frozen=True)
 class PlannedEvent:
     """An Event as the transaction must leave it. ``ids`` are its rows so far, the list of the object's history.
     ``columns`` are empty if no webhook needs the Event."""
@@ -79,11 +89,10 @@ def record(
             with log_missed(using, change):
                 state = current_or_new_state(using, state)
                 if state.subscriptions.concerns(registration.model):
-                    # In autocommit mode the change is committed already, and its lock released.
-                    lock = needs_lock or not state.is_open
-                    change = replace(change, pk=registration.normalize_pk(pk), needs_lock=lock)
-                    with state.begin():
-                        _record_change(state, change)
+                    with state.begin() as is_new:
+                        # In autocommit mode the change is committed already, and its lock released.
+                        lock = needs_lock or is_new
+                        _record_change(state, replace(change, pk=registration.normalize_pk(pk), needs_lock=lock))
 
 
 def _record_change(state: TransactionState, change: Change) -> None:
@@ -106,8 +115,8 @@ def _record_change(state: TransactionState, change: Change) -> None:
 
 def record_now(state: TransactionState, change: Change) -> None:
     """Insert, update or delete the Event of the object of a change."""
-    history = state.begin_history(change)
-    candidates, refusals = candidates_for(state, change)
+    merged = merge(state, change)
+    candidates, refusals = candidates_for(state, merged)
     name = ""
     if candidates:
         try:
@@ -117,45 +126,43 @@ def record_now(state: TransactionState, change: Change) -> None:
                 serialized = change.serialized or serialize.read(state, change, serializers)
                 if not serialized:
                     return  # the object was deleted without a signal
-                refused = _write_events(state, change, candidates, serialized)
+                refused = _write_events(state, merged, candidates, serialized)
         except Exception as error:
             reraise_job_timeout(error)
             with transaction.atomic(state.using):
                 serialized = serialize.failed(state, change, error)
-                refused = _write_events(state, change, candidates, serialized)
+                refused = _write_events(state, merged, candidates, serialized)
         name, refusals = serialized.object_repr, refusals | refused
-    elif history.event_ids or history.failed_ids:
+    elif merged.history.event_ids or merged.history.failed_ids:
         with transaction.atomic(state.using):
             delete_pending(state, [change])
-    if refusals or history.skip_ids:
+    if refusals or merged.history.skip_ids:
         skips = Skips(state)
-        skips.replace(change, merged_action(history, change), name, refusals)
+        skips.replace(change, merged.action, name, refusals)
         skips.store()
 
 
-def merged_action(history: ObjectHistory, change: Change) -> Action:
-    """The action of the object's Event: all changes of the transaction as one."""
-    if change.action == Action.DELETED:
-        return Action.DELETED
-    return Action.UPDATED if history.existed else Action.CREATED
+def merge(state: TransactionState, change: Change) -> MergedChange:
+    """Merge a change with the object's earlier ones in the transaction."""
+    history, action = state.begin_history(change), change.action
+    if action != Action.DELETED:
+        action = Action.UPDATED if history.existed else Action.CREATED
+    return MergedChange(change, history, action, current_actor())
 
 
-def candidates_for(state: TransactionState, change: Change) -> tuple[list[int], dict[int, Refusal]]:
+def candidates_for(state: TransactionState, merged: MergedChange) -> tuple[list[int], dict[int, Refusal]]:
     """The webhooks that want the object's Event before its data is known, and why others do not."""
-    history = state.begin_history(change)
-    action = merged_action(history, change)
-    if action == Action.DELETED and not history.existed:
+    if merged.action == Action.DELETED and not merged.history.existed:
         return [], {}  # created and deleted
-    what = change.key[0], action, current_actor().username
-    return state.subscriptions.candidates(*what), state.subscriptions.refusing(*what)
+    return state.subscriptions.candidates(merged.change.key[0], merged.action, merged.actor.username)
 
 
 def _write_events(
-    state: TransactionState, change: Change, candidates: list[int], serialized: SerializedObject
+    state: TransactionState, merged: MergedChange, candidates: list[int], serialized: SerializedObject
 ) -> dict[int, Refusal]:
     """Write the Events of a change. Returns why some candidates do not want it."""
-    events, refusals = plan_events(state, change, candidates, serialized)
-    label, pk = change.key
+    events, refusals = plan_events(state, merged, candidates, serialized)
+    label, pk = merged.change.key
     for planned in events:
         if planned.ids:
             # SQLite reuses the id of a row that was rolled back: it may be the Event of another object by now.
@@ -173,36 +180,36 @@ def _write_events(
 
 
 def plan_events(
-    state: TransactionState, change: Change, candidates: list[int], serialized: SerializedObject
+    state: TransactionState, merged: MergedChange, candidates: list[int], serialized: SerializedObject
 ) -> tuple[list[PlannedEvent], dict[int, Refusal]]:
     """The Events of a change, and why some candidates do not want it.
 
     The first Event is for the webhooks that match. The second is for the webhooks with filters that failed.
     """
-    history = state.begin_history(change)
-    action = merged_action(history, change)
-    found, planned = _match_candidates(state, action, candidates, serialized), list[PlannedEvent]()
+    found, planned = _match_candidates(state, merged, candidates, serialized), list[PlannedEvent]()
     if found.errored:
-        logger.error("The filters of webhooks %s failed for %s: %s", found.errored, change, last_line(found.error))
+        error = last_line(found.error)
+        logger.error("The filters of webhooks %s failed for %s: %s", found.errored, merged.change, error)
+    stopped = loop_error(merged.actor)
     for ids, webhook_ids, error in (
-        (history.event_ids, found.matched, serialized.error),
-        (history.failed_ids, found.errored, clean(found.error)),
+        (merged.history.event_ids, found.matched, serialized.error or stopped),
+        (merged.history.failed_ids, found.errored, found.error),
     ):
         columns: dict[str, Any] = {}
         if webhook_ids:
             by_serializer = state.subscriptions.by_serializer(webhook_ids)
             columns = payloads.serializer_columns(by_serializer, serialized.columns_by_serializer)
-            columns |= metadata_columns(action, webhook_ids, error)
-            columns |= dict(zip(("object_type", "object_id"), change.key, strict=True))
+            columns |= metadata_columns(merged.action, webhook_ids, error, merged.actor)
+            columns |= dict(zip(("object_type", "object_id"), merged.change.key, strict=True))
             columns["object_repr"] = serialized.object_repr
         planned.append(PlannedEvent(ids, columns))
-    if not serialized.error:
-        found.refusals |= loop_refusals(state, found.matched)
+    if stopped and not serialized.error:
+        found.refusals |= loop_refusals(state, found.matched, merged.actor)
     return planned, found.refusals
 
 
 def _match_candidates(
-    state: TransactionState, action: Action, candidates: list[int], serialized: SerializedObject
+    state: TransactionState, merged: MergedChange, candidates: list[int], serialized: SerializedObject
 ) -> Match:
     """Which candidates want the Event. Without a payload, filters cannot be applied: it fails for all of them."""
     if serialized.error:
@@ -210,7 +217,7 @@ def _match_candidates(
     found = Match()
     for serializer, webhook_ids in state.subscriptions.by_serializer(candidates).items():
         if columns := serialized.columns_by_serializer.get(serializer):
-            context = EventContext(action, **columns, actor=current_actor())
+            context = EventContext(merged.action, **columns, actor=merged.actor)
             found.add(match(webhook_ids, state.subscriptions, context, state.budget))
         else:  # it failed, or a webhook began to use it after the object was read
             missing = f"Serializer {serializer} was not run.\n"
@@ -218,15 +225,8 @@ def _match_candidates(
     return found
 
 
-def metadata_columns(action: str, webhook_ids: list[int], error: str) -> dict[str, Any]:
+def metadata_columns(action: str, webhook_ids: list[int], error: str, actor: Actor) -> dict[str, Any]:
     """The columns of an Event about who did what, and who wants it."""
-    actor = current_actor()
-    if not error and actor.depth > conf.max_depth:
-        # Receivers that write back would go on for ever.
-        error = (
-            f"{LOOP_PROTECTION}depth {actor.depth} of a chain of changes that webhooks caused; MAX_DEPTH allows "
-            f"{conf.max_depth}. Replay it to send it as the first of a new chain."
-        )
     return actor_columns(actor) | {
         "action": action,
         "webhook_ids": webhook_ids,
@@ -236,11 +236,22 @@ def metadata_columns(action: str, webhook_ids: list[int], error: str) -> dict[st
     }
 
 
-def loop_refusals(state: TransactionState, webhook_ids: list[int]) -> dict[int, Refusal]:
-    """Why these webhooks do not get an Event that loop protection stops; empty if it does not."""
-    if not state.subscriptions.keeps_skips or (depth := current_actor().depth) <= conf.max_depth:
+def loop_error(actor: Actor) -> str:
+    """Why loop protection stops the Events of this actor; empty if it does not."""
+    if actor.depth <= (most := conf.max_depth):
+        return ""
+    # Receivers that write back would go on for ever.
+    return (
+        f"{LOOP_PROTECTION}depth {actor.depth} of a chain of changes that webhooks caused; MAX_DEPTH allows {most}. "
+        "Replay it to send it as the first of a new chain."
+    )
+
+
+def loop_refusals(state: TransactionState, webhook_ids: list[int], actor: Actor) -> dict[int, Refusal]:
+    """Why these webhooks do not get an Event that loop protection stops. Empty if no skips are stored."""
+    if not state.subscriptions.keeps_skips:
         return {}
-    return dict.fromkeys(webhook_ids, Refusal.because(Rule.LOOP_PROTECTION, depth=depth, limit=conf.max_depth))
+    return dict.fromkeys(webhook_ids, Refusal.because(Rule.LOOP_PROTECTION, depth=actor.depth, limit=conf.max_depth))
 
 
 def delete_pending(state: TransactionState, changes: Iterable[Change]) -> None:
@@ -279,7 +290,7 @@ def _record_missed(subscriptions: Subscriptions, using: str) -> None:
         events = list(_missed)
         _missed.clear()
     for event in events:
-        event.webhook_ids = subscriptions.candidates(event.object_type, event.action, event.username)
+        event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, event.username)
     try:
         with transaction.atomic(using):
             Event.insert_all([event for event in events if event.webhook_ids], using)

@@ -18,6 +18,7 @@ from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action
 from webhooks.models.skip import Refusal, Rule
+from webhooks.text import clean
 
 
 class FilterError(Exception):
@@ -132,11 +133,12 @@ class Match:
     def add(self, other: Match) -> None:
         self.matched = sorted([*self.matched, *other.matched])
         self.refusals |= other.refusals
-        self.add_error(other.errored, other.error)
+        if other.errored:
+            self.add_error(other.errored, other.error)
 
     def add_error(self, webhook_ids: list[int], error: str) -> None:
         self.errored = sorted([*self.errored, *webhook_ids])
-        self.error += error
+        self.error += clean(error)
 
 
 def match(candidates: list[int], subscriptions: Subscriptions, event: EventContext, budget: Budget) -> Match:

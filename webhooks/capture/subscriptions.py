@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-from django.db import Error, connections, models, transaction
+from django.db import Error, connections, models
 
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
 from webhooks.conf import conf
-from webhooks.db import fetch_all, is_postgresql, to_utc_text
+from webhooks.db import execute, fetch_all, fetch_each, is_postgresql, to_utc_text
 from webhooks.errors import describe_error, get_logger, is_aborted, is_conflict
 from webhooks.models import Action
 from webhooks.models.skip import Refusal, Rule
@@ -105,30 +105,27 @@ class Subscriptions:
         """Whether a webhook wants the custom event of this name, or would want it if it were enabled."""
         return name in self.by_event or bool(self.disabled and name in self.disabled.by_event)
 
-    def candidates(self, object_type: str, action: str, username: str = "") -> list[int]:
-        """The ids of the webhooks that want this action on "dcim.site" from this user, in order. Their filters may
-        still refuse the change. The action may also be the name of a custom event."""
-        found = self.by_change.get((object_type, action)) or self.by_event.get(action, [])
-        return [pk for pk in found if pk not in self.filters or username not in self.filters[pk].excluded_usernames]
+    def subscribers(self, object_type: str, action: str) -> list[int]:
+        """The ids of the webhooks that chose this action on "dcim.site", in order. The action may also be the name of
+        a custom event."""
+        return self.by_change.get((object_type, action)) or self.by_event.get(action, [])
 
-    def refusing(self, object_type: str, action: str, username: str) -> dict[int, Refusal]:
-        """The webhooks that refuse this action for every object. Empty if no skips are stored."""
+    def candidates(self, object_type: str, action: str, username: str) -> tuple[list[int], dict[int, Refusal]]:
+        """The webhooks that want this action by this user, unless their filters refuse it; and why others refuse it
+        for every object. There are no reasons if no skips are stored."""
+        candidates, refusals = list[int](), dict[int, Refusal]()
+        for pk in self.subscribers(object_type, action):
+            if pk in self.filters and username in self.filters[pk].excluded_usernames:
+                refusals[pk] = Refusal(Rule.IGNORED_USER)
+            else:
+                candidates.append(pk)
         if self.disabled is None:
-            return {}
-        found = {}
-        if self.ignores_users:
-            for pk in self.by_change.get((object_type, action)) or self.by_event.get(action, []):
-                if pk in self.filters and username in self.filters[pk].excluded_usernames:
-                    found[pk] = Refusal(Rule.IGNORED_USER)
-        for pk in self.disabled.candidates(object_type, action):
+            return candidates, {}
+        for pk in self.disabled.subscribers(object_type, action):
             one = self.filters[pk]
             reason = {"reason": one.disabled_reason} if one.disabled_reason else {}
-            found[pk] = Refusal.because(Rule.DISABLED, since=one.disabled_at, by=one.disabled_by, **reason)
-        return found
-
-    @cached_property
-    def ignores_users(self) -> bool:
-        return any(one.excluded_usernames for one in self.filters.values())
+            refusals[pk] = Refusal.because(Rule.DISABLED, since=one.disabled_at, by=one.disabled_by, **reason)
+        return candidates, refusals
 
     def by_serializer(self, webhook_ids: Iterable[int]) -> dict[str, list[int]]:
         """These webhooks by the names of their serializers; the default one is empty, and first."""
@@ -308,27 +305,17 @@ def _query(using: str, query: str) -> list[tuple[Any, ...]]:
     if not is_postgresql(using):
         return fetch_all(using, query)
     connection = connections[using]
+    begin, end = "BEGIN", ["ROLLBACK"]
+    if not connection.get_autocommit():
+        begin = "SAVEPOINT webhooks_subscriptions"
+        end = [f"ROLLBACK TO {begin}", f"RELEASE {begin}"]
     limit = f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT * 1000:.0f}ms'"
-    with connection.cursor() as cursor:
-        # psycopg 3 sends several statements at once and returns all results, unless it may prepare them.
-        if getattr(cursor.connection, "prepare_threshold", 0) is not None:
-            with transaction.atomic(using):
-                cursor.execute(limit)
-                cursor.execute(query)
-                transaction.set_rollback(True, using)
-                return list(cursor.fetchall())
-        begin, end = "BEGIN", "ROLLBACK"
-        if not connection.get_autocommit():
-            begin = "SAVEPOINT webhooks_subscriptions"
-            end = f"ROLLBACK TO {begin}; RELEASE {begin}"
+    try:
+        return fetch_each(using, *((statement, ()) for statement in (begin, limit, query, *end)))[2]
+    except Error:
         try:
-            cursor.execute("; ".join([begin, limit, query, end]))
+            for statement in end:
+                execute(using, statement)
         except Error:
-            try:
-                cursor.execute(end)
-            except Error:
-                connection.needs_rollback = connection.in_atomic_block  # the connection is lost
-            raise
-        while cursor.description is None:
-            cursor.nextset()
-        return list(cursor.fetchall())
+            connection.needs_rollback = connection.in_atomic_block  # the connection is lost
+        raise

@@ -128,14 +128,15 @@ class TransactionState:
             jobs.wake_up()
 
     @contextmanager
-    def begin(self) -> Iterator[None]:
-        """Open a transaction if there is none: in autocommit mode Django signals a save after its commit."""
+    def begin(self) -> Iterator[bool]:
+        """Open a transaction if there is none: in autocommit mode Django signals a save after its commit. Returns
+        whether it opened one."""
         if self.is_open:
-            yield
+            yield False
             return
         with transaction.atomic(self.using):
             self.register()
-            yield
+            yield True
 
     def register(self) -> None:
         """Add it to the callbacks of the open transaction, and make it the current one."""
