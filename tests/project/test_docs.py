@@ -29,7 +29,7 @@ ROW = re.compile(r"^\| `([^`]+)` \| (.*)$", re.MULTILINE)
 # The first cell of a row of any table.
 FIRST_CELL = re.compile(r"^\| (.*?) \|", re.MULTILINE)
 LEVELS = ("debug", "info", "warning", "error", "exception")
-LOGGING = {f"logger.{level}" for level in LEVELS} | {"Sparing", "log_errors"}
+LOGGING = {f"logger.{level}" for level in LEVELS} | {"log_errors"}
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
