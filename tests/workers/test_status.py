@@ -18,7 +18,8 @@ from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from webhooks.delivery.breaker import Fault
 from webhooks.network.error_kinds import ErrorKind
-from webhooks.workers.status import CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, faults_as_json, read_backend
+from webhooks.workers import WebhookWorker
+from webhooks.workers.status import CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, SETTINGS_KEY, faults_as_json, read_backend
 
 
 def register(redis: Any, name: str, *queues: str) -> Worker:
@@ -97,6 +98,24 @@ def test_a_heartbeat_is_corrected_by_the_offset_of_its_clock(redis: Any, offset:
 def test_a_worker_reports_its_attempts_a_minute(redis: Any, reported: dict[str, str], expected: float | None) -> None:
     redis.hset(register(redis, "w-1", "webhooks").key, mapping={CLOCK_FIELD: "0.0", **reported})
     assert read_backend().workers[0].per_minute == expected
+
+
+def test_a_worker_names_the_settings_that_the_one_before_did_not_have(redis: Any, settings: Any) -> None:
+    def start(name: str) -> tuple[str, ...]:
+        WebhookWorker([Queue("webhooks", connection=redis)], name=name, connection=redis).register_birth()
+        return next(one.changed_settings for one in read_backend().workers if one.name == name)
+
+    assert start("w-1") == (), "there was none before"
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "SENDERS": 7, "TIMEOUT": 9}
+    assert start("w-2") == ("SENDERS", "TIMEOUT")
+    assert start("w-3") == ()
+    settings.WEBHOOKS = {**settings.WEBHOOKS, "PROXY": "http://me:hush@proxy:3128"}
+    assert start("w-4") == ("PROXY",)
+    settings.SECRET_KEY = "another"
+    assert start("w-5") == ("SECRET_KEY",)
+    assert b"hush" not in redis.get(SETTINGS_KEY % "webhooks")
+    redis.set(SETTINGS_KEY % "webhooks", "[1]")
+    assert start("w-6") == ()
 
 
 def test_a_suspended_worker_does_not_serve(redis: Any) -> None:

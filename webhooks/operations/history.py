@@ -61,6 +61,7 @@ class HistoryEntry:
     at: datetime
     user: str
     change: str
+    is_addition: bool
 
 
 def newest_of_webhooks(webhooks: Collection[int]) -> list[HistoryEntry]:
@@ -73,7 +74,13 @@ def newest_of_webhooks(webhooks: Collection[int]) -> list[HistoryEntry]:
     keys = [str(pk) for pk in webhooks]
     entries = LogEntry.objects.filter(content_type=content_type, object_id__in=keys).select_related("user")
     return [
-        HistoryEntry(int(str(entry.object_id)), entry.action_time, str(entry.user), entry.get_change_message())
+        HistoryEntry(
+            int(str(entry.object_id)),
+            entry.action_time,
+            str(entry.user),
+            entry.get_change_message(),
+            entry.is_addition(),
+        )
         for entry in entries.order_by("-action_time")[:50]
     ]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.utils import timezone
+from django.utils.crypto import salted_hmac
 from django.utils.translation import gettext
 from redis import Redis
 from redis.exceptions import RedisError
@@ -41,6 +42,10 @@ CLASS_FIELD, FAULTS_FIELD = "worker_class", "webhook_faults"
 # It also reports the seconds that the clock of its machine is ahead of the database's, and its attempts a minute.
 CLOCK_FIELD, RATE_FIELD = "clock_offset", "webhook_rate"
 
+# The names of the settings that differ from those of the worker that started before. That one left hashes of its
+# settings under the key.
+SETTINGS_FIELD, SETTINGS_KEY = "webhook_settings", "webhooks:settings:%s"
+
 
 def faults_as_json(faults: Sequence[Fault]) -> str:
     """The text of ``FAULTS_FIELD``."""
@@ -55,6 +60,23 @@ def _read_faults(stored: str) -> tuple[Fault, ...]:
         )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):  # another program or version wrote it
         return ()
+
+
+def hash_settings() -> dict[str, str]:
+    """A short hash of each setting that a worker uses, by name. ``SECRET_KEY`` keys them, so they show no value."""
+    values = {name: getattr(conf, name.lower()) for name in conf.by_key}
+    values["SECRET_KEY"] = (settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS)
+    return {name: salted_hmac(__name__, repr(value)).hexdigest()[:8] for name, value in values.items()}
+
+
+def changed_settings(before: bytes | str | None, now: Mapping[str, str]) -> list[str]:
+    """The settings whose hashes differ from the JSON text ``before``. None without one, as after a loss of Redis."""
+    try:
+        old = dict(json.loads(before or "{}"))
+    except (ValueError, TypeError):  # another program wrote it
+        return []
+    changed = sorted(name for name in old.keys() & now.keys() if old[name] != now[name])
+    return ["SECRET_KEY"] if "SECRET_KEY" in changed else changed  # with another key, every hash differs
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,8 @@ class RegisteredWorker:
     """The faults of our own that it meets."""
     job: str = ""
     """The function that it runs, without arguments: those may be secret."""
+    changed_settings: tuple[str, ...] = ()
+    """The settings that differed from those of the worker before when it started."""
 
     @property
     def label(self) -> str:
@@ -181,6 +205,7 @@ def _worker(key: str, values: dict[str, str], description: bytes | None) -> Regi
         pid=values.get("pid", ""),
         faults=_read_faults(values.get(FAULTS_FIELD, "")),
         job=(description or b"").decode("utf-8", "replace").partition("(")[0],
+        changed_settings=tuple(name for name in values.get(SETTINGS_FIELD, "").split(",") if name),
     )
 
 

@@ -8,6 +8,7 @@ as on rq's own worker.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,17 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.errors import describe_error, get_logger
 from webhooks.workers import jobs
 from webhooks.workers.redis import Backoff, is_unavailable, set_timeouts
-from webhooks.workers.status import CLASS_FIELD, CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, faults_as_json
+from webhooks.workers.status import (
+    CLASS_FIELD,
+    CLOCK_FIELD,
+    FAULTS_FIELD,
+    RATE_FIELD,
+    SETTINGS_FIELD,
+    SETTINGS_KEY,
+    changed_settings,
+    faults_as_json,
+    hash_settings,
+)
 
 # Seconds between two tries of an unavailable Redis, and until a Redis that does not answer counts as unavailable.
 REDIS_RETRY_SECONDS = 2
@@ -133,8 +144,13 @@ class WebhookWorker(Worker):
 
     def register_birth(self) -> None:
         super().register_birth()
-        # The status page sees by this field that the worker needs no wake-ups.
-        self.connection.hset(self.key, CLASS_FIELD, f"{type(self).__module__}.{type(self).__qualname__}")
+        # The status page sees by the class that the worker needs no wake-ups.
+        report = {CLASS_FIELD: f"{type(self).__module__}.{type(self).__qualname__}"}
+        if conf.queue in self.queue_names():
+            hashes = hash_settings()
+            before: Any = self.connection.getset(SETTINGS_KEY % conf.queue, json.dumps(hashes))
+            report[SETTINGS_FIELD] = ",".join(changed_settings(before, hashes))
+        self.connection.hset(self.key, mapping=report)
         self._reported_faults = []
 
     # Between jobs

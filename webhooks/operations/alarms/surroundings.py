@@ -1,4 +1,5 @@
-"""What else happened around the time that a problem began: who changed the webhook, which worker started or stopped.
+"""What else happened around the time that a problem began: who changed the webhook, which worker started or stopped,
+and which settings were new.
 
 Two queries, whatever the number of alarms. They need the admin's history, so a host without the admin sees no changes.
 """
@@ -62,14 +63,18 @@ def _concerns(alarm: Alarm, one: Happening) -> bool:
 
 def _changes(webhooks: set[int]) -> Iterator[Happening]:
     for entry in history.newest_of_webhooks(webhooks):
-        text = _("%(user)s: %(change)s") % {"user": entry.user, "change": entry.change}
-        yield Happening(entry.at, text, entry.webhook_id)
+        text = _("%(user)s added the webhook.") if entry.is_addition else _("%(user)s: %(change)s")
+        yield Happening(entry.at, text % {"user": entry.user, "change": entry.change}, entry.webhook_id)
 
 
 def _workers(backend: Backend) -> Iterator[Happening]:
     for worker in backend.workers:
         if worker.started_at:
-            yield Happening(worker.started_at, _("Worker %(name)s started.") % {"name": worker.label})
+            text = _("Worker %(name)s started.")
+            if worker.changed_settings:
+                text = _("Worker %(name)s started with other settings than the one before: %(settings)s.")
+            shown = {"name": worker.label, "settings": ", ".join(worker.changed_settings)}
+            yield Happening(worker.started_at, text % shown)
     stopped: Any = Lease.objects.expired().order_by("-lease_until").values_list("name", "lease_until")
     for name, lease_until in stopped[:MOST]:
         if name:
