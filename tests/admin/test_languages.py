@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
@@ -18,7 +19,6 @@ from tests.support.admin_pages import STATUS
 from tests.support.every_page import addresses, fill
 from tests.support.makers import make_webhook
 from tests.support.users import browser
-from webhooks.delivery.health import GONE
 
 # Words that German has from English, texts that people or programs wrote, and names of models.
 SAME = re.compile(
@@ -88,5 +88,9 @@ def test_every_text_of_every_page_is_translated(db: None, redis: Any) -> None:
 
 
 def test_the_reason_of_a_disabled_webhook_is_translated(admin_client: Client) -> None:
-    make_webhook(enabled=False, disabled_reason=GONE)
-    assert any("mit 410 Gone geantwortet" in text for text in texts(admin_client, STATUS, "de"))
+    make_webhook(enabled=False, disabled_reason="gone")
+    since = datetime(2026, 11, 22, 2, 11, tzinfo=UTC)
+    make_webhook(enabled=False, disabled_reason="failing", failing_since=since, last_failure="HTTP 503")
+    shown = "\n".join(texts(admin_client, STATUS, "de"))
+    assert "mit 410 Gone geantwortet" in shown
+    assert "jeder Versuch seit 22.11.2026 02:11:00 UTC ist gescheitert, der letzte mit: HTTP 503" in shown

@@ -55,8 +55,8 @@ WORDS: dict[str, tuple[Rule, str, str]] = {
     ),
     "disabled automatically": (
         Rule.DISABLED,
-        '{"since":"","by":"","reason":"no success for 5 days"}',
-        "The webhook was disabled: no success for 5 days.",
+        '{"since":"","by":"","reason":"failing"}',
+        "The webhook was disabled: every attempt failed for longer than DISABLE_AFTER.",
     ),
 }
 

@@ -126,11 +126,11 @@ class TestForm:
     def test_saving_an_old_form_does_not_switch_it_back(
         self, admin_client: Client, webhook: Webhook, was: str, left: str | None
     ) -> None:
-        Webhook.objects.update(enabled=not left, disabled_reason="HTTP 410 Gone" if left else "")
+        Webhook.objects.update(enabled=not left, disabled_reason="gone" if left else "")
         opened = form(name="renamed", enabled=left) | {"initial-enabled": was}
         [warning, success] = messages_after(admin_client, change_of(webhook), **opened)
         assert f"“renamed” was {'disabled' if left else 'enabled'}" in warning
-        assert ("open: HTTP 410 Gone. It stays disabled" in warning) == bool(left)
+        assert ("no more deliveries. It stays disabled" in warning) == bool(left)
         assert "was changed successfully" in success
         assert Webhook.objects.values_list("name", "enabled").get() == ("renamed", not left)
 
@@ -150,8 +150,10 @@ class TestForm:
         shown = page(admin_client, change_of(webhook))
         assert "is paused after 10 failed attempts: HTTP 503." in shown
         assert "<p>the next probe is due</p>" in shown
-        Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="HTTP 410 Gone")
-        assert "was disabled automatically: HTTP 410 Gone." in page(staff("view_webhook"), change_of(webhook))
+        Webhook.objects.update(enabled=False, probe_at=None, disabled_reason="gone")
+        assert "was disabled automatically: the receiver answered 410 Gone" in page(
+            staff("view_webhook"), change_of(webhook)
+        )
 
     def test_an_unregistered_model_is_refused(self, admin_client: Client) -> None:
         users = ContentType.objects.get_for_model(User)
@@ -292,7 +294,7 @@ class TestList:
         [
             ("disable", {"enabled": True}, False, "1 webhook disabled."),
             ("disable", {"enabled": False}, False, "Skipped 1: already disabled."),
-            ("enable", {"enabled": False, "disabled_reason": "410 Gone"}, True, "1 webhook enabled."),
+            ("enable", {"enabled": False, "disabled_reason": "gone"}, True, "1 webhook enabled."),
         ],
     )
     def test_webhooks_are_enabled_and_disabled(

@@ -25,6 +25,7 @@ from webhooks.delivery.health import Health, after_failures, is_healthy
 from webhooks.delivery.retry_policy import next_wait
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
+from webhooks.models.webhook import DisabledReason
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.network.outcome import Outcome
 
@@ -69,8 +70,8 @@ def test_nothing_but_failures_for_too_long_disables(webhooks_settings: Any) -> N
     webhooks_settings(DISABLE_AFTER=3600)
     since = NOW - timedelta(seconds=3500)
     assert not after_failures(Health(50, since, NOW, 3), [FAILED], NOW).disabled_reason
-    late = after_failures(Health(50, since, NOW, 3), [FAILED], NOW + timedelta(seconds=200), "no answer within 10 s")
-    assert "no answer within 10 s" in late.disabled_reason
+    late = after_failures(Health(50, since, NOW, 3), [FAILED], NOW + timedelta(seconds=200))
+    assert late.disabled_reason == DisabledReason.FAILING
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_an_outcome_decides_about_the_delivery_and_its_webhook(
     one = OK if status == 200 else failed(status)
     assert is_healthy([one]) == healthy
     if not healthy:
-        assert ("410 Gone" in after_failures(FINE, [one], NOW).disabled_reason) == disabled
+        assert (after_failures(FINE, [one], NOW).disabled_reason == DisabledReason.GONE) == disabled
         assert next_wait([5], 1, overloaded=one.overloaded) == wait
 
 
@@ -229,7 +230,7 @@ def test_a_receiver_that_is_gone_disables_its_webhook_and_says_why(
     drain()
     webhook.refresh_from_db()
     assert not webhook.enabled
-    assert "410" in webhook.disabled_reason
+    assert webhook.disabled_reason == DisabledReason.GONE
     assert len(inbox.received()) == 1
     assert not LogEntry.objects.exists(), "no user did that"
     until(lambda: mailoutbox, 5, "the e-mail")

@@ -103,7 +103,7 @@ def test_json_has_the_fields_of_the_api(webhook: Webhook, api: APIClient, capsys
 
 
 def test_line_breaks_in_a_name_make_no_line_of_their_own(webhook: Webhook, capsys: Any) -> None:
-    Webhook.objects.filter(pk=webhook.pk).update(name="CMDB\nOK", enabled=False, disabled_reason="410 Gone")
+    Webhook.objects.filter(pk=webhook.pk).update(name="CMDB\nOK", enabled=False, disabled_reason="gone")
     assert "“CMDB\\nOK” was disabled automatically" in run(capsys)[1]
 
 
@@ -130,7 +130,7 @@ def test_the_command_sees_all_whatever_may_view_says(webhook: Webhook, capsys: A
 
 
 def test_the_api_needs_the_permission_to_view_deliveries_and_shows_what_the_user_may_view(webhook: Webhook) -> None:
-    Webhook.objects.filter(pk=webhook.pk).update(name="Chatname", enabled=False, disabled_reason="410 Gone")
+    Webhook.objects.filter(pk=webhook.pk).update(name="Chatname", enabled=False, disabled_reason="gone")
     make_site_event(2, "odd", data="", error="KeyError")
     assert api_client(make_user("view_webhook", "view_event")).get(ADDRESS).status_code == 403
     found = api_client(make_user("view_delivery")).get(ADDRESS).json()

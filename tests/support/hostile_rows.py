@@ -54,10 +54,10 @@ def fill(text: str, redis: Any) -> Webhook:
     user = User.objects.create_user(text[:150], is_staff=True)
     webhook = make_webhook(
         Site, name=text[:150], url=f"http://127.0.0.1/{text}"[:500], additional_headers=f"X-A: {text}",
-        body_template=text, disabled_reason=text, last_failure=text, last_failure_at=timezone.now(),
-        failures_in_a_row=3, enabled=False,
+        body_template=text, disabled_reason="failing", failing_since=timezone.now(), last_failure=text,
+        last_failure_at=timezone.now(), failures_in_a_row=3, enabled=False,
     )  # fmt: skip
-    Webhook.objects.filter(pk=webhook.pk).update(disabled_reason=text, excluded_usernames=[text])
+    Webhook.objects.filter(pk=webhook.pk).update(excluded_usernames=[text])
     paused = make_webhook(Site, name=f"paused {text}"[:150])
     Webhook.objects.filter(pk=paused.pk).update(
         probe_at=timezone.now(), failures_in_a_row=11, last_failure=text, last_failure_at=timezone.now()

@@ -35,8 +35,9 @@ from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, SECRET_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.refusals import OUTSIDE
+from webhooks.operations.skip_reasons import why_disabled
 from webhooks.operations.webhooks import delete_webhooks, ping
-from webhooks.operations.wording import sentence, translated
+from webhooks.operations.wording import sentence
 from webhooks.permissions import redaction
 from webhooks.workers import jobs
 
@@ -158,7 +159,7 @@ class WebhookAdmin(WebhookListAdmin):
                     "“%(name)s” was disabled while its form was open: %(reason)s It stays disabled: change that if "
                     "needed."
                 )
-            messages.warning(request, text % {"name": obj, "reason": sentence(translated(obj.disabled_reason))})
+            messages.warning(request, text % {"name": obj, "reason": sentence(why_disabled(obj))})
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)

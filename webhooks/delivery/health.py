@@ -27,12 +27,12 @@ from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, to_utc
+from webhooks.db import DatabaseNow
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
+from webhooks.models.webhook import DisabledReason
 from webhooks.network.outcome import Outcome
 from webhooks.permissions.redaction import Explanation, explain
 
@@ -44,13 +44,13 @@ PROBE_SECONDS = 180
 # The successes of a healthy webhook are written this often (seconds), so that its row is no bottleneck.
 SUCCESS_NOTED_EVERY = 5
 
-# Stored in English, and translated when it is shown.
-GONE = gettext_noop("the receiver answered 410 Gone: it wants no more deliveries")
-
 
 @dataclass(frozen=True)
 class Health:
-    """The failures of a webhook since its last success. ``probe_at`` is set while it is paused."""
+    """The failures of a webhook since its last success. ``probe_at`` is set while it is paused.
+
+    ``disabled_reason`` is a ``DisabledReason``, or empty.
+    """
 
     failures_in_a_row: int
     failing_since: datetime | None
@@ -64,8 +64,8 @@ def is_healthy(outcomes: Sequence[Outcome]) -> bool:
     return outcomes[-1].succeeded and not any(outcome.is_gone for outcome in outcomes)
 
 
-def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime, reason: str = "") -> Health:
-    """A webhook's health after outcomes that leave it unhealthy. ``reason`` belongs to the last failure."""
+def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime) -> Health:
+    """A webhook's health after outcomes that leave it unhealthy."""
     trailing = len(list(takewhile(lambda outcome: not outcome.succeeded, reversed(outcomes))))
     if trailing < len(outcomes):  # a success came between
         health = Health(0, None, None, 0)
@@ -73,11 +73,11 @@ def after_failures(health: Health, outcomes: Sequence[Outcome], now: datetime, r
     if failures >= conf.pause_after:
         wait = conf.probe_schedule[min(health.probes, len(conf.probe_schedule) - 1)]
         probe_at = now + timedelta(seconds=wait)
-    disabled_reason = ""
+    disabled_reason: str = ""
     if any(outcome.is_gone for outcome in outcomes):
-        disabled_reason = GONE
+        disabled_reason = DisabledReason.GONE
     elif (now - since).total_seconds() > conf.disable_after:
-        disabled_reason = f"every attempt since {to_utc(since):%Y-%m-%d %H:%M} UTC failed, the last one with: {reason}"
+        disabled_reason = DisabledReason.FAILING
     return Health(failures, since, probe_at, health.probes, disabled_reason)
 
 
@@ -123,7 +123,7 @@ def update(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
         return False
     failure = next(outcome for outcome in reversed(outcomes) if not outcome.succeeded)
     before = Health(fresh.failures_in_a_row, fresh.failing_since, fresh.probe_at, fresh.probes)
-    after = after_failures(before, outcomes, fresh.now, failure.summary)
+    after = after_failures(before, outcomes, fresh.now)
     _write(fresh, after, failure)
     return after.probe_at is None and fresh.paused_at is None and not after.disabled_reason
 
@@ -142,10 +142,11 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
         **switched,
     )
     if health.disabled_reason:
-        logger.error("Webhook %s was disabled: %s", webhook, health.disabled_reason)
+        logger.error("Webhook %s was disabled (%s): %s", webhook, health.disabled_reason, failure.summary)
+        explanation = explain(failure.kind, webhook.payload_url)
 
         def send_mail_in_thread() -> None:  # a mail server may be slow, and the worker has leases to renew
-            arguments = (webhook.name, health.disabled_reason, explain(failure.kind, webhook.payload_url))
+            arguments = (webhook.name, DisabledReason(health.disabled_reason), failure.summary, explanation)
             threading.Thread(target=_send_mail, args=arguments, name="webhooks-mail", daemon=True).start()
 
         transaction.on_commit(send_mail_in_thread, using=Webhook.objects.db, robust=True)
@@ -153,10 +154,11 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
         logger.warning("Webhook %s is paused: %s", webhook, failure.summary)
 
 
-def _send_mail(name: str, reason: str, explanation: Explanation) -> None:
+def _send_mail(name: str, reason: DisabledReason, failure: str, explanation: Explanation) -> None:
     subject = _("Webhook %(name)s was disabled") % {"name": name}
     paragraphs = (
-        _("The webhook %(name)s was disabled: %(reason)s.") % {"name": name, "reason": _(reason)},
+        _("The webhook %(name)s was disabled: %(reason)s.") % {"name": name, "reason": reason.label},
+        _("The last attempt: %(reason)s") % {"reason": failure},
         f"{explanation.cause}\n{explanation.remedy}",
         _(
             "Its deliveries are kept. Fix the cause, then enable the webhook in the admin to send them, or discard "

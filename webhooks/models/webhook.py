@@ -54,6 +54,13 @@ class Method(models.TextChoices):
     DELETE = "DELETE", "DELETE"
 
 
+class DisabledReason(models.TextChoices):
+    """Why a webhook was disabled automatically."""
+
+    GONE = "gone", _("the receiver answered 410 Gone: it wants no more deliveries")
+    FAILING = "failing", _("every attempt failed for longer than DISABLE_AFTER")
+
+
 class Webhook(models.Model):
     """An admin's rule: send changes of these models to this URL, in this format."""
 
@@ -198,8 +205,13 @@ class Webhook(models.Model):
     resumed_at = models.DateTimeField(
         null=True, blank=True, editable=False, help_text=_("When sending last resumed after a stop.")
     )
-    disabled_reason = models.TextField(
-        _("disabled reason"), **EMPTY, editable=False, help_text=_("Why it was disabled automatically.")
+    disabled_reason = models.CharField(
+        _("disabled reason"),
+        max_length=20,
+        choices=DisabledReason.choices,
+        **EMPTY,
+        editable=False,
+        help_text=_("Why it was disabled automatically."),
     )
     disabled_at = models.DateTimeField(
         _("disabled at"), null=True, blank=True, editable=False, help_text=_("Since when it is disabled.")

@@ -10,9 +10,10 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 
 from webhooks.conditions import CHANGES
-from webhooks.models import Skip
+from webhooks.models import Skip, Webhook
 from webhooks.models.skip import Rule
-from webhooks.operations.wording import exact_time, sentence, translated
+from webhooks.models.webhook import DisabledReason
+from webhooks.operations.wording import exact_time, sentence
 
 
 def skip_reason(skip: Skip, shows_actual: bool) -> str:
@@ -39,12 +40,21 @@ def skip_reason(skip: Skip, shows_actual: bool) -> str:
                 % detail
             )
     since = datetime.fromisoformat(detail["since"]) if detail["since"] else None
-    return was_disabled(since, detail["by"], detail.get("reason", ""))
+    reason = detail.get("reason", "")
+    return was_disabled(since, detail["by"], str(DisabledReason(reason).label) if reason in DisabledReason else reason)
+
+
+def why_disabled(webhook: Webhook) -> str:
+    """Why a webhook was disabled automatically; empty if it was not."""
+    if webhook.disabled_reason != DisabledReason.FAILING or webhook.failing_since is None:
+        return str(webhook.get_disabled_reason_display())
+    text = _("every attempt since %(time)s failed, the last one with: %(reason)s")
+    return text % {"time": exact_time(webhook.failing_since), "reason": webhook.last_failure}
 
 
 def was_disabled(since: datetime | None, user: str, reason: str) -> str:
     """A sentence with the time, and the reason or the user. It leaves out each that is empty."""
-    values = {"time": exact_time(since) if since else "", "user": user, "reason": translated(reason)}
+    values = {"time": exact_time(since) if since else "", "user": user, "reason": reason}
     if reason:
         text = _("The webhook was disabled: %(reason)s")
         if since:

@@ -85,11 +85,6 @@ def clock_time(moment: datetime) -> str:
     return date_format(local, pgettext("format of a time of another day", "j M H:i"))
 
 
-def translated(text: str) -> str:
-    """A stored text in the language of the reader, if it is one of the fixed texts."""
-    return gettext(text) if text else ""
-
-
 def sentence(text: str) -> str:
     """The text with a full stop, if it has no other end."""
     return text if text.endswith((".", "…", "!")) else f"{text}."

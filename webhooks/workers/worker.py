@@ -145,7 +145,7 @@ class WebhookWorker(Worker):
     def register_birth(self) -> None:
         super().register_birth()
         # The status page sees by the class that the worker needs no wake-ups.
-        report = {CLASS_FIELD: f"{type(self).__module__}.{type(self).__qualname__}"}
+        report: dict[Any, Any] = {CLASS_FIELD: f"{type(self).__module__}.{type(self).__qualname__}"}
         if conf.queue in self.queue_names():
             hashes = hash_settings()
             before: Any = self.connection.getset(SETTINGS_KEY % conf.queue, json.dumps(hashes))

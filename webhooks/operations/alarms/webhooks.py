@@ -13,7 +13,8 @@ from webhooks.network import url_policy
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
 from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
-from webhooks.operations.wording import number, span, translated
+from webhooks.operations.skip_reasons import why_disabled
+from webhooks.operations.wording import number, span
 from webhooks.permissions.redaction import explain, label_of_kind, remedy_of
 
 
@@ -51,7 +52,7 @@ def _disabled(webhook: Any) -> Iterator[Alarm]:
     yield Alarm(
         level=Level.WARNING,
         problem=Problem.DISABLED,
-        text=text % {"name": webhook.name, "reason": translated(webhook.disabled_reason), "user": webhook.disabled_by},
+        text=text % {"name": webhook.name, "reason": why_disabled(webhook), "user": webhook.disabled_by},
         remedy=remedy,
         webhook_id=webhook.pk,
         since=webhook.disabled_at,

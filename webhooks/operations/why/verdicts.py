@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Webhook
-from webhooks.operations.skip_reasons import was_disabled
+from webhooks.operations.skip_reasons import was_disabled, why_disabled
 from webhooks.operations.why.changes import StoredChange
 from webhooks.operations.wording import exact_time
 
@@ -139,7 +139,7 @@ def turned_off(webhook: Webhook, consequence: str) -> Verdict:
 
 def disabled(webhook: Webhook) -> str:
     """A sentence about a disabled webhook."""
-    return was_disabled(webhook.disabled_at, webhook.disabled_by, webhook.disabled_reason)
+    return was_disabled(webhook.disabled_at, webhook.disabled_by, why_disabled(webhook))
 
 
 def changed_after(webhook: Webhook, moment: datetime) -> bool:
