@@ -16,6 +16,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils.html import strip_tags
 
+import webhooks
 from dcim.admin import SiteAdmin
 from dcim.models import Device, Site
 from tests.support.admin_pages import change_of, form, staff
@@ -178,6 +179,40 @@ def test_a_search_of_the_host_shows_no_object_that_the_user_may_not_view(
     monkeypatch.setattr(permissions, "viewable_objects", lambda user, model: model.objects.exclude(pk=site.pk))
     monkeypatch.setattr(SiteAdmin, "get_search_results", lambda *args: (Site.objects.all(), False))
     assert "Amsterdam" not in try_it(admin, Site(pk=1), try_find="amsterd")
+
+
+@pytest.fixture
+def audit(site: Site) -> str:
+    """The value of a stored custom event about the site in the list of models."""
+    make_webhook(Site, custom_events=["dcim.rack_audited"])
+    webhooks.send("dcim.rack_audited", site, {"by": "jane", "missing": 2})
+    return "event:dcim.rack_audited"
+
+
+def test_a_custom_event_is_tried_with_the_data_of_the_newest_one_or_other_data(
+    admin: Client, audit: str, inbox: Inbox
+) -> None:
+    chosen = {"custom_events": "dcim.rack_audited", "try_model": audit, "payload_url": inbox.url()}
+    shown = try_it(admin, **chosen)
+    assert "would be sent Amsterdam dcim.rack_audited. The webhook sends such a change." in shown
+    assert '"missing": 2' in shown
+    assert '"object_type": "dcim.site"' in shown
+    entered = {"try_data_dcim.rack_audited": '{"missing": 0}'}
+    assert "accepted HTTP 200" in try_it(admin, do="send", **chosen, **entered)
+    [request] = inbox.wait_for(1)
+    assert (request.json["event"], request.json["data"]) == ("dcim.rack_audited", {"missing": 0})
+    wanted = {"conditions": json.dumps({"attr": "missing", "value": 0, "op": "gt"})}
+    assert "The condition wants missing gt 0. It was 0." in try_it(admin, **chosen, **entered, **wanted)
+    assert "The webhook does not send dcim.rack_audited." in try_it(admin, **chosen | {"custom_events": []})
+    assert "The data of the event is not JSON" in try_it(admin, **chosen, **{"try_data_dcim.rack_audited": "{"})
+    assert Event.objects.count() == 1
+
+
+def test_the_data_of_a_stored_custom_event_needs_the_permission_for_payloads(audit: str) -> None:
+    for client in (staff("add_webhook", "view_event"), staff("add_webhook", "view_payload")):
+        shown = try_it(client, custom_events="dcim.rack_audited", try_model=audit)
+        assert "would be sent" in shown
+        assert "jane" not in shown
 
 
 def test_without_a_script_the_page_shows_the_form_again(admin: Client, site: Site) -> None:

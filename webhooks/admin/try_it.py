@@ -1,7 +1,8 @@
-"""“Try it” on the form of a webhook: the exact request for a real object, and a test that sends it."""
+"""“Try it” on the form of a webhook: the exact request for an object or a custom event, and a test that sends it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
@@ -20,8 +21,10 @@ from webhooks import permissions, registry, text
 from webhooks.admin import highlight
 from webhooks.admin.display import part
 from webhooks.admin.forms import WebhookForm
+from webhooks.admin.paging import read_page
 from webhooks.conf import conf
-from webhooks.models import Action, Webhook
+from webhooks.db import index_plans
+from webhooks.models import Action, Event, Webhook
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.operations import trial
@@ -33,6 +36,8 @@ from webhooks.registry.registration import Registration
 
 # The names of the controls. The form of the webhook has none of these.
 MODEL, OBJECT, FIND, ACTION, DO = "try_model", "try_object", "try_find", "try_action", "try"
+DATA = "try_data_%s"  # one for each custom event: a new choice must not get the data of the one before
+EVENT = "event:"  # begins a choice of ``MODEL`` that is the name of a custom event
 SHOW, SEND = "show", "send"
 
 OFFERED = 10  # objects
@@ -70,19 +75,45 @@ def _controls(
     types = ContentType.objects.get_for_models(*(one.model for one in offered))
     label = posted.get(MODEL, own[0].label if own else "")
     current = next((one for one in offered if one.label == label), None)
+    custom_event = _custom_event(label)
     usual = Action.UPDATED if Action.UPDATED in actions or not actions else next(iter(actions))
     return {
         "groups": [
             (_("Models of this webhook"), [(one.label, _title(one), types[one.model].pk) for one in own]),
             (_("Other models"), [(one.label, _title(one), types[one.model].pk) for one in offered if one not in own]),
+            (_("Custom events"), [(f"{EVENT}{name}", title, "") for name, title in registry.custom_events().items()]),
         ],
+        "data_field": DATA % custom_event,
+        "data": _data(posted, custom_event, _newest(custom_event, request.user)) if custom_event else "",
         "model": label,
+        "custom_event": custom_event,
         "objects": _objects(request, current, posted.get(FIND, "")) if current else [],
         "object": posted.get(OBJECT, ""),
         "find": posted.get(FIND, ""),
         "actions": Action.choices,
         "action": posted.get(ACTION, usual),
     }
+
+
+def _custom_event(choice: str) -> str:
+    """The name of the chosen custom event, or ""."""
+    name = choice.removeprefix(EVENT)
+    return name if choice != name and name in registry.custom_events() else ""
+
+
+def _newest(custom_event: str, user: Any) -> Event | None:
+    """The newest event of this name, if the list of events finds it at once and the user may view its payload."""
+    of_name = permissions.visible_events(user, Event.objects.filter(action=custom_event, error=""))
+    with index_plans(Event.objects.db):
+        found = read_page(Event.objects.order_by("-pk"), of_name, "", 1, counts=False)
+    newest = Event.objects.filter(pk__in=found.keys).first()
+    return newest if newest and permissions.may_view_payloads(user, newest) else None
+
+
+def _data(posted: Mapping[str, Any], custom_event: str, newest: Event | None) -> str:
+    """The entered data of a custom event, or else that of the newest one, or an example."""
+    data = newest.data if newest else '{"id": 1}'
+    return str(posted.get(DATA % custom_event) or json.dumps(json.loads(data), ensure_ascii=False, indent=2))
 
 
 def _objects(request: HttpRequest, registration: Registration, term: str) -> list[tuple[str, str]]:
@@ -144,6 +175,9 @@ def _sample(request: HttpRequest) -> Sample:
     label = posted.get(MODEL, "")
     if not label:
         return Sample()
+    if name := _custom_event(label):
+        newest = _newest(name, request.user)
+        return Sample(action=name, data=_data(posted, name, newest), like=newest)
     registration = registry.registration_by_label(label)
     if registration is None or not permissions.may_view_model(request.user, registration.model):
         raise NoSample(_("You may not view objects of this model."))

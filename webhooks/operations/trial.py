@@ -1,4 +1,4 @@
-"""Try a webhook, saved or not, on a real object: judge the change, compose the request, and send it as a test.
+"""Try a webhook, saved or not, on a real object or a custom event: judge it, compose the request, send it as a test.
 
 The request comes from the code that composes deliveries. Nothing is stored of it.
 """
@@ -14,7 +14,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext as _
 
-from webhooks import payloads, permissions
+from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
 from webhooks.capture.context import Actor, actor_columns, current_actor
 from webhooks.capture.matching import Budget, EventContext, match
@@ -43,16 +43,21 @@ MAX_SECONDS = 10
 
 
 class NoSample(LookupError):
-    """There is no such object, or the user may not view it. The message says which object."""
+    """There is no such object, the user may not view it, or the data is not JSON. The message says what is missing."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The change to try: an action on an object. Without ``registration``, a test message that has no object."""
+    """What to try: an action on an object, or a custom event. Without either, a test message."""
 
     registration: Registration | None = None
     pk: Any = None
-    action: str = Action.UPDATED
+    action: str = PING
+    """For a custom event its name."""
+    data: str = "null"
+    """The data of a custom event, as JSON text."""
+    like: Event | None = None
+    """A stored event with the object of a custom event."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
 def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
     """The event of the sample as capture would make it. If its data cannot be written, it has the error."""
     common: dict[str, Any] = {"pk": 0, "timestamp": utc_now(), **actor_columns(current_actor())}
+    if sample.action in registry.custom_events():
+        return _custom_event(sample, common)
     if sample.registration is None:
         title = f"test of {webhook.name}".strip()
         key = str(new_id())
@@ -133,6 +140,16 @@ def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
     for name, text in payload.columns(sample.action == Action.DELETED).items():
         setattr(event, name, text)
     return event
+
+
+def _custom_event(sample: Sample, common: Mapping[str, Any]) -> Event:
+    try:
+        data = dumps(json.loads(sample.data))
+    except (ValueError, RecursionError) as error:
+        raise NoSample(_("The data of the event is not JSON: %(error)s.") % {"error": error}) from None
+    like = sample.like or Event(object_id=sample.action, object_repr=registry.custom_events()[sample.action])
+    about = {name: getattr(like, name) for name in ("object_type", "object_id", "object_repr")}
+    return Event(action=sample.action, data=data, **about, **common)
 
 
 def _instance(sample: Sample, user: Any) -> models.Model:
