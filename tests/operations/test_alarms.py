@@ -52,7 +52,7 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
     [alarm] = find_alarms(overview, backend(replace(SHIPPED, faults=(fault,))), True, NOW)
     assert (alarm.level, alarm.remedy) == (Level.ERROR, ErrorKind.PROXY.remedy())
     assert alarm.text == "The proxy proxy:3128 refuses connections."
-    assert alarm.facts(NOW) == [f"since {exact_time(LONG_AGO)}", "10,000+ wait"]
+    assert alarm.facts(NOW) == [f"since {exact_time(LONG_AGO)}", "10,000+ waiting"]
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,9 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
             "“Chat” is disabled, and its deliveries wait.",
         ),
         (
-            [FINE, counted(2, "Chat", enabled=False, due=1, disabled_reason="410 Gone")], [SHIPPED],
-            Level.WARNING, "“Chat” was disabled automatically: 410 Gone.",
+            [FINE, counted(2, "Chat", enabled=False, due=1, disabled_reason="gone")], [SHIPPED],
+            Level.WARNING,
+            "“Chat” was disabled automatically: the receiver answered 410 Gone: it wants no more deliveries.",
         ),
         (
             [counted(failures_in_a_row=9, last_failure="HTTP 500", probe_at=NOW + timedelta(minutes=4))],
@@ -230,3 +231,13 @@ def test_failed_deliveries_name_their_reasons_and_the_remedy_of_the_most_common_
         "Reasons: HTTP 401 Unauthorized (500+), connection refused (2)."
     )
     assert (alarm.since, alarm.remedy) == (LONG_AGO, ErrorKind.HTTP_401.remedy())
+
+
+def test_webhooks_that_fail_alike_at_one_receiver_share_the_alarm_of_the_one_in_most_trouble() -> None:
+    common = {"failures_in_a_row": 3, "last_failure": "HTTP 503", "error_kind": "http_503"}
+    small = counted(1, "small", failed=1, failing_since=LONG_AGO, payload_url="https://one.example/a", **common)
+    large = counted(2, "large", failed=24, failing_since=NOW, payload_url="https://one.example/b", **common)
+    other = counted(3, "other", failed=2, failing_since=NOW, payload_url="https://two.example/", **common)
+    found = find_alarms(Overview(webhooks=(small, large, other)), backend(SHIPPED), True, NOW)
+    assert [alarm.webhook_id for alarm in found] == [2, 3]
+    assert {one.webhook_id for one in found[0].consequences} == {1, 2}

@@ -182,7 +182,7 @@ class _Buttons:
             case Problem.FAILED_DELIVERIES:
                 yield Button(_("Show them"), deliveries_url(state=State.FAILED.value))
                 if self._may_retry:
-                    label = _("Retry all %(count)s failed…") % {"count": number(self._failed, TOTAL_CAP)}
+                    label = _retry_label(self._failed, TOTAL_CAP)
                     yield Button(label, reverse(f"{NAME}_retry_all"), name="all", value="1")
             case Problem.OPEN_TRANSACTION | Problem.DEAD_ROWS:
                 yield Button(_("Show the database"), "#wh-database")
@@ -220,8 +220,7 @@ class _Buttons:
                 url = deliveries_url(state=State.FAILED.value, webhook=webhook.pk)
                 yield Button(_("Show them"), url, webhook.name)
                 if self._may_retry:
-                    label = _("Retry %(count)s…") % {"count": number(webhook.failed, EACH_CAP)}
-                    yield self._post(label, "retry_all", webhook)
+                    yield self._post(_retry_label(webhook.failed, EACH_CAP), "retry_all", webhook)
         if alarm.problem in (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE):
             yield _page(webhook)
 
@@ -235,6 +234,11 @@ class _Buttons:
 
     def _post(self, label: str, act: str, webhook: Any) -> Button:
         return Button(label, reverse(f"{NAME}_{act}"), webhook.name, "webhook", str(webhook.pk))
+
+
+def _retry_label(count: int, cap: int) -> str:
+    """Without a number that is only a cap: the next page asks with the true one."""
+    return _("Retry all…") if count > cap else _("Retry %(count)s…") % {"count": number(count)}
 
 
 def _page(webhook: Any) -> Button:

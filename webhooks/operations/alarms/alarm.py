@@ -81,10 +81,10 @@ class Alarm:
 
     @property
     def waiting_text(self) -> str:
-        """Such as "1,204 wait"; empty if nothing waits."""
+        """Such as "1,204 waiting"; empty if nothing waits."""
         cap = TOTAL_CAP if self.webhook_id is None else EACH_CAP
         shown = {"count": number(self.waiting, cap)}
-        return ngettext("%(count)s waits", "%(count)s wait", self.waiting) % shown if self.waiting else ""
+        return ngettext("%(count)s waiting", "%(count)s waiting", self.waiting) % shown if self.waiting else ""
 
     def facts(self, now: datetime) -> list[str]:
         """Since when, how many wait, and when the next probe is."""

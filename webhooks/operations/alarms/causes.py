@@ -16,7 +16,7 @@ from webhooks.models.queue import State
 from webhooks.operations.alarms import site
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.webhooks import failed, overdue, webhook_alarms
-from webhooks.operations.counts import TOTAL_CAP, FailedGroup
+from webhooks.operations.counts import TOTAL_CAP, FailedGroup, open_count
 from webhooks.operations.overview import Overview
 from webhooks.operations.wording import number
 from webhooks.workers.status import Backend
@@ -57,7 +57,7 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
         *(alarm for alarm in late if alarm.webhook_id is None),
         *site.being_deleted(overview),
         *_none_enabled(overview),
-        *_by_receiver([replace(first, consequences=tuple(rest)) for first, rest in roots]),
+        *_by_receiver([replace(first, consequences=tuple(rest)) for first, rest in roots], overview),
         *_failed(only_failed, overview),
         *site.failed_events(overview),
         *site.database(overview.vacuum),
@@ -115,14 +115,19 @@ def _return_to_their_chains(late: Iterable[Alarm], chains: Sequence[list[Alarm]]
         own.insert(0 if not own or own[0].problem == Problem.FAILED_DELIVERIES else 1, alarm)
 
 
-def _by_receiver(alarms: Iterable[Alarm]) -> list[Alarm]:
-    """One alarm for all webhooks that fail alike at one receiver, the first that failed."""
+def _by_receiver(alarms: Iterable[Alarm], overview: Overview) -> list[Alarm]:
+    """One alarm for all webhooks that fail alike at one receiver: of the one with the most deliveries in trouble."""
+    troubled = {webhook.pk: open_count(webhook) + webhook.failed for webhook in overview.webhooks}
     by_receiver = dict[Any, list[Alarm]]()
     for alarm in alarms:
         is_alike = alarm.problem in OF_RECEIVER and alarm.error_kind and alarm.receiver
         key = (alarm.error_kind, alarm.receiver) if is_alike else alarm.webhook_id
         by_receiver.setdefault(key, []).append(alarm)
-    return [_merged(sorted(alike, key=lambda one: (one.since is None, one.since))) for alike in by_receiver.values()]
+
+    def order(alarm: Alarm) -> Any:
+        return -troubled[alarm.webhook_id or 0], alarm.since is None, alarm.since
+
+    return [_merged(sorted(alike, key=order)) for alike in by_receiver.values()]
 
 
 def _merged(alike: Sequence[Alarm]) -> Alarm:
