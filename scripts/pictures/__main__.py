@@ -22,7 +22,7 @@ def main() -> int:
         "dark, and 375 px wide. Without a folder, renew only the pictures of the docs.",
     )
     parser.add_argument("folder", nargs="?", type=Path, help="where to write the pictures, as PNG")
-    parser.add_argument("--only", default="", metavar="TEXT", help="only pages with this text in their name")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only pictures with this text in their name")
     parser.add_argument("--language", default="en", help="the language of the pages, such as de")
     options = parser.parse_args()
     chromium = shutil.which(os.environ.get("CHROMIUM", "chromium"))
@@ -40,7 +40,7 @@ def main() -> int:
                 if options.folder:
                     taking.all_pages(options.folder.resolve(), options.only)
                 else:
-                    taking.for_docs(DOCS)
+                    taking.for_docs(DOCS, options.only)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +29,40 @@ class Look:
 
 LOOKS = {"light": Look(1366, 900), "dark": Look(1366, 900, "dark"), "narrow": Look(375, 812)}
 
-# The pictures of the docs by the names of their pages, with the height that is shown.
-IN_DOCS = {"status": ("status-page", 1000)}
 
-QUALITY = 0.85  # of WebP
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the docs: the upper part of a page."""
+
+    page: str
+    height: int
+    width: int = 1200
+    part: str = "#content"
+    """The element that is shown."""
+    prepare: Callable[[Page], None] = lambda page: None
+
+
+def _fill_form(page: Page) -> None:
+    """A new webhook that is tried on a site."""
+    page.fill("#id_name", "Inventory")
+    page.fill("#id_payload_url", "https://inventory.example.com/hooks/{{ model }}")
+    page.get_by_label("Sites", exact=True).check()
+    page.locator("#id_try_object").wait_for()
+    page.get_by_role("button", name="Show the request").click()
+    page.locator("#wh-try-request").wait_for()
+
+
+# The pictures of the docs by the names of their files.
+IN_DOCS = {
+    "status-page": Picture("status", 1000, part="body"),
+    "delivery": Picture("delivery-failed", 1150, 1360),
+    "list-narrow": Picture("delivery-list", 812, 375, "body"),
+    "webhook-form": Picture("webhook-add", 1500, 1360, prepare=_fill_form),
+    "why": Picture("why-event", 800, 1360),
+    "run": Picture("run", 400, 1360),
+}
+
+QUALITY = 0.8  # of WebP
 TO_WEBP = """async ([picture, quality]) => {
     const image = new Image()
     image.src = "data:image/png;base64," + picture
@@ -71,14 +101,19 @@ class Camera:
             page.context.close()
         print(f"{len(addresses) * len(LOOKS)} pictures are in {folder}.", flush=True)
 
-    def for_docs(self, folder: Path) -> None:
+    def for_docs(self, folder: Path, only: str) -> None:
         """The pictures of the docs, as WebP."""
-        for name, (file, height) in IN_DOCS.items():
-            page = self._open(Look(1200, height))
-            self._show(page, self._pages[name])
-            picture = base64.b64encode(page.screenshot()).decode()
+        for file, picture in IN_DOCS.items():
+            if only not in file:
+                continue
+            page = self._open(Look(picture.width, picture.height))
+            self._show(page, self._pages[picture.page])
+            picture.prepare(page)
+            box: Any = page.locator(picture.part).first.bounding_box()
+            clip = box | {"height": min(box["height"], picture.height)}
+            png = base64.b64encode(page.screenshot(full_page=True, clip=clip)).decode()
             page.goto("about:blank")
-            webp = base64.b64decode(page.evaluate(TO_WEBP, [picture, QUALITY]))
+            webp = base64.b64decode(page.evaluate(TO_WEBP, [png, QUALITY]))
             (folder / f"{file}.webp").write_bytes(webp)
             print(f"{folder / file}.webp: {len(webp) // 1000} kB", flush=True)
             page.context.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth import get_user_model
 from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
@@ -142,6 +143,9 @@ def _age(found: dict[str, Webhook]) -> None:
     }
     for name, columns in begun.items():
         Webhook.objects.filter(pk=found[name].pk).update(**columns)
+    LogEntry.objects.filter(object_id=str(found["CMDB sync"].pk)).update(
+        action_time=now - timedelta(hours=2, minutes=13)
+    )
 
 
 def _failed_event(webhook: Webhook) -> None:

@@ -112,7 +112,7 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
         "hides_body": hides_body,
         "is_from_template": attempt.body_kind == BodyKind.TEMPLATE,
         "is_body_known": request_body is not None,
-        "body": body_block(request_body or "", _("Body of the request"), changed),
+        "body": highlight.json_block(request_body or "", _("Body of the request"), changed),
         "body_size": _size(len(body or b"")),
         "is_long": len(request_body or "") > LONG_BODY,
         "response_headers": (
@@ -120,17 +120,13 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
             if sees_all and attempt.response_headers
             else ""
         ),
-        "response_body": body_block(response_body, _("Body of the response")) if response_body else "",
+        "response_body": highlight.json_block(response_body, _("Body of the response")) if response_body else "",
         "response_size": _size(len(response_body.encode())),
         "is_response_long": len(response_body) > LONG_BODY,
         "curl": curl(attempt.method, url, attempt.request_headers, request_body) if sees_all and attempt.url else "",
         "older": _next_number(delivery, attempt, "-"),
         "newer": _next_number(delivery, attempt, ""),
     }
-
-
-def body_block(text: str, label: str, marked: Any = ()) -> SafeString:
-    return highlight.block(highlight.json_text(text, marked), label)
 
 
 def _size(count: int) -> str:

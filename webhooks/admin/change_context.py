@@ -9,9 +9,10 @@ from typing import Any
 
 from django.contrib import admin
 from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
-from webhooks.admin.display import EMPTY, action_word, changed_fields, when
+from webhooks.admin.display import EMPTY, action_word, when
 from webhooks.admin.lists import events_url
 from webhooks.models import Action, Event
 from webhooks.operations.counts import EACH_CAP, capped
@@ -39,7 +40,7 @@ def change_context(event: Event, user: Any, sent: SendableEvent, sees_payload: b
         "object_url": object_url(event, user),
         "request_events": _events_of_request(event, user),
         "request_url": events_url(request_id=event.request_id) if event.request_id else "",
-        "fields": changed_fields(event),
+        "fields": ", ".join(json.loads(event.changed)) or _("nothing") if event.changed else "",
         "lines": [{"line": line, "is_long": _is_long(line)} for line in lines[:MAX_LINES]],
         "more_lines": max(0, len(lines) - MAX_LINES),
         "is_change_known": is_known,

@@ -5,11 +5,16 @@ A chart is a picture for screen readers. So give it a label that says the main t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.translation import gettext as _
+
+from webhooks.operations.wording import number
 
 GAP = 0.2  # of a column's width
 
@@ -26,6 +31,26 @@ class Column:
     @property
     def total(self) -> int:
         return self.succeeded + self.failed
+
+
+def hour_of(start: datetime) -> dict[str, str]:
+    """The hour that begins then, "02:00" until "03:00", in the site's time zone. Statistics are in UTC."""
+    until = start + timedelta(hours=1)
+    return {"hour": f"{timezone.localtime(start):%H:%M}", "until": f"{timezone.localtime(until):%H:%M}"}
+
+
+def day_chart(columns: Mapping[datetime, Column], *, width: int = 960, height: int = 56) -> SafeString:
+    """The attempts of the last 24 hours, by the beginnings of the hours."""
+    title = _("%(hour)s to %(until)s: %(succeeded)s succeeded, %(failed)s failed")
+    titled = [
+        replace(one, title=title % {**hour_of(start), "succeeded": number(one.succeeded), "failed": number(one.failed)})
+        for start, one in columns.items()
+    ]
+    label = _("Attempts of the last 24 hours, by hour: %(succeeded)s succeeded, %(failed)s failed.") % {
+        "succeeded": number(sum(one.succeeded for one in titled)),
+        "failed": number(sum(one.failed for one in titled)),
+    }
+    return stacked_bars(titled, label, width=width, height=height)
 
 
 def stacked_bars(columns: Sequence[Column], label: str, *, width: int = 960, height: int = 120) -> SafeString:

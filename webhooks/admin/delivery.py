@@ -7,7 +7,6 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -17,7 +16,7 @@ from webhooks import permissions
 from webhooks.admin import actions
 from webhooks.admin.attempts import next_attempt
 from webhooks.admin.delivery_page import delivery_context
-from webhooks.admin.display import action_word, escape_invisible, object_name, pill, state_word, when
+from webhooks.admin.display import action_word, object_name, page, pill, state_word, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.finding import find_deliveries
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid
@@ -146,7 +145,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
             "media": self.media,
         }
-        return escape_invisible(TemplateResponse(request, "webhooks/admin/discard.html", context))  # type: ignore[no-any-return]
+        return page(request, "webhooks/admin/discard.html", context)
 
     # One delivery
 

@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions
-from webhooks.admin import actions
-from webhooks.admin.attempts import answer_of, attempt_context, body_block, explained_kind, shown_attempt, timeline
+from webhooks.admin import actions, highlight
+from webhooks.admin.attempts import answer_of, attempt_context, explained_kind, shown_attempt, timeline
 from webhooks.admin.change_context import change_context
 from webhooks.admin.display import pill, state_word, when
 from webhooks.admin.lists import deliveries_url
@@ -119,7 +119,7 @@ def _quiet(text: SafeString | str) -> SafeString:
 def _payload(delivery: Delivery) -> SafeString:
     """The payload that will be sent, until an attempt shows the sent one."""
     body = payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id)).decode()
-    return body_block(body, _("Payload"))
+    return highlight.json_block(body, _("Payload"))
 
 
 def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> dict[str, Delivery | None]:

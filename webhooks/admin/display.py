@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
@@ -23,6 +22,8 @@ from webhooks.operations.statistics import Times
 from webhooks.operations.wording import exact_time, span
 
 EMPTY = "\N{EN DASH}"
+
+Response = TypeVar("Response")
 
 
 def pill(state: str, label: str = "") -> SafeString:
@@ -86,12 +87,12 @@ def object_name(event: Event | Skip) -> SafeString:
     return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', name, address)
 
 
-def changed_fields(event: Event) -> str:
-    """The names of the fields that an update changed, or "nothing"; empty if they are not known."""
-    return ", ".join(json.loads(event.changed)) or _("nothing") if event.changed else ""
+def page(request: HttpRequest, template: str, context: dict[str, Any]) -> TemplateResponse:
+    """A page without invisible characters."""
+    return escape_invisible(TemplateResponse(request, template, context))
 
 
-def escape_invisible(response: Any) -> Any:
+def escape_invisible(response: Response) -> Response:
     """Write invisible characters of a page as escapes, such as ``\\u202e``.
 
     Names and answers come from other people, and one such character can reverse a whole line.

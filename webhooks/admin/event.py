@@ -19,10 +19,10 @@ from django.utils.translation import gettext_lazy, ngettext
 from webhooks import payloads, permissions
 from webhooks.admin import highlight
 from webhooks.admin.change_context import change_context
-from webhooks.admin.display import action_word, object_name, pill, short, state_word, when
+from webhooks.admin.display import pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm
 from webhooks.admin.finding import find_events
-from webhooks.admin.lists import ReadOnlyAdmin, skips_url
+from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin, skips_url
 from webhooks.admin.paging import Found
 from webhooks.db import first_id
 from webhooks.models import Delivery, Event, RunKind, Skip, State
@@ -50,7 +50,7 @@ CHUNK, MAX_NAMED = 10, 5
 
 
 @admin.register(Event)
-class EventAdmin(ReadOnlyAdmin):
+class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     list_display = ("object", "action_word", "state", "user", "request_shown", "time")
     list_display_links = ("object",)
     filter_form = EventFilterForm
@@ -82,22 +82,6 @@ class EventAdmin(ReadOnlyAdmin):
             outcomes[pk][outcome] = count
         for event in rows:
             event.outcomes = outcomes[event.pk]  # type: ignore[attr-defined]
-
-    @admin.display(description=gettext_lazy("object"))
-    def object(self, event: Event) -> SafeString:
-        return object_name(event)
-
-    @admin.display(description=gettext_lazy("action"))
-    def action_word(self, event: Event) -> str:
-        return action_word(event.action)
-
-    @admin.display(description=gettext_lazy("time"))
-    def time(self, event: Event) -> SafeString | str:
-        return when(event.timestamp)
-
-    @admin.display(description=gettext_lazy("user"))
-    def user(self, event: Event) -> SafeString | str:
-        return short(event.username, 24)
 
     @admin.display(description=gettext_lazy("request"))
     def request_shown(self, event: Event) -> SafeString | str:

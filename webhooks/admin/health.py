@@ -7,8 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.urls import NoReverseMatch, reverse
-from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -125,18 +123,11 @@ def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]
 
 def _chart(hours: list[Figures], first: datetime) -> SafeString:
     by_start = {one.start: one for one in hours}
-    columns = []
-    for start in (first + timedelta(hours=hour) for hour in range(HOURS)):
-        figures = by_start.get(start, Figures())
-        title = _("%(time)s: %(succeeded)s succeeded, %(failed)s failed") % {
-            "time": date_format(timezone.localtime(start), "H:i"),
-            "succeeded": number(figures.succeeded),
-            "failed": number(figures.failed),
-        }
-        columns.append(charts.Column(figures.succeeded, figures.failed, title))
-    failed = sum(one.failed for one in columns)
-    text = _("Attempts of the last 24 hours, by the hour. Failed: %(count)s")
-    return charts.stacked_bars(columns, text % {"count": number(failed)}, height=48)
+    starts = [first + timedelta(hours=hour) for hour in range(HOURS)]
+    found = {start: by_start.get(start, Figures()) for start in starts}
+    return charts.day_chart(
+        {start: charts.Column(one.succeeded, one.failed) for start, one in found.items()}, height=48
+    )
 
 
 def _last(webhook: Webhook, user: Any) -> list[dict[str, Any]]:

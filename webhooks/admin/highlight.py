@@ -53,9 +53,9 @@ def block(content: SafeString | str, label: str) -> SafeString:
     return format_html('<pre class="wh-pre" tabindex="0" role="region" aria-label="{}">{}</pre>', label, content)
 
 
-def json_block(text: str, label: str) -> SafeString:
+def json_block(text: str, label: str, marked: Collection[str] = ()) -> SafeString:
     """JSON text as a highlighted block."""
-    return block(json_text(text), label)
+    return block(json_text(text, marked), label)
 
 
 def headers_block(headers: Mapping[str, Any], label: str) -> SafeString:

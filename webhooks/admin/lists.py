@@ -24,10 +24,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
+from webhooks.admin.display import EscapeInvisibleMixin, action_word, escape_invisible, object_name, short, when
 from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
-from webhooks.models import RunKind
+from webhooks.models import Event, RunKind, Skip
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):
@@ -175,6 +175,26 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
             # The heading names the row. Django would write "View delivery", and the name only in the tab.
             context |= {"title": str(kwargs["obj"]), "subtitle": None} | self.page_context(request, kwargs["obj"])
         return escape_invisible(super().render_change_form(request, context, *args, **kwargs))
+
+
+class ChangeColumns:
+    """The columns that lists of events and of skips share."""
+
+    @admin.display(description=gettext_lazy("object"))
+    def object(self, row: Event | Skip) -> SafeString:
+        return object_name(row)
+
+    @admin.display(description=gettext_lazy("action"))
+    def action_word(self, row: Event | Skip) -> str:
+        return action_word(row.action)
+
+    @admin.display(description=gettext_lazy("user"))
+    def user(self, row: Event | Skip) -> SafeString | str:
+        return short(row.username, 24)
+
+    @admin.display(description=gettext_lazy("time"))
+    def time(self, row: Event | Skip) -> SafeString | str:
+        return when(row.timestamp)
 
 
 class Lists:

@@ -9,14 +9,13 @@ from django import forms
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.template.response import TemplateResponse
 from django.utils.timezone import get_current_timezone_name, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
 from webhooks.admin import actions
-from webhooks.admin.display import escape_invisible
+from webhooks.admin.display import page
 from webhooks.models import RunKind, Webhook
 from webhooks.operations import runs
 from webhooks.operations.wording import exact_time, number
@@ -105,9 +104,7 @@ def show(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[st
             "since": exact_time(since),
             "posted": localtime(since).strftime("%Y-%m-%dT%H:%M:%S"),
         }
-    response = TemplateResponse(request, "webhooks/admin/recover.html", context)
-    escape_invisible(response)
-    return response
+    return page(request, "webhooks/admin/recover.html", context)
 
 
 def _preview(kind: RunKind, filters: dict[str, Any], user: Any, counts_on: bool) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -11,7 +10,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -20,14 +18,12 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
 from webhooks.admin.actions import show_result
-from webhooks.admin.display import EMPTY, action_word, escape_invisible, pill, state_word, when
+from webhooks.admin.display import EMPTY, page, pill, when
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, deliveries_url, events_url
 from webhooks.admin.paging import Found, read_page
-from webhooks.admin.run_start import start_view
-from webhooks.db import to_utc
+from webhooks.admin.run_start import filters_in_words, start_view
 from webhooks.models import Run, RunKind, RunState
-from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import exact_time, number
@@ -40,9 +36,6 @@ COLOURS = {
     RunState.CANCELLED: "discarded",
     RunState.FAILED: "failed",
 }
-
-# The filters that are times, with their words.
-TIMES = {"created_after": gettext_lazy("since %(time)s"), "created_before": gettext_lazy("before %(time)s")}
 
 
 @admin.register(Run)
@@ -64,9 +57,6 @@ class RunAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Run]:
         return permissions.allowed(request.user, "view", super().get_queryset(request))
-
-    def describe_filters(self, filters: dict[str, Any]) -> list[str]:
-        return filters_in_words(filters)
 
     # Its acts are small transactions, see ``changelist_view``.
     @transaction.non_atomic_requests
@@ -149,9 +139,7 @@ class RunAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request, run):
             raise PermissionDenied
         context = progress_context(run, self.has_steer_permission(request))
-        return escape_invisible(  # type: ignore[no-any-return]
-            TemplateResponse(request, "webhooks/admin/parts/run_progress.html", context)
-        )
+        return page(request, "webhooks/admin/parts/run_progress.html", context)
 
 
 def _change(request: HttpRequest, chosen: QuerySet[Run], change: Callable[[Run, Any], bool]) -> tuple[int, int]:
@@ -216,40 +204,3 @@ def rows_url(run: Run) -> str:
     if len(states) > 1:
         return ""
     return deliveries_url(**filters, **({"state": states[0]} if states else {}))
-
-
-def filters_in_words(filters: dict[str, Any]) -> list[str]:
-    """Such as "state: failed, discarded" or "since 2026-11-26 02:11:40 UTC". The title names the webhook."""
-    return [_filter_text(name, value) for name, value in filters.items() if name != "webhook"]
-
-
-def _filter_text(name: str, value: Any) -> str:
-    if name in TIMES:
-        return str(TIMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
-    return f"{NAMES.get(name, name)}: {_value_text(name, value)}"
-
-
-def _value_text(name: str, value: Any) -> str:
-    """The value of a filter as the lists show it."""
-    match name:
-        case "state":
-            return ", ".join(map(state_word, value))
-        case "error_kind" if value in KINDS:
-            return KINDS[value].label
-        case "action":
-            return action_word(value)
-    return str(value)
-
-
-NAMES = {
-    "state": gettext_lazy("state"),
-    "error_kind": gettext_lazy("error"),
-    "status": gettext_lazy("HTTP status"),
-    "object_type": gettext_lazy("model"),
-    "object_id": gettext_lazy("object's id"),
-    "action": gettext_lazy("action"),
-    "request_id": gettext_lazy("request"),
-    "user": gettext_lazy("user"),
-    "name": gettext_lazy("name contains"),
-    "failed": gettext_lazy("failed"),
-}

@@ -11,10 +11,10 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import permissions
-from webhooks.admin.display import action_word, object_name, short, when
+from webhooks.admin.display import short
 from webhooks.admin.filters import SkipFilterForm
 from webhooks.admin.finding import find_skips
-from webhooks.admin.lists import ReadOnlyAdmin
+from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin
 from webhooks.admin.paging import Found
 from webhooks.models import Skip
 from webhooks.operations.counts import TOTAL_CAP
@@ -23,7 +23,7 @@ from webhooks.operations.wording import number
 
 
 @admin.register(Skip)
-class SkipAdmin(ReadOnlyAdmin):
+class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
     list_display = ("object", "action_word", "webhook_name", "reason", "user", "time")
     list_display_links = None
     filter_form = SkipFilterForm
@@ -42,14 +42,6 @@ class SkipAdmin(ReadOnlyAdmin):
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""
 
-    @admin.display(description=gettext_lazy("object"))
-    def object(self, skip: Skip) -> SafeString:
-        return object_name(skip)
-
-    @admin.display(description=gettext_lazy("action"))
-    def action_word(self, skip: Skip) -> str:
-        return action_word(skip.action)
-
     @admin.display(description=gettext_lazy("webhook"))
     def webhook_name(self, skip: Skip) -> SafeString | str:
         return short(skip.webhook.name, 32)
@@ -57,11 +49,3 @@ class SkipAdmin(ReadOnlyAdmin):
     @admin.display(description=gettext_lazy("why it was not sent"))
     def reason(self, skip: Any) -> str:
         return skip_reason(skip, skip.shows_actual)
-
-    @admin.display(description=gettext_lazy("user"))
-    def user(self, skip: Skip) -> SafeString | str:
-        return short(skip.username, 24)
-
-    @admin.display(description=gettext_lazy("time"))
-    def time(self, skip: Skip) -> SafeString | str:
-        return when(skip.timestamp)

@@ -111,7 +111,7 @@ def _newest(custom_event: str, user: Any) -> Event | None:
 
 
 def _data(posted: Mapping[str, Any], custom_event: str, newest: Event | None) -> str:
-    """The entered data of a custom event, or else that of the newest one, or an example."""
+    """The data of a custom event: as entered, or else as in the newest one, or an example."""
     data = newest.data if newest else '{"id": 1}'
     return str(posted.get(DATA % custom_event) or json.dumps(json.loads(data), ensure_ascii=False, indent=2))
 
@@ -207,13 +207,9 @@ def _request(request: Request, sees_payload: bool) -> dict[str, Any]:
         "method": stored.method,
         "url": stored.url,
         "headers": highlight.headers_block(stored.headers, _("Headers of the request")),
-        "body": _body(body, _("Body of the request")) if sees_payload else "",
+        "body": highlight.json_block(body, _("Body of the request")) if sees_payload else "",
         "size": number(len(request.body)),
     }
-
-
-def _body(body: str, label: str) -> SafeString:
-    return highlight.block(highlight.json_text(body), label)
 
 
 def _answer(outcome: Outcome, url: str, sees_payload: bool) -> dict[str, Any]:
@@ -222,7 +218,7 @@ def _answer(outcome: Outcome, url: str, sees_payload: bool) -> dict[str, Any]:
         "duration": _("%(ms)s ms") % {"ms": number(outcome.duration_ms)},
         "explanation": explain(str(outcome.kind), url),
         "headers": highlight.headers_block(outcome.headers, _("Headers of the answer")) if outcome.headers else "",
-        "body": _body(outcome.body, _("Body of the answer")) if outcome.body and sees_payload else "",
+        "body": highlight.json_block(outcome.body, _("Body of the answer")) if outcome.body and sees_payload else "",
         "hides_body": bool(outcome.body) and not sees_payload,
     }
 

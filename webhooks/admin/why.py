@@ -10,14 +10,13 @@ from django.contrib import admin
 from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
 from django.db import models
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from webhooks import permissions, registry
 from webhooks.admin import actions
-from webhooks.admin.display import escape_invisible, when
+from webhooks.admin.display import page, when
 from webhooks.admin.lists import as_key, as_uuid
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, State, Webhook
@@ -71,9 +70,7 @@ def show(request: HttpRequest) -> HttpResponse:
     else:
         context["answers"] = [_answer(change, list(group), request.user) for change, group in _by_change(verdicts)]
         context["is_asked"] = bool(question)
-    response = TemplateResponse(request, "webhooks/admin/why.html", context)
-    escape_invisible(response)
-    return response
+    return page(request, "webhooks/admin/why.html", context)
 
 
 # The question
@@ -175,27 +172,9 @@ def _row(verdict: Verdict, user: Any) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "colour": COLOURS.get(verdict.cause, "discarded"),
-        "facts": _facts(verdict.rule, verdict.detail),
         "button": _button(verdict, user),
         "link": _link(verdict, user),
     }
-
-
-def _facts(rule: str | None, detail: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The expected and the actual values of a skip's rule."""
-    match rule:
-        case Rule.CONDITION if "path" in detail:
-            negated = _("not") if detail.get("negate") else ""
-            wanted = " ".join(filter(None, (negated, str(detail["operator"]), _text(detail.get("expected")))))
-            found = [(_("Condition"), str(detail["path"])), (_("Expected"), wanted)]
-            return [*found, (_("Actual"), _text(detail["actual"]))] if "actual" in detail else found
-        case Rule.CHANGED_FIELDS:
-            return [(_("Expected one of"), _text(detail["wanted"])), (_("Changed"), _text(detail["changed"]))]
-    return []
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
 def _button(verdict: Verdict, user: Any) -> tuple[str, str] | None:

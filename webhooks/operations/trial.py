@@ -43,7 +43,7 @@ MAX_SECONDS = 10
 
 
 class NoSample(LookupError):
-    """There is no such object, the user may not view it, or the data is not JSON. The message says what is missing."""
+    """There is no such object, the user may not view it, or the data is not JSON. The message names the reason."""
 
 
 @dataclass(frozen=True)

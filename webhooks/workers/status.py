@@ -42,7 +42,7 @@ CLASS_FIELD, FAULTS_FIELD = "worker_class", "webhook_faults"
 # It also reports the seconds that the clock of its machine is ahead of the database's, and its attempts a minute.
 CLOCK_FIELD, RATE_FIELD = "clock_offset", "webhook_rate"
 
-# The names of the settings that differ from those of the worker that started before. That one left hashes of its
+# It names the settings in which it differs from the worker that started before it. Each worker leaves hashes of its
 # settings under the key.
 SETTINGS_FIELD, SETTINGS_KEY = "webhook_settings", "webhooks:settings:%s"
 
@@ -70,7 +70,7 @@ def hash_settings() -> dict[str, str]:
 
 
 def changed_settings(before: bytes | str | None, now: Mapping[str, str]) -> list[str]:
-    """The settings whose hashes differ from the JSON text ``before``. None without one, as after a loss of Redis."""
+    """The settings with another hash than in the JSON text ``before``. None without a text, as Redis may lose it."""
     try:
         old = dict(json.loads(before or "{}"))
     except (ValueError, TypeError):  # another program wrote it

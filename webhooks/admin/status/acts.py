@@ -1,9 +1,8 @@
-"""the buttons of the status page. Each posts, acts through ``operations``, and returns to the page."""
+"""The buttons of the status page. Each posts, acts through ``operations``, and returns to the page."""
 
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -11,20 +10,18 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
-from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
 from webhooks import permissions
 from webhooks.admin import actions
-from webhooks.admin.lists import as_key, as_uuid
+from webhooks.admin.lists import as_key, as_uuid, start_url
+from webhooks.admin.status.problems import NAME
 from webhooks.models import Delivery, Run, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
 from webhooks.operations.webhooks import ping
-
-NAME = "webhooks_backend_status"
 
 
 @require_POST
@@ -54,7 +51,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
         actions.retry(request, failed)
         return redirect(NAME)
     # That page asks, with the true number, and needs the permission to begin a run.
-    return redirect(f"{reverse('admin:webhooks_run_add')}?{urlencode({'kind': RunKind.RETRY.value, **filters}, True)}")
+    return redirect(start_url(RunKind.RETRY, filters))
 
 
 def _failed(user: Any, filters: dict[str, Any]) -> QuerySet[Delivery]:

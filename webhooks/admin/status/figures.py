@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from webhooks.admin.charts import Column, sparkline, stacked_bars
+from webhooks.admin.charts import Column, day_chart, hour_of, sparkline
 from webhooks.admin.display import EMPTY, duration, percent, when
 from webhooks.admin.lists import deliveries_url
 from webhooks.models.queue import State
@@ -57,24 +56,14 @@ def rate(count: float) -> str:
 
 def _chart(overview: Overview) -> dict[str, Any]:
     """The chart of 24 hours, and the same as rows of a table."""
-    starts = overview.hours.starts
-    clock = [_hour(moment) for moment in (*starts, *(one + timedelta(hours=1) for one in starts[-1:]))]
-    rows = [
-        {"hour": hour, "until": until, "succeeded": succeeded, "failed": failed}
-        for hour, until, (succeeded, failed) in zip(clock, clock[1:], overview.hours.together, strict=False)
-    ]
-    title = _("%(hour)s to %(until)s: %(succeeded)s succeeded, %(failed)s failed")
-    columns = [
-        Column(row["succeeded"], row["failed"], title % row) for row in rows  # type: ignore[arg-type]
-    ]  # fmt: skip
-    label = _("Attempts of the last 24 hours, by hour: %(succeeded)s succeeded, %(failed)s failed.") % {
-        "succeeded": number(sum(column.succeeded for column in columns)),
-        "failed": number(sum(column.failed for column in columns)),
-    }
+    counts = zip(overview.hours.starts, overview.hours.together, strict=False)
+    columns = {start: Column(succeeded, failed) for start, (succeeded, failed) in counts}
+    rows = [{**hour_of(start), "succeeded": one.succeeded, "failed": one.failed} for start, one in columns.items()]
+    totals = [column.total for column in columns.values()]
     return {
-        "attempted": number(sum(column.total for column in columns)),
-        "chart": stacked_bars(columns, label, width=960, height=56),
-        "chart_highest": number(max((column.total for column in columns), default=0)),
+        "attempted": number(sum(totals)),
+        "chart": day_chart(columns),
+        "chart_highest": number(max(totals, default=0)),
         "hours": [row for row in reversed(rows) if row["succeeded"] or row["failed"]],
         "first_hour": rows[0]["hour"] if rows else "",
     }
@@ -88,8 +77,3 @@ def trend(hours: Sequence[tuple[int, int]]) -> SafeString:
         "failed": number(sum(column.failed for column in columns)),
     }
     return sparkline(columns, label)
-
-
-def _hour(moment: datetime) -> str:
-    """The hour in the site's time zone. Statistics are in UTC."""
-    return f"{timezone.localtime(moment):%H:%M}"

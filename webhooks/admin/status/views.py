@@ -7,13 +7,12 @@ from typing import Any
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from webhooks import permissions
 from webhooks.admin import actions
-from webhooks.admin.display import escape_invisible
+from webhooks.admin.display import page
 from webhooks.admin.status import figures, problems, tables
 from webhooks.models import Delivery
 from webhooks.operations.status import read_status
@@ -33,15 +32,15 @@ def show(request: HttpRequest) -> HttpResponse:
         "opts": Delivery._meta,
         "refresh_every": REFRESH_EVERY,
     }
-    return escape_invisible(TemplateResponse(request, "webhooks/admin/status/page.html", context))  # type: ignore[no-any-return]
+    return page(request, "webhooks/admin/status/page.html", context)
 
 
 @require_safe
 def parts(request: HttpRequest) -> HttpResponse:
     """The parts that change. htmx puts each into the place of the one with the same id."""
-    response = escape_invisible(TemplateResponse(request, "webhooks/admin/status/parts.html", _parts(request)))
+    response = page(request, "webhooks/admin/status/parts.html", _parts(request))
     response["Cache-Control"] = "no-store"
-    return response  # type: ignore[no-any-return]
+    return response
 
 
 def _parts(request: HttpRequest) -> dict[str, Any]:
