@@ -142,7 +142,7 @@ def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
         **switched,
     )
     if health.disabled_reason:
-        logger.error("Webhook %s was disabled (%s): %s", webhook, health.disabled_reason, failure.summary)
+        logger.error("Webhook %s was disabled: %s (%s)", webhook, failure.summary, health.disabled_reason)
         explanation = explain(failure.kind, webhook.payload_url)
 
         def send_mail_in_thread() -> None:  # a mail server may be slow, and the worker has leases to renew
