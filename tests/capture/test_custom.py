@@ -348,7 +348,7 @@ def test_the_api_takes_it_with_and_without_models(api: APIClient) -> None:
     assert (made.status_code, made.json()["custom_events"], made.json()["object_types"]) == (201, [AUDITED], [])
     page = f"/api/webhooks/webhooks/{made.json()['id']}/"
     refused = api.patch(page, {"on_created": True}, format="json")
-    assert refused.json() == {"object_types": ["Choose at least one model."]}
+    assert refused.json() == {"object_types": ["Choose at least one model, or none of the actions."]}
     refused = api.patch(page, {"custom_events": ["dcim.nothing"]}, format="json")
     assert "No event is registered as dcim.nothing. These are: dcim.rack_audited" in refused.json()["custom_events"][0]
     assert api.patch(page, {"custom_events": []}, format="json").status_code == 400

@@ -32,6 +32,7 @@ logger = get_logger(__name__)
 MAX_USERNAMES = 100
 
 NO_MODEL = gettext_lazy("Choose at least one model.")
+NO_MODEL_OF_ACTIONS = gettext_lazy("Choose at least one model, or none of the actions.")
 NO_NAMES = gettext_lazy('Must be a list of field names, such as ["status", "tags"].')
 NOT_JSON = gettext_lazy(
     "Contains a value that databases do not store as JSON: NaN, infinity, U+0000 or a lone surrogate."
@@ -92,11 +93,12 @@ def find_errors(webhook: Webhook) -> dict[str, str]:
     stored = webhook.object_types.all() if webhook.pk else ()
     labels = [label_of(one) for one in (stored if chosen is None else chosen)]
     needs_model = webhook.actions or not webhook.custom_events
+    no_model = NO_MODEL_OF_ACTIONS if webhook.custom_events else NO_MODEL
     bare = registry.models_without_serializer(webhook.serializer, labels)
     without = _("There is no serializer “%(name)s” for %(models)s.")
     with Renderer() as renderer:
         errors = {
-            "object_types": NO_MODEL if chosen is not None and not chosen and needs_model else "",
+            "object_types": no_model if chosen is not None and not chosen and needs_model else "",
             "custom_events": registry.custom_events_problem(webhook.custom_events),
             "serializer": without % {"name": webhook.serializer, "models": ", ".join(bare)} if bare else "",
             "conditions": _conditions_error(webhook.conditions),
