@@ -110,7 +110,6 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
         "url": url,
         "headers": highlight.headers_block(attempt.request_headers, _("Headers of the request")) if sees_all else "",
         "hides_body": hides_body,
-        "is_from_template": attempt.body_kind == BodyKind.TEMPLATE,
         "is_body_known": request_body is not None,
         "body": highlight.json_block(request_body or "", _("Body of the request"), changed),
         "body_size": _size(len(body or b"")),

@@ -143,7 +143,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "opts": self.opts,
             "rows": rows,
             "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
-            "media": self.media,
         }
         return page(request, "webhooks/admin/discard.html", context)
 

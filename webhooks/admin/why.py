@@ -159,7 +159,6 @@ def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any)
         "when": when(change.timestamp) if change else "",
         "verdicts": [_row(one, user) for one in sorted(shown, key=lambda one: (one.cause in LAST, one.webhook.name))],
         "others": others if len(shown) < len(verdicts) else [],
-        "sees_events": permissions.may_view_events(user),
     }
 
 

@@ -109,7 +109,6 @@ def failed(overview: Overview, user: Any) -> dict[str, Any]:
         "groups": [_group(one, names[one.webhook_id], newest, lists) for one in groups[:MAX_GROUPS]],
         "more_groups": max(0, len(groups) - MAX_GROUPS),
         "ungrouped": ungrouped,
-        "failed_count": overview.counts[State.FAILED],
         "failed_url": lists.deliveries(state=State.FAILED.value),
         "failed_events": [
             {
