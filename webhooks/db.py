@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
-from django.db.models import DateTimeField, F, Func, Lookup, QuerySet
+from django.db.models import BooleanField, DateTimeField, F, Func, Lookup, QuerySet
 from django.utils import timezone
 
 from webhooks.errors import is_conflict
@@ -189,6 +189,19 @@ class Among(Lookup):
         return f"{column} {condition}", (*parameters, keys_param)
 
 
+class Selective(Func):
+    """A condition, given as a ``Q``, that few rows meet. SQLite then looks up rows by its index.
+
+    SQLite has no statistics, and believes that a webhook or a kind of error has few deliveries.
+    """
+
+    output_field = BooleanField()
+    template = "%(expressions)s"
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return super().as_sql(compiler, connection, template="likelihood(%(expressions)s, 0.000001)", **context)
+
+
 class QueryByKeys:
     """A query of the ORM for rows by their primary keys. It is built once: that takes longer than to run it.
 
@@ -340,6 +353,17 @@ def _version_7(milliseconds: int, rest: bytes) -> uuid.UUID:
 def first_id(moment: datetime) -> uuid.UUID:
     """The lowest version 7 UUID from this moment on."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+# No id has an earlier or a later time, and computing with such a time could overflow.
+FIRST_TIME, LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def filter_time(moment: datetime) -> str:
+    """The time of a filter as a run stores it: ISO format, in UTC, no earlier or later than an id can be. A naive
+    datetime is in the time zone of the host."""
+    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    return to_utc(min(max(aware, FIRST_TIME), LAST_TIME)).isoformat()
 
 
 # Transactions

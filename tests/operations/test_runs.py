@@ -440,6 +440,33 @@ def test_a_backfill_sends_a_new_webhook_the_stored_events_that_it_wants(inbox: I
     assert finished(runs.start(RunKind.BACKFILL, filters)).done == 0, "it has them"
 
 
+def test_a_preview_of_a_backfill_takes_as_many_statements_for_many_events_as_for_one() -> None:
+    old, counts = make_webhook(Thing), []
+    new = make_webhook(Thing, conditions={"attr": "name", "value": "a"})
+    for _ in range(3):
+        for _ in range(5):
+            make_event(old)
+        with CaptureQueriesContext(connection) as captured:
+            runs.preview(RunKind.BACKFILL, {"webhook": new.pk})
+        counts.append(len(captured))
+    assert counts[1] == counts[2], "the first one reads content types, too"
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD])
+@pytest.mark.parametrize("filters", [{"webhook": 1}, {"error_kind": "http_503"}, {"state": ["failed"]}])
+def test_sqlite_looks_up_the_rows_of_a_step_by_their_events(kind: RunKind, filters: dict[str, Any]) -> None:
+    act, run = run_acts.DeliveryAct(kind), Run(kind=kind, filters=filters)
+    with CaptureQueriesContext(connection) as captured:
+        act.count(run, 10, 20)
+        act.keys(run, 1, 10, 20, 100)
+    for query in captured.captured_queries:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
+            plan = " ".join(row[-1] for row in cursor.fetchall())
+        assert "(event_id>? AND event_id<?)" in plan, "otherwise each step reads all deliveries of the webhook"
+
+
 def test_a_backfill_keeps_the_order_of_each_object(inbox: Inbox, webhooks_settings: Any) -> None:
     webhooks_settings(BATCH=4)
     old = make_webhook(Thing, url=inbox.url())
@@ -489,12 +516,15 @@ def test_a_recovery_sends_what_did_not_succeed_since_a_time(inbox: Inbox, user: 
     assert LogEntry.objects.latest("pk").object_repr == f"Recovered 3 deliveries and events of {webhook}"
 
 
-def test_the_first_event_since_a_time_is_found_by_bisection() -> None:
+def test_the_first_event_since_a_time_is_found_by_bisection_in_one_statement() -> None:
     webhook, now = make_webhook(Thing), timezone.now()
+    assert Event.objects.first_since(now) <= 1
     made = [make_event(webhook, timestamp=now - timedelta(minutes=10 * (9 - number))) for number in range(10)]
     for number in (0, 4, 9):
         moment = now - timedelta(minutes=10 * (9 - number))
-        assert Event.objects.all().first_since(moment) <= made[number].pk
+        with CaptureQueriesContext(connection) as captured:
+            assert Event.objects.all().first_since(moment) <= made[number].pk
+        assert len(captured) == 1
         found = select_events({"created_after": moment.isoformat()})
         assert list(found.order_by("pk")) == made[number:]
     assert not select_events({"created_after": (now + timedelta(hours=1)).isoformat()}).exists()

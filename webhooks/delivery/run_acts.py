@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
-from django.db.models import Count
+from django.db.models import Count, Q
 
 from webhooks import permissions
+from webhooks.db import Selective
 from webhooks.models import Delivery, Run, RunKind, reopening
 from webhooks.models.claims import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
@@ -111,7 +112,7 @@ class DeliveryAct(Act):
 
     def _rows(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
         rows = rows_of(self._kind, run, user_of(run) if run.is_restricted else None)
-        return rows.filter(event__gt=after, event__lte=until)
+        return rows.filter(Selective(Q(event__gt=after)), Selective(Q(event__lte=until)))
 
     def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
         ids, using = [key.id for key in keys], Delivery.objects.db

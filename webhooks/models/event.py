@@ -52,6 +52,20 @@ NAMES: dict[str, Any] = {
 }
 
 
+# Halves the range of ids until one is left. The parameters are two times.
+_IS_BEFORE = "(SELECT timestamp < %s FROM webhooks_event WHERE id >= (low + high) / 2 ORDER BY id LIMIT 1)"
+_FIRST_SINCE = f"""
+    WITH RECURSIVE halves (low, high) AS (
+        SELECT COALESCE((SELECT MIN(id) FROM webhooks_event), 0), COALESCE((SELECT MAX(id) FROM webhooks_event), 0) + 1
+        UNION ALL
+        SELECT CASE WHEN {_IS_BEFORE} THEN (low + high) / 2 + 1 ELSE low END,
+            CASE WHEN {_IS_BEFORE} THEN high ELSE (low + high) / 2 END
+        FROM halves WHERE low < high
+    )
+    SELECT low FROM halves WHERE low = high
+"""
+
+
 class EventQuerySet(models.QuerySet["Event"]):
     def undispatched(self) -> EventQuerySet:
         return self.filter(undispatched__isnull=False, error="")
@@ -87,17 +101,8 @@ class EventQuerySet(models.QuerySet["Event"]):
 
         Ids follow the time but for transactions that overlap, so it begins earlier by ``OVERLAP``.
         """
-        begin = to_db_time(moment - OVERLAP)
-        ids = self.order_by("pk").values_list("pk", flat=True)
-        low, high = ids.first() or 0, (ids.last() or 0) + 1
-        while low < high:
-            middle = (low + high) // 2
-            found = self.filter(pk__gte=middle).order_by("pk").values_list("pk", "timestamp").first()
-            if found is None or found[1] >= begin:
-                high = middle
-            else:
-                low = found[0] + 1
-        return low
+        begin = connections[self.db].ops.adapt_datetimefield_value(to_db_time(moment - OVERLAP))
+        return int(fetch_all(self.db, _FIRST_SINCE, [begin, begin])[0][0])
 
     def for_list(self) -> EventQuerySet:
         """Leave out large columns. ``has_data`` replaces ``data``, which ``Event.failure`` needs."""

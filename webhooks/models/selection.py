@@ -176,8 +176,8 @@ def rows_in_order(rows: QuerySet[M], keys: Sequence[Any]) -> list[M]:
 def select_events(filters: Filters, events: EventQuerySet | None = None, finds_times: bool = True) -> EventQuerySet:
     """The events that match all of these filters.
 
-    Times have no index, so it finds the ids that belong to them first, by some twenty queries. A caller that looks at
-    few ids itself passes ``finds_times=False``.
+    Times have no index, so it finds the ids that belong to them first, by another query. A caller that looks at few ids
+    itself passes ``finds_times=False``.
     """
     found: Any = Event.objects.all() if events is None else events
     for name, value in filters.items():

@@ -108,17 +108,17 @@ class BackfillAct(Act):
         return READ
 
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        return {run.filters["webhook"]: _within(self._candidates(run), after, until).count()}
+        return {run.filters["webhook"]: _within(_candidates(run, _webhook(run)), after, until).count()}
 
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
-        return _keys(_within(self._candidates(run), after, until), limit)
+        return _keys(_within(_candidates(run, _webhook(run)), after, until), limit)
 
     def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
-        applied, receiver = Applied(), _webhook(run)
-        wanted = []
-        for event in self._read(keys):
+        applied, receiver, wanted = Applied(), _webhook(run), []
+        filters = _filters(receiver)
+        for event in _read(keys):
             try:
-                if _wants(receiver, event):
+                if _wants(receiver, filters, event):
                     wanted.append(event)
             except FilterError as error:
                 applied.failed += 1
@@ -130,25 +130,27 @@ class BackfillAct(Act):
     def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
         webhook, count, first = _webhook(run), 0, list[Key]()
-        while keys := self.keys(run, webhook.pk, after, until, READ):
-            wanted = [Key(event.pk, event.pk) for event in self._read(keys) if _surely_wants(webhook, event)]
+        filters, candidates = _filters(webhook), _candidates(run, webhook)
+        while keys := _keys(_within(candidates, after, until), READ):
+            wanted = [Key(event.pk, event.pk) for event in _read(keys) if _surely_wants(webhook, filters, event)]
             count += len(wanted)
             first += wanted[: limit - len(first)]
             after = keys[-1].event_id
         return {EVENTS: count}, first
 
-    def _read(self, keys: Sequence[Key]) -> EventQuerySet:
-        return Event.objects.filter(pk__in=[key.id for key in keys]).order_by("pk")
 
-    def _candidates(self, run: Run) -> EventQuerySet:
-        """The events with a model and an action that the webhook wants, without a delivery to it."""
-        webhook = _webhook(run)
-        models = [label_of(one) for one in webhook.object_types.all()]
-        is_wanted = Q(object_type__in=models, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
-        has_delivery = Exists(Delivery.objects.filter(event=OuterRef("pk"), webhook=webhook.pk))
-        filters = {name: value for name, value in run.filters.items() if name != "webhook"}
-        events = _chosen(run, filters).filter(is_wanted, ~has_delivery, error="")
-        return events.exclude(username__in=webhook.excluded_usernames)  # type: ignore[no-any-return]
+def _read(keys: Sequence[Key]) -> EventQuerySet:
+    return Event.objects.filter(pk__in=[key.id for key in keys]).order_by("pk")
+
+
+def _candidates(run: Run, webhook: Webhook) -> EventQuerySet:
+    """The events with a model and an action that the webhook wants, without a delivery to it."""
+    models = [label_of(one) for one in webhook.object_types.all()]
+    is_wanted = Q(object_type__in=models, action__in=webhook.actions) | Q(action__in=webhook.custom_events)
+    has_delivery = Exists(Delivery.without_state.filter(event=OuterRef("pk"), webhook=webhook.pk))
+    filters = {name: value for name, value in run.filters.items() if name != "webhook"}
+    events = _chosen(run, filters).filter(is_wanted, ~has_delivery, error="")
+    return events.exclude(username__in=webhook.excluded_usernames)  # type: ignore[no-any-return]
 
 
 def _webhook(run: Run) -> Webhook:
@@ -159,13 +161,16 @@ def _webhook(run: Run) -> Webhook:
     return webhook
 
 
-def _wants(webhook: Webhook, event: Event) -> bool:
+def _filters(webhook: Webhook) -> subscriptions.Filters | None:
+    return subscriptions.current(Event.objects.db).filters.get(webhook.pk)
+
+
+def _wants(webhook: Webhook, filters: subscriptions.Filters | None, event: Event) -> bool:
     """Whether the conditions of the webhook match the event as it was. Raises FilterError if that is not known."""
     if event.action not in webhook.actions:
         return True  # a custom event, which has no conditions
     if not payloads.has_serializer(event, webhook.serializer):
         raise FilterError(f"it has no data of the serializer {webhook.serializer or '(default)'}")
-    filters = subscriptions.current(Event.objects.db).filters.get(webhook.pk)
     if filters is None:
         return True
     serialized = payloads.as_serialized_by(event, webhook.serializer)
@@ -176,10 +181,10 @@ def _wants(webhook: Webhook, event: Event) -> bool:
         raise FilterError(str(error)) from error
 
 
-def _surely_wants(webhook: Webhook, event: Event) -> bool:
+def _surely_wants(webhook: Webhook, filters: subscriptions.Filters | None, event: Event) -> bool:
     """As ``_wants``; False if that is not known. The run counts such an event as failed."""
     try:
-        return _wants(webhook, event)
+        return _wants(webhook, filters, event)
     except FilterError:
         return False
 
