@@ -125,6 +125,12 @@ def test_a_replay_that_fails_ends_with_an_error(inbox: Inbox, working: None) -> 
         output("webhooks_replay", "--all")
 
 
+@pytest.mark.parametrize("since", ["0001-01-01", "99999d"])
+def test_a_time_before_all_events_takes_all(since: str) -> None:
+    make_delivery(make_webhook(Thing), State.FAILED)
+    assert output("webhooks_retry", "--since", since, "--dry-run").startswith("1 delivery.")
+
+
 def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
     assert output("webhooks_retry", "--all", "--no-wait") == f"Run {Run.objects.get().pk} has begun.\n"
@@ -137,6 +143,7 @@ def test_a_command_without_wait_leaves_the_run_to_workers() -> None:
         ([], "Give at least one filter, or --all"),
         (["--webhook", "unknown"], "There is no webhook “unknown”"),
         (["--object-id", "7"], "Give --object-type as well"),
+        (["--all", "--state", "failed"], "Give either filters or --all"),
         (["--since", "yesterday"], "yesterday is no time"),
     ],
 )

@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions, registry
-from webhooks.db import first_id, index_plans, to_utc
+from webhooks.db import filter_time, index_plans
 from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
 from webhooks.models.event import PING
 from webhooks.models.queue import OPEN_STATES, State
@@ -81,17 +81,7 @@ class MomentInput(forms.DateTimeInput):
         return local.strftime("%Y-%m-%dT%H:%M:%S")
 
 
-class MomentField(forms.DateTimeField):
-    widget = MomentInput(attrs={"step": "1"})
-
-    def clean(self, value: Any) -> datetime | None:
-        moment: datetime | None = super().clean(value)
-        if moment is not None:
-            try:
-                first_id(to_utc(moment))
-            except (ValueError, OverflowError):
-                raise forms.ValidationError(_("Enter a time from 1970 to 9999.")) from None
-        return moment
+MOMENT = MomentInput(attrs={"step": "1"})
 
 
 class ListForm(forms.Form):
@@ -156,8 +146,8 @@ class FilterForm(ListForm):
     user = forms.CharField(label=_("User"), required=False, max_length=150)
     request_id = forms.CharField(label=_("Request's id"), required=False, max_length=200)
     within = ChosenField(label=_("Time"), required=False)
-    created_after = MomentField(label=_("From"), required=False)
-    created_before = MomentField(label=_("Until"), required=False)
+    created_after = forms.DateTimeField(label=_("From"), required=False, widget=MOMENT)
+    created_before = forms.DateTimeField(label=_("Until"), required=False, widget=MOMENT)
 
     def offers(self) -> dict[str, Choices]:
         labels = [registration.label for registration in registry.registrations()]
@@ -186,7 +176,7 @@ class FilterForm(ListForm):
                 return int(value)
             case "object_type":
                 return value.lower()
-        return to_utc(value).isoformat() if isinstance(value, datetime) else value
+        return filter_time(value) if isinstance(value, datetime) else value
 
 
 def meaning_of(term: str, model: type[Event | Skip]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 from webhooks import permissions
 from webhooks.admin.actions import show_result, show_run
 from webhooks.admin.display import action_word, page, state_word
-from webhooks.db import to_utc
+from webhooks.db import filter_time, to_utc
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.queue import State
 from webhooks.network.error_kinds import KINDS
@@ -160,7 +160,7 @@ def read_run(parameters: QueryDict) -> tuple[RunKind, dict[str, Any]]:
         if unknown := parameters.keys() - {"kind", "count", *names}:
             raise ValueError(f"no filter {unknown}")
         return kind, {name: _value(name, parameters) for name in names}
-    except (StopIteration, ValueError, OverflowError) as error:
+    except (StopIteration, ValueError) as error:
         raise Http404(_("There is no such run.")) from error
 
 
@@ -174,7 +174,7 @@ def _value(name: str, parameters: Mapping[str, Any]) -> Any:
         case "failed":
             return value == "True"
         case "created_after" | "created_before":
-            return to_utc(datetime.fromisoformat(value)).isoformat()
+            return filter_time(datetime.fromisoformat(value))
     if "\0" in value:
         raise ValueError("a NUL")
     return value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext
@@ -54,6 +55,16 @@ def refuse_unknown(given: Collection[str], known: Collection[str], kind: str) ->
         raise ValidationError(problems)
 
 
+class MomentField(serializers.DateTimeField):
+    """Refuses a time that has no equivalent in UTC. REST framework would raise OverflowError."""
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        try:
+            return super().enforce_timezone(value)
+        except OverflowError:
+            self.fail("overflow")
+
+
 class ObjectTypesField(serializers.ListField):
     """Content types as labels, such as ``["dcim.site"]``. It accepts only registered models."""
 
@@ -100,7 +111,25 @@ class SecretField(serializers.CharField):
 # Choices with names for the OpenAPI document: drf-spectacular's own may be the names of a host's choices.
 
 
-class NamedChoiceField(serializers.ChoiceField):
+class NamesChoices(serializers.Field):
+    """A field of choices that names them if it refuses a value."""
+
+    default_error_messages = {"invalid_choice": _("“{input}” is not one of these: {choices}.")}
+    choices: Any
+
+    def fail(self, key: str, **values: Any) -> NoReturn:
+        super().fail(key, choices=", ".join(filter(None, map(str, self.choices))), **values)
+
+
+class ChoiceField(NamesChoices, serializers.ChoiceField):
+    pass
+
+
+class MultipleChoiceField(NamesChoices, serializers.MultipleChoiceField):
+    pass
+
+
+class NamedChoiceField(ChoiceField):
     """A field with all choices of its kind, unless it gets some of them."""
 
     every: ClassVar[Sequence[Any]]

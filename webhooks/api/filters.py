@@ -19,8 +19,9 @@ from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.pagination import CursorPagination
 from rest_framework.request import Request
 
+from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField
 from webhooks.conf import conf
-from webhooks.db import first_id, index_plans, to_utc
+from webhooks.db import filter_time, index_plans, to_utc
 from webhooks.delivery.statistics import MINUTE_DAYS
 from webhooks.models.queue import State
 from webhooks.models.run import RunKind, RunState
@@ -34,18 +35,6 @@ from webhooks.network.error_kinds import ErrorKind
 MAX_KEY = 2**63 - 1
 REPEATABLE = {"state"}  # the parameters that may be given several times
 KEY: Any = {"min_value": 1, "max_value": MAX_KEY, "required": False}
-
-
-class MomentField(serializers.DateTimeField):
-    """A time with a possible id: ids have an index, times have none."""
-
-    def to_internal_value(self, value: Any) -> datetime:
-        try:
-            moment: datetime = super().to_internal_value(value)
-            first_id(moment)
-            return moment
-        except (ValueError, OverflowError) as error:
-            raise ValidationError(_("Must be a time from 1970 to 9999.")) from error
 
 
 class QueryFilters(serializers.Serializer[Any]):
@@ -79,7 +68,7 @@ class QueryFilters(serializers.Serializer[Any]):
 
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
-        return to_utc(value).isoformat()
+        return filter_time(value)
     return sorted(value) if isinstance(value, set) else value
 
 
@@ -90,9 +79,7 @@ class WebhookFilters(QueryFilters):
     paused = serializers.BooleanField(required=False, help_text=_("Whether it is paused: by a user, or for failures."))
     failing = serializers.BooleanField(required=False, help_text=_("Whether its last attempt failed."))
     object_type = serializers.CharField(required=False, help_text=_("A model that it sends, such as dcim.site."))
-    action = serializers.ChoiceField(
-        list(ACTION_FIELDS.values()), required=False, help_text=_("An action that it sends.")
-    )
+    action = ChoiceField(list(ACTION_FIELDS.values()), required=False, help_text=_("An action that it sends."))
 
     lookups = {
         "name": "name",
@@ -126,7 +113,7 @@ class ObjectFilters(QueryFilters):
 
 
 class SkipFilters(ObjectFilters):
-    rule = serializers.ChoiceField(Rule.choices, required=False, help_text=_("What said no."))
+    rule = ChoiceField(Rule.choices, required=False, help_text=_("What said no."))
 
     lookups = {"object_type": "object_type", "object_id": "object_id", "rule": "rule"}
 
@@ -184,8 +171,8 @@ class EventFilters(ChangeFilters):
 
 
 class DeliveryFilters(ChangeFilters):
-    state = serializers.MultipleChoiceField(choices=State.choices, required=False, help_text=_("May be repeated."))
-    error_kind = serializers.ChoiceField(list(ErrorKind), required=False, help_text=_("The kind of its last failure."))
+    state = MultipleChoiceField(choices=State.choices, required=False, help_text=_("May be repeated."))
+    error_kind = ChoiceField(list(ErrorKind), required=False, help_text=_("The kind of its last failure."))
     status = serializers.IntegerField(
         min_value=100, max_value=999, required=False, help_text=_("The HTTP status of its last answer.")
     )
@@ -197,18 +184,18 @@ class DeliveryFilters(ChangeFilters):
 
 
 class RunFilters(QueryFilters):
-    kind = serializers.ChoiceField(RunKind.choices, required=False, help_text=_("What it does."))
-    state = serializers.MultipleChoiceField(choices=RunState.choices, required=False, help_text=_("May be repeated."))
+    kind = ChoiceField(RunKind.choices, required=False, help_text=_("What it does."))
+    state = MultipleChoiceField(choices=RunState.choices, required=False, help_text=_("May be repeated."))
 
     lookups = {"kind": "kind", "state": "state__in"}
 
 
 class StatisticFilters(QueryFilters):
     webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook. Default: all together."))
-    period = serializers.ChoiceField(
+    period = ChoiceField(
         [period.label for period in Period], required=False, help_text=_("Minutes reach back a day. Default: hours.")
     )
-    since = serializers.DateTimeField(required=False, help_text=_("Default: 24 hours ago."))
+    since = MomentField(required=False, help_text=_("Default: 24 hours ago."))
 
     @property
     def asked_period(self) -> Period:

@@ -75,7 +75,7 @@ class ConsequenceSerializer(NamedSerializer):
     webhook = serializers.IntegerField(allow_null=True, help_text="The id of its webhook, if it has one.")
     since = serializers.DateTimeField(allow_null=True)
     waiting = serializers.IntegerField(
-        help_text="Deliveries and changes that wait because of it. Stops at 1,000 for a webhook, and else at 10,000."
+        help_text="Deliveries and changes that wait because of it. Stops at 500 for a webhook, and else at 10,000."
     )
     next_probe_at = serializers.DateTimeField(allow_null=True)
 

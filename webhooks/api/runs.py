@@ -19,6 +19,7 @@ from rest_framework.response import Response
 from webhooks import permissions
 from webhooks.api.base import Conflict, StrictViewSet, refuse_body
 from webhooks.api.fields import (
+    MomentField,
     NamedSerializer,
     RunKindField,
     RunStateField,
@@ -27,7 +28,7 @@ from webhooks.api.fields import (
     refuse_unknown,
 )
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryFilters, RunFilters
-from webhooks.models import Run, RunKind
+from webhooks.models import Run, RunKind, Webhook
 from webhooks.operations import runs
 
 MAX_HOURS = 24 * 3660
@@ -89,7 +90,7 @@ class NewRunSerializer(StartSerializer):
 class SinceSerializer(StartSerializer):
     """Give ``since`` or ``hours``."""
 
-    since = serializers.DateTimeField(required=False, help_text=gettext_lazy("The first time that is included."))
+    since = MomentField(required=False, help_text=gettext_lazy("The first time that is included."))
     hours = serializers.IntegerField(
         required=False, min_value=1, max_value=MAX_HOURS, help_text=gettext_lazy("Or how many hours to go back.")
     )
@@ -140,7 +141,11 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         """Begin a run, or count its rows with ``dry_run``. Workers execute it; the response does not wait for them."""
         given = NewRunSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        return self._start(given.validated_data["kind"], given.validated_data["filters"], given)
+        filters = given.validated_data["filters"]
+        if "webhook" in filters and not Webhook.objects.filter(pk=filters["webhook"]).exists():
+            refusal = _("There is no webhook %(id)s.") % {"id": filters["webhook"]}
+            raise ValidationError({"filters": {"webhook": [refusal]}})
+        return self._start(given.validated_data["kind"], filters, given)
 
     @extend_schema(operation_id="webhooks_webhooks_recover", request=SinceSerializer, responses=STARTED)
     def recover(self, request: Request, webhook: str) -> Response:

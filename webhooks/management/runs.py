@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks.db import to_utc
+from webhooks.db import filter_time
 from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.models import Run, RunKind, RunState, State
 from webhooks.network.error_kinds import ErrorKind
@@ -36,10 +36,10 @@ COUNT_SECONDS = 60
 def moment(text: str) -> str:
     """A time as ``2h`` ago, or in ISO format. Returns the ISO format in UTC."""
     if found := re.fullmatch(r"(\d{1,5})([mhd])", text):
-        return (datetime.now(UTC) - timedelta(**{UNITS[found[2]]: int(found[1])})).isoformat()
+        return filter_time(datetime.now(UTC) - timedelta(**{UNITS[found[2]]: int(found[1])}))
     try:
-        return to_utc(datetime.fromisoformat(text)).isoformat()
-    except (ValueError, OverflowError):
+        return filter_time(datetime.fromisoformat(text))
+    except ValueError:
         raise ArgumentTypeError(f"{text} is no time: write 2h, 30m, 7d or 2026-11-24T13:00") from None
 
 
@@ -110,6 +110,8 @@ class RunCommand(DatabaseCommand):
 
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
         found = {name: options[name] for name in runs.FILTERS[self.kind] if options.get(name) is not None}
+        if found and options.get("all"):
+            raise CommandError("Give either filters or --all.")
         if "object_id" in found and "object_type" not in found:
             raise CommandError("Give --object-type as well: ids of different models are the same.")
         if missing := [OPTIONS[name][0] for name in runs.NEEDED.get(self.kind, ()) if name not in found]:

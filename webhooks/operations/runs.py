@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -19,11 +19,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.db import index_plans, time_limit
+from webhooks.db import filter_time, index_plans, time_limit
 from webhooks.delivery.run_acts import EVENTS, Key, acts, rows_of
 from webhooks.delivery.run_pace import Pace
 from webhooks.delivery.run_steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
+from webhooks.models.run import RunQuerySet
 from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
 from webhooks.operations import history, retries, run_acts  # noqa: F401 # run_acts adds its acts
 from webhooks.operations.retries import NAMED_WEBHOOKS, PROGRAM, Result, name_of
@@ -201,32 +202,32 @@ def since_filters(webhook: Webhook, since: datetime) -> dict[str, Any]:
 
     A recovery with them sends what did not succeed. A backfill with them sends what the webhook did not get.
     """
-    return {"webhook": webhook.pk, "created_after": since.isoformat()}
+    return {"webhook": webhook.pk, "created_after": filter_time(since)}
 
 
 def pause(run: Run, user: Any = None) -> bool:
     """Let a run rest between two steps. Returns whether it was running."""
-    return _change(run, bool(Run.objects.filter(pk=run.pk).pause()), user, "Paused")
+    return _change(run, RunQuerySet.pause, user, "Paused")
 
 
 def resume(run: Run, user: Any = None) -> bool:
     """Go on with a paused run where it was. Returns whether it was paused."""
-    jobs.wake_on_commit()
-    return _change(run, bool(Run.objects.filter(pk=run.pk).resume()), user, "Resumed")
+    return _change(run, RunQuerySet.resume, user, "Resumed")
 
 
 def cancel(run: Run, user: Any = None) -> bool:
     """End a run; its changes stay. Returns whether it had not ended before."""
-    return _change(run, bool(Run.objects.filter(pk=run.pk).cancel()), user, "Cancelled")
+    return _change(run, RunQuerySet.cancel, user, "Cancelled")
 
 
-def _change(run: Run, is_changed: bool, user: Any, done: str) -> bool:
-    if is_changed:
+def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str) -> bool:
+    with transaction.atomic(Run.objects.db), in_english():
+        if not change(Run.objects.filter(pk=run.pk)):
+            return False
         run.refresh_from_db()
-        with in_english():
-            what = summary(run)
-        history.record_summary(user or PROGRAM, Run, what, history.CHANGE, f"{done} run {run.pk}.")
-    return is_changed
+        history.record_summary(user or PROGRAM, Run, summary(run), history.CHANGE, f"{done} run {run.pk}.")
+        jobs.wake_on_commit()
+    return True
 
 
 def summary(run: Run) -> str:
