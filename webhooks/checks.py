@@ -35,6 +35,7 @@ UNSENDABLE = "Until this is corrected, every event of such an object is marked f
 @register("webhooks")
 def check(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
     yield from _check_setting()
+    yield from _check_kind_of_database(Event.objects.db)  # also before the tables are created
     if conf.enabled:
         yield from _check_queue()
         yield from _check_models()
@@ -204,8 +205,19 @@ def _check_host() -> Iterator[CheckMessage]:
             hint=f'Add "{MIDDLEWARE}" to MIDDLEWARE, after AuthenticationMiddleware.',
             id="webhooks.W001",
         )
-    if not apps.is_installed("django.contrib.admin"):
-        return  # the status page is a page of the admin
+    if apps.is_installed("django.contrib.admin"):
+        yield from _check_admin()
+
+
+def _check_admin() -> Iterator[CheckMessage]:
+    installed = [app.name for app in apps.get_app_configs()]
+    if installed.index("webhooks") > installed.index("django.contrib.admin"):
+        yield Warning(
+            "The index of the admin does not link to the status page and names no problems of webhooks: the admin is "
+            "before webhooks in INSTALLED_APPS.",
+            hint='Move "webhooks" before "django.contrib.admin" in INSTALLED_APPS.',
+            id="webhooks.W009",
+        )
     try:
         path = reverse(STATUS_PAGE).removeprefix(get_script_prefix())
         is_found = resolve(f"/{path}").url_name == STATUS_PAGE
@@ -218,10 +230,21 @@ def _check_host() -> Iterator[CheckMessage]:
             hint='Add path("admin/", include("webhooks.urls")) to your urls.py, before admin.site.urls.',
             id="webhooks.W004",
         )
+        return
+    try:
+        reverse("admin:webhooks_webhook_changelist")
+    except NoReverseMatch:
+        yield Warning(
+            "The admin in your urls.py has no pages of webhooks, and the status page cannot link to them: it is not "
+            "the default site, django.contrib.admin.site.",
+            hint="Add admin.site.urls to your urls.py. To use an AdminSite of yours as the default site, name it in "
+            "default_site of a subclass of django.contrib.admin.apps.AdminConfig.",
+            id="webhooks.W011",
+        )
 
 
-def _check_database(alias: str) -> Iterator[CheckMessage]:
-    vendor, config = connections[alias].vendor, connections[alias].settings_dict
+def _check_kind_of_database(alias: str) -> Iterator[CheckMessage]:
+    vendor = connections[alias].vendor
     is_old = vendor == "sqlite" and sqlite3.sqlite_version_info < (3, 35)  # without RETURNING
     if is_old or vendor not in ("postgresql", "sqlite"):
         yield Error(
@@ -230,6 +253,10 @@ def _check_database(alias: str) -> Iterator[CheckMessage]:
             hint=f'Use PostgreSQL or SQLite 3.35 or newer in DATABASES["{alias}"].',
             id="webhooks.E012",
         )
+
+
+def _check_database(alias: str) -> Iterator[CheckMessage]:
+    vendor, config = connections[alias].vendor, connections[alias].settings_dict
     if vendor == "sqlite" and config["OPTIONS"].get("transaction_mode") != "IMMEDIATE":
         yield Warning(
             "SQLite without BEGIN IMMEDIATE answers “database is locked” when two transactions meet.",

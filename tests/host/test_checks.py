@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib import admin
 from django.core.checks import INFO, CheckMessage, run_checks
 from django.db import OperationalError, models
@@ -22,6 +23,8 @@ from tests.support import servers
 from tests.support.inbox import ROOT
 from tests.testapp.models import Unregistered
 from webhooks import checks, registry
+from webhooks.admin import WebhookAdmin
+from webhooks.models import Webhook
 from webhooks.registry.registration import Registration
 from webhooks.workers.worker import WebhookWorker
 
@@ -285,9 +288,13 @@ def test_sqlite_without_begin_immediate_is_a_warning(valid_database: dict[str, A
     assert message.hint.startswith('Set DATABASES["default"]["OPTIONS"] = {"transaction_mode": "IMMEDIATE"}')
 
 
-def test_another_kind_of_database_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_another_kind_of_database_is_an_error_also_before_webhooks_are_enabled(
+    monkeypatch: pytest.MonkeyPatch, webhooks_settings: Change, is_enabled: bool
+) -> None:
     database = SimpleNamespace(vendor="mysql", settings_dict={"OPTIONS": {}, "ATOMIC_REQUESTS": True})
     monkeypatch.setattr(checks, "connections", {"default": database})
+    webhooks_settings(ENABLED=is_enabled)
     [message] = found().values()
     assert (message.id, message.is_serious()) == ("webhooks.E012", True)
     assert 'The database "default" is of the kind "mysql"' in message.msg
@@ -354,8 +361,27 @@ def test_a_status_page_without_a_url_is_a_warning(settings: Any) -> None:
 
 
 def test_the_hint_of_that_warning_removes_it(settings: Any) -> None:
-    settings.ROOT_URLCONF = (path("admin/", include("webhooks.urls")),)
+    settings.ROOT_URLCONF = (path("admin/", include("webhooks.urls")), path("admin/", admin.site.urls))
     assert found() == {}
+
+
+def test_an_admin_without_pages_of_webhooks_is_a_warning(settings: Any) -> None:
+    own = admin.AdminSite(name="own")
+    settings.ROOT_URLCONF = (path("own/", include("webhooks.urls")), path("own/", own.urls))
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W011", False)
+    assert "default_site of a subclass of django.contrib.admin.apps.AdminConfig" in message.hint
+    own.register(Webhook, WebhookAdmin)
+    settings.ROOT_URLCONF = (path("own/", include("webhooks.urls")), path("own/", own.urls))
+    assert found() == {}
+
+
+def test_webhooks_after_the_admin_in_installed_apps_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = sorted(apps.get_app_configs(), key=lambda app: app.name == "webhooks")
+    monkeypatch.setattr(apps, "get_app_configs", lambda: configs)
+    [message] = found().values()
+    assert (message.id, message.is_serious()) == ("webhooks.W009", False)
+    assert 'Move "webhooks" before "django.contrib.admin"' in message.hint
 
 
 def test_a_status_page_after_the_admin_is_the_same_warning(settings: Any) -> None:
