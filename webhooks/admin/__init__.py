@@ -3,7 +3,7 @@
 webhook             the pages of one webhook: form, test, runs, deletion
 webhook_list        the list of webhooks
 health              the top of the page of a webhook: state, figures, last deliveries
-try_it              the exact request for a real object, before the form is saved
+try_it              the exact request for an object or a custom event, before the form is saved
 recover             Recover and Backfill, with a dry run first
 why                 “Why didn't it fire?”
 delivery, event     the lists of deliveries and events, their actions and buttons
@@ -17,10 +17,10 @@ actions             retry, discard, enable, disable, pause, resume, and the prev
 forms, form_fields  the form of a webhook, and its own kinds of fields and widgets
 fieldsets           the sections of that form
 condition_preview   tries the filters of the form on stored events
-lists               the lists of deliveries, events, skips and runs: base class, look, addresses
+lists               the lists of deliveries, events, skips and runs: base class, shared columns, look, addresses
 filters, finding    the filters above a list, and the rows that match them
 paging              the pages of long lists
-charts              SVG charts: stacked bars, sparklines
+charts              SVG charts: the attempts of a day, stacked bars, sparklines
 highlight           JSON and headers as highlighted blocks
 display             how states, times, figures and objects look
 """
