@@ -120,11 +120,13 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         """The length of the list: "1,204 deliveries", "more than 10,000 deliveries"."""
         raise NotImplementedError
 
-    def response_action(self, request: HttpRequest, queryset: QuerySet[Any], **kwargs: Any) -> HttpResponse | None:
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
         """With all rows that match the filters, an action becomes a run, which first shows what it will do."""
         name = request.POST.get("action", "")
         if request.POST.get("select_across") != "1" or name not in self.run_kinds:
-            return super().response_action(request, queryset, **kwargs)
+            return super().response_action(request, queryset, *args, **kwargs)
         form = self.filter_form(request)
         if not form.is_valid():
             messages.error(request, _("Nothing was done: correct the filters first."))
