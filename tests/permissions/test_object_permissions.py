@@ -64,7 +64,7 @@ def theirs() -> Webhook:
 
 def allow(user: User, *permissions: str, **constraints: Any) -> None:
     for permission in permissions:
-        ObjectPermission.objects.create(user=user, permission=permission, constraints=constraints)
+        user.object_permissions.create(permission=permission, constraints=constraints)
 
 
 @pytest.fixture
@@ -75,6 +75,12 @@ def user(mine: Webhook, theirs: Webhook) -> User:
     allow(user, *(f"webhooks.{action}_delivery" for action in ("view", "retry", "discard")))
     allow(user, "webhooks.view_event", "dcim.view_site")
     return user
+
+
+def constrain(user: User, permission: str, **constraints: Any) -> None:
+    """Replace the constraints of a permission that the user has."""
+    ObjectPermission.objects.filter(user=user, permission=permission).update(constraints=constraints)
+    user.refresh_from_db()  # forget the permissions that were read
 
 
 def browser(user: User) -> Client:
@@ -209,7 +215,7 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
 
 
 def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, mine: Webhook) -> None:
-    ObjectPermission.objects.filter(permission="webhooks.retry_delivery").update(constraints={"attempt_count": 7})
+    constrain(user, "webhooks.retry_delivery", attempt_count=7)
     left, retried = (
         make_site_delivery(mine, event=make_site_event(1)),
         make_site_delivery(mine, event=make_site_event(2), attempt_count=7),
@@ -233,7 +239,7 @@ def test_events_follow_their_object_and_their_own_permission(user: User) -> None
     on_shelves = [make_site_event(shelf.pk, shelf.name, object_type="testapp.shelf") for shelf in shelves]
     of_site = make_site_event(1)
     assert ids(api_client(user), "events") == [of_site.pk, on_shelves[0].pk]
-    ObjectPermission.objects.filter(permission="webhooks.view_event").update(constraints={"username": "root"})
+    constrain(user, "webhooks.view_event", username="root")
     assert ids(api_client(user), "events") == []
     by_root = make_site_event(2, username="root")
     assert ids(api_client(user), "events") == [by_root.pk]
@@ -252,7 +258,7 @@ def test_skips_follow_their_webhook_their_object_and_their_own_permission(
     assert ids(api_client(user), f"webhooks/{mine.pk}/skips") == [str(skips[0].pk)]
     assert api_client(user).get(f"{API}/webhooks/{theirs.pk}/skips/").status_code == 404
     assert list(browser(user).get(listed).context["cl"].result_list) == [skips[0]]
-    ObjectPermission.objects.filter(permission="webhooks.view_skip").update(constraints={"username": "root"})
+    constrain(user, "webhooks.view_skip", username="root")
     assert ids(api_client(user), f"webhooks/{mine.pk}/skips") == []
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.backends import ModelBackend
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, prefetch_related_objects
 
 
 def constraints_of(user: Any, permission: str) -> list[Q]:
-    """What the objects must be like that this permission of the user is for: one of these."""
-    granted = user.object_permissions.filter(permission=permission) if user.is_active and user.pk else []
-    return [Q(**one.constraints) for one in granted]
+    """What the objects must be like that this permission of the user is for: one of these. As in NetBox, the
+    permissions are read once for each instance of the user."""
+    if not (user.is_active and user.pk):
+        return []
+    prefetch_related_objects([user], "object_permissions")
+    return [Q(**one.constraints) for one in user.object_permissions.all() if one.permission == permission]
 
 
 class RestrictedQuerySet(QuerySet[Any]):
