@@ -43,8 +43,9 @@ def site(django_db_setup: str, redis_url: str, tmp_path_factory: pytest.TempPath
         yield site
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
+    """One Chromium for all tests of this folder."""
     with pytest.MonkeyPatch.context() as patched, sync_playwright() as playwright:
         # While Playwright's event loop runs in this thread, Django would refuse to use the database in it.
         patched.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")

@@ -158,7 +158,9 @@ def test_every_page_is_accessible_whether_light_dark_or_narrow(page: Page) -> No
 def themed(
     request: pytest.FixtureRequest, django_db_setup: str, redis_url: str, tmp_path: Path
 ) -> Iterator[tuple[str, Site]]:
-    with serve_site(Workers(tmp_path, redis_url), f"tests.themes.{request.param}") as site:
+    workers = Workers(tmp_path, redis_url)
+    workers.is_forking = False  # other settings
+    with serve_site(workers, f"tests.themes.{request.param}") as site:
         yield request.param, site
 
 

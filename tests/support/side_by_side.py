@@ -15,10 +15,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.figures import MEASURED
 
-# Tests that measure a duration run while no other test does. Tests that start many processes run one after another.
+# Tests that measure a duration run while no other test does.
 ALONE = ("alone", "timing")
-CROWD = "tests/chaos/"
-BROWSER = "tests/browser/"
+# The tests of such a folder run one after another: in chaos they start many processes, and in browser they share a
+# Chromium.
+ONE_BY_ONE = ("tests/chaos/", "tests/browser/")
 
 
 class Hall:
@@ -63,13 +64,10 @@ class Process:
 
 
 class Scheduling(LoadScopeScheduling):
-    """A free process takes the next test. The tests in ``CROWD`` all go to the same process, and so do the ones of a
-    module in ``BROWSER``, which share a site and a Chromium."""
+    """A free process takes the next test. All tests of a folder in ``ONE_BY_ONE`` go to the same process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith(CROWD):
-            return CROWD
-        return nodeid.partition("::")[0] if nodeid.startswith(BROWSER) else nodeid
+        return next((folder for folder in ONE_BY_ONE if nodeid.startswith(folder)), nodeid)
 
 
 class Controller:
@@ -98,7 +96,7 @@ def processes(config: pytest.Config) -> int:
     excludes = not option.markexpr or option.markexpr.startswith("not ")
     is_watched = option.maxfail or option.collectonly or option.capture == "no"
     wanted = is_whole and excludes and not is_watched
-    return min((os.cpu_count() or 1) + 1, 4) if wanted else 0  # one more than there are processors: tests wait a lot
+    return min((os.cpu_count() or 1) + 2, 4) if wanted else 0  # more than there are processors: tests wait a lot
 
 
 def shared_directory(config: pytest.Config) -> Path | None:

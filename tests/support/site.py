@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.inbox import ROOT
 from tests.support.servers import free_port
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import Workers
@@ -32,9 +29,7 @@ def serve_site(workers: Workers, settings: str = "tests.settings") -> Iterator[S
     command = ["-m", "gunicorn", "project.wsgi:application", "--bind", address, "--threads", "4", "--no-control-socket"]
     environment = workers.environment() | {"DJANGO_SETTINGS_MODULE": settings}
     with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        server = workers.run(command, environment, output)
     try:
         until(lambda: server.poll() is not None or _answers(f"http://{address}/"), 30, "the site to answer")
         assert server.poll() is None, log.read_text()
