@@ -232,6 +232,11 @@ class TestRetry:
         monkeypatch.setattr(runs, "AT_ONCE", 3)
         make_site_deliveries(webhook, 5, error_kind="http_401")
         make_site_delivery(webhook, error_kind="refused")
+        assert ">Retry 6…</button>" in page(admin_client, STATUS)
+        with monkeypatch.context() as capped:
+            capped.setattr(counts, "EACH_CAP", 2)
+            capped.setattr(problems, "EACH_CAP", 2)
+            assert ">Retry all…</button>" in page(admin_client, STATUS), "3 is only a cap"
         response = admin_client.post(RETRY_ALL, {"group": f"{webhook.pk}:http_401"}, follow=True)
         assert "<h1>Retry 5 deliveries of CMDB?</h1>" in response.content.decode()
         assert not Run.objects.exists()
@@ -372,7 +377,7 @@ BETWEEN = {"due_at": FUTURE, "failures": 1}
             [(State.PENDING, BETWEEN), (State.FAILED, {})],
             ["is paused after 3 failed attempts: HTTP 401", "1 failed", "next probe", "Compare the secret",
              "admin: Changed Secret."],
-            ["See request", "Send test", "Resume", "Retry 1…", "Open webhook"],
+            ["See request", "Send test", "Resume", "Retry 1", "Open webhook"],
         ),
         (
             REFUSED | {"error_kind": "tls_certificate", "last_failure": "self-signed certificate"},

@@ -20,6 +20,7 @@ from webhooks.admin.display import when
 from webhooks.admin.lists import deliveries_url
 from webhooks.models import Webhook
 from webhooks.models.queue import State
+from webhooks.operations import runs
 from webhooks.operations.alarms import Alarm, Problem
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
 from webhooks.operations.status import Status
@@ -237,8 +238,11 @@ class _Buttons:
 
 
 def _retry_label(count: int, cap: int) -> str:
-    """Without a number that is only a cap: the next page asks with the true one."""
-    return _("Retry all…") if count > cap else _("Retry %(count)s…") % {"count": number(count)}
+    """With "…" if a page asks first. A number that is only a cap is left out: that page has the true one."""
+    if count > cap:
+        return _("Retry all…")
+    text = _("Retry %(count)s…") if count > runs.AT_ONCE else _("Retry %(count)s")
+    return text % {"count": number(count)}
 
 
 def _page(webhook: Any) -> Button:
