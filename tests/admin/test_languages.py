@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from typing import Any
 
+import django
 import pytest
 from django.apps import apps
 from django.contrib.auth.models import User
@@ -19,6 +20,9 @@ from tests.support.admin_pages import STATUS
 from tests.support.every_page import addresses, fill
 from tests.support.makers import make_webhook
 from tests.support.users import browser
+
+# Django 6.1 has no German for these texts above the lists of its admin.
+OF_DJANGO = {"- Select an option -", "Run"} if django.VERSION >= (6, 1) else set[str]()
 
 # Words that German has from English, texts that people or programs wrote, and names of models.
 SAME = re.compile(
@@ -68,7 +72,7 @@ def texts(client: Client, address: str, language: str) -> set[str]:
 def _untranslated(client: Client, address: str) -> set[str]:
     both = texts(client, address, "en") & texts(client, address, "de")
     of_host = {str(text) for model in apps.get_models() for text in _names(model)}
-    return {one for one in both - of_host if not SAME.fullmatch(one)}
+    return {one for one in both - of_host - OF_DJANGO if not SAME.fullmatch(one)}
 
 
 def _names(model: type[Model]) -> list[str]:
