@@ -8,18 +8,18 @@ as on rq's own worker.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from django.db import Error, connections
 from redis import Redis
-from redis.exceptions import RedisError
-from rq import Queue, Worker
+from rq import Queue
 from rq.exceptions import DequeueTimeout, DeserializationError, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
@@ -29,7 +29,7 @@ from webhooks.delivery.breaker import Fault
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.errors import describe_error, get_logger
 from webhooks.workers import jobs
-from webhooks.workers.redis import Backoff, is_unavailable, set_timeouts
+from webhooks.workers.outages import LastingWorker
 from webhooks.workers.status import (
     CLASS_FIELD,
     CLOCK_FIELD,
@@ -41,10 +41,6 @@ from webhooks.workers.status import (
     faults_as_json,
     hash_settings,
 )
-
-# Seconds between two tries of an unavailable Redis, and until a Redis that does not answer counts as unavailable.
-REDIS_RETRY_SECONDS = 2
-REDIS_TIMEOUT = 5
 
 # Seconds for requests to end after SIGTERM; supervisord's stopwaitsecs must be longer.
 WARM_SECONDS = 12
@@ -58,6 +54,9 @@ BUSY_POLL = 0.015
 # Seconds after which every wait checks whether the worker is to stop.
 STOP_SECONDS = 1
 
+# The garbage collector looks at new objects when there are so many. Most of a delivery's are gone by then.
+NEW_OBJECTS = 20_000
+
 # Seconds for requests to end before a job of the host starts. Most do, and a fork is safer with fewer busy threads.
 # Slower requests continue while the job runs.
 HAND_OVER_SECONDS = 1
@@ -65,17 +64,7 @@ HAND_OVER_SECONDS = 1
 logger = get_logger(__name__)
 
 
-def _surviving_outages(name: str) -> Callable[..., None]:
-    """The method ``name`` of rq's Worker; it only logs if Redis is unavailable."""
-
-    def method(self: WebhookWorker, *args: Any, **kwargs: Any) -> None:
-        with self.surviving_outages():
-            getattr(super(WebhookWorker, self), name)(*args, **kwargs)
-
-    return method
-
-
-class WebhookWorker(Worker):
+class WebhookWorker(LastingWorker):
     """Set it in ``RQ["WORKER_CLASS"]``, or by ``rqworker --worker-class webhooks.workers.WebhookWorker``. It delivers
     if it listens to the queue of the setting ``QUEUE``.
 
@@ -84,50 +73,21 @@ class WebhookWorker(Worker):
     """
 
     _grace: float = WARM_SECONDS
-    _next_heartbeat = 0.0
     _reported_faults: Sequence[Fault] = []
     _horse_exit: tuple[Any, ...] | None = None  # what wait4 returned for the work horse
 
     def __init__(self, queues: Any, **kwargs: Any) -> None:
-        set_timeouts(kwargs["connection"], 1, REDIS_TIMEOUT)  # deliveries wait meanwhile
-        self._backoff = Backoff(logger, "The worker delivers without it")
         super().__init__(queues, **kwargs)
         self._runner = DeliveryRunner()
         self._counted = (time.monotonic(), 0)
-
-    # Outages of Redis
-
-    @property
-    def connection_timeout(self) -> int:
-        return REDIS_TIMEOUT
-
-    check_for_suspension = _surviving_outages("check_for_suspension")
-    run_maintenance_tasks = _surviving_outages("run_maintenance_tasks")
-    heartbeat = _surviving_outages("heartbeat")
-    maintain_heartbeats = _surviving_outages("maintain_heartbeats")
-    set_current_job_working_time = _surviving_outages("set_current_job_working_time")  # rq 2
-
-    @contextmanager
-    def surviving_outages(self) -> Iterator[None]:
-        try:
-            yield
-        except RedisError as error:
-            if not is_unavailable(error):
-                raise
-            self._backoff.failed(error, REDIS_RETRY_SECONDS)
-            self._next_heartbeat = 0.0  # send one as soon as Redis answers again
-
-    def _set_ip_address(self, connection: Redis) -> None:
-        """rq asks Redis for the address in ``__init__``."""
-        self.ip_address = "unknown"
-        with self.surviving_outages():
-            super()._set_ip_address(connection)
 
     # Start
 
     def bootstrap(self, *args: Any, **kwargs: Any) -> None:
         """Register with Redis. Until that succeeds, deliver without Redis."""
         self._install_signal_handlers()
+        gc.freeze()  # the code of the host stays: no collection need look at it again
+        gc.set_threshold(NEW_OBJECTS)
         is_registered = False
         while not (is_registered or self._stop_requested):
             if self._backoff.is_active:
