@@ -266,9 +266,12 @@ def to_uuid(value: Any) -> uuid.UUID:
 # Time
 
 
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def elapsed() -> float:
     """Seconds since some fixed moment. On Linux the time of a suspended machine counts, as it does for a lease."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+    return time.clock_gettime(_CLOCK)
 
 
 def now_sql(using: str, seconds: float = 0) -> tuple[str, list[Any]]:

@@ -64,10 +64,9 @@ class FairQueue(Generic[T]):
 
     def ready(self) -> int:
         """How many items may be taken now, if enough are free."""
-        count = self._ready[""]
-        for group, most in self._limits.items():
-            if ready := self._ready[group]:
-                count += min(ready, most - self._preparing[group])
+        count = 0
+        for group, ready in self._ready.items():
+            count += min(ready, self._limits[group] - self._preparing[group]) if group else ready
         return count
 
     def take(self) -> tuple[int, T, str] | None:

@@ -17,7 +17,7 @@ from django.dispatch import Signal
 from django.utils import translation
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically
+from webhooks.db import DatabaseNow, atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.run_acts import Act, Key, RunRefused, acts
 from webhooks.delivery.run_pace import Pace
@@ -119,7 +119,9 @@ class Runs:
             self._worker.add(rows, token, webhooks)
 
     def _look(self) -> None:
-        self._open = {run.pk: run for run in Run.objects.running().order_by("pk")}
+        # Mostly there is none. The ORM's query takes a tenth of the processor time of an idle worker.
+        is_any = fetch_all(Run.objects.db, "SELECT 1 FROM webhooks_run WHERE state = 'running' LIMIT 1")
+        self._open = {run.pk: run for run in Run.objects.running().order_by("pk")} if is_any else {}
         self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
         self._next_look = time.monotonic() + LOOK_EVERY
 

@@ -241,7 +241,9 @@ class _Composers(Generic[T]):
                 threading.Thread(target=self._run, name="webhooks-composer", daemon=True).start()
                 self._count += 1
             except RuntimeError as error:  # the system has no more threads
-                logger.warning("The worker has %d threads for templates and cannot start more: %s", self._count, error)
+                logger.warning(
+                    "The worker has %d threads that make requests and cannot start more: %s", self._count, error
+                )
                 self._work(job)
                 return
         self._jobs.put(job)

@@ -48,7 +48,7 @@ class TimedOut(TimeoutError):
         self.kind = kind
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Outcome:
     """The result of one attempt."""
 
@@ -71,7 +71,7 @@ class Outcome:
 
     def __post_init__(self) -> None:
         if self.reason and not self.kind:
-            object.__setattr__(self, "kind", ErrorKind.OTHER)
+            self.kind = ErrorKind.OTHER
 
     @property
     def succeeded(self) -> bool:
