@@ -27,11 +27,19 @@ def main(arguments: list[str] | None = None) -> int:
     # Handle SIGTERM like Ctrl-C, so that all servers and workers stop.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _set_up_django()
-    from scripts.benchmark import report, runner, workloads
+    from scripts.benchmark import rates_plot, report, runner, workloads
     from scripts.benchmark.servers import Size
+    from scripts.benchmark.targets import NotMeasured
 
     parser = _parser(workloads.figure_names())
     options = parser.parse_args(arguments)
+    if options.draw:
+        figures, drawing = options.draw
+        try:
+            drawing.write_text(rates_plot.draw_rates(json.loads(figures.read_text())))
+        except NotMeasured as error:
+            parser.error(str(error))
+        return 0
     try:
         selected = workloads.select([*options.only, *(one.name for one in workloads.PRESSURE if options.pressure)])
     except LookupError as error:
@@ -72,6 +80,13 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         "--pressure", action="store_true", help="measure only what old snapshots, kills, restarts and outages cost"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE as JSON")
+    parser.add_argument(
+        "--draw",
+        nargs=2,
+        type=Path,
+        metavar=("JSON", "SVG"),
+        help="measure nothing: draw the rates of one worker from the JSON of an earlier run",
+    )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="instead draw a worker over time, with and without a pinned snapshot"
     )

@@ -10,8 +10,9 @@ from typing import Any
 
 from scripts.benchmark import sample_data
 from scripts.benchmark.measure import cpu_seconds, database_pids
-from scripts.benchmark.plot import Panel, Points, draw
+from scripts.benchmark.plot import Panel, Points, draw_lines
 from scripts.benchmark.receiver import Inbox
+from scripts.benchmark.report import measured_on
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.targets import NotMeasured
 from scripts.benchmark.workloads.pressure import OBJECTS, pinned_snapshot
@@ -33,16 +34,12 @@ def draw_pinned(bench: Bench, machine: Mapping[str, Any]) -> str:
     costs: dict[str, Points] = {}
     for name in (WITHOUT, WITH):
         rates[name], costs[name] = _measure(bench, is_pinned=name == WITH)
-    description = (
-        f"One worker, a fast receiver, changes of {OBJECTS} objects. Measured {machine['measured']} on "
-        f"{machine['processors']} processors, {machine['processor']}, PostgreSQL {machine['postgresql']['version']}, "
-        f"commit {machine['commit']}."
-    )
+    description = f"One worker, a fast receiver, changes of {OBJECTS} objects. {measured_on(machine)}"
     panels = [
         Panel("Deliveries a second", rates),
         Panel("Processor time of PostgreSQL for each delivery, in ms", costs),
     ]
-    return draw(panels, "s", description)
+    return draw_lines(panels, "s", description)
 
 
 def _measure(bench: Bench, is_pinned: bool) -> tuple[Points, Points]:

@@ -122,6 +122,14 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def measured_on(machine: Mapping[str, Any]) -> str:
+    """The description of the machine for a plot, in a sentence."""
+    return (
+        f"Measured {machine['measured']} on {machine['processors']} processors, {machine['processor']}, "
+        f"PostgreSQL {machine['postgresql']['version']}, commit {machine['commit']}."
+    )
+
+
 def _commit() -> str:
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     directory = Path(__file__).parent

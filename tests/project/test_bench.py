@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,8 @@ from xml.etree import ElementTree
 import pytest
 
 from scripts.benchmark.deliveries import database_cpu_seconds
-from scripts.benchmark.plot import PANEL_HEIGHT, WIDTH, Panel, draw, ticks
+from scripts.benchmark.plot import PANEL_HEIGHT, WIDTH, Panel, draw_bars, draw_lines, ticks
+from scripts.benchmark.rates_plot import draw_rates
 from scripts.benchmark.receiver import body_start, header_value
 from scripts.benchmark.report import as_json, format_number, table
 from scripts.benchmark.runner import run_workload
@@ -36,6 +38,7 @@ from scripts.benchmark.targets import (
     value_at_most,
 )
 from scripts.benchmark.workloads import ALL, PRESSURE, figure_names, select
+from scripts.benchmark.workloads.workers import THROUGHPUT
 from tests.support.waiting import until
 
 RATE = Figure("rate", "deliveries", "/s", "a loop", ratio_at_least(2))
@@ -219,7 +222,7 @@ def test_a_load_commits_at_its_rate_and_passes_errors_on() -> None:
 class TestPlot:
     def test_each_line_has_its_points_within_the_axes_and_its_name(self) -> None:
         lines = {"with": [(3.0, 900.0), (6.0, 1100.0)], "with <out>": [(3.0, 1000.0), (6.0, 1050.0)]}
-        svg = ElementTree.fromstring(draw([Panel("Rate", lines), Panel("Cost", lines)], "s", "how & where"))
+        svg = ElementTree.fromstring(draw_lines([Panel("Rate", lines), Panel("Cost", lines)], "s", "how & where"))
         drawn = [line.attrib["points"] for line in svg.iter() if line.tag.endswith("polyline")]
         assert len(drawn) == 4
         first, second = (tuple(map(float, point.split(","))) for point in drawn[0].split())
@@ -227,6 +230,23 @@ class TestPlot:
         assert 0 < second[1] < first[1] < PANEL_HEIGHT, "more is higher"
         texts = [text.text for text in svg.iter() if text.text]
         assert {"Rate", "Cost", "with <out>", "how & where"} <= set(texts)
+
+    def test_bars_are_as_long_as_their_values_and_have_their_names_and_numbers(self) -> None:
+        svg = ElementTree.fromstring(draw_bars("Rates", {"fast": {"ours": 2000.0, "a <loop>": 500.0}}, "how"))
+        ours, loop = (float(bar.attrib["width"]) for bar in svg.iter() if bar.tag.endswith("rect"))
+        assert ours == pytest.approx(4 * loop, abs=0.1)
+        assert {"Rates", "fast", "ours", "2,000", "a <loop>", "500", "how"} <= {text.text for text in svg.iter()}
+
+    def test_the_rates_of_a_run_are_drawn_for_each_receiver(self) -> None:
+        machine = defaultdict(str, postgresql={"version": "18"})
+        run = as_json({}, [Result(one, SLOWED_DOWN) for one in THROUGHPUT.figures], judged=True)
+        drawn = [text.text for text in ElementTree.fromstring(draw_rates({**run, "machine": machine})).iter()]
+        assert drawn.count("a fast receiver") == drawn.count("one worker of this app") == 1
+        assert all(figure.against in drawn for figure in THROUGHPUT.figures)
+
+    def test_a_run_without_rates_cannot_be_drawn(self) -> None:
+        with pytest.raises(NotMeasured, match="deliveries a second"):
+            draw_rates(as_json({}, [Result(RATE, SLOWED_DOWN)], judged=True))
 
     @pytest.mark.parametrize(
         ("highest", "expected"),

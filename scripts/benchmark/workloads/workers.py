@@ -31,7 +31,8 @@ from scripts.benchmark.targets import (
 )
 
 RATE = "deliveries/s"
-FAST = "one worker, a fast receiver"
+ONE_WORKER = "one worker"
+FAST = f"{ONE_WORKER}, a fast receiver"
 LOOP = "a bare requests loop"
 RQ_JOBS = "one RQ job each, forking worker"
 
@@ -86,7 +87,7 @@ def measure_slow_receiver(bench: Bench) -> Iterator[Measurements]:
 
 SLOW_RECEIVER = Workload(
     "slow",
-    (Figure("slow", "one worker, a receiver of 50 ms", RATE, "one thread, a bare requests loop", ratio_at_least(25)),),
+    (Figure("slow", f"{ONE_WORKER}, a receiver of 50 ms", RATE, LOOP, ratio_at_least(25)),),
     measure_slow_receiver,
 )
 
@@ -97,13 +98,15 @@ IN_FLIGHT = 256
 
 def measure_slow_receivers(bench: Bench) -> Iterator[Measurements]:
     while True:
+        some_loop = deliver_in_loop(bench, "requests", bench.size(25, 2), "slow-200")
         some = deliver(bench, bench.size(6000, 400), "slow-200")
+        many_loop = deliver_in_loop(bench, "requests", bench.size(5, 2), _slowest(bench))
         many = deliver(bench, bench.size(2000, 20), _slowest(bench))
         in_flight = bench.size(IN_FLIGHT, 20)
         one, all_of_them = (_memory_in_flight(bench, senders) for senders in (2, 2 * in_flight))
         yield {
-            "slow-200": Measurement(some.steady_rate),
-            "slow-2000": Measurement(many.steady_rate),
+            "slow-200": Measurement(some.steady_rate, some_loop.rate),
+            "slow-2000": Measurement(many.steady_rate, many_loop.rate),
             "waiting-memory": Measurement(1024 * (all_of_them - one) / (in_flight - 1)),
         }
 
@@ -133,8 +136,8 @@ def _slowest(bench: Bench) -> str:
 SLOW_RECEIVERS = Workload(
     "slow-receivers",
     (
-        Figure("slow-200", "one worker, a receiver of 200 ms", RATE, "", value_at_least(1000, RATE)),
-        Figure("slow-2000", "one worker, a receiver of 2 s", RATE, "", value_at_least(120, RATE)),
+        Figure("slow-200", f"{ONE_WORKER}, a receiver of 200 ms", RATE, LOOP, value_at_least(1000, RATE)),
+        Figure("slow-2000", f"{ONE_WORKER}, a receiver of 2 s", RATE, LOOP, value_at_least(120, RATE)),
         Figure("waiting-memory", "memory of one more request in flight", "KB", "", value_at_most(50, "KB")),
     ),
     measure_slow_receivers,
@@ -195,7 +198,6 @@ MEMORY = Workload(
 )
 
 SENDERS = 10
-ONE_WORKER = "one worker"
 
 
 def measure_scaling(bench: Bench) -> Iterator[Measurements]:
