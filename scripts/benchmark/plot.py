@@ -49,7 +49,7 @@ def draw_bars(title: str, groups: Mapping[str, Mapping[str, float]], description
     All bars have one scale. The first one of each group stands out.
     """
     longest = max(value for bars in groups.values() for value in bars.values())
-    body: list[str] = []
+    body = [f'<text class="title" x="{BARS_LEFT}" y="22">{escape(title)}</text>']
     y = 0
     for name, bars in groups.items():
         body.append(f'<text class="title" x="12" y="{y + 22}">{escape(name)}</text>')
