@@ -16,7 +16,7 @@ from rest_framework.exceptions import ValidationError
 from webhooks import registry
 from webhooks.models import RunKind, RunState, State
 from webhooks.models.skip import Rule
-from webhooks.models.webhook import Method
+from webhooks.models.webhook import DisabledReason, Method
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations.alarms import Level, Problem
 from webhooks.operations.why import Cause, Target
@@ -145,6 +145,7 @@ def _named(name: str, choices: Sequence[Any]) -> type[NamedChoiceField]:
 
 MethodField = _named("RqWebhookMethod", Method.choices)
 StateField = _named("RqWebhookDeliveryState", State.choices)
+DisabledReasonField = _named("RqWebhookDisabledReason", ["", *DisabledReason.values])  # empty unless it was disabled
 ErrorKindField = _named("RqWebhookErrorKind", ["", *ErrorKind])  # empty without an error
 RuleField = _named("RqWebhookSkipRule", Rule.choices)
 LevelField = _named("RqWebhookLevel", list(Level))

@@ -14,6 +14,7 @@ from rest_framework import serializers
 from rest_framework.settings import api_settings
 
 from webhooks.api.fields import (
+    DisabledReasonField,
     ErrorKindField,
     MethodField,
     ObjectTypesField,
@@ -46,6 +47,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     has_secret = serializers.SerializerMethodField()
     has_secret_headers = serializers.SerializerMethodField()
     error_kind = ErrorKindField(read_only=True)
+    disabled_reason = DisabledReasonField(read_only=True)
     unreadable = serializers.ReadOnlyField(help_text=_("Secrets that cannot be decrypted: nothing is sent."))
     forget_previous_secret = serializers.BooleanField(write_only=True, required=False)
 
