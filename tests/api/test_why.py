@@ -207,6 +207,18 @@ def test_the_queries_for_a_user_do_not_grow_with_the_webhooks() -> None:
     assert counts[0] == counts[1]
 
 
+def test_a_superuser_costs_no_query_more_than_code_that_sees_everything(admin_user: Any) -> None:
+    make_webhook(Thing)
+    thing, counts = Thing.objects.create(name="a"), []
+    dispatch()
+    for user in (None, admin_user):
+        with CaptureQueriesContext(connection) as captured:
+            why(event=events()[0], user=user)
+        counts.append(len(captured))
+    assert counts[0] == counts[1]
+    assert why(thing, user=admin_user)[0].delivery
+
+
 # The command
 
 

@@ -38,6 +38,14 @@ from webhooks.operations.why.viewer import Viewer
 from webhooks.operations.wording import exact_time, sentence
 from webhooks.text import last_line
 
+REMEDIES = {
+    Rule.CONDITION: gettext_lazy("If it should be sent, change the conditions of the webhook."),
+    Rule.CHANGED_FIELDS: gettext_lazy(
+        "If it should be sent, add a field to “only if these fields changed” of the webhook."
+    ),
+    Rule.NO_CHANGE: gettext_lazy("If it should be sent, clear “skip updates that change nothing” of the webhook."),
+    Rule.IGNORED_USER: gettext_lazy("If it should be sent, remove %(user)s from the ignored users of the webhook."),
+}
 GONE = gettext_lazy("The object is deleted and cannot be saved again: correct the receiver by hand.")
 
 
@@ -131,22 +139,12 @@ def _of_skip(webhook: Webhook, skip: Skip, viewer: Viewer) -> Verdict:
 
 def rule_remedy(webhook: Webhook, skip: Skip) -> str:
     """How to get a change that a rule skips."""
-    match skip.rule:
-        case Rule.CONDITION:
-            first = _("If it should be sent, change the conditions of the webhook.")
-        case Rule.CHANGED_FIELDS:
-            first = _("If it should be sent, add a field to “only if these fields changed” of the webhook.")
-        case Rule.NO_CHANGE:
-            first = _("If it should be sent, clear “skip updates that change nothing” of the webhook.")
-        case Rule.IGNORED_USER:
-            first = _("If it should be sent, remove %(user)s from the ignored users of the webhook.")
-            first %= {"user": skip.username}
-        case Rule.LOOP_PROTECTION:
-            return _(
-                "Let the webhook ignore the user of the receiver that writes back. To send this change, replay it."
-            )
-        case _ignored:
-            first = _("The webhook is enabled now.") if webhook.enabled else str(ENABLE)
+    if skip.rule == Rule.LOOP_PROTECTION:
+        return _("Let the webhook ignore the user of the receiver that writes back. To send this change, replay it.")
+    if skip.rule in REMEDIES:
+        first = REMEDIES[Rule(skip.rule)] % {"user": skip.username}
+    else:
+        first = _("The webhook is enabled now.") if webhook.enabled else str(ENABLE)
     return join(first, _again(skip.action))
 
 

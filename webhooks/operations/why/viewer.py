@@ -20,7 +20,8 @@ class Viewer:
     """
 
     def __init__(self, user: Any) -> None:
-        self.user = user
+        self._user = user
+        self._sees_all = user is None or permissions.sees_everything(user)
         self._redacted = None if user is None else Redaction(user)
         self.sees_events = user is None or permissions.may_view_events(user)
         self.sees_skips = user is None or permissions.may_view_skips(user)
@@ -29,29 +30,29 @@ class Viewer:
 
     def visible(self, webhooks: list[Webhook]) -> list[Webhook]:
         """The webhooks in this list that the user may view."""
-        if self.user is None:
+        if self._sees_all:
             return webhooks
-        seen = set(permissions.visible_webhooks(self.user).values_list("pk", flat=True))
+        seen = set(permissions.visible_webhooks(self._user).values_list("pk", flat=True))
         return [webhook for webhook in webhooks if webhook.pk in seen]
 
     def of_objects(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         """The Events or skips of objects that the user may view."""
-        return rows if self.user is None else permissions.of_viewable_objects(self.user, rows)
+        return rows if self._sees_all else permissions.of_viewable_objects(self._user, rows)
 
     def may_view_object(self, label: str, key: str) -> bool:
-        return self.user is None or permissions.may_view_object(self.user, label, key)
+        return self._sees_all or permissions.may_view_object(self._user, label, key)
 
     def look_up(self, rows: Iterable[Event | Skip | Delivery]) -> None:
         """Find out which of these rows the user may view: one query for each model."""
         keys: dict[type[Any], set[Any]] = {}
-        for row in rows if self.user is not None else ():
+        for row in rows if not self._sees_all else ():
             keys.setdefault(type(row), set()).add(row.pk)
         for model, pks in keys.items():
-            seen = permissions.allowed(self.user, "view", model.objects.filter(pk__in=pks))
+            seen = permissions.allowed(self._user, "view", model.objects.filter(pk__in=pks))
             self._shown.setdefault(model, set()).update(seen.values_list("pk", flat=True))
 
     def sees(self, row: Event | Skip | Delivery) -> bool:
-        return self.user is None or row.pk in self._shown.get(type(row), ())
+        return self._sees_all or row.pk in self._shown.get(type(row), ())
 
     def reason(self, delivery: Delivery) -> str:
         """Why the last attempt failed, as far as the user may see it."""
