@@ -1,4 +1,4 @@
-"""Which alarm follows from which. Pure: from what was read to the causes, the worst first."""
+"""Fold each alarm under its cause. Pure: it reads nothing, and returns the causes, the worst first."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _take(chains: Sequence[list[Alarm]], problem: Problem) -> list[Alarm]:
 
 
 def _explain_lateness(general: Sequence[Alarm], late: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
-    """Fold what is late under its cause: no worker, Redis, or a fault of our own. Returns what nothing explains.
+    """Fold late alarms under their cause: no worker, Redis, or a fault of our own. Returns the alarms without a cause.
 
     A worker that went silent belongs to "no worker", too.
     """

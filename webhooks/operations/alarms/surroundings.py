@@ -1,7 +1,7 @@
 """What else happened around the time that a problem began: who changed the webhook, which worker started or stopped,
 and which settings were new.
 
-Two queries, whatever the number of alarms. They need the admin's history, so a host without the admin sees no changes.
+Two queries for any number of alarms. They need the admin's history, so a host without the admin sees no changes.
 """
 
 from __future__ import annotations
