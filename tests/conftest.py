@@ -56,7 +56,6 @@ def keep_bytecode(config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    gc.disable()  # until all tests are collected: it would take a fifth of that time, and find nothing
     keep_bytecode(config)
     if config.getoption("--long") and config.option.timeout is None:
         config.option.timeout = LONG_TIMEOUT
@@ -91,12 +90,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("django_db_setup", vendors, indirect=True, scope="session")
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[object]:
     """Spare the garbage collector all modules and collected tests: it would look at each of these objects again and
-    again."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+    again, meanwhile and later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
