@@ -66,7 +66,8 @@ def hash_settings() -> dict[str, str]:
     """A short hash of each setting that a worker uses, by name. ``SECRET_KEY`` keys them, so they show no value."""
     values = {name: getattr(conf, name.lower()) for name in conf.by_key}
     values["SECRET_KEY"] = (settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS)
-    return {name: salted_hmac(__name__, repr(value)).hexdigest()[:8] for name, value in values.items()}
+    hashes = {name: salted_hmac(__name__, repr(value), algorithm="sha256") for name, value in values.items()}
+    return {name: one.hexdigest()[:8] for name, one in hashes.items()}
 
 
 def changed_settings(before: bytes | str | None, now: Mapping[str, str]) -> list[str]:
