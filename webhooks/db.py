@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
-from django.db.models import BooleanField, DateTimeField, F, Func, Lookup, QuerySet
+from django.db.models import DateTimeField, F, Func, Lookup, QuerySet
 from django.utils import timezone
 
 from webhooks.errors import is_conflict
@@ -189,17 +189,25 @@ class Among(Lookup):
         return f"{column} {condition}", (*parameters, keys_param)
 
 
-class Selective(Func):
-    """A condition, given as a ``Q``, that few rows meet. SQLite then looks up rows by its index.
+class Selective(Lookup):
+    """A comparison, such as ``Selective("event", ">", 5)``, that few rows meet. SQLite then looks up rows by its index.
 
     SQLite has no statistics, and believes that a webhook or a kind of error has few deliveries.
     """
 
-    output_field = BooleanField()
-    template = "%(expressions)s"
+    prepare_rhs = False
 
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        return super().as_sql(compiler, connection, template="likelihood(%(expressions)s, 0.000001)", **context)
+    def __init__(self, column: str, operator: Literal[">", "<="], value: Any) -> None:
+        super().__init__(F(column), value)
+        self.operator = operator
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        column, parameters = compiler.compile(self.lhs)
+        return f"{column} {self.operator} %s", (*parameters, self.rhs)
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> Any:
+        condition, parameters = self.as_sql(compiler, connection)
+        return f"likelihood({condition}, 0.000001)", parameters
 
 
 class QueryByKeys:

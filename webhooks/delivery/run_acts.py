@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist
-from django.db.models import Count, Q
+from django.db.models import Count
 
 from webhooks import permissions
 from webhooks.db import Selective
@@ -112,7 +112,7 @@ class DeliveryAct(Act):
 
     def _rows(self, run: Run, after: int, until: int) -> DeliveryQuerySet:
         rows = rows_of(self._kind, run, user_of(run) if run.is_restricted else None)
-        return rows.filter(Selective(Q(event__gt=after)), Selective(Q(event__lte=until)))
+        return rows.filter(Selective("event", ">", after), Selective("event", "<=", until))
 
     def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
         ids, using = [key.id for key in keys], Delivery.objects.db
