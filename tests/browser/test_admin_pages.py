@@ -212,8 +212,10 @@ def test_all_models_of_an_app_are_chosen_and_left_with_one_click(page: Page) -> 
 def test_the_boxes_of_a_group_are_aligned(page: Page, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
     page.goto("/admin/webhooks/webhook/add/")
+    for action in ("created", "updated", "deleted"):
+        page.uncheck(f"#id_on_{action}")
     page.get_by_role("button", name="Save", exact=True).first.click()
-    expect(page.locator(".errornote")).to_be_visible()
+    expect(page.locator(".field-on_created .errorlist")).to_be_visible()
     lefts = page.locator(".wh-models-app").evaluate_all(
         "groups => groups.map(one => [...one.querySelectorAll('input')].map(box => box.getBoundingClientRect().left))"
     )
@@ -221,6 +223,17 @@ def test_the_boxes_of_a_group_are_aligned(page: Page, width: int) -> None:
     assert all(len(set(group)) == 1 for group in lefts), lefts
     tops = [page.locator(f"#id_on_{action}").bounding_box() for action in ("created", "updated", "deleted")]
     assert len({box["y" if width > 767 else "x"] for box in tops if box}) == 1, tops
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_state_of_a_webhook_is_above_its_form_and_as_wide(page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"/admin/webhooks/webhook/{make_webhook(Site).pk}/change/")
+    state, form = (page.locator(one).bounding_box() for one in (".wh-health", "#webhook_form"))
+    assert state
+    assert form
+    assert (state["x"], state["width"]) == (form["x"], form["width"])
+    assert state["y"] + state["height"] <= form["y"]
 
 
 def test_conditions_are_edited_in_rows_previewed_and_kept_if_rows_cannot_show_them(page: Page) -> None:
