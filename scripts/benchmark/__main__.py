@@ -19,7 +19,7 @@ FULL_RUNS, QUICK_RUNS = 5, 1
 DESCRIPTION = """\
 Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
 turn with the app. The exit status is 0 whether or not targets are met, and 1 if a figure could not be measured. A full
-run takes about half an hour and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
+run takes about an hour and a half, and needs the machine for itself. REDIS_URL (an empty database) and DATABASE_URL
 (PostgreSQL) make it use your servers."""
 
 
