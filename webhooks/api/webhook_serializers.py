@@ -54,7 +54,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     class Meta:
         model = Webhook
         ref_name = "RqWebhook"
-        extra_kwargs = {name: {"allow_null": True} for name in HIDDEN} | {"disabled_reason": {"allow_blank": True}}
+        extra_kwargs = {name: {"allow_null": True} for name in HIDDEN}
         fields = (
             "id", "name", "enabled", "object_types", "on_created", "on_updated", "on_deleted",
             "custom_events", "serializer", "conditions", "changed_fields",
