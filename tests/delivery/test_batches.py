@@ -17,8 +17,8 @@ from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, BodyKind, Delivery, Worker, claims
-from webhooks.models.claims import due_webhooks
+from webhooks.models import Attempt, BodyKind, Delivery, Worker, claim_sql
+from webhooks.models.claim_sql import due_webhooks
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
 
@@ -42,7 +42,7 @@ def queries_of_a_batch(size: int) -> dict[str, int]:
     using = Delivery.objects.db
     dispatched, dispatching = counted(dispatch)
     [due] = due_webhooks(using)
-    taken, claiming = counted(lambda: claims.claim(using, {due: size}, token))
+    taken, claiming = counted(lambda: claim_sql.claim(using, {due: size}, token))
     claimed, loading = counted(lambda: load_held(taken, token))
     sent = StoredRequest("POST", "http://h.example/", {}, BodyKind.TEMPLATE, "a" * 64, b"compressed")
     outcomes = [(one, Outcome(timezone.now(), 5, status=200, request=sent)) for one in claimed]

@@ -24,7 +24,7 @@ from webhooks.db import execute, fetch_all
 from webhooks.delivery import maintenance, statistics
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, Webhook
-from webhooks.models.claims import ClaimedRow
+from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome

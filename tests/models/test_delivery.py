@@ -21,8 +21,8 @@ from tests.testapp.models import Thing
 from webhooks.db import DatabaseNow, atomically, execute, fetch_all
 from webhooks.delivery import maintenance, outcomes
 from webhooks.delivery.outcomes import Transition
-from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, claims, lanes
-from webhooks.models.claims import ClaimedRow
+from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, claim_sql, lanes
+from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, OPEN_STATES
 
@@ -48,8 +48,8 @@ def due() -> QuerySet[QueuedDelivery]:
 def claim(webhook: Webhook, most: int = 100) -> tuple[list[uuid.UUID], uuid.UUID]:
     token = Worker.objects.register("test")
     with transaction.atomic():
-        chosen = {one: most for one in claims.due_webhooks(USING) if one.id == webhook.pk}
-        return [one.id for one in claims.claim(USING, chosen, token)], token
+        chosen = {one: most for one in claim_sql.due_webhooks(USING) if one.id == webhook.pk}
+        return [one.id for one in claim_sql.claim(USING, chosen, token)], token
 
 
 def record(delivery: Delivery, state: State, wait: float = 0, token: uuid.UUID | None = None) -> bool:
@@ -150,7 +150,7 @@ def test_a_claim_takes_deliveries_of_its_webhooks_only(webhook: Webhook) -> None
 
 def test_an_empty_claim_takes_nothing(webhook: Webhook) -> None:
     make_delivery(webhook)
-    assert claims.claim(USING, {}, uuid.uuid4()) == []
+    assert claim_sql.claim(USING, {}, uuid.uuid4()) == []
     assert claim(webhook, most=0)[0] == []
 
 
@@ -210,7 +210,7 @@ def test_a_worker_may_claim_only_until_its_lease_is_ended(webhook: Webhook, is_e
         Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
         maintenance.expire_leases()
     with transaction.atomic():
-        assert claims.begin(USING, token) != is_ended
+        assert claim_sql.begin(USING, token) != is_ended
 
 
 @pytest.mark.postgresql
@@ -218,7 +218,7 @@ def test_a_lease_is_not_ended_while_its_worker_is_claiming(webhook: Webhook) -> 
     token = Worker.objects.register("test")
     Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     with transaction.atomic():
-        assert claims.begin(USING, token)
+        assert claim_sql.begin(USING, token)
         assert Beside(maintenance.expire_leases).join(5) == 0
     assert Worker.objects.exists()
 

@@ -18,8 +18,8 @@ from webhooks.delivery import health
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
 from webhooks.errors import get_logger
-from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker, claims
-from webhooks.models.claims import ClaimedRow, DueWebhook, due_webhooks
+from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker, claim_sql
+from webhooks.models.claim_sql import ClaimedRow, DueWebhook, due_webhooks
 from webhooks.models.event import SENT_COLUMNS
 from webhooks.models.webhook import webhooks_by_id
 from webhooks.network.outcome import Outcome
@@ -272,7 +272,7 @@ class WorkerClaims:
         using = Delivery.objects.db
 
         def claim(token: uuid.UUID) -> list[ClaimedRow]:
-            return claims.claim(using, normal | probes, token, lost_leases) if claims.begin(using, token) else []
+            return claim_sql.claim(using, normal | probes, token, lost_leases) if claim_sql.begin(using, token) else []
 
         with self.claiming() as token:
             rows = atomically(lambda: claim(token), using)

@@ -30,8 +30,8 @@ from webhooks.db import (
 )
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.floors import Floors
-from webhooks.models import Event, State, Webhook, claims, lanes
-from webhooks.models.claims import ClaimedRow
+from webhooks.models import Event, State, Webhook, claim_sql, lanes
+from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.event import SENT_COLUMNS
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
 from webhooks.models.webhook import webhooks_by_id
@@ -89,7 +89,7 @@ def _dispatch(
     # Events that other workers have locked are skipped.
     skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
     new = f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch]
-    [(may_claim, *_)], found = fetch_each(using, claims.beginning(using, token), new)
+    [(may_claim, *_)], found = fetch_each(using, claim_sql.beginning(using, token), new)
     if not found:
         return [], [], {}
     events = _in_turn(using, [pk for (pk,) in found])

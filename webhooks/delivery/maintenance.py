@@ -36,10 +36,10 @@ from webhooks.models import (
     Undispatched,
     Webhook,
     Worker,
-    claims,
+    claim_sql,
     lanes,
 )
-from webhooks.models.claims import ClaimedRow
+from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES
@@ -94,7 +94,7 @@ class Sweeper:
         using = Delivery.objects.db
 
         def in_transaction() -> int:
-            claims.begin(using)
+            claim_sql.begin(using)
             return step()
 
         try:
@@ -129,7 +129,7 @@ def expire_leases() -> int:
 
 
 def _expire() -> int:
-    claims.begin(Worker.objects.db)
+    claim_sql.begin(Worker.objects.db)
     ended = {worker.token: worker for worker in Worker.objects.expired().select_for_update(skip_locked=True)}
     Worker.objects.filter(pk__in=ended).delete()
     # In a statement of its own, after the lock: a worker that was claiming has committed its claims by now.
@@ -157,7 +157,7 @@ def unblock_lanes() -> int:
         return 0
 
     def unblock() -> int:
-        claims.begin(using)
+        claim_sql.begin(using)
         lanes.lock(using, (place.lane for place in heads.values()))
         # A worker may have claimed some meanwhile.
         blocking = QueuedDelivery.objects.filter(pk__in=heads).blocking().select_for_update(of=("self",))

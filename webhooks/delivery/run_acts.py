@@ -15,7 +15,7 @@ from django.db.models import Count
 from webhooks import permissions
 from webhooks.db import Selective
 from webhooks.models import Delivery, Run, RunKind, reopening
-from webhooks.models.claims import ClaimedRow
+from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.selection import select_deliveries
 

@@ -22,8 +22,8 @@ from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.run_acts import Act, Key, RunRefused, acts
 from webhooks.delivery.run_pace import Pace
 from webhooks.errors import get_logger, reraise_job_timeout
-from webhooks.models import Run, RunState, Webhook, claims
-from webhooks.models.claims import ClaimedRow
+from webhooks.models import Run, RunState, Webhook, claim_sql
+from webhooks.models.claim_sql import ClaimedRow
 from webhooks.text import clean
 
 logger = get_logger(__name__)
@@ -169,7 +169,7 @@ class Runs:
         using = Run.objects.db
 
         def in_transaction() -> T:
-            claims.begin(using)
+            claim_sql.begin(using)
             return read()
 
         return self._pace.read(lambda: atomically(in_transaction, using))
@@ -217,7 +217,7 @@ def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> St
 
     After the last events, webhooks that are paused for failures get a probe at once.
     """
-    claims.begin(Run.objects.db)
+    claim_sql.begin(Run.objects.db)
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk, total=None).first()
     if run is None or run.counted_event != after:
         return Step(run, None if run else 0)
@@ -239,7 +239,7 @@ def _take(pk: int, webhook: int, after: int, keys: Sequence[Key], end: int, free
 
     If there are none up to the last event, the webhook is done.
     """
-    may_claim = claims.begin(Run.objects.db, token)
+    may_claim = claim_sql.begin(Run.objects.db, token)
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
     if run is None or run.cursors.get(str(webhook), 0) != after:
         return Step(run, None if run else 0)

@@ -29,7 +29,7 @@ from webhooks.delivery.run_steps import Runs
 from webhooks.delivery.sender import MANY, SenderPool, most_in_flight
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched
-from webhooks.models.claims import due_webhooks
+from webhooks.models.claim_sql import due_webhooks
 from webhooks.network.auth import has_auth
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome

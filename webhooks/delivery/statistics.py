@@ -16,7 +16,7 @@ from django.db.models import QuerySet
 
 from webhooks.conf import conf
 from webhooks.db import among_sql, atomically, execute, fetch_all, to_utc, unix_time_sql
-from webhooks.models import Skip, Statistic, StatisticDelta, claims
+from webhooks.models import Skip, Statistic, StatisticDelta, claim_sql
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of
 from webhooks.network.outcome import Outcome
 
@@ -86,7 +86,7 @@ def count_skips(most: int) -> int:
     using = Skip.objects.db
 
     def count_and_mark() -> int:
-        claims.begin(using)
+        claim_sql.begin(using)
         uncounted = Skip.objects.filter(counted=False).order_by("pk").select_for_update(skip_locked=True)
         ids = _count(uncounted[:most])
         if ids:
@@ -124,7 +124,7 @@ def roll_up(most: int) -> int:
     using = Statistic.objects.db
 
     def add_and_delete() -> int:
-        claims.begin(using)
+        claim_sql.begin(using)
         deltas = StatisticDelta.objects.order_by("pk").select_for_update(skip_locked=True)
         ids = list(deltas.values_list("pk", flat=True)[:most])
         if ids:

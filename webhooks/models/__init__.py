@@ -10,7 +10,7 @@ validation               the rules for a webhook
 sweep                    the time of the last sweep, and the SQL that finds its work
 columns                  options and managers that the tables share
 
-Workers run the SQL in ``claims``, ``lanes``, ``reopening`` and ``sweep``.
+Workers run the SQL in ``claim_sql``, ``lanes``, ``reopening`` and ``sweep``.
 """
 
 from webhooks.models.attempt import Attempt, Body, BodyKind

@@ -28,7 +28,7 @@ class State(models.TextChoices):
 
     (new) -> waiting, pending, sending      ``delivery.dispatch`` creates the delivery
     waiting -> pending, sending             ``lanes.promote``: its turn in the lane has come
-    pending -> sending                      ``claims.claim``
+    pending -> sending                      ``claim_sql.claim``
     sending -> succeeded, failed, pending   ``delivery.outcomes`` records an attempt
     sending -> pending                      ``release``: the worker returned it, or its lease expired
     failed, discarded -> waiting, pending   ``DeliveryQuerySet.retry``

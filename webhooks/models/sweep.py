@@ -13,7 +13,7 @@ from django.db import models, transaction
 from django.db.models import Q
 
 from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_uuid
-from webhooks.models import claims
+from webhooks.models import claim_sql
 from webhooks.models.columns import WriteDBManager
 from webhooks.models.lanes import Place
 
@@ -45,7 +45,7 @@ class Sweep(models.Model):
         """
         is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
         with transaction.atomic(cls.objects.db):
-            claims.begin(cls.objects.db)
+            claim_sql.begin(cls.objects.db)
             if cls.objects.filter(is_old | is_ahead, pk=1).update(swept_at=DatabaseNow()):
                 return True
         return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]

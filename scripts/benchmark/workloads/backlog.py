@@ -19,8 +19,8 @@ from scripts.benchmark.deliveries import deliver_to
 from scripts.benchmark.measure import Condition, Work, median_seconds
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
-from webhooks.models import Delivery, Webhook, Worker, claims
-from webhooks.models.claims import due_webhooks
+from webhooks.models import Delivery, Webhook, Worker, claim_sql
+from webhooks.models.claim_sql import due_webhooks
 
 CLAIM_SIZE = 100
 BEHIND = 100_000
@@ -73,8 +73,8 @@ def claim() -> list[uuid.UUID]:
     using, token = Delivery.objects.db, Worker.objects.register("benchmark")
     capacity = dict.fromkeys(due_webhooks(using), CLAIM_SIZE)
     with transaction.atomic(using):
-        claims.begin(using, token)
-        return [one.id for one in claims.claim(using, capacity, token)]
+        claim_sql.begin(using, token)
+        return [one.id for one in claim_sql.claim(using, capacity, token)]
 
 
 A_CLAIM = f"a claim of {CLAIM_SIZE} with {BEHIND:,} waiting behind"
