@@ -1,10 +1,8 @@
-"""The database: PostgreSQL and SQLite dialects, the clock, ids, and transactions that try again."""
+"""The database: PostgreSQL and SQLite dialects, the clock, and transactions that try again."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import random
 import time
 import uuid
@@ -189,27 +187,6 @@ class Among(Lookup):
         return f"{column} {condition}", (*parameters, keys_param)
 
 
-class Selective(Lookup):
-    """A comparison, such as ``Selective("event", ">", 5)``, that few rows meet. SQLite then looks up rows by its index.
-
-    SQLite has no statistics, and believes that a webhook or a kind of error has few deliveries.
-    """
-
-    prepare_rhs = False
-
-    def __init__(self, column: str, operator: Literal[">", "<="], value: Any) -> None:
-        super().__init__(F(column), value)
-        self.operator = operator
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        column, parameters = compiler.compile(self.lhs)
-        return f"{column} {self.operator} %s", (*parameters, self.rhs)
-
-    def as_sqlite(self, compiler: Any, connection: Any) -> Any:
-        condition, parameters = self.as_sql(compiler, connection)
-        return f"likelihood({condition}, 0.000001)", parameters
-
-
 class QueryByKeys:
     """A query of the ORM for rows by their primary keys. It is built once: that takes longer than to run it.
 
@@ -241,26 +218,6 @@ def json_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
     return f"(SELECT {read} FROM json_each(%s)) AS given"
 
 
-def rows_by_id_sql(using: str) -> str:
-    """A subquery of one row: a JSON object of rows by UUID, see ``rows_by_id``. Read it with ``value_by_id_sql``.
-
-    A join would compare each row with each other: nested loops are all that workers allow.
-    """
-    return f"(SELECT {'%s::jsonb' if is_postgresql(using) else '%s'} AS rows) AS given"
-
-
-def value_by_id_sql(using: str, column: str, name: str) -> str:
-    """The value ``name`` of the row with the id in ``column``, as text."""
-    if is_postgresql(using):
-        return f"(given.rows -> {column}::text ->> '{name}')"
-    return f"""json_extract(given.rows, '$."' || {column} || '".{name}')"""
-
-
-def rows_by_id(using: str, rows: Mapping[uuid.UUID, Mapping[str, Any]]) -> str:
-    """The parameter of ``rows_by_id_sql``."""
-    return json.dumps({str(pk) if is_postgresql(using) else pk.hex: row for pk, row in rows.items()})
-
-
 def uuid_sql(using: str) -> str:
     """The placeholder of one UUID, given as hexadecimal text."""
     return "%s::uuid" if is_postgresql(using) else "%s"
@@ -274,33 +231,11 @@ def to_uuid(value: Any) -> uuid.UUID:
 # Time
 
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def elapsed() -> float:
-    """Seconds since some fixed moment. On Linux the time of a suspended machine counts, as it does for a lease."""
-    return time.clock_gettime(_CLOCK)
-
-
 def now_sql(using: str, seconds: float = 0) -> tuple[str, list[Any]]:
     """SQL and its parameters for the time ``seconds`` from now, by the database's clock. SQLite uses this process's."""
     if is_postgresql(using):
         return "(STATEMENT_TIMESTAMP() + make_interval(secs => %s))", [seconds]
     return "%s", [connections[using].ops.adapt_datetimefield_value(timezone.now() + timedelta(seconds=seconds))]
-
-
-def unix_time_sql(using: str, seconds: int = 0) -> tuple[str, list[Any]]:
-    """As ``now_sql``, as whole seconds since 1970 in UTC."""
-    if is_postgresql(using):
-        return "(FLOOR(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()))::bigint + %s)", [seconds]
-    return "%s", [int(timezone.now().timestamp()) + seconds]
-
-
-def database_time(using: str) -> float:
-    """Seconds since 1970, by the database's clock. SQLite uses this process's."""
-    if not is_postgresql(using):
-        return time.time()
-    return float(fetch_all(using, "SELECT EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())")[0][0])
 
 
 class DatabaseNow(Func):
@@ -336,45 +271,6 @@ def stored_time(value: datetime | str) -> datetime:
 def to_db_time(moment: datetime) -> datetime:
     """Convert an aware datetime for a column of the host: naive local time if ``USE_TZ`` is off."""
     return moment if settings.USE_TZ else timezone.make_naive(moment)
-
-
-# Ids of deliveries
-
-
-def new_id() -> uuid.UUID:
-    """A version 7 UUID (RFC 9562, 5.7): 48 bits of milliseconds since 1970 in UTC, the rest random. Such ids sort by
-    time, so their index grows at one end."""
-    return _version_7(time.time_ns() // 1_000_000, os.urandom(10))
-
-
-def delivery_id(moment: datetime, event: int, webhook: int) -> uuid.UUID:
-    """The id of the delivery of an event, recorded at the aware ``moment``, to a webhook. It is always the
-    same. If a crash of the database loses the delivery, the next one has the id that the receiver may know."""
-    rest = hashlib.blake2b(b"%d:%d" % (event, webhook), digest_size=10).digest()
-    return _version_7(int(moment.timestamp() * 1000), rest)
-
-
-def _version_7(milliseconds: int, rest: bytes) -> uuid.UUID:
-    value = milliseconds << 80 | int.from_bytes(rest, "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return uuid.UUID(int=value)
-
-
-def first_id(moment: datetime) -> uuid.UUID:
-    """The lowest version 7 UUID from this moment on."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
-
-
-# No id has an earlier or a later time, and computing with such a time could overflow.
-FIRST_TIME, LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
-
-
-def filter_time(moment: datetime) -> str:
-    """The time of a filter as a run stores it: ISO format, in UTC, no earlier or later than an id can be. A naive
-    datetime is in the time zone of the host."""
-    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
-    return to_utc(min(max(aware, FIRST_TIME), LAST_TIME)).isoformat()
 
 
 # Transactions

@@ -31,8 +31,8 @@ from tests.support.makers import make_attempt, make_site_deliveries, make_site_d
 from tests.support.observing import committed_before_each_chunk
 from webhooks import payloads
 from webhooks.admin import delivery_page
-from webhooks.db import first_id, new_id
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
+from webhooks.models.ids import first_id, new_id
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.text import REDACTED

@@ -20,9 +20,9 @@ from tests.support.admin_pages import (
     statements,
 )
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
-from webhooks.db import first_id, new_id
 from webhooks.models import Event, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
+from webhooks.models.ids import first_id, new_id
 
 
 class TestEvents:

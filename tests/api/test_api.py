@@ -21,8 +21,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_attempt, make_site_skip, make_webhook
 from tests.support.users import api_client, make_user
 from tests.testapp.models import Label, Thing
-from webhooks import actor, db
-from webhooks.models import Attempt, BodyKind, Delivery, Event, Run, State, Webhook
+from webhooks import actor
+from webhooks.models import Attempt, BodyKind, Delivery, Event, Run, State, Webhook, ids
 from webhooks.models.queue import ENDED_STATES
 from webhooks.testing import capture, deliver
 
@@ -63,7 +63,7 @@ def define(api: APIClient, **fields: Any) -> Any:
 def make_delivery(webhook: Webhook, state: str = State.FAILED, at: datetime | None = None, **event: Any) -> Delivery:
     columns = {"action": "updated", "object_type": "testapp.thing", "object_id": "1", "data": '{"id":1}'} | event
     ended = {"finished_at": at or NOON} if state in ENDED_STATES else {}
-    pk = db.new_id() if at is None else db.first_id(at)
+    pk = ids.new_id() if at is None else ids.first_id(at)
     return makers.make_delivery(webhook, State(state), event=Event.objects.create(**columns), id=pk, **ended)
 
 

@@ -17,9 +17,9 @@ from tests.support.makers import events, make_webhook
 from tests.support.modes import MODES, bare_savepoint
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
-from webhooks.db import first_id
 from webhooks.delivery import health, maintenance, statistics
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
+from webhooks.models.ids import first_id
 from webhooks.models.skip import VALUE_LENGTH, Rule
 from webhooks.models.statistic import Period
 from webhooks.network.outcome import Outcome

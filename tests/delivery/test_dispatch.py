@@ -16,11 +16,11 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
-from webhooks.db import delivery_id
 from webhooks.delivery import dispatch as dispatching
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Attempt, Delivery, Event, State, Undispatched, Webhook
+from webhooks.models.ids import delivery_id
 
 pytestmark = pytest.mark.usefixtures("database")
 

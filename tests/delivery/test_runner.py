@@ -28,10 +28,10 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
-from webhooks.db import elapsed
 from webhooks.delivery import maintenance, sender
 from webhooks.delivery import outcomes as delivering
 from webhooks.delivery.claims import HeldDelivery
+from webhooks.delivery.clock import elapsed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.runner import DeliveryRunner

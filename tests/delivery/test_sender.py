@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.inbox import Inbox
 from tests.support.waiting import until
-from webhooks.db import elapsed
+from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.sender import STARTED_AT_ONCE, SenderPool
 from webhooks.network.error_kinds import ErrorKind

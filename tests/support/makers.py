@@ -12,8 +12,9 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from django.utils import timezone
 
-from webhooks.db import delivery_id, to_utc
+from webhooks.db import to_utc
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Skip, State, Undispatched, Webhook, Worker
+from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import lane_of
 from webhooks.models.queue import QUEUED_STATES
 from webhooks.models.skip import Rule

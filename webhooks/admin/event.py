@@ -24,9 +24,9 @@ from webhooks.admin.filters import EventFilterForm
 from webhooks.admin.finding import find_events
 from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin, skips_url
 from webhooks.admin.paging import Found
-from webhooks.db import first_id
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet
+from webhooks.models.ids import first_id
 from webhooks.operations import retries
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.skip_reasons import skip_reason

@@ -12,8 +12,9 @@ from django.db.models import QuerySet
 
 from webhooks import permissions, registry
 from webhooks.admin.paging import LOOK_THROUGH, LOOK_THROUGH_SCATTERED, Found, Keep, read_page, read_page_by_events
-from webhooks.db import Among, first_id, index_plans
+from webhooks.db import Among, index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, Skip
+from webhooks.models.ids import first_id
 from webhooks.models.selection import (
     EVENT_COLUMNS,
     TIMES,

@@ -17,8 +17,9 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 from webhooks import permissions
 from webhooks.admin.actions import show_result, show_run
 from webhooks.admin.display import action_word, page, state_word
-from webhooks.db import filter_time, to_utc
+from webhooks.db import to_utc
 from webhooks.models import Run, RunKind, Webhook
+from webhooks.models.ids import filter_time
 from webhooks.models.queue import State
 from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs

@@ -21,8 +21,9 @@ from rest_framework.request import Request
 
 from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField
 from webhooks.conf import conf
-from webhooks.db import filter_time, index_plans, to_utc
+from webhooks.db import index_plans, to_utc
 from webhooks.delivery.statistics import MINUTE_DAYS
+from webhooks.models.ids import filter_time
 from webhooks.models.queue import State
 from webhooks.models.run import RunKind, RunState
 from webhooks.models.selection import select_deliveries, select_events

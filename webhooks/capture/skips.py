@@ -14,10 +14,11 @@ from functools import partial
 from webhooks.capture.context import current_actor
 from webhooks.capture.transaction import Change, TransactionState
 from webhooks.conf import conf
-from webhooks.db import among_sql, execute_safely, new_id, savepoint
+from webhooks.db import among_sql, execute_safely, savepoint
 from webhooks.errors import log_errors
 from webhooks.models import Action, Event, Skip, StatisticDelta
 from webhooks.models.columns import REQUEST_ID_LENGTH, USERNAME_LENGTH
+from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal
 from webhooks.models.statistic import minute_of
 from webhooks.text import clean

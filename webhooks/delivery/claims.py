@@ -13,8 +13,9 @@ from typing import Any
 
 from webhooks import payloads
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, QueryByKeys, atomically, elapsed
+from webhooks.db import DatabaseNow, QueryByKeys, atomically
 from webhooks.delivery import health
+from webhooks.delivery.clock import elapsed
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
 from webhooks.errors import get_logger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from webhooks.db import database_time, elapsed
+from webhooks.db import fetch_all, is_postgresql
 from webhooks.errors import get_logger
 
 logger = get_logger(__name__)
@@ -15,6 +15,21 @@ COMPARE_EVERY = 30
 
 # A clock that differs by more seconds than this is reported.
 TOLERANCE = 5
+
+
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def elapsed() -> float:
+    """Seconds since some fixed moment. On Linux the time of a suspended machine counts, as it does for a lease."""
+    return time.clock_gettime(_CLOCK)
+
+
+def database_time(using: str) -> float:
+    """Seconds since 1970, by the database's clock. SQLite uses this process's."""
+    if not is_postgresql(using):
+        return time.time()
+    return float(fetch_all(using, "SELECT EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP())")[0][0])
 
 
 class DatabaseClock:

@@ -18,7 +18,6 @@ from webhooks.db import (
     Statement,
     among_sql,
     atomically,
-    delivery_id,
     fetch_all,
     fetch_each,
     is_postgresql,
@@ -33,6 +32,7 @@ from webhooks.delivery.floors import Floors
 from webhooks.models import Event, State, Webhook, claim_sql, lanes
 from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.event import SENT_COLUMNS
+from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
 from webhooks.models.webhook import webhooks_by_id
 

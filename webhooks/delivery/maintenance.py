@@ -17,9 +17,10 @@ from django.db.models import Exists, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically, elapsed, first_id
+from webhooks.db import DatabaseNow, atomically
 from webhooks.delivery import statistics
 from webhooks.delivery.claims import load_held
+from webhooks.delivery.clock import elapsed
 from webhooks.delivery.outcomes import record
 from webhooks.errors import get_logger, is_timeout
 from webhooks.models import (
@@ -41,6 +42,7 @@ from webhooks.models import (
 )
 from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.ids import first_id
 from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.sweep import SMALLEST_LANE, blocking_heads, ended_before, headless_lanes

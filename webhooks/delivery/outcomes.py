@@ -20,11 +20,8 @@ from webhooks.db import (
     is_postgresql,
     json_rows_sql,
     now_sql,
-    rows_by_id,
-    rows_by_id_sql,
     to_db_time,
     to_uuid,
-    value_by_id_sql,
 )
 from webhooks.delivery import health, retry_policy, statistics
 from webhooks.delivery.claims import HeldDelivery
@@ -252,3 +249,23 @@ def _insert_bodies(outcomes: Sequence[tuple[HeldDelivery, Outcome]]) -> None:
         if (request := outcome.request) and request.body
     ]
     Body.objects.bulk_create(bodies, ignore_conflicts=True)
+
+
+def rows_by_id_sql(using: str) -> str:
+    """A subquery of one row: a JSON object of rows by UUID, see ``rows_by_id``. Read it with ``value_by_id_sql``.
+
+    A join would compare each row with each other: nested loops are all that workers allow.
+    """
+    return f"(SELECT {'%s::jsonb' if is_postgresql(using) else '%s'} AS rows) AS given"
+
+
+def value_by_id_sql(using: str, column: str, name: str) -> str:
+    """The value ``name`` of the row with the id in ``column``, as text."""
+    if is_postgresql(using):
+        return f"(given.rows -> {column}::text ->> '{name}')"
+    return f"""json_extract(given.rows, '$."' || {column} || '".{name}')"""
+
+
+def rows_by_id(using: str, rows: Mapping[uuid.UUID, Mapping[str, Any]]) -> str:
+    """The parameter of ``rows_by_id_sql``."""
+    return json.dumps({str(pk) if is_postgresql(using) else pk.hex: row for pk, row in rows.items()})

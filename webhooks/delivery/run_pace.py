@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from django.db import OperationalError
 
-from webhooks.db import elapsed
+from webhooks.delivery.clock import elapsed
 from webhooks.errors import is_timeout
 
 T = TypeVar("T")

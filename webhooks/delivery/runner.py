@@ -15,11 +15,11 @@ from dataclasses import replace
 from django.db import DataError
 
 from webhooks.conf import conf
-from webhooks.db import atomically, elapsed
+from webhooks.db import atomically
 from webhooks.delivery import maintenance
 from webhooks.delivery.breaker import Breaker, Fault
 from webhooks.delivery.claims import HeldDelivery, WorkerClaims
-from webhooks.delivery.clock import DatabaseClock
+from webhooks.delivery.clock import DatabaseClock, elapsed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.floors import Floors

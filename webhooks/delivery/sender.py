@@ -18,7 +18,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from django.utils import translation
 
-from webhooks.db import elapsed
+from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.errors import get_logger
 from webhooks.network.error_kinds import ErrorKind

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from django.db.models import QuerySet
 
 from webhooks.conf import conf
-from webhooks.db import among_sql, atomically, execute, fetch_all, to_utc, unix_time_sql
+from webhooks.db import among_sql, atomically, execute, fetch_all, to_utc
 from webhooks.models import Skip, Statistic, StatisticDelta, claim_sql
-from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of
+from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of, unix_time_sql
 from webhooks.network.outcome import Outcome
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandError, CommandParser
 
-from webhooks.db import filter_time
 from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.models import Run, RunKind, RunState, State
+from webhooks.models.ids import filter_time
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations import runs
 from webhooks.operations.wording import count_of

@@ -5,7 +5,7 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 import django.db.models.manager
 import django.utils.timezone
-import webhooks.db
+import webhooks.models.ids
 import webhooks.models.validation
 import webhooks.security.encryption
 from django.db import migrations, models
@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Delivery',
             fields=[
-                ('id', models.UUIDField(default=webhooks.db.new_id, editable=False, primary_key=True, serialize=False)),
+                ('id', models.UUIDField(default=webhooks.models.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ('created', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, verbose_name='created')),
                 ('lane', models.BigIntegerField(blank=True, help_text='The object whose changes go one after the other. Empty: in any order.', null=True)),
                 ('outcome', models.CharField(blank=True, db_default='', default='', help_text='The state in which it ended: succeeded, failed or discarded.', max_length=10)),
@@ -89,7 +89,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name='Skip',
             fields=[
-                ('id', models.UUIDField(default=webhooks.db.new_id, editable=False, primary_key=True, serialize=False)),
+                ('id', models.UUIDField(default=webhooks.models.ids.new_id, editable=False, primary_key=True, serialize=False)),
                 ('timestamp', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), default=django.utils.timezone.now, verbose_name='timestamp')),
                 ('action', models.CharField(blank=True, db_default='', default='', max_length=100, verbose_name='action')),
                 ('object_type', models.CharField(blank=True, db_default='', default='', max_length=200, verbose_name='object type')),

@@ -8,6 +8,7 @@ run, selection           actions on many rows; the filters that choose them, als
 statistic                counts and times by minute and hour
 validation               the rules for a webhook
 sweep                    the time of the last sweep, and the SQL that finds its work
+ids                      ids that begin with a time
 columns                  options and managers that the tables share
 
 Workers run the SQL in ``claim_sql``, ``lanes``, ``reopening`` and ``sweep``.

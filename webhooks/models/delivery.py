@@ -14,10 +14,11 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import DatabaseNow, among_sql, atomically, fetch_all, new_id
+from webhooks.db import DatabaseNow, among_sql, atomically, fetch_all
 from webhooks.models import lanes, reopening
 from webhooks.models.columns import EMPTY, WriteDBManager
 from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Event
+from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
 from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
 from webhooks.models.reopening import Reopened

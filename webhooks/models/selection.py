@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from webhooks import registry
-from webhooks.db import Among, first_id, index_plans, to_db_time
+from webhooks.db import Among, index_plans, to_db_time
 from webhooks.models.attempt import Attempt
 from webhooks.models.delivery import Delivery, DeliveryQuerySet
 from webhooks.models.event import OVERLAP, Event, EventQuerySet
+from webhooks.models.ids import first_id
 from webhooks.models.queue import QUEUED_STATES, QueuedDeliveryQuerySet, State
 
 Filters = Mapping[str, Any]

@@ -11,8 +11,9 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute_safely, json_rows_sql, new_id
+from webhooks.db import execute_safely, json_rows_sql
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
+from webhooks.models.ids import new_id
 from webhooks.models.webhook import Webhook
 from webhooks.registry.registration import NAME_LENGTH
 from webhooks.text import dumps, replace_half_surrogates, short_json

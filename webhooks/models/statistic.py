@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from django.db import models
+from django.utils import timezone
 
 from webhooks.db import is_postgresql, to_utc
 from webhooks.models.columns import EMPTY, WriteDBManager, default
@@ -161,3 +162,10 @@ def deltas_sql(using: str, condition: str = "") -> str:
             FROM webhooks_statisticdelta AS delta CROSS JOIN {rows} {condition} GROUP BY 1, 2, 3
         ) AS minutes CROSS JOIN ({periods}) AS periods
     """
+
+
+def unix_time_sql(using: str, seconds: int = 0) -> tuple[str, list[Any]]:
+    """SQL and its parameters for the time ``seconds`` from now: whole seconds since 1970 in UTC."""
+    if is_postgresql(using):
+        return "(FLOOR(EXTRACT(EPOCH FROM STATEMENT_TIMESTAMP()))::bigint + %s)", [seconds]
+    return "%s", [int(timezone.now().timestamp()) + seconds]

@@ -19,11 +19,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.db import filter_time, index_plans, time_limit
+from webhooks.db import index_plans, time_limit
 from webhooks.delivery.run_acts import EVENTS, Key, acts, rows_of
 from webhooks.delivery.run_pace import Pace
 from webhooks.delivery.run_steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
+from webhooks.models.ids import filter_time
 from webhooks.models.run import RunQuerySet
 from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
 from webhooks.operations import history, retries, run_acts  # noqa: F401 # run_acts adds its acts

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from webhooks.db import among_sql, fetch_all, unix_time_sql
+from webhooks.db import among_sql, fetch_all
 from webhooks.models import Statistic
-from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram, Period, deltas_sql
+from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram, Period, deltas_sql, unix_time_sql
 
 DAY = 86_400  # seconds
 

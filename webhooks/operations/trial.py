@@ -20,10 +20,10 @@ from webhooks.capture.context import Actor, actor_columns, current_actor
 from webhooks.capture.matching import Budget, EventContext, match
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
-from webhooks.db import new_id
 from webhooks.delivery import request as requests
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
+from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request

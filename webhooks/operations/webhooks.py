@@ -9,10 +9,10 @@ from typing import Any
 from django.db import transaction
 
 from webhooks.capture.context import actor_columns, current_actor
-from webhooks.db import new_id
 from webhooks.delivery.maintenance import purge_webhooks
 from webhooks.models import Event, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
+from webhooks.models.ids import new_id
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.operations import history

@@ -18,9 +18,10 @@ from django.utils.translation import gettext as _
 
 from webhooks import registry
 from webhooks.capture.bulk import TrackedQuerySet
-from webhooks.db import first_id, index_plans, to_utc
+from webhooks.db import index_plans, to_utc
 from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
+from webhooks.models.ids import first_id
 from webhooks.models.queue import HEAD_STATES
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations.why import changes, present, recorded, unrecorded

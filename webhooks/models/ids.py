@@ -1,0 +1,49 @@
+"""The ids of deliveries and skips. They begin with a time, so filters by time choose rows by their ids."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import uuid
+from datetime import UTC, datetime
+
+from django.utils import timezone
+
+from webhooks.db import to_utc
+
+
+def new_id() -> uuid.UUID:
+    """A version 7 UUID (RFC 9562, 5.7): 48 bits of milliseconds since 1970 in UTC, the rest random. Such ids sort by
+    time, so their index grows at one end."""
+    return _version_7(time.time_ns() // 1_000_000, os.urandom(10))
+
+
+def delivery_id(moment: datetime, event: int, webhook: int) -> uuid.UUID:
+    """The id of the delivery of an event, recorded at the aware ``moment``, to a webhook. It is always the
+    same. If a crash of the database loses the delivery, the next one has the id that the receiver may know."""
+    rest = hashlib.blake2b(b"%d:%d" % (event, webhook), digest_size=10).digest()
+    return _version_7(int(moment.timestamp() * 1000), rest)
+
+
+def _version_7(milliseconds: int, rest: bytes) -> uuid.UUID:
+    value = milliseconds << 80 | int.from_bytes(rest, "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return uuid.UUID(int=value)
+
+
+def first_id(moment: datetime) -> uuid.UUID:
+    """The lowest version 7 UUID from this moment on."""
+    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+# No id has an earlier or a later time, and computing with such a time could overflow.
+FIRST_TIME, LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def filter_time(moment: datetime) -> str:
+    """The time of a filter as a run stores it: ISO format, in UTC, no earlier or later than an id can be. A naive
+    datetime is in the time zone of the host."""
+    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    return to_utc(min(max(aware, FIRST_TIME), LAST_TIME)).isoformat()
