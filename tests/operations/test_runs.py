@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -18,9 +19,11 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import events, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.db import atomically
 from webhooks.delivery import run_acts, run_pace
 from webhooks.delivery import run_steps as engine
 from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.run_acts import Key, Portion
 from webhooks.delivery.run_steps import Runs
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sender import SenderPool
@@ -280,6 +283,51 @@ def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
     run.refresh_from_db()
     assert run.done == 12
     assert counts[3] == counts[2] <= 11
+
+
+def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
+    inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOOK_EVERY", 60)
+    monkeypatch.setattr(engine, "READ_SECONDS", 60)
+    counts = list[int]()
+    for number in (1, 4):
+        webhooks = [make_webhook(Thing, url=inbox.url()) for _ in range(number)]
+        for webhook in webhooks:
+            for key in range(3):
+                make_delivery(webhook, State.SUCCEEDED, object_id=str(key))
+        webhooks_settings(BATCH=number)
+        run, runner = runs.start(RunKind.RESEND, {}, takes_all=True), DeliveryRunner("test")
+        try:
+            for _ in range(3):  # the first step counts, the second one reads ahead
+                with CaptureQueriesContext(connection) as captured:
+                    runner._runs.step()
+        finally:
+            runner.close(grace=0)
+        counts.append(len(captured))
+        claimed = Delivery.objects.filter(webhook__in=webhooks, state=State.SENDING)
+        assert claimed.values("webhook").distinct().count() == number
+        run.refresh_from_db()
+        assert run.done == 2 * number
+        assert runs.cancel(run)
+        Webhook.objects.all().delete()
+    assert counts[0] == counts[1]
+
+
+def test_a_step_that_comes_too_late_takes_nothing_of_a_webhook_that_is_done(inbox: Inbox, small_steps: None) -> None:
+    done, other = (make_webhook(Thing, url=inbox.url(), enabled=False) for _ in range(2))
+    late = make_delivery(done, State.SUCCEEDED, object_id="1")
+    for key in range(9):
+        make_delivery(other, State.SUCCEEDED, object_id=str(key))
+    run = runs.start(RunKind.RESEND, {}, takes_all=True)
+    steps(run, 1)
+    portion = Portion(done.pk, run.cursors[str(done.pk)], run.last_event, [Key(late.event_id, late.pk)], 0)
+    steps(run, 4)
+    assert list(run.cursors) == [str(other.pk)]
+    before = run.taken
+    assert atomically(lambda: engine._take(run.pk, [portion], uuid.uuid4()), Run.objects.db).taken is None
+    run.refresh_from_db()
+    assert run.taken == before
 
 
 @pytest.mark.parametrize("part", ["claim", "step", "wait", "record"])

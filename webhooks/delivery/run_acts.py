@@ -32,6 +32,17 @@ class Key(NamedTuple):
     id: Any
 
 
+class Portion(NamedTuple):
+    """The rows that a step takes of one webhook: ``keys`` are all rows with events after ``after`` and up to ``until``.
+    The worker has capacity to send ``free`` of them."""
+
+    webhook: int
+    after: int
+    until: int
+    keys: Sequence[Key]
+    free: int
+
+
 @dataclass
 class Applied:
     """What a step has done with its rows. The rest needed nothing."""
@@ -40,6 +51,12 @@ class Applied:
     failed: int = 0
     problem: str = ""
     claimed: list[ClaimedRow] = field(default_factory=list)
+
+    def add(self, other: Applied) -> None:
+        self.done += other.done
+        self.failed += other.failed
+        self.problem = other.problem or self.problem
+        self.claimed += other.claimed
 
 
 class Act(ABC):
@@ -61,8 +78,8 @@ class Act(ABC):
         """The next rows of one webhook in the order of their events, after one event and up to another one."""
 
     @abstractmethod
-    def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
-        """Change these rows of one webhook. Claim up to ``free`` of them with the ``token``."""
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
+        """Change these rows. Claim of each webhook up to ``free`` rows with the ``token``."""
 
     def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:
         """What the run would take of these events: the numbers by webhook, and the first ``limit`` rows."""
@@ -134,11 +151,12 @@ class DeliveryAct(Act):
         rows = rows_of(self._kind, run, user_of(run) if run.is_restricted else None)
         return rows.filter(Selective("event", ">", after), Selective("event", "<=", until))
 
-    def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
-        ids, using = [key.id for key in keys], Delivery.objects.db
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
+        ids, using = [key.id for portion in portions for key in portion.keys], Delivery.objects.db
         if self._kind == RunKind.DISCARD:
             return Applied(Delivery.objects.filter(pk__in=ids).discard())
         change = reopening.retry if self._kind == RunKind.RETRY else reopening.resend
+        free = {portion.webhook: portion.free for portion in portions}
         reopened = change(using, ids, run.requested_by, free, token)
         return Applied(reopened.changed, claimed=reopened.claimed)
 

@@ -17,9 +17,9 @@ from django.dispatch import Signal
 from django.utils import translation
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically, fetch_all
+from webhooks.db import DatabaseNow, atomically, elapsed, fetch_all
 from webhooks.delivery.claims import WorkerClaims
-from webhooks.delivery.run_acts import Act, Key, RunRefused, acts
+from webhooks.delivery.run_acts import Act, Applied, Key, Portion, RunRefused, acts
 from webhooks.delivery.run_pace import Pace
 from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook, claim_sql
@@ -30,8 +30,14 @@ logger = get_logger(__name__)
 
 T = TypeVar("T")
 
-# Keys that a worker reads ahead for the next steps of a run, of all webhooks together.
-READ = 2000
+# Keys that a worker reads ahead for the next steps of a run: with one query, and of all webhooks together.
+READ, READ_OF_ALL = 2000, 10_000
+
+# Seconds after which a step does with the webhooks that it has read keys of.
+READ_SECONDS = 0.02
+
+# Webhooks of which a step takes rows, at most.
+WEBHOOKS = 50
 
 # Rows that a step takes of a webhook that is paused or disabled: they only go back into the queue.
 UNCLAIMED = 100
@@ -131,20 +137,20 @@ class Runs:
         if run.total is None:
             return self._count(run, act)
         cursors = {int(webhook): after for webhook, after in run.cursors.items()}
-        chosen = self._choose(act, cursors)
-        if chosen is None:
+        counts, receivers = self._choose(act, list(cursors))
+        if cursors and not counts:
             return 0
-        webhook, receiver, count = chosen
-        free = count if receiver else 0
-        after = cursors.get(webhook, 0)
-        found = self._keys(run, act, webhook, after, count)
-        if found is None:
-            return 1
-        keys, end = found
+        portions, began = list[Portion](), elapsed()
+        for webhook, count in counts.items():
+            portion = self._portion(run, act, webhook, cursors[webhook], count, webhook in receivers)
+            if portion is None:
+                return 1
+            portions.append(portion)
+            if elapsed() - began > READ_SECONDS:
+                break
         with self._worker.claiming() as token:
-            step = atomically(lambda: _take(run.pk, webhook, after, keys, end, free, token), Run.objects.db)
-        if receiver:
-            self._claimed = step.claimed, token, {webhook: receiver}
+            step = atomically(lambda: _take(run.pk, portions, token), Run.objects.db)
+        self._claimed = step.claimed, token, receivers
         return self._note(run, step)
 
     def _count(self, run: Run, act: Act) -> int | None:
@@ -174,42 +180,46 @@ class Runs:
 
         return self._pace.read(lambda: atomically(in_transaction, using))
 
-    def _choose(self, act: Act, cursors: Mapping[int, int]) -> tuple[int, Webhook | None, int] | None:
-        """The id of the next webhook, its row if its deliveries may be claimed, and how many to take. None: all are
-        busy."""
-        at_once = BESIDE_LIVE if self.are_beside_live else conf.batch
-        webhooks = sorted(cursors)
-        if not webhooks:
-            return 0, None, 0
-        webhooks = webhooks[self._turn % len(webhooks) :] + webhooks[: self._turn % len(webhooks)]
-        if not act.is_sent:
-            return webhooks[0], None, min(at_once, act.most(webhooks[0]))
-        free = self._worker.capacity(webhooks, len(webhooks))
-        for webhook in webhooks:
-            most = min(at_once, act.most(webhook))
-            if free.get(webhook, most) > 0:
-                receiver = Webhook.objects.filter(pk=webhook).first() if webhook in free else None
-                if receiver and receiver.is_sendable:
-                    return webhook, receiver, min(most, free[webhook])
-                return webhook, None, min(most, UNCLAIMED)  # paused, disabled, avoided, or not of a single webhook
-        return None
+    def _choose(self, act: Act, webhooks: Sequence[int]) -> tuple[dict[int, int], dict[int, Webhook]]:
+        """How many rows of which webhooks the next step takes, and those webhooks that it may claim for. Empty if all
+        are busy.
 
-    def _keys(self, run: Run, act: Act, webhook: int, after: int, count: int) -> tuple[list[Key], int] | None:
-        """The next keys after a cursor, and where the cursor is after them. None if reading them took too long.
+        A worker holds few deliveries of each of many webhooks. So one step takes rows of many: it costs as much for
+        five rows as for fifty.
+        """
+        left = BESIDE_LIVE if self.are_beside_live else conf.batch
+        turn = self._turn % max(1, len(webhooks))
+        webhooks = [*webhooks[turn:], *webhooks[:turn]]
+        free = self._worker.capacity(webhooks, len(webhooks)) if act.is_sent else {}
+        webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
+        found = Webhook.objects.in_bulk([webhook for webhook in webhooks if webhook in free])
+        receivers = {pk: webhook for pk, webhook in found.items() if webhook.is_sendable}
+        counts = {}
+        for webhook in webhooks:
+            most = free[webhook] if webhook in receivers else UNCLAIMED if act.is_sent else left
+            if count := min(left, most, act.most(webhook)):
+                counts[webhook] = count
+                left -= count
+        return counts, receivers
+
+    def _portion(self, run: Run, act: Act, webhook: int, after: int, count: int, is_claimed: bool) -> Portion | None:
+        """The next ``count`` rows of a webhook after a cursor. None if reading them took too long.
 
         Another worker may have moved the cursor since the last step.
         """
         known = self._read.get((run.pk, webhook), [])
         known = known[bisect_right(known, after, key=lambda key: key.event_id) :]
-        end = run.last_event
-        if not known and run.cursors:
-            end, limit = min(after + self._pace.events, end), max(count, READ // len(run.cursors))
-            found = self._read_in_time(lambda: act.keys(run, webhook, after, end, limit))
+        until = run.last_event
+        if not known:
+            until, limit = min(after + self._pace.events, until), max(count, min(READ, READ_OF_ALL // len(run.cursors)))
+            found = self._read_in_time(lambda: act.keys(run, webhook, after, until, limit))
             if found is None:
                 return None
             known = found
         self._read[run.pk, webhook] = known
-        return known[:count], known[:count][-1].event_id if known else end
+        if known:
+            until = known[:count][-1].event_id
+        return Portion(webhook, after, until, known[:count], count if is_claimed else 0)
 
 
 def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> Step:
@@ -234,33 +244,35 @@ def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> St
     return Step(run, 1)
 
 
-def _take(pk: int, webhook: int, after: int, keys: Sequence[Key], end: int, free: int, token: uuid.UUID) -> Step:
-    """The transaction of a step: take these rows, which are all from the cursor ``after`` to ``end``.
+def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID) -> Step:
+    """The transaction of a step: take these rows, unless another worker has moved the cursor of their webhook.
 
-    If there are none up to the last event, the webhook is done.
+    If there are no rows up to the last event, the webhook is done.
     """
     may_claim = claim_sql.begin(Run.objects.db, token)
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
-    if run is None or run.cursors.get(str(webhook), 0) != after:
-        return Step(run, None if run else 0)
-    act = acts[run.kind]
-    if not keys and end < run.last_event:
-        run.save_step(cursors=run.cursors | {str(webhook): end})
-        return Step(run, 1)
-    if not keys:
-        run.save_step(cursors={key: value for key, value in run.cursors.items() if key != str(webhook)})
-        if not run.cursors:
-            run.state = _end(pk, RunState.DONE, run.problem)
-        return Step(run, 1)
-    applied = act.apply(run, webhook, keys, free, token if may_claim else None)
+    if run is None:
+        return Step(None)
+    portions = [portion for portion in portions if run.cursors.get(str(portion.webhook)) == portion.after]
+    if run.cursors and not portions:
+        return Step(run, None)
+    cursors = run.cursors | {str(portion.webhook): portion.until for portion in portions}
+    for portion in portions:
+        if not portion.keys and portion.until >= run.last_event:
+            del cursors[str(portion.webhook)]
+    portions = [portion for portion in portions if portion.keys]
+    count = sum(len(portion.keys) for portion in portions)
+    applied = acts[run.kind].apply(run, portions, token if may_claim else None) if portions else Applied()
     run.save_step(
-        cursors=run.cursors | {str(webhook): end},
+        cursors=cursors,
         done=run.done + applied.done,
         failed=run.failed + applied.failed,
-        skipped=run.skipped + len(keys) - applied.done - applied.failed,
+        skipped=run.skipped + count - applied.done - applied.failed,
         problem=clean(applied.problem, PROBLEM_LENGTH) or run.problem,
     )
-    return Step(run, len(keys), applied.claimed)
+    if not cursors:
+        run.state = _end(pk, RunState.DONE, run.problem)
+    return Step(run, count or 1, applied.claimed)
 
 
 def _end(pk: int, state: RunState, problem: str) -> RunState:

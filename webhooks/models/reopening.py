@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,7 +34,9 @@ class Finished(NamedTuple):
 QUEUED = ("delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in_lane", "overtaken", "requested_by")
 
 
-def retry(using: str, ids: Collection[uuid.UUID], requested_by: str, free: int, token: uuid.UUID | None) -> Reopened:
+def retry(
+    using: str, ids: Collection[uuid.UUID], requested_by: str, free: Mapping[int, int], token: uuid.UUID | None
+) -> Reopened:
     """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
 
     Pending ones keep their place in the schedule. The rest as for ``resend``."""
@@ -51,10 +54,12 @@ def retry(using: str, ids: Collection[uuid.UUID], requested_by: str, free: int, 
     return Reopened(len(brought_forward) + reopened.changed, reopened.claimed)
 
 
-def resend(using: str, ids: Collection[uuid.UUID], requested_by: str, free: int, token: uuid.UUID | None) -> Reopened:
+def resend(
+    using: str, ids: Collection[uuid.UUID], requested_by: str, free: Mapping[int, int], token: uuid.UUID | None
+) -> Reopened:
     """Put finished deliveries back into their lanes. Each keeps its id and its attempts, and gets a new retry schedule.
 
-    A worker claims up to ``free`` heads with its ``token``, all of webhooks that are sent to. Call it in a transaction.
+    A worker claims heads with its ``token``, of each webhook up to the number in ``free``. Call it in a transaction.
     """
     return _reopen(using, ids, ENDED_STATES, requested_by, free, token)
 
@@ -64,7 +69,7 @@ def _reopen(
     ids: Collection[uuid.UUID],
     outcomes: Collection[str],
     requested_by: str,
-    free: int,
+    free: Mapping[int, int],
     token: uuid.UUID | None,
 ) -> Reopened:
     lanes.lock_of(using, ids)
@@ -73,6 +78,7 @@ def _reopen(
     is_ordered = lanes.ordered(using, places)  # the lanes of ordered webhooks, each with whether it is busy
     queued = list[dict[str, Any]]()
     claimed = list[ClaimedRow]()
+    left = Counter(free)
     busy = {lane for lane, is_busy in is_ordered.items() if is_busy}
     for one in finished:
         lane = (one.webhook_id, one.lane) if one.lane is not None else None
@@ -80,7 +86,8 @@ def _reopen(
         state, claim = State.PENDING, None
         if lane in busy:
             state = State.WAITING
-        elif token and len(claimed) < free:
+        elif token and left[one.webhook_id] > 0:
+            left[one.webhook_id] -= 1
             state, claim = State.SENDING, token.hex
             row = ClaimedRow(one.id, one.webhook_id, one.event_id, one.lane, in_lane, requested_by=requested_by)
             claimed.append(row)

@@ -15,7 +15,7 @@ from webhooks.capture import subscriptions
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import EventContext, FilterError, wants
 from webhooks.delivery.dispatch import insert_for
-from webhooks.delivery.run_acts import EVENTS, Act, Applied, DeliveryAct, Key, RunRefused, acts, user_of
+from webhooks.delivery.run_acts import EVENTS, Act, Applied, DeliveryAct, Key, Portion, RunRefused, acts, user_of
 from webhooks.models import Delivery, Event, Run, RunKind, Webhook
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
 from webhooks.models.selection import Filters, select_events
@@ -43,8 +43,9 @@ class ReplayAct(Act):
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         return _keys(_within(_replayable(run), after, until), limit)
 
-    def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
-        found = Event.objects.replayable().filter(pk__in=[key.id for key in keys]).order_by("pk")
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
+        ids = [key.id for portion in portions for key in portion.keys]
+        found = Event.objects.replayable().filter(pk__in=ids).order_by("pk")
         results = [retries.replay_one(event, run.filters.get("webhook")) for event in found]
         problems = [one for one in results if one.problem and not one.is_unmatched]
         last = f"{problems[-1].original.name}: {problems[-1].problem}" if problems else ""
@@ -92,8 +93,11 @@ class RecoverAct(Act):
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         return self._act(webhook).keys(run, webhook, after, until, limit)
 
-    def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
-        return self._act(webhook).apply(run, webhook, keys, free, token)
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
+        applied = Applied()
+        for portion in portions:
+            applied.add(self._act(portion.webhook).apply(run, [portion], token))
+        return applied
 
     def _act(self, webhook: int) -> Act:
         return self._events if webhook == EVENTS else self._deliveries
@@ -113,10 +117,11 @@ class BackfillAct(Act):
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
         return _keys(_within(_candidates(run, _webhook(run)), after, until), limit)
 
-    def apply(self, run: Run, webhook: int, keys: Sequence[Key], free: int, token: uuid.UUID | None) -> Applied:
+    def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
         applied, receiver, wanted = Applied(), _webhook(run), []
         filters = _filters(receiver)
-        for event in _read(keys):
+        [portion] = portions
+        for event in _read(portion.keys):
             try:
                 if _wants(receiver, filters, event):
                     wanted.append(event)
@@ -124,7 +129,7 @@ class BackfillAct(Act):
                 applied.failed += 1
                 applied.problem = f"event {event.pk} ({event.object_repr or event}): {last_line(str(error))}"
         _choose_serializer(receiver, wanted)
-        applied.done, applied.claimed = insert_for(receiver, wanted, free, token)
+        applied.done, applied.claimed = insert_for(receiver, wanted, portion.free, token)
         return applied
 
     def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:

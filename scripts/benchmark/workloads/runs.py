@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from django.contrib.auth import get_user_model
 from rest_framework.test import APIClient
@@ -30,6 +30,9 @@ from webhooks.models import Run, RunState, Webhook
 
 TOTAL = 100_000
 
+# Webhooks of the run over many.
+MANY = 50
+
 # Saves of live traffic, one each 40 ms. They begin when the run has counted its rows.
 LIVE = 600
 
@@ -39,32 +42,38 @@ def measure_run(bench: Bench) -> Iterator[Measurements]:
         plain = deliver(bench, bench.size(5000, 200))
         alone = _live_latencies(bench, _prepare(bench, 0), begins=False)
         webhook = _prepare(bench, bench.size(TOTAL, 300))
-        seconds, early, late, milliseconds_to_begin = _resend(bench, webhook)
+        seconds, early, late, milliseconds_to_begin = _resend(bench, {"webhook": webhook.pk})
+        _prepare(bench, bench.size(TOTAL, 300), MANY)
+        of_many = _resend(bench, {"state": ["succeeded"]})[0]
         beside = _live_latencies(bench, _prepare(bench, bench.size(TOTAL, 300)), begins=True)
         yield {
             "run-rate": Measurement(bench.size(TOTAL, 300) / seconds, plain.rate),
+            "run-many": Measurement(bench.size(TOTAL, 300) / of_many, plain.rate),
             "run-memory": Measurement(late, early),
             "run-begin": Measurement(milliseconds_to_begin),
             "run-live": Measurement(p99(beside), p99(alone)),
         }
 
 
-def _prepare(bench: Bench, count: int) -> Webhook:
-    """A webhook with so many deliveries that succeeded, each of another object."""
+def _prepare(bench: Bench, count: int, webhooks: int = 1) -> Webhook:
+    """Webhooks that have so many deliveries together, which succeeded, each of another object. Returns the last."""
     bench.clear()
-    webhook = bench.webhook(bench.inbox().url)
+    inbox = bench.inbox()
+    for _ in range(webhooks):
+        webhook = bench.webhook(inbox.url)
+        if count:
+            sample_data.insert_succeeded(webhook, count // webhooks)
     if count:
-        sample_data.insert_succeeded(webhook, count)
         sample_data.vacuum()
     return webhook
 
 
-def _resend(bench: Bench, webhook: Webhook) -> tuple[float, float, float, float]:
+def _resend(bench: Bench, filters: Mapping[str, object]) -> tuple[float, float, float, float]:
     """Seconds from the first step of a run to its last, megabytes of the worker early and late, and the milliseconds
     of the request that begins the run."""
     with bench.workers() as [worker]:
         time.sleep(bench.size(10, 1) / 10)
-        request = _begin(webhook)
+        request = _begin(filters)
         _until(lambda run: run.taken >= run.total / 20 if run.total else False)
         began, first, early = time.monotonic(), Run.objects.get().taken, memory_mb(worker.pid)
         _until(lambda run: run.state == RunState.DONE)
@@ -75,11 +84,11 @@ def _resend(bench: Bench, webhook: Webhook) -> tuple[float, float, float, float]
         return seconds, early, memory_mb(worker.pid), request
 
 
-def _begin(webhook: Webhook) -> float:
-    """Milliseconds of the request that begins a run of all deliveries of a webhook."""
+def _begin(filters: Mapping[str, object]) -> float:
+    """Milliseconds of the request that begins a run that resends what the filters choose."""
     client = APIClient()
-    client.force_authenticate(get_user_model().objects.create_superuser(f"bench{webhook.pk}"))
-    body = {"kind": "resend", "filters": {"webhook": webhook.pk}}
+    client.force_authenticate(get_user_model().objects.create_superuser(f"bench{time.monotonic_ns()}"))
+    body = {"kind": "resend", "filters": filters}
     started = time.perf_counter()
     response = client.post("/api/webhooks/runs/", body, format="json")
     if response.status_code != 201:
@@ -98,7 +107,7 @@ def _live_latencies(bench: Bench, resent: Webhook, begins: bool) -> list[float]:
     with bench.workers():
         time.sleep(bench.size(10, 1) / 10)
         if begins:
-            _begin(resent)
+            _begin({"webhook": resent.pk})
             _until(lambda run: run.taken > 0)
         committed = save_steadily(itertools.islice(itertools.cycle(devices), bench.size(LIVE, 20)))
         if begins and bench.size(True, False) and Run.objects.get().state != RunState.RUNNING:
@@ -116,6 +125,7 @@ RUN = Workload(
     "run",
     (
         Figure("run-rate", f"{A_RUN}, one worker", "deliveries/s", "new events, one worker", ratio_at_least(0.8)),
+        Figure("run-many", f"{A_RUN} of {MANY} webhooks", "deliveries/s", "events of one webhook", ratio_at_least(0.8)),
         Figure("run-memory", f"memory of a worker at the end of {A_RUN}", "MB", "at a twentieth", ratio_at_most(1.05)),
         Figure("run-begin", f"the request that begins {A_RUN}", "ms", "", value_at_most(300, "ms")),
         Figure("run-live", f"commit to receipt during {A_RUN}, p99", "ms", "without the run", ratio_at_most(1.5)),
