@@ -17,8 +17,9 @@ from django.dispatch import Signal
 from django.utils import translation
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow, atomically, elapsed, fetch_all
+from webhooks.db import DatabaseNow, atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.clock import elapsed
 from webhooks.delivery.run_acts import Act, Applied, Key, Portion, RunRefused, acts
 from webhooks.delivery.run_pace import Pace
 from webhooks.errors import get_logger, reraise_job_timeout
