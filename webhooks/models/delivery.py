@@ -83,7 +83,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
     def _reopen(self, change: Callable[..., Reopened], requested_by: str) -> int:
         ids = list(self.values_list("pk", flat=True))
-        return atomically(lambda: change(self.db, ids, requested_by, 0, None), self.db).changed
+        return atomically(lambda: change(self.db, ids, requested_by), self.db).changed
 
     def discard(self) -> int:
         """End deliveries without sending them, unless they are being sent. The next ones in their lanes move up."""

@@ -35,7 +35,11 @@ QUEUED = ("delivery_id", "event_id", "webhook_id", "lane", "state", "claim", "in
 
 
 def retry(
-    using: str, ids: Collection[uuid.UUID], requested_by: str, free: Mapping[int, int], token: uuid.UUID | None
+    using: str,
+    ids: Collection[uuid.UUID],
+    requested_by: str,
+    free: Mapping[int, int] | None = None,
+    token: uuid.UUID | None = None,
 ) -> Reopened:
     """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
 
@@ -55,7 +59,11 @@ def retry(
 
 
 def resend(
-    using: str, ids: Collection[uuid.UUID], requested_by: str, free: Mapping[int, int], token: uuid.UUID | None
+    using: str,
+    ids: Collection[uuid.UUID],
+    requested_by: str,
+    free: Mapping[int, int] | None = None,
+    token: uuid.UUID | None = None,
 ) -> Reopened:
     """Put finished deliveries back into their lanes. Each keeps its id and its attempts, and gets a new retry schedule.
 
@@ -69,7 +77,7 @@ def _reopen(
     ids: Collection[uuid.UUID],
     outcomes: Collection[str],
     requested_by: str,
-    free: Mapping[int, int],
+    free: Mapping[int, int] | None,
     token: uuid.UUID | None,
 ) -> Reopened:
     lanes.lock_of(using, ids)
