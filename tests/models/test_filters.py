@@ -111,6 +111,8 @@ def test_the_form_accepts_filters_and_names_problems(admin_client: Any) -> None:
     page = admin_client.get(f"/admin/webhooks/webhook/{webhook.pk}/change/").content.decode()
     assert "status, tags" in page
     assert "&quot;status.value&quot;" in page
+    empty = the_form(name="b", conditions=" \r\n")
+    assert admin_client.post(address, empty).status_code == 302, "white space is no condition"
 
 
 class Particular(serializers.ModelSerializer):

@@ -68,7 +68,7 @@ class ConditionsField(forms.JSONField):
 
     def to_python(self, value: Any) -> Any:
         try:
-            return super().to_python(value)
+            return super().to_python(value.strip() if isinstance(value, str) else value)
         except (ValidationError, RecursionError) as error:
             text = _("This is not JSON: %(error)s.") % {"error": error.__context__ or error}
             raise ValidationError(text, code="invalid") from error
