@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.support.admin_pages import STATUS, page
 from tests.support.makers import make_site_skip, make_webhook
-from tests.support.threads import Beside
-from tests.support.waiting import PATIENCE
+from tests.support.sessions import session
 from tests.testapp.models import Thing
 from webhooks.db import execute, fetch_all
 from webhooks.models import Skip
@@ -35,28 +33,6 @@ READ = "SELECT count(*) FROM testapp_thing"
 def alarms(state: VacuumState) -> list[Alarm]:
     found = find_alarms(Overview(vacuum=state), Backend("webhooks"), True, NOW)
     return [one for one in found if one.problem in (Problem.OPEN_TRANSACTION, Problem.DEAD_ROWS)]
-
-
-@contextmanager
-def session(statement: str, isolation: str = "REPEATABLE READ") -> Iterator[int]:
-    """Another session, with an open transaction that has run a statement. Gives its process id."""
-    pids, ready, done = list[int](), threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            execute("default", f"SET TRANSACTION ISOLATION LEVEL {isolation}; SET LOCAL application_name = 'report'")
-            execute("default", statement)
-            pids.append(connection.connection.info.backend_pid)
-            ready.set()
-            assert done.wait(30 * PATIENCE)
-
-    other = Beside(hold)
-    try:
-        assert ready.wait(30 * PATIENCE)
-        yield pids[0]
-    finally:
-        done.set()
-        other.join()
 
 
 def held() -> list[OpenTransaction]:
