@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -136,12 +137,24 @@ def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> Non
 
 def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maintenance, "MOST", 2)
+    monkeypatch.setattr(maintenance, "LANE_CHECK_SECONDS", 1000)
     for webhook in (make_webhook(Thing), make_webhook(Thing)):
         for number in range(3):
             make_delivery(webhook, State.WAITING, object_id=str(number))
     check = maintenance.LaneCheck().check
     assert [check() for _ in range(5)] == [2, 2, 2, 0, 0]
     assert states() == [State.PENDING] * 6
+
+
+def test_a_check_of_the_lanes_that_is_slow_looks_at_fewer_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = itertools.count(step=10)
+    monkeypatch.setattr(maintenance, "elapsed", lambda: next(times))
+    monkeypatch.setattr(maintenance, "MOST", 3)
+    webhook = make_webhook(Thing)
+    for number in range(6):
+        make_delivery(webhook, State.WAITING, object_id=str(number))
+    check = maintenance.LaneCheck().check
+    assert [check() for _ in range(4)] == [3, 1, 1, 1]
 
 
 def test_the_lane_of_an_object_may_be_the_lowest_number() -> None:

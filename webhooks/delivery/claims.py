@@ -195,8 +195,7 @@ class WorkerClaims:
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""
         with self._floors.look() as floors:
-            due = due_webhooks(Delivery.objects.db, floors)
-            floors |= {webhook.id: webhook.since for webhook in due if webhook.since is not None}
+            due = due_webhooks(Delivery.objects.db, floors, self._floors.note)
         return [webhook for webhook in due if not self._avoids(webhook.id)]
 
     def add(

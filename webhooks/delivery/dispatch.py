@@ -70,15 +70,19 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, i
         events, claimed, webhooks = atomically(lambda: _dispatch(first, worker, token), Event.objects.db)
         if worker and token:
             worker.add(claimed, token, webhooks, events)
+    if events:
+        floors.note(0, events[0].pk)
     return len(events)
 
 
 def _first(floors: Floors) -> int | None:
     """The id of the first new Event. A look without a transaction: most find nothing, and write nothing."""
-    with floors.look() as lowest:
-        found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [lowest.get(0, 0)])
-        lowest[0] = found[0][0] if found else 0
-    return lowest[0] if found else None
+    with floors.look() as known:
+        found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [known.get(0, 0)])
+    for (lowest,) in found:
+        floors.note(0, lowest)
+        return int(lowest)
+    return None
 
 
 def _dispatch(

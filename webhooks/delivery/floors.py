@@ -12,29 +12,46 @@ from contextlib import contextmanager
 from typing import Any
 
 # A look without floors is made again when so many times its cost has passed: always if it is cheap.
-COST_FACTOR = 20
+COST_FACTOR = 100
+
+# Floors are at least this many seconds old. So a look finds what a short transaction has added below newer entries.
+LAG = 2.0
 
 
 class Floors:
-    """The lowest entries that the last look found, by key. Entries that come in below are found without floors."""
+    """The lowest entries that looks have found a moment ago, by key. Entries that come in below are found without
+    floors."""
 
     def __init__(self) -> None:
-        self._lowest: dict[int, Any] = {}
+        self._floors: dict[int, Any] = {}
+        self._coming: dict[int, tuple[Any, float]] = {}
+        """The next floors, and since when they are known."""
         self._next_full = 0.0
 
     @property
     def known(self) -> Mapping[int, Any]:
-        """The floors of the last look."""
-        return self._lowest
+        """The floors as they are now."""
+        return self._floors
 
     @contextmanager
-    def look(self) -> Iterator[dict[int, Any]]:
-        """The floors of this look. Write into it what the look finds."""
+    def look(self) -> Iterator[Mapping[int, Any]]:
+        """The floors of this look: none, if it is time for a look at everything."""
         began = time.monotonic()
         is_full = began >= self._next_full
-        if is_full:
-            self._lowest.clear()
-        yield self._lowest
-        if is_full:
-            ended = time.monotonic()
-            self._next_full = ended + COST_FACTOR * (ended - began)
+        try:
+            yield {} if is_full else self._floors
+        finally:
+            if is_full:
+                ended = time.monotonic()
+                self._next_full = ended + COST_FACTOR * (ended - began)
+
+    def note(self, key: int, lowest: Any) -> None:
+        """Note the lowest entry that a look has found. It becomes the floor after ``LAG``."""
+        now = time.monotonic()
+        coming, since = self._coming.get(key, (lowest, now))
+        coming = min(coming, lowest)
+        if now - since >= LAG:
+            self._floors[key], coming, since = coming, lowest, now
+        elif key in self._floors:
+            self._floors[key] = min(self._floors[key], lowest)
+        self._coming[key] = coming, since

@@ -7,7 +7,7 @@ token. The lease of all its claims is in its row of ``webhooks_worker``.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -84,10 +84,14 @@ def beginning(using: str, token: uuid.UUID | None) -> Statement:
     return statement, parameters
 
 
-def due_webhooks(using: str, floors: Mapping[int, Any] | None = None) -> list[DueWebhook]:
+def due_webhooks(
+    using: str, floors: Mapping[int, Any] | None = None, note: Callable[[int, Any], None] | None = None
+) -> list[DueWebhook]:
     """The enabled webhooks with deliveries to send now. Paused webhooks only if their probe is due.
 
-    The scan of a webhook begins at its floor, a time, if it has one.
+    The scan of a webhook begins at its floor, a time, if it has one. ``note`` gets the id of each webhook, and the time
+    from which on this look has found something. If it has found nothing, that is the time of the look. SQLite keeps no
+    dead entries, and needs no floors.
     """
     now, now_params = now_sql(using)
     is_due = f"webhook_id = webhooks_webhook.id AND due_at <= {now} AND state = 'pending' AND lost_leases"
@@ -103,16 +107,20 @@ def due_webhooks(using: str, floors: Mapping[int, Any] | None = None) -> list[Du
         SELECT id, probe_at IS NOT NULL,
             (SELECT due_at FROM webhooks_queue WHERE {is_due} = 0 AND due_at >= {floor} ORDER BY due_at LIMIT 1),
             (SELECT true FROM webhooks_queue WHERE {is_due} = 1 ORDER BY due_at LIMIT 1),
-            (SELECT true FROM webhooks_queue WHERE {is_due} = 2 ORDER BY due_at LIMIT 1)
+            (SELECT true FROM webhooks_queue WHERE {is_due} = 2 ORDER BY due_at LIMIT 1),
+            {now}
         FROM webhooks_webhook WHERE enabled AND paused_at IS NULL AND (probe_at IS NULL OR probe_at <= {now})
     """
     with _reading(using):
-        found = fetch_all(using, statement, [*now_params, *parameters, *now_params * 3])
-    due = [
-        DueWebhook(pk, bool(is_probe), since, (since is not None, bool(once), bool(twice)))
-        for pk, is_probe, since, once, twice in found
-    ]
-    return [webhook for webhook in due if any(webhook.has)]
+        found = fetch_all(using, statement, [*now_params, *parameters, *now_params * 4])
+    due = list[DueWebhook]()
+    for pk, is_probe, since, once, twice, at in found:
+        if note and is_postgresql(using):
+            note(pk, at if since is None else since)
+        has = (since is not None, bool(once), bool(twice))
+        if any(has):
+            due.append(DueWebhook(pk, bool(is_probe), since, has))
+    return due
 
 
 @contextmanager
