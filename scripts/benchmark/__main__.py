@@ -15,6 +15,7 @@ import django
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 5, 1
+PINNED_SECONDS = 30
 
 DESCRIPTION = """\
 Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
@@ -44,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         selected = workloads.select([*options.only, *(one.name for one in workloads.PRESSURE if options.pressure)])
     except LookupError as error:
         parser.error(str(error))
-    size = Size(options.runs or (QUICK_RUNS if options.quick else FULL_RUNS), is_quick=options.quick)
+    size = Size(options.runs or (QUICK_RUNS if options.quick else FULL_RUNS), options.quick, options.pinned)
     if options.plot:
         options.plot.write_text(runner.run_plot(size))
         return 0
@@ -89,6 +90,13 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="instead draw a worker over time, with and without a pinned snapshot"
+    )
+    parser.add_argument(
+        "--pinned",
+        type=int,
+        default=PINNED_SECONDS,
+        metavar="SECONDS",
+        help="how long the figures pinned and steady, and --plot, keep a snapshot; default: %(default)s",
     )
     parser.add_argument("--quick", action="store_true", help="check that everything can be measured: tiny, no verdicts")
     parser.add_argument("--runs", type=int, metavar="N", help=f"default: {FULL_RUNS}, or {QUICK_RUNS} with --quick")

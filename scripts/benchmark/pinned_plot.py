@@ -19,8 +19,8 @@ from scripts.benchmark.workloads.pressure import OBJECTS, pinned_snapshot
 from webhooks.models import Webhook
 from webhooks.workers import jobs
 
-# Seconds of each run, between two points, and before the first point.
-SECONDS, EVERY, WARM_UP = 60, 2, 5
+# The points of each line, the fewest seconds between two, and the seconds before the first.
+POINTS, EVERY, WARM_UP = 30, 2, 5
 
 # So many changes wait at least, so that the worker always has work.
 BACKLOG = 6000
@@ -48,14 +48,15 @@ def _measure(bench: Bench, is_pinned: bool) -> tuple[Points, Points]:
     inbox = bench.inbox()
     backlog = Backlog(inbox, bench.webhook(inbox.url))
     samples: list[tuple[float, int, float]] = []
+    every = bench.size(max(EVERY, bench.size.pinned_seconds // POINTS), 1)
     with bench.workers():
         backlog.keep_up(bench.size(WARM_UP, 2))
         backends = database_pids()
         with pinned_snapshot() if is_pinned else nullcontext():
             started = time.monotonic()
-            for _ in range(bench.size(SECONDS // EVERY, 2) + 1):
+            for _ in range(bench.size(bench.size.pinned_seconds // every, 2) + 1):
                 samples.append((time.monotonic() - started, inbox.received().count, cpu_seconds(backends)))
-                backlog.keep_up(bench.size(EVERY, 1))
+                backlog.keep_up(every)
     rates, costs = [], []
     for (before, done, cpu), (at, count, cpu_then) in itertools.pairwise(samples):
         if count == done:

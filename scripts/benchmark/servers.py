@@ -38,6 +38,8 @@ class Size:
 
     runs: int
     is_quick: bool
+    pinned_seconds: int
+    """How long a snapshot is pinned."""
 
     def __call__(self, full: int, quick: int) -> int:
         return quick if self.is_quick else full

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -12,8 +14,7 @@ from django.db import connection
 from scripts.benchmark import sample_data, timed_worker
 from scripts.benchmark.deliveries import MINIMUM_RATE, wait_until_recorded
 from scripts.benchmark.measure import table_writes
-from scripts.benchmark.receiver import Inbox
-from scripts.benchmark.servers import Bench
+from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.steady import Events, Phases, follow, let_arrive
 from scripts.benchmark.targets import (
     Figure,
@@ -31,46 +32,61 @@ from webhooks.models import Webhook
 from webhooks.workers import jobs
 
 OBJECTS = 255
-PORTION, PORTIONS = 4000, 6
-
-# The rate of one portion, of a second or two, differs by a fifth from the next one's. So medians are compared.
-JUDGED = 3
+PORTION = 4000
 
 RATE = 500
 
 
 def measure_pinned(bench: Bench) -> Iterator[Measurements]:
-    """Deliver changes of a few objects, first alone, then while another session keeps its snapshot."""
+    """Deliver changes of a few objects, first alone, then as long while another session keeps its snapshot."""
+    portion = bench.size(PORTION, 200)
     while True:
-        bench.clear()
-        inbox = bench.inbox()
-        webhook = bench.webhook(inbox.url)
-        portion = bench.size(PORTION, 200)
-        with bench.workers():
-            _deliver_portion(inbox, webhook, portion)  # the first one starts the senders
+        with _delivering(bench, portion) as deliver:
             before = table_writes()
-            clean = [_deliver_portion(inbox, webhook, portion)]
+            deliver()
             wait_until_recorded(2 * portion)
             writes = table_writes() - before
-            clean += [_deliver_portion(inbox, webhook, portion) for _ in range(bench.size(JUDGED - 1, 0))]
-            with pinned_snapshot():
-                pinned = [_deliver_portion(inbox, webhook, portion) for _ in range(bench.size(PORTIONS, 1))]
+            clean = _late_rate(bench, deliver)
+        with _delivering(bench, portion) as deliver, pinned_snapshot():
+            pinned = _late_rate(bench, deliver)
         yield {
-            "pinned": Measurement(median(pinned[-JUDGED:]), median(clean)),
+            "pinned": Measurement(pinned, clean),
             "hot-updates": Measurement(100 * writes.hot_updates / max(1, writes.updates)),
             "tuples": Measurement(writes.tuples / portion),
             "wal": Measurement(writes.wal_bytes / portion),
         }
 
 
-def _deliver_portion(inbox: Inbox, webhook: Webhook, count: int) -> float:
-    """Deliver events of few objects to a worker that runs already. Returns deliveries a second."""
-    done = len(inbox.times())
+@contextmanager
+def _delivering(bench: Bench, portion: int) -> Iterator[Callable[[], float]]:
+    """Start a worker with an empty database. Gives a function that delivers a portion and returns deliveries a
+    second."""
+    bench.clear()
+    sample_data.vacuum()
+    deliver = partial(_deliver_portion, bench, bench.webhook(UNREACHABLE), portion)
+    with bench.workers():
+        deliver()  # the first one starts the senders
+        yield deliver
+
+
+def _late_rate(bench: Bench, deliver: Callable[[], float]) -> float:
+    """Deliver for as long as a snapshot is pinned. Returns the deliveries a second in the last third of it.
+
+    The rate of one portion, of a second or two, differs by a fifth from the next one's. So this is the median.
+    """
+    rates, deadline = list[float](), time.monotonic() + bench.size(bench.size.pinned_seconds, 0)
+    while not rates or time.monotonic() < deadline:
+        rates.append(deliver())
+    return median(rates[2 * len(rates) // 3 :])
+
+
+def _deliver_portion(bench: Bench, webhook: Webhook, count: int) -> float:
+    """Let a worker that runs already deliver events of few objects. Returns deliveries a second."""
+    inbox = bench.inbox()
+    Webhook.objects.filter(pk=webhook.pk).update(payload_url=inbox.url)
     sample_data.insert_events(count, [webhook.pk], object_id=f"(g.n %% {OBJECTS})::text")
     jobs.wake_up()
-    inbox.wait_for(done + count, seconds=60 + count / MINIMUM_RATE)
-    times = [at for _, at in inbox.times()][done:]
-    return (len(times) - 1) / (times[-1] - times[0])
+    return inbox.wait_for(count, seconds=60 + count / MINIMUM_RATE).rate
 
 
 @contextmanager
@@ -91,7 +107,7 @@ def measure_steady(bench: Bench) -> Iterator[Measurements]:
     while True:
         bench.clear()
         stream = Events(bench, object_id=f"(g.n %% {OBJECTS})::text")
-        phases = Phases(0.3, 1, 1, 1.1, 5) if bench.size.is_quick else Phases(3, 10, 30, 5, 10)
+        phases = Phases(0.3, 1, 1, 1.1, 5) if bench.size.is_quick else Phases(3, 10, bench.size.pinned_seconds, 5, 10)
 
         def keep_snapshot(seconds: float, stream: Events = stream) -> None:
             with pinned_snapshot():
@@ -114,7 +130,7 @@ PINNED = Workload(
     (
         Figure(
             "pinned",
-            f"one worker, changes of {OBJECTS} objects, a snapshot pinned for {PORTIONS * PORTION:,} of them",
+            f"one worker, changes of {OBJECTS} objects, with a pinned snapshot",
             "deliveries/s",
             "without the snapshot",
             ratio_at_least(0.95),
