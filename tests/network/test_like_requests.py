@@ -16,8 +16,11 @@ import pytest
 import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
+from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDecodingError
 
 from tests.support.figures import Figures
+from webhooks.network.adapter import Adapter, Received
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import explain
 from webhooks.network.request import Request
@@ -233,6 +236,40 @@ def test_what_is_no_http_gives_the_same_kind_of_error(
     server.answer, kind, server.cuts = *broken, cuts
     url = f"http://127.0.0.1:{server.port}/"
     assert {seen_by_us(url).kind, seen_by_requests(url).kind} == {kind}
+
+
+def response_by(adapter: HTTPAdapter, url: str) -> tuple[Any, ...]:
+    """What a caller of ``requests`` gets. Only the first element if the body cannot be read."""
+    with requests.Session() as session:
+        session.trust_env = False
+        session.mount("http://", adapter)
+        try:
+            got = session.post(url, b"{}", timeout=10, allow_redirects=False)
+        except (ConnectionError, ChunkedEncodingError, ContentDecodingError):
+            return ("unreadable",)
+        if isinstance(got.raw, Received) and got.raw.error:
+            return ("unreadable",)
+        headers = {name.lower(): plain(value) for name, value in got.headers.items()}
+        return got.status_code, got.reason.strip(), headers, got.content, got.url, got.encoding, got.is_redirect
+
+
+@pytest.mark.slow
+def test_the_adapter_gives_the_response_of_requests(server: Server, figures: Figures, is_long: bool) -> None:
+    many, failed = 10_000 if is_long else 100, 0
+    url = f"http://127.0.0.1:{server.port}/"
+
+    @settings(max_examples=many, deadline=None, database=None)
+    @given(answers(), st.lists(st.integers(1, 600), max_size=4))
+    def compare(answer: bytes, cuts: list[int]) -> None:
+        nonlocal failed
+        server.answer, server.cuts = answer, cuts
+        ours = response_by(Adapter(Request(url, {}, b"{}", 10, keep=100_000)), url)
+        assert ours == response_by(HTTPAdapter(), url)
+        failed += len(ours) == 1
+
+    compare()
+    figures(f"{many} answers, {failed} of them unreadable")
+    assert failed
 
 
 # Requests

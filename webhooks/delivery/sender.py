@@ -21,6 +21,7 @@ from django.utils import translation
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.errors import get_logger
+from webhooks.network.auth import exchange
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused
 from webhooks.network.request import Request
@@ -208,6 +209,11 @@ class SenderPool(Generic[T]):
         composed = self._composed_item(webhook, item)
         with self._lock:  # the next item of the group may be composed; it need not wait for the receiver of this one
             self._queue.prepared(webhook, item, group)
+            self._wake()
+        request = composed.result
+        if isinstance(request, Request) and request.prepared and elapsed() < self.send_until:
+            composed = composed._replace(result=exchange(request, self._now))
+        with self._lock:
             self._composed.append(composed)
             self._wake()
 

@@ -2,6 +2,7 @@
 
 request       a request as a value
 auth          credentials by the project's own code
+adapter       sends for code that looks at the answer, as a transport adapter of requests
 transport     sends requests over kept connections, many at once
 connect       resolves a name, judges every address, connects, through a proxy and TLS
 url_policy    which hosts, ports and addresses are allowed

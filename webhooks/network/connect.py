@@ -19,7 +19,7 @@ from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from webhooks.conf import conf
 from webhooks.network import sockets, url_policy
 from webhooks.network.error_kinds import ErrorKind
-from webhooks.network.loop import Limits, Loop, Socket, Steps
+from webhooks.network.loop import Limits, Socket, Steps, run
 from webhooks.network.outcome import Refused, TimedOut
 from webhooks.network.sockets import SocketAddress, TLSSocket
 from webhooks.network.url_policy import BadURL, Destination, Policy, address_of, networks
@@ -64,11 +64,7 @@ def why_blocked(url: str) -> str:
         to = url_policy.parse(url)
     except BadURL as error:
         return str(error)
-    loop = Loop()
-    try:
-        return loop.run(_why_blocked(to), Limits(RESOLVE_SECONDS))
-    finally:
-        loop.close()
+    return run(_why_blocked(to), Limits(RESOLVE_SECONDS))
 
 
 def _why_blocked(to: Destination) -> Steps[str]:

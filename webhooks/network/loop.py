@@ -18,14 +18,15 @@ Steps = Generator[tuple["Socket", int], None, T]
 
 
 class Limits:
-    """What one request may use: ``seconds`` from now, and ``room`` bytes of answers."""
+    """What one attempt may use: ``seconds`` from now, and ``room`` bytes of answers."""
 
-    __slots__ = ("end", "has_connected", "room")
+    __slots__ = ("begin", "end", "has_connected", "room")
 
     def __init__(self, seconds: float, room: int = 0) -> None:
-        self.end, self.room = time.monotonic() + seconds, room
+        self.begin = time.monotonic()
+        self.end, self.room = self.begin + seconds, room
         self.has_connected = False
-        """Whether the request opened a connection. False if it used a kept one."""
+        """Whether the attempt opened a connection. False if it used a kept one."""
 
 
 class Task:
@@ -54,6 +55,26 @@ class Socket(socket.socket):
             self.loop.forget(self)
 
 
+def run(steps: Steps[T], limits: Limits) -> T:
+    """Run steps to their end in this thread, without a loop. Passes on their errors."""
+    error: TimeoutError | None = None
+    try:
+        while True:
+            sock, event = steps.throw(error) if error else next(steps)
+            is_late = not is_ready(sock, event, limits.end - time.monotonic())
+            error = TimeoutError("the deadline has passed") if is_late else None
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+def is_ready(sock: Socket, event: int, seconds: float) -> bool:
+    """Whether a socket is ready within so many seconds."""
+    with selectors.PollSelector() as selector:  # which takes no file descriptor
+        selector.register(sock, event)
+        return bool(selector.select(max(0.0, seconds)))
+
+
 class Loop:
     """Runs tasks in the thread that calls ``poll``. Only ``wake`` may be called from other threads."""
 
@@ -71,14 +92,6 @@ class Loop:
         task = Task(steps, limits, done)
         self._tasks.add(task)
         self._step(task)
-
-    def run(self, steps: Steps[T], limits: Limits) -> T:
-        """Run steps to their end."""
-        results: list[T] = []
-        self.start(steps, limits, results.append)
-        while not results:
-            self.poll()
-        return results[0]
 
     def poll(self, seconds: float = math.inf) -> None:
         """Wait up to ``seconds`` until a socket is ready, and go on with the tasks that wait for it."""

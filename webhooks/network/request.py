@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import requests
+
 from webhooks.text import REDACTED
 
 # Headers with credentials or signatures. Their values are never stored.
@@ -53,6 +55,8 @@ class Request:
     """Whether to store the body, because it cannot be created again."""
     connects: bool = False
     """Whether to resolve the name and connect anew, instead of sending over a kept connection."""
+    prepared: requests.PreparedRequest | None = field(default=None, repr=False)
+    """The same request with hooks of the project's code. Send it by ``auth.exchange``."""
 
     def stored(self) -> StoredRequest:
         """Takes a few microseconds for each KB."""

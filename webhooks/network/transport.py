@@ -58,7 +58,7 @@ class Transport:
     def start(self, request: Request, done: Callable[[Outcome], None]) -> None:
         """Begin to send. ``done`` gets the Outcome within ``request.timeout`` seconds and a moment, if ``poll`` is
         called until then."""
-        limits = Limits(request.timeout, sockets.OVERHEAD_BYTES + request.keep)
+        limits = limits_of(request)
         self._loop.start(self._exchange(request, limits), limits, done)
 
     def poll(self, seconds: float = inf) -> None:
@@ -85,40 +85,43 @@ class Transport:
         self._loop.close()
 
     def _exchange(self, request: Request, limits: Limits) -> Steps[Outcome]:
-        started_at, clock = self._now(), time.monotonic()
-        answer = Answer(request.keep)
+        started_at, answer = self._now(), Answer(request.keep)
         error: Exception | None = None
         try:
-            yield from self._ask(request, answer, limits)
+            yield from ask(self._kept, request, answer, limits)
         except Exception as raised:  # a receiver or a setting can cause any: each is a failed attempt with a reason
             error = raised
-        duration_ms = round((time.monotonic() - clock) * 1000)
-        return _outcome(request, answer, error, started_at, self._now(), duration_ms, limits.has_connected)
-
-    def _ask(self, request: Request, answer: Answer, limits: Limits) -> Steps[None]:
-        target = _target(request.method, request.url)
-        message = _message(target, request)
-        key = (target.scheme, target.host, target.port, conf.proxy, request.verify)
-        for is_first in (True, False):
-            kept = self._kept.take(key) if is_first and not request.connects else None
-            connection = kept or (yield from _connect(target, request.verify, limits))
-            is_open = False
-            try:
-                is_open = yield from _converse(connection, message, answer, limits)
-                return
-            except _CLOSED:
-                if not kept or answer.has_begun:
-                    raise
-                # The receiver had closed the kept connection meanwhile, which is no failure.
-            finally:
-                if is_open:
-                    self._kept.keep(key, connection)
-                else:
-                    connection.close()
+        return outcome_of(request, answer, error, started_at, self._now(), limits)
 
 
-def _connect(target: _Target, verify: bool | str, limits: Limits) -> Steps[Socket]:
-    return connect.connect(target.scheme, target.host, target.port, verify, limits)
+def limits_of(request: Request) -> Limits:
+    return Limits(request.timeout, sockets.OVERHEAD_BYTES + request.keep)
+
+
+def ask(connections: KeptConnections, request: Request, answer: Answer, limits: Limits) -> Steps[None]:
+    """Send a request over a kept or a new connection, and read its answer. Raises the errors of
+    ``connect.connect`` and ``Answer.read``."""
+    target = _target(request.method, request.url)
+    message = _message(target, request)
+    key = (target.scheme, target.host, target.port, conf.proxy, request.verify)
+    for is_first in (True, False):
+        kept = connections.take(key) if is_first and not request.connects else None
+        connection = kept or (
+            yield from connect.connect(target.scheme, target.host, target.port, request.verify, limits)
+        )
+        is_open = False
+        try:
+            is_open = yield from _converse(connection, message, answer, limits)
+            return
+        except _CLOSED:
+            if not kept or answer.has_begun:
+                raise
+            # The receiver had closed the kept connection meanwhile, which is no failure.
+        finally:
+            if is_open:
+                connections.keep(key, connection)
+            else:
+                connection.close()
 
 
 def _converse(connection: Socket, message: bytes, answer: Answer, limits: Limits) -> Steps[bool]:
@@ -175,15 +178,11 @@ def _message(target: _Target, request: Request) -> bytes:
     return head.encode("latin-1") + request.body
 
 
-def _outcome(
-    request: Request,
-    answer: Answer,
-    error: Exception | None,
-    started_at: datetime,
-    ended_at: datetime,
-    duration_ms: int,
-    has_connected: bool,
+def outcome_of(
+    request: Request, answer: Answer, error: Exception | None, started_at: datetime, ended_at: datetime, limits: Limits
 ) -> Outcome:
+    """The Outcome of an attempt: an answer, an error, or both."""
+
     def kept(text: str, length: int) -> str:
         # Cut first, for a receiver may write far more. Clean before hiding, or NULs inside a secret protect it.
         return redact(clean(text[:length]), request.hidden)
@@ -203,7 +202,7 @@ def _outcome(
         reason = f"{reason[:200] or f'HTTP {answer.status}'}{UNREAD}: {why}"[:REASON_LENGTH] if in_body else why
     return Outcome(
         started_at,
-        duration_ms,
+        duration_ms=round((time.monotonic() - limits.begin) * 1000),
         reason=reason,
         kind=kind,
         status=answer.status,
@@ -214,7 +213,7 @@ def _outcome(
         body="" if error else redact(clean(answer.body.decode(errors="replace")), request.hidden),
         timed_out=error is not None and is_timeout(error),
         retry_after=wait,
-        has_connected=has_connected,
+        has_connected=limits.has_connected,
         request=request.stored(),
     )
 

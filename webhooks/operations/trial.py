@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
+from webhooks.network.auth import exchange
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
@@ -99,11 +101,12 @@ def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
     """Send the request of a trial and wait for the answer, at most ``MAX_SECONDS``. The history names the user."""
     if trial.request is None:
         raise ValueError("There is no request to send.")
-    transport = Transport()
-    try:
-        outcome = transport.send(replace(trial.request, timeout=min(trial.request.timeout, MAX_SECONDS)))
-    finally:
-        transport.close()
+    request = replace(trial.request, timeout=min(trial.request.timeout, MAX_SECONDS))
+    if request.prepared:
+        outcome = exchange(request)
+    else:
+        with closing(Transport()) as transport:
+            outcome = transport.send(request)
     if webhook.pk:
         history.record(user, [webhook], history.CHANGE, f"Sent {trial.event} as a test.")
     return outcome
