@@ -81,8 +81,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
         parts = [error, next_attempt(delivery)]
         texts = format_html_join("", '<span class="wh-part">{}</span>', ((part,) for part in parts if part))
         count = number(delivery.attempt_count)
-        # The title is for a column that is too narrow for the error.
-        return format_html('<span title="{}"><span class="wh-count">{}</span>{}</span>', error, count, texts)
+        # The title is for a column that is too narrow for the error, the label for a phone, which shows no columns.
+        return format_html(
+            '<span title="{}"><span class="wh-count" data-wh-label="{}">{}</span>{}</span>',
+            error, _("Attempts:"), count, texts,
+        )  # fmt: skip
 
     @admin.display(description=gettext_lazy("created"))
     def created_ago(self, delivery: Delivery) -> SafeString | str:

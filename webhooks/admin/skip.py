@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet, Value
 from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy, ngettext
 
@@ -14,7 +15,7 @@ from webhooks import permissions
 from webhooks.admin.display import short
 from webhooks.admin.filters import SkipFilterForm
 from webhooks.admin.finding import find_skips
-from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin
+from webhooks.admin.lists import ChangeColumns, Lists, ReadOnlyAdmin
 from webhooks.admin.paging import Found
 from webhooks.models import Skip
 from webhooks.operations.counts import TOTAL_CAP
@@ -42,9 +43,15 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""
 
+    def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
+        lists = Lists() if permissions.may_view_webhooks(request.user) else None
+        for row in rows:
+            row.webhook_url = lists.webhook(row.webhook_id) if lists else ""
+
     @admin.display(description=gettext_lazy("webhook"))
-    def webhook_name(self, skip: Skip) -> SafeString | str:
-        return short(skip.webhook.name, 32)
+    def webhook_name(self, skip: Any) -> SafeString | str:
+        name = short(skip.webhook.name, 32)
+        return format_html('<a href="{}">{}</a>', skip.webhook_url, name) if skip.webhook_url else name
 
     @admin.display(description=gettext_lazy("why it was not sent"))
     def reason(self, skip: Any) -> str:
