@@ -124,6 +124,13 @@ def test_it_finds_failed_and_undispatched_rows(overview: Overview, text: str) ->
     assert text in " ".join(one.text for one in find_alarms(overview, backend(SHIPPED), True, NOW))
 
 
+@pytest.mark.parametrize(("count", "text"), [(20, "23 deliveries failed"), (501, "503+ deliveries failed")])
+def test_a_count_of_failed_deliveries_is_exact_or_says_that_there_are_more(count: int, text: str) -> None:
+    webhooks = (counted(1, failed=count), counted(2, failed=3))
+    [alarm] = find_alarms(Overview(webhooks=webhooks), backend(SHIPPED), True, NOW)
+    assert alarm.text.startswith(text)
+
+
 def test_each_problem_has_a_remedy() -> None:
     late = counted(due=1, due_since=LONG_AGO)
     rows = {"undispatched": 5, "undispatched_since": LONG_AGO, "failed_events": 1}

@@ -16,7 +16,7 @@ from webhooks.models.queue import State
 from webhooks.operations.alarms import site
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.webhooks import failed, overdue, webhook_alarms
-from webhooks.operations.counts import TOTAL_CAP, FailedGroup, open_count
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
 from webhooks.operations.overview import Overview
 from webhooks.operations.wording import number
 from webhooks.workers.status import Backend
@@ -140,10 +140,11 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
     """One alarm for failed deliveries that nothing else explains, of however many webhooks."""
     if len(leftover) == 1:
         return list(leftover)
-    count = overview.counts.get(State.FAILED, 0)
+    count, cap = overview.counts.get(State.FAILED, 0), TOTAL_CAP
     if leftover:
         failing = {alarm.webhook_id for alarm in leftover}
-        count = sum(webhook.failed for webhook in overview.webhooks if webhook.pk in failing)
+        failed = [webhook.failed for webhook in overview.webhooks if webhook.pk in failing]
+        count, cap = sum(failed), min(cap, sum(min(one, EACH_CAP) for one in failed))
     elif not count or (overview.webhooks and not overview.has_more_webhooks):
         return []
     text = ngettext(
@@ -155,7 +156,7 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
         Alarm(
             level=Level.WARNING,
             problem=Problem.FAILED_DELIVERIES,
-            text=text % {"count": number(count, TOTAL_CAP)},
+            text=text % {"count": number(count, cap)},
             remedy=_("Fix the causes, then retry."),
             since=min((alarm.since for alarm in leftover if alarm.since), default=None),
             consequences=tuple(leftover),
