@@ -137,8 +137,9 @@ def test_an_operator_sees_it_break_reads_why_repairs_it_and_recovers_what_failed
     expect(page.locator("#wh-problems")).not_to_contain_text("Inventory")
 
 
-@pytest.mark.parametrize("width", [1280, 1024])
-def test_no_table_is_cut_off(page: Page, width: int) -> None:
+@pytest.mark.parametrize(("width", "language"), [(1280, "en"), (1024, "en"), (1280, "de")])
+def test_no_table_is_cut_off(page: Page, width: int, language: str) -> None:
+    page.set_extra_http_headers({"Accept-Language": language})
     webhook = make_webhook(Site, name="Circuit monitoring", failures_in_a_row=9, probe_at=timezone.now())
     for state in (State.PENDING, State.FAILED, State.SUCCEEDED):
         event = make_site_event(state, "Amsterdam Science Park", error="KeyError" if state == State.FAILED else "")

@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.formats import localize
+from django.utils.formats import localize, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
@@ -71,7 +71,10 @@ def duration(times: Times, share: float) -> str:
     time, limit = times.quantile(share), times.histogram.bounds[-1]
     if time is None:
         return EMPTY
-    text = f"{time:.0f} ms" if time < 1000 else f"{time / 1000:.1f} s" if time < 10_000 else span(time / 1000)
+    if time < 1000:
+        text = f"{time:.0f} ms"
+    else:
+        text = f"{number_format(round(time / 1000, 1), 1)} s" if time < 10_000 else span(time / 1000)
     return _("over %(time)s") % {"time": text} if time >= limit else text
 
 

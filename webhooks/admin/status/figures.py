@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from django.utils.formats import number_format
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
@@ -51,7 +52,8 @@ def context(overview: Overview, now: datetime) -> dict[str, Any]:
 
 def rate(count: float) -> str:
     """Attempts a minute, with a decimal if there are few."""
-    return f"{count:,.{1 if 0 < count < 10 else 0}f}"
+    decimals = 1 if 0 < count < 10 else 0
+    return number_format(round(count, decimals), decimals, force_grouping=True)
 
 
 def _chart(overview: Overview) -> dict[str, Any]:
