@@ -12,7 +12,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
-from webhooks.admin.display import EMPTY, when
+from webhooks.admin.display import when
 from webhooks.admin.lists import events_url
 from webhooks.models import Action, Event
 from webhooks.operations.counts import EACH_CAP, capped
@@ -34,7 +34,6 @@ def change_context(event: Event, user: Any, sent: SendableEvent, sees_payload: b
     lines, is_known = diff_lines(sent) if sees_payload else ([], False)
     return {
         "happened": when(event.timestamp),
-        "username": event.username or EMPTY,
         "http": _http(event) if sees_payload else "",
         "object_url": object_url(event, user),
         "request_events": _events_of_request(event, user),

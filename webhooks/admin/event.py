@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import payloads, permissions
 from webhooks.admin import highlight
+from webhooks.admin.attempts import next_attempt
 from webhooks.admin.change_context import change_context
 from webhooks.admin.display import pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm
@@ -85,7 +86,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("request"))
     def request_shown(self, event: Event) -> SafeString | str:
-        return short(event.request_id, 13)
+        return short(event.request_id, 9)
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, event: Any) -> SafeString:
@@ -170,6 +171,7 @@ def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:
             "row": one,
             "pill": pill(one.state, state_word(one.state)),
             "reason": short(redacted.error(one.webhook_id, one.reason, one.error_kind), 80),
+            "next": next_attempt(one),
             "time": when(one.finished_at or one.created),
         }
         for one in rows

@@ -22,7 +22,7 @@ from webhooks.models.queue import State
 from webhooks.models.selection import rows_in_order
 from webhooks.models.statistic import Period
 from webhooks.operations import statistics
-from webhooks.operations.alarms import webhook_alarms
+from webhooks.operations.alarms import Problem, webhook_alarms
 from webhooks.operations.counts import EACH_CAP, open_count
 from webhooks.operations.statistics import Figures
 from webhooks.operations.wording import number
@@ -51,7 +51,7 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
     return {
         "state": webhook_state(webhook),
         "sentence": "" if alarms else _sentence(webhook),  # an alarm says the same, and more
-        "alarms": [(alarm, " · ".join(alarm.facts(now))) for alarm in alarms],
+        "alarms": [(alarm, " · ".join(alarm.facts(now)), _request_url(webhook, alarm.problem)) for alarm in alarms],
         "buttons": _buttons(webhook) if may_change and webhook.enabled else [],
         "links": _links(webhook, user, may_copy),
         "figures": _figures(webhook, user, day),
@@ -59,6 +59,13 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
         "last": _last(webhook, user) if permissions.may_view_deliveries(user) else None,
         "all_url": deliveries_url(webhook=webhook.pk),
     }
+
+
+def _request_url(webhook: Any, problem: Problem) -> str:
+    """The delivery that shows why the attempts fail; empty if there is none."""
+    shown = webhook.blocking or webhook.last_failed
+    fails = problem in (Problem.PAUSED, Problem.FAILING, Problem.BLOCKED_LANES)
+    return reverse("admin:webhooks_delivery_change", args=[shown]) if fails and shown else ""
 
 
 def _sentence(webhook: Webhook) -> SafeString | str:
