@@ -21,7 +21,7 @@ from webhooks.models import Event
 from webhooks.network.auth import load
 from webhooks.operations.webhooks import unreadable_secrets
 from webhooks.registry.registration import Registration, conventional_paths
-from webhooks.workers.redis import connection_error
+from webhooks.workers.redis import connection_error, queue_problem
 from webhooks.workers.worker import WebhookWorker
 
 MIDDLEWARE = "webhooks.middleware.WebhooksMiddleware"
@@ -89,9 +89,9 @@ def _check_queue() -> Iterator[CheckMessage]:
             hint='Add "django_rq" to INSTALLED_APPS.',
             id="webhooks.E006",
         )
-    if conf.queue not in getattr(settings, "RQ_QUEUES", {}):
+    if problem := queue_problem(conf.queue):
         yield Error(
-            f'RQ_QUEUES has no queue "{conf.queue}", so no worker can be woken.',
+            f"{problem}, so no worker can be woken.",
             hint=f'Add "{conf.queue}": {{"HOST": "localhost", "PORT": 6379, "DB": 0}} to RQ_QUEUES, or name '
             'another queue in WEBHOOKS["QUEUE"].',
             id="webhooks.E001",
@@ -314,7 +314,7 @@ def check_deployment(app_configs: Any, **kwargs: Any) -> Iterator[CheckMessage]:
             hint="Run manage.py migrate.",
             id="webhooks.E013",
         )
-    if conf.queue in getattr(settings, "RQ_QUEUES", {}) and (problem := connection_error()):
+    if not queue_problem(conf.queue) and (problem := connection_error()):
         yield Warning(
             f"Redis cannot be used: {problem}",
             hint=f'Start it, or correct RQ_QUEUES["{conf.queue}"]. Without it, only workers of the shipped class '

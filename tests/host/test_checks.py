@@ -26,6 +26,7 @@ from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
 from webhooks.models import Webhook
 from webhooks.registry.registration import Registration
+from webhooks.workers.redis import complete_queue_settings
 from webhooks.workers.worker import WebhookWorker
 
 Change = Callable[..., None]
@@ -107,6 +108,22 @@ def test_a_queue_that_is_missing_in_rq_queues_is_an_error(webhooks_settings: Cha
 def test_no_rq_queues_at_all_is_the_same_error(settings: Any) -> None:
     del settings.RQ_QUEUES
     assert set(found(deploy=True)) == {"webhooks.E001"}
+
+
+@pytest.mark.parametrize(
+    ("queues", "problem"),
+    [
+        (["webhooks"], "RQ_QUEUES is no dictionary"),
+        (None, "RQ_QUEUES is no dictionary"),
+        ("webhooks", "RQ_QUEUES is no dictionary"),
+        ({"webhooks": "redis://localhost"}, 'RQ_QUEUES["webhooks"] is no dictionary'),
+    ],
+)
+def test_rq_queues_of_a_wrong_type_are_the_same_error(settings: Any, queues: Any, problem: str) -> None:
+    settings.RQ_QUEUES = queues
+    complete_queue_settings("webhooks")
+    [message] = found(deploy=True).values()
+    assert (message.id, message.msg) == ("webhooks.E001", f"{problem}, so no worker can be woken.")
 
 
 def test_another_queue_in_rq_queues_is_no_mistake(settings: Any, webhooks_settings: Change) -> None:

@@ -158,8 +158,8 @@ def test_a_redis_that_does_not_answer_delays_the_page_by_a_second(settings: Any)
         assert time.monotonic() - began < 1.5
 
 
-@pytest.mark.parametrize("queues", [{}, {"webhooks": {"HOST": "localhost"}}])
-def test_an_unusable_setting_is_the_error(settings: Any, queues: dict[str, Any]) -> None:
+@pytest.mark.parametrize("queues", [{}, {"webhooks": {"HOST": "localhost"}}, None, ["webhooks"], {"webhooks": None}])
+def test_an_unusable_setting_is_the_error(settings: Any, queues: Any) -> None:
     settings.RQ_QUEUES = queues
     assert "RQ_QUEUES" in read_backend().error
 

@@ -38,10 +38,22 @@ REFUSAL = re.compile(r"(^|: )(NOREPLICAS|MISCONF|BUSY|UNBLOCKED) ")
 
 def complete_queue_settings(queue: str) -> None:
     """Fill in an entry of ``RQ_QUEUES`` that does not locate Redis: database 0 on localhost, without a password."""
-    entry = getattr(settings, "RQ_QUEUES", {}).get(queue)
-    if isinstance(entry, dict) and ("HOST" in entry or not any(key in entry for key in LOCATIONS)):
+    if queue_problem(queue):
+        return  # a check reports it
+    entry = settings.RQ_QUEUES[queue]
+    if "HOST" in entry or not any(key in entry for key in LOCATIONS):
         for key, value in {"HOST": "localhost", "PORT": 6379, "DB": 0}.items():
             entry.setdefault(key, value)
+
+
+def queue_problem(queue: str) -> str:
+    """Why ``RQ_QUEUES`` does not define this queue, as the beginning of a sentence; empty if it does."""
+    queues = getattr(settings, "RQ_QUEUES", {})
+    if not isinstance(queues, dict):
+        return "RQ_QUEUES is no dictionary"
+    if queue not in queues:
+        return f'RQ_QUEUES has no queue "{queue}"'
+    return "" if isinstance(queues[queue], dict) else f'RQ_QUEUES["{queue}"] is no dictionary'
 
 
 def connect_with_timeout(queue: str, seconds: float) -> Redis:

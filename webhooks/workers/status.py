@@ -24,7 +24,7 @@ from webhooks.conf import conf
 from webhooks.db import to_db_time
 from webhooks.delivery.breaker import Fault
 from webhooks.network.error_kinds import KINDS
-from webhooks.workers.redis import connect_with_timeout
+from webhooks.workers.redis import connect_with_timeout, queue_problem
 
 # Seconds that the page waits for Redis to connect, and for each answer.
 TIMEOUT = 0.5
@@ -155,13 +155,9 @@ def read_backend() -> Backend:
     try:
         connection = connect_with_timeout(conf.queue, TIMEOUT)
     except Exception as error:  # RQ_QUEUES may hold anything, and the page must report that
-        if conf.queue not in getattr(settings, "RQ_QUEUES", {}):
-            return Backend(
-                conf.queue, error=gettext("the setting RQ_QUEUES has no queue %(queue)r") % {"queue": conf.queue}
-            )
         problem = gettext("the setting RQ_QUEUES[%(queue)r] is not usable: %(error)s") % {
             "queue": conf.queue,
-            "error": f"{type(error).__name__}: {error}",
+            "error": queue_problem(conf.queue) or f"{type(error).__name__}: {error}",
         }
         return Backend(conf.queue, error=problem)
     known = connection.connection_pool.connection_kwargs
