@@ -42,7 +42,7 @@ from webhooks.delivery import maintenance
 from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Delivery, Event, Skip, State, Webhook
 from webhooks.operations import retries
-from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, why
+from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, answers, why
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -658,6 +658,16 @@ def test_a_request_that_only_left_skips_is_answered() -> None:
     with webhooks.actor("jane", request_id="r1"):
         Thing.objects.create(name="a")
     assert [(one.webhook, one.cause) for one in why(request_id="r1")] == [(webhook, Cause.SKIPPED)]
+
+
+def test_a_request_without_an_event_is_searched_in_the_newest_skips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MAX_SKIPS", 2)
+    make_webhook(Thing, conditions=RETIRED)
+    for request_id in ("r1", "r2", "r3"):
+        with webhooks.actor("jane", request_id=request_id):
+            Thing.objects.create(name="a")
+    causes = [why(request_id=request_id)[0].cause for request_id in ("r1", "r2", "r3")]
+    assert causes == [Cause.NO_TRACE, Cause.SKIPPED, Cause.SKIPPED]
 
 
 # Cost

@@ -36,6 +36,9 @@ from webhooks.registry.registration import Registration
 RECENT_EVENTS, MAX_OBJECTS = 20, 100
 MAX_REQUEST_ROWS = 2000
 
+# Skips that are searched for a request without an Event: no index has the request.
+MAX_SKIPS = 100_000
+
 # Changes of a webhook's models that are answered, and events that are read for them: no index has the model alone.
 MAX_CHANGES, MAX_LAST_EVENTS = 10, 1000
 
@@ -172,7 +175,7 @@ class _Question:
         near = around & changes.near(asked)
         with index_plans(Event.objects.db):
             events = list(self._events(near | around & Q(replay_of=pk)))
-            skips = list(self._skips(near))
+            skips = list(self._skips(near & _ids_around([asked])))
         replays = [one for one in events if one.replay_of == pk]
         others = [one for one in events if one.replay_of != pk and one.pk != pk]
         wanted_by = () if asked.error else asked.webhook_ids
@@ -186,15 +189,14 @@ class _Question:
         of_request = Q(request_id=request_id)
         with index_plans(Event.objects.db, may_sort=True):
             events = list(self._events(of_request)[:MAX_REQUEST_ROWS])
-            if events:  # skips have no index of requests, but one of times
-                hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
-                of_request &= Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
-            skips = list(self._skips(of_request)[:MAX_REQUEST_ROWS])
+            # Skips have no index of requests, but one of times.
+            near = _ids_around(events) if events else _newest_skips()
+            skips = list(self._skips(of_request & near)[:MAX_REQUEST_ROWS])
         if found := changes.latest_of_each(events, skips):
             return self._judge(found[:MAX_OBJECTS])
         text = _(
-            "No event and no skipped change of the request %(request)s is stored. Perhaps it changed nothing that a "
-            "webhook wants, or its transaction was rolled back."
+            "No event and no recent skipped change of the request %(request)s is stored. Perhaps it changed nothing "
+            "that a webhook wants, or its transaction was rolled back."
         )
         remedy = _("Ask about one of the objects instead.")
         return self._same(Cause.NO_TRACE, text % {"request": request_id}, remedy, Target.CAPTURE)
@@ -256,6 +258,18 @@ def _deliveries(
     queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
     heads = list(queued.order_by().values_list("pk", flat=True))
     return deliveries, {(one.webhook_id, one.lane): one for one in found.filter(pk__in=heads)}
+
+
+def _ids_around(events: Sequence[Event]) -> Q:
+    """The ids of skips of the same changes. A skip has its id since the first change of its transaction."""
+    hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
+    return Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
+
+
+def _newest_skips() -> Q:
+    """The ``MAX_SKIPS`` newest."""
+    older = Skip.objects.order_by("-pk").values_list("pk", flat=True)[MAX_SKIPS : MAX_SKIPS + 1]
+    return Q(pk__gt=older[0]) if older else Q()
 
 
 # The object that is asked about
