@@ -181,6 +181,19 @@ def test_an_unknown_run_is_not_found(admin_client: Client, query: str) -> None:
     assert admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}").status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("kind=retry&webhook=4711", "There is no webhook 4711."),
+        ("kind=resend&state=pending", "takes only these states: succeeded, failed, discarded."),
+    ],
+)
+def test_a_run_that_can_take_nothing_leads_back_to_the_list(admin_client: Client, query: str, reason: str) -> None:
+    page = admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}", follow=True)
+    assert page.redirect_chain == [(DELIVERIES, 302)]
+    assert reason in page.content.decode()
+
+
 def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client) -> None:
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.FAILED)

@@ -647,6 +647,20 @@ def test_the_history_records_a_large_bulk_retry_in_one_entry(
     assert told == (each if most == 3 else ["3 deliveries of books and ledger"])
 
 
+@pytest.mark.parametrize("chosen", [{"state": "succeeded"}, {"webhook": 4711}, {"action": "painted"}])
+def test_a_bulk_retry_that_can_take_nothing_is_refused(api: APIClient, chosen: dict[str, Any]) -> None:
+    make_delivery(make_webhook(Thing), State.SUCCEEDED)
+    answer = retry_many(api, **chosen)
+    assert (answer.status_code, answer.json().keys()) == (400, chosen.keys())
+
+
+@pytest.mark.parametrize("key", ["abc", "0", "9" * 40])
+@pytest.mark.parametrize("rows", ["runs", "events", "deliveries", "webhooks"])
+def test_an_unknown_key_is_answered_with_json(api: APIClient, rows: str, key: str) -> None:
+    answer = api.get(f"/api/webhooks/{rows}/{key}/")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+
+
 def test_a_bulk_retry_of_many_begins_a_run(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("webhooks.operations.runs.AT_ONCE", 2)
     webhook = make_webhook(Thing)

@@ -6,16 +6,26 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
 from rest_framework.test import APIClient
 
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.delivery.run_acts import DeliveryAct
 from webhooks.models import Event, Run, RunState, State
 from webhooks.network.error_kinds import ErrorKind
 
 API = "/api/webhooks"
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def kept_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These requests are no transactions, so a refusal would end the transaction of the test."""
+    monkeypatch.setattr("rest_framework.views.set_rollback", lambda: None)
 
 
 def failed_ones(count: int = 3) -> Any:
@@ -85,6 +95,27 @@ def test_a_recovery_begins_at_any_time(api: APIClient, time: str) -> None:
     assert answer.json()["count"] == (3 if time.startswith("0001") else 0)
 
 
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_a_dry_run_holds_no_transaction(client: Client, admin_user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook, is_atomic, count = failed_ones(), list[bool](), DeliveryAct.count
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+
+    def observe(*args: Any) -> Any:
+        is_atomic.append(connection.in_atomic_block)
+        return count(*args)
+
+    monkeypatch.setattr(DeliveryAct, "count", observe)
+    client.force_login(admin_user)
+    body = {"kind": "retry", "all": True, "dry_run": True}
+    assert client.post(f"{API}/runs/", body, content_type="application/json").json()["count"] == 3
+    url = f"{API}/webhooks/{webhook.pk}/recover/"
+    assert client.post(url, {"hours": 1, "dry_run": True}, content_type="application/json").json()["count"] == 3
+    url = reverse("admin:webhooks_webhook_recover", args=[webhook.pk])
+    assert "3 would be sent" in client.get(url, {"hours": "1"}).content.decode()
+    assert is_atomic == [False] * 3
+
+
 def every_object(user: Any, events: Any) -> Any:
     return events
 
@@ -113,6 +144,8 @@ def test_a_dry_run_names_no_row_that_the_user_may_not_view(webhooks_settings: An
         ({"kind": "retry", "filters": {"created_after": "yesterday"}}, "filters"),
         ({"kind": "retry", "filters": {"webhook": 4711}}, "filters"),
         ({"kind": "retry", "filters": {"failed": True}}, "filters"),
+        ({"kind": "retry", "filters": {"state": ["succeeded"]}}, "filters"),
+        ({"kind": "retry", "filters": {"object_type": "testapp.thingy"}}, "filters"),
         ({"kind": "replay", "filters": {"state": ["failed"]}}, "filters"),
         ({"kind": "retry", "filters": [1]}, "filters"),
     ],

@@ -31,6 +31,7 @@ from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKi
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.selection import select_events
 from webhooks.operations import runs
+from webhooks.operations.run_filters import NEEDED, RefusedFilter
 from webhooks.operations.webhooks import pause, resume
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -46,6 +47,10 @@ def sent(webhook: Webhook, count: int, objects: int = 3) -> None:
     for number in range(count):
         make_event(webhook, object_id=str(number % objects))
     drain()
+
+
+def since_long_ago(webhook: Webhook) -> dict[str, Any]:
+    return runs.since_filters(webhook, timezone.now() - timedelta(days=1))
 
 
 def finished(run: Run) -> Run:
@@ -139,12 +144,65 @@ def test_a_dry_run_without_time_says_how_many_rows_it_found_so_far(
     assert [one.name for one in found.sample] == [f"testapp.thing {key} updated → CMDB sync" for key in (0, 1, 2, 0)]
 
 
-def test_a_run_without_a_known_filter_is_refused() -> None:
-    with pytest.raises(ValueError, match="no filter colour"):
-        runs.start(RunKind.RESEND, {"colour": "red"})
-    for begin in (runs.start, runs.preview):
-        with pytest.raises(runs.NoFilter, match="at least one filter"):
-            begin(RunKind.RESEND, {})
+@pytest.mark.parametrize("kind", list(RunKind))
+def test_a_preview_takes_as_many_queries_for_many_webhooks_as_for_two(kind: RunKind) -> None:
+    counts = []
+    for number in (2, 20):
+        for _ in range(number):
+            webhook = make_webhook(Thing)
+            make_delivery(webhook, State.FAILED)
+        filters = since_long_ago(webhook) if kind in NEEDED else {}
+        runs.preview(kind, filters, takes_all=True)  # the first one reads content types, too
+        with CaptureQueriesContext(connection) as captured:
+            runs.preview(kind, filters, takes_all=True)
+        counts.append(len(captured))
+    assert counts[0] == counts[1]
+
+
+def test_a_preview_takes_few_queries_for_each_range_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    webhook, counts = make_webhook(Thing), []
+    for number in range(8):
+        make_delivery(webhook, State.FAILED, object_id=str(number))
+    monkeypatch.setattr(runs, "SAMPLE", 1)
+    monkeypatch.setattr(run_pace, "QUICK_SECONDS", 0)
+    for events_each in (8, 1):
+        monkeypatch.setattr(run_pace, "LOOK_AT", events_each)
+        with CaptureQueriesContext(connection) as captured:
+            assert runs.preview(RunKind.RETRY, {}, takes_all=True).count == 8
+        counts.append(len(captured))
+    each = 3 if connection.vendor == "postgresql" else 1  # with a savepoint: PostgreSQL may stop the query
+    assert counts[1] - counts[0] == 7 * each
+
+
+@pytest.mark.parametrize(
+    ("kind", "filters", "reason"),
+    [
+        (RunKind.RESEND, {"colour": "red"}, "no filter colour"),
+        (RunKind.RESEND, {}, "at least one filter"),
+        (RunKind.RETRY, {"webhook": 999}, "There is no webhook 999"),
+        (RunKind.RETRY, {"webhook": "CMDB"}, "There is no webhook CMDB"),
+        (RunKind.RETRY, {"object_type": "testapp.thingy"}, "has the label testapp.thingy"),
+        (RunKind.REPLAY, {"action": "painted"}, "“painted” is not one of these: created, updated, deleted, ping"),
+        (RunKind.RETRY, {"error_kind": "http_999"}, "“http_999” is not one of these"),
+        (RunKind.RETRY, {"state": ["failed", "lost"]}, "“lost” is not one of these: waiting, pending"),
+        (RunKind.RETRY, {"state": ["succeeded"]}, "only these states: failed, discarded, pending"),
+        (RunKind.DISCARD, {"state": ["sending", "succeeded"]}, "only these states: waiting, pending, failed"),
+        (RunKind.RETRY, {"object_id": "7"}, "Give object_type as well"),
+        (RunKind.BACKFILL, {"webhook": 1}, "needs this filter"),
+    ],
+)
+def test_a_run_with_a_filter_that_can_choose_nothing_is_refused(
+    kind: RunKind, filters: dict[str, Any], reason: str
+) -> None:
+    for begin in (runs.start, runs.preview, runs.act):
+        with pytest.raises(RefusedFilter, match=reason):
+            begin(kind, filters)
+    assert not Run.objects.exists()
+
+
+def test_a_run_takes_deliveries_of_a_model_that_is_not_registered_any_more() -> None:
+    make_delivery(make_webhook(Thing), State.FAILED, event=make_event(object_type="gone.rack", dispatched=True))
+    assert runs.preview(RunKind.RETRY, {"object_type": "gone.rack", "state": ["failed", "succeeded"]}).count == 1
 
 
 @pytest.fixture
@@ -495,7 +553,7 @@ def test_a_preview_of_a_backfill_takes_as_many_statements_for_many_events_as_for
         for _ in range(5):
             make_event(old)
         with CaptureQueriesContext(connection) as captured:
-            runs.preview(RunKind.BACKFILL, {"webhook": new.pk})
+            runs.preview(RunKind.BACKFILL, since_long_ago(new))
         counts.append(len(captured))
     assert counts[1] == counts[2], "the first one reads content types, too"
 
@@ -522,7 +580,7 @@ def test_a_backfill_keeps_the_order_of_each_object(inbox: Inbox, webhooks_settin
         make_event(old, object_id=str(number % 2))
     drain()
     new = make_webhook(Thing, url=inbox.url("ok/new"))
-    assert finished(runs.start(RunKind.BACKFILL, {"webhook": new.pk})).done == 20
+    assert finished(runs.start(RunKind.BACKFILL, since_long_ago(new))).done == 20
     for key in ("0", "1"):
         sequences = [one.json["sequence"] for one in inbox.received("ok/new") if one.json["data"]["id"] == key]
         assert len(sequences) == 10
@@ -533,7 +591,7 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
     make_event(make_webhook(Thing, url=inbox.url()))
     drain()
     new = make_webhook(Thing, url=inbox.url("ok/new"), serializer="brief")
-    run = finished(runs.start(RunKind.BACKFILL, {"webhook": new.pk}))
+    run = finished(runs.start(RunKind.BACKFILL, since_long_ago(new)))
     assert (run.done, run.failed) == (0, 1)
     assert "no data of the serializer brief" in run.problem
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
+from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
@@ -20,10 +21,10 @@ from webhooks.admin.display import action_word, page, state_word
 from webhooks.db import to_utc
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.ids import filter_time
-from webhooks.models.queue import State
 from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
 from webhooks.operations.retries import Result
+from webhooks.operations.run_filters import FILTERS, RefusedFilter
 from webhooks.operations.wording import exact_time, number
 
 # What the page asks, and what happens then.
@@ -85,7 +86,11 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
         raise PermissionDenied
     seconds = runs.PREVIEW_SECONDS if "count" in request.GET else PREVIEW_SECONDS
-    preview = runs.preview(kind, filters, request.user, takes_all=True, seconds=seconds)
+    try:
+        preview = runs.preview(kind, filters, request.user, takes_all=True, seconds=seconds)
+    except RefusedFilter as refused:
+        messages.error(request, str(refused))
+        return redirect(_list_url(kind))
     may_start = _may_start(request.user, kind, preview.count)
     if request.method == "POST":
         if not may_start:
@@ -157,7 +162,7 @@ def read_run(parameters: QueryDict) -> tuple[RunKind, dict[str, Any]]:
     """The kind and the filters of a run from query parameters. Raises Http404 for what no list offers."""
     try:
         kind = next(one for one in QUESTIONS if one == parameters.get("kind"))
-        names = [name for name in runs.FILTERS[kind] if name in parameters]
+        names = [name for name in FILTERS[kind] if name in parameters]
         if unknown := parameters.keys() - {"kind", "count", *names}:
             raise ValueError(f"no filter {unknown}")
         return kind, {name: _value(name, parameters) for name in names}
@@ -169,7 +174,7 @@ def _value(name: str, parameters: Mapping[str, Any]) -> Any:
     value = parameters[name]
     match name:
         case "state":
-            return [State(one).value for one in parameters.getlist(name)]  # type: ignore[attr-defined]
+            return parameters.getlist(name)  # type: ignore[attr-defined]
         case "webhook" | "status":
             return int(value[:18])
         case "failed":

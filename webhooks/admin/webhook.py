@@ -265,6 +265,8 @@ class WebhookAdmin(WebhookListAdmin):
         messages.success(request, text)
         return redirect("admin:webhooks_webhook_change", webhook.pk)
 
+    # A dry run may read for seconds.
+    @method_decorator(transaction.non_atomic_requests)
     def run_view(self, request: HttpRequest, object_id: str, kind: RunKind) -> HttpResponse:
         """Choose the time of a recovery or backfill, see what it would send, and begin it."""
         webhook: Webhook | None = self.get_object(request, object_id)

@@ -13,6 +13,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound, PermissionDenied, ValidationError
+from rest_framework.generics import get_object_or_404
 from rest_framework.mixins import ListModelMixin
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -33,6 +34,7 @@ from webhooks.models.validation import CONFLICT
 from webhooks.operations import history, retries, runs
 from webhooks.operations.refusals import OUTSIDE
 from webhooks.operations.retries import Result
+from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.webhooks import delete_webhooks, pause, ping, resume
 from webhooks.workers import jobs
 
@@ -45,7 +47,6 @@ class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
     queryset = Webhook.objects.all()
     serializer_class = WebhookSerializer
     filters_class = WebhookFilters
-    lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Webhook]:
         webhooks = Webhook.objects.prefetch_related("object_types")
@@ -127,8 +128,7 @@ class SkipViewSet(StrictViewSet, ListModelMixin):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         super().initial(request, *args, **kwargs)
-        if not permissions.visible_webhooks(request.user).filter(pk=kwargs["webhook"]).exists():
-            raise NotFound
+        get_object_or_404(permissions.visible_webhooks(request.user), pk=kwargs["webhook"])
 
     def get_queryset(self) -> QuerySet[Skip]:
         return permissions.visible_skips(self.request.user).filter(webhook=self.kwargs["webhook"])
@@ -140,7 +140,6 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
 
     queryset = Event.objects.all()
     filters_class = EventFilters
-    lookup_value_regex = r"\d{1,18}"
 
     def get_queryset(self) -> QuerySet[Event]:
         events = Event.objects.all() if self.detail else Event.objects.for_list()
@@ -174,7 +173,6 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
 
     queryset = Delivery.objects.all()
     filters_class = DeliveryFilters
-    lookup_value_regex = "[0-9a-fA-F-]{32,36}"
 
     def get_queryset(self) -> QuerySet[Delivery]:
         deliveries = Delivery.objects.for_detail() if self.detail else Delivery.objects.for_list()
@@ -249,7 +247,10 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
             refusal = _("Give at least one filter as a query parameter: %(names)s.")
             raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
         filters.is_valid(raise_exception=True)
-        done = runs.act(RunKind.RETRY, {"state": [State.FAILED.value]} | filters.chosen, request.user)
+        try:
+            done = runs.act(RunKind.RETRY, {"state": [State.FAILED.value]} | filters.chosen, request.user)
+        except RefusedFilter as refused:
+            raise ValidationError({refused.filter: [str(refused)]}) from None
         if isinstance(done, Run):
             shown = RetriedSerializer({"retried": 0, "run": done.pk}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)

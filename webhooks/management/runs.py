@@ -17,6 +17,7 @@ from webhooks.models import Run, RunKind, RunState, State
 from webhooks.models.ids import filter_time
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations import runs
+from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of
 from webhooks.text import one_line
 
@@ -74,10 +75,11 @@ class RunCommand(DatabaseCommand):
     kind: ClassVar[RunKind]
 
     def add_arguments(self, parser: CommandParser) -> None:
-        for name in runs.FILTERS[self.kind]:
+        needed = NEEDED.get(self.kind, ())
+        for name in FILTERS[self.kind]:
             option, texts = OPTIONS[name]
-            parser.add_argument(option, dest=name, **texts)
-        if self.kind not in runs.NEEDED:
+            parser.add_argument(option, dest=name, required=name in needed, **texts)
+        if not needed:
             parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
         parser.add_argument("--dry-run", action="store_true", help="Count the rows and change nothing.")
         parser.add_argument("--no-wait", action="store_true", help="Return at once. Workers execute the run.")
@@ -90,8 +92,9 @@ class RunCommand(DatabaseCommand):
                 self._show_preview(runs.preview(self.kind, **choice, seconds=COUNT_SECONDS))
                 return
             run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
-        except runs.NoFilter:
-            raise CommandError("Give at least one filter, or --all.") from None
+        except RefusedFilter as refused:
+            option = f"{OPTIONS[refused.filter][0]}: " if refused.filter else ""
+            raise CommandError(f"{option}{refused}") from None
         self.stdout.write(f"Run {run.pk} has begun.")
         if not options["no_wait"]:
             self._wait(run)
@@ -109,13 +112,9 @@ class RunCommand(DatabaseCommand):
             self.stdout.write(f"  and {at_least}{found.count - len(found.sample):,} more")
 
     def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
-        found = {name: options[name] for name in runs.FILTERS[self.kind] if options.get(name) is not None}
+        found = {name: options[name] for name in FILTERS[self.kind] if options.get(name) is not None}
         if found and options.get("all"):
             raise CommandError("Give either filters or --all.")
-        if "object_id" in found and "object_type" not in found:
-            raise CommandError("Give --object-type as well: ids of different models are the same.")
-        if missing := [OPTIONS[name][0] for name in runs.NEEDED.get(self.kind, ()) if name not in found]:
-            raise CommandError(f"Give {' and '.join(missing)}.")
         if name := found.get("webhook"):
             found["webhook"] = webhook_named(name).pk
         return found

@@ -19,15 +19,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
-from webhooks.db import index_plans, time_limit
+from webhooks.db import index_plans, savepoint, time_limit
 from webhooks.delivery.run_acts import EVENTS, Key, acts, rows_of
 from webhooks.delivery.run_pace import Pace
 from webhooks.delivery.run_steps import run_ended
 from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.ids import filter_time
 from webhooks.models.run import RunQuerySet
-from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
-from webhooks.operations import history, retries, run_acts  # noqa: F401 # run_acts adds its acts
+from webhooks.operations import history, retries, run_acts, run_filters  # noqa: F401 # run_acts adds its acts
 from webhooks.operations.retries import NAMED_WEBHOOKS, PROGRAM, Result, name_of
 from webhooks.operations.wording import count_of, in_english, listed, number, span
 from webhooks.workers import jobs
@@ -79,13 +78,6 @@ ROW = dict.fromkeys(RunKind, "delivery") | {
     RunKind.RECOVER: "delivery or event",
     RunKind.BACKFILL: "event",
 }
-NEEDED = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
-FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
-FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}
-
-
-class NoFilter(ValueError):
-    """A run has neither filters nor the wish to take all rows."""
 
 
 class Named(NamedTuple):
@@ -116,7 +108,7 @@ def start(
     kind: str, filters: Mapping[str, Any], user: Any = None, requested_by: str = "", takes_all: bool = False
 ) -> Run:
     """Begin a run. A ``user`` with permissions for some rows only gets those. Without one, ``requested_by`` says who
-    asked. Raises ValueError for an unknown filter, and NoFilter without any filter unless it ``takes_all``.
+    asked. Without filters, a run must say that it ``takes_all``. Raises RefusedFilter.
 
     Returns at once: a worker counts the rows and takes them.
     """
@@ -142,7 +134,7 @@ def act(kind: str, filters: Mapping[str, Any], user: Any = None) -> Run | Result
 def preview(
     kind: str, filters: Mapping[str, Any], user: Any = None, takes_all: bool = False, seconds: float = math.inf
 ) -> Preview:
-    """What ``start`` with the same arguments would take. Raises ValueError and NoFilter, too.
+    """What ``start`` with the same arguments would take. Raises RefusedFilter, too.
 
     Counts a range of events at a time, and stops after about ``seconds``.
     """
@@ -151,19 +143,20 @@ def preview(
     found, oldest, after = Preview(), list[Key](), run.counted_event
 
     def look() -> tuple[dict[int, int], list[Key]]:
-        with time_limit(using, min(QUERY_SECONDS, max(0.1, end - time.monotonic()))), index_plans(using, may_sort=True):
+        with savepoint(using):  # PostgreSQL may stop it
             return acts[kind].look(run, after, until, SAMPLE - len(oldest))
 
-    while after < run.last_event and found.is_complete:
-        until = min(after + pace.events, run.last_event)
-        if part := pace.read(look):
-            counts, keys = part
-            found.events += counts.pop(EVENTS, 0)
-            found.deliveries += sum(counts.values())
-            found.webhooks.update(counts)
-            oldest += keys
-            after = until
-        found.is_complete = after == run.last_event or time.monotonic() < end
+    with time_limit(using, max(0.1, min(QUERY_SECONDS, seconds))), index_plans(using, may_sort=True):
+        while after < run.last_event and found.is_complete:
+            until = min(after + pace.events, run.last_event)
+            if part := pace.read(look):
+                counts, keys = part
+                found.events += counts.pop(EVENTS, 0)
+                found.deliveries += sum(counts.values())
+                found.webhooks.update(counts)
+                oldest += keys
+                after = until
+            found.is_complete = after == run.last_event or time.monotonic() < end
     found.sample = _named(oldest, user)
     return found
 
@@ -179,12 +172,7 @@ def _named(keys: Sequence[Key], user: Any) -> list[Named]:
 
 
 def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> Run:
-    """Raises ValueError for an unknown filter. A mistake in a filter must not mean all rows: see NoFilter."""
-    if unknown := sorted(set(filters) - set(FILTERS[RunKind(kind)])):
-        refused = _("a run of %(kind)s has no filter %(names)s")
-        raise ValueError(refused % {"kind": kind, "names": ", ".join(unknown)})
-    if not filters and not takes_all:
-        raise NoFilter(_("Give at least one filter, or say that the run takes all rows."))
+    run_filters.check(RunKind(kind), filters, takes_all)
     ids = Event.objects.order_by("pk").values_list("pk", flat=True)
     is_since = "created_after" in filters
     first = Event.objects.first_since(datetime.fromisoformat(filters["created_after"])) if is_since else ids.first()
