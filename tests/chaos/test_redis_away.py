@@ -126,6 +126,7 @@ def test_a_worker_goes_on_without_redis_and_with_it_again(
     save(crew, valkey.url, 10)
     began = time.time()
     without = max(one.at for one in inbox.wait_for(11, seconds=10)) - began
+    until(lambda: "Redis does not answer" in worker.text, 30, "the worker to miss Redis")
     if how == "killed":
         valkey.revive()
     else:
