@@ -44,19 +44,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def keep_bytecode(config: pytest.Config) -> None:
-    """Let this process and the ones that tests start load compiled modules: Django then starts in 0.7 s of CPU time
-    instead of 1.8 s.
-
-    Where PYTHONDONTWRITEBYTECODE asks for no such files in the source tree, they go to pytest's cache.
-    """
-    if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and config.cache:
-        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(config.cache.mkdir("bytecode"))
-        sys.dont_write_bytecode = False
+def keep_bytecode() -> None:
+    """Let this process and the ones that tests start keep compiled modules, in spite of PYTHONDONTWRITEBYTECODE: Django
+    then starts in 0.7 s of CPU time instead of 1.8 s."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    keep_bytecode(config)
+    keep_bytecode()
     if config.getoption("--long") and config.option.timeout is None:
         config.option.timeout = LONG_TIMEOUT
     config.addinivalue_line("markers", "postgresql: needs PostgreSQL, because SQLite cannot do this.")
