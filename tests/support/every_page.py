@@ -51,18 +51,28 @@ def fill() -> None:
     Run.objects.create(kind=RunKind.DISCARD, state=RunState.DONE, total=1204, done=1204, finished_at=now, **columns)
 
 
-def addresses() -> list[str]:
-    """One page of each kind, and the pages of one row in each state."""
-    webhook = Webhook.objects.get(name="CMDB sync")
-    failed, succeeded = (Delivery.objects.in_states(state).latest("pk") for state in (State.FAILED, State.SUCCEEDED))
-    event, failed_event = (Event.objects.filter(error__contains=text).earliest("pk") for text in ("", "KeyError"))
-    rows = [webhook, failed, succeeded, event, failed_event, *Run.objects.all()]
-    why = reverse("webhooks_why")
+def one_of_each_kind() -> list[str]:
+    """The address of one page of each kind, with the row that has most to show."""
+    webhook, event = Webhook.objects.get(name="CMDB sync"), Event.objects.earliest("pk")
+    rows = [webhook, Delivery.objects.failed().latest("pk"), event, Run.objects.earliest("pk")]
     return [
         reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
-        why, f"{why}?event={event.pk}", f"{why}?webhook={webhook.pk}",
-        reverse("admin:webhooks_webhook_add"),
+        f"{reverse('webhooks_why')}?event={event.pk}",
         *(reverse(f"admin:webhooks_webhook_{page}", args=[webhook.pk]) for page in ("recover", "backfill", "delete")),
         *(reverse(f"admin:webhooks_{model}_changelist") for model in ("webhook", "delivery", "event", "skip", "run")),
-        *(reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk]) for row in rows),
+        *map(_page_of, rows),
     ]  # fmt: skip
+
+
+def addresses() -> list[str]:
+    """One page of each kind, and the pages of one row in each state."""
+    webhook, why = Webhook.objects.get(name="CMDB sync"), reverse("webhooks_why")
+    succeeded, failed_event = Delivery.objects.in_states(State.SUCCEEDED).latest("pk"), Event.objects.failed().get()
+    return [
+        *one_of_each_kind(), why, f"{why}?webhook={webhook.pk}", reverse("admin:webhooks_webhook_add"),
+        *map(_page_of, [succeeded, failed_event, Run.objects.latest("pk")]),
+    ]  # fmt: skip
+
+
+def _page_of(row: Webhook | Delivery | Event | Run) -> str:
+    return reverse(f"admin:webhooks_{row._meta.model_name}_change", args=[row.pk])

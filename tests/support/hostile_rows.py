@@ -100,11 +100,17 @@ def register_worker(text: str, redis: Any) -> None:
 RUNS = ("recover", "backfill")
 
 
-def pages() -> list[str]:
-    """The addresses of all kinds of pages of the app: each webhook and delivery, and the events of failures."""
-    webhooks, failed = list(Webhook.objects.all()), list(Delivery.objects.failed())
+def pages(of_each_row: bool = True) -> list[str]:
+    """The addresses of all kinds of pages of the app: each webhook and delivery, and the events of failures.
+
+    Without ``of_each_row``, only disabled webhooks and failed deliveries: one of each for each text.
+    """
+    webhooks, deliveries = Webhook.objects.order_by("pk"), Delivery.objects.order_by("pk")
+    if not of_each_row:
+        webhooks, deliveries = webhooks.filter(enabled=False), deliveries.failed()
+    failed = list(Delivery.objects.failed())
     of_failed = [delivery.event for delivery in failed]
-    rows = [*webhooks, *Delivery.objects.all(), *of_failed, *Event.objects.failed()]
+    rows = [*webhooks, *deliveries, *of_failed, *Event.objects.failed()]
     with_history = [*webhooks, *failed, *of_failed]
     return [
         reverse("admin:index"), reverse("admin:app_list", args=["webhooks"]), reverse("webhooks_backend_status"),
