@@ -170,7 +170,7 @@ def test_a_webhook_that_was_disabled_automatically_leaves_the_reason(
     webhook = make_webhook(Thing, failing_since=timezone.now() - timedelta(days=9), failures_in_a_row=99)
     failed = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
     with transaction.atomic():
-        health.update(webhook, [failed])
+        health.update_all({webhook: [failed]})
     thing.save()
     [(_, rule, detail)] = skipped()
     assert rule == Rule.DISABLED

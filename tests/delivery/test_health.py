@@ -105,12 +105,13 @@ def test_health_is_judged_by_the_clock_of_the_database(
     for worker in (timedelta(days=30), timedelta(days=-30)):
         monkeypatch.setattr(timezone, "now", lambda worker=worker: now() + worker)
         with transaction.atomic():
-            health.update(webhook, [FAILED])
+            health.update_all({webhook: [FAILED]})
     webhook.refresh_from_db()
     assert webhook.enabled
     for moment, wait in ((webhook.failing_since, 0), (webhook.last_failure_at, 0), (webhook.probe_at, 60)):
         assert abs((moment - now()).total_seconds() - wait) < 30
-    health.update(webhook, [OK])
+    with transaction.atomic():
+        health.update_all({webhook: [OK]})
     webhook.refresh_from_db()
     assert abs((webhook.last_success_at - now()).total_seconds()) < 30
 
@@ -251,6 +252,15 @@ def test_a_failure_that_stops_a_webhook_stops_the_deliveries_behind_it(
     drain()
     assert states() == [State.FAILED, State.PENDING]
     assert len(inbox.received()) == 1
+
+
+def test_the_successes_of_many_webhooks_are_noted_in_one_statement(
+    database: str, django_assert_max_num_queries: Any
+) -> None:
+    webhooks = [make_webhook(Thing) for _ in range(20)]
+    with transaction.atomic(), django_assert_max_num_queries(2):
+        health.update_all({webhook: [OK] for webhook in webhooks})
+    assert not Webhook.objects.filter(last_success_at=None).exists()
 
 
 @pytest.mark.postgresql

@@ -68,7 +68,7 @@ def probe(webhook: Webhook, *answers: Outcome) -> None:
     Webhook.objects.update(probe_at=timezone.now(), failures_in_a_row=9)
     webhook.refresh_from_db()
     with transaction.atomic():
-        health.update(webhook, answers)
+        health.update_all({webhook: answers})
 
 
 OK, NOT_OK = Outcome(AGO, 1, status=200), Outcome(AGO, 1, reason="HTTP 500", status=500)
@@ -95,7 +95,8 @@ def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webho
     make_delivery(webhook, failures=3, failing_since=AGO)
     Webhook.objects.update(failures_in_a_row=2)
     webhook.refresh_from_db()
-    health.update(webhook, [OK])
+    with transaction.atomic():
+        health.update_all({webhook: [OK]})
     webhook.refresh_from_db()
     webhook.save()
     assert (webhook.failures_in_a_row, webhook.resumed_at) == (0, None)

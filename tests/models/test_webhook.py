@@ -77,7 +77,7 @@ def note(webhook: Webhook, outcome: Outcome) -> None:
     """Record an outcome as a worker does in its main thread, which must not wait."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '1s'")
-        health.update(webhook, [outcome])
+        health.update_all({webhook: [outcome]})
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
     webhook = make_webhook(Site)
     stale = Webhook.objects.get()
     with transaction.atomic():
-        health.update(webhook, [REFUSED])
+        health.update_all({webhook: [REFUSED]})
     stale.enabled = False
     stale.save_settings(["enabled"])
     webhook.refresh_from_db()

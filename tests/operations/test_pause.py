@@ -70,8 +70,8 @@ def test_the_end_of_a_request_that_was_under_way_does_not_resume_it() -> None:
     webhook = paused_webhook("https://cmdb.example/", probe_at=LONG_AGO, failures_in_a_row=9)
     failed, ok = Outcome(timezone.now(), 1, reason="HTTP 500", status=500), Outcome(timezone.now(), 1, status=200)
     with transaction.atomic():
-        assert not health.update(webhook, [failed])
-    health.update(webhook, [ok])
+        assert health.update_all({webhook: [failed]}) == {webhook.pk}
+        health.update_all({webhook: [ok]})
     webhook.refresh_from_db()
     assert webhook.is_paused
 

@@ -21,6 +21,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import takewhile
+from typing import Any
 
 from django.core.mail import mail_admins, send_mail
 from django.db import transaction
@@ -97,35 +98,38 @@ def cancel_probes(webhook_ids: Collection[int]) -> None:
 def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
     """Update the health of webhooks after attempts, given in their order. Call it in a transaction.
 
-    Returns the ids of the webhooks that are paused or disabled now.
+    The webhooks may be some moments old. Returns the ids of those that may not be sent to now.
     """
-    stopped = set()
-    for webhook in sorted(outcomes, key=lambda webhook: webhook.pk):  # so that workers cannot deadlock
-        if not update(webhook, outcomes[webhook]):
-            stopped.add(webhook.pk)
-    return stopped
+    succeeded = {webhook.pk for webhook, found in outcomes.items() if is_healthy(found) and _may_change(webhook, found)}
+    failed = {webhook.pk: found for webhook, found in outcomes.items() if not is_healthy(found)}
+    if not (succeeded or failed):
+        return set()
+    stale = Q(last_success_at__lt=DatabaseNow(-SUCCESS_NOTED_EVERY)) | Q(last_success_at__gt=DatabaseNow())
+    changes = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | stale
+    chosen = Webhook.objects.filter(Q(pk__in=failed) | changes & Q(pk__in=succeeded))
+    # In the order of their keys, so that workers cannot deadlock.
+    locked = chosen.select_for_update(no_key=True).annotate(now=DatabaseNow()).order_by("pk").in_bulk()
+    if recovered := succeeded & locked.keys():
+        Webhook.objects.filter(pk__in=recovered).record_recovery(last_success_at=DatabaseNow())
+    return {pk for pk, found in failed.items() if not _record_failures(locked.get(pk), found)}
 
 
-def update(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
-    """The same for one webhook, which may be some moments old. Returns whether it may be sent to."""
-    if is_healthy(outcomes):
-        # Whether a success may change the row, by this worker's clock, which may be wrong.
-        age = (timezone.now() - webhook.last_success_at).total_seconds() if webhook.last_success_at else -1
-        is_noted = 0 <= age < SUCCESS_NOTED_EVERY
-        if webhook.failures_in_a_row or not is_noted or not all(outcome.succeeded for outcome in outcomes):
-            stale = Q(last_success_at__lt=DatabaseNow(-SUCCESS_NOTED_EVERY)) | Q(last_success_at__gt=DatabaseNow())
-            news = Q(failures_in_a_row__gt=0) | Q(last_success_at=None) | stale
-            Webhook.objects.filter(news, pk=webhook.pk).record_recovery(last_success_at=DatabaseNow())
-        return True
-    locked = Webhook.objects.select_for_update(no_key=True).annotate(now=DatabaseNow())
-    fresh = locked.filter(pk=webhook.pk).first()
-    if fresh is None or not fresh.enabled:
+def _may_change(webhook: Webhook, outcomes: Sequence[Outcome]) -> bool:
+    """Whether a success may change the row, by this worker's clock, which may be wrong."""
+    age = (timezone.now() - webhook.last_success_at).total_seconds() if webhook.last_success_at else -1
+    is_noted = 0 <= age < SUCCESS_NOTED_EVERY
+    return bool(webhook.failures_in_a_row) or not is_noted or not all(outcome.succeeded for outcome in outcomes)
+
+
+def _record_failures(webhook: Any, outcomes: Sequence[Outcome]) -> bool:
+    """Returns whether the webhook may be sent to. ``webhook`` is its locked row, or None if it was deleted."""
+    if webhook is None or not webhook.enabled:
         return False
     failure = next(outcome for outcome in reversed(outcomes) if not outcome.succeeded)
-    before = Health(fresh.failures_in_a_row, fresh.failing_since, fresh.probe_at, fresh.probes)
-    after = after_failures(before, outcomes, fresh.now)
-    _write(fresh, after, failure)
-    return after.probe_at is None and fresh.paused_at is None and not after.disabled_reason
+    before = Health(webhook.failures_in_a_row, webhook.failing_since, webhook.probe_at, webhook.probes)
+    after = after_failures(before, outcomes, webhook.now)
+    _write(webhook, after, failure)
+    return after.probe_at is None and webhook.paused_at is None and not after.disabled_reason
 
 
 def _write(webhook: Webhook, health: Health, failure: Outcome) -> None:
