@@ -333,7 +333,7 @@ class TestStatistics:
         now = int(timezone.now().timestamp()) // 60 * 60
         rows = [{"webhook_id": webhook.pk, "error_kind": "", "skipped": 1200}]
         StatisticDelta.objects.create(start=now, counts=json.dumps(rows))
-        assert "1,200 changes skipped" in page(admin_client, STATUS)
+        assert "Skipped changes: 1,200" in page(admin_client, STATUS)
 
     @pytest.mark.parametrize(
         ("counts", "text"),
@@ -355,8 +355,8 @@ class TestStatistics:
         assert figures.rate(recent.per_minute) == rate
 
     def test_a_user_without_permission_for_webhooks_sees_none(self, webhook: Webhook) -> None:
-        assert "attempts in 24 hours" in page(staff("view_delivery", "view_webhook"), STATUS)
-        assert "attempts in 24 hours" not in page(staff("view_delivery"), STATUS)
+        assert "Attempts in 24 hours" in page(staff("view_delivery", "view_webhook"), STATUS)
+        assert "Attempts in 24 hours" not in page(staff("view_delivery"), STATUS)
 
 
 REFUSED = {"failures_in_a_row": 3, "error_kind": "refused", "last_failure": "connection refused"}

@@ -173,6 +173,20 @@ def test_a_click_retries_a_failed_delivery_and_its_reason_is_shown(page: Page, w
     expect(page.locator("#wh-failed")).not_to_contain_text("Ghent")
 
 
+def test_the_page_of_a_delivery_shows_the_result_of_the_retry_that_was_asked_for(
+    page: Page, workers: Workers, inbox: Inbox
+) -> None:
+    webhook = make_webhook(Site, url=inbox.url())
+    delivery = make_site_delivery(webhook, State.FAILED)
+    page.goto(f"{DELIVERIES}{delivery.pk}/change/")
+    page.get_by_role("button", name="Retry", exact=True).click()
+    expect(page.locator("#wh-now")).to_contain_text("It is due now.")
+    workers.start()
+    expect(page.locator("#wh-now")).to_contain_text("Succeeded")
+    expect(page.locator("#wh-timeline")).to_contain_text("Attempt 3: 200")
+    expect(page.locator("#wh-now[hx-get]")).to_have_count(0)
+
+
 def test_a_webhook_needs_a_model_and_an_action(page: Page) -> None:
     page.goto("/admin/webhooks/webhook/add/")
     page.fill("#id_name", "Nothing")

@@ -341,7 +341,7 @@ class TestCommand:
         assert "    PUT https://cmdb.example/…\n" in shown
         assert "    application/json, signed, with headers, with secret headers, with a body template, with conditions, with a timeout of 15 s\n" in shown  # fmt: skip  # noqa: E501
         assert "    ! headers that become secret ones, which are not shown again: Authorization\n" in shown
-        assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501
+        assert "  event rule \"Slack: IP addresses\" with webhook \"Slack blocks\": refused: additional_headers: The template is not valid. Line 1: No filter named 'env'." in shown  # fmt: skip  # noqa: E501
         assert "11 webhooks new, 0 existing, 9 skipped." in shown
         assert shown.endswith("Created 11 webhooks.\n")
         webhook = Webhook.objects.get(name="Everything about sites")

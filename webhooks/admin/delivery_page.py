@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import QuerySet
@@ -31,6 +32,9 @@ MAX_ATTEMPTS = 50
 # The lane names this many deliveries that wait behind.
 NAMED_BEHIND = 5
 
+# An attempt that is due in this time is waited for.
+IMMINENT = timedelta(seconds=10)
+
 # To find the delivery before and after, the page reads this many events of the object each way.
 NEIGHBOURS = 100
 
@@ -54,6 +58,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "answer": answer_of(last, redacted, sees_payload),
         "may_see_webhook": permissions.may_view_webhooks(user),
         "waits_for_webhook": delivery.state in OPEN_STATES and (webhook.is_paused or not webhook.enabled),
+        "is_imminent": is_imminent(delivery),
         "may_see_event": permissions.may_view_events(user),
         "url": redacted.url(webhook.pk, webhook.payload_url),
         "sees_all": redacted.sees_all(webhook.pk),
@@ -98,8 +103,8 @@ def verdict(delivery: Delivery, reason: str) -> SafeString | str:
         text = _("It waits because the webhook is paused.")
     else:
         due = delivery.next_attempt_at
-        text = _("It is due now.") if due is None or due <= timezone.now() else _("It is sent again later.")
-        text = format_html("{} {}", text, _quiet(when(due)) if due else "")
+        is_due = due is None or due <= timezone.now()
+        text = _("It is due now.") if is_due else format_html(_("It is sent again {time}."), time=when(due))
     if reason:
         text = format_html("{} {} <strong>{}</strong>", text, _("The last attempt failed:"), reason)
     if lost := delivery.lost_leases:
@@ -110,6 +115,14 @@ def verdict(delivery: Delivery, reason: str) -> SafeString | str:
         )
         text = format_html("{} {}", text, more % {"count": lost})
     return text
+
+
+def is_imminent(delivery: Delivery) -> bool:
+    """Whether a worker sends it now or in a few seconds."""
+    webhook, due = delivery.webhook, delivery.next_attempt_at
+    waits = webhook.is_paused or not webhook.enabled
+    is_due = due is not None and due <= timezone.now() + IMMINENT and not waits
+    return delivery.state == State.SENDING or is_due
 
 
 def _quiet(text: SafeString | str) -> SafeString:

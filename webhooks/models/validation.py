@@ -185,5 +185,6 @@ def _template_error(kind: templates.Kind, source: str, renderer: Renderer) -> st
         if source:
             renderer.check(kind, source)
     except TemplateError as error:
-        return f"{capfirst(str(error)).rstrip('.')}."
+        problem = f"{capfirst(str(error)).rstrip('.')}."
+        return _("The template is not valid. %(problem)s") % {"problem": problem}
     return ""
