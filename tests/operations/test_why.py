@@ -653,6 +653,20 @@ def test_a_request_is_answered_for_each_of_its_objects(world: World) -> None:
     assert {one.cause for one in why(request_id="r2")} == {Cause.NO_TRACE}
 
 
+def test_an_event_of_a_backfill_has_a_delivery() -> None:
+    make_webhook(Thing)
+    picky = make_webhook(Thing, conditions=RETIRED)
+    thing = Thing.objects.create(name="a")
+    new = make_webhook(Thing)
+    [event] = events()
+    assert {one.webhook: one.cause for one in why(thing, webhook=new)} == {new: Cause.CREATED_LATER}
+    assert {one.webhook: one.cause for one in why(thing, webhook=picky)} == {picky: Cause.SKIPPED}
+    for webhook in (new, picky):
+        delivery = make_delivery(webhook, State.SUCCEEDED, event=event)
+        [verdict] = why(thing, webhook=webhook)
+        assert (verdict.cause, verdict.delivery, verdict.event) == (Cause.SENT, delivery.pk, event.pk)
+
+
 def test_a_request_that_only_left_skips_is_answered() -> None:
     webhook = make_webhook(Thing, conditions=RETIRED)
     with webhooks.actor("jane", request_id="r1"):

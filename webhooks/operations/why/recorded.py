@@ -62,20 +62,27 @@ class Rows:
 
 def judge(webhook: Webhook, change: StoredChange, rows: Rows, viewer: Viewer) -> Verdict:
     """The verdict for a stored change. Without permission for the row behind it, the user gets the cause alone."""
-    event = next((one for one in change.events if webhook.pk in one.webhook_ids), None)
+    backfilled = next((one for one in change.events if _is_backfilled(one, webhook, rows)), None)
+    event = backfilled or next((one for one in change.events if webhook.pk in one.webhook_ids), None)
+    delivery = rows.deliveries.get((event.pk, webhook.pk)) if event else None
     skip = next((one for one in change.skips if one.webhook_id == webhook.pk), None)
     seen: Event | Skip | Delivery | None
-    if skip and (event is None or event.error or event.timestamp <= skip.timestamp):
+    if skip and not backfilled and (event is None or event.error or event.timestamp <= skip.timestamp):
         verdict, seen = _of_skip(webhook, skip, viewer), skip
     elif event is None:
         verdict, seen = _without_rows(webhook, change, rows), None
-    elif delivery := rows.deliveries.get((event.pk, webhook.pk)):
+    elif delivery:
         verdict, seen = judge_delivery(webhook, delivery, rows.heads, rows.now, viewer), delivery
     else:
         verdict, seen = _of_event(webhook, event), event
     shown = change if viewer.sees_events else change.without_actor()
     verdict = replace(verdict, change=shown, event=event.pk if event else None)
     return verdict if seen is None or viewer.sees(seen) else verdict.hide(f"webhooks.view_{seen._meta.model_name}")
+
+
+def _is_backfilled(event: Event, webhook: Webhook, rows: Rows) -> bool:
+    """Whether the webhook did not want the Event when it happened, and got it later."""
+    return webhook.pk not in event.webhook_ids and (event.pk, webhook.pk) in rows.deliveries
 
 
 # By an Event
