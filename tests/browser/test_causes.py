@@ -21,7 +21,7 @@ from tests.support.makers import make_webhook
 from tests.support.valkey import Valkey
 from tests.support.waiting import until
 from tests.support.workers import Workers
-from webhooks.models import Event, QueuedDelivery, Skip, State, Webhook
+from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.operations import webhooks as acts
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
@@ -74,15 +74,18 @@ class Reader:
             expect(box.get_by_role("button", name=label).or_(box.get_by_role("link", name=label)).first).to_be_visible()
         self._figures(f"{cause}: {time.monotonic() - begun:.1f} s after it was knowable")
 
-    def is_told_why(self, cause: str, site: Site, webhook: str, *words: str) -> None:
+    def asks_why(self, site: Site, webhook: str) -> Locator:
         """The page "Why didn't it fire?": a click opens it, another one asks."""
-        begun = time.monotonic()
         self._page.goto("/admin/")
         self._page.get_by_role("link", name="Why didn't it fire?").click()
         self._page.get_by_label("Model", exact=True).select_option("dcim.site")
         self._page.get_by_label("Id or name of the object").fill(site.name)
         self._page.get_by_role("button", name="Ask").click()
-        verdict = self._page.locator(".wh-verdict", has_text=webhook).first
+        return self._page.locator(".wh-verdict", has_text=webhook).first
+
+    def is_told_why(self, cause: str, site: Site, webhook: str, *words: str) -> None:
+        begun = time.monotonic()
+        verdict = self.asks_why(site, webhook)
         for word in words:
             expect(verdict).to_contain_text(word)
         self._figures(f"{cause}: {time.monotonic() - begun:.1f} s")
@@ -148,3 +151,42 @@ def test_each_cause_and_its_remedy_is_two_clicks_from_the_index(
     valkey.kill()
     reader.finds("Redis down", lambda: True, "Redis cannot be used")
     valkey.revive()
+
+
+def test_the_buttons_beside_a_verdict_end_what_it_found(
+    page: Page, workers: Workers, inbox: Inbox, figures: Figures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(page, figures)
+    workers.start(RETRY_SCHEDULE=[600]).wait_until_listening()
+
+    def presses(label: str, site: Site, webhook: Webhook) -> None:
+        reader.asks_why(site, webhook.name).get_by_role("button", name=label).click()
+        until(lambda: inbox.received(f"ok/{label}"), 30, f"the request after {label}")
+        expect(reader.asks_why(site, webhook.name).get_by_text("sent", exact=True)).to_be_visible()
+
+    failing = make_webhook(Site, name="Fails once", url=inbox.url("status/400"), on="c")
+    site = Site.objects.create(name="Retried", slug="retried")
+    until(lambda: Webhook.objects.get(pk=failing.pk).last_failure_at, 30, "the failure")
+    Webhook.objects.update(payload_url=inbox.url("ok/Retry"), on_created=False, on_deleted=True)
+    presses("Retry", site, failing)
+
+    paused = make_webhook(Site, name="Paused", url=inbox.url("ok/Resume"), on="c")
+    acts.pause(Webhook.objects.filter(pk=paused.pk), "jane.doe")
+    presses("Resume", Site.objects.create(name="Resumed", slug="resumed"), paused)
+    Webhook.objects.update(on_created=False, on_deleted=True)
+
+    broken = make_webhook(Site, name="Broken", url=inbox.url("ok/Replay"), on="c")
+    with monkeypatch.context() as patched:
+        patched.setattr(SiteSerializer, "to_representation", lambda self, instance: {}["rack"])
+        site = Site.objects.create(name="Replayed", slug="replayed")
+    presses("Replay", site, broken)
+
+    late = make_webhook(Site, name="Late", url=inbox.url("ok/Backfill"), on="c")
+    reader.asks_why(site, late.name).get_by_role("link", name="Open the webhook").click()
+    page.get_by_role("link", name="Backfill").click()
+    page.get_by_role("button", name="Show what would be sent").click()
+    page.get_by_role("button", name=re.compile("^Send . now")).click()
+    expect(page.get_by_text("has begun: backfill of events for Late")).to_be_visible()
+    until(lambda: Delivery.objects.filter(webhook=late).count() == 3, 30, "the end of the backfill")
+    until(lambda: not QueuedDelivery.objects.exists(), 30, "the last record")
+    expect(reader.asks_why(site, late.name).get_by_text("sent", exact=True)).to_be_visible()
