@@ -170,7 +170,7 @@ class TestPage:
         self, admin_client: Client, webhook: Webhook, webhooks_settings: Any
     ) -> None:
         webhooks_settings(QUEUE="nowhere")
-        assert "the setting RQ_QUEUES has no queue &#x27;nowhere&#x27;" in page(admin_client, STATUS)
+        assert "RQ_QUEUES has no queue &quot;nowhere&quot;" in page(admin_client, STATUS)
 
     def test_it_links_to_django_rq(self, admin_client: Client, webhook: Webhook) -> None:
         assert f'href="{reverse("django_rq:home")}"' in page(admin_client, STATUS)
