@@ -45,9 +45,10 @@ class Sent(NamedTuple):
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers each request as ``answer`` does, which gets the handler and the number of the request."""
+    """Answers each request as ``answer`` does, which gets the handler and the number of the request. ``server_close``
+    waits until everything that was sent has been read."""
 
-    daemon_threads = True
+    daemon_threads = False
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -173,7 +174,7 @@ def test_receivers_that_hang_keep_no_template_and_no_token_waiting(
     monkeypatch.setitem(globals(), "chosen", digest())
     webhooks_settings(AUTH={"127.0.0.1": f"{__name__}.chosen", "localhost": f"{__name__}.basic"})
     receiver.answer = lambda request, number: released.wait(60) and verify_digest(request, number)
-    slow = [make_webhook(Thing, url=receiver.url, body_template="{{ sequence }}") for _ in range(6)]
+    slow = [make_webhook(Thing, url=receiver.url, body_template="{{ sequence }}", timeout=30) for _ in range(6)]
     quick = inbox.url().replace("127.0.0.1", "localhost")
     make_event(*slow, make_webhook(Thing, url=quick), make_webhook(Thing, url=quick, body_template="{{ sequence }}"))
     release = threading.Thread(target=lambda: inbox.wait_for(2) and released.set())
@@ -293,6 +294,7 @@ def test_nothing_is_sent_after_the_deadline(receiver: Receiver, send: Any) -> No
         return response
 
     outcome = send(with_hook(hook), timeout=1)
+    receiver.server_close()
     assert (outcome.status, len(receiver.requests)) == (401, 1)
 
 

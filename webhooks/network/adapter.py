@@ -43,7 +43,7 @@ def with_headers(request: Request, before: requests.PreparedRequest, after: requ
         raise Unsupported("it may only set headers, and changed the method, URL or body")
     values: Mapping[str, str | bytes] = after.headers
     texts = {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
-    texts.pop("Connection", None)  # NTLM asks to keep it
+    texts = {name: text for name, text in texts.items() if name.lower() != "connection"}  # NTLM asks to keep it
     if any("\n" in f"{name}{text}" for name, text in texts.items()):
         raise Unsupported("it sets a header with a line break in it")
     lines = "\n".join(f"{name}: {value}" for name, value in texts.items() if before.headers.get(name) != value)

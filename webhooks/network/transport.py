@@ -24,14 +24,12 @@ from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.loop import Limits, Loop, Socket, Steps
 from webhooks.network.outcome import REASON_LENGTH, UNREAD, Outcome, Refused, explain, is_timeout, judge, retry_after
 from webhooks.network.request import Request
+from webhooks.network.url_policy import PORTS
 from webhooks.text import clean, redact
 
 # The stored part of the headers of an answer, as in GitLab.
 _HEADERS_KEPT = 50
 _HEADER_LENGTH = 1024
-
-# http:// and https:// have these ports without saying so.
-_PORTS = {"http": 80, "https": 443}
 
 # The other side has closed the connection.
 _CLOSED = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
@@ -152,12 +150,12 @@ def _target(method: str, url: str) -> _Target:
     prepared = requests.PreparedRequest()
     prepared.prepare(method=method, url=url)
     parts = urlsplit(prepared.url or "")
-    if parts.scheme not in _PORTS or not parts.hostname:
+    if parts.scheme not in PORTS or not parts.hostname:
         raise Refused("nothing can be sent to such a URL", ErrorKind.INVALID_URL)
-    port = parts.port or _PORTS[parts.scheme]
+    port = parts.port or PORTS[parts.scheme]
     host = parts.hostname.removesuffix(".")
     host = f"[{host}]" if ":" in host else host
-    host = host if port == _PORTS[parts.scheme] else f"{host}:{port}"
+    host = host if port == PORTS[parts.scheme] else f"{host}:{port}"
     if _NOT_IN_FIRST_LINE.search(f"{method}{prepared.path_url}{host}"):
         raise Refused("the URL has a character that cannot be sent", ErrorKind.INVALID_URL)
     defaults = {"accept-encoding": "Accept-Encoding: identity\r\n"}

@@ -133,9 +133,9 @@ class Policy:
         if to.scheme not in self.allow_schemes:
             return gettext('%(scheme)s:// is not in WEBHOOKS["ALLOW_SCHEMES"]') % {"scheme": to.scheme}
         if any(to.port in ports for ports in self.deny_ports):
-            return gettext('port %(port)d is denied by WEBHOOKS["DENY_PORTS"]') % {"port": to.port}
+            return gettext('port %(port)d is denied by WEBHOOKS["DENYPORTS"]') % {"port": to.port}
         if not any(to.port in ports for ports in self.allow_ports):
-            return gettext('port %(port)d is not in WEBHOOKS["ALLOW_PORTS"]') % {"port": to.port}
+            return gettext('port %(port)d is not in WEBHOOKS["ALLOWPORTS"]') % {"port": to.port}
         if pattern := matching(to.host, self.deny_hosts):
             denied = gettext('%(host)s is denied by "%(pattern)s" in WEBHOOKS["DENY_HOSTS"]')
             return denied % {"host": to.host, "pattern": pattern}
@@ -185,7 +185,8 @@ class BadURL(ValueError):
     """Nothing can be sent to this URL, or two programs could read it differently. The text is for an admin."""
 
 
-_PORTS = {"http": 80, "https": 443}
+# The default ports.
+PORTS = {"http": 80, "https": 443}
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Zs"}  # controls, formats, lone surrogates, spaces of all kinds
 _URL = re.compile(r"(https?)://([^/?#]*)", re.IGNORECASE)
 _BRACKETED = re.compile(r"\[([0-9a-f:.]+)\](:.*)?", re.IGNORECASE)
@@ -213,7 +214,7 @@ def parse(url: str) -> Destination:
         name, colon, digits = authority.partition(":")
         host, port = _host(name), colon + digits
     if not port:
-        return Destination(scheme, host, _PORTS[scheme])
+        return Destination(scheme, host, PORTS[scheme])
     if not _PORT.fullmatch(port) or not 0 < int(port[1:]) < 65536:
         raise BadURL(gettext("The port of the URL must be a number from 1 to 65535."))
     return Destination(scheme, host, int(port[1:]))
