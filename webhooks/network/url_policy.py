@@ -133,9 +133,9 @@ class Policy:
         if to.scheme not in self.allow_schemes:
             return gettext('%(scheme)s:// is not in WEBHOOKS["ALLOW_SCHEMES"]') % {"scheme": to.scheme}
         if any(to.port in ports for ports in self.deny_ports):
-            return gettext('port %(port)d is denied by WEBHOOKS["DENYPORTS"]') % {"port": to.port}
+            return gettext('port %(port)d is denied by WEBHOOKS["DENY_PORTS"]') % {"port": to.port}
         if not any(to.port in ports for ports in self.allow_ports):
-            return gettext('port %(port)d is not in WEBHOOKS["ALLOWPORTS"]') % {"port": to.port}
+            return gettext('port %(port)d is not in WEBHOOKS["ALLOW_PORTS"]') % {"port": to.port}
         if pattern := matching(to.host, self.deny_hosts):
             denied = gettext('%(host)s is denied by "%(pattern)s" in WEBHOOKS["DENY_HOSTS"]')
             return denied % {"host": to.host, "pattern": pattern}
