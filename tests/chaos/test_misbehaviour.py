@@ -20,7 +20,7 @@ from webhooks.models import Attempt
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.slow, pytest.mark.timing]
 
-TIMEOUT = 2
+TIMEOUT = 1
 MEGABYTE = 1024
 
 # What the receiver does, and whether it can count as a success: a body that goes on for ever has begun well.
