@@ -17,9 +17,9 @@ from tests.support.figures import MEASURED
 
 # Tests that measure a duration run while no other test does.
 ALONE = ("alone", "timing")
-# The tests of such a folder run one after another: in chaos they start many processes, and in browser they share a
-# Chromium.
-ONE_BY_ONE = ("tests/chaos/", "tests/browser/")
+# The tests of such a folder or module run one after another: in chaos they start many processes, in browser they share
+# a Chromium, and the last ones share the packages that they build.
+ONE_BY_ONE = ("tests/chaos/", "tests/browser/", "tests/project/test_packaging.py")
 
 
 class Hall:
@@ -64,10 +64,10 @@ class Process:
 
 
 class Scheduling(LoadScopeScheduling):
-    """A free process takes the next test. All tests of a folder in ``ONE_BY_ONE`` go to the same process."""
+    """A free process takes the next test. All tests of a place in ``ONE_BY_ONE`` go to the same process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((folder for folder in ONE_BY_ONE if nodeid.startswith(folder)), nodeid)
+        return next((place for place in ONE_BY_ONE if nodeid.startswith(place)), nodeid)
 
 
 class Controller:
