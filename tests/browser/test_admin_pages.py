@@ -181,10 +181,12 @@ def test_the_page_of_a_delivery_shows_the_result_of_the_retry_that_was_asked_for
     page.goto(f"{DELIVERIES}{delivery.pk}/change/")
     page.get_by_role("button", name="Retry", exact=True).click()
     expect(page.locator("#wh-now")).to_contain_text("It is due now.")
+    expect(page.locator("#wh-said")).to_be_empty()
     workers.start()
     expect(page.locator("#wh-now")).to_contain_text("Succeeded")
     expect(page.locator("#wh-timeline")).to_contain_text("Attempt 3: 200")
     expect(page.locator("#wh-now[hx-get]")).to_have_count(0)
+    expect(page.get_by_role("status").filter(has_text="succeeded")).to_have_count(1)
 
 
 def test_a_webhook_needs_a_model_and_an_action(page: Page) -> None:
