@@ -81,7 +81,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
         parts = [error, next_attempt(delivery)]
         texts = format_html_join("", '<span class="wh-part">{}</span>', ((part,) for part in parts if part))
         count = number(delivery.attempt_count)
-        # The title is for a column that is too narrow for the error, the label for a phone, which shows no columns.
+        # The title is for a column that is too narrow for the error, the label for small screens without columns.
         return format_html(
             '<span title="{}"><span class="wh-count" data-wh-label="{}">{}</span>{}</span>',
             error, _("Attempts:"), count, texts,
