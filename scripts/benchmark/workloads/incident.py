@@ -28,7 +28,7 @@ from webhooks.models import QueuedDelivery, Run, RunKind, RunState, Webhook
 from webhooks.operations import runs
 
 WEBHOOKS = 50
-RETRIED, DISCARDED, KEPT = 20_000, 2_000, 78_000
+RETRIED, DISCARDED, KEPT = 100_000, 10_000, 78_000
 FAILED_LIST = "/admin/webhooks/delivery/?state=failed"
 
 # One kind of error for each fate of the failed deliveries.
