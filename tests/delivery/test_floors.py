@@ -1,22 +1,28 @@
-"""Where a worker begins to look, and what it reads while another session keeps an old snapshot."""
+"""The floors of looks, and the pages that a worker reads while another session keeps an old snapshot."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from django.utils import timezone
 
 from tests.support.draining import states
 from tests.support.inbox import Inbox
-from tests.support.makers import make_event, make_webhook
+from tests.support.incident import TABLES
+from tests.support.makers import make_delivery, make_event, make_site_skip, make_webhook
 from tests.support.plans import Executed, executed_plans
 from tests.support.sessions import session
 from tests.testapp.models import Thing
 from webhooks.db import execute
 from webhooks.delivery import floors
 from webhooks.delivery.floors import COST_FACTOR, LAG, Floors
+from webhooks.delivery.maintenance import Sweeper
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import State, Webhook
+from webhooks.models import State, Statistic
+from webhooks.models.statistic import Period
 
 DEAD = 20_000
 
@@ -98,48 +104,93 @@ def test_a_look_without_floors_that_fails_counts_too(clock: SimpleNamespace) -> 
 # Under an old snapshot
 
 
-def leave_dead_entries(webhook: Webhook) -> None:
-    """New events and due deliveries that came and went, before all others of the test."""
-    execute("default", "INSERT INTO webhooks_undispatched SELECT n FROM generate_series(1, %s) AS n", [DEAD])
+@pytest.fixture
+def snapshot(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Another session keeps one, and floors do not depend on times."""
+    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
+    monkeypatch.setattr(floors, "LAG", 0)
+    with session("SELECT count(*) FROM webhooks_event"):
+        yield
+    for table in TABLES:  # other tests look at plans
+        execute("default", f"TRUNCATE webhooks_{table} CASCADE")
+
+
+def leave_dead_rows(table: str, columns: str, values: str, *parameters: object) -> None:
+    """Rows that come and go. In ``values``, n counts from 1."""
     execute(
-        "default",
-        """
-        INSERT INTO webhooks_queue (delivery_id, event_id, webhook_id, lane, state, due_at)
-        SELECT gen_random_uuid(), n, %s, n, 'pending', now() - make_interval(secs => n)
-        FROM generate_series(1, %s) AS n
-        """,
-        [webhook.pk, DEAD],
+        "default", f"INSERT INTO {table} ({columns}) SELECT {values} FROM generate_series(1, {DEAD}) AS n", parameters
     )
-    execute("default", "DELETE FROM webhooks_undispatched WHERE event_id <= %s", [DEAD])
-    execute("default", "DELETE FROM webhooks_queue WHERE event_id <= %s", [DEAD])
+    execute("default", f"DELETE FROM {table}")
 
 
-def most_buffers(executed: list[Executed], table: str) -> int:
-    """The most pages that one statement of a worker reads to look for work in a table."""
-    looks = {"webhooks_undispatched": "SELECT event_id", "webhooks_queue": "SELECT id, probe_at"}
-    return max(one.buffers for one in executed if one.statement.startswith(looks[table]))
+def assert_only_the_first_is_expensive(rounds: list[list[Executed]], *looks: str) -> None:
+    """Statements that begin like this read many pages in the first round, and few in the others."""
+    for begin in looks:
+        first, *others = [
+            max(one.buffers for one in executed if one.statement.startswith(begin)) for executed in rounds
+        ]
+        assert first > 100, begin
+        assert max(others) < 30, begin
 
 
 @pytest.mark.postgresql
-@pytest.mark.usefixtures("database")
-def test_a_worker_passes_the_dead_entries_of_an_old_snapshot_once(
-    inbox: Inbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
-    monkeypatch.setattr(floors, "LAG", 0)
+@pytest.mark.usefixtures("snapshot")
+def test_a_worker_passes_dead_rows_once(inbox: Inbox) -> None:
     webhook = make_webhook(Thing, url=inbox.url("ok"))
+    leave_dead_rows("webhooks_undispatched", "event_id", "n")
+    leave_dead_rows(
+        "webhooks_queue",
+        "delivery_id, event_id, webhook_id, lane, state, due_at",
+        "gen_random_uuid(), n, %s, n, 'pending', now() - make_interval(secs => n)",
+        webhook.pk,
+    )
     runner = DeliveryRunner("test")
-    found = []
-    with session("SELECT count(*) FROM webhooks_event"):
-        leave_dead_entries(webhook)
-        for number, is_woken in enumerate((False, False, True, False), start=1):
-            make_event(webhook, id=DEAD + number)
-            with executed_plans() as executed:
-                runner.run(10, wait=False, is_woken=is_woken)
-                runner.finish()
-            found.append([most_buffers(executed, f"webhooks_{table}") for table in ("undispatched", "queue")])
+    rounds = []
+    for number, is_woken in enumerate((False, False, True, False), start=1):
+        make_event(webhook, id=DEAD + number)
+        with executed_plans() as executed:
+            runner.run(10, wait=False, is_woken=is_woken)
+            runner.finish()
+        rounds.append(executed)
     runner.close(grace=0)
     assert states() == [State.SUCCEEDED] * 4
-    first, *others = found
-    assert min(first) > 100, found
-    assert max(map(max, others)) < 30, found
+    assert_only_the_first_is_expensive(rounds, "SELECT event_id", "SELECT id, probe_at")
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("snapshot")
+def test_a_sweep_passes_dead_rows_once() -> None:
+    webhook = make_webhook(Thing)
+    leave_dead_rows("webhooks_statisticdelta", "start, counts", "n, '[]'")
+    skip_id = "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid"
+    leave_dead_rows("webhooks_skip", "id, webhook_id", f"{skip_id}, %s", webhook.pk)
+    sweeper = Sweeper()
+    rounds = []
+    for _ in range(3):
+        make_site_skip(webhook)
+        with executed_plans() as executed:
+            sweeper.sweep_urgent()
+        rounds.append(executed)
+    assert [one.skipped for one in Statistic.objects.filter(period=Period.HOUR)] == [3]
+    assert_only_the_first_is_expensive(rounds, 'SELECT "webhooks_skip"."id"', 'SELECT "webhooks_statisticdelta"."id"')
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("snapshot")
+def test_the_purge_passes_dead_rows_once() -> None:
+    webhook = make_webhook(Thing)
+    delivery_id = "('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid"
+    columns = "id, event_id, webhook_id, created, outcome, finished_at"
+    event = make_event(webhook, dispatched=True)
+    leave_dead_rows(
+        "webhooks_delivery", columns, f"{delivery_id}, {event.pk}, %s, now(), 'succeeded', now()", webhook.pk
+    )
+    sweeper = Sweeper()
+    rounds = []
+    for _ in range(3):
+        make_delivery(webhook, State.SUCCEEDED, finished_at=timezone.now() - timedelta(days=1000))
+        with executed_plans() as executed:
+            sweeper.sweep()
+        rounds.append(executed)
+    assert states() == []
+    assert_only_the_first_is_expensive(rounds, 'SELECT "webhooks_delivery"."id"')

@@ -19,7 +19,8 @@ from tests.support.plans import Executed, executed_plans
 from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.db import fetch_all
-from webhooks.delivery import maintenance
+from webhooks.delivery import lane_check, maintenance
+from webhooks.delivery.lane_check import LaneCheck
 from webhooks.delivery.maintenance import Sweeper
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import QueuedDelivery, State, Webhook
@@ -136,24 +137,24 @@ def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> Non
 
 
 def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "MOST", 2)
-    monkeypatch.setattr(maintenance, "LANE_CHECK_SECONDS", 1000)
+    monkeypatch.setattr(lane_check, "MOST", 2)
+    monkeypatch.setattr(lane_check, "SECONDS", 1000)
     for webhook in (make_webhook(Thing), make_webhook(Thing)):
         for number in range(3):
             make_delivery(webhook, State.WAITING, object_id=str(number))
-    check = maintenance.LaneCheck().check
+    check = LaneCheck().check
     assert [check() for _ in range(5)] == [2, 2, 2, 0, 0]
     assert states() == [State.PENDING] * 6
 
 
 def test_a_check_of_the_lanes_that_is_slow_looks_at_fewer_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = itertools.count(step=10)
-    monkeypatch.setattr(maintenance, "elapsed", lambda: next(times))
-    monkeypatch.setattr(maintenance, "MOST", 3)
+    monkeypatch.setattr(lane_check, "elapsed", lambda: next(times))
+    monkeypatch.setattr(lane_check, "MOST", 3)
     webhook = make_webhook(Thing)
     for number in range(6):
         make_delivery(webhook, State.WAITING, object_id=str(number))
-    check = maintenance.LaneCheck().check
+    check = LaneCheck().check
     assert [check() for _ in range(4)] == [3, 1, 1, 1]
 
 
@@ -161,4 +162,4 @@ def test_the_lane_of_an_object_may_be_the_lowest_number() -> None:
     webhook = make_webhook(Thing)
     make_delivery(webhook, State.WAITING, lane=-(2**63))
     make_delivery(webhook, State.WAITING, lane=lane_of("a", json.dumps(1)))
-    assert maintenance.LaneCheck().check() == 2
+    assert LaneCheck().check() == 2

@@ -1,7 +1,7 @@
 """Where a worker begins to look through an index, so that it need not pass the dead entries at the low end.
 
-A worker takes its work from the low end of an index. PostgreSQL keeps the entries that it has taken while any
-transaction with an older snapshot is open, such as a report or a backup. Each look would pass all of them.
+A worker takes its work from the low end of an index. While a transaction with an older snapshot is open, such as a
+report or a backup, PostgreSQL keeps the entries of all work since. Each look would pass them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-# A look without floors is made again when so many times its cost has passed: always if it is cheap.
+from django.db.models import QuerySet
+
+# A look without floors follows when so many times its cost has passed: always if it is cheap.
 COST_FACTOR = 100
 
-# Floors are at least this many seconds old. So a look finds what a short transaction has added below newer entries.
+# Floors are at least this many seconds old. So a look finds entries of short transactions that commit late.
 LAG = 2.0
 
 
 class Floors:
-    """The lowest entries that looks have found a moment ago, by key. Entries that come in below are found without
-    floors."""
+    """The lowest entries that looks found a moment ago, by key. A look without floors finds later additions below."""
 
     def __init__(self) -> None:
         self._floors: dict[int, Any] = {}
@@ -44,6 +45,15 @@ class Floors:
             if is_full:
                 ended = time.monotonic()
                 self._next_full = ended + COST_FACTOR * (ended - began)
+
+    def lowest(self, rows: QuerySet[Any], most: int) -> list[Any]:
+        """The lowest primary keys of rows, up to ``most``, in order."""
+        with self.look() as known:
+            from_floor = rows.filter(pk__gte=known[0]) if known else rows
+            found = list(from_floor.order_by("pk").values_list("pk", flat=True)[:most])
+        if found:
+            self.note(0, found[0])
+        return found
 
     def note(self, key: int, lowest: Any) -> None:
         """Note the lowest entry that a look has found. It becomes the floor after ``LAG``."""

@@ -21,6 +21,8 @@ from webhooks.db import DatabaseNow, atomically
 from webhooks.delivery import statistics
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.clock import elapsed
+from webhooks.delivery.floors import Floors
+from webhooks.delivery.lane_check import LaneCheck
 from webhooks.delivery.outcomes import record
 from webhooks.errors import get_logger, is_timeout
 from webhooks.models import (
@@ -43,9 +45,8 @@ from webhooks.models import (
 from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.ids import first_id
-from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES
-from webhooks.models.sweep import SMALLEST_LANE, blocking_heads, ended_before, headless_lanes
+from webhooks.models.sweep import blocking_heads, ended_before
 from webhooks.models.webhook_states import WebhookQuerySet
 from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
@@ -63,9 +64,6 @@ DAY = 86_400  # seconds
 # Leases that a delivery may lose. The next lost lease is a failed attempt.
 LOST_LEASES_ALLOWED = 2
 
-# Seconds that a check of lanes may take. A worker delivers nothing meanwhile.
-LANE_CHECK_SECONDS = 0.05
-
 # A step that took too long rests for so many times as long.
 REST_FACTOR = 20
 
@@ -79,17 +77,19 @@ class Sweeper:
     def __init__(self) -> None:
         self._resting_until: dict[str, float] = {}
         self._lanes = LaneCheck()
+        self._ended, self._old_skips, self._skips, self._deltas = Floors(), Floors(), Floors(), Floors()
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed."""
-        steps: list[Step] = [*(partial(purge_ended, state) for state in ENDED_STATES), purge_failed_events]
-        steps += [purge_bare_events, purge_skips, partial(purge_webhooks, Webhook.with_deleted.being_deleted(), MOST)]
+        steps: list[Step] = [*(partial(purge_ended, state, self._ended) for state in ENDED_STATES)]
+        steps += [purge_failed_events, purge_bare_events, partial(purge_skips, self._old_skips)]
+        steps += [partial(purge_webhooks, Webhook.with_deleted.being_deleted(), MOST)]
         steps += [purge_runs, delete_expired_secrets, self._lanes.check, partial(statistics.delete_old, MOST)]
         return self.sweep_urgent() + sum(map(self._run, steps))
 
     def sweep_urgent(self) -> int:
         """Run the steps that deliveries or pages wait for."""
-        steps: list[Step] = [expire_leases, unblock_lanes, partial(statistics.add_up, MOST)]
+        steps: list[Step] = [expire_leases, unblock_lanes, partial(statistics.add_up, MOST, self._skips, self._deltas)]
         return sum(map(self._run, steps))
 
     def _run(self, step: Step) -> int:
@@ -174,57 +174,21 @@ def unblock_lanes() -> int:
     return atomically(unblock, using)
 
 
-class LaneCheck:
-    """Gives a head to lanes that have none, because code deleted its row. Each check goes on after the last.
-
-    While another session keeps an old snapshot, each lane has a dead entry for each delivery since. So a check looks at
-    as many lanes as it probably can in ``LANE_CHECK_SECONDS``.
-    """
-
-    def __init__(self) -> None:
-        self._after = (0, 0)
-        """The webhook and the lane that were looked at last."""
-        self._most = MOST
-
-    def check(self) -> int:
-        began = elapsed()
-        promoted, count = self._check(self._most)
-        if count:
-            fitting = count * LANE_CHECK_SECONDS / max(elapsed() - began, 0.001)
-            self._most = min(MOST, max(1, int(fitting)))
-        return promoted
-
-    def _check(self, most: int) -> tuple[int, int]:
-        """Returns how many lanes got a head, and how many it looked at."""
-        using, left, promoted = QueuedDelivery.objects.db, most, 0
-        webhook_id, lane = self._after
-        for pk in Webhook.with_deleted.filter(pk__gte=webhook_id).order_by("pk").values_list("pk", flat=True):
-            first = lane + 1 if pk == webhook_id else SMALLEST_LANE
-            seen, headless = headless_lanes(using, pk, first, left)
-            lanes.lock(using, headless)
-            promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
-            left -= len(seen)
-            if left <= 0:
-                self._after = (pk, seen[-1])
-                break
-        else:
-            self._after = (0, 0)
-        return promoted, most - left
-
-
 def delete_expired_secrets() -> int:
     """Delete previous secrets that no longer sign."""
     return Webhook.objects.delete_expired_secrets()
 
 
-def purge_ended(state: State) -> int:
-    """Delete deliveries in this state after their retention, with their events."""
+def purge_ended(state: State, floors: Floors | None = None) -> int:
+    """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
     days = conf.retention_days[state]
     expired = Delivery.without_state.filter(outcome=state, finished_at__lt=DatabaseNow(-days * DAY))
     if state == State.SUCCEEDED:
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
-        return purge(expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days))).order_by("pk"), MOST)
-    ids = ended_before(Delivery.objects.db, state, days * DAY, MOST)
+        old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
+        ids = (floors or Floors()).lowest(old, MOST)
+    else:
+        ids = ended_before(Delivery.objects.db, state, days * DAY, MOST)
     return purge(expired.filter(pk__in=ids).order_by(), MOST) if ids else 0
 
 
@@ -254,13 +218,13 @@ def purge_bare_events() -> int:
     return len(ids)
 
 
-def purge_skips() -> int:
+def purge_skips(floors: Floors | None = None) -> int:
     """Delete skips after their retention, and the oldest ones of webhooks that have too many. Each sweep looks at some
     webhooks."""
-    expired = Skip.objects.filter(timestamp__lt=DatabaseNow(-conf.skip_days * DAY)).order_by("pk")
+    expired = Skip.objects.filter(timestamp__lt=DatabaseNow(-conf.skip_days * DAY))
     # Also by id, which has an index and sorts by time.
     expired = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=conf.skip_days)))
-    ids = list(expired.values_list("pk", flat=True)[:MOST])
+    ids = (floors or Floors()).lowest(expired, MOST)
     pks = list(Webhook.with_deleted.values_list("pk", flat=True))
     chosen = random.sample(pks, min(COUNTED_WEBHOOKS, len(pks)))  # nosec B311 # only spreads the work
     newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("pk")

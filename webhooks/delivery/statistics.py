@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 
 from webhooks.conf import conf
 from webhooks.db import among_sql, atomically, execute, fetch_all, to_utc
+from webhooks.delivery.floors import Floors
 from webhooks.models import Skip, Statistic, StatisticDelta, claim_sql
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of, unix_time_sql
 from webhooks.network.outcome import Outcome
@@ -73,12 +74,15 @@ def count(
     ]
 
 
-def add_up(most: int) -> int:
-    """Count up to ``most`` skips, then add as many deltas to the statistics. Returns how many there were."""
-    return count_skips(most) + roll_up(most)
+def add_up(most: int, skips: Floors | None = None, deltas: Floors | None = None) -> int:
+    """Count up to ``most`` skips, then add as many deltas to the statistics. Returns how many there were.
+
+    ``skips`` and ``deltas`` are the floors of looks for them.
+    """
+    return count_skips(most, skips) + roll_up(most, deltas)
 
 
-def count_skips(most: int) -> int:
+def count_skips(most: int, floors: Floors | None = None) -> int:
     """Count up to ``most`` skips. Returns how many there were.
 
     Each skip counts exactly once: the transaction that counts it marks it.
@@ -87,9 +91,10 @@ def count_skips(most: int) -> int:
 
     def count_and_mark() -> int:
         claim_sql.begin(using)
-        uncounted = Skip.objects.filter(counted=False).order_by("pk").select_for_update(skip_locked=True)
-        ids = _count(uncounted[:most])
+        uncounted = Skip.objects.filter(counted=False).select_for_update(skip_locked=True)
+        ids = (floors or Floors()).lowest(uncounted, most)
         if ids:
+            _count(Skip.objects.filter(pk__in=ids))
             Skip.objects.filter(pk__in=ids).update(counted=True)
         return len(ids)
 
@@ -108,15 +113,14 @@ def delete_skips(ids: Collection[uuid.UUID]) -> None:
         atomically(count_and_delete, using)
 
 
-def _count(skips: QuerySet[Skip]) -> list[uuid.UUID]:
-    """Insert the counts of skips, which must be locked. Returns their ids."""
-    found = list(skips.values_list("pk", "webhook_id", "timestamp"))
-    counts = Counter((minute_of(timestamp), webhook_id) for _, webhook_id, timestamp in found)
+def _count(skips: QuerySet[Skip]) -> None:
+    """Insert the counts of skips, which must be locked."""
+    found = skips.values_list("webhook_id", "timestamp")
+    counts = Counter((minute_of(timestamp), webhook_id) for webhook_id, timestamp in found)
     StatisticDelta.objects.bulk_create(StatisticDelta.of_skips(counts))
-    return [pk for pk, _, _ in found]
 
 
-def roll_up(most: int) -> int:
+def roll_up(most: int, floors: Floors | None = None) -> int:
     """Add up to ``most`` deltas to the statistics. Returns how many there were.
 
     Each delta counts exactly once: the transaction that adds it deletes it. Several workers may do this at once.
@@ -125,8 +129,7 @@ def roll_up(most: int) -> int:
 
     def add_and_delete() -> int:
         claim_sql.begin(using)
-        deltas = StatisticDelta.objects.order_by("pk").select_for_update(skip_locked=True)
-        ids = list(deltas.values_list("pk", flat=True)[:most])
+        ids = (floors or Floors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
         if ids:
             _add(using, ids)
             StatisticDelta.objects.filter(pk__in=ids)._raw_delete(using)
