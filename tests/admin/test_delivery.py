@@ -28,7 +28,6 @@ from tests.support.admin_pages import (
     statements,
 )
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
-from tests.support.observing import committed_before_each_chunk
 from webhooks import payloads
 from webhooks.admin import delivery_page
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
@@ -396,11 +395,6 @@ class TestRetryAndDiscard:
             "Skipped 2: finished deliveries, and deliveries that a worker is sending, cannot be discarded."
         ]
 
-    def test_very_many_leave_one_log_entry(self, admin_client: Client, webhook: Webhook) -> None:
-        ids = [delivery.pk for delivery in make_site_deliveries(webhook, 101)]
-        messages_after(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids)
-        assert LogEntry.objects.get().object_repr == "101 deliveries of CMDB"
-
     def test_a_lane_is_retried_in_its_order(self, admin_client: Client, webhook: Webhook) -> None:
         ids = [make_site_delivery(webhook).pk for _ in range(3)]
         messages_after(admin_client, DELIVERIES, action="retry_chosen", _selected_action=ids[::-1])
@@ -409,14 +403,6 @@ class TestRetryAndDiscard:
             "waiting",
             "waiting",
         ]
-
-    def test_many_are_committed_in_chunks(self, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        committed = committed_before_each_chunk(monkeypatch)
-        chosen = [delivery.pk for delivery in make_site_deliveries(make_webhook(Site), 3)]
-        messages_after(
-            staff("view_delivery", "retry_delivery"), DELIVERIES, action="retry_chosen", _selected_action=chosen
-        )
-        assert committed == [0, 2]
 
     def test_deliveries_cannot_be_added_changed_or_deleted(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook)

@@ -29,7 +29,7 @@ from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, 
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.statistic import DURATION
 from webhooks.models.webhook import SECRET_FIELDS
-from webhooks.operations import counts, overview, retries, runs
+from webhooks.operations import counts, overview, runs
 from webhooks.operations.statistics import Recent, Times
 from webhooks.operations.webhooks import delete_webhooks
 from webhooks.workers.status import CLASS_FIELD
@@ -260,27 +260,6 @@ class TestRetry:
         for gone in ({"webhook": "999"}, {"webhook": "nonsense"}, {"group": "999:http_401"}, {}):
             assert admin_client.post(RETRY_ALL, gone).status_code == 404
         assert Delivery.objects.failed().exists()
-
-    def test_all_are_retried_in_chunks_and_oldest_first(
-        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(retries, "READ", 4)
-        monkeypatch.setattr(retries, "CHUNK", 2)
-        lane = [make_site_delivery(webhook) for _ in range(9)]
-        assert messages_after(admin_client, RETRY_ALL, all=1) == ["9 deliveries will be sent again."]
-        assert Delivery.objects.get(state=State.PENDING) == lane[0]
-
-    def test_it_stops_in_time_and_says_so(
-        self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(retries, "CHUNK", 2)
-        monkeypatch.setattr(retries, "REQUEST_SECONDS", 0)
-        make_site_deliveries(webhook, 5)
-        assert messages_after(admin_client, RETRY_ALL, all=1) == [
-            "2 deliveries will be sent again.",
-            "There were too many for one request. Repeat the action for the rest.",
-        ]
-        assert Delivery.objects.failed().count() == 3
 
     def test_failed_deliveries_of_a_deleted_webhook_are_hidden_and_not_retried(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch

@@ -632,21 +632,6 @@ def test_the_history_records_who_retried_or_discarded_a_delivery(db: None, deed:
     assert LogEntry.objects.count() == 1, "it changed nothing"
 
 
-@pytest.mark.parametrize("most", [3, 2])
-def test_the_history_records_a_large_bulk_retry_in_one_entry(
-    api: APIClient, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    monkeypatch.setattr("webhooks.operations.retries.MAX_ENTRIES", most)
-    for name, count in (("books", 2), ("ledger", 1)):
-        webhook = make_webhook(Thing, name=name)
-        for key in range(count):
-            make_delivery(webhook, object_id=f"{name} {key}")
-    each = sorted(str(delivery) for delivery in Delivery.objects.for_list())
-    assert retry_many(api, state="failed").json()["retried"] == 3
-    told = sorted(LogEntry.objects.values_list("object_repr", flat=True))
-    assert told == (each if most == 3 else ["3 deliveries of books and ledger"])
-
-
 @pytest.mark.parametrize("chosen", [{"state": "succeeded"}, {"webhook": 4711}, {"action": "painted"}])
 def test_a_bulk_retry_that_can_take_nothing_is_refused(api: APIClient, chosen: dict[str, Any]) -> None:
     make_delivery(make_webhook(Thing), State.SUCCEEDED)

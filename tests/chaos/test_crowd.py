@@ -90,7 +90,7 @@ def test_order_holds_while_an_admin_retries_what_failed(
 
     def go_on() -> bool:
         nonlocal retried
-        retried += retries.retry(Delivery.objects.failed()).changed
+        retried += retries.retry(Delivery.objects.failed())
         return all(writer.is_done() for writer in crowd) and not storm.unfinished()
 
     until(go_on, 600 if is_long else 60, storm.report)

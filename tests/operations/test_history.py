@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS
-from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
+from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.operations import retries
 from webhooks.permissions import Operator
@@ -97,12 +97,6 @@ def test_a_replay_names_the_event(admin_client: Client, db: None) -> None:
     )
     assert listed(admin_client, EVENTS, "replay_chosen", failed).status_code == 302
     assert entries() == [(CHANGE, EVENT, "Replayed.")]
-
-
-def test_many_deliveries_are_one_entry_with_their_number_and_webhooks(admin_user: User, db: None) -> None:
-    make_site_deliveries(make_webhook(Site, name=WEBHOOK), retries.MAX_ENTRIES + 1)
-    retries.retry(Delivery.objects.all(), admin_user)
-    assert entries() == [(CHANGE, f"101 deliveries of {WEBHOOK}", "Retried.")]
 
 
 def test_long_names_are_cut_and_leave_room_for_the_webhook(admin_user: User, db: None) -> None:

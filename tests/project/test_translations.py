@@ -18,8 +18,8 @@ from django.utils import translation
 from dcim.models import Site
 from tests.support.inbox import ROOT
 from tests.support.makers import make_site_deliveries, make_webhook
-from webhooks.models import Delivery
-from webhooks.operations import retries
+from webhooks.models import Delivery, RunKind
+from webhooks.operations import retries, runs
 from webhooks.operations.wording import count_of, number
 
 LANGUAGES = sorted(path.name for path in (ROOT / "webhooks/locale").iterdir())
@@ -75,8 +75,12 @@ def test_numbers_and_plurals_follow_the_language() -> None:
 
 
 def test_the_history_is_english_whoever_acts(db: None, redis: object) -> None:
-    make_site_deliveries(make_webhook(Site, name="CMDB"), retries.MAX_ENTRIES + 1)
+    webhook, user = make_webhook(Site, name="CMDB"), User.objects.create_superuser("admin")
+    make_site_deliveries(webhook, 1)
     with translation.override("de"):
-        retries.retry(Delivery.objects.all(), User.objects.create_superuser("admin"))
-    entry = LogEntry.objects.get()
-    assert (entry.object_repr, entry.get_change_message()) == ("101 deliveries of CMDB", "Retried.")
+        retries.retry(Delivery.objects.all(), user)
+        run = runs.start(RunKind.RETRY, {"webhook": webhook.pk}, user)
+    assert [(entry.object_repr, entry.get_change_message()) for entry in LogEntry.objects.order_by("pk")] == [
+        (str(Delivery.objects.for_list().get()), "Retried."),
+        ("retry of deliveries of CMDB", f"Started run {run.pk}."),
+    ]

@@ -17,7 +17,6 @@ from webhooks import permissions
 from webhooks.models import Delivery, Run, Webhook
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.operations import history, retries, runs, webhooks
-from webhooks.operations.retries import Result
 from webhooks.operations.wording import count_of, number
 from webhooks.workers import jobs
 
@@ -53,7 +52,7 @@ def discard(request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
 def _perform(
     request: HttpRequest,
     permission: str,
-    operation: Callable[[Any, Any, float], Result],
+    operation: Callable[[Any, Any], int],
     chosen: QuerySet[Delivery],
     done: Any,
     why_skipped: str,
@@ -61,12 +60,9 @@ def _perform(
     """``done`` is the text about the result, with a form for one delivery and one for many."""
     permitted = permissions.allowed(request.user, permission, chosen)
     count = permitted.count()
-    result = operation(permitted, request.user, retries.REQUEST_SECONDS)
-    skipped = count - result.changed if result.is_complete else 0
-    text = done % {"count": result.changed, "number": number(result.changed)}
-    show_result(request, result.changed, text, skipped, why_skipped)
-    if not result.is_complete:
-        messages.warning(request, _("There were too many for one request. Repeat the action for the rest."))
+    changed = operation(permitted, request.user)
+    text = done % {"count": changed, "number": number(changed)}
+    show_result(request, changed, text, count - changed, why_skipped)
 
 
 def show_run(request: HttpRequest, run: Run) -> None:

@@ -16,7 +16,6 @@ from django.utils.translation import ngettext
 from webhooks import conditions, payloads, permissions, registry
 from webhooks.admin.form_fields import FieldNamesField, ListField
 from webhooks.admin.lists import as_key
-from webhooks.capture.context import Actor
 from webhooks.capture.matching import EventContext, FilterError, wants
 from webhooks.capture.subscriptions import Filters
 from webhooks.conditions import ConditionError
@@ -103,8 +102,7 @@ def _judge(filters: Filters, event: Event) -> tuple[str, str]:
         return "unknown", _("no webhook used this serializer then")
     if event.action == Action.UPDATED and not event.changed and filters.needs_prechange:
         return "unknown", _("no webhook needed the previous state then, so it was not recorded")
-    payload = payloads.as_serialized_by(event, filters.serializer)
-    context = EventContext(event.action, payload.data, payload.snapshots, payload.changed, Actor(event.username))
+    context = EventContext.of_stored(event, filters.serializer)
     try:
         if wants(filters, context):
             return "matched", ""

@@ -49,6 +49,9 @@ MAX_DELIVERIES = 100
 # Replay checks the time after each chunk. The result names this many events that could not be replayed.
 CHUNK, MAX_NAMED = 10, 5
 
+# Seconds after which a request stops to replay, before the web server ends it.
+REQUEST_SECONDS = 20.0
+
 
 @admin.register(Event)
 class EventAdmin(ChangeColumns, ReadOnlyAdmin):
@@ -206,7 +209,7 @@ def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
     replayable: EventQuerySet = chosen.replayable()  # type: ignore[attr-defined]
     ids = list(replayable.order_by("pk").values_list("pk", flat=True))
     replayed, problems = 0, list[str]()
-    end = time.monotonic() + retries.REQUEST_SECONDS
+    end = time.monotonic() + REQUEST_SECONDS
     for start in range(0, len(ids), CHUNK):
         for one in retries.replay(Event.objects.filter(pk__in=ids[start : start + CHUNK]).order_by("pk"), request.user):
             if one.event:

@@ -23,7 +23,6 @@ from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.ids import filter_time
 from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
-from webhooks.operations.retries import Result
 from webhooks.operations.run_filters import FILTERS, RefusedFilter
 from webhooks.operations.wording import exact_time, number
 
@@ -141,7 +140,7 @@ def _may_start(user: Any, kind: RunKind, count: int) -> bool:
 
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
-    result: Run | Result
+    result: Run | int
     if kind in AT_ONCE_KINDS and filters:
         result = runs.act(kind, filters, request.user)
     else:
@@ -149,8 +148,8 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
     if isinstance(result, Run):
         show_run(request, result)
         return redirect("admin:webhooks_run_change", result.pk)
-    done = ngettext("Done with %(count)s delivery.", "Done with %(count)s deliveries.", result.changed)
-    show_result(request, result.changed, done % {"count": number(result.changed)}, 0, "")
+    done = ngettext("Done with %(count)s delivery.", "Done with %(count)s deliveries.", result)
+    show_result(request, result, done % {"count": number(result)}, 0, "")
     return redirect(_list_url(kind))
 
 

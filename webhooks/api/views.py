@@ -33,7 +33,6 @@ from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliv
 from webhooks.models.validation import CONFLICT
 from webhooks.operations import history, retries, runs
 from webhooks.operations.refusals import OUTSIDE
-from webhooks.operations.retries import Result
 from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.webhooks import delete_webhooks, pause, ping, resume
 from webhooks.workers import jobs
@@ -222,12 +221,12 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         refusal = _("Delivery %(id)s is %(state)s. You can only discard a waiting, pending or failed delivery.")
         return self._perform(retries.discard, refusal)
 
-    def _perform(self, perform: Callable[[Any, Any], Result], refusal: str) -> Response:
+    def _perform(self, perform: Callable[[Any, Any], int], refusal: str) -> Response:
         refuse_body(self.request)
         delivery = self.get_object()
         if not permissions.may(self.request.user, self.operation, delivery):
             raise PermissionDenied
-        if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user).changed:
+        if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user):
             raise Conflict(refusal % {"id": delivery.pk, "state": State(delivery.state).label})
         return Response(self.get_serializer(self.get_object()).data)
 
@@ -254,4 +253,4 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         if isinstance(done, Run):
             shown = RetriedSerializer({"retried": 0, "run": done.pk}).data
             return Response(shown, status=status.HTTP_202_ACCEPTED)
-        return Response(RetriedSerializer({"retried": done.changed, "run": None}).data)
+        return Response(RetriedSerializer({"retried": done, "run": None}).data)

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from webhooks import conditions
+from webhooks import conditions, payloads
 from webhooks.capture.context import Actor
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conditions import MISSING, SIDES, Judgement, actual_value, lookup
 from webhooks.conf import conf
 from webhooks.errors import reraise_job_timeout
-from webhooks.models import Action
+from webhooks.models import Action, Event
 from webhooks.models.skip import Refusal, Rule
 from webhooks.text import clean
 
@@ -52,6 +52,12 @@ class EventContext:
     judgements: dict[str, Judgement] = field(default_factory=dict, init=False)
     errors: dict[str, Exception] = field(default_factory=dict, init=False)
     explanations: dict[str, Refusal] = field(default_factory=dict, init=False)
+
+    @classmethod
+    def of_stored(cls, event: Event, serializer: str) -> EventContext:
+        """A stored Event, with the data of this serializer."""
+        found, actor = payloads.as_serialized_by(event, serializer), Actor(event.username, event.request_id)
+        return cls(event.action, found.data, found.snapshots, found.changed, actor)
 
     @cached_property
     def facts(self) -> dict[str, Any]:

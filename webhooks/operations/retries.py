@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
-import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
@@ -17,24 +13,17 @@ from django.utils.translation import gettext_noop
 
 from webhooks import payloads, registry
 from webhooks.capture import serialize, subscriptions
-from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
 from webhooks.db import DatabaseNow
 from webhooks.models import Action, Delivery, Event, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.operations import history
-from webhooks.operations.wording import count_of, in_english, listed
-from webhooks.payloads.snapshots import PrechangeState
 from webhooks.text import clean, dumps, last_line
 from webhooks.workers import jobs
 
-# Ids that one query reads, and deliveries that one transaction changes: workers wait for these rows.
-READ, CHUNK = 10_000, 500
-
-# Up to this many deliveries get an entry each in the history. More get one summary, which names a few webhooks.
-MAX_ENTRIES = 100
-NAMED_WEBHOOKS = 3
+# Deliveries that one call changes at most, more than a page shows: workers wait for these rows. Runs change more.
+MOST = 1000
 
 # The columns that a replay copies from the original event.
 KEPT_COLUMNS = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")
@@ -44,48 +33,24 @@ NO_MATCH = gettext_noop("none of its webhooks matches the object as it is today"
 # Who asked, if no user did: a command or other code.
 PROGRAM = "a program"
 
-# Seconds after which a request stops, before the web server ends it.
-REQUEST_SECONDS = 20.0
 
-
-@dataclass
-class Result:
-    """The result of retrying or discarding many deliveries."""
-
-    changed: int = 0
-    is_complete: bool = True
-    """False if the time ran out before the last delivery."""
-    webhooks: set[int] = field(default_factory=set)
-    changed_ids: list[uuid.UUID] = field(default_factory=list)
-    """The first ones. All of them, if there are at most ``MAX_ENTRIES``."""
-
-
-def retry(deliveries: DeliveryQuerySet, user: Any = None, seconds: float = math.inf) -> Result:
+def retry(deliveries: DeliveryQuerySet, user: Any = None) -> int:
     """Send failed and discarded deliveries again, in their lanes. Pending ones get their next attempt now.
 
-    A paused webhook is probed at once. A ``user`` gets entries in the history. Stops after about
-    ``seconds``.
+    A paused webhook is probed at once. A ``user`` gets entries in the history. Returns the number of deliveries, at
+    most ``MOST``.
     """
-    result = _change(deliveries.retriable(), lambda chosen: chosen.retry(name_of(user)), seconds)
-    Webhook.objects.filter(pk__in=result.webhooks).probe()
-    _record(user, result, "Retried.")
-    return result
+    return _change(deliveries.retriable(), lambda chosen: chosen.retry(name_of(user)), user, "Retried.", probes=True)
 
 
-def resend(deliveries: DeliveryQuerySet, user: Any = None, seconds: float = math.inf) -> Result:
-    """Send finished deliveries again, including succeeded ones, in their lanes. ``user`` and ``seconds`` as for
-    ``retry``."""
-    result = _change(deliveries.resendable(), lambda chosen: chosen.resend(name_of(user)), seconds)
-    Webhook.objects.filter(pk__in=result.webhooks).probe()
-    _record(user, result, "Resent.")
-    return result
+def resend(deliveries: DeliveryQuerySet, user: Any = None) -> int:
+    """Send finished deliveries again, including succeeded ones, in their lanes. Otherwise as ``retry``."""
+    return _change(deliveries.resendable(), lambda chosen: chosen.resend(name_of(user)), user, "Resent.", probes=True)
 
 
-def discard(deliveries: DeliveryQuerySet, user: Any = None, seconds: float = math.inf) -> Result:
-    """End deliveries without sending them, unless they are being sent. ``user`` and ``seconds`` as for ``retry``."""
-    result = _change(deliveries.discardable(), DeliveryQuerySet.discard, seconds)
-    _record(user, result, "Discarded.")
-    return result
+def discard(deliveries: DeliveryQuerySet, user: Any = None) -> int:
+    """End deliveries without sending them, unless they are being sent. ``user`` and the result are as for ``retry``."""
+    return _change(deliveries.discardable(), DeliveryQuerySet.discard, user, "Discarded.", probes=False)
 
 
 def name_of(user: Any) -> str:
@@ -95,47 +60,19 @@ def name_of(user: Any) -> str:
     return clean(user.get_username() if hasattr(user, "get_username") else str(user), USERNAME_LENGTH) or PROGRAM
 
 
-def _change(deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int], seconds: float) -> Result:
-    """Change deliveries in chunks, because there may be a hundred thousand."""
-    result, end = Result(), time.monotonic() + seconds
-    for webhook_ids in _chunks(deliveries):
-        result.changed += change(Delivery.objects.filter(pk__in=list(webhook_ids)))
-        result.webhooks.update(webhook_ids.values())
-        if len(result.changed_ids) <= MAX_ENTRIES:
-            result.changed_ids += webhook_ids
-        if time.monotonic() > end:
-            result.is_complete = False
-            break
+def _change(
+    deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int], user: Any, done: str, probes: bool
+) -> int:
+    """The first ones of each lane come first, if there are too many."""
+    webhooks = dict(deliveries.order_by("event_id", "pk").values_list("pk", "webhook")[:MOST])
+    chosen = Delivery.objects.filter(pk__in=webhooks.keys())
+    changed = change(chosen)
+    if probes:
+        Webhook.objects.filter(pk__in=set(webhooks.values())).probe()
+    if user is not None and changed:
+        history.record(user, list(Delivery.objects.for_list().filter(pk__in=webhooks.keys())), history.CHANGE, done)
     jobs.wake_on_commit()
-    return result
-
-
-def _chunks(deliveries: DeliveryQuerySet) -> Iterator[dict[uuid.UUID, int]]:
-    """The webhooks of deliveries by the delivery's id, in the order of the events: the first of a lane comes first.
-
-    Leaves out events from now on.
-    """
-    newest = Event.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
-    ordered = deliveries.filter(event__lte=newest).order_by("event_id", "pk").values_list("event_id", "pk", "webhook")
-    rows = list(ordered[:READ])
-    while rows:
-        for start in range(0, len(rows), CHUNK):
-            yield {pk: webhook_id for _, pk, webhook_id in rows[start : start + CHUNK]}
-        event_id, last, _ = rows[-1]
-        rows = list(ordered.filter(Q(event_id__gt=event_id) | Q(event_id=event_id, pk__gt=last))[:READ])
-
-
-def _record(user: Any, result: Result, message: str) -> None:
-    if user is None or not result.changed:
-        return
-    if result.changed <= MAX_ENTRIES:
-        rows = list(Delivery.objects.for_list().filter(pk__in=result.changed_ids))
-        history.record(user, rows, history.CHANGE, message)
-        return
-    names = list(Webhook.objects.filter(pk__in=result.webhooks).values_list("name", flat=True)[:NAMED_WEBHOOKS])
-    with in_english():
-        what = f"{count_of(result.changed, 'delivery')} of {listed(names, len(result.webhooks))}"
-    history.record_summary(user, Delivery, what, history.CHANGE, message)
+    return changed
 
 
 class NotReplayable(Exception):
@@ -231,11 +168,7 @@ def _current_columns(original: Event) -> dict[str, Any]:
         raise NotReplayable(_("the object is gone"))
     instance, chosen, texts = instances[original.object_id], payloads.webhooks_by_serializer(original), {}
     for name in chosen:
-        prechange = None
-        if original.action == Action.UPDATED and payloads.has_serializer(original, name):
-            snapshots = json.loads(payloads.as_serialized_by(original, name).snapshots or "{}")
-            if snapshots.get("prechange") is not None:
-                prechange = PrechangeState(snapshot=snapshots["prechange"])
+        prechange = payloads.stored_prechange(original, name) if original.action == Action.UPDATED else None
         texts[name] = serialize.serialize(registration, instance, name, prechange).columns()
     return payloads.serializer_columns(chosen, texts) | {"object_repr": registration.name_of(instance)}
 
@@ -248,10 +181,7 @@ def _matching_webhooks(original: Event, columns: dict[str, Any]) -> list[int]:
     current = subscriptions.read(Event.objects.db)
     found = Match()
     for serializer, webhook_ids in payloads.webhooks_by_serializer(event).items():
-        serialized = payloads.as_serialized_by(event, serializer)
-        texts = {name: getattr(serialized, name) for name in payloads.SERIALIZED_COLUMNS}
-        context = EventContext(original.action, **texts, actor=Actor(original.username, original.request_id))
-        found.add(match(webhook_ids, current, context, Budget()))
+        found.add(match(webhook_ids, current, EventContext.of_stored(event, serializer), Budget()))
     if found.errored:
         raise FilterError(last_line(found.error))
     return found.matched

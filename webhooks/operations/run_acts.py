@@ -12,7 +12,6 @@ from django.db.models import Exists, OuterRef, Q
 
 from webhooks import payloads, permissions
 from webhooks.capture import subscriptions
-from webhooks.capture.context import Actor
 from webhooks.capture.matching import EventContext, FilterError, wants
 from webhooks.delivery.dispatch import insert_for
 from webhooks.delivery.run_acts import EVENTS, Act, Applied, DeliveryAct, Key, Portion, RunRefused, acts, user_of
@@ -178,10 +177,8 @@ def _wants(webhook: Webhook, filters: subscriptions.Filters | None, event: Event
         raise FilterError(f"it has no data of the serializer {webhook.serializer or '(default)'}")
     if filters is None:
         return True
-    serialized = payloads.as_serialized_by(event, webhook.serializer)
-    texts = {name: getattr(serialized, name) for name in payloads.SERIALIZED_COLUMNS}
     try:
-        return wants(filters, EventContext(event.action, **texts, actor=Actor(event.username, event.request_id)))
+        return wants(filters, EventContext.of_stored(event, webhook.serializer))
     except Exception as error:
         raise FilterError(str(error)) from error
 

@@ -27,15 +27,15 @@ from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.ids import filter_time
 from webhooks.models.run import RunQuerySet
 from webhooks.operations import history, retries, run_acts, run_filters  # noqa: F401 # run_acts adds its acts
-from webhooks.operations.retries import NAMED_WEBHOOKS, PROGRAM, Result, name_of
+from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.wording import count_of, in_english, listed, number, span
 from webhooks.workers import jobs
 
 # Up to this many rows are changed at once, without a run.
 AT_ONCE = 100
 
-# Rows that a preview names.
-SAMPLE = 10
+# Rows that a preview names, and webhooks that the name of a run names.
+SAMPLE, NAMED_WEBHOOKS = 10, 3
 
 # Seconds that one query of a preview may take, and a whole preview for a request.
 QUERY_SECONDS, PREVIEW_SECONDS = 3.0, 10.0
@@ -123,8 +123,8 @@ def start(
     return run
 
 
-def act(kind: str, filters: Mapping[str, Any], user: Any = None) -> Run | Result:
-    """Retry, resend or discard what the filters choose: at once if it is little, else by a run."""
+def act(kind: str, filters: Mapping[str, Any], user: Any = None) -> Run | int:
+    """Retry, resend or discard what the filters choose. Returns the number of few deliveries, and for many a run."""
     rows: Any = rows_of(kind, _new(kind, filters, user, takes_all=False), user)
     if rows[: AT_ONCE + 1].count() > AT_ONCE:
         return start(kind, filters, user)

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 
 from webhooks import payloads, permissions, registry
 from webhooks.capture import serialize
-from webhooks.capture.context import Actor, actor_columns, current_actor
+from webhooks.capture.context import actor_columns, current_actor
 from webhooks.capture.matching import Budget, EventContext, match
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
@@ -177,11 +177,7 @@ def _earlier_state(webhook: Webhook, event: Event, user: Any) -> PrechangeState 
         return None
     of_object = Event.objects.filter(object_type=event.object_type, object_id=event.object_id, action=Action.UPDATED)
     last = permissions.visible_events(user, of_object).order_by("-pk").first()
-    if last is None or not payloads.has_serializer(last, webhook.serializer):
-        return None
-    snapshots = json.loads(payloads.as_serialized_by(last, webhook.serializer).snapshots or "{}")
-    before = snapshots.get("prechange")
-    return PrechangeState(snapshot=before) if before is not None else None
+    return payloads.stored_prechange(last, webhook.serializer) if last else None
 
 
 # The verdict
@@ -196,9 +192,8 @@ def _judge(webhook: Webhook, labels: Collection[str], event: Event, shows_actual
     if event.username in webhook.excluded_usernames:
         return False, _describe(Refusal(Rule.IGNORED_USER), event, shows_actual)
     filters = _filters(webhook)
-    context = EventContext(event.action, event.data, event.snapshots, event.changed, Actor(event.username))
     alone = Subscriptions(filters={filters.webhook_id: filters}, disabled=Subscriptions())
-    found = match([filters.webhook_id], alone, context, Budget())
+    found = match([filters.webhook_id], alone, EventContext.of_stored(event, ""), Budget())
     if found.errored:
         return False, last_line(found.error)
     if not found.matched:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.payloads.snapshots import differences
+from webhooks.payloads.snapshots import PrechangeState, differences
 
 # The columns of an Event that a serializer determines.
 SERIALIZED_COLUMNS = ("data", "snapshots", "changed")
@@ -151,6 +151,14 @@ def as_serialized_by(event: Any, name: str) -> SendableEvent:
     """The Event with the data of this serializer."""
     texts = _serializers(event).get(name, {})
     return _OtherSerializer(event, texts) if "data" in texts else event
+
+
+def stored_prechange(event: Any, serializer: str) -> PrechangeState | None:
+    """The state before a stored Event, as this serializer wrote it. None if it is not known."""
+    if not has_serializer(event, serializer):
+        return None
+    stored = json.loads(as_serialized_by(event, serializer).snapshots or "{}").get("prechange")
+    return None if stored is None else PrechangeState(snapshot=stored)
 
 
 def as_sent_to(event: Any, webhook_id: int) -> SendableEvent:
