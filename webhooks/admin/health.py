@@ -47,7 +47,7 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
     now = datetime.now(UTC)
     first = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=HOURS - 1)
     day, hours = statistics.series([webhook.pk], Period.HOUR, first)
-    alarms = list(webhook_alarms(webhook, now))
+    alarms = list(webhook_alarms(webhook))
     return {
         "state": webhook_state(webhook),
         "sentence": "" if alarms else _sentence(webhook),  # an alarm says the same, and more

@@ -56,10 +56,10 @@ class Problem(StrEnum):
 class Alarm:
     """A problem, and the way out."""
 
-    level: Level
     problem: Problem
     text: str
     """What is wrong, in a sentence or two."""
+    level: Level = Level.WARNING
     remedy: str = ""
     """What to do."""
     command: str = ""

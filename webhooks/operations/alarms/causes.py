@@ -42,7 +42,7 @@ def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: dat
     for group in overview.failed_groups:
         groups[group.webhook_id].append(group)
     chains = [
-        [*webhook_alarms(one, now), *overdue(one, now, bool(backend.serving)), *failed(one, groups[one.pk])]
+        [*webhook_alarms(one), *overdue(one, now, bool(backend.serving)), *failed(one, groups[one.pk])]
         for one in overview.webhooks
     ]
     late = [*site.undispatched(overview, backend, now), *_take(chains, Problem.OVERDUE)] if is_enabled else []
@@ -154,7 +154,6 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
     )
     return [
         Alarm(
-            level=Level.WARNING,
             problem=Problem.FAILED_DELIVERIES,
             text=text % {"count": number(count, cap)},
             remedy=_("Fix the causes, then retry."),
@@ -168,18 +167,11 @@ def _none_enabled(overview: Overview) -> list[Alarm]:
     if "webhooks" in overview.hidden or any(webhook.enabled for webhook in overview.webhooks):
         return []
     if not overview.webhooks:
-        problem, text, remedy = (
-            Problem.NO_WEBHOOK,
-            _("No webhook is defined, so changes are not recorded."),
-            _("Add one."),
-        )
-    elif overview.has_more_webhooks:
-        return []
-    else:
-        problem, text, remedy = (
-            Problem.ALL_DISABLED, _("Every webhook is disabled, so changes are not recorded."), _("Enable one."),
-        )  # fmt: skip
-    return [Alarm(level=Level.WARNING, problem=problem, text=text, remedy=remedy)]
+        text = _("No webhook is defined, so changes are not recorded.")
+        return [Alarm(problem=Problem.NO_WEBHOOK, text=text, remedy=_("Add one."))]
+    text = _("Every webhook is disabled, so changes are not recorded.")
+    alarm = Alarm(problem=Problem.ALL_DISABLED, text=text, remedy=_("Enable one."))
+    return [] if overview.has_more_webhooks else [alarm]
 
 
 def _all_well(overview: Overview) -> Alarm:

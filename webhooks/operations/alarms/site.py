@@ -55,28 +55,22 @@ def stopped(overview: Overview, backend: Backend, is_enabled: bool) -> Iterator[
             command="rq resume --url redis://…",
             waiting=waiting,
         )
-    command = f"python manage.py rqworker {backend.queue}"
     if not backend.workers:
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.NO_WORKER,
-            text=_("No worker is running, so nothing is delivered."),
-            remedy=_("Start one:"),
-            command=command,
-            since=overview.last_sweep,
-            waiting=waiting,
-        )
+        problem, text = Problem.NO_WORKER, _("No worker is running, so nothing is delivered.")
     elif not backend.serving and not backend.is_suspended:
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.NO_WORKER_OF_QUEUE,
-            text=_("No running worker serves the queue “%(queue)s”, so nothing is delivered.")
-            % {"queue": backend.queue},
-            remedy=_("Start one:"),
-            command=command,
-            since=overview.last_sweep,
-            waiting=waiting,
-        )
+        problem = Problem.NO_WORKER_OF_QUEUE
+        text = _("No running worker serves the queue “%(queue)s”, so nothing is delivered.")
+    else:
+        return
+    yield Alarm(
+        level=Level.ERROR,
+        problem=problem,
+        text=text % {"queue": backend.queue},
+        remedy=_("Start one:"),
+        command=f"python manage.py rqworker {backend.queue}",
+        since=overview.last_sweep,
+        waiting=waiting,
+    )
 
 
 def workers(backend: Backend) -> Iterator[Alarm]:
@@ -85,7 +79,6 @@ def workers(backend: Backend) -> Iterator[Alarm]:
         return
     if backend.serving and not any(worker.is_shipped for worker in backend.serving):
         yield Alarm(
-            level=Level.WARNING,
             problem=Problem.STOCK_WORKERS,
             text=_(
                 "Only stock rq workers are running. They retry, and take over from dead workers, only when a change or "
@@ -102,7 +95,6 @@ def workers(backend: Backend) -> Iterator[Alarm]:
 def _of_worker(worker: RegisteredWorker) -> Iterator[Alarm]:
     if worker.is_silent:
         yield Alarm(
-            level=Level.WARNING,
             problem=Problem.SILENT_WORKER,
             text=_("The worker “%(name)s” has not reported for %(span)s: it hangs or was killed.")
             % {"name": worker.label, "span": span(worker.silence)},
@@ -118,7 +110,6 @@ def _of_worker(worker: RegisteredWorker) -> Iterator[Alarm]:
         else:
             text = _("The clock of worker “%(name)s” is %(span)s behind the database's.")
         yield Alarm(
-            level=Level.WARNING,
             problem=Problem.CLOCK,
             text=text % {"name": worker.label, "span": span(abs(worker.clock_offset))},
             remedy=_(
@@ -175,7 +166,6 @@ def failed_events(overview: Overview) -> Iterator[Alarm]:
     if newest:
         text += " " + _("The newest: %(object)s, %(error)s") % {"object": newest.name, "error": last_line(newest.error)}
     yield Alarm(
-        level=Level.WARNING,
         problem=Problem.FAILED_EVENTS,
         text=text,
         remedy=_("Fix the causes, then replay."),
@@ -208,7 +198,6 @@ def database(state: VacuumState) -> Iterator[Alarm]:
             state.dead,
         )
         yield Alarm(
-            level=Level.WARNING,
             problem=Problem.OPEN_TRANSACTION,
             text=text % {"holder": one.holder, "age": one.age, "count": number(state.dead)},
             remedy=one.remedy,
@@ -217,24 +206,19 @@ def database(state: VacuumState) -> Iterator[Alarm]:
     for table in state.tables:
         if not table.needs_vacuum:
             continue
-        values = {"table": table.name, "dead": number(table.dead), "live": number(table.live)}
+        text = _(
+            "The table %(table)s has %(dead)s dead rows and %(live)s live ones, and no VACUUM has ended since the "
+            "server started. It grows, and workers slow down."
+        )
         if table.vacuumed_at:
             text = _(
                 "The table %(table)s has %(dead)s dead rows and %(live)s live ones, and no VACUUM has ended for "
                 "%(span)s. It grows, and workers slow down."
-            ) % {**values, "span": span(table.seconds)}
-        else:
-            text = (
-                _(
-                    "The table %(table)s has %(dead)s dead rows and %(live)s live ones, and no VACUUM has ended since "
-                    "the server started. It grows, and workers slow down."
-                )
-                % values
             )
+        rows = {"dead": number(table.dead), "live": number(table.live)}
         yield Alarm(
-            level=Level.WARNING,
             problem=Problem.DEAD_ROWS,
-            text=text,
+            text=text % {"table": table.name, "span": span(table.seconds), **rows},
             remedy=_("Check that autovacuum is on and keeps up. To vacuum the table at once, in psql:"),
             command=f"VACUUM (ANALYZE) {table.name};",
         )

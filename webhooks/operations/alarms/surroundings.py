@@ -63,8 +63,9 @@ def _concerns(alarm: Alarm, one: Happening) -> bool:
 
 def _changes(webhooks: set[int]) -> Iterator[Happening]:
     for entry in history.newest_of_webhooks(webhooks):
-        text = _("%(user)s added the webhook.") if entry.is_addition else _("%(user)s: %(change)s")
-        yield Happening(entry.at, text % {"user": entry.user, "change": entry.change}, entry.webhook_id)
+        text = _("%(user)s added the webhook.") if entry.is_addition() else _("%(user)s: %(change)s")
+        text %= {"user": entry.user, "change": entry.get_change_message()}
+        yield Happening(entry.action_time, text, int(entry.object_id))
 
 
 def _workers(backend: Backend) -> Iterator[Happening]:

@@ -18,7 +18,7 @@ from webhooks.operations.wording import number, span
 from webhooks.permissions.redaction import explain, label_of_kind, remedy_of
 
 
-def webhook_alarms(webhook: Any, now: datetime) -> Iterator[Alarm]:
+def webhook_alarms(webhook: Any) -> Iterator[Alarm]:
     """The alarms of one webhook, read by ``with_counts``: disabled, unreadable secrets, paused, failing, blocked."""
     if not webhook.enabled:
         yield from _disabled(webhook)
@@ -35,30 +35,27 @@ def webhook_alarms(webhook: Any, now: datetime) -> Iterator[Alarm]:
         yield _blocked(webhook)
 
 
+def _alarm(webhook: Any, problem: Problem, text: str, remedy: str, **more: Any) -> Alarm:
+    """An alarm because of which the open deliveries of the webhook wait. ``more`` has other attributes."""
+    common = {"webhook_id": webhook.pk, "waiting": open_count(webhook)}
+    return Alarm(problem=problem, text=text, remedy=remedy, **common | more)
+
+
 def _disabled(webhook: Any) -> Iterator[Alarm]:
     unsent = open_count(webhook)
     if not (webhook.disabled_reason or unsent):
         return
+    remedy, error_kind = "", ""
     if webhook.disabled_reason:
-        text = _("“%(name)s” was disabled automatically: %(reason)s.")
+        text, error_kind = _("“%(name)s” was disabled automatically: %(reason)s."), webhook.error_kind
+        remedy = explain(error_kind, webhook.payload_url).remedy
     elif webhook.disabled_by:
         text = _("“%(name)s” was disabled by %(user)s, and its deliveries wait.")
     else:
         text = _("“%(name)s” is disabled, and its deliveries wait.")
-    explanation = explain(webhook.error_kind, webhook.payload_url) if webhook.disabled_reason else None
-    remedy = explanation.remedy if explanation and explanation.remedy else ""
-    if not remedy:
-        remedy = _("Enable it, or discard its deliveries.") if unsent else _("Enable it.")
-    yield Alarm(
-        level=Level.WARNING,
-        problem=Problem.DISABLED,
-        text=text % {"name": webhook.name, "reason": why_disabled(webhook), "user": webhook.disabled_by},
-        remedy=remedy,
-        webhook_id=webhook.pk,
-        since=webhook.disabled_at,
-        waiting=unsent,
-        error_kind=webhook.error_kind if webhook.disabled_reason else "",
-    )
+    text %= {"name": webhook.name, "reason": why_disabled(webhook), "user": webhook.disabled_by}
+    remedy = remedy or (_("Enable it, or discard its deliveries.") if unsent else _("Enable it."))
+    yield _alarm(webhook, Problem.DISABLED, text, remedy, since=webhook.disabled_at, error_kind=error_kind)
 
 
 def _unreadable(webhook: Any) -> Iterator[Alarm]:
@@ -66,17 +63,10 @@ def _unreadable(webhook: Any) -> Iterator[Alarm]:
         "secret": _("The secret of “%(name)s” cannot be decrypted with the keys in the settings."),
         "secret headers": _("The secret headers of “%(name)s” cannot be decrypted with the keys in the settings."),
     }
+    remedy = _("Restore the missing key in the settings of the site and of the workers, or enter the value again.")
     for secret in webhook.unreadable:
-        yield Alarm(
-            level=Level.ERROR,
-            problem=Problem.UNREADABLE,
-            text=texts[secret] % {"name": webhook.name},
-            remedy=_(
-                "Restore the missing key in the settings of the site and of the workers, or enter the value again."
-            ),
-            webhook_id=webhook.pk,
-            waiting=open_count(webhook),
-        )
+        text = texts[secret] % {"name": webhook.name}
+        yield _alarm(webhook, Problem.UNREADABLE, text, remedy, level=Level.ERROR)
 
 
 def _paused_by_user(webhook: Any) -> Alarm:
@@ -84,15 +74,9 @@ def _paused_by_user(webhook: Any) -> Alarm:
         text = _("“%(name)s” was paused by %(user)s. Its changes are stored and not sent.")
     else:
         text = _("“%(name)s” was paused by hand. Its changes are stored and not sent.")
-    return Alarm(
-        level=Level.WARNING,
-        problem=Problem.PAUSED_BY_USER,
-        text=text % {"name": webhook.name, "user": webhook.paused_by},
-        remedy=_("Resume it, and what waits is sent."),
-        webhook_id=webhook.pk,
-        since=webhook.paused_at,
-        waiting=open_count(webhook),
-    )
+    text %= {"name": webhook.name, "user": webhook.paused_by}
+    remedy = _("Resume it, and what waits is sent.")
+    return _alarm(webhook, Problem.PAUSED_BY_USER, text, remedy, since=webhook.paused_at)
 
 
 def _paused(webhook: Any) -> Alarm:
@@ -101,34 +85,24 @@ def _paused(webhook: Any) -> Alarm:
         "“%(name)s” is paused after %(count)s failed attempt: %(reason)s.",
         "“%(name)s” is paused after %(count)s failed attempts: %(reason)s.",
         failures,
-    )
-    return Alarm(
-        level=Level.WARNING,
-        problem=Problem.PAUSED,
-        text=text % {"name": webhook.name, "count": number(failures), "reason": webhook.last_failure},
-        remedy=_why(webhook),
-        webhook_id=webhook.pk,
-        since=webhook.failing_since,
-        waiting=open_count(webhook),
-        probe_at=webhook.probe_at,
-        **_receiver(webhook),
-    )
+    ) % {"name": webhook.name, "count": number(failures), "reason": webhook.last_failure}
+    return _of_receiver(webhook, Problem.PAUSED, text, probe_at=webhook.probe_at)
 
 
 def _failing(webhook: Any) -> Alarm:
     text = _("The last attempt for “%(name)s” failed: %(reason)s.")
     if webhook.is_retrying:
         text = _("The last attempt for “%(name)s” failed, and is retried automatically: %(reason)s.")
-    return Alarm(
-        level=Level.WARNING,
-        problem=Problem.FAILING,
-        text=text % {"name": webhook.name, "reason": webhook.last_failure},
-        remedy=_why(webhook),
-        webhook_id=webhook.pk,
-        since=webhook.failing_since,
-        waiting=open_count(webhook),
-        **_receiver(webhook),
-    )
+    return _of_receiver(webhook, Problem.FAILING, text % {"name": webhook.name, "reason": webhook.last_failure})
+
+
+def _of_receiver(webhook: Any, problem: Problem, text: str, **more: Any) -> Alarm:
+    """An alarm about the receiver, with the cause of the last failure."""
+    explanation = explain(webhook.error_kind, webhook.payload_url)
+    remedy = f"{explanation.cause} {explanation.remedy}".strip()
+    receiver, kind = url_policy.redacted(webhook.payload_url), webhook.error_kind
+    since = webhook.failing_since
+    return _alarm(webhook, problem, text, remedy, since=since, error_kind=kind, receiver=receiver, **more)
 
 
 def _blocked(webhook: Any) -> Alarm:
@@ -136,16 +110,10 @@ def _blocked(webhook: Any) -> Alarm:
         "“%(name)s”: the first delivery of %(count)s object fails, and later ones of the object wait behind it.",
         "“%(name)s”: the first deliveries of %(count)s objects fail, and later ones of the objects wait behind them.",
         webhook.blocked,
-    )
-    return Alarm(
-        level=Level.WARNING,
-        problem=Problem.BLOCKED_LANES,
-        text=text % {"name": webhook.name, "count": number(webhook.blocked, EACH_CAP)},
-        remedy=_("Open the first one: its page says why it fails. Retry it after the fix, or discard it."),
-        webhook_id=webhook.pk,
-        since=webhook.blocked_since,
-        waiting=webhook.waiting,
-    )
+    ) % {"name": webhook.name, "count": number(webhook.blocked, EACH_CAP)}
+    remedy = _("Open the first one: its page says why it fails. Retry it after the fix, or discard it.")
+    since, waiting = webhook.blocked_since, webhook.waiting
+    return _alarm(webhook, Problem.BLOCKED_LANES, text, remedy, since=since, waiting=waiting)
 
 
 def overdue(webhook: Any, now: datetime, has_worker: bool) -> Iterator[Alarm]:
@@ -155,16 +123,11 @@ def overdue(webhook: Any, now: datetime, has_worker: bool) -> Iterator[Alarm]:
     seconds = (now - webhook.due_since).total_seconds()
     # Without a worker there is nothing to be patient for.
     if seconds > (PATIENCE if has_worker else 0):
-        yield Alarm(
-            level=Level.WARNING if has_worker else Level.ERROR,
-            problem=Problem.OVERDUE,
-            text=_("Deliveries of “%(name)s” are due but not sent, the oldest for %(span)s.")
-            % {"name": webhook.name, "span": span(seconds)},
-            remedy=_("The workers hang or cannot keep up. Restart them, or start more.") if has_worker else "",
-            webhook_id=webhook.pk,
-            since=webhook.due_since,
-            waiting=open_count(webhook),
-        )
+        text = _("Deliveries of “%(name)s” are due but not sent, the oldest for %(span)s.")
+        text %= {"name": webhook.name, "span": span(seconds)}
+        remedy = _("The workers hang or cannot keep up. Restart them, or start more.") if has_worker else ""
+        level = Level.WARNING if has_worker else Level.ERROR
+        yield _alarm(webhook, Problem.OVERDUE, text, remedy, level=level, since=webhook.due_since)
 
 
 def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
@@ -180,21 +143,7 @@ def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
     if known:
         reasons = [f"{label_of_kind(group.kind)} ({number(group.count, EACH_CAP)})" for group in known]
         text += " " + _("Reasons: %(reasons)s.") % {"reasons": ", ".join(reasons)}
-    yield Alarm(
-        level=Level.WARNING,
-        problem=Problem.FAILED_DELIVERIES,
-        text=text,
-        remedy=remedy_of(known[0].kind, webhook.payload_url) if known else _("Fix the causes, then retry."),
-        webhook_id=webhook.pk,
-        since=min((group.since for group in groups), default=None),
-        error_kind=known[0].kind if known else "",
-    )
-
-
-def _why(webhook: Any) -> str:
-    explanation = explain(webhook.error_kind, webhook.payload_url)
-    return f"{explanation.cause} {explanation.remedy}".strip()
-
-
-def _receiver(webhook: Any) -> dict[str, Any]:
-    return {"error_kind": webhook.error_kind, "receiver": url_policy.redacted(webhook.payload_url)}
+    kind = known[0].kind if known else ""
+    remedy = remedy_of(kind, webhook.payload_url) if known else _("Fix the causes, then retry.")
+    since = min((group.since for group in groups), default=None)
+    yield _alarm(webhook, Problem.FAILED_DELIVERIES, text, remedy, since=since, error_kind=kind, waiting=0)
