@@ -23,7 +23,7 @@ from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
 from webhooks.delivery import request as requests
 from webhooks.models import Action, Event, Skip, Webhook
-from webhooks.models.event import PING, PING_OBJECT_TYPE
+from webhooks.models.event import PING
 from webhooks.models.ids import new_id
 from webhooks.models.skip import Refusal, Rule
 from webhooks.network.auth import exchange
@@ -32,6 +32,7 @@ from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
 from webhooks.operations import history
 from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.webhooks import new_ping
 from webhooks.operations.why import not_chosen, present
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
@@ -117,16 +118,12 @@ def send(trial: Trial, webhook: Webhook, user: Any) -> Outcome:
 
 def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
     """The event of the sample as capture would make it. If its data cannot be written, it has the error."""
-    common: dict[str, Any] = {"pk": 0, "timestamp": utc_now(), **actor_columns(current_actor())}
+    unsaved: dict[str, Any] = {"pk": 0, "timestamp": utc_now()}
+    common = unsaved | actor_columns(current_actor())
     if sample.action in registry.custom_events():
         return _custom_event(sample, common)
     if sample.registration is None:
-        title = f"test of {webhook.name}".strip()
-        key = str(new_id())
-        data = dumps({"id": key, "display": title})
-        return Event(
-            action=PING, object_type=PING_OBJECT_TYPE, object_id=key, object_repr=title, data=data, **common
-        )  # fmt: skip
+        return new_ping(webhook, **unsaved)
     registration, instance = sample.registration, _instance(sample, user)
     event = Event(
         action=sample.action,

@@ -32,23 +32,21 @@ def ping(webhook: Webhook, user: Any = None) -> Event:
 
     If the webhook is paused for its failures, the test probes it at once. If a user paused it, the test waits.
     """
-    # Each test has its own id and so its own lane: a test that fails does not block the next one.
-    object_id = str(new_id())
-    event = Event(
-        action=PING,
-        object_type=PING_OBJECT_TYPE,
-        object_id=object_id,
-        object_repr=f"test of {webhook.name}",
-        data=dumps({"id": object_id, "display": f"test of {webhook.name}"}),
-        webhook_ids=[webhook.pk],
-        **actor_columns(current_actor()),
-    )
+    event = new_ping(webhook, webhook_ids=[webhook.pk])
     event.insert(Event.objects.db)
     Webhook.objects.filter(pk=webhook.pk).probe()
     jobs.wake_on_commit()
     if user is not None:
         history.record(user, [webhook], history.CHANGE, "Sent a test.")
     return event
+
+
+def new_ping(webhook: Webhook, **fields: Any) -> Event:
+    """A test event of this webhook, not saved. Its id is its own and so its lane: a test that fails blocks no other."""
+    object_id, title = str(new_id()), f"test of {webhook.name}".strip()
+    data = dumps({"id": object_id, "display": title})
+    about = {"action": PING, "object_type": PING_OBJECT_TYPE, "object_id": object_id, "object_repr": title}
+    return Event(data=data, **about, **actor_columns(current_actor()), **fields)
 
 
 def pause(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:

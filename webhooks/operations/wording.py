@@ -12,21 +12,12 @@ from django.utils.translation import gettext, ngettext_lazy, pgettext
 # The nouns of ``count_of``, for labels. In a sentence, give the whole sentence to ``ngettext``: other
 # languages inflect these words.
 NOUNS = {
-    "attempt": ngettext_lazy("%(number)s attempt", "%(number)s attempts", "count"),
-    "byte": ngettext_lazy("%(number)s byte", "%(number)s bytes", "count"),
     "change": ngettext_lazy("%(number)s change", "%(number)s changes", "count"),
-    "dead row": ngettext_lazy("%(number)s dead row", "%(number)s dead rows", "count"),
-    "deleted webhook": ngettext_lazy("%(number)s deleted webhook", "%(number)s deleted webhooks", "count"),
     "delivery": ngettext_lazy("%(number)s delivery", "%(number)s deliveries", "count"),
     "delivery or event": ngettext_lazy("%(number)s delivery or event", "%(number)s deliveries and events", "count"),
     "error": ngettext_lazy("%(number)s error", "%(number)s errors", "count"),
     "event": ngettext_lazy("%(number)s event", "%(number)s events", "count"),
-    "failed attempt": ngettext_lazy("%(number)s failed attempt", "%(number)s failed attempts", "count"),
-    "more event": ngettext_lazy("%(number)s more event", "%(number)s more events", "count"),
     "other": ngettext_lazy("%(number)s other", "%(number)s others", "count"),
-    "problem": ngettext_lazy("%(number)s problem", "%(number)s problems", "count"),
-    "run": ngettext_lazy("%(number)s run", "%(number)s runs", "count"),
-    "wake-up": ngettext_lazy("%(number)s wake-up", "%(number)s wake-ups", "count"),
     "warning": ngettext_lazy("%(number)s warning", "%(number)s warnings", "count"),
     "webhook": ngettext_lazy("%(number)s webhook", "%(number)s webhooks", "count"),
 }

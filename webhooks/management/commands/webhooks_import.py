@@ -14,6 +14,8 @@ from webhooks.management.importers import ImportPreview, source
 from webhooks.management.importers.translate import Plan
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
+from webhooks.operations.wording import count_of
+from webhooks.text import one_line
 
 TOKEN = "WEBHOOKS_IMPORT_TOKEN"  # noqa: S105 # nosec B105 # the name of a variable
 
@@ -50,7 +52,7 @@ class Command(DatabaseCommand):
         try:
             responses = source.read(options["sources"], _token(options["token_file"]))
         except source.UnreadableSource as error:
-            raise CommandError(_printable(str(error))) from None
+            raise CommandError(one_line(str(error))) from None
         preview = importers.preview(responses, options["disabled"])
         self._show(preview, responses.missing)
         if options["dry_run"]:
@@ -64,8 +66,8 @@ class Command(DatabaseCommand):
                 importers.create(preview.new)
             except IntegrityError as error:
                 problem = f"Nothing was created: another user has just used one of the names ({error}). Run it again."
-                raise CommandError(_printable(problem)) from None
-            self._print(f"Created {_count(len(preview.new))}.")
+                raise CommandError(one_line(problem)) from None
+            self._print(f"Created {count_of(len(preview.new), 'webhook')}.")
 
     def _confirm(self, count: int) -> bool:
         if not sys.stdin.isatty():
@@ -73,7 +75,7 @@ class Command(DatabaseCommand):
                 "Nothing was created: there is no terminal to ask for confirmation. Add --noinput or --dry-run."
             )
         try:
-            return input(f"Create {_count(count)}? [y/N] ").strip().lower() in ("y", "yes")
+            return input(f"Create {count_of(count, 'webhook')}? [y/N] ").strip().lower() in ("y", "yes")
         except (EOFError, KeyboardInterrupt):
             self._print("")
             return False
@@ -91,10 +93,12 @@ class Command(DatabaseCommand):
             if lines:
                 for line in (f"{title}:", *(f"  {line}" for line in lines), ""):
                     self._print(line)
-        self._print(f"{_count(len(preview.new))} new, {len(existing)} existing, {len(preview.skipped)} skipped.")
+        self._print(
+            f"{count_of(len(preview.new), 'webhook')} new, {len(existing)} existing, {len(preview.skipped)} skipped."
+        )
 
     def _print(self, text: str) -> None:
-        self.stdout.write(_printable(text))
+        self.stdout.write(one_line(text))
 
 
 def _token(path: str | None) -> str:
@@ -129,12 +133,3 @@ def _description(plan: Plan) -> list[str]:
         f"  {', '.join([fields['content_type'], *(text for text, applies in details.items() if applies)])}",
         *(f"  ! {difference}" for difference in plan.differences),
     ]
-
-
-def _count(count: int) -> str:
-    return f"{count} webhook{'' if count == 1 else 's'}"
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: names come from another server, and would control the terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
