@@ -42,7 +42,7 @@ from webhooks.delivery import maintenance
 from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Delivery, Event, Skip, State, Webhook
 from webhooks.operations import retries
-from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, answers, why
+from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, changes, why
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -675,7 +675,7 @@ def test_a_request_that_only_left_skips_is_answered() -> None:
 
 
 def test_a_request_without_an_event_is_searched_in_the_newest_skips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "MAX_SKIPS", 2)
+    monkeypatch.setattr(changes, "MAX_SKIPS", 2)
     make_webhook(Thing, conditions=RETIRED)
     for request_id in ("r1", "r2", "r3"):
         with webhooks.actor("jane", request_id=request_id):

@@ -5,6 +5,7 @@ refusals        why a user may not save settings of a webhook
 trial           try a webhook on a real object before it is saved
 retries         retry, resend and discard deliveries, replay events
 runs, run_acts  the same for many rows: begin, preview and steer a run; workers execute it (``delivery.run_steps``)
+run_filters     the filters that a run can have, and their values
 history         who changed which row
 why             why did nothing arrive?
 skip_reasons    the reasons of skips as sentences

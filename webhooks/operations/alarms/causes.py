@@ -33,7 +33,7 @@ OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
 
 
 def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
-    """The causes of what is wrong with the whole site, the worst first. If there are none, one that says that all is
+    """The causes of all problems of the site, the worst first. If there are none, one that says that all is
     well.
 
     Each webhook has a chain of alarms, and each of them follows from the ones before it.

@@ -36,7 +36,7 @@ def webhook_alarms(webhook: Any) -> Iterator[Alarm]:
 
 
 def _alarm(webhook: Any, problem: Problem, text: str, remedy: str, **more: Any) -> Alarm:
-    """An alarm because of which the open deliveries of the webhook wait. ``more`` has other attributes."""
+    """An alarm about the webhook, with the number of its open deliveries. ``more`` has other attributes."""
     common = {"webhook_id": webhook.pk, "waiting": open_count(webhook)}
     return Alarm(problem=problem, text=text, remedy=remedy, **common | more)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from django.apps import apps
@@ -18,10 +18,9 @@ from django.utils.translation import gettext as _
 
 from webhooks import registry
 from webhooks.capture.bulk import TrackedQuerySet
-from webhooks.db import index_plans, to_utc
+from webhooks.db import index_plans
 from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
-from webhooks.models.ids import first_id
 from webhooks.models.queue import HEAD_STATES
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations.why import changes, present, recorded, unrecorded
@@ -35,9 +34,6 @@ from webhooks.registry.registration import Registration
 # Events of an object that are read, and objects of a request that are answered.
 RECENT_EVENTS, MAX_OBJECTS = 20, 100
 MAX_REQUEST_ROWS = 2000
-
-# Skips that are searched for a request without an Event: no index has the request.
-MAX_SKIPS = 100_000
 
 # Changes of a webhook's models that are answered, and events that are read for them: no index has the model alone.
 MAX_CHANGES, MAX_LAST_EVENTS = 10, 1000
@@ -175,7 +171,7 @@ class _Question:
         near = around & changes.near(asked)
         with index_plans(Event.objects.db):
             events = list(self._events(near | around & Q(replay_of=pk)))
-            skips = list(self._skips(near & _ids_around([asked])))
+            skips = list(self._skips(near & changes.skip_ids_around([asked])))
         replays = [one for one in events if one.replay_of == pk]
         others = [one for one in events if one.replay_of != pk and one.pk != pk]
         wanted_by = () if asked.error else asked.webhook_ids
@@ -190,7 +186,7 @@ class _Question:
         with index_plans(Event.objects.db, may_sort=True):
             events = list(self._events(of_request)[:MAX_REQUEST_ROWS])
             # Skips have no index of requests, but one of times.
-            near = _ids_around(events) if events else _newest_skips()
+            near = changes.skip_ids_around(events) if events else changes.newest_skips()
             skips = list(self._skips(of_request & near)[:MAX_REQUEST_ROWS])
         if found := changes.latest_of_each(events, skips):
             return self._judge(found[:MAX_OBJECTS])
@@ -258,18 +254,6 @@ def _deliveries(
     queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
     heads = list(queued.order_by().values_list("pk", flat=True))
     return deliveries, {(one.webhook_id, one.lane): one for one in found.filter(pk__in=heads)}
-
-
-def _ids_around(events: Sequence[Event]) -> Q:
-    """The ids of skips of the same changes. A skip has its id since the first change of its transaction."""
-    hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
-    return Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
-
-
-def _newest_skips() -> Q:
-    """The ``MAX_SKIPS`` newest."""
-    older = Skip.objects.order_by("-pk").values_list("pk", flat=True)[MAX_SKIPS : MAX_SKIPS + 1]
-    return Q(pk__gt=older[0]) if older else Q()
 
 
 # The object that is asked about

@@ -12,9 +12,13 @@ from django.db.models import Q
 
 from webhooks.db import to_utc
 from webhooks.models import Event, Skip
+from webhooks.models.ids import first_id
 
 # The times of the rows of one change differ by less than this.
 TOGETHER = timedelta(seconds=2)
+
+# Skips that are searched for a request without an Event: no index has the request.
+MAX_SKIPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,18 @@ def near(event: Event) -> Q:
         timestamp__gt=event.timestamp - TOGETHER,
         timestamp__lt=event.timestamp + TOGETHER,
     )
+
+
+def skip_ids_around(events: Sequence[Event]) -> Q:
+    """The ids of skips of the same changes. A skip has its id since the first change of its transaction."""
+    hour, times = timedelta(hours=1), [to_utc(one.timestamp) for one in events]
+    return Q(pk__gte=first_id(min(times) - hour), pk__lt=first_id(max(times) + hour))
+
+
+def newest_skips() -> Q:
+    """The ``MAX_SKIPS`` newest."""
+    older = Skip.objects.order_by("-pk").values_list("pk", flat=True)[MAX_SKIPS : MAX_SKIPS + 1]
+    return Q(pk__gt=older[0]) if older else Q()
 
 
 def make(of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange:
