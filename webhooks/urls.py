@@ -2,13 +2,10 @@
 ``path("admin/", include("webhooks.urls"))``.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 from django.apps import apps
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured
-from django.urls import URLPattern, path
+from django.urls import path
 
 if not apps.is_installed("django.contrib.admin"):
     raise ImproperlyConfigured(
@@ -17,23 +14,12 @@ if not apps.is_installed("django.contrib.admin"):
     )
 
 from webhooks.admin import why
-from webhooks.admin.status import acts, views
+from webhooks.admin.status import views
 
-NAME = "webhooks_backend_status"
-
-
-def _page(url: str, view: Callable[..., Any], name: str = "") -> URLPattern:
-    return path(f"webhook-backend-status/{url}", admin.site.admin_view(view), name=f"{NAME}{name}")
-
-
+view = admin.site.admin_view
 urlpatterns = [
-    _page("", views.show),
-    _page("parts/", views.parts, "_parts"),
-    _page("cancel/", acts.cancel, "_cancel"),
-    _page("enable/", acts.enable, "_enable"),
-    _page("resume/", acts.resume, "_resume"),
-    _page("retry/", acts.retry, "_retry"),
-    _page("retry-all/", acts.retry_all, "_retry_all"),
-    _page("test/", acts.test, "_test"),
-    path("webhook-backend-status/why/", admin.site.admin_view(why.show), name="webhooks_why"),
+    path("webhook-backend-status/", view(views.show), name="webhooks_backend_status"),
+    path("webhook-backend-status/parts/", view(views.parts), name="webhooks_backend_status_parts"),
+    path("webhook-backend-status/retry-all/", view(views.retry_all), name="webhooks_backend_status_retry_all"),
+    path("webhook-backend-status/why/", view(why.show), name="webhooks_why"),
 ]

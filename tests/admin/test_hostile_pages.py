@@ -89,7 +89,10 @@ def answers_of(browser: Client, text: str) -> list[tuple[str, Any]]:
     # Requests that change rows come last.
     failed = Delivery.objects.failed().get()
     for address, data in (
-        (reverse("webhooks_backend_status_resume"), {"webhook": Webhook.objects.paused().get().pk}),
+        (
+            reverse("admin:webhooks_webhook_resume", args=[Webhook.objects.paused().get().pk]),
+            {"next": reverse("webhooks_backend_status")},
+        ),
         (reverse("admin:webhooks_event_replay", args=[Event.objects.failed().get().pk]), {}),
         (reverse("admin:webhooks_delivery_retry", args=[failed.pk]), {}),
         (reverse("admin:webhooks_delivery_discard", args=[failed.pk]), {}),

@@ -12,7 +12,7 @@ from django.utils import timezone, translation
 from tests.support.admin_pages import WEBHOOKS, change_of, form, page, staff, statements
 from tests.support.makers import make_site_event, make_site_skip, make_webhook
 from tests.testapp.models import Thing
-from webhooks.admin.lists import skips_url
+from webhooks.admin.lists import list_url
 from webhooks.models import Skip, Webhook
 from webhooks.models.skip import Rule
 from webhooks.operations.skip_reasons import skip_reason
@@ -83,9 +83,9 @@ def test_the_pages_of_a_webhook_and_of_an_event_lead_to_their_skips(admin_client
     other = make_webhook(Thing)
     mine, theirs = make_site_skip(webhook, 12), make_site_skip(other, 12)
     of_another = make_site_skip(webhook, 1)
-    assert skips_url(webhook=webhook.pk) in page(admin_client, change_of(webhook))
+    assert list_url("skip", webhook=webhook.pk) in page(admin_client, change_of(webhook))
     event = make_site_event(12)
-    of_object = skips_url(object_type="dcim.site", object_id="12").replace("&", "&amp;")
+    of_object = list_url("skip", object_type="dcim.site", object_id="12").replace("&", "&amp;")
     assert of_object in page(admin_client, change_of(event))
 
     def shown(**query: Any) -> set[Skip]:

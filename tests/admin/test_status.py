@@ -20,7 +20,7 @@ from django.utils import timezone
 from rq import Queue, Worker
 
 from dcim.models import Site
-from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS, messages_after, page, staff
+from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS, do, messages_after, page, staff
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
 from webhooks.admin import display
@@ -34,10 +34,17 @@ from webhooks.operations.statistics import Recent, Times
 from webhooks.operations.webhooks import delete_webhooks
 from webhooks.workers.status import CLASS_FIELD
 
-RETRY = reverse("webhooks_backend_status_retry")
 RETRY_ALL = reverse("webhooks_backend_status_retry_all")
-RESUME = reverse("webhooks_backend_status_resume")
-ACTS = [RETRY, RETRY_ALL, RESUME, *(reverse(f"webhooks_backend_status_{act}") for act in ("enable", "test", "cancel"))]
+
+
+def act_of(webhook: Webhook, act: str) -> str:
+    return reverse(f"admin:webhooks_webhook_{act}", args=[webhook.pk])
+
+
+def acts(webhook: Webhook, delivery: Delivery, run: Run) -> list[str]:
+    """The addresses of the buttons of the page."""
+    of_webhook = [act_of(webhook, act) for act in ("enable", "resume", "ping")]
+    return [do("retry", delivery), RETRY_ALL, *of_webhook, reverse("admin:webhooks_run_cancel", args=[run.pk])]
 
 
 def found(client: Client) -> list[str]:
@@ -196,33 +203,33 @@ class TestPermissions:
         shown = page(staff("view_delivery"), STATUS)
         assert "HTTP 503" in shown
         assert RETRY_ALL not in shown
-        assert f'value="{delivery.pk}"' not in shown
+        assert do("retry", delivery) not in shown
         assert reverse("admin:webhooks_webhook_change", args=[webhook.pk]) not in shown
 
-    @pytest.mark.parametrize("address", ACTS)
-    def test_viewing_does_not_imply_retrying_or_resuming(self, webhook: Webhook, address: str) -> None:
-        delivery = make_site_delivery(webhook)
-        client = staff("view_delivery", "view_webhook")
-        assert client.post(address, {"delivery": delivery.pk, "webhook": webhook.pk, "run": 1}).status_code == 403
+    def test_viewing_does_not_imply_acting(self, webhook: Webhook) -> None:
+        delivery, run = make_site_delivery(webhook), Run.objects.create(kind="retry")
+        client = staff("view_delivery", "view_webhook", "view_run")
+        for address in acts(webhook, delivery, run):
+            assert client.post(address).status_code == 403, address
         delivery.refresh_from_db()
         assert delivery.state == State.FAILED
 
-    @pytest.mark.parametrize("address", ACTS)
-    def test_get_requests_change_nothing(self, admin_client: Client, webhook: Webhook, address: str) -> None:
-        assert admin_client.get(address).status_code == 405
+    def test_get_requests_change_nothing(self, admin_client: Client, webhook: Webhook) -> None:
+        for address in acts(webhook, make_site_delivery(webhook), Run.objects.create(kind="retry")):
+            assert admin_client.get(address).status_code == 405, address
 
 
 class TestRetry:
     def test_one_is_retried_by_its_button(self, admin_client: Client, webhook: Webhook) -> None:
         one, other = make_site_deliveries(webhook, 2)
-        assert messages_after(admin_client, RETRY, delivery=one.pk) == ["1 delivery will be sent again."]
+        assert messages_after(admin_client, do("retry", one), next=STATUS) == ["1 delivery will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
         assert LogEntry.objects.get().object_id == str(one.pk)
 
     def test_a_group_is_retried_and_no_other(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 2, error_kind="http_401")
         other = make_site_delivery(webhook, error_kind="refused")
-        messages = messages_after(admin_client, RETRY_ALL, group=f"{webhook.pk}:http_401")
+        messages = messages_after(admin_client, f"{RETRY_ALL}?webhook={webhook.pk}&error_kind=http_401")
         assert messages == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
 
@@ -237,7 +244,7 @@ class TestRetry:
             capped.setattr(counts, "EACH_CAP", 2)
             capped.setattr(problems, "EACH_CAP", 2)
             assert ">Retry all…</button>" in page(admin_client, STATUS), "3 is only a cap"
-        response = admin_client.post(RETRY_ALL, {"group": f"{webhook.pk}:http_401"}, follow=True)
+        response = admin_client.post(f"{RETRY_ALL}?webhook={webhook.pk}&error_kind=http_401", follow=True)
         assert "<h1>Retry 5 deliveries of CMDB?</h1>" in response.content.decode()
         assert not Run.objects.exists()
         admin_client.post(f"{response.request['PATH_INFO']}?{response.request['QUERY_STRING']}")
@@ -245,20 +252,20 @@ class TestRetry:
 
     def test_all_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 3)
-        assert messages_after(admin_client, RETRY_ALL, all=1) == ["3 deliveries will be sent again."]
+        assert messages_after(admin_client, RETRY_ALL) == ["3 deliveries will be sent again."]
         assert not Delivery.objects.failed().exists()
 
     def test_all_of_one_webhook_are_retried(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 2)
         other = make_site_delivery(make_webhook(Site))
-        messages = messages_after(admin_client, RETRY_ALL, webhook=webhook.pk)
+        messages = messages_after(admin_client, f"{RETRY_ALL}?webhook={webhook.pk}")
         assert messages == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
 
     def test_a_deleted_webhook_does_not_mean_all(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_delivery(webhook)
-        for gone in ({"webhook": "999"}, {"webhook": "nonsense"}, {"group": "999:http_401"}, {}):
-            assert admin_client.post(RETRY_ALL, gone).status_code == 404
+        for gone in ("webhook=999", "webhook=nonsense", "webhook=999&error_kind=http_401"):
+            assert admin_client.post(f"{RETRY_ALL}?{gone}").status_code == 404
         assert Delivery.objects.failed().exists()
 
     def test_failed_deliveries_of_a_deleted_webhook_are_hidden_and_not_retried(
@@ -270,8 +277,8 @@ class TestRetry:
         shown = page(admin_client, STATUS)
         assert "1 deleted webhook still had many deliveries" in shown
         assert "will not be retried" not in shown
-        assert messages_after(admin_client, RETRY_ALL, all=1) == ["0 deliveries will be sent again."]
-        assert messages_after(admin_client, RETRY, delivery=left.pk) == [
+        assert messages_after(admin_client, RETRY_ALL) == ["0 deliveries will be sent again."]
+        assert messages_after(admin_client, do("retry", left)) == [
             "Skipped 1: only failed, discarded or pending deliveries can be retried, and none of a deleted webhook."
         ]
         assert set(Delivery.objects.values_list("state", flat=True)) == {State.FAILED}
@@ -280,7 +287,7 @@ class TestRetry:
         Webhook.objects.update(probe_at=timezone.now() + timedelta(hours=1), failures_in_a_row=20)
         shown = page(admin_client, STATUS)
         assert ">Resume</button>" in shown
-        assert messages_after(admin_client, RESUME, webhook=webhook.pk) == ["1 webhook resumed."]
+        assert messages_after(admin_client, act_of(webhook, "resume")) == ["1 webhook resumed."]
         webhook.refresh_from_db()
         assert not webhook.is_paused
 
@@ -428,15 +435,27 @@ def test_without_a_worker_what_waits_is_folded_and_the_time_of_the_last_sweep_is
 
 def test_buttons_of_a_box_act_and_return(admin_client: Client, webhook: Webhook) -> None:
     Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
-    enable, test = (reverse(f"webhooks_backend_status_{act}") for act in ("enable", "test"))
-    assert admin_client.post(test, {"webhook": webhook.pk}).status_code == 404
-    assert messages_after(admin_client, enable, webhook=webhook.pk) == ["1 webhook enabled."]
-    [said] = messages_after(admin_client, test, webhook=webhook.pk)
-    assert said.startswith("A test is on its way to “CMDB”.")
-    assert Event.objects.get().action == "ping"
     run = Run.objects.create(kind="retry")
-    assert "cancelled" in messages_after(admin_client, reverse("webhooks_backend_status_cancel"), run=run.pk)[0]
+    hidden = {"next": STATUS}
+    assert '<input type="hidden" name="next" value="{next}">'.format(**hidden) in page(admin_client, STATUS)
+    said = []
+    for act in ("ping", "enable", "ping"):
+        response = admin_client.post(act_of(webhook, act), hidden, follow=True)
+        assert response.request["PATH_INFO"] == STATUS
+        said += [str(message) for message in response.context["messages"]]
+    assert said[:2] == ["The webhook is disabled. Enable it before you send a test.", "1 webhook enabled."]
+    assert said[2].startswith("A test is on its way to “CMDB”.")
+    assert Event.objects.get().action == "ping"
+    assert messages_after(admin_client, reverse("admin:webhooks_run_cancel", args=[run.pk]), **hidden) == [
+        "1 run cancelled."
+    ]
     assert Run.objects.get().state == "cancelled"
+
+
+@pytest.mark.parametrize("elsewhere", ["https://evil.example/", "//evil.example/", "javascript:alert(1)"])
+def test_a_button_returns_to_no_other_site(admin_client: Client, webhook: Webhook, elsewhere: str) -> None:
+    response = admin_client.post(act_of(webhook, "pause"), {"next": elsewhere})
+    assert response["Location"] == reverse("admin:webhooks_webhook_change", args=[webhook.pk])
 
 
 class TestNotice:

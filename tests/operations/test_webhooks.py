@@ -217,7 +217,7 @@ def test_an_admin_sends_a_ping_from_the_page_of_the_webhook(inbox: Inbox) -> Non
     assert f'action="{address(webhook, "ping")}"' in client.get(address(webhook, "change")).content.decode()
     shown = client.post(address(webhook, "ping"), follow=True).content.decode()
     event = Event.objects.get()
-    assert re.search(rf"The test is on its way. See <a [^>]*>event {event.pk}</a>", shown)
+    assert re.search(rf"A test is on its way to “[^”]*”. See <a [^>]*>event {event.pk}</a>", shown)
     assert (event.username, LogEntry.objects.get().get_change_message()) == (
         User.objects.get().username,
         "Sent a test.",

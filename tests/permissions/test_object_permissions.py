@@ -162,7 +162,7 @@ def test_the_admin_shows_only_webhooks_within_the_permission(user: User, mine: W
         assert client.get(reverse(f"admin:webhooks_webhook_{what}", args=[mine.pk])).status_code == 200
     for action in ("disable", "resume", "delete_selected"):
         client.post(listed, {"action": action, "_selected_action": [theirs.pk], "post": "yes"})
-    client.post(reverse("webhooks_backend_status_resume"), {"webhook": theirs.pk})
+    client.post(reverse("admin:webhooks_webhook_resume", args=[theirs.pk]))
     theirs.refresh_from_db()
     assert (theirs.enabled, theirs.is_paused, theirs.deleted_at) == (True, True, None)
     client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]})
@@ -176,7 +176,7 @@ def test_admin_actions_leave_webhooks_that_the_user_may_only_view(user: User, mi
     said = client.post(listed, {"action": "disable", "_selected_action": [mine.pk, theirs.pk]}, follow=True)
     assert "You do not have permission to change 1 of these webhooks." in said.content.decode()
     assert set(Webhook.objects.filter(enabled=True)) == {theirs}
-    client.post(reverse("webhooks_backend_status_resume"), {"webhook": theirs.pk})
+    client.post(reverse("admin:webhooks_webhook_resume", args=[theirs.pk]))
     client.post(listed, {"action": "delete_selected", "_selected_action": [mine.pk, theirs.pk], "post": "yes"})
     assert Webhook.objects.count() == 2
     assert Webhook.objects.get(pk=theirs.pk).is_paused
@@ -209,7 +209,6 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
     assert "theirs" not in said
     for deed in ("retry_chosen", "discard_chosen"):
         browser(user).post(listed, {"action": deed, "_selected_action": [other.pk], "select_across": "1"})
-    browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [other.pk]})
     assert b"theirs" not in browser(user).get(STATUS).content
     assert Delivery.objects.get(pk=other.pk).state == State.FAILED
 
@@ -225,8 +224,7 @@ def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, 
     assert browser(user).post(reverse("admin:webhooks_delivery_retry", args=[left.pk])).status_code == 403
     page = browser(user).get(reverse("admin:webhooks_delivery_change", args=[left.pk]))
     assert (page.context["may_retry"], page.context["may_discard"]) == (False, True)
-    browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [left.pk]})
-    browser(user).post(reverse("webhooks_backend_status_retry_all"), {"all": 1})
+    browser(user).post(reverse("webhooks_backend_status_retry_all"))
     assert dict(Delivery.objects.values_list("pk", "state")) == {
         left.pk: State.FAILED, retried.pk: State.PENDING,
     }  # fmt: skip

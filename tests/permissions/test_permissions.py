@@ -125,12 +125,11 @@ def test_actions_reach_only_visible_objects(webhook: Webhook) -> None:
         assert MARK not in browser(user).get(all_visible.url).content.decode()
     browser(user).post(all_visible.url)
     assert browser(user).post(reverse("admin:webhooks_event_replay", args=[odd.pk])).status_code == 404
-    browser(user).post(reverse("webhooks_backend_status_retry"), {"delivery": [hidden.pk]})
     assert api_client(user).post(f"{API}/deliveries/retry/?state=failed").json() == {"retried": 0, "run": None}
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert states[hidden.pk] == State.FAILED
     assert states[seen.pk] == State.DISCARDED  # all that match, as far as they are visible
-    browser(user).post(reverse("webhooks_backend_status_retry_all"), {"all": 1})
+    browser(user).post(reverse("webhooks_backend_status_retry_all"))
     assert Delivery.objects.get(pk=hidden.pk).state == State.FAILED
     assert Event.objects.failed().count() == 1
 
@@ -599,8 +598,8 @@ def test_a_hidden_webhook_cannot_be_used_in_a_url(db: None, redis: Any) -> None:
     webhook = crowded().webhook
     client = browser(make_user("view_delivery", "retry_delivery"))
     address = reverse("webhooks_backend_status_retry_all")
-    assert client.post(address, {"webhook": webhook.pk}).status_code == 404
-    assert client.post(address, {"all": 1}).status_code == 302
+    assert client.post(f"{address}?webhook={webhook.pk}").status_code == 404
+    assert client.post(address).status_code == 302
     asked = {"app_label": "webhooks", "model_name": "delivery", "field_name": "webhook", "term": ""}
     assert client.get(reverse("admin:autocomplete"), asked).status_code == 403
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib import messages
 from django.db.models import Count, Q, QuerySet
@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext, ngettext_lazy
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.models import Delivery, Run, Webhook
@@ -31,34 +31,35 @@ def may(user: Any, action: str, delivery: Delivery | None = None) -> bool:
     return permissions.may(user, action, delivery)
 
 
-def retry(request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-    """Retry the chosen deliveries that the user may retry, oldest first, and show the result."""
-    why_skipped = _("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook")
-    _perform(request, "retry", retries.retry, chosen, AGAIN, why_skipped)
+class Act(NamedTuple):
+    """An action on deliveries, with its texts: the result, for one and for many, and why it skipped the others."""
+
+    operation: Callable[[Any, Any], int]
+    done: Any
+    why_skipped: Any
 
 
-def resend(request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-    """Resend the chosen deliveries that the user may resend, oldest first, and show the result."""
-    why_skipped = _("only finished deliveries can be resent, and none of a deleted webhook")
-    _perform(request, "resend", retries.resend, chosen, AGAIN, why_skipped)
+ACTS = {
+    "retry": Act(
+        retries.retry,
+        AGAIN,
+        gettext_lazy("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook"),
+    ),
+    "resend": Act(
+        retries.resend, AGAIN, gettext_lazy("only finished deliveries can be resent, and none of a deleted webhook")
+    ),
+    "discard": Act(
+        retries.discard,
+        DISCARDED,
+        gettext_lazy("finished deliveries, and deliveries that a worker is sending, cannot be discarded"),
+    ),
+}
 
 
-def discard(request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-    """Discard the chosen deliveries that the user may discard, and show the result."""
-    why_skipped = _("finished deliveries, and deliveries that a worker is sending, cannot be discarded")
-    _perform(request, "discard", retries.discard, chosen, DISCARDED, why_skipped)
-
-
-def _perform(
-    request: HttpRequest,
-    permission: str,
-    operation: Callable[[Any, Any], int],
-    chosen: QuerySet[Delivery],
-    done: Any,
-    why_skipped: str,
-) -> None:
-    """``done`` is the text about the result, with a form for one delivery and one for many."""
-    permitted = permissions.allowed(request.user, permission, chosen)
+def act(request: HttpRequest, name: str, chosen: QuerySet[Delivery]) -> None:
+    """Retry, resend or discard the chosen deliveries that the user may change, oldest first, and show the result."""
+    operation, done, why_skipped = ACTS[name]
+    permitted = permissions.allowed(request.user, name, chosen)
     count = permitted.count()
     changed = operation(permitted, request.user)
     text = done % {"count": changed, "number": number(changed)}
@@ -102,6 +103,11 @@ def set_enabled(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) 
         done = ngettext("%(number)s webhook disabled.", "%(number)s webhooks disabled.", count)
         why = _("already disabled")
     show_result(request, count, done % {"number": number(count)}, unchanged, why)
+
+
+def enable(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
+    """Enable webhooks, and show the result."""
+    set_enabled(request, chosen, enabled=True)
 
 
 def pause(request: HttpRequest, chosen: QuerySet[Webhook]) -> None:

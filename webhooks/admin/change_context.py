@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 
 from webhooks import permissions, registry
 from webhooks.admin.display import when
-from webhooks.admin.lists import events_url
+from webhooks.admin.lists import list_url
 from webhooks.models import Action, Event
 from webhooks.operations.counts import EACH_CAP, capped
 from webhooks.operations.wording import number
@@ -37,7 +37,7 @@ def change_context(event: Event, user: Any, sent: SendableEvent, sees_payload: b
         "http": _http(event) if sees_payload else "",
         "object_url": object_url(event, user),
         "request_events": _events_of_request(event, user),
-        "request_url": events_url(request_id=event.request_id) if event.request_id else "",
+        "request_url": list_url("event", request_id=event.request_id) if event.request_id else "",
         "fields": ", ".join(json.loads(event.changed)) or _("nothing") if event.changed else "",
         "lines": [{"line": line, "is_long": _is_long(line)} for line in lines[:MAX_LINES]],
         "more_lines": max(0, len(lines) - MAX_LINES),

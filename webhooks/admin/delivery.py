@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
 from webhooks.admin import actions
@@ -25,7 +25,6 @@ from webhooks.admin.run_start import QUESTIONS, webhooks_text
 from webhooks.models import Delivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.queue import State
-from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import number
 from webhooks.permissions import redaction
 
@@ -35,6 +34,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_display = ("state_pill", "object", "action", "to", "result", "created_ago", "retry_button")
     list_display_links = ("object",)
     filter_form = DeliveryFilterForm
+    noun = "delivery"
     change_form_template = "webhooks/admin/delivery.html"
     actions = ("retry_chosen", "resend_chosen", "discard_chosen")
     buttons = ("retry", "resend", "discard")
@@ -55,9 +55,6 @@ class DeliveryAdmin(ReadOnlyAdmin):
         if (pk := as_uuid(term)) and self.get_queryset(request).filter(pk=pk).exists():
             return Found([pk], count=1)
         return find_deliveries(filters, request.user, before, self.list_per_page)
-
-    def count_in_words(self, count: int) -> str:
-        return ngettext("%(count)s delivery", "%(count)s deliveries", count) % {"count": number(count, TOTAL_CAP)}
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, delivery: Delivery) -> SafeString:
@@ -93,20 +90,20 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description="", empty_value="")
     def retry_button(self, delivery: Any) -> SafeString | str:
-        if delivery.retry_from is None or delivery.state not in (State.FAILED, State.DISCARDED):
+        if delivery.next_page is None or delivery.state not in (State.FAILED, State.DISCARDED):
             return ""
         return format_html(
-            '<button class="wh-row-act" formaction="{}" name="back_to_list" value="{}" aria-label="{}">{}</button>',
+            '<button class="wh-row-act" formaction="{}" name="next" value="{}" aria-label="{}">{}</button>',
             f"{delivery.pk}/retry/",  # relative to the list: ``reverse`` is slow
-            delivery.retry_from,
+            delivery.next_page,
             _("Retry %(delivery)s") % {"delivery": delivery},
             _("Retry"),
         )
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
-        retry_from = request.GET.urlencode() if actions.may(request.user, "retry") else None
+        next_page = request.get_full_path() if actions.may(request.user, "retry") else None
         for row in rows:
-            row.retry_from = retry_from
+            row.next_page = next_page
 
     # Retry, resend and discard
 
@@ -121,18 +118,18 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Retry the selected deliveries"), permissions=["retry"])
     def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        actions.retry(request, chosen)
+        actions.act(request, "retry", chosen)
 
     @admin.action(description=gettext_lazy("Resend the selected deliveries"), permissions=["resend"])
     def resend_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        actions.resend(request, chosen)
+        actions.act(request, "resend", chosen)
 
     @admin.action(description=gettext_lazy("Discard the selected deliveries"), permissions=["discard"])
     def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
         """From the list, ask first. The button of one delivery asks by itself."""
         if "action" in request.POST and "confirmed" not in request.POST:
             return self._confirm_discard(request, permissions.allowed(request.user, "discard", chosen))
-        actions.discard(request, chosen)
+        actions.act(request, "discard", chosen)
         return None
 
     def _confirm_discard(self, request: HttpRequest, chosen: Any) -> HttpResponse:

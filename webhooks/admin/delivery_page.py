@@ -17,7 +17,7 @@ from webhooks.admin import actions, highlight
 from webhooks.admin.attempts import answer_of, attempt_context, explained_kind, shown_attempt, timeline
 from webhooks.admin.change_context import change_context
 from webhooks.admin.display import pill, state_word, when
-from webhooks.admin.lists import deliveries_url
+from webhooks.admin.lists import list_url
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
@@ -186,7 +186,11 @@ def lane_context(delivery: Delivery, deliveries: QuerySet[Delivery], redacted: R
         "behind_count": max(behind, len(names)),
         "behind_text": number(max(behind, len(names)), EACH_CAP),
         "has_more_behind": behind > len(names),
-        "all_url": deliveries_url(
-            webhook=delivery.webhook_id, object_type=event.object_type, object_id=event.object_id, state="open"
+        "all_url": list_url(
+            "delivery",
+            webhook=delivery.webhook_id,
+            object_type=event.object_type,
+            object_id=event.object_id,
+            state="open",
         ),
     }

@@ -23,13 +23,12 @@ from webhooks.admin.change_context import change_context
 from webhooks.admin.display import pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm
 from webhooks.admin.finding import find_events
-from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin, skips_url
+from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin, list_url
 from webhooks.admin.paging import Found
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet
 from webhooks.models.ids import first_id
 from webhooks.operations import retries
-from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.why.changes import near
 from webhooks.operations.wording import number
@@ -58,6 +57,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     list_display = ("object", "action_word", "state", "user", "request_shown", "time")
     list_display_links = ("object",)
     filter_form = EventFilterForm
+    noun = "event"
     change_form_template = "webhooks/admin/event.html"
     actions = ("replay_chosen",)
     buttons = ("replay",)
@@ -73,9 +73,6 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
         return find_events(filters, request.user, before, self.list_per_page)
-
-    def count_in_words(self, count: int) -> str:
-        return ngettext("%(count)s event", "%(count)s events", count) % {"count": number(count, TOTAL_CAP)}
 
     def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
         """Count the deliveries of each event by outcome. One that is not sent yet has none."""
@@ -141,11 +138,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
             "deliveries": deliveries,
             "outcomes": _outcomes(Counter(one["row"].outcome for one in deliveries)) or pill("created", _("recorded")),
             "skips": _skips(obj, user),
-            "skips_url": (
-                skips_url(object_type=obj.object_type, object_id=obj.object_id)
-                if permissions.may_view_skips(user)
-                else ""
-            ),
+            "skips_url": _skips_url(obj) if permissions.may_view_skips(user) else "",
             **(_payload_context(obj) if sees_payload else {}),
             **change_context(obj, user, obj, sees_payload),
         }
@@ -188,6 +181,10 @@ def _skips(event: Event, user: Any) -> list[dict[str, Any]]:
     rows = permissions.visible_skips(user, chosen.filter(pk__gte=begin, pk__lt=end)).select_related("webhook")
     shows_actual = permissions.may_view_payloads(user)
     return [{"webhook": row.webhook, "reason": skip_reason(row, shows_actual)} for row in rows[:MAX_DELIVERIES]]
+
+
+def _skips_url(event: Event) -> str:
+    return list_url("skip", object_type=event.object_type, object_id=event.object_id)
 
 
 def _payload_context(event: Event) -> dict[str, Any]:

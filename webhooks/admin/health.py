@@ -15,7 +15,7 @@ from django.utils.translation import ngettext
 from webhooks import permissions
 from webhooks.admin import charts, recover
 from webhooks.admin.display import EMPTY, duration, percent, pill, short, state_word, webhook_state, when
-from webhooks.admin.lists import deliveries_url, skips_url
+from webhooks.admin.lists import list_url, page_url
 from webhooks.db import index_plans
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
@@ -37,11 +37,6 @@ HOURS = 24
 DUPLICATE = "duplicate"
 
 
-def page_url(name: str, webhook: Webhook) -> str:
-    """The address of a page or button of the webhook."""
-    return reverse(f"admin:webhooks_webhook_{name}", args=[webhook.pk])
-
-
 def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[str, Any]:
     """The context of the top of the page. The webhook was read by ``with_counts``."""
     now = datetime.now(UTC)
@@ -57,7 +52,7 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
         "figures": _figures(webhook, user, day),
         "chart": _chart(hours, first) if day.attempted else "",
         "last": _last(webhook, user) if permissions.may_view_deliveries(user) else None,
-        "all_url": deliveries_url(webhook=webhook.pk),
+        "all_url": list_url("delivery", webhook=webhook.pk),
     }
 
 
@@ -117,14 +112,13 @@ def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]
             (_("95 % are faster"), duration(day.duration, 0.95), ""),
         ]
     if permissions.may_view_deliveries(user):
-        of_webhook = {"webhook": webhook.pk}
+        counts = ((_("not sent yet"), open_count(webhook), "open"), (_("failed"), webhook.failed, State.FAILED))
         found += [
-            (_("not sent yet"), number(open_count(webhook), EACH_CAP), deliveries_url(**of_webhook, state="open")),
-            (_("failed"), number(webhook.failed, EACH_CAP), deliveries_url(**of_webhook, state=State.FAILED)),
+            (label, number(count, EACH_CAP), list_url("delivery", webhook=webhook.pk, state=state))
+            for label, count, state in counts
         ]
     if permissions.may_view_skips(user):
-        url = skips_url(webhook=webhook.pk)
-        found.append((_("skipped in 24 h"), number(day.skipped), url))
+        found.append((_("skipped in 24 h"), number(day.skipped), list_url("skip", webhook=webhook.pk)))
     return found
 
 

@@ -18,6 +18,7 @@ from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
+from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -27,7 +28,9 @@ from django.views.decorators.http import require_POST
 from webhooks.admin.display import EscapeInvisibleMixin, action_word, escape_invisible, object_name, short, when
 from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
-from webhooks.models import Event, RunKind, Skip
+from webhooks.models import Event, RunKind, Skip, Webhook
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.wording import count_of
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):
@@ -58,6 +61,8 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     sortable_by = ()
     search_help_text = SEARCH_HELP
     filter_form: ClassVar[type[ListForm]]
+    noun: ClassVar[str]
+    """The rows, as ``count_of`` counts them."""
     buttons: ClassVar[Sequence[str]] = ()
     """Names of actions with a button on the page of one row: "retry" runs ``retry_chosen()``."""
     run_kinds: ClassVar[dict[str, RunKind]] = {}
@@ -109,16 +114,12 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         context |= {
             "title": capfirst(str(self.opts.verbose_name_plural)),
             "active_filters": list(form.active()),
-            "counted": self.count_in_words(found.count) if found.count is not None else "",
+            "counted": count_of(found.count, self.noun, TOTAL_CAP) if found.count is not None else "",
             "is_later_page": "before" in form.data,
             "newest_address": form.address(),
             "older_address": form.address(before=found.older),
             "may_run": bool(self.run_kinds),
         }
-
-    def count_in_words(self, count: int) -> str:
-        """The length of the list: "1,204 deliveries", "more than 10,000 deliveries"."""
-        raise NotImplementedError
 
     def response_action(
         self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
@@ -144,17 +145,14 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         return [*buttons, *super().get_urls()]
 
     def button_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
-        """Run an action for one row. From the list, a button leads back to it."""
+        """Run an action for one row."""
         row = self.get_object(request, object_id)
         if not getattr(self, f"has_{name}_permission")(request, row):
             raise PermissionDenied
         if row is None:
             raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
         getattr(self, f"{name}_chosen")(request, self.model.objects.filter(pk=row.pk))
-        if "back_to_list" in request.POST:
-            query = request.POST["back_to_list"]
-            return redirect(f"{reverse(f'admin:webhooks_{self.opts.model_name}_changelist')}?{query}")
-        return redirect(f"admin:webhooks_{self.opts.model_name}_change", row.pk)
+        return redirect_back(request, f"admin:webhooks_{self.opts.model_name}_change", row.pk)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -199,36 +197,24 @@ class ChangeColumns:
         return when(row.timestamp)
 
 
-class Lists:
-    """The addresses of lists and of their rows, for a page with many. Django's ``reverse`` is slow."""
-
-    def __init__(self) -> None:
-        self._deliveries = reverse("admin:webhooks_delivery_changelist")
-        self._webhooks = reverse("admin:webhooks_webhook_changelist")
-
-    def deliveries(self, **filters: Any) -> str:
-        return f"{self._deliveries}?{urlencode(filters)}"
-
-    def delivery(self, pk: uuid.UUID) -> str:
-        return f"{self._deliveries}{pk}/change/"
-
-    def webhook(self, pk: int) -> str:
-        return f"{self._webhooks}{pk}/change/"
+# Addresses
 
 
-def deliveries_url(**filters: Any) -> str:
-    """The address of the list of deliveries, filtered."""
-    return f"{reverse('admin:webhooks_delivery_changelist')}?{urlencode(filters)}"
+def list_url(model: str, **filters: Any) -> str:
+    """The address of the list of a model, such as "delivery", with these filters."""
+    return f"{reverse(f'admin:webhooks_{model}_changelist')}?{urlencode(filters)}"
 
 
-def events_url(**filters: Any) -> str:
-    """The address of the list of events, filtered."""
-    return f"{reverse('admin:webhooks_event_changelist')}?{urlencode(filters)}"
+def page_url(name: str, webhook: Webhook) -> str:
+    """The address of a page or button of the webhook."""
+    return reverse(f"admin:webhooks_webhook_{name}", args=[webhook.pk])
 
 
-def skips_url(**filters: Any) -> str:
-    """The address of the list of skipped changes, filtered."""
-    return f"{reverse('admin:webhooks_skip_changelist')}?{urlencode(filters)}"
+def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
+    """Redirect to the page of the pressed button: the address in ``next``, or else the page with this name."""
+    address = request.POST.get("next", "")
+    is_own = url_has_allowed_host_and_scheme(address, None)
+    return redirect(address) if is_own else redirect(page, *args)
 
 
 def start_url(kind: RunKind, filters: dict[str, Any]) -> str:

@@ -20,12 +20,11 @@ from webhooks import permissions
 from webhooks.admin.actions import show_result
 from webhooks.admin.display import EMPTY, page, pill, when
 from webhooks.admin.filters import RunFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, deliveries_url, events_url
+from webhooks.admin.lists import ReadOnlyAdmin, list_url
 from webhooks.admin.paging import Found, read_page
 from webhooks.admin.run_start import filters_in_words, start_view
 from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
-from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import exact_time, number
 
 # The colours of states, by the state of a delivery that has the same one.
@@ -43,6 +42,7 @@ class RunAdmin(ReadOnlyAdmin):
     list_display = ("what", "state_pill", "progress", "requested_by", "begun", "ended")
     list_display_links = ("what",)
     filter_form = RunFilterForm
+    noun = "run"
     change_form_template = "webhooks/admin/run.html"
     actions = ("pause_chosen", "resume_chosen", "cancel_chosen")
     buttons = ("pause", "resume", "cancel")
@@ -71,9 +71,6 @@ class RunAdmin(ReadOnlyAdmin):
 
     def prepare(self, request: HttpRequest, rows: list[Run]) -> None:
         runs.name_webhooks(rows)
-
-    def count_in_words(self, count: int) -> str:
-        return ngettext("%(count)s run", "%(count)s runs", count) % {"count": number(count, TOTAL_CAP)}
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, run: Run) -> SafeString:
@@ -199,8 +196,8 @@ def rows_url(run: Run) -> str:
     if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}
-        return events_url(**filters, **state) if "webhook" not in filters else ""
+        return list_url("event", **filters, **state) if "webhook" not in filters else ""
     states = filters.pop("state", [])
     if len(states) > 1:
         return ""
-    return deliveries_url(**filters, **({"state": states[0]} if states else {}))
+    return list_url("delivery", **filters, **({"state": states[0]} if states else {}))

@@ -9,7 +9,7 @@ from django.db.models import QuerySet, Value
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.display import short
@@ -18,9 +18,7 @@ from webhooks.admin.finding import find_skips
 from webhooks.admin.lists import ChangeColumns, Lists, ReadOnlyAdmin
 from webhooks.admin.paging import Found
 from webhooks.models import Skip
-from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.skip_reasons import skip_reason
-from webhooks.operations.wording import number
 
 
 @admin.register(Skip)
@@ -28,6 +26,7 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
     list_display = ("object", "action_word", "webhook_name", "reason", "user", "time")
     list_display_links = None
     filter_form = SkipFilterForm
+    noun = "skipped change"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Skip]:
         skips = permissions.visible_skips(request.user, super().get_queryset(request)).select_related("webhook")
@@ -35,10 +34,6 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
 
     def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
         return find_skips(filters, request.user, before, self.list_per_page)
-
-    def count_in_words(self, count: int) -> str:
-        text = ngettext("%(count)s skipped change", "%(count)s skipped changes", count)
-        return text % {"count": number(count, TOTAL_CAP)}
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""

@@ -25,8 +25,7 @@ from webhooks.admin import actions, fieldsets, health, recover, try_it
 from webhooks.admin.condition_preview import condition_preview
 from webhooks.admin.display import part
 from webhooks.admin.forms import WebhookForm, unused_fields
-from webhooks.admin.health import page_url
-from webhooks.admin.lists import as_key
+from webhooks.admin.lists import as_key, page_url, redirect_back
 from webhooks.admin.webhook_list import WebhookListAdmin
 from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
@@ -229,6 +228,7 @@ class WebhookAdmin(WebhookListAdmin):
             path("try/", posted(self.try_view), name=f"{prefix}_try_new"),
             path(f"{page}/try/", posted(self.try_view), name=f"{prefix}_try"),
             path(f"{page}/ping/", posted(self.ping_view), name=f"{prefix}_ping"),
+            path(f"{page}/enable/", posted(self.switch_view), {"act": actions.enable}, name=f"{prefix}_enable"),
             path(f"{page}/pause/", posted(self.switch_view), {"act": actions.pause}, name=f"{prefix}_pause"),
             path(f"{page}/resume/", posted(self.switch_view), {"act": actions.resume}, name=f"{prefix}_resume"),
             *(path(f"{page}/{one.value}/", run, {"kind": one}, name=f"{prefix}_{one.value}") for one in recover.TITLES),
@@ -254,16 +254,17 @@ class WebhookAdmin(WebhookListAdmin):
         webhook = self._get_changeable(request, object_id)
         if not webhook.enabled:
             messages.warning(request, _("The webhook is disabled. Enable it before you send a test."))
-            return redirect("admin:webhooks_webhook_change", webhook.pk)
+            return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
         event = ping(webhook, request.user)
         if webhook.paused_at:
             messages.warning(request, _("The webhook is paused, so the test waits until you resume it."))
-        text: Any = _("The test is on its way: event %(id)s.") % {"id": event.pk}
+        text: Any = _("A test is on its way to “%(name)s”: event %(id)s.") % {"name": webhook.name, "id": event.pk}
         if permissions.may_view_events(request.user):
             url = reverse("admin:webhooks_event_change", args=[event.pk])
-            text = format_html(_('The test is on its way. See <a href="{}">event {}</a>.'), url, event.pk)
+            text = _('A test is on its way to “{}”. See <a href="{}">event {}</a>.')
+            text = format_html(text, webhook.name, url, event.pk)
         messages.success(request, text)
-        return redirect("admin:webhooks_webhook_change", webhook.pk)
+        return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
 
     # A dry run may read for seconds.
     @method_decorator(transaction.non_atomic_requests)
@@ -277,10 +278,10 @@ class WebhookAdmin(WebhookListAdmin):
         return recover.show(request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts})
 
     def switch_view(self, request: HttpRequest, object_id: str, act: Callable[..., None]) -> HttpResponse:
-        """Pause or resume the webhook."""
+        """Enable, pause or resume the webhook."""
         webhook = self._get_changeable(request, object_id)
         act(request, Webhook.objects.filter(pk=webhook.pk))
-        return redirect("admin:webhooks_webhook_change", webhook.pk)
+        return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
 
     # Deletion
 

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext
 from webhooks import permissions
 from webhooks.admin import actions
 from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
-from webhooks.admin.lists import ModelAdmin, deliveries_url
+from webhooks.admin.lists import ModelAdmin, list_url
 from webhooks.admin.paging import IndexedList, IndexedPaginator
 from webhooks.models import Webhook
 from webhooks.models.queue import State
@@ -123,5 +123,5 @@ def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> QuerySet[Web
 
 
 def _count_link(webhook: Webhook, state: str, count: int) -> SafeString | str:
-    url = deliveries_url(webhook=webhook.pk, state=state)
+    url = list_url("delivery", webhook=webhook.pk, state=state)
     return format_html('<a href="{}">{}</a>', url, number(count, EACH_CAP)) if count else EMPTY

@@ -12,12 +12,15 @@ from django.utils.translation import gettext, ngettext_lazy, pgettext
 # The nouns of ``count_of``, for labels. In a sentence, give the whole sentence to ``ngettext``: other
 # languages inflect these words.
 NOUNS = {
+    "byte": ngettext_lazy("%(number)s byte", "%(number)s bytes", "count"),
     "change": ngettext_lazy("%(number)s change", "%(number)s changes", "count"),
     "delivery": ngettext_lazy("%(number)s delivery", "%(number)s deliveries", "count"),
     "delivery or event": ngettext_lazy("%(number)s delivery or event", "%(number)s deliveries and events", "count"),
     "error": ngettext_lazy("%(number)s error", "%(number)s errors", "count"),
     "event": ngettext_lazy("%(number)s event", "%(number)s events", "count"),
     "other": ngettext_lazy("%(number)s other", "%(number)s others", "count"),
+    "run": ngettext_lazy("%(number)s run", "%(number)s runs", "count"),
+    "skipped change": ngettext_lazy("%(number)s skipped change", "%(number)s skipped changes", "count"),
     "warning": ngettext_lazy("%(number)s warning", "%(number)s warnings", "count"),
     "webhook": ngettext_lazy("%(number)s webhook", "%(number)s webhooks", "count"),
 }

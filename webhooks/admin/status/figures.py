@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from webhooks.admin.charts import Column, day_chart, hour_of, sparkline
 from webhooks.admin.display import EMPTY, duration, percent, when
-from webhooks.admin.lists import deliveries_url
+from webhooks.admin.lists import list_url
 from webhooks.models.queue import State
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.overview import Overview
@@ -41,7 +41,7 @@ def context(overview: Overview, now: datetime) -> dict[str, Any]:
             {
                 "state": state,
                 "number": number(overview.counts[state], TOTAL_CAP) if overview.counts[state] else EMPTY,
-                "url": deliveries_url(state=state.value),
+                "url": list_url("delivery", state=state.value),
             }
             for state in STATES
             if overview.counts[state] or state in ALWAYS

@@ -17,7 +17,7 @@ from django.utils.translation import ngettext
 from webhooks import permissions
 from webhooks.admin import actions
 from webhooks.admin.display import when
-from webhooks.admin.lists import deliveries_url
+from webhooks.admin.lists import list_url, page_url
 from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.operations import runs
@@ -25,8 +25,6 @@ from webhooks.operations.alarms import Alarm, Problem
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
 from webhooks.operations.status import Status
 from webhooks.operations.wording import clock_time, exact_time, number
-
-NAME = "webhooks_backend_status"
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.
 MAX_BOXES, MAX_FOLDED = 15, 10
@@ -37,25 +35,23 @@ FEW, UNFOLDED = 4, 2
 
 @dataclass(frozen=True)
 class Button:
-    """A link, or with ``name`` a button that posts ``value``."""
+    """A link, or a button that posts."""
 
     label: str
     url: str
     about: str = ""
     """The name of the webhook, for screen readers: other boxes have the same labels."""
-    name: str = ""
-    value: str = ""
+    posts: bool = False
 
     @property
     def html(self) -> SafeString:
         """All buttons of the page belong to one form, which has the token against forged requests."""
         about = format_html(' aria-label="{}: {}"', self.label, self.about) if self.about else ""
-        if not self.name:
+        if not self.posts:
             return format_html('<a class="button wh-small" href="{}"{}>{}</a> ', self.url, about, self.label)
         return format_html(
-            '<button class="button wh-small" form="wh-acts" formaction="{}" name="{}" value="{}"{}>{}</button> ',
-            self.url, self.name, self.value, about, self.label,
-        )  # fmt: skip
+            '<button class="button wh-small" form="wh-acts" formaction="{}"{}>{}</button> ', self.url, about, self.label
+        )
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
     for one in alarm.consequences:
         if _is_fact(alarm, one):
             failed = buttons.failed_of(one)
-            own += [button for button in buttons.of(one) if button.name]
+            own += [button for button in buttons.of(one) if button.posts]
         else:
             folded.append(one)
     return Box(
@@ -181,10 +177,10 @@ class _Buttons:
             case Problem.UNDISPATCHED:
                 yield Button(_("Show the newest events"), reverse("admin:webhooks_event_changelist"))
             case Problem.FAILED_DELIVERIES:
-                yield Button(_("Show them"), deliveries_url(state=State.FAILED.value))
+                yield Button(_("Show them"), list_url("delivery", state=State.FAILED.value))
                 if self._may_retry:
                     label = _retry_label(self._failed, TOTAL_CAP)
-                    yield Button(label, reverse(f"{NAME}_retry_all"), name="all", value="1")
+                    yield Button(label, reverse("webhooks_backend_status_retry_all"), posts=True)
             case Problem.OPEN_TRANSACTION | Problem.DEAD_ROWS:
                 yield Button(_("Show the database"), "#wh-database")
             case Problem.FAILED_EVENTS:
@@ -205,7 +201,7 @@ class _Buttons:
             case Problem.FAILING | Problem.PAUSED:
                 yield self._see_request(webhook)
                 if may_change:
-                    yield self._post(_("Send test"), "test", webhook)
+                    yield self._post(_("Send test"), "ping", webhook)
                 if may_change and webhook.is_paused:
                     yield self._post(_("Resume"), "resume", webhook)
             case Problem.PAUSED_BY_USER if may_change:
@@ -215,13 +211,14 @@ class _Buttons:
             case Problem.BLOCKED_LANES:
                 yield self._see_request(webhook)
             case Problem.OVERDUE:
-                url = deliveries_url(state=State.PENDING.value, webhook=webhook.pk)
+                url = list_url("delivery", state=State.PENDING.value, webhook=webhook.pk)
                 yield Button(_("Show its pending deliveries"), url, webhook.name)
             case Problem.FAILED_DELIVERIES:
-                url = deliveries_url(state=State.FAILED.value, webhook=webhook.pk)
+                url = list_url("delivery", state=State.FAILED.value, webhook=webhook.pk)
                 yield Button(_("Show them"), url, webhook.name)
                 if self._may_retry:
-                    yield self._post(_retry_label(webhook.failed, EACH_CAP), "retry_all", webhook)
+                    url = f"{reverse('webhooks_backend_status_retry_all')}?webhook={webhook.pk}"
+                    yield Button(_retry_label(webhook.failed, EACH_CAP), url, webhook.name, posts=True)
         if alarm.problem in (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE):
             yield _page(webhook)
 
@@ -230,11 +227,11 @@ class _Buttons:
         if delivery:
             url = reverse("admin:webhooks_delivery_change", args=[delivery])
         else:
-            url = deliveries_url(state=State.PENDING.value, webhook=webhook.pk)
+            url = list_url("delivery", state=State.PENDING.value, webhook=webhook.pk)
         return Button(_("See request"), url, webhook.name)
 
     def _post(self, label: str, act: str, webhook: Any) -> Button:
-        return Button(label, reverse(f"{NAME}_{act}"), webhook.name, "webhook", str(webhook.pk))
+        return Button(label, page_url(act, webhook), webhook.name, posts=True)
 
 
 def _retry_label(count: int, cap: int) -> str:

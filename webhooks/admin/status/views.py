@@ -1,4 +1,4 @@
-"""The page, and the parts of it that a script refreshes."""
+"""The page, the parts of it that a script refreshes, and the button that retries all failed deliveries."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from webhooks import permissions
 from webhooks.admin import actions
 from webhooks.admin.display import page
+from webhooks.admin.lists import as_key, start_url
 from webhooks.admin.status import figures, problems, tables
-from webhooks.models import Delivery
+from webhooks.models import Delivery, RunKind
+from webhooks.models.queue import State
+from webhooks.network.error_kinds import KINDS
+from webhooks.operations import runs
 from webhooks.operations.status import read_status
 from webhooks.operations.wording import exact_time
 
@@ -68,3 +74,26 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
         **tables.workers(status.backend),
         **tables.database(overview.vacuum),
     }
+
+
+@require_POST
+@transaction.non_atomic_requests
+def retry_all(request: HttpRequest) -> HttpResponse:
+    """Retry failed deliveries, or only those of ``?webhook=`` and ``&error_kind=``. If there are many, ask first."""
+    user = request.user
+    if not (permissions.may_view_deliveries(user) and actions.may(user, "retry")):
+        raise PermissionDenied
+    filters: dict[str, Any] = {"state": [State.FAILED.value]}
+    failed = permissions.visible_deliveries(user, Delivery.objects.failed())
+    if "webhook" in request.GET:
+        chosen = permissions.visible_webhooks(user).filter(pk=as_key(request.GET["webhook"]))
+        pk = filters["webhook"] = get_object_or_404(chosen).pk
+        failed = failed.filter(webhook=pk, queued__webhook=pk)
+    if (kind := request.GET.get("error_kind")) in KINDS:
+        filters["error_kind"] = kind
+        failed = failed.filter(queued__error_kind=kind)
+    if failed[: runs.AT_ONCE + 1].count() <= runs.AT_ONCE:
+        actions.act(request, "retry", failed)
+        return redirect("webhooks_backend_status")
+    # That page asks, with the true number, and needs the permission to begin a run.
+    return redirect(start_url(RunKind.RETRY, filters))
