@@ -23,7 +23,7 @@ def test_json_is_indented_and_highlighted_by_classes_alone() -> None:
 @pytest.mark.parametrize("text", [json.dumps({HOSTILE: HOSTILE}), HOSTILE, "[" * 5000, json.dumps([HOSTILE] * 5000)])
 def test_what_others_wrote_is_escaped_whether_it_is_json_or_not_and_however_long(text: str) -> None:
     assert "<script" not in highlight.json_text(text)
-    assert "<script" not in highlight.headers_text({"X-Name": HOSTILE, HOSTILE: "1"})
+    assert "<script" not in highlight.headers_block({"X-Name": HOSTILE, HOSTILE: "1"}, "Headers")
 
 
 def test_a_long_text_has_no_element_for_each_token() -> None:

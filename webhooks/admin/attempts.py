@@ -12,14 +12,13 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from webhooks.admin import highlight
 from webhooks.admin.display import pill, when
 from webhooks.models import Attempt, BodyKind, Delivery
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.queue import State
-from webhooks.operations.wording import exact_time, number
+from webhooks.operations.wording import count_of, exact_time
 from webhooks.permissions.redaction import Redaction, explain
 from webhooks.text import REDACTED
 
@@ -112,7 +111,7 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
         "hides_body": hides_body,
         "is_body_known": request_body is not None,
         "body": highlight.json_block(request_body or "", _("Body of the request"), changed),
-        "body_size": _size(len(body or b"")),
+        "body_size": count_of(len(body or b""), "byte"),
         "is_long": len(request_body or "") > LONG_BODY,
         "response_headers": (
             highlight.headers_block(attempt.response_headers, _("Headers of the response"))
@@ -120,16 +119,12 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
             else ""
         ),
         "response_body": highlight.json_block(response_body, _("Body of the response")) if response_body else "",
-        "response_size": _size(len(response_body.encode())),
+        "response_size": count_of(len(response_body.encode()), "byte"),
         "is_response_long": len(response_body) > LONG_BODY,
         "curl": curl(attempt.method, url, attempt.request_headers, request_body) if sees_all and attempt.url else "",
         "older": _next_number(delivery, attempt, "-"),
         "newer": _next_number(delivery, attempt, ""),
     }
-
-
-def _size(count: int) -> str:
-    return ngettext("%(count)s byte", "%(count)s bytes", count) % {"count": number(count)}
 
 
 def _next_number(delivery: Delivery, attempt: Attempt, order: str) -> int | None:

@@ -113,9 +113,9 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     def page_context(self, request: HttpRequest, obj: Event) -> dict[str, Any]:
         user = request.user
         sees_payload = permissions.may_view_payloads(user, obj)
-        same_object = Event.objects.filter(object_type=obj.object_type, object_id=obj.object_id)
-        replayed = same_object.filter(pk__gt=obj.pk, replay_of=obj.pk).first() if obj.error else None
-
+        same = {"object_type": obj.object_type, "object_id": obj.object_id}
+        replays = Event.objects.filter(**same, pk__gt=obj.pk, replay_of=obj.pk)
+        replayed = replays.first() if obj.error else None
         deliveries = _deliveries(obj, user)
 
         def visible_id(pk: int | None) -> int | None:
@@ -138,7 +138,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
             "deliveries": deliveries,
             "outcomes": _outcomes(Counter(one["row"].outcome for one in deliveries)) or pill("created", _("recorded")),
             "skips": _skips(obj, user),
-            "skips_url": _skips_url(obj) if permissions.may_view_skips(user) else "",
+            "skips_url": list_url("skip", **same) if permissions.may_view_skips(user) else "",
             **(_payload_context(obj) if sees_payload else {}),
             **change_context(obj, user, obj, sees_payload),
         }
@@ -181,10 +181,6 @@ def _skips(event: Event, user: Any) -> list[dict[str, Any]]:
     rows = permissions.visible_skips(user, chosen.filter(pk__gte=begin, pk__lt=end)).select_related("webhook")
     shows_actual = permissions.may_view_payloads(user)
     return [{"webhook": row.webhook, "reason": skip_reason(row, shows_actual)} for row in rows[:MAX_DELIVERIES]]
-
-
-def _skips_url(event: Event) -> str:
-    return list_url("skip", object_type=event.object_type, object_id=event.object_id)
 
 
 def _payload_context(event: Event) -> dict[str, Any]:

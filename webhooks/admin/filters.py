@@ -90,7 +90,7 @@ class ListForm(forms.Form):
 
     data: QueryDict
     order: ClassVar[tuple[str, ...]] = ()
-    """The fields in the order of their importance."""
+    """The most important fields. The others follow."""
 
     def __init__(self, request: HttpRequest) -> None:
         if unknown := request.GET.keys() - self.base_fields.keys() - OTHERS:
@@ -206,10 +206,7 @@ class DeliveryFilterForm(FilterForm):
     error_kind = ChosenField(label=_("Error"), required=False)
     status = forms.IntegerField(label=_("HTTP status"), required=False, min_value=100, max_value=999)
 
-    order = (
-        "q", "state", "webhook", "error_kind", "status", "object_type", "action", "object_id", "user", "request_id",
-        "within", "created_after", "created_before",
-    )  # fmt: skip
+    order = ("q", "state", "webhook", "error_kind", "status")
 
     def offers(self) -> dict[str, Choices]:
         kinds = {*Delivery.objects.error_kinds(), self.data.get("error_kind")}
@@ -228,10 +225,7 @@ class DeliveryFilterForm(FilterForm):
 class EventFilterForm(FilterForm):
     state = ChosenField(label=_("State"), required=False)
 
-    order = (
-        "q", "state", "object_type", "action", "object_id", "user", "request_id", "within", "created_after",
-        "created_before",
-    )  # fmt: skip
+    order = ("q", "state")
 
     def offers(self) -> dict[str, Choices]:
         states = [("failed", _("failed")), ("replayed", _("failed and replayed")), ("recorded", _("recorded"))]
@@ -254,10 +248,7 @@ class SkipFilterForm(FilterForm):
     rule = ChosenField(label=_("Reason"), required=False)
     webhook = WebhookField(label=_("Webhook"), required=False)
 
-    order = (
-        "q", "rule", "webhook", "object_type", "action", "object_id", "user", "request_id", "within", "created_after",
-        "created_before",
-    )  # fmt: skip
+    order = ("q", "rule", "webhook")
 
     def offers(self) -> dict[str, Choices]:
         return super().offers() | {"rule": list(Rule.choices), "webhook": self.webhooks()}

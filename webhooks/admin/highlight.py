@@ -43,11 +43,6 @@ def _token(name: str, text: str, marked: Collection[str]) -> str:
     return f'<{tag} class="{name}">{escape(text)}</{tag}>'
 
 
-def headers_text(headers: Mapping[str, Any]) -> SafeString:
-    """HTTP headers, one a line, with highlighted names."""
-    return format_html_join("\n", '<span class="wh-name">{}</span>: {}', headers.items())
-
-
 def block(content: SafeString | str, label: str) -> SafeString:
     """A block of code that scrolls, for the keyboard too. ``label`` names it to screen readers."""
     return format_html('<pre class="wh-pre" tabindex="0" role="region" aria-label="{}">{}</pre>', label, content)
@@ -59,5 +54,5 @@ def json_block(text: str, label: str, marked: Collection[str] = ()) -> SafeStrin
 
 
 def headers_block(headers: Mapping[str, Any], label: str) -> SafeString:
-    """HTTP headers as a highlighted block."""
-    return block(headers_text(headers), label)
+    """HTTP headers, one a line with a highlighted name, as a block."""
+    return block(format_html_join("\n", '<span class="wh-name">{}</span>: {}', headers.items()), label)

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy
 from webhooks import permissions
 from webhooks.admin import actions
 from webhooks.admin.display import page
+from webhooks.admin.filters import MOMENT
 from webhooks.models import RunKind, Webhook
 from webhooks.operations import runs
 from webhooks.operations.wording import exact_time, number
@@ -56,10 +57,7 @@ class SinceForm(forms.Form):
         empty_value=None,
         required=False,
     )
-    since = forms.DateTimeField(
-        required=False,
-        widget=forms.DateTimeInput(attrs={"type": "datetime-local", "step": "1"}, format="%Y-%m-%dT%H:%M:%S"),
-    )
+    since = forms.DateTimeField(required=False, widget=MOMENT)
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data

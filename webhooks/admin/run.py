@@ -14,7 +14,7 @@ from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.actions import show_result
@@ -35,6 +35,10 @@ COLOURS = {
     RunState.CANCELLED: "discarded",
     RunState.FAILED: "failed",
 }
+
+PAUSED = ngettext_lazy("%(count)s run paused.", "%(count)s runs paused.", "changed")
+RESUMED = ngettext_lazy("%(count)s run resumed.", "%(count)s runs resumed.", "changed")
+CANCELLED = ngettext_lazy("%(count)s run cancelled.", "%(count)s runs cancelled.", "changed")
 
 
 @admin.register(Run)
@@ -101,21 +105,15 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Pause the selected runs"), permissions=["steer"])
     def pause_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        done, count = _change(request, chosen, runs.pause)
-        text = ngettext("%(count)s run paused.", "%(count)s runs paused.", done) % {"count": number(done)}
-        show_result(request, done, text, count - done, _("only running ones can be paused"))
+        _steer(request, chosen, runs.pause, PAUSED, _("only running ones can be paused"))
 
     @admin.action(description=gettext_lazy("Resume the selected runs"), permissions=["steer"])
     def resume_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        done, count = _change(request, chosen, runs.resume)
-        text = ngettext("%(count)s run resumed.", "%(count)s runs resumed.", done) % {"count": number(done)}
-        show_result(request, done, text, count - done, _("only paused ones can be resumed"))
+        _steer(request, chosen, runs.resume, RESUMED, _("only paused ones can be resumed"))
 
     @admin.action(description=gettext_lazy("Cancel the selected runs"), permissions=["steer"])
     def cancel_chosen(self, request: HttpRequest, chosen: QuerySet[Run]) -> None:
-        done, count = _change(request, chosen, runs.cancel)
-        text = ngettext("%(count)s run cancelled.", "%(count)s runs cancelled.", done) % {"count": number(done)}
-        show_result(request, done, text, count - done, _("they have ended"))
+        _steer(request, chosen, runs.cancel, CANCELLED, _("they have ended"))
 
     # One run
 
@@ -139,10 +137,12 @@ class RunAdmin(ReadOnlyAdmin):
         return page(request, "webhooks/admin/parts/run_progress.html", context)
 
 
-def _change(request: HttpRequest, chosen: QuerySet[Run], change: Callable[[Run, Any], bool]) -> tuple[int, int]:
-    """How many runs changed, and how many there are."""
-    results = [change(run, request.user) for run in chosen]
-    return sum(results), len(results)
+def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any], bool], done: Any, why: str) -> None:
+    """Pause, resume or cancel the chosen runs, and show the result."""
+    results = [act(run, request.user) for run in chosen]
+    changed = sum(results)
+    text = done % {"changed": changed, "count": number(changed)}
+    show_result(request, changed, text, len(results) - changed, why)
 
 
 def title_of(run: Run) -> str:

@@ -24,7 +24,7 @@ from webhooks.models.ids import filter_time
 from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, RefusedFilter
-from webhooks.operations.wording import exact_time, number
+from webhooks.operations.wording import count_of, exact_time, number
 
 # What the page asks, and what happens then.
 QUESTIONS: dict[RunKind, Any] = {
@@ -129,7 +129,7 @@ def webhooks_text(webhooks: Collection[int]) -> str:
     """The name of the only one of these webhooks, or their number."""
     if len(webhooks) == 1:
         return str(Webhook.with_deleted.filter(pk__in=webhooks).values_list("name", flat=True).first() or "")
-    return ngettext("%(count)s webhook", "%(count)s webhooks", len(webhooks)) % {"count": number(len(webhooks))}
+    return count_of(len(webhooks), "webhook")
 
 
 def _may_start(user: Any, kind: RunKind, count: int) -> bool:
