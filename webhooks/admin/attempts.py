@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 
 from webhooks.admin import highlight
 from webhooks.admin.display import pill, when
+from webhooks.admin.lists import as_key
 from webhooks.models import Attempt, BodyKind, Delivery
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.queue import State
@@ -38,14 +39,11 @@ BODY_FILE = "body.json"
 SET_BY_CURL = {"content-length", "host", "connection", "transfer-encoding"}
 
 
-def shown_attempt(delivery: Delivery, attempts: list[Attempt], number_asked: str) -> Attempt | None:
-    """The attempt with this number, with all its columns, or else the last one."""
-    chosen = next((one for one in attempts if str(one.number) == number_asked), attempts[0] if attempts else None)
-    if number_asked.isdecimal() and len(number_asked) < 9 and (chosen is None or str(chosen.number) != number_asked):
-        older = delivery.attempts.filter(number=int(number_asked)).order_by("-pk").first()
-        if older is not None:
-            return older
-    return delivery.attempts.filter(pk=chosen.pk).first() if chosen else None
+def shown_attempt(delivery: Delivery, number_asked: str) -> Attempt | None:
+    """The attempt with this number, or else the last one."""
+    newest_first = delivery.attempts.order_by("-pk")
+    asked = newest_first.filter(number=as_key(number_asked)).first() if number_asked else None
+    return asked or newest_first.first()
 
 
 def timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> list[dict[str, Any]]:
@@ -152,15 +150,12 @@ def curl(method: str, url: str, headers: Mapping[str, Any], body: str | None) ->
     A redacted value becomes a variable, such as ``${AUTHORIZATION}``: no secret is in the command.
     """
     parts = [f"curl --request {shlex.quote(method)}", f"--url {shlex.quote(url)}"]
-    parts += [f"--header {_header(name, str(value))}" for name, value in headers.items() if _is_sent(name)]
+    sent = {name: str(value) for name, value in headers.items() if name.lower() not in SET_BY_CURL}
+    parts += [f"--header {_header(name, value)}" for name, value in sent.items()]
     is_inline = body is not None and len(body.encode()) <= MAX_ARGUMENT
     # Other options would take a body that begins with @ as the name of a file.
     parts.append(f"--data-raw {shlex.quote(body or '')}" if is_inline else f"--data-binary @{BODY_FILE}")
     return " \\\n  ".join(parts)
-
-
-def _is_sent(name: str) -> bool:
-    return name.lower() not in SET_BY_CURL
 
 
 def _header(name: str, value: str) -> str:

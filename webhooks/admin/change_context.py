@@ -39,7 +39,7 @@ def change_context(event: Event, user: Any, sent: SendableEvent, sees_payload: b
         "request_events": _events_of_request(event, user),
         "request_url": list_url("event", request_id=event.request_id) if event.request_id else "",
         "fields": ", ".join(json.loads(event.changed)) or _("nothing") if event.changed else "",
-        "lines": [{"line": line, "is_long": _is_long(line)} for line in lines[:MAX_LINES]],
+        "lines": lines[:MAX_LINES],
         "more_lines": max(0, len(lines) - MAX_LINES),
         "is_change_known": is_known,
         "is_fold": event.action != Action.UPDATED,
@@ -55,10 +55,6 @@ def diff_lines(sent: SendableEvent) -> tuple[list[Line], bool]:
     if sent.action == Action.UPDATED and (before is None or after is None):
         return [], False
     return diff(before, after), True
-
-
-def _is_long(line: Line) -> bool:
-    return any(len(value or "") > LONG for value in (line.before, line.after))
 
 
 def _http(event: Event) -> str:
@@ -111,6 +107,10 @@ class Line:
     @property
     def is_list(self) -> bool:
         return bool(self.gone or self.new)
+
+    @property
+    def is_long(self) -> bool:
+        return any(len(value or "") > LONG for value in (self.before, self.after))
 
 
 def diff(before: Any, after: Any) -> list[Line]:

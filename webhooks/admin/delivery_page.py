@@ -46,8 +46,8 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
     visible = permissions.visible_deliveries(user)
     row = Delivery.objects.filter(pk=delivery.pk)
     attempts = list(delivery.attempts.order_by("-pk").defer("response_body", "response_headers")[: MAX_ATTEMPTS + 1])
-    shown = shown_attempt(delivery, attempts, number_asked)
     last = attempts[0] if attempts else None
+    shown = shown_attempt(delivery, number_asked) if last else None
     return {
         "delivery": delivery,
         "event": delivery.event,

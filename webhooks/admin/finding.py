@@ -8,8 +8,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet
-
 from webhooks import permissions, registry
 from webhooks.admin.paging import LOOK_THROUGH, LOOK_THROUGH_SCATTERED, Found, Keep, read_page, read_page_by_events
 from webhooks.db import Among, index_plans
@@ -38,8 +36,8 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int) -> Foun
         return _deliveries_by_events(filters, user, before, size)
     # The kind of an error leaves fewer rows than a state.
     queued = None if "error_kind" in filters else select_queued(filters, visible_queue(user))
-    rows: QuerySet[Any] = Delivery.without_state.all() if queued is None else QueuedDelivery.objects.all()
-    ordered, indexed = in_order(filters, _rows_if_permitted(user, rows))
+    model: Any = Delivery.without_state if queued is None else QueuedDelivery.objects
+    ordered, indexed = in_order(filters, model.all() if permissions.may_view_deliveries(user) else model.none())
     is_scattered = indexed - TIMES or "status" in filters
     look_through = LOOK_THROUGH_SCATTERED if is_scattered else LOOK_THROUGH
     with index_plans(Delivery.objects.db):
@@ -67,10 +65,6 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
         return [pk for pk, _ in rows]
 
     return keep
-
-
-def _rows_if_permitted(user: Any, rows: QuerySet[Any]) -> QuerySet[Any]:
-    return rows if permissions.may_view_deliveries(user) else rows.none()
 
 
 def _deliveries_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:

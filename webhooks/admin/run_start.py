@@ -90,7 +90,9 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     except RefusedFilter as refused:
         messages.error(request, str(refused))
         return redirect(_list_url(kind))
-    may_start = _may_start(request.user, kind, preview.count)
+    # Few rows are changed at once. A run needs another permission.
+    is_run = preview.count > runs.AT_ONCE or kind not in AT_ONCE_KINDS
+    may_start = not is_run or permissions.has_perm(request.user, "webhooks.add_run")
     if request.method == "POST":
         if not may_start:
             raise PermissionDenied
@@ -107,7 +109,7 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "more": number(left) if (left := preview.count - len(preview.sample)) > 0 else "",
         "webhook": webhook,
         "filters": filters_in_words(filters),
-        "is_run": preview.count > runs.AT_ONCE or kind not in AT_ONCE_KINDS,
+        "is_run": is_run,
         "may_start": may_start,
         "list_url": _list_url(kind),
         "list_name": _("Events") if kind == RunKind.REPLAY else _("Deliveries"),
@@ -130,13 +132,6 @@ def webhooks_text(webhooks: Collection[int]) -> str:
     if len(webhooks) == 1:
         return str(Webhook.with_deleted.filter(pk__in=webhooks).values_list("name", flat=True).first() or "")
     return count_of(len(webhooks), "webhook")
-
-
-def _may_start(user: Any, kind: RunKind, count: int) -> bool:
-    """Few rows are changed at once. A run needs another permission."""
-    if kind in AT_ONCE_KINDS and count <= runs.AT_ONCE:
-        return True
-    return permissions.has_perm(user, "webhooks.add_run")
 
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
@@ -191,18 +186,13 @@ def filters_in_words(filters: dict[str, Any]) -> list[str]:
 
 
 def _filter_text(name: str, value: Any) -> str:
-    if name in TIMES:
-        return str(TIMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
-    return f"{NAMES.get(name, name)}: {_value_text(name, value)}"
-
-
-def _value_text(name: str, value: Any) -> str:
-    """The value of a filter as the lists show it."""
     match name:
+        case "created_after" | "created_before":
+            return str(TIMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
         case "state":
-            return ", ".join(map(state_word, value))
+            value = ", ".join(map(state_word, value))
         case "error_kind" if value in KINDS:
-            return KINDS[value].label
+            value = KINDS[value].label
         case "action":
-            return action_word(value)
-    return str(value)
+            value = action_word(value)
+    return f"{NAMES.get(name, name)}: {value}"

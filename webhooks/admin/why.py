@@ -68,7 +68,8 @@ def show(request: HttpRequest) -> HttpResponse:
     except UnknownObject as unknown:
         context["problem"] = str(unknown)
     else:
-        context["answers"] = [_answer(change, list(group), request.user) for change, group in _by_change(verdicts)]
+        groups = groupby(verdicts, key=lambda one: one.change)
+        context["answers"] = [_answer(change, list(group), request.user) for change, group in groups]
         context["is_asked"] = bool(question)
     return page(request, "webhooks/admin/why.html", context)
 
@@ -143,10 +144,6 @@ def _has_key(objects: models.QuerySet[Any], key: str) -> bool:
 
 
 # The answer
-
-
-def _by_change(verdicts: Sequence[Verdict]) -> Any:
-    return groupby(verdicts, key=lambda one: one.change)
 
 
 def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> dict[str, Any]:

@@ -119,8 +119,9 @@ def boxes(status: Status, user: Any) -> dict[str, Any]:
 def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
     own, failed, folded = list(buttons.of(alarm)), 0, list[Alarm]()
     for one in alarm.consequences:
-        if _is_fact(alarm, one):
-            failed = buttons.failed_of(one)
+        # The box shows failed deliveries of its webhook as a number.
+        if one.webhook_id == alarm.webhook_id and one.problem == Problem.FAILED_DELIVERIES:
+            failed = buttons.webhooks[one.webhook_id or 0].failed
             own += [button for button in buttons.of(one) if button.posts]
         else:
             folded.append(one)
@@ -134,11 +135,6 @@ def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
     )
 
 
-def _is_fact(alarm: Alarm, one: Alarm) -> bool:
-    """Whether the box shows this consequence as a number: failed deliveries of the same webhook."""
-    return one.webhook_id == alarm.webhook_id and one.problem == Problem.FAILED_DELIVERIES
-
-
 def _clock(moment: datetime) -> SafeString:
     exact, clock = exact_time(moment), clock_time(moment)
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, clock)
@@ -149,7 +145,7 @@ class _Buttons:
 
     def __init__(self, status: Status, user: Any) -> None:
         overview = status.overview
-        self._webhooks: Mapping[int, Any] = {webhook.pk: webhook for webhook in overview.webhooks}
+        self.webhooks: Mapping[int, Any] = {webhook.pk: webhook for webhook in overview.webhooks}
         self._newest_event = next(iter(overview.newest_failed_events), None)
         self._failed = overview.counts.get(State.FAILED, 0)
         self._may_retry, self._may_run = actions.may(user, "retry"), permissions.has_perm(user, "webhooks.add_run")
@@ -160,12 +156,9 @@ class _Buttons:
             self._changeable = set(allowed.values_list("pk", flat=True))
         self._may_change = permissions.may_change_webhooks(user)
 
-    def failed_of(self, alarm: Alarm) -> int:
-        return int(self._webhooks[alarm.webhook_id or 0].failed)
-
     def of(self, alarm: Alarm) -> Iterator[Button]:
         """The buttons for an alarm, the most likely one first."""
-        webhook = self._webhooks.get(alarm.webhook_id or 0)
+        webhook = self.webhooks.get(alarm.webhook_id or 0)
         if webhook is not None:
             yield from self._of_webhook(alarm, webhook)
             return
@@ -192,7 +185,7 @@ class _Buttons:
                 )
 
     def page_of(self, alarm: Alarm) -> Button | None:
-        webhook = self._webhooks.get(alarm.webhook_id or 0)
+        webhook = self.webhooks.get(alarm.webhook_id or 0)
         return _page(webhook) if webhook is not None and alarm.problem in (Problem.FAILING, Problem.PAUSED) else None
 
     def _of_webhook(self, alarm: Alarm, webhook: Any) -> Iterator[Button]:
