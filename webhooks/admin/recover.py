@@ -9,6 +9,7 @@ from django import forms
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.text import capfirst
 from django.utils.timezone import get_current_timezone_name, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -17,9 +18,10 @@ from webhooks import permissions
 from webhooks.admin import actions
 from webhooks.admin.display import page
 from webhooks.admin.filters import MOMENT
+from webhooks.admin.run_start import preview_context
 from webhooks.models import RunKind, Webhook
 from webhooks.operations import runs
-from webhooks.operations.wording import exact_time, number
+from webhooks.operations.wording import exact_time
 
 ADD_RUN = "webhooks.add_run"
 
@@ -34,7 +36,6 @@ HOURS = {
 # A dry run counts for this many seconds, then shows its counts so far.
 PREVIEW_SECONDS = 2.0
 
-TITLES = {RunKind.RECOVER: gettext_lazy("Recover"), RunKind.BACKFILL: gettext_lazy("Backfill")}
 MEANINGS = {
     RunKind.RECOVER: gettext_lazy(
         "Sends what this webhook should have sent and did not: failed and discarded deliveries again, and events that "
@@ -82,9 +83,10 @@ def show(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[st
     given = request.POST if request.method == "POST" else request.GET
     form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
     form.fields["since"].label = _("Since (%(zone)s)") % {"zone": get_current_timezone_name()}
+    act = capfirst(kind.label)
     context |= {
-        "title": _("%(act)s %(webhook)s") % {"act": TITLES[kind], "webhook": webhook},
-        "act": TITLES[kind],
+        "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
+        "act": act,
         "meaning": MEANINGS[kind],
         "form": form,
         "webhook": webhook,
@@ -97,23 +99,8 @@ def show(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[st
             actions.show_run(request, runs.start(kind, filters, request.user))
             return redirect("admin:webhooks_webhook_change", webhook.pk)
         context |= {
-            "preview": _preview(kind, filters, request.user, "count" in request.GET),
-            "count_url": f"?{request.GET.urlencode()}&count=all",
+            **preview_context(request, kind, filters, PREVIEW_SECONDS),
             "since": exact_time(since),
             "posted": localtime(since).strftime("%Y-%m-%dT%H:%M:%S"),
         }
     return page(request, "webhooks/admin/recover.html", context)
-
-
-def _preview(kind: RunKind, filters: dict[str, Any], user: Any, counts_on: bool) -> dict[str, Any]:
-    """What the run would take: numbers, and the names of the oldest rows that the user may view."""
-    found = runs.preview(kind, filters, user, seconds=runs.PREVIEW_SECONDS if counts_on else PREVIEW_SECONDS)
-    names = [one.name for one in found.sample if one.name]
-    more = found.count - len(names)
-    return {
-        "count": found.count,
-        "shown": number(found.count),
-        "is_complete": found.is_complete,
-        "names": names,
-        "more": number(more) if names and more > 0 else "",
-    }

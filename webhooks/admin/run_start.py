@@ -12,6 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
 from django.urls import reverse
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
@@ -50,12 +51,6 @@ CONSEQUENCES = {
     ),
     RunKind.REPLAY: gettext_lazy("Their objects are captured as they are today, as new events."),
 }
-BUTTONS = {
-    RunKind.RETRY: gettext_lazy("Retry"),
-    RunKind.RESEND: gettext_lazy("Resend"),
-    RunKind.DISCARD: gettext_lazy("Discard"),
-    RunKind.REPLAY: gettext_lazy("Replay"),
-}
 # The filters that are times, with their words.
 TIMES = {"created_after": gettext_lazy("since %(time)s"), "created_before": gettext_lazy("before %(time)s")}
 
@@ -84,12 +79,12 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     kind, filters = read_run(request.GET)
     if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
         raise PermissionDenied
-    seconds = runs.PREVIEW_SECONDS if "count" in request.GET else PREVIEW_SECONDS
     try:
-        preview = runs.preview(kind, filters, request.user, takes_all=True, seconds=seconds)
+        shown = preview_context(request, kind, filters, PREVIEW_SECONDS, takes_all=True)
     except RefusedFilter as refused:
         messages.error(request, str(refused))
         return redirect(_list_url(kind))
+    preview = shown["preview"]
     # Few rows are changed at once. A run needs another permission.
     is_run = preview.count > runs.AT_ONCE or kind not in AT_ONCE_KINDS
     may_start = not is_run or permissions.has_perm(request.user, "webhooks.add_run")
@@ -102,11 +97,9 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "title": _question(kind, preview),
         "opts": model_admin.opts,
         "consequence": CONSEQUENCES[kind],
-        "button": BUTTONS[kind],
+        "button": capfirst(kind.label),
         "is_dangerous": kind == RunKind.DISCARD,
-        "preview": preview,
-        "count_url": f"?{request.GET.urlencode()}&count=all",
-        "more": number(left) if (left := preview.count - len(preview.sample)) > 0 else "",
+        **shown,
         "webhook": webhook,
         "filters": filters_in_words(filters),
         "is_run": is_run,
@@ -115,6 +108,21 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "list_name": _("Events") if kind == RunKind.REPLAY else _("Deliveries"),
     }
     return page(request, "webhooks/admin/run_start.html", context)
+
+
+def preview_context(
+    request: HttpRequest, kind: RunKind, filters: dict[str, Any], seconds: float, takes_all: bool = False
+) -> dict[str, Any]:
+    """What a run would take. With ``?count=``, it counts for longer than ``seconds``."""
+    seconds = runs.PREVIEW_SECONDS if "count" in request.GET else seconds
+    preview = runs.preview(kind, filters, request.user, takes_all=takes_all, seconds=seconds)
+    more = preview.count - len(preview.sample)
+    return {
+        "preview": preview,
+        "shown": number(preview.count),
+        "more": number(more) if more > 0 else "",
+        "count_url": f"?{request.GET.urlencode()}&count=all",
+    }
 
 
 def _question(kind: RunKind, preview: runs.Preview) -> str:

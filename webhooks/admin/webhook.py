@@ -218,20 +218,20 @@ class WebhookAdmin(WebhookListAdmin):
     def get_urls(self) -> list[URLPattern]:
         wrap = self.admin_site.admin_view
         run = wrap(require_http_methods(["GET", "POST"])(self.run_view))
+        preview, trial, ping, switch = (
+            wrap(require_POST(view)) for view in (self.preview_view, self.try_view, self.ping_view, self.switch_view)
+        )
 
-        def posted(view: Callable[..., HttpResponse]) -> Any:
-            return wrap(require_POST(view))
+        def of_webhook(name: str, view: Any, **options: Any) -> Any:
+            return path(f"<path:object_id>/{name}/", view, options, name=f"webhooks_webhook_{name}")
 
-        prefix, page = "webhooks_webhook", "<path:object_id>"
         return [
-            path("condition-preview/", posted(self.preview_view), name=f"{prefix}_condition_preview"),
-            path("try/", posted(self.try_view), name=f"{prefix}_try_new"),
-            path(f"{page}/try/", posted(self.try_view), name=f"{prefix}_try"),
-            path(f"{page}/ping/", posted(self.ping_view), name=f"{prefix}_ping"),
-            path(f"{page}/enable/", posted(self.switch_view), {"act": actions.enable}, name=f"{prefix}_enable"),
-            path(f"{page}/pause/", posted(self.switch_view), {"act": actions.pause}, name=f"{prefix}_pause"),
-            path(f"{page}/resume/", posted(self.switch_view), {"act": actions.resume}, name=f"{prefix}_resume"),
-            *(path(f"{page}/{one.value}/", run, {"kind": one}, name=f"{prefix}_{one.value}") for one in recover.TITLES),
+            path("condition-preview/", preview, name="webhooks_webhook_condition_preview"),
+            path("try/", trial, name="webhooks_webhook_try_new"),
+            of_webhook("try", trial),
+            of_webhook("ping", ping),
+            *(of_webhook(act.__name__, switch, act=act) for act in (actions.enable, actions.pause, actions.resume)),
+            *(of_webhook(kind.value, run, kind=kind) for kind in recover.MEANINGS),
             *super().get_urls(),
         ]
 
