@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.contrib import messages
 from django.db.models import Count, Q, QuerySet
@@ -31,39 +30,23 @@ def may(user: Any, action: str, delivery: Delivery | None = None) -> bool:
     return permissions.may(user, action, delivery)
 
 
-class Act(NamedTuple):
-    """An action on deliveries, with its texts: the result, for one and for many, and why it skipped the others."""
-
-    operation: Callable[[Any, Any], int]
-    done: Any
-    why_skipped: Any
-
-
-ACTS = {
-    "retry": Act(
-        retries.retry,
-        AGAIN,
-        gettext_lazy("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook"),
-    ),
-    "resend": Act(
-        retries.resend, AGAIN, gettext_lazy("only finished deliveries can be resent, and none of a deleted webhook")
-    ),
-    "discard": Act(
-        retries.discard,
-        DISCARDED,
-        gettext_lazy("finished deliveries, and deliveries that a worker is sending, cannot be discarded"),
-    ),
+# What each action does, and why it skips some deliveries.
+OPERATIONS = {"retry": retries.retry, "resend": retries.resend, "discard": retries.discard}
+WHY_SKIPPED = {
+    "retry": gettext_lazy("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook"),
+    "resend": gettext_lazy("only finished deliveries can be resent, and none of a deleted webhook"),
+    "discard": gettext_lazy("finished deliveries, and deliveries that a worker is sending, cannot be discarded"),
 }
 
 
 def act(request: HttpRequest, name: str, chosen: QuerySet[Delivery]) -> None:
     """Retry, resend or discard the chosen deliveries that the user may change, oldest first, and show the result."""
-    operation, done, why_skipped = ACTS[name]
-    permitted = permissions.allowed(request.user, name, chosen)
+    permitted: Any = permissions.allowed(request.user, name, chosen)
     count = permitted.count()
-    changed = operation(permitted, request.user)
+    changed = OPERATIONS[name](permitted, request.user)
+    done = DISCARDED if name == "discard" else AGAIN
     text = done % {"count": changed, "number": number(changed)}
-    show_result(request, changed, text, count - changed, why_skipped)
+    show_result(request, changed, text, count - changed, str(WHY_SKIPPED[name]))
 
 
 def show_run(request: HttpRequest, run: Run) -> None:
