@@ -21,10 +21,11 @@ from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.finding import find_deliveries
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid
 from webhooks.admin.paging import Found
-from webhooks.admin.run_start import QUESTIONS, webhooks_text
+from webhooks.admin.run_start import question_context
 from webhooks.models import Delivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.queue import State
+from webhooks.operations import runs
 from webhooks.operations.wording import number
 from webhooks.permissions import redaction
 
@@ -134,17 +135,14 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def _confirm_discard(self, request: HttpRequest, chosen: Any) -> HttpResponse:
         rows = list(chosen.discardable())
-        webhooks = webhooks_text({row.webhook_id for row in rows})
-        question = QUESTIONS[RunKind.DISCARD] % {
-            "count": len(rows), "rows": number(len(rows)), "webhooks": webhooks
-        }  # fmt: skip
-        context = self.admin_site.each_context(request) | {
-            "title": question,
-            "opts": self.opts,
+        sample = [runs.Named(row.pk, str(row)) for row in rows]
+        preview = runs.Preview(len(rows), sample=sample, webhooks={row.webhook_id for row in rows})
+        context = question_context(self, request, RunKind.DISCARD, preview) | {
             "rows": rows,
             "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
+            "list_url": request.get_full_path(),
         }
-        return page(request, "webhooks/admin/discard.html", context)
+        return page(request, "webhooks/admin/run_start.html", context)
 
     # One delivery
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.admin import ModelAdmin
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect
@@ -74,7 +75,7 @@ PREVIEW_SECONDS = 1.0
 AT_ONCE_KINDS = (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)
 
 
-def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
+def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     """GET previews the run that the query parameters describe, POST begins it."""
     kind, filters = read_run(request.GET)
     if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
@@ -92,22 +93,31 @@ def start_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         if not may_start:
             raise PermissionDenied
         return _start(request, kind, filters)
-    webhook = Webhook.objects.filter(pk=filters.get("webhook", 0)).first()
-    context = model_admin.admin_site.each_context(request) | {
+    context = question_context(model_admin, request, kind, preview) | {
+        **shown,
+        "webhook": Webhook.objects.filter(pk=filters.get("webhook", 0)).first(),
+        "filters": filters_in_words(filters),
+        "is_run": is_run,
+        "may_start": may_start,
+    }
+    return page(request, "webhooks/admin/run_start.html", context)
+
+
+def question_context(
+    model_admin: ModelAdmin, request: HttpRequest, kind: RunKind, preview: runs.Preview
+) -> dict[str, Any]:
+    """The context of a page that asks before it acts on the rows of a preview."""
+    return model_admin.admin_site.each_context(request) | {
         "title": _question(kind, preview),
         "opts": model_admin.opts,
         "consequence": CONSEQUENCES[kind],
         "button": capfirst(kind.label),
         "is_dangerous": kind == RunKind.DISCARD,
-        **shown,
-        "webhook": webhook,
-        "filters": filters_in_words(filters),
-        "is_run": is_run,
-        "may_start": may_start,
+        "preview": preview,
+        "may_start": True,
         "list_url": _list_url(kind),
         "list_name": _("Events") if kind == RunKind.REPLAY else _("Deliveries"),
     }
-    return page(request, "webhooks/admin/run_start.html", context)
 
 
 def preview_context(

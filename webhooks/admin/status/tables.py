@@ -62,7 +62,7 @@ def _in_order_of_trouble(status: Status) -> dict[int, int]:
 
 
 def _webhook_line(webhook: Any, overview: Overview, address: str) -> dict[str, Any]:
-    """``address`` is that of the list of webhooks: there may be hundreds, and ``reverse`` is slow."""
+    """``address`` leads to the list of webhooks. ``reverse`` for each of hundreds is slow."""
     return {
         "row": webhook,
         "name": short(webhook.name, 48),

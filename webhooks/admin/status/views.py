@@ -79,7 +79,7 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
 @require_POST
 @transaction.non_atomic_requests
 def retry_all(request: HttpRequest) -> HttpResponse:
-    """Retry failed deliveries, or only those of ``?webhook=`` and ``&error_kind=``. If there are many, ask first."""
+    """Retry the failed deliveries, with ``?webhook=`` and ``&error_kind=`` only some. If there are many, ask first."""
     user = request.user
     if not (permissions.may_view_deliveries(user) and actions.may(user, "retry")):
         raise PermissionDenied
