@@ -23,13 +23,6 @@ AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s del
 DISCARDED = ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count")
 
 
-def may(user: Any, action: str, delivery: Delivery | None = None) -> bool:
-    """Whether the user may act on this delivery, or on some. ``action`` is "retry", "resend" or "discard"."""
-    if delivery is None:
-        return permissions.has_perm(user, f"webhooks.{action}_delivery")
-    return permissions.may(user, action, delivery)
-
-
 # What each action does, and why it skips some deliveries.
 OPERATIONS = {"retry": retries.retry, "resend": retries.resend, "discard": retries.discard}
 WHY_SKIPPED = {

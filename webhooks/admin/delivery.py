@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partialmethod
 from typing import Any
 
 from django.contrib import admin
@@ -102,20 +103,15 @@ class DeliveryAdmin(ReadOnlyAdmin):
         )
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
-        next_page = request.get_full_path() if actions.may(request.user, "retry") else None
+        next_page = request.get_full_path() if self.has_retry_permission(request) else None
         for row in rows:
             row.next_page = next_page
 
     # Retry, resend and discard
 
-    def has_retry_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        return actions.may(request.user, "retry", obj)
-
-    def has_resend_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        return actions.may(request.user, "resend", obj)
-
-    def has_discard_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        return actions.may(request.user, "discard", obj)
+    has_retry_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "retry")
+    has_resend_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "resend")
+    has_discard_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "discard")
 
     @admin.action(description=gettext_lazy("Retry the selected deliveries"), permissions=["retry"])
     def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:

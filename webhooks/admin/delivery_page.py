@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions
-from webhooks.admin import actions, highlight
+from webhooks.admin import highlight
 from webhooks.admin.attempts import answer_of, attempt_context, explained_kind, shown_attempt, timeline
 from webhooks.admin.change_context import change_context
 from webhooks.admin.display import pill, state_word, when
@@ -65,9 +65,9 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "who_sees_all": redaction.WHO_SEES_ALL,
         "sees_payload": sees_payload,
         "who_sees_payloads": redaction.WHO_SEES_PAYLOADS,
-        "may_retry": actions.may(user, "retry", delivery) and row.retriable().exists(),
-        "may_resend": actions.may(user, "resend", delivery) and row.resendable().exists(),
-        "may_discard": actions.may(user, "discard", delivery) and row.discardable().exists(),
+        "may_retry": permissions.may(user, "retry", delivery) and row.retriable().exists(),
+        "may_resend": permissions.may(user, "resend", delivery) and row.resendable().exists(),
+        "may_discard": permissions.may(user, "discard", delivery) and row.discardable().exists(),
         "created": when(delivery.created),
         "lane": lane_context(delivery, visible, redacted),
         "timeline": timeline(delivery, attempts[:MAX_ATTEMPTS], shown),

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partialmethod
 from typing import Any
 
 from django.contrib import admin, messages
@@ -98,10 +99,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
     # Replay
 
-    def has_replay_permission(self, request: HttpRequest, obj: Event | None = None) -> bool:
-        if obj is None:
-            return permissions.has_perm(request.user, "webhooks.replay_event")
-        return permissions.may(request.user, "replay", obj)
+    has_replay_permission = partialmethod(ReadOnlyAdmin.has_act_permission, "replay")
 
     @admin.action(description=gettext_lazy("Replay the selected events with current data"), permissions=["replay"])
     def replay_chosen(self, request: HttpRequest, chosen: QuerySet[Event]) -> None:

@@ -25,6 +25,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
+from webhooks import permissions
 from webhooks.admin.display import EscapeInvisibleMixin, action_word, escape_invisible, object_name, short, when
 from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
@@ -153,6 +154,12 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
             raise Http404(f"There is no {self.opts.verbose_name} {object_id}.")
         getattr(self, f"{name}_chosen")(request, self.model.objects.filter(pk=row.pk))
         return redirect_back(request, f"admin:webhooks_{self.opts.model_name}_change", row.pk)
+
+    def has_act_permission(self, act: str, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        """Whether the user may do this to a row, or to some rows."""
+        if obj is None:
+            return permissions.has_perm(request.user, f"webhooks.{act}_{self.opts.model_name}")
+        return permissions.may(request.user, act, obj)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -15,7 +15,6 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 from webhooks import permissions, registry
-from webhooks.admin import actions
 from webhooks.admin.display import page, when
 from webhooks.admin.lists import as_key, as_uuid
 from webhooks.db import index_plans
@@ -179,7 +178,7 @@ def _button(verdict: Verdict, user: Any) -> tuple[str, str] | None:
     if verdict.cause == Cause.PAUSED and permissions.may(user, "change", webhook):
         return reverse("admin:webhooks_webhook_resume", args=[webhook.pk]), _("Resume the webhook")
     is_retriable = verdict.delivery and verdict.cause in (Cause.FAILED, Cause.DISCARDED, Cause.RETRYING)
-    if is_retriable and actions.may(user, "retry", Delivery(pk=verdict.delivery)):
+    if is_retriable and permissions.may(user, "retry", Delivery(pk=verdict.delivery)):
         label = _("Retry now") if verdict.state == State.PENDING else _("Retry")
         return reverse("admin:webhooks_delivery_retry", args=[verdict.delivery]), label
     has_failed = verdict.event and verdict.cause == Cause.EVENT_FAILED

@@ -15,7 +15,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import permissions
-from webhooks.admin import actions
 from webhooks.admin.display import when
 from webhooks.admin.lists import list_url, page_url
 from webhooks.models import Webhook
@@ -148,7 +147,7 @@ class _Buttons:
         self.webhooks: Mapping[int, Any] = {webhook.pk: webhook for webhook in overview.webhooks}
         self._newest_event = next(iter(overview.newest_failed_events), None)
         self._failed = overview.counts.get(State.FAILED, 0)
-        self._may_retry, self._may_run = actions.may(user, "retry"), permissions.has_perm(user, "webhooks.add_run")
+        self._may_retry = permissions.has_perm(user, "webhooks.retry_delivery")
         self._may_add = permissions.has_perm(user, "webhooks.add_webhook")
         self._changeable: set[int] | None = None
         if permissions.is_restricted(user):

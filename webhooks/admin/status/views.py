@@ -61,7 +61,7 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
         "hides_webhooks": "webhooks" in hidden,
         "hides_events": "events" in hidden,
         "may_ask_why": permissions.may_view_webhooks(user),
-        "may_retry": actions.may(user, "retry"),
+        "may_retry": permissions.has_perm(user, "webhooks.retry_delivery"),
         "may_add_webhooks": permissions.has_perm(user, "webhooks.add_webhook"),
         "alarms": status.alarms,
         "problem_count": len(status.problems),
@@ -81,7 +81,7 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
 def retry_all(request: HttpRequest) -> HttpResponse:
     """Retry the failed deliveries, with ``?webhook=`` and ``&error_kind=`` only some. If there are many, ask first."""
     user = request.user
-    if not (permissions.may_view_deliveries(user) and actions.may(user, "retry")):
+    if not (permissions.may_view_deliveries(user) and permissions.has_perm(user, "webhooks.retry_delivery")):
         raise PermissionDenied
     filters: dict[str, Any] = {"state": [State.FAILED.value]}
     failed = permissions.visible_deliveries(user, Delivery.objects.failed())
