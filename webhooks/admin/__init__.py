@@ -11,7 +11,7 @@ delivery_page       the page of one delivery: verdict and lane
 attempts            its timeline, and one attempt at a time, also as a command of curl
 change_context      the change as the pages of a delivery and of an event show it, with the comparison of its snapshots
 skip                the list of skipped changes
-run, run_start      runs: list, progress, pause, resume, cancel; and what a run will do
+run, run_start      runs: list, progress, pause, resume, cancel; the page that asks before one begins
 status              /admin/webhook-backend-status/: problems, figures, tables, and their buttons
 actions             retry, discard, enable, disable, pause, resume, and the preview of a deletion
 forms, form_fields  the form of a webhook, and its own kinds of fields and widgets

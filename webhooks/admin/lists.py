@@ -125,7 +125,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     def response_action(
         self, request: HttpRequest, queryset: QuerySet[Any], *args: Any, **kwargs: Any
     ) -> HttpResponse | None:
-        """With all rows that match the filters, an action becomes a run, which first shows what it will do."""
+        """An action on all rows that match the filters becomes a run. Its page asks first."""
         name = request.POST.get("action", "")
         if request.POST.get("select_across") != "1" or name not in self.run_kinds:
             return super().response_action(request, queryset, *args, **kwargs)

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.actions import show_result
-from webhooks.admin.display import EMPTY, page, pill, when
+from webhooks.admin.display import page, pill, when
 from webhooks.admin.filters import RunFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, list_url
 from webhooks.admin.paging import Found, read_page
@@ -94,7 +94,7 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("ended"))
     def ended(self, run: Run) -> SafeString | str:
-        return when(run.finished_at) if run.finished_at else EMPTY
+        return when(run.finished_at)
 
     # Pause, resume and cancel
 

@@ -269,7 +269,7 @@ class WebhookAdmin(WebhookListAdmin):
     # A dry run may read for seconds.
     @method_decorator(transaction.non_atomic_requests)
     def run_view(self, request: HttpRequest, object_id: str, kind: RunKind) -> HttpResponse:
-        """Choose the time of a recovery or backfill, see what it would send, and begin it."""
+        """Choose the time of a recovery or backfill, see a preview, and begin it."""
         webhook: Webhook | None = self.get_object(request, object_id)
         if webhook is None:
             raise Http404

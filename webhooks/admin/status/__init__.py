@@ -1,4 +1,4 @@
-"""The status page, /admin/webhook-backend-status/: what is wrong, what to do, and what the webhooks do now.
+"""The status page, /admin/webhook-backend-status/: problems with their remedies, figures and tables.
 
 views      the page, the parts that it refreshes, and the button that retries all
 problems   a box for each cause, with its buttons

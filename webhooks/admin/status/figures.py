@@ -18,7 +18,7 @@ from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.overview import Overview
 from webhooks.operations.wording import number, span
 
-# The order in which the states of deliveries are shown. The last ones only if there are some.
+# The states in the order of the page. The page shows the last ones only if there are some.
 ALWAYS = (State.PENDING, State.FAILED)
 STATES = (*ALWAYS, State.WAITING, State.SENDING, State.SUCCEEDED, State.DISCARDED)
 

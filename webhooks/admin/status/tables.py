@@ -51,7 +51,7 @@ def webhooks(status: Status) -> dict[str, Any]:
 
 
 def _in_order_of_trouble(status: Status) -> dict[int, int]:
-    """The place of each webhook that a problem of its own is about: what waits for a worker has none."""
+    """The place of each webhook with a problem. A webhook that only waits for a worker has none."""
     about = [
         one.webhook_id
         for alarm in status.problems
