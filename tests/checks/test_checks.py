@@ -24,6 +24,7 @@ from tests.support.inbox import ROOT
 from tests.testapp.models import Unregistered
 from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
+from webhooks.checks.models import UNSENDABLE
 from webhooks.models import Webhook
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
@@ -199,7 +200,7 @@ def test_a_registered_model_without_a_serializer_is_an_error(register: Callable[
     assert "tests.testapp.api.serializers.UnregisteredSerializer" in message.msg
     assert "tests.testapp.serializers.UnregisteredSerializer" in message.msg
     assert "webhooks.register('testapp.unregistered', serializer=…)" in message.msg
-    assert message.hint == checks.UNSENDABLE
+    assert message.hint == UNSENDABLE
 
 
 def test_a_registered_model_with_a_named_serializer_is_no_mistake(register: Callable[..., None]) -> None:
