@@ -388,7 +388,7 @@ def test_the_status_page_refreshes_what_is_not_in_use_and_moves_nothing_that_is_
     expect(summary).not_to_have_text(said)
     page.get_by_role("button", name=f"Cancel: Run {run.pk}").click()
     dialog.get_by_role("button", name="Cancel the run").click()
-    expect(page.locator(".messagelist .success")).to_contain_text("was cancelled")
+    expect(page.locator(".messagelist .success")).to_have_text("1 run cancelled.")
 
 
 def top(locator: Locator) -> float:
