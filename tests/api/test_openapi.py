@@ -129,13 +129,10 @@ def test_requests_and_responses_follow_the_document(db: None) -> None:
     make_attempt(delivery)
     running, paused = (runs.start(RunKind.RETRY, {}, takes_all=True) for _ in range(2))
     runs.pause(paused)
-    existing = {
-        "webhooks": [webhook.pk],
-        "deliveries": [str(delivery.pk)],
-        "events": [delivery.event_id],
-        "runs": [running.pk, paused.pk],
-    }
-    schema = schemathesis.openapi.from_dict(_about(document(), existing))
+    existing = {"webhooks": [webhook], "deliveries": [delivery], "events": [event], "runs": [running, paused]}
+    # As numbers, Schemathesis would also write them as 5.0.
+    ids = {name: [str(row.pk) for row in rows] for name, rows in existing.items()}
+    schema = schemathesis.openapi.from_dict(_about(document(), ids))
     schema.app = WSGIHandler()
     statuses: dict[str, Counter[int]] = {}
     for result in schema.get_all_operations():
@@ -149,17 +146,17 @@ def test_requests_and_responses_follow_the_document(db: None) -> None:
     assert {name for name, seen in statuses.items() if not any(status < 300 for status in seen)} <= RULED
 
 
-def _about(whole: dict[str, Any], existing: dict[str, list[Any]]) -> dict[str, Any]:
+def _about(whole: dict[str, Any], ids: dict[str, list[str]]) -> dict[str, Any]:
     """Our part of the document, with the ids of existing rows."""
     paths = {path: methods for path, methods in whole["paths"].items() if path.startswith(OURS)}
     for path, methods in paths.items():
         for one in methods.values():
             for parameter in one.get("parameters", ()):
                 if parameter["in"] == "path":
-                    parameter["schema"] = {"enum": existing[path.removeprefix(OURS).partition("/")[0]]}
+                    parameter["schema"] = {"enum": ids[path.removeprefix(OURS).partition("/")[0]]}
                 if parameter["name"] == "event":
                     # Nor that a question is about one thing, so ask about an event alone.
-                    one["parameters"] = [parameter | {"schema": {"enum": existing["events"]}, "required": True}]
+                    one["parameters"] = [parameter | {"schema": {"enum": ids["events"]}, "required": True}]
     return {**whole, "paths": paths}
 
 
