@@ -227,12 +227,16 @@ def test_an_admin_sends_a_ping_from_the_page_of_the_webhook(inbox: Inbox) -> Non
     assert "ping" in client.get(reverse("admin:webhooks_event_change", args=[event.pk])).content.decode()
 
 
-def test_a_disabled_webhook_gets_no_ping() -> None:
+def test_a_disabled_webhook_gets_no_ping_and_can_be_enabled_on_its_page() -> None:
     webhook = make_webhook(Site, enabled=False)
     client = staff("view_webhook", "change_webhook")
-    assert "Send a test" not in client.get(address(webhook, "change")).content.decode()
+    shown = client.get(address(webhook, "change")).content.decode()
+    assert "Send a test" not in shown
+    assert f'action="{address(webhook, "enable")}"' in shown
     assert "Enable it before you send a test" in client.post(address(webhook, "ping"), follow=True).content.decode()
     assert not Event.objects.exists()
+    assert "1 webhook enabled." in client.post(address(webhook, "enable"), follow=True).content.decode()
+    assert "Send a test" in client.get(address(webhook, "change")).content.decode()
 
 
 def test_a_user_who_may_only_view_cannot_send_a_ping() -> None:

@@ -47,7 +47,7 @@ def health(webhook: Any, user: Any, may_change: bool, may_copy: bool) -> dict[st
         "state": webhook_state(webhook),
         "sentence": "" if alarms else _sentence(webhook),  # an alarm says the same, and more
         "alarms": [(alarm, " · ".join(alarm.facts(now)), _request_url(webhook, alarm.problem)) for alarm in alarms],
-        "buttons": _buttons(webhook) if may_change and webhook.enabled else [],
+        "buttons": _buttons(webhook) if may_change else [],
         "links": _links(webhook, user, may_copy),
         "figures": _figures(webhook, user, day),
         "chart": _chart(hours, first) if day.attempted else "",
@@ -82,9 +82,12 @@ def _sentence(webhook: Webhook) -> SafeString | str:
 
 def _buttons(webhook: Webhook) -> list[tuple[str, str, str]]:
     """The address, the label and the tooltip of each button that makes sense now."""
+    sends = _("Sends what has waited.")
     found = [("ping", _("Send a test"), _("Uses the saved settings."))]
-    if webhook.is_paused:
-        found.insert(0, ("resume", _("Resume"), _("Sends what has waited.")))
+    if not webhook.enabled:
+        found = [("enable", _("Enable"), sends)]
+    elif webhook.is_paused:
+        found.insert(0, ("resume", _("Resume"), sends))
     else:
         found.append(("pause", _("Pause"), _("Changes are still stored, and sent after you resume.")))
     return [(page_url(name, webhook), label, hint) for name, label, hint in found]
