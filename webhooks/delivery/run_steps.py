@@ -74,6 +74,8 @@ class Runs:
         self._worker = worker
         self._open: dict[int, Run] = {}
         """The running ones by id, as this worker last saw them."""
+        self._webhooks: dict[int, Webhook] = {}
+        """Those of the last steps, as they were at the last look."""
         self._read: dict[tuple[int, int], list[Key]] = {}
         """Keys that were read ahead, by run and webhook."""
         self._pace = Pace()
@@ -130,6 +132,7 @@ class Runs:
         is_any = fetch_all(Run.objects.db, "SELECT 1 FROM webhooks_run WHERE state = 'running' LIMIT 1")
         self._open = {run.pk: run for run in Run.objects.running().order_by("pk")} if is_any else {}
         self._read = {key: keys for key, keys in self._read.items() if key[0] in self._open}
+        self._webhooks.clear()
         self._next_look = time.monotonic() + LOOK_EVERY
 
     def _step(self, run: Run) -> int | None:
@@ -193,8 +196,10 @@ class Runs:
         webhooks = [*webhooks[turn:], *webhooks[:turn]]
         free = self._worker.capacity(webhooks, len(webhooks)) if act.is_sent else {}
         webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
-        found = Webhook.objects.in_bulk([webhook for webhook in webhooks if webhook in free])
-        receivers = {pk: webhook for pk, webhook in found.items() if webhook.is_sendable}
+        if unknown := [webhook for webhook in webhooks if webhook in free and webhook not in self._webhooks]:
+            self._webhooks |= Webhook.objects.in_bulk(unknown)
+        receivers = {pk: self._webhooks[pk] for pk in webhooks if pk in free and pk in self._webhooks}
+        receivers = {pk: webhook for pk, webhook in receivers.items() if webhook.is_sendable}
         counts = {}
         for webhook in webhooks:
             most = free[webhook] if webhook in receivers else UNCLAIMED if act.is_sent else left
