@@ -178,10 +178,9 @@ def test_the_shipped_worker_needs_no_wake_up(workers: Workers, inbox: Inbox, red
     inbox.wait_for(2, seconds=10)
 
 
-@pytest.mark.timing
 @one_database
 @both_workers
-def test_a_thousand_changes_of_a_thousand_objects_arrive_within_five_seconds(
+def test_a_thousand_changes_of_a_thousand_objects_arrive(
     workers: Workers, inbox: Inbox, worker_class: str, figures: Figures
 ) -> None:
     make_webhook(Label, url=inbox.url())
@@ -191,15 +190,13 @@ def test_a_thousand_changes_of_a_thousand_objects_arrive_within_five_seconds(
     assert Event.objects.count() == 1000
     worker = workers.start(worker_class)
     received = inbox.wait_for(1000, seconds=30)
-    took = last_after_start(received, worker, figures)
+    note_durations(received, worker, figures)
     assert len({one.json["data"]["id"] for one in received}) == len(received) == 1000
-    assert took <= 5, f"{took:.1f} s from the worker's start"
 
 
-@pytest.mark.timing
 @one_database
 @both_workers
-def test_a_thousand_changes_of_one_object_arrive_in_order_within_fifteen_seconds(
+def test_a_thousand_changes_of_one_object_arrive_in_order(
     workers: Workers, inbox: Inbox, worker_class: str, figures: Figures
 ) -> None:
     make_webhook(Label, url=inbox.url(), on="u")
@@ -210,14 +207,11 @@ def test_a_thousand_changes_of_one_object_arrive_in_order_within_fifteen_seconds
     assert Event.objects.count() == 1000
     worker = workers.start(worker_class)
     received = inbox.wait_for(1000, seconds=60)
-    took = last_after_start(received, worker, figures)
+    note_durations(received, worker, figures)
     assert [one.json["data"]["name"] for one in received] == [str(number) for number in range(1000)]
-    assert took <= 15, f"{took:.1f} s from the worker's start"
 
 
-def last_after_start(received: list[Received], worker: Worker, figures: Figures) -> float:
-    """Seconds from the worker's log line that it listens to the last request."""
+def note_durations(received: list[Received], worker: Worker, figures: Figures) -> None:
     last = max(one.at for one in received)
     took, cold = last - worker.listening_at(), last - worker.started_at
     figures(f"{len(received)} received {took:.2f} s after the worker listened, {cold:.2f} s after its process began")
-    return took
