@@ -372,6 +372,21 @@ def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
     assert counts[0] == counts[1]
 
 
+def test_a_receiver_that_is_gone_gets_nothing_more_of_a_run(
+    inbox: Inbox, webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "LOOK_EVERY", 60)
+    webhooks_settings(BATCH=2)
+    webhook = make_webhook(Thing, url=inbox.url("status/410"))
+    for key in range(20):
+        make_delivery(webhook, State.SUCCEEDED, object_id=str(key))
+    run = finished(runs.start(RunKind.RESEND, {}, takes_all=True))
+    assert run.done == 20
+    assert len(inbox.received()) <= 4, "what the worker held already"
+    webhook.refresh_from_db()
+    assert not webhook.enabled
+
+
 def test_a_step_that_comes_too_late_takes_nothing_of_a_webhook_that_is_done(inbox: Inbox, small_steps: None) -> None:
     done, other = (make_webhook(Thing, url=inbox.url(), enabled=False) for _ in range(2))
     late = make_delivery(done, State.SUCCEEDED, object_id="1")

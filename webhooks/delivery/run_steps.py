@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from django.db import Error
@@ -75,7 +75,7 @@ class Runs:
         self._open: dict[int, Run] = {}
         """The running ones by id, as this worker last saw them."""
         self._webhooks: dict[int, Webhook] = {}
-        """Those of the last steps, as they were at the last look."""
+        """Those of the last steps by id, as they were since the last look."""
         self._read: dict[tuple[int, int], list[Key]] = {}
         """Keys that were read ahead, by run and webhook."""
         self._pace = Pace()
@@ -87,6 +87,11 @@ class Runs:
     def saw_live(self) -> None:
         """Note that there are new events, so that the next steps leave room for them."""
         self._live_until = time.monotonic() + LIVE_SECONDS
+
+    def forget(self, webhooks: Iterable[int]) -> None:
+        """Read these webhooks again before the next step: they are paused or disabled now."""
+        for webhook in webhooks:
+            self._webhooks.pop(webhook, None)
 
     @property
     def are_beside_live(self) -> bool:

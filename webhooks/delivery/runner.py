@@ -256,6 +256,7 @@ class DeliveryRunner:
         self._outcomes = []
         self._recorded = time.monotonic()
         if stopped:
+            self._runs.forget(stopped)
             self._claims.hand_back_waiting(lambda held: held.webhook.pk in stopped)
 
     def _maintain(self) -> None:
