@@ -24,12 +24,32 @@ from scripts.benchmark.targets import (
 )
 from scripts.benchmark.workloads.backlog import CLAIM_SIZE, STATUS_PAGE, claiming
 from tests.support.waiting import until
-from webhooks.models import QueuedDelivery, Run, RunKind, RunState, Webhook
+from webhooks.models import Delivery, QueuedDelivery, Run, RunKind, RunState, Webhook
 from webhooks.operations import runs
 
 WEBHOOKS = 50
-RETRIED, DISCARDED, KEPT = 100_000, 10_000, 78_000
+RETRIED, DISCARDED, KEPT, SUCCEEDED = 100_000, 10_000, 100_000, 790_000
 FAILED_LIST = "/admin/webhooks/delivery/?state=failed"
+
+# The other pages of the admin, with the ids of a webhook, its delivery and the event of that.
+OTHER_PAGES = (
+    "/admin/",
+    "/admin/webhooks/delivery/",
+    "/admin/webhooks/delivery/?state=succeeded",
+    "/admin/webhooks/delivery/?state=failed&webhook={webhook}",
+    "/admin/webhooks/delivery/?error_kind=http_401",
+    "/admin/webhooks/delivery/{delivery}/change/",
+    "/admin/webhooks/event/",
+    "/admin/webhooks/event/{event}/change/",
+    "/admin/webhooks/skip/",
+    "/admin/webhooks/run/",
+    "/admin/webhooks/webhook/",
+    "/admin/webhooks/webhook/{webhook}/change/",
+    "/admin/webhooks/webhook/add/",
+    "/admin/webhooks/webhook/{webhook}/recover/",
+    "/admin/webhook-backend-status/why/?event={event}",
+    "/admin/webhook-backend-status/why/?webhook={webhook}",
+)
 
 # One kind of error for each fate of the failed deliveries.
 TO_RETRY, TO_DISCARD, TO_KEEP = "refused", "http_404", "http_401"
@@ -40,27 +60,32 @@ def measure_incident(bench: Bench) -> Iterator[Measurements]:
         bench.clear()
         client = Client()
         client.force_login(get_user_model().objects.create_superuser("admin"))
-        works = {
-            "incident-status": partial(_showing, client, STATUS_PAGE),
-            "incident-list": partial(_showing, client, FAILED_LIST),
-            "incident-claim": partial(claiming, bench.webhook(UNREACHABLE)),
-        }
         webhooks = [bench.webhook(bench.inbox().url) for _ in range(bench.size(WEBHOOKS, 2))]
-        for kind, count in ((TO_RETRY, RETRIED), (TO_DISCARD, DISCARDED), (TO_KEEP, KEPT)):
-            _fail(webhooks, bench.size(count, 40), kind)
+        _insert(webhooks, bench)
         sample_data.vacuum()
-        before = median_seconds(bench.size(9, 1), *works.values())
+        kept = Delivery.objects.filter(webhook=webhooks[0], error_kind=TO_KEEP).latest("pk")
+        ids = {"webhook": kept.webhook_id, "delivery": kept.pk, "event": kept.event_id}
+        addresses = [STATUS_PAGE, FAILED_LIST, *(address.format(**ids) for address in OTHER_PAGES)]
+        works = [partial(_showing, client, address) for address in addresses]
+        works.append(partial(claiming, bench.webhook(UNREACHABLE)))
+        before = median_seconds(bench.size(9, 1), *works)
         with _without_vacuum():
             _recover(bench)
-            after = median_seconds(bench.size(9, 1), *works.values())
+            after = median_seconds(bench.size(9, 1), *works)
+        *pages, claim = [Measurement(1000 * late, 1000 * early) for late, early in zip(after, before, strict=True)]
         yield {
-            name: Measurement(1000 * late, 1000 * early) for name, late, early in zip(works, after, before, strict=True)
+            "incident-status": pages[0],
+            "incident-list": pages[1],
+            "incident-slowest": max(pages, key=lambda page: page.value),
+            "incident-claim": claim,
         }
 
 
-def _fail(webhooks: Sequence[Webhook], count: int, kind: str) -> None:
+def _insert(webhooks: Sequence[Webhook], bench: Bench) -> None:
     for webhook in webhooks:
-        sample_data.insert_failed(webhook, count // len(webhooks), kind)
+        sample_data.insert_succeeded(webhook, bench.size(SUCCEEDED, 40) // len(webhooks))
+        for kind, count in ((TO_RETRY, RETRIED), (TO_DISCARD, DISCARDED), (TO_KEEP, KEPT)):
+            sample_data.insert_failed(webhook, bench.size(count, 40) // len(webhooks), kind)
 
 
 @contextmanager
@@ -105,6 +130,7 @@ INCIDENT = Workload(
     (
         Figure("incident-status", f"the status page of {WEBHOOKS} webhooks {AFTER}", "ms", BEFORE, PAGE),
         Figure("incident-list", f"the list of failed deliveries {AFTER}", "ms", BEFORE, PAGE),
+        Figure("incident-slowest", f"the slowest of {2 + len(OTHER_PAGES)} admin pages {AFTER}", "ms", BEFORE, PAGE),
         Figure("incident-claim", f"a claim of {CLAIM_SIZE} {AFTER}", "ms", BEFORE, ratio_at_most(1.5)),
     ),
     measure_incident,
