@@ -195,17 +195,14 @@ def test_a_thousand_changes_of_a_thousand_objects_arrive(
 
 
 @one_database
-@both_workers
-def test_a_thousand_changes_of_one_object_arrive_in_order(
-    workers: Workers, inbox: Inbox, worker_class: str, figures: Figures
-) -> None:
+def test_a_thousand_changes_of_one_object_arrive_in_order(workers: Workers, inbox: Inbox, figures: Figures) -> None:
     make_webhook(Label, url=inbox.url(), on="u")
     label = Label.objects.create(name="label")
     for number in range(1000):
         label.name = str(number)
         label.save()
     assert Event.objects.count() == 1000
-    worker = workers.start(worker_class)
+    worker = workers.start()
     received = inbox.wait_for(1000, seconds=60)
     note_durations(received, worker, figures)
     assert [one.json["data"]["name"] for one in received] == [str(number) for number in range(1000)]

@@ -32,7 +32,7 @@ from webhooks.models import (
 )
 from webhooks.operations import runs
 
-pytestmark = [pytest.mark.postgresql, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 OBJECTS = 40
 URL = "slow/0.01"
