@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -68,10 +69,13 @@ def measure_incident(bench: Bench) -> Iterator[Measurements]:
         addresses = [STATUS_PAGE, FAILED_LIST, *(address.format(**ids) for address in OTHER_PAGES)]
         works = [partial(_showing, client, address) for address in addresses]
         works.append(partial(claiming, bench.webhook(UNREACHABLE)))
+        gc.collect()
+        gc.freeze()  # a full collection of the benchmark's own objects would take 100 ms of a page
         before = median_seconds(bench.size(9, 1), *works)
         with _without_vacuum():
             _recover(bench)
             after = median_seconds(bench.size(9, 1), *works)
+        gc.unfreeze()
         *pages, claim = [Measurement(1000 * late, 1000 * early) for late, early in zip(after, before, strict=True)]
         yield {
             "incident-status": pages[0],
