@@ -54,7 +54,7 @@ def retry(
         """,
         [*now_params, requested_by, chosen_param, *now_params],
     )
-    reopened = _reopen(using, ids, (State.FAILED, State.DISCARDED), requested_by, free, token)
+    reopened = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED))
     return Reopened(len(brought_forward) + reopened.changed, reopened.claimed)
 
 
@@ -64,22 +64,12 @@ def resend(
     requested_by: str,
     free: Mapping[int, int] | None = None,
     token: uuid.UUID | None = None,
+    outcomes: Collection[str] = ENDED_STATES,
 ) -> Reopened:
     """Put finished deliveries back into their lanes. Each keeps its id and its attempts, and gets a new retry schedule.
 
     A worker claims heads with its ``token``, of each webhook up to the number in ``free``. Call it in a transaction.
     """
-    return _reopen(using, ids, ENDED_STATES, requested_by, free, token)
-
-
-def _reopen(
-    using: str,
-    ids: Collection[uuid.UUID],
-    outcomes: Collection[str],
-    requested_by: str,
-    free: Mapping[int, int] | None,
-    token: uuid.UUID | None,
-) -> Reopened:
     lanes.lock_of(using, ids)
     finished = _take_outcomes(using, ids, outcomes)
     places = {Place(one.webhook_id, one.lane, 0) for one in finished if one.lane is not None}
