@@ -203,8 +203,8 @@ class Runs:
         webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
         if unknown := [webhook for webhook in webhooks if webhook in free and webhook not in self._webhooks]:
             self._webhooks |= Webhook.objects.in_bulk(unknown)
-        receivers = {pk: self._webhooks[pk] for pk in webhooks if pk in free and pk in self._webhooks}
-        receivers = {pk: webhook for pk, webhook in receivers.items() if webhook.is_sendable}
+        known = self._webhooks  # without those that were deleted
+        receivers = {pk: known[pk] for pk in webhooks if pk in free and pk in known and known[pk].is_sendable}
         counts = {}
         for webhook in webhooks:
             most = free[webhook] if webhook in receivers else UNCLAIMED if act.is_sent else left
