@@ -329,15 +329,19 @@ def test_a_flood_of_headers_is_too_large(receiver: Receiver, send: Any) -> None:
 
 
 def test_bytes_behind_an_answer_are_not_the_next_answer(receiver: Receiver, send: Any) -> None:
+    is_read, is_written = threading.Event(), threading.Event()
+
     def answer(request: Handler, number: int) -> None:
         verify_digest(request, number)
         if number == 1:
-            time.sleep(0.2)
+            assert is_read.wait(30)
             request.reply(201, b"evil")
+            is_written.set()
 
     class SlowDigest(HTTPDigestAuth):
         def handle_401(self, r: requests.Response, **kwargs: Any) -> requests.Response:
-            time.sleep(0.5)
+            is_read.set()
+            assert is_written.wait(30)
             return super().handle_401(r, **kwargs)  # type: ignore[no-any-return]
 
     receiver.answer = answer

@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -209,25 +209,6 @@ BROKEN = st.sampled_from(
 )
 
 
-@pytest.mark.slow
-def test_answers_are_read_as_requests_reads_them(server: Server, figures: Figures, is_long: bool) -> None:
-    many, failed = 10_000 if is_long else 150, 0
-    url = f"http://127.0.0.1:{server.port}/"
-
-    @settings(max_examples=many, deadline=None, database=None)
-    @given(answers(), st.lists(st.integers(1, 600), max_size=4))
-    def compare(answer: bytes, cuts: list[int]) -> None:
-        nonlocal failed
-        server.answer, server.cuts = answer, cuts
-        ours, theirs = seen_by_us(url), seen_by_requests(url)
-        assert ours == theirs
-        failed += bool(ours.kind)
-
-    compare()
-    figures(f"{many} answers, {failed} of them unreadable")
-    assert failed
-
-
 @settings(max_examples=50, deadline=None, database=None)
 @given(BROKEN, st.lists(st.integers(1, 20), max_size=2))
 def test_what_is_no_http_gives_the_same_kind_of_error(
@@ -253,8 +234,23 @@ def response_by(adapter: HTTPAdapter, url: str) -> tuple[Any, ...]:
         return got.status_code, got.reason.strip(), headers, got.content, got.url, got.encoding, got.is_redirect
 
 
+def outcomes(url: str) -> tuple[Any, Any, bool]:
+    """By the transport and by requests, and whether the answer cannot be read."""
+    ours = seen_by_us(url)
+    return ours, seen_by_requests(url), bool(ours.kind)
+
+
+def responses(url: str) -> tuple[Any, Any, bool]:
+    """As ``outcomes``, by our adapter and by that of requests."""
+    ours = response_by(Adapter(Request(url, {}, b"{}", 10, keep=100_000)), url)
+    return ours, response_by(HTTPAdapter(), url), len(ours) == 1
+
+
 @pytest.mark.slow
-def test_the_adapter_gives_the_response_of_requests(server: Server, figures: Figures, is_long: bool) -> None:
+@pytest.mark.parametrize("read", [outcomes, responses])
+def test_answers_are_read_as_requests_reads_them(
+    server: Server, figures: Figures, is_long: bool, read: Callable[[str], tuple[Any, Any, bool]]
+) -> None:
     many, failed = 10_000 if is_long else 100, 0
     url = f"http://127.0.0.1:{server.port}/"
 
@@ -263,9 +259,9 @@ def test_the_adapter_gives_the_response_of_requests(server: Server, figures: Fig
     def compare(answer: bytes, cuts: list[int]) -> None:
         nonlocal failed
         server.answer, server.cuts = answer, cuts
-        ours = response_by(Adapter(Request(url, {}, b"{}", 10, keep=100_000)), url)
-        assert ours == response_by(HTTPAdapter(), url)
-        failed += len(ours) == 1
+        ours, theirs, is_unreadable = read(url)
+        assert ours == theirs
+        failed += is_unreadable
 
     compare()
     figures(f"{many} answers, {failed} of them unreadable")
