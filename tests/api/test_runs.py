@@ -14,8 +14,8 @@ from rest_framework.test import APIClient
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery.run_acts import DeliveryAct
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Event, Run, RunState, State
-from webhooks.network.error_kinds import ErrorKind
 
 API = "/api/webhooks"
 

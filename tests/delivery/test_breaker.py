@@ -23,8 +23,8 @@ from webhooks.delivery import breaker as breaking
 from webhooks.delivery import runner as running
 from webhooks.delivery.breaker import DOUBT, MAX_DOUBTFUL, PATIENCE, PROBE_EVERY, Breaker
 from webhooks.delivery.runner import DeliveryRunner
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, State, Webhook
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport

@@ -22,8 +22,8 @@ from webhooks.conf import conf
 from webhooks.delivery import maintenance
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
-from webhooks.network.error_kinds import ErrorKind
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -19,8 +19,8 @@ from tests.support.makers import events, make_event, make_webhook
 from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Thing
 from webhooks.delivery import request
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Refused
 from webhooks.operations import retries
 from webhooks.payloads import Bodies, templates

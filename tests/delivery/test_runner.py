@@ -35,9 +35,9 @@ from webhooks.delivery.clock import elapsed
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.runner import DeliveryRunner
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, QueuedDelivery, State, Webhook, Worker
 from webhooks.models.queue import ENDED_STATES, HEAD_STATES, QUEUED_STATES
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.operations import retries
 

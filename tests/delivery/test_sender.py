@@ -13,7 +13,7 @@ from tests.support.waiting import until
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.sender import STARTED_AT_ONCE, SenderPool
-from webhooks.network.error_kinds import ErrorKind
+from webhooks.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport

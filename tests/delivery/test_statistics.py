@@ -23,10 +23,10 @@ from tests.testapp.models import Thing
 from webhooks.db import execute, fetch_all
 from webhooks.delivery import maintenance, statistics
 from webhooks.delivery.claims import HeldDelivery
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks
 from webhooks.payloads import Bodies

@@ -20,8 +20,8 @@ from dcim.models import Site
 from tests.support.makers import make_webhook
 from tests.support.threads import Beside
 from webhooks.delivery import health
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Webhook
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys
 

@@ -25,9 +25,9 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.servers import free_port
 from tests.testapp.models import Thing
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Event, Webhook
 from webhooks.network.auth import add_auth, exchange
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.operations import trial

@@ -14,9 +14,9 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt
 from webhooks.network.auth import add_auth
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Refused
 from webhooks.network.request import Request
 

@@ -24,8 +24,8 @@ from tests.support.json_process import run_module
 from tests.support.nameserver import AAAA, A, name_server, resolve_at
 from tests.support.proxy import Proxy, proxy
 from tests.support.servers import free_port
+from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect, sockets
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from webhooks.network.error_kinds import ErrorKind
+from webhooks.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport

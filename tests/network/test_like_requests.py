@@ -20,8 +20,8 @@ from requests.adapters import HTTPAdapter
 from requests.exceptions import ChunkedEncodingError, ConnectionError, ContentDecodingError
 
 from tests.support.figures import Figures
+from webhooks.error_kinds import ErrorKind
 from webhooks.network.adapter import Adapter, Received
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import explain
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport

@@ -24,8 +24,8 @@ from tests.support.certificates import Certificate, make_certificate
 from tests.support.inbox import Inbox, ReceiverProcess, flood, raw
 from tests.support.json_process import run_module
 from tests.support.servers import free_port
+from webhooks.error_kinds import ErrorKind
 from webhooks.network import headers
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome, retry_after
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport

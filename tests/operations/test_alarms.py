@@ -11,8 +11,8 @@ import pytest
 from django.utils import timezone
 
 from webhooks.delivery.breaker import Fault
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import State, Webhook
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations.alarms import Alarm, Level, find_alarms
 from webhooks.operations.counts import FailedGroup
 from webhooks.operations.overview import Overview

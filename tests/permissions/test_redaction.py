@@ -18,8 +18,8 @@ from tests.support.admin_pages import STATUS
 from tests.support.answers import API, answers
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.support.users import api_client, browser, make_user
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, State
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import explain as explain_error
 from webhooks.permissions.redaction import Explanation, Redaction, explain
 

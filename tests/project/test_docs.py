@@ -16,8 +16,8 @@ from standardwebhooks.webhooks import Webhook as Reference
 import webhooks
 from webhooks import payloads
 from webhooks.conf import conf
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Event
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations.why import Cause
 from webhooks.security import signing
 

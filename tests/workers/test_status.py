@@ -17,7 +17,7 @@ from tests.support.servers import free_port
 from tests.support.waiting import until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from webhooks.delivery.breaker import Fault
-from webhooks.network.error_kinds import ErrorKind
+from webhooks.error_kinds import ErrorKind
 from webhooks.workers import WebhookWorker
 from webhooks.workers.status import CLOCK_FIELD, FAULTS_FIELD, RATE_FIELD, SETTINGS_KEY, faults_as_json, read_backend
 

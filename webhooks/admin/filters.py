@@ -20,12 +20,12 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions, registry
 from webhooks.db import index_plans
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
 from webhooks.models.event import PING
 from webhooks.models.ids import filter_time
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.skip import Rule
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.text import clean
 
 Choices = list[tuple[str, Any]]

@@ -21,9 +21,9 @@ from webhooks import permissions
 from webhooks.admin.actions import show_result, show_run
 from webhooks.admin.display import action_word, page, state_word
 from webhooks.db import to_utc
+from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.ids import filter_time
-from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, number

@@ -23,6 +23,7 @@ from webhooks.api.fields import ChoiceField, MomentField, MultipleChoiceField
 from webhooks.conf import conf
 from webhooks.db import index_plans, to_utc
 from webhooks.delivery.statistics import MINUTE_DAYS
+from webhooks.error_kinds import ErrorKind
 from webhooks.models.ids import filter_time
 from webhooks.models.queue import State
 from webhooks.models.run import RunKind, RunState
@@ -31,7 +32,6 @@ from webhooks.models.skip import Rule
 from webhooks.models.statistic import Period
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.models.webhook_states import IS_PAUSED
-from webhooks.network.error_kinds import ErrorKind
 
 MAX_KEY = 2**63 - 1
 REPEATABLE = {"state"}  # the parameters that may be given several times

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from django.utils.translation import gettext_noop as _
 
-from webhooks.network.error_kinds import KINDS, ErrorKind
+from webhooks.error_kinds import KINDS, ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.network.url_policy import address_of
 

@@ -24,6 +24,7 @@ from webhooks.delivery.clock import elapsed
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.lane_check import LaneCheck
 from webhooks.delivery.outcomes import record
+from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_timeout
 from webhooks.models import (
     Attempt,
@@ -48,7 +49,6 @@ from webhooks.models.ids import first_id
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.sweep import blocking_heads, ended_before
 from webhooks.models.webhook_states import WebhookQuerySet
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 
 logger = get_logger(__name__)

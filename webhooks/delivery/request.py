@@ -9,10 +9,10 @@ from typing import TypeVar
 
 from webhooks import payloads
 from webhooks.conf import conf
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import BodyKind, Webhook
 from webhooks.network import headers, url_policy
 from webhooks.network.auth import add_auth
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.headers import DEPTH, REDELIVERY, TEST
 from webhooks.network.outcome import Refused
 from webhooks.network.request import Request

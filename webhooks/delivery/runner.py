@@ -27,11 +27,11 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
 from webhooks.delivery.run_steps import Runs
 from webhooks.delivery.sender import MANY, SenderPool, most_in_flight
+from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched
 from webhooks.models.claim_sql import due_webhooks
 from webhooks.network.auth import has_auth
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
 from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer

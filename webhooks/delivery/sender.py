@@ -20,9 +20,9 @@ from django.utils import translation
 
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
+from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.network.auth import exchange
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from django.core.management.base import CommandError, CommandParser
 
+from webhooks.error_kinds import ErrorKind
 from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.models import Run, RunKind, RunState, State
 from webhooks.models.ids import filter_time
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.operations import runs
 from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of

@@ -9,6 +9,5 @@ url_policy    which hosts, ports and addresses are allowed
 sockets, loop connects, sends and reads without blocking
 answer        reads an HTTP answer
 outcome       the result as a value
-error_kinds   why attempts fail, with cause and remedy in words
 headers       headers as admins write them
 """

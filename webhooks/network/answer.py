@@ -11,8 +11,8 @@ import math
 import re
 import zlib
 
+from webhooks.error_kinds import ErrorKind
 from webhooks.network import sockets
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.headers import NAME
 from webhooks.network.loop import Limits, Socket, Steps
 from webhooks.network.outcome import NO_HTTP, Refused

@@ -17,11 +17,11 @@ from django.utils.module_loading import import_string
 from requests.hooks import dispatch_hook
 
 from webhooks.conf import conf
+from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.network import url_policy
 from webhooks.network.adapter import Adapter, NotAnswered, Received, Unsupported, prepare, with_headers
 from webhooks.network.answer import Answer
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import outcome_of, utc_now

@@ -17,8 +17,8 @@ from django.utils.translation import gettext
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from webhooks.conf import conf
+from webhooks.error_kinds import ErrorKind
 from webhooks.network import sockets, url_policy
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.loop import Limits, Socket, Steps, run
 from webhooks.network.outcome import Refused, TimedOut
 from webhooks.network.sockets import SocketAddress, TLSSocket

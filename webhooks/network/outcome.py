@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
-from webhooks.network.error_kinds import ErrorKind, kind_of_status
+from webhooks.error_kinds import ErrorKind, kind_of_status
 from webhooks.network.request import StoredRequest
 from webhooks.text import clean
 

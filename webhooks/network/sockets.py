@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
-from webhooks.network.error_kinds import ErrorKind
+from webhooks.error_kinds import ErrorKind
 from webhooks.network.loop import READ, WRITE, Limits, Socket, Steps
 from webhooks.network.outcome import Refused, TimedOut
 

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import requests
 
 from webhooks.conf import conf
+from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect, sockets
 from webhooks.network.answer import Answer
-from webhooks.network.error_kinds import ErrorKind
 from webhooks.network.loop import Limits, Loop, Socket, Steps
 from webhooks.network.outcome import REASON_LENGTH, UNREAD, Outcome, Refused, explain, is_timeout, judge, retry_after
 from webhooks.network.request import Request

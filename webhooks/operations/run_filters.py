@@ -8,11 +8,11 @@ from typing import Any
 from django.utils.translation import gettext as _
 
 from webhooks import registry
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Event, RunKind, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
-from webhooks.network.error_kinds import ErrorKind
 
 FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
 FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}

@@ -22,9 +22,9 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 from webhooks import permissions
+from webhooks.error_kinds import KINDS
 from webhooks.models import Webhook
 from webhooks.network import url_policy
-from webhooks.network.error_kinds import KINDS
 
 WHO_SEES_ALL = _("shown to users who may change the webhook (webhooks.change_webhook)")
 WHO_SEES_PAYLOADS = _("shown to users who may view payloads (webhooks.view_payload)")

@@ -23,7 +23,7 @@ from rq.worker_registration import get_keys
 from webhooks.conf import conf
 from webhooks.db import to_db_time
 from webhooks.delivery.breaker import Fault
-from webhooks.network.error_kinds import KINDS
+from webhooks.error_kinds import KINDS
 from webhooks.workers.redis import connect_with_timeout, queue_problem
 
 # Seconds that the page waits for Redis to connect, and for each answer.

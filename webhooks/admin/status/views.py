@@ -17,9 +17,9 @@ from webhooks.admin import actions
 from webhooks.admin.display import page
 from webhooks.admin.lists import as_key, start_url
 from webhooks.admin.status import figures, problems, tables
+from webhooks.error_kinds import KINDS
 from webhooks.models import Delivery, RunKind
 from webhooks.models.queue import State
-from webhooks.network.error_kinds import KINDS
 from webhooks.operations import runs
 from webhooks.operations.status import read_status
 from webhooks.operations.wording import exact_time

@@ -13,8 +13,8 @@ from tests.support.nameserver import name_server, resolve_at
 from tests.support.proxy import proxy
 from tests.support.servers import free_port
 from tests.support.threads import Beside
+from webhooks.error_kinds import KINDS, ErrorKind, kind_of_status
 from webhooks.network import sockets
-from webhooks.network.error_kinds import KINDS, ErrorKind, kind_of_status
 from webhooks.network.transport import Request, Transport
 
 
