@@ -10,14 +10,16 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests.support.draining import states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.delivery import floors
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, BodyKind, Delivery, Worker, claim_sql
+from webhooks.models import Attempt, BodyKind, Delivery, State, Worker, claim_sql
 from webhooks.models.claim_sql import due_webhooks
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
@@ -70,3 +72,23 @@ def test_an_idle_worker_dispatches_new_events_before_it_looks_for_due_deliveries
     looks = [number for number, sql in enumerate(statements) if "probe_at IS NOT NULL" in sql]
     assert looks
     assert min(looks) > queued
+
+
+def test_a_worker_that_is_behind_begins_without_a_look(
+    inbox: Inbox, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Callable[..., None]
+) -> None:
+    webhooks_settings(BATCH=3)
+    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
+    webhook = make_webhook(Thing, url=inbox.url())
+    for number in range(9):
+        make_event(webhook, object_id=str(number))
+    runner = DeliveryRunner("test")
+    with CaptureQueriesContext(connection) as captured:
+        runner.run(10)
+    runner.close(grace=5)
+    assert states() == [State.SUCCEEDED] * 9
+    statements = [one["sql"] for one in captured]
+    queued = [number for number, sql in enumerate(statements) if "INSERT INTO webhooks_queue" in sql]
+    looks = [number for number, sql in enumerate(statements) if sql.endswith("ORDER BY event_id LIMIT 1")]
+    assert len(queued) == 3
+    assert sum(look < queued[-1] for look in looks) == 1

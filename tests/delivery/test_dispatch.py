@@ -50,11 +50,11 @@ def test_nothing_is_dispatched_twice(webhook: Webhook) -> None:
     assert Delivery.objects.count() == 1
 
 
-def test_a_dispatch_after_a_wake_up_needs_no_look(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dispatch_that_expects_events_needs_no_look(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatching, "_first", None)
-    assert dispatch(is_woken=True) == 0
+    assert dispatch(skips_look=True) == 0
     make_event(webhook)
-    assert dispatch(is_woken=True) == 1
+    assert dispatch(skips_look=True) == 1
     assert states() == [State.PENDING]
 
 

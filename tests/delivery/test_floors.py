@@ -78,7 +78,9 @@ def test_an_expensive_look_without_floors_is_rare(clock: SimpleNamespace) -> Non
     clock.now += LAG
     floors.note(0, 5)
     assert look(floors, clock) == 5
+    assert not floors.is_full_look_due
     clock.now += COST_FACTOR
+    assert floors.is_full_look_due
     assert look(floors, clock) is None
 
 

@@ -55,15 +55,15 @@ class NewDelivery(NamedTuple):
     overtaken: bool = False
 
 
-def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, is_woken: bool = False) -> int:
+def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, skips_look: bool = False) -> int:
     """Dispatch a batch of Events; several workers may do it at once. Returns how many.
 
     An Event waits until every earlier one of its object is dispatched, so that lanes fill in order. A worker claims new
-    deliveries in the same transaction, if it has capacity. If it was just woken, there probably are Events: then it
+    deliveries in the same transaction, if it has capacity. With ``skips_look``, for a caller who expects Events, it
     begins the transaction without a look.
     """
     floors = floors or Floors()
-    first = floors.known.get(0, 0) if is_woken else _first(floors)
+    first = floors.known.get(0, 0) if skips_look else _first(floors)
     if first is None:
         return 0
     with worker.claiming() if worker else nullcontext() as token:

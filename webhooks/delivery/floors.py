@@ -34,6 +34,11 @@ class Floors:
         """The floors as they are now."""
         return self._floors
 
+    @property
+    def is_full_look_due(self) -> bool:
+        """Whether it is time for a look at everything."""
+        return time.monotonic() >= self._next_full
+
     @contextmanager
     def look(self) -> Iterator[Mapping[int, Any]]:
         """The floors of this look: none, if it is time for a look at everything."""

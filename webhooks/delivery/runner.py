@@ -76,7 +76,7 @@ class DeliveryRunner:
         self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
         self.attempted = 0
         """The attempts that it has recorded."""
-        self._stopping = self._is_idle = False
+        self._stopping = self._is_idle = self._is_behind = False
         self._recorded = time.monotonic()
         self._swept = self._swept_all = 0.0
 
@@ -209,7 +209,9 @@ class DeliveryRunner:
         return self._claims.claim_one() if self._breaker.may_probe(elapsed()) else 0
 
     def _dispatch(self, is_woken: bool = False) -> int:
-        new = dispatch(None if self._breaker.fault else self._claims, self._floors, is_woken)
+        skips_look = is_woken or (self._is_behind and not self._floors.is_full_look_due)
+        new = dispatch(None if self._breaker.fault else self._claims, self._floors, skips_look)
+        self._is_behind = new >= conf.batch  # then there probably are more
         if new:
             self._runs.saw_live()
         return new
