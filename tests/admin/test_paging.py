@@ -16,7 +16,7 @@ from django.test import Client, RequestFactory
 from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES
 from tests.support.makers import make_site_delivery, make_site_event, make_site_skip, make_webhook
-from webhooks.admin import finding, paging
+from webhooks.admin import paging
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
 from webhooks.models import Delivery, Event, Skip, State, Webhook
@@ -49,8 +49,8 @@ def few_rows_a_page(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(model_admin, "list_per_page", 4)
     monkeypatch.setattr(paging, "EVENTS_AT_ONCE", 3)
     monkeypatch.setattr(paging, "ROUNDS", 2)
-    monkeypatch.setattr(finding, "LOOK_THROUGH", (2, 5))
-    monkeypatch.setattr(finding, "LOOK_THROUGH_SCATTERED", (2, 3))
+    monkeypatch.setattr(paging, "LOOK_THROUGH", (2, 5))
+    monkeypatch.setattr(paging, "LOOK_THROUGH_SCATTERED", (2, 3))
 
 
 def make_rows(webhook: Webhook) -> None:

@@ -17,9 +17,8 @@ from tests.support.makers import make_webhook
 from tests.support.plans import executed_plans
 from tests.support.users import browser
 from tests.testapp.models import Thing
-from webhooks.admin import finding, paging
+from webhooks.admin import paging, status_problems, status_sections
 from webhooks.admin.delivery import DeliveryAdmin
-from webhooks.admin.status import figures, problems, tables
 from webhooks.api.filters import NewestFirst
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
 from webhooks.operations import counts, overview
@@ -43,13 +42,12 @@ def down(
     request: pytest.FixtureRequest, database: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Webhook]:
     """A webhook that was down, with deliveries in every state. Most of the failed ones have just been retried."""
-    for module in (counts, overview, figures, problems, tables):
+    for module in (counts, overview, status_problems, status_sections):
         monkeypatch.setattr(module, "TOTAL_CAP", TOTAL_CAP, raising=False)
         monkeypatch.setattr(module, "EACH_CAP", EACH_CAP, raising=False)
     monkeypatch.setattr(paging, "TOTAL_CAP", TOTAL_CAP)
-    monkeypatch.setattr(paging, "LOOK_THROUGH", (50, 500))
     for name in ("LOOK_THROUGH", "LOOK_THROUGH_SCATTERED"):
-        monkeypatch.setattr(finding, name, (50, 500))
+        monkeypatch.setattr(paging, name, (50, 500))
     monkeypatch.setattr(selection, "FEW_EVENTS", 500)
     monkeypatch.setattr(DeliveryAdmin, "list_per_page", 20)
     monkeypatch.setattr(NewestFirst, "page_size", 20)

@@ -1,28 +1,26 @@
 """The admin: webhooks to define, events and deliveries to inspect, and the status page.
 
-webhook             the pages of one webhook: form, test, runs, deletion
-webhook_list        the list of webhooks
-health              the top of the page of a webhook: state, figures, last deliveries
-try_it              the exact request for an object or a custom event, before the form is saved
-recover             Recover and Backfill, with a dry run first
-why                 “Why didn't it fire?”
-delivery, event     the lists of deliveries and events, their actions and buttons
-delivery_page       the page of one delivery: verdict and lane
-attempts            its timeline, and one attempt at a time, also as a command of curl
-change_context      the change as the pages of a delivery and of an event show it, with the comparison of its snapshots
-skip                the list of skipped changes
-run, run_start      runs: list, progress, pause, resume, cancel; the page that asks before one begins
-status              /admin/webhook-backend-status/: problems, figures, tables, and their buttons
-actions             retry, discard, enable, disable, pause, resume, and the preview of a deletion
-forms, form_fields  the form of a webhook, and its own kinds of fields and widgets
-fieldsets           the sections of that form
-condition_preview   tries the filters of the form on stored events
-lists               the lists of deliveries, events, skips and runs: base class, shared columns, look, addresses
-filters, finding    the filters above a list, and the rows that match them
-paging              the pages of long lists
-charts              SVG charts: the attempts of a day, stacked bars, sparklines
-highlight           JSON and headers as highlighted blocks
-display             how states, times, figures and objects look
+webhook            the pages of one webhook: form, test, runs, buttons, deletion
+webhook_list       the list of webhooks; enable, disable, pause, resume
+webhook_health     the top of the page of a webhook: state, figures, last deliveries
+webhook_form       its form, with the fields and widgets that only it has
+webhook_fieldsets  the sections of that form
+try_it             before the form is saved: the exact request for an object or a custom event, a trial of the filters
+why                “Why didn't it fire?”
+delivery           the list of deliveries; retry, resend, discard
+delivery_page      the page of one delivery: verdict, timeline, lane, and one attempt, also as a command of curl
+event              the list of events, the page of one, replay
+what_changed       the change on the pages of a delivery and of an event, with the comparison of its snapshots
+skip               the list of skipped changes
+run                the list of runs, the page of one with its progress; pause, resume, cancel
+run_start          the pages that ask before a run begins, Recover and Backfill too
+status             /admin/webhook-backend-status/, and the button that retries all
+status_problems    its boxes, one for each cause, with their buttons
+status_sections    its figures and tables
+lists              what the lists of deliveries, events, skips and runs share: base class, columns, look, addresses
+filters            the filters above a list
+paging             the pages of long lists
+display            how states, times, figures, objects, JSON and charts look
 """
 
 from webhooks.admin.delivery import DeliveryAdmin

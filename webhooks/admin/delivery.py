@@ -1,4 +1,4 @@
-"""The list of deliveries, and what its actions and the buttons of one delivery do."""
+"""The list of deliveries: how it finds its rows, and its actions, which are the buttons of one delivery too."""
 
 from __future__ import annotations
 
@@ -11,24 +11,44 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin import actions
-from webhooks.admin.attempts import next_attempt
-from webhooks.admin.delivery_page import delivery_context
+from webhooks.admin.delivery_page import delivery_context, next_attempt
 from webhooks.admin.display import action_word, object_name, page, pill, state_word, when
 from webhooks.admin.filters import DeliveryFilterForm
-from webhooks.admin.finding import find_deliveries
-from webhooks.admin.lists import ReadOnlyAdmin, as_uuid
-from webhooks.admin.paging import Found
+from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
+from webhooks.admin.paging import Found, Keep, read_page, read_page_by_events
 from webhooks.admin.run_start import question_context
-from webhooks.models import Delivery, RunKind
+from webhooks.db import Among, index_plans
+from webhooks.models import Delivery, Event, QueuedDelivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.queue import State
-from webhooks.operations import runs
+from webhooks.models.selection import (
+    EVENT_COLUMNS,
+    TIMES,
+    Filters,
+    are_found_by_events,
+    events_in_order,
+    in_order,
+    select_deliveries,
+    select_events,
+    select_queued,
+)
+from webhooks.operations import retries, runs
 from webhooks.operations.wording import number
 from webhooks.permissions import redaction
+
+AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", "count")
+DISCARDED = ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count")
+
+# What each action does, and why it skips some deliveries.
+OPERATIONS = {"retry": retries.retry, "resend": retries.resend, "discard": retries.discard}
+WHY_SKIPPED = {
+    "retry": gettext_lazy("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook"),
+    "resend": gettext_lazy("only finished deliveries can be resent, and none of a deleted webhook"),
+    "discard": gettext_lazy("finished deliveries, and deliveries that a worker is sending, cannot be discarded"),
+}
 
 
 @admin.register(Delivery)
@@ -115,18 +135,18 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.action(description=gettext_lazy("Retry the selected deliveries"), permissions=["retry"])
     def retry_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        actions.act(request, "retry", chosen)
+        act(request, "retry", chosen)
 
     @admin.action(description=gettext_lazy("Resend the selected deliveries"), permissions=["resend"])
     def resend_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> None:
-        actions.act(request, "resend", chosen)
+        act(request, "resend", chosen)
 
     @admin.action(description=gettext_lazy("Discard the selected deliveries"), permissions=["discard"])
     def discard_chosen(self, request: HttpRequest, chosen: QuerySet[Delivery]) -> HttpResponse | None:
         """From the list, ask first. The button of one delivery asks by itself."""
         if "action" in request.POST and "confirmed" not in request.POST:
             return self._confirm_discard(request, permissions.allowed(request.user, "discard", chosen))
-        actions.act(request, "discard", chosen)
+        act(request, "discard", chosen)
         return None
 
     def _confirm_discard(self, request: HttpRequest, chosen: Any) -> HttpResponse:
@@ -144,3 +164,57 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     def page_context(self, request: HttpRequest, obj: Delivery) -> dict[str, Any]:
         return delivery_context(obj, request.user, request.GET.get("attempt", ""))
+
+
+def act(request: HttpRequest, name: str, chosen: QuerySet[Delivery]) -> None:
+    """Retry, resend or discard the chosen deliveries that the user may change, oldest first, and show the result."""
+    permitted: Any = permissions.allowed(request.user, name, chosen)
+    count = permitted.count()
+    changed = OPERATIONS[name](permitted, request.user)
+    show_result(request, DISCARDED if name == "discard" else AGAIN, changed, count - changed, WHY_SKIPPED[name])
+
+
+def find_deliveries(filters: Filters, user: Any, before: str, size: int) -> Found:
+    """A page of deliveries. Raises ValueError for a cursor of another list."""
+    if are_found_by_events(filters):
+        return _find_by_events(filters, user, before, size)
+    # The kind of an error leaves fewer rows than a state.
+    queued = None if "error_kind" in filters else select_queued(filters, permissions.visible_queue(user))
+    model: Any = Delivery.without_state if queued is None else QueuedDelivery.objects
+    ordered, indexed = in_order(filters, model.all() if permissions.may_view_deliveries(user) else model.none())
+    is_scattered = bool(indexed - TIMES) or "status" in filters
+    with index_plans(Delivery.objects.db):
+        return read_page(ordered, _rest_of(filters, indexed, user), before, size, is_scattered=is_scattered)
+
+
+def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
+    """Chooses the deliveries that match the other filters, and that the user may view. None if all do."""
+    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS and name not in indexed}
+    rest = {name: value for name, value in filters.items() if name not in {*of_events, *indexed}}
+    is_partial = permissions.is_partial(user)
+    if not (of_events or rest or is_partial):
+        return None
+
+    def keep(rows: list[tuple[Any, int]]) -> list[Any]:
+        if of_events:
+            events = Event.objects.filter(Among("id", {event for _, event in rows})).order_by()
+            found = set(select_events(of_events, events).values_list("pk", flat=True))
+            rows = [row for row in rows if row[1] in found]
+        if rows and (rest or is_partial):
+            chosen = Delivery.without_state.filter(Among("id", [pk for pk, _ in rows], "uuid")).order_by()
+            visible = permissions.visible_deliveries(user, select_deliveries(rest, chosen))
+            kept = set(visible.values_list("pk", flat=True))
+            rows = [row for row in rows if row[0] in kept]
+        return [pk for pk, _ in rows]
+
+    return keep
+
+
+def _find_by_events(filters: Filters, user: Any, before: str, size: int) -> Found:
+    of_events = {name: value for name, value in filters.items() if name in EVENT_COLUMNS}
+    rest = {name: value for name, value in filters.items() if name not in EVENT_COLUMNS}
+    ordered, indexed = events_in_order(of_events, Event.objects.all())
+    matching: Any = select_events(of_events) if of_events.keys() - indexed else None
+    deliveries = permissions.visible_deliveries(user, select_deliveries(rest, Delivery.without_state.all()))
+    with index_plans(Delivery.objects.db, may_sort=True):
+        return read_page_by_events(ordered, matching, deliveries, before, size)

@@ -1,8 +1,14 @@
-"""How the admin shows states, times, figures and objects. Text is escaped here or in a template."""
+"""How the admin shows states, times, figures, objects, JSON and charts.
+
+Text is escaped here or in a template. Classes alone give the colours, as a CSP asks for: no style and no script.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.http import HttpRequest, HttpResponse
@@ -10,18 +16,28 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.formats import localize, number_format
-from django.utils.html import format_html
+from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
+from pygments.lexers.data import JsonLexer
+from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
 from webhooks.models import Action, Event, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.operations.statistics import Times
-from webhooks.operations.wording import exact_time, span
+from webhooks.operations.wording import exact_time, number, span
 
 EMPTY = "\N{EN DASH}"
+
+# Characters. Longer texts are shown without colours: each token becomes an element of the page.
+MAX_HIGHLIGHTED = 50_000
+
+# Pygments' short names: a key, texts, numbers, and true, false or null. Brackets and spaces stay plain.
+COLOURED = {"nt", "s", "s2", "mi", "mf", "kc"}
+
+GAP = 0.2  # of the width of a column of a chart
 
 Response = TypeVar("Response")
 
@@ -88,6 +104,136 @@ def object_name(event: Event | Skip) -> SafeString:
     address = "" if event.object_type == PING_OBJECT_TYPE else f"{event.object_type} {event.object_id}"
     name = event.object_repr or event.object_id
     return format_html('<span class="wh-object">{}</span> <span class="wh-quiet">{}</span>', name, address)
+
+
+# JSON and headers
+
+
+def json_text(text: str, marked: Collection[str] = ()) -> SafeString:
+    """JSON text with line breaks, without escapes, and highlighted. Other text is only escaped.
+
+    ``marked`` has the names of changed fields: their keys are marked.
+    """
+    try:
+        indented = texts.clean(json.dumps(json.loads(text), indent=2, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return escape(text)
+    if len(indented) > MAX_HIGHLIGHTED:
+        return escape(indented)
+    tokens = ((STANDARD_TYPES.get(kind, ""), text) for kind, text in JsonLexer().get_tokens(indented))
+    elements = "".join(_token(name, text, marked) for name, text in tokens)
+    return mark_safe(elements)  # noqa: S308 # nosec B308 B703 # each token is escaped
+
+
+def _token(name: str, text: str, marked: Collection[str]) -> str:
+    if name not in COLOURED:
+        return escape(text)
+    tag = "mark" if name == "nt" and text.strip('"') in marked else "span"
+    return f'<{tag} class="{name}">{escape(text)}</{tag}>'
+
+
+def block(content: SafeString | str, label: str) -> SafeString:
+    """A block of code that scrolls, for the keyboard too. ``label`` names it to screen readers."""
+    return format_html('<pre class="wh-pre" tabindex="0" role="region" aria-label="{}">{}</pre>', label, content)
+
+
+def json_block(text: str, label: str, marked: Collection[str] = ()) -> SafeString:
+    """JSON text as a highlighted block."""
+    return block(json_text(text, marked), label)
+
+
+def headers_block(headers: Mapping[str, Any], label: str) -> SafeString:
+    """HTTP headers, one a line with a highlighted name, as a block."""
+    return block(format_html_join("\n", '<span class="wh-name">{}</span>: {}', headers.items()), label)
+
+
+# Charts: pictures for screen readers. Each has a label that says the main thing, and needs a table nearby.
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One span of time: how many succeeded, and how many failed."""
+
+    succeeded: int
+    failed: int
+    title: str = ""
+    """Shown under the mouse: "02:00 to 02:15: 41 succeeded, 3 failed"."""
+
+    @property
+    def total(self) -> int:
+        return self.succeeded + self.failed
+
+
+def hour_of(start: datetime) -> dict[str, str]:
+    """The hour that begins then, "02:00" until "03:00", in the site's time zone. Statistics are in UTC."""
+    until = start + timedelta(hours=1)
+    return {"hour": f"{timezone.localtime(start):%H:%M}", "until": f"{timezone.localtime(until):%H:%M}"}
+
+
+def day_chart(columns: Mapping[datetime, Column], *, width: int = 960, height: int = 56) -> SafeString:
+    """The attempts of the last 24 hours, by the beginnings of the hours."""
+    title = _("%(hour)s to %(until)s: %(succeeded)s succeeded, %(failed)s failed")
+    titled = [
+        replace(one, title=title % {**hour_of(start), "succeeded": number(one.succeeded), "failed": number(one.failed)})
+        for start, one in columns.items()
+    ]
+    label = _("Attempts of the last 24 hours, by hour: %(succeeded)s succeeded, %(failed)s failed.") % {
+        "succeeded": number(sum(one.succeeded for one in titled)),
+        "failed": number(sum(one.failed for one in titled)),
+    }
+    return stacked_bars(titled, label, width=width, height=height)
+
+
+def stacked_bars(columns: Sequence[Column], label: str, *, width: int = 960, height: int = 120) -> SafeString:
+    """Columns of successes, with the failures in red on top. ``label`` is the text for screen readers."""
+    titles = [format_html("<title>{}</title>", column.title) if column.title else "" for column in columns]
+    # The hidden rectangle catches the mouse above a low column.
+    bars = (
+        f'<g>{title}<path d="M{x:.2f} 0h{wide:.2f}v{height}h-{wide:.2f}z" fill="none" pointer-events="all"/>'
+        f"{_path('good', [(x, wide, *good)])}{_path('bad', [(x, wide, *bad)])}</g>"
+        for title, (x, wide, good, bad) in zip(titles, _bars(columns, width, height), strict=True)
+    )
+    return format_html(
+        '<svg class="wh-chart" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">'
+        '{}<line x1="0" x2="{}" y1="{}" y2="{}"/></svg>',
+        label, width, height, mark_safe("".join(bars)), width, height, height,  # noqa: S308 # nosec B308 B703 # escaped
+    )  # fmt: skip
+
+
+def sparkline(columns: Sequence[Column], label: str, *, width: int = 96, height: int = 20) -> SafeString:
+    """The same as :func:`stacked_bars`, small enough for a line of a table: a page may have hundreds."""
+    bars = list(_bars(columns, width, height))
+    good = _path("good", [(x, wide, *part) for x, wide, part, _ in bars])
+    bad = _path("bad", [(x, wide, *part) for x, wide, _, part in bars])
+    return format_html(
+        '<svg class="wh-spark" role="img" aria-label="{}" width="{}" height="{}" viewBox="0 0 {} {}">{}{}</svg>',
+        label, width, height, width, height, good, bad,
+    )  # fmt: skip
+
+
+Part = tuple[float, float]
+
+
+def _bars(columns: Sequence[Column], width: int, height: int) -> Iterator[tuple[float, float, Part, Part]]:
+    """The left edge and the width of each column, and for successes and failures the upper edge and the length.
+
+    A part that is not zero is at least one pixel long: one failure must be seen among thousands.
+    """
+    highest = max((column.total for column in columns), default=0)
+    each = width / max(len(columns), 1)
+    for place, column in enumerate(columns):
+        red, green = (max(part / highest * height, 1) if part else 0 for part in (column.failed, column.succeeded))
+        green = min(green, height - red)
+        yield (place + GAP / 2) * each, each * (1 - GAP), (height - green, green), (height - green - red, red)
+
+
+def _path(name: str, rectangles: Iterable[tuple[float, float, float, float]]) -> SafeString:
+    """Rectangles as one path, without the empty ones."""
+    drawn = "".join(f"M{x:.2f} {y:.2f}h{wide:.2f}v{long:.2f}h-{wide:.2f}z" for x, wide, y, long in rectangles if long)
+    return format_html('<path class="wh-bar-{}" d="{}"/>', name, drawn) if drawn else SafeString("")
+
+
+# Pages without invisible characters
 
 
 def page(request: HttpRequest, template: str, context: dict[str, Any]) -> TemplateResponse:

@@ -18,17 +18,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import payloads, permissions
-from webhooks.admin import highlight
-from webhooks.admin.attempts import next_attempt
-from webhooks.admin.change_context import change_context
-from webhooks.admin.display import pill, short, state_word, when
+from webhooks.admin.delivery_page import next_attempt
+from webhooks.admin.display import json_block, pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm
-from webhooks.admin.finding import find_events
 from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin, list_url
-from webhooks.admin.paging import Found
+from webhooks.admin.paging import Found, read_page
+from webhooks.admin.what_changed import change_context
+from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet
 from webhooks.models.ids import first_id
+from webhooks.models.selection import TIMES, Filters, events_in_order, select_events
 from webhooks.operations import retries
 from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.why.changes import near
@@ -142,6 +142,17 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
         }
 
 
+def find_events(filters: Filters, user: Any, before: str, size: int) -> Found:
+    """A page of events. Raises ValueError for a cursor of another list."""
+    events = Event.objects.all() if permissions.may_view_events(user) else Event.objects.none()
+    ordered, indexed = events_in_order(filters, events)
+    rest = filters.keys() - indexed or permissions.is_partial(user)
+    matching = permissions.visible_events(user, select_events(filters)) if rest else None
+    is_scattered = bool(indexed - TIMES)
+    with index_plans(Event.objects.db, may_sort=is_scattered):
+        return read_page(ordered, matching, before, size, is_scattered=is_scattered)
+
+
 def _outcomes(counts: Mapping[str, int]) -> SafeString:
     """Such as "1 failed", "2 not sent yet", "6 succeeded": the deliveries of an event by outcome."""
     found = []
@@ -185,13 +196,12 @@ def _payload_context(event: Event) -> dict[str, Any]:
     names = payloads.webhooks_by_serializer(event) if event.serializers else []
     outputs = [(name, payloads.as_serialized_by(event, name).data) for name in names]
     return {
-        "data": highlight.json_block(event.data, _("Data")) if event.data and not outputs else "",
+        "data": json_block(event.data, _("Data")) if event.data and not outputs else "",
         "serializer_outputs": [
-            {"name": name or _("default"), "data": highlight.json_block(data, name or _("default"))}
-            for name, data in outputs
+            {"name": name or _("default"), "data": json_block(data, name or _("default"))} for name, data in outputs
         ],
-        "snapshots": highlight.json_block(event.snapshots, _("Before and after")) if event.snapshots else "",
-        "request_shown": highlight.json_block(event.request, _("Request")) if event.request else "",
+        "snapshots": json_block(event.snapshots, _("Before and after")) if event.snapshots else "",
+        "request_shown": json_block(event.request, _("Request")) if event.request else "",
     }
 
 

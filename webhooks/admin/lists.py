@@ -17,6 +17,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import SafeString
@@ -31,7 +32,7 @@ from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
 from webhooks.models import Event, RunKind, Skip, Webhook
 from webhooks.operations.counts import TOTAL_CAP
-from webhooks.operations.wording import count_of
+from webhooks.operations.wording import count_of, number
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.
 if TYPE_CHECKING or not apps.is_installed("unfold"):
@@ -202,6 +203,14 @@ class ChangeColumns:
     @admin.display(description=gettext_lazy("time"))
     def time(self, row: Event | Skip) -> SafeString | str:
         return when(row.timestamp)
+
+
+def show_result(request: HttpRequest, done: Any, changed: int, skipped: int = 0, why: str | Promise = "") -> None:
+    """Show the result of an action. ``done`` says it of a count of rows, ``why`` is the reason of the skipped ones."""
+    texts = [str(done % {"count": changed, "number": number(changed)})] if changed or not skipped else []
+    if skipped:
+        texts.append(_("Skipped %(number)s: %(why)s.") % {"number": number(skipped), "why": why})
+    messages.add_message(request, messages.SUCCESS if changed else messages.WARNING, " ".join(texts))
 
 
 # Addresses

@@ -65,7 +65,7 @@ def read_page(
     before: str,
     size: int,
     *,
-    look_through: Sequence[int] | None = None,
+    is_scattered: bool = False,
     counts: bool = True,
 ) -> Found:
     """Read a page of ``ordered`` rows, which an index finds newest first.
@@ -74,12 +74,12 @@ def read_page(
     function: it takes pairs of a delivery's and an event's id, and returns the ids that match. Old statistics mislead a
     join of the two.
 
-    ``before`` is the cursor. With ``counts``, it also counts the list, if that is cheap. Raises ValueError for a
-    cursor of another list.
+    ``before`` is the cursor. ``is_scattered`` means that the rows lie here and there in the table. With ``counts``, it
+    also counts the list, if that is cheap. Raises ValueError for a cursor of another list.
     """
     to_key = ordered.model._meta.pk.to_python
     older = _before(ordered, to_key, before)
-    look_through = look_through or LOOK_THROUGH
+    look_through = LOOK_THROUGH_SCATTERED if is_scattered else LOOK_THROUGH
     if matching is None or isinstance(matching, QuerySet):
         rest = None if matching is None else _before(matching, to_key, before)
         keys, edge = _read_keys(older, rest, size + 1, look_through)

@@ -17,10 +17,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.actions import show_result
 from webhooks.admin.display import page, pill, when
 from webhooks.admin.filters import RunFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, list_url
+from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.paging import Found, read_page
 from webhooks.admin.run_start import filters_in_words, start_view
 from webhooks.models import Run, RunKind, RunState
@@ -36,9 +35,9 @@ COLOURS = {
     RunState.FAILED: "failed",
 }
 
-PAUSED = ngettext_lazy("%(count)s run paused.", "%(count)s runs paused.", "changed")
-RESUMED = ngettext_lazy("%(count)s run resumed.", "%(count)s runs resumed.", "changed")
-CANCELLED = ngettext_lazy("%(count)s run cancelled.", "%(count)s runs cancelled.", "changed")
+PAUSED = ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count")
+RESUMED = ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count")
+CANCELLED = ngettext_lazy("%(number)s run cancelled.", "%(number)s runs cancelled.", "count")
 
 
 @admin.register(Run)
@@ -140,9 +139,7 @@ class RunAdmin(ReadOnlyAdmin):
 def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any], bool], done: Any, why: str) -> None:
     """Pause, resume or cancel the chosen runs, and show the result."""
     results = [act(run, request.user) for run in chosen]
-    changed = sum(results)
-    text = done % {"changed": changed, "count": number(changed)}
-    show_result(request, changed, text, len(results) - changed, why)
+    show_result(request, done, sum(results), len(results) - sum(results), why)
 
 
 def title_of(run: Run) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -12,14 +13,19 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions
+from webhooks import permissions, registry
 from webhooks.admin.display import short
 from webhooks.admin.filters import SkipFilterForm
-from webhooks.admin.finding import find_skips
 from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin
-from webhooks.admin.paging import Found
+from webhooks.admin.paging import Found, read_page
+from webhooks.db import index_plans
 from webhooks.models import Skip
+from webhooks.models.ids import first_id
+from webhooks.models.selection import EVENT_COLUMNS, TIMES, Filters
 from webhooks.operations.skip_reasons import skip_reason
+
+# The column, or the lookup, for each filter.
+COLUMNS = EVENT_COLUMNS | {"webhook": "webhook", "rule": "rule"}
 
 
 @admin.register(Skip)
@@ -53,3 +59,25 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
     @admin.display(description=gettext_lazy("why it was not sent"))
     def reason(self, skip: Any) -> str:
         return skip_reason(skip, skip.shows_actual)
+
+
+def find_skips(filters: Filters, user: Any, before: str, size: int) -> Found:
+    """A page of skips. Raises ValueError for a cursor of another list."""
+    ordered: Any = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
+    ordered, indexed = ordered.order_by("-pk"), {name for name in TIMES if name in filters}
+    if "object_id" in filters:
+        labels = [registration.label for registration in registry.registrations()]
+        chosen = [filters["object_type"]] if "object_type" in filters else labels
+        ordered = ordered.filter(object_type__in=chosen, object_id=filters["object_id"])
+        indexed |= {"object_type", "object_id"}
+    elif "webhook" in filters:
+        ordered, indexed = ordered.filter(webhook=filters["webhook"]), indexed | {"webhook"}
+    for name, lookup in (("created_after", "pk__gte"), ("created_before", "pk__lt")):
+        if name in filters:
+            ordered = ordered.filter(**{lookup: first_id(datetime.fromisoformat(filters[name]))})
+    matching = None
+    if filters.keys() - indexed or permissions.is_partial(user):
+        columns = {COLUMNS[name]: value for name, value in filters.items() if name not in indexed}
+        matching = permissions.visible_skips(user, ordered.filter(**columns))
+    with index_plans(Skip.objects.db, may_sort="object_id" in filters):
+        return read_page(ordered, matching, before, size)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
@@ -21,27 +20,27 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from webhooks import permissions
-from webhooks.admin import actions, fieldsets, health, recover, try_it
-from webhooks.admin.condition_preview import condition_preview
+from webhooks.admin import run_start, try_it, webhook_fieldsets, webhook_health
 from webhooks.admin.display import part
-from webhooks.admin.forms import WebhookForm, unused_fields
 from webhooks.admin.lists import as_key, page_url, redirect_back
+from webhooks.admin.webhook_form import WebhookForm, unused_fields
 from webhooks.admin.webhook_list import WebhookListAdmin
 from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
+from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, SECRET_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.refusals import OUTSIDE
 from webhooks.operations.skip_reasons import why_disabled
 from webhooks.operations.webhooks import delete_webhooks, ping
-from webhooks.operations.wording import sentence
+from webhooks.operations.wording import count_of, number, sentence
 from webhooks.permissions import redaction
 from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.
-HIDDEN = {"secret", "clear_secret", "forget_previous_secret", *fieldsets.HEADERS, "body_template"}
+HIDDEN = {"secret", "clear_secret", "forget_previous_secret", *webhook_fieldsets.HEADERS, "body_template"}
 
 # An error report that Django mails must not contain the secrets.
 hide_secrets = method_decorator(sensitive_post_parameters("secret", "secret_headers"))
@@ -92,7 +91,7 @@ class WebhookAdmin(WebhookListAdmin):
         left_out, url = unused_fields(obj or Webhook()), "payload_url"
         if not is_editable:
             left_out, url = left_out | HIDDEN, "redacted_url"
-        return fieldsets.fieldsets(left_out, url)
+        return webhook_fieldsets.fieldsets(left_out, url)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """All actions, or the values of the webhook to copy, without its secrets."""
@@ -105,7 +104,7 @@ class WebhookAdmin(WebhookListAdmin):
 
     def _original(self, request: HttpRequest) -> Webhook | None:
         """The webhook to copy. Its headers and templates need permission to change it."""
-        found = Webhook.objects.filter(pk=as_key(request.GET.get(health.DUPLICATE, ""))).first()
+        found = Webhook.objects.filter(pk=as_key(request.GET.get(webhook_health.DUPLICATE, ""))).first()
         return found if found and self.has_change_permission(request, found) else None
 
     @admin.display(description=gettext_lazy("payload URL"))
@@ -116,7 +115,9 @@ class WebhookAdmin(WebhookListAdmin):
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         webhook, form = kwargs.get("obj"), context["adminform"].form
         shown = context["adminform"]
-        shown.fieldsets = fieldsets.describe(shown.fieldsets, form.instance if form.is_bound else webhook or Webhook())
+        shown.fieldsets = webhook_fieldsets.describe(
+            shown.fieldsets, form.instance if form.is_bound else webhook or Webhook()
+        )
         context["original_of_copy"] = self._original(request) if webhook is None else None
         is_editable = self.has_change_permission(request, webhook) if webhook else self.has_add_permission(request)
         if is_editable and "try_it" not in context:
@@ -125,7 +126,7 @@ class WebhookAdmin(WebhookListAdmin):
             if form.is_bound:  # which has changed the webhook
                 webhook = self.get_object(request, str(webhook.pk)) or webhook
             may_copy = is_editable and self.has_add_permission(request)
-            top = health.health(webhook, request.user, is_editable, may_copy)
+            top = webhook_health.health(webhook, request.user, is_editable, may_copy)
             # The heading names the webhook. Django would write "Change webhook", and the name only in the tab.
             context |= {"title": webhook.name, "subtitle": None}
             context["health"] = part(request, "webhooks/admin/health.html", top)
@@ -222,16 +223,16 @@ class WebhookAdmin(WebhookListAdmin):
             wrap(require_POST(view)) for view in (self.preview_view, self.try_view, self.ping_view, self.switch_view)
         )
 
-        def of_webhook(name: str, view: Any, **options: Any) -> Any:
-            return path(f"<path:object_id>/{name}/", view, options, name=f"webhooks_webhook_{name}")
+        def of_webhook(page: str, view: Any, **options: Any) -> Any:
+            return path(f"<path:object_id>/{page}/", view, options, name=f"webhooks_webhook_{page}")
 
         return [
             path("condition-preview/", preview, name="webhooks_webhook_condition_preview"),
             path("try/", trial, name="webhooks_webhook_try_new"),
             of_webhook("try", trial),
             of_webhook("ping", ping),
-            *(of_webhook(act.__name__, switch, act=act) for act in (actions.enable, actions.pause, actions.resume)),
-            *(of_webhook(kind.value, run, kind=kind) for kind in recover.MEANINGS),
+            *(of_webhook(name, switch, name=name) for name in ("enable", "pause", "resume")),
+            *(of_webhook(kind.value, run, kind=kind) for kind in run_start.MEANINGS),
             *super().get_urls(),
         ]
 
@@ -247,7 +248,7 @@ class WebhookAdmin(WebhookListAdmin):
             if not is_given:
                 text = _("To try the filters on stored events, you need the permission %(permission)s.")
                 return JsonResponse({"text": text % {"permission": permission}})
-        return JsonResponse({"text": condition_preview(request)})
+        return JsonResponse({"text": try_it.condition_preview(request)})
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send a test event to the webhook."""
@@ -275,19 +276,21 @@ class WebhookAdmin(WebhookListAdmin):
             raise Http404
         if not self.has_view_permission(request, webhook):
             raise PermissionDenied
-        return recover.show(request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts})
+        return run_start.since_view(
+            request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts}
+        )
 
-    def switch_view(self, request: HttpRequest, object_id: str, act: Callable[..., None]) -> HttpResponse:
+    def switch_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Enable, pause or resume the webhook."""
         webhook = self._get_changeable(request, object_id)
-        act(request, Webhook.objects.filter(pk=webhook.pk))
+        getattr(self, name)(request, Webhook.objects.filter(pk=webhook.pk))
         return redirect_back(request, "admin:webhooks_webhook_change", webhook.pk)
 
     # Deletion
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         chosen = Webhook.objects.filter(pk__in=[webhook.pk for webhook in objs])
-        lines, totals = actions.delete_preview(chosen, request.user)
+        lines, totals = delete_preview(chosen, request.user)
         deletable = permissions.allowed(request.user, "delete", chosen).values_list("pk", flat=True)
         is_allowed = {webhook.pk for webhook in objs} == set(deletable)
         return lines, totals, set() if is_allowed else {"webhook"}, []
@@ -297,3 +300,29 @@ class WebhookAdmin(WebhookListAdmin):
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         delete_webhooks(Webhook.objects.filter(pk__in=queryset.values("pk")))
+
+
+def delete_preview(webhooks: QuerySet[Webhook], user: Any) -> tuple[list[str | list[str]], dict[str, int]]:
+    """A preview of a deletion: lines for each webhook, and totals.
+
+    Deliveries that the user may not view are not counted.
+    """
+    is_partial = permissions.is_partial(user) or not permissions.may_view_deliveries(user)
+    visible = Q(deliveries__in=permissions.visible_deliveries(user)) if is_partial else Q()
+    counted = webhooks.order_by("name").annotate(
+        total=Count("deliveries", filter=visible),
+        unsent=Count("deliveries", filter=visible & Q(deliveries__queued__state__in=OPEN_STATES)),
+        failed=Count("deliveries", filter=visible & Q(deliveries__queued__state=State.FAILED)),
+    )
+    lines: list[str | list[str]] = []
+    webhook_count = delivery_count = 0
+    for name, total, unsent, failed in counted.values_list("name", "total", "unsent", "failed"):
+        text = _("%(deliveries)s with all attempts.")
+        if unsent or failed:
+            text = _("%(deliveries)s (%(unsent)s not sent yet, %(failed)s failed) with all attempts.")
+        text %= {"deliveries": count_of(total, "delivery"), "unsent": number(unsent), "failed": number(failed)}
+        hidden = _("Deliveries of objects that you may not view are deleted, too.") if is_partial else ""
+        lines += [_("Webhook: %(name)s") % {"name": name}, [f"{text} {hidden}".strip()]]
+        webhook_count += 1
+        delivery_count += total
+    return lines, {_("webhooks"): webhook_count, _("deliveries"): delivery_count}

@@ -10,25 +10,35 @@ from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin import actions
 from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
-from webhooks.admin.lists import ModelAdmin, list_url
+from webhooks.admin.lists import ModelAdmin, list_url, show_result
 from webhooks.admin.paging import IndexedList, IndexedPaginator
 from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.network import url_policy
+from webhooks.operations import history, webhooks
 from webhooks.operations.counts import EACH_CAP, open_count, with_counts
 from webhooks.operations.wording import number
 from webhooks.registry import label_of
+from webhooks.workers import jobs
 
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
 ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
 
 # The list names at most this many models of a webhook.
 MAX_MODELS = 3
+
+ENABLED = ngettext_lazy("%(number)s webhook enabled.", "%(number)s webhooks enabled.", "count")
+DISABLED = ngettext_lazy("%(number)s webhook disabled.", "%(number)s webhooks disabled.", "count")
+PAUSED = ngettext_lazy(
+    "%(number)s webhook paused. Changes are still stored, and sent after you resume.",
+    "%(number)s webhooks paused. Changes are still stored, and sent after you resume.",
+    "count",
+)
+RESUMED = ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count")
 
 
 class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
@@ -96,30 +106,55 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
             return EMPTY
         return format_html(_("accepted {time}"), time=when(webhook.last_success_at))
 
+    # Enable, disable, pause and resume, also the buttons on the page of a webhook
+
     @admin.action(description=gettext_lazy("Enable the selected webhooks"), permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        actions.set_enabled(request, _changeable(request, chosen), enabled=True)
+        _set_enabled(request, chosen, True)
 
     @admin.action(description=gettext_lazy("Disable the selected webhooks"), permissions=["change"])
     def disable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        actions.set_enabled(request, _changeable(request, chosen), enabled=False)
+        _set_enabled(request, chosen, False)
 
     @admin.action(description=gettext_lazy("Pause the selected webhooks"), permissions=["change"])
     def pause(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        actions.pause(request, _changeable(request, chosen))
+        changeable = _changeable(request, chosen)
+        paused = len(webhooks.pause(changeable, request.user))
+        why = _("disabled, or paused by a user already")
+        show_result(request, PAUSED, paused, changeable.count() - paused, why)
 
     @admin.action(description=gettext_lazy("Resume the selected webhooks now"), permissions=["change"])
     def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        actions.resume(request, _changeable(request, chosen))
+        changeable = _changeable(request, chosen)
+        resumed = len(webhooks.resume(changeable, request.user))
+        show_result(request, RESUMED, resumed, changeable.count() - resumed, _("not paused"))
 
 
-def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """The chosen webhooks that the user may change. Warns about the number of skipped ones."""
-    changeable = permissions.allowed(request.user, "change", chosen)
-    if skipped := chosen.count() - changeable.count():
+def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> Any:
+    """The chosen webhooks that the user may change, by their keys. Warns about the number of skipped ones."""
+    keys = list(permissions.allowed(request.user, "change", chosen).values_list("pk", flat=True))
+    if skipped := chosen.count() - len(keys):
         text = _("You do not have permission to change %(count)s of these webhooks.")
         messages.warning(request, text % {"count": skipped})
-    return changeable
+    return Webhook.objects.filter(pk__in=keys)
+
+
+def _set_enabled(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
+    """Enable or disable webhooks. Stored deliveries of enabled webhooks are sent."""
+    changeable, changed = _changeable(request, chosen), list[Webhook]()
+    for webhook in changeable.filter(enabled=not enabled):
+        webhook.enabled = enabled
+        try:
+            webhook.save_settings(["enabled"], request.user)
+        except Webhook.DoesNotExist:
+            continue  # deleted in the meantime
+        changed.append(webhook)
+    if enabled and changed:
+        jobs.wake_on_commit()
+    history.record(request.user, changed, history.CHANGE, "Enabled." if enabled else "Disabled.")
+    unchanged = changeable.count() - len(changed)
+    done, why = (ENABLED, _("already enabled")) if enabled else (DISABLED, _("already disabled"))
+    show_result(request, done, len(changed), unchanged, why)
 
 
 def _count_link(webhook: Webhook, state: str, count: int) -> SafeString | str:

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from webhooks.admin import charts, highlight
+from webhooks.admin import display
 
 HOSTILE = "</pre><script>alert(1)</script>"
 
 
 def test_json_is_indented_and_highlighted_by_classes_alone() -> None:
-    shown = highlight.json_block('{"name": "Ams", "vlan": 7, "gone": null}', "Body of the request")
+    shown = display.json_block('{"name": "Ams", "vlan": 7, "gone": null}', "Body of the request")
     assert 'class="wh-pre" tabindex="0" role="region" aria-label="Body of the request"' in shown
     assert '  <span class="nt">&quot;name&quot;</span>: <span class="s2">&quot;Ams&quot;</span>,\n' in shown
     assert '<span class="mi">7</span>' in shown
@@ -22,19 +22,19 @@ def test_json_is_indented_and_highlighted_by_classes_alone() -> None:
 
 @pytest.mark.parametrize("text", [json.dumps({HOSTILE: HOSTILE}), HOSTILE, "[" * 5000, json.dumps([HOSTILE] * 5000)])
 def test_what_others_wrote_is_escaped_whether_it_is_json_or_not_and_however_long(text: str) -> None:
-    assert "<script" not in highlight.json_text(text)
-    assert "<script" not in highlight.headers_block({"X-Name": HOSTILE, HOSTILE: "1"}, "Headers")
+    assert "<script" not in display.json_text(text)
+    assert "<script" not in display.headers_block({"X-Name": HOSTILE, HOSTILE: "1"}, "Headers")
 
 
 def test_a_long_text_has_no_element_for_each_token() -> None:
-    shown = highlight.json_text(json.dumps([{"id": number} for number in range(20_000)]))
+    shown = display.json_text(json.dumps([{"id": number} for number in range(20_000)]))
     assert "<span" not in shown
     assert shown.count("\n") > 20_000
 
 
 def test_one_failure_among_thousands_is_seen_in_a_chart() -> None:
-    columns = [charts.Column(5000, 1, "02:00: 5,000 succeeded, 1 failed"), charts.Column(0, 0)]
-    shown = charts.stacked_bars(columns, "1 of 5,001 failed", height=100)
+    columns = [display.Column(5000, 1, "02:00: 5,000 succeeded, 1 failed"), display.Column(0, 0)]
+    shown = display.stacked_bars(columns, "1 of 5,001 failed", height=100)
     assert 'role="img" aria-label="1 of 5,001 failed"' in shown
     assert '<path class="wh-bar-bad" d="M48.00 0.00h384.00v1.00h-384.00z"/>' in shown
     assert '<path class="wh-bar-good" d="M48.00 1.00h384.00v99.00h-384.00z"/>' in shown

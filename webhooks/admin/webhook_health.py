@@ -13,9 +13,20 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import permissions
-from webhooks.admin import charts, recover
-from webhooks.admin.display import EMPTY, duration, percent, pill, short, state_word, webhook_state, when
+from webhooks.admin.display import (
+    EMPTY,
+    Column,
+    day_chart,
+    duration,
+    percent,
+    pill,
+    short,
+    state_word,
+    webhook_state,
+    when,
+)
 from webhooks.admin.lists import list_url, page_url
+from webhooks.admin.run_start import may_begin
 from webhooks.db import index_plans
 from webhooks.models import Delivery, RunKind, Webhook
 from webhooks.models.queue import State
@@ -96,7 +107,7 @@ def _buttons(webhook: Webhook) -> list[tuple[str, str, str]]:
 def _links(webhook: Webhook, user: Any, may_copy: bool) -> list[tuple[str, str]]:
     """The addresses and labels of the pages that begin with this webhook, as far as the user may see them."""
     labels = {RunKind.RECOVER: _("Recover since…"), RunKind.BACKFILL: _("Backfill…")}
-    found = [(page_url(kind.value, webhook), text) for kind, text in labels.items() if recover.may_begin(user, kind)]
+    found = [(page_url(kind.value, webhook), text) for kind, text in labels.items() if may_begin(user, kind)]
     if may_copy:
         found.append((f"{reverse('admin:webhooks_webhook_add')}?{DUPLICATE}={webhook.pk}", _("Duplicate")))
     with suppress(NoReverseMatch):  # the site may leave out webhooks.urls
@@ -129,9 +140,7 @@ def _chart(hours: list[Figures], first: datetime) -> SafeString:
     by_start = {one.start: one for one in hours}
     starts = [first + timedelta(hours=hour) for hour in range(HOURS)]
     found = {start: by_start.get(start, Figures()) for start in starts}
-    return charts.day_chart(
-        {start: charts.Column(one.succeeded, one.failed) for start, one in found.items()}, height=48
-    )
+    return day_chart({start: Column(one.succeeded, one.failed) for start, one in found.items()}, height=48)
 
 
 def _last(webhook: Webhook, user: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,8 @@
-"""The page, the parts of it that a script refreshes, and the button that retries all failed deliveries."""
+"""The status page, /admin/webhook-backend-status/: problems with their remedies, figures and tables.
+
+It has the page, the parts of it that a script refreshes, and the button that retries all failed deliveries. Its other
+buttons are those of the pages of deliveries, webhooks and runs, and return to this page.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,9 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from webhooks import permissions
-from webhooks.admin import actions
+from webhooks.admin import delivery, status_problems, status_sections
 from webhooks.admin.display import page
 from webhooks.admin.lists import as_key, start_url
-from webhooks.admin.status import figures, problems, tables
 from webhooks.error_kinds import KINDS
 from webhooks.models import Delivery, RunKind
 from webhooks.models.queue import State
@@ -66,13 +69,13 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
         "alarms": status.alarms,
         "problem_count": len(status.problems),
         "worst": status.level.value,
-        **problems.boxes(status, user),
-        **figures.context(overview, status.as_of),
-        **tables.webhooks(status),
-        **tables.failed(overview, user),
-        **tables.runs(overview, user),
-        **tables.workers(status.backend),
-        **tables.database(overview.vacuum),
+        **status_problems.boxes(status, user),
+        **status_sections.figures(overview, status.as_of),
+        **status_sections.webhooks(status),
+        **status_sections.failed(overview, user),
+        **status_sections.runs(overview, user),
+        **status_sections.workers(status.backend),
+        **status_sections.database(overview.vacuum),
     }
 
 
@@ -93,7 +96,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
         filters["error_kind"] = kind
         failed = failed.filter(queued__error_kind=kind)
     if failed[: runs.AT_ONCE + 1].count() <= runs.AT_ONCE:
-        actions.act(request, "retry", failed)
+        delivery.act(request, "retry", failed)
         return redirect("webhooks_backend_status")
     # That page asks, with the true number, and needs the permission to begin a run.
     return redirect(start_url(RunKind.RETRY, filters))

@@ -1,4 +1,4 @@
-"""A box for each cause: the problem, since when, what waits, and the way out as buttons."""
+"""The problems on the status page. Each cause has a box: since when, what waits, and the way out as buttons."""
 
 from __future__ import annotations
 
