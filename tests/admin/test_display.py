@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -33,10 +34,11 @@ def test_a_long_text_has_no_element_for_each_token() -> None:
 
 
 def test_one_failure_among_thousands_is_seen_in_a_chart() -> None:
-    columns = [display.Column(5000, 1, "02:00: 5,000 succeeded, 1 failed"), display.Column(0, 0)]
-    shown = display.stacked_bars(columns, "1 of 5,001 failed", height=100)
-    assert 'role="img" aria-label="1 of 5,001 failed"' in shown
+    two = datetime(2026, 11, 26, 2, tzinfo=UTC)
+    shown = display.day_chart({two: (5000, 1), two + timedelta(hours=1): (0, 0)})
+    label = "Attempts of the last 24 hours, by hour: 5,000 succeeded, 1 failed."
+    assert f'role="img" aria-label="{label}"' in shown
     assert '<path class="wh-bar-bad" d="M48.00 0.00h384.00v1.00h-384.00z"/>' in shown
-    assert '<path class="wh-bar-good" d="M48.00 1.00h384.00v99.00h-384.00z"/>' in shown
-    assert "<title>02:00: 5,000 succeeded, 1 failed</title>" in shown
+    assert '<path class="wh-bar-good" d="M48.00 1.00h384.00v47.00h-384.00z"/>' in shown
+    assert "<title>02:00 to 03:00: 5,000 succeeded, 1 failed</title>" in shown
     assert "style" not in shown

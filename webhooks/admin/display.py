@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -149,19 +148,8 @@ def headers_block(headers: Mapping[str, Any], label: str) -> SafeString:
 
 # Charts: pictures for screen readers. Each has a label that says the main thing, and needs a table nearby.
 
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One span of time: how many succeeded, and how many failed."""
-
-    succeeded: int
-    failed: int
-    title: str = ""
-    """Shown under the mouse: "02:00 to 02:15: 41 succeeded, 3 failed"."""
-
-    @property
-    def total(self) -> int:
-        return self.succeeded + self.failed
+Column = tuple[int, int]  # one span of time: how many attempts succeeded, and how many failed
+Part = tuple[float, float]
 
 
 def hour_of(start: datetime) -> dict[str, str]:
@@ -170,48 +158,44 @@ def hour_of(start: datetime) -> dict[str, str]:
     return {"hour": f"{timezone.localtime(start):%H:%M}", "until": f"{timezone.localtime(until):%H:%M}"}
 
 
-def day_chart(columns: Mapping[datetime, Column], *, width: int = 960, height: int = 56) -> SafeString:
-    """The attempts of the last 24 hours, by the beginnings of the hours."""
+def day_chart(columns: Mapping[datetime, Column]) -> SafeString:
+    """The attempts of 24 hours, by the beginnings of the hours: successes, with the failures in red on top."""
+    width, height = 960, 48
     title = _("%(hour)s to %(until)s: %(succeeded)s succeeded, %(failed)s failed")
-    titled = [
-        replace(one, title=title % {**hour_of(start), "succeeded": number(one.succeeded), "failed": number(one.failed)})
-        for start, one in columns.items()
-    ]
-    label = _("Attempts of the last 24 hours, by hour: %(succeeded)s succeeded, %(failed)s failed.") % {
-        "succeeded": number(sum(one.succeeded for one in titled)),
-        "failed": number(sum(one.failed for one in titled)),
-    }
-    return stacked_bars(titled, label, width=width, height=height)
-
-
-def stacked_bars(columns: Sequence[Column], label: str, *, width: int = 960, height: int = 120) -> SafeString:
-    """Columns of successes, with the failures in red on top. ``label`` is the text for screen readers."""
-    titles = [format_html("<title>{}</title>", column.title) if column.title else "" for column in columns]
-    # The hidden rectangle catches the mouse above a low column.
-    bars = (
-        f'<g>{title}<path d="M{x:.2f} 0h{wide:.2f}v{height}h-{wide:.2f}z" fill="none" pointer-events="all"/>'
-        f"{_path('good', [(x, wide, *good)])}{_path('bad', [(x, wide, *bad)])}</g>"
-        for title, (x, wide, good, bad) in zip(titles, _bars(columns, width, height), strict=True)
-    )
+    bars = SafeString()
+    for (start, column), (x, wide, good, bad) in zip(
+        columns.items(), _bars(list(columns.values()), width, height), strict=True
+    ):
+        # The hidden rectangle catches the mouse above a low column.
+        bars += format_html(
+            '<g><title>{}</title><path d="M{} 0h{}v{}h-{}z" fill="none" pointer-events="all"/>{}{}</g>',
+            title % (hour_of(start) | _in_words([column])),
+            f"{x:.2f}", f"{wide:.2f}", height, f"{wide:.2f}",
+            _path("good", [(x, wide, *good)]), _path("bad", [(x, wide, *bad)]),
+        )  # fmt: skip
+    label = _("Attempts of the last 24 hours, by hour: %(succeeded)s succeeded, %(failed)s failed.")
     return format_html(
         '<svg class="wh-chart" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">'
         '{}<line x1="0" x2="{}" y1="{}" y2="{}"/></svg>',
-        label, width, height, mark_safe("".join(bars)), width, height, height,  # noqa: S308 # nosec B308 B703 # escaped
+        label % _in_words(columns.values()), width, height, bars, width, height, height,
     )  # fmt: skip
 
 
-def sparkline(columns: Sequence[Column], label: str, *, width: int = 96, height: int = 20) -> SafeString:
-    """The same as :func:`stacked_bars`, small enough for a line of a table: a page may have hundreds."""
+def sparkline(columns: Sequence[Column]) -> SafeString:
+    """The same, small enough for a line of a table: a page may have hundreds."""
+    width, height = 96, 20
     bars = list(_bars(columns, width, height))
-    good = _path("good", [(x, wide, *part) for x, wide, part, _ in bars])
-    bad = _path("bad", [(x, wide, *part) for x, wide, _, part in bars])
     return format_html(
         '<svg class="wh-spark" role="img" aria-label="{}" width="{}" height="{}" viewBox="0 0 {} {}">{}{}</svg>',
-        label, width, height, width, height, good, bad,
+        _("24 hours: %(succeeded)s succeeded, %(failed)s failed") % _in_words(columns),
+        width, height, width, height,
+        _path("good", [(x, wide, *part) for x, wide, part, _bad in bars]),
+        _path("bad", [(x, wide, *part) for x, wide, _good, part in bars]),
     )  # fmt: skip
 
 
-Part = tuple[float, float]
+def _in_words(columns: Collection[Column]) -> dict[str, str]:
+    return {"succeeded": number(sum(good for good, _ in columns)), "failed": number(sum(bad for _, bad in columns))}
 
 
 def _bars(columns: Sequence[Column], width: int, height: int) -> Iterator[tuple[float, float, Part, Part]]:
@@ -219,10 +203,10 @@ def _bars(columns: Sequence[Column], width: int, height: int) -> Iterator[tuple[
 
     A part that is not zero is at least one pixel long: one failure must be seen among thousands.
     """
-    highest = max((column.total for column in columns), default=0)
+    highest = max(map(sum, columns), default=0)
     each = width / max(len(columns), 1)
     for place, column in enumerate(columns):
-        red, green = (max(part / highest * height, 1) if part else 0 for part in (column.failed, column.succeeded))
+        green, red = (max(part / highest * height, 1) if part else 0 for part in column)
         green = min(green, height - red)
         yield (place + GAP / 2) * each, each * (1 - GAP), (height - green, green), (height - green - red, red)
 

@@ -72,8 +72,14 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     def rows_of_list(self, rows: Any) -> Any:
         return rows.for_list()
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return find_events(filters, request.user, before, self.list_per_page)
+    def find(self, request: HttpRequest, filters: Filters, before: str) -> Found:
+        events = Event.objects.all() if permissions.may_view_events(request.user) else Event.objects.none()
+        ordered, indexed = events_in_order(filters, events)
+        rest = filters.keys() - indexed or permissions.is_partial(request.user)
+        matching = permissions.visible_events(request.user, select_events(filters)) if rest else None
+        is_scattered = bool(indexed - TIMES)
+        with index_plans(Event.objects.db, may_sort=is_scattered):
+            return read_page(ordered, matching, before, self.list_per_page, is_scattered=is_scattered)
 
     def prepare(self, request: HttpRequest, rows: list[Event]) -> None:
         """Count the deliveries of each event by outcome. One that is not sent yet has none."""
@@ -140,17 +146,6 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
             **(_payload_context(obj) if sees_payload else {}),
             **change_context(obj, user, obj, sees_payload),
         }
-
-
-def find_events(filters: Filters, user: Any, before: str, size: int) -> Found:
-    """A page of events. Raises ValueError for a cursor of another list."""
-    events = Event.objects.all() if permissions.may_view_events(user) else Event.objects.none()
-    ordered, indexed = events_in_order(filters, events)
-    rest = filters.keys() - indexed or permissions.is_partial(user)
-    matching = permissions.visible_events(user, select_events(filters)) if rest else None
-    is_scattered = bool(indexed - TIMES)
-    with index_plans(Event.objects.db, may_sort=is_scattered):
-        return read_page(ordered, matching, before, size, is_scattered=is_scattered)
 
 
 def _outcomes(counts: Mapping[str, int]) -> SafeString:

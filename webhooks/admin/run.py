@@ -77,11 +77,11 @@ class RunAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, run: Run) -> SafeString:
-        return state_pill(run)
+        return pill(COLOURS[RunState(run.state)], run.get_state_display())
 
     @admin.display(description=gettext_lazy("run"))
     def what(self, run: Run) -> str:
-        return title_of(run)
+        return _("Run %(number)s: %(summary)s") % {"number": run.pk, "summary": runs.summary(run)}
 
     @admin.display(description=gettext_lazy("progress"))
     def progress(self, run: Run) -> SafeString:
@@ -118,8 +118,8 @@ class RunAdmin(ReadOnlyAdmin):
 
     def page_context(self, request: HttpRequest, obj: Run) -> dict[str, Any]:
         return {
-            **progress_context(obj, self.has_steer_permission(request)),
-            "title": title_of(obj),
+            **self._progress_context(request, obj),
+            "title": self.what(obj),
             "filters": filters_in_words(obj.filters),
             "rows_url": rows_url(obj),
             "begun": exact_time(obj.created),
@@ -132,23 +132,30 @@ class RunAdmin(ReadOnlyAdmin):
             raise Http404(f"There is no run {object_id}.")
         if not self.has_view_permission(request, run):
             raise PermissionDenied
-        context = progress_context(run, self.has_steer_permission(request))
-        return page(request, "webhooks/admin/parts/run_progress.html", context)
+        return page(request, "webhooks/admin/parts/run_progress.html", self._progress_context(request, run))
+
+    def _progress_context(self, request: HttpRequest, run: Run) -> dict[str, Any]:
+        may_steer = self.has_steer_permission(request)
+        figures = ((_("done"), run.done), (_("failed"), run.failed), (_("needed nothing"), run.skipped))
+        return {
+            "run": run,
+            "state_pill": self.state_pill(run),
+            "bar": bar(run),
+            "progress_text": progress_text(run),
+            "left": runs.time_left(run),
+            "ended": when(run.finished_at) if run.finished_at else "",
+            "figures": [(label, number(count)) for label, count in figures],
+            "may_pause": may_steer and run.state == RunState.RUNNING,
+            "may_resume": may_steer and run.state == RunState.PAUSED,
+            "may_cancel": may_steer and run.is_open,
+            "left_count": number(max(0, (run.total or 0) - run.taken)),
+        }
 
 
 def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any], bool], done: Any, why: str) -> None:
     """Pause, resume or cancel the chosen runs, and show the result."""
     results = [act(run, request.user) for run in chosen]
     show_result(request, done, sum(results), len(results) - sum(results), why)
-
-
-def title_of(run: Run) -> str:
-    """Such as "Run 14: retry of deliveries of CMDB sync"."""
-    return _("Run %(number)s: %(summary)s") % {"number": run.pk, "summary": runs.summary(run)}
-
-
-def state_pill(run: Run) -> SafeString:
-    return pill(COLOURS[RunState(run.state)], run.get_state_display())
 
 
 def bar(run: Run) -> SafeString:
@@ -166,25 +173,6 @@ def progress_text(run: Run) -> str:
     if not run.total:
         return _("%(taken)s of %(total)s") % words
     return _("%(taken)s of %(total)s (%(percent)s\N{NO-BREAK SPACE}%%)") % {**words, "percent": run.percent}
-
-
-def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
-    return {
-        "run": run,
-        "state_pill": state_pill(run),
-        "bar": bar(run),
-        "progress_text": progress_text(run),
-        "left": runs.time_left(run),
-        "ended": when(run.finished_at) if run.finished_at else "",
-        "figures": [
-            (label, number(count))
-            for label, count in ((_("done"), run.done), (_("failed"), run.failed), (_("needed nothing"), run.skipped))
-        ],
-        "may_pause": may_steer and run.state == RunState.RUNNING,
-        "may_resume": may_steer and run.state == RunState.PAUSED,
-        "may_cancel": may_steer and run.is_open,
-        "left_count": number(max(0, (run.total or 0) - run.taken)),
-    }
 
 
 def rows_url(run: Run) -> str:

@@ -58,9 +58,6 @@ CONSEQUENCES = {
     ),
     RunKind.REPLAY: gettext_lazy("Their objects are captured as they are today, as new events."),
 }
-# The filters that are times, with their words.
-TIMES = {"created_after": gettext_lazy("since %(time)s"), "created_before": gettext_lazy("before %(time)s")}
-
 # The names of the filters. The title of a run names its webhook.
 NAMES = {
     "state": gettext_lazy("state"),
@@ -73,6 +70,8 @@ NAMES = {
     "user": gettext_lazy("user"),
     "name": gettext_lazy("name contains"),
     "failed": gettext_lazy("failed"),
+    "created_after": gettext_lazy("since %(time)s"),
+    "created_before": gettext_lazy("before %(time)s"),
 }
 
 # Without an order to count on, the page counts for this long.
@@ -245,7 +244,7 @@ def filters_in_words(filters: dict[str, Any]) -> list[str]:
 def _filter_text(name: str, value: Any) -> str:
     match name:
         case "created_after" | "created_before":
-            return str(TIMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
+            return str(NAMES[name]) % {"time": exact_time(to_utc(datetime.fromisoformat(value)))}
         case "state":
             value = ", ".join(map(state_word, value))
         case "error_kind" if value in KINDS:

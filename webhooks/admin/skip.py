@@ -39,8 +39,25 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         skips = permissions.visible_skips(request.user, super().get_queryset(request)).select_related("webhook")
         return skips.annotate(shows_actual=Value(permissions.may_view_payloads(request.user)))
 
-    def find(self, request: HttpRequest, filters: dict[str, Any], before: str) -> Found:
-        return find_skips(filters, request.user, before, self.list_per_page)
+    def find(self, request: HttpRequest, filters: Filters, before: str) -> Found:
+        ordered: Any = Skip.objects.all() if permissions.may_view_skips(request.user) else Skip.objects.none()
+        ordered, indexed = ordered.order_by("-pk"), {name for name in TIMES if name in filters}
+        if "object_id" in filters:
+            labels = [registration.label for registration in registry.registrations()]
+            chosen = [filters["object_type"]] if "object_type" in filters else labels
+            ordered = ordered.filter(object_type__in=chosen, object_id=filters["object_id"])
+            indexed |= {"object_type", "object_id"}
+        elif "webhook" in filters:
+            ordered, indexed = ordered.filter(webhook=filters["webhook"]), indexed | {"webhook"}
+        for name, lookup in (("created_after", "pk__gte"), ("created_before", "pk__lt")):
+            if name in filters:
+                ordered = ordered.filter(**{lookup: first_id(datetime.fromisoformat(filters[name]))})
+        matching = None
+        if filters.keys() - indexed or permissions.is_partial(request.user):
+            columns = {COLUMNS[name]: value for name, value in filters.items() if name not in indexed}
+            matching = permissions.visible_skips(request.user, ordered.filter(**columns))
+        with index_plans(Skip.objects.db, may_sort="object_id" in filters):
+            return read_page(ordered, matching, before, self.list_per_page)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
         """The list shows all of a skip, so it has no page."""
@@ -59,25 +76,3 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
     @admin.display(description=gettext_lazy("why it was not sent"))
     def reason(self, skip: Any) -> str:
         return skip_reason(skip, skip.shows_actual)
-
-
-def find_skips(filters: Filters, user: Any, before: str, size: int) -> Found:
-    """A page of skips. Raises ValueError for a cursor of another list."""
-    ordered: Any = Skip.objects.all() if permissions.may_view_skips(user) else Skip.objects.none()
-    ordered, indexed = ordered.order_by("-pk"), {name for name in TIMES if name in filters}
-    if "object_id" in filters:
-        labels = [registration.label for registration in registry.registrations()]
-        chosen = [filters["object_type"]] if "object_type" in filters else labels
-        ordered = ordered.filter(object_type__in=chosen, object_id=filters["object_id"])
-        indexed |= {"object_type", "object_id"}
-    elif "webhook" in filters:
-        ordered, indexed = ordered.filter(webhook=filters["webhook"]), indexed | {"webhook"}
-    for name, lookup in (("created_after", "pk__gte"), ("created_before", "pk__lt")):
-        if name in filters:
-            ordered = ordered.filter(**{lookup: first_id(datetime.fromisoformat(filters[name]))})
-    matching = None
-    if filters.keys() - indexed or permissions.is_partial(user):
-        columns = {COLUMNS[name]: value for name, value in filters.items() if name not in indexed}
-        matching = permissions.visible_skips(user, ordered.filter(**columns))
-    with index_plans(Skip.objects.db, may_sort="object_id" in filters):
-        return read_page(ordered, matching, before, size)

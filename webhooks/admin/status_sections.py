@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from django.urls import reverse
 from django.utils.formats import number_format
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from webhooks import permissions
 from webhooks.admin.display import (
     EMPTY,
-    Column,
     day_chart,
     duration,
     hour_of,
@@ -89,10 +86,9 @@ def rate(count: float) -> str:
 
 def _chart(overview: Overview) -> dict[str, Any]:
     """The chart of 24 hours, and the same as rows of a table."""
-    counts = zip(overview.hours.starts, overview.hours.together, strict=False)
-    columns = {start: Column(succeeded, failed) for start, (succeeded, failed) in counts}
-    rows = [{**hour_of(start), "succeeded": one.succeeded, "failed": one.failed} for start, one in columns.items()]
-    totals = [column.total for column in columns.values()]
+    columns = dict(zip(overview.hours.starts, overview.hours.together, strict=False))
+    rows = [{**hour_of(start), "succeeded": good, "failed": bad} for start, (good, bad) in columns.items()]
+    totals = list(map(sum, columns.values()))
     return {
         "attempted": number(sum(totals)),
         "chart": day_chart(columns),
@@ -100,16 +96,6 @@ def _chart(overview: Overview) -> dict[str, Any]:
         "hours": [row for row in reversed(rows) if row["succeeded"] or row["failed"]],
         "first_hour": rows[0]["hour"] if rows else "",
     }
-
-
-def trend(hours: Sequence[tuple[int, int]]) -> SafeString:
-    """The attempts of one webhook in the last 24 hours, as a sparkline."""
-    columns = [Column(succeeded, failed) for succeeded, failed in hours]
-    label = _("24 hours: %(succeeded)s succeeded, %(failed)s failed") % {
-        "succeeded": number(sum(column.succeeded for column in columns)),
-        "failed": number(sum(column.failed for column in columns)),
-    }
-    return sparkline(columns, label)
 
 
 # Webhooks
@@ -166,7 +152,7 @@ def _webhook_row(webhook: Any, overview: Overview, address: str) -> dict[str, An
         "last": short(label_of_kind(webhook.error_kind) or webhook.last_failure, 32) if is_failing else "",
         "last_at": when(webhook.last_failure_at if is_failing else webhook.last_success_at),
         "has_last": bool(webhook.last_failure_at if is_failing else webhook.last_success_at),
-        "trend": trend(overview.hours.by_webhook.get(webhook.pk, ())) if recent.day.attempted else "",
+        "trend": sparkline(overview.hours.by_webhook.get(webhook.pk, ())) if recent.day.attempted else "",
     }
 
 

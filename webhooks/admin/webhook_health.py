@@ -15,7 +15,6 @@ from django.utils.translation import ngettext
 from webhooks import permissions
 from webhooks.admin.display import (
     EMPTY,
-    Column,
     day_chart,
     duration,
     percent,
@@ -137,10 +136,9 @@ def _figures(webhook: Any, user: Any, day: Figures) -> list[tuple[str, str, str]
 
 
 def _chart(hours: list[Figures], first: datetime) -> SafeString:
-    by_start = {one.start: one for one in hours}
-    starts = [first + timedelta(hours=hour) for hour in range(HOURS)]
-    found = {start: by_start.get(start, Figures()) for start in starts}
-    return day_chart({start: Column(one.succeeded, one.failed) for start, one in found.items()}, height=48)
+    found = {one.start: (one.succeeded, one.failed) for one in hours}
+    starts = (first + timedelta(hours=hour) for hour in range(HOURS))
+    return day_chart({start: found.get(start, (0, 0)) for start in starts})
 
 
 def _last(webhook: Webhook, user: Any) -> list[dict[str, Any]]:
