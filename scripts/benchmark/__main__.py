@@ -15,7 +15,7 @@ import django
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 FULL_RUNS, QUICK_RUNS = 5, 1
-PINNED_SECONDS = 30
+PINNED_SECONDS, ROWS = 30, 1_000_000
 
 DESCRIPTION = """\
 Measure what the app costs and delivers, and print a table in Markdown. Each baseline is measured in the same run, in
@@ -45,7 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
         selected = workloads.select([*options.only, *(one.name for one in workloads.PRESSURE if options.pressure)])
     except LookupError as error:
         parser.error(str(error))
-    size = Size(options.runs or (QUICK_RUNS if options.quick else FULL_RUNS), options.quick, options.pinned)
+    size = Size(
+        options.runs or (QUICK_RUNS if options.quick else FULL_RUNS), options.quick, options.pinned, options.rows
+    )
     if options.plot:
         options.plot.write_text(runner.run_plot(size))
         return 0
@@ -96,7 +98,15 @@ def _parser(figure_names: list[str]) -> argparse.ArgumentParser:
         type=int,
         default=PINNED_SECONDS,
         metavar="SECONDS",
-        help="how long the figures pinned and steady, and --plot, keep a snapshot; default: %(default)s",
+        help="how long the figures pinned and steady, and --plot, keep a snapshot, and purge deletes; default: "
+        "%(default)s",
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        default=ROWS,
+        metavar="N",
+        help="stored deliveries for the figures size; default: %(default)s",
     )
     parser.add_argument("--quick", action="store_true", help="check that everything can be measured: tiny, no verdicts")
     parser.add_argument("--runs", type=int, metavar="N", help=f"default: {FULL_RUNS}, or {QUICK_RUNS} with --quick")

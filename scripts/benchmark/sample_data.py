@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import connection, models, transaction
@@ -148,12 +149,33 @@ def insert_deliveries(webhook_id: int, after: int, **overrides: str) -> None:
     _insert(Delivery, columns, f"webhooks_event AS e JOIN bench.webhooks_delivery AS t ON t.n = 0 WHERE e.id > {after}")
 
 
-def insert_succeeded(webhook: Webhook, count: int) -> None:
-    """Insert deliveries of the last twenty days with their attempts, all too young for pruning."""
-    after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL)
-    insert_deliveries(webhook.pk, after, finished_at="now() - random() * interval '20 days'")
+def insert_succeeded(webhook: Webhook, count: int, age: str = "0 days") -> None:
+    """Insert deliveries with their attempts. They ended in the twenty days before this age."""
+    old = f"now() - interval '{age}'"
+    after = insert_events(count, [webhook.pk], are_dispatched=True, **SMALL, timestamp=old)
+    ended = f"{old} - random() * interval '20 days'"
+    insert_deliveries(webhook.pk, after, id=f"uuidv7(interval '-{age}')", created=old, finished_at=ended)
     source = f"webhooks_delivery AS d JOIN bench.webhooks_attempt AS t ON t.n = 0 WHERE d.event_id > {after}"
     _insert(Attempt, {"delivery_id": "d.id"}, f"{source} AND d.finished_at IS NOT NULL")
+
+
+@contextmanager
+def without_indexes() -> Iterator[None]:
+    """Drop the indexes of events, deliveries and attempts meanwhile, except unique ones. To make them for millions of
+    rows takes less time afterwards."""
+    tables = [model._meta.db_table for model in TEMPLATE_MODELS]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index "
+            "WHERE indrelid = ANY (%s::regclass[]) AND NOT indisunique",
+            [tables],
+        )
+        found = cursor.fetchall()
+    for name, _ in found:
+        execute(f"DROP INDEX {name}")
+    yield
+    for _, definition in found:
+        execute(definition)
 
 
 def insert_waiting(webhook: Webhook, count: int, objects: int) -> None:

@@ -39,7 +39,9 @@ class Size:
     runs: int
     is_quick: bool
     pinned_seconds: int
-    """How long a snapshot is pinned."""
+    """How long a snapshot is pinned, and the sweep deletes."""
+    stored: int
+    """Deliveries in a large database."""
 
     def __call__(self, full: int, quick: int) -> int:
         return quick if self.is_quick else full

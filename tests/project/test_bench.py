@@ -99,7 +99,7 @@ def test_an_error_becomes_the_failure_of_the_workload(capsys: pytest.CaptureFixt
         yield {"rate": Measurement(1, 1)}
         raise NotMeasured("the receiver is gone")
 
-    bench: Any = SimpleNamespace(size=Size(runs=2, is_quick=True, pinned_seconds=1), clear=lambda: None)
+    bench: Any = SimpleNamespace(size=Size(runs=2, is_quick=True, pinned_seconds=1, stored=1), clear=lambda: None)
     [result] = run_workload(Workload("one", (RATE,), measure), bench)
     assert result.failure == "NotMeasured: the receiver is gone"
     assert "rate: not measured" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from scripts.benchmark.targets import Workload
 from scripts.benchmark.workloads import backlog, incident, latency, pressure, runs, saves_and_deletes, troubles, workers
 
-PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, *troubles.ALL)
+PRESSURE: Sequence[Workload] = (pressure.PINNED, pressure.STEADY, pressure.PURGE, *troubles.ALL)
 
 ALL: Sequence[Workload] = (
     workers.THROUGHPUT,

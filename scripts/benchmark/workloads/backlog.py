@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -89,8 +89,9 @@ CLAIM = Workload(
     measure_claim,
 )
 
-STORED, WAITING, OBJECTS, FEW = 1_000_000, 100_000, 50, 10_000
+WAITING, OBJECTS, FEW = 100_000, 50, 10_000
 STATUS_PAGE = "/admin/webhook-backend-status/"
+SUCCEEDED_LIST = "/admin/webhooks/delivery/?state=succeeded"
 SMALL, LARGE = "small", "large"
 
 
@@ -98,13 +99,15 @@ def measure_database_size(bench: Bench) -> Iterator[Measurements]:
     project = Project(bench)
     with bench.database_copies(SMALL, LARGE):
         project.fill(SMALL, bench.size(FEW, 500), bench.size(FEW // 10, 100))
-        project.fill(LARGE, bench.size(STORED, 2000), bench.size(WAITING, 200))
+        project.fill(LARGE, bench.size(bench.size.stored, 2000), bench.size(WAITING, 200))
         while True:
             few, many = (project.deliver(database, bench.size(3000, 60)) for database in (SMALL, LARGE))
             yield {
                 "size-drain": Measurement(many, few),
+                "size-claim": project.compare_claims(),
                 "size-save": project.compare(project.save),
-                "size-status": project.compare(project.show_status_page),
+                "size-status": project.compare(partial(project.show, STATUS_PAGE)),
+                "size-list": project.compare(partial(project.show, SUCCEEDED_LIST)),
             }
 
 
@@ -120,7 +123,8 @@ class Project:
 
     def fill(self, database: str, total: int, waiting: int) -> None:
         with self.bench.use_database(database):
-            sample_data.insert_succeeded(self.webhook, total - waiting)
+            with sample_data.without_indexes():
+                sample_data.insert_succeeded(self.webhook, total - waiting)
             sample_data.insert_waiting(self.webhook, waiting, OBJECTS)
             sample_data.vacuum()
 
@@ -136,7 +140,12 @@ class Project:
 
     def compare(self, work: Work) -> Measurement:
         """Milliseconds of the work in the large database, with the small one as the baseline."""
-        conditions = [partial(self.warmed_up, database, work) for database in (SMALL, LARGE)]
+        return self._compare([partial(self.warmed_up, database, work) for database in (SMALL, LARGE)])
+
+    def compare_claims(self) -> Measurement:
+        return self._compare([partial(_claiming_in, self.bench, database, self.webhook) for database in (SMALL, LARGE)])
+
+    def _compare(self, conditions: Sequence[Condition]) -> Measurement:
         small, large = median_seconds(self.bench.size(5, 1), *conditions)
         return Measurement(1000 * large, 1000 * small)
 
@@ -154,21 +163,22 @@ class Project:
             for device in self.devices:
                 device.save()
 
-    def show_status_page(self) -> None:
-        response = self.client.get(STATUS_PAGE)
-        if response.status_code != 200:
-            raise NotMeasured(f"the status page answers {response.status_code}")
+    def show(self, address: str) -> None:
+        if (response := self.client.get(address)).status_code != 200:
+            raise NotMeasured(f"{address} answers {response.status_code}")
 
 
-WHERE = f"with {STORED:,} stored deliveries, {WAITING:,} of them waiting"
+WHERE = f"with many stored deliveries (--rows), {WAITING:,} of them waiting"
 SMALLER = f"with {FEW:,}"
 
 DATABASE_SIZE = Workload(
     "size",
     (
         Figure("size-drain", f"a delivery of one worker {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
+        Figure("size-claim", f"a claim of {CLAIM_SIZE} {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
         Figure("size-save", f"saving 100 devices in a transaction {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
         Figure("size-status", f"the first page of the status page {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
+        Figure("size-list", f"the list of succeeded deliveries {WHERE}", "ms", SMALLER, ratio_at_most(1.2)),
     ),
     measure_database_size,
 )
