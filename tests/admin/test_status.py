@@ -232,6 +232,16 @@ class TestRetry:
         assert messages == ["2 deliveries will be sent again."]
         assert list(Delivery.objects.failed()) == [other]
 
+    def test_a_group_of_an_unknown_kind_offers_no_retry(self, admin_client: Client, webhook: Webhook) -> None:
+        """For example while the site still runs the last release."""
+        make_site_delivery(webhook, error_kind="of_tomorrow")
+        shown = page(admin_client, STATUS)
+        assert "of_tomorrow" in shown
+        assert 'error_kind=of_tomorrow" aria-label' not in shown
+        assert admin_client.post(f"{RETRY_ALL}?webhook={webhook.pk}&error_kind=of_tomorrow").status_code == 404
+        assert "of_tomorrow" in page(admin_client, DELIVERIES)
+        assert Delivery.objects.failed().exists()
+
     def test_many_are_retried_by_a_run_after_a_page_that_asks_with_the_true_number(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:

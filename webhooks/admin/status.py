@@ -11,7 +11,7 @@ from typing import Any
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
@@ -92,7 +92,9 @@ def retry_all(request: HttpRequest) -> HttpResponse:
         chosen = permissions.visible_webhooks(user).filter(pk=as_key(request.GET["webhook"]))
         pk = filters["webhook"] = get_object_or_404(chosen).pk
         failed = failed.filter(webhook=pk, queued__webhook=pk)
-    if (kind := request.GET.get("error_kind")) in KINDS:
+    if (kind := request.GET.get("error_kind")) is not None:
+        if kind not in KINDS:
+            raise Http404("There is no such kind of error.")
         filters["error_kind"] = kind
         failed = failed.filter(queued__error_kind=kind)
     if failed[: runs.AT_ONCE + 1].count() <= runs.AT_ONCE:

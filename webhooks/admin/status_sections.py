@@ -23,6 +23,7 @@ from webhooks.admin.display import (
     when,
 )
 from webhooks.admin.lists import list_url
+from webhooks.error_kinds import KINDS
 from webhooks.models import Event, Run
 from webhooks.models.queue import State
 from webhooks.operations import runs as operations
@@ -216,6 +217,7 @@ def _group(group: FailedGroup, name: str, newest: dict[tuple[int, str], list[dic
         "reason": label_of_kind(group.kind) or _("unknown reason"),
         "label": name,
         "webhook": short(name, 48),
+        "can_retry": group.kind in KINDS,
         "count": number(group.count, EACH_CAP),
         "since": clock_time(group.since),
         "last": when(group.last),
