@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -95,6 +96,18 @@ class TestList:
         shown = page(admin_client, DELIVERIES, **query)
         assert "wanted" in shown
         assert "unlike" not in shown
+
+    def test_a_time_is_in_the_zone_of_the_site_and_the_form_says_which(
+        self, admin_client: Client, webhook: Webhook, settings: Any
+    ) -> None:
+        settings.TIME_ZONE = "Australia/Lord_Howe"
+        moment = timezone.localtime(make_site_delivery(webhook).created)
+        asked = f"{moment - timedelta(minutes=1):%Y-%m-%dT%H:%M:%S}"
+        shown = page(admin_client, f"{DELIVERIES}?created_after={asked}")
+        assert "1 delivery<" in shown
+        assert ">From (Australia/Lord_Howe):</label>" in shown
+        assert f"{asked.replace('T', ' ')} {moment.tzname()} <" in shown
+        assert "0 deliveries<" in page(admin_client, f"{DELIVERIES}?created_before={asked}")
 
     def test_it_offers_the_errors_that_some_delivery_has(self, admin_client: Client, webhook: Webhook) -> None:
         for kind in (ErrorKind.REFUSED, ErrorKind.HTTP_503, ErrorKind.REFUSED):

@@ -26,6 +26,7 @@ from webhooks.models.event import PING
 from webhooks.models.ids import filter_time
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.skip import Rule
+from webhooks.operations.wording import exact_time
 from webhooks.text import clean
 
 Choices = list[tuple[str, Any]]
@@ -123,7 +124,9 @@ class ListForm(forms.Form):
             if name == "q" or not value:
                 continue
             choices: Any = dict(field.choices) if isinstance(field, ChosenField) else {}  # type: ignore[arg-type]
-            yield str(field.label), str(choices.get(value, value)), self.address(name)
+            given = self.cleaned_data.get(name)
+            words = exact_time(given) if isinstance(given, datetime) else str(choices.get(value, value))
+            yield str(self.base_fields[name].label), words, self.address(name)
 
     def address(self, *without: str, **parameters: str) -> str:
         """The query string of the list with other parameters, on its first page."""
@@ -149,6 +152,12 @@ class FilterForm(ListForm):
     within = ChosenField(label=_("Time"), required=False)
     created_after = forms.DateTimeField(label=_("From"), required=False, widget=MOMENT)
     created_before = forms.DateTimeField(label=_("Until"), required=False, widget=MOMENT)
+
+    def __init__(self, request: HttpRequest) -> None:
+        super().__init__(request)
+        zone = timezone.get_current_timezone_name()  # the browser may be in another one
+        for name in ("created_after", "created_before"):
+            self.fields[name].label = f"{self.fields[name].label} ({zone})"
 
     def offers(self) -> dict[str, Choices]:
         labels = [registration.label for registration in registry.registrations()]
