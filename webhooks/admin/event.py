@@ -91,9 +91,9 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
         for event in rows:
             event.outcomes = outcomes[event.pk]  # type: ignore[attr-defined]
 
-    @admin.display(description=gettext_lazy("request"))
-    def request_shown(self, event: Event) -> SafeString | str:
-        return short(event.request_id, 9)
+    @admin.display(description=gettext_lazy("request"), empty_value="")
+    def request_shown(self, event: Event) -> SafeString | str | None:
+        return short(event.request_id, 9) if event.request_id else None
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, event: Any) -> SafeString:

@@ -74,5 +74,5 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         return format_html('<a href="{}">{}</a>', skip.webhook_url, name) if skip.webhook_url else name
 
     @admin.display(description=gettext_lazy("why it was not sent"))
-    def reason(self, skip: Any) -> str:
-        return skip_reason(skip, skip.shows_actual)
+    def reason(self, skip: Any) -> SafeString:
+        return format_html('<span title="{0}">{0}</span>', skip_reason(skip, skip.shows_actual))
