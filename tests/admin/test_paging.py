@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from html import unescape
@@ -137,6 +138,23 @@ def test_a_page_says_how_far_it_looked(admin_client: Client, reader: Reader, web
     for page in reader.pages(Delivery, "?user=eve"):
         assert page == []
     assert "0 deliveries" in admin_client.get(f"{DELIVERIES}?object_type=tenancy.tenant").content.decode()
+
+
+def test_a_search_goes_on_by_itself_until_there_is_a_match_or_nothing_is_left(
+    admin_client: Client, webhook: Webhook
+) -> None:
+    oldest = make_site_delivery(webhook, event=make_site_event(username="zoe"))
+    make_rows(webhook)
+    for user, rows in (("zoe", [oldest]), ("eve", [])):
+        shown: Any = admin_client.get(f"{DELIVERIES}?user={user}")
+        pages = 0
+        while address := re.search(r'id="wh-pager" hx-get="([^"]+)"', shown.content.decode()):
+            shown = admin_client.get(DELIVERIES + unescape(address[1]), headers={"HX-Request": "true"})
+            pages += 1
+        assert pages > 2
+        last: Any = admin_client.get(json.loads(shown.headers["HX-Trigger"])["wh:found"])
+        assert list(last.context["cl"].result_list) == rows
+        assert ("No match." in last.content.decode()) == (not rows)
 
 
 def test_the_list_of_skips_has_every_match_once(reader: Reader, webhook: Webhook) -> None:

@@ -182,6 +182,7 @@ def test_the_page_of_a_delivery_shows_the_result_of_the_retry_that_was_asked_for
     page.get_by_role("button", name="Retry", exact=True).click()
     expect(page.locator("#wh-now")).to_contain_text("It is due now.")
     expect(page.locator("#wh-said")).to_be_empty()
+    assert page.locator("#wh-said").evaluate("one => one.offsetWidth") <= 1
     workers.start()
     expect(page.locator("#wh-now")).to_contain_text("Succeeded")
     expect(page.locator("#wh-timeline")).to_contain_text("Attempt 3: 200")

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
-from webhooks.models import Run, RunState, State
+from webhooks.models import Event, Run, RunState, State
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
@@ -58,6 +58,17 @@ def test_all_that_match_become_a_run_with_a_progress_that_refreshes_itself(page:
     page.get_by_role("dialog").get_by_role("button", name="Cancel run").click()
     expect(progress.locator(".wh-pill")).to_have_text("cancelled")
     assert Run.objects.get().state == RunState.CANCELLED
+
+
+def test_a_list_finds_a_match_that_is_far_back(page: Page) -> None:
+    make_site_event(1, "The oldest", action="deleted")
+    newer = [Event(object_type="dcim.site", object_id="1", action="updated") for _ in range(7_000)]
+    Event.objects.bulk_create(newer)
+    page.goto("/admin/webhooks/event/?object_type=dcim.site&object_id=1&action=deleted")
+    expect(page.locator("#result_list tbody tr")).to_contain_text("The oldest")
+    expect(page).to_have_url(re.compile("before="))
+    page.go_back()
+    expect(page).not_to_have_url(re.compile("/event/"))
 
 
 def test_the_attempts_of_a_delivery_are_walked_by_the_keyboard(page: Page) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -106,7 +107,12 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
             return redirect(f"{request.path}?{urlencode(given)}")
         response = super().changelist_view(request, *args, **kwargs)
         if isinstance(response, TemplateResponse) and "cl" in (response.context_data or {}):
-            self._describe_list(response.context_data)  # type: ignore[arg-type]
+            context: dict[str, Any] = response.context_data  # type: ignore[assignment]
+            self._describe_list(context)
+            if "HX-Request" in request.headers and not context["cl"].found.is_empty_so_far:
+                # A search that goes on by itself ends here: admin.js shows this page.
+                event = json.dumps({"wh:found": request.get_full_path()})
+                return HttpResponse(status=204, headers={"HX-Trigger": event})
         return response
 
     def _describe_list(self, context: dict[str, Any]) -> None:
@@ -196,9 +202,9 @@ class ChangeColumns:
     def action_word(self, row: Event | Skip) -> str:
         return action_word(row.action)
 
-    @admin.display(description=gettext_lazy("user"))
-    def user(self, row: Event | Skip) -> SafeString | str:
-        return short(row.username, 24)
+    @admin.display(description=gettext_lazy("user"), empty_value="")
+    def user(self, row: Event | Skip) -> SafeString | str | None:
+        return short(row.username, 24) if row.username else None
 
     @admin.display(description=gettext_lazy("time"))
     def time(self, row: Event | Skip) -> SafeString | str:

@@ -2,7 +2,7 @@
 
 A list goes from the newest row to older ones. The address of the next page has a cursor, the last row of this page, so
 there is no last page to stop at. If filters leave few rows, a page looks through a limited number of rows, shows what
-it found, and says how far it looked.
+it found, and says how far it looked. If it found nothing, a script asks for the next page, until one has a match.
 """
 
 from __future__ import annotations
@@ -54,6 +54,11 @@ class Found:
     """Whether the page ends because it looked through enough rows: it may have found fewer than fit."""
     count: int | None = None
     """The number of rows in the whole list, one more than ``TOTAL_CAP`` if there are more. None: not counted."""
+
+    @property
+    def is_empty_so_far(self) -> bool:
+        """Whether it looked through enough rows without a match, and older ones may match."""
+        return self.is_cut and not self.keys
 
 
 Keep = Callable[[list[tuple[Any, int]]], list[Any]]

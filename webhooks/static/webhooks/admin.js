@@ -1,15 +1,29 @@
 "use strict";
 
-// What every page of the app shares: groups of checkboxes, the question before a large action, and copy buttons.
+// What every page of the app shares: checkboxes, questions, searches, and copy buttons.
 // Texts come from the template wh-words, in the language of the page.
 
 const words = (name) => document.getElementById("wh-words").dataset[name];
 
 document.documentElement.classList.add("wh-js");
 
-document.addEventListener("DOMContentLoaded", () => addGroups(document));
+document.addEventListener("DOMContentLoaded", () => {
+  addGroups(document);
+  labelToggle(document.getElementById("action-toggle"));
+});
 // htmx has put a new part into the page.
 document.addEventListener("htmx:load", (event) => addGroups(event.target));
+
+// The box that selects all rows of a page has only an invisible name. Where rows are cards, it has no column either.
+
+function labelToggle(toggle) {
+  if (!toggle) return;
+  const label = document.createElement("label");
+  label.className = "wh-toggle-label";
+  label.htmlFor = toggle.id;
+  label.textContent = toggle.getAttribute("aria-label");
+  toggle.after(label);
+}
 
 // Groups of checkboxes
 
@@ -73,6 +87,10 @@ document.addEventListener("click", (event) => {
   document.body.append(dialog);
   dialog.showModal();
 }, true);
+
+// A list without a match so far asks for older pages, until one has rows or is the last. Back leads before the search.
+
+document.addEventListener("wh:found", (event) => location.replace(event.detail.value));
 
 // Copy buttons: data-wh-copy holds the text, or data-wh-copy-from the id of the element with it.
 
