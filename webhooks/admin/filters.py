@@ -87,18 +87,16 @@ MOMENT = MomentInput(attrs={"step": "1"})
 
 
 class ListForm(forms.Form):
-    """The filters of one list. Give it the request: it reads the query parameters."""
+    """The filters of one list. Give it the request: it reads the query parameters. ``field_order`` has the most
+    important fields."""
 
     data: QueryDict
-    order: ClassVar[tuple[str, ...]] = ()
-    """The most important fields. The others follow."""
 
     def __init__(self, request: HttpRequest) -> None:
         if unknown := request.GET.keys() - self.base_fields.keys() - OTHERS:
             raise SuspiciousOperation(f"The list has no filter {', '.join(sorted(unknown))}.")
         super().__init__(data=request.GET, auto_id="filter_%s")
         self.user_of_request = request.user
-        self.order_fields(self.order)
         for name, choices in self.offers().items():
             field: Any = self.fields[name]
             field.offer(choices, self.data.get(name, ""))
@@ -215,7 +213,7 @@ class DeliveryFilterForm(FilterForm):
     error_kind = ChosenField(label=_("Error"), required=False)
     status = forms.IntegerField(label=_("HTTP status"), required=False, min_value=100, max_value=999)
 
-    order = ("q", "state", "webhook", "error_kind", "status")
+    field_order = ("q", "state", "webhook", "error_kind", "status")
 
     def offers(self) -> dict[str, Choices]:
         kinds = {*Delivery.objects.error_kinds(), self.data.get("error_kind")}
@@ -234,7 +232,7 @@ class DeliveryFilterForm(FilterForm):
 class EventFilterForm(FilterForm):
     state = ChosenField(label=_("State"), required=False)
 
-    order = ("q", "state")
+    field_order = ("q", "state")
 
     def offers(self) -> dict[str, Choices]:
         states = [("failed", _("failed")), ("replayed", _("failed and replayed")), ("recorded", _("recorded"))]
@@ -257,7 +255,7 @@ class SkipFilterForm(FilterForm):
     rule = ChosenField(label=_("Reason"), required=False)
     webhook = WebhookField(label=_("Webhook"), required=False)
 
-    order = ("q", "rule", "webhook")
+    field_order = ("q", "rule", "webhook")
 
     def offers(self) -> dict[str, Choices]:
         return super().offers() | {"rule": list(Rule.choices), "webhook": self.webhooks()}

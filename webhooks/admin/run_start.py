@@ -5,7 +5,7 @@ A list begins a run of the rows that match its filters. The page of a webhook be
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,14 +80,6 @@ PREVIEW_SECONDS = 1.0
 DONE = ngettext_lazy("Done with %(number)s delivery.", "Done with %(number)s deliveries.", "count")
 
 AT_ONCE_KINDS = (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)
-
-# How far back, in hours. Another time can be entered.
-HOURS = {
-    1: gettext_lazy("the last hour"),
-    6: gettext_lazy("the last 6 hours"),
-    24: gettext_lazy("the last 24 hours"),
-    168: gettext_lazy("the last 7 days"),
-}
 
 # A dry run counts for this many seconds, then shows its counts so far.
 DRY_RUN_SECONDS = 2.0
@@ -174,14 +166,10 @@ def _question(kind: RunKind, preview: runs.Preview) -> str:
     rows = number(preview.count)
     if not preview.is_complete:
         rows = _("at least %(count)s") % {"count": rows}
-    return str(QUESTIONS[kind] % {"count": preview.count, "rows": rows, "webhooks": webhooks_text(preview.webhooks)})
-
-
-def webhooks_text(webhooks: Collection[int]) -> str:
-    """The name of the only one of these webhooks, or their number."""
-    if len(webhooks) == 1:
-        return str(Webhook.with_deleted.filter(pk__in=webhooks).values_list("name", flat=True).first() or "")
-    return count_of(len(webhooks), "webhook")
+    webhooks: Any = count_of(len(preview.webhooks), "webhook")
+    if len(preview.webhooks) == 1:
+        webhooks = Webhook.with_deleted.filter(pk__in=preview.webhooks).first() or ""
+    return str(QUESTIONS[kind] % {"count": preview.count, "rows": rows, "webhooks": webhooks})
 
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
@@ -258,11 +246,17 @@ def _filter_text(name: str, value: Any) -> str:
 
 
 class SinceForm(forms.Form):
-    """Since when: one of ``HOURS`` before now, or a time."""
+    """Since when: some hours before now, or a time."""
 
     hours = forms.TypedChoiceField(
         label=gettext_lazy("Go back"),
-        choices=[*((str(hours), label) for hours, label in HOURS.items()), ("", gettext_lazy("another time"))],
+        choices=[
+            ("1", gettext_lazy("the last hour")),
+            ("6", gettext_lazy("the last 6 hours")),
+            ("24", gettext_lazy("the last 24 hours")),
+            ("168", gettext_lazy("the last 7 days")),
+            ("", gettext_lazy("another time")),
+        ],
         coerce=int,
         empty_value=None,
         required=False,

@@ -71,6 +71,10 @@ class WebhookAdmin(WebhookListAdmin):
         with index_plans(Webhook.objects.db):
             return super().get_object(request, object_id, from_field)
 
+    def _may_edit(self, request: HttpRequest, webhook: Webhook | None) -> bool:
+        """Whether the form of this webhook, or of a new one, can be saved."""
+        return self.has_change_permission(request, webhook) if webhook else self.has_add_permission(request)
+
     def _get_changeable(self, request: HttpRequest, object_id: str) -> Webhook:
         webhook: Webhook | None = self.get_object(request, object_id)
         if webhook is None:
@@ -87,9 +91,8 @@ class WebhookAdmin(WebhookListAdmin):
         return form
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        is_editable = self.has_change_permission(request, obj) if obj else self.has_add_permission(request)
         left_out, url = unused_fields(obj or Webhook()), "payload_url"
-        if not is_editable:
+        if not self._may_edit(request, obj):
             left_out, url = left_out | HIDDEN, "redacted_url"
         return webhook_fieldsets.fieldsets(left_out, url)
 
@@ -109,17 +112,15 @@ class WebhookAdmin(WebhookListAdmin):
 
     @admin.display(description=gettext_lazy("payload URL"))
     def redacted_url(self, webhook: Webhook) -> str:
-        url = url_policy.redacted(webhook.payload_url)
-        return f"{url} (The full URL, the headers and the body template are {redaction.WHO_SEES_ALL}.)"
+        text = _("%(url)s (The full URL, the headers and the body template are %(who)s.)")
+        return text % {"url": url_policy.redacted(webhook.payload_url), "who": redaction.WHO_SEES_ALL}
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
-        webhook, form = kwargs.get("obj"), context["adminform"].form
-        shown = context["adminform"]
-        shown.fieldsets = webhook_fieldsets.describe(
-            shown.fieldsets, form.instance if form.is_bound else webhook or Webhook()
-        )
+        webhook, shown = kwargs.get("obj"), context["adminform"]
+        form, is_editable = shown.form, self._may_edit(request, webhook)
+        described = form.instance if form.is_bound else webhook or Webhook()
+        shown.fieldsets = webhook_fieldsets.describe(shown.fieldsets, described)
         context["original_of_copy"] = self._original(request) if webhook is None else None
-        is_editable = self.has_change_permission(request, webhook) if webhook else self.has_add_permission(request)
         if is_editable and "try_it" not in context:
             context["try_it"] = try_it.panel(request, self._try_url(webhook), webhook)
         if webhook is not None:

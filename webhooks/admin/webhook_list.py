@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
@@ -19,11 +21,10 @@ from webhooks.admin.paging import IndexedList, IndexedPaginator
 from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.network import url_policy
-from webhooks.operations import history, webhooks
+from webhooks.operations import webhooks
 from webhooks.operations.counts import EACH_CAP, open_count, with_counts
 from webhooks.operations.wording import number
 from webhooks.registry import label_of
-from webhooks.workers import jobs
 
 # The address of the list may filter by these columns. With others a user could guess hidden values letter by letter.
 ALLOWED_LOOKUPS = {"id__exact", "enabled__exact", "object_types__id__exact"}
@@ -110,51 +111,31 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
 
     @admin.action(description=gettext_lazy("Enable the selected webhooks"), permissions=["change"])
     def enable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        _set_enabled(request, chosen, True)
+        _switch(request, chosen, partial(webhooks.set_enabled, enabled=True), ENABLED, _("already enabled"))
 
     @admin.action(description=gettext_lazy("Disable the selected webhooks"), permissions=["change"])
     def disable(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        _set_enabled(request, chosen, False)
+        _switch(request, chosen, partial(webhooks.set_enabled, enabled=False), DISABLED, _("already disabled"))
 
     @admin.action(description=gettext_lazy("Pause the selected webhooks"), permissions=["change"])
     def pause(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        changeable = _changeable(request, chosen)
-        paused = len(webhooks.pause(changeable, request.user))
-        why = _("disabled, or paused by a user already")
-        show_result(request, PAUSED, paused, changeable.count() - paused, why)
+        _switch(request, chosen, webhooks.pause, PAUSED, _("disabled, or paused by a user already"))
 
     @admin.action(description=gettext_lazy("Resume the selected webhooks now"), permissions=["change"])
     def resume(self, request: HttpRequest, chosen: QuerySet[Webhook]) -> None:
-        changeable = _changeable(request, chosen)
-        resumed = len(webhooks.resume(changeable, request.user))
-        show_result(request, RESUMED, resumed, changeable.count() - resumed, _("not paused"))
+        _switch(request, chosen, webhooks.resume, RESUMED, _("not paused"))
 
 
-def _changeable(request: HttpRequest, chosen: QuerySet[Webhook]) -> Any:
-    """The chosen webhooks that the user may change, by their keys. Warns about the number of skipped ones."""
+def _switch(
+    request: HttpRequest, chosen: QuerySet[Webhook], act: Callable[[Any, Any], list[Webhook]], done: Any, why: str
+) -> None:
+    """Change the chosen webhooks that the user may change, and show the result."""
     keys = list(permissions.allowed(request.user, "change", chosen).values_list("pk", flat=True))
     if skipped := chosen.count() - len(keys):
         text = _("You do not have permission to change %(count)s of these webhooks.")
         messages.warning(request, text % {"count": skipped})
-    return Webhook.objects.filter(pk__in=keys)
-
-
-def _set_enabled(request: HttpRequest, chosen: QuerySet[Webhook], enabled: bool) -> None:
-    """Enable or disable webhooks. Stored deliveries of enabled webhooks are sent."""
-    changeable, changed = _changeable(request, chosen), list[Webhook]()
-    for webhook in changeable.filter(enabled=not enabled):
-        webhook.enabled = enabled
-        try:
-            webhook.save_settings(["enabled"], request.user)
-        except Webhook.DoesNotExist:
-            continue  # deleted in the meantime
-        changed.append(webhook)
-    if enabled and changed:
-        jobs.wake_on_commit()
-    history.record(request.user, changed, history.CHANGE, "Enabled." if enabled else "Disabled.")
-    unchanged = changeable.count() - len(changed)
-    done, why = (ENABLED, _("already enabled")) if enabled else (DISABLED, _("already disabled"))
-    show_result(request, done, len(changed), unchanged, why)
+    changed = len(act(Webhook.objects.filter(pk__in=keys), request.user))
+    show_result(request, done, changed, len(keys) - changed, why)
 
 
 def _count_link(webhook: Webhook, state: str, count: int) -> SafeString | str:

@@ -1,4 +1,4 @@
-"""Test, pause, resume and delete webhooks, and rotate the keys that encrypt their secrets."""
+"""Test, enable, pause, resume and delete webhooks, and rotate the keys that encrypt their secrets."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ def new_ping(webhook: Webhook, **fields: Any) -> Event:
     data = dumps({"id": object_id, "display": title})
     about = {"action": PING, "object_type": PING_OBJECT_TYPE, "object_id": object_id, "object_repr": title}
     return Event(data=data, **about, **actor_columns(current_actor()), **fields)
+
+
+def set_enabled(webhooks: WebhookQuerySet, user: Any, enabled: bool) -> list[Webhook]:
+    """Enable or disable webhooks. Deliveries that waited for it are sent. Returns the webhooks that it changed."""
+    changed = []
+    for webhook in webhooks.filter(enabled=not enabled):
+        webhook.enabled = enabled
+        try:
+            webhook.save_settings(["enabled"], user)
+        except Webhook.DoesNotExist:
+            continue  # deleted in the meantime
+        changed.append(webhook)
+    if enabled and changed:
+        jobs.wake_on_commit()
+    history.record(user, changed, history.CHANGE, "Enabled." if enabled else "Disabled.")
+    return changed
 
 
 def pause(webhooks: WebhookQuerySet, user: Any) -> list[Webhook]:
