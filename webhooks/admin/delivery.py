@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.delivery_page import delivery_context, next_attempt
-from webhooks.admin.display import action_word, object_name, page, pill, state_word, when
+from webhooks.admin.display import action_word, delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
 from webhooks.admin.paging import Found, Keep, read_page, read_page_by_events
@@ -80,7 +80,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state_pill(self, delivery: Delivery) -> SafeString:
-        return pill(delivery.state, state_word(delivery.state))
+        return delivery_state(delivery.state)
 
     @admin.display(description=gettext_lazy("object"))
     def object(self, delivery: Delivery) -> SafeString:

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import payloads, permissions
-from webhooks.admin.display import headers_block, json_block, pill, state_word, when
+from webhooks.admin.display import delivery_state, headers_block, json_block, pill, when
 from webhooks.admin.lists import as_key, list_url
 from webhooks.admin.what_changed import change_context
 from webhooks.db import index_plans
@@ -71,7 +71,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "delivery": delivery,
         "event": delivery.event,
         "webhook": webhook,
-        "state_pill": pill(delivery.state, state_word(delivery.state)),
+        "state_pill": delivery_state(delivery.state),
         "verdict": verdict(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
         "explanation": explain(explained_kind(delivery), webhook.payload_url),
         "answer": answer_of(last, redacted, sees_payload),
@@ -239,7 +239,7 @@ def lane_context(delivery: Delivery, deliveries: QuerySet[Delivery], redacted: R
         "head": head if head and head.pk != delivery.pk else None,
         "head_reason": redacted.error(head.webhook_id, head.reason, head.error_kind) if head else "",
         "head_time": when(head.event.timestamp) if head else "",
-        "head_pill": pill(head.state, state_word(head.state)) if head else "",
+        "head_pill": delivery_state(head.state) if head else "",
         "between": max(0, position - 2),
         "between_text": number(max(0, position - 2), EACH_CAP),
         "place": number(position, EACH_CAP) if is_open else "",

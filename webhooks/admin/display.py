@@ -51,6 +51,11 @@ def state_word(state: str) -> str:
     return str(State(state).label)
 
 
+def delivery_state(state: str) -> SafeString:
+    """A state of a delivery as a label."""
+    return pill(state, state_word(state))
+
+
 def action_word(action: str) -> str:
     """What happened to the object, in the reader's language. The names of custom events stay as they are."""
     return str(Action(action).label) if action in Action.values else action

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import payloads, permissions
 from webhooks.admin.delivery_page import next_attempt
-from webhooks.admin.display import json_block, pill, short, state_word, when
+from webhooks.admin.display import delivery_state, json_block, pill, short, state_word, when
 from webhooks.admin.filters import EventFilterForm
 from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin, list_url
 from webhooks.admin.paging import Found, read_page
@@ -169,7 +169,7 @@ def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:
     return [
         {
             "row": one,
-            "pill": pill(one.state, state_word(one.state)),
+            "pill": delivery_state(one.state),
             "reason": short(redacted.error(one.webhook_id, one.reason, one.error_kind), 80),
             "next": next_attempt(one),
             "time": when(one.finished_at or one.created),

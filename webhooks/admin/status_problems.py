@@ -69,7 +69,7 @@ class Box:
     """The page of its webhook, to follow the remedy, if none of the buttons leads there."""
 
     @property
-    def facts(self) -> list[SafeString | str]:
+    def facts(self) -> SafeString:
         """Since when, how many wait or failed, and when the next probe is."""
         alarm, facts = self.alarm, list[SafeString | str]()
         if alarm.since:
@@ -83,11 +83,7 @@ class Box:
             facts.append(format_html(_("next probe {time}"), time=when(alarm.probe_at)))
         elif alarm.probe_at:
             facts.append(_("the next probe is due"))
-        return facts
-
-    @property
-    def facts_html(self) -> SafeString:
-        return format_html_join(" · ", "{}", ((fact,) for fact in self.facts))
+        return format_html_join(" · ", "{}", ((fact,) for fact in facts))
 
     @property
     def buttons_html(self) -> SafeString:

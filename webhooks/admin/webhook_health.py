@@ -16,11 +16,10 @@ from webhooks import permissions
 from webhooks.admin.display import (
     EMPTY,
     day_chart,
+    delivery_state,
     duration,
     percent,
-    pill,
     short,
-    state_word,
     webhook_state,
     when,
 )
@@ -153,7 +152,7 @@ def _last(webhook: Webhook, user: Any) -> list[dict[str, Any]]:
 def _row(delivery: Delivery) -> dict[str, Any]:
     return {
         "row": delivery,
-        "state": pill(delivery.state, state_word(delivery.state)),
+        "state": delivery_state(delivery.state),
         "name": short(str(delivery.event), 60),
         "result": redaction.label_of_kind(delivery.error_kind),
         "when": when(delivery.created),
