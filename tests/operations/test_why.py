@@ -42,7 +42,7 @@ from webhooks.delivery import maintenance
 from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Delivery, Event, Skip, State, Webhook
 from webhooks.operations import retries
-from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, changes, why
+from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, rows, why
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -409,7 +409,7 @@ def test_every_cause_has_a_case() -> None:
 def test_an_object_in_another_database_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     thing, webhook = Thing.objects.create(name="a"), make_webhook(Thing)
     routed = SimpleNamespace(db_for_write=lambda model, instance: "other")
-    monkeypatch.setattr("webhooks.operations.why.answers.router", routed)
+    monkeypatch.setattr("webhooks.operations.why.question.router", routed)
     verdict = the(thing, webhook)
     assert verdict.cause == Cause.OTHER_DATABASE
     assert verdict.text.startswith("The object is in the database 'other'.")
@@ -675,7 +675,7 @@ def test_a_request_that_only_left_skips_is_answered() -> None:
 
 
 def test_a_request_without_an_event_is_searched_in_the_newest_skips(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "MAX_SKIPS", 2)
+    monkeypatch.setattr(rows, "MAX_SKIPS", 2)
     make_webhook(Thing, conditions=RETIRED)
     for request_id in ("r1", "r2", "r3"):
         with webhooks.actor("jane", request_id=request_id):

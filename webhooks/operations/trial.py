@@ -33,7 +33,7 @@ from webhooks.network.transport import Transport, utc_now
 from webhooks.operations import history
 from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.webhooks import new_ping
-from webhooks.operations.why import not_chosen, present
+from webhooks.operations.why import not_chosen, unstored
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.payloads.templates import Renderer
@@ -133,7 +133,7 @@ def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
         **common,
     )
     prechange = _earlier_state(webhook, event, user) if sample.action == Action.UPDATED else None
-    payload = present.write(registration, instance, webhook.serializer, prechange)
+    payload = unstored.write(registration, instance, webhook.serializer, prechange)
     if isinstance(payload, str):
         event.error = payload
         return event

@@ -1,18 +1,15 @@
 """Why did nothing arrive? An answer for each webhook, from the stored rows and the object as it is now. Reads only.
 
-answers        ``why()``: finds the change that is asked about, and asks the modules below for each webhook
-recorded       verdicts about a change that is stored: its delivery, its failed Event, its skip, or none of them
-deliveries     verdicts about a change that has a delivery
-unrecorded     verdicts about changes that left nothing
-changes        a stored change, and its rows
-present        the object as it is now, compared with its last Event
-viewer         the parts that a user may see
-verdicts       the causes, a verdict as a value, and shared sentences
+question   ``why()``: finds the change that is asked about, and asks the modules below for each webhook
+unstored   verdicts about changes that left nothing, by the object as it is now
+stored     verdicts about a change that is stored: by its delivery, its failed Event, its skip, or none of them
+verdict    the causes, a verdict as a value, and shared sentences
+rows       a stored change and its rows, as far as a user may see them
 """
 
-from webhooks.operations.why.answers import UnknownObject, why
-from webhooks.operations.why.changes import StoredChange
-from webhooks.operations.why.recorded import not_chosen
-from webhooks.operations.why.verdicts import Cause, Target, Verdict
+from webhooks.operations.why.question import UnknownObject, why
+from webhooks.operations.why.rows import StoredChange
+from webhooks.operations.why.stored import not_chosen
+from webhooks.operations.why.verdict import Cause, Target, Verdict
 
 __all__ = ["Cause", "StoredChange", "Target", "UnknownObject", "Verdict", "not_chosen", "why"]

@@ -1,4 +1,4 @@
-"""The causes of a missing request, a verdict as a value, and the sentences that verdicts share."""
+"""A verdict: its causes, the verdict itself, and the sentences that verdicts share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Webhook
 from webhooks.operations.skip_reasons import was_disabled, why_disabled
-from webhooks.operations.why.changes import StoredChange
+from webhooks.operations.why.rows import StoredChange
 from webhooks.operations.wording import exact_time
 
 SAVE_AGAIN = _("To send the object as it is now, save it again.")

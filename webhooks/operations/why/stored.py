@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.models import Action, Delivery, Event, Skip, Webhook
+from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
 from webhooks.operations.skip_reasons import skip_reason
-from webhooks.operations.why.changes import StoredChange
-from webhooks.operations.why.deliveries import Heads, judge_delivery
-from webhooks.operations.why.verdicts import (
+from webhooks.operations.why.rows import Rows, StoredChange, Viewer
+from webhooks.operations.why.verdict import (
     ADD_TO_WEBHOOK,
     ENABLE,
     SAVE_AGAIN,
@@ -34,8 +33,8 @@ from webhooks.operations.why.verdicts import (
     time_of,
     turned_off,
 )
-from webhooks.operations.why.viewer import Viewer
 from webhooks.operations.wording import exact_time, sentence
+from webhooks.permissions.redaction import explain
 from webhooks.text import last_line
 
 REMEDIES = {
@@ -47,17 +46,6 @@ REMEDIES = {
     Rule.IGNORED_USER: gettext_lazy("If it should be sent, remove %(user)s from the ignored users of the webhook."),
 }
 GONE = gettext_lazy("The object is deleted and cannot be saved again: correct the receiver by hand.")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows about the changes. ``deliveries`` are by Event and webhook, and ``models`` has the labels of each
-    webhook's models."""
-
-    now: datetime
-    models: Mapping[int, Collection[str]]
-    deliveries: Mapping[tuple[int, int], Delivery] = field(default_factory=dict)
-    heads: Heads = field(default_factory=dict)
 
 
 def judge(webhook: Webhook, change: StoredChange, rows: Rows, viewer: Viewer) -> Verdict:
@@ -72,7 +60,7 @@ def judge(webhook: Webhook, change: StoredChange, rows: Rows, viewer: Viewer) ->
     elif event is None:
         verdict, seen = _without_rows(webhook, change, rows), None
     elif delivery:
-        verdict, seen = judge_delivery(webhook, delivery, rows.heads, rows.now, viewer), delivery
+        verdict, seen = _of_delivery(webhook, delivery, rows, viewer), delivery
     else:
         verdict, seen = _of_event(webhook, event), event
     shown = change if viewer.sees_events else change.without_actor()
@@ -83,6 +71,121 @@ def judge(webhook: Webhook, change: StoredChange, rows: Rows, viewer: Viewer) ->
 def _is_backfilled(event: Event, webhook: Webhook, rows: Rows) -> bool:
     """Whether the webhook did not want the Event when it happened, and got it later."""
     return webhook.pk not in event.webhook_ids and (event.pk, webhook.pk) in rows.deliveries
+
+
+# By a delivery
+
+
+def _of_delivery(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
+    state, reason = State(delivery.state), viewer.reason(delivery)
+    match state:
+        case State.SUCCEEDED:
+            text = ngettext(
+                "The receiver accepted it at %(time)s, after %(count)d attempt.",
+                "The receiver accepted it at %(time)s, after %(count)d attempts.",
+                delivery.attempt_count,
+            ) % {"time": time_of(delivery.finished_at), "count": delivery.attempt_count}
+            remedy = _("If the receiver does not have it, search its log for the webhook-id %(id)s.")
+            found = Verdict(webhook, Cause.SENT, text, remedy % {"id": delivery.pk})
+        case State.FAILED:
+            text = ngettext(
+                "It was given up at %(time)s, after %(count)d attempt: %(reason)s",
+                "It was given up at %(time)s, after %(count)d attempts: %(reason)s",
+                delivery.attempt_count,
+            ) % {
+                "time": time_of(delivery.finished_at),
+                "count": delivery.attempt_count,
+                "reason": sentence(reason),
+            }
+            then = _("It is not sent again by itself: retry the delivery.")
+            found = Verdict(webhook, Cause.FAILED, text, _remedy(webhook, delivery.error_kind, then))
+        case State.DISCARDED:
+            text = _("It was discarded at %(time)s, and is not sent.") % {"time": time_of(delivery.finished_at)}
+            found = Verdict(webhook, Cause.DISCARDED, text, _("To send it, retry the delivery."))
+        case State.SENDING:
+            remedy = _("If this lasts for more than a minute, look at the workers on the status page.")
+            found = Verdict(webhook, Cause.SENDING, _("A worker is sending it now."), remedy)
+        case _:
+            found = _of_open_delivery(webhook, delivery, rows, viewer)
+    if not found.target:
+        found = replace(found, target=Target.DELIVERY, target_id=str(delivery.pk))
+    return replace(found, delivery=delivery.pk, state=state.value)
+
+
+def _of_open_delivery(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
+    waits = _("The delivery waits.")
+    if not conf.enabled:
+        return turned_off(webhook, waits)
+    if not webhook.enabled:
+        remedy = _("Enable the webhook: this sends its deliveries.")
+        return at_webhook(webhook, Cause.HELD, join(disabled(webhook), waits), remedy)
+    if webhook.paused_at is not None:
+        paused = _("%(user)s paused the webhook at %(time)s.") % {
+            "user": webhook.paused_by or _("A user"),
+            "time": exact_time(webhook.paused_at),
+        }
+        remedy = _("Resume the webhook: this sends its deliveries.")
+        return at_webhook(webhook, Cause.PAUSED, join(paused, waits), remedy)
+    if webhook.probe_at is not None:
+        failing = _("The webhook is paused because its attempts fail.")
+        if webhook.last_failure:
+            failing = _("The webhook is paused because its attempts fail: %(reason)s") % {
+                "reason": sentence(webhook.last_failure)
+            }
+        probed = _("It is probed again at %(time)s.") % {"time": exact_time(webhook.probe_at)}
+        remedy = _remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
+        return at_webhook(webhook, Cause.PAUSED, join(failing, probed), remedy, until=webhook.probe_at)
+    if delivery.state == State.WAITING:
+        return _behind(webhook, delivery, rows, viewer)
+    return _pending(webhook, delivery, rows, viewer)
+
+
+def _pending(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
+    due = delivery.next_attempt_at
+    if due is None or to_utc(due) <= rows.now:
+        text = _("It is due since %(time)s, and no worker has taken it yet.")
+        since = exact_time(due or delivery.created)
+        return Verdict(webhook, Cause.DUE, text % {"time": since}, str(SEE_WORKERS), Target.STATUS, until=due)
+    failed = ngettext(
+        "%(count)d attempt failed so far: %(reason)s",
+        "%(count)d attempts failed so far: %(reason)s",
+        delivery.attempt_count,
+    ) % {"count": delivery.attempt_count, "reason": sentence(viewer.reason(delivery))}
+    text = _("The next attempt is at %(time)s.") % {"time": exact_time(due)}
+    remedy = _remedy(webhook, delivery.error_kind, _("To send it at once, retry the delivery."))
+    return Verdict(webhook, Cause.RETRYING, join(failed if delivery.reason else "", text), remedy, until=due)
+
+
+def _behind(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
+    head = rows.heads.get((webhook.pk, delivery.lane))
+    if head is None:
+        text = _("It waits for its turn in its lane. A worker releases it in a moment.")
+        return Verdict(webhook, Cause.WAITING, text, str(SEE_WORKERS), Target.STATUS)
+    if not viewer.sees(head):
+        return Verdict(webhook, Cause.WAITING, _("It waits behind an earlier delivery of the same object."))
+    if head.reason:
+        behind = _("It waits behind the earlier delivery %(id)s, which failed: %(reason)s")
+    else:
+        behind = _("It waits behind the earlier delivery %(id)s of the same object.")
+    text, until = behind % {"id": head.pk, "reason": sentence(viewer.reason(head))}, None
+    if head.next_attempt_at and to_utc(head.next_attempt_at) > rows.now:
+        again = _("That one is tried again at %(time)s.") % {"time": exact_time(head.next_attempt_at)}
+        text = join(text, again)
+    since = head.queued.failing_since
+    if since is not None:
+        begun = max(to_utc(since), to_utc(webhook.resumed_at)) if webhook.resumed_at else to_utc(since)
+        until = begun + timedelta(seconds=conf.lane_wait)
+        text = join(text, _("The wait ends at %(time)s at the latest.") % {"time": exact_time(until)})
+    remedy = str(SEE_WORKERS)
+    if head.reason:
+        then = _("To end the wait at once, retry or discard that delivery.")
+        remedy = _remedy(webhook, head.error_kind, then)
+    return Verdict(webhook, Cause.WAITING, text, remedy, Target.DELIVERY, str(head.pk), behind=head.pk, until=until)
+
+
+def _remedy(webhook: Webhook, error_kind: str, then: str) -> str:
+    """The remedy of a failure, and another sentence."""
+    return join(explain(error_kind, webhook.payload_url).remedy, then)
 
 
 # By an Event

@@ -6,7 +6,7 @@ The number of queries does not depend on the number of webhooks. Rows are never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,17 +17,13 @@ from django.db.models import Case, Q, QuerySet, When
 from django.utils.translation import gettext as _
 
 from webhooks import registry
-from webhooks.capture.bulk import TrackedQuerySet
 from webhooks.db import index_plans
-from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
+from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
-from webhooks.models.queue import HEAD_STATES
 from webhooks.models.webhook import SECRET_FIELDS
-from webhooks.operations.why import changes, present, recorded, unrecorded
-from webhooks.operations.why.changes import StoredChange
-from webhooks.operations.why.recorded import Rows
-from webhooks.operations.why.verdicts import Cause, Target, Verdict, retention_days
-from webhooks.operations.why.viewer import Viewer
+from webhooks.operations.why import rows, stored, unstored
+from webhooks.operations.why.rows import Rows, StoredChange, Viewer
+from webhooks.operations.why.verdict import Cause, Target, Verdict, retention_days
 from webhooks.registry import label_of
 from webhooks.registry.registration import Registration
 
@@ -104,21 +100,21 @@ class _Question:
             # One change leaves at most one skip for each webhook.
             skips = list(self._skips(of_object)[: 2 * len(self._every) + 20])
             knows_model = bool(events or skips) or Event.objects.filter(object_type=found.label).exists()
-        change = changes.latest(events, skips)
+        change = rows.latest(events, skips)
         if found.registration is None:
             return self._judge([change]) if change else self._not_registered(found.label)
         # Custom events say nothing about the state of the object.
-        captured = changes.latest(
+        captured = rows.latest(
             [one for one in events if one.action in Action], [one for one in skips if one.action in Action]
         )
-        asked = self._look(found, found.registration, captured, knows_model)
+        present = unstored.look(found.registration, found.pk, captured, self._webhooks, knows_model)
         if change is None:
-            return [unrecorded.never_stored(one, asked, self._rows, self._viewer) for one in self._webhooks]
+            return [unstored.never_stored(one, present, self._rows, self._viewer) for one in self._webhooks]
         verdicts = self._judge([change])
-        if captured is None or not asked.lost:
+        if captured is None or not present.lost:
             return verdicts
-        since = unrecorded.watched_since(self._every, self._rows, found.label, asked.lost_action)
-        return [unrecorded.changed_again(one, asked, self._rows, since) for one in verdicts]
+        since = unstored.watched_since(self._every, self._rows, found.label, present.lost_action)
+        return [unstored.changed_again(one, present, self._rows, since) for one in verdicts]
 
     def _without_events(self, obj: models.Model) -> list[Verdict]:
         """The verdicts about an instance that no Event can be about; empty if there may be one."""
@@ -142,20 +138,6 @@ class _Question:
     def _same(self, cause: Cause, text: str, remedy: str, target: Target | None = None) -> list[Verdict]:
         return [Verdict(one, cause, text, remedy, target) for one in self._webhooks]
 
-    def _look(
-        self, found: _Object, registration: Registration, captured: StoredChange | None, knows_model: bool
-    ) -> unrecorded.Asked:
-        """The object as it is now, compared with its last captured change."""
-        last = changes.with_known_data(captured) if captured else None
-        full = Event.objects.filter(pk=last.pk).first() if last else None
-        return unrecorded.Asked(
-            found.label,
-            present.look(registration, found.pk, full, self._webhooks),
-            is_tracked=isinstance(registration.model._default_manager.all(), TrackedQuerySet),
-            knows_model=knows_model,
-            is_deleted=captured is not None and captured.action == Action.DELETED,
-        )
-
     # An Event
 
     def about_event(self, event: Event | int) -> list[Verdict]:
@@ -168,16 +150,16 @@ class _Question:
             )
             raise UnknownObject(unknown % {"id": pk, "days": retention_days()})
         around = Q(object_type=asked.object_type, object_id=asked.object_id)
-        near = around & changes.near(asked)
+        near = around & rows.near(asked)
         with index_plans(Event.objects.db):
             events = list(self._events(near | around & Q(replay_of=pk)))
-            skips = list(self._skips(near & changes.skip_ids_around([asked])))
+            skips = list(self._skips(near & rows.skip_ids_around([asked])))
         replays = [one for one in events if one.replay_of == pk]
         others = [one for one in events if one.replay_of != pk and one.pk != pk]
         wanted_by = () if asked.error else asked.webhook_ids
         skips = [one for one in skips if one.webhook_id not in wanted_by]
         skips.sort(key=lambda one: abs(one.timestamp - asked.timestamp))
-        return self._judge([changes.make(asked, [*replays, asked, *others], skips)])
+        return self._judge([rows.make(asked, [*replays, asked, *others], skips)])
 
     # A request
 
@@ -186,9 +168,9 @@ class _Question:
         with index_plans(Event.objects.db, may_sort=True):
             events = list(self._events(of_request)[:MAX_REQUEST_ROWS])
             # Skips have no index of requests, but one of times.
-            near = changes.skip_ids_around(events) if events else changes.newest_skips()
+            near = rows.skip_ids_around(events) if events else rows.newest_skips()
             skips = list(self._skips(of_request & near)[:MAX_REQUEST_ROWS])
-        if found := changes.latest_of_each(events, skips):
+        if found := rows.latest_of_each(events, skips):
             return self._judge(found[:MAX_OBJECTS])
         text = _(
             "No event and no recent skipped change of the request %(request)s is stored. Perhaps it changed nothing "
@@ -212,7 +194,7 @@ class _Question:
                 events = [one for one in found.order_by("-pk") if one.action != PING or webhook.pk in one.webhook_ids]
             if self._viewer.sees_skips:
                 skips = list(self._skips(Q(webhook=webhook.pk)).order_by("-pk")[: 5 * MAX_CHANGES])
-        return self._judge(changes.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
+        return self._judge(rows.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
 
     # The rows
 
@@ -230,30 +212,10 @@ class _Question:
         """The verdicts for each of these changes and each webhook."""
         pks = [one.pk for one in self._webhooks]
         events = [event for change in asked for event in change.events]
-        deliveries, heads = _deliveries({*pks}, [one.pk for one in events])
+        found = self._rows.with_deliveries({*pks}, [one.pk for one in events])
         skips = [skip for change in asked for skip in change.skips]
-        self._viewer.look_up([*events, *skips, *deliveries.values(), *heads.values()])
-        rows = replace(self._rows, deliveries=deliveries, heads=heads)
-        return [recorded.judge(one, change, rows, self._viewer) for change in asked for one in self._webhooks]
-
-
-def _deliveries(
-    webhooks: set[int], events: Sequence[int]
-) -> tuple[dict[tuple[int, int], Delivery], dict[tuple[int, int | None], Delivery]]:
-    """The deliveries of these events by event and webhook, and the heads of their lanes by webhook and lane.
-
-    Found by the index of events alone, without a join and in no order: old statistics mislead all three.
-    """
-    found = Delivery.without_state.order_by().prefetch_related("queued")
-    of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
-    deliveries = {(one.event_id, one.webhook_id): one for one in of_events}
-    waiting = [one for one in deliveries.values() if one.state == State.WAITING]
-    if not waiting:
-        return deliveries, {}
-    lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
-    queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
-    heads = list(queued.order_by().values_list("pk", flat=True))
-    return deliveries, {(one.webhook_id, one.lane): one for one in found.filter(pk__in=heads)}
+        self._viewer.look_up([*events, *skips, *found.deliveries.values(), *found.heads.values()])
+        return [stored.judge(one, change, found, self._viewer) for change in asked for one in self._webhooks]
 
 
 # The object that is asked about

@@ -1,0 +1,333 @@
+"""Verdicts about changes that left nothing: the object as it is now shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import cache, partial
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from webhooks import payloads
+from webhooks.capture import serialize, subscriptions
+from webhooks.capture.bulk import TrackedQuerySet
+from webhooks.capture.context import Actor
+from webhooks.capture.matching import Budget, EventContext, match
+from webhooks.capture.serialize import Payload
+from webhooks.capture.subscriptions import Subscriptions
+from webhooks.conf import conf
+from webhooks.db import to_utc
+from webhooks.errors import reraise_job_timeout
+from webhooks.models import Action, Event, Skip, Webhook
+from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.why.rows import Rows, StoredChange, Viewer, with_known_data
+from webhooks.operations.why.stored import not_chosen, rule_remedy
+from webhooks.operations.why.verdict import (
+    ADD_TO_WEBHOOK,
+    ENABLE,
+    SAVE_AGAIN,
+    Cause,
+    Target,
+    Verdict,
+    at_webhook,
+    changed_after,
+    disabled,
+    join,
+    retention_days,
+    turned_off,
+)
+from webhooks.operations.wording import exact_time
+from webhooks.payloads import snapshots
+from webhooks.payloads.snapshots import PrechangeState
+from webhooks.registry.registration import Registration
+from webhooks.text import clean, json_equal, last_line
+
+# How objects change without a signal of Django, or with one that is not captured.
+RAW_SQL, MIGRATION = gettext_lazy("raw SQL"), gettext_lazy("a data migration")
+UNSIGNALLED: dict[Action, list[Any]] = {
+    Action.CREATED: ["bulk_create()", RAW_SQL, MIGRATION, "loaddata"],
+    Action.UPDATED: ["update()", "bulk_update()", RAW_SQL, MIGRATION, "loaddata"],
+    Action.DELETED: [RAW_SQL, MIGRATION, gettext_lazy("a cascade in the database")],
+}
+CAPTURED_WITH_MANAGER = ("update()", "bulk_create()", "bulk_update()")
+TRACKED = gettext_lazy("To capture update(), bulk_create() and bulk_update(), give the model webhooks.WebhookManager.")
+
+
+@dataclass
+class Present:
+    """The object that is asked about, as it is now."""
+
+    label: str
+    is_tracked: bool
+    """Whether its manager captures bulk operations."""
+    is_deleted: bool
+    """Whether its last Event says that it was deleted."""
+    knows_model: bool
+    """Whether an Event of any object of the model is stored."""
+    exists: bool = False
+    last_saved: datetime | None = None
+    """By its ``auto_now`` field, if it has one."""
+    differs: tuple[str, ...] = ()
+    """Its own fields that differ from the last Event. Values of related objects do not count."""
+    differs_in_relations: bool = False
+    """Whether these are all many-to-many relations: then an object that they show may have a new name."""
+    error: str = ""
+    """Why its data cannot be written."""
+    refusals: dict[int, Skip] = field(default_factory=dict)
+    """Why webhooks would skip an update of it."""
+    filter_errors: dict[int, str] = field(default_factory=dict)
+    """Why the conditions of webhooks fail for it."""
+
+    @property
+    def lost(self) -> str:
+        """What happened to the object after its last Event and left nothing; empty if nothing did."""
+        if self.exists and self.is_deleted:
+            return _("The object exists again, but no event says that it was created.")
+        if not self.exists and not self.is_deleted:
+            return _("The object is gone, but no event says that it was deleted.")
+        if not self.differs:
+            return ""
+        text = _("The object differs from its last event in %(fields)s.") % {"fields": ", ".join(self.differs)}
+        return join(text, _("Perhaps a related object has a new name.") if self.differs_in_relations else "")
+
+    @property
+    def lost_action(self) -> Action:
+        if not self.exists:
+            return Action.DELETED
+        return Action.CREATED if self.is_deleted else Action.UPDATED
+
+    def unsignalled(self, action: Action) -> str:
+        """How such a change happens without being captured."""
+        ways = [str(way) for way in UNSIGNALLED[action] if not (self.is_tracked and way in CAPTURED_WITH_MANAGER)]
+        return _("%(ways)s or %(last)s") % {"ways": ", ".join(ways[:-1]), "last": ways[-1]}
+
+
+def look(
+    registration: Registration, pk: Any, last: StoredChange | None, webhooks: Sequence[Webhook], knows_model: bool
+) -> Present:
+    """The object now, compared with its last captured change, and judged by the filters of these webhooks."""
+    present = Present(
+        registration.label,
+        is_tracked=isinstance(registration.model._default_manager.all(), TrackedQuerySet),
+        is_deleted=last is not None and last.action == Action.DELETED,
+        knows_model=knows_model,
+    )
+    instance = _read(registration, pk)
+    if instance is None:
+        return present
+    present.exists, present.last_saved = True, _last_saved(instance)
+    payload_of = cache(partial(write, registration, instance))
+    _judge(present, payload_of, webhooks)
+    known = with_known_data(last) if last else None
+    if known and (event := Event.objects.filter(pk=known.pk).first()):
+        _compare(present, registration, payload_of, event)
+    return present
+
+
+def _read(registration: Registration, pk: Any) -> models.Model | None:
+    using = Event.objects.db
+    try:
+        with transaction.atomic(using):
+            found = serialize.reread_all(registration, [registration.normalize_pk(pk)], using)
+    except (ValidationError, ValueError, TypeError, OverflowError):  # an impossible key
+        return None
+    return next(iter(found.values()), None)
+
+
+def write(
+    registration: Registration, instance: models.Model, serializer: str, prechange: PrechangeState | None = None
+) -> Payload | str:
+    """The payload of the object, or the last line of the error: a serializer may raise anything."""
+    try:
+        with transaction.atomic(Event.objects.db):
+            return serialize.serialize(registration, instance, serializer, prechange)
+    except Exception as error:
+        reraise_job_timeout(error)
+        return clean(last_line(f"{type(error).__name__}: {error}"))
+
+
+def _judge(present: Present, payload_of: Callable[[str], Payload | str], webhooks: Sequence[Webhook]) -> None:
+    """Note what the filters of these webhooks would say to an update."""
+    chosen = subscriptions.read(Event.objects.db)
+    if not chosen.keeps_skips:  # then it would give no reasons
+        chosen = replace(chosen, disabled=Subscriptions())
+    for serializer, ids in chosen.by_serializer([webhook.pk for webhook in webhooks]).items():
+        payload = payload_of(serializer)
+        if isinstance(payload, str):
+            present.error = payload
+            continue
+        context = EventContext(Action.UPDATED, payload.data, payload.columns()["snapshots"], "", Actor())
+        matched = match(ids, chosen, context, Budget())
+        for webhook, refusal in matched.refusals.items():
+            present.refusals[webhook] = Skip(action=Action.UPDATED, rule=refusal.rule, detail=refusal.detail)
+        present.filter_errors |= dict.fromkeys(matched.errored, last_line(matched.error))
+
+
+def _compare(
+    present: Present, registration: Registration, payload_of: Callable[[str], Payload | str], last: Event
+) -> None:
+    """Note the fields that differ in the snapshots, which leave out ``auto_now`` fields and values of related objects.
+    Fields that only one snapshot has do not count: the serializer may have changed since."""
+    names = ["", *json.loads(last.serializers or "{}")]
+    name = next((name for name in names if payloads.has_serializer(last, name)), "")
+    payload, before = payload_of(name), json.loads(last.snapshots or "{}").get("postchange")
+    if isinstance(payload, str) or not isinstance(before, Mapping):
+        return
+    now = json.loads(payload.snapshot)
+    differs = sorted(name for name in now.keys() & before.keys() if not json_equal(now[name], before[name]))
+    relations = {name for name, one in snapshots.snapshot_fields(registration, name).items() if one.many_to_many}
+    present.differs, present.differs_in_relations = tuple(differs), relations.issuperset(differs)
+
+
+def _last_saved(instance: models.Model) -> datetime | None:
+    times: list[Any] = [
+        getattr(instance, one.attname)
+        for one in instance._meta.concrete_fields
+        if isinstance(one, models.DateTimeField) and one.auto_now
+    ]
+    return max((one for one in times if isinstance(one, datetime)), default=None)
+
+
+def changed_again(verdict: Verdict, present: Present, rows: Rows, since: datetime | None) -> Verdict:
+    """The verdict about a change after the last stored one. ``since`` is when webhooks certainly wanted such a change;
+    None if that is not known."""
+    webhook, action = verdict.webhook, present.lost_action
+    lost = join(present.lost, _("Nothing is stored of that change."))
+    common: dict[str, Any] = {"changed": present.differs, "earlier": verdict}
+    if text := not_chosen(webhook, action, present.label, rows.models[webhook.pk]):
+        return at_webhook(webhook, Cause.NOT_CHOSEN, join(present.lost, text), str(ADD_TO_WEBHOOK), **common)
+    if not conf.enabled:
+        return replace(turned_off(webhook, _("Changes are not recorded.")), **common)
+    remedy = _save_again(webhook, present)
+    moments = (present.last_saved, verdict.change.timestamp if verdict.change else None)
+    if not since or not any(one and to_utc(one) >= since for one in moments):
+        if since:
+            text = _("Perhaps no enabled webhook wanted it before %(time)s.") % {"time": exact_time(since)}
+        else:
+            text = _("Perhaps no enabled webhook wanted it, or its skips were deleted.")
+        return at_webhook(webhook, Cause.NO_SUBSCRIBER, join(lost, text), remedy, **common)
+    text = _("It was not captured: it came by %(ways)s, or webhooks were turned off.")
+    text %= {"ways": present.unsignalled(action)}
+    if action != Action.DELETED and not present.is_tracked:
+        remedy = join(remedy, TRACKED)
+    return Verdict(webhook, Cause.NO_SIGNAL, join(lost, text), remedy, Target.CAPTURE, **common)
+
+
+def never_stored(webhook: Webhook, present: Present, rows: Rows, viewer: Viewer) -> Verdict:
+    """The verdict about an object without any stored change. It is judged as it is now."""
+    if present.label not in rows.models[webhook.pk]:
+        text = not_chosen(webhook, Action.UPDATED, present.label, rows.models[webhook.pk])
+        return at_webhook(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK))
+    if not conf.enabled:
+        return turned_off(webhook, _("Changes are not recorded."))
+    cause, text = _by_last_save(webhook, present, rows.now)
+    if not present.exists:
+        text = join(text, _("There is no such object now."))
+        return at_webhook(webhook, cause, text, _("Check the key of the object."))
+    now, remedy = _as_it_is_now(webhook, present, viewer)
+    return at_webhook(webhook, cause, join(text, now), remedy)
+
+
+def _by_last_save(webhook: Webhook, present: Present, now: datetime) -> tuple[Cause, str]:
+    """What the time of the last save says, if the model keeps it in an ``auto_now`` field."""
+    nothing, saved = _("No change of this object is stored."), present.last_saved
+    values: dict[str, Any] = {
+        "model": present.label,
+        "created": exact_time(webhook.created),
+        "changed": exact_time(webhook.last_updated),
+        "ways": present.unsignalled(Action.UPDATED),
+        "days": retention_days(),
+    }
+    if saved is None:
+        return Cause.NO_TRACE, join(nothing, _without_time(webhook, present) % values)
+    last = join(nothing, _("It was last saved at %(time)s.") % {"time": exact_time(saved)})
+    if to_utc(saved) < to_utc(webhook.created):
+        return Cause.CREATED_LATER, join(last, _("The webhook was created later, at %(created)s.") % values)
+    if changed_after(webhook, saved):
+        text = _("The webhook was changed later, at %(changed)s, and perhaps did not want the object before.")
+        return Cause.CHANGED_LATER, join(last, text % values)
+    if to_utc(saved) < now - timedelta(days=retention_days()):
+        return Cause.DELETED, join(last, _("Events are deleted after %(days)g days or more.") % values)
+    text = _(
+        "The webhook is older. Possible reasons: it was written by %(ways)s, which are not captured; webhooks were "
+        "turned off; or the model was not registered then."
+    )
+    return Cause.NO_TRACE, join(last, text % values)
+
+
+def _without_time(webhook: Webhook, present: Present) -> str:
+    """The possible reasons if nothing says when the object was saved."""
+    if changed_after(webhook, webhook.created + timedelta(seconds=1)):
+        reasons = _(
+            "Possible reasons: it has not changed since the webhook was changed at %(changed)s; it changed by "
+            "%(ways)s, which are not captured; the change was rolled back; webhooks were turned off; or the event was "
+            "deleted, after %(days)g days or more."
+        )
+    else:
+        reasons = _(
+            "Possible reasons: it has not changed since the webhook was created at %(created)s; it changed by "
+            "%(ways)s, which are not captured; the change was rolled back; webhooks were turned off; or the event was "
+            "deleted, after %(days)g days or more."
+        )
+    if present.knows_model:
+        return reasons
+    others = _("Nothing is stored of any other %(model)s either: perhaps the model was registered only recently.")
+    return join(others, reasons)
+
+
+def _as_it_is_now(webhook: Webhook, present: Present, viewer: Viewer) -> tuple[str, str]:
+    """What an update of the object would lead to, and the remedy."""
+    if present.error:
+        text = _("Judged by the object as it is now: its data cannot be written.")
+        if viewer.sees_events:
+            text = _("Judged by the object as it is now: its data cannot be written (%(error)s).")
+        return text % {"error": present.error}, join(_("Correct the serializer."), SAVE_AGAIN)
+    if error := present.filter_errors.get(webhook.pk):
+        text = _("Judged by the object as it is now: the conditions of the webhook fail.")
+        if viewer.sees_events:
+            text = _("Judged by the object as it is now: the conditions of the webhook fail (%(error)s).")
+        return text % {"error": error}, join(_("Correct the conditions of the webhook."), SAVE_AGAIN)
+    if Action.UPDATED not in webhook.actions and webhook.actions:
+        text = _(
+            "Judged by the object as it is now: an update would not be sent. The actions of the webhook: %(wanted)s."
+        )
+        wanted = ", ".join(str(one.label) for one in webhook.actions)
+        remedy = join(_("To send updates, choose the action in the webhook."), SAVE_AGAIN)
+        return text % {"wanted": wanted}, remedy
+    if skip := present.refusals.get(webhook.pk):
+        text = _("Judged by the object as it is now: an update would be skipped.")
+        return join(text, skip_reason(skip, viewer.shows_actual)), rule_remedy(webhook, skip)
+    if not webhook.enabled:
+        text = _("Judged by the object as it is now: an update would be sent if the webhook were enabled.")
+        return join(text, disabled(webhook)), _save_again(webhook, present)
+    return _("Judged by the object as it is now: an update would be sent."), _save_again(webhook, present)
+
+
+def _save_again(webhook: Webhook, present: Present) -> str:
+    if not present.exists:
+        return _("Correct the receiver by hand: there is no object to save again.")
+    return join("" if webhook.enabled else ENABLE, SAVE_AGAIN)
+
+
+def watched_since(webhooks: Iterable[Webhook], rows: Rows, label: str, action: Action) -> datetime | None:
+    """Since when (UTC) each such change certainly leaves an Event or a skip; None if that is not known.
+
+    A webhook with filters leaves a skip, if skips are stored, and only as long as they are.
+    """
+    skips_since = rows.now - timedelta(days=conf.skip_days)
+    times = []
+    for one in webhooks:
+        if one.enabled and label in rows.models[one.pk] and action in one.actions:
+            has_filters = one.conditions or one.changed_fields or one.only_changes or one.excluded_usernames
+            begun = max(to_utc(one.created), to_utc(one.last_updated))
+            if not has_filters:
+                times.append(begun)
+            elif conf.keeps_skips:
+                times.append(max(begun, skips_since))
+    return min(times, default=None)
