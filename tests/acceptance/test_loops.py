@@ -21,7 +21,7 @@ from tests.support.waiting import until
 from tests.support.workers import Workers
 from webhooks.models import Delivery, Event, State
 from webhooks.network.headers import DEPTH
-from webhooks.operations import retries
+from webhooks.operations import replays
 
 MAX_DEPTH = 3
 
@@ -103,7 +103,7 @@ def test_loop_protection_ends_the_chain_of_a_receiver_that_writes_back(workers: 
         assert set(Delivery.objects.values_list("state", flat=True)) == {State.SUCCEEDED}
 
         # An admin may start another chain with it.
-        retries.replay([cut])
+        replays.replay([cut])
         until(lambda: Event.objects.failed().exists() and all_ended(), 60, lambda: f"the end, not {receiver.depths}")
         assert receiver.depths == ["1", "2", "3"] * 2
         receiver.shutdown()

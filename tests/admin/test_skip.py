@@ -15,7 +15,7 @@ from tests.testapp.models import Thing
 from webhooks.admin.lists import list_url
 from webhooks.models import Skip, Webhook
 from webhooks.models.skip import Rule
-from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.wording import skip_reason
 
 SKIPS = reverse("admin:webhooks_skip_changelist")
 

@@ -19,7 +19,7 @@ from webhooks import send
 from webhooks.capture import subscriptions
 from webhooks.db import execute, fetch_all
 from webhooks.models import Event
-from webhooks.operations import retries
+from webhooks.operations import replays
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -187,7 +187,7 @@ def test_a_missed_change_becomes_a_failed_event_with_the_next_recorded_change(
     assert "could not be recorded" in failed.error
     about = "dcim.rack_audited" if change == "custom" else f"{expected[1]} {expected[2]}"
     assert about in app_log.text.replace("'", "")
-    [replayed] = retries.replay([failed])
+    [replayed] = replays.replay([failed])
     assert replayed.event
     assert change != "custom" or replayed.event.data == '{"by":"me"}'
     recover()

@@ -26,7 +26,7 @@ from webhooks.models import Event, Webhook
 from webhooks.models.validation import MAX_USERNAMES, check_usernames
 from webhooks.network import headers
 from webhooks.network.headers import DEPTH
-from webhooks.operations import retries
+from webhooks.operations import replays
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
 
@@ -178,7 +178,7 @@ def test_a_change_that_is_too_deep_is_loop_protected_and_may_begin_a_new_chain(
     [again] = [one for one in inbox.received() if one.json.get("replay_of") == cut.pk]
     assert (again.json["data"]["name"], again.headers[DEPTH.lower()]) == ("b", "1")
     assert "replayed</span>" in page(browser, reverse("admin:webhooks_event_changelist"))
-    [replayed] = retries.replay([cut])
+    [replayed] = replays.replay([cut])
     assert replayed.problem == "it has been replayed already"
 
 

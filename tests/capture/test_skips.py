@@ -23,8 +23,8 @@ from webhooks.models.ids import first_id
 from webhooks.models.skip import VALUE_LENGTH, Rule
 from webhooks.models.statistic import Period
 from webhooks.network.outcome import Outcome
-from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.webhooks import delete_webhooks
+from webhooks.operations.wording import skip_reason
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -22,7 +22,7 @@ from webhooks.delivery import request
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Delivery, Event, Method, State, Webhook
 from webhooks.network.outcome import Refused
-from webhooks.operations import retries
+from webhooks.operations import replays
 from webhooks.payloads import Bodies, templates
 from webhooks.payloads.templates import Renderer
 
@@ -332,10 +332,10 @@ def test_a_payload_that_is_too_large_fails_its_event(
     assert not Delivery.objects.exists()
 
     # A replay has the same limit.
-    [replayed] = retries.replay(Event.objects.failed())
+    [replayed] = replays.replay(Event.objects.failed())
     assert replayed.problem == f"its payload cannot be created: {said}"
     webhooks_settings(PAYLOAD_BYTES=size)
-    assert retries.replay(Event.objects.failed())[0].event
+    assert replays.replay(Event.objects.failed())[0].event
     drain()
     assert len(inbox.received("ok")[0].json["data"]["value"]) == SIZE
 

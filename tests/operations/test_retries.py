@@ -1,43 +1,21 @@
-"""Deliveries are retried and discarded, and failed events are replayed."""
+"""Deliveries are retried, resent and discarded."""
 
 from __future__ import annotations
 
-import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
-from django.db import connection, transaction
-from django.test import Client
-from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
 
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
-from tests.support.makers import events, last_data, make_delivery, make_event, make_webhook
-from tests.support.threads import Beside, aside
+from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks.admin import event as event_admin
-from webhooks.models import Delivery, Event, State, Webhook
-from webhooks.models.event import LOOP_PROTECTION
+from webhooks.models import Delivery, State, Webhook
 from webhooks.operations import retries
 
 pytestmark = pytest.mark.usefixtures("database")
-
-
-@pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make ThingSerializer raise until this is called."""
-    from tests.testapp.api.serializers import ThingSerializer
-
-    def refuse(self: Any, instance: Thing) -> Any:
-        raise ValueError("the serializer is broken")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ThingSerializer, "to_representation", refuse)
-        yield patched.undo
 
 
 def test_a_retry_sends_a_pending_delivery_now_and_keeps_its_schedule(inbox: Inbox, webhooks_settings: Any) -> None:
@@ -89,172 +67,8 @@ def test_deliveries_in_other_states_are_not_retried(state: State) -> None:
     assert Delivery.objects.get().state == state
 
 
-def test_a_replay_creates_an_event_with_todays_data(broken: Any) -> None:
-    make_webhook(Thing)
-    thing = Thing.objects.create(name="then")
-    failed = Event.objects.failed().get()
-    broken()
-    Thing.objects.filter(pk=thing.pk).update(name="today")
-    [replayed] = retries.replay([failed])
-    assert replayed.event is not None
-    assert (replayed.event.action, replayed.event.replay_of) == ("created", failed.pk)
-    assert json.loads(replayed.event.data)["name"] == "today"
-    assert replayed.event.webhook_ids == failed.webhook_ids
-    assert not Event.objects.failed().exists()
-
-
-def test_a_replayed_deletion_without_data_has_the_key_and_the_name(broken: Any) -> None:
-    thing = Thing.objects.create(name="gone")
-    make_webhook(Thing)
-    pk = thing.pk
-    thing.delete()
-    [replayed] = retries.replay(Event.objects.failed())
-    assert replayed.event is not None
-    assert json.loads(replayed.event.data) == {"id": str(pk), "display": "gone"}
-
-
-def test_an_event_stays_failed_if_the_serializer_still_raises(broken: Any) -> None:
-    make_webhook(Thing)
-    Thing.objects.create(name="a")
-    [replayed] = retries.replay(Event.objects.failed())
-    assert replayed.event is None
-    assert "the serializer is broken" in replayed.problem
-    assert Event.objects.failed().count() == len(events()) == 1
-
-
-SLOW = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}
-
-
-def test_a_replay_evaluates_the_conditions_again() -> None:
-    thing = Thing.objects.create(name="before")
-    fixed, without = make_webhook(Thing, conditions=SLOW, prechange=True), make_webhook(Thing, conditions=SLOW)
-    thing.name = "a" * 46 + "b"
-    thing.save()
-    [failed] = events()
-    assert failed.webhook_ids == [fixed.pk, without.pk]
-    [still] = retries.replay([failed])
-    assert "took longer" in still.problem
-    assert Event.objects.failed().count() == 1
-    for webhook, value in ((fixed, "today"), (without, "never")):
-        webhook.conditions = {"attr": "name", "value": value}
-        webhook.enabled = False  # its conditions are evaluated all the same
-        webhook.save()
-    Thing.objects.filter(pk=thing.pk).update(name="today")
-    [replayed] = retries.replay([failed])
-    assert replayed.event
-    assert (replayed.event.webhook_ids, replayed.event.changed) == ([fixed.pk], '["name"]')
-    assert json.loads(replayed.event.snapshots)["prechange"]["name"] == "before"
-    assert not Event.objects.failed().exists()
-
-
-def test_a_failed_event_that_no_webhook_matches_is_closed() -> None:
-    webhook = make_webhook(Thing, conditions=SLOW)
-    thing = Thing.objects.create(name="a" * 46 + "b")
-    thing.delete()
-    created, deleted = Event.objects.failed().order_by("pk")
-    assert json.loads(deleted.data)["name"] == "a" * 46 + "b"
-    webhook.conditions = {"attr": "name", "value": "something else"}
-    webhook.save()
-    user = User.objects.create_superuser("root")
-    gone, unwanted = retries.replay([created, deleted], user)
-    assert gone.problem == "the object is gone"
-    assert (unwanted.event, unwanted.problem) == (None, "none of its webhooks matches the object as it is today")
-    assert list(Event.objects.failed()) == [created]
-    entry = LogEntry.objects.get()
-    assert (entry.object_id, entry.change_message) == (str(deleted.pk), "Replayed: no webhook matches.")
-
-
-def test_a_deletion_is_not_replayed_if_the_object_exists_again(broken: Any) -> None:
-    make_webhook(Thing)
-    Thing.objects.bulk_create([Thing(pk=5, name="a")])
-    Thing.objects.get(pk=5).delete()
-    failed = Event.objects.failed().get()
-    Thing.objects.bulk_create([Thing(pk=5, name="again")])
-    broken()
-    [replayed] = retries.replay([failed])
-    assert (replayed.event, replayed.problem) == (None, "the object exists again")
-    assert Event.objects.failed().count() == 1
-
-
-def test_a_stopped_event_is_not_replayed_after_a_later_change() -> None:
-    webhook = make_webhook(Thing)
-    first, second = (make_event(webhook, error=f"{LOOP_PROTECTION}too deep", depth=4) for _ in range(2))
-    make_event(webhook, object_id="2")
-    [replayed] = retries.replay([first])
-    assert replayed.event
-    [replayed] = retries.replay([second])
-    assert replayed.event, "what was replayed before it is older"
-    third = make_event(webhook, error=f"{LOOP_PROTECTION}too deep", depth=4)
-    make_event(webhook)
-    [replayed] = retries.replay([third])
-    assert (replayed.event, replayed.problem) == (
-        None, "a later change of the object was recorded, and has its newer state",
-    )  # fmt: skip
-
-
-@pytest.mark.postgresql
-def test_a_replay_waits_for_an_uncommitted_change(broken: Any) -> None:
-    make_webhook(Thing)
-    thing = Thing.objects.create(name="then")
-    failed = Event.objects.failed().get()
-    broken()
-    with transaction.atomic():
-        thing.name = "now"
-        thing.save()
-        replaying = Beside(lambda: retries.replay([failed]))
-        replaying.wait_until_blocked_or_done()
-    replaying.join()
-    assert last_data()["name"] == "now"
-
-
-def test_a_replay_captures_the_object_of_an_event_that_was_sent_as_it_is_today(inbox: Inbox) -> None:
-    make_webhook(Thing, url=inbox.url())
-    thing = Thing.objects.create(name="then")
-    drain()
-    Thing.objects.filter(pk=thing.pk).update(name="now")
-    [original] = Event.objects.all()
-    for _ in range(2):  # it did not fail, so it may be replayed again
-        [result] = retries.replay([original])
-        assert result.event
-        assert (result.event.replay_of, result.event.action) == (original.pk, "created")
-    drain()
-    names = [(one.json["data"]["name"], one.json.get("replay_of")) for one in inbox.received()]
-    assert names == [("then", None), ("now", original.pk), ("now", original.pk)]
-    assert Event.objects.get(pk=original.pk).replayed_at is None
-
-
-def test_a_replay_to_one_webhook_leaves_out_the_others_unless_the_event_failed(broken: Any) -> None:
-    one, other = make_webhook(Thing), make_webhook(Thing)
-    Thing.objects.create(name="failed")
-    broken()
-    Thing.objects.create(name="sent")
-    failed, sent = Event.objects.order_by("pk")
-    for original, expected in ((failed, [one.pk, other.pk]), (sent, [one.pk])):
-        result = retries.replay_one(original, one.pk)
-        assert result.event
-        assert result.event.webhook_ids == expected
-
-
-def test_a_replay_of_an_object_that_is_gone_is_refused() -> None:
-    make_webhook(Thing)
-    thing = Thing.objects.create(name="a")
-    created = Event.objects.get()
-    thing.delete()
-    assert [one.problem for one in retries.replay([created])] == ["the object is gone"]
-
-
-def test_an_event_is_replayed_once(broken: Any) -> None:
-    make_webhook(Thing)
-    Thing.objects.create(name="a")
-    failed = Event.objects.failed().get()
-    broken()
-    first, second = [*retries.replay([failed]), *retries.replay([failed])]
-    assert first.event
-    assert (second.event, second.problem) == (None, "it has been replayed already")
-
-
 def test_deliveries_of_a_lane_are_retried_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "MOST", 3)
+    monkeypatch.setattr(retries, "MAX_CHANGED", 3)
     webhook = make_webhook(Thing)
     deliveries = [make_delivery(webhook, State.FAILED) for _ in range(5)]
     assert [retries.retry(Delivery.objects.failed()) for _ in range(3)] == [3, 2, 0]
@@ -277,84 +91,3 @@ def test_discarding_a_head_promotes_the_next_delivery() -> None:
     assert retries.discard(Delivery.objects.filter(pk=first.pk)) == 1
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert (states[first.pk], states[second.pk]) == (State.DISCARDED, State.PENDING)
-
-
-EVENTS = reverse("admin:webhooks_event_changelist")
-
-
-@pytest.fixture
-def webhook(database: str) -> Webhook:
-    return make_webhook(Thing)
-
-
-@pytest.fixture
-def client(database: str) -> Client:
-    browser = Client()
-    browser.force_login(User.objects.create_superuser("root"))
-    return browser
-
-
-def make_failed(webhook: Webhook, *object_ids: Any) -> list[Event]:
-    """Failed events of these things, without data."""
-    return [make_event(webhook, object_id=str(key), data="", error="KeyError") for key in object_ids]
-
-
-def new_things(count: int) -> list[int]:
-    return [thing.pk for thing in Thing.objects.bulk_create(Thing(name=f"thing {key}") for key in range(count))]
-
-
-def replay_all(client: Client) -> list[str]:
-    """Select all events that failed, replay them, and return the messages."""
-    failed = list(Event.objects.exclude(error="").values_list("pk", flat=True))
-    chosen = {"action": "replay_chosen", "_selected_action": failed}
-    response = client.post(EVENTS, chosen, follow=True)
-    return [str(message) for message in response.context["messages"]]
-
-
-def stop_early(monkeypatch: pytest.MonkeyPatch, at_once: int = 2) -> None:
-    """Let the time of a request run out after the first few events."""
-    monkeypatch.setattr(event_admin, "CHUNK", at_once)
-    monkeypatch.setattr(event_admin, "REQUEST_SECONDS", 0)
-
-
-def test_each_replay_is_committed_before_the_next_one(
-    client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_failed(webhook, *new_things(3))
-    replay, committed = retries.replay_one, list[int]()
-
-    def look_and_replay(failed: Event) -> Any:
-        committed.append(aside(Event.objects.exclude(replay_of=None).count))
-        return replay(failed)
-
-    monkeypatch.setattr(retries, "replay_one", look_and_replay)
-    assert replay_all(client) == ["3 events replayed."]
-    assert committed == [0, 1, 2]
-
-
-def test_a_request_stops_in_time_and_says_how_many_are_left(
-    client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_failed(webhook, *new_things(5))
-    stop_early(monkeypatch)
-    for left in (
-        "There was no time for 3 events. Repeat the action for them.",
-        "There was no time for 1 event. Repeat the action for it.",
-    ):
-        assert replay_all(client) == ["2 events replayed.", left]
-    assert replay_all(client) == ["1 event replayed."]
-    said = "Nothing to replay: these are tests, or failed events that were replayed."
-    assert replay_all(client) == [said]
-
-
-def test_events_that_cannot_be_replayed_do_not_block_others(client: Client, webhook: Webhook) -> None:
-    make_failed(webhook, *range(10_000, 10_000 + event_admin.CHUNK + 5), *new_things(2))
-    assert replay_all(client)[0] == "2 events replayed."
-
-
-def test_the_queries_of_a_replay_read_each_event_once(client: Client, webhook: Webhook) -> None:
-    make_failed(webhook, *new_things(event_admin.CHUNK))
-    with CaptureQueriesContext(connection) as queries:
-        replay_all(client)
-    reading = [one["sql"] for one in queries if one["sql"].startswith("SELECT") and '."data",' in one["sql"]]
-    assert len(reading) == 1

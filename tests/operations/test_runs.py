@@ -31,7 +31,7 @@ from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKi
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.models.selection import select_events
 from webhooks.operations import runs
-from webhooks.operations.run_filters import NEEDED, RefusedFilter
+from webhooks.operations.runs import NEEDED, RefusedFilter
 from webhooks.operations.webhooks import pause, resume
 
 pytestmark = pytest.mark.usefixtures("database")

@@ -41,7 +41,7 @@ from webhooks import registry
 from webhooks.delivery import maintenance
 from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Delivery, Event, Skip, State, Webhook
-from webhooks.operations import retries
+from webhooks.operations import replays, retries
 from webhooks.operations.why import Cause, Target, UnknownObject, Verdict, rows, why
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -607,7 +607,7 @@ def test_a_replayed_event_is_answered_by_its_replay(world: World) -> None:
     fragile = Fragile.objects.create(name="a", behaviour="raises")
     [failed] = events()
     Fragile.objects.update(behaviour="fine")
-    retries.replay(Event.objects.all())
+    replays.replay(Event.objects.all())
     drain()
     [verdict] = why(event=failed.pk)
     assert (verdict.cause, verdict.event) == (Cause.SENT, events()[-1].pk)
@@ -619,7 +619,7 @@ def test_a_replay_that_the_webhook_did_not_want_says_so() -> None:
     Fragile.objects.create(name="a", behaviour="raises")
     [failed] = events()
     Fragile.objects.update(behaviour="fine")
-    retries.replay(Event.objects.all())
+    replays.replay(Event.objects.all())
     [verdict] = why(event=failed.pk)
     assert verdict.cause == Cause.EVENT_FAILED
     assert "was replayed at" in verdict.text

@@ -19,7 +19,7 @@ from tests.testapp.api.serializers import FragileSerializer
 from tests.testapp.models import Fragile, Tracked
 from webhooks import payloads, testing
 from webhooks.models import Webhook
-from webhooks.operations import retries
+from webhooks.operations import replays
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -105,7 +105,7 @@ def test_a_failing_serializer_does_not_affect_the_others(behaviour: str, way: st
     assert failed.webhook_ids == [usual.pk]
     assert "Serializer (default)" in failed.error
     Fragile.objects.filter(pk=row.pk).update(behaviour="fine")
-    [replayed] = retries.replay([failed])
+    [replayed] = replays.replay([failed])
     assert replayed.event is not None, replayed.problem
     assert (gets(usual)["behaviour"], replayed.event.webhook_ids) == ("fine", [usual.pk])
 
@@ -120,7 +120,7 @@ def test_a_failing_named_serializer_can_be_replayed() -> None:
     assert "importing tests.payloads.test_serializers.Gone failed" in failed.error
     webhooks.register(Tracked, serializers={"gone": Shouted})
     Webhook.objects.filter(pk=gone.pk).update(serializer="")
-    [replayed] = retries.replay([failed])
+    [replayed] = replays.replay([failed])
     assert replayed.event is not None, replayed.problem
     assert gets(gone) == {"name": row.name.upper()}
 
@@ -315,7 +315,7 @@ def test_a_replay_keeps_each_serializers_previous_state() -> None:
     [failed] = events()
     assert sorted(failed.webhook_ids) == [usual.pk, whole.pk]
     Webhook.objects.update(conditions=None)
-    [replayed] = retries.replay([failed])
+    [replayed] = replays.replay([failed])
     assert replayed.event is not None, replayed.problem
     actual = [json.loads(payloads.as_sent_to(replayed.event, one.pk).changed) for one in (usual, whole)]
     assert actual == [["name"], ["name"]]

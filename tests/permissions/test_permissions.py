@@ -30,8 +30,7 @@ from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations.alarms import find_alarms
 from webhooks.operations.overview import Overview
-from webhooks.operations.refusals import refusals
-from webhooks.operations.webhooks import ping
+from webhooks.operations.webhooks import ping, refusals
 from webhooks.workers.status import Backend, RegisteredWorker
 
 STATUS = reverse("webhooks_backend_status")

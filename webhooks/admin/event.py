@@ -30,7 +30,7 @@ from webhooks.models.event import EventQuerySet
 from webhooks.models.ids import first_id
 from webhooks.models.selection import TIMES, Filters, events_in_order, select_events
 from webhooks.operations import retries
-from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.wording import skip_reason
 from webhooks.operations.why.rows import near
 from webhooks.operations.wording import number
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction

@@ -31,7 +31,7 @@ from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.ids import filter_time
 from webhooks.operations import runs
-from webhooks.operations.run_filters import FILTERS, RefusedFilter
+from webhooks.operations.runs import FILTERS, RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, number
 
 # What the page asks, and what happens then.

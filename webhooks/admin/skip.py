@@ -22,7 +22,7 @@ from webhooks.db import index_plans
 from webhooks.models import Skip
 from webhooks.models.ids import first_id
 from webhooks.models.selection import EVENT_COLUMNS, TIMES, Filters
-from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.wording import skip_reason
 
 # The column, or the lookup, for each filter.
 COLUMNS = EVENT_COLUMNS | {"webhook": "webhook", "rule": "rule"}

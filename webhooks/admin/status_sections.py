@@ -28,11 +28,11 @@ from webhooks.models import Event, Run
 from webhooks.models.queue import State
 from webhooks.operations import runs as operations
 from webhooks.operations.alarms import Problem
-from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
+from webhooks.operations.overview import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
 from webhooks.operations.overview import Overview
 from webhooks.operations.statistics import Recent
 from webhooks.operations.status import Status
-from webhooks.operations.vacuum import MOST, PATIENCE, VacuumState
+from webhooks.operations.vacuum import MAX_SHOWN, PATIENCE, VacuumState
 from webhooks.operations.wording import clock_time, number, span
 from webhooks.permissions.redaction import Redaction, label_of_kind
 from webhooks.text import last_line
@@ -281,6 +281,6 @@ def database(vacuum: VacuumState) -> dict[str, Any]:
                 "live": number(table.live),
                 "vacuumed_at": when(table.vacuumed_at),
             }
-            for table in vacuum.tables[:MOST]
+            for table in vacuum.tables[:MAX_SHOWN]
         ],
     }

@@ -21,7 +21,7 @@ from webhooks import registry
 from webhooks.models import ContentType as BodyType
 from webhooks.models import Webhook
 from webhooks.models.webhook import ACTION_FIELDS, NO_ACTION, SECRET_HEADERS_LENGTH, SECRET_LENGTH
-from webhooks.operations.refusals import refusals
+from webhooks.operations.webhooks import refusals
 from webhooks.operations.wording import exact_time
 from webhooks.registry import label_of, registered_object_types
 from webhooks.security.encryption import Secret, refuse_encrypted

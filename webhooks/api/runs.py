@@ -33,7 +33,7 @@ from webhooks.api.fields import (
 from webhooks.api.filters import DeliveryFilters, EventFilters, QueryFilters, RunFilters
 from webhooks.models import Run, RunKind
 from webhooks.operations import runs
-from webhooks.operations.run_filters import RefusedFilter
+from webhooks.operations.runs import RefusedFilter
 
 MAX_HOURS = 24 * 3660
 

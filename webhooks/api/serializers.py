@@ -15,7 +15,7 @@ from webhooks import payloads, permissions
 from webhooks.api.fields import ErrorKindField, NamedSerializer, RuleField, StateField
 from webhooks.models import Attempt, BodyKind, Delivery, Event, Skip, Webhook
 from webhooks.models.attempt import sent_bodies
-from webhooks.operations.skip_reasons import skip_reason
+from webhooks.operations.wording import skip_reason
 from webhooks.permissions.redaction import Redaction, explain
 from webhooks.text import replace_half_surrogates
 

@@ -31,10 +31,9 @@ from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, Run, RunKind, Skip, State, Webhook
 from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliveries, select_queued
 from webhooks.models.validation import CONFLICT
-from webhooks.operations import history, retries, runs
-from webhooks.operations.refusals import OUTSIDE
-from webhooks.operations.run_filters import RefusedFilter
-from webhooks.operations.webhooks import delete_webhooks, pause, ping, resume
+from webhooks.operations import history, replays, retries, runs
+from webhooks.operations.runs import RefusedFilter
+from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, resume
 from webhooks.workers import jobs
 
 
@@ -158,7 +157,7 @@ class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
         if not Event.objects.replayable().filter(pk=event.pk).exists():
             refusal = _("Event %(id)s is a test, or a failed event that was replayed.")
             raise Conflict(refusal % {"id": event.pk})
-        [result] = retries.replay([event], request.user)
+        [result] = replays.replay([event], request.user)
         if result.event is None:
             refusal = _("Event %(id)s was not replayed: %(problem)s.")
             raise Conflict(refusal % {"id": event.pk, "problem": result.problem})

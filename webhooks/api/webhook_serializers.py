@@ -26,7 +26,7 @@ from webhooks.api.serializers import redaction_of
 from webhooks.models import Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
-from webhooks.operations.refusals import refusals
+from webhooks.operations.webhooks import refusals
 from webhooks.security.encryption import Secret, refuse_encrypted
 
 # Null for users without permission to change the webhook. A null in a request leaves the field as it is.

@@ -8,7 +8,7 @@ from webhooks.models.lanes import Place
 from webhooks.models.sweep import SMALLEST_LANE, headless_lanes
 
 # Lanes that one check looks at.
-MOST = 1000
+LANES = 1000
 
 # Seconds that a check may take. A worker delivers nothing meanwhile.
 SECONDS = 0.05
@@ -24,14 +24,14 @@ class LaneCheck:
     def __init__(self) -> None:
         self._after = (0, 0)
         """The webhook and the lane that were looked at last."""
-        self._most = MOST
+        self._most = LANES
 
     def check(self) -> int:
         began = elapsed()
         promoted, count = self._check(self._most)
         if count:
             fitting = count * SECONDS / max(elapsed() - began, 0.001)
-            self._most = min(MOST, max(1, int(fitting)))
+            self._most = min(LANES, max(1, int(fitting)))
         return promoted
 
     def _check(self, most: int) -> tuple[int, int]:

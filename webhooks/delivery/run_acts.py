@@ -1,4 +1,4 @@
-"""What each kind of run does with its rows. ``webhooks.operations.run_acts`` adds the kinds that read objects."""
+"""What each kind of run does with its rows. ``webhooks.operations.replays`` adds the kinds that read objects."""
 
 from __future__ import annotations
 

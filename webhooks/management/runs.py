@@ -17,7 +17,7 @@ from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.models import Run, RunKind, RunState, State
 from webhooks.models.ids import filter_time
 from webhooks.operations import runs
-from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
+from webhooks.operations.runs import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of
 from webhooks.text import one_line
 

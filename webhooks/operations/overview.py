@@ -1,38 +1,177 @@
-"""What the status page shows from the database, as far as one user may see it. A fixed number of queries.
+"""What pages show of long tables, as far as one user may see it: capped counts, and the overview of the status page.
 
-Each reads a bounded range of an index, however long the tables are.
+Each count reads a bounded range of an index, and stops at a cap. So no page gets slow, however long the tables are. The
+number of queries does not depend on the number of webhooks or deliveries.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from django.db.models import OuterRef, Prefetch, QuerySet
+from django.core.exceptions import EmptyResultSet
+from django.db.models import Exists, IntegerField, OuterRef, Prefetch, QuerySet, Subquery
+from django.db.models.expressions import RawSQL
 
 from webhooks import permissions
-from webhooks.db import Among, Statement, fetch_all, index_plans, is_postgresql
+from webhooks.db import Among, DatabaseNow, Statement, among_sql, fetch_all, index_plans, is_postgresql, stored_time
 from webhooks.models import Delivery, Event, QueuedDelivery, Run, State, Sweep, Undispatched, Webhook
-from webhooks.models.queue import OPEN_STATES, QueuedDeliveryQuerySet
+from webhooks.models.queue import NOT_DUE, OPEN_STATES, QueuedDeliveryQuerySet
 from webhooks.models.run import OPEN_RUN_STATES
 from webhooks.operations import statistics
-from webhooks.operations.counts import (
-    EACH_CAP,
-    TOTAL_CAP,
-    FailedGroup,
-    as_sql,
-    counts_sql,
-    failed_groups,
-    failed_groups_sql,
-    sending_count,
-    with_open_counts,
-)
 from webhooks.operations.statistics import Hours, Recent
 from webhooks.operations.vacuum import VacuumState, read_vacuum_state
+
+# Counts over all rows stop at the first cap; counts for one webhook or one lane stop at the second.
+TOTAL_CAP, EACH_CAP = 10_000, 500
+
+
+def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:
+    """The keys of at most ``cap + 1`` rows. Count them: ``cap + 1`` means "more than the cap".
+
+    Order the rows as only their index does: with ``index_plans``, PostgreSQL then reads no others.
+    """
+    return rows.values("pk")[: cap + 1]
+
+
+def counts_sql(each: Sequence[QuerySet[Any]], cap: int, sent_by: QuerySet[Any]) -> Statement:
+    """A statement that counts the rows of each of these, up to ``cap + 1``. The last number is the sum of ``sending``
+    of the webhooks ``sent_by``."""
+    statements, parameters = list[str](), list[Any]()
+    parts = [("COUNT(*)", capped(rows, cap)) for rows in each]
+    for number, rows in [*parts, ("COALESCE(SUM(sending), 0)", sent_by.values("sending"))]:
+        statement, its_parameters = as_sql(rows)
+        statements.append(f"(SELECT {number} FROM ({statement}) AS counted)")
+        parameters += its_parameters
+    return f"SELECT {', '.join(statements)}", parameters
+
+
+def as_sql(rows: QuerySet[Any]) -> Statement:
+    """The statement of a queryset, as a part of a larger one, and its parameters."""
+    try:
+        statement, parameters = rows.query.get_compiler(rows.db).as_sql()
+    except EmptyResultSet:  # the user may view none
+        return "SELECT NULL WHERE 1 = 0", ()
+    return statement, parameters
+
+
+class CappedCount(Subquery):
+    """The number of rows of a capped subquery."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped)"
+    output_field = IntegerField()
+    empty_result_set_value = 0  # if the user may view no deliveries
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        super().__init__(capped(rows, EACH_CAP))
+
+
+class SendingCount(CappedCount):
+    """How many of the rows of a capped subquery are being sent. No index has the state: each claim would rewrite it."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped WHERE state = 'sending')"
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        Subquery.__init__(self, rows.values("state")[: EACH_CAP + 1])
+
+
+def with_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> QuerySet[Webhook]:
+    """Annotate webhooks with the counts of ``with_open_counts``, and ``failed``. Read them with ``index_plans``."""
+    failed = queue.failed().filter(webhook=OuterRef("pk")).order_by("failed_at")
+    return with_open_counts(webhooks, queue).annotate(failed=CappedCount(failed))
+
+
+def with_open_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> QuerySet[Webhook]:
+    """Annotate webhooks with capped counts of these rows of the queue. Read them with ``index_plans``.
+
+    Adds ``waiting``, and ``due``: pending, or sent when they were due. ``is_retrying`` says whether one is pending
+    after a failed attempt. ``due_since`` is when the oldest pending delivery is due. ``blocked`` counts heads of lanes
+    that fail, the first since ``blocked_since``: that is the delivery ``blocking``. ``last_failed`` is the newest
+    failed delivery.
+    """
+    own = queue.filter(webhook=OuterRef("pk"))
+    pending = own.in_states(State.PENDING).order_by("due_at")
+    blocking = own.filter(failing_since__isnull=False).order_by("failing_since")
+    return webhooks.annotate(
+        due=CappedCount(own.filter(due_at__isnull=False).order_by("due_at")),
+        waiting=CappedCount(own.in_states(State.WAITING).order_by("event_id")),
+        is_retrying=Exists(pending.filter(due_at__gt=DatabaseNow())),
+        due_since=Subquery(pending.values("due_at")[:1]),
+        blocked=CappedCount(blocking),
+        blocked_since=Subquery(blocking.values("failing_since")[:1]),
+        blocking=Subquery(blocking.values("pk")[:1]),
+        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1]),
+    )
+
+
+def sending_count(own: QueuedDeliveryQuerySet) -> Any:
+    """Workers claim what is due for the longest time, and new deliveries. So it looks at both ends: if more than
+    ``EACH_CAP`` are due or waiting, it may miss some between them."""
+    due = own.filter(due_at__lte=DatabaseNow()).order_by("due_at")
+    return SendingCount(due) + SendingCount(own.filter(NOT_DUE).order_by("-event_id"))
+
+
+@dataclass(frozen=True)
+class FailedGroup:
+    """The failed deliveries of one webhook with one kind of error, counted up to ``EACH_CAP``."""
+
+    webhook_id: int
+    kind: str
+    count: int
+    since: datetime
+    last: datetime
+
+
+def failed_groups_sql(queue: QueuedDeliveryQuerySet) -> Statement:
+    """The statement of ``failed_groups``. Its first parameter, the webhooks, is missing.
+
+    Goes through an index from one reason of a webhook to the next.
+    """
+    chosen, _ = among_sql(queue.db, ())
+    kind = "SELECT MIN(error_kind) FROM webhooks_queue WHERE failed_at IS NOT NULL AND webhook_id"
+    own = queue.failed().filter(webhook=RawSQL("reason.webhook_id", ()), error_kind=RawSQL("reason.kind", ()))
+    count, count_params = as_sql(capped(own.order_by("failed_at"), EACH_CAP))
+    first, first_params = as_sql(own.order_by("failed_at").values("failed_at")[:1])
+    last, last_params = as_sql(own.order_by("-failed_at").values("failed_at")[:1])
+    statement = f"""
+        WITH RECURSIVE reason AS (
+            SELECT id AS webhook_id, ({kind} = webhooks_webhook.id) AS kind FROM webhooks_webhook WHERE id {chosen}
+            UNION ALL
+            SELECT webhook_id, ({kind} = reason.webhook_id AND error_kind > reason.kind) FROM reason
+            WHERE kind IS NOT NULL
+        )
+        SELECT webhook_id, kind, (SELECT COUNT(*) FROM ({count}) AS counted), ({first}), ({last})
+        FROM reason WHERE kind IS NOT NULL
+    """
+    return statement, [*count_params, *first_params, *last_params]
+
+
+def failed_groups(webhooks: Collection[int], statement: Statement) -> list[FailedGroup]:
+    """The failed deliveries of these webhooks by webhook and reason, the most first. Read it with ``index_plans``."""
+    using = Delivery.objects.db
+    _, chosen_param = among_sql(using, webhooks)
+    found = fetch_all(using, statement[0], [chosen_param, *statement[1]])
+    groups = [
+        FailedGroup(webhook, kind, count, stored_time(since), stored_time(last))
+        for webhook, kind, count, since, last in found
+        if count and since and last
+    ]
+    return sorted(groups, key=lambda group: -group.count)
+
+
+def open_count(webhook: Any) -> int:
+    """How many deliveries of a webhook, read by ``with_open_counts``, are not finished.
+
+    Leaves out the ones that a worker sends at once, as soon as they are created.
+    """
+    return int(webhook.due + webhook.waiting)
+
+
+# The overview
 
 # The status page shows no more webhooks, and no more open runs, than this.
 MAX_WEBHOOKS, MAX_RUNS = 200, 5

@@ -1,34 +1,19 @@
-"""Retry, resend and discard deliveries, and replay events."""
+"""Retry, resend and discard deliveries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
-from django.db.models import Q
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_noop
-
-from webhooks import payloads, registry
-from webhooks.capture import serialize, subscriptions
-from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match
-from webhooks.db import DatabaseNow
-from webhooks.models import Action, Delivery, Event, Webhook
+from webhooks.models import Delivery, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.operations import history
-from webhooks.text import clean, dumps, last_line
+from webhooks.text import clean
 from webhooks.workers import jobs
 
 # Deliveries that one call changes at most, more than a page shows: workers wait for these rows. Runs change more.
-MOST = 1000
-
-# The columns that a replay copies from the original event.
-KEPT_COLUMNS = ("action", "object_type", "object_id", "object_repr", "username", "request_id", "request")
-
-NO_MATCH = gettext_noop("none of its webhooks matches the object as it is today")
+MAX_CHANGED = 1000
 
 # Who asked, if no user did: a command or other code.
 PROGRAM = "a program"
@@ -38,7 +23,7 @@ def retry(deliveries: DeliveryQuerySet, user: Any = None) -> int:
     """Send failed and discarded deliveries again, in their lanes. Pending ones get their next attempt now.
 
     A paused webhook is probed at once. A ``user`` gets entries in the history. Returns the number of deliveries, at
-    most ``MOST``.
+    most ``MAX_CHANGED``.
     """
     return _change(deliveries.retriable(), lambda chosen: chosen.retry(name_of(user)), user, "Retried.", probes=True)
 
@@ -64,7 +49,7 @@ def _change(
     deliveries: DeliveryQuerySet, change: Callable[[DeliveryQuerySet], int], user: Any, done: str, probes: bool
 ) -> int:
     """The first ones of each lane come first, if there are too many."""
-    webhooks = dict(deliveries.order_by("event_id", "pk").values_list("pk", "webhook")[:MOST])
+    webhooks = dict(deliveries.order_by("event_id", "pk").values_list("pk", "webhook")[:MAX_CHANGED])
     chosen = Delivery.objects.filter(pk__in=webhooks.keys())
     changed = change(chosen)
     if probes:
@@ -73,115 +58,3 @@ def _change(
         history.record(user, list(Delivery.objects.for_list().filter(pk__in=webhooks.keys())), history.CHANGE, done)
     jobs.wake_on_commit()
     return changed
-
-
-class NotReplayable(Exception):
-    """An event is not replayed. The message says why."""
-
-
-@dataclass(frozen=True)
-class Replayed:
-    """The result of replaying one event."""
-
-    original: Event
-    event: Event | None = None
-    """The new event, or None if nothing is sent."""
-    problem: str = ""
-    """Why nothing is sent."""
-
-    @property
-    def is_unmatched(self) -> bool:
-        """Whether nothing is sent because no webhook wants the object as it is today."""
-        return self.problem == _(NO_MATCH)
-
-
-def replay(events: Iterable[Event], user: Any = None) -> list[Replayed]:
-    """Capture the objects of events again: create new events with the data of today.
-
-    Deletions, custom events and events that loop protection stopped keep their data. The conditions of the webhooks
-    are evaluated again. If no webhook matches, there is no new event, and a failed one is done. An event is not
-    replayed if its object is gone, if the serializer or a condition raises, or if receivers know a newer state. A
-    ``user`` gets entries in the history.
-    """
-    results = [replay_one(event) for event in events]
-    if user is not None:
-        sent = [one.original for one in results if one.event]
-        unmatched = [one.original for one in results if one.is_unmatched]
-        history.record(user, sent, history.CHANGE, "Replayed.")
-        history.record(user, unmatched, history.CHANGE, "Replayed: no webhook matches.")
-    jobs.wake_on_commit()
-    return results
-
-
-def replay_one(original: Event, webhook: int | None = None) -> Replayed:
-    """As ``replay``, for one event and without an entry in the history.
-
-    With the id of a ``webhook``, an event that was sent before goes to this one only. A failed event goes to all of
-    its webhooks: none of them has it.
-    """
-    if webhook and not original.error:
-        original.webhook_ids = [webhook]
-    try:
-        with transaction.atomic(Event.objects.db):
-            if original.error and not Event.objects.failed().select_for_update().filter(pk=original.pk).exists():
-                raise NotReplayable(_("it has been replayed already"))
-            _refuse_outdated(original)
-            columns = {name: getattr(original, name) for name in KEPT_COLUMNS} | _current_columns(original)
-            event = Event(replay_of=original.pk, webhook_ids=_matching_webhooks(original, columns), **columns)
-            if event.webhook_ids:
-                event.insert(Event.objects.db)
-            if original.error:
-                Event.objects.filter(pk=original.pk).update(replayed_at=DatabaseNow())
-    except NotReplayable as reason:
-        return Replayed(original, problem=str(reason))
-    except FilterError as error:
-        return Replayed(original, problem=_("its conditions cannot be evaluated: %(error)s") % {"error": error})
-    except Exception as error:
-        return Replayed(original, problem=_("its payload cannot be created: %(error)s") % {"error": error})
-    return Replayed(original, event) if event.webhook_ids else Replayed(original, problem=_(NO_MATCH))
-
-
-def _refuse_outdated(original: Event) -> None:
-    """Raise NotReplayable if a replay would send receivers an old state as the latest one."""
-    if original.action not in Action:
-        return
-    later = Event.objects.filter(object_type=original.object_type, object_id=original.object_id, pk__gt=original.pk)
-    if original.is_loop_protected and later.filter(Q(replay_of=None, error="") | Q(replay_of__gt=original.pk)).exists():
-        raise NotReplayable(_("a later change of the object was recorded, and has its newer state"))
-    if original.action == Action.DELETED and (registration := registry.registration_by_label(original.object_type)):
-        rows = registration.model._base_manager.using(Event.objects.db)
-        if rows.filter(pk=original.object_id).exists():
-            raise NotReplayable(_("the object exists again"))
-
-
-def _current_columns(original: Event) -> dict[str, Any]:
-    """The data columns of the new event. Raises NotReplayable if the object is gone."""
-    if original.is_loop_protected or original.action not in (Action.CREATED, Action.UPDATED):
-        if original.data or original.action != Action.DELETED:
-            return {name: getattr(original, name) for name in (*payloads.SERIALIZED_COLUMNS, "serializers")}
-        return {"data": dumps({"id": original.object_id, "display": original.object_repr})}
-    registration = registry.registration_by_label(original.object_type)
-    if registration is None:
-        raise LookupError(_("%(model)s is not registered any more") % {"model": original.object_type})
-    instances = serialize.reread_all(registration, [original.object_id], Event.objects.db, lock=True)
-    if not instances:
-        raise NotReplayable(_("the object is gone"))
-    instance, chosen, texts = instances[original.object_id], payloads.webhooks_by_serializer(original), {}
-    for name in chosen:
-        prechange = payloads.stored_prechange(original, name) if original.action == Action.UPDATED else None
-        texts[name] = serialize.serialize(registration, instance, name, prechange).columns()
-    return payloads.serializer_columns(chosen, texts) | {"object_repr": registration.name_of(instance)}
-
-
-def _matching_webhooks(original: Event, columns: dict[str, Any]) -> list[int]:
-    """Which of its webhooks match the data of today. Raises FilterError if the filters of one fail."""
-    if original.is_loop_protected or (original.action == Action.DELETED and not original.data):
-        return list(original.webhook_ids)  # matched already, or there is no data to match
-    event = Event(webhook_ids=original.webhook_ids, **columns)
-    current = subscriptions.read(Event.objects.db)
-    found = Match()
-    for serializer, webhook_ids in payloads.webhooks_by_serializer(event).items():
-        found.add(match(webhook_ids, current, EventContext.of_stored(event, serializer), Budget()))
-    if found.errored:
-        raise FilterError(last_line(found.error))
-    return found.matched

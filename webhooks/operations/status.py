@@ -1,19 +1,35 @@
-"""The status of the site: its alarms and counts, for the status page, the REST API and ``webhooks_status``."""
+"""The status of the site: its alarms and counts, for the status page, the REST API and ``webhooks_status``.
+
+Each alarm names what else happened around the time that it began: who changed the webhook, which worker started or
+stopped, and which settings were new. Without the admin's history, nothing is known of changes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from webhooks.conf import conf
 from webhooks.models import State
-from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms, with_surroundings
-from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
-from webhooks.operations.overview import Overview, read_overview
+from webhooks.models import Worker as Lease
+from webhooks.operations import history
+from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms
+from webhooks.operations.overview import EACH_CAP, TOTAL_CAP, Overview, read_overview
+from webhooks.operations.wording import clock_time
 from webhooks.workers.status import Backend, read_backend
+
+# Something counts if it happened this long before the problem began, or just after: clocks differ a little.
+BEFORE, AFTER = timedelta(minutes=15), timedelta(seconds=10)
+
+# At most this many things are named for one problem.
+MAX_NAMED = 3
+
+OF_WORKERS = (Problem.NO_WORKER, Problem.NO_WORKER_OF_QUEUE, Problem.FAULT, Problem.SILENT_WORKER)
 
 
 @dataclass(frozen=True)
@@ -77,3 +93,60 @@ def read_status(user: Any) -> Status:
     now, overview, backend = timezone.now(), read_overview(user), read_backend()
     alarms = with_surroundings(find_alarms(overview, backend, conf.enabled, now), backend)
     return Status(now, alarms, overview, backend)
+
+
+# What else happened
+
+
+@dataclass(frozen=True)
+class Happening:
+    """Something that happened, to one webhook or to the workers."""
+
+    at: datetime
+    text: str
+    webhook_id: int | None = None
+
+
+def with_surroundings(alarms: Sequence[Alarm], backend: Backend) -> list[Alarm]:
+    """The alarms, each with what happened around the time that it began. Two queries for any number of alarms."""
+    if not any(alarm.since for alarm in alarms):
+        return list(alarms)
+    webhooks = {alarm.webhook_id for alarm in alarms if alarm.webhook_id and alarm.since}
+    happened = sorted([*_changes(webhooks), *_workers(backend)], key=lambda one: one.at)
+    return [replace(alarm, around=_around(alarm, happened)) for alarm in alarms]
+
+
+def _around(alarm: Alarm, happened: Iterable[Happening]) -> tuple[str, ...]:
+    if not alarm.since:
+        return ()
+    first, last = alarm.since - BEFORE, alarm.since + AFTER
+    near = [one for one in happened if first <= one.at <= last and _concerns(alarm, one)]
+    return tuple(f"{clock_time(one.at)} {one.text}" for one in near[-MAX_NAMED:])
+
+
+def _concerns(alarm: Alarm, one: Happening) -> bool:
+    """A deploy restarts the workers, with other settings: that may be why a receiver refuses them."""
+    if one.webhook_id is None:
+        return alarm.problem in OF_WORKERS or bool(alarm.error_kind)
+    return alarm.webhook_id == one.webhook_id
+
+
+def _changes(webhooks: set[int]) -> Iterator[Happening]:
+    for entry in history.newest_of_webhooks(webhooks):
+        text = _("%(user)s added the webhook.") if entry.is_addition() else _("%(user)s: %(change)s")
+        text %= {"user": entry.user, "change": entry.get_change_message()}
+        yield Happening(entry.action_time, text, int(entry.object_id))
+
+
+def _workers(backend: Backend) -> Iterator[Happening]:
+    for worker in backend.workers:
+        if worker.started_at:
+            text = _("Worker %(name)s started.")
+            if worker.changed_settings:
+                text = _("Worker %(name)s started with other settings than the one before: %(settings)s.")
+            shown = {"name": worker.label, "settings": ", ".join(worker.changed_settings)}
+            yield Happening(worker.started_at, text % shown)
+    stopped: Any = Lease.objects.expired().order_by("-lease_until").values_list("name", "lease_until")
+    for name, lease_until in stopped[:MAX_NAMED]:
+        if name:
+            yield Happening(lease_until, _("Worker %(name)s stopped, or lost the database.") % {"name": name})

@@ -31,9 +31,9 @@ from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
 from webhooks.operations import history
-from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.webhooks import new_ping
 from webhooks.operations.why import not_chosen, unstored
+from webhooks.operations.wording import skip_reason
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.payloads.templates import Renderer

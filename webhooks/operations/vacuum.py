@@ -29,7 +29,7 @@ TRANSACTIONS, TRANSACTIONS_IF_UNKNOWN = 1000, 100_000
 DEAD_ROWS = 10_000
 
 # How many transactions are read, and how many tables are shown.
-MOST = 5
+MAX_SHOWN = 5
 
 
 class Kind(StrEnum):
@@ -177,7 +177,7 @@ def read_vacuum_state() -> VacuumState:
     using = Event.objects.db
     if not is_postgresql(using):
         return VacuumState()
-    found = fetch_all(using, _OPEN, [TRANSACTIONS, PATIENCE, TRANSACTIONS_IF_UNKNOWN, MOST])
+    found = fetch_all(using, _OPEN, [TRANSACTIONS, PATIENCE, TRANSACTIONS_IF_UNKNOWN, MAX_SHOWN])
     open_ones = tuple(
         OpenTransaction(Kind(kind), name, user or "", application or "", state or "", since, seconds or 0, transactions)
         for kind, name, user, application, state, since, seconds, transactions in found

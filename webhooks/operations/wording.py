@@ -1,13 +1,22 @@
-"""Numbers and times in words, for pages, responses and commands, in the language of the reader."""
+"""Numbers, times and the reasons of skips in words, in the language of the reader."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from django.utils import timezone, translation
 from django.utils.formats import date_format, number_format
-from django.utils.translation import gettext, ngettext_lazy, pgettext
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy, pgettext
+
+from webhooks.conditions import CHANGES
+from webhooks.models import Skip, Webhook
+from webhooks.models.skip import Rule
+from webhooks.models.webhook import DisabledReason
 
 # The nouns of ``count_of``, for labels. In a sentence, give the whole sentence to ``ngettext``: other
 # languages inflect these words.
@@ -47,18 +56,18 @@ def listed(names: Sequence[str], count: int) -> str:
     parts = [*names, count_of(count - len(names), "other")] if count > len(names) else list(names)
     if len(parts) < 2:
         return "".join(parts)
-    return gettext("%(names)s and %(last)s") % {"names": ", ".join(parts[:-1]), "last": parts[-1]}
+    return _("%(names)s and %(last)s") % {"names": ", ".join(parts[:-1]), "last": parts[-1]}
 
 
 def span(seconds: float) -> str:
     """A rough length of time: "42 s", "3 min", "5 h", "12 d"."""
     if seconds >= 86400:
-        return gettext("%(days)d d") % {"days": round(seconds / 86400)}
+        return _("%(days)d d") % {"days": round(seconds / 86400)}
     if seconds >= 3600:
-        return gettext("%(hours)d h") % {"hours": round(seconds / 3600)}
+        return _("%(hours)d h") % {"hours": round(seconds / 3600)}
     if seconds >= 60:
-        return gettext("%(minutes)d min") % {"minutes": round(seconds / 60)}
-    return gettext("%(seconds)d s") % {"seconds": round(max(0, seconds))}
+        return _("%(minutes)d min") % {"minutes": round(seconds / 60)}
+    return _("%(seconds)d s") % {"seconds": round(max(0, seconds))}
 
 
 def exact_time(moment: datetime) -> str:
@@ -82,3 +91,85 @@ def clock_time(moment: datetime) -> str:
 def sentence(text: str) -> str:
     """The text with a full stop, if it has no other end."""
     return text if text.endswith((".", "…", "!")) else f"{text}."
+
+
+def skip_reason(skip: Skip, shows_actual: bool) -> str:
+    """The reason as a sentence. ``shows_actual`` adds the value that a condition found, which is data of the object."""
+    detail = skip.shown_detail(shows_actual)
+    match skip.rule:
+        case Rule.CONDITION:
+            return _describe_condition(detail)
+        case Rule.CHANGED_FIELDS:
+            return _("Only %(changed)s changed, and none of %(wanted)s.") % {
+                "changed": _listed(detail["changed"]),
+                "wanted": _listed(detail["wanted"]),
+            }
+        case Rule.NO_CHANGE:
+            return _("The update changed nothing.")
+        case Rule.IGNORED_USER:
+            return _("Changes by %(user)s are ignored.") % {"user": skip.username}
+        case Rule.LOOP_PROTECTION:
+            return (
+                _(
+                    "Loop protection: depth %(depth)s of a chain of changes that webhooks caused; MAX_DEPTH allows "
+                    "%(limit)s."
+                )
+                % detail
+            )
+    since = datetime.fromisoformat(detail["since"]) if detail["since"] else None
+    reason = detail.get("reason", "")
+    return was_disabled(since, detail["by"], str(DisabledReason(reason).label) if reason in DisabledReason else reason)
+
+
+def why_disabled(webhook: Webhook) -> str:
+    """Why a webhook was disabled automatically; empty if it was not."""
+    if webhook.disabled_reason != DisabledReason.FAILING or webhook.failing_since is None:
+        return str(webhook.get_disabled_reason_display())
+    text = _("every attempt since %(time)s failed, the last one with: %(reason)s")
+    return text % {"time": exact_time(webhook.failing_since), "reason": webhook.last_failure}
+
+
+def was_disabled(since: datetime | None, user: str, reason: str) -> str:
+    """A sentence with the time, and the reason or the user. It leaves out each that is empty."""
+    values = {"time": exact_time(since) if since else "", "user": user, "reason": reason}
+    if reason:
+        text = _("The webhook was disabled: %(reason)s")
+        if since:
+            text = _("The webhook was disabled at %(time)s: %(reason)s")
+        return sentence(text % values)
+    match bool(since), bool(user):
+        case True, True:
+            text = _("The webhook was disabled at %(time)s by %(user)s.")
+        case True, False:
+            text = _("The webhook was disabled at %(time)s.")
+        case False, True:
+            text = _("The webhook was disabled by %(user)s.")
+        case _:
+            text = _("The webhook was disabled.")
+    return text % values
+
+
+def _describe_condition(detail: dict[str, Any]) -> str:
+    if "path" not in detail:
+        return _("The conditions cannot be judged: %(problem)s.") % detail
+    operator = detail["operator"]
+    negated = "not " if "negate" in detail else ""
+    wanted = f"{negated}{operator}" if operator in CHANGES else f"{negated}{operator} {_json(detail['expected'])}"
+    values = {"place": detail.get("place", ""), "path": detail["path"] or _("a condition"), "wanted": wanted}
+    text = _("The condition wants %(path)s %(wanted)s.")
+    if "place" in detail:
+        text = _("The condition at %(place)s wants %(path)s %(wanted)s.")
+    found = ""
+    if "problem" in detail:
+        found = sentence(capfirst(detail["problem"]))
+    elif "actual" in detail:
+        found = _("It was %(value)s.") % {"value": _json(detail["actual"])}
+    return f"{text % values} {found}".strip()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(names) or _("nothing") if isinstance(names, list) else names  # the beginning of a long text

@@ -2,16 +2,14 @@
 
 Each alarm names the problem, the object and the way out. What follows from one cause is folded under it.
 
-alarm         the value: level, problem, texts, and since when
-site          the workers, Redis, our own proxy and network, the database
-webhooks      one webhook: disabled, paused, failing, lanes that are blocked, deliveries that are due or failed
-causes        which alarm follows from which
-surroundings  what else happened around the time that a problem began
+alarm     the value: level, problem, texts, and since when
+site      the workers, Redis, our own proxy and network, the database
+webhook   one webhook: disabled, paused, failing, lanes that are blocked, deliveries that are due or failed
+causes    which alarm follows from which
 """
 
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.causes import find_alarms
-from webhooks.operations.alarms.surroundings import with_surroundings
-from webhooks.operations.alarms.webhooks import webhook_alarms
+from webhooks.operations.alarms.webhook import webhook_alarms
 
-__all__ = ["Alarm", "Level", "Problem", "find_alarms", "webhook_alarms", "with_surroundings"]
+__all__ = ["Alarm", "Level", "Problem", "find_alarms", "webhook_alarms"]

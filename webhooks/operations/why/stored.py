@@ -15,7 +15,6 @@ from webhooks.db import to_utc
 from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
-from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.why.rows import Rows, StoredChange, Viewer
 from webhooks.operations.why.verdict import (
     ADD_TO_WEBHOOK,
@@ -33,7 +32,7 @@ from webhooks.operations.why.verdict import (
     time_of,
     turned_off,
 )
-from webhooks.operations.wording import exact_time, sentence
+from webhooks.operations.wording import exact_time, sentence, skip_reason
 from webhooks.permissions.redaction import explain
 from webhooks.text import last_line
 

@@ -25,7 +25,6 @@ from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Event, Skip, Webhook
-from webhooks.operations.skip_reasons import skip_reason
 from webhooks.operations.why.rows import Rows, StoredChange, Viewer, with_known_data
 from webhooks.operations.why.stored import not_chosen, rule_remedy
 from webhooks.operations.why.verdict import (
@@ -42,7 +41,7 @@ from webhooks.operations.why.verdict import (
     retention_days,
     turned_off,
 )
-from webhooks.operations.wording import exact_time
+from webhooks.operations.wording import exact_time, skip_reason
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration

@@ -16,9 +16,8 @@ from django.utils.translation import gettext_lazy as _
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.models import Webhook
-from webhooks.operations.skip_reasons import was_disabled, why_disabled
 from webhooks.operations.why.rows import StoredChange
-from webhooks.operations.wording import exact_time
+from webhooks.operations.wording import exact_time, was_disabled, why_disabled
 
 SAVE_AGAIN = _("To send the object as it is now, save it again.")
 SEE_WORKERS = _("Check on the status page that a worker is running.")
