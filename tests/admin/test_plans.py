@@ -19,7 +19,7 @@ from tests.support.users import browser
 from tests.testapp.models import Thing
 from webhooks.admin import paging, status_problems, status_sections
 from webhooks.admin.delivery import DeliveryAdmin
-from webhooks.api.filters import NewestFirst
+from webhooks.api.base import NewestFirst
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
 from webhooks.operations import counts, overview
 

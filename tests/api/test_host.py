@@ -15,7 +15,9 @@ from rest_framework.views import APIView
 from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_webhook
 from tests.support.users import ALL_PERMISSIONS, api_client, make_user
-from webhooks.api.views import DeliveryViewSet, EventViewSet, WebhookViewSet
+from webhooks.api.deliveries import DeliveryViewSet
+from webhooks.api.events import EventViewSet
+from webhooks.api.webhooks import WebhookViewSet
 from webhooks.models import Delivery, Webhook
 
 API = "/api/webhooks"

@@ -137,7 +137,7 @@ def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> Non
 
 
 def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_check, "MOST", 2)
+    monkeypatch.setattr(lane_check, "LANES", 2)
     monkeypatch.setattr(lane_check, "SECONDS", 1000)
     for webhook in (make_webhook(Thing), make_webhook(Thing)):
         for number in range(3):
@@ -150,7 +150,7 @@ def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.Monk
 def test_a_check_of_the_lanes_that_is_slow_looks_at_fewer_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = itertools.count(step=10)
     monkeypatch.setattr(lane_check, "elapsed", lambda: next(times))
-    monkeypatch.setattr(lane_check, "MOST", 3)
+    monkeypatch.setattr(lane_check, "LANES", 3)
     webhook = make_webhook(Thing)
     for number in range(6):
         make_delivery(webhook, State.WAITING, object_id=str(number))

@@ -1,13 +1,23 @@
-"""The base of all views: permissions, strict query parameters, and refusals."""
+"""What all views share: permissions, strict query parameters, pagination, redaction and refusals.
+
+An invalid value of a filter is refused, never ignored: the same parameters choose what a bulk retry sends again. Pages
+need no count and no offset, so they stay fast on long tables.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, ClassVar
 
-from django.db.models import QuerySet
-from django.utils.translation import gettext as _
-from rest_framework.exceptions import APIException, ValidationError
+from django.core.exceptions import ValidationError as ModelValidationError
+from django.db.models import Q, QuerySet
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers
+from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import BasePermission, DjangoModelPermissions
 from rest_framework.request import Request
 from rest_framework.settings import api_settings
@@ -15,9 +25,74 @@ from rest_framework.viewsets import GenericViewSet
 
 from webhooks import permissions
 from webhooks.api.fields import refuse_unknown
-from webhooks.api.filters import REPEATABLE, NewestFirst, QueryFilters
+from webhooks.db import index_plans
+from webhooks.models import Event
+from webhooks.models.ids import filter_time
+from webhooks.permissions.redaction import Redaction
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
+MAX_KEY = 2**63 - 1
+REPEATABLE = {"state"}  # the parameters that may be given several times
+KEY: Any = {"min_value": 1, "max_value": MAX_KEY, "required": False}
+
+
+class QueryFilters(serializers.Serializer[Any]):
+    """The filters of one list. ``lookups`` maps a parameter to a field lookup, or a boolean one to a condition."""
+
+    lookups: ClassVar[dict[str, str | Q]] = {}
+
+    def __init__(self, given: QueryDict | dict[str, Any] | None = None) -> None:
+        """From query parameters, or from a dictionary of a JSON body."""
+        # A dictionary: REST framework would ignore an empty value of a QueryDict, as in a form.
+        if isinstance(given, QueryDict):
+            given = given.dict() | {name: given.getlist(name) for name in REPEATABLE & given.keys()}
+        super().__init__(data=given or {})
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The values of the valid filters in plain JSON, as a run stores them."""
+        return {name: _plain(value) for name, value in self.validated_data.items()}
+
+    def narrow(self, queryset: Any) -> Any:
+        """Raises ValidationError, which REST framework answers with a 400."""
+        self.is_valid(raise_exception=True)
+        for name, value in self.validated_data.items():
+            lookup = self.lookups.get(name)
+            if isinstance(lookup, Q):
+                queryset = queryset.filter(lookup if value else ~lookup)
+            elif lookup:
+                queryset = queryset.filter(**{lookup: value})
+        return queryset
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return filter_time(value)
+    return sorted(value) if isinstance(value, set) else value
+
+
+class NewestFirst(CursorPagination):
+    """Pages by descending key, which is the order of time. ``?limit=`` sets the length of a page."""
+
+    ordering = "-pk"
+    page_size = 50
+    page_size_query_param = "limit"
+    page_size_query_description = "Number of results to return per page, 1 to 500."
+    max_page_size = 500
+
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any] | None:
+        try:
+            with index_plans(queryset.db, may_sort=getattr(view, "may_sort", True)):
+                return super().paginate_queryset(queryset, request, view)
+        except (ModelValidationError, ValueError) as error:  # an invented cursor, or one of another list
+            raise NotFound(self.invalid_cursor_message) from error
+
+    def get_page_size(self, request: Request) -> int:
+        limit = request.query_params.get("limit", str(self.page_size))
+        if not re.fullmatch("[0-9]{1,3}", limit) or not 1 <= int(limit) <= self.max_page_size:
+            refusal = _("Must be a whole number from 1 to %(most)d.") % {"most": self.max_page_size}
+            raise ValidationError({"limit": [refusal]})
+        return int(limit)
 
 
 class ModelPermissions(DjangoModelPermissions):
@@ -82,3 +157,21 @@ class StrictViewSet(GenericViewSet[Any]):
 def refuse_body(request: Request) -> None:
     if set(request.data) - {"csrfmiddlewaretoken"}:
         raise ValidationError(_("This takes no body: the URL says all."))
+
+
+def redaction_of(serializer: serializers.BaseSerializer[Any]) -> Redaction:
+    """What the user of the request sees, read once for each response. Without a request: an anonymous user."""
+    context: Any = serializer.context
+    if "webhooks_redaction" not in context:
+        context["webhooks_redaction"] = Redaction(getattr(context.get("request"), "user", None))
+    found: Redaction = context["webhooks_redaction"]
+    return found
+
+
+def sees_payload(serializer: serializers.BaseSerializer[Any], event: Event) -> bool:
+    """Whether the user of the request may view the payload of this Event, read once for each response."""
+    context: Any = serializer.context
+    if ("webhooks_payload", event.pk) not in context:
+        user = getattr(context.get("request"), "user", None)
+        context["webhooks_payload", event.pk] = permissions.may_view_payloads(user, event)
+    return bool(context["webhooks_payload", event.pk])

@@ -14,10 +14,10 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from webhooks import registry
-from webhooks.error_kinds import ErrorKind
-from webhooks.models import RunKind, RunState, State
+from webhooks.models import RunKind, RunState, State, Webhook
 from webhooks.models.skip import Rule
 from webhooks.models.webhook import DisabledReason, Method
+from webhooks.error_kinds import ErrorKind
 from webhooks.operations.alarms import Level, Problem
 from webhooks.operations.why import Cause, Target
 from webhooks.registry import label_of
@@ -163,3 +163,11 @@ class NamedSerializer(serializers.Serializer[Any]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.Meta = type("Meta", (), {"ref_name": f"RqWebhook{cls.__name__.removesuffix('Serializer')}"})
+
+
+class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
+    class Meta:
+        model = Webhook
+        ref_name = "RqWebhookSummary"
+        fields = ("id", "name")
+        read_only_fields = fields

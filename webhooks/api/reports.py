@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
-from rest_framework.exceptions import NotFound
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import StrictViewSet
+from webhooks.api.base import KEY, QueryFilters, StrictViewSet
+from webhooks.api.events import ObjectFilters
 from webhooks.api.fields import (
     CauseField,
+    ChoiceField,
     LevelField,
+    MomentField,
     NamedSerializer,
     ProblemField,
     RuleField,
     StateField,
     TargetField,
+    WebhookSummarySerializer,
     extend_schema,
 )
-from webhooks.api.filters import StatisticFilters, WhyFilters
-from webhooks.api.serializers import WebhookSummarySerializer
+from webhooks.conf import conf
+from webhooks.db import to_utc
+from webhooks.delivery.statistics import MINUTE_DAYS
 from webhooks.models import Delivery, Webhook
+from webhooks.models.statistic import Period
 from webhooks.operations import statistics
 from webhooks.operations.status import read_status
 from webhooks.operations.why import UnknownObject, why
@@ -147,6 +156,55 @@ class VerdictSerializer(EarlierVerdictSerializer):
 
 class WhySerializer(NamedSerializer):
     verdicts = VerdictSerializer(many=True)
+
+
+class StatisticFilters(QueryFilters):
+    webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook. Default: all together."))
+    period = ChoiceField(
+        [period.label for period in Period], required=False, help_text=_("Minutes reach back a day. Default: hours.")
+    )
+    since = MomentField(required=False, help_text=_("Default: 24 hours ago."))
+
+    @property
+    def asked_period(self) -> Period:
+        return next(one for one in Period if one.label == self.validated_data.get("period", Period.HOUR.label))
+
+    @property
+    def asked_since(self) -> datetime:
+        """The start of a period, in UTC. No earlier than this period is stored, so the response has a limit."""
+        now, period = datetime.now(UTC), self.asked_period
+        days = MINUTE_DAYS if period == Period.MINUTE else conf.statistic_days
+        since = self.validated_data.get("since")
+        first = max(to_utc(since) if since else now - timedelta(days=1), now - timedelta(days=days))
+        return datetime.fromtimestamp(int(first.timestamp()) // period * period, UTC)
+
+
+class WhyFilters(ObjectFilters):
+    """One question: an object, an event, a request, or a webhook alone."""
+
+    event = serializers.IntegerField(**KEY, help_text=_("The id of an event."))
+    request_id = serializers.CharField(required=False, help_text=_("The id of an HTTP request, or of an actor()."))
+    webhook = serializers.IntegerField(
+        **KEY, help_text=_("The id of a webhook. Default: all. Alone, it asks about the last changes of its models.")
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "object_type" in attrs and "object_id" not in attrs:
+            raise ValidationError({"object_type": _("Give object_id as well.")})
+        given = {"object_id", "event", "request_id"} & attrs.keys()
+        if len(given) > 1 or (not given and "webhook" not in attrs):
+            raise ValidationError(
+                _("Ask for one of these: object_type with object_id, event, request_id, or webhook alone.")
+            )
+        return super().validate(attrs)
+
+    @property
+    def question(self) -> dict[str, Any]:
+        """The arguments of ``why``."""
+        asked = dict(self.validated_data)
+        if "object_id" in asked:
+            asked["obj"] = (asked.pop("object_type"), asked.pop("object_id"))
+        return asked
 
 
 class StatisticViewSet(StrictViewSet):

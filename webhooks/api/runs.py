@@ -9,8 +9,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import QuerySet
 from django.utils.decorators import method_decorator
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers, status
 from rest_framework.decorators import action
 from rest_framework.exceptions import PermissionDenied, ValidationError
@@ -20,9 +19,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from webhooks import permissions
-from webhooks.api.base import Conflict, StrictViewSet, refuse_body
+from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, refuse_body
+from webhooks.api.deliveries import DeliveryFilters
+from webhooks.api.events import EventFilters
 from webhooks.api.fields import (
+    ChoiceField,
     MomentField,
+    MultipleChoiceField,
     NamedSerializer,
     RunKindField,
     RunStateField,
@@ -30,8 +33,7 @@ from webhooks.api.fields import (
     extend_schema_view,
     refuse_unknown,
 )
-from webhooks.api.filters import DeliveryFilters, EventFilters, QueryFilters, RunFilters
-from webhooks.models import Run, RunKind
+from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
 from webhooks.operations.runs import RefusedFilter
 
@@ -62,7 +64,7 @@ class RunSerializer(serializers.ModelSerializer[Run]):
 class StartSerializer(NamedSerializer):
     """Fields that are unknown are refused."""
 
-    dry_run = serializers.BooleanField(default=False, help_text=gettext_lazy("Count the rows and change nothing."))
+    dry_run = serializers.BooleanField(default=False, help_text=_("Count the rows and change nothing."))
 
     def to_internal_value(self, data: Any) -> Any:
         if isinstance(data, Mapping):
@@ -76,7 +78,7 @@ class NewRunSerializer(StartSerializer):
 
     kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in SINCE])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
-    all = serializers.BooleanField(default=False, help_text=gettext_lazy("Take all rows. Without filters only."))
+    all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         filters_class: type[QueryFilters] = EventFilters if attrs["kind"] == RunKind.REPLAY else DeliveryFilters
@@ -94,9 +96,9 @@ class NewRunSerializer(StartSerializer):
 class SinceSerializer(StartSerializer):
     """Give ``since`` or ``hours``."""
 
-    since = MomentField(required=False, help_text=gettext_lazy("The first time that is included."))
+    since = MomentField(required=False, help_text=_("The first time that is included."))
     hours = serializers.IntegerField(
-        required=False, min_value=1, max_value=MAX_HOURS, help_text=gettext_lazy("Or how many hours to go back.")
+        required=False, min_value=1, max_value=MAX_HOURS, help_text=_("Or how many hours to go back.")
     )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -104,6 +106,13 @@ class SinceSerializer(StartSerializer):
             raise ValidationError(_("Give either since or hours."))
         since = attrs.get("since") or datetime.now(UTC) - timedelta(hours=attrs["hours"])
         return attrs | {"since": since}
+
+
+class RunFilters(QueryFilters):
+    kind = ChoiceField(RunKind.choices, required=False, help_text=_("What it does."))
+    state = MultipleChoiceField(choices=RunState.choices, required=False, help_text=_("May be repeated."))
+
+    lookups = {"kind": "kind", "state": "state__in"}
 
 
 class NamedRowSerializer(NamedSerializer):
@@ -201,7 +210,7 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
         refusal = _("Run %(id)s is %(state)s. You can only cancel a running or paused one.")
         return self._change(runs.cancel, refusal)
 
-    def _change(self, change: Callable[[Run, Any], bool], refusal: str) -> Response:
+    def _change(self, change: Callable[[Run, Any], bool], refusal: Any) -> Response:
         refuse_body(self.request)
         run = self.get_object()
         if not change(run, self.request.user):

@@ -1,20 +1,22 @@
 """The URLs of the REST API: ``path("api/webhooks/", include("webhooks.api.urls"))``."""
 
-from django.urls import path, re_path
+from django.urls import path
 from rest_framework.routers import DefaultRouter
 
-from webhooks.api import views
+from webhooks.api.deliveries import DeliveryViewSet
+from webhooks.api.events import EventViewSet, SkipViewSet
 from webhooks.api.reports import StatisticViewSet, StatusViewSet, WhyViewSet
 from webhooks.api.runs import RunViewSet
+from webhooks.api.webhooks import WebhookViewSet
 
 app_name = "webhooks-api"
 
 router = DefaultRouter()
 router.include_format_suffixes = False
-router.register("webhooks", views.WebhookViewSet)
-router.register(r"webhooks/(?P<webhook>\d{1,18})/skips", views.SkipViewSet)
-router.register("deliveries", views.DeliveryViewSet)
-router.register("events", views.EventViewSet)
+router.register("webhooks", WebhookViewSet)
+router.register(r"webhooks/(?P<webhook>[^/.]+)/skips", SkipViewSet)
+router.register("deliveries", DeliveryViewSet)
+router.register("events", EventViewSet)
 router.register("runs", RunViewSet)
 
 statistics = StatisticViewSet.as_view({"get": "summary"})
@@ -28,6 +30,6 @@ urlpatterns = [
     path("statistics/", statistics, name="statistics"),
     path("status/", status, name="status"),
     path("why/", why, name="why"),
-    re_path(r"^webhooks/(?P<webhook>\d{1,18})/recover/$", recover, name="webhook-recover"),
-    re_path(r"^webhooks/(?P<webhook>\d{1,18})/backfill/$", backfill, name="webhook-backfill"),
+    path("webhooks/<webhook>/recover/", recover, name="webhook-recover"),
+    path("webhooks/<webhook>/backfill/", backfill, name="webhook-backfill"),
 ]

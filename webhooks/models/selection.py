@@ -1,7 +1,7 @@
 """Choose deliveries and events by filters, which the lists of the admin, the REST API and the runs share.
 
-Filters are a dictionary of plain JSON values, so a run can store them. ``webhooks.api.filters`` and
-``webhooks.admin.filters`` validate them.
+Filters are a dictionary of plain JSON values, so a run can store them. The filters of ``webhooks.api``
+and of ``webhooks.admin`` validate them.
 """
 
 from __future__ import annotations

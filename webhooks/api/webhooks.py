@@ -1,33 +1,57 @@
-"""Webhooks as the REST API reads and writes them."""
+"""Webhooks in the REST API: define, test, pause and delete them."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS
 from django.core.exceptions import ValidationError as ModelValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import Q, QuerySet
 from django.http import QueryDict
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_post_parameters
 from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.exceptions import NotFound, PermissionDenied
+from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.settings import api_settings
+from rest_framework.viewsets import ModelViewSet
 
+from webhooks import permissions
+from webhooks.api.base import Conflict, QueryFilters, StrictViewSet, redaction_of, refuse_body
 from webhooks.api.fields import (
+    ChoiceField,
     DisabledReasonField,
     ErrorKindField,
     MethodField,
+    NamedSerializer,
     ObjectTypesField,
     SecretField,
     TextListField,
+    extend_schema,
+    extend_schema_view,
     refuse_unknown,
 )
-from webhooks.api.serializers import redaction_of
-from webhooks.models import Webhook
+from webhooks.models import Event, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
-from webhooks.models.webhook import NORMALIZED_FIELDS, SECRET_FIELDS, SECRET_HEADERS_LENGTH, SECRET_LENGTH
-from webhooks.operations.webhooks import refusals
+from webhooks.models.validation import CONFLICT
+from webhooks.models.webhook import (
+    ACTION_FIELDS,
+    NORMALIZED_FIELDS,
+    SECRET_FIELDS,
+    SECRET_HEADERS_LENGTH,
+    SECRET_LENGTH,
+)
+from webhooks.models.webhook_states import IS_PAUSED
+from webhooks.operations import history
+from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, pause, ping, refusals, resume
 from webhooks.security.encryption import Secret, refuse_encrypted
+from webhooks.workers import jobs
 
 # Null for users without permission to change the webhook. A null in a request leaves the field as it is.
 HIDDEN = ("additional_headers", "body_template")
@@ -143,3 +167,115 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         if object_types is not None:
             instance.object_types.set(object_types)
         return instance
+
+
+class WebhookFilters(QueryFilters):
+    name = serializers.CharField(required=False, help_text=_("The whole name."))
+    q = serializers.CharField(required=False, help_text=_("A part of the name, in capital or small letters."))
+    enabled = serializers.BooleanField(required=False, help_text=_("Whether it is enabled."))
+    paused = serializers.BooleanField(required=False, help_text=_("Whether it is paused: by a user, or for failures."))
+    failing = serializers.BooleanField(required=False, help_text=_("Whether its last attempt failed."))
+    object_type = serializers.CharField(required=False, help_text=_("A model that it sends, such as dcim.site."))
+    action = ChoiceField(list(ACTION_FIELDS.values()), required=False, help_text=_("An action that it sends."))
+
+    lookups = {
+        "name": "name",
+        "q": "name__icontains",
+        "enabled": Q(enabled=True),
+        "paused": IS_PAUSED,
+        "failing": Q(failures_in_a_row__gt=0),
+    }
+
+    def narrow(self, queryset: Any) -> Any:
+        webhooks = super().narrow(queryset)
+        if "object_type" in self.validated_data:
+            app_label, _dot, model = self.validated_data["object_type"].lower().partition(".")
+            webhooks = webhooks.filter(object_types__app_label=app_label, object_types__model=model)
+        if "action" in self.validated_data:
+            webhooks = webhooks.filter(**{f"on_{self.validated_data['action']}": True})
+        return webhooks
+
+
+class PingedSerializer(NamedSerializer):
+    """The result of a test."""
+
+    event = serializers.IntegerField(help_text=_("The id of the test event. Its delivery has the result."))
+
+
+@extend_schema_view(list=extend_schema(parameters=[WebhookFilters]))
+@method_decorator(sensitive_post_parameters("secret", "secret_headers"), name="dispatch")
+class WebhookViewSet(StrictViewSet, ModelViewSet[Webhook]):
+    """Webhooks: the changes to send, and the URL of the receiver."""
+
+    queryset = Webhook.objects.all()
+    serializer_class = WebhookSerializer
+    filters_class = WebhookFilters
+
+    def get_queryset(self) -> QuerySet[Webhook]:
+        webhooks = Webhook.objects.prefetch_related("object_types")
+        change = {"PUT": "change", "PATCH": "change", "DELETE": "delete"}.get(str(self.request.method), self.operation)
+        if change:
+            return permissions.allowed(self.request.user, change, webhooks)
+        return permissions.visible_webhooks(self.request.user, webhooks)
+
+    def perform_create(self, serializer: serializers.BaseSerializer[Webhook]) -> None:
+        self._save(serializer, "add")
+
+    def perform_update(self, serializer: serializers.BaseSerializer[Webhook]) -> None:
+        self._save(serializer, "change")
+
+    def _save(self, serializer: serializers.BaseSerializer[Webhook], permission: str) -> None:
+        """Save in one transaction. A conflict with another user's change is a 404 or a 409."""
+        user = self.request.user
+        before = history.field_values(serializer.instance) if serializer.instance else None
+        # ``forget_previous_secret`` changes ``previous_secret``.
+        given = [name.removeprefix("forget_") for name in serializer.validated_data]
+        try:
+            with transaction.atomic(Event.objects.db):
+                webhook = serializer.save()
+                if not permissions.may(user, permission, webhook):
+                    raise PermissionDenied(OUTSIDE[permission])
+                if webhook.enabled:
+                    jobs.wake_on_commit()  # deliveries may have waited while it was disabled
+                if before is None:
+                    history.record(user, [webhook], history.ADDITION, [{"added": {}}])
+                elif changes := history.describe_changes(webhook, before, given):
+                    history.record(user, [webhook], history.CHANGE, changes)
+        except Webhook.DoesNotExist:
+            raise NotFound(_("The webhook was deleted meanwhile.")) from None
+        except IntegrityError:
+            raise Conflict(CONFLICT) from None
+
+    def perform_destroy(self, instance: Webhook) -> None:
+        with transaction.atomic(Event.objects.db):
+            history.record(self.request.user, [instance], history.DELETION)
+            delete_webhooks(Webhook.objects.filter(pk=instance.pk))
+
+    @extend_schema(request=None, responses=PingedSerializer)
+    @action(detail=True, methods=["post"], operation="change")
+    def ping(self, request: Request, pk: str) -> Response:
+        """Send a test event with the saved settings."""
+        refuse_body(request)
+        webhook = self.get_object()
+        if not webhook.enabled:
+            raise Conflict(_("The webhook is disabled. Enable it before you send a test."))
+        return Response(PingedSerializer({"event": ping(webhook, request.user).pk}).data)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="change")
+    def pause(self, request: Request, pk: str) -> Response:
+        """Stop sending until it is resumed. Changes are still stored, and their deliveries wait."""
+        return self._switch(pause, _("You can only pause a webhook that is enabled and that no user has paused yet."))
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="change")
+    def resume(self, request: Request, pk: str) -> Response:
+        """Send to a paused webhook again, at once."""
+        return self._switch(resume, _("You can only resume a webhook that is enabled and paused."))
+
+    def _switch(self, act: Callable[[Any, Any], list[Webhook]], refusal: Any) -> Response:
+        refuse_body(self.request)
+        webhook = self.get_object()
+        if not act(Webhook.objects.filter(pk=webhook.pk), self.request.user):
+            raise Conflict(refusal)
+        return Response(self.get_serializer(self.get_object()).data)

@@ -1,0 +1,273 @@
+"""Deliveries and their attempts in the REST API: read, retry, resend and discard them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers, status
+from rest_framework.decorators import action
+from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ReadOnlyModelViewSet
+
+from webhooks import payloads, permissions
+from webhooks.api.base import KEY, Conflict, StrictViewSet, redaction_of, refuse_body, sees_payload
+from webhooks.api.events import ChangeFilters, EventSummarySerializer, parse_json
+from webhooks.api.fields import (
+    ChoiceField,
+    ErrorKindField,
+    MultipleChoiceField,
+    NamedSerializer,
+    StateField,
+    WebhookSummarySerializer,
+    extend_schema,
+    extend_schema_view,
+)
+from webhooks.db import index_plans
+from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
+from webhooks.models.attempt import sent_bodies
+from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliveries, select_queued
+from webhooks.error_kinds import ErrorKind
+from webhooks.operations import retries, runs
+from webhooks.operations.runs import RefusedFilter
+from webhooks.permissions.redaction import explain
+
+# Null for users without permission to change the webhook.
+HIDDEN_OF_ATTEMPT = ("response_headers", "response_body")
+
+MAX_ATTEMPTS = 100  # shown of a delivery, the newest
+
+
+class DeliverySerializer(serializers.ModelSerializer[Delivery]):
+    """``id`` is the ``webhook-id`` that the receiver gets. ``next_attempt_at`` is null unless it is pending."""
+
+    event = EventSummarySerializer(read_only=True)
+    webhook = WebhookSummarySerializer(read_only=True)
+    state = StateField(read_only=True)
+    error_kind = ErrorKindField(read_only=True)
+    next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    lost_leases = serializers.IntegerField(read_only=True)
+
+    class Meta:
+        model = Delivery
+        ref_name = "RqWebhookDelivery"
+        fields: tuple[str, ...] = (
+            "id", "event", "webhook", "state", "attempt_count", "lost_leases", "reason", "error_kind",
+            "next_attempt_at", "created", "finished_at",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def to_representation(self, instance: Delivery) -> Any:
+        shown = super().to_representation(instance)
+        shown["reason"] = redaction_of(self).error(instance.webhook_id, instance.reason, instance.error_kind)
+        return shown
+
+
+class SentRequestSerializer(serializers.ModelSerializer[Attempt]):
+    """A request as it was sent. ``headers`` lack the values of secret headers and signatures. ``headers``, and a body
+    from a template, are null for users without permission to change the webhook. ``body`` is also null for users
+    without permission to view payloads, and if the Event does not give the same bytes again: compare its SHA-256."""
+
+    headers = serializers.DictField(
+        source="request_headers", child=serializers.CharField(), read_only=True, allow_null=True
+    )
+    body = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Attempt
+        ref_name = "RqWebhookSentRequest"
+        fields = ("method", "url", "headers", "body", "body_sha256")
+        read_only_fields = fields
+
+    def get_body(self, attempt: Attempt) -> str | None:
+        body = self.context["webhooks_bodies"].get(attempt.body_sha256)
+        return None if body is None else body.decode()
+
+    def to_representation(self, instance: Attempt) -> Any:
+        if not instance.method:
+            return None
+        redacted, webhook_id = redaction_of(self), instance.delivery.webhook_id
+        shown = super().to_representation(instance) | {"url": redacted.url(webhook_id, instance.url)}
+        if redacted.sees_all(webhook_id):
+            return shown
+        return shown | {"headers": None} | ({"body": None} if instance.body_kind == BodyKind.TEMPLATE else {})
+
+
+class NewestAttempts(serializers.ListSerializer[Any]):
+    def to_representation(self, data: Any) -> Any:
+        attempts = list(data.order_by("-pk")[:MAX_ATTEMPTS])
+        context: Any = self.context
+        delivery = data.instance
+        context["webhooks_bodies"] = sent_bodies(delivery, attempts) if sees_payload(self, delivery.event) else {}
+        return super().to_representation(attempts)
+
+
+class AttemptSerializer(serializers.ModelSerializer[Attempt]):
+    """``request`` is null if no request could be made: ``reason`` says why."""
+
+    request = SentRequestSerializer(source="*", read_only=True, allow_null=True)
+    error_kind = ErrorKindField(read_only=True)
+    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
+    response_body = serializers.CharField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Attempt
+        ref_name = "RqWebhookAttempt"
+        list_serializer_class = NewestAttempts
+        fields = (
+            "number", "started_at", "duration_ms", "request", "succeeded", "reason", "error_kind", "status",
+            "response_headers", "response_body", "worker", "requested_by",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def to_representation(self, instance: Attempt) -> Any:
+        redacted, webhook_id = redaction_of(self), instance.delivery.webhook_id
+        shown = super().to_representation(instance) | {
+            "reason": redacted.error(webhook_id, instance.reason, instance.error_kind),
+        }
+        if not redacted.sees_all(webhook_id):
+            return shown | dict.fromkeys(HIDDEN_OF_ATTEMPT)
+        return shown if sees_payload(self, instance.delivery.event) else shown | {"response_body": None}
+
+
+class DeliveryDetailSerializer(DeliverySerializer):
+    """``payload`` is sent, or the input of the body template. It is null without permission to view payloads.
+    ``attempts`` has the newest first. ``cause`` and ``remedy`` explain ``error_kind``."""
+
+    cause = serializers.SerializerMethodField()
+    remedy = serializers.SerializerMethodField()
+    payload = serializers.SerializerMethodField()
+    attempts = AttemptSerializer(many=True, read_only=True)
+
+    class Meta(DeliverySerializer.Meta):
+        ref_name = "RqWebhookDeliveryDetail"
+        fields = (*DeliverySerializer.Meta.fields, "cause", "remedy", "payload", "attempts")
+        read_only_fields = fields
+
+    def get_cause(self, delivery: Delivery) -> str:
+        return explain(delivery.error_kind, delivery.webhook.payload_url).cause
+
+    def get_remedy(self, delivery: Delivery) -> str:
+        return explain(delivery.error_kind, delivery.webhook.payload_url).remedy
+
+    def get_payload(self, delivery: Delivery) -> dict[str, Any] | None:
+        if not sees_payload(self, delivery.event):
+            return None
+        payload: dict[str, Any] = parse_json(
+            payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id)).decode()
+        )
+        return payload
+
+
+class RetriedSerializer(NamedSerializer):
+    """The result of a bulk retry."""
+
+    retried = serializers.IntegerField(help_text=_("The number of deliveries that are sent again."))
+    run = serializers.IntegerField(allow_null=True, help_text=_("The id of the run that does it, if there are many."))
+
+
+class DeliveryFilters(ChangeFilters):
+    state = MultipleChoiceField(choices=State.choices, required=False, help_text=_("May be repeated."))
+    error_kind = ChoiceField(list(ErrorKind), required=False, help_text=_("The kind of its last failure."))
+    status = serializers.IntegerField(
+        min_value=100, max_value=999, required=False, help_text=_("The HTTP status of its last answer.")
+    )
+    webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook."))
+
+    def narrow(self, queryset: Any) -> Any:
+        self.is_valid(raise_exception=True)
+        return select_deliveries(self.chosen, queryset)
+
+
+@extend_schema_view(list=extend_schema(parameters=[DeliveryFilters]))
+class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
+    """Deliveries: one Event to one webhook, with its attempts; Retry and Discard."""
+
+    queryset = Delivery.objects.all()
+    filters_class = DeliveryFilters
+
+    def get_queryset(self) -> QuerySet[Delivery]:
+        deliveries = Delivery.objects.for_detail() if self.detail else Delivery.objects.for_list()
+        return permissions.visible_deliveries(self.request.user, deliveries)
+
+    def paginate_queryset(self, queryset: Any) -> Any:
+        """Find the ids of a page first: in the queue, if it has the deliveries, because it is small."""
+        filters = DeliveryFilters(self.request.query_params)
+        filters.is_valid(raise_exception=True)
+        user, chosen = self.request.user, filters.chosen
+        self.may_sort = not chosen.keys() <= QUEUE_FILTERS
+        rows = None if self.may_sort else select_queued(chosen, permissions.visible_queue(user))
+        if rows is None:
+            keys = Delivery.without_state.only("pk")
+            rows = select_deliveries(chosen, permissions.visible_deliveries(user, keys))  # type: ignore[arg-type, assignment]
+        found = super().paginate_queryset(rows)  # type: ignore[arg-type]
+        with index_plans(queryset.db):
+            return found and rows_in_order(queryset, [row.pk for row in found])
+
+    def get_serializer_class(self) -> Any:
+        return DeliveryDetailSerializer if self.detail else DeliverySerializer
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="retry")
+    def retry(self, request: Request, pk: str) -> Response:
+        """Send a failed or discarded delivery again, or a pending one now, before its next attempt is due."""
+        refusal = _(
+            "Delivery %(id)s is %(state)s. You can only retry a failed or discarded delivery, or one between attempts, "
+            "of a webhook that is not deleted."
+        )
+        return self._perform(retries.retry, refusal)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="resend")
+    def resend(self, request: Request, pk: str) -> Response:
+        """Send a finished delivery again, one that succeeded too: under its ``webhook-id``, in the order of its lane.
+        The request has the header ``X-Webhook-Redelivery: true``."""
+        refusal = _(
+            "Delivery %(id)s is %(state)s. You can only resend a finished delivery, of a webhook that is not deleted."
+        )
+        return self._perform(retries.resend, refusal)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"], operation="discard")
+    def discard(self, request: Request, pk: str) -> Response:
+        """End a delivery without sending it."""
+        refusal = _("Delivery %(id)s is %(state)s. You can only discard a waiting, pending or failed delivery.")
+        return self._perform(retries.discard, refusal)
+
+    def _perform(self, perform: Callable[[Any, Any], int], refusal: Any) -> Response:
+        refuse_body(self.request)
+        delivery = self.get_object()
+        if not permissions.may(self.request.user, self.operation, delivery):
+            raise PermissionDenied
+        if not perform(Delivery.objects.filter(pk=delivery.pk), self.request.user):
+            raise Conflict(refusal % {"id": delivery.pk, "state": State(delivery.state).label})
+        return Response(self.get_serializer(self.get_object()).data)
+
+    @extend_schema(
+        operation_id="webhooks_deliveries_retry_many",
+        parameters=[DeliveryFilters],
+        request=None,
+        responses={200: RetriedSerializer, 202: RetriedSerializer},
+    )
+    @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
+    def retry_many(self, request: Request) -> Response:
+        """Send again all failed deliveries that the query parameters choose. At least one parameter is required.
+        ``state=discarded`` and ``state=pending`` choose those instead. If there are many, a run does it."""
+        refuse_body(request)
+        filters = DeliveryFilters(request.query_params)
+        if not set(request.query_params) & set(filters.fields):
+            refusal = _("Give at least one filter as a query parameter: %(names)s.")
+            raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
+        filters.is_valid(raise_exception=True)
+        try:
+            done = runs.act(RunKind.RETRY, {"state": [State.FAILED.value]} | filters.chosen, request.user)
+        except RefusedFilter as refused:
+            raise ValidationError({refused.filter: [str(refused)]}) from None
+        if isinstance(done, Run):
+            shown = RetriedSerializer({"retried": 0, "run": done.pk}).data
+            return Response(shown, status=status.HTTP_202_ACCEPTED)
+        return Response(RetriedSerializer({"retried": done, "run": None}).data)

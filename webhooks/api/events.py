@@ -1,0 +1,218 @@
+"""Events and skips in the REST API.
+
+``ref_name`` is the name of a serializer in the documents of drf-spectacular and drf-yasg: a host may have an ``Event``,
+too.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.translation import gettext_lazy as _
+from rest_framework import serializers, status
+from rest_framework.decorators import action
+from rest_framework.exceptions import PermissionDenied, ValidationError
+from rest_framework.generics import get_object_or_404
+from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.viewsets import ReadOnlyModelViewSet
+
+from webhooks import permissions
+from webhooks.api.base import KEY, Conflict, QueryFilters, StrictViewSet, refuse_body, sees_payload
+from webhooks.api.fields import ChoiceField, MomentField, RuleField, extend_schema, extend_schema_view
+from webhooks.models import Event, Skip
+from webhooks.models.selection import select_events
+from webhooks.models.skip import Rule
+from webhooks.operations import replays
+from webhooks.operations.wording import skip_reason
+from webhooks.text import replace_half_surrogates
+
+# Null without permission to view payloads.
+PAYLOAD_OF_EVENT = ("data", "snapshots", "serializers", "request")
+
+
+class EventSummarySerializer(serializers.ModelSerializer[Event]):
+    class Meta:
+        model = Event
+        ref_name = "RqWebhookEventSummary"
+        fields: tuple[str, ...] = ("id", "timestamp", "action", "object_type", "object_id", "object_repr")
+        read_only_fields = fields
+
+
+class EventSerializer(serializers.ModelSerializer[Event]):
+    """``error`` says why the Event failed, mostly as a traceback. A failed Event is not sent."""
+
+    class Meta:
+        model = Event
+        ref_name = "RqWebhookEvent"
+        fields: tuple[str, ...] = (
+            *EventSummarySerializer.Meta.fields, "username", "request_id", "depth", "replayed_at", "replay_of",
+            "error",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class EventDetailSerializer(EventSerializer):
+    """The columns of JSON text as JSON, null where they are empty. Without permission to view payloads, all but
+    ``changed`` are null."""
+
+    data = serializers.SerializerMethodField()  # type: ignore[assignment]
+    snapshots = serializers.SerializerMethodField()
+    changed = serializers.SerializerMethodField()
+    request = serializers.SerializerMethodField()
+    serializers = serializers.SerializerMethodField()  # the last one: it hides the module in this class
+
+    class Meta(EventSerializer.Meta):
+        ref_name = "RqWebhookEventDetail"
+        fields = (*EventSerializer.Meta.fields, "data", "snapshots", "changed", "serializers", "request")
+        read_only_fields = fields
+
+    def to_representation(self, instance: Event) -> Any:
+        shown = super().to_representation(instance)
+        return shown if sees_payload(self, instance) else shown | dict.fromkeys(PAYLOAD_OF_EVENT)
+
+    def get_data(self, event: Event) -> Any:
+        return parse_json(event.data)
+
+    def get_snapshots(self, event: Event) -> dict[str, Any] | None:
+        return parse_json(event.snapshots)  # type: ignore[no-any-return]
+
+    def get_changed(self, event: Event) -> list[str] | None:
+        return parse_json(event.changed)  # type: ignore[no-any-return]
+
+    def get_request(self, event: Event) -> dict[str, Any] | None:
+        return parse_json(event.request)  # type: ignore[no-any-return]
+
+    def get_serializers(self, event: Event) -> dict[str, dict[str, Any]] | None:
+        """The webhooks and the output of each serializer by its name. The column has JSON text inside JSON."""
+        outputs = parse_json(event.serializers)
+        for output in (outputs or {}).values():
+            output.update({name: parse_json(text) for name, text in output.items() if name != "webhooks"})
+        return outputs  # type: ignore[no-any-return]
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON text. A response cannot hold half of a surrogate pair, which a text from outside may have."""
+    return json.loads(replace_half_surrogates(text or "null"))
+
+
+class SkipSerializer(serializers.ModelSerializer[Skip]):
+    """``detail`` has the value that the rule wanted, and the value that it found. The
+    value that a condition found requires the permission to view payloads."""
+
+    rule = RuleField(read_only=True)
+    detail = serializers.SerializerMethodField()
+    reason = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Skip
+        ref_name = "RqWebhookSkip"
+        fields: tuple[str, ...] = (
+            "id", "timestamp", "action", "object_type", "object_id", "object_repr", "username", "request_id", "rule",
+            "detail", "reason",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def _shows_actual(self) -> bool:
+        return permissions.may_view_payloads(self.context["request"].user)
+
+    def get_detail(self, skip: Skip) -> dict[str, Any]:
+        return skip.shown_detail(self._shows_actual())
+
+    def get_reason(self, skip: Skip) -> str:
+        return skip_reason(skip, self._shows_actual())
+
+
+class ObjectFilters(QueryFilters):
+    object_type = serializers.CharField(required=False, help_text=_("The label of a model, such as dcim.site."))
+    object_id = serializers.CharField(required=False, help_text=_("The key of an object. Give object_type as well."))
+
+    def validate_object_type(self, value: str) -> str:
+        return value.lower()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        if "object_id" in attrs and "object_type" not in attrs:
+            raise ValidationError({"object_id": _("Give object_type as well: ids of different models are the same.")})
+        return attrs
+
+
+class SkipFilters(ObjectFilters):
+    rule = ChoiceField(Rule.choices, required=False, help_text=_("What said no."))
+
+    lookups = {"object_type": "object_type", "object_id": "object_id", "rule": "rule"}
+
+
+class ChangeFilters(ObjectFilters):
+    """The filters by the change that happened, which deliveries share with events."""
+
+    action = serializers.CharField(required=False, help_text=_("created, updated, deleted, or the name of an event."))
+    request_id = serializers.CharField(required=False, help_text=_("The id of the request that made the change."))
+    name = serializers.CharField(
+        required=False, help_text=_("A part of the name of the object, in capital or small letters.")
+    )
+    user = serializers.CharField(required=False, help_text=_("The name of the user who made the change."))
+    created_after = MomentField(required=False, help_text=_("The first time that is included."))
+    created_before = MomentField(required=False, help_text=_("The first time that is not included any more."))
+
+
+class EventFilters(ChangeFilters):
+    failed = serializers.BooleanField(required=False, help_text=_("Whether it failed and was not replayed."))
+    webhook = serializers.IntegerField(
+        **KEY, help_text=_("The id of a webhook that matched it, or has a delivery of it.")
+    )
+
+    def narrow(self, queryset: Any) -> Any:
+        self.is_valid(raise_exception=True)
+        return select_events(self.chosen, queryset)
+
+
+@extend_schema_view(list=extend_schema(parameters=[SkipFilters]))
+class SkipViewSet(StrictViewSet, ListModelMixin):
+    """Changes that a webhook did not want, and why."""
+
+    queryset = Skip.objects.all()
+    serializer_class = SkipSerializer
+    filters_class = SkipFilters
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        super().initial(request, *args, **kwargs)
+        get_object_or_404(permissions.visible_webhooks(request.user), pk=kwargs["webhook"])
+
+    def get_queryset(self) -> QuerySet[Skip]:
+        return permissions.visible_skips(self.request.user).filter(webhook=self.kwargs["webhook"])
+
+
+@extend_schema_view(list=extend_schema(parameters=[EventFilters]))
+class EventViewSet(StrictViewSet, ReadOnlyModelViewSet[Event]):
+    """Events: committed changes of objects, and why some failed; Replay."""
+
+    queryset = Event.objects.all()
+    filters_class = EventFilters
+
+    def get_queryset(self) -> QuerySet[Event]:
+        events = Event.objects.all() if self.detail else Event.objects.for_list()
+        return permissions.visible_events(self.request.user, events)
+
+    def get_serializer_class(self) -> Any:
+        return EventDetailSerializer if self.detail else EventSerializer
+
+    @extend_schema(request=None, responses={201: EventDetailSerializer})
+    @action(detail=True, methods=["post"], operation="replay")
+    def replay(self, request: Request, pk: str) -> Response:
+        """Capture the object of an event again as it is today. Returns the new event."""
+        refuse_body(request)
+        event = self.get_object()
+        if not permissions.may(request.user, "replay", event):
+            raise PermissionDenied
+        if not Event.objects.replayable().filter(pk=event.pk).exists():
+            refusal = _("Event %(id)s is a test, or a failed event that was replayed.")
+            raise Conflict(refusal % {"id": event.pk})
+        [result] = replays.replay([event], request.user)
+        if result.event is None:
+            refusal = _("Event %(id)s was not replayed: %(problem)s.")
+            raise Conflict(refusal % {"id": event.pk, "problem": result.problem})
+        created = Event.objects.get(pk=result.event.pk)
+        return Response(self.get_serializer(created).data, status=status.HTTP_201_CREATED)
