@@ -9,9 +9,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
-from webhooks.management import DatabaseCommand, importers
-from webhooks.management.importers import ImportPreview, source
-from webhooks.management.importers.translate import Plan
+from webhooks.management import DatabaseCommand, import_plans, import_source
+from webhooks.management.import_plans import ImportPreview, Plan
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy
 from webhooks.operations.wording import count_of
@@ -50,10 +49,10 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
-            responses = source.read(options["sources"], _token(options["token_file"]))
-        except source.UnreadableSource as error:
+            responses = import_source.read(options["sources"], _token(options["token_file"]))
+        except import_source.UnreadableSource as error:
             raise CommandError(one_line(str(error))) from None
-        preview = importers.preview(responses, options["disabled"])
+        preview = import_plans.preview(responses, options["disabled"])
         self._show(preview, responses.missing)
         if options["dry_run"]:
             self._print("Nothing was created: this was a dry run.")
@@ -63,7 +62,7 @@ class Command(DatabaseCommand):
             self._print("Nothing was created.")
         else:
             try:
-                importers.create(preview.new)
+                import_plans.create(preview.new)
             except IntegrityError as error:
                 problem = f"Nothing was created: another user has just used one of the names ({error}). Run it again."
                 raise CommandError(one_line(problem)) from None

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.management import importers
-from webhooks.management.importers.source import Responses, UnreadableSource, read
-from webhooks.management.importers.translate import ESCAPING, Plan, Skipped, split_headers, translate
+from webhooks.management import import_plans
+from webhooks.management.import_plans import ESCAPING, Plan, Skipped, split_headers, translate
+from webhooks.management.import_source import Responses, UnreadableSource, read
 from webhooks.models import Webhook
 
 CAPTURED = Path(__file__).parents[1] / "captured"
@@ -436,8 +436,8 @@ class TestCommand:
         used: list[Any] = []
         atomic = transaction.atomic
         monkeypatch.setattr(router, "db_for_write", lambda model, **hints: used.append(model) or "default")
-        monkeypatch.setattr(importers.transaction, "atomic", lambda using: used.append(using) or atomic(using))
-        importers.create([])
+        monkeypatch.setattr(import_plans.transaction, "atomic", lambda using: used.append(using) or atomic(using))
+        import_plans.create([])
         assert used == [Webhook, "default"]
 
     def test_a_dry_run_creates_nothing(self, one_rule: str) -> None:
@@ -704,7 +704,7 @@ def test_an_error_response_is_reported_without_the_token(netbox: Server, answer:
 
 
 def test_a_response_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.management.importers.source.MAX_BYTES", 1000)
+    monkeypatch.setattr("webhooks.management.import_source.MAX_BYTES", 1000)
     with pytest.raises(UnreadableSource, match="more than 1,000 bytes"):
         read([netbox.url])
 

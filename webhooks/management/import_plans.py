@@ -1,4 +1,4 @@
-"""Translate webhooks of NetBox and Nautobot into webhooks of this app, and name the differences. No database.
+"""Webhooks and event rules of NetBox and Nautobot as webhooks of this app: the differences, and their creation.
 
 NetBox has event rules, and each uses one webhook: every rule becomes one webhook here. A webhook of Nautobot, or of
 NetBox before 3.7, has its own models and actions.
@@ -8,20 +8,31 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from webhooks import conditions
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
 from webhooks.conf import MAX_TIMEOUT
-from webhooks.management.importers.source import Item, Responses
+from webhooks.errors import get_logger
+from webhooks.management.import_source import Item, Responses
 from webhooks.models import Webhook
 from webhooks.network import headers
 from webhooks.payloads import templates
+from webhooks.registry import label_of
 from webhooks.registry.registration import is_sensitive
 from webhooks.text import clean
+
+logger = get_logger(__name__)
+
+# Users set these fields; workers keep the others.
+SETTINGS = [field.name for field in Webhook._meta.concrete_fields if field.editable and not field.primary_key]
 
 ACTIONS = {"object_created": "on_created", "object_updated": "on_updated", "object_deleted": "on_deleted"}
 FLAGS = {"type_create": "on_created", "type_update": "on_updated", "type_delete": "on_deleted"}
@@ -61,6 +72,65 @@ class Skipped:
 
     origin: str
     reason: str
+
+
+@dataclass
+class ImportPreview:
+    """The result of an import before it changes anything."""
+
+    new: list[Plan] = field(default_factory=list)
+    existing: list[tuple[Plan, list[str]]] = field(default_factory=list)
+    """Plans with the name of a stored webhook, and the fields that differ."""
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def preview(responses: Responses, disabled: bool = False) -> ImportPreview:
+    """Translate and validate. ``disabled`` disables all new webhooks."""
+    result, registered = ImportPreview(), registry.registered_models()
+    origins: dict[str, str] = {}
+    for plan in translate(responses, registered):
+        if isinstance(plan, Skipped):
+            result.skipped.append(plan)
+            continue
+        plan.fields["enabled"] = plan.fields["enabled"] and not disabled
+        if stored := Webhook.objects.filter(name=plan.name).first():
+            result.existing.append((plan, _differing_fields(stored, plan)))
+        elif problem := f"{origins[plan.name]} has the same name" if plan.name in origins else _problem(plan):
+            result.skipped.append(Skipped(plan.origin, problem))
+        else:
+            origins[plan.name] = plan.origin
+            result.new.append(plan)
+    return result
+
+
+def create(plans: Iterable[Plan]) -> None:
+    """Create a webhook for each plan, or none. Raises IntegrityError if another user took one of the names."""
+    models = registry.registered_models()
+    with transaction.atomic(Webhook.objects.db):
+        for plan in plans:
+            webhook = Webhook.objects.create(**plan.fields)
+            types = ContentType.objects.get_for_models(*(models[label] for label in plan.object_types))
+            webhook.object_types.set(types.values())
+            logger.info("Webhook %s was imported from %s", webhook, plan.origin)
+
+
+def _problem(plan: Plan) -> str:
+    try:
+        Webhook(**plan.fields).full_clean()
+    except ValidationError as error:
+        refused = [f"{name}: {' '.join(messages)}" for name, messages in error.message_dict.items()]
+        return f"refused: {'; '.join(refused)}"
+    return ""
+
+
+def _differing_fields(stored: Webhook, plan: Plan) -> list[str]:
+    planned = Webhook(**plan.fields)
+    names = [name for name in SETTINGS if getattr(stored, name) != getattr(planned, name)]
+    object_types = set(map(label_of, stored.object_types.all()))
+    return names + (["object_types"] if object_types != set(plan.object_types) else [])
+
+
+# The translation
 
 
 class _NoEquivalent(Exception):
