@@ -190,6 +190,7 @@ def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
         "is_complete": True,
         "deliveries": 3,
         "events": 0,
+        "note": "",
         "sample": 0,
     }
     for body in ({}, {"hours": 2, "since": "2026-01-01T00:00:00Z"}, {"hours": 0}):

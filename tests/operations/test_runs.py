@@ -200,6 +200,14 @@ def test_a_run_with_a_filter_that_can_choose_nothing_is_refused(
     assert not Run.objects.exists()
 
 
+def test_a_preview_says_if_nothing_matches_because_no_user_has_the_name(user: User) -> None:
+    make_delivery(make_webhook(Thing), State.FAILED)
+    notes = [runs.preview(RunKind.RETRY, {"user": name}).note for name in ("nobody", user.username)]
+    assert notes == ["There is no user “nobody”.", ""]
+    make_delivery(make_webhook(Thing), State.FAILED, event=make_event(username="script", dispatched=True))
+    assert runs.preview(RunKind.RETRY, {"user": "script"}).note == ""
+
+
 def test_a_run_takes_deliveries_of_a_model_that_is_not_registered_any_more() -> None:
     make_delivery(make_webhook(Thing), State.FAILED, event=make_event(object_type="gone.rack", dispatched=True))
     assert runs.preview(RunKind.RETRY, {"object_type": "gone.rack", "state": ["failed", "succeeded"]}).count == 1

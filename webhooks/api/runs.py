@@ -130,6 +130,7 @@ class RunPreviewSerializer(NamedSerializer):
     is_complete = serializers.BooleanField()
     deliveries = serializers.IntegerField()
     events = serializers.IntegerField()
+    note = serializers.CharField(help_text=_("Why nothing matches, if that is known."))
     sample = NamedRowSerializer(many=True)
 
 

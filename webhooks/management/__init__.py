@@ -135,7 +135,7 @@ class RunCommand(DatabaseCommand):
         numbers = _numbers(self.kind, found)
         if not found.is_complete:
             numbers = f"At least {numbers}: the count was stopped after {COUNT_SECONDS} s"
-        self.stdout.write(f"{numbers}. Nothing was changed: this was a dry run.")
+        self.stdout.write(one_line(f"{numbers}. Nothing was changed: this was a dry run. {found.note}".rstrip()))
         for pk, name in found.sample:
             # A name comes from elsewhere, and would control the terminal.
             self.stdout.write(one_line(f"  {pk}  {name}"))

@@ -123,6 +123,8 @@ class Preview:
     """The ids of the webhooks that have the deliveries."""
     is_complete: bool = True
     """False if the time was over before all rows were counted."""
+    note: str = ""
+    """Why nothing matches, if a filter names a user who does not exist. Changes by a script may have such a name."""
 
     @property
     def count(self) -> int:
@@ -183,6 +185,8 @@ def preview(
                 after = until
             found.is_complete = after == run.last_event or time.monotonic() < end
     found.sample = _named(oldest, user)
+    if not found.count and "user" in filters and isinstance(history.user_named(filters["user"]), str):
+        found.note = _("There is no user “%(user)s”.") % {"user": filters["user"]}
     return found
 
 
