@@ -195,7 +195,10 @@ def test_recover_and_backfill_begin_runs_of_one_webhook(api: APIClient) -> None:
     }
     for body in ({}, {"hours": 2, "since": "2026-01-01T00:00:00Z"}, {"hours": 0}):
         assert api.post(f"{url}/backfill/", body, format="json").status_code == 400
-    assert api.post(f"{API}/webhooks/999/backfill/", {"hours": 1}, format="json").status_code == 404
+    for key in ("999", "abc", "9" * 40):
+        for kind in ("recover", "backfill"):
+            answer = api.post(f"{API}/webhooks/{key}/{kind}/", {"hours": 1}, format="json")
+            assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
 
 
 def test_a_recovery_requires_both_permissions() -> None:

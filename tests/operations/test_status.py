@@ -18,9 +18,9 @@ from rq import Queue, Worker
 from dcim.models import Site
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from tests.support.users import api_client, make_user
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import State, Webhook
 from webhooks.models import Worker as Lease
-from webhooks.error_kinds import ErrorKind
 from webhooks.operations import history, status
 from webhooks.operations.alarms import Alarm, Level, Problem
 from webhooks.workers.status import CLASS_FIELD, Backend, RegisteredWorker

@@ -28,10 +28,10 @@ from webhooks.api.fields import (
     extend_schema_view,
 )
 from webhooks.db import index_plans
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliveries, select_queued
-from webhooks.error_kinds import ErrorKind
 from webhooks.operations import retries, runs
 from webhooks.operations.runs import RefusedFilter
 from webhooks.permissions.redaction import explain

@@ -14,10 +14,10 @@ from rest_framework import serializers
 from rest_framework.exceptions import ValidationError
 
 from webhooks import registry
+from webhooks.error_kinds import ErrorKind
 from webhooks.models import RunKind, RunState, State, Webhook
 from webhooks.models.skip import Rule
 from webhooks.models.webhook import DisabledReason, Method
-from webhooks.error_kinds import ErrorKind
 from webhooks.operations.alarms import Level, Problem
 from webhooks.operations.why import Cause, Target
 from webhooks.registry import label_of

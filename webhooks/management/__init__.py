@@ -14,10 +14,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error
 from django.utils import translation
 
+from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.models import Run, RunKind, RunState, State, Webhook
 from webhooks.models.ids import filter_time
-from webhooks.error_kinds import ErrorKind
 from webhooks.operations import runs
 from webhooks.operations.runs import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of
