@@ -14,7 +14,7 @@ from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
 from webhooks.operations.overview import EACH_CAP, FailedGroup, open_count
 from webhooks.operations.wording import number, span, why_disabled
-from webhooks.permissions.redaction import explain, label_of_kind, remedy_of
+from webhooks.permissions.redaction import explain, label_of_kind
 
 
 def webhook_alarms(webhook: Any) -> Iterator[Alarm]:
@@ -143,6 +143,6 @@ def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
         reasons = [f"{label_of_kind(group.kind)} ({number(group.count, EACH_CAP)})" for group in known]
         text += " " + _("Reasons: %(reasons)s.") % {"reasons": ", ".join(reasons)}
     kind = known[0].kind if known else ""
-    remedy = remedy_of(kind, webhook.payload_url) if known else _("Fix the causes, then retry.")
+    remedy = explain(kind, webhook.payload_url).remedy if known else _("Fix the causes, then retry.")
     since = min((group.since for group in groups), default=None)
     yield _alarm(webhook, Problem.FAILED_DELIVERIES, text, remedy, since=since, error_kind=kind, waiting=0)
