@@ -29,10 +29,9 @@ from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet
 from webhooks.models.ids import first_id
 from webhooks.models.selection import TIMES, Filters, events_in_order, select_events
-from webhooks.operations import retries
-from webhooks.operations.wording import skip_reason
+from webhooks.operations import replays
 from webhooks.operations.why.rows import near
-from webhooks.operations.wording import number
+from webhooks.operations.wording import number, skip_reason
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.text import last_line
 
@@ -207,7 +206,7 @@ def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
     replayed, problems = 0, list[str]()
     end = time.monotonic() + REQUEST_SECONDS
     for start in range(0, len(ids), CHUNK):
-        for one in retries.replay(Event.objects.filter(pk__in=ids[start : start + CHUNK]).order_by("pk"), request.user):
+        for one in replays.replay(Event.objects.filter(pk__in=ids[start : start + CHUNK]).order_by("pk"), request.user):
             if one.event:
                 replayed += 1
             else:

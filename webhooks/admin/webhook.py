@@ -32,10 +32,8 @@ from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.validation import CONFLICT
 from webhooks.models.webhook import ACTION_FIELDS, SECRET_FIELDS
 from webhooks.network import url_policy
-from webhooks.operations.webhooks import OUTSIDE
-from webhooks.operations.wording import why_disabled
-from webhooks.operations.webhooks import delete_webhooks, ping
-from webhooks.operations.wording import count_of, number, sentence
+from webhooks.operations.webhooks import OUTSIDE, delete_webhooks, ping
+from webhooks.operations.wording import count_of, number, sentence, why_disabled
 from webhooks.permissions import redaction
 from webhooks.workers import jobs
 
