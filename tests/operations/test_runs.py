@@ -202,8 +202,8 @@ def test_a_run_with_a_filter_that_can_choose_nothing_is_refused(
 
 def test_a_preview_says_if_nothing_matches_because_no_user_has_the_name(user: User) -> None:
     make_delivery(make_webhook(Thing), State.FAILED)
-    notes = [runs.preview(RunKind.RETRY, {"user": name}).note for name in ("nobody", user.username)]
-    assert notes == ["There is no user “nobody”.", ""]
+    notes = [runs.preview(RunKind.RETRY, {"user": name}).note for name in ("jone", user.username)]
+    assert notes == ["There is no user “jone”.", ""]
     make_delivery(make_webhook(Thing), State.FAILED, event=make_event(username="script", dispatched=True))
     assert runs.preview(RunKind.RETRY, {"user": "script"}).note == ""
 

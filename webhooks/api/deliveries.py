@@ -23,10 +23,10 @@ from webhooks.api.fields import (
     MultipleChoiceField,
     NamedSerializer,
     StateField,
-    WebhookSummarySerializer,
     extend_schema,
     extend_schema_view,
 )
+from webhooks.api.webhooks import WebhookSummarySerializer
 from webhooks.db import index_plans
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State

@@ -15,7 +15,7 @@ from rest_framework.exceptions import ValidationError
 
 from webhooks import registry
 from webhooks.error_kinds import ErrorKind
-from webhooks.models import RunKind, RunState, State, Webhook
+from webhooks.models import RunKind, RunState, State
 from webhooks.models.skip import Rule
 from webhooks.models.webhook import DisabledReason, Method
 from webhooks.operations.alarms import Level, Problem
@@ -163,11 +163,3 @@ class NamedSerializer(serializers.Serializer[Any]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.Meta = type("Meta", (), {"ref_name": f"RqWebhook{cls.__name__.removesuffix('Serializer')}"})
-
-
-class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
-    class Meta:
-        model = Webhook
-        ref_name = "RqWebhookSummary"
-        fields = ("id", "name")
-        read_only_fields = fields

@@ -24,9 +24,9 @@ from webhooks.api.fields import (
     RuleField,
     StateField,
     TargetField,
-    WebhookSummarySerializer,
     extend_schema,
 )
+from webhooks.api.webhooks import WebhookSummarySerializer
 from webhooks.conf import conf
 from webhooks.db import to_utc
 from webhooks.delivery.statistics import MINUTE_DAYS

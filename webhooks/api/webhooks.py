@@ -169,6 +169,14 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
         return instance
 
 
+class WebhookSummarySerializer(serializers.ModelSerializer[Webhook]):
+    class Meta:
+        model = Webhook
+        ref_name = "RqWebhookSummary"
+        fields = ("id", "name")
+        read_only_fields = fields
+
+
 class WebhookFilters(QueryFilters):
     name = serializers.CharField(required=False, help_text=_("The whole name."))
     q = serializers.CharField(required=False, help_text=_("A part of the name, in capital or small letters."))

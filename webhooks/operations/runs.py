@@ -1,4 +1,4 @@
-"""Begin, preview, pause, resume and cancel runs: acts on many rows.
+"""Begin, preview, pause, resume and cancel runs, which are acts on many rows, and check their filters.
 
 Workers execute their steps in the background, see ``delivery.run_steps``.
 """
@@ -83,8 +83,7 @@ ROW = dict.fromkeys(RunKind, "delivery") | {
     RunKind.BACKFILL: "event",
 }
 
-
-# The filters that a run of a kind can have, and those that it needs.
+# The filters that a run of a kind can have, and the ones that it needs.
 FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
 FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}
 NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
