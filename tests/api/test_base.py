@@ -1,0 +1,205 @@
+"""What all lists of the REST API share: permissions, pages and strict parameters."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+
+from tests.support.makers import make_webhook
+from tests.support.rest import (
+    DELIVERIES,
+    EVENTS,
+    NOON,
+    WEBHOOKS,
+    client_of,
+    detail,
+    make_delivery,
+    retry_many,
+    selects,
+)
+from tests.testapp.models import Label, Thing
+from webhooks.models import Attempt, Delivery, Event, State
+
+
+@pytest.fixture
+def committing(database: str) -> APIClient:
+    """The same with real commits, for requests that are no transaction: an error would break the test's own."""
+    return client_of(is_superuser=True)
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Europe/Berlin", "0001-01-01"), ("America/New_York", "9999-12-31T23:00:00")]
+)
+def test_a_time_outside_the_range_of_utc_is_refused(api: APIClient, settings: Any, zone: str, day: str) -> None:
+    settings.TIME_ZONE = zone
+    answer = api.get(f"{DELIVERIES}?created_after={day}")
+    assert (answer.status_code, list(answer.json())) == (400, ["created_after"])
+
+
+def test_pages_by_cursor_miss_nothing(api: APIClient) -> None:
+    webhook = make_webhook(Thing)
+    made = [str(make_delivery(webhook, at=NOON + timedelta(minutes=number)).pk) for number in range(7)]
+    seen, url = [], f"{DELIVERIES}?limit=3&webhook={webhook.pk}"
+    while url:
+        page = api.get(url).json()
+        seen.append([row["id"] for row in page["results"]])
+        make_delivery(webhook, at=NOON + timedelta(hours=len(seen)))  # new rows move nothing
+        url = page["next"]
+    assert [len(page) for page in seen] == [3, 3, 1]
+    assert [pk for page in seen for pk in page] == made[::-1]
+
+
+@pytest.mark.parametrize("url", [DELIVERIES, EVENTS])
+@pytest.mark.parametrize("position", [None, "nothing", "\0", "1; DROP TABLE"])
+def test_an_invented_cursor_is_not_found(api: APIClient, url: str, position: str | None) -> None:
+    cursor = "nonsense" if position is None else b64encode(urlencode({"p": position}).encode()).decode()
+    answer = api.get(url, {"cursor": cursor})
+    assert (answer.status_code, answer.json()) == (404, {"detail": "Invalid cursor"})
+
+
+def test_a_cursor_beyond_all_keys_is_no_error(api: APIClient) -> None:
+    cursor = b64encode(urlencode({"p": "9" * 30}).encode()).decode()
+    assert api.get(EVENTS, {"cursor": cursor}).status_code == 200
+
+
+def test_a_page_is_read_without_counting(api: APIClient) -> None:
+    make_delivery(make_webhook(Thing))
+    with CaptureQueriesContext(connection) as queries:
+        api.get(DELIVERIES)
+    assert not [sql for sql in selects(queries) if "COUNT" in sql]
+
+
+@pytest.mark.parametrize(
+    ("url", "most"),
+    [(WEBHOOKS, 2), (DELIVERIES, 5), (EVENTS, 1)],
+)
+def test_the_number_of_queries_does_not_grow_with_the_rows(api: APIClient, url: str, most: int) -> None:
+    def count() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert api.get(url).status_code == 200
+        return len(selects(queries))
+
+    def add() -> None:
+        delivery = make_delivery(make_webhook(Thing, Label), object_id=str(Event.objects.count()))
+        Attempt.objects.create(delivery=delivery, number=1, started_at=NOON, duration_ms=1, url="x", succeeded=False)
+
+    add()
+    few = count()
+    for _ in range(10):
+        add()
+    assert count() == few <= most
+
+
+def test_lists_do_not_load_columns_that_they_do_not_show(api: APIClient) -> None:
+    make_delivery(make_webhook(Thing))
+    for url in (DELIVERIES, EVENTS):
+        with CaptureQueriesContext(connection) as queries:
+            api.get(url)
+        read = selects(queries)[0].replace('"data" =', "")  # the query asks whether there is any
+        for column in ('"data"', '"snapshots"', '"secret"', '"response_body"'):
+            assert column not in read
+
+
+@pytest.mark.parametrize("key", ["abc", "0", "9" * 40])
+@pytest.mark.parametrize("rows", ["runs", "events", "deliveries", "webhooks"])
+def test_an_unknown_key_is_answered_with_json(api: APIClient, rows: str, key: str) -> None:
+    answer = api.get(f"/api/webhooks/{rows}/{key}/")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+    if rows == "webhooks":
+        answer = api.get(detail(WEBHOOKS, key, "skips"))
+        assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+
+
+@pytest.mark.django_db
+def test_anonymous_users_are_refused() -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    client = APIClient()
+    for url in (WEBHOOKS, DELIVERIES, EVENTS, detail(DELIVERIES, delivery.pk)):
+        assert client.get(url).status_code == 401
+    assert client.post(detail(DELIVERIES, delivery.pk, "retry")).status_code == 401
+
+
+@pytest.mark.one_database
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("url", "permission"),
+    [(WEBHOOKS, "view_webhook"), (DELIVERIES, "view_delivery"), (EVENTS, "view_event")],
+)
+def test_reading_requires_the_permission_to_view(url: str, permission: str) -> None:
+    others = {"view_webhook", "view_delivery", "view_event"} - {permission}
+    stranger, reader = client_of(*others), client_of(permission)
+    for method in ("get", "head", "options"):
+        assert getattr(stranger, method)(url).status_code == 403
+        assert getattr(reader, method)(url).status_code == 200
+
+
+def test_the_root_of_the_api_links_to_its_lists(api: APIClient) -> None:
+    assert api.get("/api/").json()["webhooks"] == "http://testserver/api/webhooks/"
+    parts = api.get("/api/webhooks/").json()
+    assert parts == {
+        part: f"http://testserver/api/webhooks/{part}/" for part in ("webhooks", "deliveries", "events", "runs")
+    }
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize(
+    ("url", "parameter", "hint"),
+    [
+        (WEBHOOKS, "enabeld", "Did you mean enabled?"),
+        (DELIVERIES, "wbhook", "Did you mean webhook?"),
+        (EVENTS, "faild", "Did you mean failed?"),
+        (
+            EVENTS,
+            "offset",
+            "Known are: object_type, object_id, action, request_id, name, user, created_after, created_before, failed, "
+            "webhook, cursor, limit.",
+        ),
+    ],
+)
+def test_a_misspelt_parameter_is_refused_with_the_nearest_name(
+    api: APIClient, url: str, parameter: str, hint: str
+) -> None:
+    for method in ("get", "head"):
+        assert getattr(api, method)(url, {parameter: "1"}).status_code == 400
+    told = api.get(url, {parameter: "1", "limit": 5}).json()
+    assert told == {parameter: [f"There is no query parameter of this name. {hint}"]}
+
+
+def test_an_unknown_parameter_or_a_body_is_refused_before_any_change(committing: APIClient) -> None:
+    delivery = make_delivery(make_webhook(Thing))
+    answer = retry_many(committing, None, sate="failed", webhook=delivery.webhook_id)
+    assert answer.json() == {"sate": ["There is no query parameter of this name. Did you mean state?"]}
+    assert committing.get(f"{detail(DELIVERIES, delivery.pk)}?state=failed").status_code == 400
+    for deed in ("retry", "discard"):
+        url = detail(DELIVERIES, delivery.pk, deed)
+        assert committing.post(f"{url}?force=1").status_code == 400
+        assert "takes no body" in committing.post(url, {"force": True}, format="json").json()[0]
+    assert Delivery.objects.get().state == State.FAILED
+
+
+def test_parameters_of_rest_framework_are_known(api: APIClient) -> None:
+    assert api.get(WEBHOOKS, {"format": "json", "version": "1"}).status_code == 200
+
+
+@pytest.mark.one_database
+@pytest.mark.parametrize("limit", ["9" * 30, "9" * 5000, "501", "0", "-1", "1.5", "all", ""])
+def test_an_invalid_limit_is_refused(api: APIClient, limit: str) -> None:
+    for url in (WEBHOOKS, DELIVERIES, EVENTS):
+        answer = api.get(url, {"limit": limit})
+        assert (answer.status_code, answer.json()) == (400, {"limit": ["Must be a whole number from 1 to 500."]})
+
+
+def test_webhooks_are_paged_like_events(api: APIClient) -> None:
+    made = [make_webhook(Thing).pk for _ in range(3)]
+    first = api.get(WEBHOOKS, {"limit": 2}).json()
+    assert first.keys() == api.get(EVENTS).json().keys() == {"next", "previous", "results"}
+    second = api.get(first["next"]).json()
+    assert [row["id"] for page in (first, second) for row in page["results"]] == made[::-1]
