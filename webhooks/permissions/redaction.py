@@ -53,8 +53,8 @@ class Redaction:
 
 
 def label_of_kind(kind: str) -> str:
-    """A stored kind of error as a short text; empty without an error."""
-    return KINDS[kind].label if kind else ""
+    """A stored kind of error as a short text; empty without an error. A newer release may have stored other kinds."""
+    return KINDS[kind].label if kind in KINDS else kind
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Explanation:
 
 def explain(kind: str, url: str) -> Explanation:
     """Explain a stored kind of error. The sentences name the host of the URL, unless a template renders it."""
-    if not kind:
+    if kind not in KINDS:
         return Explanation()
     host = url_policy.redacted(url).removesuffix("…").removesuffix("/")
     return Explanation(KINDS[kind].cause(host), KINDS[kind].remedy(host))
