@@ -1,4 +1,4 @@
-"""Test, pause, resume and delete webhooks, rotate the keys that encrypt their secrets, and refuse unsafe settings."""
+"""Test, enable, pause, resume and delete webhooks, rotate keys of encryption, and refuse settings of a user."""
 
 from __future__ import annotations
 
