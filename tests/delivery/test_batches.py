@@ -19,7 +19,8 @@ from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, BodyKind, Delivery, State, Worker, claim_sql
+from webhooks.delivery.sender import SenderPool
+from webhooks.models import Attempt, BodyKind, Delivery, State, Undispatched, Worker, claim_sql
 from webhooks.models.claim_sql import due_webhooks
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
@@ -58,6 +59,19 @@ def test_a_batch_of_any_size_takes_the_same_queries() -> None:
     of_one = queries_of_a_batch(1)
     assert queries_of_a_batch(200) == of_one
     assert sum(of_one.values()) < 25, of_one
+
+
+def test_a_worker_with_plenty_to_send_claims_no_more(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_event(make_webhook(Thing, url=inbox.url()))
+    runner = DeliveryRunner("test")
+    with monkeypatch.context() as patch:
+        patch.setattr(SenderPool, "has_plenty", True)
+        runner.run(5, wait=False)
+        assert Undispatched.objects.exists()
+    runner.run(5)
+    runner.close(grace=5)
+    assert not Undispatched.objects.exists()
+    assert len(inbox.received()) == 1
 
 
 def test_an_idle_worker_dispatches_new_events_before_it_looks_for_due_deliveries(inbox: Inbox) -> None:

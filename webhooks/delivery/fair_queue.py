@@ -51,10 +51,10 @@ class FairQueue(Generic[T]):
         return len(self._webhook(webhook).items)
 
     def capacity(self, webhook: int, share: int) -> int:
-        """How many more items of a webhook to claim: none until half of its share is gone. The share is at most a few
+        """How many more items of a webhook to claim: its share, once half of it is gone. The share is at most a few
         times its cap, so that the items of a webhook that hangs stay free for other workers."""
-        most, waiting = min(share, WAITING_PER_SENT * self._webhook(webhook).cap), self.waiting(webhook)
-        return most - waiting if waiting <= most // 2 else 0
+        most = min(share, WAITING_PER_SENT * self._webhook(webhook).cap)
+        return most if self.waiting(webhook) <= most // 2 else 0
 
     def add(self, webhook: int, item: T) -> None:
         queue = self._webhook(webhook)

@@ -196,8 +196,10 @@ class DeliveryRunner:
     def _take_work(self) -> int:
         """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""
         count = self._dispatch_during_run()
-        count += self._claim()  # before new events: it has waited for longer
-        count += self._dispatch()
+        # Else a dispatch would create more deliveries than it may claim, and a later claim reads their events again.
+        if not self._pool.has_plenty:
+            count += self._claim()  # before new events: it has waited for longer
+            count += self._dispatch()
         count += self._runs.step(may_send=not self._breaker.fault)
         count += self._dispatch_during_run()  # ahead of what the run sends
         self._runs.send()

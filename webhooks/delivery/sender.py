@@ -90,6 +90,12 @@ class SenderPool(Generic[T]):
         with self._lock:
             return bool(self._ended or self._queue.in_flight or self._queue.ready())
 
+    @property
+    def has_plenty(self) -> bool:
+        """Whether so many items may be sent that it is too early to claim more."""
+        with self._lock:
+            return self._queue.ready() >= MANY
+
     def capacity(self, webhook: int, share: int) -> int:
         """How many more items of a webhook to claim, see ``FairQueue``."""
         with self._lock:
