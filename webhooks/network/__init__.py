@@ -1,8 +1,7 @@
 """HTTP requests under guard: only to allowed addresses, each within one total deadline and with capped sizes.
 
 request       a request as a value
-auth          credentials by the project's own code
-adapter       sends for code that looks at the answer, as a transport adapter of requests
+auth          credentials by the project's own code, which may look at the answer
 transport     sends requests over kept connections, many at once
 connect       resolves a name, judges every address, connects, through a proxy and TLS
 url_policy    which hosts, ports and addresses are allowed
