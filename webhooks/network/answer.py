@@ -24,7 +24,6 @@ _SWITCHING_PROTOCOLS = 101
 
 _END_OF_HEAD = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(r"HTTP/1\.([0-9])[ \t]+([1-9][0-9]{2})(?:[ \t]+(.*))?", re.DOTALL)
-_OTHER_VERSION = re.compile(r"HTTP/[0-9.]+(?=[ \t])")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\n]*)?\r?\n")
 
@@ -56,8 +55,7 @@ class Answer:
 
     def header(self, name: str) -> str | None:
         """A value by its name in lower case."""
-        found = self.fields.get(name)
-        return found[1] if found else None
+        return self.fields.get(name, (name, None))[1]
 
     def read(self, connection: Socket, limits: Limits) -> Steps[bool]:
         """Read the answer to a request. Returns whether the connection may be used again.
@@ -225,8 +223,6 @@ class _Incoming:
 def _parse_status_line(line: str) -> tuple[str, int, str]:
     """The minor version, the status and the reason phrase."""
     if not (found := _STATUS_LINE.fullmatch(line.rstrip("\r"))):
-        if other := _OTHER_VERSION.match(line):
-            raise http.client.UnknownProtocol(other[0])
         raise http.client.BadStatusLine(line.strip() or repr(line))
     return found[1], int(found[2]), (found[3] or "").strip()
 

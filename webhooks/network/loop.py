@@ -57,12 +57,13 @@ class Socket(socket.socket):
 
 def run(steps: Steps[T], limits: Limits) -> T:
     """Run steps to their end in this thread, without a loop. Passes on their errors."""
-    error: TimeoutError | None = None
     try:
+        sock, event = next(steps)
         while True:
-            sock, event = steps.throw(error) if error else next(steps)
-            is_late = not is_ready(sock, event, limits.end - time.monotonic())
-            error = TimeoutError("the deadline has passed") if is_late else None
+            if is_ready(sock, event, limits.end - time.monotonic()):
+                sock, event = next(steps)
+            else:
+                sock, event = steps.throw(TimeoutError("the deadline has passed"))
     except StopIteration as end:
         result: T = end.value
         return result

@@ -12,13 +12,17 @@ from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 
 from webhooks.error_kinds import ErrorKind
-from webhooks.network.loop import READ, WRITE, Limits, Socket, Steps
+from webhooks.network.loop import READ, WRITE, Limits, Socket, Steps, run
 from webhooks.network.outcome import Refused, TimedOut
 
 T = TypeVar("T")
 
 OVERHEAD_BYTES = 10_000_000  # read at most in addition to the wanted bytes of a body: head, chunk sizes, compression
 _MOST_AT_ONCE = 16_384  # bytes; a record of TLS has no more, so none is left behind where no loop sees it
+
+# TLS may have to read before it writes, and the other way round.
+_TLS_EVENTS: dict[type[OSError], int] = {ssl.SSLWantReadError: READ, ssl.SSLWantWriteError: WRITE}
+_NOT_READY: tuple[type[OSError], ...] = (BlockingIOError, *_TLS_EVENTS)
 
 SocketAddress = tuple[socket.AddressFamily, Any]
 
@@ -78,11 +82,8 @@ def start_tls(plain: Socket, context: ssl.SSLContext, name: str) -> Steps[TLSSoc
             try:
                 connection.do_handshake()
                 return connection
-            except ssl.SSLWantReadError:
-                event = READ
-            except ssl.SSLWantWriteError:
-                event = WRITE
-            yield connection, event
+            except _NOT_READY as error:
+                yield connection, _TLS_EVENTS.get(type(error), READ)
     except BaseException:
         connection.close()
         raise
@@ -91,15 +92,10 @@ def start_tls(plain: Socket, context: ssl.SSLContext, name: str) -> Steps[TLSSoc
 def send(connection: Socket, data: bytes) -> Steps[None]:
     rest = memoryview(data)
     while rest:
-        event = WRITE
         try:
             rest = rest[connection.send(rest) :]
-        except ssl.SSLWantReadError:
-            event = READ
-        except (BlockingIOError, ssl.SSLWantWriteError):
-            pass
-        if rest:
-            yield connection, event
+        except _NOT_READY as error:
+            yield connection, _TLS_EVENTS.get(type(error), WRITE)
 
 
 def receive(connection: Socket, limits: Limits) -> Steps[bytes]:
@@ -110,10 +106,8 @@ def receive(connection: Socket, limits: Limits) -> Steps[bytes]:
         try:
             data = connection.recv(_MOST_AT_ONCE)
             break
-        except ssl.SSLWantWriteError:
-            event = WRITE
-        except (BlockingIOError, ssl.SSLWantReadError):
-            event = READ
+        except _NOT_READY as error:
+            event = _TLS_EVENTS.get(type(error), READ)
     limits.room -= len(data)
     if limits.room < 0:
         raise Refused("the answer has too many bytes", ErrorKind.ANSWER_TOO_LARGE)
@@ -146,9 +140,16 @@ def in_thread(work: Callable[[], T]) -> Steps[T]:
     goes on."""
     ours, theirs = socket.socketpair()
     result, waits = Future[T](), Socket(fileno=ours.detach())
-    result.add_done_callback(lambda _: theirs.close())  # which makes ours readable
+
+    def call() -> None:
+        with theirs:  # its end makes ours readable
+            try:
+                result.set_result(work())
+            except BaseException as error:
+                result.set_exception(error)
+
     try:
-        _start_thread(work, result)
+        threading.Thread(target=call, name="webhooks-lookup", daemon=True).start()
         yield waits, READ
     finally:
         waits.close()
@@ -157,21 +158,4 @@ def in_thread(work: Callable[[], T]) -> Steps[T]:
 
 def call_in_thread(work: Callable[[], T], seconds: float) -> T:
     """Return the result of ``work``, or raise its error. Raises TimeoutError after ``seconds``; the thread goes on."""
-    result = Future[T]()
-    _start_thread(work, result)
-    try:
-        return result.result(seconds)
-    except TimeoutError:
-        if result.done():
-            raise
-        raise TimeoutError("the name of its host takes too long to resolve") from None
-
-
-def _start_thread(work: Callable[[], T], result: Future[T]) -> None:
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    threading.Thread(target=run, name="webhooks-lookup", daemon=True).start()
+    return run(in_thread(work), Limits(seconds))

@@ -69,6 +69,8 @@ def wake_up() -> None:
             call_in_thread(lambda: _push(rq_queue), 2 * conf.redis_timeout)
         else:
             _push(rq_queue)
+    except TimeoutError:
+        backoff.failed(TimeoutError("the name of its host takes too long to resolve"), PAUSE)
     except (RedisError, OSError) as error:
         backoff.failed(error, PAUSE)
     except Exception:
