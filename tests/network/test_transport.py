@@ -11,6 +11,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -77,6 +78,11 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nTransfer-Encoding: chunked\r\n\r\n"
 # A header, and an empty block: more of these may follow without end.
 GZIP = b"\x1f\x8b\x08\0\0\0\0\0\0\x03" + b"\0\0\0\xff\xff"
+OK = b"HTTP/1.1 200 OK\r\n"
+# Each block of a few bytes inflates to 60 KB.
+DEFLATE = OK + b"Content-Encoding: deflate\r\n\r\n\x78\x9c"
+_packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+ZEROS = _packer.compress(bytes(60_000)) + _packer.flush(zlib.Z_FULL_FLUSH)
 BAD = b"HTTP/1.1 500 Oops\r\nContent-Length: 3\r\n\r\nbad"
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood"
 
@@ -219,9 +225,17 @@ def send_once(url: str, **fields: object) -> Outcome:
 
 @pytest.mark.parametrize(
     "behaviour",
-    ["endless", "huge-header", "gzip-bomb", "twice", "big/100000000", flood(CHUNKED + b"-1\r\n", b"x" * 100)],
-    ids=["endless", "huge-header", "gzip-bomb", "gzip in gzip", "big", "negative chunk"],
-)
+    [
+        "endless",
+        "huge-header",
+        "gzip-bomb",
+        "deflate",
+        "twice",
+        "big/100000000",
+        flood(CHUNKED + b"-1\r\n", b"x" * 100),
+    ],
+    ids=["endless", "huge-header", "gzip-bomb", "deflate-bomb", "gzip in gzip", "big", "negative chunk"],
+)  # fmt: skip
 def test_a_flood_costs_little_time_and_memory(transport: Transport, inbox: Inbox, behaviour: str) -> None:
     if behaviour == "twice":
         twice = gzip.compress(gzip.compress(bytes(1_000_000), 1) * 100)
@@ -235,9 +249,6 @@ def test_a_flood_costs_little_time_and_memory(transport: Transport, inbox: Inbox
     assert grown < 20, f"{grown:.0f} MB"
 
 
-OK = b"HTTP/1.1 200 OK\r\n"
-
-
 @pytest.mark.parametrize(
     ("beginning", "rest", "reason"),
     [
@@ -248,9 +259,15 @@ OK = b"HTTP/1.1 200 OK\r\n"
         (CHUNKED + b"0\r\n", b"X-More: more\r\n", "the trailer of the answer has more than 128 KB"),
         (CHUNKED + b"0\r\n", b"X: " + b"x" * 60_000 + b"\r\n", "the trailer of the answer has more than 128 KB"),
         (OK + b"Content-Encoding: gzip\r\n\r\n" + GZIP, b"\0\0\0\xff\xff", "the answer has too many bytes"),
+        (CHUNKED + b"4;", b"x" * 60_000, "the answer is no valid HTTP: the size of a chunk is no number"),
+        (b"", b"x" * 60_000, "the head of the answer has more than 128 KB"),
+        (b"<html>\n", b"<p>Hello</p>\n", "the answer is no valid HTTP: BadStatusLine <html>"),
     ],
-    ids=["long headers", "many headers", "103", "100", "trailers", "long trailers", "gzip of nothing"],
-)
+    ids=[
+        "long headers", "many headers", "103", "100", "trailers", "long trailers", "gzip of nothing", "chunk extension",
+        "HTTP/0.9 without a line", "HTTP/0.9",
+    ],
+)  # fmt: skip
 def test_an_endless_answer_is_given_up(
     transport: Transport, inbox: Inbox, beginning: bytes, rest: bytes, reason: str
 ) -> None:
@@ -502,7 +519,7 @@ def test_a_missing_ca_file_is_the_reason(transport: Transport, secure_url: str) 
     assert "/nowhere/ca.pem" in outcome.reason
 
 
-@pytest.mark.parametrize("kind", ["pipe", "directory", "terminal", "too large"])
+@pytest.mark.parametrize("kind", ["pipe", "directory", "terminal", "too large", "empty"])
 def test_a_ca_path_that_is_no_plain_file_does_not_block(
     kind: str, transport: Transport, secure_url: str, tmp_path: Path
 ) -> None:
@@ -514,11 +531,11 @@ def test_a_ca_path_that_is_no_plain_file_does_not_block(
         path.mkdir()
     elif kind == "terminal":
         path.symlink_to("/dev/zero")
-    else:
-        path.write_bytes(b"x" * 1_000_001)
+    else:  # OpenSSL would trust the authorities of the system instead of none
+        path.write_bytes(b"x" * 1_000_001 if kind == "too large" else b"")
     outcome = transport.send(request(secure_url, timeout=5, verify=str(path)))
     assert outcome.reason == (
-        f"the CA file {path} has more than 1,000,000 bytes" if kind == "too large" else
+        f"the CA file {path} is empty, or has more than 1,000,000 bytes" if path.is_file() else
         f"the CA file {path} is no regular file"
     )  # fmt: skip
     assert outcome.duration_ms < 5000

@@ -118,15 +118,11 @@ def _port_range(value: int | str) -> range:
     return range(int(first), int(last or first) + 1)
 
 
-def proxy_name() -> str:
-    """The host and port of the proxy in the settings."""
-    parts = urlsplit(conf.proxy)
-    return f"{parts.hostname}:{parts.port or 80}"
-
-
 def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Socket]:
     """Raises Refused with the proxy's answer, or TimeoutError."""
-    parts, name = urlsplit(conf.proxy), proxy_name()
+    parts = urlsplit(conf.proxy)
+    proxy_host, proxy_port = parts.hostname or "", parts.port or 80
+    name = f"{proxy_host}:{proxy_port}"
     host, port, *_ = address[1]
     target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     authorization = ""
@@ -135,7 +131,7 @@ def _connect_through_proxy(address: SocketAddress, limits: Limits) -> Steps[Sock
         authorization = f"Proxy-Authorization: Basic {base64.b64encode(credentials).decode()}\r\n"
     request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n".encode()
     try:
-        proxy = yield from sockets.resolve(parts.hostname or "", parts.port or 80)
+        proxy = yield from sockets.resolve(proxy_host, proxy_port)
         connection = yield from sockets.connect_to_first(proxy, sockets.connect, limits)
     except TimeoutError as error:
         raise TimedOut(f"the proxy {name} does not answer", ErrorKind.PROXY) from error
@@ -185,21 +181,17 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
     """
     if isinstance(verify, bool):
         return _tls_context(verify, None)
-    if not Path(verify).is_file():
+    file = Path(verify)
+    if not file.is_file():
         raise Refused(f"the CA file {verify} is no regular file", ErrorKind.CA_FILE)
-    with open(verify, "rb") as file:
-        content = file.read(_MAX_CA_FILE + 1)
-    if len(content) > _MAX_CA_FILE:
-        raise Refused(f"the CA file {verify} has more than {_MAX_CA_FILE:,} bytes", ErrorKind.CA_FILE)
-    return _tls_context(True, content.decode("ascii", "ignore"))  # its comments may have other characters
+    if not 0 < file.stat().st_size <= _MAX_CA_FILE:
+        raise Refused(f"the CA file {verify} is empty, or has more than {_MAX_CA_FILE:,} bytes", ErrorKind.CA_FILE)
+    return _tls_context(True, file.read_text("ascii", "ignore"))  # its comments may have other characters
 
 
 @lru_cache(maxsize=64)
 def _tls_context(verify: bool, authorities: str | None) -> ssl.SSLContext:
-    if authorities is None:
-        found = ssl.create_default_context(cafile=DEFAULT_CA_BUNDLE_PATH)
-    else:
-        found = ssl.create_default_context(cadata=authorities)
+    found = ssl.create_default_context(cafile=None if authorities else DEFAULT_CA_BUNDLE_PATH, cadata=authorities)
     if not verify:
         found.check_hostname = False
         found.verify_mode = ssl.CERT_NONE
