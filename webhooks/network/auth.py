@@ -14,7 +14,7 @@ import functools
 import http.client
 import io
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -30,7 +30,7 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.network import headers, url_policy
 from webhooks.network.answer import Answer
-from webhooks.network.loop import READ, Socket, is_ready, run
+from webhooks.network.loop import run
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
 from webhooks.network.transport import KeptConnections, ask, limits_of, outcome_of, utc_now
@@ -162,7 +162,7 @@ class Adapter(HTTPAdapter):
         self.sent = self._request = replace(request, connects=False)
         """The last request that it began to send."""
         self.limits = limits_of(request)
-        self._before, self._kept = _prepare(request), _OwnConnections()
+        self._before, self._kept = _prepare(request), KeptConnections()
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request for the same URL. Its own timeout and TLS settings count for nothing: the webhook has them.
@@ -202,14 +202,3 @@ class Received(io.BytesIO):
 
     def release_conn(self) -> None:
         """Nothing to do: the connection is kept already."""
-
-
-class _OwnConnections(KeptConnections):
-    """Connections that no loop watches."""
-
-    def take(self, key: Hashable) -> Socket | None:
-        connection = super().take(key)
-        if connection and is_ready(connection, READ, 0):  # the other side has closed it, or sends too much
-            connection.close()
-            return None
-        return connection

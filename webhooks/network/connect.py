@@ -62,18 +62,11 @@ def why_blocked(url: str) -> str:
     """
     try:
         to = url_policy.parse(url)
-    except BadURL as error:
-        return str(error)
-    return run(_why_blocked(to), Limits(RESOLVE_SECONDS))
-
-
-def _why_blocked(to: Destination) -> Steps[str]:
-    try:
-        yield from _judged_addresses(to, to.host)
-    except Refused as error:
+        run(_judged_addresses(to, to.host), Limits(RESOLVE_SECONDS))
+    except (BadURL, Refused) as error:
         return str(error)
     except OSError:
-        pass
+        return ""
     return ""
 
 

@@ -162,6 +162,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     causes = [error]
     for cause in causes:  # which grows meanwhile
         yield cause
-        for one in (getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args):
-            if isinstance(one, BaseException) and not any(one is known for known in causes):
-                causes.append(one)
+        within = (getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args)
+        causes += [one for one in within if isinstance(one, BaseException) and one not in causes]

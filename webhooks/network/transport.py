@@ -21,7 +21,7 @@ from webhooks.conf import conf
 from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect, sockets
 from webhooks.network.answer import Answer
-from webhooks.network.loop import Limits, Loop, Socket, Steps
+from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready
 from webhooks.network.outcome import REASON_LENGTH, UNREAD, Outcome, Refused, explain, is_timeout, judge, retry_after
 from webhooks.network.request import Request
 from webhooks.network.url_policy import PORTS
@@ -229,11 +229,13 @@ class KeptConnections:
         self._highest = limit / 2 if limit > 0 else float("inf")  # -1: there is no limit
 
     def take(self, key: Hashable) -> Socket | None:
-        """A connection that is still open, as far as the loop has seen: it closes one whose other side speaks."""
+        """A connection that is still open and silent. A loop has closed the others, if one watches them."""
         kept = self._kept.get(key, ())
         while kept:
-            if (connection := kept.pop()).fileno() >= 0:
+            connection = kept.pop()
+            if connection.fileno() >= 0 and (connection.loop or not is_ready(connection, READ, 0)):
                 return connection
+            connection.close()
         return None
 
     def keep(self, key: Hashable, connection: Socket) -> None:
