@@ -523,7 +523,7 @@ def test_each_webhook_keeps_its_newest_skips(
     webhooks_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhooks_settings(SKIPS_PER_WEBHOOK=3)
-    monkeypatch.setattr(maintenance, "MOST", 4)
+    monkeypatch.setattr(maintenance, "PIECE", 4)
     busy, quiet = make_webhook(Thing), make_webhook(Thing)
     make_skips(busy, 10)
     make_skips(quiet, 3)

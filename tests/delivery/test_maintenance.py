@@ -16,8 +16,9 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.delivery import health, maintenance
+from webhooks.delivery import health, maintenance, runner
 from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
 from webhooks.network.outcome import Outcome
 
@@ -191,14 +192,37 @@ def test_an_old_event_that_was_not_dispatched_yet_is_kept(webhook: Webhook) -> N
     assert Event.objects.count() == 1
 
 
-def test_a_sweep_takes_no_more_than_some_rows_at_once(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "MOST", 3)
+def test_a_sweep_deletes_in_pieces(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "PIECE", 3)
     for number in range(5):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
-    maintenance.sweep()
+    sweeper = maintenance.Sweeper()
+    assert sweeper.sweep() == 3
     assert Delivery.objects.count() == 2
-    maintenance.sweep()
+    assert sweeper.go_on() == 2
     assert Delivery.objects.count() == 0
+    assert sweeper.go_on() == 0
+
+
+@pytest.mark.parametrize(("quiet_after", "left"), [(60, [7, 4, 1, 0]), (-1, [7, 0])])
+def test_a_worker_deletes_more_at_once_while_nothing_is_sent(
+    webhook: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
+    webhooks_settings: Callable[..., None],
+    quiet_after: int,
+    left: list[int],
+) -> None:
+    webhooks_settings(SWEEP_INTERVAL=3600)
+    monkeypatch.setattr(maintenance, "PIECE", 3)
+    monkeypatch.setattr(runner, "PURGE_EVERY", 0)
+    monkeypatch.setattr(runner, "QUIET_AFTER", quiet_after)
+    for number in range(10):
+        make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
+    worker = DeliveryRunner("test")
+    for count in left:
+        worker.run(5, wait=False)
+        assert Delivery.objects.count() == count
+    worker.close(grace=0)
 
 
 def test_a_sweep_of_nothing_changes_nothing() -> None:

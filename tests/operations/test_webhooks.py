@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("database")
 def large(database: str, monkeypatch: pytest.MonkeyPatch) -> Webhook:
     """A webhook with more deliveries than one request deletes."""
     monkeypatch.setattr(operations, "MAX_ROWS", 3)
-    monkeypatch.setattr(maintenance, "MOST", 3)
+    monkeypatch.setattr(maintenance, "PIECE", 3)
     webhook = make_webhook(Thing, name="large", custom_events=["testapp.x"])
     for number, state in enumerate([State.PENDING, State.WAITING, State.SENDING, *[State.FAILED] * 4]):
         make_attempt(make_delivery(webhook, state, object_id=str(number)))
@@ -65,9 +65,10 @@ def test_the_sweep_deletes_what_a_request_leaves(large: Webhook) -> None:
     delete(large)
     assert not Webhook.objects.exists()
     assert Delivery.objects.count() == Event.objects.count() == Attempt.objects.count() == 4
-    maintenance.sweep()
+    sweeper = maintenance.Sweeper()
+    sweeper.sweep()
     assert (Delivery.objects.count(), Webhook.with_deleted.count()) == (1, 1)
-    maintenance.sweep()
+    sweeper.go_on()
     assert not Webhook.with_deleted.exists()
     assert [model.objects.count() for model in (Delivery, Event, Attempt)] == [0, 0, 0]
     assert maintenance.sweep() == 0

@@ -6,7 +6,7 @@ Each step takes a limited number of rows in a short transaction, because other w
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from functools import partial
 from itertools import takewhile
@@ -56,6 +56,9 @@ logger = get_logger(__name__)
 # Rows of each kind that one sweep takes.
 MOST = 1000
 
+# Rows that a step deletes at a time. A worker delivers nothing meanwhile.
+PIECE = 200
+
 # One sweep looks whether this many webhooks have too many skips.
 COUNTED_WEBHOOKS = 10
 
@@ -76,21 +79,31 @@ class Sweeper:
 
     def __init__(self) -> None:
         self._resting_until: dict[str, float] = {}
+        self._unfinished: list[Step] = []
         self._lanes = LaneCheck()
         self._ended, self._old_skips, self._skips, self._deltas = Floors(), Floors(), Floors(), Floors()
 
     def sweep(self) -> int:
-        """Run all steps. Returns how many rows they changed."""
+        """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
         steps: list[Step] = [*(partial(purge_ended, state, self._ended) for state in ENDED_STATES)]
         steps += [purge_failed_events, purge_bare_events, partial(purge_skips, self._old_skips)]
-        steps += [partial(purge_webhooks, Webhook.with_deleted.being_deleted(), MOST)]
-        steps += [purge_runs, delete_expired_secrets, self._lanes.check, partial(statistics.delete_old, MOST)]
-        return self.sweep_urgent() + sum(map(self._run, steps))
+        steps += [partial(purge_webhooks, Webhook.with_deleted.being_deleted(), PIECE)]
+        steps += [purge_runs, delete_expired_secrets, self._lanes.check, partial(statistics.delete_old, PIECE)]
+        return self.sweep_urgent() + self._run_all(steps)
+
+    def go_on(self, pieces: int = 1) -> int:
+        """Delete what the last run has left, up to so many pieces of each kind. Returns how many rows."""
+        return sum(self._run_all(self._unfinished) for _ in range(pieces) if self._unfinished)
 
     def sweep_urgent(self) -> int:
         """Run the steps that deliveries or pages wait for."""
         steps: list[Step] = [expire_leases, unblock_lanes, partial(statistics.add_up, MOST, self._skips, self._deltas)]
         return sum(map(self._run, steps))
+
+    def _run_all(self, steps: Iterable[Step]) -> int:
+        counts = [(step, self._run(step)) for step in steps]
+        self._unfinished = [step for step, count in counts if count >= PIECE]
+        return sum(count for _, count in counts)
 
     def _run(self, step: Step) -> int:
         name, began = describe_step(step), elapsed()
@@ -122,8 +135,9 @@ def describe_step(step: Step) -> str:
 
 
 def sweep() -> int:
-    """Run all steps once. Returns how many rows they changed."""
-    return Sweeper().sweep()
+    """Run all steps, up to ``MOST`` rows of each kind. Returns how many rows they changed."""
+    sweeper = Sweeper()
+    return sweeper.sweep() + sweeper.go_on(MOST // PIECE - 1)
 
 
 def expire_leases() -> int:
@@ -186,16 +200,16 @@ def purge_ended(state: State, floors: Floors | None = None) -> int:
     if state == State.SUCCEEDED:
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
-        ids = (floors or Floors()).lowest(old, MOST)
+        ids = (floors or Floors()).lowest(old, PIECE)
     else:
-        ids = ended_before(Delivery.objects.db, state, days * DAY, MOST)
-    return purge(expired.filter(pk__in=ids).order_by(), MOST) if ids else 0
+        ids = ended_before(Delivery.objects.db, state, days * DAY, PIECE)
+    return purge(expired.filter(pk__in=ids).order_by(), PIECE) if ids else 0
 
 
 def purge_failed_events() -> int:
     """Delete failed events after the retention of failed deliveries."""
     failed = Event.objects.failed().filter(timestamp__lt=DatabaseNow(-conf.retention_days["failed"] * DAY))
-    ids = list(failed.order_by("timestamp").values_list("pk", flat=True)[:MOST])
+    ids = list(failed.order_by("timestamp").values_list("pk", flat=True)[:PIECE])
     Undispatched.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
     Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
     return len(ids)
@@ -224,7 +238,7 @@ def purge_skips(floors: Floors | None = None) -> int:
     expired = Skip.objects.filter(timestamp__lt=DatabaseNow(-conf.skip_days * DAY))
     # Also by id, which has an index and sorts by time.
     expired = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=conf.skip_days)))
-    ids = (floors or Floors()).lowest(expired, MOST)
+    ids = (floors or Floors()).lowest(expired, PIECE)
     pks = list(Webhook.with_deleted.values_list("pk", flat=True))
     chosen = random.sample(pks, min(COUNTED_WEBHOOKS, len(pks)))  # nosec B311 # only spreads the work
     newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("pk")
@@ -232,8 +246,8 @@ def purge_skips(floors: Floors | None = None) -> int:
     counted = Webhook.with_deleted.filter(pk__in=chosen).annotate(border=Subquery(newest_of_too_many))
     for pk, border in counted.exclude(border=None).values_list("pk", "border"):
         older = Skip.objects.filter(webhook=pk, pk__lte=border).order_by("pk")
-        ids += older.values_list("pk", flat=True)[:MOST]
-    ids = ids[:MOST]
+        ids += older.values_list("pk", flat=True)[:PIECE]
+    ids = ids[:PIECE]
     statistics.delete_skips(ids)
     return len(ids)
 
@@ -241,7 +255,7 @@ def purge_skips(floors: Floors | None = None) -> int:
 def purge_runs() -> int:
     """Delete runs that ended longer ago than any retention."""
     ended = Run.objects.filter(finished_at__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
-    return Run.objects.filter(pk__in=list(ended.values_list("pk", flat=True)[:MOST])).delete()[0]
+    return Run.objects.filter(pk__in=list(ended.values_list("pk", flat=True)[:PIECE])).delete()[0]
 
 
 def purge(deliveries: DeliveryQuerySet, most: int) -> int:

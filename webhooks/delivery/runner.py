@@ -50,6 +50,11 @@ FORGOTTEN_AFTER = 600
 # Seconds between two runs of the maintenance that no delivery waits for.
 SWEEP_ALL_EVERY = 30
 
+# Old rows that a sweep has left are deleted in pieces, so many seconds apart. A worker that has recorded nothing for a
+# second deletes more of them at once.
+PURGE_EVERY = 0.4
+QUIET_AFTER = 1.0
+
 # How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
 # renders. The project's code for credentials may wait for another server.
 AUTH = "auth"
@@ -78,7 +83,7 @@ class DeliveryRunner:
         """The attempts that it has recorded."""
         self._stopping = self._is_idle = self._is_behind = False
         self._recorded = time.monotonic()
-        self._swept = self._swept_all = 0.0
+        self._swept = self._swept_all = self._purged = 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -264,15 +269,21 @@ class DeliveryRunner:
             self._claims.hand_back_waiting(lambda held: held.webhook.pk in stopped)
 
     def _maintain(self) -> None:
-        if time.monotonic() - self._swept < conf.sweep_interval:
+        now = time.monotonic()
+        if now - self._swept < conf.sweep_interval:
+            if now - self._purged >= PURGE_EVERY:
+                is_quiet = now - self._recorded > QUIET_AFTER
+                self._sweeper.go_on(maintenance.MOST // maintenance.PIECE if is_quiet else 1)
+                self._purged = now
             return
-        self._swept = time.monotonic()
+        self._swept = self._purged = now
         if not Sweep.begin(conf.sweep_interval):
             return
-        if time.monotonic() - self._swept_all < SWEEP_ALL_EVERY:
+        if now - self._swept_all < SWEEP_ALL_EVERY:
             self._sweeper.sweep_urgent()
-        elif self._sweeper.sweep() < maintenance.MOST:  # else there is more, and the next sweep goes on with it
-            self._swept_all = time.monotonic()
+        else:
+            self._sweeper.sweep()
+            self._swept_all = now
 
     def _compose(self, held: HeldDelivery) -> Request:
         is_redelivery = bool(held.row.requested_by)
