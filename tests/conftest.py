@@ -92,13 +92,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Iterator[object]:
     """Spare the garbage collector all modules and collected tests: it would look at each of these objects again and
-    again, meanwhile and later."""
+    again, meanwhile and later. Let it also run less often than after each 700 new objects: it takes 4 % of the time."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.collect()
         gc.freeze()
+        gc.set_threshold(50_000)
         gc.enable()
 
 
