@@ -69,10 +69,10 @@ def browser(db: None) -> Client:
     return client
 
 
-def answers_of(browser: Client, text: str) -> list[tuple[str, Any]]:
+def answers_of(browser: Client, text: str, addresses: list[str]) -> list[tuple[str, Any]]:
     api = APIClient()
     api.force_authenticate(User.objects.get(username="admin"))
-    got = [(address, browser.get(address)) for address in pages()]
+    got = [(address, browser.get(address)) for address in addresses]
     for model in ("webhook", "delivery", "event"):
         address = reverse(f"admin:webhooks_{model}_changelist")
         got.append((f"search {address}", browser.get(address, {"q": text})))
@@ -109,7 +109,8 @@ def test_hostile_text_breaks_no_page(name: str, browser: Client, redis: Any, fig
     text = TOGETHER[name]
     assert len(text) <= 150 or name == "long"
     fill(text, redis)
-    answers = answers_of(browser, text)
+    # Rows of other states show a text in no other way, so one text is enough for them.
+    answers = answers_of(browser, text, pages(of_each_row=name == "markup"))
     telling = 0
     for address, answer in answers:
         assert answer.status_code == 200, address
