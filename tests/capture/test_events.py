@@ -106,9 +106,11 @@ def sequences(exists: bool, most: int) -> Iterator[tuple[str, ...]]:
                 yield (change, *rest)
 
 
-def changes_around_a_rollback(existed: bool) -> Iterator[tuple[tuple[str, ...], ...]]:
+def changes_around_a_rollback(existed: bool, is_long: bool) -> Iterator[tuple[tuple[str, ...], ...]]:
     """Up to one change, up to two that are rolled back, and up to one more."""
     for before in sequences(existed, 1):
+        if before == ("tag",) and not is_long:
+            continue  # leaves the same Event as an update
         exists = exists_after(before, existed)
         for undone in sequences(exists, 2):
             for after in sequences(exists, 1):
@@ -154,12 +156,11 @@ def judge_change(event: Event, before: dict[str, Any], after: dict[str, Any]) ->
     ("around", "rollback"), [(transaction.atomic, "atomic"), (transaction.atomic, "savepoint"), (batch, "atomic")]
 )
 def test_every_pair_of_changes_with_a_rollback_between_them_is_one_event_or_none(
-    around: Any, rollback: str, existed: bool
+    around: Any, rollback: str, existed: bool, is_long: bool
 ) -> None:
     label = Label.objects.create(name="red")
-    tries = [
-        (Subject(1000 + number, label), *changes) for number, changes in enumerate(changes_around_a_rollback(existed))
-    ]
+    changes = list(changes_around_a_rollback(existed, is_long))
+    tries = [(Subject(1000 + number, label), *one) for number, one in enumerate(changes)]
     if existed:
         Thing.objects.bulk_create(Thing(pk=subject.pk, name=subject.next_name()) for subject, *_ in tries)
     make_webhook(Thing, prechange=True)
