@@ -104,14 +104,14 @@ def test_bad_receivers_cannot_exceed_timeouts_or_memory_or_delay_others(
     saved = {}
     deadline = time.monotonic() + 30
     ended: dict[str, list[Attempt]] = {}
-    while not (len(ended) == len(urls) and len(saved) >= 40):
+    while not (len(ended) == len(urls) and len(saved) >= 25):
         assert time.monotonic() < deadline, f"no attempt ended of {set(urls) - set(ended)}"
         label = Label.objects.create(name=f"healthy {len(saved)}")
         saved[label.pk] = time.time()
         until(lambda: time.time() - saved[label.pk] > 0.1, 1, "a tenth of a second to pass")  # noqa: B023
         ended = attempts_by_webhook(set(urls))
     # All of each webhook: what hangs goes on one by one, so the second round shows that nothing is held up for good.
-    until(lambda: min(map(len, attempts_by_webhook(set(urls)).values())) >= 3, 30, "three attempts at each")
+    until(lambda: min(map(len, attempts_by_webhook(set(urls)).values())) >= 2, 30, "two attempts at each")
     after = peak_memory(crew_worker.pid)
     inbox.wait_for(20 + len(saved), behaviour="ok")  # the last one was saved a moment ago
 
