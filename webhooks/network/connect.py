@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import ssl
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -62,11 +63,10 @@ def why_blocked(url: str) -> str:
     """
     try:
         to = url_policy.parse(url)
-        run(_judged_addresses(to, to.host), Limits(RESOLVE_SECONDS))
+        with suppress(OSError):
+            run(_judged_addresses(to, to.host), Limits(RESOLVE_SECONDS))
     except (BadURL, Refused) as error:
         return str(error)
-    except OSError:
-        return ""
     return ""
 
 
