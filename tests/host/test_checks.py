@@ -24,7 +24,7 @@ from tests.support.inbox import ROOT
 from tests.testapp.models import Unregistered
 from webhooks import checks, registry
 from webhooks.admin import WebhookAdmin
-from webhooks.checks.models import UNSENDABLE
+from webhooks.checks import UNSENDABLE
 from webhooks.models import Webhook
 from webhooks.registry.registration import Registration
 from webhooks.workers.redis import complete_queue_settings
