@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 
 import django_rq
@@ -238,7 +239,7 @@ def test_a_save_during_an_outage_is_prompt_and_records_its_event(
         else:
             Thing.objects.create(name="a")
 
-    usual = min(timed(save) for _ in range(5))
+    usual = median(timed(save) for _ in range(5))
     with OUTAGES[outage]() as url:
         unavailable(url)
         first = timed(save)
@@ -248,7 +249,7 @@ def test_a_save_during_an_outage_is_prompt_and_records_its_event(
             monkeypatch.setattr(jobs, "backoff", Backoff(jobs.logger, "The events wait"))
             first = min(first, timed(save))
     assert first < usual + 0.1 + 0.1, f"{first:.3f} s, usually {usual:.3f} s"
-    assert sorted(rest)[5] < usual + 0.02, rest
+    assert median(rest) < usual + 0.02, rest
     assert actions() == ["created"] * 18
     assert Thing.objects.count() == 18
 
