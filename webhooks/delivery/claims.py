@@ -21,7 +21,7 @@ from webhooks.delivery.sender import SenderPool
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker, claim_sql
 from webhooks.models.claim_sql import ClaimedRow, DueWebhook, due_webhooks
-from webhooks.models.event import SENT_COLUMNS
+from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.webhook import webhooks_by_id
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
@@ -54,9 +54,9 @@ class HeldDelivery:
         return self.row.id
 
 
-SentEvent: Any = namedtuple("SentEvent", SENT_COLUMNS)  # type: ignore[misc]
+SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp"))  # type: ignore[misc]
 
-_events = QueryByKeys(lambda: Event.objects.values_list(*SENT_COLUMNS))
+_events = QueryByKeys(lambda: Event.objects.annotate(time=TIME).values_list(*SENT_COLUMNS, "time"))
 
 
 def load_held(

@@ -31,14 +31,14 @@ from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.floors import Floors
 from webhooks.models import Event, State, Webhook, claim_sql, lanes
 from webhooks.models.claim_sql import ClaimedRow
-from webhooks.models.event import SENT_COLUMNS
+from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
 from webhooks.models.webhook import webhooks_by_id
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
-READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error", "waits_for")
-NewEvent: Any = namedtuple("NewEvent", READ_COLUMNS)  # type: ignore[misc]
+READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
+NewEvent: Any = namedtuple("NewEvent", (*READ_COLUMNS, "timestamp", "waits_for"))  # type: ignore[misc]
 
 # New events from an id on, in order.
 UNDISPATCHED = "SELECT event_id FROM webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
@@ -127,7 +127,8 @@ WAITS_FOR = """(
 
 def _read_events() -> QuerySet[Event, Any]:
     waits_for: Any = RawSQL(WAITS_FOR, (), BigIntegerField())  # noqa: S611 # nosec B611 # a constant
-    return Event.objects.order_by("pk").annotate(waits_for=waits_for).values_list(*READ_COLUMNS)
+    events = Event.objects.order_by("pk").annotate(time=TIME, waits_for=waits_for)
+    return events.values_list(*READ_COLUMNS, "time", "waits_for")
 
 
 _events = QueryByKeys(_read_events)

@@ -28,14 +28,26 @@ LOOP_PROTECTION = "Loop protection: "
 # Columns that may hold much text. Lists do not load them.
 LARGE_FIELDS = ("data", "serializers", "snapshots", "changed", "request", "webhook_ids")
 
-# The columns that a request body is made of.
-SENT_COLUMNS = tuple(SendableEvent.__annotations__)
+# The columns that a request body is made of, except for the time.
+SENT_COLUMNS = tuple(name for name in SendableEvent.__annotations__ if name != "timestamp")
 
 # The ids of events may differ from the order of their times by this much.
 OVERLAP = timedelta(minutes=1)
 
 # Characters of the name of an object, and of a webhook, in the history, which has room for 200.
 NAME_SHOWN = 80
+
+
+class _TextTime(models.TextField):
+    """A time that a query reads as text."""
+
+    def from_db_value(self, value: str, expression: Any, connection: Any) -> datetime:
+        moment = datetime.fromisoformat(value)
+        return moment if moment.tzinfo else moment.replace(tzinfo=connection.timezone)  # SQLite
+
+
+# The column ``timestamp`` for queries of many events: psycopg needs 5 µs to read a time, and Python 0.4 µs.
+TIME = Cast("timestamp", _TextTime())
 
 
 class Action(models.TextChoices):
