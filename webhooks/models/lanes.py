@@ -8,7 +8,6 @@ head of a lane, or adds to the lane, holds the lock of its object.
 from __future__ import annotations
 
 import hashlib
-import json
 import uuid
 from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
@@ -95,7 +94,9 @@ _OVERTAKEN = _has("queued.overtaken")
 
 
 def _given(using: str, places: Collection[Place]) -> tuple[str, str]:
-    return json_rows_sql(using, Place._fields, "webhooks_queue"), json.dumps([place._asdict() for place in places])
+    # They are integers: to write each as a dictionary takes four times as long.
+    rows = [f'{{"webhook_id":{webhook},"lane":{lane},"event_id":{event}}}' for webhook, lane, event in places]
+    return json_rows_sql(using, Place._fields, "webhooks_queue"), f"[{','.join(rows)}]"
 
 
 class Ahead(NamedTuple):
