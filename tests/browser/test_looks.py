@@ -183,4 +183,8 @@ def test_every_page_is_whole_in_other_themes(
                     problems[address].append(f"{wide} px too wide for {size['width']} px")
             if is_ours:
                 problems[address] += violations(page, ".wh", CONTRAST)
+        for query in ("", "?user=nobody"):
+            page.goto(reverse("admin:webhooks_delivery_changelist") + query)
+            expect(page.locator(".wh-filters").get_by_role("button", name="Search")).to_be_visible()
+            expect(page.locator("#wh-pager")).to_contain_text("deliveries")
     assert not (report := _report(problems)), report
