@@ -1,6 +1,0 @@
-from django.apps import AppConfig
-
-
-class CircuitsConfig(AppConfig):
-    name = "circuits"
-    verbose_name = "Circuits"
