@@ -43,7 +43,7 @@ def execute(using: str, statement: str, parameters: Sequence[Any] | Mapping[str,
 def fetch_each(using: str, *statements: Statement) -> list[list[tuple[Any, ...]]]:
     """Run statements in turn, in one round trip if the driver can send several at once. Returns the rows of each."""
     with connections[using].cursor() as cursor:
-        if sends_several(using, cursor):
+        if _sends_several(using, cursor):
             parameters = [value for _, values in statements for value in values]
             cursor.execute("; ".join(statement for statement, _ in statements), parameters)
             found = [_rows(cursor)]
@@ -64,26 +64,20 @@ def _rows(cursor: Any) -> list[tuple[Any, ...]]:
 def execute_safely(using: str, statement: str, parameters: Sequence[Any] = ()) -> None:
     """Run a statement so that the open transaction goes on if it fails, and raise the error.
 
-    On PostgreSQL it runs in a savepoint, in the same round trip if the driver can send several statements at once. On
-    SQLite a failed statement aborts nothing.
+    On PostgreSQL it runs in a savepoint, in the same round trip if possible. SQLite needs none.
     """
-    connection = connections[using]
-    if not is_postgresql(using) or connection.get_autocommit():
+    if not is_postgresql(using) or connections[using].get_autocommit():
         execute(using, statement, parameters)
         return
-    with connection.cursor() as cursor:
-        if not sends_several(using, cursor):
-            with transaction.atomic(using):
-                cursor.execute(statement, parameters)
-            return
-        try:
-            cursor.execute(f"SAVEPOINT webhooks_safely; {statement}; RELEASE SAVEPOINT webhooks_safely", parameters)
-        except DatabaseError:
-            cursor.execute("ROLLBACK TO SAVEPOINT webhooks_safely; RELEASE SAVEPOINT webhooks_safely")
-            raise
+    begin, end = "SAVEPOINT webhooks_safely", "RELEASE SAVEPOINT webhooks_safely"
+    try:
+        fetch_each(using, (begin, ()), (statement, parameters), (end, ()))
+    except DatabaseError:
+        fetch_each(using, (f"ROLLBACK TO {begin}", ()), (end, ()))
+        raise
 
 
-def sends_several(using: str, cursor: Any) -> bool:
+def _sends_several(using: str, cursor: Any) -> bool:
     """Whether PostgreSQL's driver sends several statements with parameters at once: psycopg 3, unless it may prepare
     them."""
     is_bound_by_server = getattr(connections[using].features, "uses_server_side_binding", False)
@@ -97,8 +91,7 @@ def is_postgresql(using: str) -> bool:
 # Old statistics, and the dead rows that a long transaction keeps, lead planners to scan a whole table or index. Without
 # these plans, PostgreSQL looks up each row by an index.
 SCANS = ("enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit")
-SORTS = ("enable_sort", "enable_incremental_sort")
-WHOLE_TABLE_PLANS = (*SCANS, *SORTS)
+WHOLE_TABLE_PLANS = (*SCANS, "enable_sort", "enable_incremental_sort")
 
 
 @contextmanager
