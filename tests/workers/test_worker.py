@@ -233,10 +233,9 @@ def test_wake_ups_are_dropped_without_reading_them(redis: Any) -> None:
     jobs.wake_up()
     [wake_up] = queue.get_jobs()
     redis.delete(wake_up.key)
-    of_earlier_version = queue.enqueue_call(jobs.DRAIN)
     other = queue.enqueue("time.sleep", 1)
-    found = [worker._dequeue(1) for _ in range(3)]
-    assert [one[0].id for one in found if one] == [wake_up.id, of_earlier_version.id, other.id]
+    found = [worker._dequeue(1) for _ in range(2)]
+    assert [one[0].id for one in found if one] == [wake_up.id, other.id]
     assert queue.intermediate_queue.get_job_ids() == [other.id]
     assert not redis.exists("webhooks:wake-up:webhooks")
     worker.teardown()

@@ -20,7 +20,7 @@ from typing import Any
 from django.db import Error, connections
 from redis import Redis
 from rq import Queue
-from rq.exceptions import DequeueTimeout, DeserializationError, StopRequested
+from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
 from rq.worker import WorkerStatus
 
@@ -131,7 +131,7 @@ class WebhookWorker(LastingWorker):
                 is_done = is_burst and not self._runner.is_busy
                 if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
                     return None
-            elif not _is_wake_up(found[0]):
+            elif not _is_wake_up(found[0].id):
                 return found
         raise StopRequested
 
@@ -190,7 +190,7 @@ class WebhookWorker(LastingWorker):
             if found:
                 job, queue = found
                 self.reorder_queues(reference_queue=queue)
-                if _is_wake_up(job):
+                if _is_wake_up(job.id):
                     # The bookkeeping of a job takes many steps, and each would wait for an unavailable Redis.
                     jobs.drop_wakeup(job, queue)
                 else:
@@ -298,15 +298,12 @@ def _unless_wake_up(job_class: type[Job]) -> type[Job]:
     class DequeuedJob(job_class):  # type: ignore[misc, valid-type]
         @classmethod
         def fetch(cls, id: str, connection: Redis, *args: Any, **kwargs: Any) -> Job:
-            if id.startswith(jobs.ID_PREFIX):
+            if _is_wake_up(id):
                 return job_class(id, connection=connection)
             return job_class.fetch(id, connection, *args, **kwargs)
 
     return DequeuedJob
 
 
-def _is_wake_up(job: Job) -> bool:
-    try:
-        return job.id.startswith(jobs.ID_PREFIX) or bool(job.func_name == jobs.DRAIN)  # of an earlier version
-    except DeserializationError:
-        return False  # for example its code is missing: rq fails the job and logs why
+def _is_wake_up(job_id: str) -> bool:
+    return job_id.startswith(jobs.ID_PREFIX)
