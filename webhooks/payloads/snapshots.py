@@ -18,7 +18,6 @@ from django.db import models
 
 from webhooks.db import in_chunks
 from webhooks.registry.registration import Registration
-from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import json_equal
 
 Snapshot = dict[str, Any]
@@ -74,8 +73,8 @@ def _parent_links(model: type[models.Model], path: str = "") -> list[str]:
 def prefetch_serialized(registration: Registration, serializer: str, objects: list[models.Model], using: str) -> None:
     """Read the many-to-many relations that a serializer shows, for many objects in one query for each relation. Raises
     the errors of the serializer."""
-    writer = registration.serializer_class(serializer)(objects[0], context=serializer_context())
-    sources = {one.source for one in _serializer_fields(writer).values()}
+    fields = _serializer_fields(registration.build_serializer(serializer, objects[0]))
+    sources = {one.source for one in fields.values()}
     relations = sorted(sources.intersection(one.name for one in registration.model._meta.many_to_many))
     for chunk in in_chunks(using, objects):
         models.prefetch_related_objects(chunk, *relations)
@@ -87,7 +86,7 @@ def prefetch_serialized(registration: Registration, serializer: str, objects: li
 def snapshot_fields(registration: Registration, serializer: str = "") -> Fields:
     """The fields in snapshots of a model, by their names in the payload. Raises the errors of the serializer."""
     found = _model_fields(registration.model)
-    fields = _serializer_fields(registration.serializer_class(serializer)(context=serializer_context()))
+    fields = _serializer_fields(registration.build_serializer(serializer))
     if fields:
         found = _in_payload(found, fields, fields)
     return {name: one for name, one in found.items() if not registration.is_left_out(name)}

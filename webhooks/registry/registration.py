@@ -18,6 +18,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.module_loading import import_string
 
+from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import clean
 
 NAME_LENGTH = 200  # characters of the name of an object
@@ -70,6 +71,10 @@ class Registration:
         raise ImproperlyConfigured(
             f"No serializer for {self.label}: {problem}. Name one in webhooks.register({self.label!r}, serializer=…)."
         )
+
+    def build_serializer(self, name: str, instance: models.Model | None = None) -> Any:
+        """The serializer of this name for an object. Raises what the serializer raises, and ImproperlyConfigured."""
+        return self.serializer_class(name)(instance, context=serializer_context())
 
     @cached_property
     def _sensitive_fields(self) -> frozenset[str]:
