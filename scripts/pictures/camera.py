@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from playwright.sync_api import Page, sync_playwright
 
 from demo.startup import PASSWORD, USERNAME
@@ -138,7 +137,7 @@ class Camera:
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """The name and the address of each page. A page that the app does not have is left out."""
+    """The name and the address of each page."""
     webhook, firewall = (Webhook.objects.get(name=name) for name in ("CMDB sync", "Firewall rules"))
     deliveries, events = Delivery.objects.order_by("-pk"), Event.objects.order_by("-pk")
     named: list[tuple[str, str, list[Any]]] = [
@@ -165,13 +164,11 @@ def pages() -> Iterator[tuple[str, str]]:
         if row is not None:
             named.append((name, f"admin:webhooks_{row._meta.model_name}_change", [row.pk]))
     for name, view, arguments in named:
-        with suppress(NoReverseMatch):
-            yield name, reverse(view, args=arguments)
-    with suppress(NoReverseMatch):
-        yield "recover", f"{reverse('admin:webhooks_webhook_recover', args=[firewall.pk])}?hours=24"
-        yield "run-start", f"{reverse('admin:webhooks_run_add')}?kind=discard&state=failed"
-        if event := rows["event"]:
-            yield "why-event", f"{reverse('webhooks_why')}?event={event.pk}"
+        yield name, reverse(view, args=arguments)
+    yield "recover", f"{reverse('admin:webhooks_webhook_recover', args=[firewall.pk])}?hours=24"
+    yield "run-start", f"{reverse('admin:webhooks_run_add')}?kind=discard&state=failed"
+    if event := rows["event"]:
+        yield "why-event", f"{reverse('webhooks_why')}?event={event.pk}"
 
 
 MODELS = ("webhook", "delivery", "event", "skip", "run")

@@ -105,7 +105,7 @@ def _busy_day(found: dict[str, Webhook]) -> None:
             attempted = round(plan.busy * daily * chance.uniform(0.8, 1.2))
             failed = round(attempted * plan.failing * chance.uniform(0.2, 1.8) * (3 if hour < 3 else 0.5))
             for kind, count in (("", attempted - failed), (plan.kind, failed)):
-                if count > 0 and (kind or not failed or count):
+                if count > 0:
                     rows.append(_statistic(found[plan.name], start, kind, count, chance))
     Statistic.objects.bulk_create(rows, ignore_conflicts=True)
 
