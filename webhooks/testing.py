@@ -78,8 +78,8 @@ def capture(subscribe: Iterable[str] | None = None, prechange: bool = False) -> 
     labels = _labels(subscribe)
     last = _last_pk(Event)
     captured: list[CapturedEvent] = []
-    announced = list(registry.custom_events()) if subscribe is None else []
-    with _subscribed(labels, announced, prechange), mock.patch.object(jobs, "wake_up"), _own_scope(Event.objects.db):
+    custom_events = list(registry.custom_events()) if subscribe is None else []
+    with _subscribed(labels, custom_events, prechange), mock.patch.object(jobs, "wake_up"), _own_state():
         yield captured
     names = dict(Webhook.objects.values_list("pk", "name"))
     captured += [_captured(event, names) for event in Event.objects.filter(pk__gt=last).order_by("pk")]
@@ -131,12 +131,12 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
     def with_mine(using: str) -> Subscriptions:
         wanted = real(using)
         mine = [(label, action) for label in labels for action in Action]
-        everything = {change: [CAPTURE_ID, *wanted.subscribers(*change)] for change in mine}
-        announced = {name: [CAPTURE_ID, *wanted.by_event.get(name, [])] for name in custom_events}
+        by_change = {change: [CAPTURE_ID, *wanted.subscribers(*change)] for change in mine}
+        by_event = {name: [CAPTURE_ID, *wanted.by_event.get(name, [])] for name in custom_events}
         return replace(
             wanted,
-            by_change=wanted.by_change | everything,
-            by_event=wanted.by_event | announced,
+            by_change=wanted.by_change | by_change,
+            by_event=wanted.by_event | by_event,
             filters=wanted.filters | filters,
         )
 
@@ -145,8 +145,9 @@ def _subscribed(labels: list[str], custom_events: list[str], prechange: bool) ->
 
 
 @contextmanager
-def _own_scope(using: str) -> Iterator[None]:
+def _own_state() -> Iterator[None]:
     """Hide the earlier events of the open transaction from this block."""
+    using = Event.objects.db
     connection = connections[using]
     if not connection.in_atomic_block:
         yield
