@@ -349,7 +349,7 @@ def test_an_object_that_cannot_be_serialized_does_not_keep_the_others_skips(monk
     webhook = make_webhook(Tracked, conditions={"attr": "name", "value": "x"})
     with webhooks.batch():
         Tracked.objects.create(name="a")
-        monkeypatch.setattr("webhooks.capture.serialize.read_all", None)
+        monkeypatch.setattr("webhooks.capture.serialize.serialize_all", None)
     assert [webhook_id for webhook_id, *_ in skipped()] == [webhook.pk]
 
 

@@ -91,8 +91,7 @@ def _record_batch(state: TransactionState, entries: list[Entry]) -> None:
             if isinstance(entry, Change):
                 events.record_now(state, entry)
             else:
-                entry.insert(state.using)
-                state.has_events = True
+                state.insert_event(entry)
     skips.store()
 
 
@@ -102,7 +101,7 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
     merged = {change.key: events.merge(state, change) for change in changes}
     candidates = {key: events.candidates_for(state, one) for key, one in merged.items()}
     unread = [change for change in changes if candidates[change.key][0] and not change.serialized]
-    known = serialize.read_all(state, unread)
+    known = serialize.serialize_all(state, unread)
     replaced: list[Change] = []
     new: list[tuple[list[int], Event]] = []
     skips = Skips(state)
@@ -260,7 +259,7 @@ def _prepare_deletion(collector: Collector, using: str) -> None:
     ]
     message = "%d objects to delete cannot be serialized together"
     with log_errors(using, message, len(changes)), transaction.atomic(using):
-        found = serialize.read_all(state, changes)
+        found = serialize.serialize_all(state, changes)
         state.serialized_for_deletion.update({key: serialized for key, serialized in found.items() if serialized})
 
 

@@ -83,11 +83,10 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
     if candidates:
         if registration:
             _lock_object(state, registration, event)
-        found, stopped = _match_event(state, event, candidates, actor), events.loop_error(actor)
-        if stopped and not event.error:
-            found.refusals |= events.loop_refusals(state, found.matched, actor)
+        found = _match_event(state, event, candidates, actor)
+        problem = event.error or events.stop_loop(state, found, actor)
         same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
-        for webhook_ids, error in ((found.matched, event.error or stopped), (found.errored, found.error)):
+        for webhook_ids, error in ((found.matched, problem), (found.errored, found.error)):
             if webhook_ids:
                 new.append(Event(**same, **events.metadata_columns(event.action, webhook_ids, error, actor)))
         refusals |= found.refusals
@@ -99,8 +98,7 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
         return
     for one in new:
         with transaction.atomic(state.using):
-            one.insert(state.using)
-        state.has_events = True
+            state.insert_event(one)
     Skips(state, skips).store()
 
 

@@ -74,15 +74,14 @@ def record(
     action: Action,
     using: str,
     needs_lock: bool = False,
-    known: TransactionState | None = None,
+    state: TransactionState | None = None,
 ) -> None:
     """Record that objects were created or updated, or are about to be deleted, on database ``using``.
 
-    ``objects`` has their primary keys. ``needs_lock``: the change did not lock the rows itself. ``known`` is the result
+    ``objects`` has their primary keys. ``needs_lock``: the change did not lock the rows itself. ``state`` is the result
     of ``read_prechange`` in autocommit mode. Errors are logged, and become failed Events if possible. Raises only what
     aborted the transaction.
     """
-    state = known
     for registration, pks in objects.items():
         for pk in pks:
             change = Change(registration, pk, action, needs_lock)
@@ -108,7 +107,7 @@ def _record_change(state: TransactionState, change: Change) -> None:
     if change.action == Action.DELETED:
         serialized = state.serialized_for_deletion.pop(change.key, None)
         if serialized is None and state.subscriptions.has_subscribers(change.registration.model):
-            serialized = serialize.read_or_failed(state, change)
+            serialized = serialize.serialize_or_failed(state, change)
         change = replace(change, serialized=serialized)
     state.defer(state.batch, change)
 
@@ -123,7 +122,7 @@ def record_now(state: TransactionState, change: Change) -> None:
             # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
             with transaction.atomic(state.using):
                 serializers = list(state.subscriptions.by_serializer(candidates))
-                serialized = change.serialized or serialize.read(state, change, serializers)
+                serialized = change.serialized or serialize.serialize_object(state, change, serializers)
                 if not serialized:
                     return  # the object was deleted without a signal
                 refused = _write_events(state, merged, candidates, serialized)
@@ -173,9 +172,8 @@ def _write_events(
                 continue
         if planned.columns:  # a new Event, or one that a rollback took back unseen
             event = Event(**planned.columns)
-            event.insert(state.using)
+            state.insert_event(event)
             planned.ids.append(event.pk)
-            state.has_events = True
     return refusals
 
 
@@ -188,11 +186,11 @@ def plan_events(
     """
     found, planned = _match_candidates(state, merged, candidates, serialized), list[PlannedEvent]()
     if found.errored:
-        error = last_line(found.error)
-        logger.error("The filters of webhooks %s failed for %s: %s", found.errored, merged.change, error)
-    stopped = loop_error(merged.actor)
+        reason = last_line(found.error)
+        logger.error("The filters of webhooks %s failed for %s: %s", found.errored, merged.change, reason)
+    problem = serialized.error or stop_loop(state, found, merged.actor)
     for ids, webhook_ids, error in (
-        (merged.history.event_ids, found.matched, serialized.error or stopped),
+        (merged.history.event_ids, found.matched, problem),
         (merged.history.failed_ids, found.errored, found.error),
     ):
         columns: dict[str, Any] = {}
@@ -203,8 +201,6 @@ def plan_events(
             columns |= dict(zip(("object_type", "object_id"), merged.change.key, strict=True))
             columns["object_repr"] = serialized.object_repr
         planned.append(PlannedEvent(ids, columns))
-    if stopped and not serialized.error:
-        found.refusals |= loop_refusals(state, found.matched, merged.actor)
     return planned, found.refusals
 
 
@@ -236,22 +232,18 @@ def metadata_columns(action: str, webhook_ids: list[int], error: str, actor: Act
     }
 
 
-def loop_error(actor: Actor) -> str:
-    """Why loop protection stops the Events of this actor; empty if it does not."""
+def stop_loop(state: TransactionState, found: Match, actor: Actor) -> str:
+    """Why loop protection stops the Event of this actor; empty if it does not. Adds that to the refusals."""
     if actor.depth <= (most := conf.max_depth):
         return ""
     # Receivers that write back would go on for ever.
+    if state.subscriptions.keeps_skips:
+        refusal = Refusal.because(Rule.LOOP_PROTECTION, depth=actor.depth, limit=most)
+        found.refusals |= dict.fromkeys(found.matched, refusal)
     return (
         f"{LOOP_PROTECTION}depth {actor.depth} of a chain of changes that webhooks caused; MAX_DEPTH allows {most}. "
         "Replay it to send it as the first of a new chain."
     )
-
-
-def loop_refusals(state: TransactionState, webhook_ids: list[int], actor: Actor) -> dict[int, Refusal]:
-    """Why these webhooks do not get an Event that loop protection stops. Empty if no skips are stored."""
-    if not state.subscriptions.keeps_skips:
-        return {}
-    return dict.fromkeys(webhook_ids, Refusal.because(Rule.LOOP_PROTECTION, depth=actor.depth, limit=conf.max_depth))
 
 
 def delete_pending(state: TransactionState, changes: Iterable[Change]) -> None:

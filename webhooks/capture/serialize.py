@@ -21,7 +21,6 @@ from webhooks.models import Action
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
-from webhooks.registry.serializer_context import serializer_context
 from webhooks.text import NotJSONSerializable, clean, dumps
 
 logger = get_logger(__name__)
@@ -90,7 +89,7 @@ def serialize(
     Raises what the serializer raises, and Unsendable.
     """
     with translation.override(settings.LANGUAGE_CODE), timezone.override(None):
-        writer = registration.serializer_class(serializer)(instance, context=serializer_context())
+        writer = registration.build_serializer(serializer, instance)
         data = writer.data
         snapshot = snapshots.snapshot_of(writer, data, instance)
         old = snapshots.prechange_snapshot(writer, data, snapshot, prechange) if prechange else None
@@ -115,7 +114,7 @@ def _json_text(registration: Registration, data: Any, is_exact: bool = False) ->
     return dumps(data, registration.is_sensitive, is_exact)
 
 
-def read(state: TransactionState, change: Change, serializers: Sequence[str]) -> SerializedObject | None:
+def serialize_object(state: TransactionState, change: Change, serializers: Sequence[str]) -> SerializedObject | None:
     """Read and serialize the object of a change. None if it was deleted.
 
     If there are several serializers, one that fails takes nothing from the others' webhooks. Raises the error if all
@@ -145,7 +144,7 @@ def read(state: TransactionState, change: Change, serializers: Sequence[str]) ->
     return serialized
 
 
-def read_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, SerializedObject | None]:
+def serialize_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, SerializedObject | None]:
     """Read and serialize many objects, with all serializers that webhooks use for their models.
 
     Takes one query for each model, without the serializers' own. Raises the error of the first object that fails.
@@ -167,15 +166,15 @@ def read_all(state: TransactionState, changes: Sequence[Change]) -> dict[Key, Se
                 found[change.key] = SerializedObject(registration.name_of(instance), columns)
             else:
                 # Deleted, unless the field of its key spells it in another way.
-                found[change.key] = None if is_complete else read(state, change, names)
+                found[change.key] = None if is_complete else serialize_object(state, change, names)
     return found
 
 
-def read_or_failed(state: TransactionState, change: Change) -> SerializedObject | None:
+def serialize_or_failed(state: TransactionState, change: Change) -> SerializedObject | None:
     """Read and serialize an object with all serializers that webhooks use for its model."""
     try:
         with transaction.atomic(state.using):
-            return read(state, change, state.subscriptions.serializers(change.registration.label))
+            return serialize_object(state, change, state.subscriptions.serializers(change.registration.label))
     except Exception as error:
         reraise_job_timeout(error)
         return failed(state, change, error)

@@ -187,6 +187,10 @@ class TransactionState:
         batch.append(entry)
         self._log.note(batch.pop)
 
+    def insert_event(self, event: Event) -> None:
+        event.insert(self.using)
+        self.has_events = True
+
     def forget_subscriptions(self) -> None:
         """Read them again before their next use, and once more if the edit of the webhook is rolled back."""
         self.is_outdated = True
