@@ -55,7 +55,7 @@ def _batch(using: str | None) -> Iterator[None]:
         state = None
         with log_errors(using, "A batch cannot be opened, its changes are recorded one by one"):
             state = current_or_new_state(using)
-        if state is None or state.batch is not None or not state.is_open:
+        if state is None or state.batch is not None:
             yield
             return
         entries: list[Entry] = []
@@ -73,11 +73,7 @@ def _record_batch(state: TransactionState, entries: list[Entry]) -> None:
     """Record the last change of each object, and all custom events, together. If that fails, record each by itself.
 
     So an object that cannot be serialized does not keep the others from being recorded."""
-    latest: dict[Any, Entry] = {}
-    for entry in entries:
-        key = entry.key if isinstance(entry, Change) else id(entry)
-        latest.pop(key, None)
-        latest[key] = entry
+    latest = {entry.key if isinstance(entry, Change) else id(entry): entry for entry in entries}
     message = "The changes of a batch cannot be recorded together, so each is recorded by itself"
     with log_errors(state.using, message), transaction.atomic(state.using):
         _record_together(state, list(latest.values()))
