@@ -48,25 +48,19 @@ __all__ = [
     "register_event", "send", "unregister", "unregister_event", "verify", "why",
 ]  # fmt: skip
 
-_MODULES = {
-    "ReplayWindow": "webhooks.security.signing",
-    "TrackedQuerySet": "webhooks.capture.bulk",
-    "VerificationError": "webhooks.security.signing",
-    "WebhookManager": "webhooks.capture.bulk",
-    "actor": "webhooks.capture.context",
-    "batch": "webhooks.capture.bulk",
-    "register": "webhooks.registry",
-    "register_event": "webhooks.registry",
-    "send": "webhooks.capture.custom",
-    "unregister": "webhooks.registry",
-    "unregister_event": "webhooks.registry",
-    "verify": "webhooks.security.signing",
-    "why": "webhooks.operations.why",
+_NAMES = {
+    "webhooks.capture.bulk": ("TrackedQuerySet", "WebhookManager", "batch"),
+    "webhooks.capture.context": ("actor",),
+    "webhooks.capture.custom": ("send",),
+    "webhooks.operations.why": ("why",),
+    "webhooks.registry": ("register", "register_event", "unregister", "unregister_event"),
+    "webhooks.security.signing": ("ReplayWindow", "VerificationError", "verify"),
 }
 
 
 def __getattr__(name: str) -> Any:
     # Lazily: a project imports this package before its apps and models are ready.
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

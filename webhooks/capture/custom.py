@@ -9,7 +9,7 @@ from django.db import models, router, transaction
 
 from webhooks import payloads, registry
 from webhooks.capture import events
-from webhooks.capture.context import Actor, current_actor
+from webhooks.capture.context import current_actor
 from webhooks.capture.matching import EventContext, Match, match
 from webhooks.capture.skips import Skips, skips_of
 from webhooks.capture.transaction import Entry, TransactionState, current_or_new_state
@@ -83,7 +83,9 @@ def _record_event(state: TransactionState, event: Event, registration: Registrat
     if candidates:
         if registration:
             _lock_object(state, registration, event)
-        found = _match_event(state, event, candidates, actor)
+        context = EventContext(event.action, event.data, "", "", actor)
+        # An event that is too large fails for all of them.
+        found = Match(candidates) if event.error else match(candidates, state.subscriptions, context, state.budget)
         problem = event.error or events.stop_loop(state, found, actor)
         same = {name: getattr(event, name) for name in ("object_type", "object_id", "object_repr", "data")}
         for webhook_ids, error in ((found.matched, problem), (found.errored, found.error)):
@@ -109,11 +111,3 @@ def _lock_object(state: TransactionState, registration: Registration, event: Eve
         message = "%s %s cannot be locked, its events may be out of order"
         with log_errors(state.using, message, event.object_type, event.object_id), transaction.atomic(state.using):
             snapshots.read_rows(registration, [event.object_id], state.using, lock=True)
-
-
-def _match_event(state: TransactionState, event: Event, candidates: list[int], actor: Actor) -> Match:
-    """Which candidates want the event. One that is too large fails for all of them."""
-    if event.error:
-        return Match(candidates)
-    context = EventContext(event.action, event.data, "", "", actor)
-    return match(candidates, state.subscriptions, context, state.budget)

@@ -48,8 +48,7 @@ SECONDS = 0.1  # of CPU time, for an evaluation without another limit
 class Judgement:
     """Whether the conditions match an Event, and why they cannot be judged. ``late``: they took too long.
 
-    ``decided_by`` is the condition that was evaluated last: if they do not match, it is the reason. None if no
-    condition was evaluated, as in an empty "or".
+    ``decided_by`` is the condition that was evaluated last: if they do not match, it is the reason.
     """
 
     matches: bool
