@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.tables import empty_all_tables
+from tests.support.waiting import until
 from tests.testapp.models import Label
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, Event, State, Webhook
@@ -51,12 +51,13 @@ def surviving_errors() -> Iterator[None]:
         connection.close()
 
 
-def work(drain: DeliveryRunner, is_done: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_done() and time.monotonic() < deadline:
+def work(drain: DeliveryRunner, is_done: Callable[[], bool], what: Callable[[], str]) -> None:
+    def is_done_now() -> bool:
         with surviving_errors():
             drain.run(0.2)
-    return is_done()
+        return is_done()
+
+    until(is_done_now, 15, what, every=0.02)
 
 
 def fail_at(nth: int, inbox: Inbox) -> Fault:
@@ -80,13 +81,14 @@ def fail_at(nth: int, inbox: Inbox) -> Fault:
             and not drain.is_busy
         )
 
+    def what() -> str:
+        states = list(Delivery.objects.values_list("webhook__name", "state", "queued__claim"))
+        return f"the end of the work after statement {nth} failed ({fault.failed}): {drain.is_busy=}, {states}"
+
     try:
         with connection.execute_wrapper(fault), surviving_errors():
             drain.run(0.2)
-        assert work(drain, is_done, 60), (
-            f"after statement {nth} failed ({fault.failed}): under way {drain.is_busy}, "
-            f"{list(Delivery.objects.values_list('webhook__name', 'state', 'queued__claim'))}"
-        )
+        work(drain, is_done, what)
     finally:
         with surviving_errors():
             drain.close(grace=0)
