@@ -146,17 +146,17 @@ def _in_turn(using: str, ids: Sequence[int]) -> list[Any]:
 
 def _new_deliveries(events: Sequence[Any], webhooks: Mapping[int, Webhook]) -> list[NewDelivery]:
     return [
-        NewDelivery(
-            delivery_id(to_utc(event.timestamp), event.pk, webhook_id),
-            event.pk,
-            webhook_id,
-            lane_of(event.object_type, event.object_id) if webhooks[webhook_id].ordered else None,
-        )
+        _new_delivery(event, webhooks[webhook_id])
         for event in events
         if not event.error
         for webhook_id in dict.fromkeys(event.webhook_ids)
         if webhook_id in webhooks
     ]
+
+
+def _new_delivery(event: Any, webhook: Webhook) -> NewDelivery:
+    lane = lane_of(event.object_type, event.object_id) if webhook.ordered else None
+    return NewDelivery(delivery_id(to_utc(event.timestamp), event.pk, webhook.pk), event.pk, webhook.pk, lane)
 
 
 def insert_for(
@@ -165,15 +165,7 @@ def insert_for(
     """Create the deliveries of earlier events to one webhook, in a transaction of the caller. An event that has one
     keeps it. Claims up to ``free`` with the ``token``. Returns the number of new ones, and the claimed ones."""
     using = Event.objects.db
-    new = [
-        NewDelivery(
-            delivery_id(to_utc(event.timestamp), event.pk, webhook.pk),
-            event.pk,
-            webhook.pk,
-            lane_of(event.object_type, event.object_id) if webhook.ordered else None,
-        )
-        for event in events
-    ]
+    new = [_new_delivery(event, webhook) for event in events]
     lanes.lock(using, (one.lane for one in new))
     firsts = _firsts(new)
     new = _placed(new, firsts, lanes.look_ahead(using, firsts.values()) if firsts else {})

@@ -178,9 +178,10 @@ def unblock_lanes() -> int:
     def unblock() -> int:
         claim_sql.begin(using)
         lanes.lock(using, (place.lane for place in heads.values()))
-        # A worker may have claimed some meanwhile.
-        blocking = QueuedDelivery.objects.filter(pk__in=heads).blocking().select_for_update(of=("self",))
-        ids = list(blocking.values_list("pk", flat=True))
+        # Meanwhile, a worker may have claimed some, and a user may have retried others.
+        since = DatabaseNow(-conf.lane_wait)
+        blocking = QueuedDelivery.objects.filter(pk__in=heads, state=State.PENDING, failing_since__lt=since)
+        ids = list(blocking.select_for_update().values_list("pk", flat=True))
         QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
         lanes.promote(using, [heads[pk] for pk in ids])
         return len(ids)

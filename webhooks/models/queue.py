@@ -80,16 +80,6 @@ class QueuedDeliveryQuerySet(models.QuerySet["QueuedDelivery"]):
         due_at = Coalesce("due_at", DatabaseNow())
         return self.filter(state=State.SENDING).update(state=State.PENDING, claim=None, due_at=due_at, **also)
 
-    def blocking(self) -> QueuedDeliveryQuerySet:
-        """Failing heads that have blocked their lanes for too long.
-
-        Leaves out webhooks that were paused or disabled in that time: there the head did not block the lane.
-        """
-        since = DatabaseNow(-conf.lane_wait)
-        heads = self.filter(failing_since__lt=since, state=State.PENDING, in_lane=True)
-        sent = heads.filter(webhook__enabled=True, webhook__probe_at=None, webhook__paused_at=None)
-        return sent.exclude(webhook__resumed_at__gt=since)
-
     def leave_lane(self) -> int:
         """Unblock the deliveries behind these. They themselves are retried outside the lane."""
         return self.update(in_lane=False, overtaken=False, failing_since=None)
