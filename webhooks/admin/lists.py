@@ -227,6 +227,11 @@ def list_url(model: str, **filters: Any) -> str:
     return f"{reverse(f'admin:webhooks_{model}_changelist')}?{urlencode(filters)}"
 
 
+def row_url(model: str, key: Any) -> str:
+    """The address of the page of one row of a model, such as "delivery"."""
+    return reverse(f"admin:webhooks_{model}_change", args=[key])
+
+
 def page_url(name: str, webhook: Webhook) -> str:
     """The address of a page or button of the webhook."""
     return reverse(f"admin:webhooks_webhook_{name}", args=[webhook.pk])

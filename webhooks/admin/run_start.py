@@ -25,7 +25,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from webhooks import permissions
 from webhooks.admin.display import action_word, page, state_word
 from webhooks.admin.filters import MOMENT
-from webhooks.admin.lists import show_result
+from webhooks.admin.lists import row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
@@ -187,7 +187,7 @@ def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> Http
 
 def show_run(request: HttpRequest, run: Run) -> None:
     """Say that a run has begun, and where its progress is."""
-    url = reverse("admin:webhooks_run_change", args=[run.pk])
+    url = row_url("run", run.pk)
     text = _('Run {} has begun: {}. Workers do it in the background. <a href="{}">See its progress</a>.')
     messages.success(request, format_html(text, run.pk, runs.summary(run), url))
 

@@ -16,7 +16,7 @@ from django.utils.translation import ngettext
 
 from webhooks import permissions
 from webhooks.admin.display import when
-from webhooks.admin.lists import list_url, page_url
+from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.operations import runs
@@ -173,11 +173,8 @@ class _Buttons:
                 yield Button(_("Show the database"), "#wh-database")
             case Problem.FAILED_EVENTS:
                 if self._newest_event:
-                    url = reverse("admin:webhooks_event_change", args=[self._newest_event.pk])
-                    yield Button(_("See the error"), url)
-                yield Button(
-                    _("Show failed events to replay"), f"{reverse('admin:webhooks_event_changelist')}?state=failed"
-                )
+                    yield Button(_("See the error"), row_url("event", self._newest_event.pk))
+                yield Button(_("Show failed events to replay"), list_url("event", state="failed"))
 
     def page_of(self, alarm: Alarm) -> Button | None:
         webhook = self.webhooks.get(alarm.webhook_id or 0)
@@ -213,7 +210,7 @@ class _Buttons:
     def _see_request(self, webhook: Any) -> Button:
         delivery = webhook.blocking or webhook.last_failed
         if delivery:
-            url = reverse("admin:webhooks_delivery_change", args=[delivery])
+            url = row_url("delivery", delivery)
         else:
             url = list_url("delivery", state=State.PENDING.value, webhook=webhook.pk)
         return Button(_("See request"), url, webhook.name)
@@ -231,4 +228,4 @@ def _retry_label(count: int, cap: int) -> str:
 
 
 def _page(webhook: Any) -> Button:
-    return Button(_("Open webhook"), reverse("admin:webhooks_webhook_change", args=[webhook.pk]), webhook.name)
+    return Button(_("Open webhook"), row_url("webhook", webhook.pk), webhook.name)

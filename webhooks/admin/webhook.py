@@ -22,7 +22,7 @@ from django.views.decorators.http import require_http_methods, require_POST
 from webhooks import permissions
 from webhooks.admin import run_start, try_it, webhook_fieldsets, webhook_health
 from webhooks.admin.display import part
-from webhooks.admin.lists import as_key, page_url, redirect_back
+from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
 from webhooks.admin.webhook_form import WebhookForm, unused_fields
 from webhooks.admin.webhook_list import WebhookListAdmin
 from webhooks.db import index_plans
@@ -207,7 +207,7 @@ class WebhookAdmin(WebhookListAdmin):
             "try_it": panel,
         }
         obj = self.get_object(request, str(webhook.pk)) if webhook else None
-        action = reverse("admin:webhooks_webhook_add") if webhook is None else page_url("change", webhook)
+        action = reverse("admin:webhooks_webhook_add") if webhook is None else row_url("webhook", webhook.pk)
         result: HttpResponse = self.render_change_form(
             request, context, add=webhook is None, change=webhook is not None, form_url=action, obj=obj
         )
@@ -260,7 +260,7 @@ class WebhookAdmin(WebhookListAdmin):
             messages.warning(request, _("The webhook is paused, so the test waits until you resume it."))
         text: Any = _("A test is on its way to “%(name)s”: event %(id)s.") % {"name": webhook.name, "id": event.pk}
         if permissions.may_view_events(request.user):
-            url = reverse("admin:webhooks_event_change", args=[event.pk])
+            url = row_url("event", event.pk)
             text = _('A test is on its way to “{}”. See <a href="{}">event {}</a>.')
             text = format_html(text, webhook.name, url, event.pk)
         messages.success(request, text)

@@ -23,7 +23,7 @@ from webhooks.admin.display import (
     webhook_state,
     when,
 )
-from webhooks.admin.lists import list_url, page_url
+from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.admin.run_start import may_begin
 from webhooks.db import index_plans
 from webhooks.models import Delivery, RunKind, Webhook
@@ -69,7 +69,7 @@ def _request_url(webhook: Any, problem: Problem) -> str:
     """The delivery that shows why the attempts fail; empty if there is none."""
     shown = webhook.blocking or webhook.last_failed
     fails = problem in (Problem.PAUSED, Problem.FAILING, Problem.BLOCKED_LANES)
-    return reverse("admin:webhooks_delivery_change", args=[shown]) if fails and shown else ""
+    return row_url("delivery", shown) if fails and shown else ""
 
 
 def _sentence(webhook: Webhook) -> SafeString | str:

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_safe
 
 from webhooks import permissions, registry
 from webhooks.admin.display import page, when
-from webhooks.admin.lists import as_key, as_uuid
+from webhooks.admin.lists import as_key, as_uuid, page_url, row_url
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.skip import Rule
@@ -176,7 +176,7 @@ def _button(verdict: Verdict, user: Any) -> tuple[str, str] | None:
     """The address and the label of the button that ends this, if the user may press it."""
     webhook = verdict.webhook
     if verdict.cause == Cause.PAUSED and permissions.may(user, "change", webhook):
-        return reverse("admin:webhooks_webhook_resume", args=[webhook.pk]), _("Resume the webhook")
+        return page_url("resume", webhook), _("Resume the webhook")
     is_retriable = verdict.delivery and verdict.cause in (Cause.FAILED, Cause.DISCARDED, Cause.RETRYING)
     if is_retriable and permissions.may(user, "retry", Delivery(pk=verdict.delivery)):
         label = _("Retry now") if verdict.state == State.PENDING else _("Retry")
@@ -192,18 +192,13 @@ def _link(verdict: Verdict, user: Any) -> tuple[str, str] | None:
     match verdict.target:
         case Target.WEBHOOK:
             is_disabled = verdict.cause == Cause.HELD or verdict.rule == Rule.DISABLED
-            return _page("webhook", verdict.target_id), _("Enable the webhook") if is_disabled else _(
-                "Open the webhook"
-            )
+            label = _("Enable the webhook") if is_disabled else _("Open the webhook")
+            return row_url("webhook", verdict.target_id), label
         case Target.DELIVERY if permissions.may_view_deliveries(user):
             label = _("Open the earlier delivery") if verdict.behind else _("Open the delivery")
-            return _page("delivery", verdict.target_id), label
+            return row_url("delivery", verdict.target_id), label
         case Target.EVENT if permissions.may_view_events(user):
-            return _page("event", verdict.target_id), _("Open the event")
+            return row_url("event", verdict.target_id), _("Open the event")
         case Target.STATUS if permissions.may_view_deliveries(user):
             return reverse("webhooks_backend_status"), _("Open the status page")
     return None
-
-
-def _page(model: str, key: str) -> str:
-    return reverse(f"admin:webhooks_{model}_change", args=[key])
