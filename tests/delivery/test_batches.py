@@ -14,6 +14,7 @@ from tests.support.draining import states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.conf import conf
 from webhooks.delivery import floors
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
@@ -65,7 +66,7 @@ def test_a_worker_with_plenty_to_send_claims_no_more(inbox: Inbox, monkeypatch: 
     make_event(make_webhook(Thing, url=inbox.url()))
     runner = DeliveryRunner("test")
     with monkeypatch.context() as patch:
-        patch.setattr(SenderPool, "has_plenty", True)
+        patch.setattr(SenderPool, "ready", lambda pool: conf.batch)
         runner.run(5, wait=False)
         assert Undispatched.objects.exists()
     runner.run(5)

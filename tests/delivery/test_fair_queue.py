@@ -87,11 +87,11 @@ def test_one_webhook_alone_has_half_of_all_at_most() -> None:
     assert len(take_all(queue)) == 32
 
 
-def test_a_webhook_gets_a_whole_share_once_half_of_it_is_gone() -> None:
+def test_a_webhook_gets_another_share_unless_more_than_one_is_waiting() -> None:
     queue: FairQueue[str] = FairQueue(8)
     for number in range(5):
         queue.add(1, str(number))
-    assert [queue.capacity(1, share) for share in (8, 9, 10, 11)] == [0, 0, 10, 11]
+    assert [queue.capacity(1, share) for share in (3, 4, 5, 6)] == [0, 0, 5, 6]
 
 
 def test_one_sender_takes_one_item_at_a_time() -> None:

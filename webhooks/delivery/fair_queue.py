@@ -11,8 +11,8 @@ T = TypeVar("T")
 
 FIRST_CAP = 2
 
-# How many items of a webhook may wait here for each one that may be in flight.
-WAITING_PER_SENT = 8
+# How many items of a webhook to claim for each one that may be in flight.
+CLAIMED_PER_SENT = 8
 
 
 @dataclass(slots=True, eq=False)
@@ -51,10 +51,10 @@ class FairQueue(Generic[T]):
         return len(self._webhook(webhook).items)
 
     def capacity(self, webhook: int, share: int) -> int:
-        """How many more items of a webhook to claim: its share, once half of it is gone. The share is at most a few
-        times its cap, so that the items of a webhook that hangs stay free for other workers."""
-        most = min(share, WAITING_PER_SENT * self._webhook(webhook).cap)
-        return most if self.waiting(webhook) <= most // 2 else 0
+        """How many more items of a webhook to claim: its share, unless more than that are waiting. The share is at most
+        a few times its cap, so that the items of a webhook that hangs stay free for other workers."""
+        most = min(share, CLAIMED_PER_SENT * self._webhook(webhook).cap)
+        return most if self.waiting(webhook) <= most else 0
 
     def add(self, webhook: int, item: T) -> None:
         queue = self._webhook(webhook)

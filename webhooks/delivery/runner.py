@@ -201,8 +201,9 @@ class DeliveryRunner:
     def _take_work(self) -> int:
         """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""
         count = self._dispatch_during_run()
-        # Else a dispatch would create more deliveries than it may claim, and a later claim reads their events again.
-        if not self._pool.has_plenty:
+        # Early enough that the pool does not run dry meanwhile. Earlier, a dispatch would create deliveries that it may
+        # not claim, and a later claim would read their events again.
+        if self._pool.ready() < conf.batch:
             count += self._claim()  # before new events: it has waited for longer
             count += self._dispatch()
         count += self._runs.step(may_send=not self._breaker.fault)

@@ -33,7 +33,7 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 # Requests that are started before the thread looks for answers.
-STARTED_AT_ONCE = 4
+STARTED_AT_ONCE = 16
 
 # The language of reasons: they are stored, and read in many languages.
 STORED = "en"
@@ -90,11 +90,10 @@ class SenderPool(Generic[T]):
         with self._lock:
             return bool(self._ended or self._queue.in_flight or self._queue.ready())
 
-    @property
-    def has_plenty(self) -> bool:
-        """Whether so many items may be sent that it is too early to claim more."""
+    def ready(self) -> int:
+        """How many items may be sent now."""
         with self._lock:
-            return self._queue.ready() >= MANY
+            return self._queue.ready()
 
     def capacity(self, webhook: int, share: int) -> int:
         """How many more items of a webhook to claim, see ``FairQueue``."""
