@@ -80,8 +80,8 @@ class RunAdmin(ReadOnlyAdmin):
         return pill(COLOURS[RunState(run.state)], run.get_state_display())
 
     @admin.display(description=gettext_lazy("run"))
-    def what(self, run: Run) -> str:
-        return _("Run %(number)s: %(summary)s") % {"number": run.pk, "summary": runs.summary(run)}
+    def what(self, run: Run) -> SafeString:
+        return format_html('<span title="{0}">{0}</span>', title_of(run))
 
     @admin.display(description=gettext_lazy("progress"))
     def progress(self, run: Run) -> SafeString:
@@ -119,7 +119,7 @@ class RunAdmin(ReadOnlyAdmin):
     def page_context(self, request: HttpRequest, obj: Run) -> dict[str, Any]:
         return {
             **self._progress_context(request, obj),
-            "title": self.what(obj),
+            "title": title_of(obj),
             "filters": filters_in_words(obj.filters),
             "rows_url": rows_url(obj),
             "begun": exact_time(obj.created),
@@ -156,6 +156,11 @@ def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any]
     """Pause, resume or cancel the chosen runs, and show the result."""
     results = [act(run, request.user) for run in chosen]
     show_result(request, done, sum(results), len(results) - sum(results), why)
+
+
+def title_of(run: Run) -> str:
+    """Such as "Run 14: retry of deliveries of CMDB sync"."""
+    return _("Run %(number)s: %(summary)s") % {"number": run.pk, "summary": runs.summary(run)}
 
 
 def bar(run: Run) -> SafeString:

@@ -203,10 +203,11 @@ class DeliveryRunner:
         count = self._dispatch_during_run()
         # Early enough that the pool does not run dry meanwhile. Earlier, a dispatch would create deliveries that it may
         # not claim, and a later claim would read their events again.
-        if self._pool.ready() < conf.batch:
+        has_room = self._pool.ready() < conf.batch
+        if has_room:
             count += self._claim()  # before new events: it has waited for longer
             count += self._dispatch()
-        count += self._runs.step(may_send=not self._breaker.fault)
+        count += self._runs.step(may_send=has_room and not self._breaker.fault)
         count += self._dispatch_during_run()  # ahead of what the run sends
         self._runs.send()
         return count
