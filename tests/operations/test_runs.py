@@ -626,7 +626,7 @@ def test_a_recovery_sends_what_did_not_succeed_since_a_time(inbox: Inbox, user: 
     )
     old = make_delivery(webhook, State.FAILED, object_id="old", finished_at=timezone.now() - timedelta(hours=3))
     for number, state in enumerate((State.FAILED, State.DISCARDED, State.SUCCEEDED)):
-        make_delivery(webhook, state, object_id=str(number))
+        make_delivery(webhook, state, object_id=f"sent-{number}")
     make_delivery(other, State.FAILED)
     for thing in (Thing.objects.create(name="a"), Thing.objects.create(name="b")):
         failed = {"error": "KeyError", "data": "", "replayed_at": None}

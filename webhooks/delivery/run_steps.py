@@ -129,7 +129,7 @@ class Runs:
     def send(self) -> None:
         """Send what the last step has claimed. If the worker meets an error before, the lease of these rows ends."""
         if self._claimed:
-            rows, token, webhooks = self._claimed
+            (rows, token, webhooks), self._claimed = self._claimed, None
             self._worker.add(rows, token, webhooks)
 
     def _look(self) -> None:
