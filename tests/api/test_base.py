@@ -28,12 +28,6 @@ from tests.testapp.models import Label, Thing
 from webhooks.models import Attempt, Delivery, Event, State
 
 
-@pytest.fixture
-def committing(database: str) -> APIClient:
-    """The same with real commits, for requests that are no transaction: an error would break the test's own."""
-    return client_of(is_superuser=True)
-
-
 @pytest.mark.one_database
 @pytest.mark.parametrize(
     ("zone", "day"), [("Europe/Berlin", "0001-01-01"), ("America/New_York", "9999-12-31T23:00:00")]

@@ -32,12 +32,6 @@ from webhooks.models import BodyKind, Delivery, Event, Run, State
 from webhooks.testing import capture, deliver
 
 
-@pytest.fixture
-def committing(database: str) -> APIClient:
-    """The same with real commits, for requests that are no transaction: an error would break the test's own."""
-    return client_of(is_superuser=True)
-
-
 @pytest.mark.one_database
 def test_a_delivery_shows_its_event_its_payload_and_its_attempts(api: APIClient, inbox: Inbox) -> None:
     webhook = make_webhook(Label, url=inbox.url("status/500"), name="ledger")
