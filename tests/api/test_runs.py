@@ -12,6 +12,7 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
+from tests.support.rest import client_of
 from tests.testapp.models import Thing
 from webhooks.delivery.run_acts import DeliveryAct
 from webhooks.error_kinds import ErrorKind
@@ -33,14 +34,6 @@ def failed_ones(count: int = 3) -> Any:
     for number in range(count):
         make_delivery(webhook, State.FAILED, object_id=str(number))
     return webhook
-
-
-def client_of(*permissions: str) -> APIClient:
-    user = User.objects.create_user("bob")
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = APIClient()
-    client.force_authenticate(user)
-    return client
 
 
 def test_a_run_is_begun_watched_paused_resumed_and_cancelled(api: APIClient) -> None:

@@ -1,4 +1,4 @@
-"""The REST API: define webhooks, read Events and Deliveries, Retry and Discard.
+"""The REST API: define webhooks, read Events and Deliveries, send them again or discard them, and ask why.
 
 A host includes it in its URLs: ``path("api/webhooks/", include("webhooks.api.urls"))``. It uses the host's
 authentication, renderers, throttles and permission classes. Its own are model permissions, filters and pagination.

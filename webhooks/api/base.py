@@ -31,9 +31,8 @@ from webhooks.models.ids import filter_time
 from webhooks.permissions.redaction import Redaction
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]
-MAX_KEY = 2**63 - 1
 REPEATABLE = {"state"}  # the parameters that may be given several times
-KEY: Any = {"min_value": 1, "max_value": MAX_KEY, "required": False}
+KEY: Any = {"min_value": 1, "max_value": 2**63 - 1, "required": False}  # of a filter by a primary key
 
 
 class QueryFilters(serializers.Serializer[Any]):
@@ -54,8 +53,7 @@ class QueryFilters(serializers.Serializer[Any]):
         return {name: _plain(value) for name, value in self.validated_data.items()}
 
     def narrow(self, queryset: Any) -> Any:
-        """Raises ValidationError, which REST framework answers with a 400."""
-        self.is_valid(raise_exception=True)
+        """The rows that match all valid filters."""
         for name, value in self.validated_data.items():
             lookup = self.lookups.get(name)
             if isinstance(lookup, Q):
@@ -150,8 +148,14 @@ class StrictViewSet(GenericViewSet[Any]):
             if len(values) > 1 and name not in REPEATABLE:
                 raise ValidationError({name: ["Give it once."]})
 
+    def read_filters(self) -> Any:
+        """The query parameters as filters. Raises ValidationError, which REST framework answers with a 400."""
+        filters = self.filters_class(self.request.query_params)
+        filters.is_valid(raise_exception=True)
+        return filters
+
     def filter_queryset(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset if self.detail else self.filters_class(self.request.query_params).narrow(queryset)
+        return queryset if self.detail else self.read_filters().narrow(queryset)
 
 
 def refuse_body(request: Request) -> None:

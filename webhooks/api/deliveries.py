@@ -36,9 +36,6 @@ from webhooks.operations import retries, runs
 from webhooks.operations.runs import RefusedFilter
 from webhooks.permissions.redaction import explain
 
-# Null for users without permission to change the webhook.
-HIDDEN_OF_ATTEMPT = ("response_headers", "response_body")
-
 MAX_ATTEMPTS = 100  # shown of a delivery, the newest
 
 
@@ -130,7 +127,7 @@ class AttemptSerializer(serializers.ModelSerializer[Attempt]):
             "reason": redacted.error(webhook_id, instance.reason, instance.error_kind),
         }
         if not redacted.sees_all(webhook_id):
-            return shown | dict.fromkeys(HIDDEN_OF_ATTEMPT)
+            return shown | {"response_headers": None, "response_body": None}
         return shown if sees_payload(self, instance.delivery.event) else shown | {"response_body": None}
 
 
@@ -157,10 +154,8 @@ class DeliveryDetailSerializer(DeliverySerializer):
     def get_payload(self, delivery: Delivery) -> dict[str, Any] | None:
         if not sees_payload(self, delivery.event):
             return None
-        payload: dict[str, Any] = parse_json(
-            payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id)).decode()
-        )
-        return payload
+        event = payloads.as_sent_to(delivery.event, delivery.webhook_id)
+        return parse_json(payloads.json_body(event).decode())  # type: ignore[no-any-return]
 
 
 class RetriedSerializer(NamedSerializer):
@@ -179,7 +174,6 @@ class DeliveryFilters(ChangeFilters):
     webhook = serializers.IntegerField(**KEY, help_text=_("The id of a webhook."))
 
     def narrow(self, queryset: Any) -> Any:
-        self.is_valid(raise_exception=True)
         return select_deliveries(self.chosen, queryset)
 
 
@@ -196,9 +190,7 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
 
     def paginate_queryset(self, queryset: Any) -> Any:
         """Find the ids of a page first: in the queue, if it has the deliveries, because it is small."""
-        filters = DeliveryFilters(self.request.query_params)
-        filters.is_valid(raise_exception=True)
-        user, chosen = self.request.user, filters.chosen
+        user, chosen = self.request.user, self.read_filters().chosen
         self.may_sort = not chosen.keys() <= QUEUE_FILTERS
         rows = None if self.may_sort else select_queued(chosen, permissions.visible_queue(user))
         if rows is None:
@@ -258,11 +250,10 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         """Send again all failed deliveries that the query parameters choose. At least one parameter is required.
         ``state=discarded`` and ``state=pending`` choose those instead. If there are many, a run does it."""
         refuse_body(request)
-        filters = DeliveryFilters(request.query_params)
-        if not set(request.query_params) & set(filters.fields):
+        filters = self.read_filters()
+        if not filters.chosen:
             refusal = _("Give at least one filter as a query parameter: %(names)s.")
             raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
-        filters.is_valid(raise_exception=True)
         try:
             done = runs.act(RunKind.RETRY, {"state": [State.FAILED.value]} | filters.chosen, request.user)
         except RefusedFilter as refused:

@@ -220,8 +220,7 @@ class StatisticViewSet(StrictViewSet):
     )
     def summary(self, request: Request) -> Response:
         """Counts of attempts, and histograms of their times: in total, and by minute or hour."""
-        filters = StatisticFilters(request.query_params)
-        filters.is_valid(raise_exception=True)
+        filters = self.read_filters()
         webhooks = permissions.visible_webhooks(request.user)
         if "webhook" in filters.validated_data:
             webhooks = webhooks.filter(pk=filters.validated_data["webhook"])
@@ -253,10 +252,9 @@ class WhyViewSet(StrictViewSet):
     def why(self, request: Request) -> Response:
         """Why each webhook sent nothing, or that it did: about the last change of an object, about an event, about the
         changes of a request, or about the last changes of the models of one webhook."""
-        filters = WhyFilters(request.query_params)
-        filters.is_valid(raise_exception=True)
+        question = self.read_filters().question
         try:
-            verdicts = why(**filters.question, user=request.user)
+            verdicts = why(**question, user=request.user)
         except UnknownObject as error:
             raise NotFound(str(error)) from None
         return Response(WhySerializer({"verdicts": verdicts}).data)

@@ -37,10 +37,7 @@ from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
 from webhooks.operations.runs import RefusedFilter
 
-MAX_HOURS = 24 * 3660
-
-# They have other URLs, because they need a webhook and a time.
-SINCE = (RunKind.RECOVER, RunKind.BACKFILL)
+MAX_HOURS = 24 * 3660  # ten years
 
 
 class RunSerializer(serializers.ModelSerializer[Run]):
@@ -76,7 +73,8 @@ class NewRunSerializer(StartSerializer):
     """``filters`` are the query parameters of the list of deliveries, for a replay of the list of events.
     ``state`` is a list."""
 
-    kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in SINCE])
+    # The others have separate URLs, because they need a webhook and a time.
+    kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in runs.NEEDED])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
 

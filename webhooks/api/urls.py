@@ -1,6 +1,6 @@
 """The URLs of the REST API: ``path("api/webhooks/", include("webhooks.api.urls"))``."""
 
-from django.urls import path, re_path
+from django.urls import path
 from rest_framework.routers import DefaultRouter
 
 from webhooks.api.deliveries import DeliveryViewSet
@@ -30,6 +30,6 @@ urlpatterns = [
     path("statistics/", statistics, name="statistics"),
     path("status/", status, name="status"),
     path("why/", why, name="why"),
-    re_path(r"^webhooks/(?P<webhook>[^/]+)/recover/$", recover, name="webhook-recover"),
-    re_path(r"^webhooks/(?P<webhook>[^/]+)/backfill/$", backfill, name="webhook-backfill"),
+    path("webhooks/<str:webhook>/recover/", recover, name="webhook-recover"),
+    path("webhooks/<str:webhook>/backfill/", backfill, name="webhook-backfill"),
 ]

@@ -90,10 +90,6 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
             "disabled_reason", "last_success_at", "last_failure_at", "last_failure", "error_kind",
             "created", "last_updated",
         )  # fmt: skip
-        read_only_fields = (
-            "previous_secret_until", "is_paused", "paused_at", "paused_by", "disabled_reason", "last_success_at",
-            "last_failure_at", "last_failure", "error_kind",
-        )  # fmt: skip
 
     def get_has_secret(self, webhook: Webhook) -> bool:
         return bool(webhook.secret)
