@@ -123,3 +123,14 @@ class RelatedCountField(serializers.IntegerField):
         if self.field_name in instance.__dict__:
             return instance.__dict__[self.field_name]
         return getattr(instance, self.relation).count()
+
+
+def with_counts(queryset: models.QuerySet, serializer_class: type[serializers.Serializer]) -> models.QuerySet:
+    """Add the serializer's counts to the queryset, so that each object does not need its own queries."""
+    return queryset.annotate(
+        **{
+            name: related_count(queryset.model, field.relation)
+            for name, field in serializer_class._declared_fields.items()
+            if isinstance(field, RelatedCountField)
+        }
+    )

@@ -8,24 +8,13 @@ from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
-from rest_framework.serializers import BaseSerializer, ModelSerializer
+from rest_framework.serializers import BaseSerializer
 from rest_framework.views import APIView
 from rest_framework.viewsets import ModelViewSet
 
-from core.api.fields import RelatedCountField, related_count
+from core.api.fields import with_counts
 from core.api.serializers import TagSerializer
 from core.models import Tag
-
-
-def with_counts(queryset: QuerySet, serializer_class: type[ModelSerializer]) -> QuerySet:
-    """Add the serializer's counts to the queryset, so that each object does not need its own queries."""
-    return queryset.annotate(
-        **{
-            name: related_count(queryset.model, field.relation)
-            for name, field in serializer_class._declared_fields.items()
-            if isinstance(field, RelatedCountField)
-        }
-    )
 
 
 class InventoryViewSet(ModelViewSet):
