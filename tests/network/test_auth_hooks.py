@@ -362,6 +362,11 @@ def fail(response: requests.Response, **_: Any) -> None:
     raise LookupError(f"a secret: {response.headers}")
 
 
+def time_out(response: requests.Response, **_: Any) -> None:
+    """As code does that waits in vain for a token."""
+    raise TimeoutError
+
+
 REPLACES = "it may only set headers, and changed the method, URL or body"
 
 
@@ -369,20 +374,21 @@ REPLACES = "it may only set headers, and changed the method, URL or body"
     ("hook", "reason"),
     [
         (fail, "LookupError, see the worker's log"),
+        (time_out, "TimeoutError, see the worker's log"),
         (leave, REPLACES),
         (lambda response, **_: "a text", "its hook must return a response to the request"),
         (lambda response, **_: requests.Response(), "its hook must return a response to the request"),
         (lambda response, **_: again(response, Host="other.example.com"), "ValueError, see the worker's log"),
         (lambda response, **_: again(response, X_B="1\r\nX-C: 2"), "it sets a header with a line break in it"),
     ],
-    ids=["raises", "other host", "text", "other response", "reserved header", "two lines"],
+    ids=["raises", "times out", "other host", "text", "other response", "reserved header", "two lines"],
 )
 def test_a_hook_that_fails_or_does_more_is_refused(
     receiver: Receiver, send: Any, caplog: pytest.LogCaptureFixture, hook: Any, reason: str
 ) -> None:
     with caplog.at_level(logging.ERROR):
         outcome = send(with_hook(hook))
-    assert (outcome.kind, outcome.status) == (ErrorKind.AUTH, None)
+    assert (outcome.kind, outcome.status, outcome.timed_out) == (ErrorKind.AUTH, None, False)
     assert outcome.reason == f"{__name__}.chosen failed: {reason}"
     assert len(receiver.requests) == 1
     [record] = caplog.records

@@ -20,8 +20,6 @@ from webhooks.text import clean
 
 REASON_LENGTH = 500  # characters that are kept of a reason; the receiver wrote some of them
 
-UNREAD = ", but the body could not be read"
-
 NO_HTTP = ErrorKind.INVALID_HTTP.english
 
 # The name servers answered that there is no such name, or no address for it. Other errors are of the resolver itself.
@@ -158,9 +156,8 @@ def _known_reason(cause: BaseException, in_body: bool) -> tuple[ErrorKind, str] 
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and every error under it, innermost last. requests keeps the real one in arguments."""
-    causes = [error]
-    for cause in causes:  # which grows meanwhile
+    """The error and the errors that caused it, the first of them last."""
+    cause: BaseException | None = error
+    while cause:
         yield cause
-        within = (getattr(cause, "reason", None), cause.__cause__, cause.__context__, *cause.args)
-        causes += [one for one in within if isinstance(one, BaseException) and one not in causes]
+        cause = cause.__cause__ if cause.__suppress_context__ else cause.__context__

@@ -22,7 +22,7 @@ from webhooks.error_kinds import ErrorKind
 from webhooks.network import connect, sockets
 from webhooks.network.answer import Answer
 from webhooks.network.loop import READ, Limits, Loop, Socket, Steps, is_ready
-from webhooks.network.outcome import REASON_LENGTH, UNREAD, Outcome, Refused, explain, is_timeout, judge, retry_after
+from webhooks.network.outcome import REASON_LENGTH, Outcome, Refused, explain, is_timeout, judge, retry_after
 from webhooks.network.request import Request
 from webhooks.network.url_policy import PORTS
 from webhooks.text import clean, redact
@@ -195,9 +195,11 @@ def outcome_of(
         # With a status too: the receiver may not have finished, so it is a failure, as in NetBox. A 410 or 429 counts.
         in_body = answer.status is not None
         error_kind, why = explain(error, request.timeout, in_body)
-        why = redact(why, request.hidden)
-        kind = kind or error_kind
-        reason = f"{reason[:200] or f'HTTP {answer.status}'}{UNREAD}: {why}"[:REASON_LENGTH] if in_body else why
+        kind, why = kind or error_kind, redact(why, request.hidden)
+        if in_body:
+            status = reason[:200] or f"HTTP {answer.status}"
+            why = f"{status}, but the body could not be read: {why}"[:REASON_LENGTH]
+        reason = why
     return Outcome(
         started_at,
         duration_ms=round((time.monotonic() - limits.begin) * 1000),
