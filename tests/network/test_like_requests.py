@@ -285,14 +285,13 @@ def test_receivers_get_what_requests_sends(server: Server, figures: Figures, is_
     @settings(max_examples=many, deadline=None, database=None)
     @given(
         st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE"]),
-        st.sampled_from(["127.0.0.1", "me:p%40ss@127.0.0.1"]),
         PATHS,
         st.dictionaries(NAMES, st.from_regex(r"\A[!-~]([ -~]*[!-~])?\Z"), max_size=5),
         st.binary(min_size=1, max_size=300),
     )
-    def compare(method: str, host: str, path: str, headers: dict[str, str], body: bytes) -> None:
+    def compare(method: str, path: str, headers: dict[str, str], body: bytes) -> None:
         headers = {**{name.lower(): value for name, value in headers.items()}, "User-Agent": "tests"}
-        url = f"http://{host}:{server.port}/{path}"
+        url = f"http://127.0.0.1:{server.port}/{path}"
         server.requests.clear()
         assert seen_by_us(url, method, headers, body).status == seen_by_requests(url, method, headers, body).status
         ours, theirs = map(taken_apart, server.requests)

@@ -139,9 +139,7 @@ class _Target(NamedTuple):
     host: str
     port: int
     start: str
-    """The request line and the first headers."""
-    defaults: dict[str, str]
-    """More lines by the names of their headers in lower case. The headers of a request replace them."""
+    """The request line and the header Host."""
 
 
 @lru_cache(maxsize=256)
@@ -158,11 +156,8 @@ def _target(method: str, url: str) -> _Target:
     host = host if port == PORTS[parts.scheme] else f"{host}:{port}"
     if _NOT_IN_FIRST_LINE.search(f"{method}{prepared.path_url}{host}"):
         raise Refused("the URL has a character that cannot be sent", ErrorKind.INVALID_URL)
-    defaults = {"accept-encoding": "Accept-Encoding: identity\r\n"}
-    if credentials := prepared.headers.get("Authorization"):  # of a URL with a user name
-        defaults["authorization"] = f"Authorization: {credentials}\r\n"
     start = f"{method} {prepared.path_url} HTTP/1.1\r\nHost: {host}\r\n"
-    return _Target(parts.scheme, parts.hostname, port, start, defaults)
+    return _Target(parts.scheme, parts.hostname, port, start)
 
 
 def _message(target: _Target, request: Request) -> bytes:
@@ -171,8 +166,8 @@ def _message(target: _Target, request: Request) -> bytes:
     fields = "".join([f"{name}: {value}\r\n" for name, value in request.headers.items()])
     if not fields.count("\r") == fields.count("\n") == len(names) or "\0" in fields:
         raise Refused("a header has a line break in it", ErrorKind.OTHER)
-    more = "".join([line for name, line in target.defaults.items() if name not in names])
-    head = f"{target.start}{more}{fields}Content-Length: {len(request.body)}\r\n\r\n"
+    coding = "" if "accept-encoding" in names else "Accept-Encoding: identity\r\n"
+    head = f"{target.start}{coding}{fields}Content-Length: {len(request.body)}\r\n\r\n"
     return head.encode("latin-1") + request.body
 
 
