@@ -26,14 +26,15 @@ from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
 from webhooks.delivery.run_steps import Runs
-from webhooks.delivery.sender import MANY, SenderPool, most_in_flight
+from webhooks.delivery.sender import MANY, SenderPool
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched
 from webhooks.models.claim_sql import due_webhooks
-from webhooks.network.auth import has_auth
+from webhooks.network import auth
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
+from webhooks.network.transport import usable_descriptors
 from webhooks.payloads.templates import NEW, QUICK, SLOW, Renderer
 
 logger = get_logger(__name__)
@@ -70,7 +71,8 @@ class DeliveryRunner:
         self._worker = (worker or f"{socket.gethostname()}:{os.getpid()}")[:100]
         self._renderer = Renderer()
         self._uses_auth = bool(conf.auth)
-        queue = FairQueue(most_in_flight(conf.senders), self._slow_group, MADE_AT_ONCE)
+        most = min(conf.senders, usable_descriptors())  # each request in flight has a descriptor
+        queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
         self._pool = SenderPool(queue, self._compose, self._clock.now)
         self._claims = WorkerClaims(self._pool, self._worker)
@@ -296,7 +298,7 @@ class DeliveryRunner:
     def _slow_group(self, held: HeldDelivery) -> str:
         if held.webhook.has_templates:
             return self._renderer.pace(held.webhook.pk)
-        return AUTH if self._uses_auth and has_auth(held.webhook.payload_url) else ""
+        return AUTH if self._uses_auth and auth.path_for(held.webhook.payload_url) else ""
 
 
 def has_more() -> bool:

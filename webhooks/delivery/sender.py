@@ -6,7 +6,6 @@ connections, and slow ones as many requests at once as the limits allow.
 
 from __future__ import annotations
 
-import resource
 import threading
 import time
 from collections import deque
@@ -45,12 +44,6 @@ MANY = 100
 # They are fast if the last answer came less than FAST_SECONDS ago.
 COLLECT_SECONDS = 0.08
 FAST_SECONDS = 0.005
-
-
-def most_in_flight(wanted: int) -> int:
-    """At most half of the file descriptors that the process may have: each request in flight has one."""
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, min(wanted, limit // 2)) if limit > 0 else wanted
 
 
 class _Composed(NamedTuple, Generic[T]):

@@ -40,9 +40,18 @@ logger = get_logger(__name__)
 Auth = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 
-def has_auth(url: str) -> bool:
-    """Whether the setting names code for the host of this URL."""
-    return bool(_path_for(url))
+def path_for(url: str) -> str:
+    """The path of the code for the host of a URL; empty if there is none."""
+    return _path_in(tuple(conf.auth.items()), url) if conf.auth else ""
+
+
+@functools.lru_cache(maxsize=256)
+def _path_in(auth: tuple[tuple[str, str], ...], url: str) -> str:
+    paths = dict(auth)
+    try:
+        return paths.get(url_policy.matching(url_policy.parse(url).host, paths), "")
+    except url_policy.BadURL:
+        return ""
 
 
 def load(path: str) -> Auth:
@@ -60,7 +69,7 @@ def add_auth(request: Request) -> Request:
     If the code wants to see the answer, the request is ``prepared``. Then call ``exchange`` in the same thread: the
     code may keep something for its thread.
     """
-    if not (path := _path_for(request.url)):
+    if not (path := path_for(request.url)):
         return request
     with _refusing_failures(request.url):
         before = _prepare(request)
@@ -101,24 +110,10 @@ def _refusing_failures(url: str) -> Iterator[None]:
     except NotAnswered:
         raise
     except Exception as error:  # the project's code may raise any; its text may hold secrets
-        path = _path_for(url)
+        path = path_for(url)
         logger.exception('WEBHOOKS["AUTH"]: %s failed for %s', path, url_policy.redacted(url))
         reason = f"{error}" if isinstance(error, Unsupported) else f"{type(error).__name__}, see the worker's log"
         raise Refused(f"{path} failed: {reason}", ErrorKind.AUTH) from None
-
-
-def _path_for(url: str) -> str:
-    """The path of the code for the host of a URL; empty if there is none."""
-    return _path_in(tuple(conf.auth.items()), url) if conf.auth else ""
-
-
-@functools.lru_cache(maxsize=256)
-def _path_in(auth: tuple[tuple[str, str], ...], url: str) -> str:
-    try:
-        host = url_policy.parse(url).host
-    except url_policy.BadURL:
-        return ""
-    return next((path for pattern, path in auth if url_policy.matching(host, [pattern])), "")
 
 
 class Unsupported(Exception):

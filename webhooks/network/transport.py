@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -213,17 +214,22 @@ def outcome_of(
     )
 
 
+def usable_descriptors() -> int:
+    """Half of the file descriptors that this process may have. The database and Redis need the others."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit // 2 if limit > 0 else sys.maxsize  # -1: there is no limit
+
+
 class KeptConnections:
     """Connections that no request uses, by a key for the receiver and how to reach it.
 
-    Closes connections instead of keeping them while half of the process's file descriptors are in use: the database and
-    Redis need theirs. A new descriptor is the lowest free one, so its number shows how many are in use.
+    Closes connections instead of keeping them while all usable file descriptors are in use. A new descriptor is the
+    lowest free one, so its number shows how many are in use.
     """
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, deque[Socket]] = {}  # the least recently used receiver first
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._highest = limit / 2 if limit > 0 else float("inf")  # -1: there is no limit
+        self._highest = usable_descriptors()
 
     def take(self, key: Hashable) -> Socket | None:
         """A connection that is still open and silent. A loop has closed the others, if one watches them."""
