@@ -38,6 +38,7 @@ def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limit
     """
     name = host.lower().removesuffix(".")
     addresses = yield from _judged_addresses(Destination(scheme, name, port), host)
+    context = (yield from sockets.in_thread(partial(tls_context, verify))) if scheme == "https" else None
     through = _connect_through_proxy if conf.proxy else sockets.connect
     try:
         connection = yield from sockets.connect_to_first(addresses, through, limits)
@@ -45,14 +46,7 @@ def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limit
         raise
     except TimeoutError as error:
         raise TimedOut("no connection", ErrorKind.CONNECT_TIMEOUT) from error
-    if scheme == "http":
-        return connection
-    try:
-        context = yield from sockets.in_thread(partial(tls_context, verify))
-    except BaseException:
-        connection.close()
-        raise
-    return (yield from sockets.start_tls(connection, context, name))
+    return (yield from sockets.start_tls(connection, context, name)) if context else connection
 
 
 def why_blocked(url: str) -> str:
