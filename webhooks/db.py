@@ -117,9 +117,10 @@ def index_plans(using: str, may_sort: bool = False) -> Iterator[None]:
 
 @contextmanager
 def time_limit(using: str, seconds: float) -> Iterator[None]:
-    """Let PostgreSQL stop each statement that takes longer, see ``is_timeout``. A shorter limit of the host stays.
+    """Let PostgreSQL stop each statement that takes longer. A shorter limit of the host stays.
 
-    A transaction, or a savepoint of the host's transaction, which goes on with its own limit.
+    ``is_statement_timeout`` recognizes the error. The statements run in a transaction, or in a savepoint of the host's
+    transaction, which goes on with its own limit.
     """
     if not is_postgresql(using):
         yield
@@ -250,11 +251,6 @@ def to_utc(moment: datetime) -> datetime:
     return aware.astimezone(UTC)
 
 
-def to_utc_text(text: str) -> str:
-    """The ISO format, in UTC, of a time as the database writes it in text or JSON."""
-    return to_utc(stored_time(text)).isoformat(timespec="seconds")
-
-
 def stored_time(value: datetime | str) -> datetime:
     """A time that a statement of our own has read. SQLite returns the text that it stores, without a time zone."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
@@ -276,15 +272,16 @@ def atomically(work: Callable[[], T], using: str) -> T:
 
     Raises IntegrityError or OperationalError after five conflicts in a row, and for any other reason at once.
     """
-    for tries_left in reversed(range(TRIES)):
+    for _ in range(TRIES - 1):
         try:
             with transaction.atomic(using):
                 return work()
         except (IntegrityError, OperationalError) as error:
-            if not tries_left or not is_conflict(error):
+            if not is_conflict(error):
                 raise
         time.sleep(random.uniform(0, 0.02))  # noqa: S311 # nosec B311 # only spreads the tries
-    raise AssertionError("unreachable")
+    with transaction.atomic(using):
+        return work()
 
 
 def savepoint(using: str) -> AbstractContextManager[Any]:

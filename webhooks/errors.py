@@ -98,7 +98,7 @@ def is_conflict(error: Exception) -> bool:
     return isinstance(error, IntegrityError) or _sqlstate(error) in CONFLICTS
 
 
-def is_timeout(error: Exception) -> bool:
+def is_statement_timeout(error: Exception) -> bool:
     """Whether PostgreSQL stopped a statement that took too long."""
     return _sqlstate(error) == "57014"  # query_canceled
 

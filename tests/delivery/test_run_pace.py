@@ -29,7 +29,7 @@ def test_a_stopped_query_looks_at_much_less_next_time_and_slow_ones_keep_that(mo
     def stopped() -> None:
         raise OperationalError("canceling statement due to statement timeout")
 
-    monkeypatch.setattr(run_pace, "is_timeout", lambda error: True)
+    monkeypatch.setattr(run_pace, "is_statement_timeout", lambda error: True)
     assert chosen.read(stopped) is None
     assert chosen.events == LOOK_AT // STOPPED_FACTOR < FEWEST
     _read([0.5] * 3, chosen, monkeypatch)

@@ -22,7 +22,7 @@ from webhooks import checks, db
 from webhooks.capture import subscriptions
 from webhooks.checks import has_pending_migrations
 from webhooks.db import execute
-from webhooks.errors import describe_error, is_timeout
+from webhooks.errors import describe_error, is_statement_timeout
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery, Webhook
 from webhooks.models.webhook import webhooks_by_id
@@ -193,7 +193,7 @@ def test_a_slow_statement_is_stopped_and_the_transaction_of_the_host_goes_on(dat
         before = db.fetch_all("default", limit)
         with pytest.raises(OperationalError) as caught, db.time_limit("default", 0.05):
             execute("default", "SELECT pg_sleep(5)")
-        assert is_timeout(caught.value)
+        assert is_statement_timeout(caught.value)
         with db.time_limit("default", 2), db.time_limit("default", 3):
             assert db.fetch_all("default", limit) == [("2s",)], "the shorter one counts"
         assert db.fetch_all("default", limit) == before

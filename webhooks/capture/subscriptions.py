@@ -15,7 +15,7 @@ from django.db import Error, connections, models
 from webhooks import conditions, registry
 from webhooks.conditions import ConditionError
 from webhooks.conf import conf
-from webhooks.db import execute, fetch_all, fetch_each, is_postgresql, to_utc_text
+from webhooks.db import execute, fetch_all, fetch_each, is_postgresql, stored_time, to_utc
 from webhooks.errors import describe_error, get_logger, is_aborted, is_conflict
 from webhooks.models import Action
 from webhooks.models.skip import Refusal, Rule
@@ -270,7 +270,8 @@ def _parse(text: str) -> Filters:
     for name in ("only_changes", "prechange", "shows_prechange", "enabled"):
         values[name] = bool(values[name])  # a number on SQLite
     values["conditions"] = values["conditions"] or ""
-    values["disabled_at"] = to_utc_text(values["disabled_at"]) if values["disabled_at"] else ""
+    disabled_at = values["disabled_at"]
+    values["disabled_at"] = to_utc(stored_time(disabled_at)).isoformat(timespec="seconds") if disabled_at else ""
     return Filters(**values)
 
 

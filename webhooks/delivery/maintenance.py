@@ -25,7 +25,7 @@ from webhooks.delivery.floors import Floors
 from webhooks.delivery.lane_check import LaneCheck
 from webhooks.delivery.outcomes import record
 from webhooks.error_kinds import ErrorKind
-from webhooks.errors import get_logger, is_timeout
+from webhooks.errors import get_logger, is_statement_timeout
 from webhooks.models import (
     Attempt,
     Body,
@@ -118,7 +118,7 @@ class Sweeper:
         try:
             return atomically(in_transaction, using)
         except OperationalError as error:
-            if not is_timeout(error):
+            if not is_statement_timeout(error):
                 raise
         now = elapsed()
         rest = REST_FACTOR * (now - began)

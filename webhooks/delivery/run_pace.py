@@ -8,7 +8,7 @@ from typing import TypeVar
 from django.db import OperationalError
 
 from webhooks.delivery.clock import elapsed
-from webhooks.errors import is_timeout
+from webhooks.errors import is_statement_timeout
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Pace:
         try:
             found = read()
         except OperationalError as error:
-            if not is_timeout(error):
+            if not is_statement_timeout(error):
                 raise
             self.events = max(1, self.events // STOPPED_FACTOR)
             return None
