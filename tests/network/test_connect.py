@@ -36,13 +36,6 @@ Names = dict[str, list[str]]
 BODY = b'{"a":1}'
 
 
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    opened = Transport()
-    yield opened
-    opened.close()
-
-
 def send(transport: Transport, url: str, timeout: float = 5, **fields: Any) -> Outcome:
     return transport.send(Request(url, {"Content-Type": "application/json"}, BODY, timeout, **fields))
 

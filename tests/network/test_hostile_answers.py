@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -50,12 +50,6 @@ def receiver(serve: Serve) -> Iterator[str]:
 
         threading.Thread(target=accept, daemon=True).start()
         yield f"http://127.0.0.1:{server.getsockname()[1]}/"
-
-
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    with closing(Transport()) as opened:
-        yield opened
 
 
 def send(transport: Transport, url: str, body: bytes = b"{}", timeout: float = 10) -> Outcome:

@@ -32,13 +32,6 @@ from webhooks.network.request import Request
 from webhooks.network.transport import Transport
 
 
-@pytest.fixture
-def transport() -> Iterator[Transport]:
-    opened = Transport()
-    yield opened
-    opened.close()
-
-
 def request(url: str, timeout: float = 10, **fields: object) -> Request:
     headers = {"Content-Type": "application/json", "User-Agent": "tests", "webhook-id": "1"}
     return Request(url, headers, b'{"a":1}', timeout, **fields)  # type: ignore[arg-type]

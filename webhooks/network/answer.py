@@ -121,7 +121,7 @@ class Answer:
             self._inflater = zlib.decompressobj(window)
 
     def _read(self, incoming: _Incoming, left: float) -> Steps[bool]:
-        """Read so many bytes of the body. Returns False if the rest is not wanted."""
+        """Read the next ``left`` bytes of the body. Returns False if the rest is not wanted."""
         while left:
             if not incoming.buffer:
                 if len(self.body) >= self._keep:

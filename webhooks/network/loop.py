@@ -70,7 +70,7 @@ def run(steps: Steps[T], limits: Limits) -> T:
 
 
 def is_ready(sock: Socket, event: int, seconds: float) -> bool:
-    """Whether a socket is ready within so many seconds."""
+    """Whether a socket is ready within ``seconds``."""
     with selectors.PollSelector() as selector:  # which takes no file descriptor
         selector.register(sock, event)
         return bool(selector.select(max(0.0, seconds)))

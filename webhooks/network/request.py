@@ -54,7 +54,7 @@ class Request:
     stores_body: bool = False
     """Whether to store the body, because it cannot be created again."""
     connects: bool = False
-    """Whether to resolve the name and connect anew, instead of sending over a kept connection."""
+    """Whether to resolve the name and open a connection, instead of sending over a kept one."""
     prepared: requests.PreparedRequest | None = field(default=None, repr=False)
     """The same request with hooks of the project's code. Send it by ``auth.exchange``."""
 

@@ -1,0 +1,16 @@
+"""A transport for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from webhooks.network.transport import Transport
+
+
+@pytest.fixture
+def transport() -> Iterator[Transport]:
+    with closing(Transport()) as opened:
+        yield opened
