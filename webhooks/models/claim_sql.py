@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections, transaction
 
@@ -18,12 +18,15 @@ from webhooks.db import (
     WHOLE_TABLE_PLANS,
     Statement,
     among_sql,
+    atomically,
     fetch_all,
     is_postgresql,
     now_sql,
     to_uuid,
     uuid_sql,
 )
+
+T = TypeVar("T")
 
 
 class ClaimedRow(NamedTuple):
@@ -67,6 +70,16 @@ def begin(using: str, token: uuid.UUID | None = None) -> bool:
     again. A worker that stops within it loses its locks after a lease.
     """
     return bool(fetch_all(using, *beginning(using, token))[0][0])
+
+
+def in_transaction(using: str, work: Callable[[], T]) -> T:
+    """Run ``work`` in a worker's transaction, see ``begin``, and again after a conflict."""
+
+    def begin_and_work() -> T:
+        begin(using)
+        return work()
+
+    return atomically(begin_and_work, using)
 
 
 def beginning(using: str, token: uuid.UUID | None) -> Statement:

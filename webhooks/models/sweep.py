@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from django.db import models, transaction
+from django.db import models
 from django.db.models import Q
 
 from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_uuid
@@ -44,10 +44,9 @@ class Sweep(models.Model):
         A time further ahead than the interval is ignored: the clock was set back since.
         """
         is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
-        with transaction.atomic(cls.objects.db):
-            claim_sql.begin(cls.objects.db)
-            if cls.objects.filter(is_old | is_ahead, pk=1).update(swept_at=DatabaseNow()):
-                return True
+        due = cls.objects.filter(is_old | is_ahead, pk=1)
+        if claim_sql.in_transaction(cls.objects.db, lambda: due.update(swept_at=DatabaseNow())):
+            return True
         return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]
 
 
