@@ -14,7 +14,7 @@ from rest_framework.test import APIClient
 from tests.support.makers import make_attempt, make_delivery, make_event, make_webhook
 from tests.support.rest import client_of
 from tests.testapp.models import Thing
-from webhooks.delivery.run_acts import DeliveryAct
+from webhooks.delivery.runs.acts import DeliveryAct
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Event, Run, RunState, State
 

@@ -17,7 +17,7 @@ from tests.support.makers import events, make_webhook
 from tests.support.modes import MODES, bare_savepoint
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
-from webhooks.delivery import health, maintenance, statistics
+from webhooks.delivery import health, maintenance, retention, statistics
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.skip import VALUE_LENGTH, Rule
@@ -512,31 +512,31 @@ def make_skips(webhook: Webhook, count: int) -> None:
 def test_skips_are_deleted_after_their_retention(webhooks_settings: Callable[..., None]) -> None:
     webhook = make_webhook(Thing)
     make_skips(webhook, 3)
-    assert maintenance.purge_skips() == 0
+    assert retention.purge_skips() == 0
     Skip.objects.update(timestamp=timezone.now() - timedelta(days=7, seconds=1))
-    assert maintenance.purge_skips() == 0  # as if made by a clock that was behind: their ids are new
+    assert retention.purge_skips() == 0  # as if made by a clock that was behind: their ids are new
     webhooks_settings(SKIP_DAYS=0.00000001)
-    assert maintenance.purge_skips() == 3
+    assert retention.purge_skips() == 3
 
 
 def test_each_webhook_keeps_its_newest_skips(
     webhooks_settings: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhooks_settings(SKIPS_PER_WEBHOOK=3)
-    monkeypatch.setattr(maintenance, "PIECE", 4)
+    monkeypatch.setattr(retention, "PIECE", 4)
     busy, quiet = make_webhook(Thing), make_webhook(Thing)
     make_skips(busy, 10)
     make_skips(quiet, 3)
-    assert [maintenance.purge_skips() for _ in range(3)] == [4, 3, 0]
+    assert [retention.purge_skips() for _ in range(3)] == [4, 3, 0]
     assert [one.object_id for one in Skip.objects.filter(webhook=busy).order_by("pk")] == ["7", "8", "9"]
     assert Skip.objects.filter(webhook=quiet).count() == 3
 
 
 def test_a_sweep_counts_the_skips_of_a_few_webhooks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "COUNTED_WEBHOOKS", 2)
+    monkeypatch.setattr(retention, "COUNTED_WEBHOOKS", 2)
     for _ in range(5):
         make_webhook(Thing)
-    counted = [one for one in statements(maintenance.purge_skips) if "OFFSET" in one]
+    counted = [one for one in statements(retention.purge_skips) if "OFFSET" in one]
     assert len(counted) == 1
     assert counted[0].count(" OFFSET ") == counted[0].count("LIMIT")
 

@@ -1,7 +1,8 @@
-"""Expired leases, blocked lanes, retention, and which worker sweeps."""
+"""Expired leases, blocked lanes, lanes without a head, and which worker sweeps."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -12,14 +13,14 @@ from django.db import transaction
 from django.utils import timezone
 
 from tests.support.draining import states
-from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.makers import make_delivery, make_webhook
 from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.delivery import health, maintenance, runner
-from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import Attempt, Delivery, Event, State, Sweep, Webhook
+from webhooks.delivery import health, maintenance
+from webhooks.delivery.maintenance import LaneCheck, Sweeper
+from webhooks.models import Delivery, QueuedDelivery, State, Sweep, Webhook
+from webhooks.models.lanes import lane_of
 from webhooks.network.outcome import Outcome
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -124,109 +125,55 @@ def test_a_head_that_has_not_failed_keeps_its_lane(webhook: Webhook) -> None:
     assert maintenance.unblock_lanes() == 0
 
 
-def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webhook, webhooks_settings: Any) -> None:
-    webhooks_settings(RETENTION_DAYS={"succeeded": 10, "failed": 20, "discarded": 5})
-    kept = []
-    for state, days in ((State.SUCCEEDED, 10), (State.FAILED, 20), (State.DISCARDED, 5)):
-        for age in (days - 1, days + 1):
-            ended = timezone.now() - timedelta(days=age)
-            delivery = make_delivery(webhook, state, object_id=f"{state} {age}", finished_at=ended)
-            Attempt.objects.create(delivery=delivery, number=1, started_at=ended, duration_ms=1, url="", succeeded=True)
-            if age < days:
-                kept.append(delivery)
-    assert maintenance.sweep() == 3
-    assert set(Delivery.objects.all()) == set(kept)
-    assert set(Event.objects.all()) == {delivery.event for delivery in kept}
-    assert Attempt.objects.count() == 3
-
-
-@pytest.mark.postgresql
-def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
-    old = make_delivery(webhook, State.FAILED, finished_at=AGO)
-    with transaction.atomic():
-        assert Delivery.objects.filter(pk=old.pk).retry("a test") == 1
-        pruning = Beside(maintenance.sweep)
-        pruning.wait_until_blocked_or_done()
-    assert pruning.join() == 0
-    assert states() == [State.PENDING]
-
-
-def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
-    for state in (State.WAITING, State.PENDING, State.SENDING):
-        make_delivery(webhook, state, object_id=state, created=AGO)
-    Event.objects.update(timestamp=AGO)
-    maintenance.sweep()
-    assert Delivery.objects.count() == 3
-
-
-def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:
-    old = make_delivery(webhook, State.SUCCEEDED, finished_at=AGO)
-    make_delivery(make_webhook(Thing), State.FAILED, event=old.event)
-    maintenance.sweep()
-    assert [delivery.state for delivery in Delivery.objects.all()] == [State.FAILED]
-    assert Event.objects.get() == old.event
-
-
-def test_a_failed_event_is_deleted_in_time_replayed_or_not(webhook: Webhook) -> None:
-    make_event(webhook, error="Traceback", timestamp=AGO)
-    make_event(webhook, error="Traceback", timestamp=AGO, replayed_at=AGO, dispatched=True)
-    fresh = make_event(webhook, error="Traceback")
-    maintenance.sweep()
-    assert list(Event.objects.all()) == [fresh]
-
-
-def test_an_event_without_deliveries_is_deleted_in_time(webhook: Webhook) -> None:
-    gone = make_webhook(Thing)
-    make_delivery(gone, State.SUCCEEDED, finished_at=AGO)
-    make_event(gone, timestamp=AGO)
-    gone.delete()
-    dispatch()
-    Event.objects.update(timestamp=AGO)
-    maintenance.sweep()
-    assert not Event.objects.exists()
-
-
-def test_an_old_event_that_was_not_dispatched_yet_is_kept(webhook: Webhook) -> None:
-    make_event(webhook, timestamp=AGO)
-    maintenance.sweep()
-    assert Event.objects.count() == 1
-
-
-def test_a_sweep_deletes_in_pieces(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "PIECE", 3)
-    for number in range(5):
-        make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
-    sweeper = maintenance.Sweeper()
-    assert sweeper.sweep() == 3
-    assert Delivery.objects.count() == 2
-    assert sweeper.go_on() == 2
-    assert Delivery.objects.count() == 0
-    assert sweeper.go_on() == 0
-
-
-@pytest.mark.parametrize(("quiet_after", "left"), [(60, [7, 4, 1, 0]), (-1, [7, 0])])
-def test_a_worker_deletes_more_at_once_while_nothing_is_sent(
-    webhook: Webhook,
-    monkeypatch: pytest.MonkeyPatch,
-    webhooks_settings: Callable[..., None],
-    quiet_after: int,
-    left: list[int],
-) -> None:
-    webhooks_settings(SWEEP_INTERVAL=3600)
-    monkeypatch.setattr(maintenance, "PIECE", 3)
-    monkeypatch.setattr(runner, "PURGE_EVERY", 0)
-    monkeypatch.setattr(runner, "QUIET_AFTER", quiet_after)
-    for number in range(10):
-        make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
-    worker = DeliveryRunner("test")
-    for count in left:
-        worker.run(5, wait=False)
-        assert Delivery.objects.count() == count
-    worker.close(grace=0)
-
-
 def test_a_sweep_of_nothing_changes_nothing() -> None:
     assert maintenance.sweep() == 0
+
+
+# Lanes without a head
+
+
+@pytest.mark.parametrize("has_retried", [False, True], ids=["", "retried"])
+def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> None:
+    webhook = make_webhook(Thing)
+    if has_retried:
+        make_delivery(webhook, State.WAITING, overtaken=True)
+    head, *_ = [make_delivery(webhook, state) for state in (State.PENDING, State.WAITING, State.WAITING)]
+    sweeper = Sweeper()
+    assert sweeper.sweep() == 0
+    QueuedDelivery.objects.filter(pk=head.pk).delete()
+    assert sweeper.sweep() == 1
+    queued = QueuedDelivery.objects.order_by("event_id").values_list("state", flat=True)
+    assert list(queued) == [State.PENDING, *[State.WAITING] * (2 if has_retried else 1)]
+    assert sweeper.sweep() == 0
+
+
+def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maintenance, "CHECKED_LANES", 2)
+    monkeypatch.setattr(maintenance, "CHECK_SECONDS", 1000)
+    for webhook in (make_webhook(Thing), make_webhook(Thing)):
+        for number in range(3):
+            make_delivery(webhook, State.WAITING, object_id=str(number))
+    check = LaneCheck().check_lanes
+    assert [check() for _ in range(5)] == [2, 2, 2, 0, 0]
+    assert states() == [State.PENDING] * 6
+
+
+def test_a_check_of_the_lanes_that_is_slow_looks_at_fewer_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = itertools.count(step=10)
+    monkeypatch.setattr(maintenance, "elapsed", lambda: next(times))
+    monkeypatch.setattr(maintenance, "CHECKED_LANES", 3)
+    webhook = make_webhook(Thing)
+    for number in range(6):
+        make_delivery(webhook, State.WAITING, object_id=str(number))
+    check = LaneCheck().check_lanes
+    assert [check() for _ in range(4)] == [3, 1, 1, 1]
+
+
+def test_the_lane_of_an_object_may_be_the_lowest_number() -> None:
+    webhook = make_webhook(Thing)
+    make_delivery(webhook, State.WAITING, lane=-(2**63))
+    make_delivery(webhook, State.WAITING, lane=lane_of("a", "1"))
+    assert LaneCheck().check_lanes() == 2
 
 
 # Who sweeps

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -19,12 +17,10 @@ from tests.support.plans import Executed, executed_plans
 from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.db import fetch_all
-from webhooks.delivery import lane_check, maintenance
-from webhooks.delivery.lane_check import LaneCheck
+from webhooks.delivery import maintenance
 from webhooks.delivery.maintenance import Sweeper
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import QueuedDelivery, State, Webhook
-from webhooks.models.lanes import lane_of
+from webhooks.models import State, Webhook
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 
@@ -116,50 +112,3 @@ def test_a_worker_with_a_sweep_that_takes_too_long_delivers(
         runner.close(grace=0)
     assert states() == [State.SUCCEEDED] * 20
     assert len(inbox.received()) == 20
-
-
-# Lanes without a head
-
-
-@pytest.mark.parametrize("has_retried", [False, True], ids=["", "retried"])
-def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> None:
-    webhook = make_webhook(Thing)
-    if has_retried:
-        make_delivery(webhook, State.WAITING, overtaken=True)
-    head, *_ = [make_delivery(webhook, state) for state in (State.PENDING, State.WAITING, State.WAITING)]
-    sweeper = Sweeper()
-    assert sweeper.sweep() == 0
-    QueuedDelivery.objects.filter(pk=head.pk).delete()
-    assert sweeper.sweep() == 1
-    queued = QueuedDelivery.objects.order_by("event_id").values_list("state", flat=True)
-    assert list(queued) == [State.PENDING, *[State.WAITING] * (2 if has_retried else 1)]
-    assert sweeper.sweep() == 0
-
-
-def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lane_check, "LANES", 2)
-    monkeypatch.setattr(lane_check, "SECONDS", 1000)
-    for webhook in (make_webhook(Thing), make_webhook(Thing)):
-        for number in range(3):
-            make_delivery(webhook, State.WAITING, object_id=str(number))
-    check = LaneCheck().check
-    assert [check() for _ in range(5)] == [2, 2, 2, 0, 0]
-    assert states() == [State.PENDING] * 6
-
-
-def test_a_check_of_the_lanes_that_is_slow_looks_at_fewer_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = itertools.count(step=10)
-    monkeypatch.setattr(lane_check, "elapsed", lambda: next(times))
-    monkeypatch.setattr(lane_check, "LANES", 3)
-    webhook = make_webhook(Thing)
-    for number in range(6):
-        make_delivery(webhook, State.WAITING, object_id=str(number))
-    check = LaneCheck().check
-    assert [check() for _ in range(4)] == [3, 1, 1, 1]
-
-
-def test_the_lane_of_an_object_may_be_the_lowest_number() -> None:
-    webhook = make_webhook(Thing)
-    make_delivery(webhook, State.WAITING, lane=-(2**63))
-    make_delivery(webhook, State.WAITING, lane=lane_of("a", json.dumps(1)))
-    assert LaneCheck().check() == 2

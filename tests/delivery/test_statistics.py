@@ -21,7 +21,7 @@ from tests.support.makers import make_event, make_site_skip, make_webhook
 from tests.support.threads import Beside, holding
 from tests.testapp.models import Thing
 from webhooks.db import execute, fetch_all
-from webhooks.delivery import maintenance, statistics
+from webhooks.delivery import maintenance, retention, statistics
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, Webhook
@@ -282,7 +282,7 @@ def test_skips_count_before_they_are_deleted(webhook: Webhook, webhooks_settings
     for _ in range(7):
         skip(webhook)
     statistics.count_skips(counted_before)
-    assert maintenance.purge_skips() == 4
+    assert retention.purge_skips() == 4
     statistics.add_up(1000)
     assert Skip.objects.count() == 3
     assert totals() == {"skipped": 7}
@@ -356,18 +356,18 @@ def test_minutes_are_stored_for_a_day_and_hours_for_a_time_of_the_settings(
     for days in (0.9, 1.1, 9.9, 10.1):
         for period in Period:
             Statistic.objects.create(webhook=webhook, period=period, start=now - int(days * 86_400))
-    assert statistics.add_up(1000) + statistics.delete_old(1000) == 4
+    assert retention.purge_statistics() == 4
     kept = Statistic.objects.order_by("period", "-start").values_list("period", "start")
     assert [(period, round((now - start) / 86_400, 1)) for period, start in kept] == [
         (60, 0.9), (3600, 0.9), (3600, 1.1), (3600, 9.9),
     ]  # fmt: skip
 
 
-def test_old_statistics_are_deleted_in_steps(webhook: Webhook) -> None:
+def test_old_statistics_are_deleted_in_steps(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "PIECE", 3)
     for number in range(5):
         Statistic.objects.create(webhook=webhook, period=Period.HOUR, start=3600 * number)
-    assert statistics.add_up(3) + statistics.delete_old(3) == 3
-    assert statistics.add_up(3) + statistics.delete_old(3) == 2
+    assert [retention.purge_statistics() for _ in range(3)] == [3, 2, 0]
 
 
 def test_the_sweep_maintains_statistics(webhook: Webhook) -> None:

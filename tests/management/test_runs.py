@@ -14,7 +14,7 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks import management
-from webhooks.delivery import run_pace
+from webhooks.delivery.runs import pace
 from webhooks.models import Attempt, Event, Run, RunState, State
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -95,7 +95,7 @@ def test_a_dry_run_that_takes_too_long_says_at_least(monkeypatch: pytest.MonkeyP
     webhook = make_webhook(Thing)
     for number in range(12):
         make_delivery(webhook, State.FAILED, object_id=str(number))
-    monkeypatch.setattr(run_pace, "LOOK_AT", 11)
+    monkeypatch.setattr(pace, "LOOK_AT", 11)
     monkeypatch.setattr(management, "COUNT_SECONDS", 0)
     lines = output("webhooks_retry", "--all", "--dry-run").splitlines()
     assert lines[0].startswith("At least 11 deliveries: the count was stopped after 0 s.")

@@ -1,16 +1,20 @@
-"""The columns of events as the worker reads them."""
+"""How events are found by their time, and read."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from tests.support.makers import make_event, make_webhook
 from tests.testapp.models import Thing
 from webhooks.models import Event
 from webhooks.models.event import TIME
+from webhooks.models.selection import select_events
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -22,3 +26,18 @@ def test_a_time_that_is_read_as_text_is_the_stored_one(settings: Any, zone: str,
     moment = datetime(2026, 7, 1, 23, 59, 58, microsecond, UTC)
     event = make_event(make_webhook(Thing), timestamp=moment)
     assert Event.objects.annotate(time=TIME).values_list("time", "timestamp").get(pk=event.pk) == (moment, moment)
+
+
+def test_the_first_event_since_a_time_is_found_by_bisection_in_one_statement() -> None:
+    webhook, now = make_webhook(Thing), timezone.now()
+    assert Event.objects.first_since(now) <= 1
+    made = [make_event(webhook, timestamp=now - timedelta(minutes=10 * (9 - number))) for number in range(10)]
+    for number in (0, 4, 9):
+        moment = now - timedelta(minutes=10 * (9 - number))
+        with CaptureQueriesContext(connection) as captured:
+            assert Event.objects.all().first_since(moment) <= made[number].pk
+        assert len(captured) == 1
+        found = select_events({"created_after": moment.isoformat()})
+        assert list(found.order_by("pk")) == made[number:]
+    assert not select_events({"created_after": (now + timedelta(hours=1)).isoformat()}).exists()
+    assert Event.objects.first_since(now - timedelta(days=9)) == made[0].pk, "deleted events leave ids before it"

@@ -19,7 +19,6 @@ from tests.support.draining import drain, states, work_for
 from tests.support.inbox import Inbox, Received
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
-from webhooks.delivery import maintenance
 from webhooks.models import Attempt, ContentType, State, Webhook
 from webhooks.security.encryption import Secret
 
@@ -104,7 +103,7 @@ def test_both_secrets_sign_for_a_day_and_then_only_the_new_one(
     assert accepted(inbox) == [False, True, True]
     let_pass(minutes=1, seconds=1)
     assert accepted(inbox) == [False, False, True]
-    maintenance.delete_expired_secrets()  # unless a worker has swept meanwhile
+    Webhook.objects.delete_expired_secrets()  # unless a worker has swept meanwhile
     fresh = Webhook.objects.get()
     assert (bool(fresh.previous_secret), fresh.previous_secret_until, fresh.secret) == (False, None, NEW)
     assert accepted(inbox) == [False, False, True]

@@ -25,7 +25,7 @@ from tests.support.makers import make_attempt, make_delivery, make_event, make_w
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.capture import subscriptions
-from webhooks.delivery import maintenance
+from webhooks.delivery import maintenance, retention
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.operations import webhooks as operations
 from webhooks.operations.webhooks import ping
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("database")
 def large(database: str, monkeypatch: pytest.MonkeyPatch) -> Webhook:
     """A webhook with more deliveries than one request deletes."""
     monkeypatch.setattr(operations, "MAX_ROWS", 3)
-    monkeypatch.setattr(maintenance, "PIECE", 3)
+    monkeypatch.setattr(retention, "PIECE", 3)
     webhook = make_webhook(Thing, name="large", custom_events=["testapp.x"])
     for number, state in enumerate([State.PENDING, State.WAITING, State.SENDING, *[State.FAILED] * 4]):
         make_attempt(make_delivery(webhook, state, object_id=str(number)))

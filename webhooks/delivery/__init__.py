@@ -10,8 +10,9 @@ retry_policy  when a failed delivery is sent again, or given up
 outcomes      the attempt is recorded, the lane goes on
 health        a webhook is paused, probed, resumed, or disabled as after a 410
 statistics    attempts and skips are counted by minute and hour
-maintenance   the sweep: expired leases, blocked lanes, retention; lane_check gives lanes their heads
-run_steps     runs, step by step; run_acts says what each kind does, run_pace how much a query looks at
+maintenance   the sweep: expired leases, blocked lanes, statistics, retention
+retention     old deliveries, events and skips are deleted in pieces
+runs          runs are taken forward step by step
 clock         the database's time
 floors        where a look through an index begins
 """

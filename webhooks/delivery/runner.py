@@ -16,7 +16,7 @@ from django.db import DataError
 
 from webhooks.conf import conf
 from webhooks.db import atomically
-from webhooks.delivery import maintenance
+from webhooks.delivery import maintenance, retention
 from webhooks.delivery.breaker import Breaker, Fault
 from webhooks.delivery.claims import HeldDelivery, WorkerClaims
 from webhooks.delivery.clock import DatabaseClock, elapsed
@@ -25,7 +25,7 @@ from webhooks.delivery.fair_queue import FairQueue
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
-from webhooks.delivery.run_steps import Runs
+from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.sender import MANY, SenderPool
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
@@ -277,7 +277,7 @@ class DeliveryRunner:
         if now - self._swept < conf.sweep_interval:
             if now - self._purged >= PURGE_EVERY:
                 is_quiet = now - self._recorded > QUIET_AFTER
-                self._sweeper.go_on(maintenance.MOST // maintenance.PIECE if is_quiet else 1)
+                self._sweeper.go_on(maintenance.MOST // retention.PIECE if is_quiet else 1)
                 self._purged = now
             return
         self._swept = self._purged = now

@@ -1,7 +1,7 @@
 """Count the attempts and the skips of each webhook by minute and hour.
 
-``write`` inserts the counts of a group of attempts, ``count_skips`` the counts of skips. ``add_up`` adds both to the
-statistics, and ``maintain`` also deletes old ones.
+``write`` inserts the counts of a group of attempts, ``count_skips`` the counts of skips. ``roll_up`` adds both to the
+statistics.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 from django.db.models import QuerySet
 
-from webhooks.conf import conf
-from webhooks.db import among_sql, atomically, execute, fetch_all, to_utc
+from webhooks.db import among_sql, atomically, execute, to_utc
 from webhooks.delivery.floors import Floors
 from webhooks.models import Skip, Statistic, StatisticDelta, claim_sql
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of, unix_time_sql
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from webhooks.delivery.claims import HeldDelivery
 
 KEY = ("webhook_id", "period", "start", "error_kind")
-
-DAY = 86_400  # seconds
 
 # Statistics by minute are stored for a day; those by hour for ``STATISTIC_DAYS``.
 MINUTE_DAYS = 1
@@ -87,10 +84,8 @@ def count_skips(most: int, floors: Floors | None = None) -> int:
 
     Each skip counts exactly once: the transaction that counts it marks it.
     """
-    using = Skip.objects.db
 
     def count_and_mark() -> int:
-        claim_sql.begin(using)
         uncounted = Skip.objects.filter(counted=False).select_for_update(skip_locked=True)
         ids = (floors or Floors()).lowest(uncounted, most)
         if ids:
@@ -98,7 +93,7 @@ def count_skips(most: int, floors: Floors | None = None) -> int:
             Skip.objects.filter(pk__in=ids).update(counted=True)
         return len(ids)
 
-    return atomically(count_and_mark, using)
+    return claim_sql.in_transaction(Skip.objects.db, count_and_mark)
 
 
 def delete_skips(ids: Collection[uuid.UUID]) -> None:
@@ -128,14 +123,13 @@ def roll_up(most: int, floors: Floors | None = None) -> int:
     using = Statistic.objects.db
 
     def add_and_delete() -> int:
-        claim_sql.begin(using)
         ids = (floors or Floors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
         if ids:
             _add(using, ids)
             StatisticDelta.objects.filter(pk__in=ids)._raw_delete(using)
         return len(ids)
 
-    return atomically(add_and_delete, using)
+    return claim_sql.in_transaction(using, add_and_delete)
 
 
 def _add(using: str, deltas: Collection[int]) -> None:
@@ -156,17 +150,3 @@ def _add(using: str, deltas: Collection[int]) -> None:
         """,
         [chosen_param],
     )
-
-
-def delete_old(most: int) -> int:
-    """Delete up to ``most`` statistics of each period after their retention."""
-    using, deleted = Statistic.objects.db, 0
-    for period, days in ((Period.MINUTE, MINUTE_DAYS), (Period.HOUR, conf.statistic_days)):
-        end, end_params = unix_time_sql(using, -int(days * DAY))
-        statement = f"""
-            DELETE FROM webhooks_statistic WHERE id IN (
-                SELECT id FROM webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
-            ) RETURNING id
-        """
-        deleted += len(fetch_all(using, statement, [*end_params, most]))
-    return deleted

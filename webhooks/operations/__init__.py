@@ -4,7 +4,7 @@ webhooks     test, pause, resume and delete webhooks, rotate keys, and why a use
 trial        try a webhook on a real object before it is saved
 retries      retry, resend and discard deliveries
 replays      replay events; the runs that replay, recover and backfill
-runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.run_steps``)
+runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
 history      who changed which row
 why          why did nothing arrive?
 status       the alarms and counts of the site, read by ``alarms``, ``overview`` and ``vacuum``

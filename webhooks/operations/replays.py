@@ -1,6 +1,6 @@
 """Send events again: replay them, and the runs that read events: replay, recover and backfill.
 
-Importing this adds these runs to ``delivery.run_acts``.
+Importing this adds these runs to ``delivery.runs.acts``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from webhooks.capture import serialize, subscriptions
 from webhooks.capture.matching import Budget, EventContext, FilterError, Match, match, wants
 from webhooks.db import DatabaseNow
 from webhooks.delivery.dispatch import insert_for
-from webhooks.delivery.run_acts import EVENTS, Act, Applied, DeliveryAct, Key, Portion, RunRefused, acts, user_of
+from webhooks.delivery.runs.acts import EVENTS, Act, Applied, DeliveryAct, Key, Portion, RunRefused, acts, user_of
 from webhooks.models import Action, Delivery, Event, Run, RunKind, Webhook
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
 from webhooks.models.selection import Filters, select_events

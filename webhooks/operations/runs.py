@@ -1,6 +1,6 @@
 """Begin, preview, pause, resume and cancel runs, which are acts on many rows, and check their filters.
 
-Workers execute their steps in the background, see ``delivery.run_steps``.
+Workers execute their steps in the background, see ``delivery.runs.steps``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from django.utils.translation import gettext_lazy
 
 from webhooks import permissions, registry
 from webhooks.db import index_plans, savepoint, time_limit
-from webhooks.delivery.run_acts import EVENTS, Key, acts, rows_of
-from webhooks.delivery.run_pace import Pace
-from webhooks.delivery.run_steps import run_ended
+from webhooks.delivery.runs.acts import EVENTS, Key, acts, rows_of
+from webhooks.delivery.runs.pace import Pace
+from webhooks.delivery.runs.steps import run_ended
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Delivery, Event, Run, RunKind, RunState, State, Webhook
 from webhooks.models.event import PING

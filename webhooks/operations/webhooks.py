@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks.capture.context import actor_columns, current_actor
-from webhooks.delivery.maintenance import purge_webhooks
+from webhooks.delivery.retention import purge_webhooks
 from webhooks.models import Delivery, Event, State, Webhook
 from webhooks.models.event import PING, PING_OBJECT_TYPE
 from webhooks.models.ids import new_id

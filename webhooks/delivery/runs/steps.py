@@ -10,6 +10,7 @@ import time
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from django.db import Error
@@ -20,8 +21,8 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow, atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.clock import elapsed
-from webhooks.delivery.run_acts import Act, Applied, Key, Portion, RunRefused, acts
-from webhooks.delivery.run_pace import Pace
+from webhooks.delivery.runs.acts import Act, Applied, Key, Portion, RunRefused, acts
+from webhooks.delivery.runs.pace import Pace
 from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook, claim_sql
 from webhooks.models.claim_sql import ClaimedRow
@@ -31,13 +32,13 @@ logger = get_logger(__name__)
 
 T = TypeVar("T")
 
-# Keys that a worker reads ahead for the next steps of a run: with one query, and of all webhooks together.
+# Keys that a worker reads ahead for the next steps of a run: with one query, and for all webhooks together.
 READ, READ_OF_ALL = 2000, 10_000
 
-# Seconds after which a step does with the webhooks that it has read keys of.
+# A step reads keys for about this long (seconds). Then it takes rows of the webhooks that have some.
 READ_SECONDS = 0.02
 
-# Webhooks of which a step takes rows, at most.
+# The most webhooks in one step.
 WEBHOOKS = 50
 
 # Rows that a step takes of a webhook that is paused or disabled: they only go back into the queue.
@@ -59,8 +60,11 @@ run_ended = Signal()
 
 
 class Step(NamedTuple):
-    """What a step did. ``run`` is as it is now, or None if it was paused or cancelled, or another worker is in a step.
-    ``taken`` is None if another worker has taken the step."""
+    """What a step did.
+
+    ``run`` is as it is now, or None if it was paused or cancelled, or another worker is in a step. ``taken`` is the
+    number of rows, or None if another worker has taken the step.
+    """
 
     run: Run | None
     taken: int | None = 0
@@ -73,9 +77,9 @@ class Runs:
     def __init__(self, worker: WorkerClaims) -> None:
         self._worker = worker
         self._open: dict[int, Run] = {}
-        """The running ones by id, as this worker last saw them."""
+        """The running runs by id, as this worker last saw them."""
         self._webhooks: dict[int, Webhook] = {}
-        """Those of the last steps by id, as they were since the last look."""
+        """The webhooks of the last steps by id, read since the last look."""
         self._read: dict[tuple[int, int], list[Key]] = {}
         """Keys that were read ahead, by run and webhook."""
         self._pace = Pace()
@@ -111,9 +115,9 @@ class Runs:
             return 0
         try:
             with translation.override("en"):  # problems are stored, and read in many languages
-                taken = self._step(run)
+                taken = self._take_step(run)
                 if taken is None:
-                    taken = self._step(self._open[run.pk])
+                    taken = self._take_step(self._open[run.pk])
                 return taken or 0
         except Error:
             raise  # as any other transaction of the worker
@@ -140,7 +144,7 @@ class Runs:
         self._webhooks.clear()
         self._next_look = time.monotonic() + LOOK_EVERY
 
-    def _step(self, run: Run) -> int | None:
+    def _take_step(self, run: Run) -> int | None:
         """Returns how many rows it took. None if another worker has taken the step: the next one may be free."""
         act = acts[run.kind]
         if run.total is None:
@@ -169,7 +173,8 @@ class Runs:
         counts = self._read_in_time(lambda: act.count(run, after, until))
         if counts is None:
             return 1
-        return self._note(run, atomically(lambda: _add_counts(run.pk, after, until, counts), Run.objects.db))
+        add = partial(_add_counts, run.pk, after, until, counts)
+        return self._note(run, claim_sql.in_transaction(Run.objects.db, add))
 
     def _note(self, run: Run, step: Step) -> int | None:
         """Keep the run as it is after the step, for the next one."""
@@ -181,17 +186,11 @@ class Runs:
 
     def _read_in_time(self, read: Callable[[], T]) -> T | None:
         """Read rows in a transaction of the worker. None if PostgreSQL has stopped it: the lease must not end."""
-        using = Run.objects.db
-
-        def in_transaction() -> T:
-            claim_sql.begin(using)
-            return read()
-
-        return self._pace.read(lambda: atomically(in_transaction, using))
+        return self._pace.read(lambda: claim_sql.in_transaction(Run.objects.db, read))
 
     def _choose(self, act: Act, webhooks: Sequence[int]) -> tuple[dict[int, int], dict[int, Webhook]]:
-        """How many rows of which webhooks the next step takes, and those webhooks that it may claim for. Empty if all
-        are busy.
+        """Choose the webhooks of the next step. Returns how many rows it takes of each; empty if all are busy. Also
+        returns the webhooks that it may claim for.
 
         A worker holds few deliveries of each of many webhooks. So one step takes rows of many: it costs as much for
         five rows as for fifty.
@@ -203,7 +202,7 @@ class Runs:
         webhooks = [webhook for webhook in webhooks if free.get(webhook, 1) > 0][: min(left, WEBHOOKS)]
         if unknown := [webhook for webhook in webhooks if webhook in free and webhook not in self._webhooks]:
             self._webhooks |= Webhook.objects.in_bulk(unknown)
-        known = self._webhooks  # without those that were deleted
+        known = self._webhooks  # deleted webhooks are missing
         receivers = {pk: known[pk] for pk in webhooks if pk in free and pk in known and known[pk].is_sendable}
         counts = {}
         for webhook in webhooks:
@@ -238,7 +237,6 @@ def _add_counts(pk: int, after: int, until: int, found: Mapping[int, int]) -> St
 
     After the last events, webhooks that are paused for failures get a probe at once.
     """
-    claim_sql.begin(Run.objects.db)
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk, total=None).first()
     if run is None or run.counted_event != after:
         return Step(run, None if run else 0)

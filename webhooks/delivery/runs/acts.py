@@ -1,10 +1,10 @@
-"""What each kind of run does with its rows. ``webhooks.operations.replays`` adds the kinds that read objects."""
+"""What each kind of run does with its rows. ``operations.replays`` adds the kinds that read events."""
 
 from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -88,10 +88,6 @@ class Act(ABC):
         return counts, sorted(keys, key=lambda key: key.event_id)[:limit]
 
 
-acts: dict[str, Act] = {}
-"""The act of each kind. ``webhooks.operations.runs`` adds those that read objects."""
-
-
 class RunRefused(Exception):
     """A run cannot go on. The message says why."""
 
@@ -127,6 +123,22 @@ class Selective(Lookup):
     def as_sqlite(self, compiler: Any, connection: Any) -> Any:
         condition, parameters = self.as_sql(compiler, connection)
         return f"likelihood({condition}, 0.000001)", parameters
+
+
+# The deliveries that a run of each kind can take.
+CHOICES: dict[str, Callable[[DeliveryQuerySet], DeliveryQuerySet]] = {
+    RunKind.RETRY: DeliveryQuerySet.retriable,
+    RunKind.RESEND: DeliveryQuerySet.resendable,
+    RunKind.DISCARD: DeliveryQuerySet.discardable,
+}
+
+
+def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
+    """The deliveries that a run of this kind takes. With a ``user``, those on which the user may act."""
+    rows: Any = select_deliveries(run.filters)
+    if user is not None:
+        rows = permissions.allowed(user, kind, permissions.visible_deliveries(user, rows))
+    return CHOICES[kind](rows)
 
 
 class DeliveryAct(Act):
@@ -166,18 +178,5 @@ class DeliveryAct(Act):
         return Applied(reopened.changed, claimed=reopened.claimed)
 
 
-def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
-    """The deliveries that a run of this kind takes. With a ``user``, those on which the user may act."""
-    rows: Any = select_deliveries(run.filters)
-    if user is not None:
-        rows = permissions.allowed(user, kind, permissions.visible_deliveries(user, rows))
-    chosen: dict[str, DeliveryQuerySet] = {
-        RunKind.RETRY: rows.retriable(),
-        RunKind.RESEND: rows.resendable(),
-        RunKind.DISCARD: rows.discardable(),
-    }
-    return chosen[kind]
-
-
-for _kind in (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD):
-    acts[_kind] = DeliveryAct(_kind)
+acts: dict[str, Act] = {kind: DeliveryAct(kind) for kind in (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)}
+"""The act of each kind of run. ``operations.replays`` adds those that read events."""

@@ -1,0 +1,130 @@
+"""Old rows are deleted after their retention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from tests.support.draining import states
+from tests.support.makers import make_delivery, make_event, make_webhook
+from tests.support.threads import Beside
+from tests.testapp.models import Thing
+from webhooks.delivery import maintenance, retention, runner
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.runner import DeliveryRunner
+from webhooks.models import Attempt, Delivery, Event, State, Webhook
+
+pytestmark = pytest.mark.usefixtures("database")
+
+AGO = timezone.now() - timedelta(days=365)
+
+
+@pytest.fixture
+def webhook(database: str) -> Webhook:
+    return make_webhook(Thing)
+
+
+def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webhook, webhooks_settings: Any) -> None:
+    webhooks_settings(RETENTION_DAYS={"succeeded": 10, "failed": 20, "discarded": 5})
+    kept = []
+    for state, days in ((State.SUCCEEDED, 10), (State.FAILED, 20), (State.DISCARDED, 5)):
+        for age in (days - 1, days + 1):
+            ended = timezone.now() - timedelta(days=age)
+            delivery = make_delivery(webhook, state, object_id=f"{state} {age}", finished_at=ended)
+            Attempt.objects.create(delivery=delivery, number=1, started_at=ended, duration_ms=1, url="", succeeded=True)
+            if age < days:
+                kept.append(delivery)
+    assert maintenance.sweep() == 3
+    assert set(Delivery.objects.all()) == set(kept)
+    assert set(Event.objects.all()) == {delivery.event for delivery in kept}
+    assert Attempt.objects.count() == 3
+
+
+@pytest.mark.postgresql
+def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
+    old = make_delivery(webhook, State.FAILED, finished_at=AGO)
+    with transaction.atomic():
+        assert Delivery.objects.filter(pk=old.pk).retry("a test") == 1
+        pruning = Beside(maintenance.sweep)
+        pruning.wait_until_blocked_or_done()
+    assert pruning.join() == 0
+    assert states() == [State.PENDING]
+
+
+def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
+    for state in (State.WAITING, State.PENDING, State.SENDING):
+        make_delivery(webhook, state, object_id=state, created=AGO)
+    Event.objects.update(timestamp=AGO)
+    maintenance.sweep()
+    assert Delivery.objects.count() == 3
+
+
+def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:
+    old = make_delivery(webhook, State.SUCCEEDED, finished_at=AGO)
+    make_delivery(make_webhook(Thing), State.FAILED, event=old.event)
+    maintenance.sweep()
+    assert [delivery.state for delivery in Delivery.objects.all()] == [State.FAILED]
+    assert Event.objects.get() == old.event
+
+
+def test_a_failed_event_is_deleted_in_time_replayed_or_not(webhook: Webhook) -> None:
+    make_event(webhook, error="Traceback", timestamp=AGO)
+    make_event(webhook, error="Traceback", timestamp=AGO, replayed_at=AGO, dispatched=True)
+    fresh = make_event(webhook, error="Traceback")
+    maintenance.sweep()
+    assert list(Event.objects.all()) == [fresh]
+
+
+def test_an_event_without_deliveries_is_deleted_in_time(webhook: Webhook) -> None:
+    gone = make_webhook(Thing)
+    make_delivery(gone, State.SUCCEEDED, finished_at=AGO)
+    make_event(gone, timestamp=AGO)
+    gone.delete()
+    dispatch()
+    Event.objects.update(timestamp=AGO)
+    maintenance.sweep()
+    assert not Event.objects.exists()
+
+
+def test_an_old_event_that_was_not_dispatched_yet_is_kept(webhook: Webhook) -> None:
+    make_event(webhook, timestamp=AGO)
+    maintenance.sweep()
+    assert Event.objects.count() == 1
+
+
+def test_a_sweep_deletes_in_pieces(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "PIECE", 3)
+    for number in range(5):
+        make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
+    sweeper = maintenance.Sweeper()
+    assert sweeper.sweep() == 3
+    assert Delivery.objects.count() == 2
+    assert sweeper.go_on() == 2
+    assert Delivery.objects.count() == 0
+    assert sweeper.go_on() == 0
+
+
+@pytest.mark.parametrize(("quiet_after", "left"), [(60, [7, 4, 1, 0]), (-1, [7, 0])])
+def test_a_worker_deletes_more_at_once_while_nothing_is_sent(
+    webhook: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
+    webhooks_settings: Callable[..., None],
+    quiet_after: int,
+    left: list[int],
+) -> None:
+    webhooks_settings(SWEEP_INTERVAL=3600)
+    monkeypatch.setattr(retention, "PIECE", 3)
+    monkeypatch.setattr(runner, "PURGE_EVERY", 0)
+    monkeypatch.setattr(runner, "QUIET_AFTER", quiet_after)
+    for number in range(10):
+        make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
+    worker = DeliveryRunner("test")
+    for count in left:
+        worker.run(5, wait=False)
+        assert Delivery.objects.count() == count
+    worker.close(grace=0)

@@ -1,0 +1,165 @@
+"""Delete old deliveries, events, skips, runs and statistics, and the rows of webhooks that a user has deleted.
+
+Each function deletes a piece, as a step of the sweep in ``maintenance``.
+"""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from itertools import takewhile
+
+from django.db.models import Exists, OuterRef, Q, Subquery
+from django.utils import timezone
+
+from webhooks.conf import conf
+from webhooks.db import DatabaseNow, fetch_all
+from webhooks.delivery import statistics
+from webhooks.delivery.floors import Floors
+from webhooks.models import (
+    Attempt,
+    Body,
+    Delivery,
+    Event,
+    QueuedDelivery,
+    Run,
+    Skip,
+    State,
+    Statistic,
+    Sweep,
+    Undispatched,
+    Webhook,
+)
+from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.ids import first_id
+from webhooks.models.statistic import Period, unix_time_sql
+from webhooks.models.sweep import ended_before
+from webhooks.models.webhook_states import WebhookQuerySet
+
+# Rows that a step deletes at a time. A worker delivers nothing meanwhile.
+PIECE = 200
+
+# Events that a step looks at, to find the ones without deliveries.
+EVENTS_AT_ONCE = 1000
+
+# One sweep looks whether this many webhooks have too many skips.
+COUNTED_WEBHOOKS = 10
+
+DAY = 86_400  # seconds
+
+
+def purge_ended(state: State, floors: Floors | None = None) -> int:
+    """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
+    days = conf.retention_days[state]
+    expired = Delivery.without_state.filter(outcome=state, finished_at__lt=DatabaseNow(-days * DAY))
+    if state == State.SUCCEEDED:
+        # Ids sort by the time of the event, and have an index. The time of an attempt has none.
+        old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
+        ids = (floors or Floors()).lowest(old, PIECE)
+    else:
+        ids = ended_before(Delivery.objects.db, state, days * DAY, PIECE)
+    return purge(expired.filter(pk__in=ids).order_by(), PIECE) if ids else 0
+
+
+def purge_failed_events() -> int:
+    """Delete failed events after the retention of failed deliveries."""
+    failed = Event.objects.failed().filter(timestamp__lt=DatabaseNow(-conf.retention_days["failed"] * DAY))
+    ids = list(failed.order_by("timestamp").values_list("pk", flat=True)[:PIECE])
+    Undispatched.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
+    Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
+    return len(ids)
+
+
+def purge_bare_events() -> int:
+    """Delete events without deliveries: they were replayed, or their webhooks were deleted. Looks at each event once,
+    when it is older than any retention."""
+    sweep, _ = Sweep.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})
+    is_old = Q(timestamp__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
+    following = Event.objects.filter(pk__gt=sweep.last_event).order_by("pk").annotate(is_old=is_old)
+    seen = [pk for pk, _ in takewhile(lambda row: row[1], following.values_list("pk", "is_old")[:EVENTS_AT_ONCE])]
+    if not seen:
+        return 0
+    Sweep.objects.filter(pk=1).update(last_event=seen[-1])
+    has_deliveries = Exists(Delivery.without_state.filter(event=OuterRef("pk")))
+    bare = Event.objects.filter(~has_deliveries, pk__in=seen, undispatched=None)
+    ids = list(bare.values_list("pk", flat=True))
+    Event.objects.filter(pk__in=ids)._raw_delete(Event.objects.db)
+    return len(ids)
+
+
+def purge_skips(floors: Floors | None = None) -> int:
+    """Delete skips after their retention, and the oldest ones of webhooks that have too many. Each sweep looks at some
+    webhooks."""
+    expired = Skip.objects.filter(timestamp__lt=DatabaseNow(-conf.skip_days * DAY))
+    # Also by id, which has an index and sorts by time.
+    expired = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=conf.skip_days)))
+    ids = (floors or Floors()).lowest(expired, PIECE)
+    pks = list(Webhook.with_deleted.values_list("pk", flat=True))
+    chosen = random.sample(pks, min(COUNTED_WEBHOOKS, len(pks)))  # nosec B311 # only spreads the work
+    newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("pk")
+    newest_of_too_many = newest[conf.skips_per_webhook : conf.skips_per_webhook + 1]
+    counted = Webhook.with_deleted.filter(pk__in=chosen).annotate(border=Subquery(newest_of_too_many))
+    for pk, border in counted.exclude(border=None).values_list("pk", "border"):
+        older = Skip.objects.filter(webhook=pk, pk__lte=border).order_by("pk")
+        ids += older.values_list("pk", flat=True)[:PIECE]
+    ids = ids[:PIECE]
+    statistics.delete_skips(ids)
+    return len(ids)
+
+
+def purge_runs() -> int:
+    """Delete runs that ended longer ago than any retention."""
+    ended = Run.objects.filter(finished_at__lt=DatabaseNow(-max(conf.retention_days.values()) * DAY))
+    return Run.objects.filter(pk__in=list(ended.values_list("pk", flat=True)[:PIECE])).delete()[0]
+
+
+def purge_statistics() -> int:
+    """Delete statistics after the retention of their period."""
+    using, deleted = Statistic.objects.db, 0
+    for period, days in ((Period.MINUTE, statistics.MINUTE_DAYS), (Period.HOUR, conf.statistic_days)):
+        end, end_params = unix_time_sql(using, -int(days * DAY))
+        statement = f"""
+            DELETE FROM webhooks_statistic WHERE id IN (
+                SELECT id FROM webhooks_statistic WHERE period = {period} AND start < {end} LIMIT %s
+            ) RETURNING id
+        """
+        deleted += len(fetch_all(using, statement, [*end_params, PIECE]))
+    return deleted
+
+
+def purge(deliveries: DeliveryQuerySet, most: int) -> int:
+    """Delete up to ``most`` deliveries with their attempts, and events that have no others. Call it in a transaction.
+
+    Returns how many deliveries went. A delivery that is locked stays: an admin may just be sending it again.
+    """
+    using = deliveries.db
+    unlocked = deliveries.select_for_update(skip_locked=True, of=("self",))
+    chosen = dict(unlocked[:most].values_list("pk", "event_id"))
+    for model in (Attempt, Body, QueuedDelivery):
+        model.objects.filter(delivery__in=chosen)._raw_delete(using)
+    Delivery.without_state.filter(pk__in=chosen)._raw_delete(using)
+    events = Event.objects.filter(pk__in=set(chosen.values()))
+    events.filter(~Exists(Delivery.without_state.filter(event=OuterRef("pk"))))._raw_delete(using)
+    return len(chosen)
+
+
+def purge_webhooks(webhooks: WebhookQuerySet, most: int) -> int:
+    """Go on with the deletion of webhooks that are out of use, their own rows last. Call it in a transaction.
+
+    Returns how many rows went.
+    """
+    gone = 0
+    for pk in webhooks.order_by("pk").values_list("pk", flat=True)[:most]:
+        gone += purge(Delivery.without_state.filter(webhook=pk).order_by(), most - gone)
+        skips = list(Skip.objects.filter(webhook=pk).values_list("pk", flat=True)[: most - gone])
+        Skip.objects.filter(pk__in=skips)._raw_delete(Skip.objects.db)
+        gone += len(skips)
+        if gone >= most:
+            break
+        # A worker that adds a delivery meanwhile waits for this lock, and then finds no webhook.
+        locked = webhooks.filter(pk=pk).select_for_update(skip_locked=True).first()
+        if locked and not locked.deliveries.exists():
+            Statistic.objects.filter(webhook=pk)._raw_delete(webhooks.db)
+            locked.delete()
+            gone += 1
+    return gone
