@@ -212,6 +212,12 @@ def json_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
     return f"(SELECT {read} FROM json_each(%s)) AS given"
 
 
+def insert_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
+    """An INSERT of many rows. Its parameter is a JSON list with an object for each row. More clauses may follow."""
+    names = ", ".join(columns)
+    return f"INSERT INTO {table} ({names}) SELECT {names} FROM {json_rows_sql(using, columns, table)} WHERE 1 = 1"
+
+
 def uuid_sql(using: str) -> str:
     """The placeholder of one UUID, given as hexadecimal text."""
     return "%s::uuid" if is_postgresql(using) else "%s"

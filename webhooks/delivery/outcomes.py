@@ -17,8 +17,8 @@ from webhooks.db import (
     among_sql,
     execute,
     fetch_all,
+    insert_rows_sql,
     is_postgresql,
-    json_rows_sql,
     now_sql,
     to_db_time,
     to_uuid,
@@ -32,7 +32,7 @@ from webhooks.models.lanes import Place
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
 
-# The columns of an attempt without a request.
+# For the columns of an attempt without a request.
 NO_REQUEST = StoredRequest("", "", {}, "", "", b"")
 
 
@@ -203,42 +203,31 @@ def _insert_attempts(
     if not outcomes:
         return
     adapt = connections[using].ops.adapt_datetimefield_value
-    attempts: list[dict[str, Any]] = [
-        {
-            "delivery_id": delivery.id.hex,
-            "number": numbers[delivery.id],
-            "started_at": str(adapt(to_db_time(outcome.started_at))),
-            "duration_ms": outcome.duration_ms,
-            **_request_columns(outcome.request),
-            "succeeded": outcome.succeeded,
-            "reason": outcome.reason,
-            "error_kind": outcome.kind,
-            "status": outcome.status,
-            "response_headers": outcome.headers,
-            "response_body": outcome.body,
-            "worker": worker,
-            "requested_by": delivery.row.requested_by,
-        }
-        for delivery, outcome in outcomes
-    ]
-    names = ", ".join(attempts[0])
-    given = json_rows_sql(using, list(attempts[0]), "webhooks_attempt")
-    execute(
-        using,
-        f"INSERT INTO webhooks_attempt ({names}) SELECT {names} FROM {given} WHERE 1 = 1",
-        [json.dumps(attempts)],
-    )
-
-
-def _request_columns(request: StoredRequest | None) -> dict[str, Any]:
-    request = request or NO_REQUEST
-    return {
-        "method": request.method,
-        "url": request.url[:URL_LENGTH],
-        "request_headers": request.headers,
-        "body_kind": request.body_kind,
-        "body_sha256": request.body_sha256,
-    }
+    attempts = list[dict[str, Any]]()
+    for delivery, outcome in outcomes:
+        request = outcome.request or NO_REQUEST
+        attempts.append(
+            {
+                "delivery_id": delivery.id.hex,
+                "number": numbers[delivery.id],
+                "started_at": str(adapt(to_db_time(outcome.started_at))),
+                "duration_ms": outcome.duration_ms,
+                "method": request.method,
+                "url": request.url[:URL_LENGTH],
+                "request_headers": request.headers,
+                "body_kind": request.body_kind,
+                "body_sha256": request.body_sha256,
+                "succeeded": outcome.succeeded,
+                "reason": outcome.reason,
+                "error_kind": outcome.kind,
+                "status": outcome.status,
+                "response_headers": outcome.headers,
+                "response_body": outcome.body,
+                "worker": worker,
+                "requested_by": delivery.row.requested_by,
+            }
+        )
+    execute(using, insert_rows_sql(using, list(attempts[0]), "webhooks_attempt"), [json.dumps(attempts)])
 
 
 def _insert_bodies(outcomes: Sequence[tuple[HeldDelivery, Outcome]]) -> None:

@@ -42,7 +42,7 @@ class WriteDBManager(models.Manager[M]):
 
 
 def json_parts(rows: Iterable[models.Model], using: str) -> Iterator[str]:
-    """Rows as JSON lists for ``json_rows_sql``, each within ``MAX_ROWS`` and ``MAX_BYTES``."""
+    """Rows as JSON lists for ``insert_rows_sql``, each within ``MAX_ROWS`` and ``MAX_BYTES``."""
     part: list[str] = []
     size = 0
     for row in rows:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute, fetch_all, is_postgresql, json_rows_sql, to_db_time
+from webhooks.db import execute, fetch_all, insert_rows_sql, is_postgresql, to_db_time
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.payloads import SendableEvent
 from webhooks.registry.registration import NAME_LENGTH
@@ -244,8 +244,7 @@ class Event(models.Model):
         The rows are one parameter, as JSON text: SQLite limits the number of parameters.
         """
         columns = [str(column.column) for column in cls._columns()]
-        names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_event")
-        statement = f"INSERT INTO webhooks_event ({names}) SELECT {names} FROM {given} WHERE 1 = 1 RETURNING id"
+        statement = f"{insert_rows_sql(using, columns, 'webhooks_event')} RETURNING id"
         ids = [pk for rows in json_parts(new, using) for pk in _insert_undispatched(using, statement, [rows])]
         for event, pk in zip(new, ids, strict=True):
             event.pk = pk

@@ -11,7 +11,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.db import execute_safely, json_rows_sql
+from webhooks.db import execute_safely, insert_rows_sql
 from webhooks.models.columns import EMPTY, REQUEST_ID_LENGTH, USERNAME_LENGTH, WriteDBManager, default, json_parts
 from webhooks.models.ids import new_id
 from webhooks.models.webhook import Webhook
@@ -106,11 +106,7 @@ class Skip(models.Model):
     def store_all(cls, skips: Iterable[Skip], using: str) -> None:
         """Insert skips, or replace those with the same ids. An error leaves the open transaction usable."""
         columns = [str(column.column) for column in cls._meta.local_concrete_fields]
-        names, given = ", ".join(columns), json_rows_sql(using, columns, "webhooks_skip")
         replaced = ", ".join(f"{name} = EXCLUDED.{name}" for name in columns if name != "id")
-        statement = (
-            f"INSERT INTO webhooks_skip ({names}) SELECT {names} FROM {given} WHERE 1 = 1 "
-            f"ON CONFLICT (id) DO UPDATE SET {replaced}"
-        )
+        statement = f"{insert_rows_sql(using, columns, 'webhooks_skip')} ON CONFLICT (id) DO UPDATE SET {replaced}"
         for rows in json_parts(skips, using):
             execute_safely(using, statement, [rows])
