@@ -452,8 +452,8 @@ class Machine(RuleBasedStateMachine):
         """Every state has a way out: a good receiver, an admin and a few turns bring all to a good end."""
         for webhook in Webhook.objects.all():
             webhook.enabled = True
-            webhook.clear_failures()
             webhook.save()
+        Webhook.objects.all().resume()
         self.leases_of_the_dead_end()
         retries.retry(Delivery.objects.all())
         for _ in range(200):

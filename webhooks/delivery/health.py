@@ -98,7 +98,7 @@ def cancel_probes(webhook_ids: Collection[int]) -> None:
 def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
     """Update the health of webhooks after attempts, given in their order. Call it in a transaction.
 
-    The webhooks may be some moments old. Returns the ids of those that may not be sent to now.
+    The webhooks may be some moments old. Returns the ids of webhooks that get nothing now.
     """
     succeeded = {webhook.pk for webhook, found in outcomes.items() if is_healthy(found) and _may_change(webhook, found)}
     failed = {webhook.pk: found for webhook, found in outcomes.items() if not is_healthy(found)}
@@ -110,7 +110,7 @@ def update_all(outcomes: Mapping[Webhook, Sequence[Outcome]]) -> set[int]:
     # In the order of their keys, so that workers cannot deadlock.
     locked = chosen.select_for_update(no_key=True).annotate(now=DatabaseNow()).order_by("pk").in_bulk()
     if recovered := succeeded & locked.keys():
-        Webhook.objects.filter(pk__in=recovered).record_recovery(last_success_at=DatabaseNow())
+        Webhook.objects.filter(pk__in=recovered).record_success()
     return {pk for pk, found in failed.items() if not _record_failures(locked.get(pk), found)}
 
 

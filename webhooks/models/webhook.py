@@ -260,8 +260,10 @@ class Webhook(models.Model):
                 self.disabled_at, self.disabled_by = None, ""
                 if self.disabled_reason:
                     # A user enables it again after it was disabled automatically.
-                    self.clear_failures()
-                    written |= {"disabled_reason", *NO_FAILURES}
+                    cleared = {"disabled_reason": "", **NO_FAILURES}
+                    for name, value in cleared.items():
+                        setattr(self, name, value)
+                    written |= cleared.keys()
             elif was_enabled is not False:
                 self.disabled_at = timezone.now()
             if fields is not None:
@@ -291,11 +293,6 @@ class Webhook(models.Model):
             if "previous_secret" in changed:
                 self.forget_previous_secret()
             self.save(using=using)
-
-    def clear_failures(self) -> None:
-        """Reset the failure columns. Does not save."""
-        for name, value in {"disabled_reason": "", **NO_FAILURES}.items():
-            setattr(self, name, value)
 
     def replace_secret(self, secret: Secret) -> None:
         """Sign with this secret from now on. Does not save.

@@ -55,10 +55,10 @@ class WebhookQuerySet(models.QuerySet["Webhook"]):
         """Send the next probe at once to webhooks that get probes."""
         return atomically(lambda: self.probed().update(probe_at=DatabaseNow()), self.db)
 
-    def record_recovery(self, **also: Any) -> int:
-        """Clear the failures, and end a pause that they caused. ``also`` has other columns to set."""
+    def record_success(self) -> int:
+        """Clear the failures, and end a pause that they caused."""
         resumed_at = Case(When(probe_at=None, then=F("resumed_at")), default=DatabaseNow())
-        return self.update(resumed_at=resumed_at, **NO_FAILURES, **also)
+        return self.update(last_success_at=DatabaseNow(), resumed_at=resumed_at, **NO_FAILURES)
 
     def mark_deleted(self) -> int:
         """Hide and disable them. Each gets a new name that is unique, so that its old name is free."""
