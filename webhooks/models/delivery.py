@@ -90,8 +90,7 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
         def end() -> int:
             ids = list(self.discardable().values_list("pk", flat=True))
-            found = self.model.without_state.using(self.db).filter(pk__in=ids)
-            lanes.lock(self.db, found.values_list("lane", flat=True))
+            lanes.lock_of(self.db, ids)
             chosen, chosen_param = among_sql(self.db, ids, "uuid")
             gone = fetch_all(
                 self.db,

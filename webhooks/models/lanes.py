@@ -159,7 +159,7 @@ def _ahead(using: str, found: Collection[tuple[Any, ...]]) -> dict[Lane, Ahead]:
 
 
 def ordered(using: str, places: Collection[Place], is_ordered: str = _ORDERED) -> dict[Lane, bool]:
-    """The lanes whose webhooks are ordered now, each with whether it has a delivery that is not finished."""
+    """Find the lanes of webhooks that are ordered now, and whether each has an unfinished delivery."""
     if not places:
         return {}
     given, given_param = _given(using, places)
