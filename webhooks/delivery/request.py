@@ -89,16 +89,14 @@ def _merged(
 
 def body_of(webhook: Webhook, event: Bodies, renderer: Renderer) -> tuple[BodyKind, bytes]:
     """Raises Refused if the template fails or writes too much."""
-    is_form = webhook.is_form
-    kind = BodyKind.FORM if is_form else BodyKind.PAYLOAD
     if template := webhook.body_template:
         text = _rendered("body", lambda: renderer.body(template, event.context, webhook.pk))
         # A template can make lone surrogates, and UTF-8 has none.
         kind, body = BodyKind.TEMPLATE, text.encode(errors="replace")
+    elif webhook.is_form:
+        kind, body = BodyKind.FORM, event.body(as_form=True)
     else:
-        body = event.body(is_form)
-        if kind == BodyKind.PAYLOAD:
-            return kind, body  # its size was checked when the event was recorded
+        return BodyKind.PAYLOAD, event.body(as_form=False)  # its size was checked when the event was recorded
     try:
         payloads.refuse_too_large("the body", len(body))
     except Unsendable as error:

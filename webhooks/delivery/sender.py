@@ -216,17 +216,17 @@ class SenderPool(Generic[T]):
             self._wake()
 
     def _composed_item(self, webhook: int, item: T) -> _Composed[T]:
-        return _Composed(webhook, item, self._result(item) if elapsed() < self.send_until else None)
-
-    def _result(self, item: T) -> Request | Outcome:
+        """Never raises: a request that cannot be made is a failed attempt, and must not end the thread."""
+        if elapsed() >= self.send_until:
+            return _Composed(webhook, item, None)
         try:
-            return self._compose(item)
+            return _Composed(webhook, item, self._compose(item))
         except Refused as error:
             kind, reason = error.kind, str(error)
-        except Exception as error:  # a webhook's settings must not end the thread: this is a failed attempt
+        except Exception as error:
             logger.exception("A request could not be made")
             kind, reason = ErrorKind.OTHER, f"the request could not be made: {error}"
-        return Outcome(self._now(), 0, reason=clean(reason, REASON_LENGTH), kind=kind)
+        return _Composed(webhook, item, Outcome(self._now(), 0, reason=clean(reason, REASON_LENGTH), kind=kind))
 
 
 class _Composers(Generic[T]):
