@@ -15,6 +15,7 @@ import django_rq
 from django.core.signals import setting_changed
 from django.db import transaction
 from django.dispatch import receiver
+from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
 from rq.job import Job
@@ -151,7 +152,25 @@ def clear_flag() -> None:
         backoff.failed(error, PAUSE)  # the flag expires anyway
 
 
-def drop_wakeup(job: Job, queue: Queue) -> None:
+def is_wake_up(job_id: str) -> bool:
+    return job_id.startswith(ID_PREFIX)
+
+
+@functools.cache
+def unless_wake_up(job_class: type[Job]) -> type[Job]:
+    """A job class that fetches jobs from Redis, except for wake-ups: they have no data, and the worker drops them."""
+
+    class DequeuedJob(job_class):  # type: ignore[misc, valid-type]
+        @classmethod
+        def fetch(cls, id: str, connection: Redis, *args: Any, **kwargs: Any) -> Job:
+            if is_wake_up(id):
+                return job_class(id, connection=connection)
+            return job_class.fetch(id, connection, *args, **kwargs)
+
+    return DequeuedJob
+
+
+def drop_wake_up(job: Job, queue: Queue) -> None:
     """Drop a wake-up without running it, for a worker that looks for work itself. The next change pushes another."""
     with job.connection.pipeline() as pipe:
         pipe.delete(_flag(queue.name), job.key)

@@ -7,7 +7,6 @@ as on rq's own worker.
 
 from __future__ import annotations
 
-import functools
 import gc
 import json
 import os
@@ -18,7 +17,6 @@ from types import FrameType
 from typing import Any
 
 from django.db import Error, connections
-from redis import Redis
 from rq import Queue
 from rq.exceptions import DequeueTimeout, StopRequested
 from rq.job import Job
@@ -131,7 +129,7 @@ class WebhookWorker(LastingWorker):
                 is_done = is_burst and not self._runner.is_busy
                 if is_done or (max_idle_time and time.monotonic() - busy_at > max_idle_time):
                     return None
-            elif not _is_wake_up(found[0].id):
+            elif not jobs.is_wake_up(found[0].id):
                 return found
         raise StopRequested
 
@@ -183,16 +181,16 @@ class WebhookWorker(LastingWorker):
                     self._ordered_queues,
                     wait or None,  # type: ignore[arg-type]  # Redis takes fractions
                     connection=self.connection,
-                    job_class=_unless_wake_up(self.job_class),
+                    job_class=jobs.unless_wake_up(self.job_class),
                     serializer=self.serializer,
                     death_penalty_class=self.death_penalty_class,
                 )
             if found:
                 job, queue = found
                 self.reorder_queues(reference_queue=queue)
-                if _is_wake_up(job.id):
+                if jobs.is_wake_up(job.id):
                     # The bookkeeping of a job takes many steps, and each would wait for an unavailable Redis.
-                    jobs.drop_wakeup(job, queue)
+                    jobs.drop_wake_up(job, queue)
                 else:
                     job.redis_server_version = self.get_redis_server_version()
                     self.log.info("%s: %s (%s)", queue.name, job.description, job.id)
@@ -289,21 +287,3 @@ class WebhookWorker(LastingWorker):
             connections.close_all()
         with self.surviving_outages():
             super().teardown()
-
-
-@functools.cache
-def _unless_wake_up(job_class: type[Job]) -> type[Job]:
-    """A job class that fetches jobs from Redis, except for wake-ups: they have no data, and the worker drops them."""
-
-    class DequeuedJob(job_class):  # type: ignore[misc, valid-type]
-        @classmethod
-        def fetch(cls, id: str, connection: Redis, *args: Any, **kwargs: Any) -> Job:
-            if _is_wake_up(id):
-                return job_class(id, connection=connection)
-            return job_class.fetch(id, connection, *args, **kwargs)
-
-    return DequeuedJob
-
-
-def _is_wake_up(job_id: str) -> bool:
-    return job_id.startswith(jobs.ID_PREFIX)
