@@ -188,21 +188,6 @@ def test_a_lease_is_renewed_from_now(webhook: Webhook) -> None:
     assert Worker.objects.get().lease_until > timezone.now() + timedelta(seconds=10)
 
 
-def test_a_worker_that_lost_its_claim_records_nothing(webhook: Webhook) -> None:
-    delivery = make_delivery(webhook)
-    _, stalled = claim(webhook)
-    Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    assert maintenance.expire_leases() == 1
-    queued(delivery).update(lost_leases=0)
-    _, second = claim(webhook)
-    assert not record(delivery, State.FAILED, token=stalled)
-    assert state_of(delivery) == State.SENDING
-    assert record(delivery, State.SUCCEEDED, token=second)
-    assert not record(delivery, State.FAILED, token=stalled)
-    delivery.refresh_from_db()
-    assert (delivery.state, delivery.attempt_count) == (State.SUCCEEDED, 1)
-
-
 @pytest.mark.parametrize("is_ended", [True, False])
 def test_a_worker_may_claim_only_until_its_lease_is_ended(webhook: Webhook, is_ended: bool) -> None:
     token = Worker.objects.register("test")
@@ -221,16 +206,6 @@ def test_a_lease_is_not_ended_while_its_worker_is_claiming(webhook: Webhook) -> 
         assert claim_sql.begin(USING, token)
         assert Beside(maintenance.expire_leases).join(5) == 0
     assert Worker.objects.exists()
-
-
-def test_a_released_claim_does_not_count_as_an_attempt(webhook: Webhook) -> None:
-    delivery = make_delivery(webhook)
-    claim(webhook)
-    queued(delivery).release()
-    delivery.refresh_from_db()
-    assert (delivery.state, delivery.attempt_count, delivery.queued.failures) == (State.PENDING, 0, 0)
-    assert delivery.queued.claim is None
-    assert due().get().pk == delivery.pk
 
 
 def test_a_failed_attempt_is_due_again_after_its_wait(webhook: Webhook) -> None:
@@ -255,14 +230,6 @@ def test_the_next_delivery_becomes_the_head(webhook: Webhook) -> None:
     record(head, State.SUCCEEDED)
     promote(head)
     assert states() == [State.SUCCEEDED, State.PENDING, State.WAITING]
-
-
-def test_a_retried_delivery_becomes_the_head_before_a_later_one(webhook: Webhook) -> None:
-    _, head, _ = lane(webhook, State.FAILED, State.SENDING, State.WAITING)
-    Delivery.objects.failed().retry("a test")
-    record(head, State.SUCCEEDED)
-    promote(head)
-    assert states() == [State.PENDING, State.SUCCEEDED, State.WAITING]
 
 
 def test_a_promotion_with_a_claim_skips_disabled_and_paused_webhooks(webhook: Webhook) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from webhooks.models.ids import delivery_id, new_id
 
 
@@ -26,23 +24,11 @@ def test_ids_are_unique_and_ordered_by_time() -> None:
     assert stamps == sorted(stamps)
 
 
-def test_later_ids_sort_after_earlier_ones() -> None:
-    first = new_id()
-    time.sleep(0.002)
-    assert str(new_id()) > str(first)
-
-
-def test_the_id_of_a_delivery_depends_on_its_event_and_webhook_only() -> None:
+def test_the_id_of_a_delivery_depends_on_its_event_and_webhook() -> None:
     moment = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
     one = delivery_id(moment, 5, 7)
     assert one.version == 7
     assert one.int >> 80 == int(moment.timestamp() * 1000)
-    assert one == delivery_id(moment, 5, 7)
+    assert one == delivery_id(moment, 5, 7) != delivery_id(moment + timedelta(milliseconds=1), 5, 7)
     others = {delivery_id(moment, event, webhook) for event in range(100) for webhook in range(100)}
     assert len(others) == 10_000
-
-
-@pytest.mark.parametrize(("event", "webhook", "later"), [(51, 7, 0), (5, 17, 0), (5, 7, 1)])
-def test_other_deliveries_have_other_ids(event: int, webhook: int, later: int) -> None:
-    moment = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-    assert delivery_id(moment, 5, 7) != delivery_id(moment + timedelta(milliseconds=later), event, webhook)
