@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from rq.timeouts import JobTimeoutException
 
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
 from tests.support.modes import MODES
@@ -212,3 +213,20 @@ def test_a_missed_change_is_kept_until_it_can_be_written(thing: Thing) -> None:
     recover()
     assert sorted(actions()) == ["created", "created", "updated"]
     assert Event.objects.failed().count() == 2
+
+
+def test_a_missed_change_is_kept_if_the_job_runs_out_of_time_while_it_is_written(
+    thing: Thing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_out(*args: Any) -> None:
+        raise JobTimeoutException
+
+    make_webhook(Thing)
+    with unusable("webhooks_event"):
+        rename(thing)
+    with monkeypatch.context() as patch:
+        patch.setattr(Event, "insert_all", run_out)
+        with pytest.raises(JobTimeoutException):
+            recover()
+    recover()
+    assert Event.objects.failed().count() == 1

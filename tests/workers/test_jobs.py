@@ -17,6 +17,7 @@ from django.db import transaction
 from redis import Redis
 from rq import SimpleWorker
 from rq.job import Job
+from rq.timeouts import JobTimeoutException
 
 from tests.support.draining import states
 from tests.support.inbox import Inbox
@@ -322,6 +323,18 @@ def test_an_unexpected_error_of_a_wake_up_stops_no_commit_and_no_later_callback(
         transaction.on_commit(lambda: later.append("called"))
     assert (actions(), later) == (["created"], ["called"])
     assert "No worker could be woken" in app_log.text
+
+
+@pytest.mark.usefixtures("database")
+def test_a_job_that_runs_out_of_time_in_a_wake_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_out(*args: Any) -> None:
+        raise JobTimeoutException
+
+    make_webhook(Thing)
+    monkeypatch.setattr(jobs, "_push", run_out)
+    with pytest.raises(JobTimeoutException):
+        Thing.objects.create(name="a")
+    assert actions() == ["created"]
 
 
 @pytest.mark.alone

@@ -97,7 +97,7 @@ def record(
 def _record_change(state: TransactionState, change: Change) -> None:
     if _missed and not state.records_missed:
         state.records_missed = True
-        transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using, robust=True)
+        transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using)
     if state.history(change.key) and state.prechange(change.key) is None:
         state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
     if state.batch is None:
@@ -277,16 +277,17 @@ def log_missed(using: str, missed: Change | Event) -> Iterator[None]:
 
 
 def _record_missed(subscriptions: Subscriptions, using: str) -> None:
-    """Record the missed changes as failed Events, for the webhooks that want them by now."""
+    """Record the missed changes as failed Events, for the webhooks that want them by now. Raises nothing but the time
+    limit of a job."""
     with _lock:
         events = list(_missed)
         _missed.clear()
-    for event in events:
-        event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, event.username)
     try:
+        for event in events:
+            event.webhook_ids, _ = subscriptions.candidates(event.object_type, event.action, event.username)
         with transaction.atomic(using):
             Event.insert_all([event for event in events if event.webhook_ids], using)
     except Exception as error:
-        reraise_job_timeout(error)
         _missed.extend(events)
+        reraise_job_timeout(error)
         logger.warning("%d missed changes still cannot be recorded: %s", len(events), error)

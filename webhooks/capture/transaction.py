@@ -141,7 +141,7 @@ class TransactionState:
     def register(self) -> None:
         """Add it to the callbacks of the open transaction, and make it the current one."""
         callbacks: list[Any] = self.connection.run_on_commit
-        callbacks.append((self._log, self, True))
+        callbacks.append((self._log, self, False))
         if _is_managed(self.connection):
             set_current(self.using, self)
 

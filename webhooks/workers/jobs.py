@@ -22,7 +22,7 @@ from rq.job import Job
 
 from webhooks.conf import conf
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.errors import get_logger
+from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Event
 from webhooks.network.sockets import call_in_thread
 from webhooks.network.url_policy import address_of
@@ -58,7 +58,8 @@ _changed: dict[str, float] = {}
 
 
 def wake_up() -> None:
-    """Wake a worker, unless a wake-up is queued already. Never raises, and does not wait for an unavailable Redis."""
+    """Wake a worker, unless a wake-up is queued already. Does not wait for an unavailable Redis, and raises nothing but
+    the time limit of a job."""
     if backoff.is_active:
         return
     try:
@@ -74,7 +75,8 @@ def wake_up() -> None:
         backoff.failed(TimeoutError("the name of its host takes too long to resolve"), PAUSE)
     except (RedisError, OSError) as error:
         backoff.failed(error, PAUSE)
-    except Exception:
+    except Exception as error:
+        reraise_job_timeout(error)
         # For example, the process cannot start a thread. The commit that calls this must go on.
         logger.exception("No worker could be woken. Workers of the shipped class find the events by themselves")
     else:
@@ -83,7 +85,7 @@ def wake_up() -> None:
 
 def wake_on_commit() -> None:
     """Wake a worker when the open transaction is committed, or at once if there is none."""
-    transaction.on_commit(wake_up, using=Event.objects.db, robust=True)
+    transaction.on_commit(wake_up, using=Event.objects.db)
 
 
 def wake_up_if_due() -> None:
