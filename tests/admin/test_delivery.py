@@ -281,6 +281,9 @@ class TestOneDelivery:
     ) -> None:
         delivery = make_site_delivery(webhook, event=make_site_event(changed='["name", "status"]'))
         assert "Changed fields: name, status" in page(admin_client, change_of(delivery))
+        other = json.dumps({"brief": {"webhooks": [webhook.pk], "data": "{}", "snapshots": "", "changed": '["slug"]'}})
+        delivery = make_site_delivery(webhook, event=make_site_event(2, changed='["name"]', serializers=other))
+        assert "Changed fields: slug" in page(admin_client, change_of(delivery))
         unknown = make_site_delivery(webhook)
         assert "The values before are unknown" in page(admin_client, change_of(unknown))
 

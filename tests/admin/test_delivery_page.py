@@ -36,6 +36,8 @@ def test_a_secret_is_a_variable_of_the_shell() -> None:
     assert REDACTED not in command
     found = arguments(command, X_HOOK_SIGNATURE="a b", AUTHORIZATION="Token 'x'")
     assert found[5::2][:2] == ["X-Hook-Signature: a b", "Authorization: Token 'x'"]
+    command = curl("POST", "https://a.example/", {"3scale-Key": REDACTED}, "")
+    assert arguments(command, _3SCALE_KEY="k")[5] == "3scale-Key: k"
 
 
 def test_a_body_that_is_too_long_or_hidden_comes_from_a_file() -> None:

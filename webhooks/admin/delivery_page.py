@@ -274,7 +274,7 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
     hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
     request_body = None if body is None or hides_body else body.decode(errors="replace")
     url = redacted.url(webhook.pk, attempt.url)
-    changed = json.loads(delivery.event.changed) if delivery.event.changed else ()
+    changed = payloads.as_sent_to(delivery.event, webhook.pk).changed
     response_body = attempt.response_body if sees_all and sees_payload else ""
     return {
         "row": attempt,
@@ -287,7 +287,7 @@ def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, s
         "headers": headers_block(attempt.request_headers, _("Headers of the request")) if sees_all else "",
         "hides_body": hides_body,
         "is_body_known": request_body is not None,
-        "body": json_block(request_body or "", _("Body of the request"), changed),
+        "body": json_block(request_body or "", _("Body of the request"), json.loads(changed) if changed else ()),
         "body_size": count_of(len(body or b""), "byte"),
         "is_long": len(request_body or "") > LONG_BODY,
         "response_headers": (
@@ -319,7 +319,7 @@ def answer_of(last: Attempt | None, redacted: Redaction, sees_payload: bool) -> 
 
 
 def explained_kind(delivery: Delivery) -> str:
-    """The kind of the error that the page explains. None after a success or a discard."""
+    """The kind of the error that the page explains. Empty after a success or a discard."""
     return "" if delivery.state in (State.SUCCEEDED, State.DISCARDED) else delivery.error_kind
 
 
@@ -343,5 +343,5 @@ def _header(name: str, value: str) -> str:
     if not redacted:
         # curl leaves out a header without a value, unless a semicolon ends it.
         return shlex.quote(f"{name}: {value}" if value else f"{name};")
-    variable = re.sub(r"\W", "_", name, flags=re.ASCII).upper()
+    variable = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII).upper()  # no name begins with a digit
     return f'{shlex.quote(f"{name}: {before}")}"${{{variable}}}"{shlex.quote(after) if after else ""}'

@@ -38,7 +38,7 @@ def change_context(event: Event, user: Any, sent: SendableEvent, sees_payload: b
         "object_url": object_url(event, user),
         "request_events": _events_of_request(event, user),
         "request_url": list_url("event", request_id=event.request_id) if event.request_id else "",
-        "fields": ", ".join(json.loads(event.changed)) or _("nothing") if event.changed else "",
+        "fields": ", ".join(json.loads(sent.changed)) or _("nothing") if sent.changed else "",
         "lines": lines[:MAX_LINES],
         "more_lines": max(0, len(lines) - MAX_LINES),
         "is_change_known": is_known,
