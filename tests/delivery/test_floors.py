@@ -16,9 +16,10 @@ from tests.support.makers import make_delivery, make_event, make_site_skip, make
 from tests.support.plans import Executed, executed_plans
 from tests.support.sessions import session
 from tests.testapp.models import Thing
-from webhooks.db import execute
+from webhooks.db import Snapshot, execute
 from webhooks.delivery import floors
-from webhooks.delivery.floors import COST_FACTOR, LAG, Floors
+from webhooks.delivery.dispatch import dispatch
+from webhooks.delivery.floors import COST_FACTOR, LAG, RARE_COST_FACTOR, Floors
 from webhooks.delivery.maintenance import Sweeper
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import State, Statistic
@@ -103,13 +104,51 @@ def test_a_look_without_floors_that_fails_counts_too(clock: SimpleNamespace) -> 
     assert look(floors, clock) == 5
 
 
+def test_with_snapshots_a_floor_waits_only_for_transactions_that_were_open(clock: SimpleNamespace) -> None:
+    floors = Floors()
+    look(floors, clock, seconds=1)
+    floors.note(0, 5, Snapshot(oldest_open=10, next=12))
+    floors.note(0, 8, Snapshot(oldest_open=11, next=14))
+    assert not floors.known
+    floors.note(0, 8, Snapshot(oldest_open=12, next=15))
+    assert floors.known == {0: 5}
+    floors.note(0, 9, Snapshot(oldest_open=15, next=16))
+    assert floors.known == {0: 8}
+    clock.now += RARE_COST_FACTOR - 1
+    assert not floors.is_full_look_due
+    clock.now += 1
+    assert floors.is_full_look_due
+
+
+def test_a_floor_above_an_open_transaction_is_in_doubt_until_a_later_look(clock: SimpleNamespace) -> None:
+    floors = Floors()
+    look(floors, clock, seconds=1)
+    floors.note(0, 5, Snapshot(oldest_open=10, next=12))
+    clock.now += LAG
+    floors.note(0, 8, Snapshot(oldest_open=10, next=14))
+    assert floors.known == {0: 5}
+    for snapshot in (Snapshot(oldest_open=11, next=15), Snapshot(oldest_open=16, next=17)):
+        clock.now += COST_FACTOR
+        assert floors.is_full_look_due
+        floors.note(0, 8, snapshot)
+        assert look(floors, clock, seconds=1) is None
+    clock.now += COST_FACTOR
+    assert not floors.is_full_look_due
+
+
 # Under an old snapshot
+
+
+def forbid_full_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first one."""
+    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
+    monkeypatch.setattr(floors, "RARE_COST_FACTOR", 10**9)
 
 
 @pytest.fixture
 def snapshot(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Another session keeps one, and floors do not depend on times."""
-    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
+    forbid_full_looks(monkeypatch)
     monkeypatch.setattr(floors, "LAG", 0)
     with session("SELECT count(*) FROM webhooks_event"):
         yield
@@ -195,3 +234,20 @@ def test_the_purge_passes_dead_rows_once() -> None:
         rounds.append(executed)
     assert states() == []
     assert_only_the_first_is_expensive(rounds, 'SELECT "webhooks_delivery"."id"')
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("database")
+def test_the_floor_stays_below_an_event_of_an_open_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid_full_looks(monkeypatch)
+    monkeypatch.setattr("webhooks.delivery.floors.LAG", 10**9)
+    floors = Floors()
+    first, late, *others = (make_event(make_webhook(Thing)) for _ in range(5))
+    insert = f"INSERT INTO webhooks_undispatched (event_id) VALUES ({late.pk})"
+    execute("default", "DELETE FROM webhooks_undispatched")
+    with session(insert):
+        for event in (first, *others):
+            execute("default", "INSERT INTO webhooks_undispatched (event_id) VALUES (%s)", [event.pk])
+            assert dispatch(floors=floors) == 1
+    assert dispatch(floors=floors) == 1
+    assert floors.known[0] <= late.pk

@@ -261,11 +261,11 @@ class DeliveryRunner:
                     lambda: record(self._outcomes, self._worker, token if claim_next else None), Delivery.objects.db
                 )
                 self._claims.add(claimed, token)
+            self.attempted += len(self._outcomes)
         except DataError:
             # Not to stop other deliveries. The leases end, and a third lost lease is a failed attempt.
             logger.exception("Attempts could not be stored; their deliveries are sent again")
         self._claims.forget(held for held, _ in self._outcomes)
-        self.attempted += len(self._outcomes)
         self._outcomes = []
         self._recorded = time.monotonic()
         if stopped:
