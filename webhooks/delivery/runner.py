@@ -42,7 +42,7 @@ logger = get_logger(__name__)
 # Outcomes are recorded together, at the latest after this many seconds.
 RECORD_EVERY = 0.02
 
-# Seconds to wait for outcomes if the caller waits for wake-ups meanwhile.
+# Seconds to wait for outcomes if the caller waits for wake-ups meanwhile, or if new events must pass a run.
 SHORT_WAIT = 0.005
 
 # A webhook whose secret could not be decrypted is a fault no longer after so many seconds without another try.
@@ -113,7 +113,7 @@ class DeliveryRunner:
         Without ``wait``, return as soon as requests in flight are all that is left. ``is_woken`` says that there
         probably is a new event. Raises django.db.Error if the database is away; call it again later.
         """
-        deadline, done = time.monotonic() + seconds, 0
+        deadline = time.monotonic() + seconds
         # A worker whose last look found nothing sends new events at once. It looks for other work while the receiver
         # answers.
         new_first, self._is_idle = self._is_idle, False
@@ -125,9 +125,9 @@ class DeliveryRunner:
                     done = (self._dispatch(is_woken) if new_first else 0) or self._take_work()
                     new_first = False
                 finally:  # a dispatch that fails must not stop recording and maintenance
-                    done += self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
+                    ended = self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
                     self._maintain()
-            if not done and not (wait and (self.is_busy or self.faults)):
+            if not done and not ended and not (wait and (self.is_busy or self.faults)):
                 self._is_idle = not self.is_busy
                 return
 
@@ -186,11 +186,7 @@ class DeliveryRunner:
 
         With ``claim_next``, also claim what comes next.
         """
-        if not self._pool.is_busy and (self.is_busy or self.faults):
-            time.sleep(min(wait, RECORD_EVERY))  # failures are in doubt, or a fault of our own stops the sending
-        is_hurried = self._runs.are_beside_live
-        most = SHORT_WAIT if is_hurried else RECORD_EVERY
-        ended = self._pool.outcomes(min(wait, most) if self._pool.is_busy else 0, collects=not is_hurried)
+        ended = self._wait_for_outcomes(wait)
         self._judge([(held, outcome) for held, outcome in ended if outcome])
         self._claims.hand_back([held for held, outcome in ended if not outcome])  # too late to be sent
         if claim_next:
@@ -199,6 +195,15 @@ class DeliveryRunner:
         if is_late or len(self._outcomes) >= MANY or not self._pool.is_busy:
             self._record(claim_next and not self._breaker.fault)
         return len(ended)
+
+    def _wait_for_outcomes(self, wait: float) -> list[tuple[HeldDelivery, Outcome | None]]:
+        """The requests that ended within ``wait`` seconds, None for one that came too late to be sent."""
+        if not self._pool.is_busy:
+            if self.is_busy or self.faults:
+                time.sleep(min(wait, RECORD_EVERY))  # failures are in doubt, or a fault of our own stops the sending
+            wait = 0
+        is_hurried = self._runs.are_beside_live
+        return self._pool.outcomes(min(wait, SHORT_WAIT if is_hurried else RECORD_EVERY), collects=not is_hurried)
 
     def _take_work(self) -> int:
         """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""
