@@ -11,7 +11,8 @@ deliveries   deliveries by this app's workers, and the baselines: RQ jobs and ba
 clients      the HTTP clients of the baselines, which run in other processes
 steady       a steady load, and how it arrives before, during and after some trouble
 timed_worker the worker of such a load, which also writes how long its transactions take
-pinned_plot  a busy worker over time, with and without a pinned snapshot
+pinned       two busy workers in turn, with and without a pinned snapshot
+pinned_plot  the same over time, as line charts
 rates_plot   one worker and its baselines as bars, from the JSON of a run
 plot         line charts and bar charts as SVG
 measure      seconds, CPU and memory

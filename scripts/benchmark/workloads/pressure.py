@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
-from statistics import median
-from typing import Any
 
-from django.db import connection
 from django.utils import timezone
 
 from scripts.benchmark import sample_data, timed_worker
 from scripts.benchmark.deliveries import MINIMUM_RATE, wait_until_recorded
-from scripts.benchmark.measure import table_writes
+from scripts.benchmark.measure import Writes, table_writes
+from scripts.benchmark.pinned import CHANGES_OF_FEW, OBJECTS, measure_in_turn, pinned_snapshot
+from scripts.benchmark.receiver import Inbox
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.steady import Course, Events, Phases, follow, let_arrive
 from scripts.benchmark.targets import (
@@ -34,82 +30,51 @@ from webhooks.models import Delivery, Webhook
 from webhooks.models.ids import first_id
 from webhooks.workers import jobs
 
-OBJECTS = 255
 PORTION = 4000
 
 RATE = 500
 
 
 def measure_pinned(bench: Bench) -> Iterator[Measurements]:
-    """Deliver changes of a few objects, first alone, then as long while another session keeps its snapshot."""
+    """Deliver changes of a few objects, in turn with and without another session that keeps its snapshot."""
     portion = bench.size(PORTION, 200)
     while True:
-        with _delivering(bench, portion) as deliver:
-            before = table_writes()
-            deliver()
-            wait_until_recorded(2 * portion)
-            writes = table_writes() - before
-            clean = _late_rate(bench, deliver)
-        with _delivering(bench, portion) as deliver, pinned_snapshot():
-            pinned = _late_rate(bench, deliver)
+        writes = _writes_of(bench, portion)
+        free, pinned = measure_in_turn(bench)
         yield {
-            "pinned": Measurement(pinned, clean),
+            "pinned": Measurement(pinned.rate, free.rate),
             "hot-updates": Measurement(100 * writes.hot_updates / max(1, writes.updates)),
             "tuples": Measurement(writes.tuples / portion),
             "wal": Measurement(writes.wal_bytes / portion),
         }
 
 
-@contextmanager
-def _delivering(bench: Bench, portion: int) -> Iterator[Callable[[], float]]:
-    """Start a worker with an empty database. Gives a function that delivers a portion and returns deliveries a
-    second."""
+def _writes_of(bench: Bench, count: int) -> Writes:
+    """What is written for so many deliveries of a worker that runs already."""
     bench.clear()
     sample_data.vacuum()
-    deliver = partial(_deliver_portion, bench, bench.webhook(UNREACHABLE), portion)
-    with bench.workers():
-        deliver()  # the first one starts the senders
-        yield deliver
-
-
-def _late_rate(bench: Bench, deliver: Callable[[], float]) -> float:
-    """Deliver for as long as a snapshot is pinned. Returns the deliveries a second in the last third of it.
-
-    The rate of one portion, of a second or two, differs by a fifth from the next one's. So this is the median.
-    """
-    rates, deadline = list[float](), time.monotonic() + bench.size(bench.size.pinned_seconds, 0)
-    while not rates or time.monotonic() < deadline:
-        rates.append(deliver())
-    return median(rates[2 * len(rates) // 3 :])
-
-
-def _deliver_portion(bench: Bench, webhook: Webhook, count: int) -> float:
-    """Let a worker that runs already deliver events of few objects. Returns deliveries a second."""
     inbox = bench.inbox()
-    Webhook.objects.filter(pk=webhook.pk).update(payload_url=inbox.url)
-    sample_data.insert_events(count, [webhook.pk], object_id=f"(g.n %% {OBJECTS})::text")
+    webhook = bench.webhook(inbox.url)
+    with bench.workers():
+        _deliver(inbox, webhook, count)  # the first ones start the senders
+        before = table_writes()
+        _deliver(inbox, webhook, count)
+        wait_until_recorded(2 * count)
+        return table_writes() - before
+
+
+def _deliver(inbox: Inbox, webhook: Webhook, count: int) -> None:
+    received = inbox.received().count
+    sample_data.insert_events(count, [webhook.pk], object_id=CHANGES_OF_FEW)
     jobs.wake_up()
-    return inbox.wait_for(count, seconds=60 + count / MINIMUM_RATE).rate
-
-
-@contextmanager
-def pinned_snapshot() -> Iterator[None]:
-    """Another session that keeps a repeatable-read snapshot, so that no dead row can be removed meanwhile."""
-    other: Any = connection.copy()
-    try:
-        with other.cursor() as cursor:
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-            cursor.execute("SELECT COUNT(*) FROM webhooks_event")
-        yield
-    finally:
-        other.close()
+    inbox.wait_for(received + count, seconds=60 + count / MINIMUM_RATE)
 
 
 def measure_steady(bench: Bench) -> Iterator[Measurements]:
     """A steady load of changes of a few objects, before and while another session keeps its snapshot."""
     while True:
         bench.clear()
-        stream = Events(bench, object_id=f"(g.n %% {OBJECTS})::text")
+        stream = Events(bench, object_id=CHANGES_OF_FEW)
         phases = Phases(0.3, 1, 1, 1.1, 5) if bench.size.is_quick else Phases(3, 10, bench.size.pinned_seconds, 5, 10)
 
         def keep_snapshot(seconds: float, stream: Events = stream) -> None:
