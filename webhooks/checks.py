@@ -63,8 +63,8 @@ def _check_setting() -> Iterator[CheckMessage]:
         yield Error(message, hint=hint, id=number)
     try:
         problem = "" if callable(import_string(conf.may_view)) else "which cannot be called"
-    except ImportError as error:
-        problem = f"which cannot be imported: {error}"
+    except Exception as error:
+        problem = f"which cannot be imported: {_describe(error)}"
     if problem:
         yield Error(
             f'WEBHOOKS["MAY_VIEW"] names {conf.may_view}, {problem}',
@@ -74,12 +74,17 @@ def _check_setting() -> Iterator[CheckMessage]:
     for path in conf.auth.values():
         try:
             load(path)
-        except (ImportError, TypeError) as error:
+        except Exception as error:
             yield Error(
-                f'WEBHOOKS["AUTH"] names {path}, which cannot be used: {error}',
+                f'WEBHOOKS["AUTH"] names {path}, which cannot be used: {_describe(error)}',
                 hint="Until it is corrected, requests to its hosts fail and are retried.",
                 id="webhooks.E014",
             )
+
+
+def _describe(error: Exception) -> str:
+    """An error of the project's module, which may be any, such as a KeyError for a missing environment variable."""
+    return str(error) if isinstance(error, ImportError | TypeError) else f"{type(error).__name__}: {error}"
 
 
 def _check_queue() -> Iterator[CheckMessage]:

@@ -494,6 +494,7 @@ def test_a_database_without_tables_has_no_error_about_secrets(monkeypatch: pytes
     ("named", "problem"),
     [
         ("nowhere.to.be_found", "which cannot be imported"),
+        ("tests.support.unconfigured.auth", "which cannot be imported: KeyError: 'CMDB_PASSWORD'"),
         ("webhooks.permissions.BY_MODEL", "which cannot be called"),
     ],
 )
@@ -508,6 +509,7 @@ def test_an_unusable_may_view_is_an_error(webhooks_settings: Change, named: str,
     ("named", "problem"),
     [
         ("nowhere.to.be_found", "No module named 'nowhere'"),
+        ("tests.support.unconfigured.auth", "KeyError: 'CMDB_PASSWORD'"),
         ("requests.auth.HTTPBasicAuth", "it must be an object of a class such as requests.auth.AuthBase"),
     ],
 )

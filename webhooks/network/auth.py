@@ -55,7 +55,7 @@ def _path_in(auth: tuple[tuple[str, str], ...], url: str) -> str:
 
 
 def load(path: str) -> Auth:
-    """Raises ImportError, and TypeError if it cannot be called with a request."""
+    """Raises what the import raises, and TypeError if it cannot be called with a request."""
     found = import_string(path)
     if isinstance(found, type) or not callable(found):
         raise TypeError("it must be an object of a class such as requests.auth.AuthBase, or a function")
