@@ -708,5 +708,5 @@ def test_the_queries_do_not_grow_with_the_webhooks_and_nothing_is_changed(world:
         assert not {"INSERT", "UPDATE", "DELETE"} & set(statements)
         counts.append(len(statements))
     plans = 3 if connection.vendor == "postgresql" else 0  # a transaction with the settings of index_plans()
-    assert counts == [20 + plans, 7 + plans, 6 + plans], "for the object, half of them are its serializer's"
+    assert counts == [18 + plans, 7 + plans, 6 + plans], "for the object, half of them are its serializer's"
     assert [list(table.objects.order_by("pk").values()) for table in tables] == before

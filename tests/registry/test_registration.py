@@ -327,6 +327,26 @@ def test_inherited_and_composite_primary_keys_are_normalized() -> None:
     assert [str(part) for part in normalize_pk(Page._meta.pk, (3, "7"))] == ["3.00", "7"]
 
 
+@pytest.mark.usefixtures("database")
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        (Site, "no number"), (Site, 10**30), (Site, float("inf")), (Site, [1]), (Edition, "1e50"), (Tide, 5),
+        (Tide, "tomorrow"), (Gadget, "no uuid"),
+    ],
+)  # fmt: skip
+def test_a_key_that_the_model_cannot_have_finds_no_object(model: type[models.Model], key: Any) -> None:
+    registration = registry.registration_or_default(model)
+    assert registration.find(registration.rows("default"), key) is None
+
+
+@pytest.mark.usefixtures("database")
+def test_an_object_is_found_by_its_key_in_another_spelling() -> None:
+    edition, registration = Edition.objects.create(pk=1, name="a"), registry.registration_or_default(Edition)
+    assert registration.find(registration.rows("default"), "1") == Edition.objects.get(name=edition.name)
+    assert registration.find(registration.rows("default").exclude(name="a"), "1") is None
+
+
 def test_a_naive_time_is_in_the_time_zone_of_the_settings(settings: Any) -> None:
     at, naive = Tide._meta.pk, datetime(2026, 1, 1, 12)
     settings.TIME_ZONE = "Europe/Berlin"

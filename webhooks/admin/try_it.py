@@ -10,13 +10,11 @@ import json
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.exceptions import NotRegistered
 from django.contrib.contenttypes.models import ContentType
-from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
@@ -135,15 +133,14 @@ def _objects(request: HttpRequest, registration: Registration, term: str) -> lis
     """The keys and names of objects to choose from: the newest, or the results of a search."""
     rows = permissions.viewable_objects(request.user, registration.model)
     if term := text.clean(term.strip()):
-        rows = _find(request, registration, rows, term)
+        if keyed := registration.find(rows, term):
+            return [(str(keyed.pk), registration.name_of(keyed))]
+        rows = _search(request, registration, rows, term)
     return [(str(row.pk), registration.name_of(row)) for row in rows.order_by("-pk")[:OFFERED]]
 
 
-def _find(request: HttpRequest, registration: Registration, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
-    """The object with this key, or else what the search of the model's own admin pages finds."""
-    with suppress(ValidationError, ValueError, TypeError, OverflowError):  # no key of this model
-        if (keyed := rows.filter(pk=registration.normalize_pk(term))).exists():
-            return keyed
+def _search(request: HttpRequest, registration: Registration, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
+    """What the search of the model's own admin pages finds."""
     try:
         own_admin = admin.site.get_model_admin(registration.model)
     except NotRegistered:

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from django.contrib import admin
-from django.core.exceptions import FieldDoesNotExist, PermissionDenied, ValidationError
+from django.core.exceptions import FieldDoesNotExist, PermissionDenied
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
@@ -118,7 +118,7 @@ def _object(user: Any, label: str, given: str) -> tuple[str, str]:
     objects = permissions.viewable_objects(user, registration.model)
     with index_plans(Event.objects.db):
         has_event = Event.objects.filter(object_type=label, object_id=given).exists()
-        named = [] if has_event or _has_key(objects, given) else _named(objects, given)
+        named = [] if has_event or registration.find(objects, given) else _named(objects, given)
     if not named:
         return label, given
     if len(named) > 1:
@@ -133,13 +133,6 @@ def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
     except FieldDoesNotExist:
         return []
     return list(objects.filter(name=name)[:MAX_NAMED]) if isinstance(field, models.CharField) else []
-
-
-def _has_key(objects: models.QuerySet[Any], key: str) -> bool:
-    try:
-        return bool(objects.filter(pk=key).exists())
-    except (ValidationError, ValueError, TypeError, OverflowError):  # no key of this model
-        return False
 
 
 # The answer

@@ -17,11 +17,11 @@ from webhooks.capture.prechange import needs_prechange
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.db import in_chunks
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
-from webhooks.models import Action
+from webhooks.models import Action, Event
 from webhooks.payloads import Unsendable, refuse_too_large, snapshots, snapshots_json
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
-from webhooks.text import NotJSONSerializable, clean, dumps
+from webhooks.text import NotJSONSerializable, clean, dumps, last_line
 
 logger = get_logger(__name__)
 
@@ -66,7 +66,7 @@ def reread_all(
     model = registration.model
     found: dict[str, models.Model] = {}
     for chunk in in_chunks(using, pks):
-        rows = (registration.queryset or model._base_manager.all)().using(using)
+        rows = registration.rows(using)
         if lock:
             plain: models.QuerySet[Any] = models.QuerySet(model, using=using)
             locked = plain.select_for_update(no_key=True, of=("self",))
@@ -105,6 +105,18 @@ def serialize(
             raise Unsendable(f"{what} cannot be written as JSON: {error}") from error
         refuse_too_large(what, len(payload.data) + len(payload.snapshot) + len(payload.prechange))
         return payload
+
+
+def serialize_or_error(
+    registration: Registration, instance: models.Model, serializer: str = "", prechange: PrechangeState | None = None
+) -> Payload | str:
+    """As ``serialize``, in a savepoint. Returns the last line of any error: a serializer may raise anything."""
+    try:
+        with transaction.atomic(Event.objects.db):
+            return serialize(registration, instance, serializer, prechange)
+    except Exception as error:
+        reraise_job_timeout(error)
+        return clean(last_line(f"{type(error).__name__}: {error}"))
 
 
 def _json_text(registration: Registration, data: Any, is_exact: bool = False) -> str:

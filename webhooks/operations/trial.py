@@ -11,14 +11,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from django.core.exceptions import ValidationError
 from django.db import models
 from django.utils.translation import gettext as _
 
 from webhooks import payloads, permissions, registry
-from webhooks.capture import serialize
 from webhooks.capture.context import actor_columns, current_actor
 from webhooks.capture.matching import Budget, EventContext, match
+from webhooks.capture.serialize import serialize_or_error
 from webhooks.capture.subscriptions import Filters, Subscriptions
 from webhooks.conf import conf
 from webhooks.delivery import request as requests
@@ -32,7 +31,7 @@ from webhooks.network.request import Request
 from webhooks.network.transport import Transport, utc_now
 from webhooks.operations import history
 from webhooks.operations.webhooks import new_ping
-from webhooks.operations.why import not_chosen, unstored
+from webhooks.operations.why import not_chosen
 from webhooks.operations.wording import skip_reason
 from webhooks.payloads import Bodies
 from webhooks.payloads.snapshots import PrechangeState
@@ -124,7 +123,7 @@ def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
         return _custom_event(sample, common)
     if sample.registration is None:
         return new_ping(webhook, **unsaved)
-    registration, instance = sample.registration, _instance(sample, user)
+    registration, instance = sample.registration, _instance(sample.registration, sample.pk, user)
     event = Event(
         action=sample.action,
         object_type=registration.label,
@@ -133,7 +132,7 @@ def _event(webhook: Webhook, sample: Sample, user: Any) -> Event:
         **common,
     )
     prechange = _earlier_state(webhook, event, user) if sample.action == Action.UPDATED else None
-    payload = unstored.write(registration, instance, webhook.serializer, prechange)
+    payload = serialize_or_error(registration, instance, webhook.serializer, prechange)
     if isinstance(payload, str):
         event.error = payload
         return event
@@ -152,19 +151,12 @@ def _custom_event(sample: Sample, common: Mapping[str, Any]) -> Event:
     return Event(action=sample.action, data=data, **about, **common)
 
 
-def _instance(sample: Sample, user: Any) -> models.Model:
-    registration: Any = sample.registration
-    missing = NoSample(
-        _("There is no %(model)s with the key %(key)s, or you may not view it.")
-        % {"model": registration.model._meta.verbose_name, "key": sample.pk}
-    )
-    try:
-        pk = registration.normalize_pk(sample.pk)
-        if not permissions.viewable_objects(user, registration.model).filter(pk=pk).exists():
-            raise missing
-        [instance] = serialize.reread_all(registration, [pk], Event.objects.db).values()
-    except (ValidationError, ValueError, TypeError, OverflowError):  # an impossible key, or just deleted
-        raise missing from None
+def _instance(registration: Registration, pk: Any, user: Any) -> models.Model:
+    instance = registration.find(registration.rows(Event.objects.db), pk)
+    visible = permissions.viewable_objects(user, registration.model)
+    if instance is None or not visible.filter(pk=instance.pk).exists():
+        text = _("There is no %(model)s with the key %(key)s, or you may not view it.")
+        raise NoSample(text % {"model": registration.model._meta.verbose_name, "key": pk})
     return instance
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from django.apps import apps
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.utils import timezone
 from django.utils.module_loading import import_string
@@ -45,8 +45,22 @@ class Registration:
         return self.model._meta.label_lower
 
     def normalize_pk(self, pk: Any) -> Any:
-        """Return a primary key as the database has it. Raises ValidationError for an impossible one."""
-        return normalize_pk(self.model._meta.pk, pk)
+        """Return a primary key as the database has it. Raises ValidationError if the model cannot have it."""
+        try:
+            return normalize_pk(self.model._meta.pk, pk)
+        except (TypeError, ValueError, ArithmeticError) as error:  # fields do not agree on one exception
+            raise ValidationError(f"{pk!r} cannot be the key of an object of {self.label}.") from error
+
+    def rows(self, using: str) -> models.QuerySet[Any]:
+        """All objects, with the annotations that the serializer needs."""
+        return (self.queryset or self.model._base_manager.all)().using(using)
+
+    def find(self, rows: models.QuerySet[Any], pk: Any) -> models.Model | None:
+        """The object with this primary key among ``rows``. None if there is none, or the model cannot have the key."""
+        try:
+            return rows.filter(pk=self.normalize_pk(pk)).first()
+        except (ValidationError, OverflowError):  # SQLite refuses some numbers only in the query
+            return None
 
     def by_pk(self, rows: Iterable[models.Model]) -> dict[str, models.Model]:
         """Rows by their normalized primary keys as text."""

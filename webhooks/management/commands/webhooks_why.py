@@ -59,18 +59,15 @@ def _lines(verdicts: list[Verdict]) -> Iterator[str]:
     for change, group in groupby(verdicts, key=attrgetter("change")):
         yield _title(change)
         about = list(group)
-        others = [one.webhook.name for one in about if one.cause == Cause.NOT_CHOSEN]
-        is_brief = len(others) < len(about)
-        for verdict in about:
-            if is_brief and verdict.cause == Cause.NOT_CHOSEN:
-                continue
+        shown = [one for one in about if one.cause != Cause.NOT_CHOSEN] or about
+        for verdict in shown:
             yield f"{verdict.webhook.name}: {verdict.cause.label}"
             yield f"  {verdict.text}"
             if verdict.remedy:
                 yield f"  → {verdict.remedy}"
             if earlier := verdict.earlier:
                 yield f"  Before that: {earlier.text}"
-        if is_brief and others:
+        if others := [one.webhook.name for one in about if one not in shown]:
             yield f"{', '.join(others)}: {Cause.NOT_CHOSEN.label}"
 
 

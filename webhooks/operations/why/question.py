@@ -6,8 +6,6 @@ The number of queries does not depend on the number of webhooks. Rows are never 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from django.apps import apps
@@ -22,9 +20,8 @@ from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations.why import rows, stored, unstored
-from webhooks.operations.why.rows import Rows, StoredChange, Viewer
-from webhooks.operations.why.verdict import Cause, Target, Verdict, retention_days
-from webhooks.registry import label_of
+from webhooks.operations.why.rows import StoredChange, Viewer
+from webhooks.operations.why.verdict import Cause, Target, Verdict, models_of, retention_days
 from webhooks.registry.registration import Registration
 
 # Events of an object that are read, and objects of a request that are answered.
@@ -76,8 +73,6 @@ class _Question:
                 "object_types"
             )
         )
-        labels = {one.pk: {label_of(kind) for kind in one.object_types.all()} for one in self._every}
-        self._rows = Rows(datetime.now(UTC), labels)
         self._webhooks = viewer.visible(self._every)
         if webhook is not None:
             pk = webhook.pk if isinstance(webhook, Webhook) else webhook
@@ -90,31 +85,32 @@ class _Question:
     def about_object(self, obj: models.Model | tuple[str, Any]) -> list[Verdict]:
         if isinstance(obj, models.Model) and (verdicts := self._without_events(obj)):
             return verdicts
-        found = _identify(obj)
-        if not self._viewer.may_view_object(found.label, found.key):
+        registration, pk = _identify(obj)
+        label, key = registration.label, str(pk)
+        if not self._viewer.may_view_object(label, key):
             unknown = _("There is no %(model)s %(key)s, or you may not view it.")
-            raise UnknownObject(unknown % {"model": found.label, "key": found.key})
-        of_object = Q(object_type=found.label, object_id=found.key)
+            raise UnknownObject(unknown % {"model": label, "key": key})
+        of_object = Q(object_type=label, object_id=key)
         with index_plans(Event.objects.db):
             events = list(self._events(of_object)[:RECENT_EVENTS])
             # One change leaves at most one skip for each webhook.
             skips = list(self._skips(of_object)[: 2 * len(self._every) + 20])
-            knows_model = bool(events or skips) or Event.objects.filter(object_type=found.label).exists()
+            knows_model = bool(events or skips) or Event.objects.filter(object_type=label).exists()
         change = rows.latest(events, skips)
-        if found.registration is None:
-            return self._judge([change]) if change else self._not_registered(found.label)
+        if registry.registration_of(registration.model) is None:
+            return self._verdicts([change]) if change else self._not_registered(label)
         # Custom events say nothing about the state of the object.
         captured = rows.latest(
             [one for one in events if one.action in Action], [one for one in skips if one.action in Action]
         )
-        present = unstored.look(found.registration, found.pk, captured, self._webhooks, knows_model)
+        present = unstored.look(registration, pk, captured, self._webhooks, knows_model)
         if change is None:
-            return [unstored.never_stored(one, present, self._rows, self._viewer) for one in self._webhooks]
-        verdicts = self._judge([change])
+            return [unstored.never_stored(one, present, self._viewer) for one in self._webhooks]
+        verdicts = self._verdicts([change])
         if captured is None or not present.lost:
             return verdicts
-        since = unstored.watched_since(self._every, self._rows, found.label, present.lost_action)
-        return [unstored.changed_again(one, present, self._rows, since) for one in verdicts]
+        since = unstored.watched_since(self._every, label, present.lost_action)
+        return [unstored.changed_again(one, present, since) for one in verdicts]
 
     def _without_events(self, obj: models.Model) -> list[Verdict]:
         """The verdicts about an instance that no Event can be about; empty if there may be one."""
@@ -149,17 +145,17 @@ class _Question:
                 "%(days)g days or more."
             )
             raise UnknownObject(unknown % {"id": pk, "days": retention_days()})
-        around = Q(object_type=asked.object_type, object_id=asked.object_id)
-        near = around & rows.near(asked)
+        of_object = Q(object_type=asked.object_type, object_id=asked.object_id)
+        near = of_object & rows.near(asked)
         with index_plans(Event.objects.db):
-            events = list(self._events(near | around & Q(replay_of=pk)))
+            events = list(self._events(near | of_object & Q(replay_of=pk)))
             skips = list(self._skips(near & rows.skip_ids_around([asked])))
         replays = [one for one in events if one.replay_of == pk]
         others = [one for one in events if one.replay_of != pk and one.pk != pk]
         wanted_by = () if asked.error else asked.webhook_ids
         skips = [one for one in skips if one.webhook_id not in wanted_by]
         skips.sort(key=lambda one: abs(one.timestamp - asked.timestamp))
-        return self._judge([rows.make(asked, [*replays, asked, *others], skips)])
+        return self._verdicts([StoredChange.from_rows(asked, [*replays, asked, *others], skips)])
 
     # A request
 
@@ -171,7 +167,7 @@ class _Question:
             near = rows.skip_ids_around(events) if events else rows.newest_skips()
             skips = list(self._skips(of_request & near)[:MAX_REQUEST_ROWS])
         if found := rows.latest_of_each(events, skips):
-            return self._judge(found[:MAX_OBJECTS])
+            return self._verdicts(found[:MAX_OBJECTS])
         text = _(
             "No event and no recent skipped change of the request %(request)s is stored. Perhaps it changed nothing "
             "that a webhook wants, or its transaction was rolled back."
@@ -184,7 +180,7 @@ class _Question:
     def about_last_changes(self) -> list[Verdict]:
         """The last change of each object that changed last, the newest first."""
         [webhook] = self._webhooks
-        is_wanted = Q(object_type__in=self._rows.models[webhook.pk]) | Q(action__in=webhook.custom_events)
+        is_wanted = Q(object_type__in=models_of(webhook)) | Q(action__in=webhook.custom_events)
         events, skips = list[Event](), list[Skip]()
         with index_plans(Event.objects.db):
             # A list of changes is more than an answer about one object: it takes the permissions for its rows.
@@ -194,7 +190,7 @@ class _Question:
                 events = [one for one in found.order_by("-pk") if one.action != PING or webhook.pk in one.webhook_ids]
             if self._viewer.sees_skips:
                 skips = list(self._skips(Q(webhook=webhook.pk)).order_by("-pk")[: 5 * MAX_CHANGES])
-        return self._judge(rows.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
+        return self._verdicts(rows.latest_of_each(events, skips)[: -MAX_CHANGES - 1 : -1])
 
     # The rows
 
@@ -208,29 +204,20 @@ class _Question:
     def _skips(self, chosen: Q) -> QuerySet[Skip]:
         return self._viewer.of_objects(Skip.objects.filter(chosen))
 
-    def _judge(self, asked: Sequence[StoredChange]) -> list[Verdict]:
+    def _verdicts(self, asked: Sequence[StoredChange]) -> list[Verdict]:
         """The verdicts for each of these changes and each webhook."""
-        pks = [one.pk for one in self._webhooks]
         events = [event for change in asked for event in change.events]
-        found = self._rows.with_deliveries({*pks}, [one.pk for one in events])
         skips = [skip for change in asked for skip in change.skips]
-        self._viewer.look_up([*events, *skips, *found.deliveries.values(), *found.heads.values()])
+        found = rows.read_deliveries({one.pk for one in self._webhooks}, [one.pk for one in events])
+        self._viewer.look_up([*events, *skips, *found.by_event.values(), *found.heads.values()])
         return [stored.judge(one, change, found, self._viewer) for change in asked for one in self._webhooks]
 
 
 # The object that is asked about
 
 
-@dataclass(frozen=True)
-class _Object:
-    label: str
-    key: str
-    pk: Any
-    registration: Registration | None
-
-
-def _identify(obj: models.Model | tuple[str, Any]) -> _Object:
-    """Raises UnknownObject."""
+def _identify(obj: models.Model | tuple[str, Any]) -> tuple[Registration, Any]:
+    """The registration of the model or of its parent, else a default one, and the primary key. Raises UnknownObject."""
     if isinstance(obj, models.Model):
         model, pk = type(obj), obj.pk
     else:
@@ -240,14 +227,13 @@ def _identify(obj: models.Model | tuple[str, Any]) -> _Object:
         except (LookupError, ValueError):
             raise UnknownObject(_("There is no model %(model)s.") % {"model": label}) from None
     touched = registry.registrations_touched(model)  # the model itself first, then its parents
-    registration = touched[0] if touched else None
-    known = registration or registry.registration_or_default(model)
+    registration = touched[0] if touched else registry.registration_or_default(model)
     if isinstance(obj, models.Model):  # a child may have another key than its parent's row
-        pk = getattr(obj, known.model._meta.pk.attname, pk)
+        pk = getattr(obj, registration.model._meta.pk.attname, pk)
     try:
-        pk = known.normalize_pk(pk)
-    except (ValidationError, ValueError, TypeError, OverflowError):
-        if not isinstance(obj, models.Model):
-            impossible = _("%(key)r cannot be the key of an object of %(model)s.")
-            raise UnknownObject(impossible % {"key": pk, "model": known.label}) from None
-    return _Object(known.label, str(pk), pk, registration)
+        return registration, registration.normalize_pk(pk)
+    except ValidationError:
+        if isinstance(obj, models.Model):
+            return registration, pk
+        impossible = _("%(key)r cannot be the key of an object of %(model)s.")
+        raise UnknownObject(impossible % {"key": pk, "model": registration.label}) from None

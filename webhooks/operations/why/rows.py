@@ -1,4 +1,4 @@
-"""The rows that an answer rests on: a stored change, its deliveries, and which rows the user may view."""
+"""The rows behind an answer: a stored change, its deliveries, and which rows the user may view."""
 
 from __future__ import annotations
 
@@ -38,6 +38,21 @@ class StoredChange:
     events: tuple[Event, ...] = field(default=(), repr=False)
     skips: tuple[Skip, ...] = field(default=(), repr=False)
 
+    @classmethod
+    def from_rows(cls, of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange:
+        """The change of these rows, described by one of them. For each webhook, its first Event and skip count."""
+        return cls(
+            action=of.action,
+            object_type=of.object_type,
+            object_id=of.object_id,
+            object_repr=next((one.object_repr for one in (of, *events, *skips) if one.object_repr), ""),
+            timestamp=of.timestamp,
+            username=of.username,
+            request_id=of.request_id,
+            events=tuple(events),
+            skips=tuple(skips),
+        )
+
     def as_json(self) -> dict[str, Any]:
         names = ("action", "object_type", "object_id", "object_repr", "username", "request_id")
         return {name: getattr(self, name) for name in names} | {"timestamp": to_utc(self.timestamp).isoformat()}
@@ -55,7 +70,7 @@ def latest(events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange | Non
     same = [one for one in events if _is_same(newest, one)]
     replayed = {one.replay_of for one in same} - {None}
     same += [one for one in events if one.pk in replayed and one not in same]
-    return make(same[0] if same else newest, same, [one for one in skips if _is_same(newest, one)])
+    return StoredChange.from_rows(same[0] if same else newest, same, [one for one in skips if _is_same(newest, one)])
 
 
 def latest_of_each(events: Sequence[Event], skips: Sequence[Skip]) -> list[StoredChange]:
@@ -106,47 +121,30 @@ def newest_skips() -> Q:
     return Q(pk__gt=older[0]) if older else Q()
 
 
-def make(of: Event | Skip, events: Sequence[Event], skips: Sequence[Skip]) -> StoredChange:
-    """The change of these rows. For each webhook, the first of its Events and of its skips counts."""
-    name = next((one.object_repr for one in (of, *events, *skips) if one.object_repr), "")
-    return StoredChange(
-        action=of.action,
-        object_type=of.object_type,
-        object_id=of.object_id,
-        object_repr=name,
-        timestamp=of.timestamp,
-        username=of.username,
-        request_id=of.request_id,
-        events=tuple(events),
-        skips=tuple(skips),
-    )
-
-
 @dataclass(frozen=True)
-class Rows:
-    """What the verdicts about changes read. ``models`` has the labels of each webhook's models, ``deliveries`` are by
-    Event and webhook, and ``heads`` are the heads of lanes by webhook and lane."""
+class Deliveries:
+    """The deliveries of some Events by Event and webhook, and the heads of the lanes where they wait."""
 
-    now: datetime
-    models: Mapping[int, Collection[str]]
-    deliveries: Mapping[tuple[int, int], Delivery] = field(default_factory=dict)
-    heads: Mapping[tuple[int, int | None], Delivery] = field(default_factory=dict)
+    by_event: Mapping[tuple[int, int], Delivery]
+    heads: Mapping[tuple[int, int | None], Delivery]
+    """By webhook and lane."""
 
-    def with_deliveries(self, webhooks: set[int], events: Sequence[int]) -> Rows:
-        """With the deliveries of these events to these webhooks.
 
-        Found by the index of events alone, without a join and in no order: old statistics mislead all three.
-        """
-        found = Delivery.without_state.order_by().prefetch_related("queued")
-        of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
-        deliveries = {(one.event_id, one.webhook_id): one for one in of_events}
-        waiting = [one for one in deliveries.values() if one.state == State.WAITING]
-        if not waiting:
-            return replace(self, deliveries=deliveries)
-        lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
-        queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
-        heads = found.filter(pk__in=list(queued.order_by().values_list("pk", flat=True)))
-        return replace(self, deliveries=deliveries, heads={(one.webhook_id, one.lane): one for one in heads})
+def read_deliveries(webhooks: Collection[int], events: Collection[int]) -> Deliveries:
+    """Read the deliveries of these events to these webhooks.
+
+    Uses the index of events alone, without a join or an order: with old statistics, PostgreSQL plans these badly.
+    """
+    found = Delivery.without_state.order_by().prefetch_related("queued")
+    of_events = (one for one in found.filter(event__in=events) if one.webhook_id in webhooks)
+    by_event = {(one.event_id, one.webhook_id): one for one in of_events}
+    waiting = [one for one in by_event.values() if one.state == State.WAITING]
+    if not waiting:
+        return Deliveries(by_event, {})
+    lanes, pks = {one.lane for one in waiting}, {one.webhook_id for one in waiting}
+    queued = QueuedDelivery.objects.filter(webhook__in=pks, lane__in=lanes, state__in=HEAD_STATES, in_lane=True)
+    heads = found.filter(pk__in=list(queued.order_by().values_list("pk", flat=True)))
+    return Deliveries(by_event, {(one.webhook_id, one.lane): one for one in heads})
 
 
 class Viewer:
@@ -172,15 +170,17 @@ class Viewer:
 
     def of_objects(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         """The Events or skips of objects that the user may view."""
-        return rows if self._sees_all else permissions.of_viewable_objects(self._user, rows)
+        return permissions.of_viewable_objects(self._user, rows)
 
     def may_view_object(self, label: str, key: str) -> bool:
-        return self._sees_all or permissions.may_view_object(self._user, label, key)
+        return permissions.may_view_object(self._user, label, key)
 
     def look_up(self, rows: Iterable[Event | Skip | Delivery]) -> None:
         """Find out which of these rows the user may view: one query for each model."""
+        if self._sees_all:
+            return
         keys: dict[type[Any], set[Any]] = {}
-        for row in rows if not self._sees_all else ():
+        for row in rows:
             keys.setdefault(type(row), set()).add(row.pk)
         for model, pks in keys.items():
             seen = permissions.allowed(self._user, "view", model.objects.filter(pk__in=pks))

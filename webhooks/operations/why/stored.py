@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import timedelta
-from typing import Any
+from datetime import UTC, datetime, timedelta
 
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -15,7 +14,7 @@ from webhooks.db import to_utc
 from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
-from webhooks.operations.why.rows import Rows, StoredChange, Viewer
+from webhooks.operations.why.rows import Deliveries, StoredChange, Viewer
 from webhooks.operations.why.verdict import (
     ADD_TO_WEBHOOK,
     ENABLE,
@@ -24,10 +23,10 @@ from webhooks.operations.why.verdict import (
     Cause,
     Target,
     Verdict,
-    at_webhook,
     changed_after,
     disabled,
     join,
+    models_of,
     retention_days,
     time_of,
     turned_off,
@@ -47,19 +46,22 @@ REMEDIES = {
 GONE = gettext_lazy("The object is deleted and cannot be saved again: correct the receiver by hand.")
 
 
-def judge(webhook: Webhook, change: StoredChange, rows: Rows, viewer: Viewer) -> Verdict:
+def judge(webhook: Webhook, change: StoredChange, deliveries: Deliveries, viewer: Viewer) -> Verdict:
     """The verdict for a stored change. Without permission for the row behind it, the user gets the cause alone."""
-    backfilled = next((one for one in change.events if _is_backfilled(one, webhook, rows)), None)
-    event = backfilled or next((one for one in change.events if webhook.pk in one.webhook_ids), None)
-    delivery = rows.deliveries.get((event.pk, webhook.pk)) if event else None
+    wanted = [one for one in change.events if webhook.pk in one.webhook_ids]
+    others = [one for one in change.events if one not in wanted]
+    # A backfill sent the webhook an Event that it did not want when it happened.
+    backfilled = next((one for one in others if (one.pk, webhook.pk) in deliveries.by_event), None)
+    event = backfilled or next(iter(wanted), None)
+    delivery = deliveries.by_event.get((event.pk, webhook.pk)) if event else None
     skip = next((one for one in change.skips if one.webhook_id == webhook.pk), None)
     seen: Event | Skip | Delivery | None
     if skip and not backfilled and (event is None or event.error or event.timestamp <= skip.timestamp):
         verdict, seen = _of_skip(webhook, skip, viewer), skip
     elif event is None:
-        verdict, seen = _without_rows(webhook, change, rows), None
+        verdict, seen = _without_rows(webhook, change), None
     elif delivery:
-        verdict, seen = _of_delivery(webhook, delivery, rows, viewer), delivery
+        verdict, seen = _of_delivery(webhook, delivery, deliveries, viewer), delivery
     else:
         verdict, seen = _of_event(webhook, event), event
     shown = change if viewer.sees_events else change.without_actor()
@@ -67,15 +69,10 @@ def judge(webhook: Webhook, change: StoredChange, rows: Rows, viewer: Viewer) ->
     return verdict if seen is None or viewer.sees(seen) else verdict.hide(f"webhooks.view_{seen._meta.model_name}")
 
 
-def _is_backfilled(event: Event, webhook: Webhook, rows: Rows) -> bool:
-    """Whether the webhook did not want the Event when it happened, and got it later."""
-    return webhook.pk not in event.webhook_ids and (event.pk, webhook.pk) in rows.deliveries
-
-
 # By a delivery
 
 
-def _of_delivery(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
+def _of_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer: Viewer) -> Verdict:
     state, reason = State(delivery.state), viewer.reason(delivery)
     match state:
         case State.SUCCEEDED:
@@ -105,26 +102,26 @@ def _of_delivery(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewe
             remedy = _("If this lasts for more than a minute, look at the workers on the status page.")
             found = Verdict(webhook, Cause.SENDING, _("A worker is sending it now."), remedy)
         case _:
-            found = _of_open_delivery(webhook, delivery, rows, viewer)
+            found = _of_open_delivery(webhook, delivery, deliveries, viewer)
     if not found.target:
-        found = replace(found, target=Target.DELIVERY, target_id=str(delivery.pk))
+        found = replace(found, target=Target.DELIVERY)
     return replace(found, delivery=delivery.pk, state=state.value)
 
 
-def _of_open_delivery(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
+def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer: Viewer) -> Verdict:
     waits = _("The delivery waits.")
     if not conf.enabled:
         return turned_off(webhook, waits)
     if not webhook.enabled:
         remedy = _("Enable the webhook: this sends its deliveries.")
-        return at_webhook(webhook, Cause.HELD, join(disabled(webhook), waits), remedy)
+        return Verdict(webhook, Cause.HELD, join(disabled(webhook), waits), remedy, Target.WEBHOOK)
     if webhook.paused_at is not None:
         paused = _("%(user)s paused the webhook at %(time)s.") % {
             "user": webhook.paused_by or _("A user"),
             "time": exact_time(webhook.paused_at),
         }
         remedy = _("Resume the webhook: this sends its deliveries.")
-        return at_webhook(webhook, Cause.PAUSED, join(paused, waits), remedy)
+        return Verdict(webhook, Cause.PAUSED, join(paused, waits), remedy, Target.WEBHOOK)
     if webhook.probe_at is not None:
         failing = _("The webhook is paused because its attempts fail.")
         if webhook.last_failure:
@@ -133,15 +130,16 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: 
             }
         probed = _("It is probed again at %(time)s.") % {"time": exact_time(webhook.probe_at)}
         remedy = _remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
-        return at_webhook(webhook, Cause.PAUSED, join(failing, probed), remedy, until=webhook.probe_at)
+        text, until = join(failing, probed), webhook.probe_at
+        return Verdict(webhook, Cause.PAUSED, text, remedy, Target.WEBHOOK, until=until)
     if delivery.state == State.WAITING:
-        return _behind(webhook, delivery, rows, viewer)
-    return _pending(webhook, delivery, rows, viewer)
+        return _behind(webhook, delivery, deliveries, viewer)
+    return _pending(webhook, delivery, viewer)
 
 
-def _pending(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
+def _pending(webhook: Webhook, delivery: Delivery, viewer: Viewer) -> Verdict:
     due = delivery.next_attempt_at
-    if due is None or to_utc(due) <= rows.now:
+    if due is None or to_utc(due) <= datetime.now(UTC):
         text = _("It is due since %(time)s, and no worker has taken it yet.")
         since = exact_time(due or delivery.created)
         return Verdict(webhook, Cause.DUE, text % {"time": since}, str(SEE_WORKERS), Target.STATUS, until=due)
@@ -155,8 +153,8 @@ def _pending(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -
     return Verdict(webhook, Cause.RETRYING, join(failed if delivery.reason else "", text), remedy, until=due)
 
 
-def _behind(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) -> Verdict:
-    head = rows.heads.get((webhook.pk, delivery.lane))
+def _behind(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, viewer: Viewer) -> Verdict:
+    head = deliveries.heads.get((webhook.pk, delivery.lane))
     if head is None:
         text = _("It waits for its turn in its lane. A worker releases it in a moment.")
         return Verdict(webhook, Cause.WAITING, text, str(SEE_WORKERS), Target.STATUS)
@@ -167,7 +165,7 @@ def _behind(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) ->
     else:
         behind = _("It waits behind the earlier delivery %(id)s of the same object.")
     text, until = behind % {"id": head.pk, "reason": sentence(viewer.reason(head))}, None
-    if head.next_attempt_at and to_utc(head.next_attempt_at) > rows.now:
+    if head.next_attempt_at and to_utc(head.next_attempt_at) > datetime.now(UTC):
         again = _("That one is tried again at %(time)s.") % {"time": exact_time(head.next_attempt_at)}
         text = join(text, again)
     since = head.queued.failing_since
@@ -179,7 +177,7 @@ def _behind(webhook: Webhook, delivery: Delivery, rows: Rows, viewer: Viewer) ->
     if head.reason:
         then = _("To end the wait at once, retry or discard that delivery.")
         remedy = _remedy(webhook, head.error_kind, then)
-    return Verdict(webhook, Cause.WAITING, text, remedy, Target.DELIVERY, str(head.pk), behind=head.pk, until=until)
+    return Verdict(webhook, Cause.WAITING, text, remedy, Target.DELIVERY, behind=head.pk, until=until)
 
 
 def _remedy(webhook: Webhook, error_kind: str, then: str) -> str:
@@ -191,9 +189,8 @@ def _remedy(webhook: Webhook, error_kind: str, then: str) -> str:
 
 
 def _of_event(webhook: Webhook, event: Event) -> Verdict:
-    of_event: dict[str, Any] = {"target": Target.EVENT, "target_id": str(event.pk)}
     if event.error:
-        return replace(_of_failed_event(webhook, event), **of_event)
+        return replace(_of_failed_event(webhook, event), target=Target.EVENT)
     if hasattr(event, "undispatched"):
         if not conf.enabled:
             return turned_off(webhook, _("Event %(id)s waits.") % {"id": event.pk})
@@ -204,7 +201,7 @@ def _of_event(webhook: Webhook, event: Event) -> Verdict:
         return Verdict(webhook, Cause.NOT_DISPATCHED, text, str(SEE_WORKERS), Target.STATUS)
     text = _("Event %(id)s was for this webhook, but its delivery is not stored any more.") % {"id": event.pk}
     retention = _("A delivery that ended is deleted after %(days)g days or more.") % {"days": retention_days()}
-    return Verdict(webhook, Cause.DELETED, join(text, retention), _again(event.action), **of_event)
+    return Verdict(webhook, Cause.DELETED, join(text, retention), _again(event.action), Target.EVENT)
 
 
 def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
@@ -236,11 +233,12 @@ def _of_skip(webhook: Webhook, skip: Skip, viewer: Viewer) -> Verdict:
     since = ""
     if changed_after(webhook, skip.timestamp):
         since = _("The webhook was changed later at %(time)s.") % {"time": exact_time(webhook.last_updated)}
-    return at_webhook(
+    return Verdict(
         webhook,
         Cause.SKIPPED,
         join(text, skip_reason(skip, viewer.shows_actual), since),
         rule_remedy(webhook, skip),
+        Target.WEBHOOK,
         rule=skip.rule,
         detail=skip.shown_detail(viewer.shows_actual),
     )
@@ -267,15 +265,15 @@ def _again(action: str) -> str:
 # Without a row for the webhook
 
 
-def _without_rows(webhook: Webhook, change: StoredChange, rows: Rows) -> Verdict:
+def _without_rows(webhook: Webhook, change: StoredChange) -> Verdict:
     """The change left nothing for this webhook."""
     again = _again(change.action)
-    if text := not_chosen(webhook, change.action, change.object_type, rows.models[webhook.pk]):
+    if text := not_chosen(webhook, change.action, change.object_type, models_of(webhook)):
         if changed_after(webhook, change.timestamp):
             later = _("It was changed at %(time)s, after this change.") % {"time": exact_time(webhook.last_updated)}
             text = join(text, later)
         remedy = "" if change.action == PING else join(ADD_TO_WEBHOOK, again)
-        return at_webhook(webhook, Cause.NOT_CHOSEN, text, remedy)
+        return Verdict(webhook, Cause.NOT_CHOSEN, text, remedy, Target.WEBHOOK)
     values = {
         "then": exact_time(change.timestamp),
         "created": exact_time(webhook.created),
@@ -283,18 +281,19 @@ def _without_rows(webhook: Webhook, change: StoredChange, rows: Rows) -> Verdict
     }
     if to_utc(webhook.created) > to_utc(change.timestamp):
         text = _("The webhook was created at %(created)s, after this change at %(then)s.") % values
-        return at_webhook(webhook, Cause.CREATED_LATER, text, again)
+        return Verdict(webhook, Cause.CREATED_LATER, text, again, Target.WEBHOOK)
     if not webhook.enabled and webhook.disabled_at and to_utc(webhook.disabled_at) <= to_utc(change.timestamp):
         text = join(disabled(webhook), _("The change came later, at %(then)s.") % values)
-        return at_webhook(webhook, Cause.SKIPPED, text, join(ENABLE, again), rule=Rule.DISABLED.value)
+        remedy = join(ENABLE, again)
+        return Verdict(webhook, Cause.SKIPPED, text, remedy, Target.WEBHOOK, rule=Rule.DISABLED.value)
     if changed_after(webhook, change.timestamp):
         text = _(
             "The webhook was changed at %(changed)s, after this change at %(then)s. It wants such changes now, but "
             "perhaps did not want them then. Its history shows what was changed."
         )
-        return at_webhook(webhook, Cause.CHANGED_LATER, text % values, again)
+        return Verdict(webhook, Cause.CHANGED_LATER, text % values, again, Target.WEBHOOK)
     text = _("The webhook wants such changes, and nothing is stored of this one.")
-    return at_webhook(webhook, Cause.UNKNOWN, join(text, _lost()), again)
+    return Verdict(webhook, Cause.UNKNOWN, join(text, _why_no_skip()), again, Target.WEBHOOK)
 
 
 def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str]) -> str:
@@ -316,7 +315,7 @@ def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str
     return ""
 
 
-def _lost() -> str:
+def _why_no_skip() -> str:
     if not conf.keeps_skips:
         return _("No skips are stored, because SKIP_DAYS or SKIPS_PER_WEBHOOK is 0.")
     text = _("Perhaps the webhook skipped it: skips are deleted after %(days)g days, or if there are too many.")

@@ -5,27 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import models
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from webhooks import payloads
-from webhooks.capture import serialize, subscriptions
+from webhooks.capture import subscriptions
 from webhooks.capture.bulk import TrackedQuerySet
 from webhooks.capture.context import Actor
 from webhooks.capture.matching import Budget, EventContext, match
-from webhooks.capture.serialize import Payload
+from webhooks.capture.serialize import Payload, serialize_or_error
 from webhooks.capture.subscriptions import Subscriptions
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Event, Skip, Webhook
-from webhooks.operations.why.rows import Rows, StoredChange, Viewer, with_known_data
+from webhooks.operations.why.rows import StoredChange, Viewer, with_known_data
 from webhooks.operations.why.stored import not_chosen, rule_remedy
 from webhooks.operations.why.verdict import (
     ADD_TO_WEBHOOK,
@@ -34,18 +32,17 @@ from webhooks.operations.why.verdict import (
     Cause,
     Target,
     Verdict,
-    at_webhook,
     changed_after,
     disabled,
     join,
+    models_of,
     retention_days,
     turned_off,
 )
 from webhooks.operations.wording import exact_time, skip_reason
 from webhooks.payloads import snapshots
-from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
-from webhooks.text import clean, json_equal, last_line
+from webhooks.text import json_equal, last_line
 
 # How objects change without a signal of Django, or with one that is not captured.
 RAW_SQL, MIGRATION = gettext_lazy("raw SQL"), gettext_lazy("a data migration")
@@ -62,16 +59,13 @@ TRACKED = gettext_lazy("To capture update(), bulk_create() and bulk_update(), gi
 class Present:
     """The object that is asked about, as it is now."""
 
-    label: str
-    is_tracked: bool
-    """Whether its manager captures bulk operations."""
+    registration: Registration
+    instance: models.Model | None
+    """None if there is no such object."""
     is_deleted: bool
     """Whether its last Event says that it was deleted."""
     knows_model: bool
     """Whether an Event of any object of the model is stored."""
-    exists: bool = False
-    last_saved: datetime | None = None
-    """By its ``auto_now`` field, if it has one."""
     differs: tuple[str, ...] = ()
     """Its own fields that differ from the last Event. Values of related objects do not count."""
     differs_in_relations: bool = False
@@ -82,6 +76,27 @@ class Present:
     """Why webhooks would skip an update of it."""
     filter_errors: dict[int, str] = field(default_factory=dict)
     """Why the conditions of webhooks fail for it."""
+
+    @property
+    def label(self) -> str:
+        return self.registration.label
+
+    @property
+    def exists(self) -> bool:
+        return self.instance is not None
+
+    @property
+    def is_tracked(self) -> bool:
+        """Whether its manager captures bulk operations."""
+        return isinstance(self.registration.model._default_manager.all(), TrackedQuerySet)
+
+    @property
+    def last_saved(self) -> datetime | None:
+        """By its ``auto_now`` fields. None if it has none."""
+        columns = self.registration.model._meta.concrete_fields
+        names = [one.attname for one in columns if isinstance(one, models.DateTimeField) and one.auto_now]
+        times = [getattr(self.instance, name, None) for name in names]
+        return max((one for one in times if isinstance(one, datetime)), default=None)
 
     @property
     def lost(self) -> str:
@@ -111,47 +126,20 @@ def look(
     registration: Registration, pk: Any, last: StoredChange | None, webhooks: Sequence[Webhook], knows_model: bool
 ) -> Present:
     """The object now, compared with its last captured change, and judged by the filters of these webhooks."""
-    present = Present(
-        registration.label,
-        is_tracked=isinstance(registration.model._default_manager.all(), TrackedQuerySet),
-        is_deleted=last is not None and last.action == Action.DELETED,
-        knows_model=knows_model,
-    )
-    instance = _read(registration, pk)
+    instance = registration.find(registration.rows(Event.objects.db), pk)
+    is_deleted = last is not None and last.action == Action.DELETED
+    present = Present(registration, instance, is_deleted, knows_model)
     if instance is None:
         return present
-    present.exists, present.last_saved = True, _last_saved(instance)
-    payload_of = cache(partial(write, registration, instance))
-    _judge(present, payload_of, webhooks)
+    payload_of = cache(partial(serialize_or_error, registration, instance))
+    _note_refusals(present, payload_of, webhooks)
     known = with_known_data(last) if last else None
     if known and (event := Event.objects.filter(pk=known.pk).first()):
-        _compare(present, registration, payload_of, event)
+        _note_differences(present, payload_of, event)
     return present
 
 
-def _read(registration: Registration, pk: Any) -> models.Model | None:
-    using = Event.objects.db
-    try:
-        with transaction.atomic(using):
-            found = serialize.reread_all(registration, [registration.normalize_pk(pk)], using)
-    except (ValidationError, ValueError, TypeError, OverflowError):  # an impossible key
-        return None
-    return next(iter(found.values()), None)
-
-
-def write(
-    registration: Registration, instance: models.Model, serializer: str, prechange: PrechangeState | None = None
-) -> Payload | str:
-    """The payload of the object, or the last line of the error: a serializer may raise anything."""
-    try:
-        with transaction.atomic(Event.objects.db):
-            return serialize.serialize(registration, instance, serializer, prechange)
-    except Exception as error:
-        reraise_job_timeout(error)
-        return clean(last_line(f"{type(error).__name__}: {error}"))
-
-
-def _judge(present: Present, payload_of: Callable[[str], Payload | str], webhooks: Sequence[Webhook]) -> None:
+def _note_refusals(present: Present, payload_of: Callable[[str], Payload | str], webhooks: Sequence[Webhook]) -> None:
     """Note what the filters of these webhooks would say to an update."""
     chosen = subscriptions.read(Event.objects.db)
     if not chosen.keeps_skips:  # then it would give no reasons
@@ -168,9 +156,7 @@ def _judge(present: Present, payload_of: Callable[[str], Payload | str], webhook
         present.filter_errors |= dict.fromkeys(matched.errored, last_line(matched.error))
 
 
-def _compare(
-    present: Present, registration: Registration, payload_of: Callable[[str], Payload | str], last: Event
-) -> None:
+def _note_differences(present: Present, payload_of: Callable[[str], Payload | str], last: Event) -> None:
     """Note the fields that differ in the snapshots, which leave out ``auto_now`` fields and values of related objects.
     Fields that only one snapshot has do not count: the serializer may have changed since."""
     names = ["", *json.loads(last.serializers or "{}")]
@@ -180,27 +166,20 @@ def _compare(
         return
     now = json.loads(payload.snapshot)
     differs = sorted(name for name in now.keys() & before.keys() if not json_equal(now[name], before[name]))
-    relations = {name for name, one in snapshots.snapshot_fields(registration, name).items() if one.many_to_many}
+    fields = snapshots.snapshot_fields(present.registration, name)
+    relations = {name for name, one in fields.items() if one.many_to_many}
     present.differs, present.differs_in_relations = tuple(differs), relations.issuperset(differs)
 
 
-def _last_saved(instance: models.Model) -> datetime | None:
-    times: list[Any] = [
-        getattr(instance, one.attname)
-        for one in instance._meta.concrete_fields
-        if isinstance(one, models.DateTimeField) and one.auto_now
-    ]
-    return max((one for one in times if isinstance(one, datetime)), default=None)
-
-
-def changed_again(verdict: Verdict, present: Present, rows: Rows, since: datetime | None) -> Verdict:
+def changed_again(verdict: Verdict, present: Present, since: datetime | None) -> Verdict:
     """The verdict about a change after the last stored one. ``since`` is when webhooks certainly wanted such a change;
     None if that is not known."""
     webhook, action = verdict.webhook, present.lost_action
     lost = join(present.lost, _("Nothing is stored of that change."))
     common: dict[str, Any] = {"changed": present.differs, "earlier": verdict}
-    if text := not_chosen(webhook, action, present.label, rows.models[webhook.pk]):
-        return at_webhook(webhook, Cause.NOT_CHOSEN, join(present.lost, text), str(ADD_TO_WEBHOOK), **common)
+    if text := not_chosen(webhook, action, present.label, models_of(webhook)):
+        text = join(present.lost, text)
+        return Verdict(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK), Target.WEBHOOK, **common)
     if not conf.enabled:
         return replace(turned_off(webhook, _("Changes are not recorded.")), **common)
     remedy = _save_again(webhook, present)
@@ -210,7 +189,7 @@ def changed_again(verdict: Verdict, present: Present, rows: Rows, since: datetim
             text = _("Perhaps no enabled webhook wanted it before %(time)s.") % {"time": exact_time(since)}
         else:
             text = _("Perhaps no enabled webhook wanted it, or its skips were deleted.")
-        return at_webhook(webhook, Cause.NO_SUBSCRIBER, join(lost, text), remedy, **common)
+        return Verdict(webhook, Cause.NO_SUBSCRIBER, join(lost, text), remedy, Target.WEBHOOK, **common)
     text = _("It was not captured: it came by %(ways)s, or webhooks were turned off.")
     text %= {"ways": present.unsignalled(action)}
     if action != Action.DELETED and not present.is_tracked:
@@ -218,22 +197,22 @@ def changed_again(verdict: Verdict, present: Present, rows: Rows, since: datetim
     return Verdict(webhook, Cause.NO_SIGNAL, join(lost, text), remedy, Target.CAPTURE, **common)
 
 
-def never_stored(webhook: Webhook, present: Present, rows: Rows, viewer: Viewer) -> Verdict:
+def never_stored(webhook: Webhook, present: Present, viewer: Viewer) -> Verdict:
     """The verdict about an object without any stored change. It is judged as it is now."""
-    if present.label not in rows.models[webhook.pk]:
-        text = not_chosen(webhook, Action.UPDATED, present.label, rows.models[webhook.pk])
-        return at_webhook(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK))
+    labels = models_of(webhook)
+    if present.label not in labels:
+        text = not_chosen(webhook, Action.UPDATED, present.label, labels)
+        return Verdict(webhook, Cause.NOT_CHOSEN, text, str(ADD_TO_WEBHOOK), Target.WEBHOOK)
     if not conf.enabled:
         return turned_off(webhook, _("Changes are not recorded."))
-    cause, text = _by_last_save(webhook, present, rows.now)
-    if not present.exists:
-        text = join(text, _("There is no such object now."))
-        return at_webhook(webhook, cause, text, _("Check the key of the object."))
-    now, remedy = _as_it_is_now(webhook, present, viewer)
-    return at_webhook(webhook, cause, join(text, now), remedy)
+    cause, text = _by_last_save(webhook, present)
+    now, remedy = _("There is no such object now."), _("Check the key of the object.")
+    if present.exists:
+        now, remedy = _as_it_is_now(webhook, present, viewer)
+    return Verdict(webhook, cause, join(text, now), remedy, Target.WEBHOOK)
 
 
-def _by_last_save(webhook: Webhook, present: Present, now: datetime) -> tuple[Cause, str]:
+def _by_last_save(webhook: Webhook, present: Present) -> tuple[Cause, str]:
     """What the time of the last save says, if the model keeps it in an ``auto_now`` field."""
     nothing, saved = _("No change of this object is stored."), present.last_saved
     values: dict[str, Any] = {
@@ -251,7 +230,7 @@ def _by_last_save(webhook: Webhook, present: Present, now: datetime) -> tuple[Ca
     if changed_after(webhook, saved):
         text = _("The webhook was changed later, at %(changed)s, and perhaps did not want the object before.")
         return Cause.CHANGED_LATER, join(last, text % values)
-    if to_utc(saved) < now - timedelta(days=retention_days()):
+    if to_utc(saved) < datetime.now(UTC) - timedelta(days=retention_days()):
         return Cause.DELETED, join(last, _("Events are deleted after %(days)g days or more.") % values)
     text = _(
         "The webhook is older. Possible reasons: it was written by %(ways)s, which are not captured; webhooks were "
@@ -314,15 +293,15 @@ def _save_again(webhook: Webhook, present: Present) -> str:
     return join("" if webhook.enabled else ENABLE, SAVE_AGAIN)
 
 
-def watched_since(webhooks: Iterable[Webhook], rows: Rows, label: str, action: Action) -> datetime | None:
+def watched_since(webhooks: Iterable[Webhook], label: str, action: Action) -> datetime | None:
     """Since when (UTC) each such change certainly leaves an Event or a skip; None if that is not known.
 
     A webhook with filters leaves a skip, if skips are stored, and only as long as they are.
     """
-    skips_since = rows.now - timedelta(days=conf.skip_days)
+    skips_since = datetime.now(UTC) - timedelta(days=conf.skip_days)
     times = []
     for one in webhooks:
-        if one.enabled and label in rows.models[one.pk] and action in one.actions:
+        if one.enabled and label in models_of(one) and action in one.actions:
             has_filters = one.conditions or one.changed_fields or one.only_changes or one.excluded_usernames
             begun = max(to_utc(one.created), to_utc(one.last_updated))
             if not has_filters:

@@ -18,6 +18,7 @@ from webhooks.db import to_utc
 from webhooks.models import Webhook
 from webhooks.operations.why.rows import StoredChange
 from webhooks.operations.wording import exact_time, was_disabled, why_disabled
+from webhooks.registry import label_of
 
 SAVE_AGAIN = _("To send the object as it is now, save it again.")
 SEE_WORKERS = _("Check on the status page that a worker is running.")
@@ -59,7 +60,7 @@ class Cause(TextChoices):
 
 
 class Target(TextChoices):
-    """The kind of page where a remedy begins. ``Verdict.target_id`` is the key of its row, if it has one."""
+    """The kind of page where a remedy begins."""
 
     WEBHOOK = "webhook", _("the webhook")
     DELIVERY = "delivery", _("the delivery")
@@ -80,7 +81,6 @@ class Verdict:
     """Sentences about the way out."""
     target: Target | None = None
     """Where the way out begins."""
-    target_id: str = ""
     change: StoredChange | None = None
     """None if no change is stored: then the object was judged as it is now."""
     event: int | None = None
@@ -101,6 +101,18 @@ class Verdict:
     """The last line of the error of a failed Event."""
     earlier: Verdict | None = None
     """The verdict about the last stored change, if the object changed again and nothing is stored of that."""
+
+    @property
+    def target_id(self) -> str:
+        """The key of the row where the way out begins; empty if the page has no row."""
+        match self.target:
+            case Target.WEBHOOK:
+                return str(self.webhook.pk)
+            case Target.DELIVERY:
+                return str(self.behind or self.delivery)
+            case Target.EVENT:
+                return str(self.event)
+        return ""
 
     def hide(self, permission: str) -> Verdict:
         """The verdict for a user without this permission: only the cause and the change."""
@@ -125,15 +137,15 @@ class Verdict:
         }
 
 
-def at_webhook(webhook: Webhook, cause: Cause, text: str, remedy: str = "", **more: Any) -> Verdict:
-    """A verdict with a way out that begins on the page of the webhook. ``more`` has other attributes."""
-    return Verdict(webhook, cause, text, remedy, Target.WEBHOOK, str(webhook.pk), **more)
-
-
 def turned_off(webhook: Webhook, consequence: str) -> Verdict:
     text = gettext('Webhooks are turned off: WEBHOOKS["ENABLED"] is false in the settings.')
     remedy = gettext("Set it to True, then restart the site and the workers.")
     return Verdict(webhook, Cause.TURNED_OFF, join(text, consequence), remedy, Target.STATUS)
+
+
+def models_of(webhook: Webhook) -> set[str]:
+    """The labels of its models. Prefetch them."""
+    return {label_of(one) for one in webhook.object_types.all()}
 
 
 def disabled(webhook: Webhook) -> str:
