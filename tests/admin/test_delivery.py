@@ -34,7 +34,7 @@ from webhooks.admin import delivery_page
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Body, BodyKind, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.ids import first_id, new_id
-from webhooks.operations.overview import TOTAL_CAP
+from webhooks.operations.counts import TOTAL_CAP
 from webhooks.text import REDACTED
 
 NASTY = '<script>alert("x")</script>'

@@ -21,7 +21,7 @@ from webhooks.admin import paging, status_problems, status_sections
 from webhooks.admin.delivery import DeliveryAdmin
 from webhooks.api.base import NewestFirst
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, selection
-from webhooks.operations import overview
+from webhooks.operations import counts, overview
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
 
@@ -42,7 +42,7 @@ def down(
     request: pytest.FixtureRequest, database: str, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Webhook]:
     """A webhook that was down, with deliveries in every state. Most of the failed ones have just been retried."""
-    for module in (overview, status_problems, status_sections):
+    for module in (counts, overview, status_problems, status_sections):
         monkeypatch.setattr(module, "TOTAL_CAP", TOTAL_CAP, raising=False)
         monkeypatch.setattr(module, "EACH_CAP", EACH_CAP, raising=False)
     monkeypatch.setattr(paging, "TOTAL_CAP", TOTAL_CAP)

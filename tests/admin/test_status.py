@@ -28,7 +28,7 @@ from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, 
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.statistic import DURATION
 from webhooks.models.webhook import SECRET_FIELDS
-from webhooks.operations import overview, runs
+from webhooks.operations import counts, overview, runs
 from webhooks.operations.statistics import Recent, Times
 from webhooks.operations.webhooks import delete_webhooks
 from webhooks.workers.status import CLASS_FIELD
@@ -128,7 +128,7 @@ class TestPage:
     def test_capped_counts_are_marked(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in (overview, status_sections):
+        for module in (counts, overview, status_sections):
             monkeypatch.setattr(module, "TOTAL_CAP", 2, raising=False)
             monkeypatch.setattr(module, "EACH_CAP", 2, raising=False)
         make_site_deliveries(webhook, 5)
@@ -250,8 +250,8 @@ class TestRetry:
         make_site_delivery(webhook, error_kind="refused")
         assert ">Retry 6…</button>" in page(admin_client, STATUS)
         with monkeypatch.context() as capped:
-            capped.setattr(overview, "EACH_CAP", 2)
-            capped.setattr(status_problems, "EACH_CAP", 2)
+            for module in (counts, overview, status_problems):
+                capped.setattr(module, "EACH_CAP", 2)
             assert ">Retry all…</button>" in page(admin_client, STATUS), "3 is only a cap"
         response = admin_client.post(f"{RETRY_ALL}?webhook={webhook.pk}&error_kind=http_401", follow=True)
         assert "<h1>Retry 5 deliveries of CMDB?</h1>" in response.content.decode()

@@ -14,7 +14,8 @@ from webhooks.delivery.breaker import Fault
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import State, Webhook
 from webhooks.operations.alarms import Alarm, Level, find_alarms
-from webhooks.operations.overview import FailedGroup, Overview
+from webhooks.operations.counts import FailedGroup
+from webhooks.operations.overview import Overview
 from webhooks.operations.wording import exact_time
 from webhooks.workers.status import SILENT_SHIPPED, Backend, RegisteredWorker
 

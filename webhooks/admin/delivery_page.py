@@ -24,7 +24,7 @@ from webhooks.db import index_plans
 from webhooks.models import Attempt, BodyKind, Delivery, Event
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
-from webhooks.operations.overview import EACH_CAP, capped
+from webhooks.operations.counts import EACH_CAP, capped
 from webhooks.operations.wording import count_of, exact_time, number
 from webhooks.permissions import redaction
 from webhooks.permissions.redaction import Redaction, explain

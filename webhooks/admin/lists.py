@@ -32,7 +32,7 @@ from webhooks.admin.display import EscapeInvisibleMixin, action_word, escape_inv
 from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
 from webhooks.models import Event, RunKind, Skip, Webhook
-from webhooks.operations.overview import TOTAL_CAP
+from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import count_of, number
 
 # The look of the admin: django-unfold's lists and forms where it is installed, else Django's own.

@@ -20,7 +20,7 @@ from django.http import HttpRequest
 
 from webhooks.db import index_plans
 from webhooks.models.selection import rows_in_order
-from webhooks.operations.overview import TOTAL_CAP, capped
+from webhooks.operations.counts import TOTAL_CAP, capped
 
 
 class IndexedPaginator(Paginator):

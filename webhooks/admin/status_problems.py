@@ -21,7 +21,7 @@ from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.operations.alarms import Alarm, Problem
-from webhooks.operations.overview import EACH_CAP, TOTAL_CAP
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
 from webhooks.operations.status import Status
 from webhooks.operations.wording import clock_time, exact_time, number
 

@@ -28,7 +28,8 @@ from webhooks.models import Event, Run
 from webhooks.models.queue import State
 from webhooks.operations import runs as operations
 from webhooks.operations.alarms import Problem
-from webhooks.operations.overview import EACH_CAP, TOTAL_CAP, FailedGroup, Overview, open_count
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
+from webhooks.operations.overview import Overview
 from webhooks.operations.statistics import Recent
 from webhooks.operations.status import Status
 from webhooks.operations.vacuum import MAX_SHOWN, PATIENCE, VacuumState

@@ -32,7 +32,7 @@ from webhooks.models.selection import rows_in_order
 from webhooks.models.statistic import Period
 from webhooks.operations import statistics
 from webhooks.operations.alarms import Problem, webhook_alarms
-from webhooks.operations.overview import EACH_CAP, open_count
+from webhooks.operations.counts import EACH_CAP, open_count
 from webhooks.operations.statistics import Figures
 from webhooks.operations.wording import number
 from webhooks.permissions import redaction

@@ -22,7 +22,7 @@ from webhooks.models import Webhook
 from webhooks.models.queue import State
 from webhooks.network import url_policy
 from webhooks.operations import webhooks
-from webhooks.operations.overview import EACH_CAP, open_count, with_counts
+from webhooks.operations.counts import EACH_CAP, open_count, with_counts
 from webhooks.operations.wording import number
 from webhooks.registry import label_of
 

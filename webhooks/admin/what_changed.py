@@ -15,7 +15,7 @@ from webhooks import permissions, registry
 from webhooks.admin.display import when
 from webhooks.admin.lists import list_url
 from webhooks.models import Action, Event
-from webhooks.operations.overview import EACH_CAP, capped
+from webhooks.operations.counts import EACH_CAP, capped
 from webhooks.operations.wording import number
 from webhooks.payloads import SendableEvent
 from webhooks.text import json_equal

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from webhooks.db import among_sql, fetch_all
+from webhooks.db import Statement, among_sql, fetch_all
 from webhooks.models import Statistic
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Histogram, Period, deltas_sql, unix_time_sql
 
@@ -152,20 +152,16 @@ def by_hour(webhooks: Collection[int]) -> Hours:
     """The attempts of these webhooks in the last 24 hours, together and each."""
     using = Statistic.objects.db
     now, now_params = unix_time_sql(using)
-    chosen, chosen_param = among_sql(using, webhooks)
-    where = f"WHERE webhook_id {chosen} AND period = {Period.HOUR} AND start > {now} - {DAY}"
-    columns = "webhook_id, period, start, error_kind, attempted"
+    condition = f"period = {Period.HOUR} AND start > {now} - {DAY}"
+    counted, counted_params = _counted_sql(["attempted"], webhooks, condition, now_params)
     found = fetch_all(
         using,
         f"""
         SELECT webhook_id, ({now} - start) / {Period.HOUR} AS ago,
             SUM(CASE WHEN error_kind = '' THEN attempted END), SUM(CASE WHEN error_kind <> '' THEN attempted END)
-        FROM (
-            SELECT {columns} FROM webhooks_statistic {where}
-            UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
-        ) AS counted GROUP BY 1, 2
+        FROM ({counted}) AS counted GROUP BY 1, 2
         """,
-        [*now_params, *([chosen_param, *now_params] * 2)],
+        [*now_params, *counted_params],
     )
     count = DAY // Period.HOUR
     by_webhook = {webhook: [(0, 0)] * count for webhook in webhooks}
@@ -198,22 +194,22 @@ def _sums(
     group: Sequence[str], webhooks: Collection[int], condition: str, params: Sequence[Any]
 ) -> Iterator[tuple[Sequence[Any], str, dict[str, int]]]:
     """Sum up statistics and deltas. Gives the values of ``group``, the error kind, and the counts above 0."""
-    using = Statistic.objects.db
-    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *COUNTS])
     keys, sums = ", ".join([*group, "error_kind"]), ", ".join(f"SUM({name})" for name in COUNTS)
+    counted, counted_params = _counted_sql(COUNTS, webhooks, condition, params)
+    sql, size = f"SELECT {keys}, {sums} FROM ({counted}) AS counted GROUP BY {keys}", len(group)
+    for row in fetch_all(Statistic.objects.db, sql, counted_params):
+        yield row[:size], row[size], {name: int(n) for name, n in zip(COUNTS, row[size + 1 :], strict=True) if n}
+
+
+def _counted_sql(counts: Sequence[str], webhooks: Collection[int], condition: str, params: Sequence[Any]) -> Statement:
+    """A query of the rows of statistics and deltas of these webhooks that meet the condition."""
+    using = Statistic.objects.db
+    columns = ", ".join(["webhook_id", "period", "start", "error_kind", *counts])
     chosen, chosen_param = among_sql(using, webhooks)
     # In both parts: their types differ a little, and PostgreSQL would not apply it to the rows of a part.
     where = f"WHERE webhook_id {chosen} AND {condition}"
-    found = fetch_all(
-        using,
-        f"""
-        SELECT {keys}, {sums} FROM (
-            SELECT {columns} FROM webhooks_statistic {where}
-            UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
-        ) AS counted GROUP BY {keys}
-        """,
-        [chosen_param, *params] * 2,
-    )
-    size = len(group)
-    for row in found:
-        yield row[:size], row[size], {name: int(n) for name, n in zip(COUNTS, row[size + 1 :], strict=True) if n}
+    sql = f"""
+        SELECT {columns} FROM webhooks_statistic {where}
+        UNION ALL SELECT {columns} FROM ({deltas_sql(using)}) AS deltas {where}
+    """
+    return sql, [chosen_param, *params] * 2

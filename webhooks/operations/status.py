@@ -19,7 +19,8 @@ from webhooks.models import State
 from webhooks.models import Worker as Lease
 from webhooks.operations import history
 from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms
-from webhooks.operations.overview import EACH_CAP, TOTAL_CAP, Overview, read_overview
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
+from webhooks.operations.overview import Overview, read_overview
 from webhooks.operations.wording import clock_time
 from webhooks.workers.status import Backend, read_backend
 

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from webhooks.management import DatabaseCommand
 from webhooks.models import State
 from webhooks.operations.alarms import Alarm, Level
-from webhooks.operations.overview import TOTAL_CAP
+from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.status import Status, read_status
 from webhooks.operations.wording import count_of, exact_time, number
 from webhooks.permissions import Operator

@@ -9,7 +9,7 @@ from enum import StrEnum
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks.operations.overview import EACH_CAP, TOTAL_CAP
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
 from webhooks.operations.wording import exact_time, number, span
 
 

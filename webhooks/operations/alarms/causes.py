@@ -16,7 +16,8 @@ from webhooks.models.queue import State
 from webhooks.operations.alarms import site
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.webhook import failed, overdue, webhook_alarms
-from webhooks.operations.overview import EACH_CAP, TOTAL_CAP, FailedGroup, Overview, open_count
+from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
+from webhooks.operations.overview import Overview
 from webhooks.operations.wording import number
 from webhooks.workers.status import Backend
 

@@ -10,7 +10,8 @@ from django.utils.translation import ngettext
 
 from webhooks.delivery import clock
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
-from webhooks.operations.overview import TOTAL_CAP, Overview
+from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.overview import Overview
 from webhooks.operations.vacuum import VacuumState
 from webhooks.operations.wording import number, span
 from webhooks.text import last_line

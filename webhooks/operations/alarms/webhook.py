@@ -12,7 +12,7 @@ from django.utils.translation import ngettext
 from webhooks.network import url_policy
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.alarms.site import PATIENCE
-from webhooks.operations.overview import EACH_CAP, FailedGroup, open_count
+from webhooks.operations.counts import EACH_CAP, FailedGroup, open_count
 from webhooks.operations.wording import number, span, why_disabled
 from webhooks.permissions.redaction import explain, label_of_kind
 

@@ -1,0 +1,145 @@
+"""Counts of deliveries for pages and alarms, each up to a cap.
+
+Each count reads a bounded range of an index, and stops at the cap. So no page gets slow, however long the tables are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import EmptyResultSet
+from django.db.models import Exists, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.expressions import RawSQL
+
+from webhooks import permissions
+from webhooks.db import DatabaseNow, Statement, among_sql, fetch_all, stored_time
+from webhooks.models import Delivery, State, Webhook
+from webhooks.models.queue import QueuedDeliveryQuerySet
+
+# Counts over all rows stop at the first cap; counts for one webhook or one lane stop at the second.
+TOTAL_CAP, EACH_CAP = 10_000, 500
+
+
+def capped(rows: QuerySet[Any], cap: int) -> QuerySet[Any]:
+    """The keys of at most ``cap + 1`` rows. Count them: ``cap + 1`` means "more than the cap".
+
+    Order the rows as only their index does: with ``index_plans``, PostgreSQL then reads no others.
+    """
+    return rows.values("pk")[: cap + 1]
+
+
+def as_sql(rows: QuerySet[Any]) -> Statement:
+    """The statement of a queryset, as a part of a larger one, and its parameters."""
+    try:
+        statement, parameters = rows.query.get_compiler(rows.db).as_sql()
+    except EmptyResultSet:  # the user may view none
+        return "SELECT NULL WHERE 1 = 0", ()
+    return statement, parameters
+
+
+class CappedCount(Subquery):
+    """The number of rows, up to ``EACH_CAP + 1``."""
+
+    column = "pk"
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped)"
+    output_field = IntegerField()
+    empty_result_set_value = 0  # if the user may view no deliveries
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        super().__init__(rows.values(self.column)[: EACH_CAP + 1])
+
+
+class SendingCount(CappedCount):
+    """How many of the first ``EACH_CAP + 1`` rows are being sent. No index has the state: a claim would rewrite it."""
+
+    column = "state"
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) capped WHERE state = 'sending')"
+
+
+def with_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> QuerySet[Webhook]:
+    """Annotate webhooks with the counts of ``with_open_counts``, and ``failed``. Read them with ``index_plans``."""
+    failed = queue.failed().filter(webhook=OuterRef("pk")).order_by("failed_at")
+    return with_open_counts(webhooks, queue).annotate(failed=CappedCount(failed))
+
+
+def with_open_counts(webhooks: QuerySet[Webhook], queue: QueuedDeliveryQuerySet) -> QuerySet[Webhook]:
+    """Annotate webhooks with capped counts of these rows of the queue. Read them with ``index_plans``.
+
+    Adds ``waiting``, and ``due``: pending, or sent when they were due. ``is_retrying`` says whether one is pending
+    after a failed attempt. ``due_since`` is when the oldest pending delivery is due. ``blocked`` counts heads of lanes
+    that fail, the first since ``blocked_since``: that is the delivery ``blocking``. ``last_failed`` is the newest
+    failed delivery.
+    """
+    own = queue.filter(webhook=OuterRef("pk"))
+    pending = own.in_states(State.PENDING).order_by("due_at")
+    blocking = own.filter(failing_since__isnull=False).order_by("failing_since")
+    return webhooks.annotate(
+        due=CappedCount(own.filter(due_at__isnull=False).order_by("due_at")),
+        waiting=CappedCount(own.in_states(State.WAITING).order_by("event_id")),
+        is_retrying=Exists(pending.filter(due_at__gt=DatabaseNow())),
+        due_since=Subquery(pending.values("due_at")[:1]),
+        blocked=CappedCount(blocking),
+        blocked_since=Subquery(blocking.values("failing_since")[:1]),
+        blocking=Subquery(blocking.values("pk")[:1]),
+        last_failed=Subquery(own.failed().order_by("-failed_at").values("pk")[:1]),
+    )
+
+
+def open_count(webhook: Any) -> int:
+    """How many deliveries of a webhook, read by ``with_open_counts``, are not finished.
+
+    Leaves out the ones that a worker sends at once, as soon as they are created.
+    """
+    return int(webhook.due + webhook.waiting)
+
+
+@dataclass(frozen=True)
+class FailedGroup:
+    """The failed deliveries of one webhook with one kind of error, counted up to ``EACH_CAP``."""
+
+    webhook_id: int
+    kind: str
+    count: int
+    since: datetime
+    last: datetime
+
+
+def failed_groups_sql(user: Any) -> Statement:
+    """The statement of ``failed_groups``. Its first parameter, the webhooks, is missing.
+
+    Goes through an index from one reason of a webhook to the next.
+    """
+    queue = permissions.visible_queue(user)
+    chosen, _ = among_sql(queue.db, ())
+    kind = "SELECT MIN(error_kind) FROM webhooks_queue WHERE failed_at IS NOT NULL AND webhook_id"
+    own = queue.failed().filter(webhook=RawSQL("reason.webhook_id", ()), error_kind=RawSQL("reason.kind", ()))
+    count, count_params = as_sql(capped(own.order_by("failed_at"), EACH_CAP))
+    first, first_params = as_sql(own.order_by("failed_at").values("failed_at")[:1])
+    last, last_params = as_sql(own.order_by("-failed_at").values("failed_at")[:1])
+    statement = f"""
+        WITH RECURSIVE reason AS (
+            SELECT id AS webhook_id, ({kind} = webhooks_webhook.id) AS kind FROM webhooks_webhook WHERE id {chosen}
+            UNION ALL
+            SELECT webhook_id, ({kind} = reason.webhook_id AND error_kind > reason.kind) FROM reason
+            WHERE kind IS NOT NULL
+        )
+        SELECT webhook_id, kind, (SELECT COUNT(*) FROM ({count}) AS counted), ({first}), ({last})
+        FROM reason WHERE kind IS NOT NULL
+    """
+    return statement, [*count_params, *first_params, *last_params]
+
+
+def failed_groups(webhooks: Collection[int], statement: Statement) -> list[FailedGroup]:
+    """The failed deliveries of these webhooks by webhook and reason, the most first. Read it with ``index_plans``."""
+    using = Delivery.objects.db
+    _, chosen_param = among_sql(using, webhooks)
+    found = fetch_all(using, statement[0], [chosen_param, *statement[1]])
+    groups = [
+        FailedGroup(webhook, kind, count, stored_time(since), stored_time(last))
+        for webhook, kind, count, since, last in found
+        if count and since and last
+    ]
+    return sorted(groups, key=lambda group: -group.count)
