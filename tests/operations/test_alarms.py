@@ -222,9 +222,10 @@ def test_what_follows_from_one_cause_is_folded_under_it(
     assert sorted(tree(found)) == sorted(expected)
 
 
-def test_without_redis_what_is_late_follows_from_that() -> None:
+def test_delays_follow_from_what_stops_all_sending() -> None:
     overview = Overview(webhooks=(counted(**LATE),), undispatched=2, undispatched_since=LONG_AGO)
     assert tree(find_alarms(overview, backend(error="refused"), True, NOW)) == ["redis > undispatched, overdue 1"]
+    assert tree(find_alarms(overview, backend(SHIPPED), False, NOW)) == ["turned_off > undispatched, overdue 1"]
 
 
 def test_failed_deliveries_name_their_reasons_and_the_remedy_of_the_most_common_one() -> None:

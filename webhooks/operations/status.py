@@ -19,7 +19,7 @@ from webhooks.models import State
 from webhooks.models import Worker as Lease
 from webhooks.operations import history
 from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms
-from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
+from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.overview import Overview, read_overview
 from webhooks.operations.wording import clock_time
 from webhooks.workers.status import Backend, read_backend
@@ -63,30 +63,13 @@ class Status:
         return {
             "level": self.level,
             "as_of": self.as_of,
-            "alarms": [_figures(alarm) for alarm in self.alarms if alarm.problem != Problem.NONE],
+            "alarms": [alarm.figures() for alarm in self.alarms if alarm.problem != Problem.NONE],
             "deliveries": {state.value: capped(overview.counts[state]) for state in State},
             "undispatched_events": capped(overview.undispatched),
             "failed_events": capped(overview.failed_events),
             "workers": len(self.backend.serving),
             "dead_rows": overview.vacuum.dead if overview.vacuum.tables else None,
         }
-
-
-def _figures(alarm: Alarm) -> dict[str, Any]:
-    cap = TOTAL_CAP if alarm.webhook_id is None else EACH_CAP
-    return {
-        "level": alarm.level,
-        "problem": alarm.problem,
-        "text": alarm.text,
-        "remedy": alarm.remedy,
-        "command": alarm.command,
-        "webhook": alarm.webhook_id,
-        "since": alarm.since,
-        "waiting": min(alarm.waiting, cap),
-        "next_probe_at": alarm.probe_at,
-        "around": list(alarm.around),
-        "consequences": [_figures(one) for one in alarm.consequences],
-    }
 
 
 def read_status(user: Any) -> Status:

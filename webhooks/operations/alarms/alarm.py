@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -80,10 +81,14 @@ class Alarm:
     """The alarms that follow from it."""
 
     @property
+    def _cap(self) -> int:
+        """Where the count of what waits stops."""
+        return TOTAL_CAP if self.webhook_id is None else EACH_CAP
+
+    @property
     def waiting_text(self) -> str:
         """Such as "1,204 waiting"; empty if nothing waits."""
-        cap = TOTAL_CAP if self.webhook_id is None else EACH_CAP
-        shown = {"count": number(self.waiting, cap)}
+        shown = {"count": number(self.waiting, self._cap)}
         return ngettext("%(count)s waiting", "%(count)s waiting", self.waiting) % shown if self.waiting else ""
 
     def facts(self, now: datetime) -> list[str]:
@@ -96,3 +101,19 @@ class Alarm:
         elif self.probe_at:
             facts.append(_("the next probe is due"))
         return facts
+
+    def figures(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {
+            "level": self.level,
+            "problem": self.problem,
+            "text": self.text,
+            "remedy": self.remedy,
+            "command": self.command,
+            "webhook": self.webhook_id,
+            "since": self.since,
+            "waiting": min(self.waiting, self._cap),
+            "next_probe_at": self.probe_at,
+            "around": list(self.around),
+            "consequences": [one.figures() for one in self.consequences],
+        }

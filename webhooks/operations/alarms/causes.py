@@ -33,86 +33,66 @@ OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
 
 
 def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
-    """The causes of all problems of the site, the worst first. If there are none, one that says that all is
-    well.
-
-    Each webhook has a chain of alarms, and each of them follows from the ones before it.
-    """
-    groups = defaultdict[int, list[FailedGroup]](list)
-    for group in overview.failed_groups:
-        groups[group.webhook_id].append(group)
-    chains = [
-        [*webhook_alarms(one), *overdue(one, now, bool(backend.serving)), *failed(one, groups[one.pk])]
-        for one in overview.webhooks
-    ]
-    late = [*site.undispatched(overview, backend, now), *_take(chains, Problem.OVERDUE)] if is_enabled else []
+    """The causes of all problems of the site, the worst first. If there are none, one that says that all is well."""
     general = [*site.stopped(overview, backend, is_enabled), *site.workers(backend), *site.faults(overview, backend)]
+    late = [*site.undispatched(overview, backend, now), *overdue(overview.webhooks, now, bool(backend.serving))]
     general, late = _explain_lateness(general, late)
-    general = [_with_failing(alarm, chains) if alarm.problem == Problem.FAULT else alarm for alarm in general]
-    _return_to_their_chains(late, chains)
-    only_failed = [alarms[0] for alarms in chains if alarms and alarms[0].problem == Problem.FAILED_DELIVERIES]
-    roots = [(first, rest) for first, *rest in filter(None, chains) if first not in only_failed]
+    general, chains = _explain_failures(general, _chains(overview, late))
+    roots = [replace(first, consequences=tuple(rest)) for first, *rest in chains]
+    only_failed = [alarm for alarm in roots if alarm.problem == Problem.FAILED_DELIVERIES]
     found = [
         *general,
         *(alarm for alarm in late if alarm.webhook_id is None),
         *site.being_deleted(overview),
-        *_none_enabled(overview),
-        *_by_receiver([replace(first, consequences=tuple(rest)) for first, rest in roots], overview),
+        *site.none_enabled(overview),
+        *_by_receiver([alarm for alarm in roots if alarm not in only_failed], overview),
         *_failed(only_failed, overview),
         *site.failed_events(overview),
         *site.database(overview.vacuum),
     ]
-    return sorted(found, key=_badness)[:MAX_ALARMS] or [_all_well(overview)]
+    found.sort(key=lambda alarm: (list(Level).index(alarm.level), -alarm.waiting))
+    return found[:MAX_ALARMS] or [_all_well(overview)]
 
 
-def _take(chains: Sequence[list[Alarm]], problem: Problem) -> list[Alarm]:
-    """Take the alarms with this problem out of their chains."""
-    taken = [alarm for alarms in chains for alarm in alarms if alarm.problem == problem]
-    for alarms in chains:
-        alarms[:] = [alarm for alarm in alarms if alarm.problem != problem]
-    return taken
-
-
-def _explain_lateness(general: Sequence[Alarm], late: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
-    """Fold late alarms under their cause: no worker, Redis, or a fault of our own. Returns the alarms without a cause.
+def _explain_lateness(general: list[Alarm], late: list[Alarm]) -> tuple[list[Alarm], list[Alarm]]:
+    """Fold delays under their cause: no worker, Redis, or a fault of our own. Returns the causes, and other delays.
 
     A worker that went silent belongs to "no worker", too.
     """
-    found = list(general)
-    stop = next((one for one in found if one.problem in STOPS and one.level == Level.ERROR), None)
-    cause = stop or next((one for one in found if one.problem == Problem.FAULT), None)
+    stop = next((one for one in general if one.problem in STOPS and one.level == Level.ERROR), None)
+    cause = stop or next((one for one in general if one.problem == Problem.FAULT), None)
     if cause is None:
-        return found, late
+        return general, late
     # With a fault of our own, changes are dispatched all the same.
     explained = late if stop else [alarm for alarm in late if alarm.problem == Problem.OVERDUE]
-    silent = [one for one in found if one.problem == Problem.SILENT_WORKER and cause.problem in NO_WORKERS]
+    silent = [one for one in general if one.problem == Problem.SILENT_WORKER and cause.problem in NO_WORKERS]
     folded = replace(cause, consequences=(*silent, *explained))
-    found = [folded if one is cause else one for one in found if one not in silent]
-    return found, [alarm for alarm in late if alarm not in explained]
+    general = [folded if one is cause else one for one in general if one not in silent]
+    return general, [alarm for alarm in late if alarm not in explained]
 
 
-def _with_failing(fault: Alarm, chains: Sequence[list[Alarm]]) -> Alarm:
-    """The fault with the webhooks that fail because of it."""
-    because = [alarms for alarms in chains if alarms and _fails_by(alarms[0], fault)]
-    followed = tuple(chain.from_iterable(because))
-    for alarms in because:
-        alarms.clear()
-    return replace(fault, consequences=(*fault.consequences, *followed))
-
-
-def _fails_by(alarm: Alarm, fault: Alarm) -> bool:
-    return alarm.problem in OF_RECEIVER and alarm.error_kind == fault.error_kind
-
-
-def _return_to_their_chains(late: Iterable[Alarm], chains: Sequence[list[Alarm]]) -> None:
-    """Nothing else explains why deliveries of these webhooks are late: their own trouble does, or nothing known."""
+def _chains(overview: Overview, late: Iterable[Alarm]) -> list[list[Alarm]]:
+    """The alarms of each webhook that has some. Each alarm follows from the ones before it."""
+    late_of, groups_of = defaultdict[Any, list[Alarm]](list), defaultdict[int, list[FailedGroup]](list)
     for alarm in late:
-        if alarm.webhook_id is None:
-            continue
-        own = next((alarms for alarms in chains if alarms and alarms[0].webhook_id == alarm.webhook_id), None)
-        if own is None:
-            own = next(alarms for alarms in chains if not alarms)
-        own.insert(0 if not own or own[0].problem == Problem.FAILED_DELIVERIES else 1, alarm)
+        late_of[alarm.webhook_id].append(alarm)
+    for group in overview.failed_groups:
+        groups_of[group.webhook_id].append(group)
+    chains = [[*webhook_alarms(one), *late_of[one.pk], *failed(one, groups_of[one.pk])] for one in overview.webhooks]
+    return [alarms for alarms in chains if alarms]
+
+
+def _explain_failures(general: list[Alarm], chains: list[list[Alarm]]) -> tuple[list[Alarm], list[list[Alarm]]]:
+    """Fold the chains of webhooks that fail because of a fault of our own under it. Returns the other chains."""
+    kinds = {alarm.error_kind for alarm in general if alarm.problem == Problem.FAULT}
+    failing, others = defaultdict[str, list[Alarm]](list), list[list[Alarm]]()
+    for first, *rest in chains:
+        if first.problem in OF_RECEIVER and first.error_kind in kinds:
+            failing[first.error_kind] += [first, *rest]
+        else:
+            others.append([first, *rest])
+    folded = [replace(one, consequences=(*one.consequences, *failing.pop(one.error_kind, ()))) for one in general]
+    return folded, others
 
 
 def _by_receiver(alarms: Iterable[Alarm], overview: Overview) -> list[Alarm]:
@@ -163,17 +143,6 @@ def _failed(leftover: Sequence[Alarm], overview: Overview) -> list[Alarm]:
     ]
 
 
-def _none_enabled(overview: Overview) -> list[Alarm]:
-    if "webhooks" in overview.hidden or any(webhook.enabled for webhook in overview.webhooks):
-        return []
-    if not overview.webhooks:
-        text = _("No webhook is defined, so changes are not recorded.")
-        return [Alarm(problem=Problem.NO_WEBHOOK, text=text, remedy=_("Add one."))]
-    text = _("Every webhook is disabled, so changes are not recorded.")
-    alarm = Alarm(problem=Problem.ALL_DISABLED, text=text, remedy=_("Enable one."))
-    return [] if overview.has_more_webhooks else [alarm]
-
-
 def _all_well(overview: Overview) -> Alarm:
     parts = []
     if overview.undispatched:
@@ -192,7 +161,3 @@ def _all_well(overview: Overview) -> Alarm:
         return Alarm(level=Level.NOTE, problem=Problem.NONE, text=text % waiting)
     text = _("All is well: %(waiting)s, nothing has failed, and a worker is running.")
     return Alarm(level=Level.GOOD, problem=Problem.NONE, text=text % waiting)
-
-
-def _badness(alarm: Alarm) -> tuple[int, int]:
-    return list(Level).index(alarm.level), -alarm.waiting

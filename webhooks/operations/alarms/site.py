@@ -1,4 +1,4 @@
-"""Alarms of the whole site: workers, Redis, our own proxy and network, changes that wait, and the database."""
+"""Alarms of the whole site: workers, Redis, our own proxy and network, failed events, and the database."""
 
 from __future__ import annotations
 
@@ -171,6 +171,18 @@ def failed_events(overview: Overview) -> Iterator[Alarm]:
         remedy=_("Fix the causes, then replay."),
         since=newest.timestamp if newest and count == 1 else None,
     )
+
+
+def none_enabled(overview: Overview) -> Iterator[Alarm]:
+    """No webhook, or disabled ones only."""
+    if "webhooks" in overview.hidden or overview.has_more_webhooks or any(one.enabled for one in overview.webhooks):
+        return
+    if overview.webhooks:
+        text = _("Every webhook is disabled, so changes are not recorded.")
+        yield Alarm(problem=Problem.ALL_DISABLED, text=text, remedy=_("Enable one."))
+    else:
+        text = _("No webhook is defined, so changes are not recorded.")
+        yield Alarm(problem=Problem.NO_WEBHOOK, text=text, remedy=_("Add one."))
 
 
 def being_deleted(overview: Overview) -> Iterator[Alarm]:
