@@ -6,7 +6,6 @@ import re
 import sys
 import time
 from argparse import ArgumentTypeError
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -152,11 +151,11 @@ class RunCommand(DatabaseCommand):
         return found
 
     def _wait(self, run: Run) -> None:
-        bar: Callable[[Run], None] = self._show if self.stdout.isatty() else lambda run: None
-        moved, taken, is_warned = time.monotonic(), 0, False
+        has_bar, moved, taken, is_warned = self.stdout.isatty(), time.monotonic(), 0, False
         try:
             while run.is_open:
-                bar(run)
+                if has_bar:
+                    self._show(run)
                 wait(LOOK_EVERY)
                 run.refresh_from_db()
                 if run.taken != taken:
@@ -167,8 +166,8 @@ class RunCommand(DatabaseCommand):
         except KeyboardInterrupt:
             self.stdout.write(f"\nRun {run.pk} goes on in the background.")
             sys.exit(130)
-        bar(run)
-        if self.stdout.isatty():
+        if has_bar:
+            self._show(run)
             self.stdout.write("")
         skipped = f", {run.skipped:,} skipped" if run.skipped else ""
         self.stdout.write(f"{runs.PAST[self.kind]} {run.done:,}, {run.failed:,} failed{skipped}.")

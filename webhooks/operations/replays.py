@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,15 +246,13 @@ class BackfillAct(Act):
 
     def apply(self, run: Run, portions: Sequence[Portion], token: uuid.UUID | None) -> Applied:
         applied, receiver, wanted = Applied(), _webhook(run), []
-        filters = _filters(receiver)
         [portion] = portions
-        for event in _read(portion.keys):
-            try:
-                if _wants(receiver, filters, event):
-                    wanted.append(event)
-            except FilterError as error:
+        for event, problem in _wanted(receiver, portion.keys):
+            if problem:
                 applied.failed += 1
-                applied.problem = f"event {event.pk} ({event.object_repr or event}): {last_line(str(error))}"
+                applied.problem = f"event {event.pk} ({event.object_repr or event}): {last_line(problem)}"
+            else:
+                wanted.append(event)
         _choose_serializer(receiver, wanted)
         applied.done, applied.claimed = insert_for(receiver, wanted, portion.free, token)
         return applied
@@ -262,17 +260,13 @@ class BackfillAct(Act):
     def look(self, run: Run, after: int, until: int, limit: int) -> tuple[dict[int, int], list[Key]]:
         """Unlike ``count``, judges the conditions, and so reads all data of these events."""
         webhook, count, first = _webhook(run), 0, list[Key]()
-        filters, candidates = _filters(webhook), _candidates(run, webhook)
+        candidates = _candidates(run, webhook)
         while keys := _keys(_within(candidates, after, until), READ):
-            wanted = [Key(event.pk, event.pk) for event in _read(keys) if _surely_wants(webhook, filters, event)]
+            wanted = [Key(event.pk, event.pk) for event, problem in _wanted(webhook, keys) if not problem]
             count += len(wanted)
             first += wanted[: limit - len(first)]
             after = keys[-1].event_id
         return {EVENTS: count}, first
-
-
-def _read(keys: Sequence[Key]) -> EventQuerySet:
-    return Event.objects.filter(pk__in=[key.id for key in keys]).order_by("pk")
 
 
 def _candidates(run: Run, webhook: Webhook) -> EventQuerySet:
@@ -293,30 +287,21 @@ def _webhook(run: Run) -> Webhook:
     return webhook
 
 
-def _filters(webhook: Webhook) -> subscriptions.Filters | None:
-    return subscriptions.current(Event.objects.db).filters.get(webhook.pk)
-
-
-def _wants(webhook: Webhook, filters: subscriptions.Filters | None, event: Event) -> bool:
-    """Whether the conditions of the webhook match the event as it was. Raises FilterError if that is not known."""
-    if event.action not in webhook.actions:
-        return True  # a custom event, which has no conditions
-    if not payloads.has_serializer(event, webhook.serializer):
-        raise FilterError(f"it has no data of the serializer {webhook.serializer or '(default)'}")
-    if filters is None:
-        return True
-    try:
-        return wants(filters, EventContext.of_stored(event, webhook.serializer))
-    except Exception as error:
-        raise FilterError(str(error)) from error
-
-
-def _surely_wants(webhook: Webhook, filters: subscriptions.Filters | None, event: Event) -> bool:
-    """As ``_wants``; False if that is not known. The run counts such an event as failed."""
-    try:
-        return _wants(webhook, filters, event)
-    except FilterError:
-        return False
+def _wanted(webhook: Webhook, keys: Sequence[Key]) -> Iterator[tuple[Event, str]]:
+    """The events that match the conditions of the webhook, as they were. With a reason if that cannot be judged."""
+    filters = subscriptions.current(Event.objects.db).filters.get(webhook.pk)
+    for event in Event.objects.filter(pk__in=[key.id for key in keys]).order_by("pk"):
+        is_wanted, problem = True, ""
+        is_custom = event.action not in webhook.actions  # and so has no conditions
+        if not is_custom and not payloads.has_serializer(event, webhook.serializer):
+            problem = f"it has no data of the serializer {webhook.serializer or '(default)'}"
+        elif not is_custom and filters:
+            try:
+                is_wanted = wants(filters, EventContext.of_stored(event, webhook.serializer))
+            except Exception as error:
+                problem = str(error) or type(error).__name__
+        if is_wanted:
+            yield event, problem
 
 
 def _choose_serializer(webhook: Webhook, events: Sequence[Event]) -> None:

@@ -298,11 +298,11 @@ def _change(run: Run, change: Callable[[RunQuerySet], int], user: Any, done: str
 def summary(run: Run) -> str:
     """A run in words: "retry of deliveries of CMDB sync"."""
     without_webhook, with_webhooks = SUMMARIES[RunKind(run.kind)]
-    webhooks = _webhooks(run)
+    webhooks = _names_of_webhooks(run)
     return str(with_webhooks) % {"webhooks": webhooks} if webhooks else str(without_webhook)
 
 
-def _webhooks(run: Run) -> str:
+def _names_of_webhooks(run: Run) -> str:
     """The webhooks of a run: "CMDB sync, DNS updater, IPAM and 2 others". The one with the most rows comes first.
 
     Without a filter by webhook, they are known after the count.
@@ -343,7 +343,7 @@ def time_left(run: Run) -> str:
 def _record_end(sender: Any, run: Run, **kwargs: Any) -> None:
     kind = RunKind(run.kind)
     with in_english():
-        webhooks = _webhooks(run)
+        webhooks = _names_of_webhooks(run)
         what = f"{PAST[kind]} {count_of(run.done, ROW[kind])}" + (f" of {webhooks}" if webhooks else "")
     message = f"Ended run {run.pk}." if run.state == RunState.DONE else f"Run {run.pk} failed: {run.problem}."
     history.record_summary(history.user_named(run.requested_by), Run, what, history.CHANGE, message)

@@ -101,8 +101,8 @@ def skip_reason(skip: Skip, shows_actual: bool) -> str:
             return _describe_condition(detail)
         case Rule.CHANGED_FIELDS:
             return _("Only %(changed)s changed, and none of %(wanted)s.") % {
-                "changed": _listed(detail["changed"]),
-                "wanted": _listed(detail["wanted"]),
+                "changed": _joined(detail["changed"]),
+                "wanted": _joined(detail["wanted"]),
             }
         case Rule.NO_CHANGE:
             return _("The update changed nothing.")
@@ -171,5 +171,5 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _listed(names: Any) -> str:
+def _joined(names: Any) -> str:
     return ", ".join(names) or _("nothing") if isinstance(names, list) else names  # the beginning of a long text
