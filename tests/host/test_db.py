@@ -1,4 +1,4 @@
-"""Before the migration, the worker, the pages, the API and the commands say what to do."""
+"""Messages before the migration. And conflicts, time limits, and queries by key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
 from django.db.models import Lookup
 from django.test import Client, RequestFactory
 
@@ -25,7 +25,6 @@ from webhooks.db import execute
 from webhooks.errors import describe_error, is_statement_timeout
 from webhooks.middleware import process_exception
 from webhooks.models import Delivery, Webhook
-from webhooks.models.webhook import webhooks_by_id
 
 RUN_MIGRATE = "The tables of webhooks are missing, or older than its code: run manage.py migrate."
 
@@ -200,21 +199,28 @@ def test_a_slow_statement_is_stopped_and_the_transaction_of_the_host_goes_on(dat
 
 
 @pytest.mark.django_db
-def test_webhooks_by_id_are_as_the_orm_reads_them() -> None:
-    webhooks = {
-        webhook.pk: webhook for webhook in (make_webhook(name="one", secret="s" * 20), make_webhook(name="two"))
-    }
-    deleted = make_webhook(name="three")
-    Webhook.objects.filter(pk=deleted.pk).mark_deleted()
-    for webhook in webhooks.values():
-        webhook.name += "!"
-        webhook.save()
-        found = webhooks_by_id(Webhook.objects.db, [*webhooks, deleted.pk])
-        assert found == Webhook.objects.in_bulk(webhooks)
-        assert [columns_of(one) for one in found.values()] == [
-            columns_of(one) for one in Webhook.objects.in_bulk(found).values()
-        ]
-    assert webhooks_by_id(Webhook.objects.db, []) == {}
+@pytest.mark.parametrize(
+    ("error", "failures", "tries"),
+    [
+        (IntegrityError("a conflict"), 4, 5),
+        (IntegrityError("a conflict"), 5, 5),
+        (OperationalError("no conflict"), 1, 1),
+    ],
+    ids=["conflicts", "one conflict too many", "another error"],
+)
+def test_a_conflict_is_tried_again_and_another_error_is_not(error: Exception, failures: int, tries: int) -> None:
+    calls = 0
+
+    def work() -> str:
+        nonlocal calls
+        calls += 1
+        if calls <= failures:
+            raise error
+        return "done"
+
+    with pytest.raises(type(error)) if tries <= failures else nullcontext():
+        assert db.atomically(work, Webhook.objects.db) == "done"
+    assert calls == tries
 
 
 @pytest.mark.django_db
@@ -227,7 +233,3 @@ def test_rows_are_found_by_their_keys_where_the_database_has_no_booleans(monkeyp
     names = db.QueryByKeys(lambda: Webhook.objects.values_list("name"))
     assert names.fetch(Webhook.objects.db, [webhook.pk]) == [("one",)]
     assert list(Webhook.objects.filter(db.Among("id", [webhook.pk]))) == [webhook]
-
-
-def columns_of(webhook: Webhook) -> dict[str, object]:
-    return {field.name: str(getattr(webhook, field.attname)) for field in Webhook._meta.concrete_fields}

@@ -22,6 +22,7 @@ from tests.support.threads import Beside
 from webhooks.delivery import health
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Webhook
+from webhooks.models.webhook import webhooks_by_id
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys
 
@@ -235,3 +236,25 @@ def test_saving_the_field_enabled_clears_the_failures(database: str) -> None:
     webhook.refresh_from_db()
     assert (webhook.enabled, webhook.disabled_reason, webhook.failures_in_a_row) == (True, "", 0)
     assert webhook.resumed_at
+
+
+@pytest.mark.django_db
+def test_webhooks_by_id_are_as_the_orm_reads_them() -> None:
+    webhooks = {
+        webhook.pk: webhook for webhook in (make_webhook(name="one", secret="s" * 20), make_webhook(name="two"))
+    }
+    deleted = make_webhook(name="three")
+    Webhook.objects.filter(pk=deleted.pk).mark_deleted()
+    for webhook in webhooks.values():
+        webhook.name += "!"
+        webhook.save()
+        found = webhooks_by_id(Webhook.objects.db, [*webhooks, deleted.pk])
+        assert found == Webhook.objects.in_bulk(webhooks)
+        assert [columns_of(one) for one in found.values()] == [
+            columns_of(one) for one in Webhook.objects.in_bulk(found).values()
+        ]
+    assert webhooks_by_id(Webhook.objects.db, []) == {}
+
+
+def columns_of(webhook: Webhook) -> dict[str, object]:
+    return {field.name: str(getattr(webhook, field.attname)) for field in Webhook._meta.concrete_fields}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import logging
 import os
 import resource
@@ -610,10 +609,3 @@ def test_retry_after_reads_seconds_and_dates(value: str | None, seconds: float |
 def test_retry_after_is_in_the_outcome(transport: Transport, inbox: Inbox) -> None:
     outcome = transport.send(request(inbox.url("retry-after/429/30")))
     assert (outcome.status, outcome.retry_after, outcome.overloaded) == (429, 30, True)
-
-
-def test_an_outcome_is_a_value() -> None:
-    first, second = (Outcome(NOW, 5, reason="HTTP 503") for _ in range(2))
-    assert first == second
-    assert not first.succeeded
-    assert json.dumps(first.reason)
