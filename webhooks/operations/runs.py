@@ -47,7 +47,7 @@ QUERY_SECONDS, PREVIEW_SECONDS = 3.0, 10.0
 # Seconds of work after which the speed of a run can be measured; before one percent, it cannot.
 SETTLED = 3
 
-# What a run did, and with what.
+# What a run did: the beginning of its entry in the history.
 PAST = {
     RunKind.RETRY: "Retried",
     RunKind.RESEND: "Resent",
@@ -56,6 +56,7 @@ PAST = {
     RunKind.RECOVER: "Recovered",
     RunKind.BACKFILL: "Backfilled",
 }
+# The permissions that a user needs for a run, in addition to the one to add runs.
 PERMISSIONS = {
     RunKind.RETRY: ("webhooks.retry_delivery",),
     RunKind.RESEND: ("webhooks.resend_delivery",),

@@ -35,8 +35,8 @@ OF_RECEIVER = (Problem.PAUSED, Problem.FAILING)
 def find_alarms(overview: Overview, backend: Backend, is_enabled: bool, now: datetime) -> list[Alarm]:
     """The causes of all problems of the site, the worst first. If there are none, one that says that all is well."""
     general = [*site.stopped(overview, backend, is_enabled), *site.workers(backend), *site.faults(overview, backend)]
-    late = [*site.undispatched(overview, backend, now), *overdue(overview.webhooks, now, bool(backend.serving))]
-    general, late = _explain_lateness(general, late)
+    late = [alarm for one in overview.webhooks for alarm in overdue(one, now, bool(backend.serving))]
+    general, late = _explain_lateness(general, [*site.undispatched(overview, backend, now), *late])
     general, chains = _explain_failures(general, _chains(overview, late))
     roots = [replace(first, consequences=tuple(rest)) for first, *rest in chains]
     only_failed = [alarm for alarm in roots if alarm.problem == Problem.FAILED_DELIVERIES]

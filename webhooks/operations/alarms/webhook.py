@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -115,19 +115,18 @@ def _blocked(webhook: Any) -> Alarm:
     return _alarm(webhook, Problem.BLOCKED_LANES, text, remedy, since=since, waiting=waiting)
 
 
-def overdue(webhooks: Iterable[Any], now: datetime, has_worker: bool) -> Iterator[Alarm]:
+def overdue(webhook: Any, now: datetime, has_worker: bool) -> Iterator[Alarm]:
     """Deliveries that are due but not sent."""
-    remedy = _("The workers hang or cannot keep up. Restart them, or start more.") if has_worker else ""
-    level = Level.WARNING if has_worker else Level.ERROR
-    patience = PATIENCE if has_worker else 0  # without a worker there is nothing to be patient for
-    for webhook in webhooks:
-        if not webhook.enabled or webhook.is_paused or not webhook.due_since:
-            continue
-        seconds = (now - webhook.due_since).total_seconds()
-        if seconds > patience:
-            text = _("Deliveries of “%(name)s” are due but not sent, the oldest for %(span)s.")
-            text %= {"name": webhook.name, "span": span(seconds)}
-            yield _alarm(webhook, Problem.OVERDUE, text, remedy, level=level, since=webhook.due_since)
+    if not webhook.enabled or webhook.is_paused or not webhook.due_since:
+        return
+    seconds = (now - webhook.due_since).total_seconds()
+    # Without a worker there is nothing to be patient for.
+    if seconds > (PATIENCE if has_worker else 0):
+        text = _("Deliveries of “%(name)s” are due but not sent, the oldest for %(span)s.")
+        text %= {"name": webhook.name, "span": span(seconds)}
+        remedy = _("The workers hang or cannot keep up. Restart them, or start more.") if has_worker else ""
+        level = Level.WARNING if has_worker else Level.ERROR
+        yield _alarm(webhook, Problem.OVERDUE, text, remedy, level=level, since=webhook.due_since)
 
 
 def failed(webhook: Any, groups: Sequence[FailedGroup]) -> Iterator[Alarm]:
