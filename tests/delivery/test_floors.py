@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -16,13 +18,13 @@ from tests.support.makers import make_delivery, make_event, make_site_skip, make
 from tests.support.plans import Executed, executed_plans
 from tests.support.sessions import session
 from tests.testapp.models import Thing
-from webhooks.db import Snapshot, execute
+from webhooks.db import Snapshot, atomically, execute
 from webhooks.delivery import floors
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.floors import COST_FACTOR, LAG, RARE_COST_FACTOR, Floors
 from webhooks.delivery.maintenance import Sweeper
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.models import State, Statistic
+from webhooks.models import State, Statistic, Undispatched
 from webhooks.models.statistic import Period
 
 DEAD = 20_000
@@ -242,7 +244,7 @@ def test_the_floor_stays_below_an_event_of_an_open_transaction(monkeypatch: pyte
     forbid_full_looks(monkeypatch)
     monkeypatch.setattr("webhooks.delivery.floors.LAG", 10**9)
     floors = Floors()
-    first, late, *others = (make_event(make_webhook(Thing)) for _ in range(5))
+    late, first, *others = (make_event(make_webhook(Thing)) for _ in range(5))
     insert = f"INSERT INTO webhooks_undispatched (event_id) VALUES ({late.pk})"
     execute("default", "DELETE FROM webhooks_undispatched")
     with session(insert):
@@ -251,3 +253,30 @@ def test_the_floor_stays_below_an_event_of_an_open_transaction(monkeypatch: pyte
             assert dispatch(floors=floors) == 1
     assert dispatch(floors=floors) == 1
     assert floors.known[0] <= late.pk
+
+
+@pytest.mark.postgresql
+@pytest.mark.usefixtures("database")
+def test_an_event_that_is_committed_between_the_two_looks_of_a_dispatch_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forbid_full_looks(monkeypatch)
+    monkeypatch.setattr("webhooks.delivery.floors.LAG", 10**9)
+    floors = Floors()
+    late, first, *others = (make_event(make_webhook(Thing)).pk for _ in range(5))
+    insert = "INSERT INTO webhooks_undispatched (event_id) VALUES"
+    execute("default", "DELETE FROM webhooks_undispatched")
+    with ExitStack() as stack:
+        stack.enter_context(session(f"{insert} ({late})"))
+        execute("default", f"{insert} ({first})")
+        assert dispatch(floors=floors) == 1
+
+        def commit_first(work: Callable[[], Any], using: str) -> Any:
+            stack.close()
+            return atomically(work, using)
+
+        monkeypatch.setattr("webhooks.delivery.dispatch.atomically", commit_first)
+        for pk in others:
+            execute("default", f"{insert} ({pk})")
+            dispatch(floors=floors)
+    assert not Undispatched.objects.exists()

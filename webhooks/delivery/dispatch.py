@@ -66,7 +66,8 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, s
     if first is None:
         return 0
     with worker.claiming() if worker else nullcontext() as token:
-        events, claimed, webhooks = atomically(lambda: _dispatch(first, floors, worker, token), Event.objects.db)
+        looked_from = floors if skips_look else None
+        events, claimed, webhooks = atomically(lambda: _dispatch(first, looked_from, worker, token), Event.objects.db)
         if worker and token:
             worker.add(claimed, token, webhooks, events)
     return len(events)
@@ -77,7 +78,7 @@ def _first(floors: Floors) -> int | None:
     using = Event.objects.db
     with floors.look() as known:
         found = fetch_all(using, *_undispatched(using, known.get(0, 0), 1))
-    return _note_lowest(found, floors)
+    return _note_lowest(found, floors) if found else None
 
 
 def _undispatched(using: str, first: int, most: int) -> Statement:
@@ -86,27 +87,28 @@ def _undispatched(using: str, first: int, most: int) -> Statement:
     return f"{new} ORDER BY event_id LIMIT %s", [first, most]
 
 
-def _note_lowest(found: Sequence[tuple[Any, ...]], floors: Floors) -> int | None:
+def _note_lowest(found: Sequence[tuple[Any, ...]], floors: Floors) -> int:
     """Note and return the lowest id that ``_undispatched`` has found."""
-    for lowest, *snapshot in found[:1]:
-        floors.note(0, lowest, Snapshot(*snapshot))
-        return int(lowest)
-    return None
+    lowest, *snapshot = found[0]
+    floors.note(0, lowest, Snapshot(*snapshot))
+    return int(lowest)
 
 
 def _dispatch(
-    first: int, floors: Floors, worker: WorkerClaims | None, token: uuid.UUID | None
+    first: int, floors: Floors | None, worker: WorkerClaims | None, token: uuid.UUID | None
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
-    """Returns the Events, the claimed rows, and the webhooks by id."""
+    """Returns the Events, the claimed rows, and the webhooks by id. ``floors`` only if ``first`` is the floor: a look
+    that begins above it does not see what was added below meanwhile."""
     using = Event.objects.db
     # Events that other workers have locked are skipped.
     skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
     statement, parameters = _undispatched(using, first, conf.batch)
     new = f"{statement} {skips_locked}", parameters
     [(may_claim, *_)], found = fetch_each(using, claim_sql.beginning(using, token), new)
-    _note_lowest(found, floors)
     if not found:
         return [], [], {}
+    if floors:
+        _note_lowest(found, floors)
     events = _in_turn(using, [pk for pk, *_ in found])
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
     deliveries = _new_deliveries(events, webhooks)
