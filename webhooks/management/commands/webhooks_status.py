@@ -8,7 +8,6 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
-from django.utils.translation import gettext as _
 
 from webhooks.management import DatabaseCommand
 from webhooks.models import State
@@ -68,7 +67,7 @@ def _lines(alarm: Alarm, now: datetime) -> str:
         ", ".join(alarm.facts(now)),
         alarm.remedy,
         alarm.command,
-        _("Around that time: %(events)s") % {"events": " · ".join(alarm.around)} if alarm.around else "",
+        f"Around that time: {' · '.join(alarm.around)}" if alarm.around else "",
         *(f"- {one.text}" for one in alarm.consequences),
     ]
     return "\n    ".join(one_line(line) for line in lines if line)
