@@ -175,14 +175,9 @@ class SkipViewSet(StrictViewSet, ListModelMixin):
     serializer_class = SkipSerializer
     filters_class = SkipFilters
 
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        super().initial(request, *args, **kwargs)
-        get_object_or_404(permissions.visible_webhooks(request.user), pk=kwargs["webhook"])
-
     def get_queryset(self) -> QuerySet[Skip]:
-        key = self.kwargs["webhook"]
-        # The host's permission classes read this before ``initial`` refuses a key that is no number.
-        return permissions.visible_skips(self.request.user).filter(webhook=key if key.isdecimal() else 0)
+        webhook: Any = get_object_or_404(permissions.visible_webhooks(self.request.user), pk=self.kwargs["webhook"])
+        return permissions.visible_skips(self.request.user).filter(webhook=webhook)
 
 
 @extend_schema_view(list=extend_schema(parameters=[EventFilters]))
