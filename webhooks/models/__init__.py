@@ -11,7 +11,7 @@ sweep                    the time of the last sweep, and the SQL that finds its 
 ids                      ids that begin with a time
 columns                  options and managers that the tables share
 
-Workers run the SQL in ``claim_sql``, ``lanes``, ``reopening`` and ``sweep``.
+Workers run the SQL in ``claim_sql``, ``lanes``, ``resend_sql`` and ``sweep``.
 """
 
 from webhooks.models.attempt import Attempt, Body, BodyKind

@@ -15,13 +15,13 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import DatabaseNow, among_sql, atomically, fetch_all
-from webhooks.models import lanes, reopening
+from webhooks.models import lanes, resend_sql
 from webhooks.models.columns import EMPTY, WriteDBManager
 from webhooks.models.event import LARGE_FIELDS, NAME_SHOWN, Event
 from webhooks.models.ids import new_id
 from webhooks.models.lanes import Place
 from webhooks.models.queue import QUEUED_STATES, QueuedDelivery, State
-from webhooks.models.reopening import Reopened
+from webhooks.models.resend_sql import Resent
 from webhooks.models.webhook import SECRET_FIELDS, Webhook
 
 BETWEEN_ATTEMPTS = Q(queued__state=State.PENDING, queued__due_at__gt=DatabaseNow())
@@ -75,13 +75,13 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
         Pending deliveries get their next attempt now, and keep their place in the schedule.
         """
-        return self._reopen(reopening.retry, requested_by)
+        return self._send_again(resend_sql.retry, requested_by)
 
     def resend(self, requested_by: str) -> int:
         """Put finished deliveries back into their lanes, including succeeded ones, with a new retry schedule."""
-        return self._reopen(reopening.resend, requested_by)
+        return self._send_again(resend_sql.resend, requested_by)
 
-    def _reopen(self, change: Callable[..., Reopened], requested_by: str) -> int:
+    def _send_again(self, change: Callable[..., Resent], requested_by: str) -> int:
         ids = list(self.values_list("pk", flat=True))
         return atomically(lambda: change(self.db, ids, requested_by), self.db).changed
 

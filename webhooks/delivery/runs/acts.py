@@ -13,7 +13,7 @@ from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import Count, F, Lookup
 
 from webhooks import permissions
-from webhooks.models import Delivery, Run, RunKind, reopening
+from webhooks.models import Delivery, Run, RunKind, resend_sql
 from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.selection import select_deliveries
@@ -172,10 +172,10 @@ class DeliveryAct(Act):
         ids, using = [key.id for portion in portions for key in portion.keys], Delivery.objects.db
         if self._kind == RunKind.DISCARD:
             return Applied(Delivery.objects.filter(pk__in=ids).discard())
-        change = reopening.retry if self._kind == RunKind.RETRY else reopening.resend
+        change = resend_sql.retry if self._kind == RunKind.RETRY else resend_sql.resend
         free = {portion.webhook: portion.free for portion in portions}
-        reopened = change(using, ids, run.requested_by, free, token)
-        return Applied(reopened.changed, claimed=reopened.claimed)
+        resent = change(using, ids, run.requested_by, free, token)
+        return Applied(resent.changed, claimed=resent.claimed)
 
 
 acts: dict[str, Act] = {kind: DeliveryAct(kind) for kind in (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)}

@@ -1,7 +1,7 @@
 """Execute runs: acts on many rows, step by step, alongside live traffic.
 
 A step is one transaction. It locks the run, changes the next few rows, and moves the cursor past them. The deliveries
-that it reopens are claimed in the same transaction, as far as this worker has capacity for them.
+that it puts back into the queue are claimed in the same transaction, as far as this worker has capacity for them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The SQL that puts finished deliveries back into their lanes. Runs do it for many, so each statement counts."""
+"""The SQL of retries and resends: it puts finished deliveries back into their lanes.
+
+Runs do it for many, so each statement counts.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from webhooks.models.lanes import Place
 from webhooks.models.queue import ENDED_STATES, State
 
 
-class Reopened(NamedTuple):
+class Resent(NamedTuple):
     """The number of deliveries to send again, and the ones that the worker has claimed."""
 
     changed: int
@@ -40,7 +43,7 @@ def retry(
     requested_by: str,
     free: Mapping[int, int] | None = None,
     token: uuid.UUID | None = None,
-) -> Reopened:
+) -> Resent:
     """Put failed and discarded deliveries back, and make the next attempt of pending ones due now.
 
     Pending ones keep their place in the schedule. The rest as for ``resend``."""
@@ -54,8 +57,8 @@ def retry(
         """,
         [*now_params, requested_by, chosen_param, *now_params],
     )
-    reopened = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED))
-    return Reopened(len(brought_forward) + reopened.changed, reopened.claimed)
+    resent = resend(using, ids, requested_by, free, token, (State.FAILED, State.DISCARDED))
+    return Resent(len(brought_forward) + resent.changed, resent.claimed)
 
 
 def resend(
@@ -65,7 +68,7 @@ def resend(
     free: Mapping[int, int] | None = None,
     token: uuid.UUID | None = None,
     outcomes: Collection[str] = ENDED_STATES,
-) -> Reopened:
+) -> Resent:
     """Put finished deliveries back into their lanes. Each keeps its id and its attempts, and gets a new retry schedule.
 
     A worker claims heads with its ``token``, of each webhook up to the number in ``free``. Call it in a transaction.
@@ -94,7 +97,7 @@ def resend(
         values = (one.id.hex, one.event_id, one.webhook_id, one.lane, state, claim, in_lane, in_lane, requested_by)
         queued.append(dict(zip(QUEUED, values, strict=True)))
     _write_queue(using, queued)
-    return Reopened(len(finished), claimed)
+    return Resent(len(finished), claimed)
 
 
 def _take_outcomes(using: str, ids: Collection[uuid.UUID], outcomes: Collection[str]) -> list[Finished]:
