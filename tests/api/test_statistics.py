@@ -12,6 +12,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from dcim.models import Site
+from tests.support.draining import sweep_step
 from tests.support.makers import make_site_skip, make_webhook
 from tests.support.users import api_client, make_user
 from webhooks.delivery.statistics import add_up, roll_up
@@ -41,7 +42,7 @@ def test_the_attempts_of_a_day_in_total_and_by_hour(api: APIClient, webhook: Web
     write(webhook, attempted=98, duration_100=98, duration_total=7000, delay_100=90, delay_total=900)
     write(webhook, 120, "http_503", attempted=2, given_up=1, duration_250=2, duration_total=300)
     write(webhook, 60 * 30, attempted=1000)
-    roll_up(1000)
+    sweep_step(roll_up, 1000)
     found = read(api)
     assert {name: found["total"][name] for name in ("attempted", "succeeded", "failed", "given_up")} == {
         "attempted": 100, "succeeded": 98, "failed": 2, "given_up": 1,
@@ -61,7 +62,7 @@ def test_the_attempts_of_a_day_in_total_and_by_hour(api: APIClient, webhook: Web
 def test_skips_are_counted(api: APIClient, webhook: Webhook) -> None:
     for minutes_ago, key in ((0, 1), (0, 2), (120, 3)):
         make_site_skip(webhook, key, timestamp=timezone.now() - timedelta(minutes=minutes_ago))
-    add_up(1000)
+    sweep_step(add_up, 1000)
     found = read(api)
     assert (found["total"]["skipped"], found["total"]["attempted"], found["total"]["success_percent"]) == (3, 0, None)
     assert [one["skipped"] for one in found["series"]] == [1, 2]

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 import webhooks
+from tests.support.draining import sweep_step
 from tests.support.makers import events, make_webhook
 from tests.support.modes import MODES, bare_savepoint
 from tests.testapp.models import Label, Place, Thing, Tracked
@@ -316,7 +317,7 @@ def test_the_statistics_count_all_skips_of_a_batch(webhooks_settings: Callable[.
     some = make_webhook(Tracked, conditions={"attr": "name", "value": "1"})
     none = make_webhook(Tracked, enabled=False)
     Tracked.objects.bulk_create(Tracked(name=str(number)) for number in range(5))
-    statistics.add_up(1000)
+    sweep_step(statistics.add_up, 1000)
     counted = Statistic.objects.filter(period=Period.HOUR).values_list("webhook", "skipped")
     assert dict(counted) == {some.pk: 4, none.pk: 5}
 
@@ -330,7 +331,7 @@ def test_a_skip_that_a_later_change_replaces_counts_once(thing: Thing) -> None:
         thing.save()
         thing.status = "retired"
         thing.save()
-    statistics.add_up(1000)
+    sweep_step(statistics.add_up, 1000)
     assert Statistic.objects.get(webhook=webhook, period=Period.HOUR).skipped == 1
 
 
@@ -512,11 +513,11 @@ def make_skips(webhook: Webhook, count: int) -> None:
 def test_skips_are_deleted_after_their_retention(webhooks_settings: Callable[..., None]) -> None:
     webhook = make_webhook(Thing)
     make_skips(webhook, 3)
-    assert retention.purge_skips() == 0
+    assert sweep_step(retention.purge_skips) == 0
     Skip.objects.update(timestamp=timezone.now() - timedelta(days=7, seconds=1))
-    assert retention.purge_skips() == 0  # as if made by a clock that was behind: their ids are new
+    assert sweep_step(retention.purge_skips) == 0  # as if made by a clock that was behind: their ids are new
     webhooks_settings(SKIP_DAYS=0.00000001)
-    assert retention.purge_skips() == 3
+    assert sweep_step(retention.purge_skips) == 3
 
 
 def test_each_webhook_keeps_its_newest_skips(
@@ -527,7 +528,7 @@ def test_each_webhook_keeps_its_newest_skips(
     busy, quiet = make_webhook(Thing), make_webhook(Thing)
     make_skips(busy, 10)
     make_skips(quiet, 3)
-    assert [retention.purge_skips() for _ in range(3)] == [4, 3, 0]
+    assert [sweep_step(retention.purge_skips) for _ in range(3)] == [4, 3, 0]
     assert [one.object_id for one in Skip.objects.filter(webhook=busy).order_by("pk")] == ["7", "8", "9"]
     assert Skip.objects.filter(webhook=quiet).count() == 3
 
@@ -536,7 +537,7 @@ def test_a_sweep_counts_the_skips_of_a_few_webhooks(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(retention, "COUNTED_WEBHOOKS", 2)
     for _ in range(5):
         make_webhook(Thing)
-    counted = [one for one in statements(retention.purge_skips) if "OFFSET" in one]
+    counted = [one for one in statements(lambda: sweep_step(retention.purge_skips)) if "OFFSET" in one]
     assert len(counted) == 1
     assert counted[0].count(" OFFSET ") == counted[0].count("LIMIT")
 

@@ -10,6 +10,7 @@ import pytest
 from django.db.models import Sum
 
 from tests.chaos.crew import Crew
+from tests.support.draining import sweep_step
 from tests.support.figures import Figures
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
@@ -46,14 +47,14 @@ def test_each_attempt_and_each_skip_counts_once_though_workers_are_killed(
         crew.by_name[alive.pop(0)].kill()
         alive.append(crew.hire(**options))
         Skip.objects.bulk_create(Skip(webhook=webhook) for webhook in webhooks for _ in range(count))
-        add_up(5)
+        sweep_step(add_up, 5)
     until(is_over, 60, "the last deliveries to end")
     for name in alive:
         crew.by_name[name].stop()
     rolled_up = Statistic.objects.filter(period=Period.HOUR).aggregate(total=Sum("attempted"))["total"]
     left, stored = StatisticDelta.objects.count(), Skip.objects.count()
     skips = (KILLS + 1) * count
-    while add_up(1000):
+    while sweep_step(add_up, 1000):
         pass
     attempts = Attempt.objects.count()
     figures(

@@ -12,7 +12,7 @@ from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
 
-from tests.support.draining import states
+from tests.support.draining import states, sweep_step
 from tests.support.makers import make_delivery, make_webhook
 from tests.support.servers import SQLITE
 from tests.support.threads import Beside
@@ -36,7 +36,7 @@ def webhook(database: str) -> Webhook:
 def test_an_expired_claim_is_returned_and_no_attempt_is_counted(webhook: Webhook) -> None:
     make_delivery(webhook, State.SENDING, object_id="dead", lease_until=timezone.now() - timedelta(seconds=1))
     make_delivery(webhook, State.SENDING, object_id="alive")
-    assert maintenance.expire_leases() == 1
+    assert sweep_step(maintenance.expire_leases) == 1
     assert states() == [State.PENDING, State.SENDING]
     taken = Delivery.objects.get(state=State.PENDING)
     assert (taken.attempt_count, taken.queued.claim) == (0, None)
@@ -49,11 +49,11 @@ def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhoo
         since = timezone.now() - timedelta(seconds=age)
         make_delivery(webhook, object_id=object_id, failures=3, failing_since=since, due_at=later)
         make_delivery(webhook, State.WAITING, object_id=object_id)
-    assert maintenance.unblock_lanes() == 1
+    assert sweep_step(maintenance.unblock_lanes) == 1
     assert states() == [State.PENDING, State.PENDING, State.PENDING, State.WAITING]
     head = Delivery.objects.order_by("event_id")[0]
     assert (head.in_lane, head.queued.failures) == (False, 3)
-    assert maintenance.unblock_lanes() == 0
+    assert sweep_step(maintenance.unblock_lanes) == 0
 
 
 def enable(webhook: Webhook) -> None:
@@ -88,9 +88,9 @@ def test_the_time_of_a_pause_does_not_count_for_its_lanes(
     make_delivery(webhook, failures=3, failing_since=AGO)
     make_delivery(webhook, State.WAITING)
     end_of_stop(webhook)
-    assert maintenance.unblock_lanes() == 0
+    assert sweep_step(maintenance.unblock_lanes) == 0
     Webhook.objects.update(resumed_at=timezone.now() - timedelta(seconds=101))
-    assert maintenance.unblock_lanes() == 1
+    assert sweep_step(maintenance.unblock_lanes) == 1
 
 
 def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webhook) -> None:
@@ -102,7 +102,7 @@ def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webho
     webhook.refresh_from_db()
     webhook.save()
     assert (webhook.failures_in_a_row, webhook.resumed_at) == (0, None)
-    assert maintenance.unblock_lanes() == 1
+    assert sweep_step(maintenance.unblock_lanes) == 1
 
 
 @pytest.mark.postgresql
@@ -110,19 +110,19 @@ def test_a_lane_is_unblocked_while_its_webhook_is_locked(webhook: Webhook) -> No
     make_delivery(webhook, failures=3, failing_since=AGO)
     with transaction.atomic():
         Webhook.objects.select_for_update(no_key=True).get()
-        assert Beside(maintenance.unblock_lanes).join(5) == 1
+        assert Beside(lambda: sweep_step(maintenance.unblock_lanes)).join(5) == 1
 
 
 @pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}])
 def test_a_lane_of_a_stopped_webhook_is_not_unblocked(webhook: Webhook, stopped: dict[str, Any]) -> None:
     make_delivery(webhook, failures=3, failing_since=AGO)
     Webhook.objects.update(**stopped)
-    assert maintenance.unblock_lanes() == 0
+    assert sweep_step(maintenance.unblock_lanes) == 0
 
 
 def test_a_head_that_has_not_failed_keeps_its_lane(webhook: Webhook) -> None:
     make_delivery(webhook, failures=0)
-    assert maintenance.unblock_lanes() == 0
+    assert sweep_step(maintenance.unblock_lanes) == 0
 
 
 def test_a_sweep_of_nothing_changes_nothing() -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.support.draining import drain, states, work_for
+from tests.support.draining import drain, states, sweep_step, work_for
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.tables import empty_all_tables
@@ -171,7 +171,7 @@ def test_an_attempt_that_the_database_refuses_does_not_stop_the_others(
     def have_ended() -> bool:
         runner.run(60)
         Worker.objects.exclude(token=runner._claims._token).update(lease_until=timezone.now() - timedelta(seconds=1))
-        maintenance.expire_leases()
+        sweep_step(maintenance.expire_leases)
         return sorted(states()) == [State.FAILED, State.SUCCEEDED]
 
     until(have_ended, 20, "both to end")
@@ -367,13 +367,13 @@ class Machine(RuleBasedStateMachine):
         worker._pool.send_until -= 1000
         Worker.objects.filter(pk__in=tokens_of(worker)).update(lease_until=timezone.now() - timedelta(seconds=1))
         if is_taken_back:
-            maintenance.expire_leases()
+            sweep_step(maintenance.expire_leases)
 
     @rule()
     def leases_of_the_dead_end(self) -> None:
         alive = tokens_of(*self.workers)
         Worker.objects.exclude(pk__in=alive).update(lease_until=timezone.now() - timedelta(seconds=1))
-        maintenance.expire_leases()
+        sweep_step(maintenance.expire_leases)
 
     @rule()
     def retries_fall_due(self) -> None:

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,12 +16,12 @@ from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests.support.draining import drain
+from tests.support.draining import drain, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_site_skip, make_webhook
 from tests.support.threads import Beside, holding
 from tests.testapp.models import Thing
-from webhooks.db import execute, fetch_all
+from webhooks.db import atomically, execute, fetch_all
 from webhooks.delivery import maintenance, retention, statistics
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.error_kinds import ErrorKind
@@ -107,7 +108,7 @@ def test_deliveries_are_counted_as_their_attempts_are_recorded(inbox: Inbox, web
         Thing.objects.create(name=str(number))
     drain()
     assert Attempt.objects.count() == 60
-    while statistics.roll_up(1000):
+    while sweep_step(statistics.roll_up, 1000):
         pass
     for period in Period:
         sums = totals(period)
@@ -171,23 +172,23 @@ def test_deltas_become_minutes_and_hours(
     for start, kind, count in deltas:
         delta(HOUR + start, row(webhook, kind, attempted=count))
     for _ in range(len(deltas)):
-        statistics.roll_up(most)
+        sweep_step(statistics.roll_up, most)
     assert stored("attempted") == expected
     assert not StatisticDelta.objects.exists()
-    assert statistics.roll_up(most) == 0
+    assert sweep_step(statistics.roll_up, most) == 0
 
 
 def test_every_column_is_added(webhook: Webhook) -> None:
     for factor in (1, 10):
         delta(HOUR, row(webhook, **{name: factor * number for number, name in enumerate(COUNTS, 1)}))
-        statistics.roll_up(1000)
+        sweep_step(statistics.roll_up, 1000)
     assert totals() == {name: 11 * number for number, name in enumerate(COUNTS, 1)}
 
 
 def test_webhooks_have_different_rows(webhook: Webhook) -> None:
     other = make_webhook(Thing)
     delta(HOUR, row(webhook, attempted=1), row(other, attempted=2))
-    statistics.roll_up(1000)
+    sweep_step(statistics.roll_up, 1000)
     by_webhook = Statistic.objects.filter(period=Period.HOUR).values_list("webhook_id", "attempted")
     assert dict(by_webhook) == {webhook.pk: 1, other.pk: 2}
 
@@ -195,7 +196,7 @@ def test_webhooks_have_different_rows(webhook: Webhook) -> None:
 def test_a_roll_up_takes_the_oldest_deltas_up_to_its_limit(webhook: Webhook) -> None:
     for number in range(5):
         delta(HOUR + 60 * number, row(webhook, attempted=1))
-    assert statistics.roll_up(3) == 3
+    assert sweep_step(statistics.roll_up, 3) == 3
     assert set(StatisticDelta.objects.values_list("start", flat=True)) == {HOUR + 180, HOUR + 240}
 
 
@@ -209,7 +210,7 @@ def test_a_roll_up_that_fails_changes_nothing(webhook: Webhook, monkeypatch: pyt
     real = statistics._add
     monkeypatch.setattr(statistics, "_add", fail)
     with pytest.raises(ValueError, match="planted"):
-        statistics.roll_up(1000)
+        sweep_step(statistics.roll_up, 1000)
     assert not Statistic.objects.exists()
     assert StatisticDelta.objects.count() == 1
 
@@ -221,7 +222,7 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
     stop = threading.Event()
 
     def work() -> None:
-        while statistics.roll_up(7) or not stop.wait(0.01):
+        while sweep_step(statistics.roll_up, 7) or not stop.wait(0.01):
             pass
 
     crew = [Beside(work) for _ in range(3)]
@@ -230,7 +231,7 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
     stop.set()
     for one in crew:
         one.join()
-    while statistics.roll_up(1000):
+    while sweep_step(statistics.roll_up, 1000):
         pass
     assert stored("attempted", "delay_100") == {
         (60, 0, "", 101, 67), (60, 60, "", 100, 67), (60, 120, "", 99, 66), (3600, 0, "", 300, 200),
@@ -241,8 +242,8 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
 def test_a_roll_up_leaves_out_deltas_of_another_one(webhook: Webhook) -> None:
     delta(HOUR, row(webhook, attempted=1))
     with holding("SELECT id FROM webhooks_statisticdelta FOR UPDATE"):
-        assert statistics.roll_up(1000) == 0
-    assert statistics.roll_up(1000) == 1
+        assert sweep_step(statistics.roll_up, 1000) == 0
+    assert sweep_step(statistics.roll_up, 1000) == 1
 
 
 # Skips
@@ -255,8 +256,8 @@ def skip(webhook: Webhook, start: int = HOUR) -> Skip:
 def test_each_skip_counts_once_in_its_minute_and_its_hour(webhook: Webhook) -> None:
     for start in (0, 0, 0, 60, 3600):
         skip(webhook, HOUR + start)
-    assert [statistics.count_skips(2) for _ in range(4)] == [2, 2, 1, 0]
-    statistics.roll_up(1000)
+    assert [sweep_step(statistics.count_skips, 2) for _ in range(4)] == [2, 2, 1, 0]
+    sweep_step(statistics.roll_up, 1000)
     assert stored("skipped") == {
         (60, 0, "", 3), (60, 60, "", 1), (60, 3600, "", 1), (3600, 0, "", 4), (3600, 3600, "", 1),
     }  # fmt: skip
@@ -268,7 +269,7 @@ def test_skips_count_beside_attempts(webhook: Webhook) -> None:
     delta(HOUR, row(webhook, attempted=2), row(webhook, "timeout", attempted=3))
     skip(webhook)
     skip(other := make_webhook(Thing))
-    assert statistics.add_up(1000) == 4, "two skips and two deltas"
+    assert sweep_step(statistics.add_up, 1000) == 4, "two skips and two deltas"
     assert stored("attempted", "skipped") == {
         (60, 0, "", 2, 1), (3600, 0, "", 2, 1), (60, 0, "timeout", 3, 0), (3600, 0, "timeout", 3, 0),
         (60, 0, "", 0, 1), (3600, 0, "", 0, 1),
@@ -281,16 +282,19 @@ def test_skips_count_before_they_are_deleted(webhook: Webhook, webhooks_settings
     webhooks_settings(SKIPS_PER_WEBHOOK=3)
     for _ in range(7):
         skip(webhook)
-    statistics.count_skips(counted_before)
-    assert retention.purge_skips() == 4
-    statistics.add_up(1000)
+    sweep_step(statistics.count_skips, counted_before)
+    assert sweep_step(retention.purge_skips) == 4
+    sweep_step(statistics.add_up, 1000)
     assert Skip.objects.count() == 3
     assert totals() == {"skipped": 7}
 
 
 def test_a_count_that_fails_changes_nothing(webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     skip(webhook)
-    for work in (lambda: statistics.count_skips(9), lambda: statistics.delete_skips([Skip.objects.get().pk])):
+    for work in (
+        lambda: sweep_step(statistics.count_skips, 9),
+        lambda: atomically(lambda: statistics.delete_skips([Skip.objects.get().pk]), "default"),
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(QuerySet, "update", fail)
             patched.setattr(QuerySet, "_raw_delete", fail)
@@ -308,12 +312,12 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
     webhooks, stop = [webhook, make_webhook(Thing)], threading.Event()
 
     def count() -> None:
-        while statistics.add_up(7) or not stop.wait(0.01):
+        while sweep_step(statistics.add_up, 7) or not stop.wait(0.01):
             pass
 
     def delete() -> None:
         while (ids := list(Skip.objects.order_by("?").values_list("pk", flat=True)[:5])) or not stop.wait(0.01):
-            statistics.delete_skips(ids)
+            atomically(partial(statistics.delete_skips, ids), "default")
 
     crew = [Beside(count), Beside(count), Beside(delete), Beside(delete)]
     for number in range(200):
@@ -321,7 +325,7 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
     stop.set()
     for one in crew:
         one.join()
-    while statistics.add_up(1000):
+    while sweep_step(statistics.add_up, 1000):
         pass
     assert totals() == totals(Period.MINUTE) == {"skipped": 200}
 
@@ -330,8 +334,8 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
 def test_skips_that_another_worker_counts_are_left_out(webhook: Webhook) -> None:
     skip(webhook)
     with holding("SELECT id FROM webhooks_skip FOR UPDATE"):
-        assert statistics.count_skips(1000) == 0
-    assert statistics.count_skips(1000) == 1
+        assert sweep_step(statistics.count_skips, 1000) == 0
+    assert sweep_step(statistics.count_skips, 1000) == 1
 
 
 @pytest.mark.postgresql
@@ -339,7 +343,7 @@ def test_uncounted_skips_are_found_by_their_index(webhook: Webhook) -> None:
     Skip.objects.bulk_create(Skip(webhook=webhook, counted=number > 3) for number in range(5000))
     execute("default", "ANALYZE webhooks_skip")
     with CaptureQueriesContext(connection) as captured:
-        assert statistics.count_skips(1000) == 4
+        assert sweep_step(statistics.count_skips, 1000) == 4
     [statement] = [one["sql"] for one in captured if one["sql"].startswith('SELECT "webhooks_skip"."id"')]
     plan = "\n".join(line for (line,) in fetch_all("default", f"EXPLAIN {statement}"))
     assert "webhooks_skip_uncounted" in plan, plan
@@ -380,11 +384,11 @@ def test_a_webhook_is_deleted_with_its_statistics(webhook: Webhook) -> None:
     other = make_webhook(Thing)
     for _ in range(2):
         delta(HOUR, row(webhook, attempted=1), row(other, attempted=1))
-        statistics.roll_up(1)
+        sweep_step(statistics.roll_up, 1)
     delta(HOUR, row(webhook, attempted=1), row(other, attempted=1))
     delete_webhooks(Webhook.objects.filter(pk=webhook.pk))
     assert set(Statistic.objects.values_list("webhook", flat=True)) == {other.pk}
-    statistics.roll_up(1000)
+    sweep_step(statistics.roll_up, 1000)
     assert set(Statistic.objects.values_list("webhook", "attempted")) == {(other.pk, 3)}
 
 
@@ -403,7 +407,7 @@ def test_a_webhook_that_is_deleted_during_a_roll_up_leaves_nothing(
 
     real = statistics._add
     monkeypatch.setattr(statistics, "_add", add_and_delete)
-    assert statistics.roll_up(1000) == 1
+    assert sweep_step(statistics.roll_up, 1000) == 1
     assert len(tries) == 2
     assert not Statistic.objects.exists()
     assert not StatisticDelta.objects.exists()

@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 
 from dcim.models import Site
 from tests.support.admin_pages import STATUS, WEBHOOKS, messages_after, page, staff
-from tests.support.draining import drain, states
+from tests.support.draining import drain, states, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
 from tests.support.users import api_client, make_user
@@ -98,11 +98,11 @@ def test_a_lane_does_not_lose_its_head_while_it_waits(webhooks_settings: Any) ->
     make_event(webhook)
     drain()
     QueuedDelivery.objects.update(failing_since=LONG_AGO)
-    assert unblock_lanes() == 0
+    assert sweep_step(unblock_lanes) == 0
     resume(Webhook.objects.all(), make_user("change_webhook"))
-    assert unblock_lanes() == 0, "each lane gets the whole LANE_WAIT"
+    assert sweep_step(unblock_lanes) == 0, "each lane gets the whole LANE_WAIT"
     Webhook.objects.update(resumed_at=LONG_AGO)
-    assert unblock_lanes() == 1
+    assert sweep_step(unblock_lanes) == 1
 
 
 def test_resume_clears_the_failures_too() -> None:

@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from tests.support.draining import sweep_step
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks.delivery.statistics import roll_up
@@ -82,12 +83,12 @@ def test_recent_attempts_are_the_same_before_and_after_the_roll_up(webhook: Webh
     other, unseen = make_webhook(Thing), make_webhook(Thing)
     write(2, row(webhook, attempted=10, duration_50=10), row(unseen, attempted=1000))
     if rolled_up == "some":
-        roll_up(1000)
+        sweep_step(roll_up, 1000)
     write(3, row(webhook, "timeout", attempted=5), row(other, attempted=20))
     write(8, row(webhook, attempted=100))
     write(25 * 60, row(webhook, attempted=5000))
     if rolled_up == "all":
-        roll_up(1000)
+        sweep_step(roll_up, 1000)
     together, by_webhook = statistics.recent([webhook.pk, other.pk])
     assert (together.day.attempted, together.day.failed, together.per_minute) == (135, 5, 7)
     assert by_webhook.keys() == {webhook.pk, other.pk}
@@ -118,7 +119,7 @@ def test_a_series_has_the_minutes_or_hours_with_attempts_in_order(webhook: Webho
     for offset, kind, count in ((7200, "", 1), (0, "", 2), (60, "x", 4), (-60, "", 100), (60, "", 8)):
         StatisticDelta.objects.create(start=base + offset, counts=json.dumps([row(webhook, kind, attempted=count)]))
     if is_rolled_up:
-        roll_up(1000)
+        sweep_step(roll_up, 1000)
     for period, expected in (
         (Period.MINUTE, [(0, 2, 0), (60, 12, 4), (7200, 1, 0)]),
         (Period.HOUR, [(0, 14, 4), (7200, 1, 0)]),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 from tests.support.waiting import PATIENCE
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.models import Delivery
+from webhooks.models import Delivery, claim_sql
 
 
 def drain(seconds: float = 20 * PATIENCE) -> None:
@@ -21,6 +25,11 @@ def work_for(seconds: float) -> None:
         runner.finish()
     finally:
         runner.close(grace=0)
+
+
+def sweep_step(step: Callable[..., int], *arguments: Any) -> int:
+    """Run one step of the sweep in a transaction, as a worker does."""
+    return claim_sql.in_transaction(Delivery.objects.db, partial(step, *arguments))
 
 
 def states() -> list[str]:

@@ -25,6 +25,7 @@ from rq import Queue
 from rq.exceptions import StopRequested
 from rq.job import JobStatus
 
+from tests.support.draining import sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.proxy import Proxy
@@ -364,7 +365,7 @@ def test_a_database_error_at_the_end_of_a_worker_leaves_the_request_to_the_next(
     with connection.execute_wrapper(fail):
         worker.teardown()
     assert "will be sent again: the database is down" in app_log.text
-    until(lambda: maintenance.expire_leases() == 1, 10, "its lease to expire")
+    until(lambda: sweep_step(maintenance.expire_leases) == 1, 10, "its lease to expire")
 
 
 @pytest.mark.one_database

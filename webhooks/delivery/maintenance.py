@@ -1,6 +1,7 @@
 """The sweep, the periodic work of a worker: expired leases, blocked lanes, lanes without a head, statistics, retention.
 
-Each step takes a limited number of rows in a short transaction, because other workers wait for its locks.
+``Sweeper`` runs each step in a short transaction. A step takes a limited number of rows, because other workers wait for
+its locks.
 """
 
 from __future__ import annotations
@@ -120,10 +121,6 @@ def expire_leases() -> int:
     """Take back deliveries from workers that died or stalled. The third lost lease is a failed attempt."""
     if not Worker.objects.expired().exists():
         return 0
-    return claim_sql.in_transaction(Worker.objects.db, _expire)
-
-
-def _expire() -> int:
     ended = {worker.token: worker for worker in Worker.objects.expired().select_for_update(skip_locked=True)}
     Worker.objects.filter(pk__in=ended).delete()
     # A separate statement, after the lock: a worker that was claiming has committed its claims by now.
@@ -146,18 +143,14 @@ def unblock_lanes() -> int:
     heads = blocking_heads(using, conf.lane_wait, MOST)
     if not heads:
         return 0
-
-    def unblock() -> int:
-        lanes.lock(using, (place.lane for place in heads.values()))
-        # Meanwhile, a worker may have claimed some, and a user may have retried others.
-        since = DatabaseNow(-conf.lane_wait)
-        blocking = QueuedDelivery.objects.filter(pk__in=heads, state=State.PENDING, failing_since__lt=since)
-        ids = list(blocking.select_for_update().values_list("pk", flat=True))
-        QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
-        lanes.promote(using, [heads[pk] for pk in ids])
-        return len(ids)
-
-    return claim_sql.in_transaction(using, unblock)
+    lanes.lock(using, (place.lane for place in heads.values()))
+    # Meanwhile, a worker may have claimed some, and a user may have retried others.
+    since = DatabaseNow(-conf.lane_wait)
+    blocking = QueuedDelivery.objects.filter(pk__in=heads, state=State.PENDING, failing_since__lt=since)
+    ids = list(blocking.select_for_update().values_list("pk", flat=True))
+    QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
+    lanes.promote(using, [heads[pk] for pk in ids])
+    return len(ids)
 
 
 class LaneCheck:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from django.db.models import QuerySet
 
-from webhooks.db import among_sql, atomically, execute, to_utc
+from webhooks.db import among_sql, execute, to_utc
 from webhooks.delivery.floors import Floors
-from webhooks.models import Skip, Statistic, StatisticDelta, claim_sql
+from webhooks.models import Skip, Statistic, StatisticDelta
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period, deltas_sql, minute_of, unix_time_sql
 from webhooks.network.outcome import Outcome
 
@@ -72,40 +72,31 @@ def count(
 
 
 def add_up(most: int, skips: Floors | None = None, deltas: Floors | None = None) -> int:
-    """Count up to ``most`` skips, then add as many deltas to the statistics. Returns how many there were.
+    """Count up to ``most`` skips, then add as many deltas to the statistics. Call it in a transaction.
 
-    ``skips`` and ``deltas`` are the floors of looks for them.
+    Returns how many there were. ``skips`` and ``deltas`` are the floors of looks for them.
     """
     return count_skips(most, skips) + roll_up(most, deltas)
 
 
 def count_skips(most: int, floors: Floors | None = None) -> int:
-    """Count up to ``most`` skips. Returns how many there were.
+    """Count up to ``most`` skips, in a transaction of the caller. Returns how many there were.
 
     Each skip counts exactly once: the transaction that counts it marks it.
     """
-
-    def count_and_mark() -> int:
-        uncounted = Skip.objects.filter(counted=False).select_for_update(skip_locked=True)
-        ids = (floors or Floors()).lowest(uncounted, most)
-        if ids:
-            _count(Skip.objects.filter(pk__in=ids))
-            Skip.objects.filter(pk__in=ids).update(counted=True)
-        return len(ids)
-
-    return claim_sql.in_transaction(Skip.objects.db, count_and_mark)
+    uncounted = Skip.objects.filter(counted=False).select_for_update(skip_locked=True)
+    ids = (floors or Floors()).lowest(uncounted, most)
+    if ids:
+        _count(Skip.objects.filter(pk__in=ids))
+        Skip.objects.filter(pk__in=ids).update(counted=True)
+    return len(ids)
 
 
 def delete_skips(ids: Collection[uuid.UUID]) -> None:
-    """Delete skips. A skip that is not counted yet is counted first."""
-    using = Skip.objects.db
-
-    def count_and_delete() -> None:
-        _count(Skip.objects.filter(pk__in=ids, counted=False).order_by("pk").select_for_update())
-        Skip.objects.filter(pk__in=ids)._raw_delete(using)
-
+    """Delete skips, in a transaction of the caller. A skip that is not counted yet is counted first."""
     if ids:
-        atomically(count_and_delete, using)
+        _count(Skip.objects.filter(pk__in=ids, counted=False).order_by("pk").select_for_update())
+        Skip.objects.filter(pk__in=ids)._raw_delete(Skip.objects.db)
 
 
 def _count(skips: QuerySet[Skip]) -> None:
@@ -116,20 +107,16 @@ def _count(skips: QuerySet[Skip]) -> None:
 
 
 def roll_up(most: int, floors: Floors | None = None) -> int:
-    """Add up to ``most`` deltas to the statistics. Returns how many there were.
+    """Add up to ``most`` deltas to the statistics, in a transaction of the caller. Returns how many there were.
 
     Each delta counts exactly once: the transaction that adds it deletes it. Several workers may do this at once.
     """
     using = Statistic.objects.db
-
-    def add_and_delete() -> int:
-        ids = (floors or Floors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
-        if ids:
-            _add(using, ids)
-            StatisticDelta.objects.filter(pk__in=ids)._raw_delete(using)
-        return len(ids)
-
-    return claim_sql.in_transaction(using, add_and_delete)
+    ids = (floors or Floors()).lowest(StatisticDelta.objects.select_for_update(skip_locked=True), most)
+    if ids:
+        _add(using, ids)
+        StatisticDelta.objects.filter(pk__in=ids)._raw_delete(using)
+    return len(ids)
 
 
 def _add(using: str, deltas: Collection[int]) -> None:
