@@ -41,6 +41,14 @@ def rows(name: str) -> dict[str, str]:
     return dict(ROW.findall(page(name)))
 
 
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.stem)
+def test_every_table_begins_with_a_header(path: Path) -> None:
+    """A row after an empty line would be shown as text."""
+    lines = ["", *path.read_text().splitlines(), ""]
+    first = [place for place, line in enumerate(lines) if line.startswith("|") and not lines[place - 1].startswith("|")]
+    assert [lines[place] for place in first if not lines[place + 1].startswith("| ---")] == []
+
+
 def test_every_setting_is_described_and_no_other() -> None:
     assert set(rows("settings.md")) == set(conf.by_key)
 
