@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_noop as _
 
@@ -275,4 +276,4 @@ def kind_of_status(status: int) -> ErrorKind:
 
 def _sentence(template: str, host: str) -> str:
     text = gettext(template).replace("{host}", host or gettext(RECEIVER))
-    return text if host else f"{text[:1].upper()}{text[1:]}"
+    return text if host else capfirst(text)

@@ -64,7 +64,7 @@ class log_errors:  # reads as a function
     """
 
     def __init__(self, using: str, message: str, *args: Any) -> None:
-        self.using, self._message, self._args = using, message, args
+        self._using, self._message, self._args = using, message, args
 
     def __enter__(self) -> None:
         pass
@@ -78,7 +78,7 @@ class log_errors:  # reads as a function
         if is_missing_table(error):
             error.add_note(f"{RUN_MIGRATE}.")
         logger.error(self._message, *self._args, exc_info=error)
-        return not is_aborted(self.using)
+        return not is_aborted(self._using)
 
 
 def is_aborted(using: str) -> bool:

@@ -22,6 +22,7 @@ from datetime import datetime
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from django.utils.text import capfirst
 from django.utils.translation import gettext_noop as _
 
 from webhooks.error_kinds import KINDS, ErrorKind
@@ -149,8 +150,7 @@ class Breaker(Generic[T]):
         if self.fault:
             return
         kind = KINDS[outcome.kind]
-        reason = f"{outcome.reason[:1].upper()}{outcome.reason[1:]}"
-        self.fault = Fault(kind, TEXTS.get(kind, reason), outcome.started_at)
+        self.fault = Fault(kind, TEXTS.get(kind) or capfirst(outcome.reason), outcome.started_at)
         self._opened, self._next_probe = now, now + PROBE_EVERY
 
 

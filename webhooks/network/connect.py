@@ -37,6 +37,7 @@ def connect(scheme: str, host: str, port: int, verify: bool | str, limits: Limit
     forbids the destination, and OSError.
     """
     name = host.lower().removesuffix(".")
+    # The resolver gets the dot at the end, too: it then adds no domain of this machine to the name.
     addresses = yield from _judged_addresses(Destination(scheme, name, port), host)
     context = (yield from sockets.in_thread(partial(tls_context, verify))) if scheme == "https" else None
     through = _connect_through_proxy if conf.proxy else sockets.connect

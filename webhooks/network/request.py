@@ -59,7 +59,7 @@ class Request:
     """The same request with hooks of the project's code. Send it by ``auth.exchange``."""
 
     def stored(self) -> StoredRequest:
-        """Takes a few microseconds for each KB."""
+        """Its parts for the database. Takes a few microseconds for each KB."""
         secret = SECRET_NAMES.union(self.secret_names)
         headers = {name: REDACTED if name.lower() in secret else value for name, value in self.headers.items()}
         body = zlib.compress(self.body) if self.stores_body else b""
