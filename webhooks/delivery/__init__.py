@@ -6,8 +6,8 @@ claims        due Deliveries -> this worker, under a lease
 request       a Delivery -> URL, headers and body
 sender        the thread that sends, in the turns of fair_queue
 breaker       faults of our own, which count no attempt
-retry_policy  when a failed delivery is sent again, or given up
 outcomes      the attempt is recorded, the lane goes on
+retry_policy  when a failed delivery is sent again, or given up
 health        a webhook is paused, probed, resumed, or disabled as after a 410
 statistics    attempts and skips are counted by minute and hour
 maintenance   the sweep: expired leases, blocked lanes, statistics, retention

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.utils import timezone
@@ -42,7 +43,7 @@ CLASS_FIELD, FAULTS_FIELD = "worker_class", "webhook_faults"
 # It also reports the seconds that the clock of its machine is ahead of the database's, and its attempts a minute.
 CLOCK_FIELD, RATE_FIELD = "clock_offset", "webhook_rate"
 
-# It names the settings in which it differs from the worker that started before it. Each worker leaves hashes of its
+# The names of the settings in which it differs from the worker that started before it. Each worker leaves hashes of its
 # settings under the key.
 SETTINGS_FIELD, SETTINGS_KEY = "webhook_settings", "webhooks:settings:%s"
 
@@ -62,7 +63,7 @@ def _read_faults(stored: str) -> tuple[Fault, ...]:
         return ()
 
 
-def hash_settings() -> dict[str, str]:
+def _hash_settings() -> dict[str, str]:
     """A short hash of each setting that a worker uses, by name. ``SECRET_KEY`` keys them, so they show no value."""
     values = {name: getattr(conf, name.lower()) for name in conf.by_key}
     values["SECRET_KEY"] = (settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS)
@@ -70,8 +71,13 @@ def hash_settings() -> dict[str, str]:
     return {name: one.hexdigest()[:8] for name, one in hashes.items()}
 
 
-def changed_settings(before: bytes | str | None, now: Mapping[str, str]) -> list[str]:
-    """The settings with another hash than in the JSON text ``before``. None without a text, as Redis may lose it."""
+def changed_settings(connection: Redis) -> list[str]:
+    """The settings in which this worker differs from the one that started before it. Leaves hashes for the next one.
+
+    Empty if there was no such worker, or Redis has lost its hashes.
+    """
+    now = _hash_settings()
+    before: Any = connection.getset(SETTINGS_KEY % conf.queue, json.dumps(now))
     try:
         old = dict(json.loads(before or "{}"))
     except (ValueError, TypeError):  # another program wrote it

@@ -8,7 +8,6 @@ as on rq's own worker.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -34,10 +33,8 @@ from webhooks.workers.status import (
     FAULTS_FIELD,
     RATE_FIELD,
     SETTINGS_FIELD,
-    SETTINGS_KEY,
     changed_settings,
     faults_as_json,
-    hash_settings,
 )
 
 # Seconds for requests to end after SIGTERM; supervisord's stopwaitsecs must be longer.
@@ -105,9 +102,7 @@ class WebhookWorker(LastingWorker):
         # The status page sees by the class that the worker needs no wake-ups.
         report: dict[Any, Any] = {CLASS_FIELD: f"{type(self).__module__}.{type(self).__qualname__}"}
         if conf.queue in self.queue_names():
-            hashes = hash_settings()
-            before: Any = self.connection.getset(SETTINGS_KEY % conf.queue, json.dumps(hashes))
-            report[SETTINGS_FIELD] = ",".join(changed_settings(before, hashes))
+            report[SETTINGS_FIELD] = ",".join(changed_settings(self.connection))
         self.connection.hset(self.key, mapping=report)
         self._reported_faults = []
 
