@@ -58,19 +58,21 @@ def compose(
         raise Refused(f"the {part} of webhook “{webhook}” cannot be used: {error}", kind) from None
     # Only the sender may set these headers, so the webhook has no other ones of their names.
     fields = {**fields, **signatures, DEPTH: str(event.depth)}
-    fields |= {name: "true" for name, is_marked in ((REDELIVERY, is_redelivery), (TEST, is_test)) if is_marked}
-    verify: bool | str = webhook.ca_file_path or True if webhook.ssl_verification else False
+    if is_redelivery:
+        fields[REDELIVERY] = "true"
+    if is_test:
+        fields[TEST] = "true"
     request = Request(
         url,
         fields,
         body,
-        webhook.timeout or conf.timeout,
-        verify,
-        conf.response_bytes,
-        webhook.http_method,
-        headers.secrets_in(secret_lines),
-        headers.names_in(secret_lines),
-        body_kind,
+        timeout=webhook.timeout or conf.timeout,
+        verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
+        keep=conf.response_bytes,
+        method=webhook.http_method,
+        hidden=headers.secrets_in(secret_lines),
+        secret_names=headers.names_in(secret_lines),
+        body_kind=body_kind,
         stores_body=body_kind == BodyKind.TEMPLATE,
     )
     return add_auth(request) if conf.auth else request
