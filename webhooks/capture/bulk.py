@@ -95,8 +95,7 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
     """Record changes of different objects, custom events and skips, with as few queries as for one."""
     changes = [entry for entry in entries if isinstance(entry, Change)]
     merged = {change.key: events.merge(state, change) for change in changes}
-    candidates = {key: events.candidates_for(state, one) for key, one in merged.items()}
-    unread = [change for change in changes if candidates[change.key][0] and not change.serialized]
+    unread = [change for change in changes if merged[change.key].candidates and not change.serialized]
     known = serialize.serialize_all(state, unread)
     replaced: list[Change] = []
     new: list[tuple[list[int], Event]] = []
@@ -107,17 +106,17 @@ def _record_together(state: TransactionState, entries: list[Entry]) -> None:
         elif isinstance(entry, Skip):
             skips.add(entry)
         else:
-            webhook_ids, refusals = candidates[entry.key]
-            name = ""
-            if webhook_ids:
+            merged_change = merged[entry.key]
+            name, refusals = "", merged_change.refusals
+            if merged_change.candidates:
                 serialized = entry.serialized or known[entry.key]
                 if not serialized:
                     continue  # the object was deleted without a signal
-                planned, refused = events.plan_events(state, merged[entry.key], webhook_ids, serialized)
+                planned, refused = events.plan_events(state, merged_change, serialized)
                 new += [(one.ids, Event(**one.columns)) for one in planned if one.columns]
                 name, refusals = serialized.object_repr, refusals | refused
             replaced.append(entry)
-            skips.replace(entry, merged[entry.key].action, name, refusals)
+            skips.replace(entry, merged_change.action, name, refusals)
     events.delete_pending(state, replaced)
     Event.insert_all([event for _, event in new], state.using)
     skips.store()

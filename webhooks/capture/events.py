@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -52,12 +52,17 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class MergedChange:
-    """The last change of an object in a transaction, and the ``action`` of the Event that has all its changes."""
+    """The last change of an object in a transaction, merged with the earlier ones.
+
+    ``action`` is the one of its Event. ``candidates`` are the webhooks that want the Event before its data is known, by
+    the names of their serializers. ``refusals`` has the reasons of others."""
 
     change: Change
     history: ObjectHistory
     action: Action
     actor: Actor
+    candidates: dict[str, list[int]] = field(default_factory=dict)
+    refusals: dict[int, Refusal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,27 +89,27 @@ def record(
     """
     for registration, pks in objects.items():
         for pk in pks:
-            change = Change(registration, pk, action, needs_lock)
-            with log_missed(using, change):
+            with log_missed(using, Change(registration, pk, action)):
                 state = current_or_new_state(using, state)
                 if state.subscriptions.concerns(registration.model):
                     with state.begin() as is_new:
                         # In autocommit mode the change is committed already, and its lock released.
-                        lock = needs_lock or is_new
-                        _record_change(state, replace(change, pk=registration.normalize_pk(pk), needs_lock=lock))
+                        lock, key = needs_lock or is_new, registration.normalize_pk(pk)
+                        _record_change(state, Change(registration, key, action, lock))
 
 
 def _record_change(state: TransactionState, change: Change) -> None:
     if _missed and not state.records_missed:
         state.records_missed = True
         transaction.on_commit(partial(_record_missed, state.subscriptions, state.using), state.using)
-    if state.history(change.key) and state.prechange(change.key) is None:
+    is_deleted = change.action == Action.DELETED
+    if is_deleted and state.history(change.key) and state.prechange(change.key) is None:
         state.set_prechange(change.key, PrechangeState())  # not read before the first change, so it stays unknown
     if state.batch is None:
         record_now(state, change)
         return
     state.begin_history(change)
-    if change.action == Action.DELETED:
+    if is_deleted:
         serialized = state.serialized_for_deletion.pop(change.key, None)
         if serialized is None and state.subscriptions.has_subscribers(change.registration.model):
             serialized = serialize.serialize_or_failed(state, change)
@@ -115,22 +120,20 @@ def _record_change(state: TransactionState, change: Change) -> None:
 def record_now(state: TransactionState, change: Change) -> None:
     """Insert, update or delete the Event of the object of a change."""
     merged = merge(state, change)
-    candidates, refusals = candidates_for(state, merged)
-    name = ""
-    if candidates:
+    name, refusals = "", merged.refusals
+    if merged.candidates:
         try:
             # In a savepoint: an error of the database in a serializer must not abort the transaction of the change.
             with transaction.atomic(state.using):
-                serializers = list(state.subscriptions.by_serializer(candidates))
-                serialized = change.serialized or serialize.serialize_object(state, change, serializers)
+                serialized = change.serialized or serialize.serialize_object(state, change, [*merged.candidates])
                 if not serialized:
                     return  # the object was deleted without a signal
-                refused = _write_events(state, merged, candidates, serialized)
+                refused = _write_events(state, merged, serialized)
         except Exception as error:
             reraise_job_timeout(error)
             with transaction.atomic(state.using):
                 serialized = serialize.failed(state, change, error)
-                refused = _write_events(state, merged, candidates, serialized)
+                refused = _write_events(state, merged, serialized)
         name, refusals = serialized.object_repr, refusals | refused
     elif merged.history.event_ids or merged.history.failed_ids:
         with transaction.atomic(state.using):
@@ -143,24 +146,18 @@ def record_now(state: TransactionState, change: Change) -> None:
 
 def merge(state: TransactionState, change: Change) -> MergedChange:
     """Merge a change with the object's earlier ones in the transaction."""
-    history, action = state.begin_history(change), change.action
+    history, action, actor = state.begin_history(change), change.action, current_actor()
     if action != Action.DELETED:
         action = Action.UPDATED if history.existed else Action.CREATED
-    return MergedChange(change, history, action, current_actor())
+    elif not history.existed:
+        return MergedChange(change, history, action, actor)  # created and deleted: nothing is sent
+    candidates, refusals = state.subscriptions.candidates(change.registration.label, action, actor.username)
+    return MergedChange(change, history, action, actor, state.subscriptions.by_serializer(candidates), refusals)
 
 
-def candidates_for(state: TransactionState, merged: MergedChange) -> tuple[list[int], dict[int, Refusal]]:
-    """The webhooks that want the object's Event before its data is known, and why others do not."""
-    if merged.action == Action.DELETED and not merged.history.existed:
-        return [], {}  # created and deleted
-    return state.subscriptions.candidates(merged.change.key[0], merged.action, merged.actor.username)
-
-
-def _write_events(
-    state: TransactionState, merged: MergedChange, candidates: list[int], serialized: SerializedObject
-) -> dict[int, Refusal]:
+def _write_events(state: TransactionState, merged: MergedChange, serialized: SerializedObject) -> dict[int, Refusal]:
     """Write the Events of a change. Returns why some candidates do not want it."""
-    events, refusals = plan_events(state, merged, candidates, serialized)
+    events, refusals = plan_events(state, merged, serialized)
     label, pk = merged.change.key
     for planned in events:
         if planned.ids:
@@ -178,13 +175,14 @@ def _write_events(
 
 
 def plan_events(
-    state: TransactionState, merged: MergedChange, candidates: list[int], serialized: SerializedObject
+    state: TransactionState, merged: MergedChange, serialized: SerializedObject
 ) -> tuple[list[PlannedEvent], dict[int, Refusal]]:
     """The Events of a change, and why some candidates do not want it.
 
     The first Event is for the webhooks that match. The second is for the webhooks with filters that failed.
     """
-    found, planned = _match_candidates(state, merged, candidates, serialized), list[PlannedEvent]()
+    found, planned = _match_candidates(state, merged, serialized), list[PlannedEvent]()
+    label, pk = merged.change.key
     if found.errored:
         reason = last_line(found.error)
         logger.error("The filters of webhooks %s failed for %s: %s", found.errored, merged.change, reason)
@@ -198,20 +196,17 @@ def plan_events(
             by_serializer = state.subscriptions.by_serializer(webhook_ids)
             columns = payloads.serializer_columns(by_serializer, serialized.columns_by_serializer)
             columns |= metadata_columns(merged.action, webhook_ids, error, merged.actor)
-            columns |= dict(zip(("object_type", "object_id"), merged.change.key, strict=True))
-            columns["object_repr"] = serialized.object_repr
+            columns |= {"object_type": label, "object_id": pk, "object_repr": serialized.object_repr}
         planned.append(PlannedEvent(ids, columns))
     return planned, found.refusals
 
 
-def _match_candidates(
-    state: TransactionState, merged: MergedChange, candidates: list[int], serialized: SerializedObject
-) -> Match:
+def _match_candidates(state: TransactionState, merged: MergedChange, serialized: SerializedObject) -> Match:
     """Which candidates want the Event. Without a payload, filters cannot be applied: it fails for all of them."""
     if serialized.error:
-        return Match(candidates)
+        return Match(sorted(pk for webhook_ids in merged.candidates.values() for pk in webhook_ids))
     found = Match()
-    for serializer, webhook_ids in state.subscriptions.by_serializer(candidates).items():
+    for serializer, webhook_ids in merged.candidates.items():
         if columns := serialized.columns_by_serializer.get(serializer):
             context = EventContext(merged.action, **columns, actor=merged.actor)
             found.add(match(webhook_ids, state.subscriptions, context, state.budget))
@@ -269,7 +264,8 @@ def log_missed(using: str, missed: Change | Event) -> Iterator[None]:
             if isinstance(missed, Event):
                 columns = {name: getattr(missed, name) for name in ("object_type", "object_id", "action", "data")}
             else:
-                columns = dict(zip(("object_type", "object_id"), missed.key, strict=True)) | {"action": missed.action}
+                label, pk = missed.key
+                columns = {"object_type": label, "object_id": pk, "action": missed.action}
             reason = clean(MISSED.format(last_line(str(error)) or type(error).__name__))
             event = Event(**columns, **actor_columns(current_actor()), error=reason)
             # Only if its transaction is committed.
