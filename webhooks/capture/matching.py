@@ -28,12 +28,11 @@ class FilterError(Exception):
 class Budget:
     """Seconds of processor time for the conditions of all changes of a transaction.
 
-    It begins with the setting ``conditions_timeout``. Each change adds a hundredth of that, up to the setting again.
-    So the conditions for 10,000 changes take at most 101 times as long as those for one change may take.
+    The first change gets the setting ``conditions_timeout``. Each later one adds a hundredth of that, up to the setting
+    again. So the conditions for 10,000 changes take at most 101 times as long as those for one change may take.
     """
 
-    def __init__(self) -> None:
-        self.left = conf.conditions_timeout
+    left = float("inf")  # until the first change
 
     def refill(self) -> None:
         """Add the share of a change that begins."""
@@ -71,11 +70,12 @@ class EventContext:
         return names if self.action == Action.UPDATED else None
 
     def judge(self, texts: Iterable[str], budget: Budget) -> None:
-        """Evaluate these conditions within the budget; each text once, however many webhooks have it.
+        """Evaluate the conditions of a change within the budget; each text once, however many webhooks have it.
 
         Each gets an equal share of the rest, so that slow ones do not keep others from being evaluated. Slow ones
         then share the rest.
         """
+        budget.refill()
         waiting = [text for text in dict.fromkeys(texts) if text not in self.judgements]
         count = 0
         while len(waiting) != count:
@@ -149,12 +149,11 @@ class Match:
 
 def match(candidates: list[int], subscriptions: Subscriptions, event: EventContext, budget: Budget) -> Match:
     """Apply the filters of each candidate, within the budget."""
-    known = {pk: subscriptions.filters[pk] for pk in candidates if pk in subscriptions.filters}
-    filters = {pk: one for pk, one in known.items() if one.needs_data}
+    known = subscriptions.filters
+    filters = {pk: known[pk] for pk in candidates if pk in known and known[pk].needs_data}
     if not filters:
         return Match(candidates)
     found = Match()
-    budget.refill()
     judged = (one.conditions for one in filters.values() if one.conditions and _changes_enough(one, event))
     event.judge(judged, budget)
     for webhook_id in candidates:

@@ -8,20 +8,12 @@ from typing import Any
 
 from django.db import models
 
-from webhooks.capture.transaction import Key, TransactionState, current_or_new_state
+from webhooks.capture.transaction import TransactionState, current_or_new_state
 from webhooks.db import in_chunks, savepoint
 from webhooks.errors import log_errors
 from webhooks.payloads import snapshots
 from webhooks.payloads.snapshots import PrechangeState
 from webhooks.registry.registration import Registration
-
-
-def needs_prechange(state: TransactionState, key: Key) -> bool:
-    """Whether a webhook needs the prechange state, and the object may be older than the transaction."""
-    if key[0] not in state.subscriptions.prechange_types:
-        return False
-    history = state.history(key)
-    return history is None or history.existed
 
 
 def read_prechange(
@@ -43,7 +35,8 @@ def read_prechange(
         names = ", ".join(f"{registration.label} {pk}" for pk in pks)
         with log_errors(using, "The state before a change cannot be read: %s", names):
             state = current_or_new_state(using, state)
-            _read(state, registration, pks, relations[registration] if relations else (), in_savepoint)
+            if registration.label in state.subscriptions.prechange_types:
+                _read(state, registration, pks, relations[registration] if relations else (), in_savepoint)
     return state
 
 
@@ -55,7 +48,7 @@ def _read(
     in_savepoint: bool,
 ) -> None:
     keys = {(registration.label, str(pk)): pk for pk in map(registration.normalize_pk, pks)}
-    keys = {key: pk for key, pk in keys.items() if needs_prechange(state, key)}
+    keys = {key: pk for key, pk in keys.items() if state.needs_prechange(key)}
     unread = [pk for key, pk in keys.items() if state.prechange(key) is None and state.history(key) is None]
     known = [prechange for prechange in map(state.prechange, keys) if prechange]
     try:

@@ -13,7 +13,6 @@ from django.conf import settings
 from django.db import models, transaction
 from django.utils import timezone, translation
 
-from webhooks.capture.prechange import needs_prechange
 from webhooks.capture.transaction import Change, Key, TransactionState
 from webhooks.db import in_chunks
 from webhooks.errors import get_logger, log_errors, reraise_job_timeout
@@ -209,7 +208,7 @@ def _reason(error: Exception) -> str:
 
 def _serialize(state: TransactionState, change: Change, instance: models.Model, serializer: str) -> dict[str, str]:
     """The columns of an Event from one serializer."""
-    is_deleted, needs = change.action == Action.DELETED, needs_prechange(state, change.key)
+    is_deleted, needs = change.action == Action.DELETED, state.needs_prechange(change.key)
     prechange = state.prechange(change.key) if needs else None
     payload = serialize(change.registration, instance, serializer, prechange)
     if is_deleted and needs:

@@ -91,9 +91,6 @@ class SavepointLog:
         self._steps.append((self._connection.savepoint_state, undo))
 
     def __contains__(self, sid: str) -> bool:
-        return self.rolled_back_to(sid)  # Django's rollback to a savepoint evaluates ``sid in sids``
-
-    def rolled_back_to(self, sid: str) -> bool:
         """Undo the steps inside this savepoint. Returns whether the log was begun inside it."""
         number = sid.rpartition("_x")[2]
         if not number.isdecimal():
@@ -111,6 +108,7 @@ class TransactionState:
         self.using = using
         self.connection = connections[using]
         self.subscriptions = subscriptions.current(using)
+        self.budget = Budget()
         self.has_events = False
         self.records_missed = False
         self.is_outdated = False
@@ -154,10 +152,6 @@ class TransactionState:
                 return True
         return False
 
-    @cached_property
-    def budget(self) -> Budget:
-        return Budget()
-
     def history(self, key: Key) -> ObjectHistory | None:
         """The history of an object. None without a change, or if all of them were rolled back."""
         return self._histories.get(key)
@@ -169,6 +163,13 @@ class TransactionState:
             history = ObjectHistory(existed=change.action != Action.CREATED)
             self._remember(self._histories, change.key, history)
         return history
+
+    def needs_prechange(self, key: Key) -> bool:
+        """Whether a webhook needs the prechange state, and the object may be older than the transaction."""
+        if key[0] not in self.subscriptions.prechange_types:
+            return False
+        history = self._histories.get(key)
+        return history is None or history.existed
 
     def prechange(self, key: Key) -> PrechangeState | None:
         """The state of an object before the transaction. A rollback releases the row's lock, so it drops this too."""
