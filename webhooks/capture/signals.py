@@ -23,7 +23,7 @@ from webhooks import registry
 from webhooks.capture.bulk import batch
 from webhooks.capture.events import record
 from webhooks.capture.prechange import read_prechange
-from webhooks.capture.relations import Relation
+from webhooks.capture.relations import RelationEdit
 from webhooks.capture.transaction import current_state, may_be_wanted
 from webhooks.conf import conf
 from webhooks.errors import log_errors
@@ -156,18 +156,18 @@ def on_many_to_many_changed(
         # First: finding the objects may take a query, and load thousands of keys.
         if not may_be_wanted(holders, using, look_up=True):
             return
-        relation = Relation(sender, holders, reverse)
-        changed = relation.changed(instance, action, pk_set, using)
+        edit = RelationEdit(sender, holders, instance, reverse, using)
+        changed = edit.changed(action, pk_set)
         if action == "post_add":
             message = "Objects that were added to %s of %s %s may be sent without it; save them again to send it"
             with log_errors(using, message, sender.__name__, label, instance.pk):
-                relation.mirror(instance, pk_set or set(), using)
+                edit.mirror(pk_set or set())
         if action.startswith("post_"):
             is_many = sum(map(len, changed.values())) > 1
             with batch(using) if is_many else nullcontext():
                 record(changed, Action.UPDATED, using, needs_lock=True)
         elif (state := current_state(using)) is None or state.subscriptions.prechange_types:
-            relations = {registration: relation.names(registration) for registration in changed}
+            relations = {registration: edit.names(registration) for registration in changed}
             read_prechange(changed, using, relations)
 
 
