@@ -112,9 +112,7 @@ def visible_events(user: Any, events: QuerySet[Event] | None = None) -> QuerySet
 
 def visible_deliveries(user: Any, deliveries: QuerySet[Delivery] | None = None) -> QuerySet[Delivery]:
     """The Deliveries that the user may view, with their objects, and with their webhooks if the host restricts rows."""
-    deliveries = allowed(user, "view", Delivery.objects.all() if deliveries is None else deliveries)
-    if is_restricted(user):
-        deliveries = deliveries.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
+    deliveries = _of_visible_webhooks(user, Delivery.objects.all() if deliveries is None else deliveries)
     if _hides_objects(user):
         deliveries = deliveries.filter(event__in=of_viewable_objects(user, Event.objects.all()))
     return deliveries
@@ -130,10 +128,14 @@ def visible_queue(user: Any) -> QueuedDeliveryQuerySet:
 
 def visible_skips(user: Any, skips: QuerySet[Skip] | None = None) -> QuerySet[Skip]:
     """The skips that the user may view, with their objects, and with their webhooks if the host restricts rows."""
-    skips = allowed(user, "view", Skip.objects.all() if skips is None else skips)
+    return of_viewable_objects(user, _of_visible_webhooks(user, Skip.objects.all() if skips is None else skips))
+
+
+def _of_visible_webhooks(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
+    rows = allowed(user, "view", rows)
     if is_restricted(user):
-        skips = skips.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
-    return of_viewable_objects(user, skips)
+        rows = rows.filter(webhook__in=visible_webhooks(user, Webhook.with_deleted.order_by()))
+    return rows
 
 
 def of_viewable_objects(user: Any, rows: QuerySet[M]) -> QuerySet[M]:
