@@ -19,6 +19,7 @@ import webhooks
 from tests.support import servers
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
 from tests.support.modes import autocommit, bare_savepoint, in_batch, in_transaction
+from tests.support.statements import statements_of
 from tests.testapp.models import Diner, Label, Paired, Place, Thing, Tracked, TrackedPart
 from webhooks import db
 from webhooks.capture import subscriptions
@@ -30,12 +31,6 @@ pytestmark = pytest.mark.usefixtures("database")
 
 def make(count: int) -> list[Tracked]:
     return Tracked.objects.bulk_create(Tracked(name=f"number {number}") for number in range(count))
-
-
-def queries(work: Callable[[], Any]) -> int:
-    with CaptureQueriesContext(connection) as captured:
-        work()
-    return len(captured)
 
 
 def test_objects_created_in_bulk_are_created_events() -> None:
@@ -101,14 +96,14 @@ def test_the_number_of_queries_does_not_grow_with_the_rows(work: Callable[[list[
     def cost(rows: int) -> int:
         Tracked.objects.all()._raw_delete("default")
         made = make(rows)
-        return queries(lambda: work(made))
+        return len(statements_of(lambda: work(made)))
 
     assert cost(3) == cost(90)  # Django itself deletes a hundred at a time
 
 
 def test_without_subscribers_bulk_work_costs_one_query_more() -> None:
     make(3)
-    assert queries(lambda: Tracked.objects.all().update(status="retired")) == 2
+    assert len(statements_of(lambda: Tracked.objects.all().update(status="retired"))) == 2
     assert events() == []
 
 

@@ -96,12 +96,12 @@ def test_it_has_its_name_the_object_and_the_data_as_they_were_given() -> None:
     with context.actor(username="ann", request_id="r1"):
         webhooks.send(CHECKED, thing, {"token_count": 3, "at": datetime(2026, 1, 1, tzinfo=UTC)})
     [event] = events()
-    told = body(event)
+    payload = body(event)
     assert recorded() == [(CHECKED, "testapp.thing", str(thing.pk))]
-    assert (told["event"], told["model"], told["object_type"]) == (CHECKED, "thing", "testapp.thing")
-    assert told["data"] == {"token_count": 3, "at": "2026-01-01T00:00:00Z"}
-    assert (told["username"], told["request_id"], told["sequence"]) == ("ann", "r1", event.pk)
-    assert told["snapshots"] == {"prechange": None, "postchange": None}
+    assert (payload["event"], payload["model"], payload["object_type"]) == (CHECKED, "thing", "testapp.thing")
+    assert payload["data"] == {"token_count": 3, "at": "2026-01-01T00:00:00Z"}
+    assert (payload["username"], payload["request_id"], payload["sequence"]) == ("ann", "r1", event.pk)
+    assert payload["snapshots"] == {"prechange": None, "postchange": None}
     assert (event.webhook_ids, event.object_repr) == ([webhook.pk], "a")
 
 
@@ -109,8 +109,8 @@ def test_it_has_its_name_the_object_and_the_data_as_they_were_given() -> None:
 def test_it_may_be_about_nothing_and_have_no_data() -> None:
     listening()
     webhooks.send(CHECKED)
-    told = body(events()[0])
-    assert (told["event"], told["model"], told["object_type"], told["data"]) == (CHECKED, "", "", None)
+    payload = body(events()[0])
+    assert (payload["event"], payload["model"], payload["object_type"], payload["data"]) == (CHECKED, "", "", None)
     assert (events()[0].object_type, events()[0].object_id) == ("", CHECKED)
     assert events()[0].object_repr == "Thing checked"
 
@@ -417,7 +417,7 @@ def test_an_audit_of_a_rack_arrives_in_its_lane(way: str, api: APIClient, admin_
     assert request.json["username"] == "admin"
 
 
-def test_data_that_are_too_large_stand_as_failed_in_words(db: None, webhooks_settings: Any) -> None:
+def test_data_that_is_too_large_fails_the_event_with_a_reason(db: None, webhooks_settings: Any) -> None:
     webhooks_settings(PAYLOAD_BYTES=10)
     webhook = listening()
     webhooks.send(CHECKED, data="x" * 9)

@@ -1,5 +1,5 @@
-"""What arrives of models of every kind: relations, inheritance, keys, values. Which changes are heard at all is in
-``test_receivers``."""
+"""The data of models of every kind: relations, inheritance, keys, values. Which changes are recorded is in
+``test_signals``."""
 
 from __future__ import annotations
 
@@ -110,8 +110,8 @@ def test_an_object_with_a_grouping_manager_arrives(prechange: bool) -> None:
     counted.labels.add(label)
     with transaction.atomic():
         counted.delete()
-    told = [(event.action, event.error, json.loads(event.data)["label_count"]) for event in events()]
-    assert told == [("created", "", 0), ("updated", "", 0), ("updated", "", 1), ("deleted", "", 1)]
+    found = [(event.action, event.error, json.loads(event.data)["label_count"]) for event in events()]
+    assert found == [("created", "", 0), ("updated", "", 0), ("updated", "", 1), ("deleted", "", 1)]
 
 
 def test_relations_to_many_arrive_with_and_without_a_model_between() -> None:

@@ -145,7 +145,7 @@ def test_without_deletions_the_previous_state_is_not_that_of_the_new_object(
 @pytest.mark.parametrize("model", [Restaurant, Diner])
 @pytest.mark.parametrize("registered", [[], [Place]])
 @MODES
-def test_an_instance_that_is_actor_columns_its_key_alone_has_relations_too(
+def test_an_instance_with_nothing_but_its_key_has_relations_too(
     mode: Callable[..., None], registered: list[Any], model: Any, red: Label, blue: Label
 ) -> None:
     one = model.objects.create(name="old")
@@ -214,8 +214,8 @@ def test_if_an_inherited_row_cannot_be_read_the_previous_state_is_null(
         for name in ("middle", "new"):
             diner.name = name
             diner.save()
-    told = {event.object_type: sides(event)[0] and sides(event)[0]["name"] for event in events()}
-    assert told == {"testapp.diner": None, "testapp.place": "old"}
+    found = {event.object_type: sides(event)[0] and sides(event)[0]["name"] for event in events()}
+    assert found == {"testapp.diner": None, "testapp.place": "old"}
 
 
 def test_an_edit_goes_on_where_its_relation_cannot_be_read(
@@ -355,8 +355,8 @@ def test_a_change_does_not_end_the_transaction_where_a_row_is_locked_that_it_doe
             cursor.execute("SET LOCAL lock_timeout = '100ms'")
         change(diner)
     assert not Diner.objects.get().is_open
-    [told] = [one.message for one in app_log.records if "The state before" in one.message]
-    assert f"testapp.{registered.__name__.lower()} {diner.pk}" in told
+    [message] = [one.message for one in app_log.records if "The state before" in one.message]
+    assert f"testapp.{registered.__name__.lower()} {diner.pk}" in message
 
 
 @pytest.mark.postgresql

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 import webhooks
 from tests.support.draining import sweep_step
 from tests.support.makers import events, make_webhook
 from tests.support.modes import MODES, bare_savepoint
+from tests.support.statements import statements_of
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
 from webhooks.delivery import health, maintenance, retention, statistics
@@ -42,12 +42,6 @@ def thing(database: str) -> Thing:
 def skipped() -> list[tuple[int, str, dict[str, Any]]]:
     """The stored skips in order: webhook, rule and detail."""
     return [(one.webhook_id, one.rule, json.loads(one.detail)) for one in Skip.objects.order_by("webhook_id", "pk")]
-
-
-def statements(work: Callable[[], Any]) -> list[str]:
-    with CaptureQueriesContext(connection) as captured:
-        work()
-    return [query["sql"] for query in captured.captured_queries]
 
 
 # The rules
@@ -384,7 +378,7 @@ def test_skips_cost_one_statement_for_a_change_and_for_a_batch(
         with webhooks.actor("robot"), transaction.atomic():
             Place.objects.create(name="the first looks the webhooks up")
             subscriptions.current("default")
-            measured.append([len(statements(thing.save)), len(statements(in_batch))])
+            measured.append([len(statements_of(thing.save)), len(statements_of(in_batch))])
     assert measured[1] == [number + 1 for number in measured[0]]
     assert Skip.objects.count() == 4 * count * len(fields[kind])
 
@@ -393,7 +387,7 @@ def test_a_second_skip_of_an_object_costs_one_statement_too(thing: Thing) -> Non
     make_webhook(Thing, conditions=RETIRED)
     with transaction.atomic():
         thing.save()
-        first, second = ([one for one in statements(thing.save) if "webhooks_skip" in one] for _ in range(2))
+        first, second = ([one for one in statements_of(thing.save) if "webhooks_skip" in one] for _ in range(2))
     assert (len(first), len(second)) == (1, 1)
 
 
@@ -401,7 +395,7 @@ def test_without_a_rule_no_skip_is_looked_for(thing: Thing) -> None:
     make_webhook(Thing)
     make_webhook(Label, conditions=RETIRED)
     with transaction.atomic():
-        assert not [one for one in statements(thing.save) if "webhooks_skip" in one]
+        assert not [one for one in statements_of(thing.save) if "webhooks_skip" in one]
 
 
 @pytest.mark.parametrize("setting", ["SKIP_DAYS", "SKIPS_PER_WEBHOOK"])
@@ -537,7 +531,7 @@ def test_a_sweep_counts_the_skips_of_a_few_webhooks(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(retention, "COUNTED_WEBHOOKS", 2)
     for _ in range(5):
         make_webhook(Thing)
-    counted = [one for one in statements(lambda: sweep_step(retention.purge_skips)) if "OFFSET" in one]
+    counted = [one for one in statements_of(lambda: sweep_step(retention.purge_skips)) if "OFFSET" in one]
     assert len(counted) == 1
     assert counted[0].count(" OFFSET ") == counted[0].count("LIMIT")
 

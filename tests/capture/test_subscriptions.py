@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.support.makers import make_webhook
+from tests.support.statements import statements_of
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Place, Thing
 from webhooks import registry
@@ -158,12 +159,6 @@ def test_edits_that_are_committed_in_another_order_than_they_began_are_both_seen
 # What a process knows counts for as long as the database says that it is still so
 
 
-def queries(work: Callable[[], Any]) -> int:
-    with CaptureQueriesContext(connection) as captured:
-        work()
-    return len(captured)
-
-
 @pytest.mark.postgresql
 @pytest.mark.parametrize("webhooks", [0, 1, 100])
 def test_cached_subscriptions_are_not_read_again_until_they_change(
@@ -175,9 +170,9 @@ def test_cached_subscriptions_are_not_read_again_until_they_change(
     with monkeypatch.context() as patched:
         patched.setattr("webhooks.capture.subscriptions.read", lambda *args: pytest.fail("read again"))
         assert subscriptions.current("default") is found
-        assert queries(wanting) == 1
+        assert len(statements_of(wanting)) == 1
     make_webhook(Thing)
-    assert queries(wanting) == 2
+    assert len(statements_of(wanting)) == 2
     assert len(wanting()) == webhooks + 1
 
 
@@ -234,9 +229,9 @@ def test_an_edit_between_the_fingerprint_and_the_read_is_seen(
     ask = subscriptions.read_fingerprint
 
     def edited_meanwhile(using: str) -> str:
-        told = ask(using)
+        found = ask(using)
         Webhook.objects.filter(pk=webhook.pk).update(enabled=False)
-        return told
+        return found
 
     Webhook.objects.filter(pk=webhook.pk).update(on_deleted=False)  # so that it is read again
     with monkeypatch.context() as patched:

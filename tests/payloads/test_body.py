@@ -173,7 +173,7 @@ def test_the_timestamp_is_utc_in_every_time_zone(settings: Any, use_tz: bool, zo
     Thing.objects.create(name="a")
     [event] = events()
     stamp = datetime.fromisoformat(json.loads(payloads.json_body(event))["timestamp"])
-    assert stamp.tzinfo is not None, "without an offset nobody knows when that was"
+    assert stamp.tzinfo is not None, "without an offset the time is ambiguous"
     assert stamp.utcoffset() == timedelta(0)
     assert before - timedelta(seconds=1) <= stamp <= datetime.now(UTC)
     assert timezone.is_aware(event.timestamp) == use_tz

@@ -189,8 +189,8 @@ def test_the_admin_says_why_it_saves_no_webhook_outside_the_permission(user: Use
         ("add", reverse("admin:webhooks_webhook_add")),
         ("change", reverse("admin:webhooks_webhook_change", args=[mine.pk])),
     ):
-        told = f"Nothing was saved. You may {action} some webhooks, but none with these values."
-        assert messages_after(browser(user), url, **new) == [told]
+        message = f"Nothing was saved. You may {action} some webhooks, but none with these values."
+        assert messages_after(browser(user), url, **new) == [message]
     assert {one.name for one in Webhook.objects.all()} == {"mine", "theirs"}
 
 

@@ -68,10 +68,10 @@ def test_no_page_or_response_shows_an_object_that_the_user_may_not_view(webhook:
     of_device(webhook)
     of_devices, of_sites = (answers(user_with(permission), hidden) for permission in ("view_device", "view_site"))
     assert [address for address, said in of_devices.items() if MARK in said] == []
-    telling = {address for address, said in of_sites.items() if MARK in said}
-    assert {STATUS, reverse("admin:webhooks_delivery_changelist"), f"{API}/events/"} < telling
-    assert {reverse("admin:webhooks_event_change", args=[hidden.event_id])} < telling
-    assert {reverse("admin:webhooks_skip_changelist"), f"{API}/webhooks/{webhook.pk}/skips/"} < telling
+    showing = {address for address, said in of_sites.items() if MARK in said}
+    assert {STATUS, reverse("admin:webhooks_delivery_changelist"), f"{API}/events/"} < showing
+    assert {reverse("admin:webhooks_event_change", args=[hidden.event_id])} < showing
+    assert {reverse("admin:webhooks_skip_changelist"), f"{API}/webhooks/{webhook.pk}/skips/"} < showing
     assert "plugh" in of_devices[STATUS]
     assert "plugh" not in of_sites[STATUS]
 
@@ -146,8 +146,8 @@ def test_conditions_are_tried_on_visible_events_only(webhook: Webhook) -> None:
         "conditions": json.dumps({"attr": "name", "value": f"{MARK} 1"}),
     }  # fmt: skip
     address = reverse("admin:webhooks_webhook_condition_preview")
-    told = [browser(user).post(address, asked).json()["text"] for user in (user_with(), user_with("view_site"))]
-    assert told == [
+    texts = [browser(user).post(address, asked).json()["text"] for user in (user_with(), user_with("view_site"))]
+    assert texts == [
         "There are no stored events of these models and actions to try it on.",
         "Tried on the last event: 1 would have been sent, 0 would not.",
     ]
@@ -165,10 +165,10 @@ def test_events_without_an_object_are_visible(webhook: Webhook) -> None:
 def test_sending_a_model_requires_the_permission_to_view_it(webhook: Webhook) -> None:
     user = user_with("view_device")
     answer = browser(user).post(reverse("admin:webhooks_webhook_add"), form(name="new"))
-    told = "You may not view dcim.site, so you may not send it. You need the permission dcim.view_site."
-    assert answer.context["adminform"].form.errors["object_types"] == [told]
+    problem = "You may not view dcim.site, so you may not send it. You need the permission dcim.view_site."
+    assert answer.context["adminform"].form.errors["object_types"] == [problem]
     answer = api_client(user).post(f"{API}/webhooks/", NEW, format="json")
-    assert (answer.status_code, answer.json()) == (400, {"object_types": [told]})
+    assert (answer.status_code, answer.json()) == (400, {"object_types": [problem]})
     assert not Webhook.objects.filter(name="new").exists()
 
     answer = api_client(user).post(f"{API}/webhooks/", NEW | {"object_types": ["dcim.device"]}, format="json")
@@ -176,7 +176,7 @@ def test_sending_a_model_requires_the_permission_to_view_it(webhook: Webhook) ->
     answer = api_client(user).patch(
         f"{API}/webhooks/{answer.json()['id']}/", {"object_types": ["dcim.site"]}, format="json"
     )
-    assert answer.json() == {"object_types": [told]}
+    assert answer.json() == {"object_types": [problem]}
 
 
 @pytest.mark.one_database
@@ -190,12 +190,12 @@ def test_the_destination_is_locked_with_a_hidden_model(webhook: Webhook) -> None
     )  # fmt: skip
     assert browser(user).post(change, kept).status_code == 302
     assert Webhook.objects.get().name == "renamed"
-    told = "This webhook sends dcim.site, which you may not view, so you may not change where it sends to."
+    problem = "This webhook sends dcim.site, which you may not view, so you may not change where it sends to."
     for name, value in (("payload_url", "http://127.0.0.1:666/"), ("ssl_verification", False), ("ca_file_path", "/x")):
         answer = api_client(user).patch(address, {name: value}, format="json")
-        assert (answer.status_code, answer.json()) == (400, {name: [told]})
+        assert (answer.status_code, answer.json()) == (400, {name: [problem]})
     answer = browser(user).post(change, kept | {"payload_url": "http://127.0.0.1:666/"})
-    assert answer.context["adminform"].form.errors["payload_url"] == [told]
+    assert answer.context["adminform"].form.errors["payload_url"] == [problem]
 
     # Removing the model first does not help while a change of it waits.
     waiting = of_site(webhook, state=State.PENDING)
@@ -234,11 +234,11 @@ def test_the_content_is_locked_with_a_hidden_model(webhook: Webhook, name: str, 
         body_template="a\r\nb\r\n",
     )  # fmt: skip
     user, viewer = user_with("view_device"), user_with("view_device", "view_site")
-    told = "This webhook sends dcim.site, which you may not view, so you may not change the content that it sends."
+    problem = "This webhook sends dcim.site, which you may not view, so you may not change the content that it sends."
     answer = api_client(user).patch(address, {name: value}, format="json")
-    assert (answer.status_code, answer.json()) == (400, {name: [told]})
+    assert (answer.status_code, answer.json()) == (400, {name: [problem]})
     answer = browser(user).post(change, kept | {name: entered})
-    assert answer.context["adminform"].form.errors[name] == [told]
+    assert answer.context["adminform"].form.errors[name] == [problem]
     before = Webhook.objects.values().get()
     same = {"conditions": {}, "body_template": "a\r\nb", "changed_fields": [], "on_deleted": False, "timeout": 7}
     assert api_client(user).patch(address, same, format="json").status_code == 200
@@ -262,11 +262,11 @@ def test_templates_and_headers_are_locked_while_hidden_events_wait(
     of_site(webhook, state=State.PENDING)
     webhook.object_types.set([ContentType.objects.get_for_model(Device)])
     answer = api_client(user_with("view_device")).patch(f"{API}/webhooks/{webhook.pk}/", {name: value}, format="json")
-    told = (
+    problem = (
         "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may not "
         "change the content that it sends."
     )
-    assert (answer.json() == {name: [told]}) == is_refused
+    assert (answer.json() == {name: [problem]}) == is_refused
     assert answer.status_code == (400 if is_refused else 200)
 
 
@@ -315,10 +315,10 @@ def test_a_new_destination_requires_new_secret_headers(
     Webhook.objects.update(secret_headers="X-Token: planted")
     given = change | ({} if entered is None else {"secret_headers": entered})
     user, address = user_with("view_site", "view_device"), f"{API}/webhooks/{webhook.pk}/"
-    told = ["They would go to the new destination: enter them again, or clear them."]
+    problems = ["They would go to the new destination: enter them again, or clear them."]
     answer = api_client(user).patch(address, given, format="json")
     if entered is None:
-        assert (answer.status_code, answer.json()) == (400, {"secret_headers": told})
+        assert (answer.status_code, answer.json()) == (400, {"secret_headers": problems})
         assert Webhook.objects.get().secret_headers == "X-Token: planted"
     else:
         assert (answer.status_code, Webhook.objects.get().secret_headers) == (200, entered)
@@ -606,12 +606,12 @@ def test_a_hidden_webhook_cannot_be_used_in_a_url(db: None, redis: Any) -> None:
 @pytest.mark.one_database
 def test_the_message_after_a_test_links_only_to_visible_rows(webhook: Webhook) -> None:
     address = reverse("admin:webhooks_webhook_ping", args=[webhook.pk])
-    told = []
+    messages = []
     for more in ((), ("view_event",), ("view_event", "view_delivery")):
         response = browser(make_user("change_webhook", *more)).post(address, follow=True)
-        told.append(str(next(iter(response.context["messages"]))))
-    assert ["href" in one for one in told] == [False, True, True]
-    assert ">event " in told[2]
+        messages.append(str(next(iter(response.context["messages"]))))
+    assert ["href" in one for one in messages] == [False, True, True]
+    assert ">event " in messages[2]
 
 
 @pytest.mark.one_database

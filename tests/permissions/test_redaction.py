@@ -133,9 +133,9 @@ def test_only_users_who_may_change_a_webhook_see_a_secret_in_its_url_headers_tem
     delivery = planted()
     shown = answers(make_user(*VIEWS, *DEEDS), delivery)
     assert [address for address, said in shown.items() if PLANTED in said] == []
-    told = answers(make_user(*VIEWS, "change_webhook"), delivery)
-    telling = {address for address, said in told.items() if PLANTED in said}
-    assert telling >= {
+    shown = answers(make_user(*VIEWS, "change_webhook"), delivery)
+    showing = {address for address, said in shown.items() if PLANTED in said}
+    assert showing >= {
         STATUS, reverse("admin:webhooks_webhook_change", args=[delivery.webhook_id]),
         reverse("admin:webhooks_delivery_change", args=[delivery.pk]),
         reverse("admin:webhooks_event_change", args=[delivery.event_id]),

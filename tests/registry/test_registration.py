@@ -242,7 +242,7 @@ def test_object_ids_are_normalized_primary_keys(
     again = manager.get()
     again.pk, again.name = given, "changed"  # type: ignore[attr-defined]
     mode(again.save)
-    mode(lambda: manager.get().delete())
+    mode(again.delete)
     assert [(event.action, event.object_id, event.error) for event in events()] == [
         ("created", named, ""),
         ("updated", named, ""),
