@@ -13,7 +13,8 @@ if not apps.is_installed("django.contrib.admin"):
         "remove webhooks.urls from your urls.py. The REST API is webhooks.api.urls."
     )
 
-from webhooks.admin import status, why
+from webhooks.admin import why
+from webhooks.admin.status import page as status
 
 view = admin.site.admin_view
 urlpatterns = [

@@ -23,7 +23,8 @@ from dcim.models import Site
 from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS, do, messages_after, page, staff
 from tests.support.makers import make_site_deliveries, make_site_delivery, make_site_event, make_webhook
 from tests.support.servers import free_port
-from webhooks.admin import display, status_problems, status_sections
+from webhooks.admin import display
+from webhooks.admin.status import problems, sections
 from webhooks.models import Delivery, Event, Run, State, StatisticDelta, Sweep, Webhook
 from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.statistic import DURATION
@@ -86,16 +87,16 @@ class TestPage:
         context = admin_client.get(STATUS).context
         shown, folded = ([one["row"].name for one in context[name]] for name in ("webhooks", "folded_webhooks"))
         assert shown[:2] == ["Zabbix", "CMDB"]
-        assert (len(shown), len(folded)) == (status_sections.FEWEST, 4)
+        assert (len(shown), len(folded)) == (sections.FEWEST, 4)
         assert "4 more without a problem" in page(admin_client, STATUS)
 
     def test_of_many_webhooks_and_reasons_the_worst_are_shown(self, admin_client: Client, webhook: Webhook) -> None:
-        for number in range(status_sections.MOST_ROWS + 2):
+        for number in range(sections.MOST_ROWS + 2):
             make_site_deliveries(make_webhook(Site, name=f"broken {number}"), 1)
         shown = page(admin_client, STATUS)
         assert "3 more webhooks" in shown
-        assert f"and {status_sections.MOST_ROWS + 2 - status_problems.MAX_FOLDED} more" in shown
-        assert f"{status_sections.MOST_ROWS + 2 - status_sections.MAX_GROUPS} more reasons" in shown
+        assert f"and {sections.MOST_ROWS + 2 - problems.MAX_FOLDED} more" in shown
+        assert f"{sections.MOST_ROWS + 2 - sections.MAX_GROUPS} more reasons" in shown
 
     def test_the_number_of_queries_does_not_grow(self, admin_client: Client, webhook: Webhook) -> None:
         make_site_deliveries(webhook, 1)
@@ -128,7 +129,7 @@ class TestPage:
     def test_capped_counts_are_marked(
         self, admin_client: Client, webhook: Webhook, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for module in (counts, overview, status_sections):
+        for module in (counts, overview, sections):
             monkeypatch.setattr(module, "TOTAL_CAP", 2, raising=False)
             monkeypatch.setattr(module, "EACH_CAP", 2, raising=False)
         make_site_deliveries(webhook, 5)
@@ -250,7 +251,7 @@ class TestRetry:
         make_site_delivery(webhook, error_kind="refused")
         assert ">Retry 6…</button>" in page(admin_client, STATUS)
         with monkeypatch.context() as capped:
-            for module in (counts, overview, status_problems):
+            for module in (counts, overview, problems):
                 capped.setattr(module, "EACH_CAP", 2)
             assert ">Retry all…</button>" in page(admin_client, STATUS), "3 is only a cap"
         response = admin_client.post(f"{RETRY_ALL}?webhook={webhook.pk}&error_kind=http_401", follow=True)
@@ -347,7 +348,7 @@ class TestStatistics:
     def test_rates_are_readable(self, attempts: int, rate: str) -> None:
         recent = Recent()
         recent.minutes.add("", {"attempted": attempts})
-        assert status_sections.rate(recent.per_minute) == rate
+        assert sections.rate(recent.per_minute) == rate
 
     def test_a_user_without_permission_for_webhooks_sees_none(self, webhook: Webhook) -> None:
         assert "Attempts in 24 hours" in page(staff("view_delivery", "view_webhook"), STATUS)

@@ -34,13 +34,13 @@ CODE = {"class": "vLargeTextField wh-code", "spellcheck": "false"}
 class ModelsWidget(forms.CheckboxSelectMultiple):
     """Checkboxes with a heading for each app. Scripts add "all" and "none" to each heading, and a filter."""
 
-    template_name = "webhooks/admin/models_widget.html"
+    template_name = "webhooks/admin/webhook/models_widget.html"
 
 
 class FirstActionWidget(forms.CheckboxInput):
     """The first of the boxes for actions, after the text that introduces them all."""
 
-    template_name = "webhooks/admin/first_action.html"
+    template_name = "webhooks/admin/webhook/first_action.html"
 
 
 class ListField(forms.CharField):

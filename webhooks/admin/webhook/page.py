@@ -20,11 +20,15 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from webhooks import permissions
-from webhooks.admin import run_start, try_it, webhook_fieldsets, webhook_health
 from webhooks.admin.display import part
 from webhooks.admin.lists import as_key, page_url, redirect_back, row_url
-from webhooks.admin.webhook_form import WebhookForm, unused_fields
-from webhooks.admin.webhook_list import WebhookListAdmin
+from webhooks.admin.webhook import try_it
+from webhooks.admin.webhook.fieldsets import HEADERS, describe, fieldsets
+from webhooks.admin.webhook.form import WebhookForm, unused_fields
+from webhooks.admin.webhook.health import DUPLICATE, health
+from webhooks.admin.webhook.list import WebhookListAdmin
+from webhooks.admin.webhook.preview import condition_preview
+from webhooks.admin.webhook.recover import MEANINGS, recover_view
 from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
 from webhooks.models.columns import USERNAME_LENGTH
@@ -38,7 +42,7 @@ from webhooks.permissions import redaction
 from webhooks.workers import jobs
 
 # Fields that users without permission to change the webhook do not see.
-HIDDEN = {"secret", "clear_secret", "forget_previous_secret", *webhook_fieldsets.HEADERS, "body_template"}
+HIDDEN = {"secret", "clear_secret", "forget_previous_secret", *HEADERS, "body_template"}
 
 # An error report that Django mails must not contain the secrets.
 hide_secrets = method_decorator(sensitive_post_parameters("secret", "secret_headers"))
@@ -51,7 +55,7 @@ class OutsidePermission(PermissionDenied):
 @admin.register(Webhook)
 class WebhookAdmin(WebhookListAdmin):
     form = WebhookForm
-    change_form_template = "webhooks/admin/webhook.html"
+    change_form_template = "webhooks/admin/webhook/page.html"
     readonly_fields = ("redacted_url",)
 
     class Media:
@@ -92,7 +96,7 @@ class WebhookAdmin(WebhookListAdmin):
         left_out, url = unused_fields(obj or Webhook()), "payload_url"
         if not self._may_edit(request, obj):
             left_out, url = left_out | HIDDEN, "redacted_url"
-        return webhook_fieldsets.fieldsets(left_out, url)
+        return fieldsets(left_out, url)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """All actions, or the values of the webhook to copy, without its secrets."""
@@ -105,7 +109,7 @@ class WebhookAdmin(WebhookListAdmin):
 
     def _original(self, request: HttpRequest) -> Webhook | None:
         """The webhook to copy. Its headers and templates need permission to change it."""
-        found = Webhook.objects.filter(pk=as_key(request.GET.get(webhook_health.DUPLICATE, ""))).first()
+        found = Webhook.objects.filter(pk=as_key(request.GET.get(DUPLICATE, ""))).first()
         return found if found and self.has_change_permission(request, found) else None
 
     @admin.display(description=gettext_lazy("payload URL"))
@@ -117,7 +121,7 @@ class WebhookAdmin(WebhookListAdmin):
         webhook, shown = kwargs.get("obj"), context["adminform"]
         form, is_editable = shown.form, self._may_edit(request, webhook)
         described = form.instance if form.is_bound else webhook or Webhook()
-        shown.fieldsets = webhook_fieldsets.describe(shown.fieldsets, described)
+        shown.fieldsets = describe(shown.fieldsets, described)
         context["original_of_copy"] = self._original(request) if webhook is None else None
         if is_editable and "try_it" not in context:
             context["try_it"] = try_it.panel(request, self._try_url(webhook), webhook)
@@ -125,10 +129,10 @@ class WebhookAdmin(WebhookListAdmin):
             if form.is_bound:  # which has changed the webhook
                 webhook = self.get_object(request, str(webhook.pk)) or webhook
             may_copy = is_editable and self.has_add_permission(request)
-            top = webhook_health.health(webhook, request.user, is_editable, may_copy)
+            top = health(webhook, request.user, is_editable, may_copy)
             # The heading names the webhook. Django would write "Change webhook", and the name only in the tab.
             context |= {"title": webhook.name, "subtitle": None}
-            context["health"] = part(request, "webhooks/admin/health.html", top)
+            context["health"] = part(request, "webhooks/admin/webhook/health.html", top)
         return super().render_change_form(request, context, *args, **kwargs)
 
     @hide_secrets
@@ -231,7 +235,7 @@ class WebhookAdmin(WebhookListAdmin):
             of_webhook("try", trial),
             of_webhook("ping", ping),
             *(of_webhook(name, switch, name=name) for name in ("enable", "pause", "resume")),
-            *(of_webhook(kind.value, run, kind=kind) for kind in run_start.MEANINGS),
+            *(of_webhook(kind.value, run, kind=kind) for kind in MEANINGS),
             *super().get_urls(),
         ]
 
@@ -247,7 +251,7 @@ class WebhookAdmin(WebhookListAdmin):
             if not is_given:
                 text = _("To try the filters on stored events, you need the permission %(permission)s.")
                 return JsonResponse({"text": text % {"permission": permission}})
-        return JsonResponse({"text": try_it.condition_preview(request)})
+        return JsonResponse({"text": condition_preview(request)})
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send a test event to the webhook."""
@@ -275,9 +279,7 @@ class WebhookAdmin(WebhookListAdmin):
             raise Http404
         if not self.has_view_permission(request, webhook):
             raise PermissionDenied
-        return run_start.since_view(
-            request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts}
-        )
+        return recover_view(request, webhook, kind, {**self.admin_site.each_context(request), "opts": self.opts})
 
     def switch_view(self, request: HttpRequest, object_id: str, name: str) -> HttpResponse:
         """Enable, pause or resume the webhook."""

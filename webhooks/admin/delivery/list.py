@@ -14,12 +14,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.delivery_page import delivery_context, next_attempt
+from webhooks.admin.delivery.page import delivery_context, next_attempt
 from webhooks.admin.display import action_word, delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
 from webhooks.admin.paging import Found, Keep, read_page, read_page_by_events
-from webhooks.admin.run_start import question_context
+from webhooks.admin.run.start import question_context
 from webhooks.db import Among, index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
@@ -57,7 +57,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
     list_display_links = ("object",)
     filter_form = DeliveryFilterForm
     noun = "delivery"
-    change_form_template = "webhooks/admin/delivery.html"
+    change_form_template = "webhooks/admin/delivery/page.html"
     actions = ("retry_chosen", "resend_chosen", "discard_chosen")
     buttons = ("retry", "resend", "discard")
     run_kinds = {
@@ -158,7 +158,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
             "skipped": len(request.POST.getlist("_selected_action")) - len(rows),
             "list_url": request.get_full_path(),
         }
-        return page(request, "webhooks/admin/run_start.html", context)
+        return page(request, "webhooks/admin/run/start.html", context)
 
     # One delivery
 

@@ -1,15 +1,11 @@
-"""The pages that show what a run would do, with true numbers and names, and begin it.
-
-A list begins a run of the rows that match its filters. The page of a webhook begins Recover and Backfill, from a time.
-"""
+"""The page that shows what a run of the rows of a list would do, with true numbers and names, and begins it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from django import forms
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.core.exceptions import PermissionDenied
@@ -18,13 +14,11 @@ from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.text import capfirst
-from django.utils.timezone import get_current_timezone_name, localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.display import action_word, page, state_word
-from webhooks.admin.filters import MOMENT
 from webhooks.admin.lists import row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
@@ -74,29 +68,12 @@ NAMES = {
     "created_before": gettext_lazy("before %(time)s"),
 }
 
-# Without an order to count on, the page counts for this long.
-PREVIEW_SECONDS = 1.0
-
+# Runs of few deliveries are done at once.
+AT_ONCE_KINDS = (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)
 DONE = ngettext_lazy("Done with %(number)s delivery.", "Done with %(number)s deliveries.", "count")
 
-AT_ONCE_KINDS = (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)
-
-# A dry run counts for this many seconds, then shows its counts so far.
-DRY_RUN_SECONDS = 2.0
-
-MEANINGS = {
-    RunKind.RECOVER: gettext_lazy(
-        "Sends what this webhook should have sent and did not: failed and discarded deliveries again, and events that "
-        "failed before they had a delivery. What the receiver accepted is not sent again."
-    ),
-    RunKind.BACKFILL: gettext_lazy(
-        "Sends stored events that the webhook wants as it is now and never had a delivery of, for example events from "
-        "before it was created."
-    ),
-}
-
-
-# A run of the rows of a list
+# The page counts for this many seconds. A link on it counts for longer.
+COUNT_SECONDS = 1.0
 
 
 def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
@@ -105,7 +82,7 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
     if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
         raise PermissionDenied
     try:
-        shown = preview_context(request, kind, filters, PREVIEW_SECONDS, takes_all=True)
+        shown = preview_context(request, kind, filters, COUNT_SECONDS, takes_all=True)
     except RefusedFilter as refused:
         messages.error(request, str(refused))
         return redirect(_list_url(kind))
@@ -124,7 +101,7 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
         "is_run": is_run,
         "may_start": may_start,
     }
-    return page(request, "webhooks/admin/run_start.html", context)
+    return page(request, "webhooks/admin/run/start.html", context)
 
 
 def question_context(
@@ -240,70 +217,3 @@ def _filter_text(name: str, value: Any) -> str:
         case "action":
             value = action_word(value)
     return f"{NAMES.get(name, name)}: {value}"
-
-
-# Recover and Backfill
-
-
-class SinceForm(forms.Form):
-    """Since when: some hours before now, or a time."""
-
-    hours = forms.TypedChoiceField(
-        label=gettext_lazy("Go back"),
-        choices=[
-            ("1", gettext_lazy("the last hour")),
-            ("6", gettext_lazy("the last 6 hours")),
-            ("24", gettext_lazy("the last 24 hours")),
-            ("168", gettext_lazy("the last 7 days")),
-            ("", gettext_lazy("another time")),
-        ],
-        coerce=int,
-        empty_value=None,
-        required=False,
-    )
-    since = forms.DateTimeField(required=False, widget=MOMENT)
-
-    def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
-        now = datetime.now(UTC).replace(microsecond=0)  # as the form of the second step has it
-        if hours := cleaned.get("hours"):
-            cleaned["since"] = now - timedelta(hours=hours)
-        elif not self.errors and not cleaned.get("since"):
-            self.add_error("since", _("Choose how far to go back, or enter a time."))
-        elif not self.errors and cleaned["since"] > now:
-            self.add_error("since", _("This time is in the future."))
-        return cleaned
-
-
-def may_begin(user: Any, kind: RunKind) -> bool:
-    return all(permissions.has_perm(user, one) for one in (*runs.PERMISSIONS[kind], "webhooks.add_run"))
-
-
-def since_view(request: HttpRequest, webhook: Webhook, kind: RunKind, context: dict[str, Any]) -> HttpResponse:
-    """The form, the dry run of a chosen time, or with POST the begun run."""
-    if not may_begin(request.user, kind):
-        raise PermissionDenied
-    given = request.POST if request.method == "POST" else request.GET
-    form = SinceForm(given if given or request.method == "POST" else None, initial={"hours": "24"}, label_suffix="")
-    form.fields["since"].label = _("Since (%(zone)s)") % {"zone": get_current_timezone_name()}
-    act = capfirst(kind.label)
-    context |= {
-        "title": _("%(act)s %(webhook)s") % {"act": act, "webhook": webhook},
-        "act": act,
-        "meaning": MEANINGS[kind],
-        "form": form,
-        "webhook": webhook,
-        "is_sent_later": not webhook.enabled or webhook.is_paused,
-    }
-    if form.is_valid():
-        since: datetime = form.cleaned_data["since"]
-        filters = runs.since_filters(webhook, since)
-        if request.method == "POST":
-            show_run(request, runs.start(kind, filters, request.user))
-            return redirect("admin:webhooks_webhook_change", webhook.pk)
-        context |= {
-            **preview_context(request, kind, filters, DRY_RUN_SECONDS),
-            "since": exact_time(since),
-            "posted": localtime(since).strftime("%Y-%m-%dT%H:%M:%S"),
-        }
-    return page(request, "webhooks/admin/recover.html", context)

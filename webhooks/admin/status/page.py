@@ -17,9 +17,10 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST, require_safe
 
 from webhooks import permissions
-from webhooks.admin import delivery, status_problems, status_sections
+from webhooks.admin.delivery.list import act
 from webhooks.admin.display import page
 from webhooks.admin.lists import as_key, start_url
+from webhooks.admin.status import problems, sections
 from webhooks.error_kinds import KINDS
 from webhooks.models import Delivery, RunKind
 from webhooks.models.queue import State
@@ -69,13 +70,13 @@ def _parts(request: HttpRequest) -> dict[str, Any]:
         "alarms": status.alarms,
         "problem_count": len(status.problems),
         "worst": status.level.value,
-        **status_problems.boxes(status, user),
-        **status_sections.figures(overview, status.as_of),
-        **status_sections.webhooks(status),
-        **status_sections.failed(overview, user),
-        **status_sections.runs(overview, user),
-        **status_sections.workers(status.backend),
-        **status_sections.database(overview.vacuum),
+        **problems.boxes(status, user),
+        **sections.figures(overview, status.as_of),
+        **sections.webhooks(status),
+        **sections.failed(overview, user),
+        **sections.runs(overview, user),
+        **sections.workers(status.backend),
+        **sections.database(overview.vacuum),
     }
 
 
@@ -98,7 +99,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
         filters["error_kind"] = kind
         failed = failed.filter(queued__error_kind=kind)
     if failed[: runs.AT_ONCE + 1].count() <= runs.AT_ONCE:
-        delivery.act(request, "retry", failed)
+        act(request, "retry", failed)
         return redirect("webhooks_backend_status")
     # That page asks, with the true number, and needs the permission to begin a run.
     return redirect(start_url(RunKind.RETRY, filters))
