@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from dcim.models import Site
 from tests.support.makers import make_attempt, make_site_deliveries, make_site_delivery, make_site_event, make_webhook
-from webhooks.models import Event, Run, RunState, State
+from webhooks.models import Event, Run, RunKind, RunState, State
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
@@ -58,6 +58,16 @@ def test_all_that_match_become_a_run_with_a_progress_that_refreshes_itself(page:
     page.get_by_role("dialog").get_by_role("button", name="Cancel run").click()
     expect(progress.locator(".wh-pill")).to_have_text("cancelled")
     assert Run.objects.get().state == RunState.CANCELLED
+
+
+def test_a_long_name_of_a_run_is_not_cut(page: Page) -> None:
+    webhook = make_webhook(Site, name="An endpoint with a very long name that says a lot about what it is for " * 2)
+    Run.objects.create(kind=RunKind.RETRY, filters={"webhook": webhook.pk}, requested_by="admin")
+    page.set_viewport_size({"width": 1366, "height": 768})
+    page.goto("/admin/webhooks/run/")
+    name = page.locator("#result_list .field-what")
+    expect(name).to_contain_text(webhook.name.strip())
+    assert name.evaluate("one => one.scrollWidth - one.clientWidth") <= 0
 
 
 def test_a_list_finds_a_match_that_is_far_back(page: Page) -> None:

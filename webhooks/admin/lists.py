@@ -72,7 +72,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
     """The kind of run that does an action with all rows that match the filters."""
 
     class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/rows.css"]}
+        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/lists.css"]}
 
     # The list
 

@@ -14,26 +14,13 @@ from uuid import UUID
 
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
-from django.core.paginator import Page, Paginator
+from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 from webhooks.db import index_plans
 from webhooks.models.selection import rows_in_order
 from webhooks.operations.counts import TOTAL_CAP, capped
-
-
-class IndexedPaginator(Paginator):
-    """Reads the keys of a page by an index, then its rows with their counts."""
-
-    def page(self, number: int | str) -> Page:
-        number = self.validate_number(number)
-        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
-        with index_plans(rows.db):
-            keys = rows.prefetch_related(None).values_list("pk", flat=True)
-            chosen = list(keys[(number - 1) * self.per_page : number * self.per_page])
-            return Page(rows_in_order(rows, chosen), number, self)
-
 
 # A page looks through this many rows for matches: first a few, then many. Rows next to each other in the table cost
 # less than rows that an index finds here and there.
@@ -181,12 +168,3 @@ class KeysetList(ChangeList):
         self.show_full_result_count = self.can_show_all = self.multi_page = False
         self.show_admin_actions, self.full_result_count = True, None
         self.paginator = Paginator(self.result_list, max(1, self.list_per_page))
-
-
-class IndexedList(ChangeList):
-    """The list of an admin page. Django reads a list of one page without the paginator."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        if not self.multi_page:
-            self.result_list = self.paginator.page(1).object_list

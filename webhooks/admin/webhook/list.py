@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.core.paginator import Page, Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -17,9 +19,10 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 from webhooks import permissions
 from webhooks.admin.display import EMPTY, EscapeInvisibleMixin, short, webhook_state, when
 from webhooks.admin.lists import ModelAdmin, list_url, show_result
-from webhooks.admin.paging import IndexedList, IndexedPaginator
+from webhooks.db import index_plans
 from webhooks.models import Webhook
 from webhooks.models.queue import State
+from webhooks.models.selection import rows_in_order
 from webhooks.network import url_policy
 from webhooks.operations import webhooks
 from webhooks.operations.counts import EACH_CAP, open_count, with_counts
@@ -42,13 +45,35 @@ PAUSED = ngettext_lazy(
 RESUMED = ngettext_lazy("%(number)s webhook resumed.", "%(number)s webhooks resumed.", "count")
 
 
+class IndexedPaginator(Paginator):
+    """Reads the keys of a page by an index, then its rows with their counts."""
+
+    def page(self, number: int | str) -> Page:
+        number = self.validate_number(number)
+        rows: QuerySet[Any] = self.object_list  # type: ignore[assignment]
+        with index_plans(rows.db):
+            keys = rows.prefetch_related(None).values_list("pk", flat=True)
+            chosen = list(keys[(number - 1) * self.per_page : number * self.per_page])
+            return Page(rows_in_order(rows, chosen), number, self)
+
+
+class IndexedList(ChangeList):
+    """The list of an admin page. Django reads a list of one page without the paginator."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if not self.multi_page:
+            self.result_list = self.paginator.page(1).object_list
+
+
 class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
+    change_list_template = "webhooks/admin/webhook/list.html"
     paginator = IndexedPaginator
     actions = ("enable", "disable", "pause", "resume")
     sortable_by = ("name_and_url", "state")
 
     class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css"]}
+        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/lists.css"]}
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
         return lookup in ALLOWED_LOOKUPS and super().lookup_allowed(lookup, value, request)
@@ -93,11 +118,11 @@ class WebhookListAdmin(EscapeInvisibleMixin, ModelAdmin):
 
     @admin.display(description=gettext_lazy("not sent yet"))
     def open(self, webhook: Any) -> SafeString | str:
-        return _count_link(webhook, "open", open_count(webhook))
+        return _count_link(webhook, "open", open_count(webhook), _("not sent yet"))
 
     @admin.display(description=gettext_lazy("failed"))
     def failed(self, webhook: Any) -> SafeString | str:
-        return _count_link(webhook, State.FAILED, webhook.failed)
+        return _count_link(webhook, State.FAILED, webhook.failed, _("failed"))
 
     @admin.display(description=gettext_lazy("last result"))
     def last_result(self, webhook: Webhook) -> SafeString | str:
@@ -138,6 +163,8 @@ def _switch(
     show_result(request, done, changed, len(keys) - changed, why)
 
 
-def _count_link(webhook: Webhook, state: str, count: int) -> SafeString | str:
+def _count_link(webhook: Webhook, state: str, count: int, label: str) -> SafeString | str:
+    """A count as a link to the list of these deliveries. ``label`` is for small screens without columns."""
     url = list_url("delivery", webhook=webhook.pk, state=state)
-    return format_html('<a href="{}">{}</a>', url, number(count, EACH_CAP)) if count else EMPTY
+    text = '<a class="wh-count" data-wh-label="{}" href="{}">{}</a>'
+    return format_html(text, label, url, number(count, EACH_CAP)) if count else EMPTY

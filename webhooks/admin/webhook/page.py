@@ -9,6 +9,7 @@ from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.db.models import Count, Q, QuerySet
+from django.forms.models import model_to_dict
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect
 from django.urls import URLPattern, path, reverse
@@ -59,7 +60,7 @@ class WebhookAdmin(WebhookListAdmin):
     readonly_fields = ("redacted_url",)
 
     class Media:
-        css: ClassVar = {"all": ["webhooks/admin.css", "webhooks/webhook.css"]}
+        css: ClassVar = {"all": ["webhooks/webhook.css"]}
 
     # Permissions
 
@@ -101,10 +102,8 @@ class WebhookAdmin(WebhookListAdmin):
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         """All actions, or the values of the webhook to copy, without its secrets."""
         if original := self._original(request):
-            copied = {one.name for one in Webhook._meta.fields if one.editable} - {"id", "name", *SECRET_FIELDS}
-            values: dict[str, Any] = {name: getattr(original, name) for name in copied if hasattr(original, name)}
             name = _("%(name)s (copy)") % {"name": original.name}
-            return values | {"name": name[:150], "object_types": list(original.object_types.all())}
+            return model_to_dict(original, exclude=["id", *SECRET_FIELDS]) | {"name": name[:150]}
         return dict.fromkeys(ACTION_FIELDS, True) | super().get_changeform_initial_data(request)
 
     def _original(self, request: HttpRequest) -> Webhook | None:

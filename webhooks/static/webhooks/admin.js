@@ -15,9 +15,10 @@ document.addEventListener("DOMContentLoaded", () => {
 document.addEventListener("htmx:load", (event) => addGroups(event.target));
 
 // The box that selects all rows of a page has only an invisible name. Where rows are cards, it has no column either.
+// django-unfold has put it into a label.
 
 function labelToggle(toggle) {
-  if (!toggle) return;
+  if (!toggle || toggle.closest("label")) return;
   const label = document.createElement("label");
   label.className = "wh-toggle-label";
   label.htmlFor = toggle.id;
