@@ -27,6 +27,7 @@ MANY_DIGITS = "9" * 5_000
         ),
         *((f"{EVENTS}?{key}=%00", 200) for key in ("q", "state", "object_id", "within")),
         (f"{DELIVERIES}?webhook={MANY_DIGITS}", 200),
+        (f"{DELIVERIES}?created_after=2026-02-30T00:00", 200),
         (f"{EVENTS}?before=x", 404),
         (f"{DELIVERIES}?before=1.2", 404),
         (f"{DELIVERIES}?event__data__contains=x", 400),

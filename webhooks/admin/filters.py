@@ -76,8 +76,11 @@ class MomentInput(forms.DateTimeInput):
     input_type = "datetime-local"
 
     def format_value(self, value: Any) -> str | None:
-        moment = parse_datetime(value) if isinstance(value, str) else value
-        if not isinstance(moment, datetime):
+        try:
+            moment = parse_datetime(value or "")
+        except ValueError:  # such as 30 February: the field shows its error
+            moment = None
+        if moment is None:
             return None
         local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
         return local.strftime("%Y-%m-%dT%H:%M:%S")
@@ -158,10 +161,9 @@ class FilterForm(ListForm):
             self.fields[name].label = f"{self.fields[name].label} ({zone})"
 
     def offers(self) -> dict[str, Choices]:
-        labels = [registration.label for registration in registry.registrations()]
         names = [*Action.values, *registry.custom_events(), PING]
         return {
-            "object_type": [(label, label) for label in labels],
+            "object_type": [(label, label) for label in registry.registered_models()],
             "action": [(name, Action(name).label if name in Action.values else name) for name in names],
             "within": [(name, label) for name, (label, _span) in SPANS.items()],
         }
@@ -179,12 +181,9 @@ class FilterForm(ListForm):
         return found | (meaning_of(term, self.searched) if term else {})
 
     def as_filter(self, name: str, value: Any) -> Any:
-        match name:
-            case "webhook":
-                return int(value)
-            case "object_type":
-                return value.lower()
-        return filter_time(value) if isinstance(value, datetime) else value
+        if isinstance(value, datetime):
+            return filter_time(value)
+        return value.lower() if name == "object_type" else value
 
 
 def meaning_of(term: str, model: type[Event | Skip]) -> dict[str, Any]:
@@ -194,17 +193,22 @@ def meaning_of(term: str, model: type[Event | Skip]) -> dict[str, Any]:
     label, colon, key = term.partition(":")
     if registry.registration_by_label(label):
         return {"object_type": label.lower()} | ({"object_id": key.strip()} if colon else {})
-    labels = [registration.label for registration in registry.registrations()]
     with index_plans(rows.db):
-        if rows.filter(object_type__in=labels, object_id=term).exists():
+        if rows.filter(object_type__in=[*registry.registered_models()], object_id=term).exists():
             return {"object_id": term}
         # Skips have no index of requests.
         return {"request_id": term} if Event.objects.filter(request_id=term).exists() else {"name": term}
 
 
 class WebhookField(ChosenField):
+    """A choice among webhooks. Its value is a key."""
+
     def valid_value(self, value: Any) -> bool:
         return bool(value.isdecimal()) and len(value) < 19  # a number that the database accepts
+
+    def clean(self, value: Any) -> Any:
+        chosen = super().clean(value)
+        return int(chosen) if chosen else ""
 
 
 class DeliveryFilterForm(FilterForm):
@@ -229,6 +233,10 @@ class DeliveryFilterForm(FilterForm):
         return super().as_filter(name, value)
 
 
+# The filters that a state of the list of events means.
+EVENT_STATES = {"failed": {"failed": True}, "replayed": {"replayed": True}, "recorded": {"failed": False}}
+
+
 class EventFilterForm(FilterForm):
     state = ChosenField(label=_("State"), required=False)
 
@@ -241,12 +249,8 @@ class EventFilterForm(FilterForm):
     @cached_property
     def chosen(self) -> dict[str, Any]:
         found = dict(super().chosen)
-        match found.pop("state", None):
-            case "failed" | "recorded" as state:
-                found["failed"] = state == "failed"
-            case "replayed":
-                found["replayed"] = True
-        return found
+        state = found.pop("state", "")
+        return found | EVENT_STATES.get(state, {})
 
 
 class SkipFilterForm(FilterForm):
