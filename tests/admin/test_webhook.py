@@ -31,7 +31,6 @@ from webhooks.workers import jobs
 
 
 @pytest.mark.one_database
-@pytest.mark.one_database
 class TestForm:
     def test_it_offers_registered_models_by_app(self, admin_client: Client) -> None:
         shown = page(admin_client, reverse("admin:webhooks_webhook_add"))
@@ -168,7 +167,6 @@ class TestForm:
         assert "No longer registered, and removed when you save: auth.user" in page(admin_client, change_of(webhook))
 
 
-@pytest.mark.one_database
 @pytest.mark.one_database
 class TestSecret:
     @pytest.fixture

@@ -117,8 +117,7 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
         user = request.user
         sees_payload = permissions.may_view_payloads(user, obj)
         same = {"object_type": obj.object_type, "object_id": obj.object_id}
-        replays = Event.objects.filter(**same, pk__gt=obj.pk, replay_of=obj.pk)
-        replayed = replays.first() if obj.error else None
+        replayed = Event.objects.filter(**same, pk__gt=obj.pk, replay_of=obj.pk).first() if obj.error else None
         deliveries = _deliveries(obj, user)
 
         def visible_id(pk: int | None) -> int | None:
@@ -149,16 +148,13 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
 
 def _outcomes(counts: Mapping[str, int]) -> SafeString:
     """Such as "1 failed", "2 not sent yet", "6 succeeded": the deliveries of an event by outcome."""
-    found = []
-    for state in (State.FAILED, "", State.SUCCEEDED, State.DISCARDED):
-        if count := counts.get(state):
-            text = (
-                f"{number(count)} {state_word(state)}"
-                if state
-                else _("%(count)s not sent yet") % {"count": number(count)}
-            )
-            found.append((pill(state or State.PENDING, text),))
-    return format_html_join(" ", "{}", found)
+    pills = []
+    for outcome in (State.FAILED, "", State.SUCCEEDED, State.DISCARDED):
+        if count := counts.get(outcome):
+            shown = number(count)
+            text = f"{shown} {state_word(outcome)}" if outcome else _("%(count)s not sent yet") % {"count": shown}
+            pills.append((pill(outcome or State.PENDING, text),))
+    return format_html_join(" ", "{}", pills)
 
 
 def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:

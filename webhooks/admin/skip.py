@@ -43,8 +43,7 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         ordered: Any = Skip.objects.all() if permissions.may_view_skips(request.user) else Skip.objects.none()
         ordered, indexed = ordered.order_by("-pk"), {name for name in TIMES if name in filters}
         if "object_id" in filters:
-            labels = [registration.label for registration in registry.registrations()]
-            chosen = [filters["object_type"]] if "object_type" in filters else labels
+            chosen = [filters["object_type"]] if "object_type" in filters else [*registry.registered_models()]
             ordered = ordered.filter(object_type__in=chosen, object_id=filters["object_id"])
             indexed |= {"object_type", "object_id"}
         elif "webhook" in filters:

@@ -49,13 +49,14 @@ def show(request: HttpRequest) -> HttpResponse:
     """The form, and below it the answer to what the address asks."""
     if not permissions.may_view_webhooks(request.user):
         raise PermissionDenied
+    offered = [one for one in registry.registrations() if permissions.may_view_model(request.user, one.model)]
     asked = {name: clean(str(value).strip()) for name, value in request.GET.items()}
     context: dict[str, Any] = {
         **admin.site.each_context(request),
         "title": _("Why didn't it fire?"),
         "opts": Webhook._meta,
         "asked": asked,
-        "models": _models(request.user),
+        "models": [(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered],
         "webhooks": permissions.visible_webhooks(request.user).order_by("name").values_list("pk", "name"),
         "webhook": as_key(asked.get("webhook", "")),
     }
@@ -82,12 +83,6 @@ class _SeveralObjects(Exception):
     def __init__(self, objects: Sequence[tuple[str, str, str]]) -> None:
         super().__init__()
         self.objects = objects
-
-
-def _models(user: Any) -> list[tuple[str, str]]:
-    """The labels and names of the registered models that the user may view."""
-    offered = [one for one in registry.registrations() if permissions.may_view_model(user, one.model)]
-    return [(one.label, f"{one.model._meta.verbose_name} ({one.label})") for one in offered]
 
 
 def _question(user: Any, asked: Mapping[str, str]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ def find_problems(user: Any) -> list[str]:
     if not conf.enabled:
         return [_("webhooks are turned off")]
     found = []
-    if _is_sweep_late():
+    # Without any sweep, no worker ever ran: that is no news on a new site.
+    if Sweep.objects.filter(pk=1, swept_at__lt=DatabaseNow(-LATE)).exists():
         found.append(_("no worker has swept lately: is one running?"))
     troubled = permissions.visible_webhooks(user).filter(IN_TROUBLE).count()
     if troubled:
@@ -63,8 +64,3 @@ def find_problems(user: Any) -> list[str]:
         if permissions.visible_events(user, Event.objects.failed()).order_by("timestamp").values("pk")[:1]:
             found.append(_("events failed"))
     return found
-
-
-def _is_sweep_late() -> bool:
-    """Whether the last sweep is long ago. Without any sweep, no worker ever ran: that is no news on a new site."""
-    return Sweep.objects.filter(pk=1, swept_at__lt=DatabaseNow(-LATE)).exists()

@@ -123,7 +123,8 @@ def failed_answer(attempts: list[Attempt]) -> str:
     """The beginning of the answer to the last attempt, if that failed. The newest attempt is the first."""
     if not attempts or attempts[0].succeeded:
         return ""
-    return Truncator(" ".join(attempts[0].response_body.split())).chars(ANSWER_SHOWN)
+    body = Attempt.objects.filter(pk=attempts[0].pk).values_list("response_body", flat=True).first() or ""
+    return Truncator(" ".join(body.split())).chars(ANSWER_SHOWN)
 
 
 def is_imminent(delivery: Delivery) -> bool:
@@ -214,8 +215,8 @@ def lane_context(delivery: Delivery, deliveries: QuerySet[Delivery], redacted: R
     head = lane.filter(queued__state__in=HEAD_STATES, queued__in_lane=True).exclude(pk=delivery.pk).first()
     shown: dict[str, Any] = {"is_ordered": True, "is_open": delivery.state in OPEN_STATES, "head": head}
     if head is not None:
-        reason = redacted.error(head.webhook_id, head.reason, head.error_kind)
-        shown |= {"head_reason": reason, "head_time": when(head.event.timestamp), "head_pill": delivery_state(head.state)}
+        shown["head_reason"] = redacted.error(head.webhook_id, head.reason, head.error_kind)
+        shown["head_time"], shown["head_pill"] = when(head.event.timestamp), delivery_state(head.state)
     if delivery.state not in OPEN_STATES:
         return shown
     waiting = lane.filter(queued__state=State.WAITING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
 from django.urls import reverse
@@ -15,7 +14,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks import permissions
-from webhooks.admin.display import when
+from webhooks.admin.display import clock, when
 from webhooks.admin.lists import list_url, page_url, row_url
 from webhooks.models import Webhook
 from webhooks.models.queue import State
@@ -23,7 +22,7 @@ from webhooks.operations import runs
 from webhooks.operations.alarms import Alarm, Problem
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
 from webhooks.operations.status import Status
-from webhooks.operations.wording import clock_time, exact_time, number
+from webhooks.operations.wording import number
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.
 MAX_BOXES, MAX_FOLDED = 15, 10
@@ -73,7 +72,7 @@ class Box:
         """Since when, how many wait or failed, and when the next probe is."""
         alarm, facts = self.alarm, list[SafeString | str]()
         if alarm.since:
-            facts.append(format_html(_("since {time}"), time=_clock(alarm.since)))
+            facts.append(format_html(_("since {time}"), time=clock(alarm.since)))
         if alarm.waiting:
             facts.append(alarm.waiting_text)
         if self.failed:
@@ -105,13 +104,13 @@ def boxes(status: Status, user: Any) -> dict[str, Any]:
     """The boxes of the worst alarms, with the buttons of this user, and the other alarms."""
     buttons, alarms = _Buttons(status, user), status.alarms[:MAX_BOXES]
     return {
-        "boxes": [_box(alarm, buttons, status) for alarm in alarms],
+        "boxes": [_box(alarm, buttons) for alarm in alarms],
         "unfolded_boxes": len(alarms) if len(alarms) <= FEW else UNFOLDED,
         "folded_alarms": status.alarms[MAX_BOXES:],
     }
 
 
-def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
+def _box(alarm: Alarm, buttons: _Buttons) -> Box:
     own, failed, folded = list(buttons.of(alarm)), 0, list[Alarm]()
     for one in alarm.consequences:
         # The box shows failed deliveries of its webhook as a number.
@@ -121,18 +120,13 @@ def _box(alarm: Alarm, buttons: _Buttons, status: Status) -> Box:
         else:
             folded.append(one)
     return Box(
-        alarm,
-        own,
-        failed,
-        [_box(one, buttons, status) for one in folded[:MAX_FOLDED]],
-        max(0, len(folded) - MAX_FOLDED),
-        buttons.page_of(alarm),
+        alarm=alarm,
+        buttons=own,
+        failed=failed,
+        consequences=[_box(one, buttons) for one in folded[:MAX_FOLDED]],
+        more=max(0, len(folded) - MAX_FOLDED),
+        page=buttons.page_of(alarm),
     )
-
-
-def _clock(moment: datetime) -> SafeString:
-    exact, clock = exact_time(moment), clock_time(moment)
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, clock)
 
 
 class _Buttons:

@@ -191,7 +191,6 @@ class WebhookForm(forms.ModelForm):
                 "The address of the receiver: each change is sent there. Parts may come from the change: "
                 "https://…/{{ data.id }}."
             ),
-            "object_types": gettext_lazy("Changes of these models are sent."),
             "on_created": "",
             "on_updated": "",
             "on_deleted": "",
