@@ -13,6 +13,7 @@ from django.utils import timezone
 from tests.support.draining import states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
+from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.delivery import floors
@@ -79,10 +80,8 @@ def test_an_idle_worker_dispatches_new_events_before_it_looks_for_due_deliveries
     runner = DeliveryRunner("test")
     runner.run(5, wait=False)
     make_event(make_webhook(Thing, url=inbox.url()))
-    with CaptureQueriesContext(connection) as captured:
-        runner.run(5, wait=False)
+    statements = statements_of(lambda: runner.run(5, wait=False))
     runner.close(grace=5)
-    statements = [one["sql"] for one in captured]
     [queued] = [number for number, sql in enumerate(statements) if "INSERT INTO webhooks_queue" in sql]
     looks = [number for number, sql in enumerate(statements) if "probe_at IS NOT NULL" in sql]
     assert looks
@@ -98,11 +97,9 @@ def test_a_worker_that_is_behind_begins_without_a_look(
     for number in range(9):
         make_event(webhook, object_id=str(number))
     runner = DeliveryRunner("test")
-    with CaptureQueriesContext(connection) as captured:
-        runner.run(10)
+    statements = statements_of(lambda: runner.run(10))
     runner.close(grace=5)
     assert states() == [State.SUCCEEDED] * 9
-    statements = [one["sql"] for one in captured]
     queued = [number for number, sql in enumerate(statements) if "INSERT INTO webhooks_queue" in sql]
     looks = [number for number, sql in enumerate(statements) if sql.endswith("ORDER BY event_id LIMIT 1")]
     assert len(queued) == 3

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import OperationalError, connection
-from django.test.utils import CaptureQueriesContext
+from django.db import OperationalError
 from django.utils import timezone
 
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.runs import finished, sent
+from tests.support.statements import statements_of
 from tests.testapp.models import Thing
-from webhooks.db import atomically
+from webhooks.db import atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import acts, pace, steps
@@ -180,9 +180,7 @@ def test_a_step_takes_as_many_statements_for_many_rows_as_for_one(
     try:
         for batch in (1, 1, 1, 10):  # the first step counts, the second one reads ahead
             webhooks_settings(BATCH=batch)
-            with CaptureQueriesContext(connection) as captured:
-                runner._runs.step()
-            counts.append(len(captured))
+            counts.append(len(statements_of(runner._runs.step)))
     finally:
         runner.close(grace=0)
     run.refresh_from_db()
@@ -205,11 +203,10 @@ def test_a_step_takes_rows_of_many_webhooks_with_the_same_statements(
         run, runner = runs.start(RunKind.RESEND, {}, takes_all=True), DeliveryRunner("test")
         try:
             for _ in range(3):  # the first step counts, the second one reads ahead
-                with CaptureQueriesContext(connection) as captured:
-                    runner._runs.step()
+                statements = statements_of(runner._runs.step)
         finally:
             runner.close(grace=0)
-        counts.append(len(captured))
+        counts.append(len(statements))
         claimed = Delivery.objects.filter(webhook__in=webhooks, state=State.SENDING)
         assert claimed.values("webhook").distinct().count() == number
         run.refresh_from_db()
@@ -358,11 +355,6 @@ def test_a_replay_run_goes_on_where_a_killed_worker_left_off(inbox: Inbox, small
 @pytest.mark.parametrize("filters", [{"webhook": 1}, {"error_kind": "http_503"}, {"state": ["failed"]}])
 def test_sqlite_looks_up_the_rows_of_a_step_by_their_events(kind: RunKind, filters: dict[str, Any]) -> None:
     act, run = acts.DeliveryAct(kind), Run(kind=kind, filters=filters)
-    with CaptureQueriesContext(connection) as captured:
-        act.count(run, 10, 20)
-        act.keys(run, 1, 10, 20, 100)
-    for query in captured.captured_queries:
-        with connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN QUERY PLAN {query['sql']}")
-            plan = " ".join(row[-1] for row in cursor.fetchall())
+    for statement in statements_of(lambda: [act.count(run, 10, 20), act.keys(run, 1, 10, 20, 100)]):
+        plan = " ".join(row[-1] for row in fetch_all("default", f"EXPLAIN QUERY PLAN {statement}"))
         assert "(event_id>? AND event_id<?)" in plan, "otherwise each step reads all deliveries of the webhook"
