@@ -23,8 +23,8 @@ from webhooks.db import index_plans
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
 from webhooks.models.event import PING
-from webhooks.models.ids import filter_time
 from webhooks.models.queue import OPEN_STATES, State
+from webhooks.models.selection import filter_time
 from webhooks.models.skip import Rule
 from webhooks.operations.wording import exact_time
 from webhooks.text import clean

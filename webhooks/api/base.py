@@ -27,7 +27,7 @@ from webhooks import permissions
 from webhooks.api.fields import refuse_unknown
 from webhooks.db import index_plans
 from webhooks.models import Event
-from webhooks.models.ids import filter_time
+from webhooks.models.selection import filter_time
 from webhooks.permissions.redaction import Redaction
 
 VIEW = ["%(app_label)s.view_%(model_name)s"]

@@ -16,7 +16,7 @@ from django.utils import translation
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import describe_error
 from webhooks.models import Run, RunKind, RunState, State, Webhook
-from webhooks.models.ids import filter_time
+from webhooks.models.selection import filter_time
 from webhooks.operations import runs
 from webhooks.operations.runs import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of

@@ -6,11 +6,7 @@ import hashlib
 import os
 import time
 import uuid
-from datetime import UTC, datetime
-
-from django.utils import timezone
-
-from webhooks.db import to_utc
+from datetime import datetime
 
 
 def new_id() -> uuid.UUID:
@@ -36,14 +32,3 @@ def _version_7(milliseconds: int, rest: bytes) -> uuid.UUID:
 def first_id(moment: datetime) -> uuid.UUID:
     """The lowest version 7 UUID from this moment on."""
     return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
-
-
-# No id has an earlier or a later time, and computing with such a time could overflow.
-FIRST_TIME, LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
-
-
-def filter_time(moment: datetime) -> str:
-    """The time of a filter as a run stores it: ISO format, in UTC, no earlier or later than an id can be. A naive
-    datetime is in the time zone of the host."""
-    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
-    return to_utc(min(max(aware, FIRST_TIME), LAST_TIME)).isoformat()

@@ -7,13 +7,14 @@ and of ``webhooks.admin`` validate them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.utils import timezone
 
 from webhooks import registry
-from webhooks.db import Among, index_plans, to_db_time
+from webhooks.db import Among, index_plans, to_db_time, to_utc
 from webhooks.models.attempt import Attempt
 from webhooks.models.delivery import Delivery, DeliveryQuerySet
 from webhooks.models.event import OVERLAP, Event, EventQuerySet
@@ -41,6 +42,17 @@ EVENT_FILTERS = (*EVENT_COLUMNS, "webhook", "failed", "created_after", "created_
 # The filters of deliveries that need no other column than the id: it begins with the time.
 TIMES = {"created_after", "created_before"}
 QUEUE_FILTERS = {"state", "webhook", *TIMES}
+
+
+# No id has an earlier or a later time, and computing with such a time could overflow.
+FIRST_TIME, LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def filter_time(moment: datetime) -> str:
+    """The time of a filter as a run stores it: ISO format, in UTC, no earlier or later than an id can be. A naive
+    datetime is in the time zone of the host."""
+    aware = timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    return to_utc(min(max(aware, FIRST_TIME), LAST_TIME)).isoformat()
 
 
 def select_deliveries(filters: Filters, deliveries: DeliveryQuerySet | None = None) -> DeliveryQuerySet:

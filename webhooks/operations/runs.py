@@ -26,10 +26,9 @@ from webhooks.delivery.runs.steps import run_ended
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Delivery, Event, Run, RunKind, RunState, State, Webhook
 from webhooks.models.event import PING
-from webhooks.models.ids import filter_time
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.run import RunQuerySet
-from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
+from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS, filter_time
 from webhooks.operations import history, replays, retries  # noqa: F401 # replays adds its runs
 from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.wording import count_of, in_english, listed, number, span

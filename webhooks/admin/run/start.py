@@ -23,7 +23,7 @@ from webhooks.admin.lists import row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
-from webhooks.models.ids import filter_time
+from webhooks.models.selection import filter_time
 from webhooks.operations import runs
 from webhooks.operations.runs import FILTERS, RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, number
