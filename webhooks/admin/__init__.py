@@ -1,6 +1,6 @@
 """The admin: webhooks to define, events and deliveries to inspect, and the status page.
 
-webhook       the list of webhooks, the page of one with its form, and what can be tried before it is saved
+webhook       the list of webhooks, the page of one with its form and “Try it”; Recover and Backfill
 delivery      the list of deliveries, the page of one; retry, resend, discard
 event         the list of events, the page of one; replay
 skip          the list of skipped changes
@@ -8,7 +8,7 @@ run           the list of runs, the page of one, and the page that asks before a
 status        the status page: problems with their remedies, figures and tables
 why           “Why didn't it fire?”
 what_changed  the change on the pages of a delivery and of an event, with the comparison of its snapshots
-lists         what the lists of deliveries, events, skips and runs share: base class, columns, look, addresses
+lists         the base class of the lists of deliveries, events, skips and runs; addresses of pages
 filters       the filters above a list
 paging        the pages of long lists
 display       how states, times, figures, objects, JSON and charts look

@@ -23,7 +23,7 @@ from pygments.lexers.data import JsonLexer
 from pygments.token import STANDARD_TYPES
 
 from webhooks import text as texts
-from webhooks.models import Action, Event, Skip, State, Webhook
+from webhooks.models import Event, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.operations.statistics import Times
 from webhooks.operations.wording import clock_time, exact_time, number, span
@@ -54,11 +54,6 @@ def state_word(state: str) -> str:
 def delivery_state(state: str) -> SafeString:
     """A state of a delivery as a label."""
     return pill(state, state_word(state))
-
-
-def action_word(action: str) -> str:
-    """What happened to the object, in the reader's language. The names of custom events stay as they are."""
-    return str(Action(action).label) if action in Action.values else action
 
 
 def webhook_state(webhook: Webhook) -> SafeString:

@@ -158,7 +158,7 @@ def _outcomes(counts: Mapping[str, int]) -> SafeString:
 
 
 def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:
-    """What became of it: its deliveries, as far as the user may see them."""
+    """The deliveries of the event, as far as the user may see them."""
     redacted = Redaction(user)
     rows = permissions.visible_deliveries(user, event.deliveries.for_list()).order_by("pk")[:MAX_DELIVERIES]
     return [

@@ -22,7 +22,7 @@ from webhooks import permissions, registry
 from webhooks.db import index_plans
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Delivery, Event, RunKind, RunState, Skip
-from webhooks.models.event import PING
+from webhooks.models.event import PING, label_of_action
 from webhooks.models.queue import OPEN_STATES, State
 from webhooks.models.selection import filter_time
 from webhooks.models.skip import Rule
@@ -164,7 +164,7 @@ class FilterForm(ListForm):
         names = [*Action.values, *registry.custom_events(), PING]
         return {
             "object_type": [(label, label) for label in registry.registered_models()],
-            "action": [(name, Action(name).label if name in Action.values else name) for name in names],
+            "action": [(name, label_of_action(name)) for name in names],
             "within": [(name, label) for name, (label, _span) in SPANS.items()],
         }
 
@@ -188,7 +188,7 @@ class FilterForm(ListForm):
 
 def meaning_of(term: str, model: type[Event | Skip]) -> dict[str, Any]:
     """The filters that a search term means: an object by "dcim.site:12" or its id, a request, or else a part of
-    the names of objects. The rows of ``model`` decide what there is."""
+    the names of objects. An id counts if the rows of ``model`` have it."""
     term, rows = term.strip(), model._default_manager
     label, colon, key = term.partition(":")
     if registry.registration_by_label(label):

@@ -28,10 +28,11 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from webhooks import permissions
-from webhooks.admin.display import EscapeInvisibleMixin, action_word, escape_invisible, object_name, short, when
+from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible, object_name, short, when
 from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
 from webhooks.models import Event, RunKind, Skip, Webhook
+from webhooks.models.event import label_of_action
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import count_of, number
 
@@ -88,7 +89,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         return rows
 
     def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
-        """Give the rows of a page what their columns need of the request."""
+        """Add to the rows of a page the values that their columns need from the request."""
 
     def read_list(self, request: HttpRequest, form: ListForm) -> Found:
         """A page of the list with the filters of this form; an empty one if they are invalid."""
@@ -116,7 +117,7 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         return response
 
     def _describe_list(self, context: dict[str, Any]) -> None:
-        """Add what the template says about the list: its filters, its length and its pages."""
+        """Add the filters of the list, its length and its pages to the context of the template."""
         found: Found = context["cl"].found
         form: ListForm = context["cl"].form
         context |= {
@@ -199,8 +200,8 @@ class ChangeColumns:
         return object_name(row)
 
     @admin.display(description=gettext_lazy("action"))
-    def action_word(self, row: Event | Skip) -> str:
-        return action_word(row.action)
+    def action_word(self, row: Event | Skip) -> str:  # "action" would be the stored value
+        return label_of_action(row.action)
 
     @admin.display(description=gettext_lazy("user"), empty_value="")
     def user(self, row: Event | Skip) -> SafeString | str | None:

@@ -1,4 +1,4 @@
-"""What the pages of an event and of a delivery say about the change: who, when, what object, and what changed."""
+"""The change on the pages of an event and of a delivery: who made it, when, and the values before and after."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ MAX_NAMED = 5  # objects with the same name that are offered
 
 @require_safe
 def show(request: HttpRequest) -> HttpResponse:
-    """The form, and below it the answer to what the address asks."""
+    """The form, and below it the answer to the question in the address."""
     if not permissions.may_view_webhooks(request.user):
         raise PermissionDenied
     offered = [one for one in registry.registrations() if permissions.may_view_model(request.user, one.model)]
@@ -134,7 +134,7 @@ def _named(objects: models.QuerySet[Any], name: str) -> list[models.Model]:
 
 
 def _answer(change: StoredChange | None, verdicts: Sequence[Verdict], user: Any) -> dict[str, Any]:
-    """What the page shows of a change. Webhooks without its model or action are named together, if there are others."""
+    """A change and its verdicts. Webhooks without its model or action are named together, if there are others."""
     others = [one for one in verdicts if one.cause == Cause.NOT_CHOSEN]
     shown = [one for one in verdicts if one.cause != Cause.NOT_CHOSEN] or others
     return {

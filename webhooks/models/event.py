@@ -78,6 +78,11 @@ _FIRST_SINCE = f"""
 """
 
 
+def label_of_action(action: str) -> str:
+    """The action in the language of the reader. The name of a custom event stays as it is."""
+    return str(Action(action).label) if action in Action.values else action
+
+
 class EventQuerySet(models.QuerySet["Event"]):
     def undispatched(self) -> EventQuerySet:
         return self.filter(undispatched__isnull=False, error="")
@@ -197,11 +202,6 @@ class Event(models.Model):
         name = Truncator(self.name).chars(NAME_SHOWN)
         text = NAMES.get(self.action)
         return f"{name} {self.action}".strip() if text is None or not name else str(text % {"object": name})
-
-    @property
-    def action_label(self) -> str:
-        """The action in the language of the reader. The name of a custom event stays as it is."""
-        return str(Action(self.action).label) if self.action in Action.values else self.action
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The link to the status page for the admin's index, with what is wrong: ``{% webhooks_notice %}``.
+"""The link to the status page for the admin's index, with the problems: ``{% webhooks_notice %}``.
 
 It takes four small queries of rows that an index finds, and none to Redis. The status page looks at more.
 """

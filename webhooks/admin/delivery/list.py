@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.delivery.page import delivery_context, next_attempt
-from webhooks.admin.display import action_word, delivery_state, object_name, page, when
+from webhooks.admin.display import delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
 from webhooks.admin.paging import Found, Keep, read_page, read_page_by_events
@@ -23,6 +23,7 @@ from webhooks.admin.run.start import question_context
 from webhooks.db import Among, index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.event import label_of_action
 from webhooks.models.queue import State
 from webhooks.models.selection import (
     EVENT_COLUMNS,
@@ -42,7 +43,7 @@ from webhooks.permissions import redaction
 AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", "count")
 DISCARDED = ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count")
 
-# What each action does, and why it skips some deliveries.
+# The operation of each action, and why it skips some deliveries.
 OPERATIONS = {"retry": retries.retry, "resend": retries.resend, "discard": retries.discard}
 WHY_SKIPPED = {
     "retry": gettext_lazy("only failed, discarded or pending deliveries can be retried, and none of a deleted webhook"),
@@ -88,7 +89,7 @@ class DeliveryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=gettext_lazy("action"))
     def action(self, delivery: Delivery) -> str:
-        return action_word(delivery.event.action)
+        return label_of_action(delivery.event.action)
 
     @admin.display(description=gettext_lazy("webhook"))
     def to(self, delivery: Delivery) -> SafeString | str:

@@ -81,7 +81,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
     }
 
 
-# What became of it
+# State and timeline
 
 
 def verdict(delivery: Delivery, reason: str) -> SafeString | str:
@@ -162,7 +162,7 @@ def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> dict[str, De
 
 
 def timeline(delivery: Delivery, attempts: list[Attempt], shown: Attempt | None) -> list[dict[str, Any]]:
-    """What happened to it, the oldest first: the change, the attempts, and the end or the next attempt."""
+    """The steps of a delivery, the oldest first: the change, the attempts, and the end or the next attempt."""
     event = delivery.event
     steps: list[dict[str, Any]] = [{"word": _("changed"), "kind": "created", "time": when(event.timestamp)}]
     steps += [

@@ -1,4 +1,4 @@
-"""The page that shows what a run of the rows of a list would do, with true numbers and names, and begins it."""
+"""The page before a run of the rows of a list: their true number, the oldest ones, and the button that begins it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import action_word, page, state_word
+from webhooks.admin.display import page, state_word
 from webhooks.admin.lists import row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
+from webhooks.models.event import label_of_action
 from webhooks.models.selection import filter_time
 from webhooks.operations import runs
 from webhooks.operations.runs import FILTERS, RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, number
 
-# What the page asks, and what happens then.
+# The question of the page, and the consequence of a yes.
 QUESTIONS: dict[RunKind, Any] = {
     RunKind.RETRY: ngettext_lazy(
         "Retry %(rows)s delivery of %(webhooks)s?", "Retry %(rows)s deliveries of %(webhooks)s?", "count"
@@ -124,7 +125,7 @@ def question_context(
 def preview_context(
     request: HttpRequest, kind: RunKind, filters: dict[str, Any], seconds: float, takes_all: bool = False
 ) -> dict[str, Any]:
-    """What a run would take. With ``?count=``, it counts for longer than ``seconds``."""
+    """The rows that a run would take. With ``?count=``, it counts for longer than ``seconds``."""
     seconds = runs.PREVIEW_SECONDS if "count" in request.GET else seconds
     preview = runs.preview(kind, filters, request.user, takes_all=takes_all, seconds=seconds)
     more = preview.count - len(preview.sample)
@@ -174,7 +175,7 @@ def _list_url(kind: RunKind) -> str:
 
 
 def read_run(parameters: QueryDict) -> tuple[RunKind, dict[str, Any]]:
-    """The kind and the filters of a run from query parameters. Raises Http404 for what no list offers."""
+    """The kind and the filters of a run from query parameters. Raises Http404 for a run that no list offers."""
     try:
         kind = next(one for one in QUESTIONS if one == parameters.get("kind"))
         names = [name for name in FILTERS[kind] if name in parameters]
@@ -215,5 +216,5 @@ def _filter_text(name: str, value: Any) -> str:
         case "error_kind" if value in KINDS:
             value = KINDS[value].label
         case "action":
-            value = action_word(value)
+            value = label_of_action(value)
     return f"{NAMES.get(name, name)}: {value}"

@@ -25,6 +25,7 @@ from webhooks.admin.display import (
 from webhooks.admin.lists import list_url
 from webhooks.error_kinds import KINDS
 from webhooks.models import Event, Run
+from webhooks.models.event import label_of_action
 from webhooks.models.queue import State
 from webhooks.operations import runs as operations
 from webhooks.operations.alarms import Problem
@@ -191,7 +192,7 @@ def failed(overview: Overview, user: Any) -> dict[str, Any]:
 
 def _of_object(event: Event) -> dict[str, Any]:
     name = event.object_repr or event.object_id
-    about = f"{event.object_type} {event.object_id}, {event.action_label}"
+    about = f"{event.object_type} {event.object_id}, {label_of_action(event.action)}"
     return {"label": name, "name": short(name, 60), "about": about}
 
 

@@ -6,6 +6,6 @@ health     the top of its page: state, figures, last deliveries
 form       its form, with the fields and widgets that only it has
 fieldsets  the sections of that form
 try_it     “Try it” before the form is saved: the exact request for an object or a custom event
-preview    what the filters in the form would have selected
-recover    the page that asks before Recover and Backfill begin
+preview    a trial of the filters in the form on the last events
+recover    the pages Recover and Backfill
 """

@@ -1,4 +1,4 @@
-"""The sections of the form of a webhook, in the order of a first-time user, each with a line about what it sets."""
+"""The sections of the form of a webhook, in the order of a first-time user. Each title says how its fields are set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Fieldset = tuple[Any, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Section:
-    """``summary`` says what the fields of a webhook are set to. A section without one is always open."""
+    """``summary`` says how the fields of a webhook are set. A section without one is always open."""
 
     title: str | Promise
     fields: Sequence[str | tuple[str, ...]]

@@ -179,7 +179,7 @@ class WebhookAdmin(WebhookListAdmin):
     @method_decorator(transaction.non_atomic_requests)
     @hide_secrets
     def try_view(self, request: HttpRequest, object_id: str | None = None) -> HttpResponse:
-        """What the posted form would send, and the answer to a test. Saves nothing."""
+        """Show the request of the posted form, and the answer to a test. Saves nothing."""
         webhook = self._get_changeable(request, object_id) if object_id else None
         if webhook is None and not self.has_add_permission(request):
             raise PermissionDenied

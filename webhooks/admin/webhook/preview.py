@@ -1,4 +1,4 @@
-"""The preview of the filters in the form of a webhook: how many of the last events it would have got."""
+"""The preview of the filters in the form of a webhook: how many of the last events they would have selected."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECONDS = 2.0
 
 
 def condition_preview(request: HttpRequest) -> str:
-    """What the filters in the posted form of a webhook would have selected, as a sentence."""
+    """Try the filters of the posted form on the last events, and say the result in a sentence."""
     posted = request.POST
     content_types = ContentType.objects.filter(pk__in=map(as_key, posted.getlist("object_types")))
     labels = [label_of(one) for one in content_types]

@@ -1,4 +1,4 @@
-"""The page that asks before Recover and Backfill begin: since when, and with what."""
+"""The pages Recover and Backfill of a webhook: choose a time, see a count, and begin the run."""
 
 from __future__ import annotations
 

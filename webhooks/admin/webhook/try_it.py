@@ -49,7 +49,7 @@ Problem = tuple[str, str, list[str]]
 def panel(
     request: HttpRequest, url: str, webhook: Webhook | None = None, form: WebhookForm | None = None
 ) -> SafeString:
-    """The controls, and below them what came out of the posted ``form``. ``webhook`` is the stored one."""
+    """The controls, and below them the result of the posted ``form``. ``webhook`` is the stored one."""
     posted = request.POST if form else {}
     if form is not None:
         form.full_clean()
@@ -124,7 +124,7 @@ def _objects(request: HttpRequest, registration: Registration, term: str) -> lis
 
 
 def _search(request: HttpRequest, registration: Registration, rows: QuerySet[Any], term: str) -> QuerySet[Any]:
-    """What the search of the model's own admin pages finds."""
+    """The results of the search of the model's own admin pages."""
     try:
         own_admin = admin.site.get_model_admin(registration.model)
     except NotRegistered:
