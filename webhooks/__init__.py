@@ -22,7 +22,7 @@ A change takes one way through these packages, from top to bottom::
     delivery
       outcomes       the Attempt is recorded, and the next Delivery of the object released; asks the next modules
       retry_policy   when to send again, or give up
-      health         pauses, probes, resumes or disables the webhook
+      pause_policy   pauses, probes, resumes or disables the webhook, as after a 410
 
 The admin, the REST API and the management commands read the same rows, and change them through ``operations``.
 ``docs/how-it-works.md`` explains why.

@@ -18,7 +18,7 @@ from tests.support.modes import MODES, bare_savepoint
 from tests.support.statements import statements_of
 from tests.testapp.models import Label, Place, Thing, Tracked
 from webhooks.capture import subscriptions
-from webhooks.delivery import health, maintenance, retention, statistics
+from webhooks.delivery import pause_policy, retention, statistics, sweep
 from webhooks.models import Skip, Statistic, StatisticDelta, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.skip import VALUE_LENGTH, Rule
@@ -165,7 +165,7 @@ def test_a_webhook_that_was_disabled_automatically_leaves_the_reason(
     webhook = make_webhook(Thing, failing_since=timezone.now() - timedelta(days=9), failures_in_a_row=99)
     failed = Outcome(timezone.now(), 1, reason="HTTP 500", status=500)
     with transaction.atomic():
-        health.update_all({webhook: [failed]})
+        pause_policy.update_all({webhook: [failed]})
     thing.save()
     [(_, rule, detail)] = skipped()
     assert rule == Rule.DISABLED
@@ -409,7 +409,7 @@ def test_a_setting_of_zero_turns_skips_off(thing: Thing, setting: str, webhooks_
     thing.save()
     assert len(skipped()) == 4
     webhooks_settings(**{setting: 0})
-    maintenance.sweep()
+    sweep.sweep()
     assert skipped() == []
 
 
@@ -543,6 +543,6 @@ def test_the_skips_of_a_webhook_are_deleted_with_it_in_steps(monkeypatch: pytest
     make_skips(other, 1)
     delete_webhooks(Webhook.objects.filter(pk=webhook.pk))
     assert Skip.objects.filter(webhook=webhook.pk).count() == 6
-    maintenance.sweep()
+    sweep.sweep()
     assert not Webhook.with_deleted.filter(pk=webhook.pk).exists()
     assert Skip.objects.count() == 1

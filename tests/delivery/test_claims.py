@@ -19,7 +19,7 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
-from webhooks.delivery import maintenance
+from webhooks.delivery import sweep
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.error_kinds import ErrorKind
@@ -107,7 +107,7 @@ def test_a_lease_that_ends_without_a_record_is_counted_and_a_released_one_is_not
         make_lost(webhook, 1, lost, state=State.SENDING, lease_until=AGO)
     [handed_back] = make_lost(webhook, 1, 1, state=State.SENDING)
     QueuedDelivery.objects.filter(pk=handed_back.pk).release()
-    assert sweep_step(maintenance.expire_leases) == 2
+    assert sweep_step(sweep.expire_leases) == 2
     assert list(Delivery.objects.order_by("event_id").values_list("state", "queued__lost_leases", "attempt_count")) == [
         (State.PENDING, 1, 0), (State.PENDING, 2, 0), (State.PENDING, 1, 0),
     ]  # fmt: skip
@@ -117,7 +117,7 @@ def test_a_lease_that_ends_without_a_record_is_counted_and_a_released_one_is_not
 @pytest.mark.parametrize("end", ["released", "lost"])
 def test_a_delivery_keeps_its_place_when_its_claim_ends(webhook: Webhook, end: str) -> None:
     [delivery] = make_lost(webhook, 1, 0, state=State.SENDING, lease_until=AGO, due_at=AGO)
-    QueuedDelivery.objects.release() if end == "released" else sweep_step(maintenance.expire_leases)
+    QueuedDelivery.objects.release() if end == "released" else sweep_step(sweep.expire_leases)
     delivery.refresh_from_db()
     assert (delivery.state, delivery.next_attempt_at) == (State.PENDING, AGO)
 
@@ -137,7 +137,7 @@ def test_the_third_lost_lease_is_a_failed_attempt(
     webhooks_settings(RETRY_SCHEDULE=schedule, RETRY_JITTER=0)
     lost = make_delivery(webhook, State.SENDING, lost_leases=2, lease_until=AGO, attempt_count=4, failures=0, **fields)
     make_delivery(webhook, State.WAITING)
-    assert sweep_step(maintenance.expire_leases) == 1
+    assert sweep_step(sweep.expire_leases) == 1
     assert states() == expected
     lost.refresh_from_db()
     assert (lost.lost_leases, lost.attempt_count, lost.queued.failures, lost.reason) == (
@@ -165,7 +165,7 @@ def test_a_webhook_whose_deliveries_end_workers_is_paused(webhook: Webhook, webh
     webhook.body_template = "{{ data.id }}"
     webhook.save()
     make_lost(webhook, 2, 2, state=State.SENDING, lease_until=AGO)
-    assert sweep_step(maintenance.expire_leases) == 2
+    assert sweep_step(sweep.expire_leases) == 2
     webhook.refresh_from_db()
     assert webhook.probe_at
     assert webhook.last_failure == ErrorKind.WORKER_ENDED.label
@@ -174,7 +174,7 @@ def test_a_webhook_whose_deliveries_end_workers_is_paused(webhook: Webhook, webh
 def test_a_lost_lease_of_a_webhook_that_is_being_deleted_is_no_attempt(webhook: Webhook) -> None:
     make_lost(webhook, 1, 2, state=State.SENDING, lease_until=AGO)
     Webhook.objects.all().mark_deleted()
-    assert sweep_step(maintenance.expire_leases) == 1
+    assert sweep_step(sweep.expire_leases) == 1
     assert states() == [State.PENDING]
     assert not Attempt.objects.exists()
 

@@ -22,8 +22,8 @@ from webhooks.db import Snapshot, atomically, execute
 from webhooks.delivery import floors
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.floors import COST_FACTOR, LAG, RARE_COST_FACTOR, Floors
-from webhooks.delivery.maintenance import Sweeper
 from webhooks.delivery.runner import DeliveryRunner
+from webhooks.delivery.sweep import Sweeper
 from webhooks.models import State, Statistic, Undispatched
 from webhooks.models.statistic import Period
 

@@ -20,8 +20,8 @@ from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Label, Thing
-from webhooks.delivery import maintenance
 from webhooks.delivery import outcomes as delivering
+from webhooks.delivery import sweep
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.models import Attempt, ContentType, Delivery, Event, QueuedDelivery, State, Webhook
 from webhooks.models.claim_sql import ClaimedRow
@@ -318,7 +318,7 @@ def test_a_stalled_worker_that_wakes_up_overwrites_nothing(inbox: Inbox) -> None
     webhook = make_webhook(Thing, url=inbox.url())
     delivery = make_delivery(webhook, State.SENDING, lease_until=timezone.now() - timedelta(seconds=1))
     stalled = claimed(delivery)
-    assert sweep_step(maintenance.expire_leases) == 1
+    assert sweep_step(sweep.expire_leases) == 1
     drain()
     with transaction.atomic():
         assert delivering.record([(stalled, outcome(reason="HTTP 500"))], "stalled worker") == ([], set())

@@ -17,9 +17,9 @@ from tests.support.plans import Executed, executed_plans
 from tests.testapp.models import Thing
 from webhooks.conf import conf
 from webhooks.db import fetch_all
-from webhooks.delivery import maintenance
-from webhooks.delivery.maintenance import Sweeper
+from webhooks.delivery import sweep
 from webhooks.delivery.runner import DeliveryRunner
+from webhooks.delivery.sweep import Sweeper
 from webhooks.models import State, Webhook
 
 pytestmark = [pytest.mark.usefixtures("database"), pytest.mark.postgresql]
@@ -59,7 +59,7 @@ def test_no_statement_of_a_worker_reads_what_waits_behind_a_receiver_that_is_dow
         with executed_plans() as executed:
             runner.run(10, wait=False)
             runner.finish()
-            maintenance.sweep()
+            sweep.sweep()
     finally:
         runner.close(grace=0)
     assert len(inbox.received()) == BATCH
@@ -72,7 +72,7 @@ def test_the_purge_reads_what_it_deletes(incident: tuple[Webhook, Webhook]) -> N
     for state in (State.FAILED, State.DISCARDED, State.SUCCEEDED):
         make_delivery(down, state, object_id=state, finished_at=ago)
     with executed_plans() as executed:
-        assert maintenance.sweep() == 3
+        assert sweep.sweep() == 3
     assert greedy(executed) == ""
 
 
@@ -86,7 +86,7 @@ def test_a_step_that_takes_too_long_stops_no_other_and_rests(
         fetch_all("default", "SELECT pg_sleep(60)")
         raise AssertionError("it was not stopped")
 
-    monkeypatch.setattr(maintenance, "unblock_lanes", unblock_lanes)
+    monkeypatch.setattr(sweep, "unblock_lanes", unblock_lanes)
     sweeper = Sweeper()
     assert sweeper.sweep() == 1
     assert states() == [State.PENDING]
@@ -100,7 +100,7 @@ def test_a_worker_with_a_sweep_that_takes_too_long_delivers(
     webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch, inbox: Inbox
 ) -> None:
     webhooks_settings(LEASE=5, SWEEP_INTERVAL=0.01)
-    monkeypatch.setattr(maintenance, "unblock_lanes", lambda: len(fetch_all("default", "SELECT pg_sleep(60)")))
+    monkeypatch.setattr(sweep, "unblock_lanes", lambda: len(fetch_all("default", "SELECT pg_sleep(60)")))
     webhook = make_webhook(Thing, url=inbox.url("ok"))
     for number in range(20):
         make_event(webhook, object_id=str(number))

@@ -14,7 +14,7 @@ from tests.support.draining import states
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.delivery import maintenance, retention, runner
+from webhooks.delivery import retention, runner, sweep
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
@@ -39,7 +39,7 @@ def test_ended_deliveries_are_kept_for_as_long_as_their_state_says(webhook: Webh
             Attempt.objects.create(delivery=delivery, number=1, started_at=ended, duration_ms=1, url="", succeeded=True)
             if age < days:
                 kept.append(delivery)
-    assert maintenance.sweep() == 3
+    assert sweep.sweep() == 3
     assert set(Delivery.objects.all()) == set(kept)
     assert set(Event.objects.all()) == {delivery.event for delivery in kept}
     assert Attempt.objects.count() == 3
@@ -50,7 +50,7 @@ def test_a_delivery_that_is_being_retried_is_kept(webhook: Webhook) -> None:
     old = make_delivery(webhook, State.FAILED, finished_at=AGO)
     with transaction.atomic():
         assert Delivery.objects.filter(pk=old.pk).retry("a test") == 1
-        pruning = Beside(maintenance.sweep)
+        pruning = Beside(sweep.sweep)
         pruning.wait_until_blocked_or_done()
     assert pruning.join() == 0
     assert states() == [State.PENDING]
@@ -60,14 +60,14 @@ def test_unfinished_deliveries_are_kept_at_any_age(webhook: Webhook) -> None:
     for state in (State.WAITING, State.PENDING, State.SENDING):
         make_delivery(webhook, state, object_id=state, created=AGO)
     Event.objects.update(timestamp=AGO)
-    maintenance.sweep()
+    sweep.sweep()
     assert Delivery.objects.count() == 3
 
 
 def test_an_event_is_kept_until_its_last_delivery_goes(webhook: Webhook) -> None:
     old = make_delivery(webhook, State.SUCCEEDED, finished_at=AGO)
     make_delivery(make_webhook(Thing), State.FAILED, event=old.event)
-    maintenance.sweep()
+    sweep.sweep()
     assert [delivery.state for delivery in Delivery.objects.all()] == [State.FAILED]
     assert Event.objects.get() == old.event
 
@@ -76,7 +76,7 @@ def test_a_failed_event_is_deleted_in_time_replayed_or_not(webhook: Webhook) -> 
     make_event(webhook, error="Traceback", timestamp=AGO)
     make_event(webhook, error="Traceback", timestamp=AGO, replayed_at=AGO, dispatched=True)
     fresh = make_event(webhook, error="Traceback")
-    maintenance.sweep()
+    sweep.sweep()
     assert list(Event.objects.all()) == [fresh]
 
 
@@ -87,13 +87,13 @@ def test_an_event_without_deliveries_is_deleted_in_time(webhook: Webhook) -> Non
     gone.delete()
     dispatch()
     Event.objects.update(timestamp=AGO)
-    maintenance.sweep()
+    sweep.sweep()
     assert not Event.objects.exists()
 
 
 def test_an_old_event_that_was_not_dispatched_yet_is_kept(webhook: Webhook) -> None:
     make_event(webhook, timestamp=AGO)
-    maintenance.sweep()
+    sweep.sweep()
     assert Event.objects.count() == 1
 
 
@@ -101,7 +101,7 @@ def test_a_sweep_deletes_in_pieces(webhook: Webhook, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(retention, "PIECE", 3)
     for number in range(5):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
-    sweeper = maintenance.Sweeper()
+    sweeper = sweep.Sweeper()
     assert sweeper.sweep() == 3
     assert Delivery.objects.count() == 2
     assert sweeper.go_on() == 2

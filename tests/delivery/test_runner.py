@@ -28,8 +28,8 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.conf import conf
-from webhooks.delivery import maintenance, sender
 from webhooks.delivery import outcomes as delivering
+from webhooks.delivery import sender, sweep
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.dispatch import dispatch
@@ -171,7 +171,7 @@ def test_an_attempt_that_the_database_refuses_does_not_stop_the_others(
     def have_ended() -> bool:
         runner.run(60)
         Worker.objects.exclude(token=runner._claims._token).update(lease_until=timezone.now() - timedelta(seconds=1))
-        sweep_step(maintenance.expire_leases)
+        sweep_step(sweep.expire_leases)
         return sorted(states()) == [State.FAILED, State.SUCCEEDED]
 
     until(have_ended, 20, "both to end")
@@ -367,13 +367,13 @@ class Machine(RuleBasedStateMachine):
         worker._pool.send_until -= 1000
         Worker.objects.filter(pk__in=tokens_of(worker)).update(lease_until=timezone.now() - timedelta(seconds=1))
         if is_taken_back:
-            sweep_step(maintenance.expire_leases)
+            sweep_step(sweep.expire_leases)
 
     @rule()
     def leases_of_the_dead_end(self) -> None:
         alive = tokens_of(*self.workers)
         Worker.objects.exclude(pk__in=alive).update(lease_until=timezone.now() - timedelta(seconds=1))
-        sweep_step(maintenance.expire_leases)
+        sweep_step(sweep.expire_leases)
 
     @rule()
     def retries_fall_due(self) -> None:
@@ -387,11 +387,11 @@ class Machine(RuleBasedStateMachine):
     def heads_overstay(self) -> None:
         failing = QueuedDelivery.objects.filter(failing_since__isnull=False)
         failing.update(failing_since=timezone.now() - timedelta(days=1))
-        maintenance.sweep()
+        sweep.sweep()
 
     @rule()
     def sweep(self) -> None:
-        maintenance.sweep()
+        sweep.sweep()
 
     @precondition(lambda self: Delivery.objects.exists())
     @rule(which=st.integers(0, 100))

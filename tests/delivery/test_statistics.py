@@ -22,7 +22,7 @@ from tests.support.makers import make_event, make_site_skip, make_webhook
 from tests.support.threads import Beside, holding
 from tests.testapp.models import Thing
 from webhooks.db import atomically, execute, fetch_all
-from webhooks.delivery import maintenance, retention, statistics
+from webhooks.delivery import retention, statistics, sweep
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, Webhook
@@ -376,7 +376,7 @@ def test_old_statistics_are_deleted_in_steps(webhook: Webhook, monkeypatch: pyte
 
 def test_the_sweep_maintains_statistics(webhook: Webhook) -> None:
     delta(int(timezone.now().timestamp()), row(webhook, attempted=1))
-    assert maintenance.sweep() == 1
+    assert sweep.sweep() == 1
     assert totals() == {"attempted": 1}
 
 

@@ -19,7 +19,7 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import DatabaseNow, atomically, execute, fetch_all
-from webhooks.delivery import maintenance, outcomes
+from webhooks.delivery import outcomes, sweep
 from webhooks.delivery.outcomes import Transition
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, claim_sql, lanes
 from webhooks.models.claim_sql import ClaimedRow
@@ -193,7 +193,7 @@ def test_a_worker_may_claim_only_until_its_lease_is_ended(webhook: Webhook, is_e
     token = Worker.objects.register("test")
     if is_ended:
         Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-        sweep_step(maintenance.expire_leases)
+        sweep_step(sweep.expire_leases)
     with transaction.atomic():
         assert claim_sql.begin(USING, token) != is_ended
 
@@ -204,7 +204,7 @@ def test_a_lease_is_not_ended_while_its_worker_is_claiming(webhook: Webhook) -> 
     Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     with transaction.atomic():
         assert claim_sql.begin(USING, token)
-        assert Beside(lambda: sweep_step(maintenance.expire_leases)).join(5) == 0
+        assert Beside(lambda: sweep_step(sweep.expire_leases)).join(5) == 0
     assert Worker.objects.exists()
 
 

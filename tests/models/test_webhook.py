@@ -19,7 +19,7 @@ from rest_framework.test import APIClient
 from dcim.models import Site
 from tests.support.makers import make_webhook
 from tests.support.threads import Beside
-from webhooks.delivery import health
+from webhooks.delivery import pause_policy
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Webhook
 from webhooks.models.webhook import webhooks_by_id
@@ -78,7 +78,7 @@ def note(webhook: Webhook, outcome: Outcome) -> None:
     """Record an outcome as a worker does in its main thread, which must not wait."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL lock_timeout = '1s'")
-        health.update_all({webhook: [outcome]})
+        pause_policy.update_all({webhook: [outcome]})
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_disabling_from_the_list_keeps_what_a_worker_wrote(database: str) -> Non
     webhook = make_webhook(Site)
     stale = Webhook.objects.get()
     with transaction.atomic():
-        health.update_all({webhook: [REFUSED]})
+        pause_policy.update_all({webhook: [REFUSED]})
     stale.enabled = False
     stale.save_settings(["enabled"])
     webhook.refresh_from_db()

@@ -25,7 +25,7 @@ from tests.support.makers import make_attempt, make_delivery, make_event, make_w
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.capture import subscriptions
-from webhooks.delivery import maintenance, retention
+from webhooks.delivery import retention, sweep
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
 from webhooks.operations import webhooks as operations
 from webhooks.operations.webhooks import ping
@@ -65,13 +65,13 @@ def test_the_sweep_deletes_what_a_request_leaves(large: Webhook) -> None:
     delete(large)
     assert not Webhook.objects.exists()
     assert Delivery.objects.count() == Event.objects.count() == Attempt.objects.count() == 4
-    sweeper = maintenance.Sweeper()
+    sweeper = sweep.Sweeper()
     sweeper.sweep()
     assert (Delivery.objects.count(), Webhook.with_deleted.count()) == (1, 1)
     sweeper.go_on()
     assert not Webhook.with_deleted.exists()
     assert [model.objects.count() for model in (Delivery, Event, Attempt)] == [0, 0, 0]
-    assert maintenance.sweep() == 0
+    assert sweep.sweep() == 0
 
 
 def test_a_small_webhook_does_not_wait_for_a_large_one(large: Webhook) -> None:
@@ -114,7 +114,7 @@ def test_a_webhook_can_be_deleted_during_an_attempt(inbox: Inbox) -> None:
     make_event(other, object_id="2")
     worker.join()
     drain()
-    maintenance.sweep()
+    sweep.sweep()
     assert list(Webhook.with_deleted.all()) == [other]
     assert states() == [State.SUCCEEDED]
 
@@ -134,12 +134,12 @@ def test_a_deletion_does_not_wait_for_a_locked_delivery() -> None:
     other = Beside(hold)
     assert held.wait(60)
     Beside(lambda: delete(webhook)).join(5)
-    Beside(maintenance.sweep).join(5)
+    Beside(sweep.sweep).join(5)
     assert not Webhook.objects.exists()
     assert Delivery.objects.exists()
     go_on.set()
     other.join()
-    maintenance.sweep()
+    sweep.sweep()
     assert not Webhook.with_deleted.exists()
 
 
@@ -152,7 +152,7 @@ def test_a_dispatch_during_a_deletion_leaves_no_delivery(inbox: Inbox) -> None:
         worker = Beside(drain)
         worker.wait_until_blocked_or_done()
     worker.join()
-    maintenance.sweep()
+    sweep.sweep()
     assert list(Webhook.with_deleted.all()) == [other]
     assert states() == [State.SUCCEEDED]
 
@@ -169,7 +169,7 @@ def test_pages_hide_a_webhook_that_is_being_deleted(large: Webhook) -> None:
     assert client.get(reverse("admin:webhooks_delivery_changelist")).status_code == 200
     for delivery in Delivery.objects.all():
         assert client.get(reverse("admin:webhooks_delivery_change", args=[delivery.pk])).status_code == 200
-    while maintenance.sweep():
+    while sweep.sweep():
         pass
     assert "being deleted" not in client.get("/admin/webhook-backend-status/").content.decode()
 

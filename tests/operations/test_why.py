@@ -38,7 +38,7 @@ from tests.testapp.models import (
     Unregistered,
 )
 from webhooks import registry
-from webhooks.delivery import maintenance
+from webhooks.delivery import sweep
 from webhooks.delivery.dispatch import dispatch
 from webhooks.models import Delivery, Event, Skip, State, Webhook
 from webhooks.operations import replays, retries
@@ -169,7 +169,7 @@ def purged_by_retention(world: World) -> Made:
     drain()
     world.settings(RETENTION_DAYS={"succeeded": 1e-9})
     time.sleep(0.01)
-    maintenance.sweep()
+    sweep.sweep()
     assert [one.webhook for one in Delivery.objects.all()] == [other]
     return thing, webhook
 

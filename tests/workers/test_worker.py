@@ -33,8 +33,8 @@ from tests.support.servers import free_port, own_valkey
 from tests.support.waiting import PATIENCE, until
 from tests.support.workers import SHIPPED, STOCK, Workers
 from tests.testapp.models import Thing
-from webhooks.delivery import maintenance
 from webhooks.delivery import runner as delivery_runner
+from webhooks.delivery import sweep
 from webhooks.models import Attempt, Delivery, State, Sweep
 from webhooks.workers import jobs
 from webhooks.workers.status import read_backend
@@ -365,7 +365,7 @@ def test_a_database_error_at_the_end_of_a_worker_leaves_the_request_to_the_next(
     with connection.execute_wrapper(fail):
         worker.teardown()
     assert "will be sent again: the database is down" in app_log.text
-    until(lambda: sweep_step(maintenance.expire_leases) == 1, 10, "its lease to expire")
+    until(lambda: sweep_step(sweep.expire_leases) == 1, 10, "its lease to expire")
 
 
 @pytest.mark.one_database

@@ -1,6 +1,6 @@
 """What a worker does with Events: one Delivery for each webhook, sent until it succeeds or is given up.
 
-runner        the loop: claim, dispatch, collect outcomes, maintain
+runner        the loop: claim, dispatch, collect outcomes, sweep
 dispatch      Events -> Deliveries
 claims        due Deliveries -> this worker, under a lease
 request       a Delivery -> URL, headers and body
@@ -8,9 +8,9 @@ sender        the thread that sends, in the turns of fair_queue
 breaker       faults of our own, which count no attempt
 outcomes      the attempt is recorded, the lane goes on
 retry_policy  when a failed delivery is sent again, or given up
-health        a webhook is paused, probed, resumed, or disabled as after a 410
+pause_policy  a webhook is paused, probed, resumed, or disabled as after a 410
 statistics    attempts and skips are counted by minute and hour
-maintenance   the sweep: expired leases, blocked lanes, statistics, retention
+sweep         the periodic work: expired leases, blocked lanes, statistics, retention
 retention     old deliveries, events and skips are deleted in pieces
 runs          runs are taken forward step by step
 clock         the database's time

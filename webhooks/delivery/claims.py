@@ -14,7 +14,7 @@ from typing import Any
 from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, QueryByKeys, atomically
-from webhooks.delivery import health
+from webhooks.delivery import pause_policy
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
@@ -247,7 +247,7 @@ class WorkerClaims:
             raise
         finally:
             self.forget(deliveries)
-        health.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
+        pause_policy.cancel_probes({delivery.webhook.pk for delivery in deliveries if delivery.webhook.is_paused})
 
     def close(self) -> None:
         """Hand back all held deliveries, and end the lease.
@@ -265,7 +265,7 @@ class WorkerClaims:
 
     def _claim(self, capacity: Mapping[DueWebhook, int], lost_leases: int = 0) -> int:
         """Claim up to ``capacity`` deliveries of each webhook, and one of a paused webhook, as its probe."""
-        probes = {webhook: 1 for webhook in capacity if webhook.is_probe and health.begin_probe(webhook.id)}
+        probes = {webhook: 1 for webhook in capacity if webhook.is_probe and pause_policy.begin_probe(webhook.id)}
         normal = {webhook: count for webhook, count in capacity.items() if not webhook.is_probe and count > 0}
         if not (probes or normal):
             return 0
@@ -277,5 +277,5 @@ class WorkerClaims:
         with self.claiming() as token:
             rows = atomically(lambda: claim(token), using)
             self.add(rows, token)
-        health.cancel_probes({webhook.id for webhook in probes} - {row.webhook_id for row in rows})
+        pause_policy.cancel_probes({webhook.id for webhook in probes} - {row.webhook_id for row in rows})
         return len(rows)

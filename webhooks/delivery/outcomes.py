@@ -23,7 +23,7 @@ from webhooks.db import (
     to_db_time,
     to_uuid,
 )
-from webhooks.delivery import health, retry_policy, statistics
+from webhooks.delivery import pause_policy, retry_policy, statistics
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.models import Delivery, State, Webhook, claim_sql, lanes
 from webhooks.models.attempt import URL_LENGTH, Body
@@ -70,7 +70,7 @@ def record(
     for delivery, outcome in mine:
         by_webhook[delivery.webhook].append(outcome)
     # Before the promotion, which claims nothing of a webhook that stops here.
-    stopped = health.update_all(by_webhook)
+    stopped = pause_policy.update_all(by_webhook)
     ended = {transition.id for transition in transitions if transition.state != State.PENDING}
     rows = [delivery.row for delivery, _ in mine if delivery.row.in_lane and delivery.id in ended]
     places = [Place(row.webhook_id, row.lane, row.event_id) for row in rows if row.lane is not None]

@@ -1,6 +1,6 @@
 """Delete old deliveries, events, skips, runs and statistics, and the rows of webhooks that a user has deleted.
 
-Each function is a step of the sweep, see ``maintenance``. It deletes a piece, in the transaction of the sweep.
+Each function is a step of the sweep, see ``sweep``. It deletes a piece, in the transaction of the sweep.
 """
 
 from __future__ import annotations

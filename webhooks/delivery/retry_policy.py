@@ -9,8 +9,8 @@ any other, redirects too     is retried by the schedule
 failure after the schedule   has failed: only a user can retry it
 ===========================  ============================================
 
-``Retry-After`` is obeyed between the planned wait and twice that. The schedule is a setting. ``health`` says what
-follows for the webhook.
+``Retry-After`` is obeyed between the planned wait and twice that. The schedule is ``RETRY_SCHEDULE``.
+``pause_policy`` says what follows for the webhook.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One worker's work: dispatch, deliver and maintain, in slices of a few seconds.
+"""One worker's work: dispatch, deliver and sweep, in slices of a few seconds.
 
 The thread that calls the runner is the only one that uses the database, in short transactions, and it never sends.
 The thread of the sender pool only sends.
@@ -16,7 +16,7 @@ from django.db import DataError
 
 from webhooks.conf import conf
 from webhooks.db import atomically
-from webhooks.delivery import maintenance, retention
+from webhooks.delivery import retention, sweep
 from webhooks.delivery.breaker import Breaker, Fault
 from webhooks.delivery.claims import HeldDelivery, WorkerClaims
 from webhooks.delivery.clock import DatabaseClock, elapsed
@@ -48,7 +48,7 @@ SHORT_WAIT = 0.005
 # A webhook whose secret could not be decrypted is a fault no longer after so many seconds without another try.
 FORGOTTEN_AFTER = 600
 
-# Seconds between two runs of the maintenance that no delivery waits for.
+# Seconds between two runs of the steps of the sweep that no delivery waits for.
 SWEEP_ALL_EVERY = 30
 
 # Old rows that a sweep has left are deleted in pieces, so many seconds apart. A worker that has recorded nothing for a
@@ -79,7 +79,7 @@ class DeliveryRunner:
         self._runs = Runs(self._claims)
         self._breaker: Breaker[HeldDelivery] = Breaker()
         self._floors = Floors()
-        self._sweeper = maintenance.Sweeper()
+        self._sweeper = sweep.Sweeper()
         self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
         self.attempted = 0
         """The attempts that it has recorded."""
@@ -124,9 +124,9 @@ class DeliveryRunner:
                 try:
                     done = (self._dispatch(is_woken) if new_first else 0) or self._take_work()
                     new_first = False
-                finally:  # a dispatch that fails must not stop recording and maintenance
+                finally:  # a dispatch that fails must not stop recording and the sweep
                     ended = self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
-                    self._maintain()
+                    self._sweep()
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
                 self._is_idle = not self.is_busy
                 return
@@ -277,12 +277,12 @@ class DeliveryRunner:
             self._runs.forget(stopped)
             self._claims.hand_back_waiting(lambda held: held.webhook.pk in stopped)
 
-    def _maintain(self) -> None:
+    def _sweep(self) -> None:
         now = time.monotonic()
         if now - self._swept < conf.sweep_interval:
             if now - self._purged >= PURGE_EVERY:
                 is_quiet = now - self._recorded > QUIET_AFTER
-                self._sweeper.go_on(maintenance.MOST // retention.PIECE if is_quiet else 1)
+                self._sweeper.go_on(sweep.MOST // retention.PIECE if is_quiet else 1)
                 self._purged = now
             return
         self._swept = self._purged = now

@@ -1,4 +1,4 @@
-"""The sweep: the time of the last one, and the SQL that finds its work. ``delivery.maintenance`` does the work.
+"""The sweep: the time of the last one, and the SQL that finds its work. ``delivery.sweep`` does the work.
 
 Each statement reads one range of an index for each webhook. Its cost depends on what it finds, not on the table.
 """

@@ -181,7 +181,7 @@ class Webhook(models.Model):
         help_text=_("Send the changes of one object one after the other, each after the one before has ended."),
     )
 
-    # ``delivery.health`` writes the following columns.
+    # ``delivery.pause_policy`` writes the following columns.
     last_success_at = models.DateTimeField(_("last success at"), null=True, blank=True, editable=False)
     last_failure_at = models.DateTimeField(_("last failure at"), null=True, blank=True, editable=False)
     last_failure = models.TextField(_("last failure"), **EMPTY, editable=False)

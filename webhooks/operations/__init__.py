@@ -7,7 +7,7 @@ replays      replay events; the runs that replay, recover and backfill
 runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
 history      who changed which row
 why          why did nothing arrive?
-status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``vacuum``
+status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``dead_rows``
 counts       counts of deliveries, each up to a cap, for pages and alarms
 statistics   percentages, rates and times of attempts
 wording      numbers, times and the reasons of skips in words

@@ -31,8 +31,8 @@ from webhooks.operations.counts import (
     failed_groups_sql,
     with_open_counts,
 )
+from webhooks.operations.dead_rows import VacuumState, read_vacuum_state
 from webhooks.operations.statistics import Hours, Recent
-from webhooks.operations.vacuum import VacuumState, read_vacuum_state
 
 # The status page shows no more webhooks, and no more open runs, than this.
 MAX_WEBHOOKS, MAX_RUNS = 200, 5

@@ -55,7 +55,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "event": delivery.event,
         "webhook": webhook,
         "state_pill": delivery_state(delivery.state),
-        "verdict": verdict(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
+        "verdict": state_sentence(delivery, redacted.error(webhook.pk, delivery.reason, delivery.error_kind)),
         "explanation": explain(explained_kind(delivery), webhook.payload_url),
         "answer": failed_answer(attempts) if sees_payload and redacted.sees_all(webhook.pk) else "",
         "may_see_webhook": permissions.may_view_webhooks(user),
@@ -84,7 +84,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
 # State and timeline
 
 
-def verdict(delivery: Delivery, reason: str) -> SafeString | str:
+def state_sentence(delivery: Delivery, reason: str) -> SafeString | str:
     """The state in one sentence. ``reason`` is why the last attempt failed, as far as the user may see it."""
     webhook, ended, count = delivery.webhook, when(delivery.finished_at), delivery.attempt_count
     match delivery.state:

@@ -30,10 +30,10 @@ from webhooks.models.queue import State
 from webhooks.operations import runs as operations
 from webhooks.operations.alarms import Problem
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP, FailedGroup, open_count
+from webhooks.operations.dead_rows import MAX_SHOWN, PATIENCE, VacuumState
 from webhooks.operations.overview import Overview
 from webhooks.operations.statistics import Recent
 from webhooks.operations.status import Status
-from webhooks.operations.vacuum import MAX_SHOWN, PATIENCE, VacuumState
 from webhooks.operations.wording import clock_time, number, span
 from webhooks.permissions.redaction import Redaction, label_of_kind
 from webhooks.text import last_line

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from webhooks.delivery import maintenance
+from webhooks.delivery import sweep
 from webhooks.management import DatabaseCommand
 from webhooks.models import Sweep
 from webhooks.workers import jobs
@@ -17,6 +17,6 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         Sweep.begin(interval=0)
-        changed = maintenance.sweep()
+        changed = sweep.sweep()
         jobs.wake_up_if_due()
         self.stdout.write(f"{changed} row{'' if changed == 1 else 's'} changed.")

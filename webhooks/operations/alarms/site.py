@@ -11,8 +11,8 @@ from django.utils.translation import ngettext
 from webhooks.delivery import clock
 from webhooks.operations.alarms.alarm import Alarm, Level, Problem
 from webhooks.operations.counts import TOTAL_CAP
+from webhooks.operations.dead_rows import VacuumState
 from webhooks.operations.overview import Overview
-from webhooks.operations.vacuum import VacuumState
 from webhooks.operations.wording import number, span
 from webhooks.text import last_line
 from webhooks.workers.status import Backend, RegisteredWorker

@@ -1,4 +1,4 @@
-"""The health of webhooks: pause, probe, resume or disable them after attempts, and report that.
+"""Pause, probe, resume or disable webhooks after attempts, and report that.
 
 ========================  ============================================
 outcome                   the webhook

@@ -19,10 +19,10 @@ from tests.support.sessions import session
 from tests.testapp.models import Thing
 from webhooks.db import execute, fetch_all
 from webhooks.models import Skip
-from webhooks.operations import vacuum
+from webhooks.operations import dead_rows
 from webhooks.operations.alarms import Alarm, Level, Problem, find_alarms
+from webhooks.operations.dead_rows import Kind, OpenTransaction, Table, VacuumState, read_vacuum_state
 from webhooks.operations.overview import Overview
-from webhooks.operations.vacuum import Kind, OpenTransaction, Table, VacuumState, read_vacuum_state
 from webhooks.operations.wording import exact_time
 from webhooks.workers.status import Backend
 
@@ -48,8 +48,8 @@ def begin_transactions(count: int = 12) -> None:
 @pytest.fixture
 def impatient(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction counts at once, if ten others have begun since."""
-    monkeypatch.setattr(vacuum, "PATIENCE", 0)
-    monkeypatch.setattr(vacuum, "TRANSACTIONS", 10)
+    monkeypatch.setattr(dead_rows, "PATIENCE", 0)
+    monkeypatch.setattr(dead_rows, "TRANSACTIONS", 10)
 
 
 @pytest.mark.postgresql
@@ -101,14 +101,14 @@ class TestOpenTransactions:
         with session(READ):
             begin_transactions()
             assert len(held()) == 1
-            monkeypatch.setattr(vacuum, limit, 600)
+            monkeypatch.setattr(dead_rows, limit, 600)
             assert held() == []
 
     def test_without_rights_it_counts_after_many_transactions(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with session(READ) as pid, without_rights():
             begin_transactions()
             assert held() == []
-            monkeypatch.setattr(vacuum, "TRANSACTIONS_IF_UNKNOWN", 10)
+            monkeypatch.setattr(dead_rows, "TRANSACTIONS_IF_UNKNOWN", 10)
             state, [one] = read_vacuum_state(), held()
             assert (one.name, one.application, one.state, one.since) == (str(pid), "report", "", None)
             assert (state.sees_all, state.user) == (False, '"web-hooks"')
@@ -214,7 +214,7 @@ def test_the_alarm_of_a_table_says_when_it_was_vacuumed(vacuumed_at: Any, ago: s
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("impatient")
 def test_dead_rows_are_counted_until_a_vacuum_removes_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vacuum, "DEAD_ROWS", 50)
+    monkeypatch.setattr(dead_rows, "DEAD_ROWS", 50)
     execute("default", "VACUUM webhooks_skip")
     webhook = make_webhook(Thing)
     for number in range(60):
@@ -260,7 +260,7 @@ def test_the_status_page_shows_the_database_if_it_is_a_postgresql(
 def test_the_status_page_links_an_open_transaction_to_the_database(
     admin_client: Client, redis: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vacuum, "TRANSACTIONS", 0)
+    monkeypatch.setattr(dead_rows, "TRANSACTIONS", 0)
     with session(READ) as pid:
         shown = page(admin_client, STATUS)
     assert shown.count(f"ession {pid} of the user") == 2

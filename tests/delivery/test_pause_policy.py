@@ -20,8 +20,8 @@ from tests.support.threads import Beside
 from tests.support.waiting import until
 from tests.testapp.models import Thing
 from webhooks.db import atomically, execute, fetch_all
-from webhooks.delivery import health
-from webhooks.delivery.health import Health, after_failures, is_healthy
+from webhooks.delivery import pause_policy
+from webhooks.delivery.pause_policy import Health, after_failures, is_healthy
 from webhooks.delivery.retry_policy import next_wait
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
@@ -105,13 +105,13 @@ def test_health_is_judged_by_the_clock_of_the_database(
     for worker in (timedelta(days=30), timedelta(days=-30)):
         monkeypatch.setattr(timezone, "now", lambda worker=worker: now() + worker)
         with transaction.atomic():
-            health.update_all({webhook: [FAILED]})
+            pause_policy.update_all({webhook: [FAILED]})
     webhook.refresh_from_db()
     assert webhook.enabled
     for moment, wait in ((webhook.failing_since, 0), (webhook.last_failure_at, 0), (webhook.probe_at, 60)):
         assert abs((moment - now()).total_seconds() - wait) < 30
     with transaction.atomic():
-        health.update_all({webhook: [OK]})
+        pause_policy.update_all({webhook: [OK]})
     webhook.refresh_from_db()
     assert abs((webhook.last_success_at - now()).total_seconds()) < 30
 
@@ -259,7 +259,7 @@ def test_the_successes_of_many_webhooks_are_noted_in_one_statement(
 ) -> None:
     webhooks = [make_webhook(Thing) for _ in range(20)]
     with transaction.atomic(), django_assert_max_num_queries(2):
-        health.update_all({webhook: [OK] for webhook in webhooks})
+        pause_policy.update_all({webhook: [OK] for webhook in webhooks})
     assert not Webhook.objects.filter(last_success_at=None).exists()
 
 
@@ -267,7 +267,7 @@ def test_the_successes_of_many_webhooks_are_noted_in_one_statement(
 def test_workers_that_update_the_same_webhooks_do_not_deadlock(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = make_webhook(Thing), make_webhook(Thing)
     tries, has_one, may_go_on = [], threading.Event(), threading.Event()
-    write = health._write
+    write = pause_policy._write
 
     def write_and_stay(*args: Any) -> None:
         write(*args)
@@ -277,9 +277,9 @@ def test_workers_that_update_the_same_webhooks_do_not_deadlock(database: str, mo
 
     def note(*webhooks: Webhook) -> None:
         tries.append(webhooks)
-        health.update_all({webhook: [FAILED] for webhook in webhooks})
+        pause_policy.update_all({webhook: [FAILED] for webhook in webhooks})
 
-    monkeypatch.setattr(health, "_write", write_and_stay)
+    monkeypatch.setattr(pause_policy, "_write", write_and_stay)
     first = Beside(lambda: atomically(lambda: note(one, other), "default"))
     assert has_one.wait(60)
     second = Beside(lambda: atomically(lambda: note(other, one), "default"))

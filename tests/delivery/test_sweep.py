@@ -17,8 +17,8 @@ from tests.support.makers import make_delivery, make_webhook
 from tests.support.servers import SQLITE
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.delivery import health, maintenance
-from webhooks.delivery.maintenance import LaneCheck, Sweeper
+from webhooks.delivery import pause_policy, sweep
+from webhooks.delivery.sweep import LaneCheck, Sweeper
 from webhooks.models import Delivery, QueuedDelivery, State, Sweep, Webhook
 from webhooks.models.lanes import lane_of
 from webhooks.network.outcome import Outcome
@@ -36,7 +36,7 @@ def webhook(database: str) -> Webhook:
 def test_an_expired_claim_is_returned_and_no_attempt_is_counted(webhook: Webhook) -> None:
     make_delivery(webhook, State.SENDING, object_id="dead", lease_until=timezone.now() - timedelta(seconds=1))
     make_delivery(webhook, State.SENDING, object_id="alive")
-    assert sweep_step(maintenance.expire_leases) == 1
+    assert sweep_step(sweep.expire_leases) == 1
     assert states() == [State.PENDING, State.SENDING]
     taken = Delivery.objects.get(state=State.PENDING)
     assert (taken.attempt_count, taken.queued.claim) == (0, None)
@@ -49,11 +49,11 @@ def test_a_head_that_fails_for_too_long_leaves_its_lane(webhook: Webhook, webhoo
         since = timezone.now() - timedelta(seconds=age)
         make_delivery(webhook, object_id=object_id, failures=3, failing_since=since, due_at=later)
         make_delivery(webhook, State.WAITING, object_id=object_id)
-    assert sweep_step(maintenance.unblock_lanes) == 1
+    assert sweep_step(sweep.unblock_lanes) == 1
     assert states() == [State.PENDING, State.PENDING, State.PENDING, State.WAITING]
     head = Delivery.objects.order_by("event_id")[0]
     assert (head.in_lane, head.queued.failures) == (False, 3)
-    assert sweep_step(maintenance.unblock_lanes) == 0
+    assert sweep_step(sweep.unblock_lanes) == 0
 
 
 def enable(webhook: Webhook) -> None:
@@ -70,7 +70,7 @@ def probe(webhook: Webhook, *answers: Outcome) -> None:
     Webhook.objects.update(probe_at=timezone.now(), failures_in_a_row=9)
     webhook.refresh_from_db()
     with transaction.atomic():
-        health.update_all({webhook: answers})
+        pause_policy.update_all({webhook: answers})
 
 
 OK, NOT_OK = Outcome(AGO, 1, status=200), Outcome(AGO, 1, reason="HTTP 500", status=500)
@@ -88,9 +88,9 @@ def test_the_time_of_a_pause_does_not_count_for_its_lanes(
     make_delivery(webhook, failures=3, failing_since=AGO)
     make_delivery(webhook, State.WAITING)
     end_of_stop(webhook)
-    assert sweep_step(maintenance.unblock_lanes) == 0
+    assert sweep_step(sweep.unblock_lanes) == 0
     Webhook.objects.update(resumed_at=timezone.now() - timedelta(seconds=101))
-    assert sweep_step(maintenance.unblock_lanes) == 1
+    assert sweep_step(sweep.unblock_lanes) == 1
 
 
 def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webhook) -> None:
@@ -98,11 +98,11 @@ def test_a_success_of_a_running_webhook_makes_no_lane_wait_longer(webhook: Webho
     Webhook.objects.update(failures_in_a_row=2)
     webhook.refresh_from_db()
     with transaction.atomic():
-        health.update_all({webhook: [OK]})
+        pause_policy.update_all({webhook: [OK]})
     webhook.refresh_from_db()
     webhook.save()
     assert (webhook.failures_in_a_row, webhook.resumed_at) == (0, None)
-    assert sweep_step(maintenance.unblock_lanes) == 1
+    assert sweep_step(sweep.unblock_lanes) == 1
 
 
 @pytest.mark.postgresql
@@ -110,23 +110,23 @@ def test_a_lane_is_unblocked_while_its_webhook_is_locked(webhook: Webhook) -> No
     make_delivery(webhook, failures=3, failing_since=AGO)
     with transaction.atomic():
         Webhook.objects.select_for_update(no_key=True).get()
-        assert Beside(lambda: sweep_step(maintenance.unblock_lanes)).join(5) == 1
+        assert Beside(lambda: sweep_step(sweep.unblock_lanes)).join(5) == 1
 
 
 @pytest.mark.parametrize("stopped", [{"enabled": False}, {"probe_at": AGO}])
 def test_a_lane_of_a_stopped_webhook_is_not_unblocked(webhook: Webhook, stopped: dict[str, Any]) -> None:
     make_delivery(webhook, failures=3, failing_since=AGO)
     Webhook.objects.update(**stopped)
-    assert sweep_step(maintenance.unblock_lanes) == 0
+    assert sweep_step(sweep.unblock_lanes) == 0
 
 
 def test_a_head_that_has_not_failed_keeps_its_lane(webhook: Webhook) -> None:
     make_delivery(webhook, failures=0)
-    assert sweep_step(maintenance.unblock_lanes) == 0
+    assert sweep_step(sweep.unblock_lanes) == 0
 
 
 def test_a_sweep_of_nothing_changes_nothing() -> None:
-    assert maintenance.sweep() == 0
+    assert sweep.sweep() == 0
 
 
 # Lanes without a head
@@ -148,8 +148,8 @@ def test_a_lane_whose_head_was_deleted_by_code_goes_on(has_retried: bool) -> Non
 
 
 def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(maintenance, "CHECKED_LANES", 2)
-    monkeypatch.setattr(maintenance, "CHECK_SECONDS", 1000)
+    monkeypatch.setattr(sweep, "CHECKED_LANES", 2)
+    monkeypatch.setattr(sweep, "CHECK_SECONDS", 1000)
     for webhook in (make_webhook(Thing), make_webhook(Thing)):
         for number in range(3):
             make_delivery(webhook, State.WAITING, object_id=str(number))
@@ -160,8 +160,8 @@ def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.Monk
 
 def test_a_check_of_the_lanes_that_is_slow_looks_at_fewer_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = itertools.count(step=10)
-    monkeypatch.setattr(maintenance, "elapsed", lambda: next(times))
-    monkeypatch.setattr(maintenance, "CHECKED_LANES", 3)
+    monkeypatch.setattr(sweep, "elapsed", lambda: next(times))
+    monkeypatch.setattr(sweep, "CHECKED_LANES", 3)
     webhook = make_webhook(Thing)
     for number in range(6):
         make_delivery(webhook, State.WAITING, object_id=str(number))
@@ -201,7 +201,7 @@ def test_a_worker_whose_clock_is_wrong_ends_no_sweeping_and_deletes_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(timezone, "now", lambda: now() + wrong)
             assert Sweep.begin(interval=100)
-            assert maintenance.sweep() == 0
+            assert sweep.sweep() == 0
             assert not Sweep.begin(interval=100)
         assert not Sweep.begin(interval=100)
         Sweep.objects.update(swept_at=now() + timedelta(days=400))
