@@ -6,9 +6,11 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from types import FrameType
 from typing import Any
 
 import hypothesis
@@ -21,6 +23,7 @@ from tests.support.figures import MEASURED, Figures
 from tests.support.inbox import Inbox, ReceiverProcess
 from tests.support.servers import POSTGRESQL, SQLITE
 from tests.support.tables import empty_all_tables
+from tests.support.waiting import OverTime
 from tests.support.workers import LOGS, Workers
 from webhooks import registry
 from webhooks.capture import events
@@ -87,6 +90,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "django_db_setup" not in metafunc.fixturenames:
         metafunc.fixturenames.append("django_db_setup")
     metafunc.parametrize("django_db_setup", vendors, indirect=True, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_timeout_set_timer() -> Generator[None, bool, bool]:
+    """Raise ``OverTime`` at the time limit of a test."""
+    is_set = yield
+    interrupt = signal.getsignal(signal.SIGALRM)
+
+    def end(number: int, frame: FrameType | None) -> None:
+        try:
+            interrupt(number, frame)  # type: ignore[operator]
+        except pytest.fail.Exception as limit:
+            raise OverTime(str(limit)) from None
+
+    if callable(interrupt):
+        signal.signal(signal.SIGALRM, end)
+    return is_set
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

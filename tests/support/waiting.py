@@ -13,6 +13,13 @@ T = TypeVar("T")
 PATIENCE = 4
 
 
+class OverTime(BaseException):
+    """A test has taken longer than its limit.
+
+    Hypothesis would catch an ordinary failure, and call the example unreliable that it had interrupted.
+    """
+
+
 def until(condition: Callable[[], T], seconds: float, what: str | Callable[[], str], every: float = 0.05) -> T:
     """Wait until ``condition`` gives something true, and return it. Raises AssertionError after ``seconds``,
     stretched."""
