@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
@@ -216,22 +216,6 @@ def insert_rows_sql(using: str, columns: Sequence[str], table: str) -> str:
     """An INSERT of many rows. Its parameter is a JSON list with an object for each row. More clauses may follow."""
     names = ", ".join(columns)
     return f"INSERT INTO {table} ({names}) SELECT {names} FROM {json_rows_sql(using, columns, table)} WHERE 1 = 1"
-
-
-class Snapshot(NamedTuple):
-    """Which transactions a statement sees, by their ids."""
-
-    oldest_open: int
-    """It sees what earlier ones have committed."""
-    next: int
-    """This one and later ones began after it."""
-
-
-def snapshot_sql(using: str) -> str:
-    """The columns of ``Snapshot``. SQLite has one writer at a time, so what is not seen begins later."""
-    if not is_postgresql(using):
-        return "0, 0"
-    return ", ".join(f"(SELECT pg_snapshot_{end}(pg_current_snapshot())::text::bigint)" for end in ("xmin", "xmax"))
 
 
 def uuid_sql(using: str) -> str:

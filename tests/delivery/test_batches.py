@@ -92,7 +92,7 @@ def test_a_worker_that_is_behind_begins_without_a_look(
     inbox: Inbox, monkeypatch: pytest.MonkeyPatch, webhooks_settings: Callable[..., None]
 ) -> None:
     webhooks_settings(BATCH=3)
-    monkeypatch.setattr(floors, "RARE_COST_FACTOR", 10**9)
+    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
     webhook = make_webhook(Thing, url=inbox.url())
     for number in range(9):
         make_event(webhook, object_id=str(number))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from datetime import timedelta
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -18,13 +16,14 @@ from tests.support.makers import make_delivery, make_event, make_site_skip, make
 from tests.support.plans import Executed, executed_plans
 from tests.support.sessions import session
 from tests.testapp.models import Thing
-from webhooks.db import Snapshot, atomically, execute
+from webhooks.db import execute
 from webhooks.delivery import floors
 from webhooks.delivery.dispatch import dispatch
-from webhooks.delivery.floors import COST_FACTOR, LAG, RARE_COST_FACTOR, Floors
+from webhooks.delivery.floors import COST_FACTOR, LAG, LONGEST, Floors
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sweep import Sweeper
 from webhooks.models import State, Statistic, Undispatched
+from webhooks.models.lanes import lane_of
 from webhooks.models.statistic import Period
 
 DEAD = 20_000
@@ -74,15 +73,18 @@ def test_an_entry_that_comes_in_below_lowers_the_floor(clock: SimpleNamespace) -
     assert look(floors, clock) == 3
 
 
-def test_an_expensive_look_without_floors_is_rare(clock: SimpleNamespace) -> None:
+@pytest.mark.parametrize(("seconds", "wait"), [(0.5, 0.5 * COST_FACTOR), (3600, LONGEST)])
+def test_an_expensive_look_without_floors_is_rare(clock: SimpleNamespace, seconds: float, wait: float) -> None:
     floors = Floors()
-    look(floors, clock, seconds=1)
-    floors.note(0, 5)
-    clock.now += LAG
-    floors.note(0, 5)
+    look(floors, clock, seconds)
+    ended = clock.now
+    for _ in range(2):
+        floors.note(0, 5)
+        clock.now += LAG
     assert look(floors, clock) == 5
+    clock.now = ended + wait - 1
     assert not floors.is_full_look_due
-    clock.now += COST_FACTOR
+    clock.now = ended + wait
     assert floors.is_full_look_due
     assert look(floors, clock) is None
 
@@ -106,51 +108,13 @@ def test_a_look_without_floors_that_fails_counts_too(clock: SimpleNamespace) -> 
     assert look(floors, clock) == 5
 
 
-def test_with_snapshots_a_floor_waits_only_for_transactions_that_were_open(clock: SimpleNamespace) -> None:
-    floors = Floors()
-    look(floors, clock, seconds=1)
-    floors.note(0, 5, Snapshot(oldest_open=10, next=12))
-    floors.note(0, 8, Snapshot(oldest_open=11, next=14))
-    assert not floors.known
-    floors.note(0, 8, Snapshot(oldest_open=12, next=15))
-    assert floors.known == {0: 5}
-    floors.note(0, 9, Snapshot(oldest_open=15, next=16))
-    assert floors.known == {0: 8}
-    clock.now += RARE_COST_FACTOR - 1
-    assert not floors.is_full_look_due
-    clock.now += 1
-    assert floors.is_full_look_due
-
-
-def test_a_floor_above_an_open_transaction_is_in_doubt_until_a_later_look(clock: SimpleNamespace) -> None:
-    floors = Floors()
-    look(floors, clock, seconds=1)
-    floors.note(0, 5, Snapshot(oldest_open=10, next=12))
-    clock.now += LAG
-    floors.note(0, 8, Snapshot(oldest_open=10, next=14))
-    assert floors.known == {0: 5}
-    for snapshot in (Snapshot(oldest_open=11, next=15), Snapshot(oldest_open=16, next=17)):
-        clock.now += COST_FACTOR
-        assert floors.is_full_look_due
-        floors.note(0, 8, snapshot)
-        assert look(floors, clock, seconds=1) is None
-    clock.now += COST_FACTOR
-    assert not floors.is_full_look_due
-
-
 # Under an old snapshot
-
-
-def forbid_full_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the first one."""
-    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
-    monkeypatch.setattr(floors, "RARE_COST_FACTOR", 10**9)
 
 
 @pytest.fixture
 def snapshot(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Another session keeps one, and floors do not depend on times."""
-    forbid_full_looks(monkeypatch)
+    monkeypatch.setattr(floors, "COST_FACTOR", 10**9)
     monkeypatch.setattr(floors, "LAG", 0)
     with session("SELECT count(*) FROM webhooks_event"):
         yield
@@ -240,43 +204,14 @@ def test_the_purge_passes_dead_rows_once() -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("database")
-def test_the_floor_stays_below_an_event_of_an_open_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
-    forbid_full_looks(monkeypatch)
-    monkeypatch.setattr("webhooks.delivery.floors.LAG", 10**9)
-    floors = Floors()
-    late, first, *others = (make_event(make_webhook(Thing)) for _ in range(5))
-    insert = f"INSERT INTO webhooks_undispatched (event_id) VALUES ({late.pk})"
-    execute("default", "DELETE FROM webhooks_undispatched")
-    with session(insert):
-        for event in (first, *others):
-            execute("default", "INSERT INTO webhooks_undispatched (event_id) VALUES (%s)", [event.pk])
-            assert dispatch(floors=floors) == 1
-    assert dispatch(floors=floors) == 1
-    assert floors.known[0] <= late.pk
-
-
-@pytest.mark.postgresql
-@pytest.mark.usefixtures("database")
-def test_an_event_that_is_committed_between_the_two_looks_of_a_dispatch_is_found(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    forbid_full_looks(monkeypatch)
-    monkeypatch.setattr("webhooks.delivery.floors.LAG", 10**9)
-    floors = Floors()
-    late, first, *others = (make_event(make_webhook(Thing)).pk for _ in range(5))
-    insert = "INSERT INTO webhooks_undispatched (event_id) VALUES"
-    execute("default", "DELETE FROM webhooks_undispatched")
-    with ExitStack() as stack:
-        stack.enter_context(session(f"{insert} ({late})"))
-        execute("default", f"{insert} ({first})")
-        assert dispatch(floors=floors) == 1
-
-        def commit_first(work: Callable[[], Any], using: str) -> Any:
-            stack.close()
-            return atomically(work, using)
-
-        monkeypatch.setattr("webhooks.delivery.dispatch.atomically", commit_first)
-        for pk in others:
-            execute("default", f"{insert} ({pk})")
-            dispatch(floors=floors)
+def test_an_event_that_had_to_wait_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("webhooks.delivery.floors.COST_FACTOR", 10**9)
+    monkeypatch.setattr("webhooks.delivery.floors.LAG", 0)
+    webhook, floors = make_webhook(Thing), Floors()
+    held = make_event(webhook, object_id="held")
+    with session(f"SELECT pg_advisory_xact_lock({lane_of(held.object_type, held.object_id)})"):
+        for number in range(3):
+            make_event(webhook, object_id=str(number))
+            assert dispatch(floors=floors, skips_look=True) == 1
+    assert dispatch(floors=floors, skips_look=True) == 1
     assert not Undispatched.objects.exists()

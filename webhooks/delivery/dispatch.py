@@ -15,7 +15,6 @@ from django.db.models.expressions import RawSQL
 from webhooks.conf import conf
 from webhooks.db import (
     QueryByKeys,
-    Snapshot,
     Statement,
     among_sql,
     atomically,
@@ -24,7 +23,6 @@ from webhooks.db import (
     is_postgresql,
     json_rows_sql,
     now_sql,
-    snapshot_sql,
     to_utc,
     to_uuid,
     uuid_sql,
@@ -41,6 +39,9 @@ from webhooks.models.webhook import webhooks_by_id
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
 READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
 NewEvent: Any = namedtuple("NewEvent", (*READ_COLUMNS, "timestamp", "waits_for"))  # type: ignore[misc]
+
+# New events from an id on, in order.
+UNDISPATCHED = "SELECT event_id FROM webhooks_undispatched WHERE event_id >= %s ORDER BY event_id"
 
 
 class NewDelivery(NamedTuple):
@@ -66,8 +67,7 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, s
     if first is None:
         return 0
     with worker.claiming() if worker else nullcontext() as token:
-        looked_from = floors if skips_look else None
-        events, claimed, webhooks = atomically(lambda: _dispatch(first, looked_from, worker, token), Event.objects.db)
+        events, claimed, webhooks = atomically(lambda: _dispatch(first, floors, worker, token), Event.objects.db)
         if worker and token:
             worker.add(claimed, token, webhooks, events)
     return len(events)
@@ -75,41 +75,27 @@ def dispatch(worker: WorkerClaims | None = None, floors: Floors | None = None, s
 
 def _first(floors: Floors) -> int | None:
     """The id of the first new Event. A look without a transaction: most find nothing, and write nothing."""
-    using = Event.objects.db
     with floors.look() as known:
-        found = fetch_all(using, *_undispatched(using, known.get(0, 0), 1))
-    return _note_lowest(found, floors) if found else None
-
-
-def _undispatched(using: str, first: int, most: int) -> Statement:
-    """The ids of new Events from an id on, in order, each with the snapshot of the statement."""
-    new = f"SELECT event_id, {snapshot_sql(using)} FROM webhooks_undispatched WHERE event_id >= %s"
-    return f"{new} ORDER BY event_id LIMIT %s", [first, most]
-
-
-def _note_lowest(found: Sequence[tuple[Any, ...]], floors: Floors) -> int:
-    """Note and return the lowest id that ``_undispatched`` has found."""
-    lowest, *snapshot = found[0]
-    floors.note(0, lowest, Snapshot(*snapshot))
-    return int(lowest)
+        found = fetch_all(Event.objects.db, f"{UNDISPATCHED} LIMIT 1", [known.get(0, 0)])
+    for (lowest,) in found:
+        floors.note(0, lowest)
+        return int(lowest)
+    return None
 
 
 def _dispatch(
-    first: int, floors: Floors | None, worker: WorkerClaims | None, token: uuid.UUID | None
+    first: int, floors: Floors, worker: WorkerClaims | None, token: uuid.UUID | None
 ) -> tuple[list[Any], list[ClaimedRow], dict[int, Webhook]]:
-    """Returns the Events, the claimed rows, and the webhooks by id. ``floors`` only if ``first`` is the floor: a look
-    that begins above it does not see what was added below meanwhile."""
+    """Returns the Events, the claimed rows, and the webhooks by id."""
     using = Event.objects.db
     # Events that other workers have locked are skipped.
     skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
-    statement, parameters = _undispatched(using, first, conf.batch)
-    new = f"{statement} {skips_locked}", parameters
+    new = f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch]
     [(may_claim, *_)], found = fetch_each(using, claim_sql.beginning(using, token), new)
     if not found:
         return [], [], {}
-    if floors:
-        _note_lowest(found, floors)
-    events = _in_turn(using, [pk for pk, *_ in found])
+    floors.note(0, found[0][0])  # it may have to wait, and is then found again
+    events = _in_turn(using, [pk for (pk,) in found])
     webhooks = webhooks_by_id(using, {pk for event in events for pk in event.webhook_ids})
     deliveries = _new_deliveries(events, webhooks)
     firsts = _firsts(deliveries)
