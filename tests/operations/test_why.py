@@ -542,6 +542,30 @@ def test_a_serializer_that_fails_now_is_part_of_the_answer(behaviour: str) -> No
     assert verdict.remedy.startswith("Correct the serializer.")
 
 
+def test_the_serializer_of_one_webhook_says_nothing_about_the_others() -> None:
+    thing = Thing.objects.create(name="a")
+    good, bad = make_webhook(Thing), make_webhook(Thing, serializer="missing")
+    other, created_only = make_webhook(Label, serializer="unknown"), make_webhook(Thing, on="c", serializer="unknown")
+    texts = {one.webhook: one.text for one in why(thing)}
+    assert texts[good].endswith("an update would be sent.")
+    assert "its data cannot be written" in texts[bad]
+    assert "'missing'" in texts[bad]
+    assert texts[other].startswith("The webhook does not send testapp.thing.")
+    assert texts[created_only].endswith("an update would not be sent. The actions of the webhook: created.")
+
+
+def test_the_conditions_of_one_webhook_say_nothing_about_the_others() -> None:
+    thing = Thing.objects.create(name="a")
+    good = make_webhook(Thing, conditions={"attr": "status", "value": "active"})
+    failing = [make_webhook(Thing, conditions={"attr": "name", "op": op}) for op in ("first", "second")]
+    texts = {one.webhook: one.text for one in why(thing)}
+    assert texts[good].endswith("an update would be sent.")
+    for webhook, own, foreign in zip(failing, ("first", "second"), ("second", "first"), strict=True):
+        assert "the conditions of the webhook fail" in texts[webhook]
+        assert own in texts[webhook]
+        assert foreign not in texts[webhook]
+
+
 # Odd objects
 
 

@@ -42,7 +42,7 @@ from webhooks.operations.why.verdict import (
 from webhooks.operations.wording import exact_time, skip_reason
 from webhooks.payloads import snapshots
 from webhooks.registry.registration import Registration
-from webhooks.text import json_equal, last_line
+from webhooks.text import clean, json_equal, last_line
 
 # How objects change without a signal of Django, or with one that is not captured.
 RAW_SQL, MIGRATION = gettext_lazy("raw SQL"), gettext_lazy("a data migration")
@@ -70,8 +70,8 @@ class Present:
     """Its own fields that differ from the last Event. Values of related objects do not count."""
     differs_in_relations: bool = False
     """Whether these are all many-to-many relations: then an object that they show may have a new name."""
-    error: str = ""
-    """Why its data cannot be written."""
+    data_errors: dict[int, str] = field(default_factory=dict)
+    """Why its data cannot be written for webhooks, by the serializers that they use."""
     refusals: dict[int, Skip] = field(default_factory=dict)
     """Why webhooks would skip an update of it."""
     filter_errors: dict[int, str] = field(default_factory=dict)
@@ -140,20 +140,23 @@ def look(
 
 
 def _note_refusals(present: Present, payload_of: Callable[[str], Payload | str], webhooks: Sequence[Webhook]) -> None:
-    """Note what the filters of these webhooks would say to an update."""
+    """Note why webhooks that want updates of the model would not get one of this object."""
+    wanting = [one.pk for one in webhooks if Action.UPDATED in one.actions and present.label in models_of(one)]
     chosen = subscriptions.read(Event.objects.db)
     if not chosen.keeps_skips:  # then it would give no reasons
         chosen = replace(chosen, disabled=Subscriptions())
-    for serializer, ids in chosen.by_serializer([webhook.pk for webhook in webhooks]).items():
+    for serializer, ids in chosen.by_serializer(wanting).items():
         payload = payload_of(serializer)
         if isinstance(payload, str):
-            present.error = payload
+            present.data_errors |= dict.fromkeys(ids, payload)
             continue
         context = EventContext(Action.UPDATED, payload.data, payload.columns()["snapshots"], "", Actor())
         matched = match(ids, chosen, context, Budget())
         for webhook, refusal in matched.refusals.items():
             present.refusals[webhook] = Skip(action=Action.UPDATED, rule=refusal.rule, detail=refusal.detail)
-        present.filter_errors |= dict.fromkeys(matched.errored, last_line(matched.error))
+        for webhook in matched.errored:
+            error = context.errors[chosen.filters[webhook].conditions]
+            present.filter_errors[webhook] = clean(last_line(f"{type(error).__name__}: {error}"))
 
 
 def _note_differences(present: Present, payload_of: Callable[[str], Payload | str], last: Event) -> None:
@@ -261,11 +264,11 @@ def _without_time(webhook: Webhook, present: Present) -> str:
 
 def _as_it_is_now(webhook: Webhook, present: Present, viewer: Viewer) -> tuple[str, str]:
     """What an update of the object would lead to, and the remedy."""
-    if present.error:
+    if error := present.data_errors.get(webhook.pk):
         text = _("Judged by the object as it is now: its data cannot be written.")
         if viewer.sees_events:
             text = _("Judged by the object as it is now: its data cannot be written (%(error)s).")
-        return text % {"error": present.error}, join(_("Correct the serializer."), SAVE_AGAIN)
+        return text % {"error": error}, join(_("Correct the serializer."), SAVE_AGAIN)
     if error := present.filter_errors.get(webhook.pk):
         text = _("Judged by the object as it is now: the conditions of the webhook fail.")
         if viewer.sees_events:
