@@ -566,6 +566,14 @@ def test_the_conditions_of_one_webhook_say_nothing_about_the_others() -> None:
         assert foreign not in texts[webhook]
 
 
+def test_a_webhook_without_an_action_is_not_said_to_send_updates(own_registrations: None) -> None:
+    webhooks.register_event("testapp.counted")
+    thing, webhook = Thing.objects.create(name="a"), make_webhook(Thing, on="", custom_events=["testapp.counted"])
+    verdict = the(thing, webhook)
+    assert verdict.text.endswith("an update would not be sent. The actions of the webhook: none.")
+    assert verdict.remedy.startswith("To send updates, choose the action in the webhook.")
+
+
 # Odd objects
 
 

@@ -274,11 +274,11 @@ def _as_it_is_now(webhook: Webhook, present: Present, viewer: Viewer) -> tuple[s
         if viewer.sees_events:
             text = _("Judged by the object as it is now: the conditions of the webhook fail (%(error)s).")
         return text % {"error": error}, join(_("Correct the conditions of the webhook."), SAVE_AGAIN)
-    if Action.UPDATED not in webhook.actions and webhook.actions:
+    if Action.UPDATED not in webhook.actions:
         text = _(
             "Judged by the object as it is now: an update would not be sent. The actions of the webhook: %(wanted)s."
         )
-        wanted = ", ".join(str(one.label) for one in webhook.actions)
+        wanted = ", ".join(str(one.label) for one in webhook.actions) or _("none")
         remedy = join(_("To send updates, choose the action in the webhook."), SAVE_AGAIN)
         return text % {"wanted": wanted}, remedy
     if skip := present.refusals.get(webhook.pk):
