@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from tests.support.draining import states, sweep_step
@@ -158,6 +158,15 @@ def test_each_check_of_the_lanes_goes_on_after_the_last(monkeypatch: pytest.Monk
     assert states() == [State.PENDING] * 6
 
 
+def test_a_check_looks_at_few_webhooks_without_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "CHECKED_LANES", 2)
+    monkeypatch.setattr(sweep, "CHECK_SECONDS", 1000)
+    *_, last = [make_webhook(Thing) for _ in range(5)]
+    make_delivery(last, State.WAITING)
+    check = LaneCheck().check_lanes
+    assert [check() for _ in range(3)] == [0, 0, 1]
+
+
 def test_a_check_of_the_lanes_that_is_slow_looks_at_fewer_next_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = itertools.count(step=10)
     monkeypatch.setattr(sweep, "elapsed", lambda: next(times))
@@ -174,6 +183,34 @@ def test_the_lane_of_an_object_may_be_the_lowest_number() -> None:
     make_delivery(webhook, State.WAITING, lane=-(2**63))
     make_delivery(webhook, State.WAITING, lane=lane_of("a", "1"))
     assert LaneCheck().check_lanes() == 2
+
+
+def test_a_step_that_fails_stops_no_other_and_rests(
+    monkeypatch: pytest.MonkeyPatch, app_log: pytest.LogCaptureFixture
+) -> None:
+    def expire_leases() -> int:
+        tries.append(1)
+        raise ValueError("a row that cannot be read")
+
+    tries = list[int]()
+    monkeypatch.setattr(sweep, "expire_leases", expire_leases)
+    make_delivery(make_webhook(Thing), State.WAITING)
+    sweeper = Sweeper()
+    assert sweeper.sweep() == 1
+    assert states() == [State.PENDING]
+    assert sweeper.sweep() == 0
+    assert len(tries) == 1
+    [record] = app_log.records
+    assert record.getMessage() == "The sweep failed at “expire leases”, and tries it again in 60 s"
+
+
+def test_a_step_that_finds_no_database_ends_the_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    def expire_leases() -> int:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(sweep, "expire_leases", expire_leases)
+    with pytest.raises(OperationalError):
+        Sweeper().sweep()
 
 
 # Who sweeps

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.db.models import F
 
 from webhooks.conf import conf
@@ -21,7 +21,7 @@ from webhooks.delivery.clock import elapsed
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.error_kinds import ErrorKind
-from webhooks.errors import get_logger, is_statement_timeout
+from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, claim_sql, lanes
 from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.lanes import Place
@@ -40,8 +40,9 @@ LOST_LEASES_ALLOWED = 2
 # The columns of a ``ClaimedRow`` in the queue.
 CLAIMED_COLUMNS = ("delivery_id", *ClaimedRow._fields[1:])
 
-# A step that took too long rests for so many times as long.
+# A step that took too long rests for so many times as long, and one that failed for so many seconds.
 REST_FACTOR = 20
+FAILED_REST = 60
 
 # Lanes that one check looks at, and the seconds that it may take: a worker delivers nothing meanwhile.
 CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
@@ -50,7 +51,8 @@ Step = Callable[[], int]
 
 
 class Sweeper:
-    """Runs the steps of the sweep, each in a transaction. One that takes too long stops no other, and then rests."""
+    """Runs the steps of the sweep, each in a transaction. One that fails or takes too long stops no other, and then
+    rests."""
 
     def __init__(self) -> None:
         self._resting_until: dict[str, float] = {}
@@ -94,13 +96,17 @@ class Sweeper:
             return 0
         try:
             return claim_sql.in_transaction(Delivery.objects.db, step)
-        except OperationalError as error:
+        except (OperationalError, InterfaceError) as error:
             if not is_statement_timeout(error):
-                raise
-        now = elapsed()
-        rest = REST_FACTOR * (now - began)
-        self._resting_until[name] = now + rest
-        logger.error("The sweep stopped “%s” after %.1f s, and tries it again in %.0f s", name, now - began, rest)
+                raise  # the database is away
+            seconds = elapsed() - began
+            rest = REST_FACTOR * seconds
+            logger.error("The sweep stopped “%s” after %.1f s, and tries it again in %.0f s", name, seconds, rest)
+        except Exception as error:
+            reraise_job_timeout(error)
+            rest = FAILED_REST
+            logger.exception("The sweep failed at “%s”, and tries it again in %d s", name, rest)
+        self._resting_until[name] = elapsed() + rest
         return 0
 
 
@@ -174,9 +180,9 @@ class LaneCheck:
             seen, headless = headless_lanes(using, pk, first, left)
             lanes.lock(using, headless)
             promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
-            left -= len(seen)
+            left -= max(1, len(seen))  # to look at a webhook without lanes is a query, too
             if left <= 0:
-                self._after = (pk, seen[-1])
+                self._after = (pk, seen[-1]) if seen else (pk + 1, SMALLEST_LANE - 1)
                 break
         else:
             self._after = (0, 0)
