@@ -57,7 +57,7 @@ def test_no_statement_of_a_worker_reads_what_waits_behind_a_receiver_that_is_dow
     runner = DeliveryRunner("test")
     try:
         with executed_plans() as executed:
-            runner.run(10, wait=False)
+            runner.run(60, wait=False)
             runner.finish()
             sweep.sweep()
     finally:
