@@ -336,6 +336,36 @@ def a_save_that_no_webhook_wanted(world: World) -> Made:
     return thing, make_webhook(Thing)
 
 
+@case(Cause.NO_SUBSCRIBER, "Perhaps no enabled webhook wanted it before 20", "save it again")
+def a_skip_deleted_because_there_were_too_many(world: World) -> Made:
+    world.settings(SKIPS_PER_WEBHOOK=1)
+    webhook = make_webhook(Thing, url=world.url, conditions={"attr": "status", "value": "active"})
+    thing = Thing.objects.create(name="a")
+    drain()
+    thing.status = "retired"
+    thing.save()
+    Thing.objects.create(name="b", status="retired")
+    sweep.sweep()
+    assert [skip.object_repr for skip in Skip.objects.all()] == ["b"]
+    return thing, webhook
+
+
+@case(Cause.UNKNOWN, "Perhaps its event was deleted, or no enabled webhook wanted it.", "save it again")
+def a_sent_change_deleted_before_a_failed_one(world: World) -> Made:
+    world.settings(RETRY_SCHEDULE=[])
+    webhook, thing = make_webhook(Thing, url=world.bad_url), Thing.objects.create(name="a")
+    drain()
+    Webhook.objects.update(payload_url=world.url)
+    thing.name = "b"
+    thing.save()
+    drain()
+    world.settings(RETENTION_DAYS={"succeeded": 1e-9})
+    time.sleep(0.01)
+    sweep.sweep()
+    assert [delivery.state for delivery in Delivery.objects.all()] == [State.FAILED]
+    return thing, webhook
+
+
 @case(Cause.NO_TRACE, "No change of this object is stored.", "save it again")
 def older_than_the_webhook(world: World) -> Made:
     thing = Thing.objects.create(name="a")
@@ -500,6 +530,16 @@ def test_a_skipped_change_soon_after_a_sent_one_is_no_lost_change() -> None:
         thing.save()
     assert [event.action for event in events()] == ["created", "updated"]
     assert the(thing, webhook).cause == Cause.SKIPPED
+
+
+def test_a_custom_event_after_a_change_that_no_webhook_wanted_proves_nothing(
+    world: World, own_registrations: None
+) -> None:
+    webhooks.register_event("testapp.counted")
+    thing, _ = a_save_that_no_webhook_wanted(world)
+    webhook = make_webhook(Thing, custom_events=["testapp.counted"])
+    webhooks.send("testapp.counted", thing)
+    assert the(thing, webhook).cause == Cause.NO_SUBSCRIBER
 
 
 def test_a_model_that_captures_bulk_operations_is_not_said_to_lack_that(world: World) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import Any
 
 from django.db import models
+from django.db.models import OuterRef, Subquery
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -66,6 +67,8 @@ class Present:
     """Whether its last Event says that it was deleted."""
     knows_model: bool
     """Whether an Event of any object of the model is stored."""
+    captured_at: datetime | None
+    """When its last captured change happened. None if none is stored."""
     differs: tuple[str, ...] = ()
     """Its own fields that differ from the last Event. Values of related objects do not count."""
     differs_in_relations: bool = False
@@ -128,7 +131,7 @@ def look(
     """The object now, compared with its last captured change, and judged by the filters of these webhooks."""
     instance = registration.find(registration.rows(Event.objects.db), pk)
     is_deleted = last is not None and last.action == Action.DELETED
-    present = Present(registration, instance, is_deleted, knows_model)
+    present = Present(registration, instance, is_deleted, knows_model, last.timestamp if last else None)
     if instance is None:
         return present
     payload_of = cache(partial(serialize_or_error, registration, instance))
@@ -186,18 +189,34 @@ def changed_again(verdict: Verdict, present: Present, since: datetime | None) ->
     if not conf.enabled:
         return replace(turned_off(webhook, _("Changes are not recorded.")), **common)
     remedy = _save_again(webhook, present)
-    moments = (present.last_saved, verdict.change.timestamp if verdict.change else None)
-    if not since or not any(one and to_utc(one) >= since for one in moments):
-        if since:
-            text = _("Perhaps no enabled webhook wanted it before %(time)s.") % {"time": exact_time(since)}
-        else:
-            text = _("Perhaps no enabled webhook wanted it, or its skips were deleted.")
-        return Verdict(webhook, Cause.NO_SUBSCRIBER, join(lost, text), remedy, Target.WEBHOOK, **common)
+    if doubt := _doubt(present, since):
+        cause, text = doubt
+        return Verdict(webhook, cause, join(lost, text), remedy, Target.WEBHOOK, **common)
     text = _("It was not captured: it came by %(ways)s, or webhooks were turned off.")
     text %= {"ways": present.unsignalled(action)}
     if action != Action.DELETED and not present.is_tracked:
         remedy = join(remedy, TRACKED)
     return Verdict(webhook, Cause.NO_SIGNAL, join(lost, text), remedy, Target.CAPTURE, **common)
+
+
+def _doubt(present: Present, since: datetime | None) -> tuple[Cause, str] | None:
+    """Why a change that left nothing may still have been captured, or unwanted; None if it was neither."""
+    newest = max(to_utc(one) for one in (present.last_saved, present.captured_at) if one)
+    if _is_past_retention(newest):
+        text = _("Perhaps its event was deleted, or no enabled webhook wanted it.")
+        days = _("Events are deleted after %(days)g days or more.") % {"days": retention_days()}
+        return Cause.UNKNOWN, join(text, days)
+    if not since:
+        return Cause.NO_SUBSCRIBER, _("Perhaps no enabled webhook wanted it, or its skips were deleted.")
+    if newest < since:
+        text = _("Perhaps no enabled webhook wanted it before %(time)s.") % {"time": exact_time(since)}
+        return Cause.NO_SUBSCRIBER, text
+    return None
+
+
+def _is_past_retention(moment: datetime) -> bool:
+    """Whether an Event of this time may be deleted already."""
+    return to_utc(moment) < datetime.now(UTC) - timedelta(days=retention_days())
 
 
 def never_stored(webhook: Webhook, present: Present, viewer: Viewer) -> Verdict:
@@ -233,7 +252,7 @@ def _by_last_save(webhook: Webhook, present: Present) -> tuple[Cause, str]:
     if changed_after(webhook, saved):
         text = _("The webhook was changed later, at %(changed)s, and perhaps did not want the object before.")
         return Cause.CHANGED_LATER, join(last, text % values)
-    if to_utc(saved) < datetime.now(UTC) - timedelta(days=retention_days()):
+    if _is_past_retention(saved):
         return Cause.DELETED, join(last, _("Events are deleted after %(days)g days or more.") % values)
     text = _(
         "The webhook is older. Possible reasons: it was written by %(ways)s, which are not captured; webhooks were "
@@ -301,14 +320,23 @@ def watched_since(webhooks: Iterable[Webhook], label: str, action: Action) -> da
 
     A webhook with filters leaves a skip, if skips are stored, and only as long as they are.
     """
-    skips_since = datetime.now(UTC) - timedelta(days=conf.skip_days)
-    times = []
+    times, filtered = list[datetime](), dict[int, datetime]()
     for one in webhooks:
         if one.enabled and label in models_of(one) and action in one.actions:
-            has_filters = one.conditions or one.changed_fields or one.only_changes or one.excluded_usernames
             begun = max(to_utc(one.created), to_utc(one.last_updated))
-            if not has_filters:
+            if one.conditions or one.changed_fields or one.only_changes or one.excluded_usernames:
+                filtered[one.pk] = begun
+            else:
                 times.append(begun)
-            elif conf.keeps_skips:
-                times.append(max(begun, skips_since))
+    if filtered and conf.keeps_skips:
+        times += [max(filtered[pk], skips_since) for pk, skips_since in _skips_since(filtered)]
     return min(times, default=None)
+
+
+def _skips_since(webhooks: Collection[int]) -> list[tuple[int, datetime]]:
+    """Since when (UTC) all skips of each of these webhooks are stored: older ones may be too old or too many."""
+    since = datetime.now(UTC) - timedelta(days=conf.skip_days)
+    most = conf.skips_per_webhook
+    newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("timestamp")
+    found = Webhook.objects.filter(pk__in=webhooks).values_list("pk", Subquery(newest[most - 1 : most]))
+    return [(pk, max(since, to_utc(oldest)) if oldest else since) for pk, oldest in found]
