@@ -552,6 +552,24 @@ def test_a_model_that_captures_bulk_operations_is_not_said_to_lack_that(world: W
     assert "WebhookManager" not in verdict.remedy
 
 
+def test_a_bulk_create_that_ignores_conflicts_is_a_way_even_for_such_a_model(world: World) -> None:
+    webhook, tracked = make_webhook(Tracked, url=world.url), Tracked.objects.create(name="a")
+    pk = tracked.pk
+    tracked.delete()
+    Tracked.objects.bulk_create([Tracked(pk=pk, name="a")], ignore_conflicts=True)
+    verdict = the(("testapp.tracked", pk), webhook)
+    assert verdict.cause == Cause.NO_SIGNAL
+    assert "it came by bulk_create(ignore_conflicts=True), raw SQL, a data migration or loaddata," in verdict.text
+
+
+def test_an_object_without_an_event_may_come_from_bulk_create() -> None:
+    webhook = make_webhook(Thing, Tracked)
+    Thing.objects.bulk_create([Thing(pk=1, name="a")])
+    Tracked.objects.bulk_create([Tracked(pk=1, name="a")], ignore_conflicts=True)
+    assert "loaddata or bulk_create(), which" in the(("testapp.thing", 1), webhook).text
+    assert "loaddata or bulk_create(ignore_conflicts=True), which" in the(("testapp.tracked", 1), webhook).text
+
+
 def test_a_deleted_object_is_not_to_be_saved_again() -> None:
     webhook, thing = make_webhook(Thing, on="d", conditions=RETIRED), Thing.objects.create(name="a")
     pk = thing.pk

@@ -52,7 +52,8 @@ UNSIGNALLED: dict[Action, list[Any]] = {
     Action.UPDATED: ["update()", "bulk_update()", RAW_SQL, MIGRATION, "loaddata"],
     Action.DELETED: [RAW_SQL, MIGRATION, gettext_lazy("a cascade in the database")],
 }
-CAPTURED_WITH_MANAGER = ("update()", "bulk_create()", "bulk_update()")
+# What is left of these ways if the manager of the model captures bulk operations.
+LEFT_WITH_MANAGER = {"update()": "", "bulk_update()": "", "bulk_create()": "bulk_create(ignore_conflicts=True)"}
 TRACKED = gettext_lazy("To capture update(), bulk_create() and bulk_update(), give the model webhooks.WebhookManager.")
 
 
@@ -119,9 +120,11 @@ class Present:
             return Action.DELETED
         return Action.CREATED if self.is_deleted else Action.UPDATED
 
-    def unsignalled(self, action: Action) -> str:
-        """How such a change happens without being captured."""
-        ways = [str(way) for way in UNSIGNALLED[action] if not (self.is_tracked and way in CAPTURED_WITH_MANAGER)]
+    def unsignalled(self, *actions: Action) -> str:
+        """How such changes happen without being captured."""
+        left = LEFT_WITH_MANAGER if self.is_tracked else {}
+        found = dict.fromkeys(str(left.get(way, way)) for action in actions for way in UNSIGNALLED[action])
+        ways = [way for way in found if way]
         return _("%(ways)s or %(last)s") % {"ways": ", ".join(ways[:-1]), "last": ways[-1]}
 
 
@@ -241,7 +244,7 @@ def _by_last_save(webhook: Webhook, present: Present) -> tuple[Cause, str]:
         "model": present.label,
         "created": exact_time(webhook.created),
         "changed": exact_time(webhook.last_updated),
-        "ways": present.unsignalled(Action.UPDATED),
+        "ways": present.unsignalled(Action.UPDATED, Action.CREATED),
         "days": retention_days(),
     }
     if saved is None:
