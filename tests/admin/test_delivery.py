@@ -343,6 +343,14 @@ class TestOneDelivery:
             make_site_delivery(webhook, State.WAITING)
         assert len(statements(admin_client, change_of(delivery))) == few
 
+    def test_only_its_own_event_is_loaded_with_its_data(self, admin_client: Client, webhook: Webhook) -> None:
+        _, head, waiting = (
+            make_site_delivery(webhook, state) for state in (State.FAILED, State.PENDING, State.WAITING)
+        )
+        for delivery in (head, waiting):
+            ran = statements(admin_client, change_of(delivery))
+            assert len([sql for sql in ran if '"webhooks_event"."data"' in sql]) == 1
+
     def test_an_unknown_one_is_not_found(self, admin_client: Client, webhook: Webhook) -> None:
         address = reverse("admin:webhooks_delivery_change", args=[new_id()])
         assert "doesn" in admin_client.get(address, follow=True).content.decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -20,6 +21,7 @@ from webhooks.admin.lists import list_url
 from webhooks.admin.what_changed import change_context
 from webhooks.db import index_plans
 from webhooks.models import Attempt, Delivery, Event
+from webhooks.models.event import LARGE_FIELDS
 from webhooks.models.queue import HEAD_STATES, OPEN_STATES, State
 from webhooks.operations.counts import EACH_CAP, capped
 from webhooks.operations.wording import number
@@ -145,19 +147,19 @@ def _payload(delivery: Delivery) -> SafeString:
     return json_block(body, _("Payload"))
 
 
-def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> dict[str, Delivery | None]:
-    """The deliveries of the events before and after, of the same object to the same webhook."""
+def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> dict[str, UUID | None]:
+    """The ids of the deliveries of the events before and after, of the same object to the same webhook."""
     event = delivery.event
     if not event.object_type:
         return {"previous": None, "following": None}
     same = Event.objects.filter(object_type=event.object_type, object_id=event.object_id)
     earlier, later = same.filter(pk__lt=event.pk).order_by("-pk"), same.filter(pk__gt=event.pk).order_by("pk")
-    found = {}
+    found: dict[str, UUID | None] = {}
     with index_plans(Event.objects.db):
         for name, events in (("previous", earlier), ("following", later)):
             keys = list(events.values_list("pk", flat=True)[:NEIGHBOURS])
-            rows = visible.filter(event__in=keys, webhook=delivery.webhook_id).order_by().select_related("event")
-            found[name] = min(rows, key=lambda one: abs(one.event_id - event.pk), default=None)
+            rows = visible.filter(event__in=keys, webhook=delivery.webhook_id).order_by().values_list("event_id", "pk")
+            _, found[name] = min(rows, key=lambda row: abs(row[0] - event.pk), default=(None, None))
     return found
 
 
@@ -211,7 +213,7 @@ def lane_context(delivery: Delivery, deliveries: QuerySet[Delivery], redacted: R
     if delivery.lane is None or not delivery.in_lane:
         return {"is_ordered": False}
     lane = deliveries.filter(queued__webhook=delivery.webhook_id, queued__lane=delivery.lane)
-    lane = lane.select_related("event", "queued")
+    lane = lane.select_related("event", "queued").defer(*(f"event__{name}" for name in LARGE_FIELDS))
     head = lane.filter(queued__state__in=HEAD_STATES, queued__in_lane=True).exclude(pk=delivery.pk).first()
     shown: dict[str, Any] = {"is_ordered": True, "is_open": delivery.state in OPEN_STATES, "head": head}
     if head is not None:
