@@ -185,6 +185,30 @@ class TestOneDelivery:
         make_attempt(delivery, body_kind=BodyKind.FORM, body_sha256=hashlib.sha256(body).hexdigest())
         assert "event=updated&amp;timestamp=" in page(admin_client, change_of(delivery))
 
+    @pytest.mark.parametrize(
+        ("state", "fields", "said"),
+        [
+            (State.PENDING, {}, "There was no attempt yet. This will be sent:"),
+            (State.DISCARDED, {}, "It was discarded before an attempt. This was not sent:"),
+            (State.PENDING, {"body_template": "x"}, "The template will make the body from this payload:"),
+            (State.DISCARDED, {"body_template": "x"}, "The template would have made the body from this payload:"),
+        ],
+    )
+    def test_before_an_attempt_it_says_what_becomes_of_the_payload(
+        self, admin_client: Client, state: State, fields: dict[str, str], said: str
+    ) -> None:
+        delivery = make_site_delivery(make_webhook(Site, **fields), state)
+        shown = page(admin_client, change_of(delivery))
+        assert said in shown
+        assert "&quot;AMS1&quot;" in shown
+
+    def test_before_an_attempt_a_form_is_shown_as_a_form(self, admin_client: Client) -> None:
+        form = {"content_type": "application/x-www-form-urlencoded"}
+        sent = make_site_delivery(make_webhook(Site, **form), State.PENDING)
+        assert "event=updated&amp;timestamp=" in page(admin_client, change_of(sent))
+        templated = make_site_delivery(make_webhook(Site, **form, body_template="x"), State.PENDING)
+        assert "&quot;AMS1&quot;" in page(admin_client, change_of(templated)), "a template gets the payload itself"
+
     def test_a_discarded_one_shows_no_remedy(self, admin_client: Client, webhook: Webhook) -> None:
         delivery = make_site_delivery(webhook, State.FAILED, error_kind="http_503")
         assert "look at its load" in page(admin_client, change_of(delivery))

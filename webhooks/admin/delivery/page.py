@@ -77,6 +77,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "timeline": timeline(delivery, attempts[:MAX_ATTEMPTS], shown),
         "has_more_attempts": len(attempts) > MAX_ATTEMPTS,
         "attempt": attempt_context(delivery, shown, redacted, sees_payload) if shown else None,
+        "payload_use": payload_use(delivery),
         "payload": _payload(delivery) if sees_payload and not shown else "",
         **_neighbours(delivery, visible),
         **change_context(delivery.event, user, payloads.as_sent_to(delivery.event, webhook.pk), sees_payload),
@@ -141,10 +142,23 @@ def _quiet(text: SafeString | str) -> SafeString:
     return format_html('<span class="wh-quiet">{}</span>', text)
 
 
+def payload_use(delivery: Delivery) -> str:
+    """What becomes of the payload, in a sentence about a delivery without an attempt."""
+    match delivery.state == State.DISCARDED, bool(delivery.webhook.body_template):
+        case True, True:
+            return _("It was discarded before an attempt. The template would have made the body from this payload:")
+        case True, False:
+            return _("It was discarded before an attempt. This was not sent:")
+        case _, True:
+            return _("There was no attempt yet. The template will make the body from this payload:")
+    return _("There was no attempt yet. This will be sent:")
+
+
 def _payload(delivery: Delivery) -> SafeString:
-    """The payload that will be sent, until an attempt shows the sent one."""
-    body = payloads.json_body(payloads.as_sent_to(delivery.event, delivery.webhook_id)).decode()
-    return json_block(body, _("Payload"))
+    """The payload before an attempt, as it would be sent or as the body template would get it."""
+    webhook, bodies = delivery.webhook, payloads.Bodies(payloads.as_sent_to(delivery.event, delivery.webhook_id))
+    body = bodies.body(as_form=webhook.is_form and not webhook.body_template)
+    return json_block(body.decode(), _("Payload"))
 
 
 def _neighbours(delivery: Delivery, visible: QuerySet[Delivery]) -> dict[str, UUID | None]:
