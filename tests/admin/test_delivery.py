@@ -253,6 +253,14 @@ class TestOneDelivery:
         assert "It waits because the webhook is paused." in shown
         assert "due now" not in shown
 
+    @pytest.mark.parametrize(("due", "seconds"), [(5, 2), (-19, 2), (-100, 10), (-86_400, 60), (60, None)])
+    def test_it_refreshes_itself_more_seldom_the_longer_an_attempt_is_due(
+        self, admin_client: Client, webhook: Webhook, due: int, seconds: int | None
+    ) -> None:
+        due_at = timezone.now() + timedelta(seconds=due)
+        shown = page(admin_client, change_of(make_site_delivery(webhook, State.PENDING, due_at=due_at)))
+        assert re.findall(r"load delay:(\d+)s", shown) == ([str(seconds)] if seconds else [])
+
     def test_text_from_elsewhere_is_escaped(self, admin_client: Client) -> None:
         webhook = make_webhook(Site, name=f"hook {NASTY}", url=f"https://x.example/?{NASTY}")
         event = make_site_event(

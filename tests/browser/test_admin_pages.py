@@ -14,10 +14,10 @@ from dcim.models import Site
 from tests.support.fickle_receiver import FickleReceiver
 from tests.support.hostile_rows import MARK, TOGETHER, fill, pages
 from tests.support.inbox import Inbox
-from tests.support.makers import make_site_delivery, make_site_event, make_webhook
+from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_webhook
 from tests.support.waiting import until
 from tests.support.workers import Workers
-from webhooks.models import Delivery, Run, State, Webhook
+from webhooks.models import BodyKind, Delivery, Run, State, Webhook
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.postgresql]
 
@@ -188,6 +188,32 @@ def test_the_page_of_a_delivery_shows_the_result_of_the_retry_that_was_asked_for
     expect(page.locator("#wh-timeline")).to_contain_text("Attempt 3: 200")
     expect(page.locator("#wh-now[hx-get]")).to_have_count(0)
     expect(page.get_by_role("status").filter(has_text="succeeded")).to_have_count(1)
+
+
+def test_the_page_of_a_new_delivery_shows_its_first_attempt(page: Page, workers: Workers, inbox: Inbox) -> None:
+    webhook = make_webhook(Site, url=inbox.url())
+    delivery = make_site_delivery(webhook, State.PENDING)
+    page.goto(f"{DELIVERIES}{delivery.pk}/change/")
+    expect(page.locator("#attempt")).to_contain_text("There was no attempt yet.")
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    workers.start()
+    expect(page.locator("#wh-now")).to_contain_text("Succeeded")
+    expect(page.locator("#attempt")).to_contain_text("Attempt 1 of 1")
+    expect(page.locator("#wh-lane")).to_contain_text("It is no longer in its lane")
+    page.get_by_role("button", name="Copy cURL").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert errors == []
+
+
+def test_a_refresh_leaves_the_attempt_that_is_read_as_it_is(page: Page) -> None:
+    delivery = make_site_delivery(make_webhook(Site), State.PENDING, attempt_count=1)
+    make_attempt(delivery, body_kind=BodyKind.PAYLOAD)
+    page.goto(f"{DELIVERIES}{delivery.pk}/change/")
+    page.locator("#attempt summary", has_text="As a curl command").click()
+    page.locator("#wh-now").evaluate("one => { one.isOld = true }")
+    page.wait_for_function("!document.getElementById('wh-now').isOld")
+    expect(page.locator("#curl")).to_be_visible()
 
 
 def test_a_webhook_needs_a_model_and_an_action(page: Page) -> None:

@@ -40,6 +40,9 @@ NAMED_BEHIND = 5
 # An attempt that is due in this time is waited for.
 IMMINENT = timedelta(seconds=10)
 
+# Until the attempt has ended, the page refreshes itself after so many seconds, at least and at most.
+REFRESH_AFTER = 2, 60
+
 # To find the delivery before and after, the page reads this many events of the object each way.
 NEIGHBOURS = 100
 
@@ -62,7 +65,7 @@ def delivery_context(delivery: Delivery, user: Any, number_asked: str) -> dict[s
         "answer": failed_answer(attempts) if sees_payload and redacted.sees_all(webhook.pk) else "",
         "may_see_webhook": permissions.may_view_webhooks(user),
         "waits_for_webhook": delivery.state in OPEN_STATES and (webhook.is_paused or not webhook.enabled),
-        "is_imminent": is_imminent(delivery),
+        "refresh_after": refresh_after(delivery),
         "may_see_event": permissions.may_view_events(user),
         "url": redacted.url(webhook.pk, webhook.payload_url),
         "sees_all": redacted.sees_all(webhook.pk),
@@ -136,6 +139,18 @@ def is_imminent(delivery: Delivery) -> bool:
     waits = webhook.is_paused or not webhook.enabled
     is_due = due is not None and due <= timezone.now() + IMMINENT and not waits
     return delivery.state == State.SENDING or is_due
+
+
+def refresh_after(delivery: Delivery) -> int | None:
+    """The seconds until the page refreshes itself: more if the attempt is long due, as without a worker.
+
+    None: no worker sends it soon.
+    """
+    if not is_imminent(delivery):
+        return None
+    due = delivery.queued.due_at or delivery.created
+    shortest, longest = REFRESH_AFTER
+    return min(max(int((timezone.now() - due).total_seconds()) // 10, shortest), longest)
 
 
 def _quiet(text: SafeString | str) -> SafeString:
