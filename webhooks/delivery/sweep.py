@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
 
 from webhooks.conf import conf
@@ -96,9 +96,9 @@ class Sweeper:
             return 0
         try:
             return claim_sql.in_transaction(Delivery.objects.db, step)
-        except (OperationalError, InterfaceError) as error:
+        except (OperationalError, InterfaceError, ProgrammingError) as error:
             if not is_statement_timeout(error):
-                raise  # the database is away
+                raise  # the database is away, or its tables are missing
             seconds = elapsed() - began
             rest = REST_FACTOR * seconds
             logger.error("The sweep stopped “%s” after %.1f s, and tries it again in %.0f s", name, seconds, rest)
