@@ -4,7 +4,8 @@ webhook       the list of webhooks, the page of one with its form and “Try it�
 delivery      the list of deliveries, the page of one; retry, resend, discard
 event         the list of events, the page of one; replay
 skip          the list of skipped changes
-run           the list of runs, the page of one, and the page that asks before a run begins
+run           the list of runs, the page of one; pause, resume, cancel
+run_start     the page that asks before a run begins
 status        the status page: problems with their remedies, figures and tables
 why           “Why didn't it fire?”
 what_changed  the change on the pages of a delivery and of an event, with the comparison of its snapshots
@@ -16,7 +17,7 @@ display       how states, times, figures, objects, JSON and charts look
 
 from webhooks.admin.delivery.list import DeliveryAdmin
 from webhooks.admin.event import EventAdmin
-from webhooks.admin.run.list import RunAdmin
+from webhooks.admin.run import RunAdmin
 from webhooks.admin.skip import SkipAdmin
 from webhooks.admin.webhook.page import WebhookAdmin
 

@@ -19,7 +19,7 @@ from webhooks.admin.display import delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
 from webhooks.admin.paging import Found, Keep, read_page, read_page_by_events
-from webhooks.admin.run.start import question_context
+from webhooks.admin.run_start import question_context
 from webhooks.db import Among, index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet

@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy
 from webhooks import permissions
 from webhooks.admin.display import page
 from webhooks.admin.filters import MOMENT
-from webhooks.admin.run.start import preview_context, show_run
+from webhooks.admin.run_start import preview_context, show_run
 from webhooks.models import RunKind, Webhook
 from webhooks.operations import runs
 from webhooks.operations.wording import exact_time

@@ -1,4 +1,4 @@
-"""The list of runs, and pause, resume and cancel, which are the buttons of one run too."""
+"""The pages of runs: list, and one run with its progress, which refreshes itself; pause, resume and cancel."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
-from webhooks.admin.display import page, when
+from webhooks.admin.display import page, pill, when
 from webhooks.admin.filters import RunFilterForm
-from webhooks.admin.lists import ReadOnlyAdmin, show_result
+from webhooks.admin.lists import ReadOnlyAdmin, list_url, show_result
 from webhooks.admin.paging import Found, read_page
-from webhooks.admin.run.page import bar, progress_context, progress_text, run_context, run_state, title_of
-from webhooks.admin.run.start import start_view
-from webhooks.models import Run
+from webhooks.admin.run_start import filters_in_words, start_view
+from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
+from webhooks.operations.wording import exact_time, number
 
 PAUSED = ngettext_lazy("%(number)s run paused.", "%(number)s runs paused.", "count")
 RESUMED = ngettext_lazy("%(number)s run resumed.", "%(number)s runs resumed.", "count")
 CANCELLED = ngettext_lazy("%(number)s run cancelled.", "%(number)s runs cancelled.", "count")
+
+# The colours of states, by the state of a delivery that has the same one.
+COLOURS = {
+    RunState.RUNNING: "sending",
+    RunState.PAUSED: "paused",
+    RunState.DONE: "succeeded",
+    RunState.CANCELLED: "discarded",
+    RunState.FAILED: "failed",
+}
 
 
 @admin.register(Run)
@@ -108,7 +117,13 @@ class RunAdmin(ReadOnlyAdmin):
     # One run
 
     def page_context(self, request: HttpRequest, obj: Run) -> dict[str, Any]:
-        return run_context(obj, self.has_steer_permission(request))
+        return {
+            **progress_context(obj, self.has_steer_permission(request)),
+            "title": title_of(obj),
+            "filters": filters_in_words(obj.filters),
+            "rows_url": rows_url(obj),
+            "begun": exact_time(obj.created),
+        }
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The part of the page that refreshes itself."""
@@ -125,3 +140,61 @@ def _steer(request: HttpRequest, chosen: QuerySet[Run], act: Callable[[Run, Any]
     """Pause, resume or cancel the chosen runs, and show the result."""
     results = [act(run, request.user) for run in chosen]
     show_result(request, done, sum(results), len(results) - sum(results), why)
+
+
+def progress_context(run: Run, may_steer: bool) -> dict[str, Any]:
+    """The context of the part that refreshes itself. ``may_steer``: the user may pause, resume and cancel."""
+    figures = ((_("done"), run.done), (_("failed"), run.failed), (_("needed nothing"), run.skipped))
+    return {
+        "run": run,
+        "state_pill": run_state(run),
+        "bar": bar(run),
+        "progress_text": progress_text(run),
+        "left": runs.time_left(run),
+        "ended": when(run.finished_at) if run.finished_at else "",
+        "figures": [(label, number(count)) for label, count in figures],
+        "may_pause": may_steer and run.state == RunState.RUNNING,
+        "may_resume": may_steer and run.state == RunState.PAUSED,
+        "may_cancel": may_steer and run.is_open,
+        "left_count": number(max(0, (run.total or 0) - run.taken)),
+    }
+
+
+def title_of(run: Run) -> str:
+    """Such as "Run 14: retry of deliveries of CMDB sync"."""
+    return _("Run %(number)s: %(summary)s") % {"number": run.pk, "summary": runs.summary(run)}
+
+
+def run_state(run: Run) -> SafeString:
+    """The state of a run as a label."""
+    return pill(COLOURS[RunState(run.state)], run.get_state_display())
+
+
+def bar(run: Run) -> SafeString:
+    """The progress as a bar. Without a value while the rows are being counted."""
+    label = _("Progress of run %(number)s") % {"number": run.pk}
+    value = format_html(' value="{}"', run.percent) if run.percent is not None else ""
+    return format_html('<progress class="wh-progress" max="100"{} aria-label="{}"></progress>', value, label)
+
+
+def progress_text(run: Run) -> str:
+    """Such as "67,500 of 100,000 (67 %)"."""
+    if run.total is None and run.is_open:
+        return _("Counting")
+    words = {"taken": number(run.taken), "total": "?" if run.total is None else number(run.total)}
+    if not run.total:
+        return _("%(taken)s of %(total)s") % words
+    return _("%(taken)s of %(total)s (%(percent)s\N{NO-BREAK SPACE}%%)") % {**words, "percent": run.percent}
+
+
+def rows_url(run: Run) -> str:
+    """The list with the rows that match the filters of a run now. Empty if no list has all of the filters."""
+    filters = dict(run.filters)
+    if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
+        failed = filters.pop("failed", None)
+        state = {} if failed is None else {"state": "failed" if failed else "recorded"}
+        return list_url("event", **filters, **state) if "webhook" not in filters else ""
+    states = filters.pop("state", [])
+    if len(states) > 1:
+        return ""
+    return list_url("delivery", **filters, **({"state": states[0]} if states else {}))
