@@ -74,9 +74,23 @@ def test_each_kind_takes_the_states_that_it_can(kind: RunKind, state: State, aft
     # The sweep would promote what waits behind nothing, and a worker would send it.
     webhook = make_webhook(Thing, url=inbox.url(), enabled=state != State.WAITING)
     taken = [make_delivery(webhook, state, object_id=str(number)) for number in range(3)]
-    run = finished(runs.start(kind, {}, takes_all=True))
+    filters = {"state": ["discarded"]} if state == State.DISCARDED else {}
+    run = finished(runs.start(kind, filters, takes_all=True))
     assert (run.state, run.total, run.done) == (RunState.DONE, 3, 3)
     assert states() == [after] * len(taken)
+
+
+@pytest.mark.parametrize("kind", [RunKind.RETRY, RunKind.RESEND, RunKind.RECOVER])
+def test_a_run_takes_discarded_deliveries_only_if_a_filter_names_them(kind: RunKind) -> None:
+    webhook = make_webhook(Thing)
+    for number, state in enumerate((State.FAILED, State.DISCARDED)):
+        make_delivery(webhook, state, object_id=str(number))
+    filters = since_long_ago(webhook) if kind in NEEDED else {"webhook": webhook.pk}
+    assert [one.name for one in runs.preview(kind, filters).sample] == [f"testapp.thing 0 updated → {webhook}"]
+    if kind not in NEEDED:
+        assert runs.preview(kind, filters | {"state": ["discarded"]}).count == 1
+        assert runs.act(kind, filters) == 1
+        assert sorted(states()) == [State.DISCARDED, State.PENDING]
 
 
 def test_a_dry_run_counts_and_shows_the_oldest_rows(inbox: Inbox) -> None:
@@ -276,11 +290,11 @@ def test_a_recovery_sends_what_did_not_succeed_since_a_time(inbox: Inbox, user: 
     make_event(other, object_id="other", error="KeyError", data="")
     filters = runs.since_filters(webhook, timezone.now() - timedelta(hours=1))
     found = runs.preview(RunKind.RECOVER, filters)
-    assert (found.deliveries, found.events, found.count) == (2, 1, 3)
+    assert (found.deliveries, found.events, found.count) == (1, 1, 2)
     assert all(one.name for one in found.sample)
     run = finished(runs.start(RunKind.RECOVER, filters, user))
-    assert (run.state, run.total, run.done, run.failed) == (RunState.DONE, 3, 3, 0)
+    assert (run.state, run.total, run.done, run.failed) == (RunState.DONE, 2, 2, 0)
     assert [one.json["data"]["name"] for one in inbox.received() if "replay_of" in one.json] == ["a"] * 2
     assert Delivery.objects.get(pk=old.pk).state == State.FAILED
     assert runs.preview(RunKind.RECOVER, filters).count == 0
-    assert LogEntry.objects.latest("pk").object_repr == f"Recovered 3 deliveries and events of {webhook}"
+    assert LogEntry.objects.latest("pk").object_repr == f"Recovered 2 deliveries and events of {webhook}"

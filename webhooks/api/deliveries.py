@@ -247,15 +247,16 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
     )
     @action(detail=False, methods=["post"], url_path="retry", url_name="retry-many", operation="retry")
     def retry_many(self, request: Request) -> Response:
-        """Send again all failed deliveries that the query parameters choose. At least one parameter is required.
-        ``state=discarded`` and ``state=pending`` choose those instead. If there are many, a run does it."""
+        """Send again the failed deliveries that the query parameters choose, and pending ones now, before their next
+        attempt is due. ``state=discarded`` chooses discarded ones. At least one parameter is required. If there are
+        many, a run does it."""
         refuse_body(request)
         filters = self.read_filters()
         if not filters.chosen:
             refusal = _("Give at least one filter as a query parameter: %(names)s.")
             raise ValidationError(refusal % {"names": ", ".join(filters.fields)})
         try:
-            done = runs.act(RunKind.RETRY, {"state": [State.FAILED.value]} | filters.chosen, request.user)
+            done = runs.act(RunKind.RETRY, filters.chosen, request.user)
         except RefusedFilter as refused:
             raise ValidationError({refused.filter: [str(refused)]}) from None
         if isinstance(done, Run):

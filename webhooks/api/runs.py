@@ -158,8 +158,8 @@ class RunViewSet(StrictViewSet, ListModelMixin, RetrieveModelMixin):
 
     @extend_schema(operation_id="webhooks_webhooks_recover", request=SinceSerializer, responses=STARTED)
     def recover(self, request: Request, webhook: str) -> Response:
-        """Send everything of a webhook again, from a time on, that did not succeed: retry its deliveries, and replay
-        the events that failed before they had deliveries."""
+        """Send everything of a webhook again, from a time on, that failed: retry its deliveries, and replay the
+        events that failed before they had deliveries."""
         return self._start_since(RunKind.RECOVER, webhook)
 
     @extend_schema(operation_id="webhooks_webhooks_backfill", request=SinceSerializer, responses=STARTED)

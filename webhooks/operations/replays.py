@@ -203,8 +203,7 @@ def _keys(events: EventQuerySet, limit: int) -> list[Key]:
 
 
 class RecoverAct(Act):
-    """Send everything of a webhook that did not succeed: retry deliveries, and replay events that failed before they
-    had any."""
+    """Send everything of a webhook that failed: retry deliveries, and replay events that failed before they had any."""
 
     is_sent = True
 

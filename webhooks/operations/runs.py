@@ -265,7 +265,7 @@ def _not_among(values: Sequence[str], choices: Sequence[str]) -> str:
 def since_filters(webhook: Webhook, since: datetime) -> dict[str, Any]:
     """The filters for everything of a webhook from this aware time on.
 
-    A recovery with them sends what did not succeed. A backfill with them sends what the webhook did not get.
+    A recovery with them sends what failed. A backfill with them sends what the webhook did not get.
     """
     return {"webhook": webhook.pk, "created_after": filter_time(since)}
 

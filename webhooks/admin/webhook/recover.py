@@ -27,8 +27,8 @@ DRY_RUN_SECONDS = 2.0
 
 MEANINGS = {
     RunKind.RECOVER: gettext_lazy(
-        "Sends what this webhook should have sent and did not: failed and discarded deliveries again, and events that "
-        "failed before they had a delivery. What the receiver accepted is not sent again."
+        "Sends what this webhook should have sent and did not: failed deliveries again, and events that failed before "
+        "they had a delivery. What the receiver accepted is not sent again, and what a user discarded is not sent."
     ),
     RunKind.BACKFILL: gettext_lazy(
         "Sends stored events that the webhook wants as it is now and never had a delivery of, for example events from "

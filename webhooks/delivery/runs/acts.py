@@ -134,11 +134,15 @@ CHOICES: dict[str, Callable[[DeliveryQuerySet], DeliveryQuerySet]] = {
 
 
 def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
-    """The deliveries that a run of this kind takes. With a ``user``, those on which the user may act."""
+    """The deliveries that a run of this kind takes. With a ``user``, those on which the user may act.
+
+    A user has decided that the receiver does not need a discarded one. So a run takes it only if a filter names the
+    state.
+    """
     rows: Any = select_deliveries(run.filters)
     if user is not None:
         rows = permissions.allowed(user, kind, permissions.visible_deliveries(user, rows))
-    return CHOICES[kind](rows)
+    return CHOICES[kind](rows if "state" in run.filters else rows.filter(discarded_at=None))
 
 
 class DeliveryAct(Act):

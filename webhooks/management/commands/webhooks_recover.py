@@ -6,8 +6,8 @@ from webhooks.models import RunKind
 
 class Command(RunCommand):
     help = (
-        "Sends everything of a webhook again, from a time on, that did not succeed: its failed and discarded "
-        "deliveries, and events that failed before they had deliveries. "
+        "Sends everything of a webhook again, from a time on, that failed: its deliveries, and events that failed "
+        "before they had deliveries. "
         "Workers do it in the background; the command shows their progress."
     )
     kind = RunKind.RECOVER

@@ -6,7 +6,7 @@ from webhooks.models import RunKind
 
 class Command(RunCommand):
     help = (
-        "Sends failed and discarded deliveries again, and makes the next attempt of pending ones due now. "
+        "Sends failed deliveries again, and makes the next attempt of pending ones due now. "
         "Workers do it in the background; the command shows their progress."
     )
     kind = RunKind.RETRY
