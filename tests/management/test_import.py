@@ -7,7 +7,6 @@ import http.server
 import io
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from hypothesis import strategies as st
 from tests.support.makers import make_webhook
 from tests.testapp.models import Thing
 from webhooks.management import import_plans
-from webhooks.management.import_plans import ESCAPING, Plan, Skipped, split_headers, translate
+from webhooks.management.import_plans import ESCAPING, Plan, Skipped, translate
 from webhooks.management.import_source import Responses, UnreadableSource, read
 from webhooks.models import Webhook
 
@@ -193,9 +192,6 @@ RULE = {
         ({"action_type": None}, {}, "its action is a nothing"),
         ({"event_types": ["job_started"]}, {}, "none of its event types has an equivalent here: job_started"),
         ({"event_types": []}, {}, "none of its event types has an equivalent here: there are none"),
-        ({"event_types": [["x"], 1]}, {}, "none of its event types has an equivalent here: 1, ['x']"),
-        ({"event_types": "object_created"}, {}, "its event types are no list"),
-        ({"object_types": {"a": 1}}, {}, "its models are no list"),
         ({"object_types": []}, {}, "it names no models"),
         ({"conditions": {"nope": 1}}, {}, "its conditions are refused: nope: a condition has no 'nope'"),
         ({"conditions": {"attr": "name", "op": "regex", "value": "("}}, {}, "its conditions are refused: value: "),
@@ -204,8 +200,6 @@ RULE = {
             {},
             "its conditions are refused: attr: 'changed' looks into both snapshots by itself; write 'status'",
         ),
-        ({}, {"payload_url": 7}, "its payload_url is no text"),
-        ({"name": 7}, {}, "its name is no text"),
     ],
 )
 def test_a_skipped_rule_has_a_reason(rule: Any, webhook: Any, reason: str) -> None:
@@ -234,7 +228,6 @@ def test_a_skipped_rule_has_a_reason(rule: Any, webhook: Any, reason: str) -> No
             "X-Token: a\nX-Api-Key: d",
         ),
         ("{# X-Token: a\nX-Token: b\n#}X-Key: c", "{# X-Token: a\nX-Token: b\n#}X-Key: c", ""),
-        ("X-C: {{ data.a\n ~ data.b\n}}\nX-Token: a", "X-C: {{ data.a\n ~ data.b\n}}", "X-Token: a"),
     ],
 )  # fmt: skip
 def test_headers_with_credentials_become_secret_headers(lines: str, additional: str, secret: str) -> None:
@@ -244,18 +237,6 @@ def test_headers_with_credentials_become_secret_headers(lines: str, additional: 
     told = "headers that become secret ones, which are not shown again: "
     names = [line.partition(":")[0].strip() for line in secret.split("\n")]
     assert plan.differences == ((told + ", ".join(names),) if secret else ())
-
-
-@pytest.mark.parametrize("opening", ["{{", "{%", "{#"])
-def test_the_time_to_split_headers_grows_in_proportion_to_their_template_openings(opening: str) -> None:
-    def seconds(count: int) -> float:
-        lines = f"X-Odd: {opening * count}\nX-Token: t0ken"
-        begun = time.process_time()
-        assert split_headers(lines, "", [])[1] == "X-Token: t0ken"
-        return time.process_time() - begun
-
-    few, many = (min(seconds(count) for _ in range(3)) for count in (4000, 32_000))
-    assert many < 24 * few, "8 is proportional, 64 is the square"
 
 
 def test_the_user_in_a_url_replaces_an_authorization_header() -> None:
@@ -494,6 +475,12 @@ class TestCommand:
         assert "refused: payload_url: 169.254.169.254 is a cloud metadata address" in run(str(file), interactive=False)
         assert not Webhook.objects.exists()
 
+    def test_an_expression_over_several_lines_of_headers_is_refused(self, tmp_path: Path) -> None:
+        file = tmp_path / "lines.json"
+        file.write_text(json.dumps([WEBHOOK | {"additional_headers": "X-C: {{ data.a\n ~ data.b\n}}"}, RULE]))
+        assert "refused: additional_headers: " in run(str(file), interactive=False)
+        assert not Webhook.objects.exists()
+
     def test_control_characters_in_names_do_not_reach_the_terminal(self, tmp_path: Path) -> None:
         file = tmp_path / "escape.json"
         file.write_text(json.dumps([WEBHOOK, RULE | {"name": "\x1b[2Jgone\u202e"}]))
@@ -658,28 +645,19 @@ def test_a_token_of_the_second_version_is_a_bearer(netbox: Server) -> None:
     assert netbox.asked[0][1] == "Bearer nbt_abc.def"
 
 
-@pytest.mark.parametrize(
-    "following",
-    [
-        "http://127.0.0.2:{port}/",
-        "http://127.0.0.1:1/",
-        "https://127.0.0.1:{port}/",
-        "//evil.example/",
-        "file:///etc",
-        "http://[",
-    ],
-)
-def test_a_next_page_of_another_origin_is_not_read(netbox: Server, following: str) -> None:
-    netbox.next_url = following.format(port=netbox.server.server_port)
-    with pytest.raises(UnreadableSource, match="another origin"):
-        read([netbox.url], TOKEN)
-    assert len(netbox.asked) == 1
+@pytest.mark.parametrize("following", ["http://127.0.0.1:1/", "https://127.0.0.1/", "//evil.example/", "http://["])
+def test_a_next_page_of_another_server_is_asked_of_this_one(netbox: Server, following: str) -> None:
+    netbox.next_url = following
+    assert (len(read([netbox.url], TOKEN).webhooks), len(netbox.asked)) == (12, 3 + 4)
 
 
-def test_endless_pages_are_refused(netbox: Server) -> None:
-    netbox.next_url = f"{netbox.url}/api/extras/webhooks/"
-    with pytest.raises(UnreadableSource, match="no end"):
-        read([netbox.url], TOKEN)
+def test_a_server_that_repeats_its_first_page_is_asked_until_the_count_is_reached(netbox: Server) -> None:
+    page = netbox.page("/api/extras/webhooks/")
+    netbox.answer = page
+    assert read([f"{netbox.url}/api/extras/webhooks/"]).missing == [
+        "only 5 of 12 webhooks were given: give the files of the other pages too"
+    ]
+    assert len(netbox.asked) == 3
 
 
 @pytest.mark.parametrize(
@@ -701,12 +679,6 @@ def test_an_error_response_is_reported_without_the_token(netbox: Server, answer:
         read([netbox.url], TOKEN)
     assert TOKEN not in str(caught.value)
     assert len(netbox.asked) == 1
-
-
-def test_a_response_is_read_up_to_a_limit(netbox: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("webhooks.management.import_source.MAX_BYTES", 1000)
-    with pytest.raises(UnreadableSource, match="more than 1,000 bytes"):
-        read([netbox.url])
 
 
 @pytest.mark.parametrize(

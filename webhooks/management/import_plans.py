@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -27,7 +27,6 @@ from webhooks.network import headers
 from webhooks.payloads import templates
 from webhooks.registry import label_of
 from webhooks.registry.registration import is_sensitive
-from webhooks.text import clean
 
 logger = get_logger(__name__)
 
@@ -45,9 +44,6 @@ ESCAPING = (
 
 # A header with one of these words in its name contains credentials, in addition to sensitive names of fields.
 SECRET_WORDS = {"auth", "authorization", "cookie", "key"}
-
-# The bound keeps a text with thousands of openings from taking long.
-_EXPRESSION = re.compile(r"\{\{.{0,1000}?\}\}|\{#.{0,1000}?#\}", re.DOTALL)
 
 _USER = re.compile(r"(https?://)([^/?#@{}\s]*)@", re.IGNORECASE)
 
@@ -144,7 +140,7 @@ def translate(responses: Responses, registered: Collection[str]) -> Iterator[Pla
     for rule in responses.rules:
         pk = rule.get("action_object_id")
         webhook = webhooks.get(pk) if isinstance(pk, int | str) else None
-        if webhook and _choice_of(rule, "action_type") == "webhook":
+        if webhook and rule.choice("action_type") == "webhook":
             used.add(pk)
         yield _plan_or_skip(rule, webhook, registered)
     for pk, webhook in webhooks.items():
@@ -161,7 +157,7 @@ def _title_of(kind: str, item: Item) -> str:
 def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str]) -> Plan | Skipped:
     """``rule`` and ``webhook`` are the same for a webhook with its own models and actions."""
     origin = _title_of("webhook" if rule is webhook else "event rule", rule)
-    kind = _choice_of(rule, "action_type") if rule is not webhook else "webhook"
+    kind = rule.choice("action_type") if rule is not webhook else "webhook"
     if kind != "webhook":
         return Skipped(origin, f"its action is a {kind or 'nothing'}: only webhooks have an equivalent here")
     if webhook is None:
@@ -182,8 +178,8 @@ def _plan_or_skip(rule: Item, webhook: Item | None, registered: Collection[str])
 def _webhook_fields(rule: Item, webhook: Item, differences: list[str]) -> dict[str, Any]:
     """The fields of the webhook here. Raises ConditionError."""
     fields = {
-        "name": _text_of(rule, "name"),
-        "enabled": _flag_of(rule, "enabled", True),
+        "name": rule.text("name"),
+        "enabled": rule.flag("enabled", True),
         **_action_fields(rule, differences),
         **_request_fields(webhook, differences),
         "conditions": rule.get("conditions") or None,
@@ -212,10 +208,7 @@ def _has_content(value: Any) -> bool:
 
 
 def _object_types(rule: Item, registered: Collection[str], differences: list[str]) -> tuple[str, ...]:
-    given = rule.get("object_types") or rule.get("content_types") or []
-    if not isinstance(given, list):
-        raise _NoEquivalent("its models are no list")
-    labels = sorted({str(label).lower() for label in given})
+    labels = sorted({label.lower() for label in rule.texts("object_types") or rule.texts("content_types")})
     if not labels:
         raise _NoEquivalent("it names no models")
     known, unknown = [one for one in labels if one in registered], [one for one in labels if one not in registered]
@@ -227,15 +220,13 @@ def _object_types(rule: Item, registered: Collection[str], differences: list[str
 
 
 def _action_fields(rule: Item, differences: list[str]) -> dict[str, bool]:
-    given = rule.get("event_types")
-    if given is None:
-        chosen = {action: _flag_of(rule, flag, False) for flag, action in FLAGS.items()}
-        others = [flag for flag in ("type_job_start", "type_job_end") if rule.get(flag)]
-    elif isinstance(given, list):
+    if "event_types" in rule:
+        given = rule.texts("event_types")
         chosen = {action: name in given for name, action in ACTIONS.items()}
-        others = sorted({str(name) for name in given} - ACTIONS.keys())
+        others = sorted({*given} - ACTIONS.keys())
     else:
-        raise _NoEquivalent("its event types are no list")
+        chosen = {action: rule.flag(flag, False) for flag, action in FLAGS.items()}
+        others = [flag for flag in ("type_job_start", "type_job_end") if rule.get(flag)]
     if not any(chosen.values()):
         raise _NoEquivalent(f"none of its event types has an equivalent here: {', '.join(others) or 'there are none'}")
     if others:
@@ -244,9 +235,9 @@ def _action_fields(rule: Item, differences: list[str]) -> dict[str, bool]:
 
 
 def _request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
-    url, credentials = _without_user(_text_of(webhook, "payload_url"))
-    lines = "\n".join(_text_of(webhook, "additional_headers").splitlines())
-    additional, secret = split_headers(lines, credentials, differences)
+    url, credentials = _without_user(webhook.text("payload_url"))
+    lines = "\n".join(webhook.text("additional_headers").splitlines())
+    additional, secret = _split_headers(lines, credentials, differences)
     if webhook.get("secret") is None:
         differences.append("its secret is not in the response: set it by hand if it has one")
     timeout = webhook.get("timeout")
@@ -257,14 +248,14 @@ def _request_fields(webhook: Item, differences: list[str]) -> dict[str, Any]:
         timeout = MAX_TIMEOUT
     return {
         "payload_url": url,
-        "http_method": _choice_of(webhook, "http_method") or "POST",
-        "content_type": _text_of(webhook, "http_content_type") or "application/json",
+        "http_method": webhook.choice("http_method") or "POST",
+        "content_type": webhook.text("http_content_type") or "application/json",
         "additional_headers": additional,
         "secret_headers": secret,
-        "body_template": _text_of(webhook, "body_template"),
-        "secret": _text_of(webhook, "secret"),
-        "ssl_verification": _flag_of(webhook, "ssl_verification", True),
-        "ca_file_path": _text_of(webhook, "ca_file_path"),
+        "body_template": webhook.text("body_template"),
+        "secret": webhook.text("secret"),
+        "ssl_verification": webhook.flag("ssl_verification", True),
+        "ca_file_path": webhook.text("ca_file_path"),
         "timeout": timeout,
     }
 
@@ -278,17 +269,18 @@ def _without_user(url: str) -> tuple[str, str]:
     return found[1] + url[found.end() :], credentials
 
 
-def split_headers(text: str, credentials: str, differences: list[str]) -> tuple[str, str]:
+def _split_headers(text: str, credentials: str, differences: list[str]) -> tuple[str, str]:
     """Additional and secret headers from header lines and the ``credentials`` of a URL, which take precedence.
 
     Appends to ``differences``, without any value.
     """
     additional: list[str] = []
     secret: dict[str, str] = {}
-    in_template = _lines_in_templates(text)
-    for number, line in enumerate(text.split("\n")):
+    lines = text.split("\n")
+    in_block = _block(lines)
+    for number, line in enumerate(lines):
         name = line.partition(":")[0].strip()
-        is_plain = number not in in_template and not templates.is_template(line)
+        is_plain = number not in in_block and not templates.is_template(line)
         if is_plain and line.strip() and ":" not in line:
             differences.append(f"line {number + 1} of its headers has no colon: left out, as it was not sent there")
         elif is_plain and _is_secret(name) and not headers.problem(line):
@@ -304,34 +296,11 @@ def split_headers(text: str, credentials: str, differences: list[str]) -> tuple[
     return "\n".join(additional).strip("\n"), "\n".join(secret.values())
 
 
-def _lines_in_templates(text: str) -> set[int]:
-    """The numbers of lines inside expressions and comments, and from the first statement to the last."""
-    spans = [match.span() for match in _EXPRESSION.finditer(text)]
-    first, last = text.find("{%"), text.rfind("%}")
-    if 0 <= first < last:
-        spans.append((first, last))
-    return {line for start, end in spans for line in range(text.count("\n", 0, start), text.count("\n", 0, end) + 1)}
+def _block(lines: Sequence[str]) -> range:
+    """The numbers of the lines from the first statement or comment of a template to the last."""
+    found = [number for number, line in enumerate(lines) if any(mark in line for mark in ("{%", "%}", "{#", "#}"))]
+    return range(found[0], found[-1] + 1) if found else range(0)
 
 
 def _is_secret(name: str) -> bool:
     return is_sensitive(name) or not SECRET_WORDS.isdisjoint(re.split(r"[-_]", name.lower()))
-
-
-def _text_of(item: Item, key: str) -> str:
-    value = item.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise _NoEquivalent(f"its {key} is no text")
-    return clean(value.strip())
-
-
-def _choice_of(item: Item, key: str) -> str:
-    """The value of a choice. Some versions write it with its label."""
-    value = item.get(key)
-    return str((value.get("value") if isinstance(value, dict) else value) or "")
-
-
-def _flag_of(item: Item, key: str, default: bool) -> bool:
-    value = item.get(key)
-    return value if isinstance(value, bool) else default

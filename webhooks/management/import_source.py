@@ -7,21 +7,40 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 
 from webhooks.network import url_policy
 from webhooks.network.outcome import explain
+from webhooks.text import clean
 
-MAX_BYTES = 50_000_000  # of one response
-MAX_PAGES = 1_000  # of one list
+PAGE = 1000  # items, the default maximum of both
 TIMEOUT = 30  # seconds for each read
 
 WEBHOOKS, RULES = "webhooks", "event rules"
 WEBHOOKS_PATH, RULES_PATH = "/api/extras/webhooks/", "/api/extras/event-rules/"
 
-Item = dict[str, Any]
+
+class Item(dict[str, Any]):
+    """A webhook or an event rule, with typed values. A value of another type counts as missing."""
+
+    def text(self, key: str) -> str:
+        value = self.get(key)
+        return clean(value.strip()) if isinstance(value, str) else ""
+
+    def texts(self, key: str) -> list[str]:
+        value = self.get(key)
+        return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+    def choice(self, key: str) -> str:
+        """The value of a choice. Some versions write it with its label."""
+        value = self.get(key)
+        return str((value.get("value") if isinstance(value, dict) else value) or "")
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.get(key)
+        return value if isinstance(value, bool) else default
 
 
 class UnreadableSource(Exception):
@@ -75,7 +94,7 @@ class Responses:
                 f"{source} is no response of {WEBHOOKS_PATH} or {RULES_PATH}: it contains something that is neither a "
                 "webhook nor an event rule"
             )
-        known = self.items[kind].setdefault(item["id"], item)
+        known = self.items[kind].setdefault(item["id"], Item(item))
         if known.get("name") != item.get("name"):
             raise UnreadableSource(f"two {kind} have the id {item['id']}: import from one server at a time")
         return kind
@@ -116,56 +135,40 @@ def _fetch_lists(url: str, token: str) -> Iterator[tuple[str, Any]]:
         return  # Nautobot, and NetBox before 3.7, have no event rules: webhooks have their own models and actions
 
 
-def _fetch_pages(first: str, token: str) -> Iterator[tuple[str, Any]]:
-    url, seen = first, set[str]()
-    while url not in seen and len(seen) < MAX_PAGES:
-        seen.add(url)
-        response = _fetch(url, token)
+def _fetch_pages(url: str, token: str) -> Iterator[tuple[str, Any]]:
+    """The pages of a list, found by number: behind a proxy, the ``next`` of a response may name another server."""
+    read = 0
+    while True:
+        response = _fetch(url, token, read)
         yield url, response
-        following = response.get("next") if isinstance(response, dict) else None
-        if not following:
+        page = response if isinstance(response, dict) else {}
+        results, count = page.get("results"), page.get("count")
+        if not results or not isinstance(count, int) or read + len(results) >= count:
             return
-        try:
-            target = urljoin(url, str(following))
-            is_same = url_policy.parse(target) == url_policy.parse(url)
-        except ValueError:  # also BadURL
-            is_same = False
-        if not is_same:
-            # The token is for this server, and a response must not choose another one to connect to.
-            raise UnreadableSource(
-                f"{url} names {following} as its next page, which is another origin and is not read: save the pages to "
-                "files and give those"
-            )
-        url = target
-    raise UnreadableSource(f"the pages of {first} have no end")
+        read += len(results)
 
 
-def _fetch(url: str, token: str) -> Any:
+def _fetch(url: str, token: str, offset: int) -> Any:
     def authorize(request: requests.PreparedRequest) -> requests.PreparedRequest:
         if token:
             # NetBox's tokens of version 2 have this prefix. Older ones, and Nautobot's, have another scheme.
             request.headers["Authorization"] = f"{'Bearer' if token.startswith('nbt_') else 'Token'} {token}"
         return request
 
-    body = bytearray()
     try:
-        with requests.get(
+        response = requests.get(
             url,
+            params={"limit": PAGE, "offset": offset},
             headers={"Accept": "application/json"},
             auth=authorize,  # also without a token: otherwise requests would read a password from a .netrc
             timeout=TIMEOUT,
             allow_redirects=False,
-            stream=True,
-        ) as response:
-            _check_status(url, response)
-            for chunk in response.iter_content(65536):
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise UnreadableSource(f"{url} answers with more than {MAX_BYTES:,} bytes")
+        )
     except requests.RequestException as error:
         raise UnreadableSource(f"{url} cannot be read: {explain(error, TIMEOUT)[1]}") from error
+    _check_status(url, response)
     try:
-        return json.loads(body)
+        return response.json()
     except (ValueError, RecursionError) as error:
         raise UnreadableSource(f"{url} did not answer with JSON: {error}") from error
 
