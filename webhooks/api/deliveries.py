@@ -31,7 +31,7 @@ from webhooks.db import index_plans
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
 from webhooks.models.attempt import sent_bodies
-from webhooks.models.selection import QUEUE_FILTERS, rows_in_order, select_deliveries, select_queued
+from webhooks.models.selection import QUEUE_FILTERS, are_queued, in_order, rows_in_order, select_deliveries
 from webhooks.operations import retries, runs
 from webhooks.operations.runs import RefusedFilter
 from webhooks.permissions.redaction import explain
@@ -192,11 +192,13 @@ class DeliveryViewSet(StrictViewSet, ReadOnlyModelViewSet[Delivery]):
         """Find the ids of a page first: in the queue, if it has the deliveries, because it is small."""
         user, chosen = self.request.user, self.read_filters().chosen
         self.may_sort = not chosen.keys() <= QUEUE_FILTERS
-        rows = None if self.may_sort else select_queued(chosen, permissions.visible_queue(user))
-        if rows is None:
-            keys = Delivery.without_state.only("pk")
-            rows = select_deliveries(chosen, permissions.visible_deliveries(user, keys))  # type: ignore[arg-type, assignment]
-        found = super().paginate_queryset(rows)  # type: ignore[arg-type]
+        rows: Any
+        if self.may_sort or not are_queued(chosen):
+            keys: Any = permissions.visible_deliveries(user, Delivery.without_state.only("pk"))
+            rows = select_deliveries(chosen, keys)
+        else:
+            rows, _all = in_order(chosen, permissions.visible_queue(user))
+        found = super().paginate_queryset(rows)
         with index_plans(queryset.db):
             return found and rows_in_order(queryset, [row.pk for row in found])
 

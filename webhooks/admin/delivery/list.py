@@ -30,11 +30,11 @@ from webhooks.models.selection import (
     TIMES,
     Filters,
     are_found_by_events,
+    are_queued,
     events_in_order,
     in_order,
     select_deliveries,
     select_events,
-    select_queued,
 )
 from webhooks.operations import retries, runs
 from webhooks.operations.wording import number
@@ -180,8 +180,8 @@ def find_deliveries(filters: Filters, user: Any, before: str, size: int) -> Foun
     if are_found_by_events(filters):
         return _find_by_events(filters, user, before, size)
     # The kind of an error leaves fewer rows than a state.
-    queued = None if "error_kind" in filters else select_queued(filters, permissions.visible_queue(user))
-    model: Any = Delivery.without_state if queued is None else QueuedDelivery.objects
+    is_queued = "error_kind" not in filters and are_queued(filters)
+    model: Any = QueuedDelivery.objects if is_queued else Delivery.without_state
     ordered, indexed = in_order(filters, model.all() if permissions.may_view_deliveries(user) else model.none())
     is_scattered = bool(indexed - TIMES) or "status" in filters
     with index_plans(Delivery.objects.db):
