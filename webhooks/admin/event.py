@@ -74,8 +74,10 @@ class EventAdmin(ChangeColumns, ReadOnlyAdmin):
     def find(self, request: HttpRequest, filters: Filters, before: str) -> Found:
         events = Event.objects.all() if permissions.may_view_events(request.user) else Event.objects.none()
         ordered, indexed = events_in_order(filters, events)
-        rest = filters.keys() - indexed or permissions.is_partial(request.user)
-        matching = permissions.visible_events(request.user, select_events(filters)) if rest else None
+        rest = {name: value for name, value in filters.items() if name not in indexed}
+        matching = None
+        if rest or permissions.is_partial(request.user):
+            matching = permissions.visible_events(request.user, select_events(rest))
         is_scattered = bool(indexed - TIMES)
         with index_plans(Event.objects.db, may_sort=is_scattered):
             return read_page(ordered, matching, before, self.list_per_page, is_scattered=is_scattered)

@@ -7,7 +7,7 @@ it found, and says how far it looked. If it found nothing, a script asks for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -15,10 +15,10 @@ from uuid import UUID
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, UUIDField
 from django.http import HttpRequest
 
-from webhooks.db import index_plans
+from webhooks.db import Among, index_plans
 from webhooks.models.selection import rows_in_order
 from webhooks.operations.counts import TOTAL_CAP, capped
 
@@ -48,7 +48,8 @@ class Found:
         return self.is_cut and not self.keys
 
 
-Keep = Callable[[list[tuple[Any, int]]], list[Any]]
+Keep = Callable[[list[Any]], Collection[Any]]
+"""Takes the keys of some rows, and returns the ones that match."""
 
 
 def read_page(
@@ -62,63 +63,55 @@ def read_page(
 ) -> Found:
     """Read a page of ``ordered`` rows, which an index finds newest first.
 
-    ``matching`` has the rows that also match the other filters; None without other filters. For deliveries it is a
-    function: it takes pairs of a delivery's and an event's id, and returns the ids that match. Old statistics mislead a
-    join of the two.
-
-    ``before`` is the cursor. ``is_scattered`` means that the rows lie here and there in the table. With ``counts``, it
-    also counts the list, if that is cheap. Raises ValueError for a cursor of another list.
+    ``matching`` has the rows that also match the other filters, or finds them; None without other filters. ``before``
+    is the cursor. ``is_scattered`` means that the rows lie here and there in the table. With ``counts``, it also counts
+    the list, if that is cheap. Raises ValueError for a cursor of another list.
     """
-    to_key = ordered.model._meta.pk.to_python
-    older = _before(ordered, to_key, before)
+    keep = _among(matching) if isinstance(matching, QuerySet) else matching
     look_through = LOOK_THROUGH_SCATTERED if is_scattered else LOOK_THROUGH
-    if matching is None or isinstance(matching, QuerySet):
-        rest = None if matching is None else _before(matching, to_key, before)
-        keys, edge = _read_keys(older, rest, size + 1, look_through)
-    else:
-        keys, edge = _keep_keys(older, matching, size + 1, look_through)
+    keys, edge = _read_keys(_before(ordered, before), keep, size + 1, look_through)
     is_full = len(keys) > size
     last = keys[size - 1] if is_full else edge
     count = None
     if not before and last is None:
         count = len(keys)
-    elif matching is None and counts:
+    elif keep is None and counts:
         count = capped(ordered.order_by(), TOTAL_CAP).count()
     return Found(keys[:size], "" if last is None else str(last), edge is not None and not is_full, count)
 
 
-def _before(rows: QuerySet[Any], to_key: Callable[[str], Any], cursor: str) -> QuerySet[Any]:
+def _among(matching: QuerySet[Any]) -> Keep:
+    key = matching.model._meta.pk
+    key_type: Any = "uuid" if isinstance(key, UUIDField) else "bigint"
+
+    def keep(keys: list[Any]) -> Collection[Any]:
+        return matching.filter(Among(key.name, keys, key_type)).order_by().values_list("pk", flat=True)
+
+    return keep
+
+
+def _before(rows: QuerySet[Any], cursor: str) -> QuerySet[Any]:
     try:
-        return rows.filter(pk__lt=to_key(cursor)) if cursor else rows
+        return rows.filter(pk__lt=rows.model._meta.pk.to_python(cursor)) if cursor else rows
     except ValidationError:
         raise ValueError(f"{cursor!r} is no cursor") from None
 
 
 def _read_keys(
-    ordered: QuerySet[Any], matching: QuerySet[Any] | None, limit: int, look_through: Sequence[int]
+    ordered: QuerySet[Any], keep: Keep | None, limit: int, look_through: Sequence[int]
 ) -> tuple[list[Any], Any]:
     """Up to ``limit`` keys of matching rows, and the last key that it looked at; None at the end of the table."""
-    if matching is None:
-        return list(ordered.values_list("pk", flat=True)[:limit]), None
-    for most in look_through:
-        edge = ordered.values_list("pk", flat=True)[most : most + 1].first()
-        rows = matching if edge is None else matching.filter(pk__gte=edge)
-        keys = list(rows.order_by("-pk").values_list("pk", flat=True)[:limit])
-        if edge is None or len(keys) >= limit:
-            break
-    return keys, edge
-
-
-def _keep_keys(ordered: QuerySet[Any], keep: Keep, limit: int, look_through: Sequence[int]) -> tuple[list[Any], Any]:
-    """As ``_read_keys``, with a function that chooses among the rows."""
+    every = ordered.values_list("pk", flat=True)
+    if keep is None:
+        return list(every[:limit]), None
     kept, last = list[Any](), None
     for most in look_through:
-        part = ordered if last is None else ordered.filter(pk__lt=last)
-        rows = list(part.values_list("pk", "event_id")[:most])
-        kept += keep(rows) if rows else []
-        if len(rows) < most:
+        keys = list((every if last is None else every.filter(pk__lt=last))[:most])
+        found = set(keep(keys)) if keys else ()
+        kept += [key for key in keys if key in found]
+        if len(keys) < most:
             return kept[:limit], None
-        last = rows[-1][0]
+        last = keys[-1]
         if len(kept) >= limit:
             break
     return kept[:limit], last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -13,19 +12,15 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions, registry
+from webhooks import permissions
 from webhooks.admin.display import short
 from webhooks.admin.filters import SkipFilterForm
 from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin
 from webhooks.admin.paging import Found, read_page
 from webhooks.db import index_plans
 from webhooks.models import Skip
-from webhooks.models.ids import first_id
-from webhooks.models.selection import EVENT_COLUMNS, TIMES, Filters
+from webhooks.models.selection import Filters, select_skips, skips_in_order
 from webhooks.operations.wording import skip_reason
-
-# The column, or the lookup, for each filter.
-COLUMNS = EVENT_COLUMNS | {"webhook": "webhook", "rule": "rule"}
 
 
 @admin.register(Skip)
@@ -40,21 +35,12 @@ class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
         return skips.annotate(shows_actual=Value(permissions.may_view_payloads(request.user)))
 
     def find(self, request: HttpRequest, filters: Filters, before: str) -> Found:
-        ordered: Any = Skip.objects.all() if permissions.may_view_skips(request.user) else Skip.objects.none()
-        ordered, indexed = ordered.order_by("-pk"), {name for name in TIMES if name in filters}
-        if "object_id" in filters:
-            chosen = [filters["object_type"]] if "object_type" in filters else [*registry.registered_models()]
-            ordered = ordered.filter(object_type__in=chosen, object_id=filters["object_id"])
-            indexed |= {"object_type", "object_id"}
-        elif "webhook" in filters:
-            ordered, indexed = ordered.filter(webhook=filters["webhook"]), indexed | {"webhook"}
-        for name, lookup in (("created_after", "pk__gte"), ("created_before", "pk__lt")):
-            if name in filters:
-                ordered = ordered.filter(**{lookup: first_id(datetime.fromisoformat(filters[name]))})
+        skips = Skip.objects.all() if permissions.may_view_skips(request.user) else Skip.objects.none()
+        ordered, indexed = skips_in_order(filters, skips)
+        rest = {name: value for name, value in filters.items() if name not in indexed}
         matching = None
-        if filters.keys() - indexed or permissions.is_partial(request.user):
-            columns = {COLUMNS[name]: value for name, value in filters.items() if name not in indexed}
-            matching = permissions.visible_skips(request.user, ordered.filter(**columns))
+        if rest or permissions.is_partial(request.user):
+            matching = permissions.visible_skips(request.user, select_skips(rest, skips))
         with index_plans(Skip.objects.db, may_sort="object_id" in filters):
             return read_page(ordered, matching, before, self.list_per_page)
 

@@ -1,4 +1,4 @@
-"""Choose deliveries and events by filters, which the lists of the admin, the REST API and the runs share.
+"""Choose deliveries, events and skips by filters, which the lists of the admin, the REST API and the runs share.
 
 Filters are a dictionary of plain JSON values, so a run can store them. The filters of ``webhooks.api``
 and of ``webhooks.admin`` validate them.
@@ -20,6 +20,7 @@ from webhooks.models.delivery import Delivery, DeliveryQuerySet
 from webhooks.models.event import OVERLAP, Event, EventQuerySet
 from webhooks.models.ids import first_id
 from webhooks.models.queue import QUEUED_STATES, QueuedDeliveryQuerySet, State
+from webhooks.models.skip import Skip
 
 Filters = Mapping[str, Any]
 M = TypeVar("M", bound=Model)
@@ -69,13 +70,18 @@ def are_queued(filters: Filters) -> bool:
     return bool(states) and {*states} <= {*QUEUED_STATES}
 
 
-def _condition(name: str, value: Any) -> Any:
-    """The condition for one filter of deliveries except ``state``. The queue has the columns of some."""
+def select_skips(filters: Filters, skips: QuerySet[Skip]) -> QuerySet[Skip]:
+    """The skips that match all of these filters."""
+    return skips.filter(*(_condition(name, value, "") for name, value in filters.items()))
+
+
+def _condition(name: str, value: Any, of_event: str = "event__") -> Any:
+    """The condition for one filter of deliveries or skips except ``state``. Skips have the columns of their event."""
     match name:
         case "webhook":
             return Q(webhook=value)
-        case "error_kind":
-            return Q(error_kind=value)
+        case "error_kind" | "rule":
+            return Q(**{name: value})
         case "status":
             last = Attempt.objects.filter(delivery=OuterRef("pk"), number=OuterRef("attempt_count"))
             has_status = Exists(last.filter(status=value))
@@ -85,7 +91,7 @@ def _condition(name: str, value: Any) -> Any:
             return Q(pk__gte=first_id(datetime.fromisoformat(value)))
         case "created_before":
             return Q(pk__lt=first_id(datetime.fromisoformat(value)))
-    return Q(**{f"event__{EVENT_COLUMNS[name]}": value})
+    return Q(**{f"{of_event}{EVENT_COLUMNS[name]}": value})
 
 
 # The part of the filters that an index finds, newest first. A page looks through these rows for the rest.
@@ -142,14 +148,27 @@ def events_in_order(filters: Filters, events: EventQuerySet) -> tuple[Any, set[s
         found = found.filter(request_id=filters["request_id"])
         indexed.add("request_id")
     elif "object_id" in filters:
-        chosen = [filters["object_type"]] if "object_type" in filters else list(registry.registered_models())
-        found = found.filter(object_type__in=chosen, object_id=filters["object_id"])
+        found = found.filter(_of_object(filters))
         indexed |= {"object_type", "object_id"}
     elif (keys := _few_keys(filters)) is not None:
         found = found.filter(Among("id", keys))
         indexed.add("object_type" if "object_type" in filters else "failed")
     times = {name: filters[name] for name in indexed & TIMES}
     return select_events(times, found).order_by("-pk"), indexed & filters.keys()
+
+
+def skips_in_order(filters: Filters, skips: QuerySet[Skip]) -> tuple[Any, set[str]]:
+    """As ``in_order``, for skips."""
+    names = {"object_type", "object_id"} if "object_id" in filters else {"webhook"}
+    found = skips.filter(_of_object(filters)) if "object_id" in filters else skips
+    chosen = {name: filters[name] for name in filters.keys() & (names | TIMES)}
+    return select_skips(chosen, found).order_by("-pk"), {*chosen}
+
+
+def _of_object(filters: Filters) -> Q:
+    """The rows of an object, with the model that their index needs: the one in the filters, or else any."""
+    chosen = [filters["object_type"]] if "object_type" in filters else [*registry.registered_models()]
+    return Q(object_type__in=chosen, object_id=filters["object_id"])
 
 
 def _few_keys(filters: Filters) -> list[int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partialmethod
 from typing import Any
 
@@ -196,17 +197,15 @@ def _rest_of(filters: Filters, indexed: set[str], user: Any) -> Keep | None:
     if not (of_events or rest or is_partial):
         return None
 
-    def keep(rows: list[tuple[Any, int]]) -> list[Any]:
-        if of_events:
-            events = Event.objects.filter(Among("id", {event for _, event in rows})).order_by()
-            found = set(select_events(of_events, events).values_list("pk", flat=True))
-            rows = [row for row in rows if row[1] in found]
-        if rows and (rest or is_partial):
-            chosen = Delivery.without_state.filter(Among("id", [pk for pk, _ in rows], "uuid")).order_by()
-            visible = permissions.visible_deliveries(user, select_deliveries(rest, chosen))
-            kept = set(visible.values_list("pk", flat=True))
-            rows = [row for row in rows if row[0] in kept]
-        return [pk for pk, _ in rows]
+    # A query for each table: old statistics mislead a join.
+    def keep(keys: list[Any]) -> Collection[Any]:
+        rows = select_deliveries(rest, Delivery.without_state.filter(Among("id", keys, "uuid")))
+        found = dict(permissions.visible_deliveries(user, rows).order_by().values_list("pk", "event_id"))
+        if not of_events:
+            return found
+        events = Event.objects.filter(Among("id", set(found.values()))).order_by()
+        wanted = set(select_events(of_events, events).values_list("pk", flat=True))
+        return [pk for pk, event in found.items() if event in wanted]
 
     return keep
 
