@@ -176,9 +176,14 @@ def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: p
     assert not Run.objects.exists()
 
 
-@pytest.mark.parametrize("query", ["", "kind=nonsense", "kind=retry&colour=red", "kind=retry&webhook=x"])
+@pytest.mark.parametrize("query", ["", "kind=nonsense", "kind=recover", "kind=retry&webhook=x"])
 def test_an_unknown_run_is_not_found(admin_client: Client, query: str) -> None:
     assert admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}").status_code == 404
+
+
+def test_a_run_is_not_begun_without_a_filter_that_is_misspelt(admin_client: Client) -> None:
+    address = f"{reverse('admin:webhooks_run_add')}?kind=retry&sate=failed"
+    assert {admin_client.get(address).status_code, admin_client.post(address).status_code} == {400}
 
 
 @pytest.mark.parametrize(
@@ -186,12 +191,33 @@ def test_an_unknown_run_is_not_found(admin_client: Client, query: str) -> None:
     [
         ("kind=retry&webhook=4711", "There is no webhook 4711."),
         ("kind=resend&state=pending", "takes only these states: succeeded, failed, discarded."),
+        ("kind=retry&state=succeeded", "takes only these states: failed, discarded, pending."),
     ],
 )
 def test_a_run_that_can_take_nothing_leads_back_to_the_list(admin_client: Client, query: str, reason: str) -> None:
     page = admin_client.get(f"{reverse('admin:webhooks_run_add')}?{query}", follow=True)
     assert page.redirect_chain == [(DELIVERIES, 302)]
     assert reason in page.content.decode()
+
+
+def test_events_that_were_replayed_are_not_replayed_again_by_a_run(admin_client: Client) -> None:
+    make_event(make_webhook(Thing), error="KeyError", replayed_at=timezone.now())
+    address, asked = choose_all(admin_client, f"{EVENTS}?state=replayed", "replay_chosen")
+    assert address == EVENTS
+    assert "A run of replay has no filter replayed." in asked
+
+
+@pytest.mark.parametrize(("kind", "address"), [(RunKind.RETRY, DELIVERIES), (RunKind.REPLAY, EVENTS)])
+def test_the_page_of_a_run_leads_to_what_matches_now(admin_client: Client, kind: RunKind, address: str) -> None:
+    event = make_event(make_webhook(Thing), object_repr="Lisbon & Porto", username="ann")
+    run = runs.start(kind, {"name": "Lisbon & P", "user": "ann"})
+    found = re.search(r'<a href="([^"]+)">What matches now</a>', admin_client.get(page_of(run)).content.decode())
+    assert found
+    assert unescape(found[1]).startswith(address)
+    listed: Any = admin_client.get(unescape(found[1]))
+    assert listed.status_code == 200
+    if kind == RunKind.REPLAY:
+        assert list(listed.context["cl"].result_list) == [event]
 
 
 def test_a_webhook_is_recovered_on_its_page(admin_client: Client, client: Client) -> None:

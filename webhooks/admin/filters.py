@@ -3,7 +3,7 @@ REST API and in runs, so "all that match" means the same everywhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -90,13 +90,13 @@ MOMENT = MomentInput(attrs={"step": "1"})
 
 
 class ListForm(forms.Form):
-    """The filters of one list. Give it the request: it reads the query parameters. ``field_order`` has the most
-    important fields."""
+    """The filters of one list. Give it the request: it reads the query parameters. ``also`` names those that are no
+    filters. ``field_order`` has the most important fields."""
 
     data: QueryDict
 
-    def __init__(self, request: HttpRequest) -> None:
-        if unknown := request.GET.keys() - self.base_fields.keys() - OTHERS:
+    def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
+        if unknown := request.GET.keys() - self.base_fields.keys() - {*also}:
             raise SuspiciousOperation(f"The list has no filter {', '.join(sorted(unknown))}.")
         super().__init__(data=request.GET, auto_id="filter_%s")
         self.user_of_request = request.user
@@ -154,8 +154,8 @@ class FilterForm(ListForm):
     created_after = forms.DateTimeField(label=_("From"), required=False, widget=MOMENT)
     created_before = forms.DateTimeField(label=_("Until"), required=False, widget=MOMENT)
 
-    def __init__(self, request: HttpRequest) -> None:
-        super().__init__(request)
+    def __init__(self, request: HttpRequest, also: Collection[str] = OTHERS) -> None:
+        super().__init__(request, also)
         zone = timezone.get_current_timezone_name()  # the browser may be in another one
         for name in ("created_after", "created_before"):
             self.fields[name].label = f"{self.fields[name].label} ({zone})"
@@ -179,6 +179,13 @@ class FilterForm(ListForm):
         if span in SPANS:
             found["created_after"] = (datetime.now(UTC) - SPANS[span][1]).isoformat()
         return found | (meaning_of(term, self.searched) if term else {})
+
+    def fixed(self) -> dict[str, str]:
+        """The query parameters of these filters. "The last hour" becomes the time when it began."""
+        given = {name: str(self.data[name]) for name in self.fields if self.data.get(name)}
+        if given.pop("within", "") in SPANS:
+            given["created_after"] = self.chosen["created_after"]
+        return given
 
     def as_filter(self, name: str, value: Any) -> Any:
         if isinstance(value, datetime):

@@ -137,11 +137,11 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
         name = request.POST.get("action", "")
         if request.POST.get("select_across") != "1" or name not in self.run_kinds:
             return super().response_action(request, queryset, *args, **kwargs)
-        form = self.filter_form(request)
+        form: Any = self.filter_form(request)
         if not form.is_valid():
             messages.error(request, _("Nothing was done: correct the filters first."))
             return redirect(request.get_full_path())
-        return redirect(start_url(self.run_kinds[name], form.chosen))
+        return redirect(start_url(self.run_kinds[name], **form.fixed()))
 
     # One row
 
@@ -245,9 +245,9 @@ def redirect_back(request: HttpRequest, page: str, *args: Any) -> HttpResponse:
     return redirect(address) if is_own else redirect(page, *args)
 
 
-def start_url(kind: RunKind, filters: dict[str, Any]) -> str:
-    """The address of the page that shows what a run would do, and begins it."""
-    return f"{reverse('admin:webhooks_run_add')}?{urlencode({'kind': kind.value} | filters, doseq=True)}"
+def start_url(kind: RunKind, **filters: Any) -> str:
+    """The address of the page that shows what a run would do, and begins it. The filters are those of the list."""
+    return f"{reverse('admin:webhooks_run_add')}?{urlencode({'kind': kind.value} | filters)}"
 
 
 def as_uuid(term: str) -> uuid.UUID | None:

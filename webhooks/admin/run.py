@@ -189,7 +189,7 @@ def progress_text(run: Run) -> str:
 
 def rows_url(run: Run) -> str:
     """The list with the rows that match the filters of a run now. Empty if no list has all of the filters."""
-    filters = dict(run.filters)
+    filters = {"q" if name == "name" else name: value for name, value in run.filters.items()}  # the search has names
     if run.kind in (RunKind.REPLAY, RunKind.BACKFILL):
         failed = filters.pop("failed", None)
         state = {} if failed is None else {"state": "failed" if failed else "recorded"}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, QueryDict
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.html import format_html
@@ -19,14 +18,14 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.display import page, state_word
+from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm
 from webhooks.admin.lists import row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
-from webhooks.models.selection import filter_time
 from webhooks.operations import runs
-from webhooks.operations.runs import FILTERS, RefusedFilter
+from webhooks.operations.runs import RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, number
 
 # The question of the page, and the consequence of a yes.
@@ -78,8 +77,8 @@ COUNT_SECONDS = 1.0
 
 
 def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
-    """GET previews the run that the query parameters describe, POST begins it."""
-    kind, filters = read_run(request.GET)
+    """GET previews the run of the rows that the filters of a list choose, POST begins it."""
+    kind, filters = read_run(request)
     if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
         raise PermissionDenied
     try:
@@ -174,32 +173,14 @@ def _list_url(kind: RunKind) -> str:
     return reverse(f"admin:webhooks_{'event' if kind == RunKind.REPLAY else 'delivery'}_changelist")
 
 
-def read_run(parameters: QueryDict) -> tuple[RunKind, dict[str, Any]]:
-    """The kind and the filters of a run from query parameters. Raises Http404 for a run that no list offers."""
-    try:
-        kind = next(one for one in QUESTIONS if one == parameters.get("kind"))
-        names = [name for name in FILTERS[kind] if name in parameters]
-        if unknown := parameters.keys() - {"kind", "count", *names}:
-            raise ValueError(f"no filter {unknown}")
-        return kind, {name: _value(name, parameters) for name in names}
-    except (StopIteration, ValueError) as error:
-        raise Http404(_("There is no such run.")) from error
-
-
-def _value(name: str, parameters: Mapping[str, Any]) -> Any:
-    value = parameters[name]
-    match name:
-        case "state":
-            return parameters.getlist(name)  # type: ignore[attr-defined]
-        case "webhook" | "status":
-            return int(value[:18])
-        case "failed":
-            return value == "True"
-        case "created_after" | "created_before":
-            return filter_time(datetime.fromisoformat(value))
-    if "\0" in value:
-        raise ValueError("a NUL")
-    return value
+def read_run(request: HttpRequest) -> tuple[RunKind, dict[str, Any]]:
+    """The kind of a run, and its filters as the list reads them. Raises Http404 for a run that no list offers."""
+    kind = request.GET.get("kind")
+    form_class = EventFilterForm if kind == RunKind.REPLAY else DeliveryFilterForm
+    form = form_class(request, {"kind", "count"})
+    if kind not in QUESTIONS or not form.is_valid():
+        raise Http404(_("There is no such run."))
+    return RunKind(kind), form.chosen
 
 
 def filters_in_words(filters: dict[str, Any]) -> list[str]:

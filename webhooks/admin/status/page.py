@@ -87,7 +87,7 @@ def retry_all(request: HttpRequest) -> HttpResponse:
     user = request.user
     if not (permissions.may_view_deliveries(user) and permissions.has_perm(user, "webhooks.retry_delivery")):
         raise PermissionDenied
-    filters: dict[str, Any] = {"state": [State.FAILED.value]}
+    filters: dict[str, Any] = {"state": State.FAILED.value}
     failed = permissions.visible_deliveries(user, Delivery.objects.failed())
     if "webhook" in request.GET:
         chosen = permissions.visible_webhooks(user).filter(pk=as_key(request.GET["webhook"]))
@@ -102,4 +102,4 @@ def retry_all(request: HttpRequest) -> HttpResponse:
         act(request, "retry", failed)
         return redirect("webhooks_backend_status")
     # That page asks, with the true number, and needs the permission to begin a run.
-    return redirect(start_url(RunKind.RETRY, filters))
+    return redirect(start_url(RunKind.RETRY, **filters))
