@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.core.serializers.json import DjangoJSONEncoder
 
 from webhooks.management import DatabaseCommand, webhook_named
 from webhooks.operations.why import Cause, StoredChange, UnknownObject, Verdict, why
@@ -46,7 +47,8 @@ class Command(DatabaseCommand):
         except UnknownObject as error:
             raise CommandError(str(error)) from None
         if options["json"]:
-            self.stdout.write(json.dumps({"verdicts": [one.as_json() for one in verdicts]}, indent=2))
+            shown = {"verdicts": [one.figures() for one in verdicts]}
+            self.stdout.write(json.dumps(shown, cls=DjangoJSONEncoder, indent=2))
             return
         if not verdicts:
             self.stdout.write(NO_CHANGE if webhook else "There is no webhook.")

@@ -3,13 +3,12 @@
 question   ``why()``: finds the change that is asked about, and asks the modules below for each webhook
 unstored   verdicts about changes that left nothing, by the object as it is now
 stored     verdicts about a change that is stored: by its delivery, its failed Event, its skip, or none of them
-verdict    the causes, a verdict as a value, and shared sentences
+causes     the causes, a verdict as a value, and shared sentences
 rows       a stored change and its rows, as far as a user may see them
 """
 
+from webhooks.operations.why.causes import Cause, Target, Verdict, not_chosen
 from webhooks.operations.why.question import UnknownObject, why
 from webhooks.operations.why.rows import StoredChange
-from webhooks.operations.why.stored import not_chosen
-from webhooks.operations.why.verdict import Cause, Target, Verdict
 
 __all__ = ["Cause", "StoredChange", "Target", "UnknownObject", "Verdict", "not_chosen", "why"]

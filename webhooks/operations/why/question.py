@@ -14,14 +14,14 @@ from django.db import models, router
 from django.db.models import Case, Q, QuerySet, When
 from django.utils.translation import gettext as _
 
-from webhooks import registry
+from webhooks import permissions, registry
 from webhooks.db import index_plans
 from webhooks.models import Action, Event, Skip, Webhook
 from webhooks.models.event import LARGE_FIELDS, PING
 from webhooks.models.webhook import SECRET_FIELDS
 from webhooks.operations.why import rows, stored, unstored
+from webhooks.operations.why.causes import Cause, Target, Verdict, join, retention
 from webhooks.operations.why.rows import StoredChange, Viewer
-from webhooks.operations.why.verdict import Cause, Target, Verdict, models_of, retention_days
 from webhooks.registry.registration import Registration
 
 # Events of an object that are read, and objects of a request that are answered.
@@ -73,12 +73,14 @@ class _Question:
                 "object_types"
             )
         )
-        self._webhooks = viewer.visible(self._every)
+        visible = permissions.visible_webhooks(viewer.user)
         if webhook is not None:
             pk = webhook.pk if isinstance(webhook, Webhook) else webhook
-            self._webhooks = [one for one in self._webhooks if one.pk == pk]
-            if not self._webhooks:
-                raise UnknownObject(_("There is no webhook %(id)s.") % {"id": pk})
+            visible = visible.filter(pk=pk)
+        seen = set(visible.values_list("pk", flat=True))
+        self._webhooks = [one for one in self._every if one.pk in seen]
+        if webhook is not None and not seen:
+            raise UnknownObject(_("There is no webhook %(id)s.") % {"id": pk})
 
     # An object
 
@@ -87,7 +89,7 @@ class _Question:
             return verdicts
         registration, pk = _identify(obj)
         label, key = registration.label, str(pk)
-        if not self._viewer.may_view_object(label, key):
+        if not permissions.may_view_object(self._viewer.user, label, key):
             unknown = _("There is no %(model)s %(key)s, or you may not view it.")
             raise UnknownObject(unknown % {"model": label, "key": key})
         of_object = Q(object_type=label, object_id=key)
@@ -103,14 +105,14 @@ class _Question:
         captured = rows.latest(
             [one for one in events if one.action in Action], [one for one in skips if one.action in Action]
         )
-        present = unstored.look(registration, pk, captured, self._webhooks, knows_model)
+        present = unstored.Present(registration, pk, captured)
         if change is None:
-            return [unstored.never_stored(one, present, self._viewer) for one in self._webhooks]
+            return unstored.never_stored(self._webhooks, present, self._viewer, knows_model)
         verdicts = self._verdicts([change])
-        if captured is None or not present.lost:
+        if captured is None or present.lost_action is None:
             return verdicts
-        since = unstored.watched_since(self._every, label, present.lost_action)
-        return [unstored.changed_again(one, present, since) for one in verdicts]
+        since = rows.watched_since(self._every, label, present.lost_action)
+        return [unstored.changed_again(one, present, present.lost_action, since) for one in verdicts]
 
     def _without_events(self, obj: models.Model) -> list[Verdict]:
         """The verdicts about an instance that no Event can be about; empty if there may be one."""
@@ -140,11 +142,8 @@ class _Question:
         pk = event.pk if isinstance(event, Event) else event
         asked = self._events(Q(pk=pk)).first()
         if asked is None:
-            unknown = _(
-                "Event %(id)s is not stored, or you may not view it. An event is deleted with its last delivery, after "
-                "%(days)g days or more."
-            )
-            raise UnknownObject(unknown % {"id": pk, "days": retention_days()})
+            unknown = _("Event %(id)s is not stored, or you may not view it.") % {"id": pk}
+            raise UnknownObject(join(unknown, retention()))
         of_object = Q(object_type=asked.object_type, object_id=asked.object_id)
         near = of_object & rows.near(asked)
         with index_plans(Event.objects.db):
@@ -180,7 +179,7 @@ class _Question:
     def about_last_changes(self) -> list[Verdict]:
         """The last change of each object that changed last, the newest first."""
         [webhook] = self._webhooks
-        is_wanted = Q(object_type__in=models_of(webhook)) | Q(action__in=webhook.custom_events)
+        is_wanted = Q(object_type__in=rows.models_of(webhook)) | Q(action__in=webhook.custom_events)
         events, skips = list[Event](), list[Skip]()
         with index_plans(Event.objects.db):
             # A list of changes is more than an answer about one object: it takes the permissions for its rows.
@@ -199,10 +198,10 @@ class _Question:
         large = [name for name in LARGE_FIELDS if name != "webhook_ids"]
         has_data = Case(When(data="", then=False), default=True, output_field=models.BooleanField())
         found = Event.objects.filter(chosen).annotate(has_data=has_data).defer(*large).select_related("undispatched")
-        return self._viewer.of_objects(found)
+        return permissions.of_viewable_objects(self._viewer.user, found)
 
     def _skips(self, chosen: Q) -> QuerySet[Skip]:
-        return self._viewer.of_objects(Skip.objects.filter(chosen))
+        return permissions.of_viewable_objects(self._viewer.user, Skip.objects.filter(chosen))
 
     def _verdicts(self, asked: Sequence[StoredChange]) -> list[Verdict]:
         """The verdicts for each of these changes and each webhook."""

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, Subquery
 
 from webhooks import permissions
+from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.models import Delivery, Event, QueuedDelivery, Skip, State, Webhook
+from webhooks.models import Action, Delivery, Event, QueuedDelivery, Skip, State, Webhook
 from webhooks.models.ids import first_id
 from webhooks.models.queue import HEAD_STATES
 from webhooks.permissions.redaction import Redaction
+from webhooks.registry import label_of
 
 # The times of the rows of one change differ by less than this.
 TOGETHER = timedelta(seconds=2)
@@ -53,9 +55,10 @@ class StoredChange:
             skips=tuple(skips),
         )
 
-    def as_json(self) -> dict[str, Any]:
-        names = ("action", "object_type", "object_id", "object_repr", "username", "request_id")
-        return {name: getattr(self, name) for name in names} | {"timestamp": to_utc(self.timestamp).isoformat()}
+    def figures(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        names = ("action", "object_type", "object_id", "object_repr", "timestamp", "username", "request_id")
+        return {name: getattr(self, name) for name in names}
 
     def without_actor(self) -> StoredChange:
         return replace(self, username="", request_id="")
@@ -147,6 +150,38 @@ def read_deliveries(webhooks: Collection[int], events: Collection[int]) -> Deliv
     return Deliveries(by_event, {(one.webhook_id, one.lane): one for one in heads})
 
 
+def models_of(webhook: Webhook) -> set[str]:
+    """The labels of its models. Prefetch them."""
+    return {label_of(one) for one in webhook.object_types.all()}
+
+
+def watched_since(webhooks: Iterable[Webhook], label: str, action: Action) -> datetime | None:
+    """Since when (UTC) each such change certainly leaves an Event or a skip; None if that is not known.
+
+    A webhook with filters leaves a skip, if skips are stored, and only as long as they are.
+    """
+    times, filtered = list[datetime](), dict[int, datetime]()
+    for one in webhooks:
+        if one.enabled and label in models_of(one) and action in one.actions:
+            begun = max(to_utc(one.created), to_utc(one.last_updated))
+            if one.conditions or one.changed_fields or one.only_changes or one.excluded_usernames:
+                filtered[one.pk] = begun
+            else:
+                times.append(begun)
+    if filtered and conf.keeps_skips:
+        times += [max(filtered[pk], skips_since) for pk, skips_since in _skips_since(filtered)]
+    return min(times, default=None)
+
+
+def _skips_since(webhooks: Collection[int]) -> list[tuple[int, datetime]]:
+    """Since when (UTC) all skips of each of these webhooks are stored: older ones may be too old or too many."""
+    since = datetime.now(UTC) - timedelta(days=conf.skip_days)
+    most = conf.skips_per_webhook
+    newest = Skip.objects.filter(webhook=OuterRef("pk")).order_by("-pk").values("timestamp")
+    found = Webhook.objects.filter(pk__in=webhooks).values_list("pk", Subquery(newest[most - 1 : most]))
+    return [(pk, max(since, to_utc(oldest)) if oldest else since) for pk, oldest in found]
+
+
 class Viewer:
     """A user, or code that sees everything: ``user`` None.
 
@@ -155,36 +190,22 @@ class Viewer:
     """
 
     def __init__(self, user: Any) -> None:
-        self._user = user = user or permissions.Operator("webhooks_why")
+        self.user = user = user or permissions.Operator("webhooks_why")
         self._sees_all, self._redacted = permissions.sees_everything(user), Redaction(user)
         self.sees_events, self.sees_skips = permissions.may_view_events(user), permissions.may_view_skips(user)
         self.shows_actual = permissions.may_view_payloads(user)
         self._shown: dict[type[Any], set[Any]] = {}
 
-    def visible(self, webhooks: list[Webhook]) -> list[Webhook]:
-        """The webhooks in this list that the user may view."""
-        if self._sees_all:
-            return webhooks
-        seen = set(permissions.visible_webhooks(self._user).values_list("pk", flat=True))
-        return [webhook for webhook in webhooks if webhook.pk in seen]
-
-    def of_objects(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        """The Events or skips of objects that the user may view."""
-        return permissions.of_viewable_objects(self._user, rows)
-
-    def may_view_object(self, label: str, key: str) -> bool:
-        return permissions.may_view_object(self._user, label, key)
-
     def look_up(self, rows: Iterable[Event | Skip | Delivery]) -> None:
         """Find out which of these rows the user may view: one query for each model."""
         if self._sees_all:
             return
-        keys: dict[type[Any], set[Any]] = {}
+        keys = defaultdict[type[Any], set[Any]](set)
         for row in rows:
-            keys.setdefault(type(row), set()).add(row.pk)
+            keys[type(row)].add(row.pk)
         for model, pks in keys.items():
-            seen = permissions.allowed(self._user, "view", model.objects.filter(pk__in=pks))
-            self._shown.setdefault(model, set()).update(seen.values_list("pk", flat=True))
+            seen = permissions.allowed(self.user, "view", model.objects.filter(pk__in=pks))
+            self._shown[model] = set(seen.values_list("pk", flat=True))
 
     def sees(self, row: Event | Skip | Delivery) -> bool:
         return self._sees_all or row.pk in self._shown.get(type(row), ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -14,8 +13,7 @@ from webhooks.db import to_utc
 from webhooks.models import Action, Delivery, Event, Skip, State, Webhook
 from webhooks.models.event import PING
 from webhooks.models.skip import Rule
-from webhooks.operations.why.rows import Deliveries, StoredChange, Viewer
-from webhooks.operations.why.verdict import (
+from webhooks.operations.why.causes import (
     ADD_TO_WEBHOOK,
     ENABLE,
     SAVE_AGAIN,
@@ -23,14 +21,16 @@ from webhooks.operations.why.verdict import (
     Cause,
     Target,
     Verdict,
-    changed_after,
+    changed_later,
     disabled,
     join,
-    models_of,
-    retention_days,
+    later,
+    not_chosen,
+    retention,
     time_of,
     turned_off,
 )
+from webhooks.operations.why.rows import Deliveries, StoredChange, Viewer, models_of
 from webhooks.operations.wording import exact_time, sentence, skip_reason
 from webhooks.permissions.redaction import explain
 from webhooks.text import last_line
@@ -123,11 +123,9 @@ def _of_open_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveri
         remedy = _("Resume the webhook: this sends its deliveries.")
         return Verdict(webhook, Cause.PAUSED, join(paused, waits), remedy, Target.WEBHOOK)
     if webhook.probe_at is not None:
-        failing = _("The webhook is paused because its attempts fail.")
-        if webhook.last_failure:
-            failing = _("The webhook is paused because its attempts fail: %(reason)s") % {
-                "reason": sentence(webhook.last_failure)
-            }
+        failing = _("The webhook is paused because its attempts fail: %(reason)s") % {
+            "reason": sentence(webhook.last_failure)
+        }
         probed = _("It is probed again at %(time)s.") % {"time": exact_time(webhook.probe_at)}
         remedy = _remedy(webhook, webhook.error_kind, _("To send at once, resume the webhook."))
         text, until = join(failing, probed), webhook.probe_at
@@ -200,8 +198,7 @@ def _of_event(webhook: Webhook, event: Event) -> Verdict:
         }
         return Verdict(webhook, Cause.NOT_DISPATCHED, text, str(SEE_WORKERS), Target.STATUS)
     text = _("Event %(id)s was for this webhook, but its delivery is not stored any more.") % {"id": event.pk}
-    retention = _("A delivery that ended is deleted after %(days)g days or more.") % {"days": retention_days()}
-    return Verdict(webhook, Cause.DELETED, join(text, retention), _again(event.action), Target.EVENT)
+    return Verdict(webhook, Cause.DELETED, join(text, retention()), _again(event.action), Target.EVENT)
 
 
 def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
@@ -230,13 +227,10 @@ def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
 
 def _of_skip(webhook: Webhook, skip: Skip, viewer: Viewer) -> Verdict:
     text = _("The webhook skipped it at %(time)s.") % {"time": exact_time(skip.timestamp)}
-    since = ""
-    if changed_after(webhook, skip.timestamp):
-        since = _("The webhook was changed later at %(time)s.") % {"time": exact_time(webhook.last_updated)}
     return Verdict(
         webhook,
         Cause.SKIPPED,
-        join(text, skip_reason(skip, viewer.shows_actual), since),
+        join(text, skip_reason(skip, viewer.shows_actual), changed_later(webhook, skip.timestamp)),
         rule_remedy(webhook, skip),
         Target.WEBHOOK,
         rule=skip.rule,
@@ -269,50 +263,20 @@ def _without_rows(webhook: Webhook, change: StoredChange) -> Verdict:
     """The change left nothing for this webhook."""
     again = _again(change.action)
     if text := not_chosen(webhook, change.action, change.object_type, models_of(webhook)):
-        if changed_after(webhook, change.timestamp):
-            later = _("It was changed at %(time)s, after this change.") % {"time": exact_time(webhook.last_updated)}
-            text = join(text, later)
+        text = join(text, changed_later(webhook, change.timestamp))
         remedy = "" if change.action == PING else join(ADD_TO_WEBHOOK, again)
         return Verdict(webhook, Cause.NOT_CHOSEN, text, remedy, Target.WEBHOOK)
-    values = {
-        "then": exact_time(change.timestamp),
-        "created": exact_time(webhook.created),
-        "changed": exact_time(webhook.last_updated),
-    }
-    if to_utc(webhook.created) > to_utc(change.timestamp):
-        text = _("The webhook was created at %(created)s, after this change at %(then)s.") % values
-        return Verdict(webhook, Cause.CREATED_LATER, text, again, Target.WEBHOOK)
     if not webhook.enabled and webhook.disabled_at and to_utc(webhook.disabled_at) <= to_utc(change.timestamp):
-        text = join(disabled(webhook), _("The change came later, at %(then)s.") % values)
+        text = join(
+            disabled(webhook), _("The change came later, at %(time)s.") % {"time": exact_time(change.timestamp)}
+        )
         remedy = join(ENABLE, again)
         return Verdict(webhook, Cause.SKIPPED, text, remedy, Target.WEBHOOK, rule=Rule.DISABLED.value)
-    if changed_after(webhook, change.timestamp):
-        text = _(
-            "The webhook was changed at %(changed)s, after this change at %(then)s. It wants such changes now, but "
-            "perhaps did not want them then. Its history shows what was changed."
-        )
-        return Verdict(webhook, Cause.CHANGED_LATER, text % values, again, Target.WEBHOOK)
+    if found := later(webhook, change.timestamp):
+        cause, text = found
+        return Verdict(webhook, cause, text, again, Target.WEBHOOK)
     text = _("The webhook wants such changes, and nothing is stored of this one.")
     return Verdict(webhook, Cause.UNKNOWN, join(text, _why_no_skip()), again, Target.WEBHOOK)
-
-
-def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str]) -> str:
-    """Why no action of this kind concerns the webhook; empty if it does."""
-    if action == PING:
-        return _("This event is a test of another webhook.")
-    if action not in Action:
-        if action in webhook.custom_events:
-            return ""
-        text = _("The webhook does not send %(event)s. Its custom events: %(wanted)s.")
-        return text % {"event": action, "wanted": ", ".join(webhook.custom_events) or _("none")}
-    if label not in labels:
-        text = _("The webhook does not send %(model)s. Its models: %(wanted)s.")
-        return text % {"model": label, "wanted": ", ".join(sorted(labels)) or _("none")}
-    if action not in webhook.actions:
-        text = _("The webhook does not send objects that are %(action)s. Its actions: %(wanted)s.")
-        wanted = ", ".join(str(one.label) for one in webhook.actions)
-        return text % {"action": Action(action).label, "wanted": wanted or _("none")}
-    return ""
 
 
 def _why_no_skip() -> str:

@@ -1,9 +1,9 @@
-"""A verdict: its causes, the verdict itself, and the sentences that verdicts share."""
+"""The causes, a verdict as a value, and the sentences that verdicts share."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,10 +15,10 @@ from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import conf
 from webhooks.db import to_utc
-from webhooks.models import Webhook
+from webhooks.models import Action, Webhook
+from webhooks.models.event import PING
 from webhooks.operations.why.rows import StoredChange
 from webhooks.operations.wording import exact_time, was_disabled, why_disabled
-from webhooks.registry import label_of
 
 SAVE_AGAIN = _("To send the object as it is now, save it again.")
 SEE_WORKERS = _("Check on the status page that a worker is running.")
@@ -119,22 +119,15 @@ class Verdict:
         more = gettext("To see more, you need the permission %(permission)s.") % {"permission": permission}
         return Verdict(self.webhook, self.cause, f"{capfirst(str(self.cause.label))}. {more}", change=self.change)
 
-    def as_json(self, with_earlier: bool = True) -> dict[str, Any]:
-        """The verdict as the REST API shows it, in types that JSON has."""
-        names = ("cause", "text", "remedy", "target", "target_id", "event", "state", "rule", "error")
-        earlier = (
-            {"earlier": self.earlier.as_json(with_earlier=False) if self.earlier else None} if with_earlier else {}
-        )
-        return earlier | {
-            "webhook": {"id": self.webhook.pk, "name": self.webhook.name},
-            **{name: getattr(self, name) for name in names},
-            "change": self.change.as_json() if self.change else None,
-            "delivery": str(self.delivery) if self.delivery else None,
-            "behind": str(self.behind) if self.behind else None,
-            "until": to_utc(self.until).isoformat() if self.until else None,
-            "detail": dict(self.detail),
-            "changed": list(self.changed),
-        }
+    def figures(self, with_earlier: bool = True) -> dict[str, Any]:
+        """As plain values for JSON, with the fields of the REST API."""
+        names = ("cause", "text", "remedy", "target", "target_id", "event", "delivery", "state", "behind", "until")
+        shown = {name: getattr(self, name) for name in (*names, "rule", "detail", "changed", "error")}
+        shown["webhook"] = {"id": self.webhook.pk, "name": self.webhook.name}
+        shown["change"] = self.change.figures() if self.change else None
+        if with_earlier:
+            shown["earlier"] = self.earlier.figures(with_earlier=False) if self.earlier else None
+        return shown
 
 
 def turned_off(webhook: Webhook, consequence: str) -> Verdict:
@@ -143,9 +136,23 @@ def turned_off(webhook: Webhook, consequence: str) -> Verdict:
     return Verdict(webhook, Cause.TURNED_OFF, join(text, consequence), remedy, Target.STATUS)
 
 
-def models_of(webhook: Webhook) -> set[str]:
-    """The labels of its models. Prefetch them."""
-    return {label_of(one) for one in webhook.object_types.all()}
+def not_chosen(webhook: Webhook, action: str, label: str, labels: Collection[str]) -> str:
+    """Why no action of this kind concerns the webhook; empty if it does."""
+    if action == PING:
+        return gettext("This event is a test of another webhook.")
+    if action not in Action:
+        if action in webhook.custom_events:
+            return ""
+        text = gettext("The webhook does not send %(event)s. Its custom events: %(wanted)s.")
+        return text % {"event": action, "wanted": ", ".join(webhook.custom_events) or gettext("none")}
+    if label not in labels:
+        text = gettext("The webhook does not send %(model)s. Its models: %(wanted)s.")
+        return text % {"model": label, "wanted": ", ".join(sorted(labels)) or gettext("none")}
+    if action not in webhook.actions:
+        text = gettext("The webhook does not send objects that are %(action)s. Its actions: %(wanted)s.")
+        wanted = ", ".join(str(one.label) for one in webhook.actions)
+        return text % {"action": Action(action).label, "wanted": wanted or gettext("none")}
+    return ""
 
 
 def disabled(webhook: Webhook) -> str:
@@ -153,8 +160,28 @@ def disabled(webhook: Webhook) -> str:
     return was_disabled(webhook.disabled_at, webhook.disabled_by, why_disabled(webhook))
 
 
-def changed_after(webhook: Webhook, moment: datetime) -> bool:
-    return to_utc(webhook.last_updated) > to_utc(moment)
+def changed_later(webhook: Webhook, moment: datetime) -> str:
+    """A sentence if the webhook was changed after this moment; empty if not."""
+    if to_utc(webhook.last_updated) <= to_utc(moment):
+        return ""
+    return gettext("The webhook was changed later, at %(time)s.") % {"time": exact_time(webhook.last_updated)}
+
+
+def later(webhook: Webhook, moment: datetime) -> tuple[Cause, str] | None:
+    """Why a webhook that wants such changes now may not have wanted one of this moment; None if nothing says so."""
+    if to_utc(webhook.created) > to_utc(moment):
+        text = gettext("The webhook was created later, at %(time)s.") % {"time": exact_time(webhook.created)}
+        return Cause.CREATED_LATER, text
+    if text := changed_later(webhook, moment):
+        more = gettext("Perhaps it did not want such changes before: its history shows what was changed.")
+        return Cause.CHANGED_LATER, join(text, more)
+    return None
+
+
+def retention() -> str:
+    """A sentence about how long ended rows are stored."""
+    text = gettext("A delivery that ended and its event are deleted after %(days)g days or more.")
+    return text % {"days": retention_days()}
 
 
 def retention_days() -> float:
