@@ -33,7 +33,6 @@ from webhooks.models import (
 from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.ids import first_id
 from webhooks.models.statistic import Period, unix_time_sql
-from webhooks.models.sweep import ended_before
 from webhooks.models.webhook_states import WebhookQuerySet
 
 # Rows that a step deletes at a time. A worker delivers nothing meanwhile.
@@ -51,13 +50,18 @@ DAY = 86_400  # seconds
 def purge_ended(state: State, floors: Floors | None = None) -> int:
     """Delete deliveries in this state after their retention, with their events. ``floors`` are for succeeded ones."""
     days = conf.retention_days[state]
-    expired = Delivery.without_state.filter(outcome=state, finished_at__lt=DatabaseNow(-days * DAY))
+    before = DatabaseNow(-days * DAY)
+    expired = Delivery.without_state.filter(outcome=state, finished_at__lt=before)
     if state == State.SUCCEEDED:
         # Ids sort by the time of the event, and have an index. The time of an attempt has none.
         old = expired.filter(pk__lt=first_id(timezone.now() - timedelta(days=days)))
         ids = (floors or Floors()).lowest(old, PIECE)
+    elif state == State.FAILED:
+        old_failed = QueuedDelivery.objects.filter(failed_at__lt=before).order_by("failed_at")
+        ids = list(old_failed.values_list("pk", flat=True)[:PIECE])
     else:
-        ids = ended_before(Delivery.objects.db, state, days * DAY, PIECE)
+        discarded = Delivery.without_state.filter(discarded_at__lt=before).order_by("discarded_at")
+        ids = list(discarded.values_list("pk", flat=True)[:PIECE])
     return purge(expired.filter(pk__in=ids).order_by(), PIECE) if ids else 0
 
 

@@ -437,7 +437,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='delivery',
-            index=models.Index(condition=models.Q(('discarded_at__isnull', False)), fields=['webhook', 'discarded_at'], name='webhooks_delivery_discarded'),
+            index=models.Index(condition=models.Q(('discarded_at__isnull', False)), fields=['discarded_at'], name='webhooks_delivery_discarded'),
         ),
         migrations.AddIndex(
             model_name='delivery',

@@ -189,9 +189,7 @@ class Delivery(models.Model):
                 fields=["webhook", "lane", "event"], name="webhooks_delivery_lane", condition=Q(lane__isnull=False)
             ),
             models.Index(
-                fields=["webhook", "discarded_at"],
-                name="webhooks_delivery_discarded",
-                condition=Q(discarded_at__isnull=False),
+                fields=["discarded_at"], name="webhooks_delivery_discarded", condition=Q(discarded_at__isnull=False)
             ),
             models.Index(
                 fields=["id"],

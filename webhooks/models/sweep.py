@@ -58,32 +58,15 @@ def blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Pla
         AND webhook.paused_at IS NULL AND webhook.probe_at IS NULL
         AND (webhook.resumed_at IS NULL OR webhook.resumed_at <= {since})
     """
-    columns = "item.delivery_id, item.webhook_id, item.lane, item.event_id"
-    found = _of_each_webhook(using, columns, "webhooks_queue", condition, params * 2, "failing_since", most)
-    return {to_uuid(pk): Place(*place) for pk, *place in found}
-
-
-def ended_before(using: str, state: str, seconds: float, most: int) -> list[uuid.UUID]:
-    """Up to ``most`` deliveries that failed or were discarded, see ``state``, more than ``seconds`` ago."""
-    table, pk = ("webhooks_queue", "delivery_id") if state == "failed" else ("webhooks_delivery", "id")
-    before, params = now_sql(using, -seconds)
-    ended = f"{state}_at"
-    found = _of_each_webhook(using, f"item.{pk}", table, f"item.{ended} < {before}", params, ended, most)
-    return [to_uuid(row[0]) for row in found]
-
-
-def _of_each_webhook(
-    using: str, columns: str, table: str, condition: str, params: Sequence[Any], order: str, most: int
-) -> list[tuple[Any, ...]]:
-    """Up to ``most`` rows of a table that an index finds by webhook and by the column ``order``. The condition may
-    name the ``item`` and its ``webhook``."""
-    rows = f"SELECT {columns} FROM {table} AS item"
+    rows = "SELECT item.delivery_id, item.webhook_id, item.lane, item.event_id FROM webhooks_queue AS item"
     if is_postgresql(using):
-        of_one = f"{rows} WHERE item.webhook_id = webhook.id AND {condition} ORDER BY item.{order} LIMIT %s"
-        statement = f"SELECT found.* FROM webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found LIMIT %s"
-        return fetch_all(using, statement, [*params, most, most])
-    statement = f"{rows} JOIN webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition} LIMIT %s"
-    return fetch_all(using, statement, [*params, most])
+        # One range of an index for each webhook, against old statistics.
+        of_one = f"{rows} WHERE item.webhook_id = webhook.id AND {condition} ORDER BY item.failing_since LIMIT {most:d}"
+        statement = f"SELECT found.* FROM webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
+    else:
+        statement = f"{rows} JOIN webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
+    found = fetch_all(using, f"{statement} LIMIT {most:d}", params * 2)
+    return {to_uuid(pk): Place(*place) for pk, *place in found}
 
 
 def headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[list[int], list[int]]:
