@@ -16,14 +16,14 @@ from tests.support.makers import make_event, make_webhook
 from tests.support.statements import statements_of
 from tests.testapp.models import Thing
 from webhooks.conf import conf
-from webhooks.delivery import floors
+from webhooks.delivery import claim_sql, floors
+from webhooks.delivery.claim_sql import due_webhooks
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.sender import SenderPool
-from webhooks.models import Attempt, BodyKind, Delivery, State, Undispatched, Worker, claim_sql
-from webhooks.models.claim_sql import due_webhooks
+from webhooks.models import Attempt, BodyKind, Delivery, State, Undispatched, Worker
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
 

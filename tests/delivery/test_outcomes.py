@@ -24,7 +24,7 @@ from webhooks.delivery import outcomes as delivering
 from webhooks.delivery import sweep
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.models import Attempt, ContentType, Delivery, Event, QueuedDelivery, State, Webhook
-from webhooks.models.claim_sql import ClaimedRow
+from webhooks.models.queue import ClaimedRow
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
 

@@ -26,7 +26,7 @@ from webhooks.delivery import retention, statistics, sweep
 from webhooks.delivery.claims import HeldDelivery
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Attempt, Skip, Statistic, StatisticDelta, Webhook
-from webhooks.models.claim_sql import ClaimedRow
+from webhooks.models.queue import ClaimedRow
 from webhooks.models.statistic import COUNTS, DELAY, DURATION, Period
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks

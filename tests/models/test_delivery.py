@@ -19,12 +19,12 @@ from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import DatabaseNow, atomically, execute, fetch_all
-from webhooks.delivery import outcomes, sweep
+from webhooks.delivery import claim_sql, outcomes, sweep
 from webhooks.delivery.outcomes import Transition
-from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, claim_sql, lanes
-from webhooks.models.claim_sql import ClaimedRow
+from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
-from webhooks.models.queue import ENDED_STATES, HEAD_STATES, OPEN_STATES
+from webhooks.models.queue import ENDED_STATES, HEAD_STATES, OPEN_STATES, ClaimedRow
+from webhooks.models.worker import begin_transaction
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -195,7 +195,7 @@ def test_a_worker_may_claim_only_until_its_lease_is_ended(webhook: Webhook, is_e
         Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
         sweep_step(sweep.expire_leases)
     with transaction.atomic():
-        assert claim_sql.begin(USING, token) != is_ended
+        assert begin_transaction(USING, token) != is_ended
 
 
 @pytest.mark.postgresql
@@ -203,7 +203,7 @@ def test_a_lease_is_not_ended_while_its_worker_is_claiming(webhook: Webhook) -> 
     token = Worker.objects.register("test")
     Worker.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     with transaction.atomic():
-        assert claim_sql.begin(USING, token)
+        assert begin_transaction(USING, token)
         assert Beside(lambda: sweep_step(sweep.expire_leases)).join(5) == 0
     assert Worker.objects.exists()
 

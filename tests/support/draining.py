@@ -8,7 +8,8 @@ from typing import Any
 
 from tests.support.waiting import PATIENCE
 from webhooks.delivery.runner import DeliveryRunner, has_more
-from webhooks.models import Delivery, claim_sql
+from webhooks.models import Delivery
+from webhooks.models.worker import in_worker_transaction
 
 
 def drain(seconds: float = 20 * PATIENCE) -> None:
@@ -29,7 +30,7 @@ def work_for(seconds: float) -> None:
 
 def sweep_step(step: Callable[..., int], *arguments: Any) -> int:
     """Run one step of the sweep in a transaction, as a worker does."""
-    return claim_sql.in_transaction(Delivery.objects.db, partial(step, *arguments))
+    return in_worker_transaction(Delivery.objects.db, partial(step, *arguments))
 
 
 def states() -> list[str]:

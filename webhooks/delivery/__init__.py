@@ -3,6 +3,7 @@
 runner        the loop: claim, dispatch, collect outcomes, sweep
 dispatch      Events -> Deliveries
 claims        due Deliveries -> this worker, under a lease
+claim_sql     the SQL that finds and claims them
 request       a Delivery -> URL, headers and body
 sender        the thread that sends, in the turns of fair_queue
 breaker       faults of our own, which count no attempt

@@ -14,15 +14,17 @@ from typing import Any
 from webhooks import payloads
 from webhooks.conf import conf
 from webhooks.db import DatabaseNow, QueryByKeys, atomically
-from webhooks.delivery import pause_policy
+from webhooks.delivery import claim_sql, pause_policy
+from webhooks.delivery.claim_sql import DueWebhook, due_webhooks
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.floors import Floors
 from webhooks.delivery.sender import SenderPool
 from webhooks.errors import get_logger
-from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker, claim_sql
-from webhooks.models.claim_sql import ClaimedRow, DueWebhook, due_webhooks
+from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
 from webhooks.models.event import SENT_COLUMNS, TIME
+from webhooks.models.queue import ClaimedRow
 from webhooks.models.webhook import webhooks_by_id
+from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
 from webhooks.security import encryption
@@ -272,7 +274,9 @@ class WorkerClaims:
         using = Delivery.objects.db
 
         def claim(token: uuid.UUID) -> list[ClaimedRow]:
-            return claim_sql.claim(using, normal | probes, token, lost_leases) if claim_sql.begin(using, token) else []
+            return (
+                claim_sql.claim(using, normal | probes, token, lost_leases) if begin_transaction(using, token) else []
+            )
 
         with self.claiming() as token:
             rows = atomically(lambda: claim(token), using)

@@ -29,12 +29,13 @@ from webhooks.db import (
 )
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.floors import Floors
-from webhooks.models import Event, State, Webhook, claim_sql, lanes
-from webhooks.models.claim_sql import ClaimedRow
+from webhooks.models import Event, State, Webhook, lanes
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
+from webhooks.models.queue import ClaimedRow
 from webhooks.models.webhook import webhooks_by_id
+from webhooks.models.worker import begin_sql
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.
 READ_COLUMNS = (*SENT_COLUMNS, "object_id", "webhook_ids", "error")
@@ -91,7 +92,7 @@ def _dispatch(
     # Events that other workers have locked are skipped.
     skips_locked = "FOR UPDATE SKIP LOCKED" if is_postgresql(using) else ""
     new = f"{UNDISPATCHED} LIMIT %s {skips_locked}", [first, conf.batch]
-    [(may_claim, *_)], found = fetch_each(using, claim_sql.beginning(using, token), new)
+    [(may_claim, *_)], found = fetch_each(using, begin_sql(using, token), new)
     if not found:
         return [], [], {}
     floors.note(0, found[0][0])  # it may have to wait, and is then found again

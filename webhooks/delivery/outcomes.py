@@ -25,10 +25,11 @@ from webhooks.db import (
 )
 from webhooks.delivery import pause_policy, retry_policy, statistics
 from webhooks.delivery.claims import HeldDelivery
-from webhooks.models import Delivery, State, Webhook, claim_sql, lanes
+from webhooks.models import Delivery, State, Webhook, lanes
 from webhooks.models.attempt import URL_LENGTH, Body
-from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.lanes import Place
+from webhooks.models.queue import ClaimedRow
+from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
 
@@ -57,7 +58,7 @@ def record(
     paused or disabled now. Call it ``atomically``.
     """
     using = Delivery.objects.db
-    token = token if claim_sql.begin(using, token) else None
+    token = token if begin_transaction(using, token) else None
     lanes.lock(using, (delivery.row.lane for delivery, _ in outcomes if delivery.row.in_lane))
     transitions = [_transition(delivery, outcome) for delivery, outcome in outcomes]
     numbers = move_on(using, transitions, {delivery.token for delivery, _ in outcomes})

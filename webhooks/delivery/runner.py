@@ -18,6 +18,7 @@ from webhooks.conf import conf
 from webhooks.db import atomically
 from webhooks.delivery import retention, sweep
 from webhooks.delivery.breaker import Breaker, Fault
+from webhooks.delivery.claim_sql import due_webhooks
 from webhooks.delivery.claims import HeldDelivery, WorkerClaims
 from webhooks.delivery.clock import DatabaseClock, elapsed
 from webhooks.delivery.dispatch import dispatch
@@ -30,7 +31,6 @@ from webhooks.delivery.sender import MANY, SenderPool
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched
-from webhooks.models.claim_sql import due_webhooks
 from webhooks.network import auth
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request

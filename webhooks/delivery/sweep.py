@@ -6,6 +6,7 @@ its locks.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.db.models import F
 
 from webhooks.conf import conf
-from webhooks.db import DatabaseNow
+from webhooks.db import DatabaseNow, fetch_all, is_postgresql, now_sql, to_uuid
 from webhooks.delivery import retention, statistics
 from webhooks.delivery.claims import load_held
 from webhooks.delivery.clock import elapsed
@@ -22,11 +23,10 @@ from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
-from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, claim_sql, lanes
-from webhooks.models.claim_sql import ClaimedRow
+from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
-from webhooks.models.queue import ENDED_STATES
-from webhooks.models.sweep import SMALLEST_LANE, blocking_heads, headless_lanes
+from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
+from webhooks.models.worker import in_worker_transaction
 from webhooks.network.outcome import Outcome
 
 logger = get_logger(__name__)
@@ -37,15 +37,14 @@ MOST = 1000
 # Leases that a delivery may lose. The next lost lease is a failed attempt.
 LOST_LEASES_ALLOWED = 2
 
-# The columns of a ``ClaimedRow`` in the queue.
-CLAIMED_COLUMNS = ("delivery_id", *ClaimedRow._fields[1:])
-
 # A step that took too long rests for so many times as long, and one that failed for so many seconds.
 REST_FACTOR = 20
 FAILED_REST = 60
 
 # Lanes that one check looks at, and the seconds that it may take: a worker delivers nothing meanwhile.
 CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
+
+SMALLEST_LANE = -(2**63)
 
 Step = Callable[[], int]
 
@@ -95,7 +94,7 @@ class Sweeper:
         if began < self._resting_until.get(name, 0):
             return 0
         try:
-            return claim_sql.in_transaction(Delivery.objects.db, step)
+            return in_worker_transaction(Delivery.objects.db, step)
         except (OperationalError, InterfaceError, ProgrammingError) as error:
             if not is_statement_timeout(error):
                 raise  # the database is away, or its tables are missing
@@ -146,7 +145,7 @@ def expire_leases() -> int:
 def unblock_lanes() -> int:
     """Let deliveries pass a failing head that has blocked its lane for too long."""
     using = QueuedDelivery.objects.db
-    heads = blocking_heads(using, conf.lane_wait, MOST)
+    heads = _blocking_heads(using, conf.lane_wait, MOST)
     if not heads:
         return 0
     lanes.lock(using, (place.lane for place in heads.values()))
@@ -157,6 +156,25 @@ def unblock_lanes() -> int:
     QueuedDelivery.objects.filter(pk__in=ids).leave_lane()
     lanes.promote(using, [heads[pk] for pk in ids])
     return len(ids)
+
+
+def _blocking_heads(using: str, seconds: float, most: int) -> dict[uuid.UUID, Place]:
+    """Up to ``most`` heads that have failed for longer than ``seconds``, while their webhooks were sent to."""
+    since, params = now_sql(using, -seconds)
+    condition = f"""
+        item.failing_since < {since} AND item.state = 'pending' AND item.in_lane AND webhook.enabled
+        AND webhook.paused_at IS NULL AND webhook.probe_at IS NULL
+        AND (webhook.resumed_at IS NULL OR webhook.resumed_at <= {since})
+    """
+    rows = "SELECT item.delivery_id, item.webhook_id, item.lane, item.event_id FROM webhooks_queue AS item"
+    if is_postgresql(using):
+        # One range of an index for each webhook, against old statistics.
+        of_one = f"{rows} WHERE item.webhook_id = webhook.id AND {condition} ORDER BY item.failing_since LIMIT {most:d}"
+        statement = f"SELECT found.* FROM webhooks_webhook AS webhook CROSS JOIN LATERAL ({of_one}) AS found"
+    else:
+        statement = f"{rows} JOIN webhooks_webhook AS webhook ON webhook.id = item.webhook_id AND {condition}"
+    found = fetch_all(using, f"{statement} LIMIT {most:d}", params * 2)
+    return {to_uuid(pk): Place(*place) for pk, *place in found}
 
 
 class LaneCheck:
@@ -177,7 +195,7 @@ class LaneCheck:
         webhook_id, lane = self._after
         for pk in Webhook.with_deleted.filter(pk__gte=webhook_id).order_by("pk").values_list("pk", flat=True):
             first = lane + 1 if pk == webhook_id else SMALLEST_LANE
-            seen, headless = headless_lanes(using, pk, first, left)
+            seen, headless = _headless_lanes(using, pk, first, left)
             lanes.lock(using, headless)
             promoted += lanes.repair(using, [Place(pk, one, 0) for one in headless])
             left -= max(1, len(seen))  # to look at a webhook without lanes is a query, too
@@ -190,3 +208,26 @@ class LaneCheck:
             fitting = looked_at * CHECK_SECONDS / max(elapsed() - began, 0.001)
             self._most = min(CHECKED_LANES, max(1, int(fitting)))
         return promoted
+
+
+def _headless_lanes(using: str, webhook_id: int, first: int, most: int) -> tuple[list[int], list[int]]:
+    """Look at up to ``most`` lanes of a webhook, from the lane ``first`` on. Returns them, and the lanes that may
+    have no head: the first delivery in order is waiting. Behind one that was retried, there may be a head."""
+    following = "SELECT lane FROM webhooks_queue WHERE webhook_id = %s AND lane {} ORDER BY lane LIMIT 1"
+    found = fetch_all(
+        using,
+        f"""
+        WITH RECURSIVE lanes (lane) AS (
+            SELECT ({following.format(">= %s")})
+            UNION ALL SELECT ({following.format("> lanes.lane")}) FROM lanes WHERE lanes.lane IS NOT NULL
+        )
+        SELECT lane, (
+            SELECT state FROM webhooks_queue AS queued
+            WHERE webhook_id = %s AND queued.lane = lanes.lane
+                AND in_lane AND state IN ('waiting', 'pending', 'sending')
+            ORDER BY event_id LIMIT 1
+        ) FROM lanes WHERE lane IS NOT NULL LIMIT %s
+        """,
+        [webhook_id, first, webhook_id, webhook_id, most],
+    )
+    return [lane for lane, _ in found], [lane for lane, state in found if state == "waiting"]

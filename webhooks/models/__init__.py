@@ -3,26 +3,27 @@
 webhook, webhook_states  what an admin defines; enabled, paused, probed, disabled
 event, skip              a committed change; a change that a webhook did not want
 delivery, attempt        an event for one webhook; one HTTP request
-queue                    a narrow row for each delivery that is not finished or has failed; workers and their leases
+queue                    a narrow row for each delivery that is not finished or has failed
+lanes                    the locks of objects, and the next delivery of each
+worker                   workers with their leases and transactions; the last sweep
 run, selection           actions on many rows; the filters that choose them, also for lists
 statistic                counts and times by minute and hour
 validation               the rules for a webhook
-sweep                    the time of the last sweep, and the SQL that finds its work
 ids                      ids that begin with a time
 columns                  options and managers that the tables share
 
-Workers run the SQL in ``claim_sql``, ``lanes``, ``resend_sql`` and ``sweep``.
+Workers and users change rows by the SQL in ``lanes`` and ``resend_sql``.
 """
 
 from webhooks.models.attempt import Attempt, Body, BodyKind
 from webhooks.models.delivery import Delivery
 from webhooks.models.event import Action, Event, Undispatched
-from webhooks.models.queue import QueuedDelivery, State, Worker
+from webhooks.models.queue import QueuedDelivery, State
 from webhooks.models.run import Run, RunKind, RunState
 from webhooks.models.skip import Skip
 from webhooks.models.statistic import Statistic, StatisticDelta
-from webhooks.models.sweep import Sweep
 from webhooks.models.webhook import ContentType, Method, Webhook
+from webhooks.models.worker import Sweep, Worker
 
 __all__ = [
     "Action", "Attempt", "Body", "BodyKind", "ContentType", "Delivery", "Event", "Method", "QueuedDelivery", "Run",

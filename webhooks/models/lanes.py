@@ -23,7 +23,7 @@ from webhooks.db import (
     to_uuid,
     uuid_sql,
 )
-from webhooks.models.claim_sql import CLAIMED, ClaimedRow, claimed_rows
+from webhooks.models.queue import CLAIMED, ClaimedRow, claimed_rows
 
 Lane = tuple[int, int]
 """The id of a webhook, and the number of an object, see ``lane_of``."""

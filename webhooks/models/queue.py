@@ -1,4 +1,4 @@
-"""The queue: one narrow row for each delivery that is not finished or has failed, and the workers that hold them.
+"""The queue: one narrow row for each delivery that is not finished or has failed.
 
 Workers change these rows for each attempt, and read none of the finished deliveries. docs/worker.md has the
 reasons.
@@ -7,17 +7,15 @@ reasons.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, NamedTuple
 
 from django.db import models
 from django.db.models import Q
-from django.db.models.functions import Coalesce, Now
-from django.utils import timezone
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext_lazy as _
 
-from webhooks.conf import conf
-from webhooks.db import DatabaseNow
+from webhooks.db import DatabaseNow, to_uuid
 from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
 from webhooks.models.event import Event
 from webhooks.models.webhook import Webhook
@@ -28,7 +26,7 @@ class State(models.TextChoices):
 
     (new) -> waiting, pending, sending      ``delivery.dispatch`` creates the delivery
     waiting -> pending, sending             ``lanes.promote``: its turn in the lane has come
-    pending -> sending                      ``claim_sql.claim``
+    pending -> sending                      ``delivery.claim_sql.claim``
     sending -> succeeded, failed, pending   ``delivery.outcomes`` records an attempt
     sending -> pending                      ``release``: the worker returned it, or its lease expired
     failed, discarded -> waiting, pending   ``DeliveryQuerySet.retry``
@@ -159,34 +157,26 @@ class QueuedDelivery(models.Model):
         return str(self.pk)
 
 
-class WorkerQuerySet(models.QuerySet["Worker"]):
-    def register(self, name: str) -> uuid.UUID:
-        """Begin a lease. Returns its token."""
-        return self.create(token=uuid.uuid4(), name=name, lease_until=DatabaseNow(conf.lease)).token
+class ClaimedRow(NamedTuple):
+    """The columns of a claimed delivery that its attempt needs."""
 
-    def renew(self, tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
-        """Renew leases. Returns the tokens with valid leases."""
-        renewed = self.filter(token__in=tokens)
-        if renewed.update(lease_until=DatabaseNow(conf.lease)) == len(tokens):
-            return set(tokens)
-        return set(renewed.values_list("token", flat=True))
-
-    def expired(self) -> WorkerQuerySet:
-        return self.filter(lease_until__lt=DatabaseNow())
+    id: uuid.UUID
+    webhook_id: int
+    event_id: int
+    lane: int | None
+    in_lane: bool
+    failures: int = 0
+    lost_leases: int = 0
+    due_at: Any = None  # in the database's own format: use it to sort only
+    requested_by: str = ""
 
 
-class Worker(models.Model):
-    """A process that claims deliveries, and the lease of all its claims."""
+# The columns of the queue that make a ``ClaimedRow``.
+CLAIMED_COLUMNS = ("delivery_id", *ClaimedRow._fields[1:])
+CLAIMED = ", ".join(CLAIMED_COLUMNS)
 
-    token = models.UUIDField(primary_key=True)
-    name = models.CharField(max_length=100)
-    started_at = models.DateTimeField(default=timezone.now, db_default=Now())
-    lease_until = models.DateTimeField()
 
-    objects = WriteDBManager.from_queryset(WorkerQuerySet)()
-
-    class Meta:
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return self.name
+def claimed_rows(found: Iterable[tuple[Any, ...]]) -> list[ClaimedRow]:
+    """From the columns ``CLAIMED``, in the order to send them."""
+    claimed = [ClaimedRow(to_uuid(pk), *rest) for pk, *rest in found]
+    return sorted(claimed, key=lambda row: (str(row.due_at), row.event_id))

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from webhooks.db import among_sql, execute, fetch_all, json_rows_sql, now_sql, to_uuid
 from webhooks.models import lanes
-from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.lanes import Place
-from webhooks.models.queue import ENDED_STATES, State
+from webhooks.models.queue import ENDED_STATES, ClaimedRow, State
 
 
 class Resent(NamedTuple):

@@ -19,8 +19,10 @@ from scripts.benchmark.deliveries import deliver_to
 from scripts.benchmark.measure import Condition, Work, median_seconds
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.targets import Figure, Measurement, Measurements, NotMeasured, Workload, ratio_at_most
-from webhooks.models import Delivery, Webhook, Worker, claim_sql
-from webhooks.models.claim_sql import due_webhooks
+from webhooks.delivery import claim_sql
+from webhooks.delivery.claim_sql import due_webhooks
+from webhooks.models import Delivery, Webhook, Worker
+from webhooks.models.worker import begin_transaction
 
 CLAIM_SIZE = 100
 BEHIND = 100_000
@@ -73,7 +75,7 @@ def claim() -> list[uuid.UUID]:
     using, token = Delivery.objects.db, Worker.objects.register("benchmark")
     capacity = dict.fromkeys(due_webhooks(using), CLAIM_SIZE)
     with transaction.atomic(using):
-        claim_sql.begin(using, token)
+        begin_transaction(using, token)
         return [one.id for one in claim_sql.claim(using, capacity, token)]
 
 

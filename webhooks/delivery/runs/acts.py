@@ -14,8 +14,8 @@ from django.db.models import Count, F, Lookup
 
 from webhooks import permissions
 from webhooks.models import Delivery, Run, RunKind, resend_sql
-from webhooks.models.claim_sql import ClaimedRow
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.queue import ClaimedRow
 from webhooks.models.selection import select_deliveries
 
 # The key of rows that are events, and belong to no single webhook.

@@ -24,8 +24,9 @@ from webhooks.delivery.clock import elapsed
 from webhooks.delivery.runs.acts import Act, Applied, Key, Portion, RunRefused, acts
 from webhooks.delivery.runs.pace import Pace
 from webhooks.errors import get_logger, reraise_job_timeout
-from webhooks.models import Run, RunState, Webhook, claim_sql
-from webhooks.models.claim_sql import ClaimedRow
+from webhooks.models import Run, RunState, Webhook
+from webhooks.models.queue import ClaimedRow
+from webhooks.models.worker import begin_transaction, in_worker_transaction
 from webhooks.text import clean
 
 logger = get_logger(__name__)
@@ -174,7 +175,7 @@ class Runs:
         if counts is None:
             return 1
         add = partial(_add_counts, run.pk, after, until, counts)
-        return self._note(run, claim_sql.in_transaction(Run.objects.db, add))
+        return self._note(run, in_worker_transaction(Run.objects.db, add))
 
     def _note(self, run: Run, step: Step) -> int | None:
         """Keep the run as it is after the step, for the next one."""
@@ -186,7 +187,7 @@ class Runs:
 
     def _read_in_time(self, read: Callable[[], T]) -> T | None:
         """Read rows in a transaction of the worker. None if PostgreSQL has stopped it: the lease must not end."""
-        return self._pace.read(lambda: claim_sql.in_transaction(Run.objects.db, read))
+        return self._pace.read(lambda: in_worker_transaction(Run.objects.db, read))
 
     def _choose(self, act: Act, webhooks: Sequence[int]) -> tuple[dict[int, int], dict[int, Webhook]]:
         """Choose the webhooks of the next step. Returns how many rows it takes of each; empty if all are busy. Also
@@ -258,7 +259,7 @@ def _take(pk: int, portions: Sequence[Portion], token: uuid.UUID) -> Step:
 
     If there are no rows up to the last event, the webhook is done.
     """
-    may_claim = claim_sql.begin(Run.objects.db, token)
+    may_claim = begin_transaction(Run.objects.db, token)
     run = Run.objects.running().select_for_update(skip_locked=True).filter(pk=pk).first()
     if run is None:
         return Step(None)

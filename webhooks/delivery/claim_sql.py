@@ -7,43 +7,15 @@ token. The lease of all its claims is in its row of ``webhooks_worker``.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from django.db import connections, transaction
+from django.db import transaction
 
-from webhooks.conf import conf
-from webhooks.db import (
-    WHOLE_TABLE_PLANS,
-    Statement,
-    among_sql,
-    atomically,
-    fetch_all,
-    is_postgresql,
-    now_sql,
-    to_uuid,
-    uuid_sql,
-)
-
-T = TypeVar("T")
-
-
-class ClaimedRow(NamedTuple):
-    """The columns of a claimed delivery that its attempt needs."""
-
-    id: uuid.UUID
-    webhook_id: int
-    event_id: int
-    lane: int | None
-    in_lane: bool
-    failures: int = 0
-    lost_leases: int = 0
-    due_at: Any = None  # in the database's own format: use it to sort only
-    requested_by: str = ""
-
-
-CLAIMED = "delivery_id, webhook_id, event_id, lane, in_lane, failures, lost_leases, due_at, requested_by"
+from webhooks.db import among_sql, fetch_all, is_postgresql, now_sql, to_uuid, uuid_sql
+from webhooks.models.queue import CLAIMED, ClaimedRow, claimed_rows
+from webhooks.models.worker import begin_transaction
 
 
 class DueWebhook(NamedTuple):
@@ -57,44 +29,6 @@ class DueWebhook(NamedTuple):
     is_probe: bool
     since: Any
     has: tuple[bool, bool, bool]
-
-
-# A worker also commits without waiting for the disk.
-PINNED = (*WHOLE_TABLE_PLANS, "synchronous_commit")
-
-
-def begin(using: str, token: uuid.UUID | None = None) -> bool:
-    """Begin a worker's transaction. Returns whether the worker with this token may claim, until the end of it.
-
-    PostgreSQL commits it without waiting for the disk: if a crash of the database loses it, a worker does the same
-    again. A worker that stops within it loses its locks after a lease.
-    """
-    return bool(fetch_all(using, *beginning(using, token))[0][0])
-
-
-def in_transaction(using: str, work: Callable[[], T]) -> T:
-    """Run ``work`` in a worker's transaction, see ``begin``, and again after a conflict."""
-
-    def begin_and_work() -> T:
-        begin(using)
-        return work()
-
-    return atomically(begin_and_work, using)
-
-
-def beginning(using: str, token: uuid.UUID | None) -> Statement:
-    """The statement of ``begin``. Its one row begins with the answer."""
-    parameters: list[Any] = [token.hex if token else None]
-    if not is_postgresql(using):
-        return "SELECT (SELECT 1 FROM webhooks_worker WHERE token = %s)", parameters
-    # The sweep that ends a lease waits for this lock, and then sees the claims.
-    statement = "SELECT (SELECT true FROM webhooks_worker WHERE token = %s::uuid FOR KEY SHARE)"
-    if not connections[using].savepoint_ids:  # the settings would last until the end of a host's transaction
-        statement += "".join(f", set_config('{name}', 'off', true)" for name in PINNED)
-        statement += ", set_config('statement_timeout', %s, true)"
-        statement += ", set_config('idle_in_transaction_session_timeout', %s, true)"
-        parameters += [str(int(conf.lease * 1000 / 3)), str(int(conf.lease * 1000))]
-    return statement, parameters
 
 
 def due_webhooks(
@@ -144,14 +78,14 @@ def _reading(using: str) -> Iterator[None]:
         yield
         return
     with transaction.atomic(using):
-        begin(using)
+        begin_transaction(using)
         yield
 
 
 def claim(using: str, capacity: Mapping[DueWebhook, int], token: uuid.UUID, lost_leases: int = 0) -> list[ClaimedRow]:
     """Claim up to ``capacity`` due deliveries of each webhook that have lost so many leases, the longest due first.
 
-    Rows that another worker is claiming are skipped. Call it in a transaction of this worker, see ``begin``.
+    Rows that another worker is claiming are skipped. Call it in a transaction of this worker.
     """
     due = (_lock_due if is_postgresql(using) else _find_due)(using, capacity, lost_leases)
     if not due:
@@ -166,12 +100,6 @@ def claim(using: str, capacity: Mapping[DueWebhook, int], token: uuid.UUID, lost
         [token.hex, chosen_param],
     )
     return claimed_rows(found)
-
-
-def claimed_rows(found: Iterable[tuple[Any, ...]]) -> list[ClaimedRow]:
-    """From the columns ``CLAIMED``, in the order to send them."""
-    claimed = [ClaimedRow(to_uuid(pk), *rest) for pk, *rest in found]
-    return sorted(claimed, key=lambda row: (str(row.due_at), row.event_id))
 
 
 def _lock_due(using: str, capacity: Mapping[DueWebhook, int], lost_leases: int) -> list[uuid.UUID]:

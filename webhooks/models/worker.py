@@ -1,0 +1,118 @@
+"""Workers: their leases, their transactions, and the sweep that they share."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar
+
+from django.db import connections, models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from webhooks.conf import conf
+from webhooks.db import WHOLE_TABLE_PLANS, DatabaseNow, Statement, atomically, fetch_all, is_postgresql
+from webhooks.models.columns import WriteDBManager
+
+T = TypeVar("T")
+
+# A worker also commits without waiting for the disk.
+PINNED = (*WHOLE_TABLE_PLANS, "synchronous_commit")
+
+
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def register(self, name: str) -> uuid.UUID:
+        """Begin a lease. Returns its token."""
+        return self.create(token=uuid.uuid4(), name=name, lease_until=DatabaseNow(conf.lease)).token
+
+    def renew(self, tokens: Collection[uuid.UUID]) -> set[uuid.UUID]:
+        """Renew leases. Returns the tokens with valid leases."""
+        renewed = self.filter(token__in=tokens)
+        if renewed.update(lease_until=DatabaseNow(conf.lease)) == len(tokens):
+            return set(tokens)
+        return set(renewed.values_list("token", flat=True))
+
+    def expired(self) -> WorkerQuerySet:
+        return self.filter(lease_until__lt=DatabaseNow())
+
+
+class Worker(models.Model):
+    """A process that claims deliveries, and the lease of all its claims."""
+
+    token = models.UUIDField(primary_key=True)
+    name = models.CharField(max_length=100)
+    started_at = models.DateTimeField(default=timezone.now, db_default=Now())
+    lease_until = models.DateTimeField()
+
+    objects = WriteDBManager.from_queryset(WorkerQuerySet)()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Sweep(models.Model):
+    """The time of the last sweep. One row: workers use it to agree on the next sweep.
+
+    ``last_event`` is the id of the last event that was old enough to be deleted if it had no deliveries.
+    """
+
+    swept_at = models.DateTimeField()
+    last_event = models.BigIntegerField(default=0, db_default=0)
+
+    objects = WriteDBManager()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"swept at {self.swept_at}"
+
+    @classmethod
+    def begin(cls, interval: float) -> bool:
+        """Whether the caller should sweep now, because the last sweep is at least ``interval`` seconds old.
+
+        A time further ahead than the interval is ignored: the clock was set back since.
+        """
+        is_old, is_ahead = Q(swept_at__lt=DatabaseNow(-interval)), Q(swept_at__gt=DatabaseNow(interval))
+        due = cls.objects.filter(is_old | is_ahead, pk=1)
+        if in_worker_transaction(cls.objects.db, lambda: due.update(swept_at=DatabaseNow())):
+            return True
+        return cls.objects.get_or_create(pk=1, defaults={"swept_at": DatabaseNow()})[1]
+
+
+def begin_transaction(using: str, token: uuid.UUID | None = None) -> bool:
+    """Begin a worker's transaction. Returns whether the worker with this token may claim, until the end of it.
+
+    PostgreSQL commits it without waiting for the disk: if a crash of the database loses it, a worker does the same
+    again. A worker that stops within it loses its locks after a lease.
+    """
+    return bool(fetch_all(using, *begin_sql(using, token))[0][0])
+
+
+def in_worker_transaction(using: str, work: Callable[[], T]) -> T:
+    """Run ``work`` in a worker's transaction, see ``begin_transaction``, and again after a conflict."""
+
+    def begin_and_work() -> T:
+        begin_transaction(using)
+        return work()
+
+    return atomically(begin_and_work, using)
+
+
+def begin_sql(using: str, token: uuid.UUID | None) -> Statement:
+    """The statement of ``begin_transaction``. Its one row begins with the answer."""
+    parameters: list[Any] = [token.hex if token else None]
+    if not is_postgresql(using):
+        return "SELECT (SELECT 1 FROM webhooks_worker WHERE token = %s)", parameters
+    # The sweep that ends a lease waits for this lock, and then sees the claims.
+    statement = "SELECT (SELECT true FROM webhooks_worker WHERE token = %s::uuid FOR KEY SHARE)"
+    if not connections[using].savepoint_ids:  # the settings would last until the end of a host's transaction
+        statement += "".join(f", set_config('{name}', 'off', true)" for name in PINNED)
+        statement += ", set_config('statement_timeout', %s, true)"
+        statement += ", set_config('idle_in_transaction_session_timeout', %s, true)"
+        parameters += [str(int(conf.lease * 1000 / 3)), str(int(conf.lease * 1000))]
+    return statement, parameters
