@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
-
-from django.db import connection
+from contextlib import ExitStack
+from typing import NamedTuple
 
 from scripts.benchmark import sample_data
 from scripts.benchmark.measure import cpu_seconds, database_pids
 from scripts.benchmark.receiver import Inbox
 from scripts.benchmark.servers import Bench
 from scripts.benchmark.targets import NotMeasured
+from tests.support.sessions import session
 from webhooks.models import Webhook
 
 OBJECTS = 255
 CHANGES_OF_FEW = f"(g.n %% {OBJECTS})::text"
+
+# Another session that has run this keeps its snapshot, so no dead row can be removed meanwhile.
+SNAPSHOT = "SELECT COUNT(*) FROM webhooks_event"
 
 # The samples of each worker, the fewest seconds of one, and the seconds before each.
 SAMPLES, EVERY, WARM_UP = 20, 2, 2
@@ -93,21 +94,8 @@ def measure_in_turn(bench: Bench) -> tuple[BusyWorker, BusyWorker]:
         free.start()
         pinned.start()
         with bench.use_database(PINNED):
-            stack.enter_context(pinned_snapshot())
+            stack.enter_context(session(SNAPSHOT))
         for _ in range(bench.size(bench.size.pinned_seconds // every, 2)):
             free.deliver(every)
             pinned.deliver(every)
     return free, pinned
-
-
-@contextmanager
-def pinned_snapshot() -> Iterator[None]:
-    """Another session that keeps a repeatable-read snapshot, so that no dead row can be removed meanwhile."""
-    other: Any = connection.copy()
-    try:
-        with other.cursor() as cursor:
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-            cursor.execute("SELECT COUNT(*) FROM webhooks_event")
-        yield
-    finally:
-        other.close()

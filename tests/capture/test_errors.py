@@ -13,6 +13,7 @@ from rq.timeouts import JobTimeoutException
 
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
 from tests.support.modes import MODES
+from tests.support.sessions import session
 from tests.support.threads import Beside
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Label, Thing, Tracked
@@ -24,6 +25,7 @@ from webhooks.operations import replays
 
 pytestmark = pytest.mark.usefixtures("database")
 
+# As a migration takes it.
 LOCK = "LOCK TABLE webhooks_webhook IN ACCESS EXCLUSIVE MODE"
 
 
@@ -48,20 +50,6 @@ def unusable(table: str) -> Iterator[None]:
         execute("default", f"ALTER TABLE webhooks_aside RENAME TO {table}")
 
 
-@contextlib.contextmanager
-def migrating() -> Iterator[None]:
-    """Another connection holds the lock that a migration takes."""
-    other = connection.copy()
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            cursor.execute(LOCK)
-        yield
-    finally:
-        other.rollback()
-        other.close()
-
-
 def rename(thing: Thing, name: str = "renamed") -> None:
     thing.name = name
     thing.save()
@@ -82,7 +70,7 @@ def recover() -> None:
 def test_changes_go_to_the_webhooks_known_from_before(thing: Thing, mode: Callable[..., None]) -> None:
     make_webhook(Thing, prechange=True)
     rename(thing, "the process knows the webhooks now")
-    with migrating():
+    with session(LOCK):
         for number in range(20):
             mode(lambda number=number: rename(thing, f"name {number}"))
     assert (actions(), last_data()["name"]) == (["updated"] * 21, "name 19")
@@ -96,7 +84,7 @@ def test_only_the_first_save_waits_and_that_one_shortly(thing: Thing, is_known: 
     if is_known:
         rename(thing)
     took = []
-    with migrating():
+    with session(LOCK):
         for number in range(20):
             began = time.monotonic()
             with transaction.atomic():
@@ -113,7 +101,7 @@ def test_old_cached_subscriptions_do_not_count(thing: Thing, monkeypatch: pytest
     make_webhook(Thing)
     rename(thing)
     monkeypatch.setattr(subscriptions, "MAX_AGE", 0)
-    with migrating():
+    with session(LOCK):
         rename(thing, "not recorded")
     assert actions() == ["updated"]
     recover()
@@ -141,7 +129,7 @@ def test_a_transaction_goes_on_as_though_nothing_had_been_asked(
                 subscriptions.current("default")
             assert fetch_all("default", "SHOW lock_timeout") == [("7s",)]
             Beside(lambda: execute("default", f"BEGIN; {LOCK} NOWAIT; COMMIT")).join()  # no lock is kept
-            with migrating():
+            with session(LOCK):
                 subscriptions._cached.clear()
                 rename(thing, "renamed all the same")
             assert fetch_all("default", "SHOW lock_timeout") == [("7s",)]

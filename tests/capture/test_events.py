@@ -20,9 +20,10 @@ from rq.timeouts import HorseMonitorTimeoutException, JobTimeoutException
 from tests.support.makers import actions, events, last_data, make_webhook, recorded
 from tests.support.modes import bare_savepoint
 from tests.support.rollbacks import ROLLBACKS, Rollback, Subject, apply, in_atomic_that_fails, in_bare_savepoint
+from tests.support.sessions import session
 from tests.support.statements import statements_of
 from tests.support.tables import empty_all_tables
-from tests.support.threads import Beside, holding
+from tests.support.threads import Beside
 from tests.testapp.api.serializers import ThingSerializer
 from tests.testapp.models import Country, Fragile, Label, Place, Restaurant, Thing, Unregistered
 from webhooks.capture import subscriptions
@@ -45,7 +46,7 @@ def test_a_change_of_a_relation_goes_through_where_the_state_before_cannot_be_re
 ) -> None:
     make_webhook(Thing, prechange=True)
     label = Label.objects.create(name="red")
-    with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
+    with session(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
         execute("default", "SET LOCAL lock_timeout = '100ms'")
         thing.labels.add(label)
     assert list(thing.labels.all()) == [label]

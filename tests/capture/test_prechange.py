@@ -21,7 +21,8 @@ from rq.timeouts import JobTimeoutException
 from tests.support.makers import actions, changed, events, make_webhook, rename, sides
 from tests.support.modes import MODES, bare_savepoint
 from tests.support.rollbacks import ROLLBACKS, Rollback, Subject
-from tests.support.threads import Beside, holding
+from tests.support.sessions import session
+from tests.support.threads import Beside
 from tests.testapp.models import Course, Diner, Gadget, Label, Peer, Person, Place, Restaurant, Specimen, Thing
 from webhooks import TrackedQuerySet, registry
 from webhooks.capture import prechange
@@ -316,7 +317,7 @@ def test_an_edit_does_not_end_the_transaction_where_it_cannot_have_the_lock(
 
     registry.register(Thing, Showing)
     make_webhook(Thing, prechange=True)
-    with holding(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
+    with session(f"SELECT FROM testapp_thing WHERE id = {thing.pk} FOR NO KEY UPDATE"), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '100ms'")
         registration = registry.registration_or_default(Thing)
@@ -335,7 +336,7 @@ def close(diner: Diner) -> None:
 def test_a_save_that_changes_nothing_does_not_end_it_either(app_log: pytest.LogCaptureFixture) -> None:
     make_webhook(Peer, prechange=True)
     peer = Peer.objects.create()
-    with holding(f"SELECT FROM testapp_peer WHERE id = {peer.pk} FOR NO KEY UPDATE"), transaction.atomic():
+    with session(f"SELECT FROM testapp_peer WHERE id = {peer.pk} FOR NO KEY UPDATE"), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '100ms'")
         peer.save()
@@ -350,7 +351,7 @@ def test_a_change_does_not_end_the_transaction_where_a_row_is_locked_that_it_doe
 ) -> None:
     make_webhook(registered, prechange=True)
     diner = Diner.objects.create(name="old")
-    with holding(f"SELECT FROM testapp_place WHERE id = {diner.pk} FOR NO KEY UPDATE"), transaction.atomic():
+    with session(f"SELECT FROM testapp_place WHERE id = {diner.pk} FOR NO KEY UPDATE"), transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL lock_timeout = '100ms'")
         change(diner)

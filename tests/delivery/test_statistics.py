@@ -19,7 +19,8 @@ from django.utils import timezone
 from tests.support.draining import drain, sweep_step
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_site_skip, make_webhook
-from tests.support.threads import Beside, holding
+from tests.support.sessions import session
+from tests.support.threads import Beside
 from tests.testapp.models import Thing
 from webhooks.db import atomically, execute, fetch_all
 from webhooks.delivery import retention, statistics, sweep
@@ -241,7 +242,7 @@ def test_several_workers_that_roll_up_count_each_delta_once(webhook: Webhook) ->
 @pytest.mark.postgresql
 def test_a_roll_up_leaves_out_deltas_of_another_one(webhook: Webhook) -> None:
     delta(HOUR, row(webhook, attempted=1))
-    with holding("SELECT id FROM webhooks_statisticdelta FOR UPDATE"):
+    with session("SELECT id FROM webhooks_statisticdelta FOR UPDATE"):
         assert sweep_step(statistics.roll_up, 1000) == 0
     assert sweep_step(statistics.roll_up, 1000) == 1
 
@@ -333,7 +334,7 @@ def test_several_workers_count_and_delete_skips_and_each_counts_once(webhook: We
 @pytest.mark.postgresql
 def test_skips_that_another_worker_counts_are_left_out(webhook: Webhook) -> None:
     skip(webhook)
-    with holding("SELECT id FROM webhooks_skip FOR UPDATE"):
+    with session("SELECT id FROM webhooks_skip FOR UPDATE"):
         assert sweep_step(statistics.count_skips, 1000) == 0
     assert sweep_step(statistics.count_skips, 1000) == 1
 

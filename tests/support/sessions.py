@@ -1,35 +1,26 @@
-"""Another session of PostgreSQL, such as a report or a backup."""
+"""Another session of PostgreSQL: a report, a backup, a migration, or a change that takes its time."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from django.db import connection, transaction
-
-from tests.support.threads import Beside
-from tests.support.waiting import PATIENCE
-from webhooks.db import execute
+from django.db import connection
 
 
 @contextmanager
 def session(statement: str, isolation: str = "REPEATABLE READ") -> Iterator[int]:
-    """Another session, with an open transaction that has run a statement. Gives its process id."""
-    pids, ready, done = list[int](), threading.Event(), threading.Event()
+    """Keep a transaction open in another session. It has run this statement, and keeps its locks and its snapshot.
 
-    def hold() -> None:
-        with transaction.atomic():
-            execute("default", f"SET TRANSACTION ISOLATION LEVEL {isolation}; SET LOCAL application_name = 'report'")
-            execute("default", statement)
-            pids.append(connection.connection.info.backend_pid)
-            ready.set()
-            assert done.wait(30 * PATIENCE)
-
-    other = Beside(hold)
+    Gives the process id of the session.
+    """
+    other: Any = connection.copy()
     try:
-        assert ready.wait(30 * PATIENCE)
-        yield pids[0]
+        with other.cursor() as cursor:
+            cursor.execute(f"BEGIN ISOLATION LEVEL {isolation}; SET LOCAL application_name = 'report'")
+            cursor.execute(statement)
+            yield other.connection.info.backend_pid
+            cursor.execute("ROLLBACK")  # at its end the lock is free; after a close alone, only soon
     finally:
-        done.set()
-        other.join()
+        other.close()

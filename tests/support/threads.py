@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.db import connection, connections, transaction
+from django.db import connection, connections
 
 from tests.support.waiting import PATIENCE, until
-from webhooks.db import execute
 
 T = TypeVar("T")
 
@@ -60,23 +58,3 @@ def _someone_waits_for_a_lock() -> bool:
         # Not pg_stat_activity, which shows the same all through a transaction.
         cursor.execute("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted)")
         return bool(cursor.fetchone()[0])
-
-
-@contextmanager
-def holding(lock: str) -> Iterator[None]:
-    """Hold the lock that this statement takes in another transaction."""
-    held, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            execute("default", lock)
-            held.set()
-            assert done.wait(20 * PATIENCE)
-
-    other = Beside(hold)
-    try:
-        assert held.wait(20 * PATIENCE)
-        yield
-    finally:
-        done.set()
-        other.join()

@@ -10,7 +10,7 @@ from django.utils import timezone
 from scripts.benchmark import sample_data, timed_worker
 from scripts.benchmark.deliveries import MINIMUM_RATE, wait_until_recorded
 from scripts.benchmark.measure import Writes, table_writes
-from scripts.benchmark.pinned import CHANGES_OF_FEW, OBJECTS, measure_in_turn, pinned_snapshot
+from scripts.benchmark.pinned import CHANGES_OF_FEW, OBJECTS, SNAPSHOT, measure_in_turn
 from scripts.benchmark.receiver import Inbox
 from scripts.benchmark.servers import UNREACHABLE, Bench
 from scripts.benchmark.steady import Course, Events, Phases, follow, let_arrive
@@ -26,6 +26,7 @@ from scripts.benchmark.targets import (
     value_at_most,
 )
 from scripts.benchmark.workloads.latency import p99
+from tests.support.sessions import session
 from webhooks.models import Delivery, Webhook
 from webhooks.models.ids import first_id
 from webhooks.workers import jobs
@@ -78,7 +79,7 @@ def measure_steady(bench: Bench) -> Iterator[Measurements]:
         phases = Phases(0.3, 1, 1, 1.1, 5) if bench.size.is_quick else Phases(3, 10, bench.size.pinned_seconds, 5, 10)
 
         def keep_snapshot(seconds: float, stream: Events = stream) -> None:
-            with pinned_snapshot():
+            with session(SNAPSHOT):
                 let_arrive(stream, seconds)
 
         with bench.workers(timed_worker.PATH):
