@@ -211,14 +211,16 @@ _getaddrinfo = socket.getaddrinfo
 
 
 @pytest.fixture(autouse=True)
-def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """The names that resolve in this process: only the ones a test adds. No test asks a name server."""
-    known: dict[str, list[str]] = {}
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The names that resolve in this process, with their addresses: only the ones a test adds. A function instead of
+    addresses is called for each lookup. No test asks a name server."""
+    known: dict[str, Any] = {}
 
     def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
         name = host.decode() if isinstance(host, bytes) else host
         if name in known:
-            return [one for address in known[name] for one in _getaddrinfo(address, port, *args, **kwargs)]
+            addresses = known[name]() if callable(known[name]) else known[name]
+            return [one for address in addresses for one in _getaddrinfo(address, port, *args, **kwargs)]
         if name in (None, "localhost") or is_address(name):
             return _getaddrinfo(host, port, *args, **kwargs)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

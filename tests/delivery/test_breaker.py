@@ -14,7 +14,6 @@ import pytest
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_event, make_webhook
-from tests.support.nameserver import name_server, resolve_at
 from tests.support.proxy import Proxy
 from tests.support.servers import free_port
 from tests.support.waiting import until
@@ -213,28 +212,30 @@ def test_a_proxy_that_is_down_charges_no_attempt_and_all_is_delivered_after_it(
     ]
 
 
-def test_name_servers_that_fail_charge_no_attempt(strict: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail_to_look_up() -> list[str]:
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def test_name_servers_that_fail_charge_no_attempt(strict: Any, inbox: Inbox, names: dict[str, Any]) -> None:
     hosts = ("a.example", "b.example", "c.example")
     three_webhooks(inbox, hosts)
-    with name_server({host: [["127.0.0.1"]] for host in hosts}) as server, worker() as runner:
-        monkeypatch.setattr(socket, "getaddrinfo", resolve_at(server))
-        server.is_broken = True
+    names |= dict.fromkeys(hosts, fail_to_look_up)
+    with worker() as runner:
         until(lambda: runner.run(0.2) or runner.faults, 20, "a fault")
         assert nothing_was_charged()
         assert [fault.kind for fault in runner.faults] == [ErrorKind.RESOLVER]
-        server.is_broken = False
+        names |= {host: ["127.0.0.1"] for host in hosts}
         runner.run(60)
     assert states() == [State.SUCCEEDED] * 12
 
 
 def test_one_receiver_whose_name_servers_fail_is_charged(
-    strict: Any, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+    strict: Any, inbox: Inbox, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(breaking, "DOUBT", 1.0)
     make_event(make_webhook(Thing, url=inbox.url().replace("127.0.0.1", "a.example")))
-    with name_server({}) as server, worker() as runner:
-        monkeypatch.setattr(socket, "getaddrinfo", resolve_at(server))
-        server.is_broken = True
+    names["a.example"] = fail_to_look_up
+    with worker() as runner:
         runner.run(20)
     assert Attempt.objects.get().error_kind == ErrorKind.RESOLVER
     assert Webhook.objects.get().is_paused

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from tests.support.inbox import Inbox, flood, raw
-from tests.support.nameserver import name_server, resolve_at
 from tests.support.proxy import proxy
 from tests.support.servers import free_port
 from tests.support.threads import Beside
@@ -95,12 +94,14 @@ def raise_error(number: int) -> None:
     raise OSError(number, "no")
 
 
-def test_a_name_that_does_not_exist_is_not_a_resolver_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    with name_server({"broken.example": []}) as server:
-        monkeypatch.setattr(socket, "getaddrinfo", resolve_at(server))
-        assert kind_of("http://nothing.example/") == ErrorKind.NAME_UNKNOWN
-        server.is_broken = True
-        assert kind_of("http://nothing.example/") == ErrorKind.RESOLVER
+def fail_to_look_up() -> list[str]:
+    raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+def test_a_name_that_does_not_exist_is_not_a_resolver_that_fails(names: dict[str, Any]) -> None:
+    assert kind_of("http://nothing.example/") == ErrorKind.NAME_UNKNOWN
+    names["nothing.example"] = fail_to_look_up
+    assert kind_of("http://nothing.example/") == ErrorKind.RESOLVER
 
 
 @pytest.mark.parametrize(
