@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -41,6 +42,12 @@ class TestEvents:
         shown = page(admin_client, change_of(event))
         assert "<dt>DNS</dt><dd>The condition wants status.value" in shown
         assert "Chat" not in shown
+
+    def test_one_shows_a_skip_with_an_id_from_the_begin_of_a_long_transaction(self, admin_client: Client) -> None:
+        event = make_site_event(12, "AMS1")
+        began = first_id(event.timestamp - timedelta(minutes=1))
+        make_site_skip(make_webhook(Site, name="DNS"), 12, timestamp=event.timestamp, id=began)
+        assert "<dt>DNS</dt><dd>The condition wants status.value" in page(admin_client, change_of(event))
 
     def test_failed_filters_are_shown(self, admin_client: Client) -> None:
         failed = make_site_event(1, "AMS1", error="TypeError")

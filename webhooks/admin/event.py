@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partialmethod
 from typing import Any
 
@@ -27,10 +26,9 @@ from webhooks.admin.what_changed import change_context
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, RunKind, Skip, State
 from webhooks.models.event import EventQuerySet
-from webhooks.models.ids import first_id
 from webhooks.models.selection import TIMES, Filters, events_in_order, select_events
 from webhooks.operations import replays
-from webhooks.operations.why.rows import near
+from webhooks.operations.why.rows import near, skip_ids_around
 from webhooks.operations.wording import number, skip_reason
 from webhooks.permissions.redaction import WHO_SEES_PAYLOADS, Redaction
 from webhooks.text import last_line
@@ -177,9 +175,8 @@ def _deliveries(event: Event, user: Any) -> list[dict[str, Any]]:
 
 def _skips(event: Event, user: Any) -> list[dict[str, Any]]:
     """Which webhooks did not want the change, and why. An object and a time find them: they do not name the event."""
-    begin, end = (first_id(event.timestamp + timedelta(seconds=seconds)) for seconds in (-5, 5))
-    chosen = Skip.objects.filter(near(event), object_type=event.object_type, object_id=event.object_id)
-    rows = permissions.visible_skips(user, chosen.filter(pk__gte=begin, pk__lt=end)).select_related("webhook")
+    chosen = Skip.objects.filter(near(event), skip_ids_around([event]))
+    rows = permissions.visible_skips(user, chosen).select_related("webhook")
     shows_actual = permissions.may_view_payloads(user)
     return [{"webhook": row.webhook, "reason": skip_reason(row, shows_actual)} for row in rows[:MAX_DELIVERIES]]
 

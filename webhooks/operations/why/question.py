@@ -144,11 +144,10 @@ class _Question:
         if asked is None:
             unknown = _("Event %(id)s is not stored, or you may not view it.") % {"id": pk}
             raise UnknownObject(join(unknown, retention()))
-        of_object = Q(object_type=asked.object_type, object_id=asked.object_id)
-        near = of_object & rows.near(asked)
+        replayed = Q(object_type=asked.object_type, object_id=asked.object_id, replay_of=pk)
         with index_plans(Event.objects.db):
-            events = list(self._events(near | of_object & Q(replay_of=pk)))
-            skips = list(self._skips(near & rows.skip_ids_around([asked])))
+            events = list(self._events(rows.near(asked) | replayed))
+            skips = list(self._skips(rows.near(asked) & rows.skip_ids_around([asked])))
         replays = [one for one in events if one.replay_of == pk]
         others = [one for one in events if one.replay_of != pk and one.pk != pk]
         wanted_by = () if asked.error else asked.webhook_ids

@@ -103,8 +103,10 @@ def _is_same(one: Event | Skip, other: Event | Skip) -> bool:
 
 
 def near(event: Event) -> Q:
-    """As ``_is_same``, for a query."""
+    """As ``_is_same``, for a query. It also names the object."""
     return Q(
+        object_type=event.object_type,
+        object_id=event.object_id,
         action=event.action,
         request_id=event.request_id,
         timestamp__gt=event.timestamp - TOGETHER,
