@@ -13,13 +13,11 @@ if not apps.is_installed("django.contrib.admin"):
         "remove webhooks.urls from your urls.py. The REST API is webhooks.api.urls."
     )
 
-from webhooks.admin import why
-from webhooks.admin.status import page as status
+from webhooks.admin import status, why
 
 view = admin.site.admin_view
 urlpatterns = [
     path("webhook-backend-status/", view(status.show), name="webhooks_backend_status"),
     path("webhook-backend-status/parts/", view(status.parts), name="webhooks_backend_status_parts"),
-    path("webhook-backend-status/retry-all/", view(status.retry_all), name="webhooks_backend_status_retry_all"),
     path("webhook-backend-status/why/", view(why.show), name="webhooks_why"),
 ]

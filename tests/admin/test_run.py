@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
+from webhooks.admin import run_start
 from webhooks.admin.webhook import recover
 from webhooks.delivery.runs import pace
 from webhooks.models import Delivery, Run, RunKind, RunState, State
@@ -157,7 +158,7 @@ def test_few_rows_are_changed_without_a_run(admin_client: Client) -> None:
     made = make_delivery(make_webhook(Thing), State.FAILED, object_id="0")
     address, asked = choose_all(admin_client, f"{DELIVERIES}?q=testapp.thing:0", "discard_chosen")
     assert f"<h1>Discard 1 delivery of {made.webhook}?</h1>" in asked
-    assert "Done with 1 delivery." in admin_client.post(address, follow=True).content.decode()
+    assert "1 delivery discarded." in admin_client.post(address, follow=True).content.decode()
     assert not Run.objects.exists()
     assert Delivery.objects.get().state == State.DISCARDED
 
@@ -173,6 +174,12 @@ def test_a_run_needs_the_permission_to_begin_runs(client: Client, monkeypatch: p
     assert "You need permission to begin runs (webhooks.add_run)." in asked
     assert client.post(address).status_code == 403
     assert client.get(address.replace("retry", "discard")).status_code == 403
+    with monkeypatch.context() as slow:
+        slow.setattr(pace, "LOOK_AT", 1)
+        slow.setattr(run_start, "COUNT_SECONDS", 0)
+        assert "stopped counting" in client.get(address).content.decode()
+        assert client.post(address).status_code == 403
+        assert client.post(f"{reverse('admin:webhooks_run_add')}?kind=retry").status_code == 403, "all need a run"
     assert not Run.objects.exists()
 
 

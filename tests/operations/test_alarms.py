@@ -16,7 +16,7 @@ from webhooks.models import State, Webhook
 from webhooks.operations.alarms import Alarm, Level, find_alarms
 from webhooks.operations.counts import FailedGroup
 from webhooks.operations.overview import Overview
-from webhooks.operations.wording import exact_time
+from webhooks.operations.wording import clock_time
 from webhooks.workers.status import SILENT_SHIPPED, Backend, RegisteredWorker
 
 NOW = timezone.now()
@@ -52,7 +52,7 @@ def test_a_fault_of_our_own_has_its_time_the_number_that_waits_and_a_remedy() ->
     [alarm] = find_alarms(overview, backend(replace(SHIPPED, faults=(fault,))), True, NOW)
     assert (alarm.level, alarm.remedy) == (Level.ERROR, ErrorKind.PROXY.remedy())
     assert alarm.text == "The proxy proxy:3128 refuses connections."
-    assert alarm.facts(NOW) == [f"since {exact_time(LONG_AGO)}", "10,000+ waiting"]
+    assert alarm.facts(NOW) == [f"since {clock_time(LONG_AGO)}", "10,000+ waiting"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from django.urls import reverse
 from rest_framework.test import APIClient
 
 from dcim.models import Site
-from tests.support.admin_pages import DELIVERIES, EVENTS, STATUS, WEBHOOKS
+from tests.support.admin_pages import DELIVERIES, EVENTS, RETRY_ALL, STATUS, WEBHOOKS
 from tests.support.makers import make_site_delivery, make_site_event, make_webhook
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.operations import retries
@@ -54,7 +54,7 @@ def entries() -> list[tuple[int, str, str]]:
         (lambda client, row: pressed(client, row, "discard"), CHANGE, DELIVERY, "Discarded."),
         (lambda client, row: listed(client, DELIVERIES, "retry_chosen", row), CHANGE, DELIVERY, "Retried."),
         (lambda client, row: listed(client, DELIVERIES, "discard_chosen", row), CHANGE, DELIVERY, "Discarded."),
-        (lambda client, row: client.post(f"{STATUS}retry-all/", {"all": 1}), CHANGE, DELIVERY, "Retried."),
+        (lambda client, row: client.post(RETRY_ALL, {"next": STATUS}), CHANGE, DELIVERY, "Retried."),
         (lambda client, row: pressed(client, row.webhook, "ping"), CHANGE, WEBHOOK, "Sent a test."),
         (lambda client, row: pressed(client, row.webhook, "pause"), CHANGE, WEBHOOK, "Paused."),
         (lambda client, row: listed(client, WEBHOOKS, "pause", row.webhook), CHANGE, WEBHOOK, "Paused."),

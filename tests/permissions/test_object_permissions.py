@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 
 import webhooks
 from dcim.models import Site
-from tests.support.admin_pages import form, messages_after
+from tests.support.admin_pages import RETRY_ALL, form, messages_after
 from tests.support.makers import make_attempt, make_site_delivery, make_site_event, make_site_skip, make_webhook
 from tests.support.users import api_client
 from tests.testapp.models import ObjectPermission, Shelf
@@ -210,6 +210,7 @@ def test_deliveries_follow_their_webhook(user: User, mine: Webhook, theirs: Webh
     for deed in ("retry_chosen", "discard_chosen"):
         browser(user).post(listed, {"action": deed, "_selected_action": [other.pk], "select_across": "1"})
     assert b"theirs" not in browser(user).get(STATUS).content
+    assert b"theirs" not in browser(user).get(f"{RETRY_ALL}&webhook={theirs.pk}").content
     assert Delivery.objects.get(pk=other.pk).state == State.FAILED
 
 
@@ -224,7 +225,7 @@ def test_retry_and_discard_require_the_permission_for_each_delivery(user: User, 
     assert browser(user).post(reverse("admin:webhooks_delivery_retry", args=[left.pk])).status_code == 403
     page = browser(user).get(reverse("admin:webhooks_delivery_change", args=[left.pk]))
     assert (page.context["may_retry"], page.context["may_discard"]) == (False, True)
-    browser(user).post(reverse("webhooks_backend_status_retry_all"))
+    browser(user).post(RETRY_ALL, {"next": STATUS})
     assert dict(Delivery.objects.values_list("pk", "state")) == {
         left.pk: State.FAILED, retried.pk: State.PENDING,
     }  # fmt: skip

@@ -18,6 +18,7 @@ WEBHOOKS = reverse("admin:webhooks_webhook_changelist")
 DELIVERIES = reverse("admin:webhooks_delivery_changelist")
 EVENTS = reverse("admin:webhooks_event_changelist")
 STATUS = reverse("webhooks_backend_status")
+RETRY_ALL = f"{reverse('admin:webhooks_run_add')}?kind=retry&state=failed"
 
 
 def staff(*permissions: str) -> Client:

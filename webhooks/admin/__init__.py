@@ -6,7 +6,7 @@ event         the list of events, the page of one; replay
 skip          the list of skipped changes
 run           the list of runs, the page of one; pause, resume, cancel
 run_start     the page that asks before a run begins
-status        the status page: problems with their remedies, figures and tables
+status        the status page, and its boxes: problems with their remedies; status_sections has its figures and tables
 why           “Why didn't it fire?”
 what_changed  the change on the pages of a delivery and of an event, with the comparison of its snapshots
 lists         the base class of the lists of deliveries, events, skips and runs; addresses of pages

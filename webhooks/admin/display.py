@@ -26,7 +26,7 @@ from webhooks import text as texts
 from webhooks.models import Event, Skip, State, Webhook
 from webhooks.models.event import PING_OBJECT_TYPE
 from webhooks.operations.statistics import Times
-from webhooks.operations.wording import clock_time, exact_time, number, span
+from webhooks.operations.wording import exact_time, number, span
 
 EMPTY = "\N{EN DASH}"
 
@@ -70,15 +70,7 @@ def when(moment: datetime | None) -> SafeString | str:
     if moment is None:
         return EMPTY
     seconds = (timezone.now() - moment).total_seconds()
-    return _time(moment, (_("%(span)s ago") if seconds >= 0 else _("in %(span)s")) % {"span": span(abs(seconds))})
-
-
-def clock(moment: datetime) -> SafeString:
-    """A moment as "02:11" or "25 Nov 02:11", with the exact time as a tooltip."""
-    return _time(moment, clock_time(moment))
-
-
-def _time(moment: datetime, words: str) -> SafeString:
+    words = (_("%(span)s ago") if seconds >= 0 else _("in %(span)s")) % {"span": span(abs(seconds))}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact_time(moment), words)
 
 

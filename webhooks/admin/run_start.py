@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from webhooks import permissions
 from webhooks.admin.display import page, state_word
 from webhooks.admin.filters import DeliveryFilterForm, EventFilterForm
-from webhooks.admin.lists import row_url, show_result
+from webhooks.admin.lists import redirect_back, row_url, show_result
 from webhooks.db import to_utc
 from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
@@ -68,16 +68,23 @@ NAMES = {
     "created_before": gettext_lazy("before %(time)s"),
 }
 
-# Runs of few deliveries are done at once.
-AT_ONCE_KINDS = (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)
-DONE = ngettext_lazy("Done with %(number)s delivery.", "Done with %(number)s deliveries.", "count")
+# Runs of few deliveries are done at once. The result says it.
+AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", "count")
+DONE = {
+    RunKind.RETRY: AGAIN,
+    RunKind.RESEND: AGAIN,
+    RunKind.DISCARD: ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count"),
+}
 
 # The page counts for this many seconds. A link on it counts for longer.
 COUNT_SECONDS = 1.0
 
 
 def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
-    """GET previews the run of the rows that the filters of a list choose, POST begins it."""
+    """GET previews the run of the rows that the filters of a list choose, POST begins it.
+
+    A button of another page posts the address to return to as ``next``. If there are many rows, ask first.
+    """
     kind, filters = read_run(request)
     if not all(permissions.has_perm(request.user, one) for one in runs.PERMISSIONS[kind]):
         raise PermissionDenied
@@ -88,15 +95,17 @@ def start_view(model_admin: ModelAdmin, request: HttpRequest) -> HttpResponse:
         return redirect(_list_url(kind))
     preview = shown["preview"]
     # Few rows are changed at once. A run needs another permission.
-    is_run = preview.count > runs.AT_ONCE or kind not in AT_ONCE_KINDS
+    is_run = kind not in DONE or not filters or runs.few_rows(kind, filters, request.user) is None
     may_start = not is_run or permissions.has_perm(request.user, "webhooks.add_run")
+    if request.method == "POST" and is_run and "next" in request.POST:
+        return redirect(request.get_full_path())
     if request.method == "POST":
         if not may_start:
             raise PermissionDenied
         return _start(request, kind, filters)
     context = question_context(model_admin, request, kind, preview) | {
         **shown,
-        "webhook": Webhook.objects.filter(pk=filters.get("webhook", 0)).first(),
+        "webhook": permissions.visible_webhooks(request.user).filter(pk=filters.get("webhook", 0)).first(),
         "filters": filters_in_words(filters),
         "is_run": is_run,
         "may_start": may_start,
@@ -151,15 +160,15 @@ def _question(kind: RunKind, preview: runs.Preview) -> str:
 
 def _start(request: HttpRequest, kind: RunKind, filters: dict[str, Any]) -> HttpResponse:
     result: Run | int
-    if kind in AT_ONCE_KINDS and filters:
+    if kind in DONE and filters:
         result = runs.act(kind, filters, request.user)
     else:
         result = runs.start(kind, filters, request.user, takes_all=not filters)
     if isinstance(result, Run):
         show_run(request, result)
         return redirect("admin:webhooks_run_change", result.pk)
-    show_result(request, DONE, result)
-    return redirect(_list_url(kind))
+    show_result(request, DONE[kind], result)
+    return redirect_back(request, _list_url(kind))
 
 
 def show_run(request: HttpRequest, run: Run) -> None:

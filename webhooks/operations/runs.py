@@ -25,6 +25,7 @@ from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Action, Delivery, Event, Run, RunKind, RunState, State, Webhook
+from webhooks.models.delivery import DeliveryQuerySet
 from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.run import RunQuerySet
@@ -151,10 +152,14 @@ def start(
 
 def act(kind: str, filters: Mapping[str, Any], user: Any = None) -> Run | int:
     """Retry, resend or discard what the filters choose. Returns the number of few deliveries, and for many a run."""
-    rows: Any = rows_of(kind, _new(kind, filters, user, takes_all=False), user)
-    if rows[: AT_ONCE + 1].count() > AT_ONCE:
-        return start(kind, filters, user)
-    return getattr(retries, RunKind(kind).value)(rows, user)  # type: ignore[no-any-return]
+    rows = few_rows(kind, filters, user)
+    return start(kind, filters, user) if rows is None else getattr(retries, RunKind(kind).value)(rows, user)
+
+
+def few_rows(kind: str, filters: Mapping[str, Any], user: Any = None) -> DeliveryQuerySet | None:
+    """The deliveries that ``act`` changes at once. None if there are many."""
+    rows = rows_of(kind, _new(kind, filters, user, takes_all=False), user)
+    return rows if rows[: AT_ONCE + 1].count() <= AT_ONCE else None
 
 
 def preview(

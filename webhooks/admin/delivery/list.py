@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext_lazy
+from django.utils.translation import gettext_lazy
 
 from webhooks import permissions
 from webhooks.admin.delivery.page import delivery_context, next_attempt
@@ -20,7 +20,7 @@ from webhooks.admin.display import delivery_state, object_name, page, when
 from webhooks.admin.filters import DeliveryFilterForm
 from webhooks.admin.lists import ReadOnlyAdmin, as_uuid, show_result
 from webhooks.admin.paging import Found, Keep, read_page, read_page_by_events
-from webhooks.admin.run_start import question_context
+from webhooks.admin.run_start import DONE, question_context
 from webhooks.db import Among, index_plans
 from webhooks.models import Delivery, Event, QueuedDelivery, RunKind
 from webhooks.models.delivery import DeliveryQuerySet
@@ -40,9 +40,6 @@ from webhooks.models.selection import (
 from webhooks.operations import retries, runs
 from webhooks.operations.wording import number
 from webhooks.permissions import redaction
-
-AGAIN = ngettext_lazy("%(number)s delivery will be sent again.", "%(number)s deliveries will be sent again.", "count")
-DISCARDED = ngettext_lazy("%(number)s delivery discarded.", "%(number)s deliveries discarded.", "count")
 
 # The operation of each action, and why it skips some deliveries.
 OPERATIONS = {"retry": retries.retry, "resend": retries.resend, "discard": retries.discard}
@@ -173,7 +170,7 @@ def act(request: HttpRequest, name: str, chosen: QuerySet[Delivery]) -> None:
     permitted: Any = permissions.allowed(request.user, name, chosen)
     count = permitted.count()
     changed = OPERATIONS[name](permitted, request.user)
-    show_result(request, DISCARDED if name == "discard" else AGAIN, changed, count - changed, WHY_SKIPPED[name])
+    show_result(request, DONE[RunKind(name)], changed, count - changed, WHY_SKIPPED[name])
 
 
 def find_deliveries(filters: Filters, user: Any, before: str, size: int) -> Found:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
-from webhooks.operations.wording import exact_time, number, span
+from webhooks.operations.wording import clock_time, number, span
 
 
 class Level(StrEnum):
@@ -95,7 +95,7 @@ class Alarm:
         """Since when, how many wait, and when the next probe is."""
         facts = [self.waiting_text] if self.waiting else []
         if self.since:
-            facts.insert(0, _("since %(time)s") % {"time": exact_time(self.since)})
+            facts.insert(0, _("since %(time)s") % {"time": clock_time(self.since)})
         if self.probe_at and self.probe_at > now:
             facts.append(_("next probe in %(span)s") % {"span": span((self.probe_at - now).total_seconds())})
         elif self.probe_at:

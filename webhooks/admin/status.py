@@ -1,4 +1,8 @@
-"""The problems on the status page. Each cause has a box: since when, what waits, and the way out as buttons."""
+"""The status page, /admin/webhook-backend-status/: its parts, which a script refreshes, and the boxes of the problems.
+
+Each cause has a box: since when, what waits, and the way out as buttons. These are the buttons of the pages of
+deliveries, webhooks and runs, and return to this page. ``status_sections`` has the figures and tables below the boxes.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,26 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
+from django.views.decorators.http import require_safe
 
 from webhooks import permissions
-from webhooks.admin.display import clock, when
+from webhooks.admin import status_sections as sections
+from webhooks.admin.display import page
 from webhooks.admin.lists import list_url, page_url, row_url
-from webhooks.models import Webhook
+from webhooks.models import Delivery, Webhook
 from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.operations.alarms import Alarm, Problem
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
-from webhooks.operations.status import Status
-from webhooks.operations.wording import number
+from webhooks.operations.status import Status, read_status
+from webhooks.operations.wording import exact_time, number
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.
 MAX_BOXES, MAX_FOLDED = 15, 10
@@ -30,26 +37,70 @@ MAX_BOXES, MAX_FOLDED = 15, 10
 # A few boxes all show what to do. Of more boxes, the first ones do, and the others unfold it.
 FEW, UNFOLDED = 4, 2
 
+# Seconds between two refreshes of the parts.
+REFRESH_EVERY = 5
+
+
+@require_safe
+def show(request: HttpRequest) -> HttpResponse:
+    """The whole page."""
+    context = {
+        **admin.site.each_context(request),
+        **_parts(request),
+        "title": _("Webhooks"),
+        "opts": Delivery._meta,
+        "refresh_every": REFRESH_EVERY,
+    }
+    return page(request, "webhooks/admin/status/page.html", context)
+
+
+@require_safe
+def parts(request: HttpRequest) -> HttpResponse:
+    """The parts that change. htmx puts each into the place of the one with the same id."""
+    response = page(request, "webhooks/admin/status/parts.html", _parts(request))
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _parts(request: HttpRequest) -> dict[str, Any]:
+    user = request.user
+    if not permissions.may_view_deliveries(user):
+        raise PermissionDenied
+    status = read_status(user)
+    overview, hidden = status.overview, status.overview.hidden
+    return {
+        "as_of": exact_time(status.as_of),
+        "is_partial": permissions.is_partial(user),
+        "hides_webhooks": "webhooks" in hidden,
+        "hides_events": "events" in hidden,
+        "may_ask_why": permissions.may_view_webhooks(user),
+        "may_retry": permissions.has_perm(user, "webhooks.retry_delivery"),
+        "may_add_webhooks": permissions.has_perm(user, "webhooks.add_webhook"),
+        "alarms": status.alarms,
+        "problem_count": len(status.problems),
+        "worst": status.level.value,
+        **boxes(status, user),
+        **sections.figures(overview, status.as_of),
+        **sections.webhooks(status),
+        **sections.failed(overview, user),
+        **sections.runs(overview, user),
+        **sections.workers(status.backend),
+        **sections.database(overview.vacuum),
+    }
+
+
+# Problems
+
 
 @dataclass(frozen=True)
 class Button:
-    """A link, or a button that posts."""
+    """A link, or a button that posts: all belong to one form, which has the token against forged requests."""
 
     label: str
     url: str
     about: str = ""
     """The name of the webhook, for screen readers: other boxes have the same labels."""
     posts: bool = False
-
-    @property
-    def html(self) -> SafeString:
-        """All buttons of the page belong to one form, which has the token against forged requests."""
-        about = format_html(' aria-label="{}: {}"', self.label, self.about) if self.about else ""
-        if not self.posts:
-            return format_html('<a class="button wh-small" href="{}"{}>{}</a> ', self.url, about, self.label)
-        return format_html(
-            '<button class="button wh-small" form="wh-acts" formaction="{}"{}>{}</button> ', self.url, about, self.label
-        )
 
 
 @dataclass(frozen=True)
@@ -68,32 +119,17 @@ class Box:
     """The page of its webhook, to follow the remedy, if none of the buttons leads there."""
 
     @property
-    def facts(self) -> SafeString:
-        """Since when, how many wait or failed, and when the next probe is."""
-        alarm, facts = self.alarm, list[SafeString | str]()
-        if alarm.since:
-            facts.append(format_html(_("since {time}"), time=clock(alarm.since)))
-        if alarm.waiting:
-            facts.append(alarm.waiting_text)
-        if self.failed:
-            shown = {"count": number(self.failed, EACH_CAP)}
-            facts.append(ngettext("%(count)s failed", "%(count)s failed", self.failed) % shown)
-        if alarm.probe_at and alarm.probe_at > timezone.now():
-            facts.append(format_html(_("next probe {time}"), time=when(alarm.probe_at)))
-        elif alarm.probe_at:
-            facts.append(_("the next probe is due"))
-        return format_html_join(" · ", "{}", ((fact,) for fact in facts))
-
-    @property
-    def buttons_html(self) -> SafeString:
-        return format_html_join("", "{}", ((button.html,) for button in self.buttons))
+    def facts(self) -> list[str]:
+        """Since when, how many wait, when the next probe is, and how many failed."""
+        shown = {"count": number(self.failed, EACH_CAP)}
+        failed = [ngettext("%(count)s failed", "%(count)s failed", self.failed) % shown] if self.failed else []
+        return [*self.alarm.facts(timezone.now()), *failed]
 
     @property
     def folded(self) -> str:
         """How many follow from it."""
         count = len(self.consequences) + self.more
-        waiting = all(one.alarm.problem == Problem.OVERDUE for one in self.consequences)
-        if waiting:
+        if all(one.alarm.problem == Problem.OVERDUE for one in self.consequences):
             text = ngettext("%(count)s webhook waits because of this", "%(count)s webhooks wait because of this", count)
         else:
             text = ngettext("%(count)s more follows from this", "%(count)s more follow from this", count)
@@ -161,8 +197,7 @@ class _Buttons:
             case Problem.FAILED_DELIVERIES:
                 yield Button(_("Show them"), list_url("delivery", state=State.FAILED.value))
                 if self._may_retry:
-                    label = _retry_label(self._failed, TOTAL_CAP)
-                    yield Button(label, reverse("webhooks_backend_status_retry_all"), posts=True)
+                    yield Button(_retry_label(self._failed, TOTAL_CAP), sections.retry_url(), posts=True)
             case Problem.OPEN_TRANSACTION | Problem.DEAD_ROWS:
                 yield Button(_("Show the database"), "#wh-database")
             case Problem.FAILED_EVENTS:
@@ -196,8 +231,8 @@ class _Buttons:
                 url = list_url("delivery", state=State.FAILED.value, webhook=webhook.pk)
                 yield Button(_("Show them"), url, webhook.name)
                 if self._may_retry:
-                    url = f"{reverse('webhooks_backend_status_retry_all')}?webhook={webhook.pk}"
-                    yield Button(_retry_label(webhook.failed, EACH_CAP), url, webhook.name, posts=True)
+                    label = _retry_label(webhook.failed, EACH_CAP)
+                    yield Button(label, sections.retry_url(webhook=webhook.pk), webhook.name, posts=True)
         if alarm.problem in (Problem.PAUSED_BY_USER, Problem.DISABLED, Problem.UNREADABLE):
             yield _page(webhook)
 

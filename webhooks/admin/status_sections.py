@@ -22,9 +22,9 @@ from webhooks.admin.display import (
     webhook_state,
     when,
 )
-from webhooks.admin.lists import list_url
+from webhooks.admin.lists import list_url, start_url
 from webhooks.error_kinds import KINDS
-from webhooks.models import Event, Run
+from webhooks.models import Event, Run, RunKind
 from webhooks.models.event import label_of_action
 from webhooks.models.queue import State
 from webhooks.operations import runs as operations
@@ -212,19 +212,24 @@ def _newest_failed(
 
 
 def _group(group: FailedGroup, name: str, newest: dict[tuple[int, str], list[dict[str, Any]]]) -> dict[str, Any]:
-    filters = {"state": State.FAILED.value, "webhook": group.webhook_id}
+    filters = {"webhook": group.webhook_id} | ({"error_kind": group.kind} if group.kind else {})
     return {
         "row": group,
         "reason": label_of_kind(group.kind) or _("unknown reason"),
         "label": name,
         "webhook": short(name, 48),
-        "can_retry": group.kind in KINDS,
+        "retry_url": retry_url(**filters) if group.kind in KINDS else "",
         "count": number(group.count, EACH_CAP),
         "since": clock_time(group.since),
         "last": when(group.last),
-        "url": list_url("delivery", **filters, **({"error_kind": group.kind} if group.kind else {})),
+        "url": list_url("delivery", state=State.FAILED.value, **filters),
         "newest": newest.get((group.webhook_id, group.kind), [])[:NEWEST_OF_GROUP],
     }
+
+
+def retry_url(**filters: Any) -> str:
+    """The address that retries the failed deliveries with these filters, if there are few, and else asks first."""
+    return start_url(RunKind.RETRY, state=State.FAILED.value, **filters)
 
 
 # Runs, workers, database
