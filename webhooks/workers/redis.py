@@ -1,10 +1,13 @@
-"""Connections to Redis that give up early, the errors that mean an outage, and the wait after one."""
+"""Outages of Redis: connections that give up early, the errors that mean an outage, and an rq worker that goes on."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import django_rq
 from django.conf import settings
@@ -22,8 +25,16 @@ from redis.exceptions import (
     TimeoutError,
 )
 from redis.retry import Retry
+from rq import Worker
 
 from webhooks.conf import conf
+from webhooks.errors import get_logger
+
+logger = get_logger(__name__)
+
+# For a worker: seconds between two tries of an unavailable Redis, and until one that does not answer is unavailable.
+REDIS_RETRY_SECONDS = 2
+REDIS_TIMEOUT = 5
 
 # The keys of an entry of RQ_QUEUES that locate Redis.
 LOCATIONS = ("URL", "HOST", "UNIX_SOCKET_PATH", "SENTINELS", "USE_REDIS_CACHE")
@@ -117,6 +128,53 @@ class Backoff:
             self.has_failed = False
             self._until = 0.0
             self._logger.warning("Redis answers again.")
+
+
+def _surviving_outages(name: str) -> Callable[..., None]:
+    """The method ``name`` of rq's Worker; it only logs if Redis is unavailable."""
+
+    def method(self: LastingWorker, *args: Any, **kwargs: Any) -> None:
+        with self.surviving_outages():
+            getattr(super(LastingWorker, self), name)(*args, **kwargs)
+
+    return method
+
+
+class LastingWorker(Worker):
+    """Logs an outage of Redis where rq would raise an exception and end."""
+
+    _next_heartbeat = 0.0
+
+    def __init__(self, queues: Any, **kwargs: Any) -> None:
+        set_timeouts(kwargs["connection"], 1, REDIS_TIMEOUT)  # deliveries wait meanwhile
+        self._backoff = Backoff(logger, "The worker delivers without it")
+        super().__init__(queues, **kwargs)
+
+    @property
+    def connection_timeout(self) -> int:
+        return REDIS_TIMEOUT
+
+    check_for_suspension = _surviving_outages("check_for_suspension")
+    run_maintenance_tasks = _surviving_outages("run_maintenance_tasks")
+    heartbeat = _surviving_outages("heartbeat")
+    maintain_heartbeats = _surviving_outages("maintain_heartbeats")
+    set_current_job_working_time = _surviving_outages("set_current_job_working_time")  # rq 2
+
+    @contextmanager
+    def surviving_outages(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            if not is_unavailable(error):
+                raise
+            self._backoff.failed(error, REDIS_RETRY_SECONDS)
+            self._next_heartbeat = 0.0  # send one as soon as Redis answers again
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        """rq asks Redis for the address in ``__init__``."""
+        self.ip_address = "unknown"
+        with self.surviving_outages():
+            super()._set_ip_address(connection)
 
 
 def connection_error() -> str:

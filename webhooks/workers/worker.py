@@ -26,7 +26,7 @@ from webhooks.delivery.breaker import Fault
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.errors import describe_error, get_logger
 from webhooks.workers import jobs
-from webhooks.workers.outages import LastingWorker
+from webhooks.workers.redis import LastingWorker
 from webhooks.workers.status import (
     CLASS_FIELD,
     CLOCK_FIELD,
