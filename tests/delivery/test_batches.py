@@ -22,7 +22,7 @@ from webhooks.delivery.claims import load_held
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.runner import DeliveryRunner
-from webhooks.delivery.sender import SenderPool
+from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, BodyKind, Delivery, State, Undispatched, Worker
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import StoredRequest
@@ -67,7 +67,7 @@ def test_a_worker_with_plenty_to_send_claims_no_more(inbox: Inbox, monkeypatch: 
     make_event(make_webhook(Thing, url=inbox.url()))
     runner = DeliveryRunner("test")
     with monkeypatch.context() as patch:
-        patch.setattr(SenderPool, "ready", lambda pool: conf.batch)
+        patch.setattr(Sender, "ready", lambda sender: conf.batch)
         runner.run(5, wait=False)
         assert Undispatched.objects.exists()
     runner.run(5)

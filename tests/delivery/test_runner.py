@@ -310,7 +310,7 @@ class Machine(RuleBasedStateMachine):
 
     def worker(self) -> DeliveryRunner:
         runner = DeliveryRunner("worker")
-        runner._pool = runner._claims._pool = Requests(3, self.on_sent)  # type: ignore[assignment]
+        runner._sender = runner._claims._sender = Requests(3, self.on_sent)  # type: ignore[assignment]
         return runner
 
     def on_sent(self, claimed: HeldDelivery) -> None:
@@ -344,7 +344,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(which=st.integers(0, 1), request=st.integers(0, 10), how=ANSWERS, is_recorded=st.booleans())
     def answer(self, which: int, request: int, how: str, is_recorded: bool) -> None:
-        requests: Any = self.workers[which]._pool
+        requests: Any = self.workers[which]._sender
         if requests.under_way:
             requests.end(request, how)
             if is_recorded:
@@ -364,7 +364,7 @@ class Machine(RuleBasedStateMachine):
         """A worker is stopped for longer than its lease."""
         worker = self.workers[which]
         worker._claims._renewed -= 1000
-        worker._pool.send_until -= 1000
+        worker._sender.send_until -= 1000
         Worker.objects.filter(pk__in=tokens_of(worker)).update(lease_until=timezone.now() - timedelta(seconds=1))
         if is_taken_back:
             sweep_step(sweep.expire_leases)
@@ -460,8 +460,8 @@ class Machine(RuleBasedStateMachine):
             self.retries_fall_due()
             dispatch()
             for worker in self.workers:
-                while worker._pool.under_way:  # type: ignore[attr-defined]
-                    worker._pool.end(0, "success")  # type: ignore[attr-defined]
+                while worker._sender.under_way:  # type: ignore[attr-defined]
+                    worker._sender.end(0, "success")  # type: ignore[attr-defined]
                 self.turn(worker)
             Webhook.objects.all().resume()  # what had failed before may have been recorded only now
             retries.retry(Delivery.objects.all())
@@ -482,7 +482,7 @@ def test_a_delivery_that_a_stalled_worker_sends_twice_is_recorded_once(database:
     machine.work(which=0)
     machine.stall(which=0, is_taken_back=True)
     machine.work(which=0)
-    requests: Any = machine.workers[0]._pool
+    requests: Any = machine.workers[0]._sender
     assert len(requests.under_way) == 2, "the same delivery, under two claims"
     requests.end(0, "error")
     requests.end(0, "success")

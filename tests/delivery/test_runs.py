@@ -24,7 +24,7 @@ from webhooks.delivery.runner import DeliveryRunner
 from webhooks.delivery.runs import acts, pace, steps
 from webhooks.delivery.runs.acts import Key, Portion
 from webhooks.delivery.runs.steps import Runs
-from webhooks.delivery.sender import SenderPool
+from webhooks.delivery.sender import Sender
 from webhooks.models import Attempt, Delivery, Event, QueuedDelivery, Run, RunKind, RunState, State, Webhook
 from webhooks.operations import runs
 from webhooks.operations.webhooks import pause, resume
@@ -271,7 +271,7 @@ def test_a_new_event_waits_for_one_part_of_the_loop_only(
         return call
 
     parts = {"claim": (DeliveryRunner, "_claim"), "step": (Runs, "step")}
-    parts |= {"wait": (SenderPool, "outcomes"), "record": (DeliveryRunner, "_record")}
+    parts |= {"wait": (Sender, "outcomes"), "record": (DeliveryRunner, "_record")}
     for name, (owner, method) in parts.items():
         monkeypatch.setattr(owner, method, watched(name, getattr(owner, method)))
     monkeypatch.setattr(steps, "LIVE_SECONDS", 60)

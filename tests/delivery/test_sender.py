@@ -12,7 +12,7 @@ from tests.support.inbox import Inbox
 from tests.support.waiting import until
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.fair_queue import FairQueue
-from webhooks.delivery.sender import STARTED_AT_ONCE, SenderPool
+from webhooks.delivery.sender import STARTED_AT_ONCE, Sender
 from webhooks.error_kinds import ErrorKind
 from webhooks.network.outcome import Outcome, Refused
 from webhooks.network.request import Request
@@ -22,23 +22,23 @@ REQUEST = Request("http://192.0.2.1/", {}, b"", 60)
 
 
 @contextmanager
-def open_pool(
+def open_sender(
     most: int, compose: Callable[[str], Request], limits: dict[str, int] | None = None
-) -> Iterator[SenderPool[str]]:
-    """A pool for an hour. The name of a limited group is the item, too."""
+) -> Iterator[Sender[str]]:
+    """A sender for an hour. The name of a limited group is the item, too."""
     limits = limits or {}
-    pool = SenderPool(FairQueue[str](most, lambda item: item if item in limits else "", limits), compose)
-    pool.send_until = elapsed() + 3600
+    sender = Sender(FairQueue[str](most, lambda item: item if item in limits else "", limits), compose)
+    sender.send_until = elapsed() + 3600
     try:
-        yield pool
+        yield sender
     finally:
-        pool.close()
+        sender.close()
 
 
-def collect(pool: SenderPool[str], count: int) -> list[tuple[str, Outcome | None]]:
+def collect(sender: Sender[str], count: int) -> list[tuple[str, Outcome | None]]:
     """Wait for as many outcomes, as a worker does."""
     ended: list[tuple[str, Outcome | None]] = []
-    until(lambda: ended.extend(pool.outcomes(0.02)) or len(ended) >= count, 20, f"{count} outcomes")
+    until(lambda: ended.extend(sender.outcomes(0.02)) or len(ended) >= count, 20, f"{count} outcomes")
     return ended
 
 
@@ -72,72 +72,72 @@ def threads_except(others: Collection[threading.Thread]) -> list[str]:
 
 def test_requests_to_slow_receivers_are_in_flight_at_once_without_a_thread_each(inbox: Inbox) -> None:
     others = threading.enumerate()  # another test may have left some
-    with open_pool(200, sending_to(inbox)) as pool:
-        pool.add([(webhook, "hang") for webhook in range(100)])
-        until(lambda: pool.outcomes(0.01) == [] and len(inbox.received()) == 100, 20, "all to be sent")
+    with open_sender(200, sending_to(inbox)) as sender:
+        sender.add([(webhook, "hang") for webhook in range(100)])
+        until(lambda: sender.outcomes(0.01) == [] and len(inbox.received()) == 100, 20, "all to be sent")
         until(lambda: threads_except(others) == ["webhooks-sender"], 5, lambda: f"one of {threads_except(others)}")
-        pool.add([(1000 + number % 3, "ok") for number in range(100)])
-        assert {item for item, _ in collect(pool, 100)} == {"ok"}
+        sender.add([(1000 + number % 3, "ok") for number in range(100)])
+        assert {item for item, _ in collect(sender, 100)} == {"ok"}
 
 
 def test_a_fast_receiver_gets_few_connections(inbox: Inbox) -> None:
-    with open_pool(200, sending_to(inbox)) as pool:
-        pool.add([(number % 20, "ok") for number in range(600)])
-        assert all(outcome and outcome.succeeded for _, outcome in collect(pool, 600))
+    with open_sender(200, sending_to(inbox)) as sender:
+        sender.add([(number % 20, "ok") for number in range(600)])
+        assert all(outcome and outcome.succeeded for _, outcome in collect(sender, 600))
     assert len({one.connection for one in inbox.received()}) <= 4 * STARTED_AT_ONCE
 
 
 def test_items_that_wait_to_be_prepared_do_not_hold_up_the_others() -> None:
     requests = Requests(blocked=("template", "slow template"))
-    with open_pool(4, requests.compose, {"template": 2, "slow template": 1}) as pool:
+    with open_sender(4, requests.compose, {"template": 2, "slow template": 1}) as sender:
         for webhook in range(20):
-            pool.add([(webhook, "template")])
-            pool.add([(100 + webhook, "slow template")])
-        until(lambda: pool.outcomes(0.01) == [] and requests.at_once == 3, 10, "as many as the limits allow")
+            sender.add([(webhook, "template")])
+            sender.add([(100 + webhook, "slow template")])
+        until(lambda: sender.outcomes(0.01) == [] and requests.at_once == 3, 10, "as many as the limits allow")
         for number in range(100):
-            pool.add([(200 + number % 3, "quick")])
-        assert {item for item, _ in collect(pool, 100)} == {"quick"}
+            sender.add([(200 + number % 3, "quick")])
+        assert {item for item, _ in collect(sender, 100)} == {"quick"}
         assert requests.at_once == 3
         requests.go_on.set()
-        assert sorted(item for item, _ in collect(pool, 40)) == ["slow template"] * 20 + ["template"] * 20
+        assert sorted(item for item, _ in collect(sender, 40)) == ["slow template"] * 20 + ["template"] * 20
 
 
 def test_the_next_item_of_a_group_is_prepared_while_the_first_is_sent(inbox: Inbox) -> None:
-    with open_pool(8, lambda item: Request(inbox.url("hang"), {}, b"{}", 30), {"slow": 1}) as pool:
-        pool.add([(webhook, "slow") for webhook in range(3)])
-        until(lambda: pool.outcomes(0.01) == [] and len(inbox.received()) == 3, 20, "all to be sent")
+    with open_sender(8, lambda item: Request(inbox.url("hang"), {}, b"{}", 30), {"slow": 1}) as sender:
+        sender.add([(webhook, "slow") for webhook in range(3)])
+        until(lambda: sender.outcomes(0.01) == [] and len(inbox.received()) == 3, 20, "all to be sent")
 
 
 def test_if_the_thread_that_sends_has_ended_the_worker_ends_too(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its leases end, and other workers send what it held."""
     monkeypatch.setattr(threading, "excepthook", lambda args: None)
-    with open_pool(8, sending_to(inbox)) as pool:
+    with open_sender(8, sending_to(inbox)) as sender:
         monkeypatch.setattr(Transport, "start", None)
-        pool.add([(1, "ok")])
+        sender.add([(1, "ok")])
         with pytest.raises(RuntimeError, match="has ended"):
-            collect(pool, 1)
+            collect(sender, 1)
 
 
 @pytest.mark.parametrize("is_late_at_first", [True, False], ids=["before", "while it is composed"])
 def test_an_item_is_not_sent_after_the_lease_has_ended(is_late_at_first: bool) -> None:
     def compose(item: str) -> Request:
         assert not is_late_at_first
-        pool.send_until = elapsed() - 1
+        sender.send_until = elapsed() - 1
         return REQUEST
 
-    with open_pool(1, compose) as pool:
+    with open_sender(1, compose) as sender:
         if is_late_at_first:
-            pool.send_until = elapsed() - 1
-        pool.add([(1, "a")])
-        assert collect(pool, 1) == [("a", None)]
+            sender.send_until = elapsed() - 1
+        sender.add([(1, "a")])
+        assert collect(sender, 1) == [("a", None)]
 
 
 def test_a_request_that_cannot_be_composed_is_an_outcome_with_the_reason() -> None:
     def compose(item: str) -> Request:
         raise KeyError(item)
 
-    with open_pool(1, compose) as pool:
-        pool.add([(1, "a")])
-        [(_, outcome)] = collect(pool, 1)
+    with open_sender(1, compose) as sender:
+        sender.add([(1, "a")])
+        [(_, outcome)] = collect(sender, 1)
     assert outcome is not None
     assert outcome.reason == "the request could not be made: 'a'"

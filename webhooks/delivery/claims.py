@@ -18,7 +18,7 @@ from webhooks.delivery import claim_sql, pause_policy
 from webhooks.delivery.claim_sql import DueWebhook, due_webhooks
 from webhooks.delivery.clock import elapsed
 from webhooks.delivery.floors import Floors
-from webhooks.delivery.sender import SenderPool
+from webhooks.delivery.sender import Sender
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
 from webhooks.models.event import SENT_COLUMNS, TIME
@@ -99,10 +99,10 @@ class Avoided:
 
 
 class WorkerClaims:
-    """The deliveries that one worker process holds. It queues them in its sender pool. Not thread-safe."""
+    """The deliveries that one worker process holds. It gives them to its sender. Not thread-safe."""
 
-    def __init__(self, pool: SenderPool[HeldDelivery], name: str = "") -> None:
-        self._pool, self._name = pool, name
+    def __init__(self, sender: Sender[HeldDelivery], name: str = "") -> None:
+        self._sender, self._name = sender, name
         self.held: dict[uuid.UUID, HeldDelivery] = {}
         self.avoided: dict[int, Avoided] = {}
         """By the id of the webhook."""
@@ -154,7 +154,7 @@ class WorkerClaims:
             busy = {delivery.webhook.pk for delivery in self.held.values()}
             due = [webhook for webhook in due if webhook.id not in busy]
         clean = [webhook for webhook in due if webhook.has[0]]
-        count = self._claim({webhook: self._pool.capacity(webhook.id, share) for webhook in clean})
+        count = self._claim({webhook: self._sender.capacity(webhook.id, share) for webhook in clean})
         for lost, most in SUSPECTS.items():
             free = most - sum(delivery.row.lost_leases == lost for delivery in self.held.values())
             # The probe of a paused webhook is a suspect only if nothing else is due.
@@ -192,7 +192,7 @@ class WorkerClaims:
         """How many more deliveries of each webhook to claim, if ``among`` webhooks have some. By the ids of webhooks
         that this worker does not avoid."""
         share = max(1, conf.batch // max(1, among))
-        return {pk: self._pool.capacity(pk, share) for pk in webhooks if not self._avoids(pk)}
+        return {pk: self._sender.capacity(pk, share) for pk in webhooks if not self._avoids(pk)}
 
     def _due(self) -> list[DueWebhook]:
         """The webhooks with due deliveries, unless this worker avoids them."""
@@ -211,7 +211,7 @@ class WorkerClaims:
         by id and ``events`` are theirs, if the caller has just read them."""
         loaded = load_held(rows, token, webhooks, events) if rows else []
         self.held |= {delivery.id: delivery for delivery in loaded}
-        self._pool.add([(delivery.webhook.pk, delivery) for delivery in loaded])
+        self._sender.add([(delivery.webhook.pk, delivery) for delivery in loaded])
 
     def renew(self) -> None:
         """Renew the lease well before it ends. Drop lost claims: the process may have been stopped for a while.
@@ -226,10 +226,10 @@ class WorkerClaims:
             self._token = None
         tokens = {delivery.token for delivery in self.held.values()} | ({self._token} if self._token else set())
         if lost := tokens - Worker.objects.renew(tokens) if tokens else set():
-            self.forget(self._pool.remove(lambda delivery: delivery.token in lost))
+            self.forget(self._sender.remove(lambda delivery: delivery.token in lost))
             self._token = None if self._token in lost else self._token
         self._renewed = now
-        self._pool.send_until = now + conf.lease
+        self._sender.send_until = now + conf.lease
         if held := {delivery.webhook.pk for delivery in self.held.values()}:
             stopped = set(Webhook.objects.filter(pk__in=held).stopped().values_list("pk", flat=True))
             if stopped:
@@ -263,7 +263,7 @@ class WorkerClaims:
 
     def hand_back_waiting(self, is_unwanted: Callable[[HeldDelivery], bool] = lambda delivery: True) -> None:
         """Hand back what waits to be sent."""
-        self.hand_back(self._pool.remove(is_unwanted))
+        self.hand_back(self._sender.remove(is_unwanted))
 
     def _claim(self, capacity: Mapping[DueWebhook, int], lost_leases: int = 0) -> int:
         """Claim up to ``capacity`` deliveries of each webhook, and one of a paused webhook, as its probe."""

@@ -1,7 +1,7 @@
 """One worker's work: dispatch, deliver and sweep, in slices of a few seconds.
 
 The thread that calls the runner is the only one that uses the database, in short transactions, and it never sends.
-The thread of the sender pool only sends.
+The thread of the sender only sends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
 from webhooks.delivery.runs.steps import Runs
-from webhooks.delivery.sender import MANY, SenderPool
+from webhooks.delivery.sender import MANY, Sender
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
 from webhooks.models import Delivery, Run, Sweep, Undispatched
@@ -74,8 +74,8 @@ class DeliveryRunner:
         most = min(conf.senders, usable_descriptors())  # each request in flight has a descriptor
         queue = FairQueue(most, self._slow_group, MADE_AT_ONCE)
         self._clock = DatabaseClock()
-        self._pool = SenderPool(queue, self._compose, self._clock.now)
-        self._claims = WorkerClaims(self._pool, self._worker)
+        self._sender = Sender(queue, self._compose, self._clock.now)
+        self._claims = WorkerClaims(self._sender, self._worker)
         self._runs = Runs(self._claims)
         self._breaker: Breaker[HeldDelivery] = Breaker()
         self._floors = Floors()
@@ -172,13 +172,13 @@ class DeliveryRunner:
         try:
             self._claims.hand_back_waiting()
             deadline = time.monotonic() + grace
-            while self._pool.is_busy and (left := deadline - time.monotonic()) > 0:
+            while self._sender.is_busy and (left := deadline - time.monotonic()) > 0:
                 self._collect(left)
                 self._claims.renew()
             self._record()
             self._claims.close()
         finally:
-            self._pool.close()
+            self._sender.close()
             self._renderer.close()
 
     def _collect(self, wait: float, claim_next: bool = False) -> int:
@@ -192,25 +192,25 @@ class DeliveryRunner:
         if claim_next:
             self._dispatch_during_run()
         is_late = time.monotonic() - self._recorded > RECORD_EVERY
-        if is_late or len(self._outcomes) >= MANY or not self._pool.is_busy:
+        if is_late or len(self._outcomes) >= MANY or not self._sender.is_busy:
             self._record(claim_next and not self._breaker.fault)
         return len(ended)
 
     def _wait_for_outcomes(self, wait: float) -> list[tuple[HeldDelivery, Outcome | None]]:
         """The requests that ended within ``wait`` seconds, None for one that came too late to be sent."""
-        if not self._pool.is_busy:
+        if not self._sender.is_busy:
             if self.is_busy or self.faults:
                 time.sleep(min(wait, RECORD_EVERY))  # failures are in doubt, or a fault of our own stops the sending
             wait = 0
         is_hurried = self._runs.are_beside_live
-        return self._pool.outcomes(min(wait, SHORT_WAIT if is_hurried else RECORD_EVERY), collects=not is_hurried)
+        return self._sender.outcomes(min(wait, SHORT_WAIT if is_hurried else RECORD_EVERY), collects=not is_hurried)
 
     def _take_work(self) -> int:
         """Claim due deliveries, dispatch new events, and take runs forward. Returns how many there were."""
         count = self._dispatch_during_run()
-        # Early enough that the pool does not run dry meanwhile. Earlier, a dispatch would create deliveries that it may
+        # Early enough that the sender does not run dry. Earlier, a dispatch would create deliveries that it may
         # not claim, and a later claim would read their events again.
-        has_room = self._pool.ready() < conf.batch
+        has_room = self._sender.ready() < conf.batch
         if has_room:
             count += self._claim()  # before new events: it has waited for longer
             count += self._dispatch()

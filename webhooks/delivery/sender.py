@@ -40,7 +40,7 @@ STORED = "en"
 # Outcomes that are worth waking the caller for while there is more to send.
 MANY = 100
 
-# While receivers are fast, the pool collects outcomes for this long (seconds): fewer, larger transactions cost less.
+# While receivers are fast, the sender collects outcomes for this long (seconds): fewer, larger transactions cost less.
 # They are fast if the last answer came less than FAST_SECONDS ago.
 COLLECT_SECONDS = 0.08
 FAST_SECONDS = 0.005
@@ -53,7 +53,7 @@ class _Composed(NamedTuple, Generic[T]):
     """None: it is too late to send it."""
 
 
-class SenderPool(Generic[T]):
+class Sender(Generic[T]):
     """Sends the items of a queue. Only one thread may call the methods.
 
     ``compose`` makes the request of an item. It is called in the thread that sends. For an item with a group it is
@@ -71,7 +71,7 @@ class SenderPool(Generic[T]):
         self._has_news = threading.Condition(self._lock)
         self._sleeps = self._is_closed = self._is_refused = False
         self._last_end = 0.0
-        self._sender: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
         self._composers = _Composers(self._compose_in_group)
         self.send_until = 0.0
         """Nothing is sent after this time (``elapsed``). If the process was stopped for longer than its leases, other
@@ -129,7 +129,7 @@ class SenderPool(Generic[T]):
         with self._lock:
             self._is_closed = True
         self._composers.close()
-        if self._sender:
+        if self._thread:
             self._transport.wake()
 
     def _is_news(self) -> bool:
@@ -141,19 +141,19 @@ class SenderPool(Generic[T]):
             self._transport.wake()
 
     def _start(self) -> None:
-        if self._sender is None:
+        if self._thread is None:
             self._transport = Transport(self._now)
-            sender = threading.Thread(target=self._work, name="webhooks-sender", daemon=True)
+            thread = threading.Thread(target=self._work, name="webhooks-sender", daemon=True)
             try:
-                sender.start()
+                thread.start()
             except RuntimeError as error:  # the system has no more threads: the next call tries again
                 if not self._is_refused:
                     logger.warning("The worker cannot start the thread that sends: %s", error)
                 self._is_refused = True
                 self._transport.close()
                 return
-            self._sender = sender
-        elif not self._sender.is_alive() and not self._is_closed:
+            self._thread = thread
+        elif not self._thread.is_alive() and not self._is_closed:
             raise RuntimeError("The thread that sends has ended")
 
     def _work(self) -> None:
