@@ -123,8 +123,10 @@ def test_a_signal_during_a_finalizer_stops_the_demo(
     script: Callable[[str], subprocess.Popen[str]], number: signal.Signals
 ) -> None:
     process = script("""
-import time, weakref
+import signal, time, weakref
 from demo import signals
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 
 class Migration:
     pass
