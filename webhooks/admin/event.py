@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping
 from functools import partialmethod
@@ -43,11 +42,8 @@ FAILURES = {
 # The page of an event shows this many deliveries, and this many skips.
 MAX_DELIVERIES = 100
 
-# Replay checks the time after each chunk. The result names this many events that could not be replayed.
-CHUNK, MAX_NAMED = 10, 5
-
-# Seconds after which a request stops to replay, before the web server ends it.
-REQUEST_SECONDS = 20.0
+# The result of a replay names this many events that could not be replayed.
+MAX_NAMED = 5
 
 
 @admin.register(Event)
@@ -194,25 +190,12 @@ def _payload_context(event: Event) -> dict[str, Any]:
     }
 
 
-def replay(request: HttpRequest, chosen: QuerySet[Event]) -> None:
-    """Replay events, oldest first, and show the result. Stops when the request has taken long enough."""
-    replayable: EventQuerySet = chosen.replayable()  # type: ignore[attr-defined]
-    ids = list(replayable.order_by("pk").values_list("pk", flat=True))
-    replayed, problems = 0, list[str]()
-    end = time.monotonic() + REQUEST_SECONDS
-    for start in range(0, len(ids), CHUNK):
-        for one in replays.replay(Event.objects.filter(pk__in=ids[start : start + CHUNK]).order_by("pk"), request.user):
-            if one.event:
-                replayed += 1
-            else:
-                text = _("“%(event)s” was not replayed: %(problem)s.")
-                problems.append(text % {"event": one.original.name, "problem": one.problem})
-        if time.monotonic() > end:
-            break
-    _show_replayed(request, replayed, problems, len(ids) - replayed - len(problems))
-
-
-def _show_replayed(request: HttpRequest, replayed: int, problems: list[str], left: int) -> None:
+def replay(request: HttpRequest, chosen: EventQuerySet) -> None:
+    """Replay events, oldest first, and show the result."""
+    results = replays.replay(chosen.replayable().order_by("pk"), request.user)
+    replayed = sum(one.event is not None for one in results)
+    text = _("“%(event)s” was not replayed: %(problem)s.")
+    problems = [text % {"event": one.original.name, "problem": one.problem} for one in results if not one.event]
     if replayed:
         text = ngettext("%(count)s event replayed.", "%(count)s events replayed.", replayed)
         messages.success(request, text % {"count": number(replayed)})
@@ -223,12 +206,5 @@ def _show_replayed(request: HttpRequest, replayed: int, problems: list[str], lef
             "%(count)s more event could not be replayed.", "%(count)s more events could not be replayed.", more
         )
         messages.error(request, text % {"count": number(more)})
-    if not replayed and not problems:
+    if not results:
         messages.warning(request, _("Nothing to replay: these are tests, or failed events that were replayed."))
-    if left:
-        text = ngettext(
-            "There was no time for %(count)s event. Repeat the action for it.",
-            "There was no time for %(count)s events. Repeat the action for them.",
-            left,
-        )
-        messages.warning(request, text % {"count": number(left)})
