@@ -2,8 +2,7 @@
 
 webhook       the list of webhooks, the page of one with its form and “Try it”; Recover and Backfill
 delivery      the list of deliveries, the page of one; retry, resend, discard
-event         the list of events, the page of one; replay
-skip          the list of skipped changes
+event         the lists of events and of skipped changes, the page of one event; replay
 run           the list of runs, the page of one; pause, resume, cancel
 run_start     the page that asks before a run begins
 status        the status page, and its boxes: problems with their remedies; status_sections has its figures and tables
@@ -16,9 +15,8 @@ display       how states, times, figures, objects, JSON and charts look
 """
 
 from webhooks.admin.delivery.list import DeliveryAdmin
-from webhooks.admin.event import EventAdmin
+from webhooks.admin.event import EventAdmin, SkipAdmin
 from webhooks.admin.run import RunAdmin
-from webhooks.admin.skip import SkipAdmin
 from webhooks.admin.webhook.page import WebhookAdmin
 
 __all__ = ["DeliveryAdmin", "EventAdmin", "RunAdmin", "SkipAdmin", "WebhookAdmin"]

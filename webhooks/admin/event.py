@@ -1,4 +1,4 @@
-"""The pages of events: list, one event, and replay."""
+"""The lists of events and of skipped changes, the page of one event, and replay."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from functools import partialmethod
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Count, QuerySet
+from django.db.models import Count, QuerySet, Value
 from django.http import HttpRequest
-from django.utils.html import format_html_join
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from webhooks import payloads, permissions
 from webhooks.admin.delivery.page import next_attempt
-from webhooks.admin.display import delivery_state, json_block, pill, short, state_word, when
-from webhooks.admin.filters import EventFilterForm
-from webhooks.admin.lists import ChangeColumns, ReadOnlyAdmin, list_url
+from webhooks.admin.display import delivery_state, json_block, object_name, pill, short, state_word, when
+from webhooks.admin.filters import EventFilterForm, SkipFilterForm
+from webhooks.admin.lists import ReadOnlyAdmin, list_url
 from webhooks.admin.paging import Found, read_page
 from webhooks.admin.what_changed import change_context
 from webhooks.db import index_plans
 from webhooks.models import Delivery, Event, RunKind, Skip, State
-from webhooks.models.event import EventQuerySet
-from webhooks.models.selection import TIMES, Filters, events_in_order, select_events
+from webhooks.models.event import EventQuerySet, label_of_action
+from webhooks.models.selection import TIMES, Filters, events_in_order, select_events, select_skips, skips_in_order
 from webhooks.operations import replays
 from webhooks.operations.why.rows import near, skip_ids_around
 from webhooks.operations.wording import number, skip_reason
@@ -44,6 +45,26 @@ MAX_DELIVERIES = 100
 
 # The result of a replay names this many events that could not be replayed.
 MAX_NAMED = 5
+
+
+class ChangeColumns:
+    """The columns that lists of events and of skips share."""
+
+    @admin.display(description=gettext_lazy("object"))
+    def object(self, row: Event | Skip) -> SafeString:
+        return object_name(row)
+
+    @admin.display(description=gettext_lazy("action"))
+    def action_word(self, row: Event | Skip) -> str:  # "action" would be the stored value
+        return label_of_action(row.action)
+
+    @admin.display(description=gettext_lazy("user"), empty_value="")
+    def user(self, row: Event | Skip) -> SafeString | str | None:
+        return short(row.username, 24) if row.username else None
+
+    @admin.display(description=gettext_lazy("time"))
+    def time(self, row: Event | Skip) -> SafeString | str:
+        return when(row.timestamp)
 
 
 @admin.register(Event)
@@ -208,3 +229,46 @@ def replay(request: HttpRequest, chosen: EventQuerySet) -> None:
         messages.error(request, text % {"count": number(more)})
     if not results:
         messages.warning(request, _("Nothing to replay: these are tests, or failed events that were replayed."))
+
+
+# Skips
+
+
+@admin.register(Skip)
+class SkipAdmin(ChangeColumns, ReadOnlyAdmin):
+    list_display = ("object", "action_word", "webhook_name", "reason", "user", "time")
+    list_display_links = None
+    filter_form = SkipFilterForm
+    noun = "skipped change"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Skip]:
+        skips = permissions.visible_skips(request.user, super().get_queryset(request)).select_related("webhook")
+        return skips.annotate(shows_actual=Value(permissions.may_view_payloads(request.user)))
+
+    def find(self, request: HttpRequest, filters: Filters, before: str) -> Found:
+        skips = Skip.objects.all() if permissions.may_view_skips(request.user) else Skip.objects.none()
+        ordered, indexed = skips_in_order(filters, skips)
+        rest = {name: value for name, value in filters.items() if name not in indexed}
+        matching = None
+        if rest or permissions.is_partial(request.user):
+            matching = permissions.visible_skips(request.user, select_skips(rest, skips))
+        with index_plans(Skip.objects.db, may_sort="object_id" in filters):
+            return read_page(ordered, matching, before, self.list_per_page)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> None:
+        """The list shows all of a skip, so it has no page."""
+
+    def prepare(self, request: HttpRequest, rows: list[Any]) -> None:
+        # ``reverse`` for each row is slow.
+        webhooks = reverse("admin:webhooks_webhook_changelist") if permissions.may_view_webhooks(request.user) else ""
+        for row in rows:
+            row.webhook_url = webhooks and f"{webhooks}{row.webhook_id}/change/"
+
+    @admin.display(description=gettext_lazy("webhook"))
+    def webhook_name(self, skip: Any) -> SafeString | str:
+        name = short(skip.webhook.name, 32)
+        return format_html('<a href="{}">{}</a>', skip.webhook_url, name) if skip.webhook_url else name
+
+    @admin.display(description=gettext_lazy("why it was not sent"))
+    def reason(self, skip: Any) -> SafeString:
+        return format_html('<span title="{0}">{0}</span>', skip_reason(skip, skip.shows_actual))

@@ -28,11 +28,10 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from webhooks import permissions
-from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible, object_name, short, when
+from webhooks.admin.display import EscapeInvisibleMixin, escape_invisible
 from webhooks.admin.filters import ListForm
 from webhooks.admin.paging import Found, KeysetList
-from webhooks.models import Event, RunKind, Skip, Webhook
-from webhooks.models.event import label_of_action
+from webhooks.models import RunKind, Webhook
 from webhooks.operations.counts import TOTAL_CAP
 from webhooks.operations.wording import count_of, number
 
@@ -190,26 +189,6 @@ class ReadOnlyAdmin(EscapeInvisibleMixin, ModelAdmin):
             # The heading names the row. Django would write "View delivery", and the name only in the tab.
             context |= {"title": str(kwargs["obj"]), "subtitle": None} | self.page_context(request, kwargs["obj"])
         return escape_invisible(super().render_change_form(request, context, *args, **kwargs))
-
-
-class ChangeColumns:
-    """The columns that lists of events and of skips share."""
-
-    @admin.display(description=gettext_lazy("object"))
-    def object(self, row: Event | Skip) -> SafeString:
-        return object_name(row)
-
-    @admin.display(description=gettext_lazy("action"))
-    def action_word(self, row: Event | Skip) -> str:  # "action" would be the stored value
-        return label_of_action(row.action)
-
-    @admin.display(description=gettext_lazy("user"), empty_value="")
-    def user(self, row: Event | Skip) -> SafeString | str | None:
-        return short(row.username, 24) if row.username else None
-
-    @admin.display(description=gettext_lazy("time"))
-    def time(self, row: Event | Skip) -> SafeString | str:
-        return when(row.timestamp)
 
 
 def show_result(request: HttpRequest, done: Any, changed: int, skipped: int = 0, why: str | Promise = "") -> None:
