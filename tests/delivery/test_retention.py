@@ -14,7 +14,7 @@ from tests.support.draining import states
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.support.threads import Beside
 from tests.testapp.models import Thing
-from webhooks.delivery import retention, runner, sweep
+from webhooks.delivery import retention, sweep
 from webhooks.delivery.dispatch import dispatch
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Attempt, Delivery, Event, State, Webhook
@@ -119,8 +119,8 @@ def test_a_worker_deletes_more_at_once_while_nothing_is_sent(
 ) -> None:
     webhooks_settings(SWEEP_INTERVAL=3600)
     monkeypatch.setattr(retention, "PIECE", 3)
-    monkeypatch.setattr(runner, "PURGE_EVERY", 0)
-    monkeypatch.setattr(runner, "QUIET_AFTER", quiet_after)
+    monkeypatch.setattr(sweep, "PURGE_EVERY", 0)
+    monkeypatch.setattr(sweep, "QUIET_AFTER", quiet_after)
     for number in range(10):
         make_delivery(webhook, State.SUCCEEDED, object_id=str(number), finished_at=AGO)
     worker = DeliveryRunner("test")

@@ -16,7 +16,6 @@ from django.db import DataError
 
 from webhooks.conf import conf
 from webhooks.db import atomically
-from webhooks.delivery import retention, sweep
 from webhooks.delivery.breaker import Breaker, Fault
 from webhooks.delivery.claim_sql import due_webhooks
 from webhooks.delivery.claims import HeldDelivery, WorkerClaims
@@ -28,9 +27,10 @@ from webhooks.delivery.outcomes import record
 from webhooks.delivery.request import compose
 from webhooks.delivery.runs.steps import Runs
 from webhooks.delivery.sender import MANY, Sender
+from webhooks.delivery.sweep import Sweeper
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger
-from webhooks.models import Delivery, Run, Sweep, Undispatched
+from webhooks.models import Delivery, Run, Undispatched
 from webhooks.network import auth
 from webhooks.network.outcome import Outcome
 from webhooks.network.request import Request
@@ -47,14 +47,6 @@ SHORT_WAIT = 0.005
 
 # A webhook whose secret could not be decrypted is a fault no longer after so many seconds without another try.
 FORGOTTEN_AFTER = 600
-
-# Seconds between two runs of the steps of the sweep that no delivery waits for.
-SWEEP_ALL_EVERY = 30
-
-# Old rows that a sweep has left are deleted in pieces, so many seconds apart. A worker that has recorded nothing for a
-# second deletes more of them at once.
-PURGE_EVERY = 0.4
-QUIET_AFTER = 1.0
 
 # How many requests may be made at once, by what makes them slow. More with templates would wait for the process that
 # renders. The project's code for credentials may wait for another server.
@@ -79,13 +71,12 @@ class DeliveryRunner:
         self._runs = Runs(self._claims)
         self._breaker: Breaker[HeldDelivery] = Breaker()
         self._floors = Floors()
-        self._sweeper = sweep.Sweeper()
+        self._sweeper = Sweeper()
         self._outcomes: list[tuple[HeldDelivery, Outcome]] = []
         self.attempted = 0
         """The attempts that it has recorded."""
         self._stopping = self._is_idle = self._is_behind = False
         self._recorded = time.monotonic()
-        self._swept = self._swept_all = self._purged = 0.0
 
     @property
     def is_busy(self) -> bool:
@@ -126,7 +117,7 @@ class DeliveryRunner:
                     new_first = False
                 finally:  # a dispatch that fails must not stop recording and the sweep
                     ended = self._collect(RECORD_EVERY if wait else SHORT_WAIT, claim_next=True)
-                    self._sweep()
+                    self._sweeper.run_due(idle=time.monotonic() - self._recorded)
             if not done and not ended and not (wait and (self.is_busy or self.faults)):
                 self._is_idle = not self.is_busy
                 return
@@ -276,23 +267,6 @@ class DeliveryRunner:
         if stopped:
             self._runs.forget(stopped)
             self._claims.hand_back_waiting(lambda held: held.webhook.pk in stopped)
-
-    def _sweep(self) -> None:
-        now = time.monotonic()
-        if now - self._swept < conf.sweep_interval:
-            if now - self._purged >= PURGE_EVERY:
-                is_quiet = now - self._recorded > QUIET_AFTER
-                self._sweeper.go_on(sweep.MOST // retention.PIECE if is_quiet else 1)
-                self._purged = now
-            return
-        self._swept = self._purged = now
-        if not Sweep.begin(conf.sweep_interval):
-            return
-        if now - self._swept_all < SWEEP_ALL_EVERY:
-            self._sweeper.sweep_urgent()
-        else:
-            self._sweeper.sweep()
-            self._swept_all = now
 
     def _compose(self, held: HeldDelivery) -> Request:
         is_redelivery = bool(held.row.requested_by)

@@ -23,7 +23,7 @@ from webhooks.delivery.floors import Floors
 from webhooks.delivery.outcomes import record
 from webhooks.error_kinds import ErrorKind
 from webhooks.errors import get_logger, is_statement_timeout, reraise_job_timeout
-from webhooks.models import Delivery, QueuedDelivery, State, Webhook, Worker, lanes
+from webhooks.models import Delivery, QueuedDelivery, State, Sweep, Webhook, Worker, lanes
 from webhooks.models.lanes import Place
 from webhooks.models.queue import CLAIMED_COLUMNS, ENDED_STATES, ClaimedRow
 from webhooks.models.worker import in_worker_transaction
@@ -41,6 +41,14 @@ LOST_LEASES_ALLOWED = 2
 REST_FACTOR = 20
 FAILED_REST = 60
 
+# Seconds between two runs of the steps that no delivery waits for.
+SWEEP_ALL_EVERY = 30
+
+# Old rows that a sweep has left are deleted in pieces, so many seconds apart. A worker that has recorded nothing for a
+# second deletes more of them at once.
+PURGE_EVERY = 0.4
+QUIET_AFTER = 1.0
+
 # Lanes that one check looks at, and the seconds that it may take: a worker delivers nothing meanwhile.
 CHECKED_LANES, CHECK_SECONDS = 1000, 0.05
 
@@ -56,8 +64,26 @@ class Sweeper:
     def __init__(self) -> None:
         self._resting_until: dict[str, float] = {}
         self._unfinished: list[Step] = []
+        self._swept = self._swept_all = self._purged = 0.0
         self._lanes = LaneCheck()
         self._ended, self._old_skips, self._skips, self._deltas = Floors(), Floors(), Floors(), Floors()
+
+    def run_due(self, idle: float) -> None:
+        """Run what is due now, in a worker that has recorded nothing for ``idle`` seconds."""
+        now = elapsed()
+        if now - self._swept < conf.sweep_interval:
+            if now - self._purged >= PURGE_EVERY:
+                self.go_on(MOST // retention.PIECE if idle > QUIET_AFTER else 1)
+                self._purged = now
+            return
+        self._swept = self._purged = now
+        if not Sweep.begin(conf.sweep_interval):
+            return
+        if now - self._swept_all < SWEEP_ALL_EVERY:
+            self.sweep_urgent()
+        else:
+            self.sweep()
+            self._swept_all = now
 
     def sweep(self) -> int:
         """Run all steps. Returns how many rows they changed. Some may have left more, see ``go_on``."""
