@@ -25,8 +25,7 @@ from webhooks.delivery.pause_policy import Health, after_failures, is_healthy
 from webhooks.delivery.retry_policy import next_wait
 from webhooks.delivery.runner import DeliveryRunner
 from webhooks.models import Delivery, QueuedDelivery, State, Webhook
-from webhooks.models.webhook import DisabledReason
-from webhooks.models.webhook_states import WebhookQuerySet
+from webhooks.models.webhook_states import DisabledReason, WebhookQuerySet
 from webhooks.network.outcome import Outcome
 
 NOW = timezone.now()

@@ -20,9 +20,9 @@ from dcim.models import Site
 from tests.support.makers import make_webhook
 from tests.support.threads import Beside
 from webhooks.delivery import pause_policy
+from webhooks.delivery.claims import webhooks_by_id
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import Webhook
-from webhooks.models.webhook import webhooks_by_id
 from webhooks.network.outcome import Outcome
 from webhooks.operations.webhooks import delete_webhooks, rotate_keys
 

@@ -17,7 +17,8 @@ from webhooks import registry
 from webhooks.error_kinds import ErrorKind
 from webhooks.models import RunKind, RunState, State
 from webhooks.models.skip import Rule
-from webhooks.models.webhook import DisabledReason, Method
+from webhooks.models.webhook import Method
+from webhooks.models.webhook_states import DisabledReason
 from webhooks.operations.alarms import Level, Problem
 from webhooks.operations.why import Cause, Target
 from webhooks.registry import label_of

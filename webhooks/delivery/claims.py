@@ -23,7 +23,6 @@ from webhooks.errors import get_logger
 from webhooks.models import Delivery, Event, QueuedDelivery, Webhook, Worker
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.queue import ClaimedRow
-from webhooks.models.webhook import webhooks_by_id
 from webhooks.models.worker import begin_transaction
 from webhooks.network.outcome import Outcome
 from webhooks.payloads import Bodies
@@ -54,6 +53,16 @@ class HeldDelivery:
     @property
     def id(self) -> uuid.UUID:
         return self.row.id
+
+
+_active = QueryByKeys(lambda: Webhook.objects.all())
+
+
+def webhooks_by_id(using: str, ids: Collection[int]) -> dict[int, Webhook]:
+    """As ``Webhook.objects.in_bulk``, in half of the time."""
+    columns = [field.attname for field in Webhook._meta.concrete_fields]
+    found = [Webhook.from_db(using, columns, row) for row in _active.fetch(using, ids)] if ids else []
+    return {webhook.pk: webhook for webhook in found}
 
 
 SentEvent: Any = namedtuple("SentEvent", (*SENT_COLUMNS, "timestamp"))  # type: ignore[misc]

@@ -27,14 +27,13 @@ from webhooks.db import (
     to_uuid,
     uuid_sql,
 )
-from webhooks.delivery.claims import WorkerClaims
+from webhooks.delivery.claims import WorkerClaims, webhooks_by_id
 from webhooks.delivery.floors import Floors
 from webhooks.models import Event, State, Webhook, lanes
 from webhooks.models.event import SENT_COLUMNS, TIME
 from webhooks.models.ids import delivery_id
 from webhooks.models.lanes import Ahead, Lane, Place, lane_of
 from webhooks.models.queue import ClaimedRow
-from webhooks.models.webhook import webhooks_by_id
 from webhooks.models.worker import begin_sql
 
 # The columns that a dispatch reads of an Event. It reads the payload, too: the worker claims most deliveries at once.

@@ -33,7 +33,7 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow
 from webhooks.errors import get_logger
 from webhooks.models import Webhook
-from webhooks.models.webhook import DisabledReason
+from webhooks.models.webhook_states import DisabledReason
 from webhooks.network.outcome import Outcome
 from webhooks.permissions.redaction import Explanation, explain
 

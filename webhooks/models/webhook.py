@@ -16,11 +16,11 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from webhooks.conf import MAX_TIMEOUT, conf
-from webhooks.db import DatabaseNow, QueryByKeys, to_utc
+from webhooks.db import DatabaseNow, to_utc
 from webhooks.models import validation
 from webhooks.models.columns import EMPTY, EMPTY_LIST, USERNAME_LENGTH, default
 from webhooks.models.event import Action
-from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WithDeletedManager
+from webhooks.models.webhook_states import NO_FAILURES, ActiveManager, WebhookState, WithDeletedManager
 from webhooks.payloads.templates import is_template
 from webhooks.security.encryption import EncryptedTextField, Secret
 from webhooks.text import clean
@@ -54,14 +54,7 @@ class Method(models.TextChoices):
     DELETE = "DELETE", "DELETE"
 
 
-class DisabledReason(models.TextChoices):
-    """Why a webhook was disabled automatically."""
-
-    GONE = "gone", _("the receiver answered 410 Gone: it wants no more deliveries")
-    FAILING = "failing", _("every attempt failed for longer than DISABLE_AFTER")
-
-
-class Webhook(models.Model):
+class Webhook(WebhookState):
     """An admin's rule: send changes of these models to this URL, in this format."""
 
     name = models.CharField(_("name"), max_length=150, unique=True, validators=[validation.check_visible])
@@ -181,51 +174,8 @@ class Webhook(models.Model):
         help_text=_("Send the changes of one object one after the other, each after the one before has ended."),
     )
 
-    # ``delivery.pause_policy`` writes the following columns.
-    last_success_at = models.DateTimeField(_("last success at"), null=True, blank=True, editable=False)
-    last_failure_at = models.DateTimeField(_("last failure at"), null=True, blank=True, editable=False)
-    last_failure = models.TextField(_("last failure"), **EMPTY, editable=False)
-    error_kind = models.CharField(max_length=30, **EMPTY, editable=False, help_text=_("The kind of the last failure."))
-    failures_in_a_row = models.PositiveIntegerField(**default(0), editable=False)
-    failing_since = models.DateTimeField(null=True, blank=True, editable=False)
-    probe_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text=_("Set while it is paused for its failures.")
-    )
-    probes = models.PositiveIntegerField(**default(0), editable=False)
-    paused_at = models.DateTimeField(
-        _("paused at"),
-        null=True,
-        blank=True,
-        editable=False,
-        help_text=_("When a user paused it. Empty: no user did, or one resumed it."),
-    )
-    paused_by = models.CharField(
-        _("paused by"), max_length=USERNAME_LENGTH, **EMPTY, editable=False, help_text=_("The user who paused it.")
-    )
-    resumed_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text=_("When sending last resumed after a stop.")
-    )
-    disabled_reason = models.CharField(
-        _("disabled reason"),
-        max_length=20,
-        choices=DisabledReason.choices,
-        **EMPTY,
-        editable=False,
-        help_text=_("Why it was disabled automatically."),
-    )
-    disabled_at = models.DateTimeField(
-        _("disabled at"), null=True, blank=True, editable=False, help_text=_("Since when it is disabled.")
-    )
-    disabled_by = models.CharField(
-        _("disabled by"), max_length=USERNAME_LENGTH, **EMPTY, editable=False, help_text=_("The user who disabled it.")
-    )
-
     created = models.DateTimeField(_("created"), auto_now_add=True)
     last_updated = models.DateTimeField(_("last updated"), auto_now=True)
-
-    deleted_at = models.DateTimeField(
-        null=True, blank=True, editable=False, help_text=_("Set while its deliveries are being deleted.")
-    )
 
     objects = ActiveManager()
     with_deleted = WithDeletedManager()
@@ -361,13 +311,3 @@ def _normalized_names(names: Any) -> Any:
     """Strip the names and drop repeats. Returns anything but a list of strings as it is, for validation to refuse."""
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return list(dict.fromkeys(name.strip() for name in names)) if is_list else names
-
-
-_active = QueryByKeys(lambda: Webhook.objects.all())
-
-
-def webhooks_by_id(using: str, ids: Collection[int]) -> dict[int, Webhook]:
-    """As ``Webhook.objects.in_bulk``, in half of the time."""
-    columns = [field.attname for field in Webhook._meta.concrete_fields]
-    found = [Webhook.from_db(using, columns, row) for row in _active.fetch(using, ids)] if ids else []
-    return {webhook.pk: webhook for webhook in found}

@@ -1,4 +1,4 @@
-"""The states of webhooks: enabled, paused, probed, stopped, being deleted; and the changes from one to another."""
+"""The states of webhooks: enabled, paused, probed, stopped, being deleted; their columns, and the changes of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from django.db.models import Case, F, Q, Value, When
 from django.db.models.functions import Cast, Concat, Substr
+from django.utils.translation import gettext_lazy as _
 
 from webhooks.db import DatabaseNow, atomically
-from webhooks.models.columns import USERNAME_LENGTH, WriteDBManager
+from webhooks.models.columns import EMPTY, USERNAME_LENGTH, WriteDBManager, default
 from webhooks.text import clean
 
 if TYPE_CHECKING:
@@ -20,6 +21,61 @@ if TYPE_CHECKING:
 NO_FAILURES: dict[str, Any] = {"failures_in_a_row": 0, "failing_since": None, "probe_at": None, "probes": 0}
 
 IS_PAUSED = Q(enabled=True) & (Q(probe_at__isnull=False) | Q(paused_at__isnull=False))
+
+
+class DisabledReason(models.TextChoices):
+    """Why a webhook was disabled automatically."""
+
+    GONE = "gone", _("the receiver answered 410 Gone: it wants no more deliveries")
+    FAILING = "failing", _("every attempt failed for longer than DISABLE_AFTER")
+
+
+class WebhookState(models.Model):
+    """The columns of a webhook that say whether it fails, is paused or is disabled. No form writes them."""
+
+    last_success_at = models.DateTimeField(_("last success at"), null=True, blank=True, editable=False)
+    last_failure_at = models.DateTimeField(_("last failure at"), null=True, blank=True, editable=False)
+    last_failure = models.TextField(_("last failure"), **EMPTY, editable=False)
+    error_kind = models.CharField(max_length=30, **EMPTY, editable=False, help_text=_("The kind of the last failure."))
+    failures_in_a_row = models.PositiveIntegerField(**default(0), editable=False)
+    failing_since = models.DateTimeField(null=True, blank=True, editable=False)
+    probe_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text=_("Set while it is paused for its failures.")
+    )
+    probes = models.PositiveIntegerField(**default(0), editable=False)
+    paused_at = models.DateTimeField(
+        _("paused at"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("When a user paused it. Empty: no user did, or one resumed it."),
+    )
+    paused_by = models.CharField(
+        _("paused by"), max_length=USERNAME_LENGTH, **EMPTY, editable=False, help_text=_("The user who paused it.")
+    )
+    resumed_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text=_("When sending last resumed after a stop.")
+    )
+    disabled_reason = models.CharField(
+        _("disabled reason"),
+        max_length=20,
+        choices=DisabledReason.choices,
+        **EMPTY,
+        editable=False,
+        help_text=_("Why it was disabled automatically."),
+    )
+    disabled_at = models.DateTimeField(
+        _("disabled at"), null=True, blank=True, editable=False, help_text=_("Since when it is disabled.")
+    )
+    disabled_by = models.CharField(
+        _("disabled by"), max_length=USERNAME_LENGTH, **EMPTY, editable=False, help_text=_("The user who disabled it.")
+    )
+    deleted_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text=_("Set while its deliveries are being deleted.")
+    )
+
+    class Meta:
+        abstract = True
 
 
 class WebhookQuerySet(models.QuerySet["Webhook"]):

@@ -16,7 +16,7 @@ from django.utils.translation import ngettext_lazy, pgettext
 from webhooks.conditions import CHANGES
 from webhooks.models import Skip, Webhook
 from webhooks.models.skip import Rule
-from webhooks.models.webhook import DisabledReason
+from webhooks.models.webhook_states import DisabledReason
 
 # The nouns of ``count_of``, for labels. In a sentence, give the whole sentence to ``ngettext``: other
 # languages inflect these words.
