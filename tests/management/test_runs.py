@@ -13,8 +13,8 @@ from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
 from tests.support.makers import make_delivery, make_event, make_webhook
 from tests.testapp.models import Thing
-from webhooks import management
 from webhooks.delivery.runs import pace
+from webhooks.management import base
 from webhooks.models import Attempt, Event, Run, RunState, State
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -28,7 +28,7 @@ class Terminal(StringIO):
 @pytest.fixture
 def working(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker drains whenever the command waits."""
-    monkeypatch.setattr(management, "wait", lambda seconds: drain())
+    monkeypatch.setattr(base, "wait", lambda seconds: drain())
 
 
 def output(name: str, *arguments: str, stdout: Any = None) -> str:
@@ -96,7 +96,7 @@ def test_a_dry_run_that_takes_too_long_says_at_least(monkeypatch: pytest.MonkeyP
     for number in range(12):
         make_delivery(webhook, State.FAILED, object_id=str(number))
     monkeypatch.setattr(pace, "LOOK_AT", 11)
-    monkeypatch.setattr(management, "COUNT_SECONDS", 0)
+    monkeypatch.setattr(base, "COUNT_SECONDS", 0)
     lines = output("webhooks_retry", "--all", "--dry-run").splitlines()
     assert lines[0].startswith("At least 11 deliveries: the count was stopped after 0 s.")
     assert lines[-1] == "  and at least 1 more"

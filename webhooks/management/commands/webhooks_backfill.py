@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from webhooks.management import RunCommand
+from webhooks.management.base import RunCommand
 from webhooks.models import RunKind
 
 

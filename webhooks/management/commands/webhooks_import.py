@@ -9,7 +9,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import IntegrityError
 
-from webhooks.management import DatabaseCommand, import_plans, import_source
+from webhooks.management import import_plans, import_source
+from webhooks.management.base import DatabaseCommand
 from webhooks.management.import_plans import ImportPreview, Plan
 from webhooks.models.webhook import ACTION_FIELDS
 from webhooks.network import url_policy

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from webhooks.management import DatabaseCommand
+from webhooks.management.base import DatabaseCommand
 from webhooks.operations.webhooks import rotate_keys
 from webhooks.security.encryption import Unreadable
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
-from webhooks.management import DatabaseCommand
+from webhooks.management.base import DatabaseCommand
 from webhooks.models import State
 from webhooks.operations.alarms import Alarm, Level
 from webhooks.operations.counts import TOTAL_CAP

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 from webhooks.delivery import sweep
-from webhooks.management import DatabaseCommand
+from webhooks.management.base import DatabaseCommand
 from webhooks.models import Sweep
 from webhooks.workers import jobs
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.core.serializers.json import DjangoJSONEncoder
 
-from webhooks.management import DatabaseCommand, webhook_named
+from webhooks.management.base import DatabaseCommand, webhook_named
 from webhooks.operations.why import Cause, StoredChange, UnknownObject, Verdict, why
 from webhooks.operations.wording import exact_time
 from webhooks.text import one_line

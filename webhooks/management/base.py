@@ -1,0 +1,190 @@
+"""The base classes of the management commands: with the database, and with a run."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from argparse import ArgumentTypeError
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
+from django.utils import translation
+
+from webhooks.error_kinds import ErrorKind
+from webhooks.errors import describe_error
+from webhooks.models import Run, RunKind, RunState, State, Webhook
+from webhooks.models.selection import filter_time
+from webhooks.operations import runs
+from webhooks.operations.runs import FILTERS, NEEDED, RefusedFilter
+from webhooks.operations.wording import count_of
+from webhooks.text import one_line
+
+wait = time.sleep
+
+WIDTH = 30  # characters of the progress bar
+UNITS = {"m": "minutes", "h": "hours", "d": "days"}
+
+# Seconds between two looks at the progress, and after which a run without progress is reported.
+LOOK_EVERY = 0.5
+IDLE_SECONDS = 10
+
+# Seconds that a dry run may count.
+COUNT_SECONDS = 60
+
+
+class DatabaseCommand(BaseCommand):
+    """A command that reports an unavailable or unmigrated database in one sentence: cron mails its output.
+
+    It writes English, as Django's own commands do: monitors read it.
+    """
+
+    exit_status_of_failure: ClassVar = 1
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            with translation.override("en"):
+                return super().execute(*args, **options)
+        except Error as error:
+            text = f"The database cannot be used: {describe_error(error)}."
+            raise CommandError(text, returncode=self.exit_status_of_failure) from error
+
+
+def webhook_named(given: str) -> Webhook:
+    """The webhook with this name, or else with this id. Raises CommandError if there is none."""
+    webhook = Webhook.objects.filter(name=given).first()
+    if webhook is None and given.isdecimal() and len(given) < 19:
+        webhook = Webhook.objects.filter(pk=given).first()
+    if webhook is None:
+        raise CommandError(f"There is no webhook “{given}”.")
+    return webhook
+
+
+# Runs
+
+
+def moment(text: str) -> str:
+    """A time as ``2h`` ago, or in ISO format. Returns the ISO format in UTC."""
+    if found := re.fullmatch(r"(\d{1,5})([mhd])", text):
+        return filter_time(datetime.now(UTC) - timedelta(**{UNITS[found[2]]: int(found[1])}))
+    try:
+        return filter_time(datetime.fromisoformat(text))
+    except ValueError:
+        raise ArgumentTypeError(f"{text} is no time: write 2h, 30m, 7d or 2026-11-24T13:00") from None
+
+
+# The option for each filter of a run.
+OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "webhook": ("--webhook", {"metavar": "NAME", "help": "The name or the id of a webhook."}),
+    "state": ("--state", {"action": "append", "choices": State.values, "help": "May be repeated."}),
+    "error_kind": (
+        "--error-kind",
+        {"choices": [kind.value for kind in ErrorKind], "metavar": "KIND", "help": "The kind of the last error."},
+    ),
+    "status": ("--status", {"type": int, "help": "The HTTP status of the last answer."}),
+    "failed": ("--failed", {"action": "store_true", "default": None, "help": "Only events that failed."}),
+    "object_type": ("--object-type", {"metavar": "LABEL", "type": str.lower, "help": "A model, such as dcim.site."}),
+    "object_id": ("--object-id", {"metavar": "KEY", "help": "The key of an object. Give --object-type as well."}),
+    "action": ("--action", {"help": "created, updated, deleted, or the name of a custom event."}),
+    "request_id": ("--request-id", {"metavar": "ID", "help": "The request that made the change."}),
+    "name": ("--object-name", {"metavar": "TEXT", "help": "A part of the name of an object."}),
+    "user": ("--user", {"metavar": "NAME", "help": "The user who made the change."}),
+    "created_after": (
+        "--since", {"type": moment, "metavar": "TIME", "help": "The first time that is in: 2h ago, or in ISO format."},
+    ),
+    "created_before": (
+        "--until", {"type": moment, "metavar": "TIME", "help": "The first time that is not: 2h ago, or in ISO format."},
+    ),
+}  # fmt: skip
+
+
+class RunCommand(DatabaseCommand):
+    """Begins a run of a kind, and shows its progress until it has ended."""
+
+    kind: ClassVar[RunKind]
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        needed = NEEDED.get(self.kind, ())
+        for name in FILTERS[self.kind]:
+            option, texts = OPTIONS[name]
+            parser.add_argument(option, dest=name, required=name in needed, **texts)
+        if not needed:
+            parser.add_argument("--all", action="store_true", help="Take all rows, without a filter.")
+        parser.add_argument("--dry-run", action="store_true", help="Count the rows and change nothing.")
+        parser.add_argument("--no-wait", action="store_true", help="Return at once. Workers execute the run.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        filters = self._filters(options)
+        choice = {"filters": filters, "takes_all": options.get("all", False)}
+        try:
+            if options["dry_run"]:
+                self._show_preview(runs.preview(self.kind, **choice, seconds=COUNT_SECONDS))
+                return
+            run = runs.start(self.kind, **choice, requested_by=f"manage.py webhooks_{self.kind}")
+        except RefusedFilter as refused:
+            option = f"{OPTIONS[refused.filter][0]}: " if refused.filter else ""
+            raise CommandError(f"{option}{refused}") from None
+        self.stdout.write(f"Run {run.pk} has begun.")
+        if not options["no_wait"]:
+            self._wait(run)
+
+    def _show_preview(self, found: runs.Preview) -> None:
+        numbers = _numbers(self.kind, found)
+        if not found.is_complete:
+            numbers = f"At least {numbers}: the count was stopped after {COUNT_SECONDS} s"
+        self.stdout.write(one_line(f"{numbers}. Nothing was changed: this was a dry run. {found.note}".rstrip()))
+        for pk, name in found.sample:
+            # A name comes from elsewhere, and would control the terminal.
+            self.stdout.write(one_line(f"  {pk}  {name}"))
+        if found.count > len(found.sample):
+            at_least = "" if found.is_complete else "at least "
+            self.stdout.write(f"  and {at_least}{found.count - len(found.sample):,} more")
+
+    def _filters(self, options: dict[str, Any]) -> dict[str, Any]:
+        found = {name: options[name] for name in FILTERS[self.kind] if options.get(name) is not None}
+        if found and options.get("all"):
+            raise CommandError("Give either filters or --all.")
+        if name := found.get("webhook"):
+            found["webhook"] = webhook_named(name).pk
+        return found
+
+    def _wait(self, run: Run) -> None:
+        has_bar, moved, taken, is_warned = self.stdout.isatty(), time.monotonic(), 0, False
+        try:
+            while run.is_open:
+                if has_bar:
+                    self._show(run)
+                wait(LOOK_EVERY)
+                run.refresh_from_db()
+                if run.taken != taken:
+                    moved, taken = time.monotonic(), run.taken
+                elif not is_warned and time.monotonic() - moved > IDLE_SECONDS:
+                    is_warned = True
+                    self.stderr.write("The run makes no progress: does a worker run? webhooks_status says more.")
+        except KeyboardInterrupt:
+            self.stdout.write(f"\nRun {run.pk} goes on in the background.")
+            sys.exit(130)
+        if has_bar:
+            self._show(run)
+            self.stdout.write("")
+        skipped = f", {run.skipped:,} skipped" if run.skipped else ""
+        self.stdout.write(f"{runs.PAST[self.kind]} {run.done:,}, {run.failed:,} failed{skipped}.")
+        if run.state != RunState.DONE or run.failed:
+            raise CommandError(f"Run {run.pk} is {run.state}. {run.problem}".strip())
+
+    def _show(self, run: Run) -> None:
+        filled = WIDTH * (run.percent or 0) // 100
+        total = "?" if run.total is None else f"{run.total:,}"
+        line = f"\r[{'#' * filled}{'.' * (WIDTH - filled)}] {run.taken:,} of {total} ({run.state})"
+        self.stdout.write(line, ending="")
+        self.stdout.flush()
+
+
+def _numbers(kind: RunKind, found: runs.Preview) -> str:
+    """Such as "12 deliveries", or "12 deliveries and 1 event" for a run that takes both."""
+    both = [count_of(found.deliveries, "delivery"), count_of(found.events, "event")]
+    if kind == RunKind.RECOVER:
+        return " and ".join(both)
+    return both[runs.ROW[kind] == "event"]
