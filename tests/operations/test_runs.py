@@ -274,7 +274,7 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
     assert "no data of the serializer brief" in run.problem
 
 
-def test_a_recovery_sends_what_did_not_succeed_since_a_time(inbox: Inbox, user: User) -> None:
+def test_a_recovery_sends_what_failed_since_a_time(inbox: Inbox, user: User) -> None:
     webhook, other = make_webhook(Thing, url=inbox.url()), make_webhook(Thing, url=inbox.url())
     make_event(
         webhook, other, object_id="early", error="KeyError", data="", timestamp=timezone.now() - timedelta(hours=2)

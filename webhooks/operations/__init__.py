@@ -3,7 +3,8 @@
 webhooks     test, pause, resume and delete webhooks, rotate keys, and why a user may not save settings
 trial        try a webhook on a real object before it is saved
 retries      retry, resend and discard deliveries
-replays      replay events; the runs that replay, recover and backfill
+replays      replay events; the runs that replay and recover
+backfills    send a webhook the stored events that it did not get
 runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
 history      who changed which row
 why          why did nothing arrive?

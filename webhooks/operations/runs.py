@@ -30,7 +30,7 @@ from webhooks.models.event import PING
 from webhooks.models.queue import ENDED_STATES
 from webhooks.models.run import RunQuerySet
 from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS, filter_time
-from webhooks.operations import history, replays, retries  # noqa: F401 # replays adds its runs
+from webhooks.operations import backfills, history, replays, retries  # noqa: F401 # two add their acts
 from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.wording import count_of, in_english, listed, number, span
 from webhooks.workers import jobs

@@ -1,6 +1,6 @@
 """Runs: acts on many rows. Workers take them forward step by step, alongside live traffic.
 
 steps  one worker's part: choose the rows of a step, take it, send what it has claimed
-acts   what each kind of run does with its rows; ``operations.replays`` adds the kinds that read events
+acts   what each kind of run does with its rows; ``operations`` adds the kinds that need capture
 pace   how many events one query looks at
 """

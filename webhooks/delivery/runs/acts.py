@@ -1,4 +1,4 @@
-"""What each kind of run does with its rows. ``operations.replays`` adds the kinds that read events."""
+"""What each kind of run does with its rows. ``operations`` adds the kinds that need capture."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from django.db.models import Count, F, Lookup
 from webhooks import permissions
 from webhooks.models import Delivery, Run, RunKind, resend_sql
 from webhooks.models.delivery import DeliveryQuerySet
+from webhooks.models.event import EventQuerySet
 from webhooks.models.queue import ClaimedRow
-from webhooks.models.selection import select_deliveries
+from webhooks.models.selection import Filters, select_deliveries, select_events
 
 # The key of rows that are events, and belong to no single webhook.
 EVENTS = 0
-
-# Rows that a step takes at most: their locks last until its end.
-MOST = 500
 
 
 class Key(NamedTuple):
@@ -66,12 +64,9 @@ class Act(ABC):
     """Whether its rows are sent at once, so that a step takes only as many as the worker has capacity for."""
 
     @abstractmethod
-    def most(self, webhook: int) -> int:
-        """Rows of this webhook that a step takes at most. ``EVENTS`` is the key of rows that are events."""
-
-    @abstractmethod
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
-        """The number of its rows by webhook, with events after one and up to another one."""
+        """The number of its rows by webhook, with events after one and up to another one. ``EVENTS`` is the key of rows
+        that are events."""
 
     @abstractmethod
     def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
@@ -145,15 +140,18 @@ def rows_of(kind: str, run: Run, user: Any = None) -> DeliveryQuerySet:
     return CHOICES[kind](rows if "state" in run.filters else rows.filter(discarded_at=None))
 
 
+def events_of(run: Run, filters: Filters) -> EventQuerySet:
+    """The events that these filters choose, and that the user of a restricted run may view."""
+    events = select_events(filters, finds_times=False)
+    return permissions.visible_events(user_of(run), events) if run.is_restricted else events  # type: ignore[return-value]
+
+
 class DeliveryAct(Act):
     """Retry, resend or discard deliveries."""
 
     def __init__(self, kind: RunKind) -> None:
         self._kind = kind
         self.is_sent = kind != RunKind.DISCARD
-
-    def most(self, webhook: int) -> int:
-        return MOST
 
     def count(self, run: Run, after: int, until: int) -> dict[int, int]:
         rows = self._rows(run, after, until).order_by().values("webhook").annotate(count=Count("pk"))
@@ -182,5 +180,29 @@ class DeliveryAct(Act):
         return Applied(resent.changed, claimed=resent.claimed)
 
 
+class EventAct(Act):
+    """What a kind of run does with events."""
+
+    @abstractmethod
+    def events(self, run: Run) -> EventQuerySet:
+        """The events that the run takes."""
+
+    def key(self, run: Run) -> int:
+        """The key of its rows: ``EVENTS``, or the webhook that gets them."""
+        return EVENTS
+
+    def count(self, run: Run, after: int, until: int) -> dict[int, int]:
+        return {self.key(run): self.events(run).filter(pk__gt=after, pk__lte=until).count()}
+
+    def keys(self, run: Run, webhook: int, after: int, until: int, limit: int) -> list[Key]:
+        return keys_of(self.events(run), after, until, limit)
+
+
+def keys_of(events: EventQuerySet, after: int, until: int, limit: int) -> list[Key]:
+    """The next of these events, after one and up to another one."""
+    found = events.filter(pk__gt=after, pk__lte=until).order_by("pk")
+    return [Key(pk, pk) for pk in found.values_list("pk", flat=True)[:limit]]
+
+
 acts: dict[str, Act] = {kind: DeliveryAct(kind) for kind in (RunKind.RETRY, RunKind.RESEND, RunKind.DISCARD)}
-"""The act of each kind of run. ``operations.replays`` adds those that read events."""
+"""The act of each kind of run. ``operations`` adds the ones that need capture."""

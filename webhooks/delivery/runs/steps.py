@@ -21,7 +21,7 @@ from webhooks.conf import conf
 from webhooks.db import DatabaseNow, atomically, fetch_all
 from webhooks.delivery.claims import WorkerClaims
 from webhooks.delivery.clock import elapsed
-from webhooks.delivery.runs.acts import Act, Applied, Key, Portion, RunRefused, acts
+from webhooks.delivery.runs.acts import EVENTS, Act, Applied, Key, Portion, RunRefused, acts
 from webhooks.delivery.runs.pace import Pace
 from webhooks.errors import get_logger, reraise_job_timeout
 from webhooks.models import Run, RunState, Webhook
@@ -41,6 +41,9 @@ READ_SECONDS = 0.02
 
 # The most webhooks in one step.
 WEBHOOKS = 50
+
+# Rows of a webhook that a step takes at most, and events to replay. Their locks last until its end.
+MOST, MOST_REPLAYED = 500, 20
 
 # Rows that a step takes of a webhook that is paused or disabled: they only go back into the queue.
 UNCLAIMED = 100
@@ -208,7 +211,7 @@ class Runs:
         counts = {}
         for webhook in webhooks:
             most = free[webhook] if webhook in receivers else UNCLAIMED if act.is_sent else left
-            if count := min(left, most, act.most(webhook)):
+            if count := min(left, most, MOST_REPLAYED if webhook == EVENTS else MOST):
                 counts[webhook] = count
                 left -= count
         return counts, receivers
