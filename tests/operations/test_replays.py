@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from rq.timeouts import JobTimeoutException
 
 from tests.support.draining import drain
 from tests.support.inbox import Inbox
@@ -72,6 +73,20 @@ def test_an_event_stays_failed_if_the_serializer_still_raises(broken: Any) -> No
 
 
 SLOW = {"attr": "name", "op": "regex", "value": "(?:a|aa)+$"}
+
+
+def test_the_time_limit_of_a_job_ends_a_replay(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.testapp.api.serializers import ThingSerializer
+
+    make_webhook(Thing)
+    Thing.objects.create(name="slow")
+
+    def slow(self: Any, instance: Thing) -> Any:
+        raise JobTimeoutException
+
+    monkeypatch.setattr(ThingSerializer, "to_representation", slow)
+    with pytest.raises(JobTimeoutException):
+        replays.replay(Event.objects.all())
 
 
 def test_a_replay_evaluates_the_conditions_again() -> None:

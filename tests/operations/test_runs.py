@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from rq.timeouts import JobTimeoutException
 
 from tests.support.draining import drain, states
 from tests.support.inbox import Inbox
@@ -21,7 +22,7 @@ from tests.testapp.models import Thing
 from webhooks.delivery.runs import pace
 from webhooks.models import Attempt, Delivery, Event, Run, RunKind, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
-from webhooks.operations import runs
+from webhooks.operations import backfills, runs
 from webhooks.operations.runs import NEEDED, RefusedFilter
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -272,6 +273,18 @@ def test_a_backfill_counts_events_without_the_data_of_its_serializer(inbox: Inbo
     run = finished(runs.start(RunKind.BACKFILL, since_long_ago(new)))
     assert (run.done, run.failed) == (0, 1)
     assert "no data of the serializer brief" in run.problem
+
+
+def test_the_time_limit_of_a_job_ends_the_judging_of_a_backfill(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_event(make_webhook(Thing))
+    new = make_webhook(Thing, conditions={"attr": "name", "value": "a"})
+
+    def slow(*args: Any) -> bool:
+        raise JobTimeoutException
+
+    monkeypatch.setattr(backfills, "wants", slow)
+    with pytest.raises(JobTimeoutException):
+        runs.preview(RunKind.BACKFILL, since_long_ago(new))
 
 
 def test_a_recovery_sends_what_failed_since_a_time(inbox: Inbox, user: User) -> None:

@@ -16,6 +16,7 @@ from webhooks.capture import subscriptions
 from webhooks.capture.matching import EventContext, wants
 from webhooks.delivery.dispatch import insert_for
 from webhooks.delivery.runs.acts import EVENTS, Applied, EventAct, Key, Portion, RunRefused, acts, events_of, keys_of
+from webhooks.errors import reraise_job_timeout
 from webhooks.models import Delivery, Event, Run, RunKind, Webhook
 from webhooks.models.event import EventQuerySet
 from webhooks.registry import label_of
@@ -86,6 +87,7 @@ def _wanted(webhook: Webhook, keys: Sequence[Key]) -> Iterator[tuple[Event, str]
             try:
                 is_wanted = wants(filters, EventContext.of_stored(event, webhook.serializer))
             except Exception as error:
+                reraise_job_timeout(error)
                 problem = str(error) or type(error).__name__
         if is_wanted:
             yield event, problem

@@ -31,6 +31,7 @@ from webhooks.delivery.runs.acts import (
     events_of,
     user_of,
 )
+from webhooks.errors import reraise_job_timeout
 from webhooks.models import Action, Event, Run, RunKind
 from webhooks.models.event import LOOP_PROTECTION, EventQuerySet
 from webhooks.operations import history
@@ -105,6 +106,7 @@ def replay_one(original: Event, webhook: int | None = None) -> Replayed:
     except FilterError as error:
         return Replayed(original, problem=_("its conditions cannot be evaluated: %(error)s") % {"error": error})
     except Exception as error:
+        reraise_job_timeout(error)
         return Replayed(original, problem=_("its payload cannot be created: %(error)s") % {"error": error})
     return Replayed(original, event) if event.webhook_ids else Replayed(original, problem=_(NO_MATCH))
 
