@@ -89,9 +89,9 @@ def test_without_a_recorded_previous_state_an_event_cannot_be_judged(client: Cli
 @pytest.mark.parametrize(
     ("conditions", "text"),
     [
-        ("{", "The conditions are not valid: they are not JSON."),
-        ("[" * 100_000, "The conditions are not valid: they are not JSON."),
-        ({"and": [{"attr": "a", "op": "is"}]}, "The conditions are not valid: and[0].op: there is no operator 'is'"),
+        ("{", "Conditions: This is not JSON"),
+        ("[" * 100_000, "Conditions: This is not JSON"),
+        ({"and": [{"attr": "a", "op": "is"}]}, "Conditions: and[0].op: there is no operator 'is'"),
         (None, "There are no stored events of these models and actions to try it on."),
     ],
 )

@@ -162,7 +162,7 @@ def _instance(registration: Registration, pk: Any, user: Any) -> models.Model:
 
 def _earlier_state(webhook: Webhook, event: Event, user: Any) -> PrechangeState | None:
     """The state before the last recorded update of the object, if the webhook looks at it. None if it is not known."""
-    if not _filters(webhook).needs_prechange or not permissions.may_view_payloads(user):
+    if not filters_of(webhook).needs_prechange or not permissions.may_view_payloads(user):
         return None
     of_object = Event.objects.filter(object_type=event.object_type, object_id=event.object_id, action=Action.UPDATED)
     last = permissions.visible_events(user, of_object).order_by("-pk").first()
@@ -180,7 +180,7 @@ def _judge(webhook: Webhook, labels: Collection[str], event: Event, shows_actual
         return False, refused
     if event.username in webhook.excluded_usernames:
         return False, _describe(Refusal(Rule.IGNORED_USER), event, shows_actual)
-    filters = _filters(webhook)
+    filters = filters_of(webhook)
     alone = Subscriptions(filters={filters.webhook_id: filters}, disabled=Subscriptions())
     found = match([filters.webhook_id], alone, EventContext.of_stored(event, ""), Budget())
     if found.errored:
@@ -208,7 +208,7 @@ def _describe(refusal: Refusal, event: Event, shows_actual: bool) -> str:
     return skip_reason(skip, shows_actual)
 
 
-def _filters(webhook: Webhook) -> Filters:
+def filters_of(webhook: Webhook) -> Filters:
     """The filters of the webhook as its attributes are."""
     templates = f"{webhook.payload_url} {webhook.additional_headers} {webhook.body_template}"
     return Filters(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import AdminForm
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError, transaction
 from django.db.models import Count, Q, QuerySet
@@ -28,7 +27,7 @@ from webhooks.admin.webhook.fieldsets import HEADERS, describe, fieldsets
 from webhooks.admin.webhook.form import WebhookForm, unused_fields
 from webhooks.admin.webhook.health import DUPLICATE, health
 from webhooks.admin.webhook.list import WebhookListAdmin
-from webhooks.admin.webhook.preview import condition_preview
+from webhooks.admin.webhook.preview import preview
 from webhooks.admin.webhook.recover import MEANINGS, recover_view
 from webhooks.db import index_plans
 from webhooks.models import RunKind, Webhook
@@ -122,7 +121,7 @@ class WebhookAdmin(WebhookListAdmin):
         described = form.instance if form.is_bound else webhook or Webhook()
         shown.fieldsets = describe(shown.fieldsets, described)
         context["original_of_copy"] = self._original(request) if webhook is None else None
-        if is_editable and "try_it" not in context:
+        if is_editable:
             context["try_it"] = try_it.panel(request, self._try_url(webhook), webhook)
         if webhook is not None:
             if form.is_bound:  # which has changed the webhook
@@ -183,38 +182,13 @@ class WebhookAdmin(WebhookListAdmin):
         webhook = self._get_changeable(request, object_id) if object_id else None
         if webhook is None and not self.has_add_permission(request):
             raise PermissionDenied
-        form_class = self.get_form(request, webhook, change=webhook is not None)
-        form_class.is_trial = True
-        form = form_class(request.POST, request.FILES, instance=webhook)
-        panel = try_it.panel(request, self._try_url(webhook), webhook, form)
-        if "HX-Request" in request.headers:
-            return HttpResponse(panel)
-        return self._show_again(request, form, webhook, panel)
+        return HttpResponse(try_it.panel(request, self._try_url(webhook), webhook, self._form_to_try(request, webhook)))
 
-    def _show_again(self, request: HttpRequest, form: Any, webhook: Webhook | None, panel: Any) -> HttpResponse:
-        """The whole page with the posted form, for browsers without scripts."""
-        stored = Webhook.objects.get(pk=webhook.pk) if webhook else None
-        fields = list(self.get_fieldsets(request, stored))
-        shown = AdminForm(form, fields, {}, self.get_readonly_fields(request, stored), model_admin=self)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Add webhook"),
-            "adminform": shown,
-            "object_id": webhook.pk if webhook else None,
-            "original": stored,
-            "is_popup": False,
-            "media": self.media + shown.media,
-            "inline_admin_formsets": [],
-            "errors": [],
-            "preserved_filters": self.get_preserved_filters(request),
-            "try_it": panel,
-        }
-        obj = self.get_object(request, str(webhook.pk)) if webhook else None
-        action = reverse("admin:webhooks_webhook_add") if webhook is None else row_url("webhook", webhook.pk)
-        result: HttpResponse = self.render_change_form(
-            request, context, add=webhook is None, change=webhook is not None, form_url=action, obj=obj
-        )
-        return result
+    def _form_to_try(self, request: HttpRequest, webhook: Webhook | None) -> WebhookForm:
+        """The posted form of this webhook, or of a new one. It is not saved."""
+        form_class: Any = self.get_form(request, webhook, change=webhook is not None)
+        form_class.is_trial = True
+        return form_class(request.POST, request.FILES, instance=webhook)  # type: ignore[no-any-return]
 
     # Test, runs and preview
 
@@ -250,7 +224,7 @@ class WebhookAdmin(WebhookListAdmin):
             if not is_given:
                 text = _("To try the filters on stored events, you need the permission %(permission)s.")
                 return JsonResponse({"text": text % {"permission": permission}})
-        return JsonResponse({"text": condition_preview(request)})
+        return JsonResponse({"text": preview(self._form_to_try(request, None), request.user)})
 
     def ping_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Send a test event to the webhook."""

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
-from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from webhooks import conditions, payloads, permissions, registry
-from webhooks.admin.lists import as_key
-from webhooks.admin.webhook.form import FieldNamesField, ListField
-from webhooks.capture.matching import EventContext, FilterError, wants
+from webhooks import payloads, permissions
+from webhooks.admin.webhook.form import WebhookForm
+from webhooks.capture.matching import EventContext, wants
 from webhooks.capture.subscriptions import Filters
-from webhooks.conditions import ConditionError
 from webhooks.models import Action, Event
-from webhooks.models.webhook import ACTION_FIELDS
+from webhooks.operations.trial import filters_of
 from webhooks.operations.wording import number
 from webhooks.registry import label_of
 
@@ -28,36 +25,25 @@ from webhooks.registry import label_of
 MAX_EVENTS = 200
 SECONDS = 2.0
 
+FILTERS = ("conditions", "changed_fields", "excluded_usernames")
 
-def condition_preview(request: HttpRequest) -> str:
-    """Try the filters of the posted form on the last events, and say the result in a sentence."""
-    posted = request.POST
-    content_types = ContentType.objects.filter(pk__in=map(as_key, posted.getlist("object_types")))
-    labels = [label_of(one) for one in content_types]
-    actions = [action for name, action in ACTION_FIELDS.items() if posted.get(name)]
-    custom_events = [name for name in posted.getlist("custom_events") if name in registry.custom_events()]
+
+def preview(form: WebhookForm, user: Any) -> str:
+    """Try the filters of the form on the last events, and say the result in a sentence."""
+    form.full_clean()
+    chosen = form.cleaned_data
+    labels = [label_of(one) for one in chosen.get("object_types") or []]
+    actions, custom_events = form.instance.actions, chosen.get("custom_events") or []
     if not (labels and actions) and not custom_events:
         return _("Choose at least one model and one action first, or one of the custom events.")
-    entered = posted.get("conditions", "").strip()
-    try:
-        wanted = json.loads(entered) if entered else None
-        conditions.parse(wanted)
-    except ConditionError as error:
-        return _("The conditions are not valid: %(error)s.") % {"error": error}
-    except (ValueError, RecursionError):
-        return _("The conditions are not valid: they are not JSON.")
-    filters = Filters(
-        0,
-        entered if wanted else "",
-        tuple(FieldNamesField().to_python(posted.get("changed_fields", ""))),
-        only_changes=bool(posted.get("only_changes")),
-        serializer=posted.get("serializer", "").strip(),
-        excluded_usernames=tuple(ListField().to_python(posted.get("excluded_usernames", ""))),
-    )
+    if refused := [name for name in FILTERS if name in form.errors]:
+        return " ".join(f"{form.fields[name].label}: {' '.join(map(str, form.errors[name]))}" for name in refused)
+    # The payload alone may need the previous state. Whether an event is wanted does not depend on that.
+    filters = replace(filters_of(form.instance), prechange=False, shows_prechange=False)
     # Only visible events: conditions could be used to guess the data of others.
-    chosen = Q(object_type__in=labels, action__in=actions) | Q(action__in=custom_events)
-    visible = permissions.visible_events(request.user, Event.objects.filter(chosen))
-    return _summary(filters, list(visible.filter(error="").order_by("-pk")[:MAX_EVENTS]))
+    wanted = Q(object_type__in=labels, action__in=actions) | Q(action__in=custom_events)
+    visible = permissions.visible_events(user, Event.objects.filter(wanted, error=""))
+    return _summary(filters, list(visible.order_by("-pk")[:MAX_EVENTS]))
 
 
 def _summary(filters: Filters, events: Sequence[Event]) -> str:
@@ -106,7 +92,7 @@ def _judge(filters: Filters, event: Event) -> tuple[str, str]:
     try:
         if wants(filters, context):
             return "matched", ""
-    except FilterError as error:
-        return "failed", str(error)
+    except Exception as error:
+        return "failed", str(error) or type(error).__name__
     judgement = context.judgements.get(filters.conditions)
     return ("failed", judgement.problem) if judgement and judgement.problem else ("not matched", "")
