@@ -173,7 +173,7 @@ WORDS: dict[str, tuple[Rule, str, str]] = {
     "disabled automatically": (
         Rule.DISABLED,
         '{"since":"","by":"","reason":"failing"}',
-        "The webhook was disabled: every attempt failed for longer than DISABLE_AFTER.",
+        "The webhook was disabled at an unknown time: every attempt failed for longer than DISABLE_AFTER.",
     ),
 }
 

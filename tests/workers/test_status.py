@@ -94,6 +94,12 @@ def test_a_heartbeat_is_corrected_by_the_offset_of_its_clock(redis: Any, offset:
     assert -5 < seen.silence < 5
 
 
+@pytest.mark.parametrize("offset", ["x", "inf"])
+def test_an_offset_that_cannot_be_read_is_reported(redis: Any, offset: str) -> None:
+    redis.hset(register(redis, "w-1", "webhooks").key, CLOCK_FIELD, offset)
+    assert offset in read_backend().error
+
+
 @pytest.mark.parametrize(("reported", "expected"), [({RATE_FIELD: "41.3"}, 41.3), ({}, None)])
 def test_a_worker_reports_its_attempts_a_minute(redis: Any, reported: dict[str, str], expected: float | None) -> None:
     redis.hset(register(redis, "w-1", "webhooks").key, mapping={CLOCK_FIELD: "0.0", **reported})

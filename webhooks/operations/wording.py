@@ -70,8 +70,10 @@ def span(seconds: float) -> str:
     return _("%(seconds)d s") % {"seconds": round(max(0, seconds))}
 
 
-def exact_time(moment: datetime) -> str:
-    """A moment to the second, in the site's time zone."""
+def exact_time(moment: datetime | None) -> str:
+    """A moment to the second, in the site's time zone. None is an unknown one."""
+    if moment is None:
+        return _("an unknown time")
     local = timezone.localtime(moment) if timezone.is_aware(moment) else moment
     # Translators: a date and a time to the second, in the letters of strftime, which is faster than Django's filter.
     form = pgettext("format of a date and time", "%Y-%m-%d %H:%M:%S")
@@ -130,23 +132,13 @@ def why_disabled(webhook: Webhook) -> str:
 
 
 def was_disabled(since: datetime | None, user: str, reason: str) -> str:
-    """A sentence with the time, and the reason or the user. It leaves out each that is empty."""
-    values = {"time": exact_time(since) if since else "", "user": user, "reason": reason}
+    """A sentence with the time, and the reason or the user if one is known."""
+    text = _("The webhook was disabled at %(time)s.")
     if reason:
-        text = _("The webhook was disabled: %(reason)s")
-        if since:
-            text = _("The webhook was disabled at %(time)s: %(reason)s")
-        return sentence(text % values)
-    match bool(since), bool(user):
-        case True, True:
-            text = _("The webhook was disabled at %(time)s by %(user)s.")
-        case True, False:
-            text = _("The webhook was disabled at %(time)s.")
-        case False, True:
-            text = _("The webhook was disabled by %(user)s.")
-        case _:
-            text = _("The webhook was disabled.")
-    return text % values
+        text = _("The webhook was disabled at %(time)s: %(reason)s")
+    elif user:
+        text = _("The webhook was disabled at %(time)s by %(user)s.")
+    return text % {"time": exact_time(since), "user": user, "reason": sentence(reason)}
 
 
 def _describe_condition(detail: dict[str, Any]) -> str:

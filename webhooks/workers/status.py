@@ -174,7 +174,7 @@ def read_backend() -> Backend:
         length = Queue(conf.queue, connection=connection).count
         is_suspended = bool(connection.exists(WORKERS_SUSPENDED))
         return Backend(conf.queue, address, "", length, _workers(connection), is_suspended)
-    except (RedisError, OSError, ValueError) as error:  # ValueError: another program wrote something unreadable there
+    except (RedisError, OSError, ValueError, OverflowError) as error:  # another program may write anything there
         return Backend(conf.queue, address, str(error) or type(error).__name__)
 
 

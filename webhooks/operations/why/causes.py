@@ -192,7 +192,3 @@ def retention_days() -> float:
 def join(*sentences: Any) -> str:
     """Whole sentences, one after the other. Leaves out empty ones."""
     return " ".join(str(one) for one in sentences if one)
-
-
-def time_of(moment: datetime | None) -> str:
-    return exact_time(moment) if moment else gettext("an unknown time")

@@ -27,7 +27,6 @@ from webhooks.operations.why.causes import (
     later,
     not_chosen,
     retention,
-    time_of,
     turned_off,
 )
 from webhooks.operations.why.rows import Deliveries, StoredChange, Viewer, models_of
@@ -80,7 +79,7 @@ def _of_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, v
                 "The receiver accepted it at %(time)s, after %(count)d attempt.",
                 "The receiver accepted it at %(time)s, after %(count)d attempts.",
                 delivery.attempt_count,
-            ) % {"time": time_of(delivery.finished_at), "count": delivery.attempt_count}
+            ) % {"time": exact_time(delivery.finished_at), "count": delivery.attempt_count}
             remedy = _("If the receiver does not have it, search its log for the webhook-id %(id)s.")
             found = Verdict(webhook, Cause.SENT, text, remedy % {"id": delivery.pk})
         case State.FAILED:
@@ -89,14 +88,14 @@ def _of_delivery(webhook: Webhook, delivery: Delivery, deliveries: Deliveries, v
                 "It was given up at %(time)s, after %(count)d attempts: %(reason)s",
                 delivery.attempt_count,
             ) % {
-                "time": time_of(delivery.finished_at),
+                "time": exact_time(delivery.finished_at),
                 "count": delivery.attempt_count,
                 "reason": sentence(reason),
             }
             then = _("It is not sent again by itself: retry the delivery.")
             found = Verdict(webhook, Cause.FAILED, text, _remedy(webhook, delivery.error_kind, then))
         case State.DISCARDED:
-            text = _("It was discarded at %(time)s, and is not sent.") % {"time": time_of(delivery.finished_at)}
+            text = _("It was discarded at %(time)s, and is not sent.") % {"time": exact_time(delivery.finished_at)}
             found = Verdict(webhook, Cause.DISCARDED, text, _("To send it, retry the delivery."))
         case State.SENDING:
             remedy = _("If this lasts for more than a minute, look at the workers on the status page.")
@@ -206,7 +205,7 @@ def _of_failed_event(webhook: Webhook, event: Event) -> Verdict:
         advice = _("Let the webhook ignore the user of the receiver that writes back.")
         return Verdict(webhook, Cause.SKIPPED, event.error, advice, rule=Rule.LOOP_PROTECTION.value)
     error = last_line(event.error)
-    values = {"id": event.pk, "time": time_of(event.replayed_at), "error": sentence(error)}
+    values = {"id": event.pk, "time": exact_time(event.replayed_at), "error": sentence(error)}
     if event.replayed_at:
         text = _(
             "It failed, and was replayed at %(time)s. The webhook did not want the object as it was then. The failure "
