@@ -19,6 +19,10 @@ T = TypeVar("T")
 # The longest timeout of one attempt in seconds, for webhooks and for the setting.
 MAX_TIMEOUT = 120
 
+# The longest time of all other settings. Moments much farther away do not fit into a database.
+CENTURY_DAYS = 36_500
+CENTURY = CENTURY_DAYS * 86_400  # seconds
+
 # The schedule of Standard Webhooks, in seconds.
 RETRY_SCHEDULE = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
 
@@ -29,7 +33,7 @@ RETENTION = {"succeeded": 30, "failed": 90, "discarded": 30}
 Rule = tuple[str, Callable[[Any], bool]]
 
 
-def _is_number(value: Any, minimum: float = 0, maximum: float = float("inf")) -> bool:
+def _is_number(value: Any, minimum: float = 0, maximum: float = CENTURY) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and minimum <= value <= maximum
 
 
@@ -37,8 +41,16 @@ def _is_positive(value: Any) -> bool:
     return _is_number(value) and value > 0
 
 
+def _is_days(value: Any) -> bool:
+    return _is_number(value, 0, CENTURY_DAYS)
+
+
+def _is_positive_days(value: Any) -> bool:
+    return _is_days(value) and value > 0
+
+
 def _is_count(value: Any) -> bool:
-    return _is_positive(value) and isinstance(value, int)
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _is_text(value: Any) -> bool:
@@ -78,19 +90,20 @@ flag: Rule = ("must be True or False", lambda value: isinstance(value, bool))
 text: Rule = ("must be a text", _is_text)
 count: Rule = ("must be a whole number above 0", _is_count)
 count_or_none: Rule = ("must be a whole number, 0 for none", lambda value: value == 0 or _is_count(value))
-positive: Rule = ("must be a number above 0", _is_positive)
 fraction: Rule = ("must be a number from 0 to 1", lambda value: _is_number(value, 0, 1))
-days: Rule = ("must be a number of days, 0 for none", _is_number)
-seconds: Rule = ("must be a number of seconds", _is_number)
+days: Rule = ("must be a number of days, up to 100 years, 0 for none", _is_days)
+positive_days: Rule = ("must be a number of days above 0, up to 100 years", _is_positive_days)
+seconds: Rule = ("must be a number of seconds, up to 100 years", _is_number)
+positive_seconds: Rule = ("must be a number of seconds above 0, up to 100 years", _is_positive)
 attempt_seconds: Rule = (
     f"must be a number of seconds from 1 to {MAX_TIMEOUT}",
     lambda value: _is_number(value, 1, MAX_TIMEOUT),
 )
-retry_seconds = _list_of("numbers of seconds, [] for no retries", _is_number)
-probe_seconds = _list_of("numbers of seconds above 0, with at least one", _is_positive, min_length=1)
+retry_seconds = _list_of("numbers of seconds, up to 100 years, [] for no retries", _is_number)
+probe_seconds = _list_of("numbers of seconds above 0, up to 100 years, at least one", _is_positive, min_length=1)
 retention: Rule = (
-    "must map succeeded, failed or discarded to a number of days",
-    lambda value: value.keys() <= RETENTION.keys() and all(map(_is_positive, value.values())),
+    "must map succeeded, failed or discarded to a number of days, up to 100 years",
+    lambda value: value.keys() <= RETENTION.keys() and all(map(_is_positive_days, value.values())),
 )
 labels = _list_of(
     'labels such as "dcim.site" or "dcim.*", or "*" for all apps', lambda value: value == "*" or _is_dotted(value)
@@ -187,7 +200,7 @@ class Settings:
     """Seconds to wait after the first, second, … failed attempt. After the last one the delivery fails."""
     retry_jitter = Setting[float](0.2, fraction)
     """The random part of each wait, longer or shorter, as a fraction of it."""
-    lane_wait = Setting[float](3600, positive)
+    lane_wait = Setting[float](3600, positive_seconds)
     """Seconds that a failing head of a lane may hold up the deliveries behind it."""
     payload_bytes = Setting[int](1_000_000, count)
     """The largest payload, in bytes."""
@@ -222,7 +235,7 @@ class Settings:
 
     # Conditions, permissions, loops
 
-    conditions_timeout = Setting[float](0.2, positive)
+    conditions_timeout = Setting[float](0.2, positive_seconds)
     """Seconds of processor time for the conditions of all webhooks, for one change."""
     may_view = Setting[str]("webhooks.permissions.by_restriction", dotted_path)
     """The path of a callable that takes a user and events, and returns the events this user may view."""
@@ -236,7 +249,7 @@ class Settings:
     probe_schedule = Setting[Sequence[float]]((60, 120, 240, 480, 960, 1920, 3600), probe_seconds)
     """Seconds from the pause to the first probe, from that to the second, …; the last one repeats. An hour at the
     most: a receiver that works again waits no longer."""
-    disable_after = Setting[float](5 * 86400, positive)
+    disable_after = Setting[float](5 * 86400, positive_seconds)
     """Seconds without a success after which a failing webhook is disabled."""
     notify = Setting[Sequence[str]]((), emails)
     """E-mail addresses that are notified of a disabled webhook; without any, Django's ``ADMINS``."""
@@ -247,25 +260,25 @@ class Settings:
     """How many requests a worker sends at once."""
     batch = Setting[int](250, count)
     """How many rows one statement of a worker takes."""
-    slice = Setting[float](3, positive)
+    slice = Setting[float](3, positive_seconds)
     """Seconds that a worker delivers before its other duties."""
-    lease = Setting[float](15, positive)
+    lease = Setting[float](15, positive_seconds)
     """Seconds after which a claim expires that its worker has not renewed."""
-    idle_poll = Setting[float](1, positive)
+    idle_poll = Setting[float](1, positive_seconds)
     """Seconds between two looks of an idle worker of the shipped class at the database."""
-    sweep_interval = Setting[float](2, positive)
+    sweep_interval = Setting[float](2, positive_seconds)
     """Seconds between two sweeps."""
 
     # Redis
 
-    redis_timeout = Setting[float](0.1, positive)
+    redis_timeout = Setting[float](0.1, positive_seconds)
     """Seconds that a save waits for Redis, once in each pause of a process after a failure."""
 
     # Retention
 
     retention_days = Setting[Mapping[str, float]](RETENTION, retention)
     """Days after which a delivery is deleted, by the state it ended in."""
-    statistic_days = Setting[float](30, positive)
+    statistic_days = Setting[float](30, positive_days)
     """Days after which statistics are deleted."""
     skip_days = Setting[float](7, days)
     """Days after which a skip is deleted. With 0, none is stored."""

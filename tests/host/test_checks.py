@@ -267,7 +267,8 @@ def test_an_invalid_value_is_an_error(webhooks_settings: Change) -> None:
     error = found()["webhooks.E007"]
     assert error.is_serious()
     assert error.msg == (
-        'The setting WEBHOOKS["RETRY_SCHEDULE"] must be a list of numbers of seconds, [] for no retries, not [5, -1].'
+        'The setting WEBHOOKS["RETRY_SCHEDULE"] must be a list of numbers of seconds, up to 100 years, '
+        "[] for no retries, not [5, -1]."
     )
     assert error.hint == "See the documentation's page on settings."
 

@@ -58,11 +58,14 @@ NETWORKS = 'must be a list of networks such as "10.0.0.0/8" (no bits set after t
 HOSTS = 'must be a list of hosts such as "hooks.example.com" or "*.example.com", others than ASCII as xn--, not {}'
 PORTS = 'must be a list of ports such as 443 or "8000-8999", not {}'
 PROXY = 'must be the URL of an HTTP proxy such as "http://proxy:3128", or ""'
-RETRIES = "must be a list of numbers of seconds, [] for no retries, not {}"
+RETRIES = "must be a list of numbers of seconds, up to 100 years, [] for no retries, not {}"
 SECONDS = "must be a number of seconds from 1 to 120, not {}"
+POSITIVE = "must be a number of seconds above 0, up to 100 years, not {}"
+PROBES = "must be a list of numbers of seconds above 0, up to 100 years, at least one, not {}"
+DAYS = "must be a number of days, up to 100 years, 0 for none, not {}"
 COUNT = "must be a whole number above 0, not {}"
 LABELS = 'must be a list of labels such as "dcim.site" or "dcim.*", or "*" for all apps, not {}'
-RETENTION = "must map succeeded, failed or discarded to a number of days, not {}"
+RETENTION = "must map succeeded, failed or discarded to a number of days, up to 100 years, not {}"
 
 
 @pytest.mark.parametrize(
@@ -75,9 +78,12 @@ RETENTION = "must map succeeded, failed or discarded to a number of days, not {}
         ("RETRY_JITTER", 2, "must be a number from 0 to 1, not 2"),
         ("TIMEOUT", 0, SECONDS), ("TIMEOUT", 121, SECONDS), ("TIMEOUT", True, SECONDS),
         ("SENDERS", 0, COUNT), ("SENDERS", 1.5, COUNT),
-        ("LEASE", 0, "must be a number above 0, not 0"), ("LEASE", -1, "must be a number above 0, not -1"),
+        ("LEASE", 0, POSITIVE), ("LEASE", -1, POSITIVE), ("LEASE", float("inf"), POSITIVE),
+        ("LANE_WAIT", 1e10, POSITIVE),
+        ("RETRY_SCHEDULE", [5, float("inf")], RETRIES), ("PROBE_SCHEDULE", [60, float("inf")], PROBES),
+        ("PROBE_SCHEDULE", [], PROBES), ("SKIP_DAYS", 1_000_000, DAYS), ("SKIP_DAYS", float("nan"), DAYS),
         ("RETENTION_DAYS", {"waiting": 1}, RETENTION), ("RETENTION_DAYS", {"failed": 0}, RETENTION),
-        ("RETENTION_DAYS", [], RETENTION),
+        ("RETENTION_DAYS", [], RETENTION), ("RETENTION_DAYS", {"failed": float("inf")}, RETENTION),
         ("DENY_NETWORKS", ["10.0.0.0/33"], NETWORKS), ("DENY_NETWORKS", ["10.0.0.1/8"], NETWORKS),
         ("ALLOW_NETWORKS", "127.0.0.0/8", NETWORKS), ("ALLOW_NETWORKS", [2130706433], NETWORKS),
         ("ALLOW_NETWORKS", ["localhost"], NETWORKS),
@@ -102,6 +108,7 @@ def test_an_invalid_value_is_reported_with_its_key_and_the_default_is_used(key: 
     ("key", "value"),
     [
         ("MODELS", ["*"]), ("MODELS", []), ("RETRY_SCHEDULE", []),
+        ("SKIP_DAYS", 36_500), ("DISABLE_AFTER", 36_500 * 86_400), ("SKIPS_PER_WEBHOOK", 10**12),
         ("ALLOW_NETWORKS", ["127.0.0.1", "10.0.0.0/8", "::1", "fd00::/8"]),
         ("ALLOW_HOSTS", ["*.example.com", "hooks", "10.0.0.1", "::1"]), ("DENY_PORTS", [22, "1-1023", "65535-65535"]),
         ("ALLOW_SCHEMES", ["https"]), ("PROXY", "http://me:secret@proxy.example:3128/"), ("PROXY", "http://[::1]:3128"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 
-from webhooks.models.ids import delivery_id, new_id
+from webhooks.models.ids import delivery_id, first_id, new_id
 
 
 def test_an_id_is_a_version_7_uuid_of_now() -> None:
@@ -32,3 +33,7 @@ def test_the_id_of_a_delivery_depends_on_its_event_and_webhook() -> None:
     assert one == delivery_id(moment, 5, 7) != delivery_id(moment + timedelta(milliseconds=1), 5, 7)
     others = {delivery_id(moment, event, webhook) for event in range(100) for webhook in range(100)}
     assert len(others) == 10_000
+
+
+def test_every_id_comes_after_a_moment_before_1970() -> None:
+    assert uuid.UUID(int=0) == first_id(datetime(1926, 1, 1, tzinfo=UTC)) < new_id()

@@ -30,5 +30,5 @@ def _version_7(milliseconds: int, rest: bytes) -> uuid.UUID:
 
 
 def first_id(moment: datetime) -> uuid.UUID:
-    """The lowest version 7 UUID from this moment on."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+    """The lowest version 7 UUID from this moment on. None is older than 1970."""
+    return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
