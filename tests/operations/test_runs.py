@@ -23,7 +23,7 @@ from webhooks.delivery.runs import pace
 from webhooks.models import Attempt, Delivery, Event, Run, RunKind, RunState, State, Webhook
 from webhooks.models.event import LOOP_PROTECTION
 from webhooks.operations import backfills, runs
-from webhooks.operations.runs import NEEDED, RefusedFilter
+from webhooks.operations.run_filters import NEEDED, RefusedFilter
 
 pytestmark = pytest.mark.usefixtures("database")
 

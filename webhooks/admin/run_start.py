@@ -25,7 +25,7 @@ from webhooks.error_kinds import KINDS
 from webhooks.models import Run, RunKind, Webhook
 from webhooks.models.event import label_of_action
 from webhooks.operations import runs
-from webhooks.operations.runs import RefusedFilter
+from webhooks.operations.run_filters import RefusedFilter
 from webhooks.operations.wording import count_of, exact_time, number
 
 # The question of the page, and the consequence of a yes.

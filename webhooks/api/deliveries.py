@@ -33,7 +33,7 @@ from webhooks.models import Attempt, BodyKind, Delivery, Run, RunKind, State
 from webhooks.models.attempt import sent_bodies
 from webhooks.models.selection import QUEUE_FILTERS, are_queued, in_order, rows_in_order, select_deliveries
 from webhooks.operations import retries, runs
-from webhooks.operations.runs import RefusedFilter
+from webhooks.operations.run_filters import RefusedFilter
 from webhooks.permissions.redaction import explain
 
 MAX_ATTEMPTS = 100  # shown of a delivery, the newest

@@ -35,7 +35,7 @@ from webhooks.api.fields import (
 )
 from webhooks.models import Run, RunKind, RunState
 from webhooks.operations import runs
-from webhooks.operations.runs import RefusedFilter
+from webhooks.operations.run_filters import NEEDED, RefusedFilter
 
 MAX_HOURS = 24 * 3660  # ten years
 
@@ -74,7 +74,7 @@ class NewRunSerializer(StartSerializer):
     ``state`` is a list."""
 
     # The others have separate URLs, because they need a webhook and a time.
-    kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in runs.NEEDED])
+    kind = RunKindField([(kind.value, kind.label) for kind in RunKind if kind not in NEEDED])
     filters = serializers.DictField(default=dict, help_text='For example {"webhook": 4, "state": ["failed"]}.')
     all = serializers.BooleanField(default=False, help_text=_("Take all rows. Without filters only."))
 

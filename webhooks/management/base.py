@@ -18,7 +18,7 @@ from webhooks.errors import describe_error
 from webhooks.models import Run, RunKind, RunState, State, Webhook
 from webhooks.models.selection import filter_time
 from webhooks.operations import runs
-from webhooks.operations.runs import FILTERS, NEEDED, RefusedFilter
+from webhooks.operations.run_filters import FILTERS, NEEDED, RefusedFilter
 from webhooks.operations.wording import count_of
 from webhooks.text import one_line
 

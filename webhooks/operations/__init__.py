@@ -6,6 +6,7 @@ retries      retry, resend and discard deliveries
 replays      replay events; the runs that replay and recover
 backfills    send a webhook the stored events that it did not get
 runs         act on many rows: begin, preview and steer a run; workers execute it (``delivery.runs.steps``)
+run_filters  the filters that each kind of run can have
 history      who changed which row
 why          why did nothing arrive?
 status       the alarms and figures of the site, read by ``alarms``, ``overview`` and ``dead_rows``

@@ -1,4 +1,4 @@
-"""Begin, preview, pause, resume and cancel runs, which are acts on many rows, and check their filters.
+"""Begin, preview, pause, resume and cancel runs, which are acts on many rows.
 
 Workers execute their steps in the background, see ``delivery.runs.steps``.
 """
@@ -18,19 +18,16 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from webhooks import permissions, registry
+from webhooks import permissions
 from webhooks.db import index_plans, savepoint, time_limit
 from webhooks.delivery.runs.acts import EVENTS, Key, acts, rows_of
 from webhooks.delivery.runs.pace import Pace
 from webhooks.delivery.runs.steps import run_ended
-from webhooks.error_kinds import ErrorKind
-from webhooks.models import Action, Delivery, Event, Run, RunKind, RunState, State, Webhook
+from webhooks.models import Delivery, Event, Run, RunKind, RunState, Webhook
 from webhooks.models.delivery import DeliveryQuerySet
-from webhooks.models.event import PING
-from webhooks.models.queue import ENDED_STATES
 from webhooks.models.run import RunQuerySet
-from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS, filter_time
-from webhooks.operations import backfills, history, replays, retries  # noqa: F401 # two add their acts
+from webhooks.models.selection import filter_time
+from webhooks.operations import backfills, history, replays, retries, run_filters  # noqa: F401 # two add their acts
 from webhooks.operations.retries import PROGRAM, name_of
 from webhooks.operations.wording import count_of, in_english, listed, number, span
 from webhooks.workers import jobs
@@ -83,26 +80,6 @@ ROW = dict.fromkeys(RunKind, "delivery") | {
     RunKind.RECOVER: "delivery or event",
     RunKind.BACKFILL: "event",
 }
-
-# The filters that a run of a kind can have, and the ones that it needs.
-FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
-FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}
-NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
-
-# The states of the deliveries that a run of a kind can take.
-STATES: dict[RunKind, Sequence[State]] = {
-    RunKind.RETRY: (State.FAILED, State.DISCARDED, State.PENDING),
-    RunKind.RESEND: ENDED_STATES,
-    RunKind.DISCARD: (State.WAITING, State.PENDING, State.FAILED),
-}
-
-
-class RefusedFilter(ValueError):
-    """A filter that a run cannot have, or one that is missing. ``filter`` is its name; empty without any filter."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(reason)
-        self.filter = name
 
 
 class Named(NamedTuple):
@@ -205,7 +182,7 @@ def _named(keys: Sequence[Key], user: Any) -> list[Named]:
 
 
 def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> Run:
-    _check_filters(RunKind(kind), filters, takes_all)
+    run_filters.check(RunKind(kind), filters, takes_all)
     ids = Event.objects.order_by("pk").values_list("pk", flat=True)
     is_since = "created_after" in filters
     first = Event.objects.first_since(datetime.fromisoformat(filters["created_after"])) if is_since else ids.first()
@@ -217,54 +194,6 @@ def _new(kind: str, filters: Mapping[str, Any], user: Any, takes_all: bool) -> R
         last_event=ids.last() or 0,
         counted_event=(first or 1) - 1,  # deleted events leave millions of unused ids before it
     )
-
-
-def _check_filters(kind: RunKind, filters: Mapping[str, Any], takes_all: bool) -> None:
-    """Raise RefusedFilter for a mistake: it must mean neither all rows nor none."""
-    for name in filters:
-        if name not in FILTERS[kind]:
-            raise RefusedFilter(name, _("A run of %(kind)s has no filter %(name)s.") % {"kind": kind, "name": name})
-    for name in NEEDED.get(kind, ()):
-        if name not in filters:
-            raise RefusedFilter(name, _("A run of %(kind)s needs this filter.") % {"kind": kind})
-    if not filters and not takes_all:
-        raise RefusedFilter("", _("Give at least one filter, or say that the run takes all rows."))
-    if "object_id" in filters and "object_type" not in filters:
-        raise RefusedFilter("object_id", _("Give object_type as well: ids of different models are the same."))
-    for name, value in filters.items():
-        if problem := _filter_problem(kind, name, value):
-            raise RefusedFilter(name, problem)
-
-
-def _filter_problem(kind: RunKind, name: str, value: Any) -> str:
-    """Why no row can have this value; empty if one can. A user may be deleted since, or be the name of a script."""
-    match name:
-        case "webhook":
-            is_known = isinstance(value, int) and Webhook.objects.filter(pk=value).exists()
-            return "" if is_known else _("There is no webhook %(id)s.") % {"id": value}
-        case "object_type":
-            # A model that is not registered any more may have stored events.
-            is_registered = registry.registration_by_label(value) is not None
-            is_known = is_registered or Event.objects.filter(object_type=value).exists()
-            text = _("No registered model and no stored event has the label %(model)s.")
-            return "" if is_known else text % {"model": value}
-        case "action":
-            return _not_among([value], [*Action.values, PING, *registry.custom_events()])
-        case "error_kind":
-            return _not_among([value], list(ErrorKind))
-        case "state" if problem := _not_among(value, State.values):
-            return problem
-        case "state" if not {*value} & {*STATES[kind]}:
-            text = _("A run of %(kind)s takes only these states: %(states)s.")
-            return text % {"kind": kind, "states": ", ".join(STATES[kind])}
-    return ""
-
-
-def _not_among(values: Sequence[str], choices: Sequence[str]) -> str:
-    """Names the first value that is no choice, and the choices; empty if each is one."""
-    text = _("“{input}” is not one of these: {choices}.")
-    unknown = [value for value in values if value not in choices]
-    return text.format(input=unknown[0], choices=", ".join(choices)) if unknown else ""
 
 
 def since_filters(webhook: Webhook, since: datetime) -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""The filters that each kind of run can have. A mistake is refused: it must mean neither all rows nor none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from webhooks import registry
+from webhooks.error_kinds import ErrorKind
+from webhooks.models import Action, Event, RunKind, State, Webhook
+from webhooks.models.event import PING
+from webhooks.models.queue import ENDED_STATES
+from webhooks.models.selection import DELIVERY_FILTERS, EVENT_FILTERS, SINCE_FILTERS
+
+# The filters that a run of a kind can have, and the ones that it needs.
+FILTERS: dict[RunKind, Sequence[str]] = dict.fromkeys(RunKind, DELIVERY_FILTERS)
+FILTERS |= {RunKind.REPLAY: EVENT_FILTERS, RunKind.RECOVER: SINCE_FILTERS, RunKind.BACKFILL: SINCE_FILTERS}
+NEEDED: dict[RunKind, Sequence[str]] = dict.fromkeys((RunKind.RECOVER, RunKind.BACKFILL), ("webhook", "created_after"))
+
+# The states of the deliveries that a run of a kind can take.
+STATES: dict[RunKind, Sequence[State]] = {
+    RunKind.RETRY: (State.FAILED, State.DISCARDED, State.PENDING),
+    RunKind.RESEND: ENDED_STATES,
+    RunKind.DISCARD: (State.WAITING, State.PENDING, State.FAILED),
+}
+
+
+class RefusedFilter(ValueError):
+    """A filter that a run cannot have, or one that is missing. ``filter`` is its name; empty without any filter."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(reason)
+        self.filter = name
+
+
+def check(kind: RunKind, filters: Mapping[str, Any], takes_all: bool) -> None:
+    """Raise RefusedFilter for a mistake: it must mean neither all rows nor none."""
+    for name in filters:
+        if name not in FILTERS[kind]:
+            raise RefusedFilter(name, _("A run of %(kind)s has no filter %(name)s.") % {"kind": kind, "name": name})
+    for name in NEEDED.get(kind, ()):
+        if name not in filters:
+            raise RefusedFilter(name, _("A run of %(kind)s needs this filter.") % {"kind": kind})
+    if not filters and not takes_all:
+        raise RefusedFilter("", _("Give at least one filter, or say that the run takes all rows."))
+    if "object_id" in filters and "object_type" not in filters:
+        raise RefusedFilter("object_id", _("Give object_type as well: ids of different models are the same."))
+    for name, value in filters.items():
+        if problem := _filter_problem(kind, name, value):
+            raise RefusedFilter(name, problem)
+
+
+def _filter_problem(kind: RunKind, name: str, value: Any) -> str:
+    """Why no row can have this value; empty if one can. A user may be deleted since, or be the name of a script."""
+    match name:
+        case "webhook":
+            is_known = isinstance(value, int) and Webhook.objects.filter(pk=value).exists()
+            return "" if is_known else _("There is no webhook %(id)s.") % {"id": value}
+        case "object_type":
+            # A model that is not registered any more may have stored events.
+            is_registered = registry.registration_by_label(value) is not None
+            is_known = is_registered or Event.objects.filter(object_type=value).exists()
+            text = _("No registered model and no stored event has the label %(model)s.")
+            return "" if is_known else text % {"model": value}
+        case "action":
+            return _not_among([value], [*Action.values, PING, *registry.custom_events()])
+        case "error_kind":
+            return _not_among([value], list(ErrorKind))
+        case "state" if problem := _not_among(value, State.values):
+            return problem
+        case "state" if not {*value} & {*STATES[kind]}:
+            text = _("A run of %(kind)s takes only these states: %(states)s.")
+            return text % {"kind": kind, "states": ", ".join(STATES[kind])}
+    return ""
+
+
+def _not_among(values: Sequence[str], choices: Sequence[str]) -> str:
+    """Names the first value that is no choice, and the choices; empty if each is one."""
+    text = _("“{input}” is not one of these: {choices}.")
+    unknown = [value for value in values if value not in choices]
+    return text.format(input=unknown[0], choices=", ".join(choices)) if unknown else ""
