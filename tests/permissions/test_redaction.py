@@ -79,8 +79,8 @@ def test_an_explanation_names_the_receiver_and_nothing_else_of_the_url(url: str,
 
 @pytest.mark.parametrize("user", [None, AnonymousUser()])
 def test_without_a_user_nothing_is_shown_in_full(user: Any) -> None:
-    assert not Redaction(user).sees_all(1)
-    assert ALL.sees_all(1)
+    assert not Redaction(user).may_change(1)
+    assert ALL.may_change(1)
 
 
 def test_errors_of_libraries_put_no_url_into_a_reason() -> None:

@@ -23,13 +23,14 @@ from webhooks import permissions
 from webhooks.admin import status_sections as sections
 from webhooks.admin.display import page
 from webhooks.admin.lists import list_url, page_url, row_url
-from webhooks.models import Delivery, Webhook
+from webhooks.models import Delivery
 from webhooks.models.queue import State
 from webhooks.operations import runs
 from webhooks.operations.alarms import Alarm, Problem
 from webhooks.operations.counts import EACH_CAP, TOTAL_CAP
 from webhooks.operations.status import Status, read_status
 from webhooks.operations.wording import exact_time, number
+from webhooks.permissions.redaction import Redaction
 
 # The alarms that get a box, and the consequences in one. The page only names further alarms.
 MAX_BOXES, MAX_FOLDED = 15, 10
@@ -175,11 +176,7 @@ class _Buttons:
         self._failed = overview.counts.get(State.FAILED, 0)
         self._may_retry = permissions.has_perm(user, "webhooks.retry_delivery")
         self._may_add = permissions.has_perm(user, "webhooks.add_webhook")
-        self._changeable: set[int] | None = None
-        if permissions.is_restricted(user):
-            allowed = permissions.allowed(user, "change", Webhook.objects.order_by())
-            self._changeable = set(allowed.values_list("pk", flat=True))
-        self._may_change = permissions.may_change_webhooks(user)
+        self._may_change = Redaction(user).may_change
 
     def of(self, alarm: Alarm) -> Iterator[Button]:
         """The buttons for an alarm, the most likely one first."""
@@ -210,7 +207,7 @@ class _Buttons:
         return _page(webhook) if webhook is not None and alarm.problem in (Problem.FAILING, Problem.PAUSED) else None
 
     def _of_webhook(self, alarm: Alarm, webhook: Any) -> Iterator[Button]:
-        may_change = self._may_change and (self._changeable is None or webhook.pk in self._changeable)
+        may_change = self._may_change(webhook.pk)
         match alarm.problem:
             case Problem.FAILING | Problem.PAUSED:
                 yield self._see_request(webhook)

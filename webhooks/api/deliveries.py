@@ -89,7 +89,7 @@ class SentRequestSerializer(serializers.ModelSerializer[Attempt]):
             return None
         redacted, webhook_id = redaction_of(self), instance.delivery.webhook_id
         shown = super().to_representation(instance) | {"url": redacted.url(webhook_id, instance.url)}
-        if redacted.sees_all(webhook_id):
+        if redacted.may_change(webhook_id):
             return shown
         return shown | {"headers": None} | ({"body": None} if instance.body_kind == BodyKind.TEMPLATE else {})
 
@@ -126,7 +126,7 @@ class AttemptSerializer(serializers.ModelSerializer[Attempt]):
         shown = super().to_representation(instance) | {
             "reason": redacted.error(webhook_id, instance.reason, instance.error_kind),
         }
-        if not redacted.sees_all(webhook_id):
+        if not redacted.may_change(webhook_id):
             return shown | {"response_headers": None, "response_body": None}
         return shown if sees_payload(self, instance.delivery.event) else shown | {"response_body": None}
 

@@ -125,7 +125,7 @@ class WebhookSerializer(serializers.ModelSerializer[Webhook]):
     def to_representation(self, instance: Webhook) -> Any:
         shown, redacted = super().to_representation(instance), redaction_of(self)
         shown["payload_url"] = redacted.url(instance.pk, instance.payload_url)
-        return shown if redacted.sees_all(instance.pk) else shown | dict.fromkeys(HIDDEN)
+        return shown if redacted.may_change(instance.pk) else shown | dict.fromkeys(HIDDEN)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Check permissions, then the model's own rules, so that the API and the admin accept the same."""

@@ -39,17 +39,17 @@ class Redaction:
             changeable = permissions.allowed(user, "change", Webhook.with_deleted.order_by())
             self._ids = set(changeable.values_list("pk", flat=True))
 
-    def sees_all(self, webhook_id: int) -> bool:
-        """Whether the user sees headers, templates and answers of this webhook, and the rest in full."""
+    def may_change(self, webhook_id: int) -> bool:
+        """Whether the user may change this webhook. If so, they see all of it: headers, templates and answers, too."""
         return webhook_id in self._ids if self._ids is not None else permissions.may_change_webhooks(self._user)
 
     def url(self, webhook_id: int, url: str) -> str:
         """The URL, or its scheme, host and port."""
-        return url if self.sees_all(webhook_id) else url_policy.redacted(url)
+        return url if self.may_change(webhook_id) else url_policy.redacted(url)
 
     def error(self, webhook_id: int, reason: str, kind: str) -> str:
         """Why an attempt failed, or only the kind of the error."""
-        return reason if self.sees_all(webhook_id) else label_of_kind(kind)
+        return reason if self.may_change(webhook_id) else label_of_kind(kind)
 
 
 def label_of_kind(kind: str) -> str:

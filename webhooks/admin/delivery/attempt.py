@@ -42,7 +42,7 @@ def shown_attempt(delivery: Delivery, number_asked: str) -> Attempt | None:
 
 def attempt_context(delivery: Delivery, attempt: Attempt, redacted: Redaction, sees_payload: bool) -> dict[str, Any]:
     """One attempt as a user may see it: the request as it was sent, and the response."""
-    webhook, sees_all = delivery.webhook, redacted.sees_all(delivery.webhook_id)
+    webhook, sees_all = delivery.webhook, redacted.may_change(delivery.webhook_id)
     body = sent_bodies(delivery, [attempt]).get(attempt.body_sha256) if sees_payload else None
     hides_body = not sees_payload or (attempt.body_kind == BodyKind.TEMPLATE and not sees_all)
     request_body = None if body is None or hides_body else body.decode(errors="replace")
