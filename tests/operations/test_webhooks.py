@@ -14,7 +14,6 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from dcim.models import Site
@@ -339,13 +338,3 @@ def test_rotation_keeps_a_secret_that_is_entered_meanwhile(
     monkeypatch.setattr(encryption, "encrypt", slowly)
     assert operations.rotate_keys().renewed == 0
     assert Webhook.objects.get().secret == "entered meanwhile"
-
-
-@pytest.mark.usefixtures("old_key")
-def test_rotation_loads_webhooks_in_batches(webhooks_settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "BATCH", 3)
-    for _ in range(7):
-        make_webhook(Site, secret="one")
-    with CaptureQueriesContext(connection) as captured:
-        assert operations.rotate_keys().current == 7
-    assert len(captured) == 4

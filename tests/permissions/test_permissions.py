@@ -190,7 +190,7 @@ def test_the_destination_is_locked_with_a_hidden_model(webhook: Webhook) -> None
     )  # fmt: skip
     assert browser(user).post(change, kept).status_code == 302
     assert Webhook.objects.get().name == "renamed"
-    problem = "This webhook sends dcim.site, which you may not view, so you may not change where it sends to."
+    problem = "You may not view dcim.site, so you may not change what this webhook sends of it, or where."
     for name, value in (("payload_url", "http://127.0.0.1:666/"), ("ssl_verification", False), ("ca_file_path", "/x")):
         answer = api_client(user).patch(address, {name: value}, format="json")
         assert (answer.status_code, answer.json()) == (400, {name: [problem]})
@@ -234,7 +234,7 @@ def test_the_content_is_locked_with_a_hidden_model(webhook: Webhook, name: str, 
         body_template="a\r\nb\r\n",
     )  # fmt: skip
     user, viewer = user_with("view_device"), user_with("view_device", "view_site")
-    problem = "This webhook sends dcim.site, which you may not view, so you may not change the content that it sends."
+    problem = "You may not view dcim.site, so you may not change what this webhook sends of it, or where."
     answer = api_client(user).patch(address, {name: value}, format="json")
     assert (answer.status_code, answer.json()) == (400, {name: [problem]})
     answer = browser(user).post(change, kept | {name: entered})
@@ -264,7 +264,7 @@ def test_templates_and_headers_are_locked_while_hidden_events_wait(
     answer = api_client(user_with("view_device")).patch(f"{API}/webhooks/{webhook.pk}/", {name: value}, format="json")
     problem = (
         "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may not "
-        "change the content that it sends."
+        "change what this webhook sends, or where."
     )
     assert (answer.json() == {name: [problem]}) == is_refused
     assert answer.status_code == (400 if is_refused else 200)

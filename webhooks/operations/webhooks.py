@@ -29,8 +29,6 @@ from webhooks.workers import jobs
 # Rows that one request deletes at most. Under ATOMIC_REQUESTS they are locked until its end, and workers wait for them.
 MAX_ROWS = 1000
 
-BATCH = 200  # webhooks that one query of a key rotation loads
-
 
 def ping(webhook: Webhook, user: Any = None) -> Event:
     """Send a test event to one webhook. A ``user`` gets an entry in the history.
@@ -142,13 +140,9 @@ def unreadable_secrets() -> list[tuple[str, str]]:
 
 
 def _secrets() -> Iterator[tuple[Webhook, str, Secret]]:
-    """Each secret that is not empty, with its webhook and field. Loads rows in batches, in no long transaction."""
-    rows = Webhook.objects.order_by("pk").only("name", *SECRET_FIELDS)
-    last = 0
-    while batch := list(rows.filter(pk__gt=last)[:BATCH]):
-        for webhook in batch:
-            yield from ((webhook, name, getattr(webhook, name)) for name in SECRET_FIELDS if getattr(webhook, name))
-        last = batch[-1].pk
+    """Each secret that is not empty, with its webhook and field."""
+    for webhook in Webhook.objects.order_by("pk").only("name", *SECRET_FIELDS):
+        yield from ((webhook, name, getattr(webhook, name)) for name in SECRET_FIELDS if getattr(webhook, name))
 
 
 # Settings that a user may not save, although they have the permission to change the webhook. It sends data to a
@@ -198,24 +192,14 @@ def refusals(
 
 def _refuse_change(user: Any, webhook: Webhook, object_types: Iterable[ContentType], changed: Sequence[str]) -> str:
     """Why the user may not change these fields; empty if they may."""
-    is_redirected = changed[0] in DESTINATION_FIELDS
     if hidden := _unviewable(user, object_types):
-        text = _(
-            "This webhook sends %(models)s, which you may not view, so you may not change the content that it sends."
-        )
-        if is_redirected:
-            text = _("This webhook sends %(models)s, which you may not view, so you may not change where it sends to.")
+        text = _("You may not view %(models)s, so you may not change what this webhook sends of it, or where.")
         return text % {"models": ", ".join(hidden)}
     if ATTEMPT_FIELDS.isdisjoint(changed) or not is_partial(user) or not _has_hidden_events(user, webhook):
         return ""
-    if is_redirected:
-        return _(
-            "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may not "
-            "change where it sends to."
-        )
     return _(
         "Changes of objects that you may not view wait to be sent, or may be retried or replayed, so you may not "
-        "change the content that it sends."
+        "change what this webhook sends, or where."
     )
 
 
